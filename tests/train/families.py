@@ -10,6 +10,7 @@ from typing import Any
 from flopsd.core.architecture import ArchitectureFlop, flop, read_model, training_from
 from flopsd.core.declarations import facts_from
 from tests.train.decoder_families import DECODERS
+from tests.train.hybrid_families import HYBRIDS
 from tests.train.other_families import OTHERS
 from tests.train.vision_families import BATCHES, VISION_FAMILIES, loss_of
 
@@ -85,6 +86,7 @@ FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     ),
     **DECODERS,
     **VISION_FAMILIES,
+    **HYBRIDS,
 }  # fmt: skip
 
 
@@ -124,6 +126,26 @@ def config_of(model: Any) -> dict[str, Any]:
     return found
 
 
+def flop_counter() -> Any:
+    """PyTorch's FlopCounterMode, with the gradient of a grouped convolution's weights as it is computed.
+
+    PyTorch 2.13 leaves the groups out of it: the count of a convolution of each channel for itself is too large by the
+    number of channels.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
+
+    def backward(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
+        *most, groups, mask = shapes
+        of_input, of_weight = (
+            int(conv_backward_flop(*most, groups, sides, out_val=out_shape))
+            for sides in ([mask[0], False, False], [False, mask[1], False])
+        )
+        return int(of_input + of_weight // groups)
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: backward})
+
+
 @dataclass(frozen=True)
 class Step:
     """One training step: what PyTorch counted and what flopsd computes."""
@@ -139,10 +161,9 @@ class Step:
         return self.ours.executed.computed / self.counted
 
 
-def step(name: str, method: str, recomputation: str, *, reentrant: bool = False) -> Step:
+def step(name: str, method: str, recomputation: str, *, reentrant: bool = False, length: int = LENGTH) -> Step:
     """Forward and backward pass of one batch under torch's FlopCounterMode."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     torch.manual_seed(1)
     model = build(name)
@@ -156,25 +177,25 @@ def step(name: str, method: str, recomputation: str, *, reentrant: bool = False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-    inputs, work = BATCHES[name]() if name in BATCHES else text_batch(model)
-    with FlopCounterMode(display=False) as counter:
+    inputs, work = BATCHES[name]() if name in BATCHES else text_batch(model, length)
+    with flop_counter() as counter:
         loss_of(model(**inputs)).backward()
     ours = flop(read_model(config), work, training_from(facts_from(facts)))
     return Step(name, method, recomputation, counter.get_total_flops(), ours)
 
 
-def text_batch(model: Any) -> tuple[dict[str, Any], dict[str, int]]:
+def text_batch(model: Any, length: int) -> tuple[dict[str, Any], dict[str, int]]:
     """Tensors, and the counters of their work."""
     import torch
 
     two_sided = model.config.is_encoder_decoder
-    ids = torch.randint(4, 128, (BATCH, LENGTH))
-    labels = torch.randint(4, 128, (BATCH, TARGET if two_sided else LENGTH))
-    work = {"tokens": BATCH * LENGTH, "sequences": BATCH, "square_pairs": BATCH * LENGTH**2, "padding_tokens": 0}
+    ids = torch.randint(4, 128, (BATCH, length))
+    labels = torch.randint(4, 128, (BATCH, TARGET if two_sided else length))
+    work = {"tokens": BATCH * length, "sequences": BATCH, "square_pairs": BATCH * length**2, "padding_tokens": 0}
     if two_sided:
         work |= {
             "target_tokens": BATCH * TARGET,
             "target_square_pairs": BATCH * TARGET**2,
-            "cross_pairs": BATCH * LENGTH * TARGET,
+            "cross_pairs": BATCH * length * TARGET,
         }
     return {**inputs_of(model, ids), "labels": labels}, work

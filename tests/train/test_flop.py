@@ -30,6 +30,13 @@ def test_reentrant_checkpointing_computes_the_whole_layer_again_and_stays_within
     assert found.ours.executed.computed < found.counted <= found.ours.executed.high
 
 
+@pytest.mark.parametrize("name", ["qwen3_5_text", "qwen3_5_text, learning rate"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_states_pass_from_chunk_to_chunk(name: str, method: str) -> None:
+    found = step(name, method, "none", length=150)  # three chunks of 64
+    assert found.ours.executed.computed == found.counted
+
+
 def test_images_are_within_the_upper_bound() -> None:
     """Of a batch as full of images as it can be; nothing counts them, so they are in no other figure."""
     import torch

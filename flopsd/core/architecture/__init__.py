@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from flopsd.core.architecture.attention_pairs import causal_pairs, window_pairs
+from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.flop import flop, forward_flop
-from flopsd.core.architecture.model import ArchitectureFlop, Bounds, Model
+from flopsd.core.architecture.model import Model
 from flopsd.core.architecture.parameters import Parameters, adapters, parameters
 from flopsd.core.architecture.read_config import FAMILIES, bare_model, read_model
 from flopsd.core.architecture.training import Lora, Training, training_from

@@ -15,14 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, side_from
+from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.head_work import HeadWork
 from flopsd.core.architecture.image_work import NOT_COUNTED as IMAGES_NOT_COUNTED
 from flopsd.core.architecture.image_work import ImageWork, image_work
 from flopsd.core.architecture.latent_work import latent_side
-from flopsd.core.architecture.model import ArchitectureFlop, Attention, Bounds, Model, Similarity, Stream
+from flopsd.core.architecture.model import Attention, Model, Similarity, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
 from flopsd.core.architecture.passes import PairsOf, PassFlop, walk
+from flopsd.core.architecture.recurrent_work import StateWork
 from flopsd.core.architecture.training import Trained, Training, check_names
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.values import ceil_div
@@ -51,8 +53,8 @@ def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> B
     if model.bare is not None:
         return bare_forward(model.bare, work, training)
     case = _Case(model, work, training, cached=True)
-    low, computed, high = (case.walk(level, case.frozen(level)).forward for level in Level)
-    return case.scaled(Bounds(low, computed, high))
+    low, computed, high = (case.walk(level, case.frozen(level)) for level in Level)
+    return case.scaled(Bounds(low.forward, computed.forward, high.forward + high.states_again))
 
 
 class _Case:
@@ -88,7 +90,9 @@ class _Case:
             return self.pairs.of(part.mask, part.window, part.stream, level)
 
         pairs = self._pairs(level, of_text)
-        return walk(self.model, self.rows[level], pairs, trained, level, input_gradients=input_gradients)
+        return walk(
+            self.model, self.rows[level], pairs, self._states(level), trained, level, input_gradients=input_gradients
+        )
 
     def _pairs(self, level: Level, of_text: Callable[[Attention], int]) -> PairsOf:
         def pairs(part: Attention | Similarity) -> int:
@@ -128,7 +132,7 @@ class _Case:
             **self.images[Level.LOW].rows(),
         }
         pairs = self._pairs(Level.LOW, of_text)
-        sums = walk(self.model, rows, pairs, self.trained(Level.LOW), Level.LOW)
+        sums = walk(self.model, rows, pairs, self._states(Level.LOW), self.trained(Level.LOW), Level.LOW)
         sums = self._with_surplus(sums, Level.LOW)
         again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
         return max(sums.total + again, required.total)
@@ -136,7 +140,8 @@ class _Case:
     def executed_high(self, required: PassFlop) -> int:
         again = 0 if self.training.recomputation is Recomputation.NONE else required.layers
         heads = self.head.flop_again(self.model, Level.HIGH)
-        return required.total + again + heads + (0 if self.kernel is Kernel.SQUARE else required.scores)
+        scores = 0 if self.kernel is Kernel.SQUARE else required.scores
+        return required.total + again + heads + scores + required.states_again
 
     def terms(self, sums: PassFlop) -> dict[str, int]:
         """The parts of executed.computed; those before `input_gradients` are required.computed."""
@@ -151,7 +156,7 @@ class _Case:
         return {
             "linear_forward": sums.linear,
             "adapter_forward": sums.adapter,
-            "attention_forward": sums.attention,
+            "attention_forward": sums.attention + sums.states,
             "activation_gradients": sums.activation_gradients,
             "weight_gradients": sums.weight_gradients,
             "input_gradients": deep.total - sums.total,
@@ -189,6 +194,9 @@ class _Case:
         if training.packing:
             notes.append("rows hold several documents of unknown length: attention at least each token with itself")
         return tuple(notes)
+
+    def _states(self, level: Level) -> StateWork:
+        return StateWork(self.pairs.sides[Stream.TOKENS], level, self.training.packing)
 
     def _inputs(self, level: Level) -> bool:
         return level is Level.HIGH or (level is Level.COMPUTED and self.undetailed)

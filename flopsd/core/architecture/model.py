@@ -5,9 +5,10 @@ Norms, biases and positions hold parameters and no matrix product: they are coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+
+from flopsd.core.architecture.recurrent import Convolution, State
 
 
 class Stream(str, Enum):
@@ -130,24 +131,42 @@ class Modulation:
     modulates: tuple[Stream, ...]
 
 
-Part = Attention | Mlp | Linear | Similarity | Modulation
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """A layer with a state, a short convolution, or both. `feeds`: the operands that each projection makes.
+
+    `fused`: a kernel may hold the convolution and the output too, and gives a gradient to their weights always.
+    """
+
+    projections: tuple[Linear, ...]
+    feeds: tuple[tuple[str, ...], ...]
+    output: Linear
+    convolution: Convolution | None = None
+    state: State | None = None
+    others: int = 0  # parameters without a product: norms, decays, skips
+    fused: bool = False
+
+
+Part = Attention | Mlp | Linear | Similarity | Modulation | Recurrence
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """One layer: what activation checkpointing keeps the input of and computes again.
 
-    `parallel`: its parts all read the block's input. `spare_tail`: nothing of the backward pass needs the output
-    of its last product. None: a dropout follows it, whose mask is drawn again, unless the training switches it off.
-    `source`: the stream whose rows it reads, where that is not its own. `checkpointed`: False
-    for what stands between layers, such as a projection. `unused`: nothing reads its output, so it has no backward
-    pass. `joins`: streams that stand one behind the other in TOKENS, and that its parts also read one by one.
+    `parallel`: its parts all read the block's input; or so many of the first (`side_by_side`). `spare_tail`: nothing
+    of the backward pass needs the output of its last product. None: a dropout follows it, whose mask is drawn again,
+    unless the training switches it off. `source`: the stream whose rows it reads, where that is not its own.
+    `checkpointed`: False for what stands between layers, such as a projection. `unused`: nothing reads its output, so
+    it has no backward pass. `joins`: streams that stand one behind the other in TOKENS, and that its parts also read
+    one by one.
     """
 
     path: str
     parts: tuple[Part, ...]
     others: int = 0
     parallel: bool = False
+    side_by_side: int = 1
     spare_tail: bool | None = True
     stream: Stream = Stream.TOKENS
     source: Stream | None = None
@@ -261,29 +280,6 @@ def linears_of(part: Part) -> tuple[Linear, ...]:
         return (part.linear,)
     if isinstance(part, Mlp):
         return (*part.router, *part.inner, part.down)
+    if isinstance(part, Recurrence):
+        return (*part.projections, part.output)
     return (part,) if isinstance(part, Linear) else ()
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """FLOP: at least, as computed, at most. `computed` rests on assumptions that are named beside it."""
-
-    low: int
-    computed: int
-    high: int
-
-    def __add__(self, other: Bounds) -> Bounds:
-        return Bounds(self.low + other.low, self.computed + other.computed, self.high + other.high)
-
-    def for_ledger(self) -> dict[str, str]:
-        return {"low": str(self.low), "computed": str(self.computed), "high": str(self.high)}
-
-
-@dataclass(frozen=True, slots=True)
-class ArchitectureFlop:
-    """FLOP of a training by what it required and by what ran. The `terms` add up to `executed.computed`."""
-
-    required: Bounds
-    executed: Bounds
-    terms: Mapping[str, int]
-    assumptions: tuple[str, ...]

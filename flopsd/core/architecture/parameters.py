@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flopsd.core.architecture.model import Attention, Model
+from flopsd.core.architecture.model import Attention, Model, Part, Recurrence
 from flopsd.core.architecture.training import Lora, Trained
 
 
@@ -25,12 +25,7 @@ def parameters(model: Model) -> Parameters:
         return Parameters(size.total, size.embedding or 0, 0, size.total if size.active is None else size.active)
     embedding = sum(table.parameters for table in model.embeddings)
     others = (
-        model.others
-        + model.constants
-        + sum(
-            block.others + sum(part.others for part in block.parts if isinstance(part, Attention))
-            for block in model.blocks
-        )
+        model.others + model.constants + sum(block.others + sum(map(_beside, block.parts)) for block in model.blocks)
     )
     linears = model.linears()
     total = embedding + others + sum(linear.parameters for linear in linears)
@@ -40,6 +35,13 @@ def parameters(model: Model) -> Parameters:
         head=sum(linear.parameters for linear in model.heads),
         active=total - sum(linear.idle for linear in linears),
     )
+
+
+def _beside(part: Part) -> int:
+    """Parameters of a part that are in no matrix of it."""
+    if isinstance(part, Recurrence):
+        return part.others + (part.convolution.parameters if part.convolution else 0)
+    return part.others if isinstance(part, Attention) else 0
 
 
 def adapters(model: Model, lora: Lora, *, ambiguous: bool = False) -> int:

@@ -2,8 +2,8 @@
 
 6PD holds for large dense models. The bounds allow for what it leaves out: attention, whose cost does not follow from
 the parameters; embeddings that are only looked up; mixtures of experts, of which a token uses a part, where it is not
-known which. They do not allow for weights that a token uses several times, such as ALBERT's shared layers: that there
-are none is an assumption.
+known which. They do not allow for weights that a token uses several times, such as ALBERT's shared layers, nor for
+layers with a state, whose chunks may be longer than the sequences: that there are none is an assumption.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from fractions import Fraction
 from math import isqrt
 
 from flopsd.core.architecture.attention_pairs import side_from
-from flopsd.core.architecture.model import ArchitectureFlop, Bounds, Size
+from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
+from flopsd.core.architecture.model import Size
 from flopsd.core.architecture.training import Training
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.values import ceil_div
@@ -35,7 +36,8 @@ _WIDTH_CUBED_TO_ACTIVE = 32
 # Norms and biases: a dozen vectors of width d beside the 12 d^2 of a layer.
 _VECTORS = Fraction(1, 100)
 _ONCE = (
-    "each weight is used at most once a token, which shared layers, convolutions, image and audio towers do not keep"
+    "each weight is used at most once a token, which shared layers, convolutions, image and audio towers do not keep; "
+    "of products without weights there is attention alone, and no state as in Mamba's layers"
 )
 
 

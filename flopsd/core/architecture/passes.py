@@ -11,7 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from flopsd.core.architecture.attention_pairs import Level
-from flopsd.core.architecture.model import Attention, Block, Linear, Mlp, Model, Modulation, Part, Similarity, Stream
+from flopsd.core.architecture.model import (
+    Attention,
+    Block,
+    Linear,
+    Mlp,
+    Model,
+    Modulation,
+    Part,
+    Recurrence,
+    Similarity,
+    Stream,
+)
+from flopsd.core.architecture.recurrent_work import StateWork
 from flopsd.core.architecture.training import Trained
 
 PairsOf = Callable[[Attention | Similarity], int]
@@ -26,21 +38,24 @@ _READ_AS = {
 @dataclass(slots=True)
 class PassFlop:
     """FLOP of a walk. `layers` is the forward pass of the blocks that have a backward pass, `spare` the last
-    product of each where nothing needs its output again; `scores` what flash kernels compute a second time."""
+    product of each where nothing needs its output again; `scores` what flash kernels compute a second time, and
+    `states_again` what kernels of recurrent layers do, at most."""
 
     linear: int = 0
     adapter: int = 0
     attention: int = 0
+    states: int = 0
     activation_gradients: int = 0
     weight_gradients: int = 0
     layers: int = 0
     layers_attention: int = 0
     spare: int = 0
     scores: int = 0
+    states_again: int = 0
 
     @property
     def forward(self) -> int:
-        return self.linear + self.adapter + self.attention
+        return self.linear + self.adapter + self.attention + self.states
 
     @property
     def total(self) -> int:
@@ -51,6 +66,7 @@ def walk(
     model: Model,
     rows: Mapping[Stream, int],
     pairs: PairsOf,
+    states: StateWork,
     trained: Trained,
     level: Level,
     *,
@@ -63,7 +79,7 @@ def walk(
     so that they need not pass gradients down to them. COMPUTED: experts that transformers' class computes. HIGH: also
     values that a flash kernel pads to the width of the keys.
     """
-    return _Walk(model, rows, pairs, trained, level, input_gradients).sums
+    return _Walk(model, rows, pairs, states, trained, level, input_gradients).sums
 
 
 class _Walk:
@@ -72,11 +88,13 @@ class _Walk:
         model: Model,
         rows: Mapping[Stream, int],
         pairs: PairsOf,
+        states: StateWork,
         trained: Trained,
         level: Level,
         input_gradients: bool,
     ) -> None:
-        self._rows, self._pairs, self._trained, self._level = rows, pairs, trained, level
+        self._rows, self._pairs, self._states = rows, pairs, states
+        self._trained, self._level = trained, level
         self.sums, self._last, self._in_head = PassFlop(), 0, False
         self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
         self._graded = {stream: input_gradients and stream in _EMBEDDED for stream in Stream}
@@ -104,11 +122,12 @@ class _Walk:
         if block.joins:
             graded = self._joined(block)
         else:
-            for part in block.parts:
-                graded = self._part(part, begin if block.parallel else graded) or graded
+            for index, part in enumerate(block.parts):
+                source = begin if block.parallel or index < block.side_by_side else graded
+                graded = self._part(part, source) or graded
         if block.unused:
             sums.activation_gradients, sums.weight_gradients = before.activation_gradients, before.weight_gradients
-            sums.scores = before.scores
+            sums.scores, sums.states_again = before.scores, before.states_again
             return
         self._graded[stream] = self._graded[stream] or graded
         if stream is Stream.SOFT and self._images_reach_text:
@@ -144,6 +163,8 @@ class _Walk:
             return self._linear(part.linear, source)
         if isinstance(part, Mlp):
             return self._mlp(part, source)
+        if isinstance(part, Recurrence):
+            return self._recurrence(part, source)
         return self._linear(part, source) if isinstance(part, Linear) else self._similarity(part)
 
     def _similarity(self, part: Similarity) -> bool:
@@ -152,6 +173,29 @@ class _Walk:
         texts, images = self._graded[Stream.SEQUENCES], self._graded[Stream.IMAGES]
         sums.activation_gradients += product * (texts + images)
         return texts or images
+
+    def _recurrence(self, part: Recurrence, source: bool) -> bool:
+        sums, graded = self.sums, {}
+        for linear, feeds in zip(part.projections, part.feeds, strict=True):
+            graded.update(dict.fromkeys(feeds, self._linear(linear, source)))
+        convolution = part.convolution
+        if convolution is not None:
+            product = 2 * convolution.channels * self._states.taps(convolution)
+            inside = any(graded[name] for name in convolution.feeds)
+            sums.linear += product
+            sums.activation_gradients += product if inside else 0
+            sums.weight_gradients += product if self._trained.everything else 0
+            sums.states_again += 2 * product if part.fused else 0  # once forward, once for weights that are frozen
+            graded.update(dict.fromkeys(convolution.feeds, inside or self._trained.everything))
+        if part.state is not None:
+            found = self._states.products(part.state, graded)
+            sums.states += found.forward
+            sums.activation_gradients += found.gradients
+            sums.states_again += found.again
+        some, output = any(graded.values()), part.output
+        if part.fused and some:
+            sums.states_again += 2 * self._rows[output.stream] * output.inputs * output.outputs
+        return self._linear(output, some)
 
     def _attention(self, part: Attention, source: bool) -> bool:
         graded: dict[str, bool] = {}

@@ -12,12 +12,14 @@ from flopsd.core.architecture.bert import read_bert
 from flopsd.core.architecture.classic import read_gpt2, read_gpt_neox
 from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoders import read_decoder
+from flopsd.core.architecture.delta_decoders import DELTA_FAMILIES, read_delta_decoder
 from flopsd.core.architecture.diffusion import FLUX, SD3, read_flux, read_sd3
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
 from flopsd.core.architecture.encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit
 from flopsd.core.architecture.image_text import read_gemma3
 from flopsd.core.architecture.image_text_pairs import read_clip, read_clip_text, read_siglip
+from flopsd.core.architecture.mamba_decoders import MAMBA_FAMILIES, read_mamba_decoder
 from flopsd.core.architecture.model import Model, Size
 from flopsd.core.architecture.weight_reuse import instead
 from flopsd.core.architecture.whisper import read_whisper
@@ -25,6 +27,8 @@ from flopsd.errors import ArchitectureError
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     **{family: partial(read_decoder, family) for family in STYLES},
+    **{family: partial(read_delta_decoder, family) for family in DELTA_FAMILIES},
+    **{family: partial(read_mamba_decoder, family) for family in MAMBA_FAMILIES},
     "gemma3": read_gemma3,
     "gpt2": read_gpt2,
     "gpt_neox": read_gpt_neox,

@@ -24,11 +24,14 @@ from flopsd.core.architecture.training import Lora
 from flopsd.errors import ArchitectureError
 from tests.support.architectures import LLAMA_8B, PUBLISHED
 from tests.support.published_decoders import PUBLISHED_DECODERS
+from tests.support.published_hybrids import PUBLISHED_HYBRIDS
+
+PUBLISHED_MODELS = {**PUBLISHED, **PUBLISHED_DECODERS, **PUBLISHED_HYBRIDS}
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, *PUBLISHED_DECODERS])
+@pytest.mark.parametrize("name", PUBLISHED_MODELS)
 def test_published_models_have_their_published_parameters(name: str) -> None:
-    config, total, active = {**PUBLISHED, **PUBLISHED_DECODERS}[name]
+    config, total, active = PUBLISHED_MODELS[name]
     found = parameters(read_model(config))
     assert (found.total, found.active) == (total, active)
 

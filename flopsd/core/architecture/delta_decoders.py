@@ -1,0 +1,134 @@
+"""Qwen3-Next and the text models of Qwen3.5: the gated delta rule in most layers, gated attention in the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.core.architecture.config_fields import Fields
+from flopsd.core.architecture.heads import causal_heads, head_of
+from flopsd.core.architecture.hybrid_parts import experts, gated_mlp, kinds_of, read_heads, read_used
+from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Recurrence
+from flopsd.core.architecture.recurrent import Convolution, delta_products
+from flopsd.core.architecture.recurrent_work import NOTE
+
+_ALIKE = {
+    "num_attention_heads": 16, "head_dim": 256, "max_position_embeddings": 32_768, "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+}  # fmt: skip
+_EXPERTS = {"moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "num_key_value_heads": 2}
+# What a field that is left out means in transformers 5.24.
+_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "qwen3_next": {
+        **_ALIKE, **_EXPERTS, "hidden_size": 2048, "num_hidden_layers": 48, "vocab_size": 151_936,
+        "intermediate_size": 5632, "num_experts": 512, "num_experts_per_tok": 10,
+    },
+    "qwen3_5_text": {
+        **_ALIKE, "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 248_320, "intermediate_size": 12_288,
+        "num_key_value_heads": 4,
+    },
+    "qwen3_5_moe_text": {
+        **_ALIKE, **_EXPERTS, "hidden_size": 2048, "num_hidden_layers": 40, "vocab_size": 248_320, "num_experts": 256,
+        "num_experts_per_tok": 8,
+    },
+}  # fmt: skip
+DELTA_FAMILIES = tuple(_DEFAULTS)
+_KINDS = {"linear_attention": "delta", "full_attention": "attention"}
+
+
+def read_delta_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
+    """A decoder of one of these families. Raises ArchitectureError naming the field."""
+    fields = Fields(family, config, _DEFAULTS[family])
+    hidden, layers, vocabulary = fields.number("hidden_size"), fields.layers(), fields.number("vocab_size")
+    tied, bias = fields.flag("tie_word_embeddings", False), fields.flag("attention_bias", False)
+    heads = read_heads(fields, hidden, bias=bias, gated=True, qk_norm=True)
+    every = fields.number("full_attention_interval", 4)
+    default = ["linear_attention" if (index + 1) % every else "full_attention" for index in range(layers)]
+    kinds, feed = kinds_of(fields, layers, _KINDS, default), _Feed(fields, hidden)
+    delta = _Delta(fields, hidden)
+    blocks = tuple(
+        Block(
+            path := f"{prefix}layers.{index}",
+            (heads.at(f"{path}.self_attn") if kinds[index] == "attention" else delta.at(path), *feed.at(path, index)),
+            others=2 * hidden,
+            spare_tail=not feed.routed(index),  # the shared expert's gate follows the last product
+        )
+        for index in range(layers)
+    )
+    fields.only("use_sliding_window", False, None)
+    fields.only("attn_output_gate", True)
+    further = fields.get("mtp_num_hidden_layers")
+    found, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ((), 0)
+    maximum = fields.optional("max_position_embeddings")
+    fields.finish(_IRRELEVANT)
+    table = Embedding(f"{prefix}embed_tokens", vocabulary, hidden)
+    return Model(
+        family, (table,), blocks=blocks, heads=found, others=hidden + others, max_positions=maximum,
+        notes=(NOTE, *((_FURTHER,) if further else ())),
+    )  # fmt: skip
+
+
+_IRRELEVANT = ("intermediate_size", "mamba_ssm_dtype", "mlp_only_layers", "mtp_use_dedicated_embeddings")
+_FURTHER = "layers that predict further tokens (mtp_num_hidden_layers) are in no class of transformers: not counted"
+
+
+class _Delta:
+    """Every delta layer: Qwen3-Next makes its operands with two matrices, Qwen3.5 with four."""
+
+    def __init__(self, fields: Fields, hidden: int) -> None:
+        self.hidden, self.merged = hidden, fields.family == "qwen3_next"
+        self.kernel = fields.number("linear_conv_kernel_dim")
+        self.key, self.value = fields.number("linear_key_head_dim"), fields.number("linear_value_head_dim")
+        self.key_heads = fields.number("linear_num_key_heads")
+        self.value_heads = fields.number("linear_num_value_heads")
+        if self.value_heads % self.key_heads:
+            raise fields.wrong("linear_num_value_heads", self.value_heads)
+
+    def at(self, path: str) -> Recurrence:
+        path, heads = f"{path}.linear_attn", self.value_heads
+        keys, values = self.key_heads * self.key, heads * self.value
+        mixed = 2 * keys + values
+        sizes: dict[tuple[str, ...], tuple[str, int]] = (
+            {("q", "k", "v", "z"): ("qkvz", mixed + values), ("b", "a"): ("ba", 2 * heads)}
+            if self.merged
+            else {("q", "k", "v"): ("qkv", mixed), ("z",): ("z", values), ("b",): ("b", heads), ("a",): ("a", heads)}
+        )
+        return Recurrence(
+            tuple(Linear(f"{path}.in_proj_{name}", self.hidden, size) for name, size in sizes.values()),
+            tuple(sizes),
+            Linear(f"{path}.out_proj", values, self.hidden),
+            Convolution(f"{path}.conv1d", mixed, self.kernel, False, ("q", "k", "v")),
+            delta_products(self.key_heads, heads, self.key, self.value),
+            others=2 * heads + self.value,  # the decay, its bias, and a norm that the heads share
+        )
+
+
+class _Feed:
+    """Every layer's MLP, or experts and one that each token goes through."""
+
+    def __init__(self, fields: Fields, hidden: int) -> None:
+        self.hidden, family = hidden, fields.family
+        self.held = self.used = self.each = self.shared = 0
+        self.size = 0 if family == "qwen3_5_moe_text" else fields.number("intermediate_size")
+        self.step = fields.number("decoder_sparse_step", 1) if family == "qwen3_next" else 1
+        self.dense = (fields.sequence("mlp_only_layers") or ()) if family == "qwen3_next" else ()
+        if family == "qwen3_5_text":
+            return
+        self.held = fields.number("num_experts", at_least=0 if family == "qwen3_next" else 1)
+        self.used = read_used(fields, self.held)
+        self.each = fields.number("moe_intermediate_size")
+        self.shared = fields.number("shared_expert_intermediate_size")
+
+    def routed(self, index: int) -> bool:
+        return self.held > 0 and index not in self.dense and (index + 1) % self.step == 0
+
+    def at(self, path: str, index: int) -> tuple[Mlp, ...]:
+        path = f"{path}.mlp"
+        if not self.routed(index):
+            return (gated_mlp(path, self.hidden, self.size),)
+        shared = gated_mlp(f"{path}.shared_expert", self.hidden, self.shared)
+        gate = Linear(f"{path}.shared_expert_gate", self.hidden, 1)
+        return (
+            experts(path, self.hidden, self.each, self.held, self.used, "gate"),
+            Mlp(shared.inner, shared.down, router=(gate,)),
+        )

@@ -1,0 +1,83 @@
+"""What hybrid decoders have beside their recurrent layers: attention, gated MLPs, experts; which layer is what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flopsd.core.architecture.config_fields import Fields
+from flopsd.core.architecture.model import Attention, Linear, Mask, Mlp
+from flopsd.errors import ArchitectureError
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The attention of a hybrid's full layers. `gated`: the matrix of the queries also makes a gate of each."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    bias: bool = False
+    gated: bool = False
+    qk_norm: bool = False
+
+    def at(self, path: str, output: str = "o_proj") -> Attention:
+        width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        sizes = {"q": width * (2 if self.gated else 1), "k": kv_width, "v": kv_width}
+        return Attention(
+            Mask.CAUSAL,
+            self.heads,
+            self.head_dim,
+            tuple(Linear(f"{path}.{name}_proj", self.hidden, size, self.bias) for name, size in sizes.items()),
+            tuple(sizes),
+            Linear(f"{path}.{output}", width, self.hidden, self.bias),
+            others=2 * self.head_dim if self.qk_norm else 0,
+        )
+
+
+def read_heads(fields: Fields, hidden: int, *, bias: bool = False, gated: bool = False, qk_norm: bool = False) -> Heads:
+    """Keys and values that are null have as many heads; without head_dim a head has its share of hidden."""
+    heads = fields.number("num_attention_heads")
+    kv_heads = fields.optional("num_key_value_heads") or heads
+    each = fields.number("head_dim", hidden // heads or None)
+    if heads % kv_heads:
+        raise fields.wrong("num_key_value_heads", kv_heads)
+    return Heads(hidden, heads, kv_heads, each, bias, gated, qk_norm)
+
+
+def gated_mlp(path: str, hidden: int, size: int, bias: bool = False) -> Mlp:
+    inner = tuple(Linear(f"{path}.{name}_proj", hidden, size, bias) for name in ("gate", "up"))
+    return Mlp(inner, Linear(f"{path}.down_proj", size, hidden, bias))
+
+
+def experts(path: str, hidden: int, size: int, held: int, used: int, router: str) -> Mlp:
+    """Neither experts nor router are Linear modules in transformers 5."""
+
+    def one(name: str, inputs: int, outputs: int) -> Linear:
+        return Linear(f"{path}.experts.{name}", inputs, outputs, held=held, used=used, adaptable=None)
+
+    return Mlp(
+        (one("gate_proj", hidden, size), one("up_proj", hidden, size)),
+        one("down_proj", size, hidden),
+        router=(Linear(f"{path}.{router}", hidden, held, adaptable=None),),
+    )
+
+
+def read_used(fields: Fields, held: int) -> int:
+    """Experts that a token goes through; of none, none."""
+    used = fields.number("num_experts_per_tok", at_least=0 if held == 0 else 1)
+    if used > held > 0:
+        raise fields.wrong("num_experts_per_tok", used)
+    return used
+
+
+def kinds_of(fields: Fields, layers: int, names: Mapping[str, str], default: Sequence[str], *more: str) -> list[str]:
+    """Each layer's kind, from layer_types (or one of the older fields `more`). `names`: what it may say, and means."""
+    named = next((kinds for name in ("layer_types", *more) if (kinds := fields.sequence(name)) is not None), default)
+    if len(named) != layers or not set(map(str, named)) <= set(names):
+        raise ArchitectureError(
+            f"{fields.family}: layer_types does not name {' or '.join(names)} for each of {layers} layers",
+            hint=f"flopsd models no other kind of layer; {fields.instead()}",
+        )
+    return [names[str(kind)] for kind in named]

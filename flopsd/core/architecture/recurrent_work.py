@@ -1,0 +1,104 @@
+"""How much of a recurrent layer's chunks was computed, from the counters of a process's work.
+
+`computed` is what transformers' own code computes, whole chunks, each sequence filled up to one. At the high end are
+kernels (mamba_ssm, flash-linear-attention): their products are these, a triangular system by its inverse, chunks of
+each document where rows are packed. They compute some of them again in each tile and in the backward pass. At the low
+end each token reads the state once, or a short sequence keeps none and pairs its positions, as attention would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flopsd.core.architecture.attention_pairs import Level, Side
+from flopsd.core.architecture.recurrent import Convolution, Product, Span, State
+from flopsd.core.values import ceil_div
+
+NOTE = (
+    "layers with a state: computed is that of transformers' own chunks; what kernels compute, again in the backward "
+    "pass too, is within the high end, and at the low end each token reads the state once"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFlop:
+    """FLOP of one layer's products without weights. `again`: what a kernel computes more than once, at most."""
+
+    forward: int = 0
+    gradients: int = 0
+    again: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StateWork:
+    """The tokens of one phase at one level."""
+
+    side: Side
+    level: Level
+    packing: bool
+
+    def taps(self, convolution: Convolution) -> int:
+        """Multiply-adds of one channel."""
+        if self.level is Level.LOW:
+            return self.side.least(convolution.kernel, self.packing)
+        # Both ends of a row are padded, and what came of the second padding is cut off.
+        return (self.side.tokens + self._sequences() * (convolution.kernel - 1)) * convolution.kernel
+
+    def products(self, state: State, graded: Mapping[str, bool]) -> StateFlop:
+        """FLOP of one layer; `graded`: which operands have a gradient."""
+        if self.level is Level.LOW:
+            # Of the two ways to compute it the lesser, whatever the lengths: pairs within a window are at most both.
+            forward = 2 * state.pair * self.side.least(max(1, state.read // state.pair), self.packing)
+            return StateFlop(forward, 2 * forward if all(graded.values()) else 0)
+        kernel, some = self.level is Level.HIGH, any(graded.values())
+        found = dict.fromkeys(graded, some) if kernel else dict(graded)  # kernels compute the gradients of all
+        spans = self._spans(state.chunk)
+        forward = gradients = 0
+        for product in state.products:
+            forward += 0 if product.solve and not kernel else 2 * product.size * spans[product.span]
+            left, right = (any(found.get(name) for name in names) for names in (product.left, product.right))
+            gradients += _gradients(product, spans, left, right and (kernel or not product.solve))
+            scaled = any(found.get(name) for name in product.by)
+            found[product.out] = found.get(product.out, False) or left or right or scaled
+        if not kernel:
+            return StateFlop(forward, gradients)
+        inverse = 2 * state.inverses * spans[Span.WITHIN] * state.chunk
+        graded_inverse = 2 * inverse if found.get("system") else 0
+        forward += inverse
+        again = forward * (2 if some else 1)  # by the kernels' sources: see test_recurrent.py
+        return StateFlop(forward, gradients + graded_inverse, again)
+
+    def _sequences(self) -> int:
+        """How many: as counted; else as few as their squares allow, at the high end each token one."""
+        side = self.side
+        if side.sequences is not None or side.tokens == 0:
+            return side.sequences or 0
+        return side.tokens if self.level is Level.HIGH else ceil_div(side.tokens**2, side.square_high)
+
+    def _spans(self, chunk: int) -> dict[Span, int]:
+        tokens, sequences = self.side.tokens, self._sequences()
+        if sequences == 0:
+            return dict.fromkeys(Span, 0)
+        if self.level is Level.COMPUTED:  # sequences are taken to be alike
+            each, more = divmod(tokens, sequences)
+            short, long = ceil_div(each, chunk), ceil_div(each + 1, chunk)
+            count = (sequences - more) * short + more * long
+            between = (sequences - more) * (short + 1) ** 2 + more * (long + 1) ** 2
+            later = count - sequences
+        else:
+            later = count = tokens if self.packing else min(tokens, (tokens + sequences * (chunk - 1)) // chunk)
+            wide = 2 * chunk - 1  # (chunks + 1) x chunk is at most the tokens of a sequence and so many
+            between = ceil_div(self.side.square_high + 2 * wide * tokens + sequences * wide**2, chunk**2)
+        return {
+            Span.WITHIN: count * chunk**2,
+            Span.ROWS: count * chunk,
+            Span.LATER: later * chunk,
+            Span.BETWEEN: between,
+        }
+
+
+def _gradients(product: Product, spans: Mapping[Span, int], left: bool, right: bool) -> int:
+    of_left = spans[product.left_gradient or product.span] if left else 0
+    of_right = spans[product.right_gradient or product.span] if right else 0
+    return 2 * product.size * (of_left + of_right)

@@ -1,0 +1,51 @@
+"""Small hybrids: layers with a state, of which the sequences here fill one chunk and a part of a second or third."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_BASE = {"hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 128, "max_position_embeddings": 64}
+_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+_MAMBA = {"mamba_n_heads": 8, "mamba_d_state": 12, "mamba_n_groups": 2, "mamba_chunk_size": 10}
+_DELTA = {
+    **_BASE, **_HEADS, "head_dim": 24, "linear_key_head_dim": 12, "linear_value_head_dim": 20,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "intermediate_size": 96,
+}  # fmt: skip
+_MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48}
+_CAUSAL = "AutoModelForCausalLM"
+HYBRIDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
+    "mamba2": (
+        _CAUSAL,
+        {"hidden_size": 64, "num_hidden_layers": 3, "vocab_size": 128, "num_heads": 8, "head_dim": 16, "state_size": 12,
+         "n_groups": 2, "chunk_size": 10},
+        ["in_proj"],
+    ),
+    "qwen3_next": (_CAUSAL, {**_DELTA, **_MOE, "mlp_only_layers": [1]}, ["in_proj_ba", "q_proj", "out_proj"]),
+    "qwen3_next, dense": (_CAUSAL, {**_DELTA, "num_experts": 0}, ["in_proj_qkvz"]),
+    "qwen3_5_text": (_CAUSAL, _DELTA, ["in_proj_a", "in_proj_z", "v_proj"]),
+    "qwen3_5_text, learning rate": (_CAUSAL, _DELTA, ["in_proj_b"]),
+    "qwen3_5_moe_text": (_CAUSAL, {**_DELTA, **_MOE}, ["in_proj_qkv", "o_proj"]),
+    "granitemoehybrid": (
+        _CAUSAL,
+        {**_BASE, **_HEADS, **_MAMBA, "intermediate_size": 48, "shared_intermediate_size": 40, "num_local_experts": 4,
+         "layer_types": ["mamba", "mamba", "attention", "mamba"]},
+        ["q_proj", "in_proj", "output_linear"],
+    ),
+    "granitemoehybrid, dense": (
+        _CAUSAL,
+        {**_BASE, **_HEADS, **_MAMBA, "num_local_experts": 0, "layer_types": ["attention", "mamba"] * 2,
+         "tie_word_embeddings": True, "shared_intermediate_size": 40},
+        ["all-linear"],
+    ),
+    "bamba": (
+        _CAUSAL,
+        {**_BASE, **_HEADS, **_MAMBA, "intermediate_size": 96, "attn_layer_indices": [2]},
+        ["v_proj", "gate_proj"],
+    ),
+    "falcon_h1": (
+        _CAUSAL,
+        {**_BASE, **_HEADS, **_MAMBA, "mamba_d_ssm": 96, "intermediate_size": 96, "mamba_rms_norm": True},
+        ["in_proj", "down_proj"],
+    ),
+}  # fmt: skip

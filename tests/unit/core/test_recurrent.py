@@ -1,0 +1,118 @@
+"""Layers with a state: bounds of their chunks' products, and what kernels compute of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.architecture import flop, read_model, training_from
+from flopsd.core.architecture.attention_pairs import Level, Side
+from flopsd.core.architecture.recurrent import State, delta_products, ssd_products
+from flopsd.core.architecture.recurrent_work import StateFlop, StateWork
+from flopsd.errors import ArchitectureError
+from tests.support.published_hybrids import PUBLISHED_HYBRIDS
+
+DELTA = delta_products(key_heads=16, value_heads=32, key=128, value=128)
+SSD = ssd_products(heads=80, head_dim=64, size=128, groups=1, chunk=256)
+GRADED = dict.fromkeys("qkvbazxBCt", True)
+LENGTHS = st.lists(st.integers(1, 700), min_size=1, max_size=6)
+
+
+def side(lengths: list[int], *, counted: bool = True) -> Side:
+    tokens, square = sum(lengths), sum(s * s for s in lengths)
+    if counted:
+        return Side(tokens, 0, len(lengths), square, square)
+    return Side(tokens, 0, None, tokens, tokens**2)
+
+
+def of(state: State, lengths: list[int], level: Level, *, counted: bool = True, packing: bool = False) -> StateFlop:
+    return StateWork(side(lengths, counted=counted), level, packing).products(state, GRADED)
+
+
+def chunks(lengths: list[int], size: int) -> int:
+    return sum(-(-s // size) for s in lengths)
+
+
+def ssd_kernel(lengths: list[int]) -> tuple[int, int]:
+    """Forward and backward pass of mamba_ssm 2.3 (ops/triton/ssd_combined.py), tl.dot by tl.dot.
+
+    Forward: C with B (of a group), scores with x, the states and their output. Backward: the first and the third
+    again, then dstates, dx (twice), dB, dC, dCB, dB and dC of dCB, and the decays' gradient.
+    """
+    count, heads, groups, p, n, q = chunks(lengths, 256), 80, 1, 64, 128, 256
+    scores, values, state = groups * q * q * n, heads * q * q * p, heads * q * p * n
+    return 2 * count * (scores + values + 2 * state), 2 * count * (3 * scores + 3 * values + 5 * state)
+
+
+def delta_kernel(lengths: list[int], tiles: int) -> tuple[int, int]:
+    """Forward and backward pass of flash-linear-attention 0.5 (ops/gated_delta_rule/chunk.py), tl.dot by tl.dot.
+
+    Forward: keys with keys, the inverse of 64 x 64 in blocks of 16, w and u, the states' two, and in each of the
+    `tiles` of the values' columns the scores again. Backward: w, u and states again, dv (2), dh (3), dq, dk and dw (5)
+    with do x v in each of the tiles, and of the WY form 5 with keys, 2 with values and 2 of 64 x 64.
+    """
+    count, heads, k, v, q = chunks(lengths, 64), 32, 128, 128, 64
+    forward = q * q * ((2 + tiles) * k + 2 * v) + 3 * q * k * v + 16 * 16**3
+    backward = q * q * (9 * k + (4 + tiles) * v) + 8 * q * k * v + 2 * q**3
+    return 2 * count * heads * forward, 2 * count * heads * backward
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 4])  # of 128, 64 and 32 columns
+@given(LENGTHS)
+def test_what_a_kernel_computes_is_within_the_bounds(tiles: int, lengths: list[int]) -> None:
+    for state, (forward, backward) in ((SSD, ssd_kernel(lengths)), (DELTA, delta_kernel(lengths, tiles))):
+        low, high = of(state, lengths, Level.LOW), of(state, lengths, Level.HIGH)
+        alone = StateWork(side(lengths), Level.HIGH, False).products(state, dict.fromkeys(GRADED, False))
+        assert low.forward <= forward <= alone.forward + alone.again
+        one = StateWork(side(lengths), Level.HIGH, False).products(state, {**dict.fromkeys(GRADED, False), "b": True})
+        assert low.forward + low.gradients <= forward + backward <= high.forward + high.gradients + high.again
+        assert one == high  # a kernel gives each of its operands a gradient
+        # Packed rows: each document has chunks of its own, and what is counted is the row.
+        packed = of(state, [sum(lengths)], Level.HIGH, packing=True)
+        assert forward + backward <= packed.forward + packed.gradients + packed.again
+
+
+@given(LENGTHS, st.booleans())
+def test_levels_are_in_order_and_no_recurrence_is_below_the_low_end(lengths: list[int], counted: bool) -> None:
+    for state in (SSD, DELTA):
+        low, computed, high = (of(state, lengths, level, counted=counted) for level in Level)
+        assert low.forward <= computed.forward <= high.forward
+        assert low.gradients <= computed.gradients <= high.gradients
+        read = 2 * state.read * sum(lengths)
+        pairs = 2 * state.pair * sum(s * (s + 1) // 2 for s in lengths)
+        assert low.forward <= min(read, pairs)
+
+
+def test_a_short_sequence_pairs_its_positions_and_a_long_one_reads_its_state() -> None:
+    assert of(DELTA, [10], Level.LOW).forward == 2 * DELTA.pair * 55
+    assert of(DELTA, [10**6], Level.LOW).forward > 0.99 * 2 * DELTA.read * 10**6
+
+
+@pytest.mark.parametrize("name", PUBLISHED_HYBRIDS)
+@pytest.mark.parametrize("work", [{}, {"sequences": 300}, {"sequences": 300, "padding_tokens": 10**5}])
+def test_figures_of_a_whole_model_are_in_order(name: str, work: dict[str, int]) -> None:
+    model = read_model(PUBLISHED_HYBRIDS[name][0])
+    for facts in ({"method": "full"}, {"method": "lora", "recomputation": "full"}, {"method": "full", "packing": True}):
+        found = flop(model, {"tokens": 10**6, **work}, training_from(facts))
+        for bounds in (found.required, found.executed):
+            assert bounds.low <= bounds.computed <= bounds.high
+        assert found.required.low <= found.executed.low
+        assert found.required.computed <= found.executed.computed
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "said"),
+    [
+        ("Qwen3.5 27B, text", {"attn_output_gate": False}, "attn_output_gate"),
+        ("Qwen3.5 27B, text", {"layer_types": ["sliding_attention"] * 64}, "layer_types"),
+        ("Qwen3-Next 80B A3B", {"linear_num_value_heads": 33}, "linear_num_value_heads"),
+        ("Qwen3-Next 80B A3B", {"num_experts": 4}, "num_experts_per_tok"),
+        ("Mamba2 2.7B", {"num_heads": 81}, "num_heads"),
+        ("Bamba 9B", {"mamba_d_head": 63}, "mamba_d_head"),
+        ("Granite 4.0 H Small", {"num_key_value_heads": 7}, "num_key_value_heads"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_refused_by_name(name: str, fields: dict[str, object], said: str) -> None:
+    with pytest.raises(ArchitectureError, match=said):
+        read_model({**PUBLISHED_HYBRIDS[name][0], **fields})
