@@ -105,6 +105,14 @@ class ArchitectureError(FlopsdError):
     """A model or the work on it is not described well enough to compute its FLOP. The message names the field."""
 
 
+class UnknownFieldsError(ArchitectureError):
+    """A model's configuration has fields that flopsd does not know; `names` are all of them."""
+
+    def __init__(self, message: str, names: Sequence[str], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.names = tuple(names)
+
+
 class StorageError(FlopsdError):
     """A sealed ledger could not be copied to other locations, a message for each."""
 

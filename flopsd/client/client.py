@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, line
+from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import COUNTERS, Phase, facts_from, phase_from
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
 from flopsd.settings.client_socket import client_socket_candidates
@@ -122,6 +123,8 @@ class Client:
             except (ValueError, TypeError, RecursionError) as fault:
                 self._log_once(f"declare: ignored: {fault}")
                 continue
+            if name == "model_config" and (reason := why_not_read(checked)):
+                self._log_once(f"declare: flopsd cannot read this model_config: {reason}")
             with self._lock:
                 if name not in self._facts or self._facts[name] != checked:
                     self._facts[name] = checked

@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import Any
 
 from flopsd import __version__
+from flopsd.core.architecture import why_not_read
 from flopsd.core.ledger.history import FORMAT, History
 from flopsd.core.ledger.journal_codec import precision_record, tally_record
 from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import GapReason
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import declarations_of
-from flopsd.core.session_protocol import Event
+from flopsd.core.policy.bases import NO_PROCESS, NO_WORK, declarations_of
+from flopsd.core.session_protocol import Event, FactsDeclared
 from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.session_tracker import SessionTracker
@@ -36,6 +37,7 @@ from flopsd.telemetry.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
 STEP_TOLERANCE_NS = NS_PER_S
+MOST_ABSENT_LOGGED = 16
 
 
 class Writer:
@@ -65,6 +67,7 @@ class Writer:
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
         self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
         self._closed = False
+        self._logged_absent = {NO_PROCESS, NO_WORK}  # which are no faults of a declaration
 
     def begin(self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False) -> None:
         """Start behind `history`; what the last daemon start left open becomes a gap.
@@ -153,6 +156,14 @@ class Writer:
     def take_event(self, event: Event) -> None:
         """Fold in what a training process declared."""
         self._sessions.apply(event)
+        if isinstance(event, FactsDeclared) and "model_config" in event.facts:
+            self._log_absent(why_not_read(event.facts["model_config"]))
+
+    def _log_absent(self, reason: str) -> None:
+        """Log once why what was declared of a model gives no FLOP."""
+        if reason and reason not in self._logged_absent and len(self._logged_absent) < MOST_ABSENT_LOGGED:
+            self._logged_absent.add(reason)
+            log.warning("no FLOP by the model that a training process declares: %s", reason)
 
     def tick(self) -> None:
         """Account for silence, journal, publish. Called once an interval in which no message came."""
@@ -185,6 +196,7 @@ class Writer:
             tracked.gaps.clear()
         self._sessions.journalled()
         self._declarations = declarations_of(self._settings.run_declared, list(self._sessions.known.values()))
+        self._log_absent(self._declarations.absent)
         self._publish()
         self._emit(checkpoint_line(self.snapshot, self._journal))
         return True

@@ -114,7 +114,8 @@ def _basis(
 def _architecture(totals: LedgerObject) -> Basis:
     entry = totals.maybe_object("architecture")
     if entry is None:
-        absent = "Not declared: neither model nor tokens were given, so there is nothing to compare with the counters."
+        reason = totals.maybe_text("architectureAbsentReason") or "this ledger does not say why"
+        absent = f"Not computed: {reason}. So there is nothing to compare with the counters."
         return Basis("architecture", ARCHITECTURE, "computed", absent=absent)
     facts = [Fact("How", entry.text("method"))] if "method" in entry else []
     parameters = entry.maybe_object("parameters")

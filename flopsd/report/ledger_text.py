@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.model import Figures
+from flopsd.core.policy.bases import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns
 from flopsd.report.claims import claims_text
@@ -193,6 +194,8 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     if architecture is not None:
         computed = figures_text(figures_in(architecture, "computed"))
         rows.append(("by model", f"{computed}: from its architecture and tokens"))
+    elif (reason := totals.get("architectureAbsentReason")) not in (None, NO_PROCESS):
+        rows.append(("by model", f"no figure: {one_line(reason)}"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
     rows += [("WARNING", f"{one_line(ratio['name'])}: {one_line(ratio['warning'])}") for ratio in warned]
     declared = LedgerObject(predicate, "predicate").maybe_object("declared")

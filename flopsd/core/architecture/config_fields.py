@@ -7,7 +7,7 @@ from typing import Any
 
 from flopsd.core.architecture.weight_reuse import instead
 from flopsd.core.values import is_whole
-from flopsd.errors import ArchitectureError
+from flopsd.errors import ArchitectureError, UnknownFieldsError
 
 MAX_SIZE = 10**9
 MAX_LAYERS = 2_000
@@ -40,7 +40,7 @@ IRRELEVANT = frozenset(
     use_bfloat16 use_cache
     """.split()  # noqa: SIM905 (a hundred and twenty quoted words read worse)
 )
-# Fields that change the counts unless they have one of these values, in any family.
+# Fields that change the counts unless they have one of these values, in any family whose reader leaves them unread.
 HARMLESS: Mapping[str, tuple[object, ...]] = {
     "pruned_heads": ({}, None),
     "add_cross_attention": (False, None),
@@ -49,6 +49,12 @@ HARMLESS: Mapping[str, tuple[object, ...]] = {
     "sparse_attention": (False, None),
     "use_bidirectional_attention": (None, False),
     "use_mrope": (False, None),  # positions of images and text in one, which Qwen2.5 has in every file
+    "use_qk_norm": (False, None),
+    "qk_layernorm": (False, None),
+    "attention_chunk_size": (None,),
+    "num_nextn_predict_layers": (0, None),
+    "use_sliding_window": (False, None),
+    "sliding_window": (None,),
 }
 
 
@@ -148,11 +154,14 @@ class Fields:
     def finish(self, irrelevant: Sequence[str] = ()) -> None:
         """Refuse the fields that were not read: an unknown field may change the counts."""
         for name, allowed in HARMLESS.items():
-            self.only(name, *allowed)
+            if name not in self._seen and name not in irrelevant:
+                self.only(name, *allowed)
         unknown = sorted(set(map(str, self._config)) - self._seen - IRRELEVANT - set(irrelevant))
         if unknown:
-            raise ArchitectureError(
-                f"{self.family}: flopsd does not know {', '.join(name[:60] for name in unknown[:8])}: "
-                "it may change the counts",
+            shown = ", ".join(name[:60] if name.isprintable() else f"{name!r:.60}" for name in unknown[:8])
+            more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
+            raise UnknownFieldsError(
+                f"{self.family}: flopsd does not know {shown}{more}: it may change the counts",
+                unknown,
                 hint=f"leave the field out if it changes no shape; else {self.instead()}",
             )

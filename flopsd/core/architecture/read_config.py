@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from flopsd.core.architecture.mamba_decoders import MAMBA_FAMILIES, read_mamba_d
 from flopsd.core.architecture.model import Model, Size
 from flopsd.core.architecture.weight_reuse import instead
 from flopsd.core.architecture.whisper import read_whisper
-from flopsd.errors import ArchitectureError
+from flopsd.errors import ArchitectureError, UnknownFieldsError
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     **{family: partial(read_decoder, family) for family in STYLES},
@@ -48,6 +48,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
 # The package diffusers names the class in place of a type of model.
 _DIFFUSERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {FLUX: read_flux, SD3: read_sd3}
 FAMILIES = tuple(_READERS)
+_OF_OTHER_TYPES = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
 def read_model(config: Mapping[str, Any]) -> Model:
@@ -56,22 +57,77 @@ def read_model(config: Mapping[str, Any]) -> Model:
     facts without a configuration, is a model of which only that number is known: 6PD with wide bounds.
 
     Raises ArchitectureError naming the family or the field, and what to do: an unknown family is never guessed,
-    and an unknown field is never ignored.
+    and an unknown field is never ignored, unless its value is null, false or empty: then it is taken to be off, and
+    the model's notes name it.
     """
     family = config.get("model_type", config.get("_class_name"))
     if family is not None and not isinstance(family, str):
         raise ArchitectureError(f"model_type is {family!r:.60}, not a name", hint="give a model's config.json")
     if family is None and config.get("parameters_total") is not None:
         return bare_model(config["parameters_total"])
-    reader = _READERS.get(str(family)) or _DIFFUSERS.get(str(family))
+    if family is None:
+        raise ArchitectureError("the configuration has no model_type", hint=instead(family, config))
+    reader = _READERS.get(family) or _DIFFUSERS.get(family)
     if reader is None:
-        known = f"flopsd knows {', '.join((*FAMILIES, *_DIFFUSERS))}"
-        raise ArchitectureError(f"model_type is {family!r:.60}; {known}", hint=instead(family, config))
-    model = reader(config)
+        raise ArchitectureError(
+            f"flopsd does not model the family {family!r:.60} (model_type)", hint=instead(family, config)
+        )
+    try:
+        model = _read(reader, config)
+    except _OF_OTHER_TYPES as fault:
+        raise ArchitectureError(
+            f"{family}: a field of the configuration has an unexpected type: {fault!r:.100}", hint="check config.json"
+        ) from fault
     if not config.get("auto_map"):
         return model
     note = "the configuration names code of its own (auto_map): counted is the family's own architecture"
     return replace(model, notes=(*model.notes, note))
+
+
+def why_not_read(config: Mapping[str, Any]) -> str:
+    """Why `read_model` refuses a configuration, and what to do about it; empty where it reads it."""
+    try:
+        read_model(config)
+    except ArchitectureError as fault:
+        return f"{fault}; {fault.hint}"
+    return ""
+
+
+def _read(reader: Callable[[Mapping[str, Any]], Model], config: Mapping[str, Any]) -> Model:
+    """Unknown fields that are null, false or empty are left out, and named in the notes."""
+    off: list[str] = []
+    while True:
+        try:
+            model = reader(config)
+        except UnknownFieldsError as fault:
+            fewer = _without(config, fault.names)
+            if fewer == config:
+                raise
+            off += fault.names
+            config = fewer
+        else:
+            break
+    notes = (f"flopsd does not know {name}, which is null, false or empty: it is taken to be off" for name in off)
+    return replace(model, notes=(*model.notes, *notes)) if off else model
+
+
+def _without(config: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+    """Without fields of these names, where each is null, false or empty and stands in one place; else the same."""
+    places = (config, *(part for part in config.values() if isinstance(part, Mapping)))
+    values = [[place[name] for place in places if name in place] for name in names]
+    if any(len(found) != 1 or not _is_off(found[0]) for found in values):
+        return config
+    return {
+        name: {inner: value for inner, value in part.items() if inner not in names}
+        if isinstance(part, Mapping)
+        else part
+        for name, part in config.items()
+        if name not in names
+    }
+
+
+def _is_off(value: object) -> bool:
+    return value is None or value is False or (isinstance(value, list | tuple | dict) and not value)
 
 
 def bare_model(

@@ -12,6 +12,7 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import integers_for_ledger
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
 from flopsd.core.phases import split_bucket
+from flopsd.core.policy.bases import MOST_REASONS
 from flopsd.core.policy.conditions import CONTRADICTION
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.reconcile import ArchitectureFigures, figures_of_ledger
@@ -24,7 +25,7 @@ COVERAGE_TIMES = (
 )  # fmt: skip
 _AND = "; "  # between methods, and between conflicts
 DIFFERENT = "the ledgers declare different base models, so none is taken"
-_ABSENT = "not every ledger has an architecture basis, or one is missing"
+_INCOMPLETE = "a ledger may be missing, so there is no sum of the architecture bases"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class LedgerSums:
     by_phase: Mapping[str, Figures] = field(default_factory=dict)
     guidelines: Guidelines = NOTHING_COUNTED
     counted: ArchitectureFigures | None = None  # the architecture basis of those ledgers that have one
-    uncounted: int = 0  # ledgers that have none
+    absent: frozenset[str] = frozenset()  # why the others have none
     integers: Figures = NO_FIGURES
     integers_counted: Guidelines = NOTHING_COUNTED  # what the guidelines count of them
     may_be_integer_flop: int = 0
@@ -59,7 +60,7 @@ class LedgerSums:
             added_up((self.by_phase, other.by_phase)),
             self.guidelines + other.guidelines,
             both[0] + both[1] if len(both) == 2 else both[0] if both else None,
-            self.uncounted + other.uncounted,
+            self.absent | other.absent,
             self.integers + other.integers,
             self.integers_counted + other.integers_counted,
             self.may_be_integer_flop + other.may_be_integer_flop,
@@ -74,7 +75,7 @@ class LedgerSums:
     def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
         """As ledgers write it. Where it is not whole no upper bound is known."""
         figures, integers = (one if whole else one.unbounded for one in (self.executed, self.integers))
-        architecture = self.counted if whole and not self.uncounted else None
+        architecture = self.counted if whole and not self.absent else None
         return {
             "totals": {
                 "executed": {
@@ -87,7 +88,7 @@ class LedgerSums:
                 "integerOperations": integers_for_ledger(integers, self.bounded(self.integers_counted, whole=whole)),
                 "guidelines": self.bounded(self.guidelines, whole=whole).for_ledger(self.claims(whole=whole)),
                 "architecture": None if architecture is None else architecture.for_ledger(),
-                "architectureAbsentReason": None if architecture is not None else _ABSENT,
+                "architectureAbsentReason": None if architecture is not None else self._why_absent(),
             },
             "energyJoules": joules(self.energy_mj),
             **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},
@@ -97,6 +98,12 @@ class LedgerSums:
                 "gapSecondsByReason": {n: seconds(self.gap_ns_by_reason[n]) for n in sorted(self.gap_ns_by_reason)},
             },
         }
+
+    def _why_absent(self) -> str:
+        """The reasons, at most so many: a job may have thousands of nodes, and its children have them all."""
+        reasons = sorted(self.absent)
+        more = [f"and {len(reasons) - MOST_REASONS} more reasons"] if len(reasons) > MOST_REASONS else []
+        return _AND.join([*reasons[:MOST_REASONS], *more]) or _INCOMPLETE
 
     @staticmethod
     def bounded(known: Guidelines, *, whole: bool) -> Guidelines:
@@ -130,7 +137,7 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
         {str(name): figures_from(figures) for name, figures in executed["byPhase"].items()},
         _guidelines_from(guidelines),
         None if architecture is None else figures_of_ledger(architecture),
-        int(architecture is None),
+        frozenset() if architecture is not None else frozenset([str(totals["architectureAbsentReason"])]),
         figures_from(integers),
         _guidelines_from(integers["guidelines"]),
         whole_number(executed["mayBeIntegerFlop"]),

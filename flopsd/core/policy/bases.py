@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flopsd.core.architecture import bare_model, flop, forward_flop, parameters, read_model, training_from
+from flopsd.core.architecture import (
+    bare_model,
+    flop,
+    forward_flop,
+    parameters,
+    read_model,
+    training_from,
+    why_not_read,
+)
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import added_up
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
@@ -42,6 +50,9 @@ _MODEL_FACTS = (
     "packing", "window",
 )  # fmt: skip
 NO_PROCESS = "no training process declared its model and its tokens"
+MOST_REASONS = 4
+NO_WORK = "a training process declared its model, and no work of it"
+_PASSES = ("steps", "forward_passes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +178,7 @@ def _architecture(
 ) -> tuple[Architecture | None, str]:
     working = [session for session in sessions if session.work and is_trained(session)]
     if not working:
-        return None, NO_PROCESS
+        return None, _without_work(sessions)
     groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {}
     for session in working:
         facts = {name: session.facts[name] for name in _MODEL_FACTS if name in session.facts}
@@ -178,12 +189,16 @@ def _architecture(
         _, work = groups.setdefault(json.dumps(facts, sort_keys=True), (facts, {}))
         for phase, counters in session.work.items():
             work[phase] = added(work.get(phase, {}), counters)
-    try:
-        found = [_of_model(facts, work) for facts, work in groups.values()]
-    except ArchitectureError as fault:
-        return None, str(fault)
-    except NO_MODEL as fault:
-        return None, f"what a process declared of its model is not of the types that flopsd knows: {fault!r:.100}"
+    found, absent = [], []
+    for facts, work in groups.values():
+        try:
+            found.append(_of_model(facts, work))
+        except ArchitectureError as fault:
+            absent.append(f"{fault}; {fault.hint}")
+        except NO_MODEL as fault:
+            absent.append(f"what a process declared of its model is not of the types that flopsd knows: {fault!r:.100}")
+    if absent:
+        return None, "; ".join(dict.fromkeys(absent[:MOST_REASONS]))
     whole = found[0]
     for more in found[1:]:
         whole = Architecture(
@@ -211,9 +226,29 @@ def _with_others(found: Architecture, others: OtherModels) -> Architecture:
     )
 
 
+def _without_work(sessions: Sequence[DeclaredSession]) -> str:
+    """Why there is no architecture basis before any work was declared."""
+    configs = [session.facts["model_config"] for session in sessions if "model_config" in session.facts]
+    refused = dict.fromkeys(filter(None, map(why_not_read, configs)))
+    if refused:
+        return "; ".join([*refused][:MOST_REASONS])
+    return NO_WORK if configs or any("parameters_total" in session.facts for session in sessions) else NO_PROCESS
+
+
 def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Architecture:
-    config = facts.get("model_config")
-    model = read_model(config) if config is not None else bare_model(facts.get("parameters_total", 0))
+    config, total = facts.get("model_config"), facts.get("parameters_total")
+    if config is None and total is None:
+        raise ArchitectureError(
+            "a training process counted work and declared neither model_config nor parameters_total",
+            hint="declare one of them",
+        )
+    model = read_model(config) if config is not None else bare_model(total or 0)
+    for phase, counters in work.items():
+        if any(map(counters.get, _PASSES)) and not has_passed(counters):
+            raise ArchitectureError(
+                f"no tokens were counted in phase {phase}, in which work was done",
+                hint="count the tokens that passed through the model",
+            )
     training = training_from(facts)
     train, required, trained_executed = work.get(Phase.TRAIN.value, {}), NO_FLOP, NO_FLOP
     assumptions: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ def sums(draw: st.DrawFn) -> LedgerSums:
         draw(st.dictionaries(st.sampled_from(["train", "evaluate", "undeclared"]), figures)),
         Guidelines(draw(figures), draw(figures)),
         draw(st.none() | st.builds(ArchitectureFigures, bounds, bounds, flop)),
-        draw(st.integers(0, 2)),
+        frozenset(draw(st.sets(st.sampled_from("abcdef")))),
         draw(figures),
         Guidelines(draw(figures), draw(figures)),
         draw(flop),
@@ -63,9 +63,11 @@ def test_sums_are_the_same_in_any_order_and_grouping(a: LedgerSums, b: LedgerSum
 @given(sums())
 def test_a_sum_is_told_and_read_back_exactly(a: LedgerSums) -> None:
     found = sums_of_ledger(a.for_ledger())
-    assert replace(found, counted=a.counted, uncounted=a.uncounted) == a
-    known = a.counted if not a.uncounted else None  # not every ledger has that basis: then the sum has none
-    assert (found.counted, found.uncounted) == (known, int(known is None))
+    assert replace(found, counted=a.counted, absent=a.absent) == a
+    known = a.counted if not a.absent else None  # not every ledger has that basis: then the sum has none
+    assert (found.counted, len(found.absent)) == (known, int(known is None))
+    reasons = sorted(a.absent)
+    assert not reasons or "".join(found.absent).startswith("; ".join(reasons[:4]))
     assert sums_of_ledger(a.for_ledger(whole=False)).executed.high_flop is None
     empty = replace(a, claimed=Claimed(a.guidelines, {})).for_ledger()  # the format has null where nothing is claimed
     with pytest.raises(ValueError, match="asClaimed without a claim"):

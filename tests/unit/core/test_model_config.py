@@ -56,7 +56,7 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
     ("config", "names"),
     [
         ({"model_type": "mamba"}, "mamba"),
-        ({}, "flopsd knows llama"),
+        ({}, "no model_type"),
         ({**LLAMA_8B, "kv_lora_rank": 512}, "kv_lora_rank"),
         ({**LLAMA_8B, "pruned_heads": {"1": [0]}}, "pruned_heads"),
         ({**LLAMA_8B, "hidden_size": None}, "the configuration has no hidden_size"),
@@ -82,10 +82,16 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({**LLAMA_8B, "model_type": "gemma", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ({"parameters_total": 0}, "parameters_total is 0"),
         ({"model_type": 7}, "model_type is 7, not a name"),
-        ({"model_type": "albert"}, "flopsd knows llama"),
+        ({"model_type": "albert"}, "does not model the family 'albert'"),
         ({**LLAMA_8B, "hidden_size": 0}, "hidden_size is 0, which is invalid"),
         ({**LLAMA_8B, "hidden_size": 18}, "cannot be|head_dim"),
         ({**LLAMA_8B, "new_field": 1}, "does not know new_field"),
+        ({**LLAMA_8B, "new_field": 0}, "does not know new_field"),
+        ({**LLAMA_8B, "new\nfield": 1}, r"does not know 'new\\nfield'"),
+        ({**LLAMA_8B, **{f"n{i}": 1 for i in range(10)}}, "n0, .*, n7 and 2 more"),
+        ({**LLAMA_8B, "use_mrope": True}, "use_mrope is True"),
+        ({**LLAMA_8B, "hidden_size": 10**30}, "hidden_size is 1000.*, which is invalid"),
+        ({"model_type": "gemma3", "text_config": 5, "vision_config": {"vision_use_head": False}}, "type|text_config"),
         ({**LLAMA_8B, "add_cross_attention": True}, "add_cross_attention is True"),
         *(({"model_type": family, width: 10, heads: 3}, f"{heads} is 3") for family, width, heads in (
             ("gpt2", "n_embd", "n_head"), ("bert", "hidden_size", "num_attention_heads"),
@@ -102,6 +108,21 @@ def test_what_could_change_the_counts_is_refused_by_name(config: dict[str, Any],
     with pytest.raises(ArchitectureError, match=names) as caught:
         read_model(config)
     assert caught.value.hint
+
+
+def test_an_unknown_field_that_is_off_is_named_and_left_out() -> None:
+    plain = read_model(LLAMA_8B)
+    assert read_model({**LLAMA_8B, "use_mrope": False}) == plain  # known: not named
+    found = read_model({**LLAMA_8B, "new_switch": False, "new_list": [], "other": None})
+    assert found.blocks == plain.blocks
+    assert [note.split()[4] for note in found.notes] == ["new_list,", "new_switch,", "other,"]
+    tower = {"vision_use_head": False, "image_size": 28, "patch_size": 14}
+    text = {**GEMMA3, "new": None}
+    nested = {"model_type": "gemma3", "text_config": text, "vision_config": tower, "mm_tokens_per_image": 4}
+    assert "does not know new," in read_model(nested).notes[-1]
+    twice = {**nested, "vision_config": {**tower, "new": False}}
+    with pytest.raises(ArchitectureError, match="does not know new"):
+        read_model(twice)  # which of the two is meant is not clear
 
 
 @pytest.mark.parametrize(
