@@ -13,6 +13,7 @@ from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.finding import Verdict
 from flopsd.settings.data_files import load_peaks
+from flopsd.telemetry.health import HealthState
 from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
 from flopsd.telemetry.http.server import MAX_CONNECTIONS
 from flopsd.telemetry.prometheus import changing_families, constant_families
@@ -80,6 +81,13 @@ Rows of one name are disjoint, so `sum()` over it is meaningful. The exceptions 
 ## All metrics
 """
 
+HEALTH = textwrap.fill(
+    "`health` of `/api/status` is what the page and `flopsd status` begin with: `state`, `sentence` and `since`, null "
+    "where it is not known. The states: " + ", ".join(f"`{state.value}`" for state in HealthState) + ". The first that "
+    "holds is shown, and the sentence has the others too.",
+    120,
+    break_on_hyphens=False,
+)
 SERVING = f"""
 ## Paths
 
@@ -89,6 +97,8 @@ SERVING = f"""
 | `/` | a page for people, live, or static without scripts; `/api/status` has its data as JSON |
 | `/-/healthy` | 200 while the process lives |
 | `/-/ready` | 200 once a device was read; 503 with `Retry-After` before, and while all devices are lost |
+
+{HEALTH}
 
 GET and HEAD; 404 elsewhere. `--listen` (default 127.0.0.1:10188) sets the address, `--web-config-file` who may connect.
 On a loopback address without TLS only requests for localhost or a loopback address are answered, others with 421: a web

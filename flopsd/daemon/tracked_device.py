@@ -15,6 +15,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import ActivePhase
 from flopsd.errors import UnknownDeviceError
 from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.health import last_gap
 from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
@@ -42,13 +43,15 @@ class TrackedDevice:
         """Fold one reading into the tally and keep the gaps that it makes. `gauges`: current values of the device."""
         before, reading = self.tally, self._without_older_energy(reading)
         after = advance(before, reading, self.state.now.rating.limits, active_phase)
+        newest = self.state.gap
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
+            newest = last_gap(newest, begin_ns, end_ns, reason)
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
                 begin_ns = self.gaps.pop()[0]
             self.gaps.append((begin_ns, end_ns, reason))
         if gauges is None and not isinstance(reading.work, Gap):
             gauges = self.state.gauges
-        self.state = self.state.counted(after, gauges)
+        self.state = self.state.counted(after, gauges, newest)
 
     def _without_older_energy(self, reading: Reading) -> Reading:
         """The reading, without an energy value that is older than the known one.

@@ -306,5 +306,6 @@ class Writer:
             journal_records=self._journal.records,
             journal_last_append_wall_ns=self._queue.last_append_wall_ns,
             journal_fault=self._queue.fault,
+            wall_offset_ns=self._offset_ns,
             ended=self._closed,
         )

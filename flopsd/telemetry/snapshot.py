@@ -12,6 +12,7 @@ from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.run_view import DeviceView, RatedTally, RunView
 from flopsd.core.model import Gauges, Tally
 from flopsd.core.peaks import PeakTable
+from flopsd.telemetry.health import LastGap
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class DeviceState(DeviceView):
 
     before: RatedTally  # the last tally one reading ago, for the rate
     gauges: Gauges | None = None
+    gap: LastGap | None = None  # the newest one of this daemon start
 
     @property
     def now(self) -> RatedTally:
@@ -55,10 +57,10 @@ class DeviceState(DeviceView):
     def tally(self) -> Tally:
         return self.now.tally
 
-    def counted(self, tally: Tally, gauges: Gauges | None) -> DeviceState:
-        """The state after one more reading."""
+    def counted(self, tally: Tally, gauges: Gauges | None, gap: LastGap | None) -> DeviceState:
+        """The state after one more reading. `gap`: the newest gap now."""
         now = replace(self.now, tally=tally)
-        return replace(self, rated=(*self.rated[:-1], now), before=self.now, gauges=gauges)
+        return replace(self, rated=(*self.rated[:-1], now), before=self.now, gauges=gauges, gap=gap)
 
     def described(self, now: RatedTally) -> DeviceState:
         """The same totals of a device that is described or rated in another way now."""
@@ -99,6 +101,7 @@ class Snapshot:
     journal_last_append_wall_ns: int | None
     journal_fault: str
     journal_state: JournalState | None = None
+    wall_offset_ns: int | None = None  # what to add to boot time for wall-clock time
     ended: bool = False  # by a signal or with its job, and not by a fault
 
     @property

@@ -12,11 +12,12 @@ from flopsd import __version__
 from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import Evidence, Figures
+from flopsd.core.model import Device, DeviceUid, Evidence, Figures, Tally
 from flopsd.core.policy.forecast import Rates, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED
 from flopsd.core.values import joules, seconds, text_or_none
-from flopsd.system.clock import rfc3339
+from flopsd.system.clock import rfc3339, wall_ns_of
+from flopsd.telemetry.health import DeviceHealth, Health, LastGap, health_of, last_gap
 from flopsd.telemetry.snapshot import DeviceState, Snapshot, SourceState
 
 Facts = dict[str, Any]
@@ -29,6 +30,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
     devices = sorted(snapshot.devices, key=lambda state: (state.device.index, state.device.uid))
     return {
         **_run(view, goes_on=True),
+        "health": _health_now(snapshot).facts(),
         "daemon": "running",
         "endReason": None,
         "replay": snapshot.replay,
@@ -36,7 +38,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
         "measuredFlopPerSecond": text_or_none(snapshot.rate_flop_per_s),
         "sources": [_source(name, state) for name, state in sorted(snapshot.sources.items()) if not state.absent],
         "journal": {"records": str(snapshot.journal_records), "fault": snapshot.journal_fault},
-        "devices": [_device_now(state) for state in devices],
+        "devices": [_device_now(state, snapshot.wall_offset_ns) for state in devices],
     }
 
 
@@ -49,6 +51,7 @@ def facts_in(history: History, view: RunView, before: tuple[Figures, int], *, he
         rate = (measured - (before[0].measured_flop or 0)) * NS_PER_S // passed_ns
     return {
         **_run(view, goes_on=last.end is None),
+        "health": _health_in(history, held=held).facts(),
         "daemon": "running" if held else "not running",
         "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
@@ -58,6 +61,46 @@ def facts_in(history: History, view: RunView, before: tuple[Figures, int], *, he
         "journal": None,
         "devices": [_device(device) for device in view.devices],
     }
+
+
+def _health_now(snapshot: Snapshot) -> Health:
+    return health_of(
+        [_device_health(state.device, state.tally, state.gap) for state in snapshot.devices],
+        wall_offset_ns=snapshot.wall_offset_ns,
+        last_record_ns=snapshot.journal_last_append_wall_ns,
+        fault=snapshot.journal_fault,
+        down=[
+            name
+            for name, state in sorted(snapshot.sources.items())
+            if not (state.up or state.absent or state.reason == "starting")
+        ],
+        replay=snapshot.replay,
+        ended=snapshot.ended,
+    )
+
+
+def _health_in(history: History, *, held: bool) -> Health:
+    last, newest = history.incarnations[-1], dict[DeviceUid, LastGap]()
+    for gap in history.gaps:
+        if gap.incarnation == last.number:
+            newest[gap.device] = last_gap(newest.get(gap.device), gap.begin_ns, gap.end_ns, gap.reason)
+    last_record_ns = wall_ns_of(last.last_utc)
+    return health_of(
+        [
+            _device_health(entry.device, last.tallies[entry.device.uid], newest.get(entry.device.uid))
+            for entry in last.devices.values()
+        ],
+        wall_offset_ns=last_record_ns - last.last_ns,
+        last_record_ns=last_record_ns,
+        replay=history.replay is not None,
+        ended=last.end is not None,
+        running=held,
+        is_live=False,
+    )
+
+
+def _device_health(device: Device, tally: Tally, gap: LastGap | None) -> DeviceHealth:
+    return DeviceHealth(tally.watermark_ns, gap, is_bounded=device.evidence is Evidence.UTILIZATION)
 
 
 def _run(view: RunView, *, goes_on: bool) -> Facts:
@@ -90,10 +133,12 @@ def _source(name: str, state: SourceState) -> Facts:
     }
 
 
-def _device_now(state: DeviceState) -> Facts:
-    gauges = state.gauges
+def _device_now(state: DeviceState, wall_offset_ns: int | None) -> Facts:
+    gauges, gap = state.gauges, _device_health(state.device, state.tally, state.gap).open_gap
+    since = None if gap is None or wall_offset_ns is None else rfc3339(gap.since_ns + wall_offset_ns)
     return {
         **_device(state),
+        "gap": None if gap is None else {"reason": gap.reason.value, "since": since},
         "source": state.entry.source,
         "peakRow": state.entry.part_id,
         "measuredFlopPerSecond": text_or_none(state.rate_flop_per_s),

@@ -35,8 +35,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         *(("sources", text) for text in _sources(status["sources"]) or ["none"]),
         *([("journal", f"NOT WRITTEN, totals are in memory only: {one_line(fault)}")] if fault else []),
     ]
-    replay = ["REPLAY of a recording: no hardware is metered"] if status["replay"] else []
-    return shown([*replay, *facts(rows), "", *_devices(status["devices"])])
+    return shown([*wrapped(one_line(status["health"]["sentence"])), "", *facts(rows), "", *_devices(status["devices"])])
 
 
 def coverage_text(status: Mapping[str, Any]) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.model import Device
+from flopsd.core.model import Device, GapReason
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
 from flopsd.errors import FlopsdError
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
+from flopsd.system.clock import rfc3339
 from flopsd.telemetry.page.status_page import Assets, status_page
 from flopsd.telemetry.snapshot import SourceState
 from flopsd.telemetry.status import facts_of
@@ -31,7 +32,7 @@ from tests.support.process import free_port
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.unit.attestation.test_lineage_base import POLICY
 
-ONLY_LIVE = {"pipeActivityRatio", "utilizationRatio", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow"}
+ONLY_LIVE = {"pipeActivityRatio", "utilizationRatio", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow", "gap"}
 DECLARED = OperatorDeclarations(
     Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 3 * 10**16, None, None)
 )
@@ -48,14 +49,35 @@ def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool
     live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
     assert json.loads(json.dumps(live)) == live
     assert set(live) == set(read)
-    for name in set(live) - {"sources", "journal", "devices", "lastRecordAt"}:
+    for name in set(live) - {"sources", "journal", "devices", "lastRecordAt", "health"}:
         assert live[name] == read[name], name
     assert len(live["devices"]) == len(read["devices"]) == 2 + stranger
     for one, other in zip(live["devices"], read["devices"], strict=True):
         assert {key: value for key, value in one.items() if key not in ONLY_LIVE} == other
     assert live["thresholds"]
+    assert [live["health"][name] for name in ("state", "since")] == [
+        read["health"][name] for name in ("state", "since")
+    ]
     assert [one["name"] for one in live["sources"]] == [one["name"] for one in read["sources"]] == ["sim"]
     run.kill()
+
+
+@pytest.mark.parametrize("lost", [3, 12])
+def test_since_when_devices_are_lost_is_when_their_gap_began(tmp_path: Path, lost: int) -> None:
+    """In the snapshot and in its journal, within a checkpoint and across one."""
+    run = Run(tmp_path)
+    run.meter(8)
+    begin_ns = run.clock.wall_ns()
+    run.meter(1, GapReason.DRIVER_TIMEOUT)
+    run.meter(lost - 1, GapReason.DEVICE_LOST)
+    for found in (facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+        assert (found["health"]["state"], found["health"]["since"]) == ("all-lost", rfc3339(begin_ns))
+    assert facts_of(run.writer.snapshot)["devices"][0]["gap"] == {"reason": "device_lost", "since": rfc3339(begin_ns)}
+    run.meter(1)
+    for found in (facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})):
+        assert found["health"]["state"] == "metering"
+    run.kill()
+    assert from_state_dir(str(tmp_path), {})["health"]["state"] == "not-running"
 
 
 def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:

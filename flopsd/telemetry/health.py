@@ -1,0 +1,203 @@
+"""Whether a run is metered now: one state of a closed set and one sentence, first on the page and in `flopsd status`.
+
+Pure. One more state, that the daemon does not answer, is found by its reader: the page's script.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, GapReason
+from flopsd.report.terminal import counted
+from flopsd.system.clock import rfc3339
+
+
+class HealthState(Enum):
+    """The gravest first. Only METERING is all well."""
+
+    NOT_RUNNING = "not-running"  # of a journal: no daemon writes it, and the run has no end
+    NOT_WRITTEN = "not-written"  # the journal cannot be written: a full disk
+    ALL_LOST = "all-lost"
+    NO_DEVICE = "no-device"
+    SOME_LOST = "some-lost"
+    UNKNOWN_DEVICE = "unknown-device"  # read, but the peak table does not have it
+    SOURCE_DOWN = "source-down"  # while others read all devices
+    STARTING = "starting"
+    REPLAY = "replay"
+    ENDED = "ended"
+    METERING = "metering"
+
+
+class _Kind(Enum):
+    LOST, UNKNOWN, STARTING, ELSEWHERE = range(4)
+
+
+_KINDS = {
+    **dict.fromkeys(ACCOUNTED_ELSEWHERE, _Kind.ELSEWHERE),
+    **dict.fromkeys(
+        (GapReason.STARTING, GapReason.STOPPING, GapReason.DAEMON_DOWN, GapReason.JOURNAL_REPLACED), _Kind.STARTING
+    ),
+    GapReason.UNKNOWN_DEVICE: _Kind.UNKNOWN,
+}
+REPLAYED = "REPLAY of a recording: no hardware is metered, and nothing here is evidence"
+
+
+@dataclass(frozen=True, slots=True)
+class LastGap:
+    """The newest gap of a device, together with those right before it that mean the same. Boot time."""
+
+    since_ns: int
+    until_ns: int
+    reason: GapReason
+
+    @property
+    def kind(self) -> _Kind:
+        return _KINDS.get(self.reason, _Kind.LOST)
+
+
+def last_gap(before: LastGap | None, begin_ns: int, end_ns: int, reason: GapReason) -> LastGap:
+    """The newest gap after one more: it goes on from the one before where no reading lies between."""
+    new = LastGap(begin_ns, end_ns, reason)
+    if before is None or before.until_ns != begin_ns or before.kind is not new.kind:
+        return new
+    return LastGap(before.since_ns, end_ns, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHealth:
+    """What the health of a run needs of a device. `is_bounded`: its readings give an upper bound alone."""
+
+    watermark_ns: int
+    gap: LastGap | None
+    is_bounded: bool = False
+
+    @property
+    def open_gap(self) -> LastGap | None:
+        """The gap that its last reading was; None: that was none."""
+        return self.gap if self.gap is not None and self.gap.until_ns == self.watermark_ns else None
+
+    @property
+    def kind(self) -> _Kind | None:
+        return None if self.open_gap is None else self.open_gap.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`since_ns`: wall-clock time from which it holds; None: not known."""
+
+    state: HealthState
+    sentence: str
+    since_ns: int | None = None
+
+    def facts(self) -> dict[str, Any]:
+        since = None if self.since_ns is None else rfc3339(self.since_ns)
+        return {"state": self.state.value, "sentence": self.sentence, "since": since}
+
+
+def health_of(
+    devices: Sequence[DeviceHealth],
+    *,
+    wall_offset_ns: int | None,
+    last_record_ns: int | None,
+    fault: str = "",
+    down: Sequence[str] = (),
+    replay: bool = False,
+    ended: bool = False,
+    running: bool = True,
+    is_live: bool = True,
+) -> Health:
+    """The health of a run.
+
+    `wall_offset_ns`: what to add to boot time for wall-clock time; None: not known. `last_record_ns`: wall-clock time
+    of the last record of the journal. `fault`: why the journal cannot be written. `down`: sources that failed.
+    `is_live`: false where a journal was read, which states its last record and not this moment.
+    """
+    latest_ns = max((device.watermark_ns for device in devices), default=None)
+    now_ns = last_record_ns if latest_ns is None or wall_offset_ns is None else latest_ns + wall_offset_ns
+    at = "" if last_record_ns is None else f" at {_moment(last_record_ns, now_ns)}"
+    if ended:
+        found = [Health(HealthState.ENDED, f"The run ended{at}: nothing is metered any more", last_record_ns)]
+    elif not running:
+        words = f"No daemon is running, and the run has no end: the last record was written{at}"
+        found = [Health(HealthState.NOT_RUNNING, words, last_record_ns)]
+    else:
+        ours = [device for device in devices if device.kind is not _Kind.ELSEWHERE]
+        found = [*_journal(fault, last_record_ns, now_ns), *_devices(ours, wall_offset_ns, now_ns)]
+        if not ours:
+            why = "each one here is accounted for elsewhere" if devices else "none was found"
+            found.append(Health(HealthState.NO_DEVICE, f"No GPU is metered: {why}"))
+        if down and (not found or not ours):
+            words = f"{'Source' if len(down) == 1 else 'Sources'} {', '.join(down)} down"
+            found.append(Health(HealthState.SOURCE_DOWN, words))
+        found = found or [_metering(ours)]
+    first = found[0]
+    sentence = "; ".join(one.sentence if place == 0 else _inside(one.sentence) for place, one in enumerate(found))
+    if at and running and not ended and not is_live:
+        sentence += f" (last record{at})"
+    if not replay:
+        return Health(first.state, sentence, first.since_ns)
+    if first.state is HealthState.METERING:
+        return Health(HealthState.REPLAY, REPLAYED)
+    return Health(first.state, f"{REPLAYED}; {_inside(sentence)}", first.since_ns)
+
+
+def _journal(fault: str, last_record_ns: int | None, now_ns: int | None) -> list[Health]:
+    if not fault:
+        return []
+    what = "Disk full" if fault.endswith(os.strerror(errno.ENOSPC)) else f"Journal not written ({fault})"
+    since = "" if last_record_ns is None else f" since {_moment(last_record_ns, now_ns)}"
+    return [Health(HealthState.NOT_WRITTEN, f"{what}: totals{since} are in memory only", last_record_ns)]
+
+
+def _devices(ours: Sequence[DeviceHealth], wall_offset_ns: int | None, now_ns: int | None) -> list[Health]:
+    found = []
+    if lost := [gap for device in ours if (gap := device.open_gap) is not None and gap.kind is _Kind.LOST]:
+        since, since_ns = _since(lost, wall_offset_ns, now_ns)
+        reasons = ", ".join(dict.fromkeys(gap.reason.value for gap in lost))
+        state = HealthState.ALL_LOST if len(lost) == len(ours) else HealthState.SOME_LOST
+        found.append(Health(state, f"{_of(len(lost), len(ours))} lost{since}: {reasons}", since_ns))
+    if unknown := sum(device.kind is _Kind.UNKNOWN for device in ours):
+        words = f"{_of(unknown, len(ours))} not metered: unknown to the peak table"
+        found.append(Health(HealthState.UNKNOWN_DEVICE, words))
+    if waiting := sum(device.kind is _Kind.STARTING for device in ours):
+        found.append(Health(HealthState.STARTING, f"{_of(waiting, len(ours))} not read yet"))
+    return found
+
+
+def _metering(ours: Sequence[DeviceHealth]) -> Health:
+    bounded = sum(device.is_bounded for device in ours)
+    which = "" if bounded == len(ours) else f" of {bounded}"
+    words = f", with nothing but an upper bound{which}" if bounded else ""
+    return Health(HealthState.METERING, f"Metering {counted(len(ours), 'GPU')}{words}")
+
+
+def _since(gaps: Sequence[LastGap], wall_offset_ns: int | None, now_ns: int | None) -> tuple[str, int | None]:
+    """` since 12:41 UTC`, or when the first began where they did not begin together."""
+    if wall_offset_ns is None:
+        return "", None
+    first_ns, last_ns = (end(gap.since_ns for gap in gaps) + wall_offset_ns for end in (min, max))
+    first = _moment(first_ns, now_ns)
+    together = first == _moment(last_ns, now_ns)
+    return f" since {first}" if together else f", the first since {first}", first_ns
+
+
+def _moment(wall_ns: int, now_ns: int | None) -> str:
+    """To the minute; with the date where that is another one than now."""
+    text = rfc3339(wall_ns)
+    same_day = now_ns is not None and text[:10] == rfc3339(now_ns)[:10]
+    return f"{'' if same_day else text[:10] + ' '}{text[11:16]} UTC"
+
+
+def _of(some: int, whole: int) -> str:
+    """`3 of 8 GPUs`, `All 8 GPUs`."""
+    return f"{some} of {counted(whole, 'GPU')}" if some < whole or whole == 1 else f"All {whole} GPUs"
+
+
+def _inside(sentence: str) -> str:
+    """As it stands in the middle of another."""
+    return sentence if sentence[1:2].isupper() else sentence[:1].lower() + sentence[1:]
