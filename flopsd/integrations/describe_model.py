@@ -33,7 +33,7 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
     }
     if hasattr(config, "to_dict") or isinstance(config, Mapping):
         finders |= {
-            "model_config": lambda: architecture_of(_config(base, config)),
+            "model_config": lambda: config_of(base),
             "model_name": lambda: getattr(config, "_name_or_path", None) or None,
             "model_revision": lambda: getattr(config, "_commit_hash", None),
             "window": lambda: sliding_window(config),
@@ -71,17 +71,19 @@ def _counted(model: Any, which: str) -> int | None:
     return None if counted is None else int(getattr(counted, which))
 
 
-def _config(base: Any, config: Any) -> dict[str, Any]:
-    if isinstance(config, Mapping):  # of diffusers, which names the class when it saves a model
-        return {**config, "_class_name": type(base).__name__}
-    return {**config.to_dict(), **_head(base, config)}
-
-
 def _head(base: Any, config: Any) -> dict[str, Any]:
     """The model's class and labels, which may differ from those that its configuration was saved with."""
     if not type(base).__module__.startswith("transformers."):
         return {}
     return {"architectures": [type(base).__name__], "num_labels": getattr(config, "num_labels", None)}
+
+
+def config_of(base: Any) -> dict[str, Any]:
+    """The configuration of a model as it is declared, with the class that it has here."""
+    config = base.config
+    if isinstance(config, Mapping):  # of diffusers, which names the class when it saves a model
+        return architecture_of({**config, "_class_name": type(base).__name__})
+    return architecture_of({**config.to_dict(), **_head(base, config)})
 
 
 def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,11 @@ import torch
 
 from flopsd.integrations.describe_model import sliding_window
 from flopsd.integrations.head_counter import backbone_of, head_work
+from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.latent_rows import Rows, latent_rows
 
 log = logging.getLogger("flopsd.client")
+_STOPS = "flopsd stops counting this model's forward passes; the training goes on"
 AFTER_ERROR = "forward passes after an error in flopsd's counter"
 UNSETTLED = ""  # a phase that becomes known later
 PhaseOf = Callable[[Any, bool], str]
@@ -54,6 +56,7 @@ class ForwardCounter:
         self._window: int | None = None
         self._flash = self._encodes = self._hears = False
         self._latents: Rows | None = None
+        self._images: ImageCounter | None = None
         self._handles: list[Any] = []
         self._unsettled: dict[str, int] = defaultdict(int)
         self._on_device: dict[tuple[str, str, Any], Any] = {}  # by phase, counter, device: a sum on that device
@@ -69,9 +72,9 @@ class ForwardCounter:
         self._encodes = bool(getattr(config, "is_encoder_decoder", False))
         self._hears = getattr(config, "model_type", None) == "whisper"
         self._flash = (getattr(config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
-        enter, leave = self._enter, self._leave
+        enter, leave, see = self._enter, self._leave, self._see
         if compiled:  # the graph breaks before each hook and continues after it
-            enter, leave = torch.compiler.disable(enter), torch.compiler.disable(leave)
+            enter, leave, see = (torch.compiler.disable(hook) for hook in (enter, leave, see))
         # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         backbone = None if compiled or self._encodes else backbone_of(inner)  # some losses have the head outside
@@ -81,12 +84,16 @@ class ForwardCounter:
         for one in {id(each): each for each in (model, inner, backbone) if each is not None}.values():
             self._handles.append(one.register_forward_pre_hook(_Hook(enter), with_kwargs=True))
             self._handles.append(one.register_forward_hook(_Hook(leave), with_kwargs=True, always_call=True))
+        self._images = ImageCounter.of(inner)
+        if self._images is not None and self._images.has_tower:
+            self._handles.append(tower_of(inner).register_forward_pre_hook(_Hook(see), with_kwargs=True))
 
     def detach(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._model = self._backbone = lambda: None
+        self._images = None
 
     def counts(self, model: Any) -> bool:
         return self._model() is model
@@ -122,21 +129,22 @@ class ForwardCounter:
         try:
             self._count(model, arguments, named)
         except Exception:
-            self.failed = True
-            log.exception("flopsd stops counting this model's forward passes; the training goes on")
-            with suppress(Exception):
-                self.client.declare(not_counted={"other": [AFTER_ERROR]})
+            log.exception(_STOPS)
+            self._give_up()
 
     def _leave(self, *_: object) -> None:
         self._inside.depth = max(0, getattr(self._inside, "depth", 1) - 1)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         past = _past_length(named.get("past_key_values", named.get("cache")))  # its name before transformers 5 and now
-        phase = self._phase_of(model, past is not None)
+        phase = self._inside.phase = self._phase_of(model, past is not None)
+        found, images = {"forward_passes": 1}, self._images
+        if images is not None:
+            found |= images.of_model(arguments, named, functools.partial(self._add, phase))
         ids = _first(named, "input_ids", "inputs_embeds")
-        if ids is None and arguments and isinstance(arguments[0], torch.Tensor):
+        reads_text = images is None or images.reads_text
+        if ids is None and reads_text and arguments and isinstance(arguments[0], torch.Tensor):
             ids = arguments[0]
-        found = {"forward_passes": 1}
         if self._latents is not None:
             found |= self._latents(arguments, named)
         elif self._encodes:
@@ -152,6 +160,26 @@ class ForwardCounter:
         mask = named.get("attention_mask")
         if not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and found.get("tokens") == mask.numel():
             self._add(phase, "padding_tokens", mask.device, lambda: (mask == 0).sum())
+        self._declare(phase, found)
+
+    def _see(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
+        model, images = self._model(), self._images
+        if model is None or images is None or self.failed:
+            return
+        try:
+            inside = getattr(self._inside, "depth", 0) > 0
+            phase = self._inside.phase if inside else self._phase_of(model, False)
+            self._declare(phase, images.of_tower(arguments, named, functools.partial(self._add, phase)))
+        except Exception:
+            log.exception(_STOPS)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.failed = True
+        with suppress(Exception):
+            self.client.declare(not_counted={"other": [AFTER_ERROR]})
+
+    def _declare(self, phase: str, found: Mapping[str, int]) -> None:
         if phase == UNSETTLED:
             for name, value in found.items():
                 self._unsettled[name] += value

@@ -1,4 +1,4 @@
-"""Configurations of published models that read images, with what their checkpoints hold, in all and for one row."""
+"""Configurations of published models that read images, with the parameters that their checkpoints hold."""
 
 from __future__ import annotations
 
@@ -19,6 +19,37 @@ _DINOV2 = {
     "model_type": "dinov2", "architectures": ["Dinov2Model"], "image_size": 518, "apply_layernorm": True,
     "drop_path_rate": 0.0, "layerscale_value": 1.0, "mlp_ratio": 4, "out_features": ["stage12"], "out_indices": [12],
     "reshape_hidden_states": True, "stage_names": ["stem", "stage1"],
+}  # fmt: skip
+_QWEN_MARKS = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652,
+               "vision_end_token_id": 151653}  # fmt: skip
+_QWEN_SCALES = {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "rope_theta": 1000000.0}
+# Files of its time have the fields of the text outside.
+_QWEN25_VL = {
+    **_QWEN_MARKS, **_QWEN_SCALES, "model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944,
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"], "bos_token_id": 151643, "eos_token_id": 151645,
+    "hidden_act": "silu", "max_position_embeddings": 128000, "max_window_layers": 28, "num_attention_heads": 28,
+    "num_hidden_layers": 28, "num_key_value_heads": 4, "sliding_window": 32768, "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16", "use_cache": True, "use_sliding_window": False, "vision_token_id": 151654,
+    "vocab_size": 152064,
+    "vision_config": {
+        "depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
+        "in_chans": 3, "out_hidden_size": 3584, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14,
+        "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2, "temporal_patch_size": 2,
+    },
+}  # fmt: skip
+_QWEN3_VL: dict[str, Any] = {
+    **_QWEN_MARKS, "model_type": "qwen3_vl", "architectures": ["Qwen3VLForConditionalGeneration"],
+    "tie_word_embeddings": False,
+    "text_config": {
+        "model_type": "qwen3_vl_text", "attention_bias": False, "head_dim": 128, "hidden_size": 4096,
+        "intermediate_size": 12288, "max_position_embeddings": 262144, "num_attention_heads": 32,
+        "num_hidden_layers": 36, "num_key_value_heads": 8, "vocab_size": 151936, "rope_theta": 5000000,
+    },
+    "vision_config": {
+        "model_type": "qwen3_vl", "deepstack_visual_indexes": [8, 16, 24], "depth": 27, "hidden_size": 1152,
+        "in_channels": 3, "intermediate_size": 4304, "num_heads": 16, "num_position_embeddings": 2304,
+        "out_hidden_size": 4096, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
+    },
 }  # fmt: skip
 PUBLISHED_IMAGES: Mapping[str, tuple[dict[str, Any], int]] = {
     "ViT base": (
@@ -47,5 +78,25 @@ PUBLISHED_IMAGES: Mapping[str, tuple[dict[str, Any], int]] = {
         {"model_type": "siglip", "text_config": _SO400M,
          "vision_config": {**_SO400M, "image_size": 384, "patch_size": 14}},
         877_960_498,
+    ),
+    "Qwen2-VL 2B": (
+        {**_QWEN25_VL, "model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"],
+         "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2,
+         "tie_word_embeddings": True, "vocab_size": 151936,
+         "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3,
+                           "hidden_size": 1536, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14,
+                           "temporal_patch_size": 2}},
+        2_208_985_600,
+    ),
+    "Qwen2.5-VL 7B": (_QWEN25_VL, 8_292_166_656),
+    "Qwen3-VL 8B": (_QWEN3_VL, 8_767_123_696),
+    "Qwen3-VL 30B A3B": (
+        {**_QWEN3_VL, "model_type": "qwen3_vl_moe",
+         "text_config": {**_QWEN3_VL["text_config"], "decoder_sparse_step": 1, "hidden_size": 2048,
+                         "intermediate_size": 6144, "moe_intermediate_size": 768, "mlp_only_layers": [],
+                         "norm_topk_prob": True, "num_experts": 128, "num_experts_per_tok": 8,
+                         "num_hidden_layers": 48, "num_key_value_heads": 4},
+         "vision_config": {**_QWEN3_VL["vision_config"], "out_hidden_size": 2048}},
+        31_070_754_032,
     ),
 }  # fmt: skip

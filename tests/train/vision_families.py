@@ -13,6 +13,13 @@ _VIT = {
 _DINO = {name: value for name, value in _VIT.items() if name != "intermediate_size"}
 _WORDS = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
           "vocab_size": 128, "max_position_embeddings": 32, "eos_token_id": 2}  # fmt: skip
+_TEXT = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 64,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]},
+}  # fmt: skip
+_EYES = {"depth": 3, "num_heads": 4, "patch_size": 4}
+_MARKS = {"image_token_id": 3, "video_token_id": 2, "vision_start_token_id": 1, "vision_end_token_id": 0}
 _TARGETS = ["q_proj", "v_proj"]
 VISION_FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "vit": ("AutoModelForImageClassification", {**_VIT, "num_labels": 5}, _TARGETS),
@@ -28,12 +35,43 @@ VISION_FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "clip_text_model": ("AutoModel", _WORDS, _TARGETS),
     "siglip": ("AutoModel", {"vision_config": _VIT, "text_config": {**_WORDS, "projection_size": 32}}, ["fc1"]),
     "siglip_vision_model": ("AutoModel", _VIT, _TARGETS),
+    "qwen2_vl": (
+        "AutoModelForImageTextToText",
+        {**_MARKS, "text_config": _TEXT, "vision_config": {**_EYES, "embed_dim": 32, "hidden_size": 64}},
+        ["q_proj", "qkv"],
+    ),
+    "qwen2_5_vl": (
+        "AutoModelForImageTextToText",
+        {**_MARKS, "text_config": _TEXT,
+         "vision_config": {**_EYES, "intermediate_size": 48, "hidden_size": 32, "out_hidden_size": 64, "window_size": 16,
+                           "fullatt_block_indexes": [1]}},
+        _TARGETS,
+    ),
+    "qwen3_vl": (
+        "AutoModelForImageTextToText",
+        {**_MARKS, "tie_word_embeddings": True, "text_config": {**_TEXT, "head_dim": 16},
+         "vision_config": {**_EYES, "intermediate_size": 48, "hidden_size": 32, "out_hidden_size": 64, "num_position_embeddings": 16,
+                           "deepstack_visual_indexes": [0, 1]}},
+        ["v_proj", "linear_fc1"],
+    ),
+    "qwen3_vl_moe": (
+        "AutoModelForImageTextToText",
+        {**_MARKS, "tie_word_embeddings": False,
+         "text_config": {**_TEXT, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+         "vision_config": {**_EYES, "intermediate_size": 48, "hidden_size": 32, "out_hidden_size": 64, "num_position_embeddings": 16,
+                           "deepstack_visual_indexes": [0]}},
+        ["all-linear"],
+    ),
 }  # fmt: skip
 
 # As near to a class's own configuration as a model of it can be built.
 VISION_DEFAULTS: Mapping[str, dict[str, Any]] = {
     "deit": {"num_hidden_layers": 2, "architectures": ["DeiTForImageClassification"]},
     **{family: {"text_config": {}, "vision_config": {"num_hidden_layers": 2}} for family in ("clip", "siglip")},
+    **{
+        family: {"text_config": {"num_hidden_layers": 2}, "vision_config": {"depth": 27}}
+        for family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+    },
 }
 
 
@@ -70,6 +108,22 @@ def _compared(class_tokens: int) -> tuple[dict[str, Any], dict[str, int]]:
     return {**words, **seen}, {**text, **image, "cross_pairs": TEXTS * IMAGES}
 
 
+def _grids() -> tuple[dict[str, Any], dict[str, int]]:
+    """Images of 4 x 6 and 2 x 8 patches, 10 tokens of 2 x 2 patches, in the first of two texts."""
+    import torch
+
+    ids = torch.randint(4, 128, (TEXTS, LENGTH))
+    ids[0, 4:10] = ids[0, 12:16] = 3
+    inputs = {
+        "input_ids": ids, "labels": ids, "pixel_values": torch.rand(24 + 16, 3 * 2 * 4 * 4),
+        "image_grid_thw": torch.tensor([[1, 4, 6], [1, 2, 8]]), "mm_token_type_ids": (ids == 3).int(),
+    }  # fmt: skip
+    _, work = _texts()
+    windows = 16**2 + 8**2 + 2 * 8**2  # of at most 4 x 4 patches
+    seen = {"images": 2, "patches": 40, "patch_square_pairs": 24**2 + 16**2, "patch_window_pairs": windows}
+    return inputs, {**work, **seen}
+
+
 Batch = Callable[[], tuple[dict[str, Any], dict[str, int]]]
 BATCHES: Mapping[str, Batch] = {
     "vit": lambda: _classified(1),
@@ -81,6 +135,7 @@ BATCHES: Mapping[str, Batch] = {
     "clip_text_model": _texts,
     "siglip": lambda: _compared(0),
     "siglip_vision_model": lambda: _plain(0),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), _grids),
 }
 
 

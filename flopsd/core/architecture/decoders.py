@@ -18,9 +18,12 @@ from flopsd.core.architecture.heads import causal_heads, head_of
 from flopsd.core.architecture.model import Block, Embedding, Model
 
 
-def read_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
-    """A decoder of one of the families of decoder_families.py. Raises ArchitectureError naming the field."""
-    style = STYLES[family]
+def read_decoder(
+    family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True, style: Style | None = None
+) -> Model:
+    """A decoder of one of the families of decoder_families.py, or of a `style` of its own. Raises ArchitectureError
+    naming the field."""
+    style = style or STYLES[family]
     fields = Fields(family, config, style.defaults)
     hidden, layers = fields.number("hidden_size"), fields.layers()
     vocabulary = fields.number("vocab_size")

@@ -12,7 +12,7 @@ scores in the backward pass of flash kernels. Counters are sums, so gradient acc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, side_from
 from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
@@ -23,7 +23,7 @@ from flopsd.core.architecture.latent_work import latent_side
 from flopsd.core.architecture.model import Attention, Model, Similarity, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
-from flopsd.core.architecture.passes import PairsOf, PassFlop, walk
+from flopsd.core.architecture.passes import EMBEDDED, PairsOf, PassFlop, walk
 from flopsd.core.architecture.recurrent_work import StateWork
 from flopsd.core.architecture.training import Trained, Training, check_names
 from flopsd.core.declarations import Method, Recomputation
@@ -85,7 +85,7 @@ class _Case:
     def required(self, level: Level) -> PassFlop:
         return self._with_surplus(self.walk(level, self.trained(level), self._inputs(level)), level)
 
-    def walk(self, level: Level, trained: Trained, input_gradients: bool = False) -> PassFlop:
+    def walk(self, level: Level, trained: Trained, input_gradients: Collection[Stream] = ()) -> PassFlop:
         def of_text(part: Attention) -> int:
             return self.pairs.of(part.mask, part.window, part.stream, level)
 
@@ -150,7 +150,9 @@ class _Case:
         # does so for models of text alone.
         deep = sums
         if recomputation in (Recomputation.FULL, Recomputation.SELECTIVE) and self.model.embeds_tokens:
-            deep = self._with_surplus(self.walk(Level.COMPUTED, self.trained(Level.COMPUTED), True), Level.COMPUTED)
+            deep = self._with_surplus(
+                self.walk(Level.COMPUTED, self.trained(Level.COMPUTED), self._hooked()), Level.COMPUTED
+            )
         # Non-reentrant checkpointing, the default of transformers 5, stops once it has what the backward pass needs.
         again = {Recomputation.FULL: deep.layers - deep.spare, Recomputation.SELECTIVE: deep.layers_attention}
         return {
@@ -198,8 +200,13 @@ class _Case:
     def _states(self, level: Level) -> StateWork:
         return StateWork(self.pairs.sides[Stream.TOKENS], level, self.training.packing)
 
-    def _inputs(self, level: Level) -> bool:
-        return level is Level.HIGH or (level is Level.COMPUTED and self.undetailed)
+    def _inputs(self, level: Level) -> Collection[Stream]:
+        return EMBEDDED if level is Level.HIGH or (level is Level.COMPUTED and self.undetailed) else ()
+
+    def _hooked(self) -> Collection[Stream]:
+        """Streams whose embeddings transformers makes pass a gradient on for checkpointing."""
+        patches = self.model.images is not None and self.model.images.input_gradients
+        return EMBEDDED if patches else (Stream.TOKENS, Stream.TARGET)
 
     def _unpadded(self) -> bool:
         """Whether padding may have been removed before the first layer."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import isqrt
 
 from flopsd.core.architecture.recurrent import Convolution, State
 
@@ -193,13 +194,19 @@ class Embedding:
 class Images:
     """How images become rows: squares of `patch_size` pixels, `class_tokens` more rows an image in the tower, and of
     each `merge` patches one soft token. `patches`: rows of the tower an image, where all have the same size.
-    `window_side`: patches on a side of an attention window."""
+    `window_side`: patches on a side of an attention window, which holds whole squares of `merge`.
+    `input_gradients`: whether transformers makes the patch embedding pass a gradient on for checkpointing."""
 
     patch_size: int
     patches: int | None = None
     class_tokens: int = 0
     merge: int = 1
     window_side: int | None = None
+    input_gradients: bool = True
+
+    @property
+    def merge_side(self) -> int:
+        return isqrt(self.merge)
 
 
 @dataclass(frozen=True, slots=True)

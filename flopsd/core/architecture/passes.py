@@ -7,7 +7,7 @@ trained one still pass gradients on, and those below the first trained one cost 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from flopsd.core.architecture.attention_pairs import Level
@@ -28,7 +28,7 @@ from flopsd.core.architecture.training import Trained
 
 PairsOf = Callable[[Attention | Similarity], int]
 # Streams whose first rows may be made to pass a gradient on: the output of embeddings, patch embeddings included.
-_EMBEDDED = (Stream.TOKENS, Stream.TARGET, Stream.PATCHES)
+EMBEDDED = (Stream.TOKENS, Stream.TARGET, Stream.PATCHES)
 # What becomes of the rows of a stem.
 _READ_AS = {
     Stream.PIXELS: Stream.PATCHES, Stream.FRAMES: Stream.TOKENS, Stream.CONDITIONS: Stream.SEQUENCES,
@@ -70,10 +70,10 @@ def walk(
     trained: Trained,
     level: Level,
     *,
-    input_gradients: bool = False,
+    input_gradients: Collection[Stream] = (),
 ) -> PassFlop:
-    """FLOP of all passes of `rows` through the model. `input_gradients`: gradients go down to the embeddings'
-    output though they are frozen, as checkpointing with adapters has it.
+    """FLOP of all passes of `rows` through the model. `input_gradients`: streams in which gradients go down to
+    the embeddings' output though they are frozen, as checkpointing with adapters has it.
 
     LOW: no dropout, experts that the routing asks for, and rows of text stand beside images in some sequences only,
     so that they need not pass gradients down to them. COMPUTED: experts that transformers' class computes. HIGH: also
@@ -91,13 +91,13 @@ class _Walk:
         states: StateWork,
         trained: Trained,
         level: Level,
-        input_gradients: bool,
+        input_gradients: Collection[Stream],
     ) -> None:
         self._rows, self._pairs, self._states = rows, pairs, states
         self._trained, self._level = trained, level
         self.sums, self._last, self._in_head = PassFlop(), 0, False
         self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
-        self._graded = {stream: input_gradients and stream in _EMBEDDED for stream in Stream}
+        self._graded = {stream: stream in input_gradients for stream in Stream}
         for table in model.embeddings:
             self._graded[table.stream] = self._graded[table.stream] or trained.weight(table)
         for linear in model.stem:

@@ -21,6 +21,8 @@ from flopsd.core.architecture.image_text import read_gemma3
 from flopsd.core.architecture.image_text_pairs import read_clip, read_clip_text, read_siglip
 from flopsd.core.architecture.mamba_decoders import MAMBA_FAMILIES, read_mamba_decoder
 from flopsd.core.architecture.model import Model, Size
+from flopsd.core.architecture.qwen_vl import STYLES as QWEN_VL
+from flopsd.core.architecture.qwen_vl import read_qwen_vl
 from flopsd.core.architecture.weight_reuse import instead
 from flopsd.core.architecture.whisper import read_whisper
 from flopsd.errors import ArchitectureError, UnknownFieldsError
@@ -39,6 +41,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     "bart": read_bart,
     "whisper": read_whisper,
     **{family: partial(read_vit, family) for family in ("vit", "deit", "dinov2")},
+    **{family: partial(read_qwen_vl, family) for family in QWEN_VL},
     "clip": read_clip,
     "clip_text_model": read_clip_text,
     "clip_vision_model": read_clip_vision,

@@ -63,6 +63,28 @@ def test_images_that_were_not_counted_are_in_the_upper_bound_only() -> None:
     assert not any("how many images" in note for note in none.assumptions)
 
 
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
+def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
+    grids: list[tuple[int, int, int]],
+) -> None:
+    """Qwen2.5-VL: frames of height x width tokens of 2 x 2 patches, in windows of 4 x 4 tokens."""
+    config = PUBLISHED_IMAGES["Qwen2.5-VL 7B"][0]
+    patches = sum(4 * frames * height * width for frames, height, width in grids)
+    square = sum(frames * (4 * height * width) ** 2 for frames, height, width in grids)
+
+    def along(length: int) -> int:
+        return length // 4 * 16 + (length % 4) ** 2
+
+    windows = sum(16 * frames * along(height) * along(width) for frames, height, width in grids)
+    seen = {"patches": patches, "patch_square_pairs": square}
+    exact, wide, unseen = (
+        trained(config, {"tokens": patches // 4, "square_pairs": (patches // 4) ** 2, **more})
+        for more in ({**seen, "patch_window_pairs": windows}, seen, {})
+    )
+    assert wide.executed.low <= exact.executed.low <= exact.executed.high <= wide.executed.high <= unseen.executed.high
+    assert unseen.executed.low <= wide.executed.low
+
+
 @pytest.mark.parametrize(
     ("config", "work", "words"),
     [

@@ -1,0 +1,108 @@
+"""Images as the forward counter and the Trainer's callback count them, with real models and Trainers on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.client import connect
+from flopsd.core.architecture import flop, read_model, training_from
+from tests.support.session_servers import EventServer, work_of
+from tests.train.families import FAMILIES, adapt, build
+from tests.train.trainers import arguments, told_to
+from tests.train.vision_families import BATCHES
+
+pytestmark = [pytest.mark.training("accelerate", "peft"), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "client.sock"
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("name", [name for name in BATCHES if name != "clip_text_model"])
+def test_a_pass_is_counted_as_what_passed(path: Path, name: str, adapted: bool) -> None:
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    inputs, work = BATCHES[name]()
+    model = adapt(build(name), FAMILIES[name][2]) if adapted else build(name)
+    server, client = EventServer(path), connect(path)
+    counter = ForwardCounter(client)
+    counter.attach(model)
+    model(**inputs)
+    counter.settle("train")
+    counter.detach()
+    model(**inputs)
+    client.close()
+    counted = work_of(server.all())["train"]
+    has_windows = name == "qwen2_5_vl"
+    expected = {key: n for key, n in work.items() if key != "patch_window_pairs" or has_windows}
+    assert {**counted, "padding_tokens": 0} == {**expected, "forward_passes": 1, "padding_tokens": 0}
+
+
+def test_text_alone_has_no_images_and_a_call_of_the_tower_alone_has(path: Path) -> None:
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    inputs, _ = BATCHES["qwen2_5_vl"]()
+    server, client = EventServer(path), connect(path)
+    counter = ForwardCounter(client)
+    model = build("qwen2_5_vl")
+    counter.attach(model)
+    model(input_ids=inputs["input_ids"][1:])
+    model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
+    counter.settle("other")
+    client.close()
+    work = work_of(server.all())
+    assert (work["train"]["patches"], work["train"]["images"]) == (40, 2)
+
+
+def test_a_compiled_model_is_counted_too(path: Path) -> None:
+    import torch
+
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    inputs, work = BATCHES["clip"]()
+    server, client = EventServer(path), connect(path)
+    counter = ForwardCounter(client)
+    model = build("clip")
+    counter.attach(model, compiled=True)
+    torch.compile(model, backend="eager")(**inputs)
+    counter.settle("train")
+    client.close()
+    counted = work_of(server.all())["train"]
+    assert {name: counted[name] for name in work if name != "padding_tokens"} == {
+        name: n for name, n in work.items() if name != "padding_tokens"
+    }
+
+
+def rows_of(name: str) -> Any:
+    """A data set of two batches, and what makes a batch of it."""
+    batches = [BATCHES[name]()[0] for _ in range(2)]
+    return list(range(2)), lambda numbers: batches[numbers[0]]
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("name", ["vit", "qwen2_5_vl"])
+def test_what_a_trainer_declares_is_enough_for_the_flop_that_pytorch_counts(
+    tmp_path: Path, path: Path, name: str, adapted: bool
+) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import Trainer
+
+    model = adapt(build(name), FAMILIES[name][2]) if adapted else build(name)
+    data, collate = rows_of(name)
+    options = arguments(
+        tmp_path, per_device_train_batch_size=1, remove_unused_columns=False, gradient_checkpointing=adapted
+    )
+    with told_to(path, method=None if adapted else "full") as (callback, found):
+        trainer = Trainer(model, options, train_dataset=data, data_collator=collate, callbacks=[callback])
+        with FlopCounterMode(display=False) as counter:
+            trainer.train()
+    train, facts = found.work["train"], found.facts
+    assert train["images"] == 2 * BATCHES[name]()[1]["images"]
+    ours = flop(read_model(facts["model_config"]), train, training_from(facts)).executed
+    assert ours.computed == counter.get_total_flops()
+    assert ours.low <= ours.computed <= ours.high
