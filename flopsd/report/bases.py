@@ -82,7 +82,8 @@ def _guidelines(totals: LedgerObject) -> Basis:
         return Basis("guidelines", GUIDELINES, absent=absent)
     facts = [Fact("Taken from", entry.text("requiredPpmSource"))] if "requiredPpmSource" in entry else []
     facts += [Fact("How", entry.text("method"))] if "method" in entry else []
-    facts += [Fact("Bounds", wide)] if (wide := beyond_margin(entry.figures())) else []
+    both = (entry.figures(), *([entry.figures("cumulative")] if "cumulative" in entry else []))
+    facts += [Fact("Bounds", wide)] if (wide := next(filter(None, map(beyond_margin, both)), "")) else []
     facts += [Fact(AS_CLAIMED, claims)] if (claims := claims_text(entry.mapping)) else []
     share = entry.maybe_object("requiredPpm")
     if share is not None:

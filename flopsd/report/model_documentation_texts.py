@@ -14,6 +14,7 @@ from flopsd.core.phases import PROCESS
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.values import nanoseconds
+from flopsd.report.numbers import beyond_margin, figures_in
 from flopsd.report.rule_words import doubt, of_compute_alone
 
 _QUANTITIES = {
@@ -110,7 +111,8 @@ def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
     if value["measured"] is not None:
         amount = f"{scientific(int(value['measured']), figures)} FLOP ({amount})"
     of_base = _DECLARED_BASE if quantity.startswith("base+") else without
-    return "; ".join(filter(None, (f"Amount: {amount}", _QUANTITIES.get(quantity, quantity), of_base))) + "."
+    parts = (f"Amount: {amount}", beyond_margin(figures_in(value)), _QUANTITIES.get(quantity, quantity), of_base)
+    return "; ".join(filter(None, parts)) + "."
 
 
 def _measured_from(flopsd: str, method: str) -> str:

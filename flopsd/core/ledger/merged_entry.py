@@ -102,8 +102,8 @@ def refuse_malformed(entry: Mapping[str, Any], sums: LedgerSums) -> None:
 
 
 def _declared(predicate: Mapping[str, Any]) -> dict[str, Any]:
-    """The declarations that decide which thresholds apply to the whole."""
-    names = ("method", "base") if predicate["kind"] == "node" else ("method", "base", "conflict")
+    """The declarations that decide which thresholds apply to the whole, and what of all declared cannot be so."""
+    names = ["method", "base", "contradictions"] + ([] if predicate["kind"] == "node" else ["conflict"])
     return {name: predicate["declared"][name] for name in names}
 
 

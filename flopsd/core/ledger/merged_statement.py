@@ -15,7 +15,6 @@ from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger
 from flopsd.core.ledger.merged_types import refuse_wrong_entry, refuse_wrong_facts
 from flopsd.core.ledger.statement import CLAIM_LIMIT, policies_for_ledger, statement_about
-from flopsd.core.policy.contradictions import of_base
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import reconcile
@@ -155,7 +154,7 @@ class Merging:
             "lastRecordAt": self._last,
             "declared": {
                 **declared.for_ledger(),
-                "contradictions": [one.for_ledger() for one in of_base(declared.base, facts.policies)],
+                "contradictions": [one.for_ledger() for one in declared.contradictions(facts.policies, one_job=job)],
             },
             **sums,
             "findings": [finding.for_ledger() for policy in facts.policies for finding in findings(policy, case)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,9 @@ from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
 from flopsd.core.phases import split_bucket
 from flopsd.core.policy.bases import MOST_REASONS
 from flopsd.core.policy.conditions import CONTRADICTION
+from flopsd.core.policy.contradictions import Contradiction, of_base
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
+from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import ArchitectureFigures, figures_of_ledger
 from flopsd.core.values import added, joules, millijoules, nanoseconds, seconds, whole_number
 
@@ -196,6 +198,7 @@ class MergedDeclarations:
     _methods: set[str | None] = field(default_factory=set)
     _bases: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _differ: bool = False  # those of one child do already
+    _contradictions: set[Contradiction] = field(default_factory=set)
 
     def add(self, declared: Mapping[str, Any]) -> None:
         """One child's. Raises KeyError, TypeError or ValueError where it is none."""
@@ -203,6 +206,8 @@ class MergedDeclarations:
         self._methods.add(None if method is None else Method(method).value)
         if (parsed := base_from(base)) is not None:
             self._bases[repr(parsed)] = base
+        for one in declared["contradictions"]:
+            self._contradictions.add(Contradiction(one["name"], one["summary"]))
         self._differ = self._differ or DIFFERENT in (declared.get("conflict") or "").split(_AND)
 
     @property
@@ -218,6 +223,14 @@ class MergedDeclarations:
     @property
     def base(self) -> Base | None:
         return base_from(self._base)
+
+    def contradictions(self, policies: Iterable[Policy], *, one_job: bool) -> list[Contradiction]:
+        """What cannot all be so: in each child, of the base model of the whole, and between the nodes of one job."""
+        found = {*self._contradictions, *of_base(self.base, policies)}
+        methods = sorted(method for method in self._methods if method is not None)
+        if one_job and len(methods) > 1:
+            found.add(Contradiction("METHOD_DIFFERS", f"nodes of one job declare {' and '.join(methods)}"))
+        return sorted(found, key=lambda one: (one.name, one.summary))
 
     @property
     def conflict(self) -> str:

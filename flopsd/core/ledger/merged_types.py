@@ -97,7 +97,12 @@ def _span(times: FieldReader, *names: str) -> None:
 
 
 def _declared(declared: FieldReader, *, conflict: bool) -> None:
-    _exactly(declared, {"method", "base", "conflict"} if conflict else {"method", "base"})
+    _exactly(declared, {"method", "base", "contradictions", *(["conflict"] if conflict else [])})
+    if not isinstance(declared.raw("contradictions"), list):
+        declared.wrong("contradictions", "a list")
+    for one in declared.objects("contradictions"):
+        _exactly(one, {"name", "summary"})
+        one.text("name"), one.text("summary")
     for name in ("method", "conflict"):
         declared.maybe_text(name)
     if (base := declared.maybe_object("base")) is not None:

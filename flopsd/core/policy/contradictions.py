@@ -77,6 +77,10 @@ def _of_session(settings: OperatorDeclarations, session: DeclaredSession) -> Ite
     if said is not None and settings.method is not None and said != settings.method.value:
         words = f"the settings declare {settings.method.value}, a training process {said}"
         yield Contradiction("METHOD_DIFFERS", words)
+    loaded = session.facts.get("model_name")
+    if settings.base is not None and settings.base.name and loaded and _other_model(settings.base.name, loaded):
+        words = f"the settings name the base model {settings.base.name}, a training process loaded {loaded}"
+        yield Contradiction("BASE_MODEL_DIFFERS", words)
     if said == Method.PRETRAINING.value and settings.base is not None and settings.method is None:
         yield Contradiction(
             "PRETRAINING_WITH_A_BASE", "a training process declares pretraining, the settings a base model"
@@ -90,3 +94,16 @@ def _of_session(settings: OperatorDeclarations, session: DeclaredSession) -> Ite
         return
     words = f"{method.value} is declared, and a training process trains {trainable} of its {total} parameters"
     yield Contradiction("TRAINABLE_SHARE_DIFFERS", words)
+
+
+def _other_model(declared: str, loaded: str) -> bool:
+    """Whether two names are of different models: by their last part, without regard to case and punctuation.
+
+    A path on the disk names a copy, and does not tell of which model.
+    """
+    if loaded.startswith(("/", ".", "~")):
+        return False
+    one, other = (
+        "".join(filter(str.isalnum, name.rstrip("/").rpartition("/")[2].lower())) for name in (declared, loaded)
+    )
+    return one != other

@@ -15,7 +15,8 @@ from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, 
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import Tables
 from tests.support.independent import payload_of
-from tests.support.jobs import Nodes, plain, sagemaker
+from tests.support.jobs import Nodes, gpus, plain, sagemaker
+from tests.support.process import in_process
 
 POLICY = """\
 schema: flopsd-policy/1
@@ -136,6 +137,26 @@ def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(nodes: N
     sealed = payload_of(lineage)["predicate"]["declared"]
     assert sealed["base"] is None, "the one job that agrees with itself does not decide it"
     assert "different base models" in sealed["conflict"]
+
+
+def test_what_contradicts_in_a_child_is_named_in_the_sum(nodes: Nodes) -> None:
+    """Of a node, between the nodes of a job, and again in the lineage; the children agree with what is made of them."""
+    odd = OperatorDeclarations(Phase.EVALUATE, Method.LORA, None)
+    hosts = ("algo-1", "algo-2")
+    parts = [
+        nodes.ledger(sagemaker(rank, hosts), f"rank-{rank}", declared=said, devices=gpus(f"algo-{rank + 1}"))
+        for rank, said in enumerate((TRAINS, odd))
+    ]
+    merged = nodes.merge(*parts, ledger=nodes.folder / "out" / "job.json")
+    lineage = nodes.merge(merged.ledger, kind="lineage", lineage="m", ledger=nodes.folder / "lineage.json")
+    for made in (merged, lineage):
+        named = payload_of(made.ledger)["predicate"]["declared"]["contradictions"]
+        assert [one["name"] for one in named] == ["EVALUATION_WITH_A_METHOD", "METHOD_DIFFERS"]
+        assert named[1]["summary"] == "nodes of one job declare full and lora"
+        key = str(made.public_key)
+        said = in_process("verify", str(made.ledger), "--key", key, code=0).stdout
+        assert "METHOD_DIFFERS" in said
+        assert "EVALUATION_WITH_A_METHOD" in in_process("report", str(made.ledger), "--key", key, code=0).stdout
 
 
 def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(nodes: Nodes, tmp_path: Path) -> None:

@@ -197,6 +197,8 @@ def test_a_notification_only_for_systemic_risk() -> None:
     assert "Amount: 2.3x10^25 FLOP (between 2.2x10^25 and 2.5x10^25 FLOP); cumulative training compute." in text
     assert "Article 52(1)" in text
     assert "Approach: Measured with flopsd" in text
+    wide = judged(Figures(0, 0, 0), Figures(22 * 10**24, 234 * 10**23, 10**26), Method.PRETRAINING, None)
+    assert "1.0x10^26 FLOP); the bounds are wider than the 30 %" in "\n".join(form(wide, ACT).notification)
     unmeasured = judged(Figures(0, 0, 0), Figures(2 * 10**25, None, None), Method.PRETRAINING, None)
     assert "Amount: at least 2.0x10^25 FLOP; cumulative" in "\n".join(form(unmeasured, ACT).notification)
     for found in unmeasured["findings"]:
