@@ -36,7 +36,7 @@ def test_it_has_ten_lines() -> None:
     assert (rule.status, rule.sources, rule.other_conditions) == ("text", (), (OPEN_CONDITION,))
 
 
-@pytest.mark.parametrize(("tokens", "answer"), [("1e16", "Above"), ("1e9", "Far below")])
+@pytest.mark.parametrize(("tokens", "answer"), [("1e17", "Above"), ("1e9", "Far below")])
 def test_an_estimate_by_it(tmp_path: Path, tokens: str, answer: str) -> None:
     planned = ("--parameters", "1e9", "--tokens", tokens, "--sequence-length", "1024", "--method", "full")
     said = flat(in_process("estimate", *planned, "--policy", policy(tmp_path)).stdout)
