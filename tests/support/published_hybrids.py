@@ -67,4 +67,29 @@ PUBLISHED_HYBRIDS: Mapping[str, tuple[dict[str, Any], int, int]] = {
          "num_logits_to_keep": 1, "vocab_size": 128256, "tie_word_embeddings": False},
         9_780_235_392, 9_780_235_392,
     ),
+    "Gemma 3n E4B, text": (
+        {"model_type": "gemma3n_text", "activation_sparsity_pattern": [0.95] * 10 + [0.0] * 25, "altup_active_idx": 0,
+         "altup_coef_clip": 120.0, "altup_correct_scale": True, "altup_num_inputs": 4, "attention_bias": False,
+         "attention_dropout": 0.0, "final_logit_softcapping": 30.0, "head_dim": 256, "hidden_activation":
+         "gelu_pytorch_tanh", "hidden_size": 2048, "hidden_size_per_layer_input": 256, "intermediate_size": [16384] * 35,
+         "laurel_rank": 64, "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 7,
+         "max_position_embeddings": 32768, "num_attention_heads": 8, "num_hidden_layers": 35,
+         "num_key_value_heads": 2, "num_kv_shared_layers": 15, "rope_local_base_freq": 10000.0, "rope_scaling": None,
+         "rope_theta": 1000000.0, "sliding_window": 512, "vocab_size": 262400, "vocab_size_per_layer_input": 262144},
+        6_835_235_568, 6_835_235_568,
+    ),
+    "Gemma 4 E2B, text": (
+        {"model_type": "gemma4_text", "hidden_size": 1536, "intermediate_size": 6144, "num_hidden_layers": 35,
+         "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "global_head_dim": 512,
+         "num_kv_shared_layers": 20, "use_double_wide_mlp": True, "sliding_window": 512,
+         "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 7, "vocab_size": 262144},
+        4_628_569_344, 4_628_569_344,
+    ),
+    "Gemma 4 E4B, text": (
+        {"model_type": "gemma4_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 42,
+         "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "global_head_dim": 512,
+         "num_kv_shared_layers": 18, "use_double_wide_mlp": False, "sliding_window": 512,
+         "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 7, "vocab_size": 262144},
+        7_463_013_376, 7_463_013_376,
+    ),
 }  # fmt: skip

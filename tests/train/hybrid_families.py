@@ -13,7 +13,16 @@ _DELTA = {
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "intermediate_size": 96,
 }  # fmt: skip
 _MOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48}
+_GEMMA = {
+    **_BASE, **_HEADS, "head_dim": 24, "intermediate_size": 96, "sliding_window": 8, "vocab_size_per_layer_input": 128,
+    "hidden_size_per_layer_input": 12, "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}  # fmt: skip
+_GEMMA3N = {**_GEMMA, "altup_num_inputs": 3, "laurel_rank": 10}
+_GEMMA4 = {**_GEMMA, "global_head_dim": 32, "use_double_wide_mlp": True}
 _CAUSAL = "AutoModelForCausalLM"
+# What a configuration of two layers needs beside them.
+HYBRIDS_NEED: Mapping[str, dict[str, int]] = {"gemma3n_text": {"num_kv_shared_layers": 0}}
 HYBRIDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "mamba2": (
         _CAUSAL,
@@ -47,5 +56,19 @@ HYBRIDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
         _CAUSAL,
         {**_BASE, **_HEADS, **_MAMBA, "mamba_d_ssm": 96, "intermediate_size": 96, "mamba_rms_norm": True},
         ["in_proj", "down_proj"],
+    ),
+    "gemma3n_text": (_CAUSAL, _GEMMA3N, ["q_proj", "v_proj"]),
+    "gemma3n_text, a few matrices": (
+        _CAUSAL,
+        {**_GEMMA3N, "num_kv_shared_layers": 0, "tie_word_embeddings": False},
+        ["prediction_coefs", "correction_coefs", "linear_left", "per_layer_model_projection"],
+    ),
+    "gemma4_text": (_CAUSAL, _GEMMA4, ["k_proj", "per_layer_input_gate"]),
+    "gemma4_text, experts": (
+        _CAUSAL,
+        {**_GEMMA4, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "attention_k_eq_v": True,
+         "num_global_key_value_heads": 1, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2,
+         "moe_intermediate_size": 32},
+        ["mlp.down_proj"],
     ),
 }  # fmt: skip

@@ -15,9 +15,11 @@ from flopsd.errors import ArchitectureError
 from flopsd.integrations.describe_model import LiveParameters, count_parameters, size_of
 from tests.train.decoder_families import NEEDED, WITHOUT_CLASS
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
+from tests.train.hybrid_families import HYBRIDS_NEED
 from tests.train.vision_families import VISION_DEFAULTS
 
 _CLASSES = [family for family in ARCHITECTURES if family not in WITHOUT_CLASS]
+FEW_LAYERS = {**NEEDED, **HYBRIDS_NEED}  # what a configuration of two layers needs beside them
 _WITHIN = ("text_config", "vision_config")
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 
@@ -62,7 +64,9 @@ def test_the_configuration_of_the_class_itself_tells_every_parameter(family: str
     text = (
         {"text_config": layers, "vision_config": vision} if family == "gemma3" else {} if family == "bart" else layers
     )
-    config = transformers.AutoConfig.for_model(family, **VISION_DEFAULTS.get(family, text), **NEEDED.get(family, {}))
+    config = transformers.AutoConfig.for_model(
+        family, **VISION_DEFAULTS.get(family, text), **FEW_LAYERS.get(family, {})
+    )
     with torch.device("meta"):
         model = getattr(transformers, kind).from_config(config)
     model.tie_weights()

@@ -51,8 +51,10 @@ def gated_mlp(path: str, hidden: int, size: int, bias: bool = False) -> Mlp:
     return Mlp(inner, Linear(f"{path}.down_proj", size, hidden, bias))
 
 
-def experts(path: str, hidden: int, size: int, held: int, used: int, router: str) -> Mlp:
-    """Neither experts nor router are Linear modules in transformers 5."""
+def experts(
+    path: str, hidden: int, size: int, held: int, used: int, router: str, *, router_adaptable: bool | None = None
+) -> Mlp:
+    """Neither experts nor, in most families, the router are Linear modules in transformers 5."""
 
     def one(name: str, inputs: int, outputs: int) -> Linear:
         return Linear(f"{path}.experts.{name}", inputs, outputs, held=held, used=used, adaptable=None)
@@ -60,7 +62,7 @@ def experts(path: str, hidden: int, size: int, held: int, used: int, router: str
     return Mlp(
         (one("gate_proj", hidden, size), one("up_proj", hidden, size)),
         one("down_proj", size, hidden),
-        router=(Linear(f"{path}.{router}", hidden, held, adaptable=None),),
+        router=(Linear(f"{path}.{router}", hidden, held, adaptable=router_adaptable),),
     )
 
 

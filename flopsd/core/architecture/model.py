@@ -26,6 +26,7 @@ class Stream(str, Enum):
     LATENTS = "latents"  # rows of an image in a sequence that image and text share
     TEXT = "text"  # rows of text in such a sequence
     CONDITIONS = "conditions"  # vectors that become the one that modulates layers, one a sequence
+    LAYER_INPUTS = "layer_inputs"  # what each token gives to each layer beside its embedding
     LOGITS = "logits"  # tokens that pass through the head, where it reads tokens
 
 
@@ -82,7 +83,8 @@ class Attention:
     other letters are latents, which a later projection `reads`. One that reads nothing reads the layer's input.
 
     `window`: positions that a query sees, or those of a chunk. `value_dim`: None is `head_dim`. The letter o is what
-    the output reads beside the values. `beside`: outputs of other streams.
+    the output reads beside the values. `beside`: outputs of other streams. `shared`: the name by which a layer that
+    makes keys and values hands them to those behind it that make none.
     """
 
     mask: Mask
@@ -97,6 +99,7 @@ class Attention:
     others: int = 0  # parameters without a product: norms, sinks, relative positions
     stream: Stream = Stream.TOKENS
     beside: tuple[Linear, ...] = ()
+    shared: str | None = None
 
     @property
     def width(self) -> int:
@@ -110,11 +113,12 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Mlp:
-    """Matrices that read the block's input, then one that reads what came of them."""
+    """Matrices that read the block's input, then one that reads what came of them, scaled by rows of `scaled_by`."""
 
     inner: tuple[Linear, ...]
     down: Linear
     router: tuple[Linear, ...] = ()
+    scaled_by: Stream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +152,29 @@ class Recurrence:
     fused: bool = False
 
 
-Part = Attention | Mlp | Linear | Similarity | Modulation | Recurrence
+@dataclass(frozen=True, slots=True)
+class AltUp:
+    """Gemma 3n's mixing of the `streams` that a token has, of `width` each, by coefficients that a router makes.
+
+    Before a layer it predicts them; `corrects`: afterwards, with the same router, an adapter on the coefficients left
+    out, and without a product of matrices.
+    """
+
+    router: Linear
+    coefficients: Linear
+    streams: int
+    width: int
+    corrects: bool = False
+
+
+Part = AltUp | Attention | Mlp | Linear | Similarity | Modulation | Recurrence
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """One layer: what activation checkpointing keeps the input of and computes again.
 
-    `parallel`: its parts all read the block's input; or so many of the first (`side_by_side`). `spare_tail`: nothing
+    `parallel`: its parts all read the block's input. `side_by_side`: those that read the same. `spare_tail`: nothing
     of the backward pass needs the output of its last product. None: a dropout follows it, whose mask is drawn again,
     unless the training switches it off. `source`: the stream whose rows it reads, where that is not its own.
     `checkpointed`: False for what stands between layers, such as a projection. `unused`: nothing reads its output, so
@@ -167,7 +186,7 @@ class Block:
     parts: tuple[Part, ...]
     others: int = 0
     parallel: bool = False
-    side_by_side: int = 1
+    side_by_side: range = range(0)
     spare_tail: bool | None = True
     stream: Stream = Stream.TOKENS
     source: Stream | None = None
@@ -289,4 +308,6 @@ def linears_of(part: Part) -> tuple[Linear, ...]:
         return (*part.router, *part.inner, part.down)
     if isinstance(part, Recurrence):
         return (*part.projections, part.output)
+    if isinstance(part, AltUp):
+        return (part.coefficients,) if part.corrects else (part.router, part.coefficients)
     return (part,) if isinstance(part, Linear) else ()

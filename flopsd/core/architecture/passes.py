@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from flopsd.core.architecture.attention_pairs import Level
 from flopsd.core.architecture.model import (
+    AltUp,
     Attention,
     Block,
     Linear,
@@ -96,6 +97,7 @@ class _Walk:
         self._rows, self._pairs, self._states = rows, pairs, states
         self._trained, self._level = trained, level
         self.sums, self._last, self._in_head = PassFlop(), 0, False
+        self._keys_and_values: dict[str, dict[str, bool]] = {}
         self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
         self._graded = {stream: stream in input_gradients for stream in Stream}
         for table in model.embeddings:
@@ -118,12 +120,13 @@ class _Walk:
     def _block(self, block: Block) -> None:
         sums, stream = self.sums, block.stream
         before = replace(sums)
-        begin = graded = self._graded[block.source or stream]
+        graded = self._graded[block.source or stream]
         if block.joins:
             graded = self._joined(block)
         else:
+            alike, source = range(len(block.parts)) if block.parallel else block.side_by_side, graded
             for index, part in enumerate(block.parts):
-                source = begin if block.parallel or index < block.side_by_side else graded
+                source = source if index in alike[1:] else graded
                 graded = self._part(part, source) or graded
         if block.unused:
             sums.activation_gradients, sums.weight_gradients = before.activation_gradients, before.weight_gradients
@@ -163,6 +166,8 @@ class _Walk:
             return self._linear(part.linear, source)
         if isinstance(part, Mlp):
             return self._mlp(part, source)
+        if isinstance(part, AltUp):
+            return self._altup(part, source)
         if isinstance(part, Recurrence):
             return self._recurrence(part, source)
         return self._linear(part, source) if isinstance(part, Linear) else self._similarity(part)
@@ -205,6 +210,10 @@ class _Walk:
             out = self._linear(linear, graded[read] if read else layer)
             for letter in feeds:
                 graded[letter] = graded.get(letter, False) or out
+        if part.shared is not None and "k" in graded:
+            self._keys_and_values[part.shared] = {letter: graded[letter] for letter in "kv"}
+        elif part.shared is not None:
+            graded |= self._keys_and_values[part.shared]
         pairs, value_width = self._pairs(part), part.value_width
         if self._level is Level.HIGH:
             value_width = max(value_width, part.width)
@@ -223,14 +232,24 @@ class _Walk:
     def _mlp(self, part: Mlp, source: bool) -> bool:
         routed = [self._linear(linear, source) for linear in part.router]
         inner = [self._linear(linear, source) for linear in part.inner]
-        return self._linear(part.down, any(inner)) or any(routed)
+        scaled = part.scaled_by is not None and self._graded[part.scaled_by]
+        return self._linear(part.down, any(inner) or scaled) or any(routed)
 
-    def _linear(self, linear: Linear, source: bool) -> bool:
-        """Count one product; whether what comes out of it has a gradient."""
+    def _altup(self, part: AltUp, source: bool) -> bool:
+        routed = self._linear(part.router, source)
+        mixed = self._linear(part.coefficients, routed, adapted=not part.corrects)
+        if not part.corrects:
+            product = 2 * self._rows[part.router.stream] * part.width * part.streams**2
+            self.sums.linear += product
+            self.sums.activation_gradients += product * (source + mixed)
+        return source or mixed
+
+    def _linear(self, linear: Linear, source: bool, *, adapted: bool = True) -> bool:
+        """Count one product; whether what comes out of it has a gradient. `adapted`: with its adapter, if any."""
         passed = linear.used if self._level is Level.LOW else max(linear.used, linear.passed)
         sums, each = self.sums, 2 * self._rows[self._stream(linear)] * passed
         product = each * linear.inputs * linear.outputs
-        weight, rank = self._trained.weight(linear), self._trained.rank(linear, self._in_head)
+        weight, rank = self._trained.weight(linear), self._trained.rank(linear, self._in_head) if adapted else 0
         sums.linear += product
         sums.activation_gradients += product if source else 0
         sums.weight_gradients += product if weight else 0

@@ -16,6 +16,7 @@ from flopsd.core.architecture.delta_decoders import DELTA_FAMILIES, read_delta_d
 from flopsd.core.architecture.diffusion import FLUX, SD3, read_flux, read_sd3
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
 from flopsd.core.architecture.encoders import read_distilbert, read_modernbert
+from flopsd.core.architecture.gemma_decoders import GEMMA_FAMILIES, read_gemma_decoder
 from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit
 from flopsd.core.architecture.image_text import read_gemma3
 from flopsd.core.architecture.image_text_pairs import read_clip, read_clip_text, read_siglip
@@ -31,6 +32,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     **{family: partial(read_decoder, family) for family in STYLES},
     **{family: partial(read_delta_decoder, family) for family in DELTA_FAMILIES},
     **{family: partial(read_mamba_decoder, family) for family in MAMBA_FAMILIES},
+    **{family: partial(read_gemma_decoder, family) for family in GEMMA_FAMILIES},
     "gemma3": read_gemma3,
     "gpt2": read_gpt2,
     "gpt_neox": read_gpt_neox,

@@ -66,7 +66,7 @@ class StateWork:
         inverse = 2 * state.inverses * spans[Span.WITHIN] * state.chunk
         graded_inverse = 2 * inverse if found.get("system") else 0
         forward += inverse
-        again = forward * (2 if some else 1)  # by the kernels' sources: see test_recurrent.py
+        again = forward * (2 if some else 1)  # by the kernels' sources: see test_hybrids.py
         return StateFlop(forward, gradients + graded_inverse, again)
 
     def _sequences(self) -> int:

@@ -111,8 +111,22 @@ def test_figures_of_a_whole_model_are_in_order(name: str, work: dict[str, int]) 
         ("Mamba2 2.7B", {"num_heads": 81}, "num_heads"),
         ("Bamba 9B", {"mamba_d_head": 63}, "mamba_d_head"),
         ("Granite 4.0 H Small", {"num_key_value_heads": 7}, "num_key_value_heads"),
+        ("Gemma 3n E4B, text", {"intermediate_size": [16384] * 34}, "intermediate_size"),
+        ("Gemma 3n E4B, text", {"num_kv_shared_layers": 34}, "num_kv_shared_layers"),
+        ("Gemma 4 E2B, text", {"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
+        ("Gemma 4 E2B, text", {"per_layer_config": {"4": {"intermediate_size": 9}}}, "per_layer_config"),
+        ("Gemma 4 E2B, text", {"per_layer_config": {"35": {"head_dim": 512}}}, "per_layer_config"),
+        ("Gemma 4 E2B, text", {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 5}, "top_k_experts"),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused_by_name(name: str, fields: dict[str, object], said: str) -> None:
     with pytest.raises(ArchitectureError, match=said):
         read_model({**PUBLISHED_HYBRIDS[name][0], **fields})
+
+
+def test_gemma_4_says_the_width_of_full_layers_for_all_or_for_each() -> None:
+    config = PUBLISHED_HYBRIDS["Gemma 4 E2B, text"][0]
+    each = {str(index): {"head_dim": 512} for index, kind in enumerate(config["layer_types"]) if kind[0] == "f"}
+    written = {name: value for name, value in config.items() if name != "global_head_dim"}
+    assert read_model({**written, "per_layer_config": each}) == read_model(config)
+    assert read_model({**config, "use_bidirectional_attention": "vision"}) == read_model(config)

@@ -1,0 +1,225 @@
+"""The text models of Gemma 3n and Gemma 4: layers that share keys and values, and inputs of a token to each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flopsd.core.architecture.config_fields import MAX_SIZE, Fields
+from flopsd.core.architecture.heads import causal_heads, head_of
+from flopsd.core.architecture.hybrid_parts import experts, gated_mlp, kinds_of
+from flopsd.core.architecture.model import AltUp, Attention, Block, Embedding, Linear, Mask, Mlp, Model, Part, Stream
+from flopsd.core.values import is_whole
+from flopsd.errors import ArchitectureError
+
+_ALIKE = {"num_attention_heads": 8, "head_dim": 256, "sliding_window": 512, "vocab_size_per_layer_input": 262_144,
+          "hidden_size_per_layer_input": 256}  # fmt: skip
+# What a field that is left out means in transformers 5.24.
+_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "gemma3n_text": {
+        **_ALIKE, "vocab_size": 262_400, "hidden_size": 2048, "num_hidden_layers": 35, "num_key_value_heads": 2,
+        "max_position_embeddings": 32_768, "altup_num_inputs": 4, "num_kv_shared_layers": 15, "laurel_rank": 64,
+    },
+    "gemma4_text": {
+        **_ALIKE, "vocab_size": 262_144, "hidden_size": 2304, "num_hidden_layers": 30, "num_key_value_heads": 4,
+        "intermediate_size": 9216, "max_position_embeddings": 131_072, "num_kv_shared_layers": 0,
+    },
+}  # fmt: skip
+GEMMA_FAMILIES = tuple(_DEFAULTS)
+_KINDS = {"sliding_attention": "sliding", "full_attention": "full"}
+
+
+def read_gemma_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
+    """A text model of Gemma 3n or 4. Raises ArchitectureError naming the field.
+
+    Gemma 3n's sparse activations (activation_sparsity_pattern) are zeros that the matrix products compute with.
+    """
+    if config.get("use_bidirectional_attention") == "vision":  # text is causal, and images reach both ways at most
+        config = {**config, "use_bidirectional_attention": None}
+    fields = Fields(family, config, _DEFAULTS[family])
+    hidden, layers, vocabulary = fields.number("hidden_size"), fields.layers(), fields.number("vocab_size")
+    tied = fields.flag("tie_word_embeddings", True)
+    attention = _Attention(fields, hidden, layers)
+    inputs = _LayerInputs(fields, hidden, layers, prefix)
+    newer = family == "gemma4_text"
+    layer = (_Gemma4 if newer else _Gemma3n)(fields, hidden, attention, inputs)
+    blocks = tuple(layer.at(f"{prefix}layers.{index}", index) for index in range(layers))
+    if isinstance(layer, _Gemma3n):
+        blocks = (layer.streams_by(f"{prefix}altup_projections"), *blocks)
+        blocks = (*blocks, layer.streams_by(f"{prefix}altup_unembed_projections"))
+    found, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ((), 0)
+    maximum = fields.optional("max_position_embeddings")
+    fields.finish(("activation_sparsity_pattern", "altup_active_idx", "altup_coef_clip", "altup_correct_scale"))
+    tables = (Embedding(f"{prefix}embed_tokens", vocabulary, hidden), *inputs.tables)
+    others += hidden + inputs.others
+    blocks = (*inputs.blocks, *blocks)
+    return Model(family, tables, blocks=blocks, heads=found, others=others, max_positions=maximum)
+
+
+class _Attention:
+    """Every layer's attention: the last layers read keys and values of the last before them that is of their kind."""
+
+    def __init__(self, fields: Fields, hidden: int, layers: int) -> None:
+        self.hidden, self.heads = hidden, fields.number("num_attention_heads")
+        self.bias = fields.flag("attention_bias", False)
+        self.window = fields.number("sliding_window")
+        every = 5 if fields.family == "gemma3n_text" else 6
+        default = ["sliding_attention" if (index + 1) % every else "full_attention" for index in range(layers)]
+        self.kinds = kinds_of(fields, layers, _KINDS, default)
+        newer = fields.family == "gemma4_text"
+        if newer:
+            self.kinds[-1] = "full"  # as transformers makes it
+        self.merged = newer and fields.flag("attention_k_eq_v", False)
+        head_dim, kv_heads = fields.number("head_dim"), fields.optional("num_key_value_heads") or self.heads
+        self.sizes = [(head_dim, kv_heads)] * layers
+        if newer:
+            self.sizes = _sizes_by_layer(fields, self.kinds, head_dim, kv_heads, self.merged)
+        if any(self.heads % each for _, each in self.sizes):
+            raise fields.wrong("num_key_value_heads", kv_heads)
+        self.first_shared = layers - fields.number("num_kv_shared_layers", at_least=0)
+        if self.first_shared < layers and not {*self.kinds} <= {*self.kinds[: max(0, self.first_shared)]}:
+            raise fields.wrong("num_kv_shared_layers", layers - self.first_shared)
+
+    def shares(self, index: int) -> bool:
+        """Whether it reads keys and values of a layer before it."""
+        return index >= self.first_shared
+
+    def at(self, path: str, index: int) -> Attention:
+        path, (head_dim, kv_heads), kind = f"{path}.self_attn", self.sizes[index], self.kinds[index]
+        width, kv_width = self.heads * head_dim, kv_heads * head_dim
+        matrices = [("q", "q", width)]
+        if not self.shares(index):
+            merged = self.merged and kind == "full"  # keys are values too
+            matrices += [("k", "kv", kv_width)] if merged else [("k", "k", kv_width), ("v", "v", kv_width)]
+        return Attention(
+            Mask.WINDOW if kind == "sliding" else Mask.CAUSAL,
+            self.heads,
+            head_dim,
+            tuple(Linear(f"{path}.{name}_proj", self.hidden, size, self.bias) for name, _, size in matrices),
+            tuple(feeds for _, feeds, _ in matrices),
+            Linear(f"{path}.o_proj", width, self.hidden, self.bias),
+            self.window if kind == "sliding" else None,
+            others=head_dim * (1 if self.shares(index) else 2),
+            shared=kind,
+        )
+
+
+def _sizes_by_layer(
+    fields: Fields, kinds: Sequence[str], head_dim: int, kv_heads: int, merged: bool
+) -> list[tuple[int, int]]:
+    """Gemma 4: full layers have heads of their own width. Published files say so for all (global_head_dim), files that
+    transformers writes for each (per_layer_config)."""
+    full_dim = fields.number("global_head_dim", 512)
+    full_kv = fields.optional("num_global_key_value_heads") if merged else None
+    by_layer = fields.get("per_layer_config")
+    if by_layer is None:
+        return [(full_dim, full_kv or kv_heads) if kind == "full" else (head_dim, kv_heads) for kind in kinds]
+    if not isinstance(by_layer, Mapping):
+        raise fields.wrong("per_layer_config", by_layer)
+    found = [(head_dim, kv_heads)] * len(kinds)
+    for name, sizes in by_layer.items():
+        known = isinstance(sizes, Mapping) and {*sizes} <= {"head_dim", "num_key_value_heads"}
+        if not known or not str(name).isdecimal() or int(name) >= len(kinds):
+            raise fields.wrong("per_layer_config", {name: sizes})
+        both = (sizes.get("head_dim", head_dim), sizes.get("num_key_value_heads", kv_heads))
+        if not all(is_whole(size) and 1 <= size <= MAX_SIZE for size in both):
+            raise fields.wrong("per_layer_config", {name: sizes})
+        found[int(name)] = both
+    return found
+
+
+class _LayerInputs:
+    """A vector of each token for each layer, looked up and made of its embedding."""
+
+    def __init__(self, fields: Fields, hidden: int, layers: int, prefix: str) -> None:
+        self.hidden, self.width = hidden, fields.optional("hidden_size_per_layer_input")
+        rows = fields.number("vocab_size_per_layer_input")
+        self.tables: tuple[Embedding, ...] = ()
+        self.blocks: tuple[Block, ...] = ()
+        self.others = self.width or 0
+        if self.width is None:
+            return
+        path, every = f"{prefix}per_layer_model_projection", layers * self.width
+        self.tables = (Embedding(f"{prefix}embed_tokens_per_layer", rows, every, Stream.LAYER_INPUTS),)
+        projection = Linear(path, hidden, every)
+        self.blocks = (
+            Block(path, (projection,), stream=Stream.LAYER_INPUTS, source=Stream.TOKENS, checkpointed=False),
+        )
+
+    def at(self, path: str) -> tuple[Mlp, ...]:
+        """How a layer takes its own, and a norm of `hidden` behind it."""
+        if self.width is None:
+            return ()
+        gate = Linear(f"{path}.per_layer_input_gate", self.hidden, self.width)
+        back = Linear(f"{path}.per_layer_projection", self.width, self.hidden)
+        return (Mlp((gate,), back, scaled_by=Stream.LAYER_INPUTS),)
+
+
+class _Gemma4:
+    def __init__(self, fields: Fields, hidden: int, attention: _Attention, inputs: _LayerInputs) -> None:
+        self.hidden, self.attention, self.inputs = hidden, attention, inputs
+        self.size = fields.number("intermediate_size")
+        self.wide = fields.flag("use_double_wide_mlp", False)
+        self.routed = fields.flag("enable_moe_block", False)
+        names = ("num_experts", "top_k_experts", "moe_intermediate_size")
+        self.held, self.used, self.each = (
+            fields.number(name) if self.routed else fields.optional(name) or 0 for name in names
+        )
+        if self.used > self.held:
+            raise fields.wrong("top_k_experts", self.used)
+
+    def at(self, path: str, index: int) -> Block:
+        hidden, inputs = self.hidden, self.inputs.at(path)
+        size = self.size * (2 if self.wide and self.attention.shares(index) else 1)
+        others = (4 + len(inputs)) * hidden
+        mixture: tuple[Mlp, ...] = ()
+        if self.routed:
+            made = experts(path, hidden, self.each, self.held, self.used, "router.proj", router_adaptable=True)
+            mixture, others = (made,), others + 4 * hidden + self.held
+        parts: tuple[Part, ...] = (
+            self.attention.at(path, index),
+            gated_mlp(f"{path}.mlp", hidden, size),
+            *mixture,
+            *inputs,
+        )
+        return Block(path, parts, others=others, spare_tail=False, side_by_side=range(1, 2 + len(mixture)))
+
+
+class _Gemma3n:
+    """AltUp: a token has several streams of `hidden`, of which a layer computes one and mixes the rest."""
+
+    def __init__(self, fields: Fields, hidden: int, attention: _Attention, inputs: _LayerInputs) -> None:
+        self.hidden, self.attention, self.inputs = hidden, attention, inputs
+        self.streams, self.rank = fields.number("altup_num_inputs"), fields.number("laurel_rank")
+        size = fields.get("intermediate_size", 16_384)
+        self.sizes = size if isinstance(size, list | tuple) else [size] * len(attention.kinds)
+        if len(self.sizes) != len(attention.kinds) or not all(
+            is_whole(each) and 1 <= each <= MAX_SIZE for each in self.sizes
+        ):
+            raise fields.wrong("intermediate_size", size)
+        if inputs.width is None:
+            raise ArchitectureError("gemma3n_text: hidden_size_per_layer_input is 0", hint=fields.instead())
+
+    def streams_by(self, path: str) -> Block:
+        """Between embedding and streams, or streams and head: a matrix for each stream but the first."""
+        matrices = tuple(Linear(f"{path}.{i}", self.hidden, self.hidden) for i in range(self.streams - 1))
+        return Block(path, matrices, parallel=True, checkpointed=False)
+
+    def at(self, path: str, index: int) -> Block:
+        hidden, count, altup, laurel = self.hidden, self.streams, f"{path}.altup", f"{path}.laurel"
+        router = Linear(f"{altup}.modality_router", hidden, count)
+        predict = AltUp(router, Linear(f"{altup}.prediction_coefs", count, count**2), count, hidden)
+        correct = AltUp(router, Linear(f"{altup}.correction_coefs", count, count), count, hidden, corrects=True)
+        beside = Mlp(
+            (Linear(f"{laurel}.linear_left", hidden, self.rank),), Linear(f"{laurel}.linear_right", self.rank, hidden)
+        )
+        parts: tuple[Part, ...] = (
+            predict,
+            beside,
+            self.attention.at(path, index),
+            gated_mlp(f"{path}.mlp", hidden, self.sizes[index]),
+            correct,
+            *self.inputs.at(path),
+        )
+        # Norms: four around attention and MLP, one of each LAuReL, router and layer input; the scale of the correction.
+        return Block(path, parts, others=8 * hidden, spare_tail=False, side_by_side=range(1, 3))
