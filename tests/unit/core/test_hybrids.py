@@ -116,7 +116,11 @@ def test_figures_of_a_whole_model_are_in_order(name: str, work: dict[str, int]) 
         ("Gemma 4 E2B, text", {"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
         ("Gemma 4 E2B, text", {"per_layer_config": {"4": {"intermediate_size": 9}}}, "per_layer_config"),
         ("Gemma 4 E2B, text", {"per_layer_config": {"35": {"head_dim": 512}}}, "per_layer_config"),
-        ("Gemma 4 E2B, text", {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 5}, "top_k_experts"),
+        (
+            "Gemma 4 E2B, text",
+            {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 5, "moe_intermediate_size": 8},
+            "top_k_experts",
+        ),
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused_by_name(name: str, fields: dict[str, object], said: str) -> None:
