@@ -91,6 +91,7 @@ def seal_journal(
     sealed = longest_prefix(read_durable(journal))
     if sealed.reason and not live:
         raise JournalDamagedError(sealed.reason)
+    log.debug("%s: %d records, %d bytes are sealed", journal, sealed.facts.records, sealed.facts.size_bytes)
     require_head(journal, head, sealed.lines())
     code_secrets = [*code_secrets, *disclosed_secrets(ledger)]
     history = read_history(CodeChecker(code_secrets).records(sealed.lines()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ from flopsd.system.regular_files import open_regular
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
+
+log = logging.getLogger("flopsd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,11 @@ def verify_ledger(
         sealed = _sealed_journal(signed)
         facts, further = sealed_part(journal, sealed.size_bytes)
         _compare_journal(sealed, facts, journal)
+        log.debug("%s is the sealed journal: %d records, %d bytes", journal, facts.records, facts.size_bytes)
         secrets = _code_secrets(signed)
         history = _history(journal, facts, secrets)
         table = tables.peaks(one_peak_table(history), peaks_beside(opened.path))
+        log.debug("recomputing with peak table %s", table.sha256)
         refuse_malformed_times(signed["predicate"])
         _recompute(signed, history, facts, table, tables.policies(history.policy_sha256), secrets)
         if history.replay is not None and not allow_replay:

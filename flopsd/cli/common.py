@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,10 +18,11 @@ from flopsd.settings.schema import SETTINGS, Setting, Settings
 from flopsd.system.streams import say
 
 if TYPE_CHECKING:
+    from flopsd.cli.parser import Parser
     from flopsd.settings.load import Layers
     from flopsd.sources.registry import KnownSources
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
 # The settings that `seal` needs, and that `exec` passes on to it.
 SEAL_KEYS = (
@@ -69,6 +70,16 @@ def note(text: str) -> None:
     say(sys.stderr, f"flopsd: {one_line(text)}\n")
 
 
+def remarks(arguments: argparse.Namespace) -> Callable[[str], None]:
+    """Where a verb's remarks go that are not errors: to stderr, and nowhere with -q."""
+    return (lambda _: None) if arguments.quiet else note
+
+
+def loudness(arguments: argparse.Namespace) -> list[str]:
+    """-q or -v as it was given, to pass it to another process."""
+    return ["--quiet"] if arguments.quiet else ["--verbose"] if arguments.verbose else []
+
+
 def be_nice() -> None:
     """Lower the priority, since the processors belong to the job. Not an error where a service may not."""
     try:
@@ -78,6 +89,7 @@ def be_nice() -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
+    parser.usage = parser.usage or f"{parser.prog} [options]"  # else it would be longer than a screen
     parser.add_argument("--config", metavar="FILE", help="settings file (also FLOPSD_CONFIG)")
     _add_flags(parser, settings)
 

@@ -105,7 +105,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from flopsd.settings.effective import check_file
 
     number = check_file(arguments.file, sources_of(arguments).settings)
-    print(f"{arguments.file} is valid: {number} setting{'' if number == 1 else 's'}", file=sys.stderr)
+    if not arguments.quiet:
+        print(f"{arguments.file} is valid: {number} setting{'' if number == 1 else 's'}", file=sys.stderr)
     return OK
 
 

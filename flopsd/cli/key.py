@@ -82,7 +82,7 @@ def _new(arguments: argparse.Namespace) -> int:
     write_new(beside, key.public.pem, 0o644)
     if arguments.json:
         print(json.dumps({**_facts(key.public), "privateKeyFile": str(path), "publicKeyFile": str(beside)}))
-    else:
+    elif not arguments.quiet:
         rows = (("private key", path), ("public key", beside), ("type", key.public.type), ("key id", key.public.keyid))
         print(shown(f"{name:<12}{value}" for name, value in rows), end="")
     return OK
@@ -134,6 +134,8 @@ def _countersign(arguments: argparse.Namespace) -> int:
         facts = {"ledger": str(done.ledger), "added": done.added, "signatures": done.signatures}
         facts["foreignFiles"] = [one.for_json() for one in verified.foreign]
         print(json.dumps({**facts, "keyId": key.public.keyid, "verifiedWith": verified.keyids}))
+        return OK
+    if arguments.quiet:
         return OK
     action, rest = ("signed", "") if done.added else ("was already signed", "; nothing was added")
     keyids = {*verified.keyids, key.public.keyid}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ from typing import NoReturn
 from flopsd import __version__
 from flopsd.cli import config, estimate, export, key, merge, push, report, run, sagemaker, seal, status, verify
 from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE, note
+from flopsd.cli.parser import Parser
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
 from flopsd.report.terminal import shown
 from flopsd.sources.registry import known_sources
@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     open_missing()
     parser = _parser()
     arguments = parser.parse_args(argv)
-    _log_to_stderr(arguments.verb)
+    arguments.words = sys.argv[1:] if argv is None else list(argv)
+    _log_to_stderr(arguments.verb, quiet=arguments.quiet, verbose=arguments.verbose)
+    log = logging.getLogger("flopsd")
+    log.debug("flopsd %s, Python %s, words %s", __version__, sys.version.split()[0], arguments.words)
     try:
         code = int(arguments.run(arguments))
     except KeyboardInterrupt:
@@ -36,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = FAILED
     except FlopsdError as fault:
         code = _report(fault)
+        log.debug("raised here", exc_info=fault)
     written = let_go(sys.stdout)
     let_go(sys.stderr)
     sys.exit(FAILED if code == OK and not written and arguments.verb not in NO_DATA else code)
@@ -63,13 +67,14 @@ class _StderrHandler(logging.Handler):
         say(sys.stderr, shown(lines))
 
 
-def _log_to_stderr(verb: str) -> None:
+def _log_to_stderr(verb: str, *, quiet: bool = False, verbose: bool = False) -> None:
+    usual = logging.INFO if verb in METERING else logging.WARNING
     logging.getLogger("flopsd").handlers[:] = [_StderrHandler()]
-    logging.getLogger("flopsd").setLevel(logging.INFO if verb in METERING else logging.WARNING)
+    logging.getLogger("flopsd").setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else usual)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="flopsd",
         description="Measures training compute from hardware counters and seals it in a signed ledger.",
         epilog="Exit codes: 0 success, 1 failure, 2 invalid usage or setting, 3 not verified, 4 no metering source.",
@@ -84,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     status.add(verbs, sources)
     sagemaker.add(verbs)
     config.add(verbs, sources)
-    parser.set_defaults(
-        parser=lambda: parser, sources_known=sources
-    )  # for completions and the manual page; for settings
+    # The parser for completions and the manual page, the sources for settings.
+    parser.set_defaults(parser=lambda: parser, sources_known=sources, quiet=False, verbose=False)
     return parser

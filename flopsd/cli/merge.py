@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from flopsd.cli.common import OK, Verbs, add_repeatable, note, positive
+from flopsd.cli.common import OK, Verbs, add_repeatable, positive, remarks
 from flopsd.errors import ConfigError
 from flopsd.system.clock import SystemClock
 
@@ -75,7 +75,7 @@ def _merge(arguments: argparse.Namespace) -> int:
         arguments.peaks,
         arguments.policy,
     )
-    merged = merge_ledgers(request, SystemClock(), note)
+    merged = merge_ledgers(request, SystemClock(), remarks(arguments))
     if arguments.json:
         facts = {
             "ledger": str(merged.ledger),
@@ -85,6 +85,6 @@ def _merge(arguments: argparse.Namespace) -> int:
             "predicate": merged.predicate,
         }
         print(json.dumps(facts))
-    else:
+    elif not arguments.quiet:
         print(merged_text(merged), end="")
     return OK

@@ -40,7 +40,7 @@ def add(verbs: Verbs) -> None:
     )
     shape.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     report.add_argument("-o", "--output", metavar="FILE", help="where to (default: stdout)")
-    add_verification(report, needed=False)
+    add_verification(report, key_text="verify the ledger first, with this public key of a signer, a PEM file")
     report.set_defaults(run=_report)
 
 

@@ -20,6 +20,7 @@ from flopsd.cli.common import (
     Verbs,
     add_settings,
     add_source_settings,
+    loudness,
     settings_of,
     sources_of,
 )
@@ -68,10 +69,10 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.run import run_daemon
 
-    progress = arguments.progress or sys.stderr.isatty()
-    config = ["--config", arguments.config] if arguments.config else []
-    seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
-    push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
+    progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet
+    passed = [*loudness(arguments), *(["--config", arguments.config] if arguments.config else [])]
+    seal = [*ME, "seal", "--rolling", *passed, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
+    push = [*ME, "push", "--fed", *passed, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
@@ -105,7 +106,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
     config = ["--config", arguments.config] if arguments.config else []
-    run = ["--run-id", run_id, *config]
+    run = ["--run-id", run_id, *loudness(arguments), *config]
     passed_on = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
     of_seal = _given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])
     launcher = Launcher(

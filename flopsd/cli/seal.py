@@ -66,7 +66,8 @@ def _seal(arguments: argparse.Namespace) -> int:
         )
     used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
     copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
-    say(sys.stdout, sealed_text(sealed, copies_made(copies)))
+    if not arguments.quiet:
+        say(sys.stdout, sealed_text(sealed, copies_made(copies)))
     try:
         refuse_failed(sealed.ledger, copies)
     except StorageError as fault:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, note, positive
+from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, note, positive, remarks
 from flopsd.errors import ConfigError, NotVerifiedError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
         "Exits with 0 if the ledger is verified, with 3 and the first failure if not.",
     )
     verify.add_argument("ledger", metavar="LEDGER", help="the ledger file; its journal is expected next to it")
-    add_verification(verify)
+    add_verification(verify, key_text="public key of a signer, a PEM file; at least one is needed")
     output = verify.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the result as JSON")
     output.add_argument(
@@ -36,10 +36,9 @@ def add(verbs: Verbs) -> None:
     verify.set_defaults(run=_verify)
 
 
-def add_verification(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
-    """The options of verification; `needed`: at least one --key is required."""
-    first = "" if needed else "verify the ledger first, with this "
-    add_repeatable(parser, "--key", "PUBLIC-KEY", f"{first}public key of a signer, a PEM file", needed=needed)
+def add_verification(parser: argparse.ArgumentParser, *, key_text: str) -> None:
+    """The options of verification. argparse does not require --key: `_no_key` says more about a missing one."""
+    add_repeatable(parser, "--key", "PUBLIC-KEY", key_text)
     add_inputs(parser)
     for flag, metavar, text in (
         (
@@ -140,7 +139,7 @@ def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> Ve
         children=arguments.children,
         allow_replay=arguments.allow_replay,
         tables=Tables(arguments.peaks, arguments.policy),
-        note=note,
+        note=remarks(arguments),
     )
 
 
@@ -150,6 +149,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.report.terminal import one_line
     from flopsd.system.clock import SystemClock
 
+    if not arguments.key:
+        raise _no_key(arguments)
     verdict = sys.stdout
     if arguments.explain:
         from flopsd.report.offline_recipe import recipe
@@ -169,10 +170,36 @@ def _verify(arguments: argparse.Namespace) -> int:
     now_ns = SystemClock().wall_ns()
     if arguments.json:
         print(json.dumps(_facts(found, now_ns)))
-    else:
+    elif not arguments.quiet:
         text = verified_text(found, now_ns) if isinstance(found, Verified) else verified_merge_text(found, now_ns)
         print(text, end="", file=verdict)
     return OK
+
+
+def _no_key(arguments: argparse.Namespace) -> ConfigError:
+    """Names the public key beside the ledger, if there is one, and what trusting that one would mean."""
+    from flopsd.attestation.ledger_files import public_key_beside
+    from flopsd.attestation.signing.keys import load_public
+    from flopsd.errors import SigningKeyError
+    from flopsd.report.terminal import shell_command
+
+    missing = "verify: --key is missing: a ledger is verified with its signer's public key"
+    beside = public_key_beside(Path(arguments.ledger))
+    try:
+        key = load_public(str(beside))
+    except SigningKeyError:
+        return ConfigError([missing], hint="get it from the signer, and not by the way that the ledger came")
+    after = arguments.words.index(arguments.verb) + 1
+    command = ["flopsd", *arguments.words[:after], "--key", str(beside), *arguments.words[after:]]
+    return ConfigError(
+        [
+            missing,
+            f"beside the ledger is {beside}, {key.type}, key id {key.keyid}",
+            "a key that came with the ledger shows only that no one but its holder changed the ledger since it was "
+            "sealed; whose key it is, only the signer can say: compare the key id with the one that they published",
+        ],
+        hint=f"to verify with this key all the same: {shell_command(command)}",
+    )
 
 
 def _facts(found: Verified | VerifiedMerge, now_ns: int) -> dict[str, Any]:

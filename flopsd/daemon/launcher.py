@@ -63,9 +63,8 @@ class Launcher:
         try:
             job = self._start_job(command, environment, before)
         except OSError as fault:
-            code = cannot_run(command, fault, self.log)
-            self._finish(code)
-            return code
+            self._discard_daemon()
+            return cannot_run(command, fault, self.log, "; nothing was metered, and no ledger is sealed")
         pass_terminal(os.getpgrp(), job.pid)
         status = self._supervise(job.pid, before)
         pass_terminal(job.pid, os.getpgrp())
@@ -136,6 +135,13 @@ class Launcher:
             return int(signal.sigwait(_HANDLED))
         found = signal.sigtimedwait(_HANDLED, at_most)
         return None if found is None else found.si_signo
+
+    def _discard_daemon(self) -> None:
+        """Kill the daemon, which has hardly started: without a job there is nothing to meter."""
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._await_child(self._daemon.pid, "the daemon", KILL_SECONDS)
+            self._close_pipe()
 
     def _send(self, word: str) -> None:
         try:
@@ -259,9 +265,9 @@ class Launcher:
             self._pipe = -1
 
 
-def cannot_run(command: Sequence[str], fault: OSError, log: Callable[[str], None]) -> int:
-    """Log why the command cannot be run; the exit code that shells use for it."""
-    log(f"cannot run {command[0]}: {fault.strerror}")
+def cannot_run(command: Sequence[str], fault: OSError, log: Callable[[str], None], outcome: str = "") -> int:
+    """Log why the command cannot be run, and the outcome; the exit code that shells use for it."""
+    log(f"cannot run {command[0]}: {fault.strerror}{outcome}")
     return 127 if isinstance(fault, FileNotFoundError) else 126
 
 

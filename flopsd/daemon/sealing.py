@@ -241,7 +241,8 @@ def seal_own(
         log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
         return False, False
     copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
-    say(err, sealed_text(sealed, copies_made(copies)))
+    if log.isEnabledFor(logging.WARNING):  # not with -q
+        say(err, sealed_text(sealed, copies_made(copies)))
     for copy in copies:
         if copy.fault is not None:
             log.error("NOT COPIED to %s: %s; the ledger is complete at %s", copy.location, copy.fault, sealed.ledger)

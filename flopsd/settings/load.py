@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from flopsd.settings.client_socket import VARIABLE as SOCKET_VARIABLE
 from flopsd.settings.data_files import load_policies
 from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.settings.strict_yaml import read_yaml
+from flopsd.settings.suggestions import did_you_mean
 
 log = logging.getLogger("flopsd")
 
@@ -119,10 +120,12 @@ def read_layers(
     layers.append((ENVIRONMENT, {variables[n]: v for n, v in environment.items() if n in variables}))
     for name in environment:
         if name.startswith("FLOPSD_") and name not in variables and name not in _OTHER_VARIABLES:
-            close = _closest(name, (*variables, *_OTHER_VARIABLES), 0.8)
+            close = did_you_mean(name, (*variables, *_OTHER_VARIABLES), 0.8)
             if close:
-                problems.append(f"environment: {name} is not a setting; did you mean {close}?")
+                problems.append(f"environment: {name} is not a setting{close}")
     layers.append((COMMAND_LINE, flags))
+    for layer, given in layers:
+        log.debug("settings of the %s: %s", layer, ", ".join(given) or "none")
     return Layers(path, layers, problems, known)
 
 
@@ -167,12 +170,5 @@ def _settings_file(path: Path, settings: Sequence[Setting]) -> tuple[dict[str, A
         if key in keys:
             known[key] = value
             continue
-        close = _closest(str(key), keys, 0.5)
-        problems.append(f"{path}: {key}: unknown setting" + (f"; did you mean {close}?" if close else ""))
+        problems.append(f"{path}: {key}: unknown setting{did_you_mean(str(key), keys, 0.5)}")
     return known, problems
-
-
-def _closest(name: str, known: Iterable[str], cutoff: float) -> str | None:
-    from difflib import get_close_matches  # only for a mistake
-
-    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

@@ -12,6 +12,7 @@ from flopsd.core.model import PPM, Precision
 from flopsd.core.values import parse_flop
 from flopsd.settings.locations import parse_location
 from flopsd.settings.push_targets import parse_target
+from flopsd.settings.suggestions import did_you_mean
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
 
@@ -144,7 +145,8 @@ def one_of(kind: type[Enum]) -> Callable[[object], str | None]:
             return None
         known = [member.value for member in kind]
         if value not in known:
-            raise ValueError(f"expected one of {', '.join(known)}, or undeclared")
+            close = did_you_mean(str(value), [*known, "undeclared"])
+            raise ValueError(f"expected one of {', '.join(known)}, or undeclared{close}")
         return str(value)
 
     return parse

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings.schema import SETTINGS, Setting
+from flopsd.settings.suggestions import did_you_mean
 from flopsd.sources import Source, SourceInfo, SourceSettings
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ def _find(name: str) -> tuple[SourceInfo, str]:
         return built_in(name), ""
     if not found:
         known = sorted({*BUILT_IN, *(point.name for point in points)})
-        raise SourceUnavailableError(f"there is no source named {name!r}", hint=f"sources here: {', '.join(known)}")
+        raise SourceUnavailableError(
+            f"there is no source named {name!r}{did_you_mean(name, known)}", hint=f"sources here: {', '.join(known)}"
+        )
     if len(found) > 1:
         raise SourceUnavailableError(
             f"the source {name!r} is registered more than once:{' and'.join(origins)}",

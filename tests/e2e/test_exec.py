@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -90,9 +91,14 @@ def test_signals_reach_the_jobs_whole_process_group(
 
 
 def test_a_command_that_cannot_run_is_127_or_126(tmp_path: Path, env: dict[str, str]) -> None:
-    assert run(tmp_path, env, "no-such-command-anywhere").returncode == 127
-    (tmp_path / "file").write_text("")
-    assert run(tmp_path, env, str(tmp_path / "file")).returncode == 126
+    for command, code in (("no-such-command-anywhere", 127), (str(tmp_path / "file"), 126)):
+        (tmp_path / "file").write_text("")
+        done = run(tmp_path, env, command)
+        assert done.returncode == code
+        assert re.fullmatch(
+            r"flopsd: ERROR: cannot run \S+: [\w ]+; nothing was metered, and no ledger is sealed\n", done.stderr
+        )
+        assert [path.name for path in tmp_path.rglob("*") if "ledger" in path.name] == []
 
 
 def test_the_jobs_own_output_is_untouched(tmp_path: Path, env: dict[str, str]) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.cli import verify
+from flopsd.cli.parser import Parser
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import ConfigError, FlopsdError
 from tests.fuzz.mutants import FAMILIES, JOURNAL, KEY, LEDGER, Mutant, mutant
@@ -65,7 +66,8 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mutant"
-        self._parser = argparse.ArgumentParser()
+        self._parser = Parser()
+        self._parser.set_defaults(quiet=False)
         verify.add(self._parser.add_subparsers(dest="verb"))
 
     def lay(self, one: Mutant) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from flopsd.settings.data_files import Tables, load_policies
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
 
+log = logging.getLogger("flopsd")
 CACHE_KIB = 4096
 _SCHEMA = """
 CREATE TABLE child (number INTEGER PRIMARY KEY, run TEXT, rank INTEGER, node TEXT, sha256 TEXT, label TEXT, entry TEXT);
@@ -145,6 +147,7 @@ def _read_children(request: MergeRequest, reader: ChildReader, spool: Spool, tem
     first: tuple[Child, str] | None = None
     others = 0
     for found in find_ledgers(request.arguments, temporary, note, but=request.ledger.resolve()):
+        log.debug("reading %s", found.label)
         try:
             child = reader.read(found)
         except OSError as fault:

@@ -1,0 +1,60 @@
+"""The parser of the command line and of each verb: -q and -v everywhere, and errors that suggest what was meant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any, NoReturn
+
+from flopsd.report.terminal import one_line
+from flopsd.settings.suggestions import did_you_mean
+
+_LIKELY_OPTION = 0.7  # more than for words, since the dashes are alike in all
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors show the usage of the verb at hand. Its subparsers are of this class too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        loudness = self.add_mutually_exclusive_group()
+        # Without a default, so that the parser of the verb does not undo `flopsd -q VERB`.
+        for short, long, text in (("-q", "--quiet", "print errors only"), ("-v", "--verbose", "log more on stderr")):
+            loudness.add_argument(short, long, action="store_true", default=argparse.SUPPRESS, help=text)
+
+    def error(self, message: str) -> NoReturn:
+        """Show the usage and the message on stderr, and exit with 2."""
+        super().error(one_line(message))
+
+    # argparse would return what is left to the parser above, whose usage says nothing about the verb.
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As in argparse, except that nothing may be left."""
+        words = sys.argv[1:] if args is None else list(args)
+        if not any(one.nargs in (argparse.PARSER, argparse.REMAINDER) for one in self._actions):
+            self._refuse_unknown(words)  # before argparse states that what was mistyped is missing
+        found, rest = super().parse_known_args(words, namespace)
+        self._refuse_unknown(rest)
+        if rest:
+            self.error(f"unexpected argument: {' '.join(rest)}")
+        return found, rest
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        """Exit where one of the words is an option, and neither a known one nor the beginning of one."""
+        flags = [word.partition("=")[0] for word in takewhile(lambda word: word != "--", words)]
+        known = self._option_string_actions
+        wrong = [flag for flag in flags if flag.startswith("--") and not any(one.startswith(flag) for one in known)]
+        if wrong:
+            shown = [flag for flag, action in known.items() if action.help != argparse.SUPPRESS]
+            meant = (f"there is no option {flag}{did_you_mean(flag, shown, _LIKELY_OPTION)}" for flag in wrong)
+            self.error("; ".join(meant))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        close = did_you_mean(str(value), known)
+        if isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(None, f"there is no `{self.prog} {value}`{close}")
+        raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(known)}{close}")

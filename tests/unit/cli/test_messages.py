@@ -1,0 +1,69 @@
+"""What is printed of mistyped words and of a missing key, and what -q and -v change."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import VECTORS
+from tests.support.process import in_process
+
+NODE = VECTORS / "valid" / "declared-by-settings"
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "says"),
+    [
+        ("verfy l.json", "flopsd [-h]", "flopsd: error: there is no `flopsd verfy`; did you mean verify?"),
+        ("xyzzy", "flopsd [-h]", "flopsd: error: there is no `flopsd xyzzy`\n"),
+        ("key nwe k", "flopsd key", "flopsd key: error: there is no `flopsd key nwe`; did you mean new?"),
+        ("key new --typ3 k", "flopsd key new", "there is no option --typ3; did you mean --type?"),
+        ("verify l.json --ky=k", "flopsd verify", "there is no option --ky; did you mean --key?"),
+        ("verify l.json --wach", "flopsd verify", "there is no option --wach\n"),
+        ("verify l.json --key k more", "flopsd verify", "unexpected argument: more"),
+        ("merge l.json --trsut k", "flopsd merge", "there is no option --trsut; did you mean --trust?"),
+        ("report l.json --format htlm", "flopsd report", "'htlm' is none of text, html, form; did you mean html?"),
+        ("exec --intervl 2 -- job --lr 3", "flopsd exec", "there is no option --intervl; did you mean --interval?"),
+        ("run --lifelime 2", "flopsd run [options]", "there is no option --lifelime\n"),
+        ("run --b\x1b[2J", "flopsd run [options]", "there is no option --b\\x1b[2J\n"),
+        ("run --phase trian", "", "'trian': expected one of train, evaluate, generate, other, or undeclared; did you mean train?"),
+        ("verify -q -v l.json", "flopsd verify", "-v/--verbose: not allowed with argument -q/--quiet"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_word_is_answered_with_what_was_meant(words: str, usage: str, says: str) -> None:
+    done = in_process(*words.split(" "), code=2, says=says)
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"usage: {usage}") if usage else "usage" not in done.stderr
+
+
+def test_without_a_key_the_one_beside_the_ledger_is_named_with_what_it_would_show(tmp_path: Path) -> None:
+    ledger, beside = tmp_path / "a b.json", tmp_path / "a b.pub"
+    shutil.copy(NODE / "ledger.json", ledger)
+    lines = in_process("verify", "--json", str(ledger), code=2).stderr.splitlines()
+    assert lines[0] == "flopsd: verify: --key is missing: a ledger is verified with its signer's public key"
+    assert "and not by the way that the ledger came" in lines[1]
+    shutil.copy(NODE / "ledger.pub", beside)
+    keyid = in_process("key", "show", str(beside)).stdout.split("key id")[1].split()[0]
+    lines = in_process("verify", "--json", str(ledger), code=2).stderr.splitlines()
+    assert lines[1] == f"flopsd: beside the ledger is {beside}, ed25519, key id {keyid}"
+    assert "shows only that no one but its holder changed the ledger since it was sealed" in lines[2]
+    assert lines[3].endswith(f": flopsd verify --key '{beside}' --json '{ledger}'")
+
+
+def test_quiet_prints_errors_and_what_was_asked_for_alone(tmp_path: Path) -> None:
+    verify = ["verify", str(NODE / "ledger.json"), "--key", str(NODE / "ledger.pub")]
+    tables = ["--peaks", str(VECTORS / "peaks.yaml"), "--policy", str(VECTORS / "policy.yaml")]
+    for words in ([*verify, *tables, "-q"], ["-q", *verify, *tables], ["key", "new", "-q", str(tmp_path / "k")]):
+        done = in_process(*words, code=0)
+        assert (done.stdout, done.stderr) == ("", ""), words
+    assert in_process(*verify, "-q", code=3).stdout.startswith("NOT VERIFIED: ")
+    assert in_process(*verify, *tables, "-q", "--json", code=0).stdout.startswith('{"verified": true')
+
+
+def test_verbose_logs_steps_and_where_an_error_was_raised(tmp_path: Path) -> None:
+    done = in_process("verify", str(NODE / "ledger.json"), "--key", str(tmp_path / "none"), "-v", code=1)
+    assert done.stderr.startswith("flopsd: DEBUG: flopsd ")
+    assert "flopsd.errors.SigningKeyError: cannot read" in done.stderr
+    assert "Traceback" not in in_process("verify", "l.json", "--key", str(tmp_path / "none"), code=1).stderr
