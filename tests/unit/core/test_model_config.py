@@ -135,7 +135,7 @@ def test_an_unknown_field_that_is_off_is_named_and_left_out() -> None:
         ({"model_type": "whisper", "new": 1}, "frames"),
         ({"model_type": "wav2vec2"}, "frames"),
         ({"model_type": "convnext"}, "pixels"),
-        ({"model_type": "qwen2_5_vl"}, "patches"),
+        ({"model_type": "florence2"}, "patches"),
         ({"model_type": "own_seeing", "vision_config": {}}, "patches"),
         ({**LLAMA_8B, "num_loops": 4}, "loop"),
         ({"model_type": "gemma3", "text_config": {**LLAMA_8B}, "vision_config": {}, "new": 1}, "patches"),
