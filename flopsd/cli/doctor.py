@@ -16,7 +16,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
 from flopsd.daemon.sealing import copy_destinations, state_dir
 from flopsd.errors import FlopsdError, UnknownDeviceError
-from flopsd.report.terminal import shown
+from flopsd.report.terminal import TABLE_COLUMNS, one_line, shown, wrapped
 from flopsd.settings.data_files import load_peaks
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.locations import S3Location
@@ -78,17 +78,21 @@ def doctor_text(checks: list[Diagnosis]) -> str:
     """The findings for a terminal, and the verdict. What is not here needs no fix where something else is metered."""
     lines, meters = [], can_meter(checks)
     for check in checks:
-        lines.append(f"{check.state:<5} {check.name}: {check.detail}")
+        lines += _lines(f"{check.state:<5} ", f"{check.name}: {check.detail}")
         if check.why:
-            lines.append(f"      why not better: {check.why}")
+            lines += _lines("      why not better: ", check.why)
         if check.fix and not (meters and check.state == "none"):
-            lines.append(f"      -> {check.fix}")
+            lines += _lines("      -> ", check.fix)
     lines.append(
         "this machine can be metered"
         if meters
         else "no accelerator can be metered here; `flopsd run --source replay` plays a recording"
     )
     return shown(lines)
+
+
+def _lines(first: str, text: str) -> list[str]:
+    return wrapped(one_line(text), "      ", first, TABLE_COLUMNS)
 
 
 def _package(name: str, module: str, extra: str) -> Diagnosis:

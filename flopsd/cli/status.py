@@ -8,9 +8,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from flopsd.cli.common import NO_SOURCE, OK, Verbs, add_settings, add_source_settings, layers_of, settings_of
 from flopsd.errors import FlopsdError
@@ -21,6 +21,7 @@ from flopsd.system.signals import awaited
 if TYPE_CHECKING:
     from flopsd.sources.registry import KnownSources
 
+Status: TypeAlias = Mapping[str, Any]
 _DOCTORS = (
     "sources", "devices", "state_dir", "listen", "peaks", "key", "ledger",
     "ledger_copies", "timestamp_url", "witness_url",
@@ -91,13 +92,13 @@ def _status(arguments: argparse.Namespace) -> int:
 
     settings = settings_of_layers(layers_of(arguments))
 
-    def read() -> dict[str, Any]:
+    def read() -> Status:
         if arguments.url:
             return from_url(arguments.url)
         return from_state_dir(settings.state_dir, os.environ, settings.peaks, settings.policies)
 
     if arguments.watch is not None:
-        watch(lambda: status_text(read()), arguments.watch, SystemClock(), sys.stdout, os.environ.get("TERM", ""))
+        watch(read, arguments.watch, SystemClock(), sys.stdout, os.environ.get("TERM", ""))
         return OK
     print(json.dumps(read()) if arguments.json else status_text(read()), end="\n" if arguments.json else "")
     return OK
@@ -114,21 +115,21 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return OK if can_meter(checks) else NO_SOURCE
 
 
-def watch(read: Callable[[], str], every_seconds: float, clock: Clock, out: IO[str], term: str) -> None:
-    """Show what `read` gives again and again until SIGINT or SIGTERM, in a terminal, which is then as it was before.
+def watch(read: Callable[[], Status], every_seconds: float, clock: Clock, out: IO[str], term: str) -> None:
+    """Show the status that `read` gives again and again until SIGINT or SIGTERM, in a terminal, which is then as it was
+    before.
 
     Into anything but a terminal it writes one picture after the other, without any control sequence. Raises
     FlopsdError where the very first look fails.
     """
-    from flopsd.report.terminal import one_line
-
-    text, screen = read(), out.isatty() and term not in ("", "dumb")
+    found: Status | FlopsdError = read()
+    screen = out.isatty() and term not in ("", "dumb")
     with awaited(signal.SIGINT, signal.SIGTERM, signal.SIGTSTP) as wait:
         begin = _ENTER
         try:
             while True:
                 at = f"{rfc3339(clock.wall_ns())[11:19]} UTC, every {every_seconds:g} s, Ctrl-C ends"
-                out.write(begin + _picture(f"{at}\n\n{text}") if screen else f"{at}\n{text}\n")
+                out.write(begin + _picture(at, found, *_size()) if screen else f"{at}\n{_text(found)}\n")
                 out.flush()
                 begin, came = "", wait(every_seconds)
                 if came == signal.SIGTSTP:
@@ -138,9 +139,9 @@ def watch(read: Callable[[], str], every_seconds: float, clock: Clock, out: IO[s
                 elif came is not None:
                     return
                 try:
-                    text = read()
+                    found = read()
                 except FlopsdError as fault:  # it may come back
-                    text = f"{one_line(fault)}\n{one_line(fault.hint)}\n"
+                    found = fault
         finally:
             _leave(out, screen)
 
@@ -151,10 +152,20 @@ def _leave(out: IO[str], screen: bool) -> None:
         out.flush()
 
 
-def _picture(text: str) -> str:
+def _text(found: Status | FlopsdError, size: tuple[int, int] | None = None) -> str:
+    """The status, or why it cannot be read; fitted to columns and rows, where they are given."""
+    from flopsd.report.terminal import shown
+    from flopsd.telemetry.status_screen import status_screen
+    from flopsd.telemetry.status_text import status_text
+
+    if isinstance(found, FlopsdError):
+        return shown([str(found), found.hint])
+    return status_text(found) if size is None else status_screen(found, *size)
+
+
+def _picture(at: str, found: Status | FlopsdError, columns: int, height: int) -> str:
     """The text over what was there, cut to the terminal, which may have been made larger or smaller."""
-    columns, height = _size()
-    lines = text.rstrip("\n").split("\n")
+    lines = [at, "", *_text(found, (columns, height - 2)).rstrip("\n").split("\n")]
     if len(lines) > height:
         lines = [*lines[: height - 1], f"… {len(lines) - height + 1} more lines"]
     return _HOME + "\n".join(line[:columns] + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN

@@ -55,28 +55,28 @@ def counted(count: int, noun: str, several: str = "") -> str:
     return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
-def wrapped(text: str, indent: str = "", first: str | None = None) -> list[str]:
-    """Lines of at most 80 columns, if the words allow; `first` stands in place of the first line's indent."""
+def wrapped(text: str, indent: str = "", first: str | None = None, columns: int = COLUMNS) -> list[str]:
+    """Lines of at most `columns`, if the words allow; `first` stands in place of the first line's indent."""
     first = indent if first is None else first
     whole = _ONE_NUMBER.sub(_KEPT, text)
     lines = textwrap.wrap(
-        whole, COLUMNS, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+        whole, columns, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
     return [line.replace(_KEPT, " ") for line in lines] or [first.rstrip()]
 
 
-def fact(name: str, value: str, label: int = LABEL) -> list[str]:
+def fact(name: str, value: str, label: int = LABEL, columns: int = COLUMNS) -> list[str]:
     """Name and value side by side, or one below the other where the name is long."""
     if len(name) > label - 2:
-        return [*wrapped(name), *(wrapped(value, " " * label) if value else ())]
-    return wrapped(value, " " * label, f"{name:<{label}}")
+        return [*wrapped(name), *(wrapped(value, " " * label, columns=columns) if value else ())]
+    return wrapped(value, " " * label, f"{name:<{label}}", columns)
 
 
-def facts(rows: Iterable[tuple[str, str]], label: int = LABEL) -> Iterator[str]:
+def facts(rows: Iterable[tuple[str, str]], label: int = LABEL, columns: int = COLUMNS) -> Iterator[str]:
     """A name that repeats stands once."""
     before = None
     for name, value in rows:
-        yield from fact("" if name == before else name, value, label)
+        yield from fact("" if name == before else name, value, label, columns)
         before = name
 
 

@@ -22,10 +22,10 @@ def status_text(status: Mapping[str, Any]) -> str:
     executed, counts, fault = status["executed"], status["guidelines"], (status["journal"] or {}).get("fault")
     rate = status["measuredFlopPerSecond"]
     rows = [
-        ("run", _run(status)),
+        ("run", run_text(status)),
         *interval_facts(interval(figures_in(executed)), NOTHING_MEASURED),
         *integer_facts(status["mayBeIntegerFlop"], figures_in(status["integerOperations"])),
-        ("guidelines", _figures_text(figures_in(counts))),
+        ("guidelines", figures_text(figures_in(counts))),
         *([("guidelines", wide)] if (wide := beyond_margin(figures_in(counts))) else []),
         *([("as claimed", claims)] if (claims := claims_text(counts)) else []),
         *threshold_facts(status["thresholds"]),
@@ -68,14 +68,14 @@ def activity_text(device: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _run(status: Mapping[str, Any]) -> str:
+def run_text(status: Mapping[str, Any]) -> str:
     ended = f", ended: {one_line(status['endReason'])}" if status["endReason"] else ""
     starts = status["daemonStarts"]
     again = "" if starts == 1 else f" (started {'twice' if starts == 2 else f'{starts} times'})"
     return f"{one_line(status['run'])} on {one_line(status['node'])}, daemon {status['daemon']}{again}{ended}"
 
 
-def _figures_text(figures: Figures) -> str:
+def figures_text(figures: Figures) -> str:
     value = interval(figures)
     return value.ends if value.measured is None else f"{value.measured.text} FLOP ({value.ends})"
 

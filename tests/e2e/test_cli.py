@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,9 +97,10 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
 def test_doctor_says_that_confidential_computing_takes_the_counters_away(tmp_path: Path, standin: Path) -> None:
     scenario = Scenario((h100(BUSY),), confidential="on").write(tmp_path / "scenario.txt")
     done = flopsd("doctor", env=environment(standin, scenario, FLOPSD_STATE_DIR=str(tmp_path / "state")))
-    assert "confidential_computing on: performance counters are off then, by NVIDIA's documentation" in done.stdout
-    assert "evidence utilization by nvml, only a ceiling" in done.stdout
-    assert "-> none in this mode: an SPDM report and counters exclude each other" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "confidential_computing on: performance counters are off then, by NVIDIA's documentation" in said
+    assert "evidence utilization by nvml, only a ceiling" in said
+    assert "-> none in this mode: an SPDM report and counters exclude each other" in said
 
 
 def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Path) -> None:
@@ -106,12 +108,13 @@ def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Pat
     scenario = Scenario((h100(BUSY, counters="sum"), h100(BUSY), a100(BUSY), stranger, h100(BUSY, mig=True)))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"), FLOPSD_STATE_DIR=str(tmp_path / "state"))
     done = flopsd("doctor", env=env, code=0)
-    lines = done.stdout.splitlines()
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    findings = re.sub(r"\n {6}(?!why not better|->)", " ", done.stdout).splitlines()
 
     def about(number: int) -> list[str]:
-        """The lines about one device: what it gives, why not better, what to do."""
-        at = next(n for n, line in enumerate(lines) if f"device {number}:" in line)
-        return [lines[at], *(line for line in lines[at + 1 : at + 3] if line.startswith("      "))]
+        """The lines about one device, before they were wrapped: what it gives, why not better, what to do."""
+        at = next(n for n, line in enumerate(findings) if f"device {number}:" in line)
+        return [findings[at], *(line for line in findings[at + 1 : at + 3] if line.startswith("      "))]
 
     assert about(0)[0] == (
         f"ok    device 0: NVIDIA H100 80GB HBM3 ({scenario.uuid(0)}), row h100-sxm5-80gb (published), 132 SMs: "

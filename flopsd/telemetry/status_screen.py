@@ -1,0 +1,95 @@
+"""The status of a run in a terminal of a given size: whole where it fits, else a line a fact and a line a GPU."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.model import Figures
+from flopsd.core.rounding import format_duration, format_flop, format_rate
+from flopsd.report.answer import answer_to
+from flopsd.report.numbers import NOTHING_MEASURED, figures_in
+from flopsd.report.terminal import counted, facts, one_line, shown, table, wrapped
+from flopsd.telemetry.status_text import coverage_text, figures_text, gaps_text, run_text, status_text
+
+_LONGEST_TEXT = 130  # of a fact in words: two lines of 80 columns
+_LEAST_MODEL = 8
+
+
+def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
+    """At most `rows` lines for any number of GPUs, where the facts leave room for two lines about them.
+
+    What has no room is named as such: no figure is cut.
+    """
+    whole = status_text(status)
+    if len(whole.splitlines()) <= rows:
+        return whole
+    rate = status["measuredFlopPerSecond"]
+    now = format_rate(None if rate is None else int(rate))
+    lines = [
+        *wrapped(one_line(status["health"]["sentence"]), columns=columns),
+        "",
+        *facts(
+            [
+                ("run", run_text(status)),
+                ("measured", _measured(figures_in(status["executed"]))),
+                ("guidelines", figures_text(figures_in(status["guidelines"]))),
+                ("answer", _short(answer_to(status["thresholds"]).headline)),
+                ("rate", f"{now}; coverage {coverage_text(status)}"),
+                ("gaps", _short(gaps_text(status["devices"]))),
+            ],
+            columns=columns,
+        ),
+        "",
+    ]
+    return shown([*lines, *_devices(status["devices"], columns, rows - len(lines))])
+
+
+def _measured(figures: Figures) -> str:
+    text = figures_text(figures)
+    return text if figures.measured_flop is not None else f"{NOTHING_MEASURED}; {text}"
+
+
+def _short(words: str) -> str:
+    return textwrap.shorten(one_line(words), _LONGEST_TEXT, placeholder=" …")
+
+
+def _devices(devices: Sequence[Mapping[str, Any]], columns: int, rows: int) -> list[str]:
+    """A heading and a line each; those that have no room are counted in the last line."""
+    fits = len(devices) if len(devices) < rows else max(0, rows - 2)
+    lines = _table(devices[:fits], columns) if fits else []
+    rest = devices[fits:]
+    if not rest:
+        return lines
+    gaps = sum(Fraction(one["gapSeconds"]) > 0 for one in rest)
+    return [*lines, f"and {counted(len(rest), 'more GPU')}, {gaps} with gaps: `flopsd status` lists all"]
+
+
+def _table(devices: Sequence[Mapping[str, Any]], columns: int) -> list[str]:
+    """What only a running daemon has is a column where a device has it."""
+    head = ("GPU", "model", "evidence", "measured", "now", "busy", "gaps")
+    cells = [head, *(_cells(device) for device in devices)]
+    kept = [at for at in range(len(head)) if at not in (4, 5) or any(row[at] for row in cells[1:])]
+    right = [kept.index(at) for at in (0, 3, 4, 5, 6) if at in kept]
+    lines = table([[row[at] for at in kept] for row in cells], right)
+    too_wide = max(map(len, lines)) - columns
+    if too_wide > 0:
+        room = max(_LEAST_MODEL, max(len(row[1]) for row in cells) - too_wide)
+        lines = table([[row[at][: room if at == 1 else None] for at in kept] for row in cells], right)
+    return lines
+
+
+def _cells(device: Mapping[str, Any]) -> tuple[str, ...]:
+    measured = device["executed"]["measured"]
+    rate, busy = device.get("measuredFlopPerSecond"), device.get("utilizationRatio")
+    return (
+        str(device["index"]),
+        one_line(device["model"]).removeprefix("NVIDIA "),
+        ",".join(device["evidence"]),
+        "ceiling only" if measured is None else format_flop(int(measured)),
+        "" if rate is None else format_rate(int(rate)),
+        "" if busy is None else f"{100 * busy:.0f} %",
+        format_duration(Fraction(device["gapSeconds"])),
+    )

@@ -1,0 +1,60 @@
+"""The status of a run of many GPUs in terminals of several sizes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.telemetry.status import facts_of
+from flopsd.telemetry.status_client import from_state_dir
+from flopsd.telemetry.status_screen import status_screen
+from flopsd.telemetry.status_text import status_text
+from tests.support.runs import H100, Run
+from tests.unit.telemetry.test_status import story
+
+
+def of(gpus: int, folder: Path, *, live: bool = True) -> dict[str, Any]:
+    run = Run(folder, devices=tuple(replace(H100, uid=f"GPU-{n}", index=n) for n in range(gpus)))
+    run.meter(3)
+    return facts_of(run.writer.snapshot) if live else dict(from_state_dir(str(folder), {}))
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize(
+    ("gpus", "columns", "rows", "listed"),
+    [(8, 80, 22, 8), (8, 100, 22, 8), (16, 80, 22, 11), (9, 80, 18, 7), (8, 80, 200, 8), (72, 60, 30, 18)],
+)
+def test_every_gpu_has_a_line_or_is_counted(
+    tmp_path: Path, gpus: int, columns: int, rows: int, listed: int, *, live: bool
+) -> None:
+    lines = status_screen(of(gpus, tmp_path, live=live), columns, rows).splitlines()
+    assert len(lines) <= rows
+    assert max(map(len, lines)) <= columns
+    at = next(at for at, line in enumerate(lines) if line.startswith("GPU  model")) + 1
+    rows_of_gpus = [line for line in lines[at:] if re.match(r" *[0-9]+  ", line)]
+    assert len(rows_of_gpus) == listed
+    if listed < gpus:
+        assert lines[-1] == f"and {gpus - listed} more GPUs, 0 with gaps: `flopsd status` lists all"
+
+
+@pytest.mark.parametrize("stranger", [False, True])
+def test_bounds_and_troubles_are_there_in_few_lines_too(tmp_path: Path, *, stranger: bool) -> None:
+    run = story(tmp_path, stranger=stranger)
+    text = status_screen(facts_of(run.writer.snapshot), 80, 22)
+    assert len(text.splitlines()) <= 22
+    assert text.startswith("Metering 2 GPUs, with nothing but an upper bound of 1\n") or stranger
+    bound = r"at least 2\.76x10\^15 FLOP; no upper bound is known" if stranger else r"2\.76x10\^15 to 3\.26x10\^16 FLOP"
+    assert re.search(rf"^measured    6\.16x10\^15 FLOP \({bound}\)$", text, re.MULTILINE)
+    assert "Indeterminate for" in text
+    assert re.search(r"^  1  A100-SXM4-80GB +utilization +ceiling only", text, re.MULTILINE)
+
+
+def test_the_whole_is_shown_where_it_fits(tmp_path: Path) -> None:
+    status = of(1, tmp_path)
+    whole = status_text(status)
+    assert status_screen(status, 80, len(whole.splitlines())) == whole
+    assert status_screen(status, 80, len(whole.splitlines()) - 1) != whole
