@@ -20,9 +20,20 @@ _GEMMA = {
 }  # fmt: skip
 _GEMMA3N = {**_GEMMA, "altup_num_inputs": 3, "laurel_rank": 10}
 _GEMMA4 = {**_GEMMA, "global_head_dim": 32, "use_double_wide_mlp": True}
+_NEMOTRON = {
+    "hidden_size": 64, "vocab_size": 128, **_HEADS, "head_dim": 24, "max_position_embeddings": 64,
+    "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp", "linear_attention", "moe"],
+    "intermediate_size": 96, "ssm_state_size": 12, "mamba_num_heads": 8, "mamba_head_dim": 10, "n_groups": 2,
+    "chunk_size": 10, "n_routed_experts": 4, "moe_intermediate_size": 32, "moe_shared_expert_intermediate_size": 40,
+}  # fmt: skip
+_LFM2 = {**_BASE, **_HEADS, "intermediate_size": 96, "layer_types": ["conv", "conv", "full_attention", "conv"]}
 _CAUSAL = "AutoModelForCausalLM"
 # What a configuration of two layers needs beside them.
-HYBRIDS_NEED: Mapping[str, dict[str, int]] = {"gemma3n_text": {"num_kv_shared_layers": 0}}
+HYBRIDS_NEED: Mapping[str, dict[str, Any]] = {
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+}
+HYBRIDS_NEED_WHOLE = {"lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16}}  # of all its layers
 HYBRIDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "mamba2": (
         _CAUSAL,
@@ -70,5 +81,13 @@ HYBRIDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
          "num_global_key_value_heads": 1, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2,
          "moe_intermediate_size": 32},
         ["mlp.down_proj"],
+    ),
+    "nemotron_h": (_CAUSAL, _NEMOTRON, ["in_proj", "q_proj"]),
+    "nemotron_h, latent": (_CAUSAL, {**_NEMOTRON, "moe_latent_size": 20, "mlp_bias": True}, ["fc1_latent_proj", "o_proj"]),
+    "lfm2": (_CAUSAL, {**_LFM2, "block_multiple_of": 16, "conv_bias": True}, ["in_proj", "w2"]),
+    "lfm2_moe": (
+        _CAUSAL,
+        {**_LFM2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_dense_layers": 1},
+        ["q_proj", "out_proj"],
     ),
 }  # fmt: skip

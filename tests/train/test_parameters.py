@@ -15,7 +15,7 @@ from flopsd.errors import ArchitectureError
 from flopsd.integrations.describe_model import LiveParameters, count_parameters, size_of
 from tests.train.decoder_families import NEEDED, WITHOUT_CLASS
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
-from tests.train.hybrid_families import HYBRIDS_NEED
+from tests.train.hybrid_families import HYBRIDS_NEED, HYBRIDS_NEED_WHOLE
 from tests.train.vision_families import VISION_DEFAULTS
 
 _CLASSES = [family for family in ARCHITECTURES if family not in WITHOUT_CLASS]
@@ -37,7 +37,9 @@ def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> N
 
     small = next(config for name, (_, config, _) in FAMILIES.items() if name.split(",")[0] == family)
     windowed = {"use_sliding_window": True, "num_hidden_layers": 30} if family in ("qwen2", "qwen3") else {}
-    headless = {"vision_config": {"vision_use_head": False}} if family == "gemma3" else {}
+    headless = (
+        {"vision_config": {"vision_use_head": False}} if family == "gemma3" else HYBRIDS_NEED_WHOLE.get(family, {})
+    )
     compared = 0
     for sizes in (headless, small, windowed):
         whole = transformers.AutoConfig.for_model(family, **sizes).to_dict()

@@ -51,7 +51,7 @@ def read_delta_decoder(family: str, config: Mapping[str, Any], *, prefix: str = 
             path := f"{prefix}layers.{index}",
             (heads.at(f"{path}.self_attn") if kinds[index] == "attention" else delta.at(path), *feed.at(path, index)),
             others=2 * hidden,
-            side_by_side=range(1, 3),  # experts and the shared one
+            side_by_side=(1, 2),  # experts and the shared one
             spare_tail=not feed.routed(index),  # the shared expert's gate follows the last product
         )
         for index in range(layers)

@@ -182,7 +182,7 @@ class _Gemma4:
             *mixture,
             *inputs,
         )
-        return Block(path, parts, others=others, spare_tail=False, side_by_side=range(1, 2 + len(mixture)))
+        return Block(path, parts, others=others, spare_tail=False, side_by_side=(1, 2) if mixture else ())
 
 
 class _Gemma3n:
@@ -222,4 +222,4 @@ class _Gemma3n:
             *self.inputs.at(path),
         )
         # Norms: four around attention and MLP, one of each LAuReL, router and layer input; the scale of the correction.
-        return Block(path, parts, others=8 * hidden, spare_tail=False, side_by_side=range(1, 3))
+        return Block(path, parts, others=8 * hidden, spare_tail=False, side_by_side=(1, 2))

@@ -111,7 +111,7 @@ def _granite(fields: Fields, hidden: int, layers: int) -> Layer:
             Linear(f"{path}.shared_mlp.output_linear", shared, hidden),
         )
         routed = (experts(f"{path}.block_sparse_moe", hidden, each, held, used, "router"),) if held else ()
-        return Block(path, (first, *routed, last), others=2 * hidden, side_by_side=range(1, 3))
+        return Block(path, (first, *routed, last), others=2 * hidden, side_by_side=(1, 2))
 
     return block
 
@@ -142,7 +142,7 @@ def _falcon(fields: Fields, hidden: int, layers: int) -> Layer:  # noqa: ARG001 
 
     def block(path: str, _: int) -> Block:
         feed = gated_mlp(f"{path}.feed_forward", hidden, size, bias)
-        return Block(path, (mixer(path), heads.at(f"{path}.self_attn"), feed), others=2 * hidden, side_by_side=range(2))
+        return Block(path, (mixer(path), heads.at(f"{path}.self_attn"), feed), others=2 * hidden, side_by_side=(0, 1))
 
     return block
 

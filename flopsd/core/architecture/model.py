@@ -174,19 +174,19 @@ Part = AltUp | Attention | Mlp | Linear | Similarity | Modulation | Recurrence
 class Block:
     """One layer: what activation checkpointing keeps the input of and computes again.
 
-    `parallel`: its parts all read the block's input. `side_by_side`: those that read the same. `spare_tail`: nothing
-    of the backward pass needs the output of its last product. None: a dropout follows it, whose mask is drawn again,
-    unless the training switches it off. `source`: the stream whose rows it reads, where that is not its own.
-    `checkpointed`: False for what stands between layers, such as a projection. `unused`: nothing reads its output, so
-    it has no backward pass. `joins`: streams that stand one behind the other in TOKENS, and that its parts also read
-    one by one.
+    `parallel`: its parts all read the block's input. `side_by_side`: those that read what the first of them reads.
+    `spare_tail`: nothing of the backward pass needs the output of its last product. None: a dropout follows it, whose
+    mask is drawn again, unless the training switches it off. `source`: the stream whose rows it reads, where that is
+    not its own. `checkpointed`: False for what stands between layers, such as a projection. `unused`: nothing reads
+    its output, so it has no backward pass. `joins`: streams that stand one behind the other in TOKENS, and that its
+    parts also read one by one.
     """
 
     path: str
     parts: tuple[Part, ...]
     others: int = 0
     parallel: bool = False
-    side_by_side: range = range(0)
+    side_by_side: tuple[int, ...] = ()
     spare_tail: bool | None = True
     stream: Stream = Stream.TOKENS
     source: Stream | None = None

@@ -124,10 +124,10 @@ class _Walk:
         if block.joins:
             graded = self._joined(block)
         else:
-            alike, source = range(len(block.parts)) if block.parallel else block.side_by_side, graded
+            alike, common = range(len(block.parts)) if block.parallel else block.side_by_side, graded
             for index, part in enumerate(block.parts):
-                source = source if index in alike[1:] else graded
-                graded = self._part(part, source) or graded
+                common = graded if index in alike[:1] else common
+                graded = self._part(part, common if index in alike else graded) or graded
         if block.unused:
             sums.activation_gradients, sums.weight_gradients = before.activation_gradients, before.weight_gradients
             sums.scores, sums.states_again = before.scores, before.states_again

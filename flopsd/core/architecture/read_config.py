@@ -20,8 +20,10 @@ from flopsd.core.architecture.gemma_decoders import GEMMA_FAMILIES, read_gemma_d
 from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit
 from flopsd.core.architecture.image_text import read_gemma3
 from flopsd.core.architecture.image_text_pairs import read_clip, read_clip_text, read_siglip
+from flopsd.core.architecture.lfm2 import LFM2_FAMILIES, read_lfm2
 from flopsd.core.architecture.mamba_decoders import MAMBA_FAMILIES, read_mamba_decoder
 from flopsd.core.architecture.model import Model, Size
+from flopsd.core.architecture.nemotron_h import read_nemotron_h
 from flopsd.core.architecture.qwen_vl import STYLES as QWEN_VL
 from flopsd.core.architecture.qwen_vl import read_qwen_vl
 from flopsd.core.architecture.weight_reuse import instead
@@ -33,6 +35,8 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     **{family: partial(read_delta_decoder, family) for family in DELTA_FAMILIES},
     **{family: partial(read_mamba_decoder, family) for family in MAMBA_FAMILIES},
     **{family: partial(read_gemma_decoder, family) for family in GEMMA_FAMILIES},
+    **{family: partial(read_lfm2, family) for family in LFM2_FAMILIES},
+    "nemotron_h": read_nemotron_h,
     "gemma3": read_gemma3,
     "gpt2": read_gpt2,
     "gpt_neox": read_gpt_neox,
