@@ -86,6 +86,16 @@ COUNTERS = (
     "headless_tokens",  # of which no logits were computed
     "unlabelled_tokens",  # of which logits may have been left out: no label, or a head that is outside of the model
     "fused_head_tokens",  # whose logits a fused loss computes, and computes again in its backward pass
+    # Of a model that flopsd does not read: multiply-adds of rows with weights, as the process counted them.
+    "weight_passes",  # forward passes in which they were counted
+    "weight_products",  # in forward passes, each once
+    "trained_weight_products",  # those whose weights have gradients
+    "graded_weight_products",  # those whose rows have gradients
+    "recomputed_weight_products",  # computed again in a backward pass
+    "other_weight_products",  # of weights whose products the process does not see: what the rows nearby come to
+    "other_weight_products_max",
+    "weight_square_pairs",  # as square_pairs, of the longest rows that passed any weights
+    "weight_pair_products",  # what one product of pairs for each product with weights came to, at its narrower side
     "framework_flop",  # the framework's own count, such as the Trainer's total_flos
 )
 Work = Mapping[str, int]

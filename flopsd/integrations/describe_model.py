@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from flopsd.core.declarations import MAX_MODULES, Method, Recomputation
+from flopsd.core.architecture import why_not_read
+from flopsd.core.declarations import MAX_MODULES, Method, Recomputation, facts_from
 
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.
@@ -93,6 +94,17 @@ def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in config.items()
         if name not in _LEFT_OUT
     }
+
+
+def why_unread(base: Any) -> str:
+    """Why flopsd cannot compute the FLOP of a model from its configuration; empty where it can."""
+    config: Any = getattr(base, "config", None)
+    if not (hasattr(config, "to_dict") or isinstance(config, Mapping)):
+        return "the model has no configuration"
+    try:
+        return why_not_read(facts_from({"model_config": config_of(base)})["model_config"])
+    except Exception as fault:  # noqa: BLE001 (whatever an unusual configuration raises)
+        return f"its configuration cannot be declared: {fault!r:.200}"
 
 
 def method(model: Any, base: Any) -> Method | None:

@@ -20,10 +20,12 @@ from typing import Any, Protocol
 
 import torch
 
-from flopsd.integrations.describe_model import sliding_window
+from flopsd.integrations.describe_model import sliding_window, why_unread
 from flopsd.integrations.head_counter import backbone_of, head_work
 from flopsd.integrations.image_counter import ImageCounter, tower_of
+from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.latent_rows import Rows, latent_rows
+from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
 
 log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
@@ -62,6 +64,9 @@ class ForwardCounter:
         self._on_device: dict[tuple[str, str, Any], Any] = {}  # by phase, counter, device: a sum on that device
         self._inside = threading.local()
         self.failed = False  # after an error nothing is counted any more
+        self._weights: WeightPasses | None = None  # of a model whose architecture flopsd does not read
+        self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
+        self._phase = "other"  # of the last pass
 
     def attach(self, model: Any, *, compiled: bool = False) -> None:
         """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it."""
@@ -81,17 +86,23 @@ class ForwardCounter:
         if backbone is not None:
             self._backbone = weakref.ref(backbone)
         self._latents = latent_rows(inner)
+        if not compiled and why_unread(inner):
+            self._weights = weight_passes_of(model)
         for one in {id(each): each for each in (model, inner, backbone) if each is not None}.values():
-            self._handles.append(one.register_forward_pre_hook(_Hook(enter), with_kwargs=True))
-            self._handles.append(one.register_forward_hook(_Hook(leave), with_kwargs=True, always_call=True))
+            self._handles.append(one.register_forward_pre_hook(Hook(enter), with_kwargs=True))
+            self._handles.append(one.register_forward_hook(Hook(leave), with_kwargs=True, always_call=True))
         self._images = ImageCounter.of(inner)
         if self._images is not None and self._images.has_tower:
-            self._handles.append(tower_of(inner).register_forward_pre_hook(_Hook(see), with_kwargs=True))
+            self._handles.append(tower_of(inner).register_forward_pre_hook(Hook(see), with_kwargs=True))
 
     def detach(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        if self._weights is not None:
+            self._take_weights()
+            self._weights.detach()
+        self._weights = None
         self._model = self._backbone = lambda: None
         self._images = None
 
@@ -112,6 +123,8 @@ class ForwardCounter:
 
     def settle_phase(self, phase: str) -> None:
         """Assign unsettled work to `phase`, without waiting for the device."""
+        self._take_weights()
+        self._phase = self._phase or phase
         unsettled, self._unsettled = self._unsettled, defaultdict(int)
         if unsettled:
             self.client.count(phase, **unsettled)
@@ -127,13 +140,27 @@ class ForwardCounter:
         if depth or self.failed or "read_index" in named:  # continuous batching: rows of many lengths in one
             return
         try:
+            self._take_weights()
             self._count(model, arguments, named)
+            if self._weights is not None:
+                self._weights.begin()
         except Exception:
             log.exception(_STOPS)
             self._give_up()
 
     def _leave(self, *_: object) -> None:
         self._inside.depth = max(0, getattr(self._inside, "depth", 1) - 1)
+        found = self._passing
+        if self._weights is None or found is None or self._inside.depth or self.failed:
+            return
+        self._passing = None
+        self._weights.end(found.get("tokens", 0) + found.get("target_tokens", 0))
+        self._declare(self._phase, {**found, **self._weights.take()})
+
+    def _take_weights(self) -> None:
+        """Declare what passed the weights outside of a forward pass of the model, such as in a backward pass."""
+        if self._weights is not None and (found := self._weights.take()):
+            self._declare(self._phase, found)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         past = _past_length(named.get("past_key_values", named.get("cache")))  # its name before transformers 5 and now
@@ -160,7 +187,11 @@ class ForwardCounter:
         mask = named.get("attention_mask")
         if not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and found.get("tokens") == mask.numel():
             self._add(phase, "padding_tokens", mask.device, lambda: (mask == 0).sum())
-        self._declare(phase, found)
+        self._phase = phase
+        if self._weights is None:
+            self._declare(phase, found)
+        else:  # together with what passes the weights, when the pass is over
+            self._passing = found
 
     def _see(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         model, images = self._model(), self._images
@@ -249,20 +280,6 @@ class ForwardCounter:
         key = (phase, counter, device)
         with torch.no_grad():
             self._on_device[key] = self._on_device[key] + value if key in self._on_device else value
-
-
-class _Hook:
-    """A hook that stays behind when its model is copied or pickled: the copy is not counted."""
-
-    def __init__(self, call: Callable[..., None] | None = None) -> None:
-        self._call = call
-
-    def __call__(self, *arguments: object) -> None:
-        if self._call is not None:
-            self._call(*arguments)
-
-    def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
-        return _Hook, ()
 
 
 def _window_pairs(length: int, window: int) -> int:

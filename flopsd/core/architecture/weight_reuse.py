@@ -9,6 +9,7 @@ from typing import Any
 LAYERS = "its layers are shared, or passed in a loop"
 STREAMS = "several streams pass its weights for each token"
 MEDIA = "pixels, patches or frames pass its weights, and no counter of tokens tells how many"
+MEASURED = "FlopsdCallback and ForwardCounter count what passes its weights instead"
 INSTEAD = (
     "if it uses each weight at most once a token, declare its size alone (parameters_total without model_config; of "
     "estimate --parameters): 6PD with wide bounds"
@@ -56,4 +57,6 @@ def reused(family: object, config: Mapping[str, Any]) -> str | None:
 def instead(family: object, config: Mapping[str, Any]) -> str:
     """What to do where a configuration is refused: the size alone, unless 6PD is known to be no bound."""
     why = reused(family, config)
-    return INSTEAD if why is None else f"{why}: 6PD is no upper bound of that, and flopsd has no other"
+    if why is None:
+        return f"{MEASURED}; before a run, or with a counter of one's own: {INSTEAD}"
+    return f"{MEASURED}; without them there is no figure: {why}, and 6PD is no upper bound of that"

@@ -7,15 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flopsd.core.architecture import (
-    bare_model,
-    flop,
-    forward_flop,
-    parameters,
-    read_model,
-    training_from,
-    why_not_read,
-)
+from flopsd.core.architecture import training_from, why_not_read
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import added_up
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
@@ -35,12 +27,12 @@ from flopsd.core.policy.other_models import (
     NO_MODEL,
     WITHOUT_GRADIENTS,
     OtherModels,
-    has_passed,
     is_trained,
     other_models,
     required_without_gradients,
 )
 from flopsd.core.policy.reconcile import ArchitectureFigures
+from flopsd.core.policy.ways import way_for
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import added
 from flopsd.errors import ArchitectureError
@@ -52,7 +44,6 @@ _MODEL_FACTS = (
 NO_PROCESS = "no training process declared its model and its tokens"
 MOST_REASONS = 4
 NO_WORK = "a training process declared its model, and no work of it"
-_PASSES = ("steps", "forward_passes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,40 +227,41 @@ def _without_work(sessions: Sequence[DeclaredSession]) -> str:
 
 
 def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Architecture:
-    config, total = facts.get("model_config"), facts.get("parameters_total")
-    if config is None and total is None:
-        raise ArchitectureError(
-            "a training process counted work and declared neither model_config nor parameters_total",
-            hint="declare one of them",
-        )
-    model = read_model(config) if config is not None else bare_model(total or 0)
+    way = way_for(facts, work)
+    passed = {phase for phase, counters in work.items() if way.has_passed(counters)}
     for phase, counters in work.items():
-        if any(map(counters.get, _PASSES)) and not has_passed(counters):
+        # Passes without tokens leave the figures of the others open; steps alone, or nothing else, leave none.
+        if phase not in passed and (counters.get("steps") or counters.get("forward_passes")):
+            if counters.get("forward_passes") and passed:
+                continue
             raise ArchitectureError(
                 f"no tokens were counted in phase {phase}, in which work was done",
                 hint="count the tokens that passed through the model",
             )
     training = training_from(facts)
     train, required, trained_executed = work.get(Phase.TRAIN.value, {}), NO_FLOP, NO_FLOP
-    assumptions: tuple[str, ...] = ()
-    if has_passed(train):
-        trained = flop(model, train, training)
-        required, trained_executed, assumptions = trained.required, trained.executed, trained.assumptions
+    assumptions = way.notes
+    if way.has_passed(train):
+        trained = way.flop(train, training)
+        required, trained_executed = trained.required, trained.executed
+        assumptions += trained.assumptions
     executed = trained_executed
     for phase, counters in work.items():
-        if phase != Phase.TRAIN.value and has_passed(counters):
-            passes = forward_flop(model, counters, training)
+        if phase != Phase.TRAIN.value and way.has_passed(counters):
+            passes = way.forward(counters, training)
             executed += passes
             needed = required_without_gradients(phase, passes)
             required += needed
             trained_executed += needed
             assumptions += (WITHOUT_GRADIENTS,) if needed.high else ()
-    sizes = parameters(model)
+    figures = ArchitectureFigures(
+        OpenBounds.of(required), OpenBounds.of(executed), train.get("tokens", 0), frozenset([way.method])
+    )
     return Architecture(
-        ArchitectureFigures(OpenBounds.of(required), OpenBounds.of(executed), train.get("tokens", 0)),
+        figures,
         OpenBounds.of(trained_executed),
-        sizes.total,
-        sizes.active,
+        way.sizes.total,
+        way.sizes.active,
         facts.get("parameters_trainable"),
         assumptions,
     )

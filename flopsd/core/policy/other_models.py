@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, read_model, training_from
-from flopsd.core.architecture.model import Model
+from flopsd.core.architecture import Bounds, bare_model, training_from
+from flopsd.core.architecture.by_weights import is_counted
 from flopsd.core.declarations import Phase
 from flopsd.core.policy.open_bounds import OpenBounds
+from flopsd.core.policy.ways import Way, by_shape, has_passed, way_for
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.errors import ArchitectureError
 
@@ -63,13 +64,8 @@ def required_without_gradients(phase: str, passes: Bounds) -> Bounds:
     return NO_FLOP if phase in _DIAGNOSTIC_OR_DATA else Bounds(0, passes.computed, passes.high)
 
 
-def has_passed(counters: Mapping[str, int]) -> bool:
-    """Whether anything was counted that passed a model: of an image encoder that is patches alone."""
-    return bool(counters.get("tokens") or counters.get("patches"))
-
-
 def _uncounted(counters: Mapping[str, int]) -> bool:
-    return bool(counters.get("forward_passes")) and not has_passed(counters)
+    return bool(counters.get("forward_passes")) and not (has_passed(counters) or is_counted(counters))
 
 
 def _left_out(work: Mapping[str, Sequence[str]]) -> OtherModels:
@@ -82,41 +78,42 @@ def _left_out(work: Mapping[str, Sequence[str]]) -> OtherModels:
 
 
 def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> OtherModels:
-    role, model = facts["role"], _model(facts)
-    if model is None or any(map(_uncounted, work.values())):
-        why = "has passes whose tokens were not counted" if model is not None else "is not of a kind that flopsd reads"
+    role, way = facts["role"], _way(facts, work)
+    if way is None or any(
+        counters.get("forward_passes") and not way.has_passed(counters) for counters in work.values()
+    ):
+        why = "has passes whose tokens were not counted" if way is not None else "is not of a kind that flopsd reads"
         return _left_out({Phase.OTHER.value: [f"the {role} model, which {why}"]})
     try:
-        required, executed = _passes(model, facts, work)
+        required, executed = _passes(way, facts, work)
     except (ArchitectureError, *NO_MODEL) as fault:
         return _left_out({Phase.OTHER.value: [f"the {role} model: {fault!s:.200}"]})
     return OtherModels(OpenBounds.of(required), OpenBounds.of(executed), (f"executed includes the {role} model",))
 
 
-def _model(facts: Mapping[str, Any]) -> Model | None:
-    """By its configuration, else by its size; None where neither can be read."""
+def _way(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Way | None:
+    """By its configuration, else by the weights that rows passed or its size; None where it cannot be read."""
     try:
-        if "model_config" in facts:
-            return read_model(facts["model_config"])
+        return way_for(facts, work)
     except (ArchitectureError, *NO_MODEL):
         pass
     try:
-        return bare_model(facts["parameters_total"])
+        return by_shape(bare_model(facts["parameters_total"]))
     except (ArchitectureError, *NO_MODEL):
         return None
 
 
-def _passes(model: Model, facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> tuple[Bounds, Bounds]:
+def _passes(way: Way, facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> tuple[Bounds, Bounds]:
     training, required, executed = training_from(facts), NO_FLOP, NO_FLOP
     for phase, counters in work.items():
-        if not has_passed(counters):
+        if not way.has_passed(counters):
             continue
         if phase == Phase.TRAIN.value:
-            trained = flop(model, counters, training)
+            trained = way.flop(counters, training)
             required += Bounds(0, 0, trained.required.high)
             executed += trained.executed
         else:
-            passes = forward_flop(model, counters, training)
+            passes = way.forward(counters, training)
             required += required_without_gradients(phase, passes)
             executed += passes
     return required, executed

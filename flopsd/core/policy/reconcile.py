@@ -17,6 +17,10 @@ from flopsd.core.policy.open_bounds import OpenBounds, open_bounds_from
 from flopsd.core.values import ceil_div, text_or_none, whole_number
 
 COUNTED = "Counted from the model's shape and the tokens that its processes declare. No hardware was asked."
+COUNTED_BY_WEIGHTS = (
+    "Of a model whose shape flopsd does not read, counted by the weights that rows passed, as the process counted "
+    "them. No hardware was asked."
+)
 MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
 LESS_EXECUTED = "LESS_EXECUTED_THAN_THE_MODEL_NEEDS"
 NOT_COMPARABLE = "NOT_COMPARABLE"
@@ -40,16 +44,19 @@ class ArchitectureFigures:
     required: OpenBounds
     executed: OpenBounds
     tokens: int
+    methods: frozenset[str] = frozenset([COUNTED])
 
     def __add__(self, other: ArchitectureFigures) -> ArchitectureFigures:
         tokens = self.tokens + other.tokens
-        return ArchitectureFigures(self.required + other.required, self.executed + other.executed, tokens)
+        return ArchitectureFigures(
+            self.required + other.required, self.executed + other.executed, tokens, self.methods | other.methods
+        )
 
     def for_ledger(self) -> dict[str, Any]:
         return {
             **self.required.for_ledger(),
             "executed": self.executed.for_ledger(),
-            "method": COUNTED,
+            "method": " ".join(sorted(self.methods)),
             "tokens": str(self.tokens),
             "marginPpm": str(MARGIN_PPM),
         }
@@ -58,7 +65,8 @@ class ArchitectureFigures:
 def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
     """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
     tokens = whole_number(entry["tokens"])
-    return ArchitectureFigures(open_bounds_from(entry), open_bounds_from(entry["executed"]), tokens)
+    methods = frozenset(method for method in (COUNTED, COUNTED_BY_WEIGHTS) if method in entry["method"])
+    return ArchitectureFigures(open_bounds_from(entry), open_bounds_from(entry["executed"]), tokens, methods)
 
 
 @dataclass(frozen=True, slots=True)

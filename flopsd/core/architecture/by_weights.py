@@ -1,0 +1,187 @@
+"""FLOP of a model whose architecture flopsd does not read, by the weights that rows passed as its process counted them.
+
+A product of rows with weights is 2 FLOP for each multiply-add: counted in the forward pass, for the gradient of the
+weights and for that of the rows, each where autograd recorded that it needs it. What no weight is part of (attention's
+scores and their product with the values, scans of state-space layers) is not counted: it is in no `computed`, and the
+upper bound allows for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
+from flopsd.core.architecture.training import Training
+from flopsd.core.declarations import Recomputation
+from flopsd.core.values import ceil_div, is_whole
+from flopsd.errors import ArchitectureError
+
+BASIS = "by the weights that rows passed, as the process counted them"
+# Products of a pair of positions in a layer: scores and what they weigh; with relative positions two more.
+PRODUCTS, RELATIVE_PRODUCTS = 2, 4
+_WIDTHS = (
+    "hidden_size", "d_model", "n_embd", "dim", "embed_dim", "hidden_dim", "attention_hidden_size",
+    "encoder_hidden_size", "decoder_hidden_size",
+)  # fmt: skip
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")
+_SIDES = ("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_HEAD_WIDTHS = ("head_dim", "d_head", "attention_head_dim", "kv_channels", "d_kv")
+_EXPANSIONS = ("expand", "mamba_expand", "ssm_expand")
+_POSITIONS = ("position_buckets", "max_relative_positions")  # that a token is compared with beside the others
+_RELATIVE = re.compile("relative|clamp_len")  # the latter in XLNet's kind
+_STATES = ("state_size", "mamba_d_state", "ssm_state_size", "d_state", "chunk_size", "mamba_chunk_size")
+
+
+def is_counted(work: Mapping[str, int]) -> bool:
+    """Whether the process counted what passed its weights in this phase."""
+    return "weight_passes" in work
+
+
+def weights_flop(config: Mapping[str, Any], work: Mapping[str, int], training: Training) -> ArchitectureFlop:
+    """FLOP of training by the counters of one phase. `config` may be anything: only its width and depth are used.
+
+    Raises ArchitectureError where not all forward passes were counted.
+    """
+    passed = _passed(config, work)
+    forward, other = passed.forward, passed.other
+    weight, rows = passed.trained, passed.graded
+    # Of weights whose products are not seen the gradients are taken to be as those of the others.
+    similar = other.computed * (weight + rows) // passed.products if passed.products else 0
+    required = Bounds(
+        _without_padding(forward.low + 2 * (weight + rows), work),
+        forward.computed + 2 * (weight + rows) + 2 * similar,
+        forward.high + 2 * (weight + rows) + 4 * other.high + 2 * passed.attention,
+    )
+    seen = 2 * passed.recomputed
+    unseen = 0
+    if training.recomputation is not Recomputation.NONE:
+        # A recomputation that ends within a module leaves open how much of it was computed: at most all of it.
+        whole = 2 * max(0, passed.products - passed.recomputed) if seen else 0
+        unseen = whole + 2 * other.high + passed.attention
+    terms = {
+        "linear_forward": forward.computed,
+        "activation_gradients": 2 * rows,
+        "weight_gradients": 2 * weight,
+        "other_gradients": 2 * similar,
+        "recomputed_layers": seen,
+    }
+    executed = Bounds(
+        forward.low + 2 * (weight + rows) + seen,
+        sum(terms.values()),
+        required.high + seen + unseen + passed.attention,  # flash kernels compute the scores twice
+    )
+    return ArchitectureFlop(required, executed, terms, passed.assumptions)
+
+
+def weights_forward(config: Mapping[str, Any], work: Mapping[str, int]) -> Bounds:
+    """FLOP of forward passes alone, such as evaluation or generation."""
+    return _passed(config, work).forward
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """Multiply-adds, but of `forward` and `attention`, which are FLOP; of `attention` at most."""
+
+    products: int
+    trained: int
+    graded: int
+    recomputed: int
+    other: Bounds
+    attention: int
+    assumptions: tuple[str, ...]
+
+    @property
+    def forward(self) -> Bounds:
+        known = 2 * self.products
+        return Bounds(known, known + 2 * self.other.computed, known + 2 * self.other.high + self.attention)
+
+
+def _passed(config: Mapping[str, Any], work: Mapping[str, int]) -> _Passed:
+    whole, counted = work.get("forward_passes", 0), work.get("weight_passes", 0)
+    if counted < whole:
+        raise ArchitectureError(
+            f"what passes the weights was counted in {counted} of {whole} forward passes",
+            hint="attach the counter before the first pass, and compile the model before it or not at all",
+        )
+    products = work.get("weight_products", 0)
+    other = Bounds(0, work.get("other_weight_products", 0), work.get("other_weight_products_max", 0))
+    if other.computed > other.high or products < max(work.get(f"{name}_weight_products", 0) for name in _PARTS):
+        raise ArchitectureError(
+            "the counters of the weights contradict each other", hint="each product is counted once in weight_products"
+        )
+    attention, assumption = _attention(config, work)
+    return _Passed(
+        products,
+        work.get("trained_weight_products", 0),
+        work.get("graded_weight_products", 0),
+        work.get("recomputed_weight_products", 0),
+        other,
+        attention,
+        (*_assumed(products, other), assumption),
+    )
+
+
+_PARTS = ("trained", "graded")
+
+
+def _assumed(products: int, other: Bounds) -> Iterator[str]:
+    yield f"{BASIS}: products with weights only, so attention is in no computed figure"
+    yield "a gradient is taken to be computed wherever the forward pass recorded that it is needed"
+    if other.high:
+        share = other.high * 1000 // max(1, products + other.high)
+        yield (
+            f"at most {share // 10}.{share % 10} % of the products are of weights that no module of a known kind "
+            "holds, or of tables that may be a head too: none of them in low, by the rows that enter their module in "
+            "computed"
+        )
+
+
+def _attention(config: Mapping[str, Any], work: Mapping[str, int]) -> tuple[int, str]:
+    """FLOP of all products of pairs of positions in the forward pass, at most, and what that rests on."""
+    known = sum(work.get(name, 0) for name in ("square_pairs", "target_square_pairs", "cross_pairs"))
+    counted = work.get("weight_square_pairs", 0)
+    pairs = max(known, counted)
+    shapes = [shape for shape in map(_shape, _parts(config)) if shape is not None]
+    relative = any(_RELATIVE.search(str(name)) for part in _parts(config) for name in part)
+    products = RELATIVE_PRODUCTS if relative else PRODUCTS
+    if shapes:
+        tokens = max(work.get("tokens", 0) + work.get("target_tokens", 0), isqrt(pairs))
+        whole = (pairs + tokens * max(more for *_, more in shapes)) * sum(width * layers for width, layers, _ in shapes)
+        rests = "in each layer, by widths and layers of the configuration"
+    else:
+        # Queries, keys and values come from products with weights. With a cache there are more pairs than passed.
+        whole = ceil_div(work.get("weight_pair_products", 0) * pairs, max(1, counted))
+        rests = "for each product with weights, at its narrower side"
+    return 2 * products * whole, f"at most {products} products of each pair of positions {rests}"
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield config
+    yield from (part for part in config.values() if isinstance(part, Mapping))
+
+
+def _shape(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Width and layers at most, and positions that a token is compared with beside the others; None: not given."""
+
+    def sizes(names: tuple[str, ...]) -> list[int]:
+        return [value for name in names if is_whole(value := config.get(name)) and 0 < value <= 10**6]
+
+    widths, layers = sizes(_WIDTHS), max([*sizes(_LAYERS), sum(sizes(_SIDES))], default=0)
+    if not widths or not layers:
+        return None
+    heads = max(sizes(_HEADS), default=0) * max(sizes(_HEAD_WIDTHS), default=0)
+    width = max(*widths, heads, max(widths) * max(sizes(_EXPANSIONS), default=1))
+    relative = 2 * max(sizes(_POSITIONS), default=0)
+    if config.get("relative_attention") and not relative:
+        relative = 2 * max(sizes(("max_position_embeddings",)), default=0)
+    return width, layers, relative + 2 * sum(sizes(_STATES))
+
+
+def _without_padding(flop: int, work: Mapping[str, int]) -> int:
+    tokens, padding = work.get("tokens", 0), work.get("padding_tokens", 0)
+    return flop * max(0, tokens - padding) // tokens if tokens else flop

@@ -1,0 +1,89 @@
+"""How the FLOP of a declared model are computed: by its shape, else by the weights that rows passed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.architecture import (
+    ArchitectureFlop,
+    Bounds,
+    Model,
+    Parameters,
+    Training,
+    bare_model,
+    flop,
+    forward_flop,
+    parameters,
+    read_model,
+)
+from flopsd.core.architecture.by_weights import is_counted, weights_flop, weights_forward
+from flopsd.core.policy.reconcile import COUNTED, COUNTED_BY_WEIGHTS
+from flopsd.errors import ArchitectureError
+
+Work = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """`flop` and `forward` take the counters of one phase; `has_passed` says whether they are enough for a figure."""
+
+    flop: Callable[[Work, Training], ArchitectureFlop]
+    forward: Callable[[Work, Training], Bounds]
+    has_passed: Callable[[Work], bool]
+    sizes: Parameters
+    method: str
+    notes: tuple[str, ...] = ()
+
+
+def way_for(facts: Mapping[str, Any], work: Mapping[str, Work]) -> Way:
+    """The way for a model with these facts and counters by phase. Raises ArchitectureError where there is none."""
+    config, total = facts.get("model_config"), facts.get("parameters_total")
+    by_weights = any(map(is_counted, work.values()))
+    if config is None and total is None:
+        raise ArchitectureError(
+            "a training process counted work and declared neither model_config nor parameters_total",
+            hint="declare one of them",
+        )
+    try:
+        if config is not None:
+            return by_shape(read_model(config))
+        if not by_weights:
+            return by_shape(bare_model(total or 0))
+    except ArchitectureError as fault:
+        if not by_weights:
+            raise
+        return _by_weights(config or {}, total, str(fault))
+    return _by_weights({}, total, "the process declared no configuration")
+
+
+def by_shape(model: Model) -> Way:
+    """By every matrix of the model, or by its size."""
+
+    def counted(work: Work, training: Training) -> ArchitectureFlop:
+        return flop(model, work, training)
+
+    def forward(work: Work, training: Training) -> Bounds:
+        return forward_flop(model, work, training)
+
+    return Way(counted, forward, has_passed, parameters(model), COUNTED)
+
+
+def has_passed(counters: Work) -> bool:
+    """Whether anything was counted that passed a model: of an image encoder that is patches alone."""
+    return bool(counters.get("tokens") or counters.get("patches"))
+
+
+def _by_weights(config: Mapping[str, Any], total: int | None, why: str) -> Way:
+    if not total:
+        raise ArchitectureError(f"{why}; nor is parameters_total known", hint="declare parameters_total")
+
+    def counted(work: Work, training: Training) -> ArchitectureFlop:
+        return weights_flop(config, work, training)
+
+    def forward(work: Work, training: Training) -> Bounds:  # noqa: ARG001 (as every way is called)
+        return weights_forward(config, work)
+
+    sizes = Parameters(total, 0, 0, total)
+    return Way(counted, forward, is_counted, sizes, COUNTED_BY_WEIGHTS, (f"not by the model's shape: {why}",))

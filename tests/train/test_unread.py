@@ -1,0 +1,128 @@
+"""Models whose architecture flopsd does not read: what passes their weights, against PyTorch's own FLOP counter and
+through a real socket into a ledger."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.architecture import training_from
+from flopsd.core.architecture.by_weights import weights_flop
+from flopsd.errors import ArchitectureError
+from flopsd.integrations.forward_counter import ForwardCounter
+from tests.support.independent import payload_of
+from tests.support.runs import Run
+from tests.train.trainers import VOCABULARY, told_to, trainer_of
+from tests.train.unread_models import MODELS, Counters, step
+
+pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
+ALBERT = {
+    "vocab_size": VOCABULARY, "embedding_size": 16, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+
+
+# computed at least, high / low at most. XLNet's weights are no modules' that are known; DeBERTa compares positions too.
+@pytest.mark.parametrize(
+    ("name", "method", "checkpointing", "computed", "width"),
+    [
+        ("albert", "full", "none", 0.85, 1.3),
+        ("albert", "lora", "none", 0.8, 1.4),
+        ("deberta-v2", "full", "none", 0.8, 2.5),
+        ("deberta-v2", "lora", "not reentrant", 0.8, 3),
+        ("xlnet", "full", "none", 0.75, 5),
+        ("zamba2", "lora", "reentrant", 0.75, 2.5),
+        ("mixtral, unread", "full", "not reentrant", 0.85, 1.3),
+        ("mixtral, unread", "lora", "reentrant", 0.9, 1.2),
+        ("experts as modules", "full", "none", 0.9, 2),
+        ("experts as modules", "full", "not reentrant", 0.9, 2),
+        ("experts as modules", "full", "reentrant", 0.9, 2),
+        ("convolutions", "full", "none", 1, 1.1),
+    ],
+)
+def test_what_pytorch_counts_is_within_the_bounds(
+    name: str, method: str, checkpointing: str, computed: float, width: float
+) -> None:
+    found = step(name, method, checkpointing)
+    ends = found.ours.executed
+    assert ends.low <= found.counted <= ends.high
+    assert computed <= found.ratio <= 1
+    assert ends.high <= width * ends.low
+    assert (found.work.get("recomputed_weight_products", 0) > 0) == (checkpointing != "none")
+
+
+def test_a_recomputation_is_not_required() -> None:
+    plain, again, reentrant = (
+        step("experts as modules", "full", how) for how in ("none", "not reentrant", "reentrant")
+    )
+    assert plain.ours.required == again.ours.required == reentrant.ours.required
+
+
+def test_a_trainer_of_an_unread_family_has_a_figure_in_the_ledger_and_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import AlbertConfig, AlbertForMaskedLM
+
+    model = AlbertForMaskedLM(AlbertConfig(**ALBERT, attn_implementation="eager"))
+    with told_to(tmp_path / "client.sock", method="full") as (callback, found), caplog.at_level(logging.WARNING):
+        trainer_of(tmp_path, callback, model=model).train()
+    assert "does not model the family 'albert'" in caplog.text
+    work = found.work["train"]
+    assert work["weight_passes"] == work["forward_passes"] == 8
+    run = Run(tmp_path / "state")
+    for event in found.events:
+        run.writer.take_event(event)
+    run.meter(2)
+    run.finish()
+    totals = payload_of(run.seal(tmp_path / "ledger.json").ledger)["predicate"]["totals"]
+    basis = totals["architecture"]
+    assert "by the weights that rows passed, as the process counted them" in basis["method"]
+    assert "does not model the family 'albert'" in basis["assumptions"][0]
+    assert totals["architectureAbsentReason"] is None
+    ours = weights_flop(found.facts["model_config"], work, training_from(found.facts))
+    assert (basis["low"], basis["high"]) == (str(ours.required.low), str(ours.required.high))
+    assert 0 < ours.required.low < ours.required.high
+
+
+def test_a_model_that_is_compiled_later_trains_on_and_has_no_figure() -> None:
+    import torch
+
+    model = MODELS["experts as modules"][0]()
+    counters = Counters()
+    counter = ForwardCounter(counters)
+    counter.attach(model)
+    ids = torch.randint(4, 128, (2, 8))
+    model(input_ids=ids, labels=ids).backward()
+    for layer in model.layers:
+        layer.router.compile(backend="eager", fullgraph=True)
+    model(input_ids=ids, labels=ids).backward()
+    counter.settle()
+    work = counters.work["train"]
+    assert (work["forward_passes"], work["weight_passes"]) == (2, 1)
+    with pytest.raises(ArchitectureError, match="counted in 1 of 2 forward passes"):
+        weights_flop({}, work, training_from({}))
+
+
+def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    import torch
+
+    class Odd(torch.nn.Linear):
+        def forward(self, rows: Any) -> Any:
+            return {"odd": super().forward(rows)}
+
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd = Odd(4, 4)
+
+        def forward(self, rows: Any) -> Any:
+            return self.odd(self.odd(rows)["odd"])["odd"]
+
+    model, counter = Own(), ForwardCounter(Counters())
+    counter.attach(model)
+    with caplog.at_level(logging.ERROR, "flopsd.client"):
+        model(torch.ones(2, 4)).sum().backward()
+    assert caplog.text.count("stops counting the weights") == 1

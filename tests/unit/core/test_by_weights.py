@@ -1,0 +1,83 @@
+"""FLOP by the weights that rows passed: by hand, and what the counters must not contradict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flopsd.core.architecture import Bounds, training_from
+from flopsd.core.architecture.by_weights import weights_flop, weights_forward
+from flopsd.errors import ArchitectureError
+
+# 8 tokens of one sequence, a quarter padding; 125 multiply-adds of each token with weights.
+WORK = {
+    "forward_passes": 1, "weight_passes": 1, "tokens": 8, "padding_tokens": 2, "sequences": 1, "square_pairs": 64,
+    "weight_products": 1000, "trained_weight_products": 600, "graded_weight_products": 400,
+}  # fmt: skip
+SHAPE = {"hidden_size": 4, "num_hidden_layers": 3}
+ATTENTION = 2 * 2 * 64 * 4 * 3  # two products of each pair, in three layers of width 4
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "facts", "required", "executed"),
+    [
+        (SHAPE, {}, {"recomputation": "none"}, (3000, 4000, 4000 + 3 * ATTENTION), (4000, 4000, 4000 + 4 * ATTENTION)),
+        (SHAPE, {}, {}, (3000, 4000, 4000 + 3 * ATTENTION), (4000, 4000, 4000 + 5 * ATTENTION)),
+        # What is computed again is seen; where it ended within a module the rest of that may have been too.
+        (
+            SHAPE, {"recomputed_weight_products": 700}, {"recomputation": "full"},
+            (3000, 4000, 4000 + 3 * ATTENTION), (5400, 5400, 6000 + 5 * ATTENTION),
+        ),
+        # Of weights that no known module holds: none at least, gradients as of the others, at most all of them.
+        (
+            SHAPE, {"other_weight_products": 100, "other_weight_products_max": 300}, {"recomputation": "none"},
+            (3000, 4000 + 200 + 200, 4000 + 1800 + 3 * ATTENTION), (4000, 4400, 4000 + 1800 + 4 * ATTENTION),
+        ),
+        # Without a width: as many pairs at each product's narrower side; with relative positions twice the products.
+        (
+            {}, {"weight_square_pairs": 32, "weight_pair_products": 50}, {"recomputation": "none"},
+            (3000, 4000, 4000 + 3 * 400), (4000, 4000, 4000 + 4 * 400),
+        ),
+        (
+            {**SHAPE, "relative_attention": False}, {}, {"recomputation": "none"},
+            (3000, 4000, 4000 + 6 * ATTENTION), (4000, 4000, 4000 + 8 * ATTENTION),
+        ),
+        # Two towers of widths and layers of their own.
+        (
+            {"text_config": SHAPE, "vision_config": SHAPE}, {}, {"recomputation": "none"},
+            (3000, 4000, 4000 + 6 * ATTENTION), (4000, 4000, 4000 + 8 * ATTENTION),
+        ),
+    ],
+)  # fmt: skip
+def test_flop_by_hand(
+    config: dict[str, Any],
+    more: dict[str, int],
+    facts: dict[str, Any],
+    required: tuple[int, ...],
+    executed: tuple[int, ...],
+) -> None:
+    found = weights_flop(config, {**WORK, **more}, training_from(facts))
+    assert found.required == Bounds(*required)
+    assert found.executed == Bounds(*executed)
+    assert sum(found.terms.values()) == found.executed.computed
+    assert "attention is in no computed figure" in found.assumptions[0]
+
+
+def test_a_forward_pass_alone() -> None:
+    assert weights_forward(SHAPE, WORK) == Bounds(2000, 2000, 2000 + ATTENTION)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"forward_passes": 2}, "counted in 1 of 2 forward passes"),
+        ({"trained_weight_products": 1001}, "contradict"),
+        ({"graded_weight_products": 1001}, "contradict"),
+        ({"other_weight_products": 1}, "contradict"),
+    ],
+)
+def test_counters_that_contradict_each_other_give_no_figure(change: dict[str, int], why: str) -> None:
+    with pytest.raises(ArchitectureError, match=why) as caught:
+        weights_flop(SHAPE, {**WORK, **change}, training_from({}))
+    assert caught.value.hint
