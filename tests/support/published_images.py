@@ -51,6 +51,49 @@ _QWEN3_VL: dict[str, Any] = {
         "out_hidden_size": 4096, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
     },
 }  # fmt: skip
+_SCOUT = {
+    "model_type": "llama4", "architectures": ["Llama4ForConditionalGeneration"], "boi_token_index": 200080,
+    "eoi_token_index": 200081, "image_token_index": 200092, "tie_word_embeddings": False,
+    "text_config": {
+        "model_type": "llama4_text", "_attn_implementation_autoset": True, "attention_bias": False,
+        "attention_chunk_size": 8192, "for_llm_compressor": False, "head_dim": 128, "hidden_size": 5120,
+        "interleave_moe_layer_step": 1, "intermediate_size": 8192, "intermediate_size_mlp": 16384,
+        "max_position_embeddings": 10485760, "no_rope_layers": [], "num_attention_heads": 40,
+        "num_experts_per_tok": 1, "num_hidden_layers": 48, "num_key_value_heads": 8, "num_local_experts": 16,
+        "router_jitter_noise": 0.0, "use_qk_norm": True, "vocab_size": 202048,
+    },
+    "vision_config": {
+        "model_type": "llama4_vision_model", "_attn_implementation_autoset": True, "hidden_size": 1408,
+        "image_size": 336, "intermediate_size": 5632, "multi_modal_projector_bias": False, "norm_eps": 1e-5,
+        "num_attention_heads": 16, "num_channels": 3, "num_hidden_layers": 34, "patch_size": 14,
+        "pixel_shuffle_ratio": 0.5, "projector_dropout": 0.0, "projector_input_dim": 4096,
+        "projector_output_dim": 4096, "rope_theta": 10000, "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "default", "vision_output_dim": 4096,
+    },
+}  # fmt: skip
+_LLAVA = {
+    "model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "ignore_index": -100,
+    "image_token_index": 32000, "pad_token_id": 32001, "projector_hidden_act": "gelu", "vocab_size": 32064,
+    "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
+    "text_config": {"model_type": "llama", "_name_or_path": "lmsys/vicuna-7b-v1.5", "hidden_size": 4096,
+                    "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+                    "max_position_embeddings": 4096, "vocab_size": 32064},
+    "vision_config": {"model_type": "clip_vision_model", **_LARGE, "image_size": 336, "patch_size": 14,
+                      "projection_dim": 768, "vocab_size": 32000},
+}  # fmt: skip
+_SMOLVLM = {
+    "model_type": "smolvlm", "architectures": ["SmolVLMForConditionalGeneration"], "image_seq_len": 64,
+    "image_token_id": 49190, "pad_token_id": 128002, "scale_factor": 4, "tie_word_embeddings": False,
+    "use_cache": False, "vocab_size": 49280,
+    "text_config": {"model_type": "llama", "_flash_attn_2_enabled": True, "head_dim": 64, "hidden_size": 960,
+                    "intermediate_size": 2560, "is_llama_config": True, "max_position_embeddings": 8192,
+                    "neftune_noise_alpha": 0.0, "num_attention_heads": 15, "num_key_value_heads": 5,
+                    "num_hidden_layers": 32, "perceiver_config": {"model_type": "vllama3"},
+                    "pixel_shuffle_factor": 4, "qk_layer_norms": False, "use_resampler": False, "vocab_size": 49280},
+    "vision_config": {"model_type": "smolvlm_vision", "hidden_size": 768, "image_size": 512, "patch_size": 16,
+                      "max_image_size": {"longest_edge": 512}, "num_attention_heads": 12,
+                      "size": {"longest_edge": 2048}, "tie_word_embeddings": False, "use_base_siglip": False},
+}  # fmt: skip
 PUBLISHED_IMAGES: Mapping[str, tuple[dict[str, Any], int]] = {
     "ViT base": (
         {"model_type": "vit", "num_labels": 1000, "encoder_stride": 16, "qkv_bias": True}, 86_567_656
@@ -99,4 +142,7 @@ PUBLISHED_IMAGES: Mapping[str, tuple[dict[str, Any], int]] = {
          "vision_config": {**_QWEN3_VL["vision_config"], "out_hidden_size": 2048}},
         31_070_754_032,
     ),
+    "Llama 4 Scout": (_SCOUT, 108_641_793_536),
+    "LLaVA 1.5 7B": (_LLAVA, 7_063_427_072),
+    "SmolVLM 500M": (_SMOLVLM, 507_482_304),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from flopsd.integrations.describe_model import LiveParameters, count_parameters,
 from tests.train.decoder_families import NEEDED, WITHOUT_CLASS
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
 from tests.train.hybrid_families import HYBRIDS_NEED, HYBRIDS_NEED_WHOLE
-from tests.train.vision_families import VISION_DEFAULTS
+from tests.train.vision_families import VISION_DEFAULTS, VISION_FAMILIES
 
 _CLASSES = [family for family in ARCHITECTURES if family not in WITHOUT_CLASS]
 FEW_LAYERS = {**NEEDED, **HYBRIDS_NEED}  # what a configuration of two layers needs beside them
@@ -41,7 +41,8 @@ def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> N
         {"vision_config": {"vision_use_head": False}} if family == "gemma3" else HYBRIDS_NEED_WHOLE.get(family, {})
     )
     compared = 0
-    for sizes in (headless, small, windowed):
+    # Of those with images the small one alone: their default sizes are of hundreds of layers.
+    for sizes in (small,) if family in VISION_FAMILIES else (headless, small, windowed):
         whole = transformers.AutoConfig.for_model(family, **sizes).to_dict()
         bare = {name: value for name, value in whole.items() if name != "layer_types"}
         for left in [without(config, path) for config in (whole, bare) for path in paths_of(config)]:
@@ -52,7 +53,7 @@ def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> N
             assert ours == theirs, left
             assert parameters(ours).total == parameters(theirs).total, left
             compared += 1
-    assert compared > 60
+    assert compared > (20 if family in VISION_FAMILIES else 60)
 
 
 @pytest.mark.parametrize("family", _CLASSES)

@@ -18,6 +18,11 @@ _TEXT = {
     "num_key_value_heads": 2, "vocab_size": 128, "max_position_embeddings": 64,
     "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]},
 }  # fmt: skip
+_LLAMA = {name: value for name, value in _TEXT.items() if name != "rope_parameters"}
+_DELTA = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"],
+}  # fmt: skip
 _EYES = {"depth": 3, "num_heads": 4, "patch_size": 4}
 _MARKS = {"image_token_id": 3, "video_token_id": 2, "vision_start_token_id": 1, "vision_end_token_id": 0}
 _TARGETS = ["q_proj", "v_proj"]
@@ -62,6 +67,45 @@ VISION_FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
                            "deepstack_visual_indexes": [0]}},
         ["all-linear"],
     ),
+    "qwen3_5": (
+        "AutoModelForImageTextToText",
+        {**_MARKS, "text_config": {**_TEXT, "head_dim": 16, **_DELTA},
+         "vision_config": {**_EYES, "intermediate_size": 48, "hidden_size": 32, "out_hidden_size": 64,
+                           "num_position_embeddings": 16}},
+        ["q_proj", "qkv"],
+    ),
+    "llama4": (
+        "AutoModelForImageTextToText",
+        {"image_token_index": 3,
+         "text_config": {**_LLAMA, "head_dim": 16, "intermediate_size_mlp": 96, "num_local_experts": 3,
+                         "attention_chunk_size": 8},
+         "vision_config": {**_VIT, "intermediate_size": 128, "vision_output_dim": 40, "projector_input_dim": 40,
+                           "projector_output_dim": 40}},
+        ["v_proj", "linear_1"],
+    ),
+    "llava": (
+        "AutoModelForImageTextToText",
+        {"image_token_index": 3, "text_config": {**_LLAMA, "model_type": "mistral"},
+         "vision_config": {**_VIT, "model_type": "clip_vision_model"}},
+        _TARGETS,
+    ),
+    **dict.fromkeys(
+        ("idefics3", "smolvlm"),
+        (
+            "AutoModelForImageTextToText",
+            {"image_token_id": 3, "text_config": {**_LLAMA, "model_type": "llama", "pad_token_id": 0},
+             "vision_config": _VIT},
+            ["q_proj", "proj"],
+        ),
+    ),
+    "qwen3_5_moe": (
+        "AutoModelForImageTextToText",
+        {**_MARKS, "text_config": {**_TEXT, "head_dim": 16, **_DELTA, "num_experts": 4, "num_experts_per_tok": 2,
+                                   "moe_intermediate_size": 32, "shared_expert_intermediate_size": 24},
+         "vision_config": {**_EYES, "intermediate_size": 48, "hidden_size": 32, "out_hidden_size": 64,
+                           "num_position_embeddings": 16}},
+        ["q_proj"],
+    ),
 }  # fmt: skip
 
 # As near to a class's own configuration as a model of it can be built.
@@ -70,7 +114,12 @@ VISION_DEFAULTS: Mapping[str, dict[str, Any]] = {
     **{family: {"text_config": {}, "vision_config": {"num_hidden_layers": 2}} for family in ("clip", "siglip")},
     **{
         family: {"text_config": {"num_hidden_layers": 2}, "vision_config": {"depth": 27}}
-        for family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+        for family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+    },
+    "llama4": {"text_config": {"num_hidden_layers": 2}, "vision_config": {"num_hidden_layers": 2}},
+    **{
+        family: {"text_config": {"model_type": "llama", "num_hidden_layers": 2}}
+        for family in ("llava", "idefics3", "smolvlm")
     },
 }
 
@@ -124,6 +173,40 @@ def _grids() -> tuple[dict[str, Any], dict[str, int]]:
     return inputs, {**work, **seen}
 
 
+def _squares(class_tokens: int, tokens: int, count: int = 1) -> tuple[dict[str, Any], dict[str, int]]:
+    """Images of 16 patches, which become so many tokens each, in the first of two texts."""
+    import torch
+
+    ids = torch.randint(4, 128, (TEXTS, LENGTH))
+    ids[0, : count * tokens] = 3
+    _, work = _texts()
+    rows = 16 + class_tokens
+    seen = {"images": count, "patches": count * rows, "patch_square_pairs": count * rows**2}
+    return {"input_ids": ids, "labels": ids, "pixel_values": pixels()[:count]}, {**work, **seen}
+
+
+def _gemma3() -> tuple[dict[str, Any], dict[str, int]]:
+    inputs, work = _squares(0, 4, 3)
+    return {**inputs, "token_type_ids": (inputs["input_ids"] == 3).long()}, work
+
+
+def _tiles() -> tuple[dict[str, Any], dict[str, int]]:
+    """Two tiles for the first text; the second has none, and a blank one to fill up."""
+    import torch
+
+    inputs, work = _squares(0, 4, 2)
+    blank = torch.zeros(1, 2, 3, 16, 16)
+    return {**inputs, "pixel_values": torch.cat([inputs["pixel_values"][None], blank])}, work
+
+
+def _llama4() -> tuple[dict[str, Any], dict[str, int]]:
+    from transformers.models.llama4 import modeling_llama4
+
+    # transformers 5.24 reads it from an output of the decoder, which has none.
+    modeling_llama4.MoeCausalLMOutputWithPast.image_outputs = None
+    return _squares(1, 4, 3)
+
+
 Batch = Callable[[], tuple[dict[str, Any], dict[str, int]]]
 BATCHES: Mapping[str, Batch] = {
     "vit": lambda: _classified(1),
@@ -135,7 +218,11 @@ BATCHES: Mapping[str, Batch] = {
     "clip_text_model": _texts,
     "siglip": lambda: _compared(0),
     "siglip_vision_model": lambda: _plain(0),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"), _grids),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _grids),
+    **dict.fromkeys(("idefics3", "smolvlm"), _tiles),
+    "gemma3": _gemma3,
+    "llama4": _llama4,
+    "llava": lambda: _squares(1, 16),
 }
 
 

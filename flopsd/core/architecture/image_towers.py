@@ -21,6 +21,7 @@ class TowerStyle:
     attention: str = "self_attn"
     output: str = "out_proj"
     patch_bias: bool = True
+    patch_linear: bool = False  # not a convolution, so that PEFT takes it for a layer like others
     patch_size: int = 16
     class_tokens: int = 0
     norms: int = 1  # beside those of the layers
@@ -46,6 +47,14 @@ STYLES: Mapping[str, TowerStyle] = {
     ),
     "siglip_vision_model": TowerStyle(
         "embeddings.patch_embedding", "embeddings.position_embedding", "encoder.layers"
+    ),
+    **dict.fromkeys(
+        ("idefics3_vision", "smolvlm_vision"),
+        TowerStyle("embeddings.patch_embedding", "embeddings.position_embedding", "encoder.layers", patch_size=32),
+    ),
+    "llama4_vision_model": TowerStyle(
+        "patch_embedding.linear", "positional_embedding_vlm", "model.layers", output="o_proj", patch_bias=False,
+        patch_linear=True, patch_size=14, class_tokens=1, norms=2,
     ),
 }  # fmt: skip
 
@@ -83,7 +92,12 @@ def read_tower(fields: Fields, prefix: str = "") -> Tower:
     count = (height // patch) * (across // patch) + style.class_tokens
     position = Embedding(f"{prefix}{style.position}", count, width, _PATCHES)
     pixels = Linear(
-        f"{prefix}{style.patch}", channels * patch**2, width, style.patch_bias, stream=Stream.PIXELS, adaptable=False
+        f"{prefix}{style.patch}",
+        channels * patch**2,
+        width,
+        style.patch_bias,
+        stream=Stream.PIXELS,
+        adaptable=style.patch_linear,
     )
 
     def block(index: int) -> Block:

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images keep their size, and 2 x 2 patches become one token."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5: images keep their size, and 2 x 2 patches become one token."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoder_styles import Experts, Style
 from flopsd.core.architecture.decoders import read_decoder
+from flopsd.core.architecture.delta_decoders import read_delta_decoder
 from flopsd.core.architecture.image_text import Eyes, bridge_of, inner_config, with_images
 from flopsd.core.architecture.image_towers import gated_mlp, plain_mlp
 from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Mlp, Model, Stream
@@ -38,11 +39,12 @@ class _Style:
     gated: bool = False
     names: tuple[str, str] = ("fc1", "fc2")
     merger: tuple[str, str] = ("mlp.0", "mlp.2")
+    deepstack: bool = False  # layers of the tower beside the last give soft tokens too
 
 
 _QWEN3 = _Style(
     "qwen3_vl_text", "hidden_size", "out_hidden_size", 1152, 4304, depth=27, patch_size=16,
-    names=("linear_fc1", "linear_fc2"), merger=("linear_fc1", "linear_fc2"),
+    names=("linear_fc1", "linear_fc2"), merger=("linear_fc1", "linear_fc2"), deepstack=True,
 )  # fmt: skip
 # The decoders: as Qwen2 and Qwen3, with other defaults.
 _TEXT2 = Style(
@@ -70,6 +72,8 @@ STYLES: Mapping[str, _Style] = {
     ),
     "qwen3_vl": _QWEN3,
     "qwen3_vl_moe": replace(_QWEN3, text="qwen3_vl_moe_text"),
+    "qwen3_5": replace(_QWEN3, text="qwen3_5_text", deepstack=False),
+    "qwen3_5_moe": replace(_QWEN3, text="qwen3_5_moe_text", deepstack=False),
 }  # fmt: skip
 
 
@@ -82,7 +86,7 @@ def read_qwen_vl(family: str, config: Mapping[str, Any]) -> Model:
         whole["text_config"] = {**text, "tie_word_embeddings": config.get("tie_word_embeddings")}
     fields = Fields(family, whole)
     inner = inner_config(fields, "text")
-    decoder = read_decoder(style.text, inner, prefix="model.language_model.", head=False, style=_TEXTS[style.text])
+    decoder = _decoder(style.text, inner)
     vision = Fields(f"{family}_vision", inner_config(fields, "vision"))
     eyes = _Tower(vision, style).eyes()
     fields.get("image_token_id")
@@ -91,6 +95,13 @@ def read_qwen_vl(family: str, config: Mapping[str, Any]) -> Model:
     model = with_images(fields, decoder, eyes, tied=tied)
     fields.finish(_TOKENS)
     return model
+
+
+def _decoder(family: str, config: Mapping[str, Any]) -> Model:
+    prefix = "model.language_model."
+    if family in _TEXTS:
+        return read_decoder(family, config, prefix=prefix, head=False, style=_TEXTS[family])
+    return read_delta_decoder(family, config, prefix=prefix, head=False)
 
 
 class _Tower:
@@ -117,7 +128,7 @@ class _Tower:
         )  # fmt: skip
         table = fields.number("num_position_embeddings", 2304) if self._qwen3 else 0
         self.tables = (Embedding(f"{_PATH}pos_embed", table, self.width, Stream.PATCHES),) if table else ()
-        levels = list(fields.sequence("deepstack_visual_indexes") or (8, 16, 24)) if self._qwen3 else []
+        levels = list(fields.sequence("deepstack_visual_indexes") or (8, 16, 24)) if style.deepstack else []
         if any(level not in range(depth) for level in levels):
             raise fields.wrong("deepstack_visual_indexes", levels)
         self.blocks: list[Block] = []

@@ -18,7 +18,7 @@ from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
 from flopsd.core.architecture.encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.gemma_decoders import GEMMA_FAMILIES, read_gemma_decoder
 from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit
-from flopsd.core.architecture.image_text import read_gemma3
+from flopsd.core.architecture.image_text import read_gemma3, read_idefics3, read_llama4, read_llava
 from flopsd.core.architecture.image_text_pairs import read_clip, read_clip_text, read_siglip
 from flopsd.core.architecture.lfm2 import LFM2_FAMILIES, read_lfm2
 from flopsd.core.architecture.mamba_decoders import MAMBA_FAMILIES, read_mamba_decoder
@@ -38,6 +38,9 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     **{family: partial(read_lfm2, family) for family in LFM2_FAMILIES},
     "nemotron_h": read_nemotron_h,
     "gemma3": read_gemma3,
+    "llama4": read_llama4,
+    "llava": read_llava,
+    **{family: partial(read_idefics3, family) for family in ("idefics3", "smolvlm")},
     "gpt2": read_gpt2,
     "gpt_neox": read_gpt_neox,
     **{family: partial(read_bert, family) for family in ENCODERS},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,13 @@ _GEMMA3 = {
                     "num_hidden_layers": 2, "intermediate_size": 32, "vocab_size": 64},
 }  # fmt: skip
 _TEXT = {"tokens": 48, "sequences": 2, "square_pairs": 2 * 24**2}
+
+
+def _changed(name: str, **fields: Any) -> dict[str, Any]:
+    """A published configuration with other fields; those of a configuration within are put into it."""
+    config = PUBLISHED_IMAGES[name][0]
+    inner = {key: {**config[key], **value} for key, value in fields.items() if isinstance(value, dict)}
+    return {**config, **fields, **inner}
 
 
 def trained(config: dict[str, object], work: dict[str, int], method: str = "full") -> ArchitectureFlop:
@@ -99,6 +108,15 @@ def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
         ({**_VIT, "architectures": ["ViTForMaskedImageModeling"]}, {}, "ViTForMaskedImageModeling"),
         ({**_CLIP, "text_config": 3}, {}, "text_config is no object"),
         ({**_GEMMA3, "mm_tokens_per_image": 5}, {}, "mm_tokens_per_image"),
+        (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": "0.3"}), {}, "pixel_shuffle_ratio is '0.3'"),
+        (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": "half"}), {}, "pixel_shuffle_ratio"),
+        (_changed("LLaVA 1.5 7B", vision_feature_layer=-30), {}, "vision_feature_layer is -30"),
+        (_changed("LLaVA 1.5 7B", vision_feature_select_strategy="full"), {}, "vision_feature_select_strategy"),
+        (_changed("LLaVA 1.5 7B", vision_config={"model_type": "pixtral"}), {}, "does not read llama with pixtral"),
+        (_changed("SmolVLM 500M", text_config={"model_type": "mamba"}), {}, "does not read mamba"),
+        (_changed("SmolVLM 500M", text_config={"use_resampler": True}), {}, "use_resampler"),
+        (_changed("Qwen2.5-VL 7B", vision_config={"window_size": 14}), {}, "window_size is 14"),
+        (_changed("Qwen3-VL 8B", vision_config={"deepstack_visual_indexes": [27]}), {}, "deepstack_visual_indexes"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_computed_is_refused_with_its_reason(
