@@ -14,6 +14,7 @@ from flopsd.core.policy.bases import FUSED, recomputes_head
 from flopsd.core.policy.conditions import CONTRADICTION, base_bounds, short
 from flopsd.core.policy.other_models import is_trained
 from flopsd.core.policy.policy_file import Policy
+from flopsd.core.policy.ways import has_passed
 from flopsd.core.session_protocol import DeclaredSession
 
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
@@ -85,8 +86,8 @@ def _of_session(settings: OperatorDeclarations, session: DeclaredSession) -> Ite
         yield Contradiction(
             "PRETRAINING_WITH_A_BASE", "a training process declares pretraining, the settings a base model"
         )
-    if settings.phase is Phase.EVALUATE and session.work.get(Phase.TRAIN.value, {}).get("tokens"):
-        words = "the settings declare evaluation, and a training process counts tokens that it trained on"
+    if settings.phase is Phase.EVALUATE and has_passed(session.work.get(Phase.TRAIN.value, {})):
+        words = "the settings declare evaluation, and a training process counts tokens or images that it trained on"
         yield Contradiction("EVALUATION_THAT_TRAINS", words)
     method = settings.method or (None if said is None else Method(said))
     total, trainable = (session.facts.get(f"parameters_{which}") for which in ("total", "trainable"))

@@ -229,6 +229,7 @@ def test_a_presumption_of_systemic_risk_is_overridden_with_a_reason() -> None:
         ({"base_flop": "1e24"}, {"method": "pretraining"}, {}, ["PRETRAINING_WITH_A_BASE"]),
         ({"phase": "evaluate", "method": "full"}, {}, {}, ["EVALUATION_WITH_A_METHOD"]),
         ({"phase": "evaluate"}, {}, {"train": {"tokens": 5}}, ["EVALUATION_THAT_TRAINS"]),
+        ({"phase": "evaluate"}, {}, {"train": {"patches": 5}}, ["EVALUATION_THAT_TRAINS"]),
         ({"method": "full"}, {"parameters_total": 9, "parameters_trainable": 3}, {}, ["TRAINABLE_SHARE_DIFFERS"]),
         ({}, {"method": "lora", "parameters_total": 9, "parameters_trainable": 9}, {}, ["TRAINABLE_SHARE_DIFFERS"]),
         ({"method": "lora"}, {"method": "lora", "parameters_total": 9, "parameters_trainable": 3}, {}, []),
