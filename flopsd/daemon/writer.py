@@ -33,6 +33,7 @@ from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S, Clock, rfc3339
+from flopsd.telemetry.rate_history import RateHistory
 from flopsd.telemetry.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
@@ -67,6 +68,7 @@ class Writer:
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
         self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
         self._closed = False
+        self._rates = RateHistory(settings.checkpoint_ns)
         self._logged_absent = {NO_PROCESS, NO_WORK}  # which are no faults of a declaration
 
     def begin(self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False) -> None:
@@ -181,6 +183,7 @@ class Writer:
             self._queue.note(self._record)
         if self._queue.is_lost:
             self._begin_anew()
+        self._rates.note(now_ns, self.snapshot.view)
         self._publish()
 
     def checkpoint(self) -> bool:
@@ -307,5 +310,6 @@ class Writer:
             journal_last_append_wall_ns=self._queue.last_append_wall_ns,
             journal_fault=self._queue.fault,
             wall_offset_ns=self._offset_ns,
+            rates=self._rates.points,
             ended=self._closed,
         )

@@ -66,11 +66,15 @@ def figure_cells(value: Interval, absent: str) -> Html:
 
 
 def table(
-    label: str, caption: str, heads: Sequence[tuple[str, str | None]], rows: Iterable[Html], cls: str | None = None
+    label: str,
+    caption: str | None,
+    heads: Sequence[tuple[str, str | None]],
+    rows: Iterable[Html],
+    cls: str | None = None,
 ) -> Html:
     """A table that scrolls by itself. `heads`: title and class of each column."""
     head = h("thead", h("tr", *(h("th", title, scope="col", cls=kind) for title, kind in heads)))
-    body = h("table", h("caption", caption), head, h("tbody", *rows), cls=cls)
+    body = h("table", h("caption", caption) if caption else None, head, h("tbody", *rows), cls=cls)
     return h("div", body, cls="scroll", tabindex=0, role="region", aria_label=label)
 
 

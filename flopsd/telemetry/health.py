@@ -18,9 +18,10 @@ from flopsd.system.clock import rfc3339
 
 
 class HealthState(Enum):
-    """The gravest first. Only METERING is all well."""
+    """The first that holds is the state of a run. Only METERING is all well."""
 
     NOT_RUNNING = "not-running"  # of a journal: no daemon writes it, and the run has no end
+    ENDED = "ended"
     NOT_WRITTEN = "not-written"  # the journal cannot be written: a full disk
     ALL_LOST = "all-lost"
     NO_DEVICE = "no-device"
@@ -29,20 +30,21 @@ class HealthState(Enum):
     SOURCE_DOWN = "source-down"  # while others read all devices
     STARTING = "starting"
     REPLAY = "replay"
-    ENDED = "ended"
     METERING = "metering"
 
 
-class _Kind(Enum):
+class GapKind(Enum):
+    """What a gap says of its device."""
+
     LOST, UNKNOWN, STARTING, ELSEWHERE = range(4)
 
 
 _KINDS = {
-    **dict.fromkeys(ACCOUNTED_ELSEWHERE, _Kind.ELSEWHERE),
+    **dict.fromkeys(ACCOUNTED_ELSEWHERE, GapKind.ELSEWHERE),
     **dict.fromkeys(
-        (GapReason.STARTING, GapReason.STOPPING, GapReason.DAEMON_DOWN, GapReason.JOURNAL_REPLACED), _Kind.STARTING
+        (GapReason.STARTING, GapReason.STOPPING, GapReason.DAEMON_DOWN, GapReason.JOURNAL_REPLACED), GapKind.STARTING
     ),
-    GapReason.UNKNOWN_DEVICE: _Kind.UNKNOWN,
+    GapReason.UNKNOWN_DEVICE: GapKind.UNKNOWN,
 }
 REPLAYED = "REPLAY of a recording: no hardware is metered, and nothing here is evidence"
 
@@ -56,8 +58,12 @@ class LastGap:
     reason: GapReason
 
     @property
-    def kind(self) -> _Kind:
-        return _KINDS.get(self.reason, _Kind.LOST)
+    def kind(self) -> GapKind:
+        return kind_of(self.reason)
+
+
+def kind_of(reason: GapReason) -> GapKind:
+    return _KINDS.get(reason, GapKind.LOST)
 
 
 def last_gap(before: LastGap | None, begin_ns: int, end_ns: int, reason: GapReason) -> LastGap:
@@ -82,7 +88,7 @@ class DeviceHealth:
         return self.gap if self.gap is not None and self.gap.until_ns == self.watermark_ns else None
 
     @property
-    def kind(self) -> _Kind | None:
+    def kind(self) -> GapKind | None:
         return None if self.open_gap is None else self.open_gap.kind
 
 
@@ -126,7 +132,7 @@ def health_of(
         words = f"No daemon is running, and the run has no end: the last record was written{at}"
         found = [Health(HealthState.NOT_RUNNING, words, last_record_ns)]
     else:
-        ours = [device for device in devices if device.kind is not _Kind.ELSEWHERE]
+        ours = [device for device in devices if device.kind is not GapKind.ELSEWHERE]
         found = [*_journal(fault, last_record_ns, now_ns), *_devices(ours, wall_offset_ns, now_ns)]
         if not ours:
             why = "each one here is accounted for elsewhere" if devices else "none was found"
@@ -156,15 +162,15 @@ def _journal(fault: str, last_record_ns: int | None, now_ns: int | None) -> list
 
 def _devices(ours: Sequence[DeviceHealth], wall_offset_ns: int | None, now_ns: int | None) -> list[Health]:
     found = []
-    if lost := [gap for device in ours if (gap := device.open_gap) is not None and gap.kind is _Kind.LOST]:
+    if lost := [gap for device in ours if (gap := device.open_gap) is not None and gap.kind is GapKind.LOST]:
         since, since_ns = _since(lost, wall_offset_ns, now_ns)
         reasons = ", ".join(dict.fromkeys(gap.reason.value for gap in lost))
         state = HealthState.ALL_LOST if len(lost) == len(ours) else HealthState.SOME_LOST
         found.append(Health(state, f"{_of(len(lost), len(ours))} lost{since}: {reasons}", since_ns))
-    if unknown := sum(device.kind is _Kind.UNKNOWN for device in ours):
+    if unknown := sum(device.kind is GapKind.UNKNOWN for device in ours):
         words = f"{_of(unknown, len(ours))} not metered: unknown to the peak table"
         found.append(Health(HealthState.UNKNOWN_DEVICE, words))
-    if waiting := sum(device.kind is _Kind.STARTING for device in ours):
+    if waiting := sum(device.kind is GapKind.STARTING for device in ours):
         found.append(Health(HealthState.STARTING, f"{_of(waiting, len(ours))} not read yet"))
     return found
 

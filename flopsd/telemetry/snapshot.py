@@ -5,6 +5,7 @@ FLOP are computed on first use, in the reader's thread: publishing costs the met
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -102,6 +103,7 @@ class Snapshot:
     journal_fault: str
     journal_state: JournalState | None = None
     wall_offset_ns: int | None = None  # what to add to boot time for wall-clock time
+    rates: array[float] = field(default_factory=lambda: array("d"))  # points of a RateHistory
     ended: bool = False  # by a signal or with its job, and not by a fault
 
     @property

@@ -18,6 +18,7 @@ from flopsd.core.policy.guidelines import NOTHING_COUNTED
 from flopsd.core.values import joules, seconds, text_or_none
 from flopsd.system.clock import rfc3339, wall_ns_of
 from flopsd.telemetry.health import DeviceHealth, Health, LastGap, health_of, last_gap
+from flopsd.telemetry.rate_history import rates
 from flopsd.telemetry.snapshot import DeviceState, Snapshot, SourceState
 
 Facts = dict[str, Any]
@@ -35,10 +36,11 @@ def facts_of(snapshot: Snapshot) -> Facts:
         "endReason": None,
         "replay": snapshot.replay,
         "lastRecordAt": None if appended is None else rfc3339(appended),
-        "measuredFlopPerSecond": text_or_none(snapshot.rate_flop_per_s),
+        "measuredFlopPerSecond": None if snapshot.ended else text_or_none(snapshot.rate_flop_per_s),
+        "rateHistory": _rate_history(snapshot),
         "sources": [_source(name, state) for name, state in sorted(snapshot.sources.items()) if not state.absent],
         "journal": {"records": str(snapshot.journal_records), "fault": snapshot.journal_fault},
-        "devices": [_device_now(state, snapshot.wall_offset_ns) for state in devices],
+        "devices": [_device_now(state, snapshot) for state in devices],
     }
 
 
@@ -57,6 +59,7 @@ def facts_in(history: History, view: RunView, before: tuple[Figures, int], *, he
         "replay": history.replay is not None,
         "lastRecordAt": last.last_utc,
         "measuredFlopPerSecond": text_or_none(rate),
+        "rateHistory": [],
         "sources": [{"name": name, "up": None, "reason": ""} for name in sorted(last.sources)],
         "journal": None,
         "devices": [_device(device) for device in view.devices],
@@ -105,18 +108,19 @@ def _device_health(device: Device, tally: Tally, gap: LastGap | None) -> DeviceH
 
 def _run(view: RunView, *, goes_on: bool) -> Facts:
     """What follows from the view alone."""
-    rates, with_integers = _rates(view) if goes_on else (None, None)
+    mean, with_integers = _rates(view) if goes_on else (None, None)
     return {
         "schema": SCHEMA,
         "flopsdVersion": __version__,
         "run": view.run,
         "node": view.node,
         "daemonStarts": view.start,
+        "phase": None if (phase := view.declarations.settings.phase) is None else phase.value,
         "executed": view.figures.for_ledger(),
         "mayBeIntegerFlop": str(view.may_be_integer_flop),
         "integerOperations": view.integers.for_ledger(),
         "guidelines": view.bases.guidelines.for_ledger(view.bases.claimed),
-        "thresholds": outlook(view.findings, rates, with_integers),
+        "thresholds": outlook(view.findings, mean, with_integers),
         "knownSeconds": seconds(view.job_ns - view.unknown_ns),
         "jobSeconds": seconds(view.job_ns),
     }
@@ -133,15 +137,30 @@ def _source(name: str, state: SourceState) -> Facts:
     }
 
 
-def _device_now(state: DeviceState, wall_offset_ns: int | None) -> Facts:
-    gauges, gap = state.gauges, _device_health(state.device, state.tally, state.gap).open_gap
-    since = None if gap is None or wall_offset_ns is None else rfc3339(gap.since_ns + wall_offset_ns)
+def _rate_history(snapshot: Snapshot) -> list[Facts]:
+    offset_ns = snapshot.wall_offset_ns
+    if offset_ns is None:
+        return []
+    return [
+        {
+            "startedAt": rfc3339(int(begin_s * NS_PER_S) + offset_ns),
+            "endedAt": rfc3339(int(end_s * NS_PER_S) + offset_ns),
+            "measuredFlopPerSecond": None if rate is None else str(int(rate)),
+        }
+        for begin_s, end_s, rate in rates(snapshot.rates)
+    ]
+
+
+def _device_now(state: DeviceState, snapshot: Snapshot) -> Facts:
+    gauges, rate = (None, None) if snapshot.ended else (state.gauges, state.rate_flop_per_s)
+    gap, offset_ns = _device_health(state.device, state.tally, state.gap).open_gap, snapshot.wall_offset_ns
+    since = None if gap is None or offset_ns is None else rfc3339(gap.since_ns + offset_ns)
     return {
         **_device(state),
         "gap": None if gap is None else {"reason": gap.reason.value, "since": since},
         "source": state.entry.source,
         "peakRow": state.entry.part_id,
-        "measuredFlopPerSecond": text_or_none(state.rate_flop_per_s),
+        "measuredFlopPerSecond": text_or_none(rate),
         "pipeActivityRatio": {} if gauges is None else {p.value: r for p, r in gauges.pipe_activity_ratio.items()},
         "utilizationRatio": None if gauges is None else gauges.utilization_ratio,
         "smClockMhz": None if gauges is None else gauges.sm_clock_mhz,
@@ -158,6 +177,7 @@ def _device(view: DeviceView) -> Facts:
         "evidenceReason": device.evidence_reason,
         "evidenceFix": device.evidence_fix,
         "sharedWith": device.shared,
+        "precision": None if (precision := view.entry.precision) is None else precision.label,
         "executed": view.figures.for_ledger(),
         "integerOperations": view.integers.for_ledger(),
         "observedSeconds": seconds(view.observed_ns),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import pytest
 
-from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.model import GapReason, Precision
 from flopsd.report.html import report_html
-from flopsd.settings.data_files import load_policies
+from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.snapshot import SourceState
@@ -22,8 +25,11 @@ from tests.support.enriched import scene
 from tests.support.process import wait_until
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.support.tools import missing
+from tests.unit.attestation.test_lineage_base import POLICY
 
-PHONE, DESK = 390, 1280
+PHONE, DESK = 360, 1280
+SENTENCE = "document.getElementById('sentence').textContent"
+TONE = "[document.body.className, getComputedStyle(document.getElementById('banner')).backgroundColor]"
 LIVE = "document.getElementById('freshness').textContent"
 DECLARED = OperatorDeclarations(
     Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 4 * 10**16, None, None)
@@ -54,17 +60,62 @@ def nothing(tmp_path: Path) -> Run:
     return Run(tmp_path / "state", devices=(), run_id="nothing-yet")
 
 
-def many(tmp_path: Path) -> Run:
-    run = Run(
-        tmp_path / "state",
-        devices=tuple(replace(H100, uid=f"GPU-{n:04d}", index=n) for n in range(16)),
-        policies=load_policies(),
-    )
-    run.meter(5)
+def eight(tmp_path: Path, **how: Any) -> Run:
+    """Eight H100 of which all is declared, in a run with a gap."""
+    declared = replace(NOTHING_DECLARED, phase=Phase.TRAIN, method=Method.PRETRAINING)
+    devices = tuple(replace(H100, uid=f"GPU-{n:04d}", index=n) for n in range(8))
+    settings: dict[str, Any] = {"declared": declared, "policies": load_policies(), "devices": devices}
+    settings["precision"] = Precision((("bf16", 1_000_000),), "settings")
+    run = Run(tmp_path / "state", **{**settings, **how})
+    run.meter(24)
+    run.meter(14, GapReason.DRIVER_TIMEOUT)
+    run.meter(32)
     return run
 
 
-SCENES = {"measured": measured, "everything": everything, "nothing": nothing, "many": many}
+def undeclared(tmp_path: Path) -> Run:
+    return eight(tmp_path, declared=NOTHING_DECLARED, precision=None)
+
+
+def lost(tmp_path: Path) -> Run:
+    run = eight(tmp_path)
+    run.meter(90, GapReason.DEVICE_LOST, {"GPU-0002", "GPU-0003", "GPU-0006"})
+    return run
+
+
+def all_lost(tmp_path: Path) -> Run:
+    run = eight(tmp_path)
+    run.meter(90, GapReason.DRIVER_ERROR)
+    return run
+
+
+def full(tmp_path: Path) -> Run:
+    run = eight(tmp_path)
+    fault = f"cannot write the journal /var/lib/flopsd/journal.jsonl: {os.strerror(errno.ENOSPC)}"
+    run.writer.snapshot = replace(run.writer.snapshot, journal_fault=fault)
+    return run
+
+
+def ended(tmp_path: Path) -> Run:
+    run = eight(tmp_path)
+    assert run.writer.close("SIGTERM")
+    return run
+
+
+def above(tmp_path: Path) -> Run:
+    return eight(tmp_path, policies=(parse_policy(POLICY.replace("LIMIT", "1000").encode(), "small"),))
+
+
+SCENES: dict[str, Callable[[Path], Run]] = {
+    "measured": measured, "everything": everything, "nothing": nothing, "undeclared": undeclared, "healthy": eight,
+    "lost": lost, "all-lost": all_lost, "full": full, "replay": lambda path: eight(path, replay=True), "ended": ended,
+    "above": above,
+}  # fmt: skip
+STATES = {
+    "measured": "metering", "everything": "not-written", "nothing": "no-device", "undeclared": "metering",
+    "healthy": "metering", "lost": "some-lost", "all-lost": "all-lost", "full": "not-written", "replay": "replay",
+    "ended": "ended", "above": "metering",
+}  # fmt: skip
 
 
 @contextmanager
@@ -92,10 +143,20 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def url(name: str, tmp_path: Path) -> Iterator[str]:
     run = SCENES[name](tmp_path)
-    if name == "measured":
-        run.meter(4)
     with serving(run) as server:
         yield server.url + "/"
+
+
+# The state; the bottom of the answer and of the table of devices; the width of that.
+FIRST_SCREEN = """(() => { const table = document.querySelector('.lines') || document.body.firstChild;
+  const ends = [document.querySelector('#thresholds h2'), table].map(e => e.getBoundingClientRect().bottom);
+  return [document.getElementById('banner').dataset.state, Math.max(...ends), table.scrollWidth] })()"""
+
+
+def keep(page: Page, name: str) -> None:
+    """A picture of it, where $FLOPSD_REPORT_PICTURES names a folder."""
+    if folder := os.environ.get("FLOPSD_REPORT_PICTURES"):
+        Path(folder, f"page-{name}.png").write_bytes(page.picture())
 
 
 def said(page: Page, before: int) -> list[object]:
@@ -109,13 +170,18 @@ def test_nothing_is_cut_asked_for_elsewhere_or_complained_of(browser: Page, name
     before = len(browser.events)
     browser.load(url)
     wait_until(lambda: browser.evaluate(LIVE).startswith("Live"), "it is live")
-    kept = os.environ.get("FLOPSD_REPORT_PICTURES")
     for width in (PHONE, DESK):
         for dark in (False, True):
             browser.look(width, dark=dark)
             browser.assert_whole(width, dark=dark)
-            if kept:
-                Path(kept, f"page-{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(browser.picture())
+            keep(browser, f"{name}-{width}-{'dark' if dark else 'light'}")
+    browser.look(DESK, media="print")
+    keep(browser, f"{name}-print")
+    browser.look(DESK)
+    state, bottom, width = browser.evaluate(FIRST_SCREEN)
+    assert state == STATES[name]
+    assert bottom <= 800, "what matters lies below the first screen"
+    assert width <= DESK - 40, "the table must be scrolled"
     asked = {
         e["params"]["request"]["url"] for e in browser.events[before:] if e["method"] == "Network.requestWillBeSent"
     }
@@ -131,6 +197,7 @@ def test_it_follows_pauses_and_says_when_the_daemon_is_gone(browser: Page, tmp_p
     total = "document.querySelector('#total .main dd').textContent"
     with serving(run) as server:
         browser.load(server.url + "/")
+        browser.look(DESK)
         first = browser.evaluate(total)
         browser.evaluate("window.mine = document.querySelector('#total'); document.querySelector('footer a').focus()")
         run.meter(3)
@@ -138,7 +205,8 @@ def test_it_follows_pauses_and_says_when_the_daemon_is_gone(browser: Page, tmp_p
         assert browser.evaluate("window.mine === document.querySelector('#total')"), "the page was replaced"
         assert browser.evaluate("document.activeElement.textContent") == "/metrics", "the focus was lost"
         browser.evaluate("document.getElementById('pause').click()")
-        assert browser.evaluate(LIVE).startswith("Paused at ")
+        assert browser.evaluate(SENTENCE).startswith("Paused at ")
+        assert browser.evaluate(TONE) == ["stale", "rgb(122, 74, 0)"]
         paused = browser.evaluate(total)
         run.meter(3)
         asked = len(browser.events)
@@ -147,8 +215,18 @@ def test_it_follows_pauses_and_says_when_the_daemon_is_gone(browser: Page, tmp_p
         assert browser.evaluate(total) == paused
         browser.evaluate("document.getElementById('pause').click()")
         wait_until(lambda: browser.evaluate(total) != paused, "it goes on")
-    wait_until(lambda: browser.evaluate(LIVE).startswith("No answer since"), "it says that nobody answers")
-    assert browser.evaluate("document.body.className") == "stale"
+        assert browser.evaluate(SENTENCE).startswith("Metering 2 GPUs")
+        assert browser.evaluate(TONE) == ["", "rgb(23, 99, 63)"]
+    wait_until(lambda: browser.evaluate(SENTENCE).startswith("No answer from the daemon since"), "it is stale")
+    assert browser.evaluate(TONE) == ["stale", "rgb(122, 74, 0)"]
+    assert browser.evaluate("document.getElementById('age').textContent").endswith(" s ago)")
+    for width, dark in ((DESK, False), (DESK, True), (PHONE, False)):
+        browser.look(width, dark=dark)
+        browser.evaluate("scrollTo(0, 0)")
+        browser.assert_whole(width, dark=dark)
+        keep(browser, f"stale-{width}-{'dark' if dark else 'light'}")
+        if os.environ.get("AXE_CORE"):
+            assert faults(browser, Path(os.environ["AXE_CORE"]).read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.tool("chromium")
@@ -186,12 +264,17 @@ def test_it_is_read_with_the_keyboard_alone(browser: Page, tmp_path: Path) -> No
         browser.load(server.url + "/")
         browser.look(DESK)
         reached = []
-        for _ in range(6):
+        for _ in range(8):
             browser.press_tab()
-            reached.append(browser.evaluate("document.activeElement.textContent.slice(0, 20)"))
-    assert reached[:2] == ["Skip to the figures", "Pause"]
-    assert reached[2].startswith("8 further rules")
-    assert reached[4:] == ["/metrics", "/api/status"]
+            reached.append(
+                browser.evaluate(
+                    "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
+                )
+            )
+    assert reached == [
+        "Skip to the figures", "Pause", "9 rules in detail", "Devices", "Details of each device", "Gaps by reason",
+        "/metrics", "/api/status",
+    ]  # fmt: skip
 
 
 AXE = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(

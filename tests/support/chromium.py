@@ -72,10 +72,11 @@ class Page:
         while not any(event["method"] == "Page.loadEventFired" for event in self.events[before:]):
             self._next()
 
-    def look(self, width: int, *, dark: bool = False) -> None:
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+    def look(self, width: int, *, dark: bool = False, media: str = "") -> None:
+        """`media`: such as print; empty: a screen."""
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.ask("Emulation.setEmulatedMedia", features=[scheme])
+        self.ask("Emulation.setEmulatedMedia", media=media, features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
         shown = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

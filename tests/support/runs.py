@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,20 @@ from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import History, read_history
-from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
+from flopsd.core.model import (
+    Active,
+    Busy,
+    Device,
+    DeviceUid,
+    Evidence,
+    Gap,
+    GapReason,
+    Gauges,
+    Pipe,
+    Precision,
+    Reading,
+    Sweep,
+)
 from flopsd.core.policy.policy_file import Policy
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
@@ -69,16 +82,20 @@ class Run:
         self.since_ns = self.clock.boottime_ns()
         self.writer.take(Message(self.sources[0], self.since_ns, self.devices, Sweep(()), opened={"replay": found}))
 
-    def meter(self, seconds: int, fault: GapReason | None = None) -> None:
+    def meter(self, seconds: int, fault: GapReason | None = None, faulty: Collection[DeviceUid] | None = None) -> None:
+        """`faulty`: the devices that have the fault; None: all."""
         for _ in range(seconds):
             self.clock.advance(NS_PER_S)
             now_ns = self.clock.boottime_ns()
-            gauges = {H100.uid: Gauges({Pipe.TENSOR_HMMA: 0.5, Pipe.FP32: 0.1}, 1.0, 1500)}
-            sweep = Sweep(tuple(self._reading(device, now_ns, fault) for device in self.devices), gauges)
+            faults = {device: fault if faulty is None or device.uid in faulty else None for device in self.devices}
+            gauge = Gauges({Pipe.TENSOR_HMMA: 0.5, Pipe.FP32: 0.1}, 1.0, 1500)
+            working = [one for one, why in faults.items() if why is None and one.pci_device_id == H100.pci_device_id]
+            gauges = {device.uid: gauge for device in working}
+            sweep = Sweep(tuple(self._reading(*one, now_ns) for one in faults.items()), gauges)
             self.writer.take(Message("sim", now_ns, self.devices, sweep, read_seconds=0.001))
             self.since_ns = now_ns
 
-    def _reading(self, device: Device, now_ns: int, fault: GapReason | None) -> Reading:
+    def _reading(self, device: Device, fault: GapReason | None, now_ns: int) -> Reading:
         counters = {} if device is STRANGER else {"energy_mj": now_ns // 2_000_000}
         work: Active | Busy | Gap = Gap(fault) if fault is not None else Busy(60_000_000_000)
         if fault is None and device is not A100:

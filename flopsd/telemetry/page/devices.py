@@ -1,118 +1,135 @@
-"""Devices, gaps and sources on the page: what is there, what is missing, and why."""
+"""Devices on the page: a line each, their details on demand, and what would make their figures better, each once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import groupby
 from typing import Any
 
+from flopsd.core.model import GapReason
 from flopsd.core.rounding import format_duration, format_rate
-from flopsd.report.coverage import REASONS
 from flopsd.report.html_kit import Html, h
-from flopsd.report.html_parts import amount, entry, icon, none, or_none, section, share_bar, table
+from flopsd.report.html_parts import amount, icon, none, section, share_bar, table
 from flopsd.report.numbers import figures_in, interval
+from flopsd.report.terminal import counted
+from flopsd.telemetry.health import GapKind, kind_of
 
 _EVIDENCE = {
     "cycles": "counted cycles",
     "activity": "measured, from percentages",
     "count": "the vendor's own count",
-    "utilization": "a ceiling only",
+    "utilization": "an upper bound alone",
     "gap": "nothing was read",
 }
+_HEADS = (
+    ("GPU", None), ("State", None), ("Measured", "n"), ("Rate", "n"), ("Busy", None), ("Active", None),
+    ("SM clock", "n"), ("Gaps", "n"),
+)  # fmt: skip
+_DETAIL_HEADS = (("GPU", None), ("Model", None), ("Evidence", None), ("Observed", "n"), ("UUID", None))
+_FORMATS = ("cycles", "activity")  # evidence that does not tell the formats of tensor work apart
+Facts = Mapping[str, Any]
 
 
-def devices_part(devices: Sequence[Mapping[str, Any]]) -> Html:
+def devices_part(facts: Facts) -> Html:
+    devices = facts["devices"]
     if not devices:
         return section("devices", "Devices", h("p", "No device yet.", cls="absent"))
-    return section("devices", "Devices", h("div", *map(_device, devices), cls="cards devices"))
+    models = dict.fromkeys(device["model"] for device in devices)
+    title = f"{counted(len(devices), 'device')}: {', '.join(models)}"
+    details = h(
+        "details",
+        h("summary", "Details of each device"),
+        table("Details of each device", "What each was read by.", _DETAIL_HEADS, map(_detail, devices)),
+        id="details",
+    )
+    return section(
+        "devices", title, table("Devices", None, _HEADS, map(_line, devices), "lines"), *_advice(facts), details
+    )
 
 
-def _device(device: Mapping[str, Any]) -> Html:
+def _line(device: Facts) -> Html:
     executed, rate = interval(figures_in(device["executed"])), device["measuredFlopPerSecond"]
     clock, busy = device["smClockMhz"], device["utilizationRatio"]
-    evidence = ", ".join(f"{one} ({_EVIDENCE.get(one, one)})" for one in device["evidence"])
-    why = [device["evidenceReason"], device["evidenceFix"], device["sharedWith"]]
-    shares = [*sorted(device["pipeActivityRatio"].items()), *([] if busy is None else [("any kernel", busy)])]
+    pipes = sorted(device["pipeActivityRatio"].items(), key=lambda item: -item[1])
+    active = ", ".join(f"{pipe} {100 * ratio:.0f} %" for pipe, ratio in pipes if ratio >= 0.005)
+    high = amount(executed.high)
+    measured = amount(executed.measured) or (h("span", "at most ", high) if high else none("no upper bound"))
     return h(
-        "article",
-        h("h3", f"GPU {device['index']}", h("span", device["model"], cls="sub"), id=f"device-{device['index']}"),
-        h(
-            "dl",
-            entry("Measured", amount(executed.measured) or none("no measurement: only a ceiling is known"), "main"),
-            entry("Rate", or_none(None if rate is None else format_rate(int(rate)))),
-            entry("SM clock", or_none(None if clock is None else f"{clock} MHz")),
-            cls="triple",
-        ),
-        h(
-            "dl",
-            *(h("div", h("dt", name), h("dd", f"{100 * ratio:.0f} %", share_bar(ratio))) for name, ratio in shares),
-            cls="shares",
-        )
-        if shares
-        else h("p", "Its current activity is not known.", cls="note"),
-        h(
-            "dl",
-            entry("Evidence", evidence),
-            *(
-                entry("Why no better evidence" if at == 0 else "What to do" if at == 1 else "Shared", words)
-                for at, words in enumerate(why)
-                if words
-            ),
-            entry("Observed, gaps", f"{_time(device['observedSeconds'])}, {_time(device['gapSeconds'])}"),
-            entry("UUID", h("span", device["uuid"], cls="mono")),
-            cls="stack",
-        ),
-        cls="card",
-        aria_labelledby=f"device-{device['index']}",
+        "tr",
+        h("th", device["index"], scope="row"),
+        h("td", *_state(device)),
+        h("td", measured, cls="n"),
+        h("td", _or_dash(None if rate is None else format_rate(int(rate))), cls="n"),
+        h("td", _or_dash(None if busy is None else h("span", f"{100 * busy:.0f} %", share_bar(busy), cls="busy"))),
+        h("td", _or_dash(active or None)),
+        h("td", _or_dash(None if clock is None else f"{clock} MHz"), cls="n"),
+        h("td", _time(device["gapSeconds"]), cls="n"),
     )
 
 
-def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
-    found: dict[str, list[tuple[int, Fraction]]] = {}
-    for device in devices:
-        for reason, time in device["gapSecondsByReason"].items():
-            found.setdefault(reason, []).append((device["index"], Fraction(time)))
-    if not found:
-        return section("gaps", "Gaps", h("p", "None: readings cover all device time so far.", cls="absent"))
-    rows = [
-        h(
-            "tr",
-            h("th", reason, h("span", REASONS.get(reason, ""), cls="sub"), scope="row"),
-            h("td", format_duration(sum((one for _, one in parts), Fraction(0))), cls="n"),
-            h("td", ", ".join(str(index) for index, _ in parts)),
-        )
-        for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
+def _state(device: Facts) -> tuple[object, ...]:
+    gap = device["gap"]
+    if gap is None:
+        return ("upper bound alone" if device["executed"]["measured"] is None else "metered",)
+    since = "" if gap["since"] is None else f" since {gap['since'][11:16]}"
+    words = f" {gap['reason']}{since}"
+    kind = kind_of(GapReason(gap["reason"]))
+    if kind in (GapKind.LOST, GapKind.UNKNOWN):
+        return icon("down" if kind is GapKind.LOST else "grave"), words
+    return (words.strip(),)
+
+
+def _detail(device: Facts) -> Html:
+    return h(
+        "tr",
+        h("th", device["index"], scope="row"),
+        h("td", device["model"]),
+        h("td", ", ".join(f"{one} ({_EVIDENCE.get(one, one)})" for one in device["evidence"])),
+        h("td", _time(device["observedSeconds"]), cls="n"),
+        h("td", device["uuid"], cls="mono"),
+    )
+
+
+def _advice(facts: Facts) -> Iterable[Html]:
+    """What holds for several devices stands once, with their numbers."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for device in facts["devices"]:
+        said = [(device["evidenceReason"], device["evidenceFix"]), (device["sharedWith"] or "", "")]
+        if device["precision"] is None and not set(device["evidence"]).isdisjoint(_FORMATS):
+            said.append(
+                ("the number format of tensor work is not declared", "if it is known: --precision, such as bf16")
+            )
+        for one in said:
+            if any(one):
+                found.setdefault(one, []).append(device["index"])
+    items = [
+        h("li", h("strong", _numbers(indices)), f": {why}{'; ' if why and fix else ''}{fix}.")
+        for (why, fix), indices in found.items()
     ]
-    heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
-    caption = "Device time without readings. It counts in the upper bound only."
-    return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows))
+    if facts["phase"] is None:
+        items.append(
+            h(
+                "li",
+                h("strong", "The run"),
+                ": what the job does is not declared; if all of it is training: --phase train.",
+            )
+        )
+    if items:
+        yield h("h3", "What widens the figures, and what to do")
+        yield h("ul", *items, cls="advice")
 
 
-def sources_part(facts: Mapping[str, Any]) -> Html:
-    cards = [_source(one) for one in facts["sources"]]
-    journal = facts["journal"]
-    title = h("strong", "The journal cannot be written: ")
-    fault = h("p", title, journal["fault"], ". Totals are in memory only.", cls="warning")
-    words = h("p", f"{journal['records']} records in the journal.", cls="note")
-    return section(
-        "sources",
-        "Sources",
-        h("div", *cards, cls="checks") if cards else h("p", "No source.", cls="absent"),
-        fault if journal["fault"] else words,
-    )
+def _numbers(indices: Sequence[int]) -> str:
+    """`GPU 3`, `GPUs 0 to 2, 5`."""
+    places = enumerate(sorted(set(indices)))
+    runs = [[index for _, index in run] for _, run in groupby(places, lambda item: item[1] - item[0])]
+    words = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+    return f"GPU{'s' * (len(indices) > 1)} {words}"
 
 
-def _source(source: Mapping[str, Any]) -> Html:
-    state = "up" if source["up"] else "down"
-    errors = ", ".join(f"{count} {reason}" for reason, count in source["errors"].items())
-    at = source["lastReadingAt"]
-    last = "No reading yet."
-    if at is not None:
-        gaps = f" Readings that became gaps: {errors}." if errors else ""
-        last = f"Last reading {at[:10]} {at[11:19]} UTC.{gaps}"
-    says = f"{source['name']} is {state}" + (f": {source['reason']}" if source["reason"] else "")
-    lines = h("div", h("p", says, cls="says"), h("p", last))
-    return h("div", icon(state), lines, cls=f"check check-{'verified' if source['up'] else 'refused'}")
+def _or_dash(value: object) -> object:
+    return h("span", "-", cls="none", title="not known") if value is None else value
 
 
 def _time(seconds: str) -> str:

@@ -3,6 +3,7 @@
 (() => {
   const EVERY_MS = 2000;
   const live = document.getElementById('live');
+  const part = id => document.getElementById(id);
   let paused = false, timer = 0, last = Date.now(), shown = '';
   const time = when => new Date(when).toISOString().slice(11, 19) + ' UTC';
 
@@ -22,7 +23,19 @@
 
   function announce(words) {
     // Only when it changed: a screen reader must not announce the time every two seconds.
-    if (words !== shown) document.getElementById('freshness').textContent = shown = words;
+    if (words !== shown) part('freshness').textContent = shown = words;
+  }
+
+  function old(words) {
+    document.body.classList.add('stale');
+    if (part('sentence').textContent !== words) part('sentence').textContent = words;
+  }
+
+  function unanswered() {
+    if (part('banner').dataset.state === 'ended') { announce('The daemon has stopped.'); return; }
+    announce('Asked for every 2 seconds.');
+    old('No answer from the daemon since ' + time(last) + ': all below is from then');
+    part('age').textContent = ' (' + Math.round((Date.now() - last) / 1000) + ' s ago)';
   }
 
   async function refresh() {
@@ -41,8 +54,7 @@
       last = Date.now();
       announce('Live: refreshed every 2 seconds.');
     } catch {
-      document.body.classList.add('stale');
-      announce('No answer since ' + time(last) + '. The figures are from that time.');
+      unanswered();
     }
     timer = setTimeout(refresh, EVERY_MS);
   }
@@ -51,7 +63,9 @@
     if (event.target.id !== 'pause') return;
     paused = !paused;
     event.target.textContent = paused ? 'Resume' : 'Pause';
-    if (paused) announce('Paused at ' + time(last) + '.'); else refresh();
+    if (!paused) { refresh(); return; }
+    announce('Paused.');
+    old('Paused at ' + time(last) + ': all below is from then');
   });
   document.addEventListener('visibilitychange', refresh);
   document.getElementById('pause').hidden = false;

@@ -10,7 +10,7 @@ import pytest
 from flopsd.errors import PushError
 from flopsd.system.clock import SystemClock
 from flopsd.telemetry.http.response import compressed
-from flopsd.telemetry.page.devices import sources_part
+from flopsd.telemetry.page.gaps import sources_part
 from flopsd.telemetry.push.frames import Page
 from flopsd.telemetry.push.pages import Parsed, parse_page
 from flopsd.telemetry.push.queue import REQUEST_SECONDS, Sender, SendQueue

@@ -1,0 +1,60 @@
+"""Gaps and sources on the page: what is missing, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.rounding import format_duration
+from flopsd.report.coverage import REASONS
+from flopsd.report.html_kit import Html, h
+from flopsd.report.html_parts import icon, section, table
+
+
+def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
+    found: dict[str, list[tuple[int, Fraction]]] = {}
+    for device in devices:
+        for reason, time in device["gapSecondsByReason"].items():
+            found.setdefault(reason, []).append((device["index"], Fraction(time)))
+    if not found:
+        return section("gaps", "Gaps", h("p", "None: readings cover all device time so far.", cls="absent"))
+    rows = [
+        h(
+            "tr",
+            h("th", reason, h("span", REASONS.get(reason, ""), cls="sub"), scope="row"),
+            h("td", format_duration(sum((one for _, one in parts), Fraction(0))), cls="n"),
+            h("td", ", ".join(str(index) for index, _ in parts)),
+        )
+        for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
+    ]
+    heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
+    caption = "Device time without readings. It counts in the upper bound only."
+    return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows))
+
+
+def sources_part(facts: Mapping[str, Any]) -> Html:
+    cards = [_source(one) for one in facts["sources"]]
+    journal = facts["journal"]
+    title = h("strong", "The journal cannot be written: ")
+    fault = h("p", title, journal["fault"], ". Totals are in memory only.", cls="warning")
+    words = h("p", f"{journal['records']} records in the journal.", cls="note")
+    return section(
+        "sources",
+        "Sources",
+        h("div", *cards, cls="checks") if cards else h("p", "No source.", cls="absent"),
+        fault if journal["fault"] else words,
+    )
+
+
+def _source(source: Mapping[str, Any]) -> Html:
+    state = "up" if source["up"] else "down"
+    errors = ", ".join(f"{count} {reason}" for reason, count in source["errors"].items())
+    at = source["lastReadingAt"]
+    last = "No reading yet."
+    if at is not None:
+        gaps = f" Readings that became gaps: {errors}." if errors else ""
+        last = f"Last reading {at[:10]} {at[11:19]} UTC.{gaps}"
+    says = f"{source['name']} is {state}" + (f": {source['reason']}" if source["reason"] else "")
+    lines = h("div", h("p", says, cls="says"), h("p", last))
+    return h("div", icon(state), lines, cls=f"check check-{'verified' if source['up'] else 'refused'}")

@@ -1,0 +1,68 @@
+"""Thresholds on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flopsd.report.answer import answer_of
+from flopsd.report.html_kit import Html, h, text
+from flopsd.report.html_parts import chip, entry, icon, or_none, rule_chart, rule_legend, section
+from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.model import ReportRule, ReportState
+from flopsd.report.rule_words import beside_source
+from flopsd.report.terminal import counted
+from flopsd.report.threshold_text import crossing_text
+from flopsd.report.verdicts import rules_of
+
+_SHOWN = 2  # consequences outside the details
+
+
+def thresholds_part(findings: Sequence[Mapping[str, Any]]) -> Html:
+    """The answer, what it is open for, what follows from it; the rules on demand."""
+    rules, others, axis = rules_of(LedgerObject({"findings": list(findings)}, "status"))
+    answer = answer_of(rules, others)
+    when = {f"{one['policy']}/{one['rule']}": one["crossing"] for one in findings}
+    parts = []
+    for at, rule in enumerate(rules):
+        chart = None if axis is None or rule.chart is None else rule_chart(rule.chart, axis, f"rule-{at}")
+        parts.append(_rule(rule, f"rule-{at}", when.get(rule.name), chart))
+    state = answer.state.value
+    title = text(icon(state), h("span", answer.headline))
+    leads = [h("p", words, cls="lead") for words in (*answer.only_if, *answer.sentences)]
+    drawn = None if axis is None or not rules else rule_legend()
+    applying = sum(rule.applies is True for rule in rules)
+    words = f"{counted(len(rules), 'rule')} in detail" + (
+        f", {applying} for certain" if 0 < applying < len(rules) else ""
+    )
+    details = h("details", h("summary", words), *parts, drawn, id="rules") if parts else None
+    above = [rule for rule in rules if rule.state is ReportState.ABOVE and rule.consequence]
+    follows = [h("p", h("strong", "What follows. "), rule.consequence, cls="lead") for rule in above[:_SHOWN]]
+    return section("thresholds", title, *leads, *follows, details, cls=f"headline state-{state}")
+
+
+def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:
+    value = None if rule.value is None else rule.value.ends
+    entries = [
+        entry("Interval", or_none(value)),
+        entry("Threshold", or_none(None if rule.threshold is None else f"{rule.threshold.text} FLOP")),
+        entry("Share of it", or_none(rule.share or None)),
+    ]
+    if crossing is not None and rule.state is not ReportState.ABOVE:
+        words = crossing_text(crossing)
+        entries.append(entry("At the mean rate", words[:1].upper() + words[1:]))
+    why = f"{rule.text} {rule.why[:1].upper()}{rule.why[1:]}.".strip() if rule.why else rule.text
+    consequence = None
+    if rule.state is ReportState.ABOVE and rule.consequence:
+        consequence = h("p", h("strong", "What follows. "), rule.consequence, cls="reason")
+    return h(
+        "article",
+        h("h3", chip(rule.state.value, rule.word), " ", rule.title, id=name),
+        h("dl", *entries, cls="quad"),
+        drawn,
+        consequence,
+        h("p", why, cls="note"),
+        h("p", ", ".join(filter(None, (rule.citation, beside_source(rule.status)))), cls="note"),
+        cls="rule",
+        aria_labelledby=name,
+    )

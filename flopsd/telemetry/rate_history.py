@@ -1,0 +1,48 @@
+"""The measured rate over the whole run so far, in few points: for a drawing, not for a record."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+from flopsd.core.figures import NS_PER_S
+from flopsd.core.ledger.run_view import RunView
+from flopsd.core.model import Evidence
+
+POINTS = 32  # three numbers each, 768 bytes; beyond that every second one goes
+_NOT_MEASURED = (Evidence.UTILIZATION, Evidence.GAP)
+_EACH = 3
+
+
+class RateHistory:
+    """Totals at moments that are always further apart, so that the whole run of this daemon start fits in.
+
+    `points` is replaced, never changed: seconds of boot time, measured FLOP, measured device seconds, and so on.
+    """
+
+    def __init__(self, every_ns: int) -> None:
+        self.points = array("d")
+        self._every_s, self._next_s = every_ns / NS_PER_S, 0.0
+
+    def note(self, now_ns: int, view: RunView) -> None:
+        """Keep the totals of `view` if a point is due at `now_ns`, boot time."""
+        now_s = now_ns / NS_PER_S
+        if now_s < self._next_s:
+            return
+        measured = float(view.figures.measured_flop or 0)
+        seen_ns = sum(ns for evidence, ns in view.observed_ns_by_evidence.items() if evidence not in _NOT_MEASURED)
+        points = self.points
+        if points and measured < points[-2]:  # another process replaced the journal: the totals begin anew
+            points = array("d")
+        points = points + array("d", (now_s, measured, seen_ns / NS_PER_S))
+        if len(points) > POINTS * _EACH:
+            points = array("d", (points[at] for at in range(len(points)) if at // _EACH % 2 == 0))
+            self._every_s *= 2
+        self.points, self._next_s = points, points[-_EACH] + self._every_s
+
+
+def rates(points: array[float]) -> Iterator[tuple[float, float, float | None]]:
+    """Begin and end of each interval in seconds, and its mean measured FLOP/s; None where nothing was measured."""
+    for at in range(0, len(points) - _EACH, _EACH):
+        begin_s, before, seen_before, end_s, after, seen = points[at : at + 2 * _EACH]
+        yield begin_s, end_s, (after - before) / (end_s - begin_s) if seen > seen_before else None

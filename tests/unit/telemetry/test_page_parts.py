@@ -1,0 +1,80 @@
+"""The rate of a whole run in few points, its drawing, and advice that stands once for all devices that it holds for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.model import GapReason
+from flopsd.settings.data_files import load_policies
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.page.devices import devices_part
+from flopsd.telemetry.page.sparkline import sparkline
+from flopsd.telemetry.rate_history import POINTS, RateHistory, rates
+from flopsd.telemetry.status import facts_of
+from tests.support.runs import A100, H100, Run
+
+EIGHT = tuple(replace(H100, uid=f"GPU-{n}", index=n) for n in range(8))
+
+
+def test_the_rate_of_a_whole_run_fits_in_few_points(tmp_path: Path) -> None:
+    run = Run(tmp_path, devices=(H100,))
+    history, points = RateHistory(NS_PER_S), 0
+    for seconds in (1, 1, 20, *[1] * 100):
+        run.meter(seconds)
+        history.note(run.clock.boottime_ns(), run.writer.snapshot.view)
+        points += 1
+    found = list(rates(history.points))
+    assert points // 8 < len(found) < POINTS
+    assert [one[1] for one in found[:-1]] == [one[0] for one in found[1:]], "an interval is missing"
+    assert found[0][0] == 1 + run.clock.boottime_ns() / NS_PER_S - 122, "the begin was lost"
+    measured = run.writer.snapshot.rate_flop_per_s
+    assert [one[2] for one in found] == pytest.approx([measured] * len(found))
+    run.kill()
+
+
+def test_time_in_which_nothing_was_measured_has_no_rate(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for fault in (None, None, GapReason.DEVICE_LOST, None):
+        run.meter(10, fault)
+    history = facts_of(run.writer.snapshot)["rateHistory"]
+    rate = [one["measuredFlopPerSecond"] for one in history]
+    assert [one is None for one in rate] == [False, False, True, False]
+    drawn = sparkline(history)
+    assert drawn is not None
+    assert drawn.count('class="line"') == 2
+    assert "breaks where nothing was measured" in drawn
+    assert "gaps included: 411 TFLOP/s<" in drawn.replace("\N{NO-BREAK SPACE}", " ")
+    bounded = Run(tmp_path / "bounded", devices=(A100,))
+    bounded.meter(30)
+    assert sparkline(facts_of(bounded.writer.snapshot)["rateHistory"]) is None
+    run.kill()
+    bounded.kill()
+
+
+def test_a_run_whose_totals_began_anew_has_a_rate_from_then_on(tmp_path: Path) -> None:
+    run, other = Run(tmp_path / "a"), Run(tmp_path / "b")
+    history = RateHistory(NS_PER_S)
+    run.meter(5)
+    history.note(10 * NS_PER_S, run.writer.snapshot.view)
+    other.meter(1)
+    history.note(11 * NS_PER_S, other.writer.snapshot.view)
+    assert history.points[0] == 11
+    run.kill()
+    other.kill()
+
+
+def test_advice_stands_once(tmp_path: Path) -> None:
+    why, fix = "no counters", "run dcgm-exporter"
+    worse = tuple(replace(one, evidence_reason=why, evidence_fix=fix) for one in EIGHT[3:6])
+    devices = (*EIGHT[:3], *worse, EIGHT[6], replace(EIGHT[7], shared="vm-2"))
+    run = Run(tmp_path, devices=devices, policies=load_policies())
+    run.meter(2)
+    page = devices_part(facts_of(run.writer.snapshot))
+    assert re.findall(r"<li><strong>(.*?)</strong>", page) == ["GPUs 0 to 7", "GPUs 3 to 5", "GPU 7", "The run"]
+    for words in ("number format", "no counters; run dcgm-exporter.", "vm-2.", "--phase train"):
+        assert page.count(words) == 1
+    run.kill()
