@@ -22,11 +22,12 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.snapshot import JournalState
 from tests.support.process import free_port, running
-from tests.support.prometheus import RULES, rules
+from tests.support.prometheus import ALERTS, RULES, rules
 from tests.support.story import CONTEXT, Story
 from tests.support.story import H100 as STORY_H100
 
 HOUR, SCRAPE = 3600, 15
+ALERT = 'alertname="FlopsdDevicesBlind",alertstate="firing",severity="warning",run_id="made-hour",node="node-1"'
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 BF16 = Precision((("bf16", 1_000_000),), "settings")
 SM_CYCLES_PER_US = 132 * 1755  # of a whole H100
@@ -88,7 +89,7 @@ class Node(Story):
 
 
 def pages(folder: Path) -> tuple[str, int, int]:
-    """The hour as OpenMetrics with times, and its first and last second of the wall clock."""
+    """The hour as lines of OpenMetrics with times, and its first and last second of the wall clock."""
     nodes, shown = [Node(folder / f"n{n}", n) for n in range(2)], list[str]()
     first = nodes[0].clock.wall_ns() // NS_PER_S
     for node in nodes:
@@ -102,7 +103,8 @@ def pages(folder: Path) -> tuple[str, int, int]:
             state = JournalState(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)
             page = exposition.render(replace(node.writer.snapshot, journal_state=state), OPENMETRICS)[0].decode()
             shown += stamped(page + "up 1.0\n", at, wall_ns // NS_PER_S)
-    return "".join(shown) + "# EOF\n", first, nodes[0].clock.wall_ns() // NS_PER_S
+    shown += (f"ALERTS{{{ALERT}}} 1 {first + second}\n" for second in range(1620, 1920, SCRAPE))
+    return "".join(shown), first, nodes[0].clock.wall_ns() // NS_PER_S
 
 
 def stamped(page: str, labels: str, seconds: int) -> Iterator[str]:
@@ -113,9 +115,13 @@ def stamped(page: str, labels: str, seconds: int) -> Iterator[str]:
             yield f"{name}{{{labels}{',' + rest if rest else ''}}} {value} {seconds}\n"
 
 
+def recording_rules() -> list[dict[str, Any]]:
+    return [rule for path in (RULES, ALERTS) for rule in rules(path) if "record" in rule]
+
+
 def levels() -> list[list[dict[str, Any]]]:
     """The recording rules in an order in which each rests on earlier lists only."""
-    left, found, done = rules(RULES), list[list[dict[str, Any]]](), set[str]()
+    left, found, done = recording_rules(), list[list[dict[str, Any]]](), set[str]()
     names = {str(rule["record"]) for rule in left}
     while left:
         ready = [r for r in left if not {n for n in names if n in r["expr"] and n != r["record"]} - done]
@@ -143,18 +149,12 @@ def stored(folder: Path, text: str) -> Path:
     return folder / "blocks"
 
 
-def record(folder: Path) -> tuple[Path, int, int]:
-    text, first, last = pages(folder)
-    blocks, run = stored(folder, text), ["promtool", "tsdb", "create-blocks-from"]
+def evaluate(folder: Path, blocks: Path, *spans: tuple[int, int, int]) -> None:
+    """Add what the recording rules give. Each span: from its first second to its last, each so many seconds."""
+    file, command = folder / "level.yml", ["promtool", "tsdb", "create-blocks-from", "rules", f"--output-dir={blocks}"]
     for level in levels():
-        file = folder / "level.yml"
         file.write_text(yaml.safe_dump({"groups": [{"name": "level", "rules": level}]}))
         with served(blocks) as url:
-            span = [
-                f"--start={first + SCRAPE}",
-                f"--end={last + SCRAPE}",
-                f"--eval-interval={SCRAPE}s",
-                f"--output-dir={blocks}",
-            ]
-            subprocess.run([*run, "rules", f"--url={url}", *span, str(file)], check=True, capture_output=True)
-    return blocks, first, last
+            for first, last, interval in spans:
+                span = [f"--start={first}", f"--end={last}", f"--eval-interval={interval}s", f"--url={url}"]
+                subprocess.run([*command, *span, str(file)], check=True, capture_output=True)

@@ -1,0 +1,36 @@
+"""Queries, links and texts that the parts of a run's dashboard share."""
+
+from __future__ import annotations
+
+from scripts.dashboards import board
+from scripts.dashboards.panels import CARRIED
+
+RUN = 'run_id="$run"'
+CHOSEN = 'run_id="$run", node=~"$node", gpu=~"$gpu"'
+JOIN = "* on (job, instance) group_left (run_id, node) flopsd_run_info{" + RUN + "}"
+JOIN_CHOSEN = "* on (job, instance) group_left (run_id, node) flopsd_run_info{" + RUN + ', node=~"$node"}'
+TO_NODE = f"/d/{board.RUN_UID}/?{CARRIED}&${{run:queryparam}}&var-node="
+NODE, GPU = "${__field.labels.node:percentencode}", "${__field.labels.gpu:percentencode}"
+NO_RUN = "no node of this run is scraped in this time range"
+NOT_MEASURED = "nothing is measured: no device has counters, so there is an upper end only (doctor says why)"
+NO_HFU = "not known: the format is not declared, nothing is measured, or a peak is not known"
+NO_ENERGY = "no device here has an energy counter"
+NOT_SCRAPED, NOTHING = "not scraped", "nothing measured"  # where there is little room
+
+
+def total(bound: str, basis: str = "executed") -> str:
+    return f'run:flopsd_run_flop:sum{{{RUN}, basis="{basis}", bound="{bound}"}}'
+
+
+def or_zero(count: str) -> str:
+    """0 where the count has no series and the run has a node; nothing where it has none."""
+    return f"{count} or 0 * max(run:flopsd_nodes:count{{{RUN}}})"
+
+
+def devices_with(condition: str) -> str:
+    return or_zero(f"count(max by (node, uuid) ({condition} {JOIN}))")
+
+
+def rated(counter: str, labels: str, join: str = JOIN) -> str:
+    """A device counter's rate; a device that is scraped twice counts once."""
+    return f"max by (node, uuid, {labels}) (rate({counter}[$__rate_interval]) {join})"
