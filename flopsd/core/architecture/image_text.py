@@ -39,7 +39,7 @@ def read_gemma3(config: Mapping[str, Any]) -> Model:
     vision.only("vision_use_head", False, missing=True)
     vision.finish()
     tokens, count = fields.number("mm_tokens_per_image", 256), tower.images.patches or 0
-    if count % tokens:
+    if count % tokens and tokens < count:  # the class's own default has fewer patches than tokens, and cannot run
         raise fields.wrong("mm_tokens_per_image", tokens)
     projection = Linear(
         "model.multi_modal_projector.mm_input_projection_weight", tower.width, decoder.embeddings[0].width,
@@ -47,7 +47,7 @@ def read_gemma3(config: Mapping[str, Any]) -> Model:
     )  # fmt: skip
     bridge = bridge_of("model.multi_modal_projector", projection, others=tower.width)
     # transformers ties them by the outer configuration; the inner one has the field too.
-    model = with_images(fields, decoder, eyes_of(tower, bridge, merge=count // tokens), tied=True)
+    model = with_images(fields, decoder, eyes_of(tower, bridge, merge=max(1, count // tokens)), tied=True)
     fields.finish()
     return model
 

@@ -67,7 +67,8 @@ def test_what_another_model_adds(
 
 
 def test_passes_of_the_trained_model_without_their_tokens_leave_no_point() -> None:
-    whole = found((TRAINED, {"train": {"forward_passes": 3, "steps": 3}})).architecture
+    passed = {"train": {"forward_passes": 3, "steps": 3}, "evaluate": WORK}
+    whole = found((TRAINED, passed)).architecture
     assert whole is not None
     assert (whole.counted.required.low, whole.counted.required.computed, whole.counted.executed.high) == (0, None, None)
     assert "not counted: tokens of the trained model's passes" in whole.assumptions
