@@ -44,7 +44,7 @@ HYBRIDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "qwen3_next": (_CAUSAL, {**_DELTA, **_MOE, "mlp_only_layers": [1]}, ["in_proj_ba", "q_proj", "out_proj"]),
     "qwen3_next, dense": (_CAUSAL, {**_DELTA, "num_experts": 0}, ["in_proj_qkvz"]),
     "qwen3_5_text": (_CAUSAL, _DELTA, ["in_proj_a", "in_proj_z", "v_proj"]),
-    "qwen3_5_text, learning rate": (_CAUSAL, _DELTA, ["in_proj_b"]),
+    "qwen3_5_text, rate": (_CAUSAL, _DELTA, ["in_proj_b"]),
     "qwen3_5_moe_text": (_CAUSAL, {**_DELTA, **_MOE}, ["in_proj_qkv", "o_proj"]),
     "granitemoehybrid": (
         _CAUSAL,
@@ -69,7 +69,7 @@ HYBRIDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
         ["in_proj", "down_proj"],
     ),
     "gemma3n_text": (_CAUSAL, _GEMMA3N, ["q_proj", "v_proj"]),
-    "gemma3n_text, a few matrices": (
+    "gemma3n_text, few": (
         _CAUSAL,
         {**_GEMMA3N, "num_kv_shared_layers": 0, "tie_word_embeddings": False},
         ["prediction_coefs", "correction_coefs", "linear_left", "per_layer_model_projection"],

@@ -6,6 +6,7 @@ import pytest
 
 from tests.train.decoder_families import DECODERS
 from tests.train.families import FAMILIES, step
+from tests.train.hybrid_families import HYBRIDS
 from tests.train.other_families import OTHERS
 from tests.train.table import CASES
 
@@ -14,7 +15,7 @@ pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwa
 
 @pytest.mark.parametrize(
     ("name", "method", "recomputation"),
-    [(name, *case) for name in FAMILIES for case in (CASES[::3] if name in (*DECODERS, *OTHERS) else CASES)],
+    [(name, *case) for name in FAMILIES for case in (CASES[::3] if name in (*DECODERS, *HYBRIDS, *OTHERS) else CASES)],
 )
 def test_every_product_is_counted_once(name: str, method: str, recomputation: str) -> None:
     found = step(name, method, recomputation)
@@ -30,7 +31,7 @@ def test_reentrant_checkpointing_computes_the_whole_layer_again_and_stays_within
     assert found.ours.executed.computed < found.counted <= found.ours.executed.high
 
 
-@pytest.mark.parametrize("name", ["qwen3_5_text", "qwen3_5_text, learning rate"])
+@pytest.mark.parametrize("name", ["qwen3_5_text", "qwen3_5_text, rate"])
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_states_pass_from_chunk_to_chunk(name: str, method: str) -> None:
     found = step(name, method, "none", length=150)  # three chunks of 64

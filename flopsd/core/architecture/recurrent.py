@@ -39,8 +39,8 @@ class Product:
     """One product of the chunked form, of `size` multiply-adds for each of its span.
 
     `left` and `right` are operands: it has a gradient for each of which any has one. `by`: what scales it.
-    `gradients`: the span of its gradients where that is another. `solve`: a triangular system, which transformers'
-    own code solves by substitution and kernels by a product with the inverse.
+    `left_gradient`, `right_gradient`: the span of a gradient where that is another. `solve`: a triangular system,
+    which transformers' own code solves by substitution and kernels by a product with the inverse.
     """
 
     left: tuple[str, ...]
