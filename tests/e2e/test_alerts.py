@@ -247,6 +247,11 @@ def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> 
     found = alerts()
     sections = dict(re.findall(r"^## (Flopsd\w+)\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(), re.M | re.S))
     assert set(sections) == set(found)
+    times = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (\w+) \| ([\w ]+) \| ([\w ]+) \|$", RUNBOOK.read_text(), re.M)
+    assert times == [
+        (name, rule["labels"]["severity"], rule.get("for", "at once"), rule.get("keep_firing_for", "at once"))
+        for name, rule in found.items()
+    ]
     for name, rule in found.items():
         base = '{{ with query "flopsd_links" }}{{ (. | first).Labels.docs }}{{ end }}'
         assert rule["annotations"]["runbook_url"] == f"{base}/runbook/#{name.lower()}"
