@@ -12,7 +12,7 @@ from flopsd.report.model import Answer, ReportRule, ReportState
 from flopsd.report.numbers import NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import COMPUTE_ALONE
 from flopsd.report.terminal import counted
-from flopsd.report.verdicts import WORDS, rules_of, words_of
+from flopsd.report.verdicts import WORDS, common_reasons, rules_of, words_of
 
 _REASONS = 3
 _NARROW = 10  # the lowest threshold is more than so many times what the exceptions of an answer leave open
@@ -123,8 +123,8 @@ def _lead(rule: ReportRule) -> str:
 
 def _what_it_hangs_on(rules: Sequence[ReportRule]) -> str:
     """The last reason that they have in common."""
-    common = [part for part in rules[0].why.split("; ") if all(part in rule.why.split("; ") for rule in rules)]
-    return common[-1] if common and common[-1] else "see each"
+    common = common_reasons(rules)
+    return common[-1] if common else "see each"
 
 
 def _reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:

@@ -160,7 +160,10 @@ def _method(predicate: LedgerObject) -> ReportMethod:
     facts = [Fact("Sealed", entry.utc("sealedAt")), Fact("Sealed by flopsd", entry.text("flopsdVersion"))]
     if versions := entry.texts("flopsdVersions"):
         facts.append(Fact("Metered by flopsd", ", ".join(versions)))
+    used = predicate.object("totals").object("executed").maybe_object("byEvidence")
     for name, margin in entry.items("margins"):
+        if used is not None and name not in used:
+            continue  # of evidence that this ledger has none of
         facts.append(
             Fact(f"Margin of {name}", f"{percent(margin.count('ppm'))} either way", margin.maybe_text("source") or "")
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from itertools import groupby
 from typing import Any
 
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence, Figures
 from flopsd.core.rounding import Towards
 from flopsd.report.charts import WIDTH, GrowthChart, Mark, Strip, bands, height_marks, height_of, path
+from flopsd.report.device_groups import ranges
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Coverage, Fact, ReportGap, Share
 from flopsd.report.numbers import duration, flop, interval, percent
@@ -180,20 +183,26 @@ def _strips(
         if others:
             says += f", {counted(len(others), 'stretch', 'stretches')} not this job's"
         strips.append(Strip(f"{device.count('index')}", bands(others, *limits), bands(found, *limits), says))
-    return tuple(strips)
+    return tuple(_together(list(same)) for _, same in groupby(strips, key=lambda strip: replace(strip, name="")))
+
+
+def _together(strips: Sequence[Strip]) -> Strip:
+    """Neighbours that were observed alike, as one."""
+    return replace(strips[0], name=ranges(int(strip.name) for strip in strips))
 
 
 def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -> GrowthChart | None:
     """Cumulative compute over time; None without points, which only a journal gives."""
     entry = [LedgerObject(point, f"course[{at}]") for at, point in enumerate(course)]
     points = [(point.moment_ns("at"), point.figures("executed")) for point in entry]
-    if len(points) < 2:
+    if not points:
         return None
     points.sort(key=lambda point: point[0])  # the wall clock may have stepped
+    begins = _begins(predicate)
+    points = [*_origin(begins, points[0]), *points]
     begin, end = points[0][0], points[-1][0]
     if begin >= end:
         return None
-    begins = _begins(predicate)
     spans = [
         span
         for gap in predicate.object("coverage").objects("gaps")
@@ -225,6 +234,15 @@ def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -
         description=f"From {moment(begin)} to {moment(end)}. At the end: {last.ends}, {middle}. "
         + (f"{counted(len(shaded), 'stretch', 'stretches')} with gaps shaded." if shaded else "No gaps."),
     )
+
+
+def _origin(begins: Mapping[int, int], first: tuple[int, Figures]) -> Iterator[tuple[int, Figures]]:
+    """The beginning of the run, before which it had done nothing. An end that is not known at the first checkpoint is
+    not known on the way there."""
+    begun, figures = min(begins.values(), default=first[0]), first[1]
+    if begun < first[0]:
+        measured, high = (None if end is None else 0 for end in (figures.measured_flop, figures.high_flop))
+        yield begun, Figures(0, measured, high)
 
 
 def _top(figures: Figures) -> int:

@@ -12,7 +12,7 @@ from flopsd.report.html_coverage import course_section, coverage_section
 from flopsd.report.html_kit import Html, h, text, verbatim
 from flopsd.report.html_parts import facts, icon, patterns, section
 from flopsd.report.html_tables import declared_section, devices_section, form_section, members_section, method_section
-from flopsd.report.model import Content, Report, VerificationState
+from flopsd.report.model import REPLAY, Content, Report, VerificationResult, VerificationState
 
 _DOT = h("span", " · ", aria_hidden="true")
 _PARTS = {
@@ -36,7 +36,7 @@ _KEY_ADVICE = (
 
 
 def report_html(report: Report) -> str:
-    sections = {} if report.content is None else dict(_sections(report.content))
+    sections = {} if report.content is None else dict(_sections(report.content, report.caveat))
     sections["proof"] = _proof(report)
     body = h(
         "body",
@@ -48,7 +48,7 @@ def report_html(report: Report) -> str:
             "div",
             _contents(sections) if report.content is not None else None,
             h("main", *sections.values(), id="main", tabindex=-1),
-            cls="body",
+            cls="body" if report.content is not None else "body alone",
         ),
         h("footer", h("p", report.subject, _DOT, "payload SHA-256 ", _mono(report.digest)), cls="foot"),
     )
@@ -79,7 +79,7 @@ def _style(report: Report) -> str:
 
 def page_line(report: Report) -> str:
     """The line on top of every printed page."""
-    words = [flag.word for flag in report.flags if flag.word == "REPLAY"]
+    words = [flag.word for flag in report.flags if flag.word == REPLAY]
     words.append(
         {VerificationState.VERIFIED: "verified", VerificationState.REFUSED: "REFUSED"}.get(
             report.check.state, "NOT VERIFIED"
@@ -96,30 +96,40 @@ def css_string(characters: str) -> str:
 
 def _replay(report: Report) -> Html | None:
     for flag in report.flags:
-        if flag.word == "REPLAY":
+        if flag.word == REPLAY:
             words = h("span", h("strong", flag.word), " ", flag.text)
             return h("aside", icon("grave"), words, cls="everywhere", aria_label="Recording")
     return None
 
 
 def _header(report: Report) -> Html:
-    check = report.check
-    hint = h("p", _command(check.hint), cls="mono") if check.hint else None
-    words = h("div", h("p", check.text, cls="says"), *(h("p", line) for line in check.lines), hint)
     flags = (
         h("div", icon("grave"), h("div", h("p", flag.word, cls="says"), h("p", flag.text)), cls="check check-flag")
         for flag in report.flags
-        if flag.word != "REPLAY"
+        if flag.word != REPLAY
     )
-    return h(
-        "header",
+    verified = report.check.state is VerificationState.VERIFIED
+    words = h(
+        "div",
         h("p", "Compute report", _DOT, f"ledger of a {report.kind}", cls="eyebrow"),
         h("h1", report.title),
         h("p", "Payload SHA-256 ", _mono(report.digest), h("br"), f"Report made {report.made}", cls="id"),
-        h("div", icon(check.state.value), words, cls=f"check check-{check.state.value.replace(' ', '-')}"),
+        _check(report.check) if verified else None,
         *flags,
         cls="head",
     )
+    return h("header", None if verified else _check(report.check), words)
+
+
+def _check(check: VerificationResult) -> Html:
+    """Whether the ledger was verified. Where it was not, a banner as wide as the window, under which nothing holds."""
+    state, kind, says = check.state.value, "check", text(check.text)
+    if check.state is not VerificationState.VERIFIED:
+        kind, word = "banner", state.upper()
+        says = text(h("strong", word), " ", check.text.removeprefix(word).lstrip(": "))
+    hint = h("p", _command(check.hint), cls="mono") if check.hint else None
+    words = h("div", h("p", says, cls="says"), *(h("p", line) for line in check.lines), hint)
+    return h("div", icon(state), words, cls=f"{kind} {kind}-{state.replace(' ', '-')}")
 
 
 def _contents(names: Iterable[str]) -> Html:
@@ -127,12 +137,12 @@ def _contents(names: Iterable[str]) -> Html:
     return h("nav", h("ol", *links), cls="toc", aria_label="Parts of this report")
 
 
-def _sections(content: Content) -> Iterator[tuple[str, Html]]:
+def _sections(content: Content, caveat: str) -> Iterator[tuple[str, Html]]:
     """In their order, those that the ledger has."""
-    yield "answer", answer_section(content)
+    yield "answer", answer_section(content, caveat)
     yield "bases", bases_section(content)
     if content.comparisons:
-        yield "reconciliation", reconciliation_section(content.comparisons)
+        yield "reconciliation", reconciliation_section(content.comparisons, caveat)
     if content.course is not None:
         yield "course", course_section(content.course)
     yield "coverage", coverage_section(content.coverage)
@@ -144,7 +154,7 @@ def _sections(content: Content) -> Iterator[tuple[str, Html]]:
     yield "energy", section("energy", "Energy", facts(content.energy))
     yield "declared", declared_section(content.declared)
     if content.form is not None:
-        yield "form", form_section(content.form)
+        yield "form", form_section(content.form, caveat)
     yield "method", method_section(content.method)
 
 
@@ -165,7 +175,9 @@ def _proof(report: Report) -> Html:
                 "li",
                 h("h4", f"{item.name}: {item.state}"),
                 h("p", item.text),
-                h("p", f"Proves: {item.proves} Limits: {item.limits}", cls="note") if item.proves else None,
+                h("p", f"Proves: {item.proves} Limits: {item.limits}", cls="note")
+                if item.proves and item.state != "absent"
+                else None,
             )
             for item in content.items
         )
@@ -181,7 +193,7 @@ def _proof(report: Report) -> Html:
         h("h3", "Verify it yourself"),
         h("p", _KEY_ADVICE),
         *(text(h("p", f"{what}:", cls="cmd"), _code(_command(command))) for what, command in shown),
-        h("details", h("summary", words), _code(verbatim(script))),
+        h("details", h("summary", words), _code(verbatim(script)), cls="screen"),
     )
 
 

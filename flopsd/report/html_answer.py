@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
 
 from flopsd.report.charts import Axis
 from flopsd.report.html_kit import Html, h, text
@@ -24,53 +25,110 @@ from flopsd.report.html_parts import (
 from flopsd.report.model import Basis, Comparison, Content, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED
 from flopsd.report.rule_words import beside_source, not_decided
+from flopsd.report.verdicts import common_reasons, drawn_and_listed
 
 _LOOKS = {"Agree": "below", "Do not agree": "above"}
 
 
-def answer_section(content: Content) -> Html:
+def answer_section(content: Content, caveat: str) -> Html:
+    """`caveat` labels every verdict of a ledger that was not verified, or of a recording; none is coloured then."""
     answer, axis = content.answer, content.axis
-    state = answer.state.value
-    title = text(icon(state), h("span", answer.headline))
+    state = "none" if caveat else answer.state.value
+    drawn, listed = drawn_and_listed(content.rules)
     parts = [
         *(h("p", words, cls="lead") for words in (*answer.only_if, *answer.sentences)),
-        *(_rule(rule, axis, f"rule-{at}") for at, rule in enumerate(content.rules, 1)),
-        rule_legend() if axis is not None and content.rules else None,
+        *(_rules(list(same), axis, f"rule-{at}", caveat) for at, (_, same) in enumerate(groupby(drawn, _shown), 1)),
+        rule_legend() if axis is not None and drawn else None,
+        _listed(listed, caveat) if listed else None,
         _not_applicable(content.other_rules) if content.other_rules else None,
         h("p", content.advice, cls="note") if content.advice else None,
     ]
+    label = h("span", f"Answer {caveat}", cls="caveat") if caveat else None
+    title = text(icon(state), h("span", label, answer.headline))
     return h(
         "section",
         h("h2", title, id="h-answer", cls=f"headline state-{state.replace(' ', '-')}"),
         *parts,
         id="answer",
-        cls="answer",
+        cls="answer muted" if caveat else "answer",
         aria_labelledby="h-answer",
     )
 
 
-def _rule(rule: ReportRule, axis: Axis | None, name: str) -> Html:
-    value = rule.value
-    measured = none(NO_MEASURED) if value is None else amount(value.measured) or none(NO_MEASURED)
-    ends = none("not known")
-    if value is not None:
-        ends = text(amount(value.low, ""), " to ", amount(value.high) or none("no upper bound"))
+def _shown(rule: ReportRule) -> object:
+    """What a drawing shows: open rules that agree in it share one. What follows from a verdict is each rule's own."""
+    if rule.state is not ReportState.INDETERMINATE:
+        return rule.name
+    return rule.value, rule.threshold, rule.share, rule.text, rule.why
+
+
+def _rules(rules: Sequence[ReportRule], axis: Axis | None, name: str, caveat: str) -> Html:
+    """One rule, or several that come to the same."""
+    rule = rules[0]
+    grounds = _grounds(rule)
+    if len(rules) > 1:
+        grounds = h("div", *(h("div", h("h4", one.title), _grounds(one)) for one in rules), cls="grounds")
     return h(
         "article",
-        h("h3", chip(rule.state.value, rule.word), " ", rule.title, id=name),
+        h("h3", _labelled(rule.state.value, rule.word, caveat), " ", "; ".join(one.title for one in rules), id=name),
         h(
             "dl",
-            entry("Measured", measured),
-            entry("Interval", ends),
+            entry("Measured", _measured(rule)),
+            entry("Interval", _ends(rule)),
             entry("Threshold", amount(rule.threshold) or none("not known")),
             entry("Share of it", rule.share or "not known"),
             cls="quad",
         ),
         None if rule.chart is None or axis is None else rule_chart(rule.chart, axis, name),
         _reason(rule),
-        h("details", h("summary", "Why, on what grounds, and what follows"), h("dl", *_grounds(rule), cls="facts")),
+        h("details", h("summary", "Why, on what grounds, and what follows"), grounds),
         cls="rule",
         aria_labelledby=name,
+    )
+
+
+def _labelled(state: str, word: str, caveat: str) -> Html:
+    label = h("span", caveat, cls="caveat") if caveat else None
+    return text(chip("none" if caveat else state, word), label)
+
+
+def _measured(rule: ReportRule) -> Html:
+    return none(NO_MEASURED) if rule.value is None else amount(rule.value.measured) or none(NO_MEASURED)
+
+
+def _ends(rule: ReportRule) -> Html:
+    if rule.value is None:
+        return none("not known")
+    return text(amount(rule.value.low, ""), " to ", amount(rule.value.high) or none("no upper bound"))
+
+
+def _listed(rules: Sequence[ReportRule], caveat: str) -> Html:
+    heads = (
+        ("Rule", None),
+        (f"Verdict {caveat}".rstrip(), None),
+        ("Measured", "n"),
+        ("Interval", "n"),
+        ("Threshold", "n"),
+        ("Share of it", None),
+    )
+    rows = (
+        h(
+            "tr",
+            h("th", rule.title, scope="row"),
+            h("td", chip("none" if caveat else rule.state.value, rule.word)),
+            h("td", _measured(rule), cls="n"),
+            h("td", _ends(rule), cls="n"),
+            h("td", amount(rule.threshold) or none("not known"), cls="n"),
+            h("td", rule.share or "not known"),
+        )
+        for rule in rules
+    )
+    common = common_reasons(rules) if len(rules) > 1 else ()
+    grounds = (h("div", h("h4", rule.title), _grounds(rule, common)) for rule in rules)
+    of_all = h("p", f"Of each: {'; '.join(common)}.", cls="reason") if common else None
+    return text(
+        table("Further rules", "Further rules", heads, rows, cls="rules"),
+        h("details", h("summary", "Why, and on what grounds, of each of these"), of_all, *grounds, cls="grounds"),
     )
 
 
@@ -88,20 +146,22 @@ def sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
-def _grounds(rule: ReportRule) -> Iterable[Html]:
+def _grounds(rule: ReportRule, said: Collection[str] = ()) -> Html:
+    """`said`: the reasons that stand elsewhere already."""
+    why = "; ".join(part for part in rule.why.split("; ") if part not in said)
     beside = beside_source(rule.status)
     source = text(rule.citation, *((" ", h("span", beside, cls="by")) if beside else ()))
     rows = (
-        ("Why", rule.why),
+        ("Why", "" if rule.state is ReportState.INDETERMINATE else why),  # `_reason` has it
         ("What is compared", rule.quantity),
         ("Assumes", rule.assumes),
         ("Not decided here", "; ".join(rule.other_conditions)),
         ("Source", source if rule.citation else ""),
-        ("If it is above", "" if rule.state is ReportState.ABOVE else rule.consequence),
+        ("If it is above", rule.consequence if rule.state is ReportState.INDETERMINATE else ""),
         ("Applies since", rule.since),
     )
-    yield from (entry(name, value) for name, value in rows if value)
-    yield h("div", h("dt", "Rule"), h("dd", rule.name, cls="mono"))
+    entries = (entry(name, value) for name, value in rows if value)
+    return h("dl", *entries, h("div", h("dt", "Rule"), h("dd", rule.name, cls="mono")), cls="facts run-in")
 
 
 def _not_applicable(rules: Sequence[ReportRule]) -> Html:
@@ -111,27 +171,25 @@ def _not_applicable(rules: Sequence[ReportRule]) -> Html:
 
 def bases_section(content: Content) -> Html:
     intro = "The same work counted in three ways. They answer different questions, so none stands for another."
-    evidence = list(_shares(content.evidence)) or [h("tr", h("td", "Nothing was read.", colspan=5))]
-    phases = table(
-        "Executed compute by phase",
-        "Executed compute by declared phase, in FLOP",
-        (("Phase", None), *FIGURE_HEADS, ("What was done", None)),
-        _shares(content.phases),
-    )
     return section(
         "bases",
         "Three bases of counting",
         h("p", intro, cls="intro"),
         h("div", *map(_basis, content.bases), cls="cards"),
         h("h3", "How the executed figure is known"),
-        table(
-            "Executed compute by evidence",
-            "Executed compute by evidence, strongest first, in FLOP",
-            (("Evidence", None), *FIGURE_HEADS, ("What it is", None)),
-            evidence,
-        ),
-        phases if content.phases else None,
+        _breakdown("evidence", "Executed compute by evidence, strongest first, in FLOP", content.evidence)
+        or h("p", "Nothing was read."),
+        _breakdown("phase", "Executed compute by declared phase, in FLOP", content.phases),
     )
+
+
+def _breakdown(by: str, caption: str, shares: Iterable[Share]) -> Html | None:
+    """The parts of the executed compute as a table; one part alone is all of it, and takes no table."""
+    found = [share for share in shares if share.value is not None]
+    if len(found) == 1:
+        return h("p", h("strong", f"All of it by {by}: {found[0].name}"), f" ({found[0].meaning})")
+    heads = ((by.capitalize(), None), *FIGURE_HEADS, ("What it is", None))
+    return table(f"Executed compute by {by}", caption, heads, _shares(found)) if found else None
 
 
 def _shares(shares: Iterable[Share]) -> Iterable[Html]:
@@ -159,22 +217,22 @@ def _basis(basis: Basis) -> Html:
     )
 
 
-def reconciliation_section(comparisons: Iterable[Comparison]) -> Html:
+def reconciliation_section(comparisons: Iterable[Comparison], caveat: str) -> Html:
     intro = "Two counts of the same work, where both exist, are compared."
     return section(
         "reconciliation",
         "Reconciliation",
         h("p", intro, cls="intro"),
-        h("ul", *map(_comparison, comparisons), cls="pairs"),
+        h("ul", *(_comparison(one, caveat) for one in comparisons), cls="pairs muted" if caveat else "pairs"),
     )
 
 
-def _comparison(one: Comparison) -> Html:
+def _comparison(one: Comparison, caveat: str) -> Html:
     warning = text(h("br"), h("strong", one.warning, cls="warning mono")) if one.warning else None
     margin = f", margin {one.margin}" if one.margin else None
     return h(
         "li",
-        h("h3", chip(_LOOKS.get(one.word, "indeterminate"), one.word), " ", one.name),
+        h("h3", _labelled(_LOOKS.get(one.word, "indeterminate"), one.word, caveat), " ", one.name),
         h("p", h("strong", one.ratio, cls="num"), margin, warning),
         h("p", one.text) if one.text else None,
         h("p", one.between, cls="note") if one.between else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flopsd.report.charts import GrowthChart, Strip
+from flopsd.report.device_groups import shortened
 from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import amount, facts, legend, none, section, table
 from flopsd.report.model import Coverage, ReportGap
@@ -37,6 +38,7 @@ def course_section(course: GrowthChart) -> Html:
             "details",
             h("summary", "The same as a table"),
             table("Executed compute over time", "Executed compute up to some moments, in FLOP", heads, rows),
+            cls="screen",
         ),
     )
 
@@ -51,7 +53,7 @@ def _course(course: GrowthChart) -> Html:
             time.label,
             cls="tick tick-middle" if time.anchor == "middle" else "tick",
             x=f"{time.at}%",
-            y=290,
+            y=297,
             text_anchor=time.anchor,
         )
         for time in course.times
@@ -76,8 +78,9 @@ def _ticks(course: GrowthChart) -> Iterator[Html]:
     for tick in course.ticks:
         y = f"{tick.at}%"
         yield h("line", cls="grid", x1=0, x2="100%", y1=y, y2=y)
-        if 6 < tick.at < 99:
-            yield h("text", tick.label, cls="tick tick-y", x=4, y=y, dy=-4)
+        if tick.at > 6:
+            below = tick.at > 99  # the label of zero, which no band crosses there
+            yield h("text", tick.label, cls="tick tick-y", x=4, y=y, dy=13 if below else -4)
 
 
 def coverage_section(coverage: Coverage) -> Html:
@@ -101,7 +104,7 @@ def coverage_section(coverage: Coverage) -> Html:
         "Coverage and gaps",
         h("p", h("span", coverage.observed, cls="big num"), " ", h("span", coverage.text), cls="figure"),
         facts(coverage.facts),
-        _strips(coverage) if coverage.strips else None,
+        _strips(coverage) if coverage.gaps and coverage.strips else None,
         by_reason if coverage.reasons else h("p", "No gap was recorded."),
         _longest(coverage) if coverage.gaps else None,
     )
@@ -116,11 +119,12 @@ def _strips(coverage: Coverage) -> Html:
 
 
 def _strip(strip: Strip, at: int) -> Html:
+    name = f"device {strip.name}" if strip.name.isdigit() else f"devices {strip.name}"
     spans = (h("rect", cls="elsewhere", x=f"{s.at}%", width=f"{s.width}%", y=3, height=12) for s in strip.spans)
     gaps = (h("rect", cls="gap gap-bold", x=f"{gap.at}%", width=f"{gap.width}%", y=0, height=18) for gap in strip.gaps)
     drawn = h(
         "svg",
-        h("title", f"Device {strip.name}: {strip.text}", id=f"strip-{at}"),
+        h("title", f"{name.capitalize()}: {strip.text}", id=f"strip-{at}"),
         h("rect", cls="seen", x=0, width="100%", y=3, height=12),
         *spans,
         *gaps,
@@ -129,7 +133,7 @@ def _strip(strip: Strip, at: int) -> Html:
         role="img",
         aria_labelledby=f"strip-{at}",
     )
-    label, says = h("span", f"device {strip.name}", cls="label"), h("span", strip.text, cls="says")
+    label, says = h("span", name, cls="label"), h("span", strip.text, cls="says")
     return h("div", label, drawn, says, cls="device-strip")
 
 
@@ -149,7 +153,7 @@ def _gap(gap: ReportGap) -> Html:
         "tr",
         h("th", gap.begin, scope="row", cls="when"),
         h("td", amount(gap.length, ""), cls="n"),
-        h("td", gap.device, cls="mono"),
+        h("td", h("span", shortened(gap.device), cls="mono num", title=gap.device)),
         h("td", gap.reason),
         h("td", amount(gap.ceiling, "") or none("not known"), cls="n"),
     )

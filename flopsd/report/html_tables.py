@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+from flopsd.report.device_groups import DeviceGroup, alike, equal, shared_facts, shortened
 from flopsd.report.html_coverage import more
 from flopsd.report.html_kit import Html, h, text
-from flopsd.report.html_parts import FIGURE_HEADS, facts, figure_cells, section, table
+from flopsd.report.html_parts import FIGURE_HEADS, entry, facts, figure_cells, section, table
 from flopsd.report.model import (
     Content,
     Form,
@@ -62,32 +63,54 @@ def _member(row: Member) -> Html:
 
 
 def devices_section(content: Content) -> Html:
-    heads = (("Device", None), *FIGURE_HEADS, *_KEPT, ("Known by", None))
-    details = (text(h("h3", f"{one.index}: {one.model}"), facts(one.facts)) for one in content.devices)
+    heads = (("Device", None), ("Model", None), *FIGURE_HEADS, *_KEPT)
+    devices = content.devices
     return section(
         "devices",
         "Devices",
-        table(
-            "Table of devices",
-            "Each accelerator; executed compute in FLOP",
-            heads,
-            map(_device, content.devices),
-        ),
+        table("Table of devices", "Each accelerator; executed compute in FLOP", heads, map(_device, equal(devices))),
         more(content.devices_left_out),
-        h("details", h("summary", "More of each device"), *details),
+        h("dl", *map(_known_by, alike(devices)), cls="known"),
+        h("details", h("summary", "Identity of each device"), *_identities(devices)),
     )
 
 
-def _device(device: ReportDevice) -> Html:
-    serial = _sub(f"serial {device.serial}")
+def _device(group: DeviceGroup) -> Html:
+    one, count = group.first, len(group.devices)
+    who = h("span", shortened(one.uuid), cls="short mono", title=one.uuid)
+    if count > 1:
+        who = h("span", f"{count} devices, figures of each", cls="short")
     return h(
         "tr",
-        h("th", f"{device.index}: {device.model}", _sub(device.uuid, mono=True), serial, scope="row"),
-        figure_cells(device.value, NOTHING_MEASURED),
-        h("td", device.observed, cls="n"),
-        h("td", device.energy, cls="n"),
-        h("td", device.evidence, _sub(device.note) if device.note else None),
+        h("th", group.indices, " ", who, scope="row", cls="num"),
+        h("td", one.model, cls="num"),
+        figure_cells(one.value, NOTHING_MEASURED),
+        h("td", one.observed, cls="n"),
+        h("td", one.energy, cls="n"),
     )
+
+
+def _known_by(group: DeviceGroup) -> Html:
+    one = group.first
+    words = text("known by ", one.evidence, _sub(one.note) if one.note else None)
+    return entry(f"{'Devices' if len(group.devices) > 1 else 'Device'} {group.indices}", words)
+
+
+def _identities(devices: Sequence[ReportDevice]) -> Iterator[Html]:
+    """What identifies each device, whole; and the facts that all share, once."""
+    shared = shared_facts(devices)
+    names = tuple(dict.fromkeys(fact.name for one in devices for fact in one.facts if fact not in shared))
+    rows = []
+    for one in devices:
+        own = {fact.name: fact.value for fact in one.facts}
+        cells = (h("td", one.uuid, cls="whole"), h("td", one.serial), *(h("td", own.get(name, "")) for name in names))
+        rows.append(h("tr", h("th", str(one.index), scope="row"), *cells))
+    heads = (("Device", None), ("UUID", None), ("Serial", None), *((name, None) for name in names))
+    caption = f"{', '.join(name for name, _ in heads[1:])} of each device"
+    yield table("Identity of each device", caption, heads, rows, cls="identity")
+    if shared:
+        yield h("p", "The same for all:", cls="cmd")
+        yield facts(shared, "facts run-in")
 
 
 def declared_section(declared: ReportDeclarations) -> Html:
@@ -108,13 +131,15 @@ def declared_section(declared: ReportDeclarations) -> Html:
     )
 
 
-def form_section(form: Form) -> Html:
+def form_section(form: Form, caveat: str) -> Html:
     intro = "In the terms and roundings of the Transparency chapter's form. Figures only: check them before filing."
+    label = h("p", f"Figures {caveat}: not fit for filing.", cls="caveat") if caveat else None
     heads = (("Field", None), ("To the AI Office", None), ("To national authorities", None))
     text_of_it = (h("p", words) for words in form.notification)
     return section(
         "form",
         "Figures for the Model Documentation Form",
+        label,
         h("p", intro, cls="intro"),
         table("Fields of the form", form.policy, heads, map(_field, form.lines), cls="form"),
         text(h("h3", "Text for a notification"), h("blockquote", *text_of_it)) if form.notification else None,

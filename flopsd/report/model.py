@@ -8,6 +8,8 @@ from enum import Enum
 from flopsd.report.charts import Axis, GrowthChart, RuleChart, Strip
 from flopsd.report.numbers import Amount, Distance, Interval, OnlyIf
 
+REPLAY = "REPLAY"  # the flag of a ledger that was read from a recording
+
 
 class ReportState(str, Enum):
     """What a rule comes to. INDETERMINATE hangs on the figures, or on whether the rule applies."""
@@ -300,3 +302,11 @@ class Report:
     check: VerificationResult
     proof: Proof
     content: Content | None
+
+    @property
+    def caveat(self) -> str:
+        """The label of every verdict that is not one of hardware and of a verified ledger; else empty."""
+        of = "of a recording" if any(flag.word == REPLAY for flag in self.flags) else ""
+        if self.check.state is VerificationState.VERIFIED:
+            return of
+        return f"{of or 'of a ledger'} that was {self.check.state.value}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from flopsd.report.device_groups import DeviceGroup, alike, equal
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import beside_source
 from flopsd.report.terminal import COLUMNS, fact, folded, interval_facts, shown, title, wrapped
+from flopsd.report.verdicts import drawn_and_listed, words_of
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
 _LABEL = 24
@@ -18,7 +20,7 @@ def report_text(report: Report) -> str:
     """All that a reader needs; the HTML report has the same and more."""
     lines = list(_head(report))
     if report.content is not None:
-        lines += _content(report.content)
+        lines += _content(report.content, report.caveat)
     for words, command in report.proof.commands[: 1 if report.content is None else 2]:
         lines += ["", *wrapped(f"{words}:"), *folded(command)]
     return shown(lines)
@@ -42,8 +44,8 @@ def form_report(report: Report) -> str:
     """The Form's figures under the report's head."""
     lines = list(_head(report))
     if report.content is not None:
-        form = report.content.form
-        lines += ["", NO_FORM] if form is None else ["", *_form(form)]
+        form, label = report.content.form, f"Figures {report.caveat}: not fit for filing." if report.caveat else ""
+        lines += ["", NO_FORM] if form is None else ["", *wrapped(label), *_form(form)]
     return shown(lines)
 
 
@@ -61,14 +63,18 @@ def _head(report: Report) -> Iterator[str]:
     yield f"report {report.made}"
 
 
-def _content(content: Content) -> Iterator[str]:
-    yield from title("Answer")
+def _content(content: Content, caveat: str) -> Iterator[str]:
+    yield from title(f"Answer {caveat}".rstrip())
     yield from wrapped(content.answer.headline)
     for words in (*content.answer.only_if, *content.answer.sentences):
         yield from wrapped(words, "  ")
-    for rule in content.rules:
+    drawn, listed = drawn_and_listed(content.rules)
+    for rule in drawn:
         yield ""
-        yield from _rule(rule)
+        yield from _rule(rule, caveat)
+    for rule in listed:
+        yield ""
+        yield from _brief_rule(rule, caveat)
     if content.other_rules:
         yield ""
         yield "Not applicable:"
@@ -124,8 +130,32 @@ def _content(content: Content) -> Iterator[str]:
     yield from wrapped(content.isolation) if content.isolation else ()
 
 
-def _rule(rule: ReportRule) -> Iterator[str]:
-    yield from wrapped(f"{rule.word.upper()}: {rule.title}")
+def _verdict(rule: ReportRule, caveat: str) -> list[str]:
+    return wrapped(f"{rule.word.upper()}{f' ({caveat})' if caveat else ''}: {rule.title}")
+
+
+def _brief_rule(rule: ReportRule, caveat: str) -> Iterator[str]:
+    """A rule that decides nothing beside graver or nearer ones."""
+    yield from _verdict(rule, caveat)
+    figures = "" if rule.value is None else words_of(rule.value, NO_MEASURED)
+    limit = "" if rule.threshold is None else f"{rule.threshold.text} FLOP"
+    named = (
+        ("  figures", figures),
+        ("  threshold", "; ".join(filter(None, (limit, rule.share and f"share of it {rule.share}")))),
+        ("  assumes", rule.assumes),
+        ("  source", _source(rule)),
+    )
+    for name, words in named:
+        if words:
+            yield from fact(name, words, _LABEL)
+
+
+def _source(rule: ReportRule) -> str:
+    return ", ".join(filter(None, (rule.citation, beside_source(rule.status))))
+
+
+def _rule(rule: ReportRule, caveat: str) -> Iterator[str]:
+    yield from _verdict(rule, caveat)
     if rule.threshold is not None:
         yield from fact("  threshold", f"{rule.threshold.text} FLOP", _LABEL)
     if rule.value is not None:
@@ -139,7 +169,7 @@ def _rule(rule: ReportRule) -> Iterator[str]:
         ("  assumes", rule.assumes),
         ("  what follows" if rule.state is ReportState.ABOVE else "  if it is above", follows),
         ("  not decided", "; ".join(rule.other_conditions)),
-        ("  source", ", ".join(filter(None, (rule.citation, beside_source(rule.status))))),
+        ("  source", _source(rule)),
     )
     for name, words in named:
         if words:
@@ -173,15 +203,23 @@ def _shares(shares: Iterable[Share]) -> Iterator[str]:
 def _tables(content: Content) -> Iterator[str]:
     if content.devices:
         yield from title("Devices")
-        for device in content.devices[:MAX_SHOWN]:
-            yield from fact(f"{device.index}  {device.uuid}"[:COLUMNS], "", _LABEL)
-            yield from fact("   model", f"{device.model}, serial {device.serial}", _LABEL)
-            yield from fact("   FLOP", _brief(device.value), _LABEL)
-            yield from fact("   observed, energy", f"{device.observed}, {device.energy}", _LABEL)
-            yield from fact("   known by", device.evidence + (f" ({device.note})" if device.note else ""), _LABEL)
+        for group in alike(content.devices[:MAX_SHOWN]):
+            one = group.first
+            yield from wrapped(f"{group.indices}: {one.model}")
+            yield from fact("   known by", one.evidence + (f" ({one.note})" if one.note else ""), _LABEL)
+            for same in equal(group.devices):
+                yield from _devices(same)
         yield from _more(len(content.devices) - MAX_SHOWN + content.devices_left_out)
     yield from _members("Nodes", content.nodes, content.members_left_out)
     yield from _members("Ledgers", content.children, content.members_left_out)
+
+
+def _devices(same: DeviceGroup) -> Iterator[str]:
+    each = " each" if len(same.devices) > 1 else ""
+    for one in same.devices:
+        yield f"   {one.index:<3}{one.uuid}  serial {one.serial}"[:COLUMNS]
+    yield from fact(f"      FLOP{each}", _brief(same.first.value), _LABEL)
+    yield from fact("      observed, energy", f"{same.first.observed}, {same.first.energy}", _LABEL)
 
 
 def _members(heading: str, members: Sequence[Member], left_out: int) -> Iterator[str]:

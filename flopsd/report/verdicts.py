@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from flopsd.core.model import Figures
@@ -27,6 +28,7 @@ WORDS = {
 }
 _ORDER = tuple(WORDS)  # the gravest first
 _FOR_SURE = "what is declared outside the job, as by --phase and --precision, counts without an if"
+_DRAWN = 2  # rules that are below and are shown in full
 _COMPARED = ("below", "above", "indeterminate")
 
 
@@ -42,6 +44,19 @@ def rules_of(predicate: LedgerObject) -> tuple[tuple[ReportRule, ...], tuple[Rep
         tuple(rule for rule in rules if rule.state is ReportState.NOT_APPLICABLE),
         axis,
     )
+
+
+def drawn_and_listed(rules: Sequence[ReportRule]) -> tuple[Sequence[ReportRule], Sequence[ReportRule]]:
+    """The rules that are shown in full, and those that a table has room for: rules that are below beside others that
+    are not, and more than two that are below."""
+    drawn = [rule for rule in rules if rule.state is not ReportState.BELOW] or rules[:_DRAWN]
+    return drawn, rules[len(drawn) :]
+
+
+def common_reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
+    """The reasons that all of some rules share, in their order."""
+    parts = rules[0].why.split("; ")
+    return tuple(part for part in parts if part and all(part in rule.why.split("; ") for rule in rules))
 
 
 def _gravity(rule: ReportRule) -> tuple[int, bool]:

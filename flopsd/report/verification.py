@@ -18,7 +18,7 @@ from flopsd.core.rounding import grouped
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_json import HINT, LedgerObject, line
 from flopsd.report.ledger_text import added_up_again, anchor_facts, children_text, recomputed, signed_by, unsealed_text
-from flopsd.report.model import Fact, Flag, Proof, VerificationResult, VerificationState
+from flopsd.report.model import REPLAY, Fact, Flag, Proof, VerificationResult, VerificationState
 from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 from flopsd.report.terminal import shell_command
 from flopsd.settings.data_files import Tables
@@ -94,7 +94,7 @@ def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag,
     if replay is not None:
         of = replay.maybe_text("recording")
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
-        flags.append(Flag("REPLAY", f"{what}: no hardware was metered, and this is no evidence."))
+        flags.append(Flag(REPLAY, f"{what}: no hardware was metered, and this is no evidence."))
     flags += [Flag(one.word, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:

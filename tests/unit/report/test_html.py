@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from flopsd.errors import NotVerifiedError
 from flopsd.report.html import css_string, page_line, report_html
-from flopsd.report.model import Report
+from flopsd.report.model import Report, VerificationResult, VerificationState
 from flopsd.report.report_text import form_report, report_text
+from flopsd.report.verdicts import drawn_and_listed
+from flopsd.report.verification import refused
 from tests.support.enriched import ESCAPES, SCENES, report, scene
 from tests.support.paths import GOLDEN
 
@@ -26,6 +29,7 @@ CSS = (files("flopsd") / "report" / "report.css").read_text()
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 # Text and what it stands on; 4.5 is WCAG's AA for text, 3 for what is drawn.
 TEXT_ON = [(ink, ground) for ink in ("ink", "soft", "link", "below", "above", "open", "limit") for ground in ("paper", "raised")]  # fmt: skip
+TEXT_ON += [("raised", "above"), ("raised", "open")]  # the banners
 DRAWN_ON = [
     ("data", "raised"), ("data", "paper"), ("edge", "raised"), ("edge", "paper"), ("limit", "raised"), ("mark", "raised"),
     ("raised", "below"), ("raised", "above"), ("raised", "open"), ("gap-line", "gap-ground"), ("data", "gap-ground"),
@@ -160,6 +164,42 @@ def test_the_page_can_be_read_by_everybody(page: str) -> None:
 def _bare_titles(reader: Reader) -> int:
     """Titles of drawings that need no description."""
     return sum(1 for tag, found in reader.tags if tag == "title" and (found.get("id") or "").startswith("strip-"))
+
+
+VERIFIED = VerificationResult(VerificationState.VERIFIED, "VERIFIED: every figure was recomputed.")
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "caveat"),
+    [
+        ("everything", VERIFIED, ""),
+        ("everything", None, "of a ledger that was not verified"),
+        ("lineage-above", None, "of a ledger that was not verified"),
+        ("everything", refused(NotVerifiedError("the payload was edited")), "of a ledger that was refused"),
+        ("replay", VERIFIED, "of a recording"),
+        ("replay", None, "of a recording that was not verified"),
+    ],
+)
+def test_no_verdict_of_what_was_not_verified_is_shown_as_one(
+    name: str, check: VerificationResult | None, caveat: str
+) -> None:
+    made = report(SCENES[name](), check)
+    assert made.caveat == caveat
+    page, text = report_html(made), " ".join(report_text(made).split())
+    classes = [(found.get("class") or "").split() for _, found in read(page).tags]
+    coloured = {
+        one for found in classes for one in found if re.fullmatch("(state|chip)-(below|above|indeterminate)", one)
+    }
+    assert bool(coloured) == (not caveat)
+    if made.content is None:
+        assert ["banner", "banner-refused"] in classes
+        return
+    assert (made.check.state is VerificationState.VERIFIED) != (["banner", "banner-not-verified"] in classes)
+    if caveat:
+        assert f"Answer {caveat}" in page
+        assert f"Answer {caveat}" in text
+        assert all(f"({caveat}): {rule.title}" in text for rule in made.content.rules)
+        assert page.count(caveat) >= 1 + len(drawn_and_listed(made.content.rules)[0])
 
 
 def test_every_printed_page_says_whose_it_is_and_that_it_is_a_replay() -> None:

@@ -222,6 +222,18 @@ def test_the_course_ends_where_the_totals_are() -> None:
     assert [len(strip.gaps) for strip in made.coverage.strips] == [2, 1]
 
 
+@pytest.mark.parametrize("high", ["900", None])
+def test_the_course_begins_with_the_run_at_nothing(high: str | None) -> None:
+    statement = SCENES["everything"]()
+    last = {**statement["course"][-1], "executed": {"low": "1", "measured": "500", "high": high}}
+    course = content({**statement, "course": [last]}).course  # a short run has one checkpoint
+    assert course is not None
+    assert course.rows[0][1:] == ("0", "0", "0" if high else "not known")
+    assert course.line.startswith("M0,300 L")
+    assert course.band.startswith("M0,300 " if high else "M0,0 ")
+    assert course.ticks[0].label == "0 FLOP"
+
+
 def test_a_refused_ledger_shows_no_figure() -> None:
     made = report(SCENES["everything"](), refused(NotVerifiedError("the payload was edited", hint="ask again")))
     assert made.content is None
