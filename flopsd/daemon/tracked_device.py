@@ -15,7 +15,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import ActivePhase
 from flopsd.errors import UnknownDeviceError
 from flopsd.system.clock import NS_PER_S
-from flopsd.telemetry.health import last_gap
+from flopsd.telemetry.last_gap import last_gap
 from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")

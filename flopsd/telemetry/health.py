@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, GapReason
 from flopsd.report.terminal import counted
 from flopsd.system.clock import rfc3339
+from flopsd.telemetry.last_gap import GapKind, LastGap
 
 
 class HealthState(Enum):
@@ -33,45 +33,7 @@ class HealthState(Enum):
     METERING = "metering"
 
 
-class GapKind(Enum):
-    """What a gap says of its device."""
-
-    LOST, UNKNOWN, STARTING, ELSEWHERE = range(4)
-
-
-_KINDS = {
-    **dict.fromkeys(ACCOUNTED_ELSEWHERE, GapKind.ELSEWHERE),
-    **dict.fromkeys(
-        (GapReason.STARTING, GapReason.STOPPING, GapReason.DAEMON_DOWN, GapReason.JOURNAL_REPLACED), GapKind.STARTING
-    ),
-    GapReason.UNKNOWN_DEVICE: GapKind.UNKNOWN,
-}
 REPLAYED = "REPLAY of a recording: no hardware is metered, and nothing here is evidence"
-
-
-@dataclass(frozen=True, slots=True)
-class LastGap:
-    """The newest gap of a device, together with those right before it that mean the same. Boot time."""
-
-    since_ns: int
-    until_ns: int
-    reason: GapReason
-
-    @property
-    def kind(self) -> GapKind:
-        return kind_of(self.reason)
-
-
-def kind_of(reason: GapReason) -> GapKind:
-    return _KINDS.get(reason, GapKind.LOST)
-
-
-def last_gap(before: LastGap | None, begin_ns: int, end_ns: int, reason: GapReason) -> LastGap:
-    """The newest gap after one more: it goes on from the one before where no reading lies between."""
-    new = LastGap(begin_ns, end_ns, reason)
-    if before is None or before.until_ns != begin_ns or before.kind is not new.kind:
-        return new
-    return LastGap(before.since_ns, end_ns, reason)
 
 
 @dataclass(frozen=True, slots=True)

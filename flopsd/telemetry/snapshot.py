@@ -13,7 +13,7 @@ from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.run_view import DeviceView, RatedTally, RunView
 from flopsd.core.model import Gauges, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.telemetry.health import LastGap
+from flopsd.telemetry.last_gap import LastGap
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from flopsd.core.policy.forecast import Rates, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED
 from flopsd.core.values import joules, seconds, text_or_none
 from flopsd.system.clock import rfc3339, wall_ns_of
-from flopsd.telemetry.health import DeviceHealth, Health, LastGap, health_of, last_gap
+from flopsd.telemetry.health import DeviceHealth, Health, health_of
+from flopsd.telemetry.last_gap import LastGap, last_gap
 from flopsd.telemetry.rate_history import rates
 from flopsd.telemetry.snapshot import DeviceState, Snapshot, SourceState
 

@@ -106,15 +106,11 @@ def above(tmp_path: Path) -> Run:
     return eight(tmp_path, policies=(parse_policy(POLICY.replace("LIMIT", "1000").encode(), "small"),))
 
 
-SCENES: dict[str, Callable[[Path], Run]] = {
-    "measured": measured, "everything": everything, "nothing": nothing, "undeclared": undeclared, "healthy": eight,
-    "lost": lost, "all-lost": all_lost, "full": full, "replay": lambda path: eight(path, replay=True), "ended": ended,
-    "above": above,
-}  # fmt: skip
-STATES = {
-    "measured": "metering", "everything": "not-written", "nothing": "no-device", "undeclared": "metering",
-    "healthy": "metering", "lost": "some-lost", "all-lost": "all-lost", "full": "not-written", "replay": "replay",
-    "ended": "ended", "above": "metering",
+SCENES: dict[str, tuple[Callable[[Path], Run], str]] = {  # with the state that its page must show
+    "measured": (measured, "metering"), "everything": (everything, "not-written"), "nothing": (nothing, "no-device"),
+    "undeclared": (undeclared, "metering"), "healthy": (eight, "metering"), "lost": (lost, "some-lost"),
+    "all-lost": (all_lost, "all-lost"), "full": (full, "not-written"), "ended": (ended, "ended"),
+    "replay": (lambda path: eight(path, replay=True), "replay"), "above": (above, "metering"),
 }  # fmt: skip
 
 
@@ -142,7 +138,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def url(name: str, tmp_path: Path) -> Iterator[str]:
-    run = SCENES[name](tmp_path)
+    run = SCENES[name][0](tmp_path)
     with serving(run) as server:
         yield server.url + "/"
 
@@ -179,7 +175,7 @@ def test_nothing_is_cut_asked_for_elsewhere_or_complained_of(browser: Page, name
     keep(browser, f"{name}-print")
     browser.look(DESK)
     state, bottom, width = browser.evaluate(FIRST_SCREEN)
-    assert state == STATES[name]
+    assert state == SCENES[name][1]
     assert bottom <= 800, "what matters lies below the first screen"
     assert width <= DESK - 40, "the table must be scrolled"
     asked = {
@@ -227,6 +223,16 @@ def test_it_follows_pauses_and_says_when_the_daemon_is_gone(browser: Page, tmp_p
         keep(browser, f"stale-{width}-{'dark' if dark else 'light'}")
         if os.environ.get("AXE_CORE"):
             assert faults(browser, Path(os.environ["AXE_CORE"]).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.tool("chromium")
+def test_after_the_end_no_answer_is_no_fault(browser: Page, tmp_path: Path) -> None:
+    with serving(ended(tmp_path)) as server:
+        browser.load(server.url + "/")
+        browser.look(DESK)
+    wait_until(lambda: browser.evaluate(LIVE) == "The daemon has stopped.", "it asks in vain")
+    assert browser.evaluate(SENTENCE).startswith("The run ended at ")
+    assert browser.evaluate(TONE) == ["", "rgb(29, 79, 145)"]
 
 
 @pytest.mark.tool("chromium")

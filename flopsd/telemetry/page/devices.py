@@ -13,7 +13,7 @@ from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import amount, icon, none, section, share_bar, table
 from flopsd.report.numbers import figures_in, interval
 from flopsd.report.terminal import counted
-from flopsd.telemetry.health import GapKind, kind_of
+from flopsd.telemetry.last_gap import GapKind, kind_of
 
 _EVIDENCE = {
     "cycles": "counted cycles",

@@ -54,7 +54,7 @@
       last = Date.now();
       announce('Live: refreshed every 2 seconds.');
     } catch {
-      unanswered();
+      if (!paused) unanswered();
     }
     timer = setTimeout(refresh, EVERY_MS);
   }

@@ -38,7 +38,21 @@ def thresholds_part(findings: Sequence[Mapping[str, Any]]) -> Html:
     details = h("details", h("summary", words), *parts, drawn, id="rules") if parts else None
     above = [rule for rule in rules if rule.state is ReportState.ABOVE and rule.consequence]
     follows = [h("p", h("strong", "What follows. "), rule.consequence, cls="lead") for rule in above[:_SHOWN]]
-    return section("thresholds", title, *leads, *follows, details, cls=f"headline state-{state}")
+    return section("thresholds", title, *leads, *follows, _soonest(rules, when), details, cls=f"headline state-{state}")
+
+
+def _soonest(rules: Sequence[ReportRule], when: Mapping[str, Mapping[str, Any] | None]) -> Html | None:
+    """The forecast of the rule that applies and can be crossed first."""
+    known = [
+        (int(crossing["earliestSeconds"]), rule, crossing)
+        for rule in rules
+        if rule.applies and rule.state is not ReportState.ABOVE
+        if (crossing := when.get(rule.name)) is not None and crossing["earliestSeconds"] is not None
+    ]
+    if not known:
+        return None
+    _, rule, crossing = min(known, key=lambda one: one[0])
+    return h("p", h("strong", "Soonest. "), f"{rule.title}: {crossing_text(crossing)}.", cls="lead")
 
 
 def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:

@@ -8,7 +8,8 @@ import pytest
 
 from flopsd.core.model import GapReason
 from flopsd.system.clock import NS_PER_S, wall_ns_of
-from flopsd.telemetry.health import DeviceHealth, HealthState, LastGap, health_of, last_gap
+from flopsd.telemetry.health import DeviceHealth, HealthState, health_of
+from flopsd.telemetry.last_gap import LastGap, last_gap
 
 NOW_S = 7_200
 OFFSET_NS = wall_ns_of("2026-03-02T00:30:00.000000Z") - NOW_S * NS_PER_S

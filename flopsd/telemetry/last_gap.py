@@ -1,0 +1,48 @@
+"""The newest gap of a device: since when it is lost, and what that says of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, GapReason
+
+
+class GapKind(Enum):
+    """What a gap says of its device."""
+
+    LOST, UNKNOWN, STARTING, ELSEWHERE = range(4)
+
+
+_KINDS = {
+    **dict.fromkeys(ACCOUNTED_ELSEWHERE, GapKind.ELSEWHERE),
+    **dict.fromkeys(
+        (GapReason.STARTING, GapReason.STOPPING, GapReason.DAEMON_DOWN, GapReason.JOURNAL_REPLACED), GapKind.STARTING
+    ),
+    GapReason.UNKNOWN_DEVICE: GapKind.UNKNOWN,
+}
+
+
+def kind_of(reason: GapReason) -> GapKind:
+    return _KINDS.get(reason, GapKind.LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class LastGap:
+    """The newest gap of a device, together with those right before it that say the same of it. Boot time."""
+
+    since_ns: int
+    until_ns: int
+    reason: GapReason
+
+    @property
+    def kind(self) -> GapKind:
+        return kind_of(self.reason)
+
+
+def last_gap(before: LastGap | None, begin_ns: int, end_ns: int, reason: GapReason) -> LastGap:
+    """The newest gap after one more: it goes on from the one before where no reading lies between."""
+    new = LastGap(begin_ns, end_ns, reason)
+    if before is None or before.until_ns != begin_ns or before.kind is not new.kind:
+        return new
+    return LastGap(before.since_ns, end_ns, reason)
