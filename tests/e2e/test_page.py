@@ -15,16 +15,14 @@ import pytest
 
 from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import GapReason, Precision
-from flopsd.report.html import report_html
 from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.snapshot import SourceState
+from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium
-from tests.support.enriched import scene
 from tests.support.process import wait_until
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
-from tests.support.tools import missing
 from tests.unit.attestation.test_lineage_base import POLICY
 
 PHONE, DESK = 360, 1280
@@ -222,7 +220,7 @@ def test_it_follows_pauses_and_says_when_the_daemon_is_gone(browser: Page, tmp_p
         browser.assert_whole(width, dark=dark)
         keep(browser, f"stale-{width}-{'dark' if dark else 'light'}")
         if os.environ.get("AXE_CORE"):
-            assert faults(browser, Path(os.environ["AXE_CORE"]).read_text(encoding="utf-8")) == []
+            assert faults(browser, axe_source()) == []
 
 
 @pytest.mark.tool("chromium")
@@ -283,40 +281,10 @@ def test_it_is_read_with_the_keyboard_alone(browser: Page, tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-AXE = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(
-  v => [v.impact, v.id, v.nodes.map(n => n.html.slice(0, 160) + ' ' + (n.any[0] || {message: ''}).message)]))"""
-
-
-@pytest.fixture(scope="module")
-def axe_source() -> str:
-    """The source of axe-core, which .ci/run gets from npm."""
-    named = os.environ.get("AXE_CORE", "")
-    if not named:
-        missing("AXE_CORE does not name an axe.min.js; `npm install axe-core` gets one")
-    return Path(named).read_text(encoding="utf-8")
-
-
-def faults(page: Page, source: str) -> list[object]:
-    page.ask("Page.setBypassCSP", enabled=True)
-    page.ask("Runtime.evaluate", expression=source)
-    found: list[object] = page.evaluate(AXE)
-    return found
-
-
 @pytest.mark.tool("chromium")
-def test_axe_finds_no_fault_on_the_page(browser: Page, axe_source: str, url: str) -> None:
+def test_axe_finds_no_fault_on_the_page(browser: Page, url: str) -> None:
+    source = axe_source()
     browser.load(url)
     for dark in (False, True):
         browser.look(DESK, dark=dark)
-        assert faults(browser, axe_source) == []
-
-
-@pytest.mark.tool("chromium")
-@pytest.mark.parametrize("name", ["everything", "replay"])
-def test_axe_finds_no_fault_on_the_report(browser: Page, axe_source: str, tmp_path: Path, name: str) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_html(scene(name)), encoding="utf-8")
-    browser.load(file)
-    browser.look(DESK)
-    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert faults(browser, axe_source) == []
+        assert faults(browser, source) == []

@@ -21,6 +21,7 @@ from flopsd.report.html import page_line, report_html
 from flopsd.report.model import Report, VerificationResult, VerificationState
 from flopsd.report.verification import refused
 from flopsd.settings.data_files import load_policies
+from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium
 from tests.support.enriched import SCENES, report, scene
 from tests.support.process import flopsd
@@ -49,8 +50,8 @@ STATES = {
 class Uneven(Run):
     """Devices that each did a little more than the one before, so that none is equal to another."""
 
-    def _reading(self, device: Device, now_ns: int, fault: GapReason | None) -> Reading:
-        read = super()._reading(device, now_ns, fault)
+    def _reading(self, device: Device, fault: GapReason | None, now_ns: int) -> Reading:
+        read = super()._reading(device, fault, now_ns)
         assert isinstance(read.work, Active)
         cycles = {pipe: seen * (100 + device.index) // 110 for pipe, seen in read.work.sm_cycles.items()}
         return replace(read, work=replace(read.work, sm_cycles=cycles))
@@ -216,6 +217,18 @@ def test_the_first_screen_holds_the_answer_and_whether_it_was_verified(page: Pag
     uncut = "[...document.querySelectorAll('.rule, .card')].every(e => getComputedStyle(e).breakInside === 'avoid')"
     assert page.evaluate(uncut)
     page.ask("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.tool("chromium")
+@pytest.mark.parametrize("name", STATES)
+def test_axe_finds_no_fault_in_any_state(page: Page, tmp_path: Path, name: str) -> None:
+    source, file = axe_source(), tmp_path / "report.html"
+    file.write_text(report_html(report(SCENES[STATES[name][0]](), STATES[name][1])), encoding="utf-8")
+    page.load(file)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    for width, dark in ((DESK, False), (DESK, True), (PHONE, False)):
+        page.look(width, dark=dark)
+        assert faults(page, source) == [], (width, dark)
 
 
 @pytest.mark.tool("chromium")

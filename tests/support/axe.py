@@ -1,0 +1,28 @@
+"""axe-core, which .ci/run gets from npm: what stands in the way of readers of a page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.support.chromium import Page
+from tests.support.tools import missing
+
+_RUN = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(
+  v => [v.impact, v.id, v.nodes.map(n => n.html.slice(0, 160) + ' ' + (n.any[0] || {message: ''}).message)]))"""
+
+
+def axe_source() -> str:
+    """The script that AXE_CORE names; a test without it is skipped, or fails where tools are required."""
+    named = os.environ.get("AXE_CORE", "")
+    if not named:
+        missing("AXE_CORE does not name an axe.min.js; `npm install axe-core` gets one")
+    return Path(named).read_text(encoding="utf-8")
+
+
+def faults(page: Page, source: str) -> list[object]:
+    """The violations on the page as it is now."""
+    page.ask("Page.setBypassCSP", enabled=True)
+    page.ask("Runtime.evaluate", expression=source)
+    found: list[object] = page.evaluate(_RUN)
+    return found
