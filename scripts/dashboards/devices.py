@@ -90,7 +90,7 @@ def panels() -> Iterator[Any]:
             (f"sum by (pipe, precision) ({flop})", "{{pipe}} {{precision}}"),
             stacked=True,
         ),
-        "undeclared",
+        "/undeclared$/",
         BOUND,
     )
     activity = f'flopsd_pipe_activity_ratio{{gpu=~"$gpu"}} {JOIN_CHOSEN}'

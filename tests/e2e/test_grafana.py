@@ -70,6 +70,8 @@ SHOWN = [
     ("fleet: Not answering", "A", {}, "2", ("Not answering", "2", "red")),
     ("fleet: Alerts", "B", {}, "2", ("warning", "2", "orange")),
     ("fleet: Rate by run", "A", {"run_id": "r"}, "9e15", ("r", "9 PFLOP/s", "blue")),
+    ("run: Rate by pipe and format", "A", {"pipe": "tensor", "precision": "undeclared"}, "9e15",
+     ("tensor undeclared", "9 PFLOP/s", "purple")),
     ("run: Evidence", "A", {"evidence": "utilization"}, "8", ("utilization", "8", "purple")),
 ]  # fmt: skip
 
