@@ -43,6 +43,7 @@ from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import read_journal
 from flopsd.journal.sealed_prefix import sealed_part
 from flopsd.settings.data_files import Tables
+from flopsd.system.progress import Progress, no_progress
 from flopsd.system.regular_files import open_regular
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def verify_ledger(
     allow_replay: bool = False,
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
+    progress: Progress = no_progress,
 ) -> Verified:
     """Recompute a node ledger whose signatures are valid; check its evidence with the certificates in `trust`, its
     journal with the logs in `anchors`. Raises NotVerifiedError with the first failure."""
@@ -119,12 +121,13 @@ def verify_ledger(
     tables, trust, anchored = tables or Tables(), trust or Trust(), None
     try:
         sealed = _sealed_journal(signed)
-        facts, further = sealed_part(journal, sealed.size_bytes)
+        facts, further = sealed_part(journal, sealed.size_bytes, progress)
         _compare_journal(sealed, facts, journal)
         log.debug("%s is the sealed journal: %d records, %d bytes", journal, facts.records, facts.size_bytes)
         secrets = _code_secrets(signed)
-        history = _history(journal, facts, secrets)
+        history = _history(journal, facts, secrets, progress)
         table = tables.peaks(one_peak_table(history), peaks_beside(opened.path))
+        progress("recomputing the totals", 0, 0)
         log.debug("recomputing with peak table %s", table.sha256)
         refuse_malformed_times(signed["predicate"])
         _recompute(signed, history, facts, table, tables.policies(history.policy_sha256), secrets)
@@ -217,12 +220,13 @@ def _code_secrets(signed: Mapping[str, Any]) -> tuple[bytes, ...]:
     return tuple(bytes.fromhex(secret) for secret in secrets)
 
 
-def _history(journal: Path, facts: JournalFacts, secrets: Sequence[bytes]) -> History:
+def _history(journal: Path, facts: JournalFacts, secrets: Sequence[bytes], progress: Progress) -> History:
     """The history of exactly the bytes that `facts` describe, their codes checked with `secrets`."""
     history, head, codes = History(), GENESIS, CodeChecker(secrets)
     for line in read_journal(journal):
         if line.number > facts.records:
             break
+        progress("reading the journal", line.end, facts.size_bytes)
         record = line.record()
         codes.check(line, record)
         extend(history, record)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from flopsd.report.terminal import one_line
 from flopsd.settings.schema import SETTINGS, Setting, Settings
+from flopsd.system.clock import SystemClock
 from flopsd.system.streams import say
 
 if TYPE_CHECKING:
     from flopsd.cli.parser import Parser
     from flopsd.settings.load import Layers
     from flopsd.sources.registry import KnownSources
+    from flopsd.system.progress import ProgressLine
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
@@ -73,6 +75,14 @@ def note(text: str) -> None:
 def remarks(arguments: argparse.Namespace) -> Callable[[str], None]:
     """Where a verb's remarks go that are not errors: to stderr, and nowhere with -q."""
     return (lambda _: None) if arguments.quiet else note
+
+
+def waiting(arguments: argparse.Namespace, title: str) -> ProgressLine:
+    """A line on stderr about work that takes long; none with -q, and none where stderr is no terminal."""
+    from flopsd.system.progress import ProgressLine, is_screen
+
+    is_shown = not arguments.quiet and is_screen(sys.stderr)
+    return ProgressLine(sys.stderr, SystemClock(), f"flopsd: {one_line(title)}", is_shown=is_shown)
 
 
 def loudness(arguments: argparse.Namespace) -> list[str]:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK, Verbs, add_repeatable
+from flopsd.cli.common import OK, Verbs, add_repeatable, waiting
 from flopsd.cli.verify import add_inputs
 
 if TYPE_CHECKING:
@@ -122,12 +122,14 @@ def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.settings.data_files import Tables
 
     ledger = Path(arguments.ledger)
-    verified = verify_ledger(
-        open_ledger(ledger, [load_public(file) for file in arguments.trust], arguments.threshold),
-        journal=arguments.journal,
-        tables=Tables(arguments.peaks, arguments.policy),
-        allow_replay=arguments.allow_replay,
-    )
+    with waiting(arguments, f"verifying {ledger}") as line:
+        verified = verify_ledger(
+            open_ledger(ledger, [load_public(file) for file in arguments.trust], arguments.threshold),
+            journal=arguments.journal,
+            tables=Tables(arguments.peaks, arguments.policy),
+            allow_replay=arguments.allow_replay,
+            progress=line,
+        )
     key = load_signer(arguments.key)
     done = countersign(verified, ledger, key, None if arguments.output is None else Path(arguments.output))
     if arguments.json:

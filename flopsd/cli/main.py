@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments.words = sys.argv[1:] if argv is None else list(argv)
     _log_to_stderr(arguments.verb, quiet=arguments.quiet, verbose=arguments.verbose)
     log = logging.getLogger("flopsd")
-    log.debug("flopsd %s, Python %s, words %s", __version__, sys.version.split()[0], arguments.words)
+    log.debug("flopsd %s %s, Python %s", __version__, arguments.verb, sys.version.split()[0])
     try:
         code = int(arguments.run(arguments))
     except KeyboardInterrupt:

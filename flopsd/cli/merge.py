@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from flopsd.cli.common import OK, Verbs, add_repeatable, positive, remarks
+from flopsd.cli.common import OK, Verbs, add_repeatable, positive, remarks, waiting
 from flopsd.errors import ConfigError
 from flopsd.system.clock import SystemClock
 
@@ -75,7 +75,8 @@ def _merge(arguments: argparse.Namespace) -> int:
         arguments.peaks,
         arguments.policy,
     )
-    merged = merge_ledgers(request, SystemClock(), remarks(arguments))
+    with waiting(arguments, "merging") as line:
+        merged = merge_ledgers(request, SystemClock(), line.above(remarks(arguments)), line)
     if arguments.json:
         facts = {
             "ledger": str(merged.ledger),

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, write_output
+from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, waiting, write_output
 from flopsd.cli.verify import add_verification, verify_with
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flopsd.report.model import Report, VerificationResult
     from flopsd.report.verification import LedgerDocument
     from flopsd.settings.data_files import Tables
+    from flopsd.system.progress import ProgressLine
 
 
 def add(verbs: Verbs) -> None:
@@ -55,16 +56,19 @@ def _report(arguments: argparse.Namespace) -> int:
     _refuse_idle_grounds(arguments)
     tables = Tables(arguments.peaks, arguments.policy)
     document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal, tables)
-    check, found, course = _check(arguments, document)
-    now_ns = SystemClock().wall_ns()
-    made = f"{rfc3339(now_ns)[:16].replace('T', ' ')} UTC"
-    try:
-        report = report_of(document, check, made, found, _form_policy(document), course, now_ns)
-    except LedgerError as fault:
-        if check.state is not VerificationState.REFUSED:
-            raise
-        raise NotVerifiedError(check.text, hint=check.hint) from fault
-    write_output(arguments.output, _shown(arguments, document, report))
+    with waiting(arguments, f"reporting {arguments.ledger}") as line:
+        check, found, course = _check(arguments, document, line)
+        now_ns = SystemClock().wall_ns()
+        made = f"{rfc3339(now_ns)[:16].replace('T', ' ')} UTC"
+        line("writing the report", 0, 0)
+        try:
+            report = report_of(document, check, made, found, _form_policy(document), course, now_ns)
+        except LedgerError as fault:
+            if check.state is not VerificationState.REFUSED:
+                raise
+            raise NotVerifiedError(check.text, hint=check.hint) from fault
+        text = _shown(arguments, document, report)
+    write_output(arguments.output, text)
     return NOT_VERIFIED if check.state is VerificationState.REFUSED else OK
 
 
@@ -84,7 +88,7 @@ def _form_policy(document: LedgerDocument) -> Policy | None:
 
 
 def _check(
-    arguments: argparse.Namespace, document: LedgerDocument
+    arguments: argparse.Namespace, document: LedgerDocument, line: ProgressLine
 ) -> tuple[VerificationResult, tuple[EvidenceResult, ...], list[dict[str, Any]]]:
     """Whether the ledger holds, where the reader gave a key; then its evidence, and its course from the journal."""
     from flopsd.errors import NotVerifiedError
@@ -93,11 +97,12 @@ def _check(
     if not arguments.key:
         return not_checked(document), (), []
     try:
-        found = verify_with(arguments)
+        found = verify_with(arguments, line)
         if found.statement != document.statement:
             raise NotVerifiedError(f"{arguments.ledger} was changed while it was verified")
     except NotVerifiedError as fault:
         return refused(fault), (), []
+    line("reading how its compute grew", 0, 0)
     return *verified(found), _course(arguments, found, document.tables)
 
 

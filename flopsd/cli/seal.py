@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, settings_of
+from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, settings_of, waiting
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import NS_PER_S, SystemClock
@@ -50,22 +50,24 @@ def _seal(arguments: argparse.Namespace) -> int:
     from flopsd.system.streams import say
 
     settings = settings_of(arguments)
-    if arguments.journal is not None:
-        sealed = seal_file(Path(arguments.journal), settings, clock)
-    elif arguments.rolling:
-        sealed = seal_rolling(settings, os.environ, clock, arguments.head)
-    else:
-        secret = read_secret(arguments.code_secret)
-        sealed = seal_ended(
-            settings,
-            os.environ,
-            clock,
-            keep=arguments.at_end,
-            known=arguments.known_journal,
-            code_secrets=() if secret is None else (bytes(secret),),
-        )
-    used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
-    copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
+    with waiting(arguments, "sealing") as line:
+        if arguments.journal is not None:
+            sealed = seal_file(Path(arguments.journal), settings, clock)
+        elif arguments.rolling:
+            sealed = seal_rolling(settings, os.environ, clock, arguments.head)
+        else:
+            secret = read_secret(arguments.code_secret)
+            sealed = seal_ended(
+                settings,
+                os.environ,
+                clock,
+                keep=arguments.at_end,
+                known=arguments.known_journal,
+                code_secrets=() if secret is None else (bytes(secret),),
+            )
+        used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
+        line("copying the ledger", 0, 0)
+        copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
     if not arguments.quiet:
         say(sys.stdout, sealed_text(sealed, copies_made(copies)))
     try:

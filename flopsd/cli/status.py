@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from flopsd.cli.common import NO_SOURCE, OK, Verbs, add_settings, add_source_settings, layers_of, settings_of
+from flopsd.cli.common import NO_SOURCE, OK, Verbs, add_settings, add_source_settings, layers_of, settings_of, waiting
 from flopsd.errors import FlopsdError
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import Clock, SystemClock, rfc3339
@@ -100,14 +100,17 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.watch is not None:
         watch(read, arguments.watch, SystemClock(), sys.stdout, os.environ.get("TERM", ""))
         return OK
-    print(json.dumps(read()) if arguments.json else status_text(read()), end="\n" if arguments.json else "")
+    with waiting(arguments, "reading the status"):
+        found = read()
+    print(json.dumps(found) if arguments.json else status_text(found), end="\n" if arguments.json else "")
     return OK
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from flopsd.cli.doctor import can_meter, doctor_text, examine
 
-    checks = examine(settings_of(arguments), os.environ, SystemClock())
+    with waiting(arguments, "looking for accelerators"):
+        checks = examine(settings_of(arguments), os.environ, SystemClock())
     if arguments.json:
         print(json.dumps([asdict(check) for check in checks]))
     else:

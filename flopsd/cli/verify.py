@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, note, positive, remarks
+from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, note, positive, remarks, waiting
 from flopsd.errors import ConfigError, NotVerifiedError
 
 if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import SignedStatement, Verified
+    from flopsd.system.progress import ProgressLine
 
 
 def add(verbs: Verbs) -> None:
@@ -82,7 +83,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
+def verify_with(arguments: argparse.Namespace, line: ProgressLine) -> Verified | VerifiedMerge:
     """Verify the ledger with the options of `add_verification`.
 
     Raises NotVerifiedError, and ConfigError for options that do not apply to this kind of ledger.
@@ -97,7 +98,7 @@ def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
     keys = [load_public(file) for file in arguments.key]
     opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold)
     if opened.kind in ("job", "lineage"):
-        return _verify_merged(opened, arguments)
+        return _verify_merged(opened, arguments, line)
     if arguments.children:
         raise ConfigError(
             [f"{arguments.verb}: --children applies to merged ledgers only; {arguments.ledger} is the ledger of a node"]
@@ -110,20 +111,21 @@ def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
         allow_replay=allow_replay,
         trust=load_trust(arguments.aws_certificate, arguments.tsa_certificate),
         anchors=[Path(file) for file in arguments.anchors],
+        progress=line,
     )
     mine = SealedRun(arguments.ledger, arguments.journal or journal_beside(opened.path), found)
     also = []
     for other in arguments.also:
         try:
             again = open_ledger(Path(other), keys, arguments.threshold)
-            verified = verify_ledger(again, tables=tables, allow_replay=allow_replay)
+            verified = verify_ledger(again, tables=tables, allow_replay=allow_replay, progress=line)
         except NotVerifiedError as fault:
             raise NotVerifiedError(f"{other}, which --also names: {fault}", hint=fault.hint) from fault
         also.append(compare(mine, SealedRun(other, journal_beside(again.path), verified)))
     return replace(found, also=tuple(also))
 
 
-def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> VerifiedMerge:
+def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace, line: ProgressLine) -> VerifiedMerge:
     from flopsd.attestation.merge.verify_merged import verify_merged
     from flopsd.settings.data_files import Tables
 
@@ -139,7 +141,8 @@ def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> Ve
         children=arguments.children,
         allow_replay=arguments.allow_replay,
         tables=Tables(arguments.peaks, arguments.policy),
-        note=remarks(arguments),
+        note=line.above(remarks(arguments)),
+        progress=line,
     )
 
 
@@ -158,7 +161,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(recipe(Path(arguments.ledger), arguments.key, arguments.journal), end="", flush=True)
         verdict = sys.stderr
     try:
-        found = verify_with(arguments)
+        with waiting(arguments, f"verifying {arguments.ledger}") as line:
+            found = verify_with(arguments, line)
     except NotVerifiedError as fault:
         if arguments.json:
             print(json.dumps({"verified": False, "reason": str(fault), "hint": fault.hint}))

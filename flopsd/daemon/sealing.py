@@ -22,6 +22,7 @@ from flopsd.settings.locations import S3Location, is_remote, named, parse_locati
 from flopsd.settings.platform import default_state_dir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.progress import ProgressLine, is_screen
 from flopsd.system.streams import say
 
 if TYPE_CHECKING:
@@ -225,23 +226,25 @@ def seal_own(
     """
     from flopsd.report.ledger_text import sealed_text
 
-    try:
-        sealed = seal(
-            folder.journal,
-            folder.path,
-            settings,
-            clock,
-            lock=folder.seal_lock,
-            evidence_from=environment,
-            head=head,
-            code_secrets=code_secrets,
-        )
-    except FlopsdError as fault:
-        kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
-        log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
-        return False, False
-    copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
-    if log.isEnabledFor(logging.WARNING):  # not with -q
+    is_loud = log.isEnabledFor(logging.WARNING)  # not with -q
+    with ProgressLine(err, clock, "flopsd: sealing", is_shown=is_loud and is_screen(err)):
+        try:
+            sealed = seal(
+                folder.journal,
+                folder.path,
+                settings,
+                clock,
+                lock=folder.seal_lock,
+                evidence_from=environment,
+                head=head,
+                code_secrets=code_secrets,
+            )
+        except FlopsdError as fault:
+            kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+            log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
+            return False, False
+        copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+    if is_loud:
         say(err, sealed_text(sealed, copies_made(copies)))
     for copy in copies:
         if copy.fault is not None:

@@ -17,6 +17,7 @@ from flopsd.core.ledger.statement import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, looks_like_records, read_lines
 from flopsd.journal.journal import read_journal
+from flopsd.system.progress import Progress, no_progress
 from flopsd.system.regular_files import open_regular
 
 
@@ -72,13 +73,14 @@ def longest_prefix(data: bytes) -> Prefix:
     return Prefix(whole, facts, len(data) - size, reason)
 
 
-def sealed_part(path: Path, size_bytes: int) -> tuple[JournalFacts, int]:
+def sealed_part(path: Path, size_bytes: int, progress: Progress = no_progress) -> tuple[JournalFacts, int]:
     """The identity of the first `size_bytes` of a journal, and the number of records of the same chain that follow.
 
     The whole file is read. Raises JournalDamagedError if its chain breaks anywhere, JournalError if it is unreadable.
     """
     head, count, further = GENESIS, 0, 0
     for line in read_journal(path):
+        progress("checking the chain of the journal", line.end, size_bytes)
         if line.end <= size_bytes:
             head, count = line.head, line.number
         else:

@@ -11,6 +11,8 @@ import signal
 import struct
 import subprocess
 import termios
+import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
 from flopsd.telemetry.http.server import WebServer
+from tests.support.authorities import Answer, serving
 from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, flopsd
 from tests.support.runs import Run
 
@@ -113,6 +116,22 @@ def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
         assert process.wait(PATIENCE_SECONDS) == 0
     assert "\x1b" not in "".join(seen) + rest
     assert sum(line.startswith("measured") for line in seen) >= 2
+
+
+def test_who_waits_at_a_terminal_sees_a_line_which_then_goes_away() -> None:
+    seen = threading.Event()
+
+    def answer(_request: BaseHTTPRequestHandler, _body: bytes) -> Answer:
+        seen.wait(PATIENCE_SECONDS)
+        return 404, b"", {}
+
+    with serving(answer) as url:
+        terminal = Terminal("status", "--url", url)
+        terminal.wait_for(r"^\r\x1b\[Kflopsd: reading the status, [0-9]+ s")
+        seen.set()
+        terminal.wait_for(r"s\r\x1b\[Kflopsd: cannot read http.*\n.*hint")
+        assert terminal.process.wait(PATIENCE_SECONDS) == 1
+        flopsd("status", "--url", url, code=1)
 
 
 def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from flopsd.errors import LedgerError, NodeGivenTwiceError, NotVerifiedError
 from flopsd.settings.data_files import Tables, load_policies
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
+from flopsd.system.progress import Progress, no_progress
 
 log = logging.getLogger("flopsd")
 CACHE_KIB = 4096
@@ -74,7 +75,7 @@ class Merged:
     policies: Sequence[str] = ()
 
 
-def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
+def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Progress = no_progress) -> Merged:
     """Merge into `request.ledger`, which is written last and at once. `note` receives remarks for the user.
 
     Memory grows only with the names and attempts of nodes, and with the payload when it is signed.
@@ -89,7 +90,8 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:
             temporary = Path(name)
-            first = _read_children(request, reader, spool, temporary, note)
+            first = _read_children(request, reader, spool, temporary, note, progress)
+            progress("adding up ledgers:", spool.count, 0)
             try:
                 refuse_double(spool.claimed())
             except NodeGivenTwiceError as fault:
@@ -142,7 +144,9 @@ def _is_merged(ledger: Path) -> bool:
     return predicate.get("kind") in (JOB, LINEAGE)
 
 
-def _read_children(request: MergeRequest, reader: ChildReader, spool: Spool, temporary: Path, note: Note) -> Child:
+def _read_children(
+    request: MergeRequest, reader: ChildReader, spool: Spool, temporary: Path, note: Note, progress: Progress
+) -> Child:
     """Verify every child and store its entry; returns the first."""
     first: tuple[Child, str] | None = None
     others = 0
@@ -160,6 +164,7 @@ def _read_children(request: MergeRequest, reader: ChildReader, spool: Spool, tem
         elif request.kind == JOB:
             _refuse_mixed(first, (child, found.label))
         spool.add(child.entry, found.label, child.claims)
+        progress("ledgers verified:", spool.count, 0)
     if others:
         note(f"skipped {others} signed statements that are not flopsd ledgers")
     if first is None:

@@ -22,6 +22,7 @@ from flopsd.core.ledger.merged_statement import JOB
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.settings.data_files import Tables
+from flopsd.system.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +54,20 @@ def verify_merged(
     allow_replay: bool = False,
     tables: Tables | None = None,
     note: Note = lambda _: None,
+    progress: Progress = no_progress,
 ) -> VerifiedMerge:
     """Add up a merged ledger again, and compare it with those of its children that are among `children`.
 
     Raises NotVerifiedError with the first failure.
     """
     tables = tables or Tables()
+    progress("adding up", 0, 0)
     recompute(opened, tables, allow_replay=allow_replay)
     predicate = opened.statement["predicate"]
     seen = None
     if children:
         try:
-            seen = _check_children(predicate["children"], children, tables, note)
+            seen = _check_children(predicate["children"], children, tables, note, progress)
         except NotVerifiedError:
             raise
         except FlopsdError as fault:
@@ -73,7 +76,9 @@ def verify_merged(
     return VerifiedMerge(opened.statement, opened.keyids, predicate["replay"] is not None, seen, foreign)
 
 
-def _check_children(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note) -> ChildrenChecked:
+def _check_children(
+    entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note, progress: Progress
+) -> ChildrenChecked:
     by_digest = {entry["sha256"]: entry for entry in entries}
     seen: set[str] = set()
     recomputed: set[str] = set()  # a child may be given twice, once without its journal
@@ -86,6 +91,7 @@ def _check_children(entries: Sequence[Entry], arguments: Sequence[str], tables: 
                 others[_run_and_node(opened.statement)] = found.label, opened.payload_sha256
                 continue
             seen.add(opened.payload_sha256)
+            progress("checking its children", len(seen), len(entries))
             if _again(entry, opened, found, tables):
                 recomputed.add(opened.payload_sha256)
     for entry in entries:
