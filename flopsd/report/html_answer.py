@@ -23,7 +23,7 @@ from flopsd.report.html_parts import (
     triple,
 )
 from flopsd.report.model import Basis, Comparison, Content, ReportRule, ReportState, Share
-from flopsd.report.numbers import NO_MEASURED
+from flopsd.report.numbers import NO_MEASURED, Interval
 from flopsd.report.rule_words import beside_source, not_decided
 from flopsd.report.verdicts import common_reasons, drawn_and_listed
 
@@ -171,23 +171,25 @@ def _not_applicable(rules: Sequence[ReportRule]) -> Html:
 
 def bases_section(content: Content) -> Html:
     intro = "The same work counted in three ways. They answer different questions, so none stands for another."
+    executed = content.bases[0].value
     return section(
         "bases",
         "Three bases of counting",
         h("p", intro, cls="intro"),
         h("div", *map(_basis, content.bases), cls="cards"),
         h("h3", "How the executed figure is known"),
-        _breakdown("evidence", "Executed compute by evidence, strongest first, in FLOP", content.evidence)
+        _breakdown("evidence", "Executed compute by evidence, strongest first, in FLOP", content.evidence, executed)
         or h("p", "Nothing was read."),
-        _breakdown("phase", "Executed compute by declared phase, in FLOP", content.phases),
+        _breakdown("phase", "Executed compute by declared phase, in FLOP", content.phases, executed),
     )
 
 
-def _breakdown(by: str, caption: str, shares: Iterable[Share]) -> Html | None:
-    """The parts of the executed compute as a table; one part alone is all of it, and takes no table."""
+def _breakdown(by: str, caption: str, shares: Iterable[Share], whole: Interval | None) -> Html | None:
+    """The parts of the executed compute as a table; a part that is all of it takes no table."""
     found = [share for share in shares if share.value is not None]
-    if len(found) == 1:
-        return h("p", h("strong", f"All of it by {by}: {found[0].name}"), f" ({found[0].meaning})")
+    if len(found) == 1 and found[0].value == whole:
+        meaning = f" ({found[0].meaning})" if found[0].meaning else None
+        return h("p", h("strong", f"All of it by {by}: {found[0].name}"), meaning)
     heads = ((by.capitalize(), None), *FIGURE_HEADS, ("What it is", None))
     return table(f"Executed compute by {by}", caption, heads, _shares(found)) if found else None
 

@@ -143,6 +143,7 @@ def _brief_rule(rule: ReportRule, caveat: str) -> Iterator[str]:
         ("  figures", figures),
         ("  threshold", "; ".join(filter(None, (limit, rule.share and f"share of it {rule.share}")))),
         ("  assumes", rule.assumes),
+        ("  not decided", "; ".join(rule.other_conditions)),
         ("  source", _source(rule)),
     )
     for name, words in named:
