@@ -1,11 +1,15 @@
-"""`make run`: meter what is here for a while, show it, seal it, verify it."""
+"""`make run`: meter what is here for a while, show it, seal it, verify it, and write its HTML report."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+_ADDRESS = re.compile(r"metrics at (\S+)/metrics$")
 
 
 def main() -> int:
@@ -15,7 +19,7 @@ def main() -> int:
     arguments = parser.parse_args()
     flopsd = [sys.executable, "-m", "flopsd"]
     folder = Path(arguments.dir).absolute()
-    ledger = folder / "ledger.json"
+    ledger, page = folder / "ledger.json", folder / "report.html"
 
     print("What can be metered here:", flush=True)
     replay = subprocess.run([*flopsd, "doctor"], check=False).returncode != 0
@@ -24,18 +28,40 @@ def main() -> int:
             "\nNo accelerator here: replaying the bundled recording. This shows the path, it measures nothing.\n",
             flush=True,
         )
-    code = subprocess.run(
+    code, address = _meter(
         [*flopsd, "run", "--progress", "--duration", arguments.seconds, "--state-dir", str(folder / "state"),
-         "--ledger", str(ledger), "--checkpoint", "10", *(["--source", "replay"] if replay else [])],
-        check=False,
-    ).returncode  # fmt: skip
+         "--ledger", str(ledger), "--checkpoint", "10", *(["--source", "replay"] if replay else [])]
+    )  # fmt: skip
     if code:
         return code
     print(f"\n(flopsd is {Path(sys.executable).parent / 'flopsd'} here.) Verifying it, offline:", flush=True)
-    return subprocess.run(
-        [*flopsd, "verify", str(ledger), "--key", str(folder / "ledger.pub"), *(["--allow-replay"] if replay else [])],
-        check=False,
+    with_key = [str(ledger), "--key", str(folder / "ledger.pub"), *(["--allow-replay"] if replay else [])]
+    code = subprocess.run([*flopsd, "verify", *with_key], check=False).returncode
+    if code:
+        return code
+    code = subprocess.run(
+        [*flopsd, "report", *with_key, "--format", "html", "--output", str(page)], check=False
     ).returncode
+    if code:
+        return code
+    if address:
+        print(f"\nlive page    {address} (while it ran; `make run RUN_SECONDS=600` leaves time to look)", end="")
+    print(f"\nHTML report  {page}", flush=True)
+    return 0
+
+
+def _meter(command: Sequence[str]) -> tuple[int, str]:
+    """The exit code, and the address that the log names; empty where the port was taken."""
+    address = ""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            if found := _ADDRESS.search(line):
+                address = found[1]
+                print(f"The live page until the run ends: {address}", flush=True)
+    return process.returncode, address
 
 
 if __name__ == "__main__":

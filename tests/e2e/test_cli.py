@@ -13,7 +13,19 @@ from pathlib import Path
 import pytest
 
 from flopsd.settings.data_files import config_dir
-from tests.support.process import FLOPSD, Done, as_expected, environment, flopsd, get, predicate, started, wait_until
+from tests.support.paths import ROOT
+from tests.support.process import (
+    FLOPSD,
+    PATIENCE_SECONDS,
+    Done,
+    as_expected,
+    environment,
+    flopsd,
+    get,
+    predicate,
+    started,
+    wait_until,
+)
 from tests.support.scenario import Fault, Scenario, Segment, a100, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
@@ -44,6 +56,16 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
     sealed = predicate(ledger)
     assert sealed["replay"]["origin"].startswith("simulation")
     assert all(device["uuid"].startswith("REPLAY-") for device in sealed["devices"])
+
+
+def test_a_first_run_ends_with_the_live_page_and_the_report(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "first_run.py"), "--seconds", "2", "--dir", str(tmp_path)]
+    env = environment(None, FLOPSD_LISTEN="127.0.0.1:0", FLOPSD_EVIDENCE="off")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS * 3)
+    live, report = done.stdout.splitlines()[-2:]
+    assert live.split()[:3] == ["live", "page", re.findall("metrics at (.*)/metrics", done.stderr)[0]]
+    assert report == f"HTML report  {tmp_path / 'report.html'}"
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_run_without_an_accelerator_is_exit_4_with_the_remedy_unless_it_shall_wait(tmp_path: Path) -> None:
