@@ -73,7 +73,8 @@ def _head(report: Report) -> Html:
 
 def _style(report: Report) -> str:
     """The style sheet, with the line of the printed pages. Its digest is all that the page may apply."""
-    sheet = (files("flopsd") / "report" / "report.css").read_text(encoding="utf-8")
+    folder = files("flopsd") / "report"
+    sheet = "".join((folder / name).read_text(encoding="utf-8") for name in ("report.css", "print.css"))
     return sheet.replace('"RUNNING-HEADER"', css_string(page_line(report)))
 
 

@@ -85,9 +85,12 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     assert "flopsd/core/ledger/schema/ledger-v1.schema.json" in names
     shared = {name.partition(".data/data/")[2] for name in names}
     assert {"share/flopsd/flopsd.service", "share/flopsd/flopsd-job"} <= shared
-    assert {"flopsd/report/report.css", "flopsd/telemetry/page/status.css", "flopsd/telemetry/page/status.js"} <= set(
-        names
-    )
+    assert {
+        "flopsd/report/report.css",
+        "flopsd/report/print.css",
+        "flopsd/telemetry/page/status.css",
+        "flopsd/telemetry/page/status.js",
+    } <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 

@@ -25,7 +25,7 @@ from tests.support.enriched import ESCAPES, SCENES, report, scene
 from tests.support.paths import GOLDEN
 
 GOLDEN = GOLDEN / "report"
-CSS = (files("flopsd") / "report" / "report.css").read_text()
+CSS = "".join((files("flopsd") / "report" / name).read_text() for name in ("report.css", "print.css"))
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 # Text and what it stands on; 4.5 is WCAG's AA for text, 3 for what is drawn.
 TEXT_ON = [(ink, ground) for ink in ("ink", "soft", "link", "below", "above", "open", "limit") for ground in ("paper", "raised")]  # fmt: skip
