@@ -16,6 +16,9 @@ from flopsd.telemetry.status_text import coverage_text, figures_text, gaps_text,
 
 _LONGEST_TEXT = 130  # of a fact in words: two lines of 80 columns
 _LEAST_MODEL = 8
+_HEAD = ("GPU", "model", "evidence", "measured", "now", "busy", "gaps")
+_MODEL, _WORDS = 1, (1, 2)
+_LESSER = (5, 4, 2)  # columns that a narrow terminal does without, the least first
 
 
 def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
@@ -68,16 +71,20 @@ def _devices(devices: Sequence[Mapping[str, Any]], columns: int, rows: int) -> l
 
 
 def _table(devices: Sequence[Mapping[str, Any]], columns: int) -> list[str]:
-    """What only a running daemon has is a column where a device has it."""
-    head = ("GPU", "model", "evidence", "measured", "now", "busy", "gaps")
-    cells = [head, *(_cells(device) for device in devices)]
-    kept = [at for at in range(len(head)) if at not in (4, 5) or any(row[at] for row in cells[1:])]
-    right = [kept.index(at) for at in (0, 3, 4, 5, 6) if at in kept]
-    lines = table([[row[at] for at in kept] for row in cells], right)
-    too_wide = max(map(len, lines)) - columns
-    if too_wide > 0:
-        room = max(_LEAST_MODEL, max(len(row[1]) for row in cells) - too_wide)
-        lines = table([[row[at][: room if at == 1 else None] for at in kept] for row in cells], right)
+    """Without the columns that are empty, as those of a running daemon's gauges are in a journal. In a narrow terminal
+    models are cut first, then columns are left out."""
+    rows = [_HEAD, *(_cells(device) for device in devices)]
+    kept = [at for at in range(len(_HEAD)) if any(row[at] for row in rows[1:])]
+    for dropped in (None, *_LESSER):
+        kept = [at for at in kept if at != dropped]
+        right = [place for place, at in enumerate(kept) if at not in _WORDS]
+        lines = table([[row[at] for at in kept] for row in rows], right)
+        too_wide = max(map(len, lines)) - columns
+        if too_wide > 0:
+            room = max(_LEAST_MODEL, max(len(row[_MODEL]) for row in rows) - too_wide)
+            lines = table([[row[at][: room if at == _MODEL else None] for at in kept] for row in rows], right)
+        if max(map(len, lines)) <= columns:
+            break
     return lines
 
 
