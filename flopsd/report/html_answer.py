@@ -25,7 +25,7 @@ from flopsd.report.html_parts import (
 from flopsd.report.model import Basis, Comparison, Content, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, Interval
 from flopsd.report.rule_words import beside_source, not_decided
-from flopsd.report.verdicts import common_reasons, drawn_and_listed
+from flopsd.report.verdicts import common_reasons, drawn_and_listed, shown_of
 
 _LOOKS = {"Agree": "below", "Do not agree": "above"}
 
@@ -37,7 +37,7 @@ def answer_section(content: Content, caveat: str) -> Html:
     drawn, listed = drawn_and_listed(content.rules)
     parts = [
         *(h("p", words, cls="lead") for words in (*answer.only_if, *answer.sentences)),
-        *(_rules(list(same), axis, f"rule-{at}", caveat) for at, (_, same) in enumerate(groupby(drawn, _shown), 1)),
+        *(_rules(list(same), axis, f"rule-{at}", caveat) for at, (_, same) in enumerate(groupby(drawn, shown_of), 1)),
         rule_legend() if axis is not None and drawn else None,
         _listed(listed, caveat) if listed else None,
         _not_applicable(content.other_rules) if content.other_rules else None,
@@ -53,13 +53,6 @@ def answer_section(content: Content, caveat: str) -> Html:
         cls="answer muted" if caveat else "answer",
         aria_labelledby="h-answer",
     )
-
-
-def _shown(rule: ReportRule) -> object:
-    """What a drawing shows: open rules that agree in it share one. What follows from a verdict is each rule's own."""
-    if rule.state is not ReportState.INDETERMINATE:
-        return rule.name
-    return rule.value, rule.threshold, rule.share, rule.text, rule.why
 
 
 def _rules(rules: Sequence[ReportRule], axis: Axis | None, name: str, caveat: str) -> Html:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 from flopsd.report.device_groups import DeviceGroup, alike, equal
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import beside_source
 from flopsd.report.terminal import COLUMNS, fact, folded, interval_facts, shown, title, wrapped
-from flopsd.report.verdicts import drawn_and_listed, words_of
+from flopsd.report.verdicts import drawn_and_listed, shown_of, words_of
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
 _LABEL = 24
@@ -69,9 +70,9 @@ def _content(content: Content, caveat: str) -> Iterator[str]:
     for words in (*content.answer.only_if, *content.answer.sentences):
         yield from wrapped(words, "  ")
     drawn, listed = drawn_and_listed(content.rules)
-    for rule in drawn:
+    for _, same in groupby(drawn, shown_of):
         yield ""
-        yield from _rule(rule, caveat)
+        yield from _rules(list(same), caveat)
     for rule in listed:
         yield ""
         yield from _brief_rule(rule, caveat)
@@ -139,40 +140,46 @@ def _brief_rule(rule: ReportRule, caveat: str) -> Iterator[str]:
     yield from _verdict(rule, caveat)
     figures = "" if rule.value is None else words_of(rule.value, NO_MEASURED)
     limit = "" if rule.threshold is None else f"{rule.threshold.text} FLOP"
-    named = (
+    rows = (
         ("  figures", figures),
         ("  threshold", "; ".join(filter(None, (limit, rule.share and f"share of it {rule.share}")))),
         ("  assumes", rule.assumes),
         ("  not decided", "; ".join(rule.other_conditions)),
         ("  source", _source(rule)),
     )
-    for name, words in named:
-        if words:
-            yield from fact(name, words, _LABEL)
+    yield from _named(rows)
 
 
 def _source(rule: ReportRule) -> str:
     return ", ".join(filter(None, (rule.citation, beside_source(rule.status))))
 
 
-def _rule(rule: ReportRule, caveat: str) -> Iterator[str]:
-    yield from _verdict(rule, caveat)
+def _rules(rules: Sequence[ReportRule], caveat: str) -> Iterator[str]:
+    """One rule, or several that come to the same."""
+    for rule in rules:
+        yield from _verdict(rule, caveat)
+    rule = rules[0]
     if rule.threshold is not None:
         yield from fact("  threshold", f"{rule.threshold.text} FLOP", _LABEL)
     if rule.value is not None:
         yield from _interval("  ", rule.value, "measured", NO_MEASURED)
-    if rule.share:
-        yield from fact("  share of it", rule.share, _LABEL)
-    yield from fact("  figures are of", rule.quantity, _LABEL)
-    follows = "" if rule.state is ReportState.BELOW else rule.consequence
-    named = (
-        ("  why", rule.why),
-        ("  assumes", rule.assumes),
-        ("  what follows" if rule.state is ReportState.ABOVE else "  if it is above", follows),
-        ("  not decided", "; ".join(rule.other_conditions)),
-        ("  source", _source(rule)),
-    )
-    for name, words in named:
+    yield from _named((("  share of it", rule.share), ("  why", rule.why)))
+    for rule in rules:
+        if len(rules) > 1:
+            yield from wrapped(f"{rule.title}:", "  ")
+        follows = "" if rule.state is ReportState.BELOW else rule.consequence
+        rows = (
+            ("  figures are of", rule.quantity),
+            ("  assumes", rule.assumes),
+            ("  what follows" if rule.state is ReportState.ABOVE else "  if it is above", follows),
+            ("  not decided", "; ".join(rule.other_conditions)),
+            ("  source", _source(rule)),
+        )
+        yield from _named(rows)
+
+
+def _named(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, words in rows:
         if words:
             yield from fact(name, words, _LABEL)
 

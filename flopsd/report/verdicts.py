@@ -53,6 +53,13 @@ def drawn_and_listed(rules: Sequence[ReportRule]) -> tuple[Sequence[ReportRule],
     return drawn, rules[len(drawn) :]
 
 
+def shown_of(rule: ReportRule) -> object:
+    """What is shown of a rule. Open rules that agree in it are shown together; other verdicts stand by themselves."""
+    if rule.state is not ReportState.INDETERMINATE:
+        return rule.name
+    return rule.value, rule.threshold, rule.share, rule.text, rule.why
+
+
 def common_reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
     """The reasons that all of some rules share, in their order."""
     parts = rules[0].why.split("; ")

@@ -19,7 +19,8 @@ from flopsd.report.html_answer import _grounds
 from flopsd.report.inventory import _observed, items_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
-from flopsd.report.report_text import _more
+from flopsd.report.report_text import _more, _rules
+from flopsd.report.verdicts import shown_of
 from tests.support.paths import VECTORS
 
 RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "why", "compute", None, None, "", "Article 3",
@@ -53,6 +54,19 @@ def test_a_share_of_the_peak_is_one_at_most() -> None:
     assert [str(end) for end in interval("0.5..1")] == ["1/2", "1"]
     with pytest.raises(Exception, match="up to 1"):
         interval("0.5..1.5")
+
+
+def test_open_rules_that_come_to_the_same_are_shown_together() -> None:
+    open_ones = [replace(RULE, state=ReportState.INDETERMINATE, name=f"a/{at}", title=f"rule {at}") for at in (1, 2)]
+    assert shown_of(open_ones[0]) == shown_of(open_ones[1])
+    assert shown_of(open_ones[0]) != shown_of(replace(open_ones[1], why="another"))
+    assert shown_of(RULE) != shown_of(replace(RULE, name="a/2"))
+    lines = "\n".join(_rules(open_ones, ""))
+    assert (lines.count("BELOW") + lines.count("below: rule"), lines.count("  why "), lines.count("Article 3")) == (
+        2,
+        1,
+        2,
+    )
 
 
 def test_labels_at_the_ends_of_a_drawing_stay_within_it() -> None:
