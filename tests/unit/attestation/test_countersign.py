@@ -120,7 +120,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         (("--key", key), 2, "the following arguments are required: --trust"),
         (("--key", key, "--trust", str(tmp_path / "second.pub")), 3, "signed by a different key"),
         (("--key", key, *trust, "--threshold", "2"), 3, "2 signatures are required"),
-        (("--key", key, *trust, "--unverified"), 2, "unrecognized arguments: --unverified"),
+        (("--key", key, *trust, "--unverified"), 2, "there is no option --unverified"),
         (("--key", str(sealed.public_key), *trust), 1, "contains a public key, not a private key"),
     ):
         done = in_process("countersign", ledger, *arguments)
