@@ -16,7 +16,7 @@ STACK_ARGS ?=
 # Journals are synced at every record: unit tests that write thousands do so in memory, where a gigabyte of it is free
 # and libraries can be loaded from there.
 MEMORY := $(shell test -w /dev/shm && awk '$$2 == "/dev/shm" && $$4 !~ /noexec/ {found = 1} END {exit !found}' /proc/mounts && \
-  df -P /dev/shm | awk 'NR == 2 && $$4 > 1000000 {print "PYTEST_DEBUG_TEMPROOT=/dev/shm"}')
+  df -P /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 1000000 {print "PYTEST_DEBUG_TEMPROOT=/dev/shm"}')
 # The interpreter that has PyTorch; the suite says what else it lacks and how to carry that there.
 HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
