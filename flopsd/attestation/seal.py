@@ -73,6 +73,7 @@ def seal_journal(
     lock: Path | None = None,
     head: Head | None = None,
     code_secrets: Sequence[bytes] = (),
+    refused_pin: Path | None = None,
 ) -> Sealed:
     """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
@@ -83,9 +84,10 @@ def seal_journal(
     `head`: what the journal must contain, where the caller knows it of the process that wrote it.
     `code_secrets`: disclosed in the ledger, where the journal has codes that follow from them; a wrong code is refused.
     So are those that the ledger discloses that is there already.
+    `refused_pin`: the file that notes a PIN that a token refused, which is then not given to it again.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
-    key = load_signer(key_uri)
+    key = load_signer(key_uri, refused_pin=refused_pin)
     log.info("sealing with %s, key id %s", key.describe(), key.public.keyid)
     ledger = ledger.absolute()
     sealed = longest_prefix(read_durable(journal))

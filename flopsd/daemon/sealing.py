@@ -108,6 +108,7 @@ def seal(
         lock=lock,
         head=head,
         code_secrets=code_secrets,
+        refused_pin=None if lock is None else StateDir(folder).refused_pin,
     )
     if lock is not None:
         try:

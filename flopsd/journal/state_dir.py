@@ -10,7 +10,7 @@ from pathlib import Path
 from flopsd.errors import JournalError, StateDirBusyError
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
-SEAL_NOTE_NAME = "newest-seal.json"
+SEAL_NOTE_NAME, REFUSED_PIN_NAME = "newest-seal.json", "refused-pin.json"
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
 
@@ -38,6 +38,11 @@ class StateDir:
     def newest_seal(self) -> Path:
         """Where whoever seals the journal notes that for the daemon."""
         return self.path / SEAL_NOTE_NAME
+
+    @property
+    def refused_pin(self) -> Path:
+        """Where whoever seals the journal notes a PIN that the key's token refused."""
+        return self.path / REFUSED_PIN_NAME
 
     def acquire(self) -> None:
         """Create the folder (0700) and take its lock.

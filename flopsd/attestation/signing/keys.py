@@ -22,8 +22,13 @@ __all__ = ["DEFAULT_KEY_NAME", "SigningKey", "check_key", "ensure_key", "load_pu
 DEFAULT_KEY_NAME = "flopsd-key.pem"
 
 
-def load_signer(uri: str, environment: Mapping[str, str] = os.environ) -> SigningKey:
-    """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError."""
+def load_signer(
+    uri: str, environment: Mapping[str, str] = os.environ, *, refused_pin: Path | None = None
+) -> SigningKey:
+    """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError.
+
+    `refused_pin`: the file that notes a PIN that a token refused, which is then not given to it again.
+    """
     scheme, rest = scheme_of(uri)
     if scheme == "file":
         return load_pem(Path(rest), environment)
@@ -34,7 +39,7 @@ def load_signer(uri: str, environment: Mapping[str, str] = os.environ) -> Signin
     if scheme == "pkcs11":
         from flopsd.attestation.signing.pkcs11 import load_token_key
 
-        return load_token_key(rest, environment)
+        return load_token_key(rest, environment, refused_pin)
     raise _unknown(scheme)
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
 from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_package, usable
+from flopsd.attestation.signing.refused_pin import forget_refusal, note_refusal, refused_before
 from flopsd.attestation.signing.secrets import pin
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
@@ -30,7 +32,10 @@ _P256 = bytes.fromhex("06082a8648ce3d030107")  # DER of the object identifier 1.
 
 @dataclass(frozen=True, slots=True)
 class _KeyLocation:
-    """The module, token and object of a key. None: not given in the URI."""
+    """The module, token and object of a key. None: not given in the URI.
+
+    `pin_from`: the file or variable of the PIN. `refused_pin`: where a refused PIN is noted, if anywhere.
+    """
 
     module: str
     token: dict[str, str]
@@ -38,6 +43,8 @@ class _KeyLocation:
     id: bytes | None
     pin: str | None = field(repr=False)
     public: str | None
+    pin_from: str
+    refused_pin: Path | None = None
 
     def describe(self) -> str:
         token = ", ".join(f"{name} {value!r}" for name, value in self.token.items()) or "the only token"
@@ -72,11 +79,14 @@ class TokenKey(SigningKey):
         return self._location.describe()
 
 
-def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
-    """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError."""
+def load_token_key(rest: str, environment: Mapping[str, str], refused_pin: Path | None = None) -> TokenKey:
+    """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError.
+
+    `refused_pin`: the file that notes a PIN that the token refused, which is then not given to it again.
+    """
     need_extra()
     need_package("pkcs11", NEEDS_EXTRA)
-    location = location_of(rest, environment)
+    location = replace(location_of(rest, environment), refused_pin=refused_pin)
     given = None if location.public is None else load_public(location.public)
     with _session(location) as session:
         private = _private_key(session, location)
@@ -104,13 +114,15 @@ def location_of(rest: str, environment: Mapping[str, str]) -> _KeyLocation:
             hint="append ?module-path=/path/to/the/token's/library.so, or set PYKCS11LIB to it",
         )
     token = {name: as_text(where, name, "pkcs11") or "" for name in _TOKEN if name in where}
+    source = as_text(how, "pin-source", "pkcs11")
     return _KeyLocation(
         module,
         token,
         as_text(where, "object", "pkcs11"),
         where.get("id"),
-        pin(as_text(how, "pin-source", "pkcs11"), environment),
+        pin(source, environment),
         as_text(how, "public", "pkcs11"),
+        PKCS11_PIN if source is None else source,
     )
 
 
@@ -127,22 +139,56 @@ def _session(location: _KeyLocation) -> Iterator[Any]:
                 f"the token {token.label!r} requires a PIN and none is given",
                 hint=f"append pin-source=file:PATH to the URI, or set {PKCS11_PIN}",
             )
-        with token.open(user_pin=location.pin) as session:
-            yield session
-    except (faults.PinIncorrect, faults.PinInvalid, faults.PinLenRange) as fault:
-        raise SigningKeyError(
-            f"the PIN is wrong for {location.describe()}",
-            hint="a token locks after a few wrong PINs: correct it before trying again",
-        ) from fault
-    except faults.PinLocked as fault:
-        raise SigningKeyError(
-            f"the PIN is locked for {location.describe()}", hint="unlock it with the token's own tool"
-        ) from fault
+        try:
+            _refuse_again(token, location)
+            with token.open(user_pin=location.pin) as session:
+                if location.refused_pin is not None:
+                    forget_refusal(location.refused_pin)
+                yield session
+        except (faults.PinIncorrect, faults.PinInvalid, faults.PinLenRange) as fault:
+            raise _refused(token, location, "wrong") from fault
+        except faults.PinLocked as fault:
+            raise _refused(token, location, "locked") from fault
+        except faults.PinExpired as fault:
+            raise _refused(token, location, "expired") from fault
     except pkcs11.PKCS11Error as fault:
         raise SigningKeyError(
             f"PKCS#11: {type(fault).__name__}{f': {fault}' if str(fault) else ''}, accessing {location.describe()}",
             hint="check the module, and that the token is plugged in: pkcs11-tool --module MODULE --list-slots",
         ) from fault
+
+
+def _refuse_again(token: Any, location: _KeyLocation) -> None:
+    """Raises SigningKeyError if the token refused this PIN earlier."""
+    if location.refused_pin is None or location.pin is None:
+        return
+    reason = refused_before(location.refused_pin, _identity(token), location.pin)
+    if reason is not None:
+        raise _refusal(location, reason)
+
+
+def _refused(token: Any, location: _KeyLocation, reason: str) -> SigningKeyError:
+    """The error for a PIN that the token refused just now, which is noted."""
+    if location.refused_pin is not None and location.pin is not None:
+        note_refusal(location.refused_pin, _identity(token), location.pin, reason)
+    return _refusal(location, reason)
+
+
+def _refusal(location: _KeyLocation, reason: str) -> SigningKeyError:
+    """The same words for the refusal and for each later seal that does not log in, so that a log has them once."""
+    what = f"the PIN is {reason} for {location.describe()}"
+    remedy = "correct it" if reason == "wrong" else "unlock or renew it with the token's own tool"
+    if location.refused_pin is None:
+        return SigningKeyError(what, hint=f"a token locks after a few wrong PINs: {remedy} before trying again")
+    return SigningKeyError(
+        f"{what}; no seal gives the token this PIN of {location.pin_from} again",
+        hint=f"{remedy}; the next seal, or `flopsd seal`, logs in with another PIN. To try the same PIN once more, "
+        f"remove {location.refused_pin}",
+    )
+
+
+def _identity(token: Any) -> list[str]:
+    return list(_named(token).values())
 
 
 def _token(module: Any, location: _KeyLocation) -> Any:

@@ -1,0 +1,121 @@
+"""A PIN that a token refused is given to it once, whoever seals: counted by OpenSC's spy between flopsd and SoftHSM."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_hsm import PIN, Tokens, module_path
+from tests.support.process import environment, flopsd, predicate
+from tests.support.scenario import Scenario, Segment, h100
+from tests.support.tools import missing
+
+pytestmark = [pytest.mark.tool("softhsm2-util"), pytest.mark.tool("pkcs11-tool")]
+_LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/local/lib")
+
+
+class Spied:
+    """Two tokens with a key each, and the log of every call of their module."""
+
+    def __init__(self, folder: Path) -> None:
+        tokens = Tokens.new(folder / "softhsm")
+        for token in ("one", "two"):
+            tokens.initialise(token)
+            tokens.new_key(token, "ledger", "01")
+        spies = (Path(folder, "pkcs11-spy.so") for folder in _LIBRARIES)
+        self.module = next((path for path in spies if path.is_file()), None) or missing("there is no pkcs11-spy.so")
+        self.log = folder / "calls"
+        self.log.touch()
+        self.variables = {**tokens.environment, "PKCS11SPY": module_path(), "PKCS11SPY_OUTPUT": str(self.log)}
+
+    def key(self, token: str, query: str = "") -> str:
+        return f"pkcs11:token={token};object=ledger?module-path={self.module}{query}"
+
+    def calls(self, function: str) -> int:
+        return len(re.findall(rf": {function}$", self.log.read_text(), re.MULTILINE))
+
+
+@pytest.fixture
+def spied(tmp_path: Path) -> Spied:
+    return Spied(tmp_path)
+
+
+def test_rolling_seals_and_both_final_ones_give_a_wrong_pin_to_the_token_once(
+    spied: Spied, standin: Path, tmp_path: Path
+) -> None:
+    scenario = Scenario((h100((Segment(1000, hmma=0.5, util=100, watts=500),)),)).write(tmp_path / "scenario.txt")
+    env, pin = environment(standin, scenario, **spied.variables), tmp_path / "pin"
+    pin.write_text("0000\n")
+    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
+    where = ("--state-dir", str(state), "--ledger", str(ledger), "--key", spied.key("one", f"&pin-source=file:{pin}"))
+    job = f"until [ $(grep -c ': C_Initialize$' {spied.log}) -ge 3 ]; do sleep 0.1; done"
+    done = flopsd("exec", *where, "--interval", "0.2", "--seal-every", "1", "--", "sh", "-c", job, env=env)
+    assert spied.calls("C_Initialize") >= 5, "three rolling seals, the daemon's final one, the launcher's"
+    assert spied.calls("C_Login") == 1
+    assert done.stderr.count("NO ROLLING SEAL: the PIN is wrong for the P-256 key 'ledger' on token 'one'") == 1
+    note = state / "refused-pin.json"
+    assert f"no seal gives the token this PIN of file:{pin} again" in done.stderr
+    assert f"remove {note}" in done.stderr
+    assert note.stat().st_mode & 0o777 == 0o600
+    assert not ledger.exists()
+    pin.write_text(PIN + "\n")
+    flopsd("seal", *where, env=env, code=0)
+    assert predicate(ledger)["incarnations"]
+    assert not note.exists()
+
+
+def test_another_pin_or_token_and_a_removed_note_are_tried(spied: Spied, tmp_path: Path) -> None:
+    note = tmp_path / "refused-pin.json"
+    one, two = spied.key("one"), spied.key("two")
+    steps: list[tuple[str, str, str, int, str]] = [  # what becomes of the note, key, PIN, logins, error
+        ("", one, "zulu", 1, "wrong"),
+        ("", one, "zulu", 0, "wrong"),
+        ("", one, "yankee", 1, "wrong"),
+        ("", two, "yankee", 1, "wrong"),
+        ("", two, "yankee", 0, "wrong"),
+        ("removed", two, "yankee", 1, "wrong"),
+        ("damaged", two, "yankee", 1, "wrong"),
+        ("", two, PIN, 1, ""),
+        ("", two, "yankee", 1, "wrong"),
+    ]
+    results = [json.loads(line) for line in _loaded(spied, note, steps).splitlines()]
+    expected = [
+        {"logins": logins, "says": f"the PIN is {why} for the P-256 key" if why else "", "noted": bool(why)}
+        for _, _, _, logins, why in steps
+    ]
+    assert results == expected
+    assert "yankee" not in note.read_text()
+
+
+def _loaded(spied: Spied, note: Path, steps: list[tuple[str, str, str, int, str]]) -> str:
+    """Load the keys one after the other in a process of their own: a process has one module for good."""
+    code = """
+import json, sys
+from pathlib import Path
+from flopsd.attestation.signing.keys import load_signer
+from flopsd.errors import SigningKeyError
+note, log, steps = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+for prepared, key, pin, *_ in steps:
+    if prepared == "removed":
+        note.unlink()
+    elif prepared == "damaged":
+        note.write_text('{"reason": "wrong", "salt": 1}')
+    before, says = log.read_text().count(": C_Login\\n"), ""
+    try:
+        load_signer(key, {"FLOPSD_PKCS11_PIN": pin}, refused_pin=note)
+    except SigningKeyError as fault:
+        says = str(fault).partition(" 'ledger'")[0]
+    logins = log.read_text().count(": C_Login\\n") - before
+    print(json.dumps({"logins": logins, "says": says, "noted": note.exists()}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(note), str(spied.log), json.dumps(steps)],
+        env={**environment(None), **spied.variables}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
