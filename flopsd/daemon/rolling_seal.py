@@ -38,9 +38,9 @@ class RollingSeals:
         head: Callable[[], object],
         copies: bool = False,
     ) -> None:
-        """`checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal at once, since an earlier
-        daemon start may never have been sealed. `head` gives what the journal contains now. `copies`: whether the child
-        copies the ledger anywhere."""
+        """`checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal after the first one, since an
+        earlier daemon start may never have been sealed, or the key may be unable to sign. `head` gives what the journal
+        contains now. `copies`: whether the child copies the ledger anywhere."""
         self._command, self._clock, self._head = command, clock, head
         self._every_ns, self._slack_ns = round(every_seconds * NS_PER_S), round(checkpoint_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 import flopsd
+from flopsd.attestation.signing.key_uri import scheme_of
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
@@ -226,7 +227,9 @@ def _rolling(
     # A reading may come up to an interval after the checkpoint that it was due for.
     between = min(settings.checkpoint_seconds, every) + settings.interval_seconds
     copies = bool(copy_destinations(settings, "run", "node"))
-    return RollingSeals(command, every, between, clock, overdue=resumed, head=head, copies=copies)
+    # Only a seal shows whether a key in KMS or a token can sign; do that while there is time to correct it.
+    is_file = settings.key is None or scheme_of(settings.key)[0] == "file"
+    return RollingSeals(command, every, between, clock, overdue=resumed or not is_file, head=head, copies=copies)
 
 
 def _feed(

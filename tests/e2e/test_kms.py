@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -18,7 +19,7 @@ from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.errors import LedgerError, SigningKeyError
 from tests.support.authorities import Answer, serving
 from tests.support.kms import REGION, Kms, kms_server
-from tests.support.process import environment, flopsd
+from tests.support.process import environment, flopsd, started
 from tests.support.runs import sealed_run
 
 
@@ -209,3 +210,13 @@ def test_a_run_is_sealed_by_kms_in_its_own_process_and_verified_without_it(kms: 
            code=0)  # fmt: skip
     both = [load_public(str(sealed.public_key)), load_public(str(ledger.with_suffix(".pub")))]
     assert len(verify_ledger(open_ledger(sealed.ledger, both, threshold=2)).keyids) == 2
+
+
+def test_a_mistyped_alias_is_logged_at_the_start_of_a_run(kms: Kms, tmp_path: Path) -> None:
+    """By the first rolling seal, right after the first checkpoint; the interval is the default of 15 minutes."""
+    command = ("run", "--source", "replay", "--listen", "off", "--checkpoint", "0.5", "--state-dir", str(tmp_path))
+    with started(*command, "--key", "awskms:alias/fl0psd", env={**environment(None), **kms.environment}) as program:
+        program.wait_for("NO ROLLING SEAL: AWS KMS refused GetPublicKey .*alias/fl0psd.*metering goes on")
+        program.process.send_signal(signal.SIGTERM)
+        program.finish()
+    assert "NOT SEALED: AWS KMS refused GetPublicKey" in program.text
