@@ -12,7 +12,6 @@ import pytest
 from flopsd.core.architecture import training_from
 from flopsd.core.architecture.by_weights import weights_flop
 from flopsd.errors import ArchitectureError
-from flopsd.integrations.forward_counter import ForwardCounter
 from tests.support.independent import payload_of
 from tests.support.runs import Run
 from tests.train.trainers import VOCABULARY, told_to, trainer_of
@@ -92,6 +91,8 @@ def test_a_model_that_is_compiled_later_trains_on_and_has_no_figure() -> None:
 
     model = MODELS["experts as modules"][0]()
     counters = Counters()
+    from flopsd.integrations.forward_counter import ForwardCounter
+
     counter = ForwardCounter(counters)
     counter.attach(model)
     ids = torch.randint(4, 128, (2, 8))
@@ -120,6 +121,8 @@ def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: p
 
         def forward(self, rows: Any) -> Any:
             return self.odd(self.odd(rows)["odd"])["odd"]
+
+    from flopsd.integrations.forward_counter import ForwardCounter
 
     model, counter = Own(), ForwardCounter(Counters())
     counter.attach(model)
