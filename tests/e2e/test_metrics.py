@@ -229,7 +229,7 @@ def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_told(tm
 @pytest.mark.tool("prometheus")
 def test_prometheus_sees_that_a_run_ended_in_at_most_350_series_for_eight_gpus(tmp_path: Path, standin: Path) -> None:
     gpus = tuple(h100(BUSY, counters="average") for _ in range(8))  # whose counters are believed after some seconds
-    env = environment(standin, Scenario(gpus).write(tmp_path / "scenario.txt"))
+    env = environment(standin, Scenario(gpus).write(tmp_path / "scenario.txt"), FLOPSD_WAIT_FOR_SCRAPE="30")
     state = tmp_path / "state"
     with started("run", "--state-dir", str(state), "--source", "nvml", "--listen", "127.0.0.1:0", "--ledger-copy",
                  str(tmp_path / "copies"), env=env) as program:  # fmt: skip

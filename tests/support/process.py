@@ -139,10 +139,11 @@ class Program:
 
 @contextmanager
 def started(*arguments: str, env: Mapping[str, str]) -> Iterator[Program]:
-    """A flopsd process that does not outlive the test. Its stderr is unbuffered text."""
+    """A flopsd process that does not outlive the test. Its stderr is unbuffered text. At its end it waits for no scrape,
+    since many tests look at /metrics and then stop it; `env` may say otherwise."""
     process = subprocess.Popen(
-        [*FLOPSD, *arguments], env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
-        start_new_session=True,
+        [*FLOPSD, *arguments], env={"FLOPSD_WAIT_FOR_SCRAPE": "0", **env}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, bufsize=1, start_new_session=True,
     )  # fmt: skip
     with process:
         try:

@@ -24,9 +24,13 @@ _WITHIN = ("text_config", "vision_config")
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 # One of each reader; the others, two seconds each, are for `make test-all`.
 _SAMPLE = ("llama", "gpt2", "bert", "t5", "gemma3_text", "deepseek_v3", "mamba2", "qwen3_next", "whisper", "clip")
-SAMPLED_CLASSES = [
-    family if family in _SAMPLE else pytest.param(family, marks=pytest.mark.exhaustive) for family in _CLASSES
-]
+
+
+def _param(name: str) -> Any:
+    return name if name in _SAMPLE else pytest.param(name, marks=pytest.mark.exhaustive)
+
+
+SAMPLED_CLASSES = [_param(family) for family in _CLASSES]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -124,7 +128,7 @@ def test_a_classifier_is_counted_by_its_own_class_and_not_by_that_of_its_configu
     assert parameters(read_model(facts["model_config"])).total == facts["parameters_total"]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [_param(name) for name in FAMILIES])
 def test_adapters_are_counted_as_peft_counts_them(name: str) -> None:
     model, targets = build(name), FAMILIES[name][2]
     config, adapted = config_of(model), adapt(model, targets)

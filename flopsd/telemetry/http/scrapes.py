@@ -6,7 +6,7 @@ import threading
 
 from flopsd.system.clock import NS_PER_S, Clock
 
-LATE_NS = 5 * NS_PER_S  # a scrape that finds the machine busy with sealing may come so much later
+LATE_NS = 3 * NS_PER_S  # a scrape that finds the machine busy with sealing may come so much later
 
 
 class Scrapes:
