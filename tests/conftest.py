@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.scenario import compile_standin
+from tests.support.slices import mark_all_but_slices
 from tests.support.tools import check_markers
 
 # The ordinary run and CI judge a change by the same examples each time; new ones are tried by `make test-all`.
@@ -22,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.
 SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin"}
-GROUPS = {"training", "docs_site", "dashboards"} | SHARING
+GROUPS = {"training", "training-more", "docs_site", "dashboards"} | SHARING
 LONG = {"minute", "training"}
 STARTING = {"test_examples", "test_finetune"}  # train in processes that they start
 
@@ -48,14 +49,16 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The long ones first, so that workers take them side by side. Those that train in the test's own process stay with
-    one worker: loading PyTorch and what is around it takes each process ten seconds."""
+    two workers: loading PyTorch and what is around it takes each process ten seconds."""
+    mark_all_but_slices(items)
     if PASSED_FILE is not None and Path(PASSED_FILE).exists():
         passed = set(Path(PASSED_FILE).read_text(encoding="utf-8").splitlines())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
         items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
         if item.get_closest_marker("training") is not None and item.path.stem not in STARTING:
-            item.add_marker(pytest.mark.xdist_group("training"))
+            group = "training" if item.path.stem in ("test_flop", "test_callback") else "training-more"
+            item.add_marker(pytest.mark.xdist_group(group))
         elif item.path.stem in SHARING:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: (not LONG & {mark.name for mark in item.iter_markers()}, item.path.stem not in SHARING))
