@@ -123,8 +123,8 @@ def gauges(snapshot: Snapshot) -> Iterator[Metric]:
 def up(snapshot: Snapshot) -> Iterator[Metric]:
     found = GaugeMetricFamily(
         "flopsd_device_up",
-        "1 where the device's last reading counted, 0 where it was a gap. Absent before the first, and while the "
-        "device is accounted for elsewhere, as that of another job.",
+        "1 where the device's last reading counted, 0 where it was a gap. Absent before the first, at the "
+        "end, and while the device is accounted for elsewhere, as that of another job.",
         labels=_GPU,
     )
     for state in snapshot.devices:

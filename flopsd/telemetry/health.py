@@ -14,7 +14,7 @@ from typing import Any
 
 from flopsd.report.terminal import counted
 from flopsd.system.clock import rfc3339
-from flopsd.telemetry.last_gap import GapKind, LastGap
+from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 
 
 class HealthState(Enum):
@@ -46,8 +46,7 @@ class DeviceHealth:
 
     @property
     def open_gap(self) -> LastGap | None:
-        """The gap that its last reading was; None: that was none."""
-        return self.gap if self.gap is not None and self.gap.until_ns == self.watermark_ns else None
+        return open_gap(self.gap, self.watermark_ns)
 
     @property
     def kind(self) -> GapKind | None:

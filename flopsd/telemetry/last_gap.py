@@ -40,6 +40,11 @@ class LastGap:
         return kind_of(self.reason)
 
 
+def open_gap(gap: LastGap | None, watermark_ns: int) -> LastGap | None:
+    """The gap that the last reading of a device was, whose readings reach to `watermark_ns`; None: it was none."""
+    return gap if gap is not None and gap.until_ns == watermark_ns else None
+
+
 def last_gap(before: LastGap | None, begin_ns: int, end_ns: int, reason: GapReason) -> LastGap:
     """The newest gap after one more: it goes on from the one before where no reading lies between."""
     new = LastGap(begin_ns, end_ns, reason)

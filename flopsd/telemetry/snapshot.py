@@ -13,7 +13,7 @@ from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.run_view import DeviceView, RatedTally, RunView
 from flopsd.core.model import Gauges, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.telemetry.last_gap import LastGap
+from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,12 @@ class DeviceState(DeviceView):
 
     @property
     def is_up(self) -> bool | None:
-        """Whether the last reading was no gap; None before the first, and while it is accounted for elsewhere."""
-        now, before = self.tally, self.before.tally
-        if now.watermark_ns <= before.watermark_ns or now.elsewhere_ns > before.elsewhere_ns:
-            return None
-        return now.total_gap_ns <= before.total_gap_ns
+        """Whether the last reading was no gap; None before the first, at the end, and while it is accounted for
+        elsewhere."""
+        gap = open_gap(self.gap, self.tally.watermark_ns)
+        if gap is None:
+            return True if self.observed_ns else None
+        return None if gap.kind in (GapKind.STARTING, GapKind.ELSEWHERE) else False
 
     @property
     def rate_flop_per_s(self) -> int | None:
@@ -108,13 +109,13 @@ class Snapshot:
 
     @property
     def ready(self) -> bool:
-        """Whether a device has been read, and not all are lost."""
-        return any(device.observed_ns for device in self.devices) and len(self.lost) < len(self.devices)
+        """Whether a device has been read, and not all have a gap now."""
+        return any(device.observed_ns for device in self.devices) and self.blind < len(self.devices)
 
     @property
-    def lost(self) -> tuple[DeviceState, ...]:
-        """The devices whose last reading was a gap."""
-        return tuple(device for device in self.devices if device.is_up is False)
+    def blind(self) -> int:
+        """How many devices have a gap now: lost ones, and those that the peak table does not have."""
+        return sum(device.is_up is False for device in self.devices)
 
     @property
     def replay(self) -> bool:

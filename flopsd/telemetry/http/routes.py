@@ -56,11 +56,9 @@ class Routes:
 
     def _ready(self, _: Request) -> Response:
         snapshot = self._snapshot()
-        lost, all_of_them = len(snapshot.lost), len(snapshot.devices)
         if snapshot.ready:
-            words = f"flopsd is metering {all_of_them - lost} of {all_of_them} devices\n"
-            return Response(HTTPStatus.OK, TEXT, words.encode())
-        words = f"all {lost} devices are lost\n" if lost else "no device has been read yet\n"
+            return Response(HTTPStatus.OK, TEXT, b"flopsd is metering\n")
+        words = "no device is metered now\n" if snapshot.blind else "no device has been read yet\n"
         return Response(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, words.encode(), (("Retry-After", "1"),))
 
     def _metrics(self, request: Request) -> Response:

@@ -113,9 +113,15 @@ def test_the_weights_of_accept_decide_and_caches_are_told(
 def test_a_run_whose_devices_are_all_lost_is_not_ready(run: Run, url: str) -> None:
     run.meter(2)
     run.meter(1, GapReason.DEVICE_LOST)
-    assert get(f"{url}/-/ready")[:2] == (503, "all 3 devices are lost\n")
-    run.meter(1)  # the stranger, of which the peak table has no row, stays a gap
-    assert get(f"{url}/-/ready")[:2] == (200, "flopsd is metering 2 of 3 devices\n")
+    assert get(f"{url}/-/ready")[:2] == (503, "no device is metered now\n")
+    run.meter(1)
+    assert get(f"{url}/-/ready")[:2] == (200, "flopsd is metering\n")
+    up = [
+        line.rpartition(" ")[2]
+        for line in get(f"{url}/metrics")[1].splitlines()
+        if line.startswith("flopsd_device_up{")
+    ]
+    assert up == ["1.0", "1.0", "0.0"], "of the stranger, of which the peak table has no row, nothing is known"
 
 
 def test_openmetrics_is_answered_when_asked_for_and_other_methods_are_refused(
