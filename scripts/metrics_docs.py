@@ -96,7 +96,7 @@ SERVING = f"""
 | `/metrics` | the metrics |
 | `/` | a page for people, live, or static without scripts; `/api/status` has its data as JSON |
 | `/-/healthy` | 200 while the process lives |
-| `/-/ready` | 200 once a device was read; 503 with `Retry-After` before, and while all devices are lost |
+| `/-/ready` | 200 once a device was read; 503 with `Retry-After` before, and while none is metered |
 
 {HEALTH}
 
