@@ -33,8 +33,8 @@ _graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_i
 
 
 def weight_passes_of(model: Any) -> WeightPasses | None:
-    """Hooks on the modules of `model`; None where they would see nothing or not
-    all that passes, or break a compiled graph."""
+    """Hooks on the modules of `model`; None where they would see nothing, or not all that passes, or break a compiled
+    graph."""
     if _graph_task is None or _is_compiled(model) or int(getattr(model, "tp_size", None) or 1) > 1:
         return None
     passes = WeightPasses(model)
