@@ -16,6 +16,8 @@ ONE_OF = {
     "test_axe_finds_no_fault_on_the_page": 2,
     "test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_else": 2,
     "test_no_panel_is_empty_without_its_reason": 2,
+    "test_it_meters_seals_and_verifies_on_each_python": 2,
+    "test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged": 3,
 }
 
 
