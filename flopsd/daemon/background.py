@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from flopsd.report.rule_words import doubt, of_compute_alone
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.progress import ProgressLine, is_screen
 from flopsd.system.streams import say
 from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import Feed
@@ -103,7 +105,12 @@ class BackgroundTasks:
 
     def wait_for_scrape(self, ended_ns: int, at_most_seconds: float) -> None:
         """Let a scrape show that the run ended at `ended_ns`, where scrapes come often enough."""
-        if self._scrapes is not None and at_most_seconds > 0:
+        if self._scrapes is None or at_most_seconds <= 0:
+            return
+        shown: AbstractContextManager[object] = nullcontext()
+        if self._err is not None and is_screen(self._err):
+            shown = ProgressLine(self._err, self._clock, "flopsd: waiting for the last scrape", is_shown=True)
+        with shown:
             self._scrapes.wait_for_one_since(ended_ns, at_most_seconds)
 
     def _run_due(self) -> None:

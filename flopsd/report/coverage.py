@@ -192,10 +192,11 @@ def _together(strips: Sequence[Strip]) -> Strip:
 
 
 def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -> GrowthChart | None:
-    """Cumulative compute over time; None without points, which only a journal gives."""
+    """Cumulative compute over time; None without points, which only a journal gives, and where nothing is known of it
+    at any."""
     entry = [LedgerObject(point, f"course[{at}]") for at, point in enumerate(course)]
     points = [(point.moment_ns("at"), point.figures("executed")) for point in entry]
-    if not points:
+    if all(figures == Figures(0, None, None) for _, figures in points):
         return None
     points.sort(key=lambda point: point[0])  # the wall clock may have stepped
     begins = _begins(predicate)

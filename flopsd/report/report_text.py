@@ -143,6 +143,7 @@ def _brief_rule(rule: ReportRule, caveat: str) -> Iterator[str]:
     rows = (
         ("  figures", figures),
         ("  threshold", "; ".join(filter(None, (limit, rule.share and f"share of it {rule.share}")))),
+        ("  why", rule.why if rule.state is ReportState.INDETERMINATE else ""),
         ("  assumes", rule.assumes),
         ("  not decided", "; ".join(rule.other_conditions)),
         ("  source", _source(rule)),

@@ -29,6 +29,7 @@ WORDS = {
 _ORDER = tuple(WORDS)  # the gravest first
 _FOR_SURE = "what is declared outside the job, as by --phase and --precision, counts without an if"
 _DRAWN = 2  # rules that are below and are shown in full
+_NOTHING_KNOWN = interval(Figures(0, None, None))
 _COMPARED = ("below", "above", "indeterminate")
 
 
@@ -48,8 +49,11 @@ def rules_of(predicate: LedgerObject) -> tuple[tuple[ReportRule, ...], tuple[Rep
 
 def drawn_and_listed(rules: Sequence[ReportRule]) -> tuple[Sequence[ReportRule], Sequence[ReportRule]]:
     """The rules that are shown in full, and those that a table has room for: rules that are below beside others that
-    are not, and more than two that are below."""
-    drawn = [rule for rule in rules if rule.state is not ReportState.BELOW] or rules[:_DRAWN]
+    are not, and more than two that are below, or of whose figures nothing is known."""
+    open_rules = [rule for rule in rules if rule.state is not ReportState.BELOW]
+    drawn = open_rules or rules[:_DRAWN]
+    if all(rule.value in (None, _NOTHING_KNOWN) for rule in open_rules):
+        drawn = drawn[:_DRAWN]
     return drawn, rules[len(drawn) :]
 
 

@@ -47,6 +47,9 @@ STATES = {
 }
 
 
+MINUTES = {"minute": H100, "unknown part": replace(H100, model="NVIDIA X1 Ultra", pci_device_id=0xFFFF10DE)}
+
+
 class Uneven(Run):
     """Devices that each did a little more than the one before, so that none is equal to another."""
 
@@ -57,11 +60,11 @@ class Uneven(Run):
         return replace(read, work=replace(read.work, sm_cycles=cycles))
 
 
-def minute_on_eight_gpus() -> Report:
+def minute_on_eight_gpus(part: Device = H100) -> Report:
     """A short run as it is after the installation: nothing is declared, so that every rule is open."""
     with TemporaryDirectory() as folder:
         uuids = [f"GPU-3f2a9c0{at}-7c1e-4b52-9d0a-8e6f01b4a00{at}" for at in range(8)]
-        devices = tuple(replace(H100, uid=uuid, index=at) for at, uuid in enumerate(uuids))
+        devices = tuple(replace(part, uid=uuid, index=at) for at, uuid in enumerate(uuids))
         run = Uneven(Path(folder), devices=devices, policies=load_policies())
         run.meter(60)
         run.finish()
@@ -171,11 +174,11 @@ def test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_els
 
 
 @pytest.mark.tool("chromium", "pdftotext")
-@pytest.mark.parametrize("name", ["minute", "everything", "replay"])
+@pytest.mark.parametrize("name", ["minute", "unknown part", "everything", "replay"])
 def test_it_prints_on_four_pages_with_the_run_and_the_digest_on_each(
     page: Page, folder: Path, tmp_path: Path, name: str
 ) -> None:
-    made = minute_on_eight_gpus() if name == "minute" else scene(name)
+    made = minute_on_eight_gpus(MINUTES[name]) if name in MINUTES else scene(name)
     (folder / f"{name}.html").write_text(report_html(made), encoding="utf-8")
     page.load(folder / f"{name}.html")
     page.look(DESK, dark=True)
