@@ -40,8 +40,10 @@ def main() -> NoReturn:
         from flopsd.system.process_memory import protect_memory
 
         protect_memory()
+    from flopsd.cli.main import log_uncaught
     from flopsd.cli.main import main as run
 
+    sys.excepthook = log_uncaught
     run()
 
 

@@ -7,6 +7,7 @@ to stderr. Each verb imports what it needs when it runs, so that metering does n
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from flopsd.report.terminal import one_line
 from flopsd.settings.schema import SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock
-from flopsd.system.streams import say
+from flopsd.system.streams import say, with_priority
 
 if TYPE_CHECKING:
     from flopsd.cli.parser import Parser
@@ -67,9 +68,9 @@ def write_output(file: str | None, text: str) -> None:
         raise LedgerError(f"cannot write {file}: {fault.strerror}") from fault
 
 
-def note(text: str) -> None:
-    """Tell the user something on stderr."""
-    say(sys.stderr, f"flopsd: {one_line(text)}\n")
+def note(text: str, level: int = logging.INFO) -> None:
+    """Tell the user something on stderr; `level` is its priority where that is systemd's journal."""
+    say(sys.stderr, with_priority(f"flopsd: {one_line(text)}\n", level, sys.stderr))
 
 
 def remarks(arguments: argparse.Namespace) -> Callable[[str], None]:

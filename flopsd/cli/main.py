@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import NoReturn
 
 from flopsd import __version__
@@ -15,7 +16,7 @@ from flopsd.cli.parser import Parser
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
 from flopsd.report.terminal import shown
 from flopsd.sources.registry import known_sources
-from flopsd.system.streams import let_go, open_missing, say
+from flopsd.system.streams import let_go, open_missing, say, with_priority
 
 METERING = ("run", "exec")
 NO_DATA = (*METERING, "seal", "push")  # their stdout has only messages, which may fail to be written
@@ -47,14 +48,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _report(fault: FlopsdError) -> int:
     for line in fault.lines:
-        note(line)
+        note(line, logging.ERROR)
     if fault.hint:
-        note(f"hint: {fault.hint}")
+        note(f"hint: {fault.hint}", logging.ERROR)
     if isinstance(fault, ConfigError):
         return USAGE
     if isinstance(fault, NotVerifiedError):
         return NOT_VERIFIED
     return NO_SOURCE if isinstance(fault, SourceUnavailableError) else FAILED
+
+
+def log_uncaught(_kind: type[BaseException], fault: BaseException, _trace: TracebackType | None) -> None:
+    """As `sys.excepthook`: logs the traceback, so that each line has a priority in systemd's journal."""
+    logging.getLogger("flopsd").error("internal error; please report this with the traceback", exc_info=fault)
 
 
 class _StderrHandler(logging.Handler):
@@ -64,7 +70,7 @@ class _StderrHandler(logging.Handler):
         lines = [f"flopsd: {record.levelname}: {record.getMessage()}"]
         if record.exc_info:
             lines += logging.Formatter().formatException(record.exc_info).split("\n")
-        say(sys.stderr, shown(lines))
+        say(sys.stderr, with_priority(shown(lines), record.levelno, sys.stderr))
 
 
 def _log_to_stderr(verb: str, *, quiet: bool = False, verbose: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 
 from flopsd.report.terminal import one_line
 from flopsd.settings.suggestions import did_you_mean
+from flopsd.system.streams import with_priority
 
 _LIKELY_OPTION = 0.7  # more than for words, since the dashes are alike in all
 
@@ -27,6 +29,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Show the usage and the message on stderr, and exit with 2."""
         super().error(one_line(message))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(with_priority(message, logging.ERROR, file), file)
 
     # argparse would return what is left to the parser above, whose usage says nothing about the verb.
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import IO
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 
 def say(stream: IO[str] | None, text: str) -> bool:
@@ -23,6 +26,24 @@ def say(stream: IO[str] | None, text: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def with_priority(text: str, level: int, stream: IO[str] | None) -> str:
+    """`text` as it is written to `stream`: where that is systemd's journal, with the priority that corresponds to a log
+    level in front of each line (sd-daemon(3)); else unchanged."""
+    if not _is_journal(stream):
+        return text
+    priority = next(number for lowest, number in _PRIORITIES if level >= lowest)
+    return "".join(f"<{priority}>{line}" for line in text.splitlines(keepends=True))
+
+
+def _is_journal(stream: IO[str] | None) -> bool:
+    """By $JOURNAL_STREAM, which processes inherit whose streams are others: systemd.exec(5)."""
+    try:
+        found = os.fstat(-1 if stream is None else stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def open_missing() -> None:

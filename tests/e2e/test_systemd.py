@@ -43,9 +43,9 @@ mount --bind {out} /opt/out
 mount -t tmpfs -o mode=755 tmpfs /etc/flopsd
 cp {unit} /etc/systemd/system/
 cp -r {extra}/. /opt/
-mkdir /etc/systemd/system/service.d
-printf '[Service]\nStandardOutput=append:/run/services.log\nStandardError=append:/run/services.log\n' \
-  >/etc/systemd/system/service.d/log.conf
+mount -t tmpfs -o mode=755 tmpfs /var/log
+mkdir -p /run/systemd/journald.conf.d
+printf '[Journal]\nReadKMsg=no\n' >/run/systemd/journald.conf.d/test.conf
 cat >/opt/bin/python <<'X'
 #!/bin/sh
 LD_LIBRARY_PATH=/opt/python/lib:$LD_LIBRARY_PATH PYTHONPATH=/opt/checkout:/opt/site exec /opt/python/bin/{python} "$@"
@@ -81,7 +81,11 @@ class Systemd:
         return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
 
     def log(self) -> str:
-        return self.run("cat", "/run/services.log", check=False)
+        return self.run("journalctl", "--no-pager", check=False)
+
+    def texts(self, *which: str) -> list[str]:
+        """What is in the journal, by options of journalctl."""
+        return self.run("journalctl", "--output=cat", *which).splitlines()
 
 
 @contextmanager
@@ -236,12 +240,22 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
             "[Service]\nEnvironment=PATH=/opt/bin:/usr/bin:/bin LD_LIBRARY_PATH=/opt/nvml\n"
             "Environment=NVML_STANDIN_SCENARIO=/opt/nvml/scenario.txt\nWatchdogSec=2\nRestartSec=0\n"
             "LoadCredential=key.pem:/etc/flopsd/key.pem\nEnvironment=FLOPSD_KEY=%d/key.pem\nX\n"
-            "/opt/bin/flopsd key new /etc/flopsd/key.pem\n"
+            "systemctl daemon-reload\n"
             "printf 'interval_seconds: 0.2\\nclient_uids: [65534]\\nlisten: 127.0.0.1:10188\\n"
             'seal_every_seconds: 1\\ncheckpoint_seconds: 0.5\\npushes: ["pushgateway+http://127.0.0.1:9091"]\\n\' '
             ">/etc/flopsd/flopsd.yaml\n"
-            "systemctl daemon-reload; systemctl start flopsd"
         )
+        ended_by = {"243": "true", "2": "echo no key >/etc/flopsd/key.pem"}  # a credential that is missing, a bad one
+        for status, prepare in ended_by.items():
+            inside.shell(f"{prepare}; ! systemctl start flopsd")
+            assert inside.shown("flopsd", "ExecMainStatus") == status, inside.log()
+            state = [inside.shown("flopsd", name) for name in ("ActiveState", "Result", "NRestarts")]
+            assert state == ["failed", "exit-code", "0"], "it is not started again"
+        assert any("set up credentials" in text for text in inside.texts("-u", "flopsd", "-p", "err"))
+        errors = inside.texts("-t", "flopsd", "-p", "err")
+        assert errors[0].startswith("flopsd: --key: "), errors
+        assert errors[1].startswith("flopsd: hint: "), errors
+        inside.shell("rm /etc/flopsd/key.pem; /opt/bin/flopsd key new /etc/flopsd/key.pem; systemctl start flopsd")
         assert inside.shown("flopsd", "ActiveState") == "active"
         wait_until(lambda: "measured" in inside.shown("flopsd", "StatusText"), "the status tells the totals")
         pid = inside.shown("flopsd", "MainPID")
@@ -265,6 +279,9 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
         wait_until(lambda: inside.shown("flopsd", "ActiveState") == "active", "it is ready again")
         inside.shell("systemctl stop flopsd")
         assert inside.shown("flopsd", "Result") == "success", inside.log()
+        all_texts = inside.texts("-t", "flopsd")
+        errors += [text for text in all_texts if text.startswith("flopsd: ERROR: ")]
+        assert inside.texts("-t", "flopsd", "-p", "err") == errors != all_texts
         inside.shell("cp /var/lib/flopsd/*.ledger.* /etc/flopsd/key.pem.pub /opt/out/")
     (ledger,) = (tmp_path / "out").glob("*.ledger.json")
     assert ledger.with_suffix(".pub").read_bytes() == (tmp_path / "out" / "key.pem.pub").read_bytes()

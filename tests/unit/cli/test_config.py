@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from flopsd.__main__ import search_path
-from flopsd.cli.main import _log_to_stderr, _parser
+from flopsd.cli.main import _log_to_stderr, _parser, log_uncaught, main
 from flopsd.cli.run import ME
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
@@ -231,6 +232,42 @@ def test_the_log_of_metering_tells_each_step(verb: str, capsys: pytest.CaptureFi
         logger.setLevel(level)
     step = "" if verb == "seal" else "flopsd: INFO: a step\n"
     assert capsys.readouterr().err == f"{step}flopsd: WARNING: trouble\n"
+
+
+@pytest.mark.parametrize("is_journal", [True, False])
+def test_each_line_has_its_levels_priority_in_systemds_journal_alone(
+    is_journal: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream is the journal where $JOURNAL_STREAM has its device and inode; a job under it inherits the variable."""
+    found, logger = os.fstat(sys.stderr.fileno()), logging.getLogger("flopsd")
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino + (not is_journal)}")
+    handlers, level = logger.handlers[:], logger.level
+    try:
+        _log_to_stderr("run", verbose=True)
+        for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+            logger.log(number, "a message\n<7>of a file")
+        fault = ValueError("no such thing")
+        log_uncaught(type(fault), fault, None)
+        with pytest.raises(SystemExit):
+            main(["run", "--sorce", "replay"])
+        with pytest.raises(SystemExit):
+            main(["seal", "--state-dir", "/none"])
+    finally:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    lines = [re.fullmatch("(?:<([0-9])>)?(.*)", line) for line in capfd.readouterr().err.splitlines()]
+    shown = [(line[1], line[2]) for line in lines if line is not None]
+    words = {"DEBUG": "7", "INFO": "6", "WARNING": "4", "ERROR": "3", "CRITICAL": "2"}
+    levels = [re.match("flopsd: ([A-Z]+): ", text) for _, text in shown]
+    assert {found[1] for found in levels if found} == set(words)
+    for (priority, text), word in zip(shown, levels, strict=True):
+        expected = (
+            words[word[1]] if word else "3"
+        )  # what has no level: usage, traceback, the error that ended it, a hint
+        assert priority == (expected if is_journal else None), text
+    texts = [text for _, text in shown]
+    assert {"usage: flopsd run [options]", "ValueError: no such thing"} <= set(texts), "each line has one"
+    assert any(text.startswith("flopsd: hint: ") for text in texts)
 
 
 def test_the_options_are_these() -> None:
