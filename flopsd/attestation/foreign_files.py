@@ -51,4 +51,5 @@ def foreign_files(predicate: Mapping[str, Any], tables: Tables) -> tuple[Foreign
     found = [("peak table", str(sha256), "") for sha256 in ([named] if isinstance(named, str) else named)]
     found += [("policy", str(policy["sha256"]), str(policy["id"])) for policy in method.get("policies", ())]
     foreign = [one for one in dict.fromkeys(found) if not is_packaged(one[1])]
-    return tuple(ForeignFile(*one, tables.name_of(one[1])) for one in foreign)
+    files = [tables.file_of(sha256) for _, sha256, _ in foreign]
+    return tuple(ForeignFile(*one, "" if file is None else file.name) for one, file in zip(foreign, files, strict=True))

@@ -64,7 +64,7 @@ def seal_journal(
     key_uri: str,
     ledger: Path,
     clock: Clock,
-    peaks_file: str | None = None,
+    peaks_files: Sequence[str] = (),
     wanted: EvidenceWanted | None = None,
     policy_files: Sequence[str] = (),
     *,
@@ -77,7 +77,7 @@ def seal_journal(
 ) -> Sealed:
     """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
-    `peaks_file` is the peak table of the run if that is not a packaged one; it is then copied too.
+    `peaks_files`: among them is the peak table of the run if that is not a packaged one; it is then copied too.
     `wanted` is the evidence to collect, in bounded time; None: no evidence is recorded, not even as absent.
     `live`: the journal may be growing or truncated, and its longest valid prefix is sealed. `rolling`: replace only a
     ledger that covers less. `lock`: a file that serializes the seals of one state folder.
@@ -100,7 +100,7 @@ def seal_journal(
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")
     sha256 = one_peak_table(history)
-    tables = Tables([] if peaks_file is None else [peaks_file], policy_files)
+    tables = Tables(peaks_files, policy_files)
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
         evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
@@ -114,7 +114,8 @@ def seal_journal(
     if wanted is not None:
         data, timestamp = stamp(data, wanted, clock)
     try:
-        peaks = Path(peaks_file).read_bytes() if peaks_file is not None and not is_packaged(sha256) else None
+        peaks_file = None if is_packaged(sha256) else tables.file_of(sha256)
+        peaks = None if peaks_file is None else peaks_file.read_bytes()
         with ledger_files_lock(lock, clock):
             write_ledger_files(
                 ledger, LedgerFiles(data, sealed.data, key.public.pem, peaks), clock, only_longer=rolling

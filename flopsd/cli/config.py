@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flopsd import __version__
-from flopsd.cli.common import OK, Verbs, add_settings, add_source_settings, layers_of, sources_of
-from flopsd.errors import MissingExtraError
+from flopsd.cli.common import OK, Verbs, add_repeatable, add_settings, add_source_settings, layers_of, sources_of
+from flopsd.errors import ConfigError, FlopsdError, MissingExtraError
 from flopsd.settings.schema import SETTINGS
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
     check = what.add_parser(
         "check",
-        help="report every problem of a settings file at once",
-        description="Checks FILE and the files that it names, without variables and flags. "
-        "Exit code 0: it is valid. Exit code 2: every problem is on stderr.",
+        help="report every problem of a settings file at once; compare a peak table or policy with flopsd's own",
+        description="Checks the settings in FILE and the files that it names, without variables and flags. With "
+        "--peaks and --policy, files of one's own: digest, margins, and each row, rule and field that differs from "
+        "flopsd's. Exit code 0: all are valid. Exit code 2: every problem is on stderr.",
     )
-    check.add_argument("file", metavar="FILE")
+    check.add_argument("file", metavar="FILE", nargs="?", help="a settings file")
+    add_repeatable(check, "--peaks", "FILE", "a peak table")
+    add_repeatable(check, "--policy", "FILE", "a policy")
     check.set_defaults(run=_check)
 
     completion = verbs.add_parser(
@@ -102,8 +105,19 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from flopsd.report.own_files import peaks_lines, policy_lines
     from flopsd.settings.effective import check_file
 
+    if arguments.file is None and not (arguments.peaks or arguments.policy):
+        raise ConfigError(["nothing to check"], hint="give a settings FILE, --peaks FILE or --policy FILE")
+    for read, files in ((peaks_lines, arguments.peaks), (policy_lines, arguments.policy)):
+        for file in files:
+            try:
+                print("\n".join(read(file)))
+            except FlopsdError as fault:
+                raise ConfigError([str(fault)], hint=fault.hint) from fault
+    if arguments.file is None:
+        return OK
     number = check_file(arguments.file, sources_of(arguments).settings)
     if not arguments.quiet:
         print(f"{arguments.file} is valid: {number} setting{'' if number == 1 else 's'}", file=sys.stderr)

@@ -6,8 +6,8 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from flopsd.attestation.signing.key_uri import scheme_of
@@ -17,7 +17,6 @@ from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
 from flopsd.daemon.sealing import copy_destinations, state_dir
 from flopsd.errors import FlopsdError, UnknownDeviceError
 from flopsd.report.terminal import TABLE_COLUMNS, one_line, shown, wrapped
-from flopsd.settings.data_files import load_peaks
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.locations import S3Location
 from flopsd.settings.parsers import parse_listen
@@ -25,8 +24,9 @@ from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
+from flopsd.sources.peak_rows import table_of
 from flopsd.sources.probe import ProbedSource, probe
-from flopsd.sources.registry import find, probed
+from flopsd.sources.registry import BUILT_IN, KnownSources, find, probed
 from flopsd.system.clock import Clock
 
 _ENOUGH_BYTES = 100_000_000
@@ -35,7 +35,8 @@ _ENOUGH_BYTES = 100_000_000
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """One finding. `state` is ok, warn, fail, or none for what is not here and need not be; `meters` is true of
-    a device that can be metered. A device's check has its evidence, and why it is not better."""
+    a device that can be metered. A device's check has its evidence, why it is not better, and in `needs` the flag
+    without which `flopsd run` would not look for it."""
 
     name: str
     state: str
@@ -44,10 +45,14 @@ class Diagnosis:
     meters: bool = False
     evidence: str = ""
     why: str = ""
+    needs: str = ""
 
 
-def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) -> list[Diagnosis]:
-    """All checks. Never raises for what it finds."""
+def examine(settings: Settings, environment: Mapping[str, str], clock: Clock, known: KnownSources) -> list[Diagnosis]:
+    """All checks. Never raises for what it finds.
+
+    Where no source is named, those of plug-ins are asked too, each by itself: `flopsd run` reads them by name alone.
+    """
     checks = [Diagnosis("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
     checks += [
         _package("sealing", "cryptography", "seal"),
@@ -55,19 +60,38 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) ->
         _state(settings, environment),
         _port(settings),
     ]
+    if settings.sources != ("probe",):
+        return [*checks, *_sources(settings, settings.sources, environment, clock)]
+    checks += _sources(settings, probed(), environment, clock)
+    checks += [Diagnosis("plug-in", "fail", str(fault), fault.hint) for fault in known.faults]
+    for info in known.infos:
+        if info.name not in BUILT_IN:
+            for check in _sources(settings, (info.name,), environment, clock):
+                if check.name != "instance type" and check not in checks:
+                    needs = f"--source {info.name}" if check.meters else ""
+                    checks.append(replace(check, meters=False, needs=needs))
+    return checks
+
+
+def _sources(
+    settings: Settings, names: Sequence[str], environment: Mapping[str, str], clock: Clock
+) -> Iterator[Diagnosis]:
+    """The peak table, and what these sources would give together."""
     try:
-        table = load_peaks(settings.peaks)
+        rated = table_of(settings.peaks, names)
     except FlopsdError as fault:
-        return [*checks, Diagnosis("peak table", "fail", str(fault), fault.hint)]
-    checks.append(Diagnosis("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…"))
-    names = probed() if settings.sources == ("probe",) else settings.sources
+        yield Diagnosis("peak table", "fail", str(fault), fault.hint)
+        return
+    table = rated.table
+    added = "".join(f", rows of the plug-in {name} included" for name in rated.added)
+    yield Diagnosis("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…{added}")
     context = find_context(environment)
     job = Job(environment, context.job_name, None, cores_per_chip(context, table))
     opening = SourceOpener(settings, SourceSettings(clock, table), job)
     found = probe(names, opening.open, clock)
-    checks += [_source(one) for one in found.sources]
-    checks += [_device(device, source, table) for device, source in found.devices]
-    return [*checks, *_instance(context.instance_type, [device for device, _ in found.devices], table)]
+    yield from (_source(one) for one in found.sources)
+    yield from (_device(device, source, table) for device, source in found.devices)
+    yield from _instance(context.instance_type, [device for device, _ in found.devices], table)
 
 
 def can_meter(checks: list[Diagnosis]) -> bool:
@@ -77,18 +101,24 @@ def can_meter(checks: list[Diagnosis]) -> bool:
 def doctor_text(checks: list[Diagnosis]) -> str:
     """The findings for a terminal, and the verdict. What is not here needs no fix where something else is metered."""
     lines, meters = [], can_meter(checks)
+    needs = sorted({check.needs for check in checks if check.needs})
     for check in checks:
         lines += _lines(f"{check.state:<5} ", f"{check.name}: {check.detail}")
         if check.why:
             lines += _lines("      why not better: ", check.why)
+        if check.needs:
+            lines += _lines("      -> ", f"`flopsd run {check.needs}` meters it")
         if check.fix and not (meters and check.state == "none"):
             lines += _lines("      -> ", check.fix)
-    lines.append(
-        "this machine can be metered"
-        if meters
-        else "no accelerator can be metered here; `flopsd run --source replay` plays a recording"
-    )
-    return shown(lines)
+    return shown([*lines, _verdict(meters, needs)])
+
+
+def _verdict(meters: bool, needs: Sequence[str]) -> str:
+    if meters:
+        return "this machine can be metered"
+    if needs:
+        return f"`flopsd run` meters nothing here by itself; with {' '.join(needs)} it meters what a plug-in reads"
+    return "no accelerator can be metered here; `flopsd run --source replay` plays a recording"
 
 
 def _lines(first: str, text: str) -> list[str]:

@@ -12,7 +12,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from flopsd.cli.common import NO_SOURCE, OK, Verbs, add_settings, add_source_settings, layers_of, settings_of, waiting
+from flopsd.cli.common import (
+    NO_SOURCE,
+    OK,
+    Verbs,
+    add_settings,
+    add_source_settings,
+    layers_of,
+    settings_of,
+    sources_of,
+    waiting,
+)
 from flopsd.errors import FlopsdError
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import Clock, SystemClock, rfc3339
@@ -110,7 +120,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from flopsd.cli.doctor import can_meter, doctor_text, examine
 
     with waiting(arguments, "looking for accelerators"):
-        checks = examine(settings_of(arguments), os.environ, SystemClock())
+        checks = examine(settings_of(arguments), os.environ, SystemClock(), sources_of(arguments))
     if arguments.json:
         print(json.dumps([asdict(check) for check in checks]))
     else:

@@ -27,13 +27,15 @@ from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
-from flopsd.settings.data_files import load_peaks, load_policies
+from flopsd.settings.data_files import is_packaged, load_policies
 from flopsd.settings.load import declared_of
 from flopsd.settings.locations import S3Location
 from flopsd.settings.platform import Context, find_context
 from flopsd.settings.schema import CONTAINER, Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
+from flopsd.sources.peak_rows import RunTable, table_of
+from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.sd_notify import Notifier
 from flopsd.system.streams import say
@@ -66,7 +68,8 @@ def run_daemon(
     """
     secrets = CodeSecrets(read_secret(lifeline))
     # What the run is: data files, platform, sources.
-    table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
+    rated = table_of(settings.peaks, settings.sources)
+    table, policies, declared = rated.table, load_policies(settings.policies), declared_of(settings)
     context = find_context(environment)
     job_user = _job_user(settings, lifeline)
     is_shared = lifeline is not None and job_user != os.geteuid()
@@ -81,6 +84,7 @@ def run_daemon(
     stop_requests = StopRequests(lifeline)  # a signal before this line loses nothing, and simply ends the process
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
+    _keep_table(folder, rated)
     journal = Journal(folder)
     try:
         # Which run it continues.
@@ -190,6 +194,23 @@ def _job_user(settings: Settings, lifeline: int | None) -> int | None:
     except KeyError:
         log.warning("--job-user: there is no user %r; which user the job runs as is not known", settings.job_user)
         return None
+
+
+def _keep_table(folder: StateDir, rated: RunTable) -> None:
+    """Keep a table that is not flopsd's own beside the journal: a file may be edited and a plug-in be uninstalled
+    before the last seal."""
+    if is_packaged(rated.table.sha256):
+        return
+    try:
+        replace_file(folder.peaks(rated.table.sha256), rated.data, 0o600)
+    except OSError as fault:
+        log.error(
+            "the peak table cannot be kept in %s: %s; metering goes on, and the seal needs --peaks with a file of "
+            "SHA-256 %s",
+            folder.path,
+            fault.strerror,
+            rated.table.sha256,
+        )
 
 
 def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:

@@ -100,7 +100,7 @@ def seal(
         key,
         local_ledger(settings, folder, run, node),
         clock,
-        settings.peaks,
+        [*([] if settings.peaks is None else [settings.peaks]), *map(str, StateDir(folder).all_peaks())],
         evidence,
         settings.policies,
         live=live,

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Reading, Sweep
+from flopsd.core.rounding import format_duration
 from flopsd.daemon.mig_handover import MigChange, changes
 from flopsd.sources.arbitration import Arbiter
-from flopsd.system.clock import Clock
+from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import SourceState
 
 log = logging.getLogger("flopsd")
+OPENING_NS = 120 * NS_PER_S  # a source that is down is tried again each minute, and opening one may take long
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class SourceTracker:
         self.states = {name: SourceState() for name in names}
         self.arbiter = Arbiter(names)
         self._clock = clock
-        self._received_ns: dict[str, int] = {}
+        self._received_ns = dict.fromkeys(names, clock.boottime_ns())
+        self._silent: set[str] = set()  # sources whose silence was logged
         self._patience_ns: dict[str, int] = {}
         self._not_ours: dict[str, frozenset[DeviceUid]] = {}
         self._renamed: set[DeviceUid] = set()
@@ -47,6 +51,10 @@ class SourceTracker:
 
     def received(self, message: Message) -> None:
         """Note when a message came and whether its source is a replay, before the rest of it is read."""
+        if message.source in self._silent:
+            self._silent.remove(message.source)
+            silent_ns = message.at_ns - self._received_ns[message.source]
+            log.warning("source %s: answers again, after %s", message.source, _time(silent_ns))
         self._received_ns[message.source] = message.at_ns
         if message.opened is not None:
             state = self._state(message.source)
@@ -98,10 +106,20 @@ class SourceTracker:
         )
 
     def fell_silent(self, now_ns: int, tolerance_ns: int) -> bool:
-        """Mark sources as down that sent nothing for more than `tolerance_ns`."""
+        """Mark sources as down that sent nothing for more than `tolerance_ns`. A call that does not return is logged
+        once, of a source that is down too."""
         changed = False
         for name, state in self.states.items():
-            if state.up and now_ns - self._received_ns.get(name, now_ns) > tolerance_ns:
+            silent_ns = now_ns - self._received_ns.get(name, now_ns)
+            if name not in self._silent and silent_ns > (tolerance_ns if state.up else OPENING_NS):
+                self._silent.add(name)
+                log.error(
+                    "source %s: no answer for %s: a call of its driver or server has not returned; the time of devices "
+                    "that no other source reads is a gap until it does",
+                    name,
+                    _time(silent_ns),
+                )
+            if state.up and silent_ns > tolerance_ns:
                 self.states[name] = replace(state, up=False, reason=GapReason.SOURCE_SILENT.value)
                 changed = self.arbiter.down(name) or changed
         return changed
@@ -141,6 +159,10 @@ class SourceTracker:
 
     def _state(self, name: str) -> SourceState:
         return self.states.get(name, SourceState())
+
+
+def _time(ns: int) -> str:
+    return format_duration(Fraction(ns, NS_PER_S))
 
 
 def _more(errors: Mapping[str, int], reasons: Sequence[GapReason]) -> dict[str, int]:

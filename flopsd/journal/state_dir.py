@@ -44,6 +44,14 @@ class StateDir:
         """Where whoever seals the journal notes a PIN that the key's token refused."""
         return self.path / REFUSED_PIN_NAME
 
+    def peaks(self, sha256: str) -> Path:
+        """Where the daemon keeps a peak table that is not a packaged one."""
+        return self.path / f"peaks-{sha256[:16]}.yaml"
+
+    def all_peaks(self) -> list[Path]:
+        """The peak tables that daemon starts kept here, for whoever seals or shows their journals."""
+        return sorted(self.path.glob("peaks-*.yaml"))
+
     def acquire(self) -> None:
         """Create the folder (0700) and take its lock.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from flopsd.system.regular_files import read_at_most
 
 MAX_BYTES = 1 << 20  # of a peak table or a policy
 DEFAULT_POLICY = "eu-ai-act"
+_ROWS = b"\naccelerators:\n"
 
 
 def config_dir() -> Path:
@@ -50,10 +51,10 @@ class Tables:
             self._peaks[sha256] = find_peaks(sha256, self._peaks_files, beside)
         return self._peaks[sha256]
 
-    def name_of(self, sha256: str) -> str:
-        """The name of the given file with this digest; empty: none has it."""
+    def file_of(self, sha256: str) -> Path | None:
+        """The given file with this digest; None: none has it."""
         given = (*self._peaks_files, *self._policy_files)
-        return next((path.name for path in given if _has_digest(path, sha256)), "")
+        return next((path for path in given if _has_digest(path, sha256)), None)
 
     def policies(self, sha256s: Iterable[str]) -> tuple[Policy, ...]:
         """As `find_policy`, of each. Raises PolicyError."""
@@ -67,8 +68,34 @@ class Tables:
 
 def load_peaks(file: str | None = None) -> PeakTable:
     """The packaged peak table, or the one in `file`. Raises PeakTableError."""
+    return parse_peaks(*read_peaks(file))
+
+
+def read_peaks(file: str | None = None) -> tuple[bytes, str]:
+    """The bytes of the packaged peak table, or of that in `file`, and its path. Raises PeakTableError."""
     path = Path(file) if file is not None else config_dir() / "peaks.yaml"
-    return parse_peaks(_read_peaks(path), str(path))
+    return _read_peaks(path), str(path)
+
+
+def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
+    """The packaged peak table `data` with rows of plug-ins, which are YAML lists, by source, before its own.
+
+    The same rows give the same bytes, whatever else the plug-ins hold. Raises PeakTableError where the result would not
+    be the table with exactly these rows more.
+    """
+    added, expected = [], []
+    for source in sorted(rows):
+        lines = rows[source].splitlines()
+        indent = next((len(line) - len(line.lstrip()) for line in lines if line.lstrip().startswith(b"- ")), 0)
+        added += [b"  # Rows of the plug-in %s:" % source.encode()]
+        added += [b"  " + (line[indent:] if not line[:indent].strip() else line) for line in lines]
+        expected += read_yaml(rows[source], source)[0]
+    combined = data.replace(_ROWS, _ROWS + b"\n".join(added) + b"\n", 1)
+    found, problems = read_yaml(combined, "")
+    table, _ = read_yaml(data, "")
+    if problems or found != {**table, "accelerators": expected + table["accelerators"]}:
+        raise PeakTableError("they are no plain YAML list, with a dash for each row, such as config/peaks.yaml has")
+    return combined
 
 
 def parse_peaks(data: bytes, name: str) -> PeakTable:
@@ -133,7 +160,7 @@ def load_policies(chosen: Sequence[str] = ()) -> tuple[Policy, ...]:
     for name in chosen or (DEFAULT_POLICY,):
         path = packaged_policies().get(name, Path(name))
         try:
-            policy = parse_policy(_read_policy(path), str(path))
+            policy = parse_policy(read_policy(path), str(path))
         except PolicyError as fault:
             problems += fault.problems
             continue
@@ -172,7 +199,7 @@ def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
     Raises PolicyError when none has it.
     """
     for path in (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")):
-        if path.exists() and hashlib.sha256(data := _read_policy(path)).hexdigest() == sha256:
+        if path.exists() and hashlib.sha256(data := read_policy(path)).hexdigest() == sha256:
             return parse_policy(data, str(path))
     raise PolicyError(
         [f"there is no policy with SHA-256 {sha256}"], hint="give --policy the file that the ledger was sealed with"
@@ -183,7 +210,8 @@ def _packaged_policies(folder: str = "policies") -> list[Path]:
     return sorted((config_dir() / folder).glob("*.yaml"))
 
 
-def _read_policy(path: Path) -> bytes:
+def read_policy(path: Path) -> bytes:
+    """The bytes of a policy's file. Raises PolicyError."""
     try:
         return read_at_most(path, MAX_BYTES)
     except OSError as fault:

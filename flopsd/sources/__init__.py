@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flopsd.core.model import Device, DeviceUid, Evidence, Sweep
@@ -92,6 +93,7 @@ class SourceInfo:
     evidence: tuple[Evidence, ...]  # that its devices can have, strongest first
     remedy: str  # what to do where there is nothing to read: the hint of an error that has no other
     vendor: str = ""  # of its devices, as in the rows of the peak table; "": of any
+    peaks: Path | None = None  # a YAML list of rows that the packaged peak table lacks, for its devices
     options: tuple[SourceOption, ...] = ()
     packages: tuple[Package, ...] = ()
     ownership: Callable[[Job], VendorDevices] | None = None  # which devices are a job's; None: known by uid and index

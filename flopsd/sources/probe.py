@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.model import Device
+from flopsd.core.model import Device, DeviceUid
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source
 from flopsd.sources.arbitration import Arbiter
@@ -16,6 +16,9 @@ from flopsd.system.clock import Clock
 
 # The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
 _PAUSES_SECONDS = (0.0, 0.2, 1.0, 0.2)
+ANSWER_SECONDS = 30.0
+_HANGS = "no answer within {:g} s: a call of its driver or server has not returned"
+_HUNG = "a driver that hangs: look for its errors in dmesg; a server: see whether it answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,43 +40,53 @@ class Probe:
     devices: tuple[tuple[Device, str], ...]
 
 
-def probe(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -> Probe:
-    """Ask all sources at once, each opened by its name. Never raises for a source's fault."""
-    opened: dict[str, Source] = {}
-    found: list[ProbedSource] = []
-    for name in names:
+class _Asked(threading.Thread):
+    """One source, opened, read and closed in a thread of its own: one that hangs keeps no other from being asked."""
+
+    def __init__(self, name: str, opener: Callable[[str], Source], clock: Clock) -> None:
+        super().__init__(name=f"probe-{name}", daemon=True)
+        self._opener, self._clock = opener, clock
+        self.source = name
+        self.found: tuple[ProbedSource, tuple[Device, ...]] | None = None
+
+    def run(self) -> None:
         try:
-            opened[name] = opener(name)
+            self.found = self._ask()
         except SourceError as fault:
             absent = isinstance(fault, SourceUnavailableError) and fault.absent
-            found.append(ProbedSource(name, fault=str(fault), hint=fault.hint, absent=absent))
-    arbiter = Arbiter(names)
-    broken: dict[str, SourceError] = {}
-    facts: dict[str, str] = {}
-    listed: dict[str, tuple[Device, ...]] = {}
-    try:
-        for at, pause in enumerate(_PAUSES_SECONDS, start=1):
-            clock.wait(threading.Event(), pause)
-            for name, source in opened.items():
-                if name in broken:
-                    continue
-                try:
-                    read_source(source, clock)
-                    if at == len(_PAUSES_SECONDS):
-                        facts[name] = _as_text(facts_of(source))
-                        listed[name] = devices_of(source)
-                except SourceError as fault:
-                    broken[name] = fault
-    finally:
-        for source in opened.values():
+            self.found = ProbedSource(self.source, fault=str(fault), hint=fault.hint, absent=absent), ()
+        except BaseException as fault:  # noqa: BLE001 - a thread that ends without a word would look like one that hangs
+            self.found = ProbedSource(self.source, fault=f"source {self.source!r} failed: {fault!r}"), ()
+
+    def _ask(self) -> tuple[ProbedSource, tuple[Device, ...]]:
+        source = self._opener(self.source)
+        try:
+            for pause in _PAUSES_SECONDS:
+                self._clock.wait(threading.Event(), pause)
+                read_source(source, self._clock)
+            return ProbedSource(self.source, facts=_as_text(facts_of(source))), devices_of(source)
+        finally:
             close_source(source)
-    found += [ProbedSource(name, fault=str(fault), hint=fault.hint) for name, fault in broken.items()]
-    found += [ProbedSource(name, facts=facts[name]) for name in listed]
-    for name, devices in listed.items():
-        arbiter.offer(name, devices)
-    uids = dict.fromkeys(device.uid for devices in listed.values() for device in devices)
+
+
+def probe(
+    names: Sequence[str], opener: Callable[[str], Source], clock: Clock, answer_seconds: float = ANSWER_SECONDS
+) -> Probe:
+    """Ask all sources at once, each opened by its name. Never raises for a source's fault."""
+    asked = [_Asked(name, opener, clock) for name in names]
+    for one in asked:
+        one.start()
+    arbiter = Arbiter(names)
+    sources: list[ProbedSource] = []
+    uids: dict[DeviceUid, None] = {}
+    for one in asked:
+        one.join(answer_seconds)
+        found, devices = one.found or (ProbedSource(one.source, fault=_HANGS.format(answer_seconds), hint=_HUNG), ())
+        sources.append(found)
+        arbiter.offer(one.source, devices)
+        uids |= dict.fromkeys(device.uid for device in devices)
     best = [(offer[1], offer[0]) for uid in uids if (offer := arbiter.best(uid)) is not None]
-    return Probe(tuple(sorted(found, key=lambda one: names.index(one.name))), tuple(best))
+    return Probe(tuple(sources), tuple(best))
 
 
 def _as_text(facts: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ def find(name: str) -> SourceInfo:
     Raises SourceUnavailableError: not registered, registered twice, or a plug-in that cannot be used; it names the
     distribution.
     """
-    return _find(name)[0]
+    return find_with_origin(name)[0]
 
 
 def open_source(name: str, settings: SourceSettings) -> Source:
@@ -84,7 +84,7 @@ def open_source(name: str, settings: SourceSettings) -> Source:
 
     Raises SourceUnavailableError: as `find`, or a package is missing, or nothing can be read here.
     """
-    info, origin = _find(name)
+    info, origin = find_with_origin(name)
     for package in info.packages:
         try:
             import_module(package.module)
@@ -109,8 +109,8 @@ def open_source(name: str, settings: SourceSettings) -> Source:
     return source
 
 
-def _find(name: str) -> tuple[SourceInfo, str]:
-    """What a source declares, and where a plug-in came from, for messages; "" for a built-in one."""
+def find_with_origin(name: str) -> tuple[SourceInfo, str]:
+    """As `find`, and where a plug-in came from, for messages; "" for a built-in one."""
     points = _registered() if name not in BUILT_IN or _any_plug_in() else []
     found = [point for point in points if point.name == name]
     origins = [_origin(point) for point in found]

@@ -25,9 +25,9 @@ import flopsd.testing.rules as rules
 from flopsd.core.model import DeviceUid, Gap, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.settings.data_files import load_peaks
 from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.sources.calls import devices_of, facts_of, read_source
+from flopsd.sources.peak_rows import table_of
 from flopsd.sources.registry import find, open_source
 from flopsd.system.clock import Clock
 from flopsd.testing.fakes import FakeClock
@@ -67,7 +67,8 @@ class SourceContract:
         return FakeClock()
 
     def peaks(self) -> PeakTable:
-        return load_peaks()
+        """flopsd's own table with the rows that the source ships."""
+        return table_of(None, [self.name]).table
 
     def info(self) -> SourceInfo:
         return find(self.name)

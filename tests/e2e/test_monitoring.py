@@ -159,7 +159,7 @@ def test_increase_over_the_whole_is_the_ledgers_total(tmp_path: Path) -> None:
     story.kill()
     assert end - begin > 29 * 60
     key, _ = ensure_key(None, story.state.path)
-    seal_journal(story.state.journal, key, tmp_path / "ledger.json", story.clock, str(PEAKS))
+    seal_journal(story.state.journal, key, tmp_path / "ledger.json", story.clock, [str(PEAKS)])
     done = flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), "--peaks", str(PEAKS),
                   "--json", code=0)  # fmt: skip
     sealed = json.loads(done.stdout)["predicate"]

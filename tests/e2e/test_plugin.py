@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from flopsd.system.clock import NS_PER_S
+from tests.support.independent import payload_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "flopsd-amd"
@@ -74,7 +79,7 @@ def install(found: Installed) -> None:
     wheels: Sequence[Path] = (wheel(ROOT, folder / "flopsd"), wheel(EXAMPLE, folder / "flopsd-amd"))
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     code, said = found.run(
-        found.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheels[0], f"{wheels[1]}[test]",
+        found.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheels[0]}[seal]", f"{wheels[1]}[test]",
         cwd=folder,
     )  # fmt: skip
     assert code == 0, said
@@ -107,21 +112,16 @@ def test_the_contract_holds_without_pytest(installed: Installed, tmp_path: Path)
 
 
 def test_flopsd_runs_on_the_plug_in_by_its_name(installed: Installed, tmp_path: Path) -> None:
-    """The command of the plug-in's README makes the peak table; the daemon runs in real time."""
+    """Rated by the rows that it ships; the daemon runs in real time."""
     busy = "gpu 5aff74a1-0000-1000-8000-00000000000{} 74a1 304 2100 1000 1000 750 SPX 0 full AMD Instinct MI300X OAM\n"
     (tmp_path / "gpus.txt").write_text("driver 1\n" + busy.format(0) + busy.format(1))
     env = {"ROCM_PATH": str(installed.rocm), "AMDSMI_STANDIN": str(tmp_path / "gpus.txt"),
            "PATH": f"{installed.python.parent}:{os.environ['PATH']}"}  # fmt: skip
-    readme = (EXAMPLE / "README.md").read_text()
-    commands = [line for line in readme.splitlines() if line.startswith(("    table=", "    sed "))]
-    (tmp_path / "mi300x.yaml").write_text((EXAMPLE / "mi300x.yaml").read_text())
-    code, said = installed.run("sh", "-c", "\n".join(commands), cwd=tmp_path, env=env)
-    assert code == 0, said
-    run = ["flopsd", "run", "--source", "amd", "--peaks", "peaks-amd.yaml", "--state-dir", "s", "--listen", "off",
+    run = ["flopsd", "run", "--source", "amd", "--state-dir", "s", "--listen", "off",
            "--interval", "0.5", "--duration", RUN_SECONDS, "--no-seal"]  # fmt: skip
     code, said = installed.run(*run, cwd=tmp_path, env=env)
     assert code == 0, said
-    code, said = installed.run("flopsd", "status", "--state-dir", "s", "--json", "--peaks", "peaks-amd.yaml",
+    code, said = installed.run("flopsd", "status", "--state-dir", "s", "--json",
                                cwd=tmp_path, env=env)  # fmt: skip
     assert code == 0, said
     status = json.loads(said)
@@ -157,13 +157,54 @@ def test_every_snippet_of_the_plug_in_page_runs(installed: Installed, tmp_path: 
             (project / name).parent.mkdir(parents=True, exist_ok=True)
             (project / name).write_text(text)
     card.mkdir(parents=True)
-    for name, value in {"serial": "A7", "model": "Acme One", "units": "64", "max_mhz": "1000", "busy_ns": "0"}.items():
+    for name, value in {"serial": "A7", "model": "Acme One", "units": "64", "max_mhz": "1000"}.items():
         (card / name).write_text(value + "\n")
     commands = "".join(text for _, kind, text in blocks if kind == "sh")
     env = {"PATH": f"{installed.python.parent}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1",
            "FLOPSD_ACME_ROOT": str(card.parent), "FLOPSD_LISTEN": "off"}  # fmt: skip
-    code, said = installed.run("sh", "-exc", commands, cwd=project, env=env)
-    assert code == 0, said
+    with working(card):
+        code, said = installed.run("sh", "-exc", commands, cwd=project, env=env)
+        assert code == 0, said
+        unnamed = installed.run("flopsd", "doctor", cwd=project, env=env)
     assert re.search(r"^\d+ passed in", said, re.MULTILINE), said
     assert "keeps the contract" in said
-    assert "Acme One" in said
+    assert "acme-A7), row acme-one (published), 64 SMs: evidence cycles by acme, a measurement" in " ".join(
+        said.split()
+    )
+    assert "  added    accelerators acme-one\n" in said
+    assert "\nVERIFIED: " in said
+    assert "\nPEAK TABLE: rated by a peak table that is not flopsd's own: acme.peaks.yaml" in said
+    assert unnamed[0] == 4
+    assert "`flopsd run --source acme` meters it" in unnamed[1]
+    sealed = payload_of(project / "acme.json")["predicate"]
+    beside = (project / "acme.peaks.yaml").read_bytes()
+    assert sealed["method"]["peakTableSha256"] == hashlib.sha256(beside).hexdigest()
+    (device,) = sealed["devices"]
+    executed = sealed["totals"]["executed"]["byEvidence"]["cycles"]
+    # By the page's rows: tensor cores active half of the time at 1024, FP32 an eighth at 128, 64 units at 1000 MHz.
+    rate = 64 * 10**9 * (1024 // 2 + 128 // 8)
+    assert int(executed["low"]) > 0
+    assert int(executed["measured"]) == pytest.approx(rate * float(device["observedSeconds"]), rel=0.1)
+
+
+@contextmanager
+def working(card: Path) -> Iterator[None]:
+    """The counters of an Acme card of 64 units at 1000 MHz, half of whose time is tensor work and an eighth FP32."""
+    done = threading.Event()
+
+    def count() -> None:
+        while True:
+            elapsed = 64 * time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            for name, value in {"elapsed": elapsed, "tensor": elapsed // 2, "fp32": elapsed // 8}.items():
+                (card / "next").write_text(f"{value}\n")
+                (card / "next").rename(card / f"{name}_cycles")
+            if done.wait(0.02):
+                return
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import flopsd_amd
 import pytest
 import yaml
 from conftest import Gpu, Simulation
@@ -12,8 +13,9 @@ from conftest import Gpu, Simulation
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, DeviceUid, Evidence, Gap, GapReason, Limits, Reading
 from flopsd.errors import SourceUnavailableError
-from flopsd.settings.data_files import config_dir, load_peaks
+from flopsd.settings.data_files import load_peaks
 from flopsd.sources import Source, SourceSettings
+from flopsd.sources.peak_rows import table_of
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import SourceContract
@@ -182,17 +184,14 @@ def test_energy_is_an_absolute_counter(simulation: Simulation) -> None:
     assert [later - earlier for earlier, later in itertools.pairwise(energy)] == pytest.approx([750_000] * 2, abs=2)
 
 
-def test_the_row_reproduces_the_published_peaks_and_fits_the_table(simulation: Simulation, tmp_path: Path) -> None:
-    row = (Path(__file__).parents[1] / "mi300x.yaml").read_text()
-    packaged = (config_dir() / "peaks.yaml").read_text()
-    (tmp_path / "peaks.yaml").write_text(packaged.replace("\naccelerators:\n", f"\naccelerators:\n{row}"))
-    table = load_peaks(str(tmp_path / "peaks.yaml"))
+def test_the_row_reproduces_the_published_peaks_and_fits_the_table(simulation: Simulation) -> None:
+    table = table_of(None, ["amd"]).table
     part = table.resolve(opened(simulation).devices()[0])
     assert part.id == "mi300x"
     limits = table.limits(opened(simulation).devices()[0], part)
     assert isinstance(limits, Limits)
     assert (limits.sm_count, limits.sm_clock_max_mhz) == (MI300X.sm_count, MI300X.sm_clock_max_mhz)
-    (told,) = yaml.safe_load(row)
+    (told,) = yaml.safe_load((Path(flopsd_amd.__file__).parent / "peaks.yaml").read_text())
     rates = told["flop_per_cycle_per_sm"]
     for name, tflop_per_s in told["datasheet_dense_tflop_per_s"].items():
         pipe, number_format = name.split(".")

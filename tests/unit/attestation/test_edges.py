@@ -54,7 +54,7 @@ def test_the_packaged_peak_table_does_not_go_with_the_ledger(tmp_path: Path) -> 
     run.meter(3)
     run.finish()
     uri, _ = ensure_key(None, run.state.path)
-    seal_journal(run.state.journal, uri, ledger, run.clock, peaks_file=str(config_dir() / "peaks.yaml"))
+    seal_journal(run.state.journal, uri, ledger, run.clock, peaks_files=[str(config_dir() / "peaks.yaml")])
     assert not peaks_beside(ledger).exists()
 
 

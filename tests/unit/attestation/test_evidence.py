@@ -42,7 +42,7 @@ AWS = load_trust([str(IDENTITY / "pinned_cert.pem")])
 def seal(folder: Path, wanted: EvidenceWanted | None) -> Sealed:
     run = finished(folder / "state", 3)
     key, _ = ensure_key(None, run.state.path)
-    return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), None, wanted)
+    return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), (), wanted)
 
 
 @pytest.fixture(scope="module")

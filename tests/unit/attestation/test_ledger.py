@@ -121,7 +121,7 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     monkeypatch.setattr("tests.support.runs.table", lambda: load_peaks(str(custom)))
     run = finished(tmp_path / "state", 1)
     uri, _ = ensure_key(None, run.state.path)
-    sealed = seal_journal(run.state.journal, uri, tmp_path / "ledger.json", run.clock, str(custom))
+    sealed = seal_journal(run.state.journal, uri, tmp_path / "ledger.json", run.clock, [str(custom)])
     beside, sha256 = tmp_path / "ledger.peaks.yaml", load_peaks(str(custom)).sha256
     with pytest.raises(NotVerifiedError, match="not flopsd's own") as caught:
         verify(sealed)

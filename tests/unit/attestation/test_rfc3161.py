@@ -123,7 +123,7 @@ def seal(folder: Path, url: str, clock: Clock | None = None) -> Sealed:
     run = finished(folder / "state", 3)
     key, _ = ensure_key(None, run.state.path)
     when = clock or SystemClock()
-    return seal_journal(run.state.journal, key, folder / "ledger.json", when, None, EvidenceWanted((), url))
+    return seal_journal(run.state.journal, key, folder / "ledger.json", when, (), EvidenceWanted((), url))
 
 
 def stamps(sealed: Sealed, trust: Trust) -> list[EvidenceResult]:

@@ -140,7 +140,7 @@ def test_a_witness_proves_when_a_prefix_existed_and_its_absence_is_recorded(tmp_
 
     def seal(name: str, url: str) -> Sealed:
         wanted = EvidenceWanted((), witness_url=url, witness_alone=True)
-        sealed = seal_journal(run.state.journal, uri, tmp_path / name, SystemClock(), None, wanted)
+        sealed = seal_journal(run.state.journal, uri, tmp_path / name, SystemClock(), (), wanted)
         write_note(run.state.newest_seal, sealed.seal)
         run.meter(20)
         return sealed
@@ -150,7 +150,7 @@ def test_a_witness_proves_when_a_prefix_existed_and_its_absence_is_recorded(tmp_
         seal("dead.json", "http://127.0.0.1:9")
         run.finish()
         last = seal_journal(
-            run.state.journal, uri, tmp_path / "last.json", SystemClock(), None, EvidenceWanted((), witness_url=url)
+            run.state.journal, uri, tmp_path / "last.json", SystemClock(), (), EvidenceWanted((), witness_url=url)
         )
     trust = load_trust(tsa_files=[str(authority.root)])
     own, earlier = (one for one in verified(last, trust=trust).evidence if one.type == "witness")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -161,6 +162,40 @@ def test_check_finds_what_a_run_would_meet_only_when_it_has_begun(tmp_path: Path
     assert len(problems) == 4, done.stderr
     for word in ("--base-flop", str(peaks), "none.yaml", "107 bytes"):
         assert [line for line in problems if word in line], word
+
+
+def test_a_table_and_a_policy_of_ones_own_are_compared_with_flopsds(tmp_path: Path) -> None:
+    peaks, policy, new = tmp_path / "ours.yaml", tmp_path / "act.yaml", tmp_path / "new.yaml"
+    shipped = (config_dir() / "peaks.yaml").read_text()
+    row = "accelerators:\n  - {id: x1, vendor: x, status: published, sources: [x], margins: {count: {bf16: {ppm: 30000, source: x}}}}"
+    text = shipped.replace("ppm: 80000", "ppm: 120000").replace("accelerators:", row, 1)
+    peaks.write_text(text.replace("  - {nvml_arch: 10, cores: 128}", "  - {nvml_arch: 11, cores: 128}"))
+    act = config_dir() / "policies" / "eu-ai-act.yaml"
+    policy.write_text(act.read_text() + "# read again in 2031\n")
+    new.write_text("id: ours\ntitle: ours\nrules: [{id: one, title: t, citation: c, at_least: '1e24'}]\n")
+    said = in_process("config", "check", "--peaks", str(peaks), "--policy", str(policy), "--policy", str(new),
+                      "--policy", "eu-ai-act", code=0).stdout  # fmt: skip
+    digest = [hashlib.sha256(data).hexdigest() for data in (peaks.read_bytes(), shipped.encode(), policy.read_bytes())]
+    digest += [hashlib.sha256(data).hexdigest() for data in (act.read_bytes(), new.read_bytes())]
+    rules = ", ".join(rule["id"] for rule in yaml.safe_load(act.read_text())["rules"])
+    assert said.splitlines() == [
+        f"{peaks} is a valid peak table", f"  SHA-256  {digest[0]}",
+        f"  parts    {len(yaml.safe_load(shipped)['accelerators']) + 1}",
+        "  margins  cycles 9 %, activity 9 %, count 12 %, x1 count bf16 3 %, h100-pcie activity bf16 9 %",
+        f"compared with flopsd's own table, SHA-256 {digest[1]}:",
+        "  added    cores_per_sm 11", "  added    accelerators x1", "  missing  cores_per_sm 10",
+        "  changed  margins count ppm: 80000 -> 120000",
+        f"{policy} is a valid policy", f"  SHA-256  {digest[2]}", "  id       eu-ai-act", f"  rules    {rules}",
+        f"compared with flopsd's own eu-ai-act, SHA-256 {digest[3]}:",
+        "  the same data; text that is not data differs",
+        f"{new} is a valid policy", f"  SHA-256  {digest[4]}", "  id       ours", "  rules    one",
+        "flopsd has no policy ours of its own",
+        "eu-ai-act is a valid policy", f"  SHA-256  {digest[3]}", "  id       eu-ai-act", f"  rules    {rules}",
+        "it is flopsd's own eu-ai-act",
+    ]  # fmt: skip
+    peaks.write_text(text.replace("bf16: 1024", "bf16: 0.5", 1).replace("fp16: 1024", "fp16: 0.5", 1))
+    in_process("config", "check", "--peaks", str(peaks), code=2, says="rates that are no positive integers: [0.5")
+    in_process("config", "check", code=2, says="nothing to check")
 
 
 def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from logging import INFO
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def test_a_device_is_not_identified_twice() -> None:
         identified(known, record["identity"])
 
 
-def test_a_device_whose_source_fell_silent_is_read_by_the_next(run: Run) -> None:
+def test_a_device_whose_source_fell_silent_is_read_by_the_next(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     better = replace(A100, evidence=Evidence.ACTIVITY), Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
     for second in range(9):
         run.clock.advance(NS_PER_S)
@@ -132,6 +133,19 @@ def test_a_device_whose_source_fell_silent_is_read_by_the_next(run: Run) -> None
     (shown,) = run.writer.snapshot.devices
     assert (shown.entry.source, shown.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.FP32)]) == ("nvml", 15)
     assert shown.tally.busy_sm_cycles > 0
+    tell(run, "dcgm", better)
+    assert [record.getMessage().partition(": a call")[0] for record in caplog.records if record.levelno > INFO] == [
+        "source dcgm: no answer for 3 s",
+        "source dcgm: answers again, after 6 s",
+    ]
+
+
+def test_a_source_that_never_answers_is_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(130):
+        run.clock.advance(NS_PER_S)
+        tell(run, "nvml", (A100, Busy(10)))
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno > INFO]
+    assert said.startswith("source dcgm: no answer for 2 min: a call of its driver or server has not returned")
 
 
 def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None:

@@ -3,7 +3,9 @@ asks of all sources: one that fails in any call is told of, and costs no other."
 
 from __future__ import annotations
 
+import hashlib
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from flopsd.cli.doctor import can_meter, doctor_text, examine
 from flopsd.core.model import Device, Evidence, Sweep
-from flopsd.errors import ConfigError, SourceError, SourceUnavailableError
+from flopsd.errors import ConfigError, PeakTableError, SourceError, SourceUnavailableError
+from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources import Source, SourceSettings
+from flopsd.sources.peak_rows import table_of
 from flopsd.sources.probe import probe
 from flopsd.sources.registry import BUILT_IN, built_in, find, known_sources, open_source, settings_of
 from flopsd.testing import FakeClock, ScriptedSource
@@ -169,6 +174,83 @@ def test_its_options_are_settings_like_any_other(install: Install, tmp_path: Pat
     assert opened.options == {"url": "http://127.0.0.1:1/", "poll_seconds": None}, "defaults, where nothing is set"
 
 
+ROW = "{id: %s, vendor: acme, names: [%s], status: published, sources: [a data sheet]}"
+
+
+def with_rows(install: Install, folder: Path, rows: str, *, name: str = "extra", distribution: str = "rows") -> None:
+    """A plug-in that ships peak rows in a file beside it."""
+    file = folder / f"{distribution}.yaml"
+    file.write_text(rows)
+    more = f'vendor="acme",\n    peaks=__import__("pathlib").Path({str(file)!r}),\n    evidence='
+    install(distribution, GOOD.replace("evidence=", more).replace('"extra"', f'"{name}"'), name=name)
+
+
+def test_its_rows_are_added_to_flopsds_table_and_the_same_rows_are_the_same_bytes(
+    install: Install, tmp_path: Path
+) -> None:
+    with_rows(install, tmp_path, "# ours\n   - " + ROW % ("one", "One") + "\n   - id: two\n     vendor: acme\n"
+              "     names: [Two]\n     status: >-\n       published\n\n     sources: []\n")  # fmt: skip
+    with_rows(install, tmp_path, "- " + ROW % ("three", "Three"), name="other", distribution="more")
+    found = table_of(None, ["other", "nvml", "extra"])
+    assert found == table_of(None, ["extra", "other"])
+    assert found.added == ("extra", "other")
+    assert found.table.sha256 == hashlib.sha256(found.data).hexdigest()
+    assert list(found.table.parts) == ["one", "two", "three", *table().parts]
+    assert found.table.resolve(replace(A100, model="Two", pci_device_id=None)).id == "two"
+    assert {name: part for name, part in found.table.parts.items() if name in table().parts} == table().parts
+    assert table_of(None, ["nvml"]).data == table_of(str(config_dir() / "peaks.yaml"), ["extra"]).data
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("{accelerators: []}", "not a list of rows"),
+        ("- [1]", "not a list of rows"),
+        ("- {a: 1", "not YAML"),
+        ("- {id: a, id: b}", "given twice"),
+        ("- {id: mine, vendor: nvidia}", "rows of vendor nvidia, and the source's is 'acme'"),
+        ("- {id: mine, vendor: acme}", "peak table is malformed: KeyError('status')"),
+        ("- " + ROW % ("h100-pcie", "One"), "two rows share an id"),
+        ("- " + ROW % ("mine", "NVIDIA H100 PCIe"), "'NVIDIA H100 PCIe' belongs to both 'mine' and 'h100-pcie'"),
+        ("[" + ROW % ("mine", "One") + "]", "they are no plain YAML list"),
+        ("---\n- " + ROW % ("mine", "One"), "they are no plain YAML list"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_with_their_distribution(
+    install: Install, tmp_path: Path, rows: str, words: str
+) -> None:
+    with_rows(install, tmp_path, rows)
+    with pytest.raises(PeakTableError) as caught:
+        table_of(None, ["extra"])
+    assert str(caught.value).startswith(f"the peak rows of source 'extra' of rows 2.5, {tmp_path}/rows.yaml: ")
+    assert words in str(caught.value)
+
+
+def test_doctor_asks_plug_ins_that_nobody_named_and_none_of_them_costs_another(
+    install: Install, tmp_path: Path
+) -> None:
+    install("broken", "import no_such_library", name="broken")
+    with_rows(install, tmp_path, "- " + ROW % ("one", "One") + "\n")
+    device = "Device('GPU-x', 0, 'acme', 'One', sm_count=64, evidence=Evidence.COUNT)"
+    file = tmp_path / "rows.py"
+    file.write_text("from flopsd.core.model import Device\n" + file.read_text().replace('", [],', f'", [{device}],'))
+    with_rows(install, tmp_path, "[1]", name="unfit", distribution="unfit")
+    given = load_settings({"state_dir": str(tmp_path / "s"), "listen": "off"}, {}, None, known_sources().settings)
+    found = {check.name: check for check in examine(given, {}, FakeClock(), known_sources())}
+    assert (found["plug-in"].state, "source 'broken' of broken 2.5 cannot be loaded" in found["plug-in"].detail) == (
+        "fail", True)  # fmt: skip
+    assert "the peak rows of source 'unfit' of unfit 2.5" in found["peak table"].detail
+    assert found["source extra"].state == "ok"
+    assert ("row one" in found["device 0"].detail, found["device 0"].meters) == (True, False)
+    assert found["device 0"].needs == "--source extra"
+    said = " ".join(doctor_text(list(found.values())).split())
+    assert "-> `flopsd run --source extra` meters it" in said
+    assert said.endswith("with --source extra it meters what a plug-in reads")
+    by_name = examine(replace(given, sources=("extra",)), {}, FakeClock(), known_sources())
+    assert can_meter(by_name)
+    assert not {"plug-in", "source unfit"} & {check.name for check in by_name}
+
+
 def test_an_option_cannot_take_another_settings_name(install: Install) -> None:
     install("first", GOOD.replace('"extra"', '"a"').replace('"url"', '"b_url"'), name="a")
     install("second", GOOD.replace('"extra"', '"a-b"'), name="a-b")
@@ -263,6 +345,18 @@ def test_a_source_that_fails_in_any_call_is_named_with_its_fault(call: str, capl
         assert [(one.name, bool(one.fault)) for one in found.sources] == [("bad", True), ("good", False)]
         assert "source 'bad' failed: " in found.sources[0].fault
         assert found.devices == ((H100, "good"),)
+
+
+def test_a_source_that_hangs_is_named_and_costs_no_other() -> None:
+    hang = threading.Event()
+    good, bad = (ScriptedSource(name, [H100], lambda: Sweep(())) for name in ("good", "bad"))
+    bad.read = hang.wait  # type: ignore[assignment, method-assign]
+    sources: dict[str, Source] = {"bad": bad, "good": good}
+    found = probe(["bad", "good"], sources.__getitem__, FakeClock(), 0.05)
+    hang.set()
+    assert [one.fault for one in found.sources] == [
+        "no answer within 0.05 s: a call of its driver or server has not returned", ""]  # fmt: skip
+    assert found.devices == ((H100, "good"),)
 
 
 def test_what_opening_says_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flopsd.core.model import Evidence
 from flopsd.sources import Source, SourceInfo, SourceSettings
 
@@ -17,6 +19,7 @@ SOURCE = SourceInfo(
     title="AMD Instinct GPUs, through AMD SMI",
     open=_open,
     vendor="amd",
+    peaks=Path(__file__).with_name("peaks.yaml"),
     evidence=(Evidence.UTILIZATION,),
     remedy="load amdgpu; give this user the groups render and video, and a container /dev/kfd and /dev/dri",
 )
