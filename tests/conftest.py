@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.
 SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin"}
-GROUPS = {"training", "training-more", "docs_site", "dashboards"} | SHARING
+GROUPS = {"training", "training-more", "docs_site", "dashboards", "kubernetes"} | SHARING
 LONG = {"minute", "training"}
 STARTING = {"test_examples", "test_finetune"}  # train in processes that they start
 

@@ -138,7 +138,7 @@ def test_the_command_in_a_vectors_readme_gives_the_verdict(case: str, tmp_path: 
     assert done.stdout.startswith("VERIFIED" if case.startswith("valid") else "NOT VERIFIED")
 
 
-PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("kubernetes.md", "container.md")}
+PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("kubernetes.md", "helm.md", "container.md")}
 
 
 def test_the_template_that_the_page_shows_is_the_one_that_is_tested() -> None:
@@ -155,7 +155,8 @@ def test_every_name_on_the_pages_is_known() -> None:
         assert f"docs/{name}" in (ROOT / "README.md").read_text()
         assert set(re.findall(r"FLOPSD_[A-Z_]+[A-Z]", page)) <= variables
         for group, key in re.findall(
-            r"(?<![\w/.-])(sidecar|daemonset|gpu|key|ledgerCopy|serviceAccount)\.(?!pem|yaml)(\w+)", page
+            r"(?<![\w/.-])(sidecar|daemonset|gpu|image|key|ledgerCopy|web|podMonitor)\.(?!pem|yaml)(\w+)",
+            page.partition("| theirs | ours |")[0],
         ):
             assert key in schema[group]["properties"], f"{group}.{key}"
         for block in re.findall(r"^    (sidecar:\n(?:      .*\n)+)", page, re.MULTILINE):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Sequence
 from copy import deepcopy
@@ -11,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from flopsd.cli.main import main
 from flopsd.daemon.sealing import copy_destinations
 from flopsd.settings.device_selection import Whose
+from flopsd.settings.load import SECRETS
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import SETTINGS, Settings
 from flopsd.sources.registry import known_sources
+from tests.support.chart_values import ALL, SIDECARS, VALUES, job_of
 from tests.support.kubernetes import (
     CHART,
     FIELDS,
+    IMAGE,
     MANIFESTS,
     PACKAGES,
     ROOT,
@@ -34,57 +35,21 @@ from tests.support.kubernetes import (
     of_kind,
     pod_of,
     render,
-    training_chart,
     variables,
     without_helm,
 )
 from tests.support.settings import load_settings
 
-pytestmark = pytest.mark.package(*PACKAGES)
-HERE = {
-    "key": {"secretName": "flopsd-key"},
-    "ledgerCopy": {"node": "s3://your-bucket/flopsd/nodes/{node}/$(POD_NAME).json"},
-}
-ALL = {"podMonitor": {"enabled": True}, "networkPolicy": {"enabled": True}, **HERE}
-MIG = {"gpu": {"migMonitor": True, "visibility": "volume-mounts"}}
-VALUES: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "all": ALL,
-    "mig": {**ALL, **MIG},
-    "kms, no runtime class": {
-        "key": {"uri": "awskms:alias/flopsd"},
-        "gpu": {"runtimeClassName": ""},
-        "image": {"digest": "sha256:" + 64 * "0"},
-        "imagePullSecrets": [{"name": "pull"}],
-        "listen": "[::]:9999",
-        "sourceOptions": {"dcgm-url": "http://127.0.0.1:9400/metrics", "dcgm-interval": 10},
-        "settings": {"precision": "bf16:0.9,fp8:0.1", "seal-every": 300, "base-systemic": False},
-        "daemonset": {"podAnnotations": {"prometheus.io/scrape": "true"}, "priorityClassName": "", "nodeSelector": {},
-                      "tolerations": [], "env": [{"name": "AWS_REGION", "value": "eu-central-1"}]},
-        "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/flopsd"}},
-    },
-}  # fmt: skip
-SIDECARS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "whole nodes": {"sidecar": {"devices": "all", "clientUids": [1000, 1001], "instanceType": "ml.p5.48xlarge"}},
-    "mig": MIG,
-    "PyTorchJob": {"sidecar": {"jobLabels": {"name": "training.kubeflow.org/job-name", "uid": ""},
-                               "indexLabel": "training.kubeflow.org/replica-index"}},
-}  # fmt: skip
+pytestmark = [pytest.mark.package(*PACKAGES), pytest.mark.xdist_group("kubernetes")]
 
 
-def job_of(folder: Path, values: dict[str, Any], namespace: str = "ml") -> dict[str, Any]:
-    chart = training_chart(folder)
-    given: dict[str, Any] = yaml.safe_load((TRAINING_CHART / "values.yaml").read_text())
-    given["flopsd"].update(values)
-    return of_kind("Job", render(given, chart, namespace))
-
-
-def every_pod(tmp_path: Path) -> list[tuple[str, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def every_pod(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[str, Any]]]:
     """Everything here that runs flopsd: the manifests, and the chart's renderings."""
+    folder = tmp_path_factory.mktemp("charts")
     found = [(path.name, manifest(path.name)) for path in sorted(MANIFESTS.glob("*.yaml"))]
     found += [(f"chart, {name}", document) for name, values in VALUES.items() for document in render(values)]
-    found += [(f"training chart, {name}", job_of(tmp_path / str(number), values))
+    found += [(f"training chart, {name}", job_of(folder / str(number), values))
               for number, (name, values) in enumerate(SIDECARS.items())]  # fmt: skip
     return [(name, document) for name, document in found if document["kind"] in ("DaemonSet", "Job")]
 
@@ -114,16 +79,14 @@ def test_a_misspelt_field_is_found(name: str, path: Sequence[str | int]) -> None
     assert complaints(spoilt) != []
 
 
-def test_the_chart_is_clean_and_all_that_it_makes_is_known(tmp_path: Path) -> None:
+def test_the_chart_is_clean_and_all_that_it_makes_is_known(every_pod: list[tuple[str, dict[str, Any]]]) -> None:
     helm = importlib.import_module("helm_python")
     for name, values in VALUES.items():
-        report = helm.lint(str(CHART), values, strict=True)
+        report = helm.lint(str(CHART), {"image": IMAGE, **values}, strict=True)
         assert report["errors"] == []
         assert [m for m in report["messages"] if m["severity"] > 1] == [], name  # 1: an icon is recommended
-        for document in render(values):
-            assert complaints(document) == [], name
-    for number, (name, values) in enumerate(SIDECARS.items()):
-        assert complaints(job_of(tmp_path / str(number), values)) == [], name
+    for name, document in [*every_pod, *(("all", document) for document in render(ALL))]:
+        assert complaints(document) == [], name
 
 
 def test_chart_and_manifests_say_the_same(tmp_path: Path) -> None:
@@ -146,10 +109,11 @@ def _sorted_env(document: dict[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pods = every_pod(tmp_path)
-    assert len(pods) == 2 + len(VALUES) + len(SIDECARS)
-    for name, document in pods:
+def test_flopsd_takes_every_setting_in_them(
+    every_pod: list[tuple[str, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(every_pod) == 2 + len(VALUES) + len(SIDECARS)
+    for name, document in every_pod:
         container = flopsd_of(document)
         shown = {**variables(container, FIELDS), **({"JOB_COMPLETION_INDEX": "1"} if document["kind"] == "Job" else {})}
         settings, context = _settings(container, shown), find_context(shown, tmp_path)
@@ -181,9 +145,9 @@ def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.Captu
 
 
 def _settings(container: dict[str, Any], given: dict[str, str]) -> Settings:
-    assert container["args"] == ["run"]  # every setting is a variable, so that one list of names serves all
+    assert container["args"][0] == "run"  # every setting is a variable, so that one list of names serves all
     sources = known_sources().settings
-    known = {setting.variable for setting in (*SETTINGS, *sources)}
+    known = {setting.variable for setting in (*SETTINGS, *sources)} | set(SECRETS)
     assert [key for key in given if key.startswith("FLOPSD_") and key not in known] == []
     return load_settings({}, given, source_settings=sources)
 
@@ -205,8 +169,8 @@ def _check_sidecar(settings: Settings, document: dict[str, Any], mounts: set[str
     }
 
 
-def test_what_the_container_may_and_may_not(tmp_path: Path) -> None:
-    for name, document in every_pod(tmp_path):
+def test_what_the_container_may_and_may_not(every_pod: list[tuple[str, dict[str, Any]]]) -> None:
+    for name, document in every_pod:
         container, spec = flopsd_of(document), pod_of(document)["spec"]
         context, mig = container["securityContext"], "NVIDIA_MIG_MONITOR_DEVICES" in str(container["env"])
         assert context["readOnlyRootFilesystem"] is True
@@ -222,43 +186,14 @@ def test_what_the_container_may_and_may_not(tmp_path: Path) -> None:
         for volume in spec["volumes"]:
             if "secret" in volume:
                 assert volume["secret"]["defaultMode"] == (0o400 if root else 0o444)
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        assert not {"hostPID", "hostIPC"} & spec.keys()
+        assert spec.get("hostNetwork", False) is (name == "chart, pod")
         # No GPU is taken from anybody, and a Guaranteed pod stays one.
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert container["resources"]["limits"].keys() == {"cpu", "memory"}
         # A restart is a gap, and a probe that fails would keep the training from starting.
         assert not {"livenessProbe", "startupProbe"} & container.keys()
         assert ("readinessProbe" in container) is (document["kind"] == "DaemonSet")
-
-
-def test_odd_values_arrive_as_they_are(tmp_path: Path) -> None:
-    web = {"name": "web", "secret": {"secretName": "w"}}
-    shown = {
-        "key": {"secretName": "123"},
-        "gpu": {"runtimeClassName": "true"},
-        "serviceAccount": {"name": "0"},
-        "settings": {"timestamp-url": "http://tsa/$(POD_NAME)", "web-config-file": "/etc/flopsd/web/web.yml"},
-        "extraVolumes": [web],
-        "extraVolumeMounts": [{"name": "web", "mountPath": "/etc/flopsd/web"}],
-    }
-    host = {"priorityClassName": "null", "stateHostPath": "/var/lib/a #b",
-            "resources": {"requests": {"cpu": 0.5, "memory": "524288Ki"}, "limits": {"cpu": 0.5, "memory": "1e9"}}}  # fmt: skip
-    document = of_kind("DaemonSet", render({**shown, "daemonset": host}))
-    spec, container = pod_of(document)["spec"], flopsd_of(document)
-    assert not complaints(document)
-    assert (spec["priorityClassName"], spec["runtimeClassName"], spec["serviceAccountName"]) == ("null", "true", "0")
-    volumes = {volume["name"]: volume for volume in spec["volumes"]}
-    assert volumes["flopsd-state"]["hostPath"]["path"] == "/var/lib/a #b"
-    assert volumes["flopsd-key"]["secret"]["secretName"] == "123"
-    assert volumes["web"] == web
-    assert {"name": "web", "mountPath": "/etc/flopsd/web"} in container["volumeMounts"]
-    names = [variable["name"] for variable in container["env"]]
-    assert names.index("POD_NAME") < names.index("FLOPSD_TIMESTAMP_URL"), (
-        "$(POD_NAME) is filled in by what stands before"
-    )
-    assert container["readinessProbe"].get("tcpSocket") == {"port": "flopsd"}, "a probe knows no password"
-    job = job_of(tmp_path / "chart", {"sidecar": {"clientUids": [1000710000, 1000000]}})
-    assert variables(flopsd_of(job), FIELDS)["FLOPSD_CLIENT_UIDS"] == "1000710000,1000000"
 
 
 def test_the_monitor_finds_both_and_no_policy_cuts_ranks_off() -> None:
@@ -272,41 +207,6 @@ def test_the_monitor_finds_both_and_no_policy_cuts_ranks_off() -> None:
         assert (policy.items() <= labels.items()) is (name == "daemonset.yaml")
 
 
-def test_values_are_refused_by_name() -> None:
-    helm = importlib.import_module("helm_python")
-    for wrong, named in (
-        ({"deamonset": {}}, "deamonset"),
-        ({"settings": {"precison": "bf16"}}, "precison"),
-        ({"settings": {"state-dir": "/x"}}, "state-dir"),  # the chart's own
-        ({"settings": {"dcgm-url": "http://a:1/"}}, "dcgm-url"),  # stands in sourceOptions
-        ({"sourceOptions": {"DCGM_URL": "http://a:1/"}}, "DCGM_URL"),
-        ({"sidecar": {"devices": "visible"}}, "devices"),
-        ({"listen": "10188"}, "listen"),
-        ({"key": {"uri": "s3://x"}}, "uri"),
-        ({"daemonset": {"resources": {"limits": {"memory": "5ki"}}}}, "memory"),
-        ({"daemonset": {"resources": {"limits": {"memory": "."}}}}, "memory"),
-        ({"daemonset": {"terminationGracePeriodSeconds": 65}}, "10 s longer"),
-    ):
-        with pytest.raises(helm.HelmError, match=named):
-            render(wrong)
-
-
-def test_the_schema_has_every_setting_and_the_values_have_every_key() -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    flags = {setting.flag.removeprefix("--") for setting in SETTINGS}
-    chart = (CHART / "templates" / "_helpers.tpl").read_text() + (CHART / "templates" / "_sidecar.tpl").read_text()
-    chart += (CHART / "templates" / "daemonset.yaml").read_text()
-    own = {name.lower().replace("_", "-") for name in re.findall(r"name: FLOPSD_([A-Z_]+)$", chart, re.MULTILINE)}
-    own -= {"socket"}  # the trainer's
-    senseless = {"duration", "stop-window"}  # a pod has no end of its own, and the window is exec's
-    assert set(schema["properties"]["settings"]["properties"]) == flags - own - senseless
-    assert set(schema["properties"]) - {"enabled", "global"} == set(values)
-    for name, below in schema["properties"].items():
-        if isinstance(values.get(name), dict) and name not in ("settings", "sourceOptions"):
-            assert set(below["properties"]) == set(values[name]), name
-
-
 def test_versions_go_together() -> None:
     (chart,) = documents((CHART / "Chart.yaml").read_text())
     (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
@@ -315,4 +215,4 @@ def test_versions_go_together() -> None:
     (needed,) = documents((TRAINING_CHART / "Chart.yaml").read_text())[0]["dependencies"]
     assert needed["version"] == version
     for name in ("daemonset.yaml", "job-with-sidecar.yaml"):
-        assert flopsd_of(manifest(name))["image"] == f"flopsd:{version}"
+        assert flopsd_of(manifest(name))["image"] == f"{IMAGE['repository']}:{version}"

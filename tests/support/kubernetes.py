@@ -20,7 +20,10 @@ MANIFESTS = ROOT / "config" / "kubernetes"
 CHART = ROOT / "config" / "helm" / "flopsd"
 TRAINING_CHART = ROOT / "tests" / "support" / "training-chart"
 PACKAGES = ("helm_python", "kubernetes_validate", "cloudcoil.models.prometheus_operator")
-VERSIONS = ("1.29", "1.33", "1.37")  # the first with native sidecars, the first where they are stable, the newest known
+# From the first with native sidecars to the newest known; three of them: 1.33 is the first where those are stable.
+ALL_VERSIONS = tuple(f"1.{minor}" for minor in range(29, 38))
+VERSIONS = ("1.29", "1.33", "1.37")
+IMAGE = {"repository": "registry.example.com/flopsd"}  # a value that must be given; the manifests have the same
 Document = dict[str, Any]
 # What the downward API tells of a pod.
 FIELDS = {
@@ -43,13 +46,20 @@ def manifest(name: str) -> Document:
     return document
 
 
-def render(values: Mapping[str, Any] | None = None, chart: Path = CHART, namespace: str = "flopsd") -> list[Document]:
-    """What Helm makes of a chart. Raises helm_python's HelmError."""
+def render_texts(values: Mapping[str, Any], chart: Path = CHART, namespace: str = "flopsd") -> dict[str, str]:
+    """What Helm makes of a chart, by the name of the template. Raises helm_python's HelmError."""
     helm = importlib.import_module("helm_python")
     with helm.Chart.load(chart) as loaded:
-        loaded.validate_schema(dict(values or {}))
-        made = loaded.render(values=dict(values or {}), name="flopsd", namespace=namespace)
-    return [document for name, text in sorted(made.items()) if name.endswith(".yaml") for document in documents(text)]
+        loaded.validate_schema(dict(values))
+        made: dict[str, str] = loaded.render(values=dict(values), name="flopsd", namespace=namespace)
+    return made
+
+
+def render(values: Mapping[str, Any] | None = None, chart: Path = CHART, namespace: str = "flopsd") -> list[Document]:
+    """The documents of that, of our own chart with an image where none is given."""
+    given = {**({"image": IMAGE} if chart == CHART else {}), **(values or {})}
+    made = sorted(render_texts(given, chart, namespace).items())
+    return [document for name, text in made if name.endswith(".yaml") for document in documents(text)]
 
 
 def training_chart(folder: Path) -> Path:
@@ -64,13 +74,13 @@ def of_kind(kind: str, among: Sequence[Document]) -> Document:
     return found
 
 
-def complaints(document: Document) -> list[str]:
-    """What the API servers of VERSIONS would refuse, unknown fields included; of CRDs what the operator's models do not know."""
+def complaints(document: Document, versions: Sequence[str] = VERSIONS) -> list[str]:
+    """What the API servers of `versions` would refuse, unknown fields included; of CRDs what the operator's models do not know."""
     if document["apiVersion"].startswith("monitoring.coreos.com/"):
         return _complaints_of_operator(document)
     validate = importlib.import_module("kubernetes_validate")
     found = []
-    for version in VERSIONS:
+    for version in versions:
         try:
             validate.validate(document, version, strict=True)
         except validate.ValidationError as fault:
@@ -110,7 +120,9 @@ def variables(container: Document, fields: Mapping[str, str]) -> dict[str, str]:
     made: dict[str, str] = {"KUBERNETES_SERVICE_HOST": "10.100.0.1"}
     for entry in container["env"]:
         assert entry["name"] not in made, f"{entry['name']} is there twice"
-        if "valueFrom" in entry:
+        if "secretKeyRef" in entry.get("valueFrom", {}):
+            made[entry["name"]] = "secret"
+        elif "valueFrom" in entry:
             path = entry["valueFrom"]["fieldRef"]["fieldPath"]
             assert path in fields or path.startswith("metadata.labels["), f"{path}: the downward API has none"
             made[entry["name"]] = fields.get(path, "")
@@ -121,10 +133,10 @@ def variables(container: Document, fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_helm(document: Document) -> Document:
-    """As somebody would write it by hand: without the labels of releases, and pull policy and account by default."""
+    """As somebody would write it by hand: without the labels of releases, and the rest by default."""
     plain = deepcopy(document)
     _drop(plain, ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "app.kubernetes.io/instance",
-                  "imagePullPolicy", "serviceAccountName"))  # fmt: skip
+                  "imagePullPolicy", "revisionHistoryLimit", "serviceAccountName"))  # fmt: skip
     return plain
 
 

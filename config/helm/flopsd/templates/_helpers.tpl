@@ -1,69 +1,64 @@
+{{- define "flopsd.name" -}}
+{{ .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "flopsd.fullname" -}}
+{{- $name := include "flopsd.name" . -}}
+{{- $whole := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{ .Values.fullnameOverride | default $whole | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "flopsd.namespace" -}}
+{{ .Values.namespaceOverride | default .Release.Namespace }}
+{{- end -}}
+
 {{- define "flopsd.image" -}}
-{{- if .Values.image.digest -}}
+{{- if not .Values.image.repository -}}
+{{- fail "image.repository is required: no image is published. docs/container.md builds one and pushes it to your registry" -}}
+{{- else if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 
-{{- define "flopsd.labels" -}}
-app.kubernetes.io/name: flopsd
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- define "flopsd.selector" -}}
+app.kubernetes.io/name: {{ include "flopsd.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{- define "flopsd.selector" -}}
-app.kubernetes.io/name: flopsd
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{/* {root: context, name, namespace, labels, annotations: of this object beside the common ones; all but root may be left out}. */}}
+{{- define "flopsd.metadata" -}}
+{{- $own := dict
+  "app.kubernetes.io/version" (.root.Chart.AppVersion | replace "+" "_")
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63) -}}
+{{- $labels := merge (include "flopsd.selector" .root | fromYaml) $own (deepCopy (default dict .labels)) .root.Values.commonLabels -}}
+name: {{ .name | default (include "flopsd.fullname" .root) | quote }}
+namespace: {{ .namespace | default (include "flopsd.namespace" .root) | quote }}
+labels:
+  {{- toYaml $labels | nindent 2 }}
+{{- with merge (deepCopy (default dict .annotations)) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "flopsd.serviceAccountName" -}}
-{{ .Values.serviceAccount.name | default (ternary "flopsd" "default" .Values.serviceAccount.create) }}
+{{ .Values.serviceAccount.name | default (ternary (include "flopsd.fullname" .) "default" .Values.serviceAccount.create) }}
 {{- end -}}
 
-{{/* The settings of both forms. */}}
-{{- define "flopsd.commonEnv" -}}
-- name: POD_NAME
-  valueFrom: {fieldRef: {fieldPath: metadata.name}}
-- name: POD_NAMESPACE
-  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-{{- range $flag, $value := merge dict .Values.settings .Values.sourceOptions }}
-- name: FLOPSD_{{ $flag | replace "-" "_" | upper }}
-  value: {{ $value | toString | quote }}
-{{- end }}
-{{- if eq .Values.gpu.visibility "env" }}
-- name: NVIDIA_VISIBLE_DEVICES
-  value: all
-{{- else }}
-- name: NVIDIA_VISIBLE_DEVICES
-  value: /var/run/nvidia-container-devices
-{{- end }}
-- name: NVIDIA_DRIVER_CAPABILITIES
-  value: utility
-{{- if .Values.gpu.migMonitor }}
-- name: NVIDIA_MIG_MONITOR_DEVICES
-  value: all
-{{- end }}
-- name: FLOPSD_WAIT_FOR_SOURCE
-  value: "true"
-- name: FLOPSD_LISTEN
-  value: {{ .Values.listen | quote }}
-- name: FLOPSD_STATE_DIR
-  value: /var/lib/flopsd
-{{- /* Pods that train mount neither state nor key, and the ledger says so. */}}
-- name: FLOPSD_JOB_USER
-  value: container
-- name: FLOPSD_STOP_WITHIN
-  value: {{ .Values.stopWithinSeconds | quote }}
-{{- if .Values.key.uri }}
-- name: FLOPSD_KEY
-  value: {{ .Values.key.uri | quote }}
-{{- else if .Values.key.secretName }}
-- name: FLOPSD_KEY
-  value: /etc/flopsd/key/key.pem
-{{- end }}
+{{/* A file of config/prometheus or config/grafana: {root: context, name: its path in the chart}. */}}
+{{- define "flopsd.file" -}}
+{{- with .root.Files.Get .name -}}
+{{ . }}
+{{- else -}}
+{{- fail (printf "%s is missing: it is a symbolic link to a file of the checkout. Install from there, or from what `helm package` made" .name) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "flopsd.args" -}}
+{{ concat (list "run") .Values.extraArgs | toYaml }}
 {{- end -}}
 
 {{/* {root: context, asRoot: whether it needs root's files}. SYS_ADMIN is for the MIG monitor alone. */}}
@@ -99,6 +94,11 @@ seccompProfile: {type: RuntimeDefault}
   mountPath: /etc/flopsd/key
   readOnly: true
 {{- end }}
+{{- if .Values.web.secretName }}
+- name: flopsd-web
+  mountPath: /etc/flopsd/web
+  readOnly: true
+{{- end }}
 {{- if eq .Values.gpu.visibility "volume-mounts" }}
 - name: flopsd-gpus
   mountPath: /var/run/nvidia-container-devices/all
@@ -110,11 +110,14 @@ seccompProfile: {type: RuntimeDefault}
 
 {{/* {root: context, asRoot: as above}. Files of a Secret are root's: another user reads what everybody may. */}}
 {{- define "flopsd.commonVolumes" -}}
-{{- if .root.Values.key.secretName }}
-- name: flopsd-key
+{{- $mode := ternary "0400" "0444" (or .asRoot .root.Values.gpu.migMonitor) }}
+{{- range $name, $secret := dict "flopsd-key" .root.Values.key.secretName "flopsd-web" .root.Values.web.secretName }}
+{{- with $secret }}
+- name: {{ $name }}
   secret:
-    secretName: {{ .root.Values.key.secretName | quote }}
-    defaultMode: {{ ternary "0400" "0444" (or .asRoot .root.Values.gpu.migMonitor) }}
+    secretName: {{ . | quote }}
+    defaultMode: {{ $mode }}
+{{- end }}
 {{- end }}
 {{- if eq .root.Values.gpu.visibility "volume-mounts" }}
 - name: flopsd-gpus

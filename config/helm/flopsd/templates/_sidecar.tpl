@@ -15,53 +15,24 @@ flopsd/meter: sidecar
 
 {{- define "flopsd.sidecar" -}}
 - name: flopsd
-  image: {{ include "flopsd.image" . }}
+  image: {{ include "flopsd.image" . | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   restartPolicy: Always
-  args: [run]
+  args:
+    {{- include "flopsd.args" . | nindent 4 }}
   env:
-    {{- include "flopsd.commonEnv" . | trim | nindent 4 }}
-    {{- with .Values.sidecar }}
-    {{- if .jobLabels.name }}
-    - name: JOB_NAME
-      valueFrom: {fieldRef: {fieldPath: "metadata.labels['{{ .jobLabels.name }}']"}}
-    {{- end }}
-    {{- if .jobLabels.uid }}
-    - name: JOB_UID
-      valueFrom: {fieldRef: {fieldPath: "metadata.labels['{{ .jobLabels.uid }}']"}}
-    {{- end }}
-    {{- if .indexLabel }}
-    - name: JOB_COMPLETION_INDEX
-      valueFrom: {fieldRef: {fieldPath: "metadata.labels['{{ .indexLabel }}']"}}
-    {{- end }}
-    {{- if .instanceType }}
-    - name: INSTANCE_TYPE
-      value: {{ .instanceType | quote }}
-    {{- end }}
-    - name: FLOPSD_DEVICES
-      value: {{ .devices | quote }}
-    - name: FLOPSD_CLIENT_SOCKET
-      value: /run/flopsd/client.sock
-    {{- if .clientUids }}
-    - name: FLOPSD_CLIENT_UIDS
-      {{- $uids := list }}
-      {{- range .clientUids }}{{ $uids = append $uids (int64 . | toString) }}{{ end }}
-      value: {{ join "," $uids | quote }}
-    {{- end }}
-    {{- with $.Values.ledgerCopy.sidecar }}
-    - name: FLOPSD_LEDGER_COPY
-      value: {{ . | quote }}
-    {{- end }}
-    {{- with .env }}
+    {{- include "flopsd.env" (dict "root" . "form" "sidecar") | nindent 4 }}
+  {{- with .Values.envFrom }}
+  envFrom:
     {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- end }}
+  {{- end }}
   ports:
     - name: flopsd
       containerPort: {{ include "flopsd.port" . }}
       protocol: TCP
   resources:
-    {{- toYaml .Values.sidecar.resources | nindent 4 }}
+    {{- toYaml .Values.resources | nindent 4 }}
+  terminationMessagePolicy: FallbackToLogsOnError
   securityContext:
     {{- include "flopsd.securityContext" (dict "root" . "asRoot" (eq .Values.sidecar.devices "pod")) | trim | nindent 4 }}
   volumeMounts:
@@ -93,7 +64,7 @@ flopsd/meter: sidecar
   emptyDir: {}
 {{- if eq .Values.sidecar.devices "pod" }}
 - name: flopsd-pod-resources
-  hostPath: {path: /var/lib/kubelet/pod-resources, type: Directory}
+  hostPath: {path: {{ .Values.sidecar.kubeletPath | quote }}, type: Directory}
 {{- end }}
 {{- with include "flopsd.commonVolumes" (dict "root" . "asRoot" (eq .Values.sidecar.devices "pod")) | trim }}
 {{ . }}

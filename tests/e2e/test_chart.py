@@ -1,0 +1,360 @@
+"""The values of the chart: what each group makes, what is refused, whose names they have, which namespace takes the pods."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from copy import deepcopy
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft7Validator
+
+from flopsd.settings.schema import SETTINGS
+from tests.support.chart_values import POD, RULES, SIDECARS, VALUES, WEB, job_of
+from tests.support.kubernetes import (
+    ALL_VERSIONS,
+    CHART,
+    FIELDS,
+    IMAGE,
+    PACKAGES,
+    ROOT,
+    complaints,
+    containers,
+    flopsd_of,
+    of_kind,
+    pod_of,
+    render,
+    render_texts,
+    variables,
+)
+from tests.support.pod_security import BASELINE, RESTRICTED, level_of, violations
+
+pytestmark = [pytest.mark.package(*PACKAGES), pytest.mark.xdist_group("kubernetes")]
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+PAGE = (ROOT / "docs" / "helm.md").read_text()
+EVERYTHING = {**POD, **WEB, **RULES}
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The rows of the table below a heading of docs/helm.md, without its head."""
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    lines = [line.strip().strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines[2:]]
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def paths(schema: dict[str, Any], values: Any, before: str = "") -> dict[str, Any]:
+    """The keys of the schema that values have as maps of their own, by their paths."""
+    found = {}
+    for name, below in schema.get("properties", {}).items():
+        found[f"{before}{name}"] = below
+        if isinstance(values, dict) and isinstance(values.get(name), dict):
+            found |= paths(below, values[name], f"{before}{name}.")
+    return found
+
+
+def test_every_group_of_values_is_known_to_every_version() -> None:
+    without = {name: value for name, value in EVERYTHING.items() if name != "hostNetwork"}
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert {document["kind"] for document in render(yaml.safe_load(shown))} > {"DaemonSet", "PodMonitor", "ConfigMap"}
+    made = [*render(EVERYTHING), of_kind("NetworkPolicy", render({**without, "networkPolicy": {"enabled": True}}))]
+    kinds = {"DaemonSet", "ServiceAccount", "PodMonitor", "PrometheusRule", "ConfigMap", "NetworkPolicy"}
+    assert {document["kind"] for document in made} == kinds
+    for document in made:
+        assert complaints(document, ALL_VERSIONS) == [], document["kind"]
+        labels, annotations = document["metadata"]["labels"], document["metadata"]["annotations"]
+        assert (labels["team"], labels["app.kubernetes.io/name"]) == ("ml", "meter")
+        assert annotations["a.example/owner"] == "ml"
+        assert document["metadata"]["name"].startswith("gpu-meter")
+        monitoring = document["kind"] in ("PodMonitor", "PrometheusRule", "ConfigMap")
+        assert document["metadata"]["namespace"] == ("monitoring" if monitoring else "metering")
+    used = {name for values in (*VALUES.values(), *SIDECARS.values()) for name in values}
+    assert set(SCHEMA["properties"]) - used == {"enabled", "global", "stopWithinSeconds"}
+
+
+def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
+    daemonset = of_kind("DaemonSet", render({**POD, "fullnameOverride": ""}))
+    template, spec = pod_of(daemonset), pod_of(daemonset)["spec"]
+    assert daemonset["metadata"]["name"] == "flopsd-meter"  # the release and nameOverride
+    assert daemonset["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert (template["metadata"]["labels"]["team"], template["metadata"]["annotations"]) == (
+        "pods",
+        POD["podAnnotations"],
+    )
+    assert (daemonset["spec"]["updateStrategy"], daemonset["spec"]["revisionHistoryLimit"]) == (
+        POD["updateStrategy"],
+        3,
+    )
+    for name in ("affinity", "tolerations", "hostNetwork", "dnsPolicy", "dnsConfig", "priorityClassName",
+                 "terminationGracePeriodSeconds", "imagePullSecrets"):  # fmt: skip
+        assert spec[name] == POD[name], name
+    assert spec["securityContext"] == POD["podSecurityContext"]
+    container = flopsd_of(daemonset)
+    assert container["args"] == ["run", *POD["extraArgs"]]
+    assert (container["envFrom"], container["resources"]) == (POD["envFrom"], POD["resources"])
+    assert [entry["name"] for entry in container["env"]][3:5] == ["REGION", "FLOPSD_PUSH_AUTH"]
+    (push,) = [entry["value"] for entry in container["env"] if entry["name"] == "FLOPSD_PUSH"]
+    filled = variables(container, FIELDS)
+    assert filled["FLOPSD_PUSH"] == push.replace("$(REGION)", "eu-central-1")
+    host = of_kind("DaemonSet", render({"hostNetwork": True}))
+    assert pod_of(host)["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
+    odd = {"key": {"secretName": "123"}, "gpu": {"runtimeClassName": "true"}, "serviceAccount": {"name": "0"},
+           "priorityClassName": "null", "daemonset": {"stateHostPath": "/var/lib/a #b"}, **WEB,
+           "settings": {"timestamp-url": "http://tsa/$(POD_NAME)"},
+           "resources": {"requests": {"cpu": 0.5, "memory": "524288Ki"}, "limits": {"cpu": 0.5, "memory": "1e9"}}}  # fmt: skip
+    document = of_kind("DaemonSet", render(odd))
+    spec, container = pod_of(document)["spec"], flopsd_of(document)
+    assert not complaints(document)
+    assert (spec["priorityClassName"], spec["runtimeClassName"], spec["serviceAccountName"]) == ("null", "true", "0")
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["flopsd-state"]["hostPath"]["path"] == "/var/lib/a #b"
+    assert (volumes["flopsd-key"]["secret"]["secretName"], volumes["flopsd-web"]["secret"]["secretName"]) == (
+        "123",
+        "flopsd-web",
+    )
+    assert variables(container, FIELDS)["FLOPSD_WEB_CONFIG_FILE"] == "/etc/flopsd/web/web-config.yml"
+    assert container["readinessProbe"].get("tcpSocket") == {"port": "flopsd"}, "a probe knows no password"
+    job = job_of(tmp_path / "chart", {"sidecar": {"clientUids": [1000710000, 1000000]}})
+    assert variables(flopsd_of(job), FIELDS)["FLOPSD_CLIENT_UIDS"] == "1000710000,1000000"
+
+
+def test_a_monitor_follows_the_web_configuration_and_the_alerts_find_its_job() -> None:
+    (endpoint,) = of_kind("PodMonitor", render(WEB))["spec"]["podMetricsEndpoints"]
+    stated = WEB["podMonitor"]
+    assert endpoint["scheme"] == "https"
+    for name in ("interval", "scrapeTimeout", "tlsConfig", "basicAuth", "relabelings", "metricRelabelings"):
+        assert endpoint[name] == stated[name], name
+    (alone,) = re.findall(r'up\{job=~"([^"]+)"\}', (CHART / "files" / "flopsd.rules.yml").read_text())
+    for name in ("", "gpu-meter"):
+        monitor = of_kind("PodMonitor", render({**WEB, "fullnameOverride": name}))
+        job = f"{monitor['metadata']['namespace']}/{monitor['metadata']['name']}"  # the operator's
+        for relabeling in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]:
+            job = relabeling["replacement"] if relabeling.get("targetLabel") == "job" else job
+        assert re.fullmatch(alone, job), job
+
+
+def test_rules_and_dashboards_are_those_of_config(tmp_path: Path) -> None:
+    """One source, in what `helm package` makes too."""
+    helm = importlib.import_module("helm_python")
+    with helm.Chart.load(CHART) as loaded:
+        archive = Path(loaded.save(tmp_path))
+    made = render({"image": IMAGE, **RULES}, archive)
+    assert made == render(RULES)
+    rule = of_kind("PrometheusRule", made)
+    kept = {group["name"]: group["rules"] for group in rule["spec"]["groups"]}
+    links = {"docs": "https://docs.example.com/flopsd", "grafana": "https://grafana.example.org"}
+    for name in ("flopsd.rules.yml", "flopsd.alerts.yml"):
+        for group in yaml.safe_load((ROOT / "config" / "prometheus" / name).read_text())["groups"]:
+            wanted = [each for each in group["rules"] if each.get("alert") != "FlopsdThresholdNotExcluded"]
+            for each in wanted:
+                if "alert" in each:
+                    each["labels"]["team"] = "ml"
+                elif each["record"] == "flopsd_links":
+                    each["labels"] = links
+            assert kept.pop(group["name"]) == wanted, group["name"]
+    assert not kept
+    boards = {
+        name: text for document in made if document["kind"] == "ConfigMap" for name, text in document["data"].items()
+    }
+    assert {name: json.loads(text) for name, text in boards.items()} == {
+        path.name: json.loads(path.read_text()) for path in (ROOT / "config" / "grafana").glob("*.json")
+    }
+
+
+REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"image": {"repository": ""}}, "image.repository is required"),
+    ({"image": {"repository": "registry.example.com/flopsd:1"}}, "repository"),
+    ({"deamonset": {}}, "deamonset"),
+    ({"settings": {"precison": "bf16"}}, "precison"),
+    ({"settings": {"state-dir": "/x"}}, "state-dir"),  # the chart's own
+    ({"settings": {"dcgm-url": "http://a:1/"}}, "dcgm-url"),  # stands in sourceOptions
+    ({"settings": {"interval": "abc"}}, "interval"),
+    ({"settings": {"seal-every": 1200000}}, "seal-every"),  # 1.2e+06
+    ({"settings": {"base-flop": 7.2e23}}, "base-flop"),
+    ({"sourceOptions": {"x-y": 1200000}}, "x-y"),
+    ({"sourceOptions": {"DCGM_URL": "http://a:1/"}}, "DCGM_URL"),
+    ({"extraArgs": ["--state-dir=/x"]}, "--state-dir is made from other values"),
+    ({"extraArgs": ["--no-seal"], "settings": {"seal": True}}, "--seal is among settings"),
+    ({"extraArgs": ["precision"]}, "extraArgs"),
+    ({"extraEnv": [{"name": "FLOPSD_LISTEN", "value": "[::]:1"}]}, "FLOPSD_LISTEN is set by other values"),
+    ({"extraVolumes": [{"name": "flopsd-state", "emptyDir": {}}]}, "extraVolumes"),
+    ({"ledgerCopy": {"node": "s3://bucket/$(POD_NAME).json"}}, "ledgerCopy/node"),
+    ({"ledgerCopy": {"node": "s3://bucket/{node}.json s3://other/ledger.json"}}, "ledgerCopy/node"),
+    ({"ledgerCopy": {"sidecar": "s3://bucket/{run}.json"}}, "ledgerCopy/sidecar"),
+    ({"key": {"uri": "s3://x"}}, "uri"),
+    ({"key": {"secretName": "flopsd-key", "uri": "awskms:alias/flopsd"}}, "key/uri"),
+    ({"sidecar": {"devices": "visible"}}, "devices"),
+    ({"listen": "10188"}, "listen"),
+    ({"listen": "0.0.0.0:65536"}, "listen"),
+    ({"resources": {"limits": {"memory": "5ki"}}}, "memory"),
+    ({"resources": {"limits": {"memory": "."}}}, "memory"),
+    ({"resources": {"limits": {"memory": 1000000000}}}, "memory"),
+    ({"terminationGracePeriodSeconds": 65}, "10 s longer"),
+    ({"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}, "maxSurge"),
+    ({"commonLabels": {"flopsd/meter": "node"}}, "flopsd/meter"),
+    ({"podLabels": {"app.kubernetes.io/name": "x"}}, "app.kubernetes.io/name"),
+    ({"podAnnotations": {"a": 1}}, "podAnnotations/a"),
+    ({"hostNetwork": True, "networkPolicy": {"enabled": True}}, "does not apply to pods on the host's network"),
+    ({"dnsPolicy": "None"}, "dnsConfig.nameservers"),
+    ({"serviceAccount": {"create": False, "annotations": {"a": "b"}}}, "serviceAccount.annotations"),
+    ({"web": {"tls": True}}, "web.secretName"),
+    ({"podMonitor": {"interval": "abc"}}, "interval"),
+    ({"podMonitor": {"enabled": True, "interval": "5s"}}, "longer than podMonitor.interval"),
+    ({**WEB, "podMonitor": {"enabled": True}}, "answered 401"),
+    ({"podMonitor": WEB["podMonitor"]}, "plain HTTP"),
+    ({"prometheusRule": {"enabled": True, "disabledAlerts": ["FlopsdGone"]}}, "no alert FlopsdGone"),
+)  # fmt: skip
+
+
+def test_contradictions_and_unknown_values_are_refused_by_name() -> None:
+    helm = importlib.import_module("helm_python")
+    for wrong, named in REFUSED:
+        with pytest.raises(helm.HelmError, match=re.escape(named)):
+            render(wrong)
+
+
+PROBES = ("abc", "5", "1.5", "15s", "off", "unknown", "undeclared", "train", "lora", "full", "stderr", "http://a/x", "-1", "",
+          5, 1.5, True, False)  # fmt: skip
+
+
+def test_the_schema_takes_of_each_setting_what_flopsd_takes() -> None:
+    checks = SCHEMA["properties"]["settings"]["properties"]
+    by_flag = {setting.flag.removeprefix("--"): setting for setting in SETTINGS}
+    compared = 0
+    for probe in PROBES:
+        taken: dict[str, Any] = {}
+        for flag, check in checks.items():
+            is_text = check == {"$ref": "#/definitions/text"}  # its form is checked by flopsd alone
+            if Draft7Validator({**check, "definitions": SCHEMA["definitions"]}).is_valid(probe):
+                taken |= {} if is_text else {flag: probe}
+            elif isinstance(probe, str) and not is_text:
+                with pytest.raises(ValueError):  # noqa: PT011  its message is each parser's own
+                    by_flag[flag].parse(probe)
+        seen = variables(flopsd_of(of_kind("DaemonSet", render({"settings": taken}))), FIELDS)
+        for flag in taken:
+            by_flag[flag].parse(seen[by_flag[flag].variable])
+        compared += len(taken)
+    assert compared > 40
+
+
+def test_the_schema_has_every_setting_and_the_values_have_every_key() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    flags = {setting.flag.removeprefix("--") for setting in SETTINGS}
+    templates = "".join(path.read_text() for path in sorted((CHART / "templates").iterdir()))
+    own = {name.lower().replace("_", "-") for name in re.findall(r"name: FLOPSD_([A-Z_]+)$", templates, re.MULTILINE)}
+    own -= {"socket"}  # the trainer's
+    senseless = {"duration", "stop-window"}  # a pod has no end of its own, and the window is exec's
+    assert set(SCHEMA["properties"]["settings"]["properties"]) == flags - own - senseless
+    (refused,) = re.findall(r"\$own := list (.*) }}", templates)
+    assert set(re.findall(r'"([a-z-]+)"', refused)) == own
+    assert set(SCHEMA["properties"]) - {"enabled", "global"} == set(values)
+    for name, below in SCHEMA["properties"].items():
+        if values.get(name) and below.get("additionalProperties") is False:
+            assert set(below["properties"]) == set(values[name]), name
+
+
+def test_the_page_says_which_namespace_takes_the_pods(tmp_path: Path) -> None:
+    """Of a training pod flopsd's part alone is judged: the rest is its owner's."""
+    said = {tuple(names_in(cell)): level.strip("*") for cell, level, *_ in rows("Pod Security")}
+    made = {
+        (): pod_of(of_kind("DaemonSet", render()))["spec"],
+        ("sidecar.devices: pod",): _flopsd_part(job_of(tmp_path / "1", {})),
+        ("sidecar.devices: all",): _flopsd_part(job_of(tmp_path / "2", SIDECARS["whole nodes"])),
+        ("gpu.visibility: volume-mounts",): _flopsd_part(job_of(tmp_path / "3", SIDECARS["volume mounts"])),
+        ("gpu.migMonitor: true",): _flopsd_part(job_of(tmp_path / "4", {"sidecar": {"devices": "all"}, "gpu": {"migMonitor": True}})),
+    }  # fmt: skip
+    assert {form: level_of(spec) for form, spec in made.items()} == said
+    assert "pod-security.kubernetes.io/enforce=privileged" in _notes({})
+    alone = {"daemonset": {"enabled": False}}
+    assert "may enforce restricted." in _notes({**alone, **SIDECARS["whole nodes"]})
+    assert "may enforce only privileged" in _notes({**alone, **SIDECARS["volume mounts"]})
+    restricted = made[("sidecar.devices: all",)]
+    for control, spoil in SPOILT.items():
+        spoilt = deepcopy(restricted)
+        spoil(spoilt, spoilt["initContainers"][0])
+        assert control in violations(spoilt, RESTRICTED), control
+    assert SPOILT.keys() == RESTRICTED.keys() >= BASELINE.keys()
+
+
+def _notes(values: dict[str, Any]) -> str:
+    return render_texts({"image": IMAGE, **values})["flopsd/templates/NOTES.txt"]
+
+
+def _flopsd_part(job: dict[str, Any]) -> dict[str, Any]:
+    return {**pod_of(job)["spec"], "initContainers": [flopsd_of(job)], "containers": []}
+
+
+# For each control of the standards a change that violates it.
+SPOILT: dict[str, Any] = {
+    "hostProcess": lambda _, c: c["securityContext"].update(windowsOptions={"hostProcess": True}),
+    "host namespaces": lambda spec, _: spec.update(hostPID=True),
+    "privileged": lambda _, c: c["securityContext"].update(privileged=True),
+    "added capabilities": lambda _, c: c["securityContext"]["capabilities"].update(add=["SYS_ADMIN"]),
+    "hostPath": lambda spec, _: spec["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+    "host ports": lambda _, c: c["ports"][0].update(hostPort=1),
+    "host of probes": lambda _, c: c.update(livenessProbe={"httpGet": {"host": "a", "port": 1}}),
+    "AppArmor": lambda _, c: c["securityContext"].update(appArmorProfile={"type": "Unconfined"}),
+    "SELinux": lambda spec, _: spec.update(securityContext={"seLinuxOptions": {"type": "spc_t"}}),
+    "/proc": lambda _, c: c["securityContext"].update(procMount="Unmasked"),
+    "Seccomp": lambda _, c: c["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+    "sysctls": lambda spec, _: spec.update(securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}),
+    "volume types": lambda spec, _: spec["volumes"].append({"name": "x", "nfs": {"server": "a", "path": "/"}}),
+    "privilege escalation": lambda _, c: c["securityContext"].pop("allowPrivilegeEscalation"),
+    "runAsNonRoot": lambda _, c: c["securityContext"].pop("runAsNonRoot"),
+    "runAsUser": lambda _, c: c["securityContext"].update(runAsUser=0),
+    "Seccomp set": lambda _, c: c["securityContext"].pop("seccompProfile"),
+    "capabilities": lambda _, c: c["securityContext"].pop("capabilities"),
+}
+
+
+def test_the_presets_meter_the_nodes_that_they_name() -> None:
+    """As a scheduler reads them: labels that a node of the kind has, its taints, and no class that it lacks."""
+    unhealthy = {"key": "sagemaker.amazonaws.com/node-health-status", "operator": "Equal", "value": "Unschedulable",
+                 "effect": "NoSchedule"}  # fmt: skip
+    gpus = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    cases: tuple[tuple[str, list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]], ...] = (
+        ("values-eks.yaml",
+         [{"node.kubernetes.io/instance-type": "p5.48xlarge"}, {"nvidia.com/gpu.present": "true"},
+          {"eks.amazonaws.com/instance-gpu-manufacturer": "nvidia"}],
+         [{"node.kubernetes.io/instance-type": "m7i.large"}, {}], [gpus]),
+        ("values-hyperpod-eks.yaml", [{"node.kubernetes.io/instance-type": "ml.p5.48xlarge"}],
+         [{"node.kubernetes.io/instance-type": "ml.m5.large"}], [gpus, unhealthy]),
+    )  # fmt: skip
+    for preset, metered, not_metered, tolerated in cases:
+        spec = pod_of(of_kind("DaemonSet", render(VALUES[preset])))["spec"]
+        assert not {"runtimeClassName", "nodeSelector"} & spec.keys()
+        assert spec["tolerations"] == tolerated
+        terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        for labels, expected in [*((one, True) for one in metered), *((one, False) for one in not_metered)]:
+            found = any(
+                all(labels.get(each["key"]) in each["values"] for each in term["matchExpressions"]) for term in terms
+            )
+            assert found is expected, (preset, labels)
+        assert preset in PAGE
+    assert all(container["name"] == "flopsd" for container in containers(of_kind("DaemonSet", render())))
+
+
+def test_each_value_of_two_other_charts_has_ours_or_a_reason() -> None:
+    peers = yaml.safe_load((ROOT / "tests" / "support" / "peer-charts.yaml").read_text())
+    theirs = {name for peer in peers.values() for name in peer["names"].split()}
+    for peer, stated in peers.items():
+        assert f"[{peer} {stated['version']}]" in PAGE
+        assert f"]: {stated['source']}\n" in PAGE
+    ours = paths(SCHEMA, yaml.safe_load((CHART / "values.yaml").read_text()))
+    answers = {pattern: answer for cell, answer in rows("Values of other charts") for pattern in names_in(cell)}
+    best = {
+        name: max((pattern for pattern in answers if fnmatchcase(name, pattern)), key=len, default=None)
+        for name in theirs
+    }
+    assert [name for name, pattern in best.items() if pattern is None] == []
+    assert answers.keys() - best.values() == set(), "neither chart has it"
+    for answer in answers.values():
+        assert re.match(r"none: \S.{20,}", answer) or names_in(answer)[0] in ours, answer
