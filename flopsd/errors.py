@@ -95,10 +95,24 @@ class LedgerError(FlopsdError):
     """A ledger cannot be built."""
 
 
+class OtherFileThereError(LedgerError):
+    """Another file is where a copy should go, and must not be replaced: trying again changes nothing."""
+
+
 class NodeGivenTwiceError(LedgerError):
     """Two ledgers of one node begin at the same moment: of one journal, or of two that part. `labels` names them."""
 
     labels: tuple[str, str] = ("", "")
+
+
+class FileChangedError(FlopsdError):
+    """A file does not have the bytes that it is known by."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(
+            f"{path} is not the file that was sealed: it was changed",
+            hint="nothing was copied; put the sealed file back",
+        )
 
 
 class ArchitectureError(FlopsdError):

@@ -6,6 +6,7 @@ journal is written first and the ledger last: in between, the older ledger lies 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -17,9 +18,10 @@ from pathlib import Path
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest
-from flopsd.errors import LedgerError, NotVerifiedError
-from flopsd.system.atomic_files import remove_unfinished, replace_file
+from flopsd.errors import LedgerError, NotVerifiedError, OtherFileThereError
+from flopsd.system.atomic_files import remove_unfinished, sync_folder
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
+from flopsd.system.known_files import Content, begin_alike, known_file, put_file, sha256_of, size_of
 from flopsd.system.regular_files import open_regular
 
 LEDGER_MODE = 0o644  # to be handed on, whatever the umask of the job
@@ -28,12 +30,22 @@ LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
 @dataclass(frozen=True, slots=True)
 class LedgerFiles:
-    """The contents of the files of one ledger; no peak table if it is a packaged one."""
+    """The files of one ledger; no journal of a merged one, no peak table if it is a packaged one."""
 
-    ledger: bytes
-    journal: bytes
-    public_key: bytes
-    peaks: bytes | None = None
+    ledger: Content
+    journal: Content | None
+    public_key: Content
+    peaks: Content | None = None
+
+    def beside(self, ledger: Path) -> dict[Path, Content]:
+        """Path and content of each if the ledger is called `ledger`, in the order of writing: the ledger is last."""
+        found = {
+            journal_beside(ledger): self.journal,
+            peaks_beside(ledger): self.peaks,
+            public_key_beside(ledger): self.public_key,
+            ledger: self.ledger,
+        }
+        return {path: content for path, content in found.items() if content is not None}
 
 
 def journal_beside(ledger: Path) -> Path:
@@ -65,30 +77,46 @@ def disclosed_secrets(ledger: Path) -> list[bytes]:
 BESIDE = (journal_beside, public_key_beside, peaks_beside)
 
 
-def write_ledger_files(ledger: Path, new: LedgerFiles, clock: Clock, *, only_longer: bool = False) -> None:
-    """Write the files of `ledger`, the ledger itself last. Existing files of another run or key are kept under another
-    name. Raises LedgerError if the existing ledger covers more, or with `only_longer` as much; OSError.
+def read_ledger_files(ledger: Path) -> LedgerFiles:
+    """The files of a ledger as they are now. Raises OSError."""
+    journal, public_key, peaks = (known_file(path) if path.exists() else None for path in _all_beside(ledger))
+    if public_key is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(public_key_beside(ledger)))
+    return LedgerFiles(known_file(ledger), journal, public_key, peaks)
+
+
+def write_ledger_files(
+    ledger: Path, new: LedgerFiles, clock: Clock, *, only_longer: bool = False, keep: bool = False
+) -> None:
+    """Write the files of `ledger`, the ledger itself last. Existing files of another run or key, with `keep` any, are
+    kept under another name; where all are there already, nothing happens. Raises LedgerError if the existing ledger
+    covers more, or with `only_longer` as much; OSError, FileChangedError.
     """
     if ledger.is_dir():
         raise LedgerError(f"{ledger} is a folder", hint=f"give --ledger a file, such as {ledger / 'ledger.json'}")
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    for path in (ledger, *(where(ledger) for where in BESIDE)):
+    for path in (ledger, *_all_beside(ledger)):
         remove_unfinished(path)
-    beside = _read(journal_beside(ledger))
-    if ledger.exists() and beside is not None:
-        known, wanted = len(beside), len(new.journal)
-        if beside.startswith(new.journal) and (known > wanted or only_longer):
-            raise LedgerError(
+    files = new.beside(ledger)
+    if not only_longer and all(_has(path, content) for path, content in reversed(files.items())):
+        return
+    there, continues = journal_beside(ledger), False
+    if ledger.exists() and there.exists() and new.journal is not None and begin_alike(there, new.journal):
+        known, wanted = there.stat().st_size, size_of(new.journal)
+        if known > wanted or (known == wanted and only_longer):
+            raise OtherFileThereError(
                 f"{ledger} already covers {known} bytes of this journal, and this seal only {wanted}",
                 hint="nothing was changed; to seal an older state of the run, give --ledger another file name",
             )
-    if ledger.exists() and not _continues(ledger, beside, new):
-        _move_aside(ledger, clock)
-    replace_file(journal_beside(ledger), new.journal, LEDGER_MODE)
-    if new.peaks is not None:
-        replace_file(peaks_beside(ledger), new.peaks, LEDGER_MODE)
-    replace_file(public_key_beside(ledger), new.public_key, LEDGER_MODE)
-    replace_file(ledger, new.ledger, LEDGER_MODE)
+        continues = _fits(ledger, new)
+    exists = ledger.exists()
+    if exists and (keep or not continues):
+        _keep_aside(ledger, clock)
+    if exists and not continues:
+        for path in (ledger, *(path for path in _all_beside(ledger) if path not in files)):
+            path.unlink(missing_ok=True)
+    for path, content in files.items():
+        put_file(path, content, LEDGER_MODE)
 
 
 @contextmanager
@@ -118,26 +146,34 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _continues(ledger: Path, beside: bytes | None, new: LedgerFiles) -> bool:
-    """Whether the existing ledger matches the new files too, until it is replaced."""
-    key, peaks = _read(public_key_beside(ledger)), _read(peaks_beside(ledger))
-    return (
-        beside is not None
-        and new.journal.startswith(beside)
-        and key == new.public_key
-        and (peaks is None or new.peaks is None or peaks == new.peaks)
+def _all_beside(ledger: Path) -> tuple[Path, ...]:
+    return tuple(where(ledger) for where in BESIDE)
+
+
+def _has(path: Path, content: Content) -> bool:
+    same_size = path.exists() and path.stat().st_size == size_of(content)
+    return same_size and known_file(path).sha256 == sha256_of(content)
+
+
+def _fits(ledger: Path, new: LedgerFiles) -> bool:
+    """Whether the existing ledger goes with the new key and peak table too, until it is replaced."""
+    peaks = peaks_beside(ledger)
+    return _has(public_key_beside(ledger), new.public_key) and (
+        new.peaks is None or not peaks.exists() or _has(peaks, new.peaks)
     )
 
 
-def _move_aside(ledger: Path, clock: Clock) -> None:
-    """Rename the files of another run's or key's ledger, with the time until which they were here."""
+def _keep_aside(ledger: Path, clock: Clock) -> None:
+    """Give the files of a ledger a second name, with the time until which they had the first. They are linked, where
+    the file system has links, and take no space."""
     kept = _unused(ledger, f"until-{file_stamp(clock.wall_ns())}")
-    for where in BESIDE:
-        data = _read(where(ledger))
-        if data is not None:
-            replace_file(where(kept), data, LEDGER_MODE)
-    os.rename(ledger, kept)
-    peaks_beside(ledger).unlink(missing_ok=True)
+    for where in (*BESIDE, Path):  # the ledger last
+        if where(ledger).exists():
+            try:
+                os.link(where(ledger), where(kept))
+            except OSError:
+                put_file(where(kept), known_file(where(ledger)), LEDGER_MODE)
+    sync_folder(kept.parent)
 
 
 def _unused(ledger: Path, word: str) -> Path:
@@ -146,10 +182,3 @@ def _unused(ledger: Path, word: str) -> Path:
     while any(os.path.lexists(path) for path in (kept, *(where(kept) for where in BESIDE))):
         kept, number = ledger.with_name(f"{ledger.stem}-{word}-{number}{ledger.suffix}"), number + 1
     return kept
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from flopsd.attestation.ledger_files import (
     public_key_beside,
     write_ledger_files,
 )
+from flopsd.attestation.sealed_before import sealed_before
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.merged_sums import figures_from
-from flopsd.core.ledger.statement import SealFacts, encode, statement
+from flopsd.core.ledger.statement import SealFacts, encode, secrets_in, statement
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.journal.codes import CodeChecker, by_sha256
@@ -57,6 +58,7 @@ class Sealed:
     timestamp: str = ""  # the time of the timestamp, or why there is none; empty: not requested
     peaks: Path | None = None  # to be handed to the verifier, as the policies; None: a packaged one
     policies: tuple[Path, ...] = ()
+    is_new: bool = True  # false: it was sealed before, and is as it was
 
 
 def seal_journal(
@@ -74,6 +76,8 @@ def seal_journal(
     head: Head | None = None,
     code_secrets: Sequence[bytes] = (),
     refused_pin: Path | None = None,
+    is_final: Callable[[bool], bool] | None = None,
+    keep: Callable[[], bool] | None = None,
 ) -> Sealed:
     """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
@@ -85,6 +89,8 @@ def seal_journal(
     `code_secrets`: disclosed in the ledger, where the journal has codes that follow from them; a wrong code is refused.
     So are those that the ledger discloses that is there already.
     `refused_pin`: the file that notes a PIN that a token refused, which is then not given to it again.
+    `is_final`: whether a ledger that is there already, of the same journal and key, stays as it is, given whether the
+    journal has an end. `keep`: whether a ledger that is there keeps its bytes under another name.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri, refused_pin=refused_pin)
@@ -100,12 +106,16 @@ def seal_journal(
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")
     sha256 = one_peak_table(history)
+    secrets = secrets_in(history, by_sha256(code_secrets))
+    if is_final is not None and is_final(history.ended):
+        before = sealed_before(ledger, sealed.facts, key.public, secrets)
+        if before is not None:
+            return _as_sealed_before(ledger, history, *before, policy_files)
     tables = Tables(peaks_files, policy_files)
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
         evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
-        readers, secrets = key.readers(), by_sha256(code_secrets)
-        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, readers, policies, secrets)
+        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, key.readers(), policies, secrets)
         document = statement(history, table, sealed.facts, seal)
         refuse_malformed_times(document["predicate"])
     except MALFORMED as fault:
@@ -116,10 +126,9 @@ def seal_journal(
     try:
         peaks_file = None if is_packaged(sha256) else tables.file_of(sha256)
         peaks = None if peaks_file is None else peaks_file.read_bytes()
+        files, kept = LedgerFiles(data, sealed.data, key.public.pem, peaks), keep is not None and keep()
         with ledger_files_lock(lock, clock):
-            write_ledger_files(
-                ledger, LedgerFiles(data, sealed.data, key.public.pem, peaks), clock, only_longer=rolling
-            )
+            write_ledger_files(ledger, files, clock, only_longer=rolling, keep=kept)
     except OSError as fault:
         raise LedgerError(
             f"cannot write the ledger {ledger}: {fault.strerror}",
@@ -144,6 +153,29 @@ def seal_journal(
         timestamp,
         None if peaks is None else peaks_beside(ledger),
         tuple(file.absolute() for file in own_policies(policy_files)),
+    )
+
+
+def _as_sealed_before(
+    ledger: Path,
+    history: History,
+    predicate: Mapping[str, Any],
+    seal: EarlierSeal,
+    policy_files: Sequence[str],
+) -> Sealed:
+    return Sealed(
+        ledger,
+        journal_beside(ledger),
+        public_key_beside(ledger),
+        figures_from(predicate["totals"]["executed"]),
+        history.replay is not None,
+        seal,
+        history.ended,
+        history.run,
+        history.node,
+        peaks=peaks_beside(ledger) if peaks_beside(ledger).exists() else None,
+        policies=tuple(file.absolute() for file in own_policies(policy_files)),
+        is_new=False,
     )
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from flopsd import __version__
-from flopsd.cli import config, estimate, export, key, merge, push, report, run, sagemaker, seal, status, verify
+from flopsd.cli import config, copy, estimate, export, key, merge, push, report, run, sagemaker, seal, status, verify
 from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE, note
 from flopsd.cli.parser import Parser
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
@@ -90,7 +90,7 @@ def _parser() -> Parser:
 
     sources = known_sources()
     run.add(verbs, sources)
-    for module in (seal, verify, report, merge, key, export, estimate, push):
+    for module in (seal, copy, verify, report, merge, key, export, estimate, push):
         module.add(verbs)
     status.add(verbs, sources)
     sagemaker.add(verbs)

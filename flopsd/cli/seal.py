@@ -44,8 +44,9 @@ def _seal(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.storage.copies import refuse_failed
     from flopsd.daemon.code_secrets import read_secret
     from flopsd.daemon.rolling_seal import SEALED_NOT_COPIED
-    from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling
+    from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling, state_dir
     from flopsd.errors import StorageError
+    from flopsd.journal.state_dir import StateDir
     from flopsd.report.ledger_text import sealed_text
     from flopsd.system.streams import say
 
@@ -67,7 +68,10 @@ def _seal(arguments: argparse.Namespace) -> int:
             )
         used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
         line("copying the ledger", 0, 0)
-        copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
+        folder = None if arguments.journal is not None else StateDir(state_dir(settings, os.environ))
+        copies = copy_sealed(
+            settings, sealed, clock, used_seconds, folder, rolling=arguments.rolling, by_hand=not arguments.at_end
+        )
     if not arguments.quiet:
         say(sys.stdout, sealed_text(sealed, copies_made(copies)))
     try:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError, LedgerError
+from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError, LedgerError, StorageError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.journal import Journal, read_live
 from flopsd.journal.seal_note import write_note
@@ -81,8 +81,10 @@ def seal(
     """
     from flopsd.attestation.seal import seal_journal
     from flopsd.attestation.signing.keys import ensure_key
+    from flopsd.attestation.storage.deliveries import Deliveries
 
     run, node = _run_and_node(journal, settings)
+    ledger, deliveries = local_ledger(settings, folder, run, node), Deliveries(StateDir(folder), clock)
     key, made = ensure_key(settings.key, folder)
     if made:
         log.warning(
@@ -95,27 +97,38 @@ def seal(
         )
     elif settings.witness_url is not None and lock is not None:
         evidence = EvidenceWanted((), witness_url=settings.witness_url, witness_alone=True)
+    is_rolling = live and lock is not None
     sealed = seal_journal(
         journal,
         key,
-        local_ledger(settings, folder, run, node),
+        ledger,
         clock,
         [*([] if settings.peaks is None else [settings.peaks]), *map(str, StateDir(folder).all_peaks())],
         evidence,
         settings.policies,
         live=live,
-        rolling=live and lock is not None,
+        rolling=is_rolling,
         lock=lock,
         head=head,
         code_secrets=code_secrets,
         refused_pin=None if lock is None else StateDir(folder).refused_pin,
+        is_final=None if is_rolling else lambda ended: ended or lock is None or _says(deliveries.is_noted, ledger),
+        keep=None if lock is None else lambda: _says(deliveries.is_undelivered, ledger),
     )
-    if lock is not None:
+    if lock is not None and sealed.is_new:
         try:
             write_note(StateDir(folder).newest_seal, sealed.seal)
         except OSError as fault:
             log.warning("later ledgers will not list this seal: %s", fault.strerror)
     return sealed
+
+
+def _says(ask: Callable[[Path], bool], ledger: Path) -> bool:
+    """What the note of deliveries says of a ledger; false where it cannot be read, which copying reports."""
+    try:
+        return ask(ledger)
+    except (OSError, StorageError):
+        return False
 
 
 def _run_and_node(journal: Path, settings: Settings) -> tuple[str, str]:
@@ -244,7 +257,7 @@ def seal_own(
             kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
             log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
             return False, False
-        copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+        copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S, folder)
     if is_loud:
         say(err, sealed_text(sealed, copies_made(copies)))
     for copy in copies:
@@ -275,15 +288,32 @@ def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, cloc
 
 
 def copy_sealed(
-    settings: Settings, sealed: Sealed, clock: Clock, used_seconds: float, *, rolling: bool = False
+    settings: Settings,
+    sealed: Sealed,
+    clock: Clock,
+    used_seconds: float,
+    folder: StateDir | None,
+    *,
+    rolling: bool = False,
+    by_hand: bool = False,
 ) -> list[CopyResult]:
-    """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over."""
-    destinations = copy_destinations(settings, sealed.run, sealed.node)
-    if not destinations:
+    """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over. A final ledger is
+    noted in `folder` first, so that what fails now is delivered later."""
+    destinations, seconds = copy_destinations(settings, sealed.run, sealed.node), copy_seconds(settings, used_seconds)
+    if not destinations and rolling:
         return []
     from flopsd.attestation.storage.copies import copy_ledger
+    from flopsd.attestation.storage.deliveries import Deliveries
 
-    return copy_ledger(sealed.ledger, destinations, clock, copy_seconds(settings, used_seconds), rolling=rolling)
+    if folder is not None and not rolling:
+        deliveries = Deliveries(folder, clock)
+        try:
+            deliveries.note(sealed.ledger, destinations)
+            return [one.copy for one in deliveries.deliver(seconds, only=sealed.ledger, by_hand=by_hand)]
+        except (OSError, StorageError) as fault:
+            if destinations:
+                log.warning("%s; a copy that fails now is not repeated by itself", fault)
+    return copy_ledger(sealed.ledger, destinations, clock, seconds, rolling=rolling)
 
 
 def copies_made(copies: Iterable[CopyResult]) -> list[Path | S3Location]:

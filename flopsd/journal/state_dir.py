@@ -10,7 +10,7 @@ from pathlib import Path
 from flopsd.errors import JournalError, StateDirBusyError
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
-SEAL_NOTE_NAME, REFUSED_PIN_NAME = "newest-seal.json", "refused-pin.json"
+SEAL_NOTE_NAME, REFUSED_PIN_NAME, DELIVERIES_NAME = "newest-seal.json", "refused-pin.json", "deliveries.json"
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
 
@@ -38,6 +38,11 @@ class StateDir:
     def newest_seal(self) -> Path:
         """Where whoever seals the journal notes that for the daemon."""
         return self.path / SEAL_NOTE_NAME
+
+    @property
+    def deliveries(self) -> Path:
+        """The note of sealed ledgers and where they still have to go."""
+        return self.path / DELIVERIES_NAME
 
     @property
     def refused_pin(self) -> Path:

@@ -48,7 +48,8 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     ]
     peaks = [] if sealed.peaks is None else [sealed.peaks]
     command = verify_command(sealed.ledger, sealed.public_key, peaks, sealed.policies, replay=sealed.replay)
-    return shown([f"sealed {sealed.ledger}", *_indented(rows), "verify it with:", f"  {command}"])
+    head = f"sealed {sealed.ledger}" if sealed.is_new else f"{sealed.ledger} was sealed before, and is as it was"
+    return shown([head, *_indented(rows), "verify it with:", f"  {command}"])
 
 
 def merged_text(merged: Merged) -> str:

@@ -24,6 +24,18 @@ class S3Location:
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
+    @property
+    def address(self) -> str:
+        """The location with its options, as it was given."""
+        options = {
+            "lock": self.lock_mode,
+            "days": str(self.lock_days) if self.lock_mode else None,
+            "overwrite": None if self.overwrite else "never",
+            "rolling": None if self.rolling else "off",
+        }
+        query = "&".join(f"{name}={value}" for name, value in options.items() if value is not None)
+        return f"{self}?{query}" if query else str(self)
+
     def beside(self, name: str) -> S3Location:
         """The object called `name` in the same folder."""
         return replace(self, key=str(PurePosixPath(self.key).with_name(name)))
@@ -43,6 +55,11 @@ def parse_location(text: str) -> Path | S3Location:
     """A location as --ledger and --ledger-copy give it. Raises ValueError."""
     if unknown := re.search(r"\{(?!run\}|node\})[^}]*\}", text):
         raise ValueError(f"{unknown[0]} is not known; known: {{run}}, {{node}}")
+    return plain_location(text)
+
+
+def plain_location(text: str) -> Path | S3Location:
+    """A location without names to fill in. Raises ValueError."""
     if not is_remote(text):
         return Path(text)
     scheme, _, rest = text.partition("://")

@@ -271,7 +271,7 @@ def test_a_path_that_the_terminal_cannot_encode_is_printed_with_escapes(
     done = shell(seal, tmp_path, encoding, code=0)
     name = "日" if encoding == "utf-8" else r"\u65e5"
     assert f"/{name}.json" in done.stdout
-    assert f"copied to   c/{name}.json" in done.stdout
+    assert f"/c/{name}.json" in done.stdout
 
 
 def test_data_that_could_not_be_written_is_a_failure(tmp_path: Path) -> None:

@@ -101,12 +101,38 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
     assert store.get(bucket, "l.journal.jsonl") == b"another run's"
     assert store.keys(bucket) == ["l.journal.jsonl", *(f"m{end}" for end in sorted(ENDS))]
     predicate(ledger)
-    # The same journal and key may come again: their bytes are the same. The ledger has another time of sealing.
-    good = f"s3://{bucket}/n.json?overwrite=never"
-    assert seal(state, store, "--ledger", str(ledger), "--ledger-copy", good).returncode == 0
-    again = seal(state, store, "--ledger", str(ledger), "--ledger-copy", good)
-    assert again.returncode == 1
-    assert f"s3://{bucket}/n.json already exists" in again.stderr
+
+
+def test_two_locked_buckets_one_late_hold_the_bytes_that_were_sealed(tmp_path: Path, store: Store) -> None:
+    buckets, state, options = (
+        ("first", "second", "third"),
+        tmp_path / "state",
+        "?lock=governance&days=1&overwrite=never",
+    )
+    places = {bucket: f"s3://{bucket}/{{run}}.json" for bucket in buckets}
+    env = environment(None, None, **store.variables)
+    common = ("--state-dir", str(state), "--run-id", "job")
+    copies = [word for place in places.values() for word in ("--ledger-copy", place + options)]
+    store.bucket("first", lock=True)
+    done = flopsd(
+        "run", "--source", "replay", "--listen", "off", "--duration", "1.2", *common, *copies, env=env, code=1
+    )
+    assert re.findall(r"NOT COPIED to s3://(\w+)/job.json: \S+: NoSuchBucket", done.stderr) == ["second", "third"]
+    sealed = (state / "job.ledger.json").read_bytes()
+
+    store.bucket("second", lock=True)
+    done = flopsd("seal", *common, *copies, env=env, code=1, says="NOT COPIED to s3://third/job.json")
+    assert f"{state / 'job.ledger.json'} was sealed before, and is as it was" in done.stdout
+    assert re.findall(r"copied to +s3://(\w+)/", done.stdout) == ["second"]
+
+    store.bucket("third", lock=True)
+    done = flopsd("copy", "--state-dir", str(state), env=env, code=0)
+    assert done.stdout == f"copied {state / 'job.ledger.json'} to s3://third/job.json\n"
+    for bucket in buckets:
+        assert store.get(bucket, "job.json") == sealed
+        versions = store.client().list_object_versions(Bucket=bucket)["Versions"]
+        assert sorted(one["Key"] for one in versions) == sorted(f"job{end}" for end in ENDS)  # each was written once
+        assert predicate(fetched(store, bucket, "job", tmp_path / bucket))["run"]["id"] == "job"
 
 
 @pytest.mark.parametrize(

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flopsd.attestation.ledger_files import (
     LEDGER_MODE,
     LedgerFiles,
     journal_beside,
-    peaks_beside,
-    public_key_beside,
+    read_ledger_files,
     write_ledger_files,
 )
 from flopsd.attestation.storage import s3
-from flopsd.errors import FlopsdError, StorageError
+from flopsd.errors import FileChangedError, FlopsdError, OtherFileThereError, StorageError
 from flopsd.settings.locations import S3Location
-from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.known_files import begin_alike, known_file, put_file, sha256_of
 
 
 @dataclass(slots=True)
 class CopyResult:
-    """The location of a copy, and why it failed; None if it succeeded."""
+    """The location of a copy, and why it failed; None if it succeeded. `refused`: another file is there, so that trying
+    again changes nothing. `unread`: why it could not be read back where that was asked for."""
 
     location: Path | S3Location
     fault: str | None
+    refused: bool = False
+    unread: str = ""
 
 
 def copy_ledger(
@@ -42,18 +43,39 @@ def copy_ledger(
     if not wanted:
         return []
     try:
-        files = _read(ledger)
+        files = read_ledger_files(ledger)
     except OSError as fault:
         return [CopyResult(p, f"cannot read {ledger}: {fault.strerror}") for p in wanted]
+    return copy_files(files, wanted, clock, seconds, rolling=rolling)
 
-    def put(there: Path | S3Location) -> Path | S3Location:
-        if isinstance(there, Path):
-            write_ledger_files(there.absolute(), files, clock, only_longer=rolling)
-        else:
-            s3.upload(_objects(there.for_rolling() if rolling else there, files), clock)
-        return there
 
-    return _put_everywhere(wanted, put, clock, seconds)
+def copy_files(
+    files: LedgerFiles,
+    locations: Sequence[Path | S3Location],
+    clock: Clock,
+    seconds: float,
+    *,
+    rolling: bool = False,
+    check: bool = False,
+) -> list[CopyResult]:
+    """Copy the files of a ledger, with exactly the bytes that they are known by; a failed copy does not raise.
+
+    `check`: read back the digests of what is there.
+    """
+
+    def put(copy: CopyResult) -> None:
+        there = copy.location
+        if isinstance(there, S3Location):
+            objects = s3.objects(there.for_rolling() if rolling else there, files)
+            s3.upload(objects, clock)
+            copy.unread = s3.compare(objects) if check else ""
+            return
+        write_ledger_files(there.absolute(), files, clock, only_longer=rolling)
+        for path, content in files.beside(there.absolute()).items() if check else ():
+            if known_file(path).sha256 != sha256_of(content):
+                raise FileChangedError(path)
+
+    return _put_everywhere(locations, put, clock, seconds)
 
 
 def copy_journal(
@@ -65,33 +87,34 @@ def copy_journal(
     journal, without a lock, so that a later seal can write another state. A result's `location` is that of the copy.
     """
     try:
-        data = journal.read_bytes()
+        data = known_file(journal)
     except OSError as fault:
         return [CopyResult(p, f"cannot read {journal}: {fault.strerror}") for p in locations]
 
-    def put(ledger: Path | S3Location) -> Path | S3Location:
+    def put(copy: CopyResult) -> None:
+        ledger = copy.location
         if isinstance(ledger, S3Location):
             rolling = ledger.for_rolling()
-            there = rolling.beside(journal_beside(Path(rolling.key)).name)
-            s3.upload({there: data}, clock)
-            return there
+            copy.location = rolling.beside(journal_beside(Path(rolling.key)).name)
+            s3.upload({copy.location: data}, clock)
+            return
         path = journal_beside(ledger.absolute())
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not data.startswith(path.read_bytes()):
-            path = path.with_name(f"{ledger.stem}-unsealed-{hashlib.sha256(data).hexdigest()[:8]}.journal.jsonl")
-        replace_file(path, data, LEDGER_MODE)
-        return path
+        if path.exists() and not (path.stat().st_size <= data.size_bytes and begin_alike(path, data)):
+            path = path.with_name(f"{ledger.stem}-unsealed-{data.sha256[:8]}.journal.jsonl")
+        put_file(path, data, LEDGER_MODE)
+        copy.location = path
 
     return _put_everywhere(locations, put, clock, seconds)
 
 
 def _put_everywhere(
     locations: Sequence[Path | S3Location],
-    put: Callable[[Path | S3Location], Path | S3Location],
+    put: Callable[[CopyResult], None],
     clock: Clock,
     seconds: float,
 ) -> list[CopyResult]:
-    """Run `put`, which returns the location of the copy, for each location."""
+    """Run `put` for each location; it may change the location to that of the copy."""
     copies = [CopyResult(p, f"not finished within {seconds:.0f} s") for p in locations]
     # Daemon threads: a store that hangs must not keep the process from exiting.
     threads = [threading.Thread(target=_try, args=(copy, put), daemon=True) for copy in copies]
@@ -100,40 +123,25 @@ def _put_everywhere(
         thread.start()
     for thread in threads:
         thread.join(max(0.0, (deadline_ns - clock.boottime_ns()) / NS_PER_S))
-    return [CopyResult(copy.location, copy.fault) for copy in copies]  # a snapshot: late threads change nothing in it
+    return [replace(copy) for copy in copies]  # a snapshot: late threads change nothing in it
 
 
-def _try(copy: CopyResult, put: Callable[[Path | S3Location], Path | S3Location]) -> None:
+def _try(copy: CopyResult, put: Callable[[CopyResult], None]) -> None:
     try:
-        copy.location = put(copy.location)
+        put(copy)
         copy.fault = None
     except FlopsdError as fault:
-        copy.fault = f"{fault}; {fault.hint}" if fault.hint else str(fault)
+        copy.fault, copy.refused = said_of(fault), isinstance(fault, OtherFileThereError)
     except OSError as fault:
         copy.fault = str(fault.strerror or fault)
 
 
-def _objects(ledger: S3Location, files: LedgerFiles) -> dict[S3Location, bytes]:
-    """The files of a ledger by object; the ledger last, so that its files exist when it appears."""
-    here = Path(ledger.key)
-    by_path = {journal_beside(here): files.journal, public_key_beside(here): files.public_key}
-    if files.peaks is not None:
-        by_path[peaks_beside(here)] = files.peaks
-    return {ledger.beside(path.name): data for path, data in by_path.items()} | {ledger: files.ledger}
-
-
-def _read(ledger: Path) -> LedgerFiles:
-    peaks = peaks_beside(ledger)
-    return LedgerFiles(
-        ledger.read_bytes(),
-        journal_beside(ledger).read_bytes(),
-        public_key_beside(ledger).read_bytes(),
-        peaks.read_bytes() if peaks.exists() else None,
-    )
+def said_of(fault: FlopsdError) -> str:
+    return f"{fault}; {fault.hint}" if fault.hint else str(fault)
 
 
 def refuse_failed(ledger: Path, copies: Sequence[CopyResult]) -> None:
     """Raises StorageError naming every failed copy and the reason."""
     failed = [f"NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault is not None]
     if failed:
-        raise StorageError(*failed, hint=f"{ledger} itself is complete; `flopsd seal` copies it again")
+        raise StorageError(*failed, hint=f"{ledger} itself is complete; `flopsd seal` copies the same bytes again")

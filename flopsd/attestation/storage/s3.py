@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from flopsd.attestation.ledger_files import LedgerFiles
 from flopsd.core.envelope import encode64
-from flopsd.errors import StorageError
+from flopsd.errors import OtherFileThereError, StorageError
 from flopsd.settings.locations import S3Location
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.known_files import Content, open_content, sha256_of
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 5, 3
 NEEDS_EXTRA = "copying to S3 needs the packages of the extra 's3'", "pip install 'flopsd[s3]'"
@@ -22,8 +24,58 @@ def is_installed() -> bool:
     return find_spec("boto3") is not None
 
 
-def upload(objects: Mapping[S3Location, bytes], clock: Clock) -> None:
-    """Upload `objects` in the given order; the store checks the SHA-256 of each. Raises StorageError."""
+def objects(ledger: S3Location, files: LedgerFiles) -> dict[S3Location, Content]:
+    """The files of a ledger by object; the ledger last, so that its files exist when it appears."""
+    here = Path(ledger.key)
+    return {
+        ledger if path == here else ledger.beside(path.name): content for path, content in files.beside(here).items()
+    }
+
+
+def upload(objects: Mapping[S3Location, Content], clock: Clock) -> None:
+    """Upload `objects` in the given order; the store checks the SHA-256 of each. An object that is there with the same
+    bytes counts as uploaded where the store lets nobody replace it.
+
+    Raises StorageError, OtherFileThereError, and OSError for a file here that cannot be read.
+    """
+
+    def put(client: Any, location: S3Location, data: Content) -> None:
+        try:
+            with open_content(data) as body:
+                client.put_object(
+                    Bucket=location.bucket, Key=location.key, Body=body, **_options(location, data, clock)
+                )
+        except client.exceptions.ClientError as fault:
+            if _code(fault) == "PreconditionFailed":
+                _refuse_another(client, location, data)
+            elif not _is_there(client, location, data):
+                raise
+
+    _each(objects, put)
+
+
+def compare(objects: Mapping[S3Location, Content]) -> str:
+    """Compare the SHA-256 of what is there; why it could not be looked at, or nothing. Raises StorageError."""
+    unread = ""
+
+    def look(client: Any, location: S3Location, data: Content) -> None:
+        nonlocal unread
+        try:
+            there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
+        except client.exceptions.ClientError as fault:
+            if _code(fault) != "403":
+                raise
+            unread = f"reading {location} back is not allowed: its checksum was confirmed at the upload"
+            return
+        if there.get("ChecksumSHA256") != _sha256(data):
+            raise StorageError(f"{location} has other contents than were uploaded", hint="look who else writes there")
+
+    _each(objects, look)
+    return unread
+
+
+def _each(objects: Mapping[S3Location, Content], do: Callable[[Any, S3Location, Content], None]) -> None:
+    """Raises StorageError for whatever the library raises."""
     try:
         import boto3
         from botocore.config import Config
@@ -39,21 +91,14 @@ def upload(objects: Mapping[S3Location, bytes], clock: Clock) -> None:
     try:
         client = boto3.session.Session().client("s3", config=config)
         for location, data in objects.items():
-            try:
-                client.put_object(
-                    Bucket=location.bucket, Key=location.key, Body=data, **_options(location, data, clock)
-                )
-            except ClientError as fault:
-                if _code(fault) != "PreconditionFailed":
-                    raise
-                _refuse_another(client, location, data)
+            do(client, location, data)
     except ClientError as fault:
         raise StorageError(f"{location}: {_code(fault)}: {fault.response.get('Error', {}).get('Message')}") from fault
     except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_S3 is not a URL
         raise StorageError(f"{location or 'S3'}: {fault}") from fault
 
 
-def _options(location: S3Location, data: bytes, clock: Clock) -> dict[str, Any]:
+def _options(location: S3Location, data: Content, clock: Clock) -> dict[str, Any]:
     options: dict[str, Any] = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(data)}
     if location.lock_mode is not None:
         now = datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, tz=timezone.utc)
@@ -64,18 +109,28 @@ def _options(location: S3Location, data: bytes, clock: Clock) -> dict[str, Any]:
     return options
 
 
-def _refuse_another(client: Any, location: S3Location, data: bytes) -> None:
+def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
     """An object with the same bytes is from an earlier attempt whose answer was lost. Any other is kept."""
     there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
     if there.get("ChecksumSHA256") != _sha256(data):
-        raise StorageError(
+        raise OtherFileThereError(
             f"{location} already exists with other contents, and overwrite=never is set",
             hint="nothing was overwritten; choose another object key",
         )
 
 
-def _sha256(data: bytes) -> str:
-    return encode64(hashlib.sha256(data).digest())
+def _is_there(client: Any, location: S3Location, data: Content) -> bool:
+    """Whether an object that the store does not let us replace is this one, and locked as it should be."""
+    try:
+        there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
+    except client.exceptions.ClientError:
+        return False
+    locked = location.lock_mode is None or there.get("ObjectLockMode") == location.lock_mode.upper()
+    return bool(locked and there.get("ChecksumSHA256") == _sha256(data))
+
+
+def _sha256(data: Content) -> str:
+    return encode64(bytes.fromhex(sha256_of(data)))
 
 
 def _code(fault: Any) -> str:

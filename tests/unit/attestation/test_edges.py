@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.attestation.ledger_files import LedgerFiles, _continues, peaks_beside, public_key_beside
+from flopsd.attestation.ledger_files import LedgerFiles, _fits, peaks_beside, public_key_beside
 from flopsd.attestation.log_export import _moment
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
@@ -46,7 +46,7 @@ def test_a_ledger_of_another_peak_table_is_moved_aside(
     public_key_beside(ledger).write_bytes(b"key")
     if there is not None:
         peaks_beside(ledger).write_bytes(there)
-    assert _continues(ledger, b"jour", LedgerFiles(b"ledger", b"journal", b"key", new)) is fits
+    assert _fits(ledger, LedgerFiles(b"ledger", b"journal", b"key", new)) is fits
 
 
 def test_the_packaged_peak_table_does_not_go_with_the_ledger(tmp_path: Path) -> None:

@@ -1,0 +1,231 @@
+"""Deliver sealed ledgers until every destination has them, with exactly the bytes that were sealed.
+
+The state folder has a note of each ledger and of where it still has to go. A ledger is in the note before it is copied,
+so that whatever ends the process in between loses no copy: the next daemon start, or `flopsd copy`, goes on.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from flopsd.attestation.ledger_files import (
+    LedgerFiles,
+    journal_beside,
+    ledger_files_lock,
+    peaks_beside,
+    public_key_beside,
+)
+from flopsd.attestation.storage.copies import CopyResult, copy_files, said_of
+from flopsd.errors import FileChangedError, FlopsdError, StorageError
+from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, read_deliveries, write_deliveries
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.locations import S3Location, plain_location
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.known_files import begin_alike, known_file
+
+log = logging.getLogger("flopsd")
+Location: TypeAlias = "Path | S3Location"
+WHERE = {"journal": journal_beside, "peaks": peaks_beside, "publicKey": public_key_beside, "ledger": Path}
+SLOW_SECONDS = 5.0  # a store that took longer to fail is tried once a round, not once for each ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One attempt: which ledger went where, or why it did not."""
+
+    ledger: Path
+    copy: CopyResult
+
+
+class Deliveries:
+    """The ledgers that were sealed in one state folder. Several processes may use it at the same time."""
+
+    def __init__(self, folder: StateDir, clock: Clock) -> None:
+        self._folder, self._clock = folder, clock
+
+    def note(self, ledger: Path, locations: Sequence[Location]) -> None:
+        """Note, durably, that the sealed `ledger` has to go to `locations`; where it is already it need not go again.
+        Raises StorageError where the note cannot be written, OSError where the ledger cannot be read."""
+        ledger = ledger.absolute()
+        paths = {kind: where(ledger) for kind, where in WHERE.items()}
+        digests = {kind: known_file(path).sha256 for kind, path in paths.items() if path.exists()}
+        wanted = {place.name: place for place in (Destination(_address(location)) for location in locations)}
+
+        def change(noted: list[NotedLedger]) -> list[NotedLedger]:
+            before = next((one for one in noted if one.sha256 == digests), NotedLedger(ledger, digests, ()))
+            done = {one.name: one for one in before.destinations if one.state is Delivery.DELIVERED}
+            places = {one.name: one for one in before.destinations} | wanted | done
+            # One at the same path was put aside, or replaced by a ledger that goes on where it ended.
+            others = [one if one.ledger != ledger else _put_aside(one) for one in noted if one.sha256 != digests]
+            earlier = [_given_way(one, ledger, wanted) for one in others if one is not None]
+            return [*earlier, NotedLedger(ledger, digests, tuple(places.values()))]
+
+        self._change(change)
+
+    def is_noted(self, ledger: Path) -> bool:
+        """Whether this very ledger was sealed as a final one: its bytes are never to be replaced by others.
+        Raises StorageError."""
+        return self._entry(ledger) is not None
+
+    def is_delivered(self, ledger: Path) -> bool:
+        """Whether this very ledger, with its files, was delivered to at least one destination, and to each that it had.
+        Raises StorageError."""
+        entry = self._entry(ledger)
+        return entry is not None and bool(entry.destinations) and not entry.undelivered
+
+    def undelivered(self) -> list[NotedLedger]:
+        """The ledgers that a destination still lacks, the oldest first. Raises StorageError."""
+        return [one for one in read_deliveries(self._folder.deliveries) if one.undelivered]
+
+    def is_undelivered(self, ledger: Path) -> bool:
+        """Whether a destination still lacks this very ledger, so that its bytes must be kept. Raises StorageError."""
+        entry = self._entry(ledger)
+        return entry is not None and bool(entry.undelivered)
+
+    def deliver(self, seconds: float, *, only: Path | None = None, by_hand: bool = False) -> list[Delivered]:
+        """Deliver what is pending, of ledger `only` or of all, the oldest first, within `seconds`; failures are in what
+        is returned and stay pending. `by_hand`: try those too that were refused, and read back what is there.
+        Raises StorageError where the note cannot be read, OSError.
+        """
+        deadline_ns = self._clock.boottime_ns() + round(seconds * NS_PER_S)
+        slow, done = set[str](), list[Delivered]()
+        only_sha256 = None if only is None else known_file(only).sha256
+        for entry in self.undelivered():
+            places = [one for one in entry.undelivered if by_hand or one.state is Delivery.PENDING]
+            places = [one for one in places if _store(one) not in slow]
+            left = (deadline_ns - self._clock.boottime_ns()) / NS_PER_S
+            if not places or left <= 0 or only_sha256 not in (None, entry.sha256["ledger"]):
+                continue
+            began_ns = self._clock.boottime_ns()
+            copies = self._deliver(entry, places, left if only else left / 2, by_hand)  # no ledger takes all the time
+            if self._clock.boottime_ns() - began_ns > SLOW_SECONDS * NS_PER_S:
+                slow.update(_store(one) for one, copy in zip(places, copies, strict=True) if copy.fault is not None)
+            try:
+                self._mark(entry.sha256, places, copies)
+            except StorageError as fault:
+                log.warning("%s; what was copied is copied again, with the same bytes", fault)
+            done += [Delivered(entry.ledger, copy) for copy in copies]
+        return done
+
+    def mark_delivered(self, ledger: Path, locations: Sequence[Location]) -> None:
+        """Note that `ledger` is at `locations` by now, whoever brought it there. Raises StorageError."""
+        entry = self._entry(ledger)
+        if entry is not None and locations:
+            places = [Destination(_address(location)) for location in locations]
+            self._mark(entry.sha256, places, [CopyResult(location, None) for location in locations])
+
+    def give_up(self, names: Sequence[str]) -> list[NotedLedger]:
+        """Take undelivered destinations out of the note, by address or name; the ledgers that had them.
+        Raises StorageError."""
+        had = list[NotedLedger]()
+
+        def without(entry: NotedLedger) -> NotedLedger:
+            gone = [one for one in entry.undelivered if one.name in names or one.address in names]
+            had.extend([entry] if gone else [])
+            return replace(entry, destinations=tuple(one for one in entry.destinations if one not in gone))
+
+        self._change(lambda noted: [without(entry) for entry in noted])
+        return had
+
+    def _entry(self, ledger: Path) -> NotedLedger | None:
+        noted = read_deliveries(self._folder.deliveries)
+        sha256 = known_file(ledger).sha256 if noted and ledger.exists() else None
+        return next((one for one in noted if one.sha256["ledger"] == sha256), None)
+
+    def _deliver(
+        self, entry: NotedLedger, places: Sequence[Destination], seconds: float, by_hand: bool
+    ) -> list[CopyResult]:
+        locations = [plain_location(one.address) for one in places]
+        try:
+            files = _as_sealed(_put_aside(entry) or entry)
+        except OSError as fault:
+            why = f"cannot read {fault.filename}: {fault.strerror}"
+        except FlopsdError as fault:
+            why = said_of(fault)
+        else:
+            return copy_files(files, locations, self._clock, seconds, check=by_hand)
+        return [CopyResult(location, why) for location in locations]
+
+    def _mark(self, sha256: object, places: Sequence[Destination], copies: Sequence[CopyResult]) -> None:
+        new = {
+            place.name: Destination(place.address, _state(copy), copy.fault or "")
+            for place, copy in zip(places, copies, strict=True)
+        }
+
+        def marked(entry: NotedLedger) -> NotedLedger:
+            there = {one.name: one for one in entry.destinations}
+            return replace(entry, destinations=tuple((there | new).values())) if entry.sha256 == sha256 else entry
+
+        self._change(lambda noted: [marked(entry) for entry in noted])
+
+    def _change(self, change: Callable[[list[NotedLedger]], list[NotedLedger]]) -> None:
+        path = self._folder.deliveries
+        try:
+            with ledger_files_lock(self._folder.seal_lock, self._clock):
+                before = list(read_deliveries(path))
+                after = [one for one in change(before) if one.undelivered or one.ledger.exists()]
+                if after != before:
+                    write_deliveries(path, after)
+        except OSError as fault:
+            raise StorageError(
+                f"what was copied and what was not cannot be noted in {path}: {fault.strerror}",
+                hint="the ledger is sealed; free space, then repeat `flopsd seal`, which copies the same bytes",
+            ) from fault
+
+
+def _address(location: Location) -> str:
+    return location.address if isinstance(location, S3Location) else str(location.absolute())
+
+
+def _store(place: Destination) -> str:
+    """What fails for all ledgers alike: a bucket, or a folder."""
+    location = plain_location(place.address)
+    return location.bucket if isinstance(location, S3Location) else str(location.parent)
+
+
+def _state(copy: CopyResult) -> Delivery:
+    if copy.fault is None:
+        return Delivery.DELIVERED
+    return Delivery.REFUSED if copy.refused else Delivery.PENDING
+
+
+def _as_sealed(entry: NotedLedger) -> LedgerFiles:
+    """The files of a ledger, which are what was sealed. Raises OSError, FileChangedError."""
+    found = {kind: known_file(WHERE[kind](entry.ledger)) for kind in entry.sha256}
+    for kind, file in found.items():
+        if file.sha256 != entry.sha256[kind]:
+            raise FileChangedError(file.path)
+    return LedgerFiles(found["ledger"], found.get("journal"), found["publicKey"], found.get("peaks"))
+
+
+def _put_aside(entry: NotedLedger) -> NotedLedger | None:
+    """The entry of a ledger whose files were put aside for another's; None where they were not."""
+    ledger = entry.ledger
+    if ledger.exists() and known_file(ledger).sha256 == entry.sha256["ledger"]:
+        return None
+    kept = ledger.parent.glob(f"{glob.escape(ledger.stem)}-until-*{ledger.suffix}")
+    found = (path for path in kept if known_file(path).sha256 == entry.sha256["ledger"])
+    return next((replace(entry, ledger=path) for path in found), None)
+
+
+def _given_way(entry: NotedLedger, ledger: Path, names: Collection[str]) -> NotedLedger:
+    """An earlier entry when a later ledger goes to some of its destinations, which it must not take from that one.
+    It needs them no more where the later one contains it. Where nothing is overwritten, the earlier comes first."""
+    mine = [one for one in entry.undelivered if one.name in names and _overwrites(one)]
+    if not mine:
+        return entry
+    before, after = journal_beside(entry.ledger), journal_beside(ledger)
+    contained = before.exists() and after.exists() and begin_alike(before, known_file(after))
+    why = f"a later ledger, {ledger}, goes there too; `flopsd copy LEDGER --to` copies this one to another place"
+    places = [replace(one, state=Delivery.REFUSED, reason=why) if one in mine else one for one in entry.destinations]
+    return replace(entry, destinations=tuple(one for one in places if not (contained and one.reason is why)))
+
+
+def _overwrites(place: Destination) -> bool:
+    location = plain_location(place.address)
+    return not isinstance(location, S3Location) or location.overwrite

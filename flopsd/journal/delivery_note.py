@@ -1,0 +1,94 @@
+"""The note of deliveries in a state folder: which sealed ledger still has to go where, whoever delivers it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.values import is_digest
+from flopsd.errors import StorageError
+from flopsd.system.atomic_files import replace_file
+from flopsd.system.regular_files import read_at_most
+
+MAX_NOTE_BYTES = 64 << 20
+
+
+class Delivery(Enum):
+    """The state of one ledger at one destination."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # another file is there, and nothing changes that but hands
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a ledger goes, as --ledger-copy gives it, options included. `reason`: why it is not there yet."""
+
+    address: str
+    state: Delivery = Delivery.PENDING
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """The address without its options: what is there does not depend on them."""
+        return self.address.partition("?")[0] if "://" in self.address else self.address
+
+
+@dataclass(frozen=True, slots=True)
+class NotedLedger:
+    """A sealed ledger, the SHA-256 of each of its files by the name of its kind, and where it goes."""
+
+    ledger: Path
+    sha256: Mapping[str, str]
+    destinations: tuple[Destination, ...]
+
+    @property
+    def undelivered(self) -> tuple[Destination, ...]:
+        return tuple(one for one in self.destinations if one.state is not Delivery.DELIVERED)
+
+
+def read_deliveries(path: Path) -> tuple[NotedLedger, ...]:
+    """Empty where there is no note. Raises StorageError where it cannot be read."""
+    try:
+        document = json.loads(read_at_most(path, MAX_NOTE_BYTES))  # paths need not be UTF-8
+        return tuple(_noted(one) for one in document["ledgers"])
+    except FileNotFoundError:
+        return ()
+    except (OSError, LookupError, TypeError, ValueError, RecursionError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else "it is not what flopsd wrote"
+        raise StorageError(
+            f"which ledgers still have to be copied is not known: {path}: {why}",
+            hint="copy them with `flopsd copy LEDGER --to DESTINATION`, and move that file away",
+        ) from fault
+
+
+def write_deliveries(path: Path, ledgers: Sequence[NotedLedger]) -> None:
+    """Raises OSError."""
+    document = {
+        "ledgers": [
+            {
+                "ledger": str(one.ledger),
+                "sha256": dict(one.sha256),
+                "destinations": [
+                    {"address": place.address, "state": place.state.value, "reason": place.reason}
+                    for place in one.destinations
+                ],
+            }
+            for one in ledgers
+        ]
+    }
+    replace_file(path, json.dumps(document, indent=1).encode("ascii") + b"\n", 0o600)
+
+
+def _noted(record: Any) -> NotedLedger:
+    """Raises LookupError, TypeError, ValueError."""
+    digests = dict(record["sha256"])
+    if not all(map(is_digest, digests.values())) or not {"ledger", "publicKey"} <= digests.keys():
+        raise ValueError
+    places = (Destination(one["address"], Delivery(one["state"]), one["reason"]) for one in record["destinations"])
+    return NotedLedger(Path(record["ledger"]), digests, tuple(places))

@@ -1,0 +1,75 @@
+"""Files that are known by their digest, copied and compared without holding them in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeAlias
+
+from flopsd.errors import FileChangedError
+from flopsd.system.atomic_files import replace_file, replacing
+from flopsd.system.regular_files import open_regular
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file, its size and the SHA-256 that its bytes must have."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+Content: TypeAlias = "bytes | KnownFile"
+
+
+def known_file(path: Path) -> KnownFile:
+    """The file at `path` as it is now. Raises OSError."""
+    digest, size = hashlib.sha256(), 0
+    with open_regular(path) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return KnownFile(path, size, digest.hexdigest())
+
+
+def open_content(content: Content) -> IO[bytes]:
+    """Raises OSError."""
+    return open_regular(content.path) if isinstance(content, KnownFile) else io.BytesIO(content)
+
+
+def size_of(content: Content) -> int:
+    return content.size_bytes if isinstance(content, KnownFile) else len(content)
+
+
+def sha256_of(content: Content) -> str:
+    return content.sha256 if isinstance(content, KnownFile) else hashlib.sha256(content).hexdigest()
+
+
+def put_file(path: Path, content: Content, mode: int | None = None) -> None:
+    """Replace `path` atomically and durably by `content`. Raises OSError, FileChangedError."""
+    if isinstance(content, bytes):
+        replace_file(path, content, mode)
+        return
+    digest = hashlib.sha256()
+    with open_regular(content.path) as source, replacing(path, mode) as target:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            target.write(chunk)
+        if digest.hexdigest() != content.sha256:
+            raise FileChangedError(content.path)
+
+
+def begin_alike(path: Path, content: Content) -> bool:
+    """Whether the shorter of a file and a content is the beginning of the longer. Raises OSError."""
+    left = min(path.stat().st_size, size_of(content))
+    with open_regular(path) as first, open_content(content) as second:
+        while chunk := first.read(min(left, _CHUNK)):
+            if second.read(len(chunk)) != chunk:
+                return False
+            left -= len(chunk)
+    return True

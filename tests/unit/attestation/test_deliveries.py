@@ -1,0 +1,208 @@
+"""Sealed ledgers are delivered until all destinations have the sealed bytes, whatever fails, changes or is in the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flopsd.attestation.storage.deliveries import Deliveries
+from flopsd.daemon.sealing import copy_sealed, seal, seal_ended
+from flopsd.errors import StorageError
+from flopsd.journal.delivery_note import Delivery
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.locations import parse_location
+from flopsd.settings.schema import Settings
+from flopsd.testing import FakeClock
+from tests.support.process import in_process
+from tests.support.runs import Run, finished
+
+ENDS = (".json", ".journal.jsonl", ".pub")
+
+
+class Sealer:
+    """One state folder: seals its journal, and copies the ledger to `places`."""
+
+    def __init__(self, folder: Path, *places: Path) -> None:
+        self.folder, self.places, self.clock = StateDir(folder), places, FakeClock()
+        self.deliveries = Deliveries(self.folder, self.clock)
+        self.settings = Settings(state_dir=str(folder), ledger_copies=tuple(map(str, places)))
+
+    def seal(self) -> dict[Path, str | None]:
+        """Why the ledger is not at each place that was tried; None: it is."""
+        self.clock.advance(10**9)
+        sealed = seal_ended(self.settings, {}, self.clock)
+        return {
+            Path(str(one.location)): one.fault for one in copy_sealed(self.settings, sealed, self.clock, 0, self.folder)
+        }
+
+    def deliver(self, *, by_hand: bool = False) -> dict[Path, str | None]:
+        done = self.deliveries.deliver(60, by_hand=by_hand)
+        return {Path(str(one.copy.location)): one.copy.fault for one in done}
+
+    @property
+    def states(self) -> list[Delivery]:
+        return [place.state for one in self.deliveries.undelivered() for place in one.destinations]
+
+
+def blocked(tmp_path: Path) -> Path:
+    """A destination that cannot be written until `unblock`."""
+    (tmp_path / "mnt").write_text("no folder")
+    return tmp_path / "mnt" / "job.json"
+
+
+def unblock(place: Path) -> None:
+    place.parent.unlink()
+
+
+def same(one: Path, other: Path) -> bool:
+    return all(one.with_suffix(end).read_bytes() == other.with_suffix(end).read_bytes() for end in ENDS)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_was_sealed_is_what_is_delivered_however_often_it_is_sealed(tmp_path: Path, killed: bool) -> None:
+    run, late = Run(tmp_path / "state"), blocked(tmp_path)
+    run.meter(12)
+    run.kill() if killed else run.finish()
+    good = tmp_path / "not UTF-8: \udcff" / "job.json"
+    sealer = Sealer(tmp_path / "state", good, late)
+    first = sealer.seal()
+    assert first[good] is None
+    assert first[late] is not None
+    ledger = tmp_path / "state" / "run-1.ledger.json"
+    bytes_before, deliveries = ledger.read_bytes(), sealer.deliveries
+    assert deliveries.is_noted(ledger)
+    assert not deliveries.is_delivered(ledger)
+    assert list(sealer.seal()) == [late]
+    unblock(late)
+    assert sealer.seal() == {late: None}
+    assert ledger.read_bytes() == bytes_before
+    assert same(ledger, late)
+    assert same(late, good)
+    assert deliveries.is_delivered(ledger)
+    assert sealer.seal() == sealer.deliver() == {}
+
+
+def spoil(end: str, how: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda ledger: how(ledger.with_suffix(end))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (spoil(".json", lambda path: path.write_bytes(path.read_bytes() + b" ")), "ledger.json is not the file that was sealed"),
+        (spoil(".journal.jsonl", lambda path: path.write_bytes(b"{}")), "ledger.journal.jsonl is not the file that was"),
+        (spoil(".pub", Path.unlink), "ledger.pub: No such file"),
+        (spoil(".json", Path.unlink), "ledger.json: No such file"),
+    ],
+)  # fmt: skip
+def test_a_changed_or_missing_file_is_named_not_delivered_and_not_forgotten(
+    tmp_path: Path, change: Callable[[Path], object], said: str
+) -> None:
+    finished(tmp_path / "state", 12)
+    late = blocked(tmp_path)
+    sealer = Sealer(tmp_path / "state", late)
+    sealer.seal()
+    unblock(late)
+    ledger = tmp_path / "state" / "run-1.ledger.json"
+    shutil.copytree(tmp_path / "state", tmp_path / "saved")
+    change(ledger)
+    (fault,) = sealer.deliver().values()
+    assert fault is not None
+    assert said in fault
+    assert not late.exists()
+    assert sealer.states == [Delivery.PENDING]
+    for end in ENDS:
+        shutil.copy(tmp_path / "saved" / ledger.with_suffix(end).name, ledger.with_suffix(end))
+    assert sealer.deliver() == {late: None}
+    assert same(ledger, late)
+
+
+def test_a_rolling_seal_of_a_later_start_does_not_cost_the_undelivered_ledger(tmp_path: Path) -> None:
+    """The run goes on after its final seal, as that of a pod that was moved: its first ledger is still to be delivered."""
+    run, late = Run(tmp_path / "state"), blocked(tmp_path)
+    run.meter(12)
+    run.finish()
+    sealer = Sealer(tmp_path / "state", late)
+    sealer.seal()
+    ledger = tmp_path / "state" / "run-1.ledger.json"
+    first = ledger.read_bytes()
+    run.start()
+    run.meter(25)
+    for _ in range(2):
+        seal(run.state.journal, run.state.path, sealer.settings, sealer.clock, live=True, lock=run.state.seal_lock)
+        run.meter(12)
+    run.kill()
+    assert ledger.read_bytes() != first
+    (kept,) = ledger.parent.glob("run-1.ledger-until-*.json")
+    unblock(late)
+    assert sealer.deliver() == {late: None}
+    assert late.read_bytes() == kept.read_bytes() == first
+    assert sealer.seal() == {late: None}  # the longer ledger takes its place there
+    assert same(ledger, late)
+
+
+def test_a_later_run_with_the_same_destination_keeps_it_and_the_earlier_one_is_named(tmp_path: Path) -> None:
+    late, other = blocked(tmp_path), tmp_path / "other.json"
+    ledger = tmp_path / "ledger.json"
+    for name in ("run-1", "run-2"):
+        finished(tmp_path / "state", 12, run_id=name)
+        sealer = Sealer(tmp_path / "state", late)
+        sealer.settings = Settings(state_dir=str(tmp_path / "state"), ledger=str(ledger), ledger_copies=(str(late),))
+        assert list(sealer.seal()) == [late]
+        (tmp_path / "state" / "journal.jsonl").unlink()
+    unblock(late)
+    assert sealer.states == [Delivery.REFUSED, Delivery.PENDING]
+    assert sealer.deliver() == {late: None}
+    assert same(ledger, late)
+    (kept,) = tmp_path.glob("ledger-until-*.json")
+    state = ("--state-dir", str(tmp_path / "state"))
+    in_process("copy", str(kept), "--to", str(other), *state, code=0)
+    assert same(kept, other)
+    left = json.loads(in_process("copy", "--json", *state, "--give-up", str(late), code=0).stdout)
+    assert left == {"copies": [], "undeliveredLedgers": 0}
+    in_process("copy", *state, "--give-up", str(late), code=1, says=f"no ledger still has to reach {late}")
+
+
+def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path) -> None:
+    finished(tmp_path / "state", 12)
+    sealer, state = Sealer(tmp_path / "state"), ("--state-dir", str(tmp_path / "state"))
+    sealer.seal()
+    ledger, there = tmp_path / "state" / "run-1.ledger.json", tmp_path / "far" / "{run}-{node}.json"
+    done = json.loads(in_process("copy", str(ledger), "--to", str(there), "--json", *state, code=0).stdout)
+    (copy,) = done["copies"]
+    assert (copy["destination"], copy["copied"]) == (str(tmp_path / "far" / "run-1-node-0.json"), True)
+    assert same(ledger, tmp_path / "far" / "run-1-node-0.json")
+    assert in_process("copy", *state, code=0).stdout == f"nothing is pending in {tmp_path / 'state'}\n"
+    in_process("copy", "--to", "x.json", *state, code=2, says="--to needs the LEDGER")
+    in_process("copy", str(ledger), "--to", "ftp://x/y.json", *state, code=2, says="ftp:// is not known")
+    in_process("copy", str(tmp_path / "state" / "deliveries.json"), "--to", "x.json", *state, code=3)
+    (tmp_path / "file").touch()
+    in_process("copy", str(ledger), "--to", str(tmp_path / "file" / "x.json"), *state, code=1, says="NOT COPIED to ")
+    ledger.with_suffix(".journal.jsonl").unlink()
+    in_process("copy", str(ledger), "--to", "x.json", *state, code=1, says="a copy without it cannot be verified")
+
+
+@pytest.mark.parametrize(
+    "note", ["", "{}", '{"ledgers": [{"ledger": "x", "sha256": {}, "destinations": []}]}', "{\n" * 99]
+)
+def test_a_note_that_flopsd_did_not_write_costs_no_ledger_and_is_not_replaced(tmp_path: Path, note: str) -> None:
+    finished(tmp_path / "state", 12)
+    sealer = Sealer(tmp_path / "state", tmp_path / "far.json")
+    sealer.folder.deliveries.write_text(note)
+    assert sealer.seal() == {tmp_path / "far.json": None}
+    assert sealer.folder.deliveries.read_text() == note
+    with pytest.raises(StorageError, match="which ledgers still have to be copied is not known"):
+        sealer.deliver()
+
+
+@pytest.mark.parametrize(
+    "options", ["", "?lock=compliance&days=3&overwrite=never", "?rolling=off", "?lock=governance&days=7"]
+)
+def test_an_address_is_what_was_given(options: str) -> None:
+    location = parse_location(f"s3://bucket/a/b.json{options}")
+    assert not isinstance(location, Path)
+    assert location.address == f"s3://bucket/a/b.json{options}"
