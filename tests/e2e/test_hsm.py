@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.errors import LedgerError, SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
+from tests.support.paths import ROOT
 from tests.support.process import environment, flopsd
 from tests.support.runs import finished
 
@@ -186,8 +188,12 @@ def test_a_token_seals_and_countersigns_through_the_command_line(tokens: Tokens,
     finished(tmp_path / "state", 3)
     env = {**environment(None), **tokens.environment, "PYKCS11LIB": module_path(), PKCS11_PIN: PIN}
     ledger, public = tmp_path / "ledger.json", tmp_path / "ledger.pub"
+    (tmp_path / "pin").write_text(PIN)
+    (uri,) = re.findall(r"flopsd seal --key '(pkcs11:.*)'", (ROOT / "docs" / "keys.md").read_text())
+    uri = uri.replace("token=T", "token=flopsd").replace("MODULE", module_path())
     flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--key",
-           "pkcs11:token=flopsd;object=ledger", env=env, code=0)  # fmt: skip
+           uri.replace("/run/secrets/pin", str(tmp_path / "pin")), env={**environment(None), **tokens.environment},
+           code=0)  # fmt: skip
     assert flopsd("verify", str(ledger), "--key", str(public)).returncode == 0
     assert load_public(str(public)).keyid == load("token=flopsd;object=ledger").public.keyid
     flopsd("countersign", str(ledger), "--trust", str(public), "--key", "pkcs11:token=my%3B%20second", env=env, code=0)

@@ -219,7 +219,10 @@ def check_run(built: Engine, cable: Network, folder: Path, standin: Path) -> Non
     volume.chmod(0o700)
     os.chown(volume, USER, USER)
     scenario = Scenario((h100(BUSY, counters="sum"), h100(BUSY, counters="sum"))).write(folder / "scenario.txt")
-    options = ("--network", cable.option, "--cap-drop", "all", "--security-opt", "no-new-privileges",
+    (flags,) = re.findall(
+        r"docker run .*(--read-only .*no-new-privileges)", (ROOT / "docs" / "container.md").read_text()
+    )
+    options = ("--network", cable.option, *flags.split(),
                "-v", f"{volume}:/var/lib/flopsd", *mounted_driver(standin, scenario))  # fmt: skip
     with built.running(*options, "-e", "FLOPSD_RUN_ID=boxed", name="run"):
         url = f"http://{cable.there}:10188"

@@ -172,6 +172,9 @@ def test_increase_over_the_whole_is_the_ledgers_total(tmp_path: Path) -> None:
         rows = query(url, f"flopsd_flop_total{span}", end)
         first = sum(float(row["values"][0][1]) for row in rows)
         increase = float(query(url, f"sum(increase(flopsd_flop_total{span}))", end)[0]["value"][1])
+        later = f"[{end - begin + 16}s]"  # a window that ends between scrapes
+        wider = float(query(url, f"sum(increase(flopsd_flop_total{later}))", end + 16)[0]["value"][1])
+        last = float(query(url, f"sum(last_over_time(flopsd_flop_total{later}))", end + 16)[0]["value"][1])
         names = {
             row["metric"]["__name__"] for row in query(url, 'count by (__name__) ({__name__=~"flopsd_.+_total"})', end)
         }
@@ -181,6 +184,9 @@ def test_increase_over_the_whole_is_the_ledgers_total(tmp_path: Path) -> None:
     assert set(resets.values()) == {"0"}, resets
     assert run == float(total)
     assert abs(increase - total) / total < 1e-14
+    # docs/monitoring.md: increase() extrapolates to the ends of its window, and the last value does not
+    assert round(wider / total, 3) == 1.009
+    assert abs(last - total) / total < 1e-14
     assert first == 0, "a series that begins with work is work that increase() does not see"
 
 

@@ -1,0 +1,121 @@
+"""The commands of README.md and docs/*.md, run as they stand there: those of tests/support/doc_commands.py that no other test
+runs. Those that start no process are run in every CI run, all of them in `make test-all`."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import shlex
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flopsd.settings.load import PASSPHRASE
+from tests.support.architectures import LLAMA_8B
+from tests.support.doc_commands import COMMANDS, PAGES, Run, commands
+from tests.support.foreign import shell
+from tests.support.jobs import Nodes, sagemaker, slurm
+from tests.support.process import as_expected, environment, in_process
+from tests.support.receivers import Receiver
+from tests.support.runs import sealed_run
+
+TRAIN = "print('the job ran')\n"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the pages' commands name."""
+    base = tmp_path_factory.mktemp("files")
+    made, folder = base / "made", base / "page"
+    folder.mkdir()
+    sealed = sealed_run(made)
+    for name in ("ledger", "LEDGER"):
+        for ending, path in ((".json" if name == "ledger" else "", sealed.ledger), (".journal.jsonl", sealed.journal)):
+            shutil.copy(path, folder / f"{name}{ending}")
+    for name in ("ledger", "LEDGER", "signer", "first"):
+        shutil.copy(sealed.public_key, folder / f"{name}.pub")
+    for name in ("key", "team", "second"):
+        in_process("key", "new", str(folder / f"{name}.pem"), code=0)
+        shutil.copy(folder / f"{name}.pem.pub", folder / f"{name}.pub")
+    nodes = Nodes(base / "nodes")
+    for rank in range(2):
+        of_slurm = nodes.ledger(slurm(rank, job="slurm-4711"), key=str(folder / "team.pem"))
+        shutil.copytree(of_slurm.parent, folder / "fsx" / "slurm-4711" / str(rank))
+        host = nodes.ledger(sagemaker(rank), key=str(folder / "key.pem"))
+        shutil.copytree(host.parent, base / "output" / f"algo-{rank + 1}")
+    with tarfile.open(folder / "output.tar.gz", "w:gz") as archive:
+        archive.add(base / "output", "flopsd")
+    (folder / "config.json").write_text(json.dumps(LLAMA_8B))
+    (text,) = re.findall(r"```yaml\n(id: our-regime\n.*?)```", PAGES["thresholds.md"], re.DOTALL)
+    (folder / "our-regime.yaml").write_text(text)
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "prom").write_text("Bearer x\n")
+    (folder / "bin").mkdir()
+    return folder
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    found = Receiver()
+    yield found
+    found.stop()
+
+
+def run(command: str, how: Run, env: dict[str, str]) -> None:
+    """In this process where it is a verb of flopsd that starts none, else by a shell."""
+    for old, new in how.instead.items():
+        assert old in command
+        command = command.replace(old, new)
+    if not how.long:
+        words = [name for word in shlex.split(command)[1:] for name in (sorted(glob.glob(word)) or [word])]
+        done = in_process(*words, env=env, code=how.code)
+    else:
+        lines = "".join(
+            f"export {name}={shlex.quote(value)}\n"
+            for name, value in env.items()
+            if name.startswith("FLOPSD_") or name == "RECEIVER"
+        )
+        done = as_expected(shell(f"{lines}{command}\n", how.at or Path.cwd()), how.code, ())
+    said = " ".join((done.stdout + done.stderr).split())
+    assert how.says in said, f"{command}\nsays\n{said}"
+    assert Path(how.writes).exists()
+
+
+def of(page: str, *, long: bool) -> list[tuple[str, Run]]:
+    """The commands of a page in its order; with `long` those too that only `make test-all` runs."""
+    table = COMMANDS[page]
+    found = [(command, table[command]) for command in commands(PAGES[page])]
+    return [(command, how) for command, how in found if isinstance(how, Run) and (long or not how.long)]
+
+
+@pytest.mark.parametrize("page", [page for page in COMMANDS if of(page, long=False)])
+def test_what_a_page_shows_is_done(page: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(files, tmp_path / "page")
+    monkeypatch.chdir(tmp_path / "page")
+    for command, how in of(page, long=False):
+        run(command, how, environment(None, None, **{PASSPHRASE: "correct horse"}))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("page", [page for page in COMMANDS if of(page, long=True) != of(page, long=False)])
+def test_what_a_page_starts_and_installs_works(
+    page: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receiver: Receiver
+) -> None:
+    """On the bundled recording, for a second."""
+    shutil.copytree(files, tmp_path / "page")
+    monkeypatch.chdir(tmp_path / "page")
+    env = environment(None, None, RECEIVER=receiver.url, **{PASSPHRASE: "correct horse"}, FLOPSD_STATE_DIR="state",
+                      FLOPSD_SOURCE="replay", FLOPSD_DURATION="1", FLOPSD_LISTEN="off", FLOPSD_EVIDENCE="off")  # fmt: skip
+    for command, how in of(page, long=True):
+        run(command, how, env)
+        if " exec " in command or " run " in command:
+            assert len(list(Path("state").glob("*.ledger.json"))) == 1, command
+            shutil.rmtree("state")
+    sent = [path for _, path, _, _ in receiver.requests]
+    for command in commands(PAGES[page]):
+        for address in re.findall(r"://[\w.:]+(/[\w/]+)(?=[# ].* -- )", command):
+            assert "aps-" in command or address in sent
