@@ -6,23 +6,25 @@ Helm and the schemas are Python packages: `pytest.mark.package` names what a tes
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "config" / "kubernetes"
 CHART = ROOT / "config" / "helm" / "flopsd"
 TRAINING_CHART = ROOT / "tests" / "support" / "training-chart"
 PACKAGES = ("helm_python", "kubernetes_validate", "cloudcoil.models.prometheus_operator")
-# From the first with native sidecars to the newest known; three of them: 1.33 is the first where those are stable.
-ALL_VERSIONS = tuple(f"1.{minor}" for minor in range(29, 38))
-VERSIONS = ("1.29", "1.33", "1.37")
+VERSIONS = tuple(f"1.{minor}" for minor in range(29, 38))  # from the first with native sidecars to the newest known
 IMAGE = {"repository": "registry.example.com/flopsd"}  # a value that must be given; the manifests have the same
 Document = dict[str, Any]
 # What the downward API tells of a pod.
@@ -74,18 +76,35 @@ def of_kind(kind: str, among: Sequence[Document]) -> Document:
     return found
 
 
-def complaints(document: Document, versions: Sequence[str] = VERSIONS) -> list[str]:
-    """What the API servers of `versions` would refuse, unknown fields included; of CRDs what the operator's models do not know."""
-    if document["apiVersion"].startswith("monitoring.coreos.com/"):
+def complaints(document: Document) -> list[str]:
+    """What the API servers of VERSIONS would refuse, unknown fields included; of CRDs what the operator's models do not know."""
+    group = document["apiVersion"].partition("/")
+    if group[0] == "monitoring.coreos.com":
         return _complaints_of_operator(document)
-    validate = importlib.import_module("kubernetes_validate")
-    found = []
-    for version in versions:
-        try:
-            validate.validate(document, version, strict=True)
-        except validate.ValidationError as fault:
-            found.append(f"{version}: {'/'.join(map(str, fault.path))}: {fault.message}")
-    return found
+    api = f"{group[0].partition('.')[0]}-{group[2]}" if group[1] else group[0]  # apps/v1 is apps-v1
+    return [
+        f"{version}: {'/'.join(map(str, fault.path))}: {fault.message}"
+        for version in VERSIONS
+        for fault in _validator(version, f"{document['kind'].lower()}-{api}").iter_errors(document)
+    ]
+
+
+@cache
+def _validator(version: str, name: str) -> Draft202012Validator:
+    """kubernetes_validate's own function reads the definitions of a version, two megabytes, for each document."""
+    schema = json.loads((_folder(version) / f"{name}.json").read_text())
+    return Draft202012Validator(schema, registry=_definitions(version))
+
+
+@cache
+def _definitions(version: str) -> Registry[Any]:
+    definitions = json.loads((_folder(version) / "_definitions.json").read_text())
+    return Resource.from_contents(definitions) @ Registry()
+
+
+def _folder(version: str) -> Path:
+    package = Path(str(importlib.import_module("kubernetes_validate").__file__)).parent
+    return package / "kubernetes-json-schema" / f"v{version}.0-local-strict"
 
 
 def _complaints_of_operator(document: Document) -> list[str]:
