@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +25,30 @@ PROGRAMS = frozenset((
 _FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"(?<=\n\n)((?: {4}.*\n|\n)+)")
 _INLINE = re.compile(r"(?<!`)`(flopsd [^`]+)`(?!`)")
+_SHELLS = ("sh", "bash")
 _ASSIGNED = re.compile(r"^(?:\w+=\S*\s+)*\w+=\S*$")
 
 
 def commands(page: str) -> list[str]:
     """The commands of a page, in order: continued lines joined, comments left out, assignments with what follows. A block
     with a document in it is one, by its first line."""
-    found = [line for kind, text in _blocks(page) for line in _commands(text, is_shell=kind in ("sh", "bash"))]
+    found = [
+        line
+        for kind, text in _blocks(page)
+        if kind in ("", *_SHELLS)
+        for line in _commands(text, is_shell=kind in _SHELLS)
+    ]
     return list(dict.fromkeys(found))
+
+
+def outputs(page: str) -> dict[str, str]:
+    """What the page shows a command to print: a block of text behind one with that command alone."""
+    found, before = {}, list[str]()
+    for kind, text in _blocks(page):
+        if kind == "text" and len(before) == 1:
+            found[before[0]] = text
+        before = list(_commands(text, is_shell=True)) if kind in _SHELLS else []
+    return found
 
 
 def inline(page: str) -> list[str]:
@@ -245,6 +262,16 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         ),
         "jq -r .payload tests/vectors/valid/activity-and-gaps/ledger.json | base64 -d": Run(
             "compute-ledger", long=True, at=ROOT
+        ),
+    },
+    "own-tables.md": {
+        "cp \"$(python3 -c 'import flopsd.settings.data_files as f; print(f.config_dir())')/peaks.yaml\" "
+        "peaks-2026-11.yaml": Run("", {"python3": sys.executable}, long=True, writes="peaks-2026-11.yaml"),
+        "flopsd config check --peaks peaks-2026-11.yaml --policy our-regime.yaml": Run("is a valid policy"),
+        "flopsd run --peaks peaks-2026-11.yaml --policy eu-ai-act --policy our-regime.yaml": Run("sealed", long=True),
+        "sha256sum peaks-2026-11.yaml our-regime.yaml": Run(" our-regime.yaml", long=True),
+        "flopsd verify LEDGER --key LEDGER.pub --peaks peaks-2026-11.yaml --policy our-regime.yaml": Run(
+            "POLICY: judged by", {"LEDGER --key LEDGER": "rated.json --key rated"}
         ),
     },
     "push.md": {
