@@ -75,7 +75,8 @@ def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
     (push,) = [entry["value"] for entry in container["env"] if entry["name"] == "FLOPSD_PUSH"]
     filled = variables(container, FIELDS)
     assert filled["FLOPSD_PUSH"] == push.replace("$(REGION)", "eu-central-1")
-    host = of_kind("DaemonSet", render({"hostNetwork": True}))
+    host = of_kind("DaemonSet", render({"hostNetwork": True, "nameOverride": "123"}))
+    assert host["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] == "123"
     assert pod_of(host)["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
     odd = {"key": {"secretName": "123"}, "gpu": {"runtimeClassName": "true"}, "serviceAccount": {"name": "0"},
            "priorityClassName": "null", "daemonset": {"stateHostPath": "/var/lib/a #b"}, **WEB,
