@@ -29,7 +29,7 @@ MUTATE_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all check docs docs-site bench mutants campaign fuzz mutate-ledgers hardware recording clean
+.PHONY: help install run stack quick test test-all check docs docs-site bench long-runs mutants campaign fuzz mutate-ledgers hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ docs-site: $(INSTALLED) ## build the documentation site in site/; a broken link 
 
 bench: $(INSTALLED) ## print the budgets of the design, figure beside budget
 	@$(BIN)/python -m tests.bench
+
+long-runs: $(INSTALLED) ## memory, time and disk of runs of 7, 60 and 180 simulated days
+	@$(BIN)/python -m tests.bench.long_runs $(LONG_RUNS_ARGS)
 
 mutants: $(INSTALLED) ## plant 300 faults in copies of the tree, print those that no test finds
 	@$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)

@@ -39,8 +39,9 @@ class SealedRun:
 
     def lists(self, other: SealedRun) -> bool:
         """Whether the sealed part of its journal names the other ledger."""
-        digest = sha256(other.verified.payload).hexdigest()
-        return any(seal.payload_sha256 == digest for seal in self.verified.history.seals)
+        digest, lines = sha256(other.verified.payload).hexdigest(), islice(read_journal(self.journal), self.length[0])
+        named = (line.record() for line in lines if digest.encode("ascii") in line.body)
+        return any(record["kind"] == "sealed" and record["payload_sha256"] == digest for record in named)
 
     def times(self) -> list[Claim]:
         entry = node_entry(self.verified.statement["predicate"], self.verified.history, "0" * 64, ["0" * 64])

@@ -25,17 +25,20 @@ from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History
 from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, secrets_in, statement
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
-from flopsd.journal.codes import CodeChecker, by_sha256
-from flopsd.journal.head import Head, require_head
-from flopsd.journal.sealed_prefix import longest_prefix, read_durable
+from flopsd.journal.codes import by_sha256
+from flopsd.journal.framing import JournalLine
+from flopsd.journal.head import Head, RequiredHead
+from flopsd.journal.history_reader import HistoryReader
+from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.settings.data_files import Tables, is_packaged, own_policies
 from flopsd.settings.evidence_kinds import WITNESS, EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
+from flopsd.system.known_files import KnownFile
 
 log = logging.getLogger("flopsd")
 # What the arithmetic may raise on signed fields and chained records that flopsd does not write.
@@ -96,13 +99,21 @@ def seal_journal(
     key = load_signer(key_uri, refused_pin=refused_pin)
     log.info("sealing with %s, key id %s", key.describe(), key.public.keyid)
     ledger = ledger.absolute()
-    sealed = longest_prefix(read_durable(journal))
+    code_secrets, required = [*code_secrets, *disclosed_secrets(ledger)], RequiredHead(head)
+    reader = HistoryReader(code_secrets)
+
+    def take(line: JournalLine) -> None:
+        required.take(line)
+        reader.take(line)
+
+    sealed = durable_prefix(journal, take)
     if sealed.reason and not live:
         raise JournalDamagedError(sealed.reason)
+    if sealed.reason and not rolling:  # of a running daemon the last line is often being written
+        log.warning("%d bytes at the end of %s are left out: %s", sealed.left_out_bytes, journal, sealed.reason)
     log.debug("%s: %d records, %d bytes are sealed", journal, sealed.facts.records, sealed.facts.size_bytes)
-    require_head(journal, head, sealed.lines())
-    code_secrets = [*code_secrets, *disclosed_secrets(ledger)]
-    history = read_history(CodeChecker(code_secrets).records(sealed.lines()))
+    required.require(journal)
+    history = reader.history()
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")
     sha256 = one_peak_table(history)
@@ -126,7 +137,8 @@ def seal_journal(
     try:
         peaks_file = None if is_packaged(sha256) else tables.file_of(sha256)
         peaks = None if peaks_file is None else peaks_file.read_bytes()
-        files, kept = LedgerFiles(data, sealed.data, key.public.pem, peaks), keep is not None and keep()
+        prefix = KnownFile(journal, sealed.facts.size_bytes, sealed.facts.sha256)
+        files, kept = LedgerFiles(data, prefix, key.public.pem, peaks), keep is not None and keep()
         with ledger_files_lock(lock, clock):
             write_ledger_files(ledger, files, clock, only_longer=rolling, keep=kept)
     except OSError as fault:

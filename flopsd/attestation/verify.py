@@ -23,7 +23,7 @@ from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import key_from
 from flopsd.core.ledger.statement import (
     PAYLOAD_TYPE,
@@ -37,10 +37,10 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest, is_timestamp, whole_number
-from flopsd.errors import FlopsdError, NotVerifiedError
-from flopsd.journal.codes import CodeChecker, by_sha256
-from flopsd.journal.framing import GENESIS
-from flopsd.journal.journal import read_journal
+from flopsd.errors import FlopsdError, JournalDamagedError, JournalError, NotVerifiedError
+from flopsd.journal.codes import by_sha256
+from flopsd.journal.framing import line_ends_at
+from flopsd.journal.history_reader import HistoryReader
 from flopsd.journal.sealed_prefix import sealed_part
 from flopsd.settings.data_files import Tables
 from flopsd.system.progress import Progress, no_progress
@@ -120,12 +120,13 @@ def verify_ledger(
         )
     tables, trust, anchored = tables or Tables(), trust or Trust(), None
     try:
-        sealed = _sealed_journal(signed)
-        facts, further = sealed_part(journal, sealed.size_bytes, progress)
+        sealed, secrets = _sealed_journal(signed), _code_secrets(signed)
+        reader, facts, further = _read(journal, sealed.size_bytes, secrets, progress)
         _compare_journal(sealed, facts, journal)
         log.debug("%s is the sealed journal: %d records, %d bytes", journal, facts.records, facts.size_bytes)
-        secrets = _code_secrets(signed)
-        history = _history(journal, facts, secrets, progress)
+        history = reader.history()
+        if not history.incarnations:
+            raise NotVerifiedError("the journal is empty")
         table = tables.peaks(one_peak_table(history), peaks_beside(opened.path))
         progress("recomputing the totals", 0, 0)
         log.debug("recomputing with peak table %s", table.sha256)
@@ -220,32 +221,24 @@ def _code_secrets(signed: Mapping[str, Any]) -> tuple[bytes, ...]:
     return tuple(bytes.fromhex(secret) for secret in secrets)
 
 
-def _history(journal: Path, facts: JournalFacts, secrets: Sequence[bytes], progress: Progress) -> History:
-    """The history of exactly the bytes that `facts` describe, their codes checked with `secrets`."""
-    history, head, codes = History(), GENESIS, CodeChecker(secrets)
-    for line in read_journal(journal):
-        if line.number > facts.records:
-            break
-        progress("reading the journal", line.end, facts.size_bytes)
-        record = line.record()
-        codes.check(line, record)
-        extend(history, record)
-        head = line.head
-    if (head.hex(), history.records) != (facts.head_sha256, facts.records):
-        raise NotVerifiedError(f"{journal} was changed during verification")
-    if not history.incarnations:
-        raise NotVerifiedError("the journal is empty")
-    _refuse_other_seals(journal, history.seals)
-    return history
+def _read(
+    journal: Path, sealed_bytes: int, secrets: Sequence[bytes], progress: Progress
+) -> tuple[HistoryReader, JournalFacts, int]:
+    """The sealed part of the journal, and the number of records that follow. Raises JournalError."""
+    try:
+        with open_regular(journal) as file:
+            reader = HistoryReader(secrets, lambda seal: _refuse_other_seal(journal, file.fileno(), seal))
+            return reader, *sealed_part(journal, sealed_bytes, reader.take, progress)
+    except OSError as fault:
+        raise JournalError(f"cannot read the journal {journal}: {fault.strerror}") from fault
 
 
-def _refuse_other_seals(journal: Path, seals: Sequence[EarlierSeal]) -> None:
+def _refuse_other_seal(journal: Path, fd: int, seal: EarlierSeal) -> None:
     """Every seal that the journal lists is of its own chain."""
-    missing = {(seal.size_bytes, seal.head_sha256) for seal in seals}
-    for line in read_journal(journal) if missing else ():
-        missing.discard((line.end, line.head.hex()))
-    if missing:
-        raise NotVerifiedError(f"{journal} lists a seal of another journal: no record has hash {min(missing)[1][:16]}…")
+    if not line_ends_at(fd, seal.size_bytes, seal.head_sha256):
+        raise JournalDamagedError(
+            f"{journal} lists a seal of another journal: no record has hash {seal.head_sha256[:16]}…"
+        )
 
 
 def _recompute(

@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING
 from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event
-from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
@@ -84,14 +83,13 @@ class BackgroundTasks:
         clock: Clock,
         err: IO[str] | None,
         rolling: RollingSeals | None,
-        late: LateDeliveries | None,
         sessions: SessionServerTask,
         feed: Feed | None,
         lines: MetricLines | None,
         stop_is_near: Callable[[], bool],
     ) -> None:
         self._rolling, self._sessions, self._feed, self._thresholds = rolling, sessions, feed, ThresholdLog(clock)
-        self._lines, self._stop_is_near, self._late = lines, stop_is_near, late
+        self._lines, self._stop_is_near = lines, stop_is_near
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -120,8 +118,6 @@ class BackgroundTasks:
             if self._stop_is_near() and self._rolling.hurry():
                 self._writer.checkpoint()
             self._rolling.each_tick()
-        if self._late is not None and not self._stop_is_near():
-            self._late.each_tick()
         if self._lines is not None:
             self._lines.each_tick(self._writer.snapshot)
         self._sessions.each_tick()
@@ -160,7 +156,7 @@ class BackgroundTasks:
         log.info("metrics at %s/metrics", server.url)
 
     def _snapshot(self) -> Snapshot:
-        return with_journal_state(self._writer.snapshot, self._rolling, self._late, self._clock)
+        return with_journal_state(self._writer.snapshot, self._rolling, self._clock)
 
     def _push_metrics(self) -> Iterable[Metric]:
         return () if self._feed is None else metrics(self._feed.states)

@@ -15,7 +15,6 @@ from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.journal import Journal, read_live
 from flopsd.journal.seal_note import write_note
-from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.locations import S3Location, is_remote, named, parse_location
@@ -155,9 +154,6 @@ def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
 
     Key and ledger lie in --state-dir where that is given, else beside the file. Raises what `seal` raises.
     """
-    prefix = longest_prefix(read_durable(journal))
-    if prefix.left_out_bytes:
-        log.warning("%d bytes at the end of %s are left out: %s", prefix.left_out_bytes, journal, prefix.reason)
     folder = Path(settings.state_dir) if settings.state_dir else journal.absolute().parent
     return seal(journal, folder, settings, clock, live=True)
 

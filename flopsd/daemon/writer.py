@@ -85,7 +85,7 @@ class Writer:
         self._incarnation = len(history.incarnations) + 1
         key = None if self._codes is None else self._codes(self._incarnation)
         self._journal.authenticate(key)
-        self._listed_seal = history.seals[-1] if history.seals else None
+        self._listed_seal = history.seals.newest
         self._queue = WriteQueue(self._journal, clock, self._written)
         self._sources = SourceTracker(settings.sources, clock)
         self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalDamagedError, NotVerifiedError, UnreadableRecordError
 
 GENESIS = bytes(32)
-MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_LINE_BYTES, _USUAL_LINE_BYTES = 4 * 1024 * 1024, 64 * 1024
 _RECORD_BEGIN, _RECORD_END = b'{"h":"', b"}}\n"
 _FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})",(?:"m":"([0-9a-f]{32})",)?"r":(\{.*\})\}\n', re.DOTALL)
 # Marks of a record that may not be readable: a fraction, half a surrogate pair, a number of too many digits. One
@@ -97,6 +98,17 @@ def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[JournalLine]:
         body, head, code = _unframe(raw, head, number)
         end += len(raw)
         yield JournalLine(body, number, head, end, code)
+
+
+def line_ends_at(fd: int, end: int, head_sha256: str) -> bool:
+    """Whether, in an open journal, a line with that chain hash ends at this offset. Raises OSError."""
+    for most in (_USUAL_LINE_BYTES, MAX_LINE_BYTES):
+        least = max(0, end - most - 1)
+        lines = os.pread(fd, end - least, least).splitlines(keepends=True) if end > 0 else []
+        if len(lines) > 1 or least == 0:
+            break
+    last = lines[-1] if lines else b""
+    return last.startswith(b'{"h":"%s"' % head_sha256.encode("ascii")) and last.endswith(b"}\n")
 
 
 def looks_like_records(file: IO[bytes]) -> bool:

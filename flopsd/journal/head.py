@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from flopsd.core.values import is_digest
-from flopsd.errors import JournalError, JournalReplacedError
+from flopsd.errors import JournalReplacedError
 from flopsd.journal.framing import JournalLine
 
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
@@ -61,16 +60,22 @@ KNOWN_BYTES = 1024  # of such a text in the launcher's file
 NOT_ANY = KnownJournal(Head(1, "0" * 64), None, "")  # no journal is this one
 
 
-def require_head(path: Path, head: Head | None, lines: Iterable[JournalLine]) -> None:
-    """Raises JournalReplacedError unless the chain of `lines`, which are of `path`, passes through `head`."""
-    if head is None or head.records == 0:
-        return
-    try:
-        found = next((line.head.hex() for line in lines if line.number == head.records), None)
-    except (JournalError, OSError):
-        found = None
-    if found != head.sha256:
-        raise replaced(path, head)
+class RequiredHead:
+    """Whether the lines of a journal, taken one by one, pass through a head; they do where none is required."""
+
+    def __init__(self, head: Head | None) -> None:
+        self._head = None if head is None or head.records == 0 else head
+        self._is_passed = False
+
+    def take(self, line: JournalLine) -> None:
+        """The next line."""
+        if self._head is not None and line.number == self._head.records:
+            self._is_passed = line.head.hex() == self._head.sha256
+
+    def require(self, path: Path) -> None:
+        """Raises JournalReplacedError unless the lines of `path` passed through it."""
+        if self._head is not None and not self._is_passed:
+            raise replaced(path, self._head)
 
 
 def replaced(path: Path, head: Head) -> JournalReplacedError:

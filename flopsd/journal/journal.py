@@ -13,17 +13,17 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
-from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, JournalLine, frame, looks_like_records, read_lines
+from flopsd.journal.framing import GENESIS, JournalLine, frame, line_ends_at, looks_like_records, read_lines
 from flopsd.journal.head import Head, KnownJournal, replaced
 from flopsd.journal.recovery import NOT_OURS, Recovery, copy_rest
 from flopsd.journal.seal_note import read_note
 from flopsd.journal.state_dir import StateDir
-from flopsd.system.atomic_files import replace_file, sync_folder
+from flopsd.system.atomic_files import replacing, sync_folder
 from flopsd.system.regular_files import open_regular
 
 log = logging.getLogger("flopsd")
@@ -157,12 +157,9 @@ class Journal:
         if seal is None or self._fd < 0 or not 0 < seal.size_bytes <= self._size:
             return None
         try:
-            least = max(0, seal.size_bytes - MAX_LINE_BYTES - 1)
-            lines = os.pread(self._fd, seal.size_bytes - least, least).splitlines(keepends=True)
+            return seal if line_ends_at(self._fd, seal.size_bytes, seal.head_sha256) else None
         except OSError:
             return None
-        last = lines[-1] if lines else b""
-        return seal if last.startswith(b'{"h":"%s"' % seal.head_sha256.encode()) and last.endswith(b"}\n") else None
 
     def put_aside(self, name: str) -> str:
         """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one.
@@ -192,14 +189,15 @@ class Journal:
         is_same = here is not None and here.st_ino == self._inode and here.st_size == self._size
         if is_same and not (whole or self._is_reopened):
             return
-        data = self._own_data()
+        self._read_own()
         self._is_reopened = False
         if is_same:
             return
+        kept = self._renamed(NOT_OURS)
+        with replacing(self._state.journal, 0o600) as copy:
+            self._read_own(copy)
         os.close(self._fd)
         self._fd = -1
-        kept = self._renamed(NOT_OURS)
-        replace_file(self._state.journal, data, 0o600)
         self._open()
         log.error(
             "the journal %s was removed, replaced or changed by another process; it was put back%s",
@@ -207,12 +205,17 @@ class Journal:
             f", and what was found in its place is kept as {kept.name}" if kept.exists() else "",
         )
 
-    def _own_data(self) -> bytes:
-        """All that was written, from the open file. Raises JournalReplacedError where it is not in it any more."""
-        data = os.pread(self._fd, self._size, 0)
-        if hashlib.sha256(data).digest() != self._digest.digest():
+    def _read_own(self, copy: IO[bytes] | None = None) -> None:
+        """Read all that was written, from the open file, into `copy` if there is one. Raises JournalReplacedError where
+        it is not in it any more."""
+        digest, at = hashlib.sha256(), 0
+        while chunk := os.pread(self._fd, min(self._size - at, 1 << 20), at):
+            digest.update(chunk)
+            at += len(chunk)
+            if copy is not None:
+                copy.write(chunk)
+        if digest.digest() != self._digest.digest():
             raise replaced(self._state.journal, self.head)
-        return data
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record durably. Raises JournalError; then nothing of it is left in the file."""

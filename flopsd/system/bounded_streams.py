@@ -1,4 +1,4 @@
-"""Files that become far longer when they are read than they are on disk: gzip bombs, and files of holes.
+"""Files of which no more may be read than there should be: gzip bombs, files of holes, and files that are growing.
 
 What is refused is the length that cost its sender nothing, so that the work of reading grows with what was sent.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,6 +52,41 @@ class WithoutHoles(io.RawIOBase):
         self._zeros = self._zeros + count if is_zeros else 0
         if self._zeros > self._free:
             raise OSError(f"it has more than {self._free} zero bytes in a row")
+        return count
+
+
+class FirstBytes(io.RawIOBase):
+    """The first `size` bytes of a file that others may be appending to. It is closed with this."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._size, self._at = file, size, 0
+
+    @classmethod
+    def now_in(cls, file: IO[bytes]) -> io.BufferedReader:
+        """What the file has now. Raises OSError."""
+        return cls(file, os.fstat(file.fileno()).st_size).buffered()
+
+    def buffered(self) -> io.BufferedReader:
+        return io.BufferedReader(self, 1 << 18)
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        left = max(0, self._size - self._at)
+        count = os.preadv(self._file.fileno(), [memoryview(buffer)[:left]], self._at)
+        self._at += count
         return count
 
 

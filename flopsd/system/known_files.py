@@ -1,4 +1,4 @@
-"""Files that are known by their digest, copied and compared without holding them in memory."""
+"""Files, or the first part of growing ones, that are known by their digest: copied and compared in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import IO, TypeAlias
 
 from flopsd.errors import FileChangedError
 from flopsd.system.atomic_files import replace_file, replacing
+from flopsd.system.bounded_streams import FirstBytes
 from flopsd.system.regular_files import open_regular
 
 _CHUNK = 1 << 20
@@ -17,7 +18,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """A file, its size and the SHA-256 that its bytes must have."""
+    """The first bytes of a file: all of it, or less than it has by now. Their SHA-256 is what they must have."""
 
     path: Path
     size_bytes: int
@@ -39,7 +40,9 @@ def known_file(path: Path) -> KnownFile:
 
 def open_content(content: Content) -> IO[bytes]:
     """Raises OSError."""
-    return open_regular(content.path) if isinstance(content, KnownFile) else io.BytesIO(content)
+    if not isinstance(content, KnownFile):
+        return io.BytesIO(content)
+    return FirstBytes(open_regular(content.path), content.size_bytes).buffered()
 
 
 def size_of(content: Content) -> int:
@@ -56,7 +59,7 @@ def put_file(path: Path, content: Content, mode: int | None = None) -> None:
         replace_file(path, content, mode)
         return
     digest = hashlib.sha256()
-    with open_regular(content.path) as source, replacing(path, mode) as target:
+    with open_content(content) as source, replacing(path, mode) as target:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
             target.write(chunk)

@@ -160,14 +160,6 @@ def ended(snapshot: Snapshot) -> Iterator[Metric]:
 
 def journal_state(state: JournalState) -> Iterator[Metric]:
     yield GaugeMetricFamily("flopsd_time_seconds", "The host's wall clock at the scrape.", state.wall_ns / NS_PER_S)
-    undelivered = GaugeMetricFamily(
-        "flopsd_ledger_deliveries_pending",
-        "Sealed ledgers in the state folder, of earlier runs too, that a destination still lacks; absent while that is "
-        "not known.",
-    )
-    if state.undelivered_ledgers is not None:
-        undelivered.add_metric((), state.undelivered_ledgers)
-    yield undelivered
     if state.seal_every_ns is None:
         return
     yield GaugeMetricFamily(

@@ -15,8 +15,7 @@ from typing import Any
 
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.run_view import view_of
-from flopsd.errors import FlopsdError, JournalError, StorageError
-from flopsd.journal.delivery_note import read_deliveries
+from flopsd.errors import FlopsdError, JournalError
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import newest_pending, read_live
 from flopsd.journal.state_dir import StateDir
@@ -45,11 +44,7 @@ def from_state_dir(
     if pending is not None:
         extend(history, pending)
     view = view_of(history, table, tables.policies(history.policy_sha256))
-    try:
-        undelivered = sum(bool(one.undelivered) for one in read_deliveries(state.deliveries))
-    except StorageError:
-        undelivered = None
-    return facts_in(history, view, before, held=state.is_held(), undelivered=undelivered)
+    return facts_in(history, view, before, held=state.is_held())
 
 
 def from_url(url: str) -> dict[str, Any]:

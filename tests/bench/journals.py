@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from flopsd.core.ledger.history import read_history
 from flopsd.core.model import Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
@@ -11,10 +12,11 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.codes import CodeKey
-from flopsd.journal.journal import Journal
+from flopsd.journal.framing import frame
+from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
-from flopsd.system.clock import NS_PER_S
+from flopsd.system.clock import NS_PER_S, rfc3339
 from flopsd.testing import FakeClock
 from tests.support.runs import H100
 from tests.support.strategies import table
@@ -53,3 +55,32 @@ def fill(
     writer.close("bench")
     journal.close()
     state.release()
+
+
+def lengthen(state: StateDir, minutes: int) -> None:
+    """Let a journal that `fill` made go on for `minutes` more, in far less time: all that grew from its last checkpoint
+    but two to its last but one grows on as evenly. The last one is of the end."""
+    *lines, _, end = list(read_journal(state.journal))
+    one, other, last = lines[-2].record(), lines[-1].record(), end.record()
+    begin, codes, head = lines[0].record(), CodeKey(SECRET, 1), lines[-1].head
+    for _ in lines:
+        codes.advance()
+    with state.journal.open("r+b") as file:
+        file.truncate(lines[-1].end)
+        file.seek(lines[-1].end)
+        for step in range(1, minutes + 1):
+            record = _later(one, other, step)
+            record["utc"] = rfc3339(begin["wall_ns"] + record["ns"] - begin["ns"])
+            for each in (record, {**last, "ns": record["ns"], "utc": record["utc"]})[: 2 if step == minutes else 1]:
+                line, head = frame(head, each, codes.code)
+                codes.advance()
+                file.write(line)
+
+
+def _later(one: Any, other: Any, steps: int) -> Any:
+    """`other` after as many more steps as the one from `one` to it."""
+    if isinstance(other, dict):
+        return {key: _later(one[key], value, steps) for key, value in other.items()}
+    if isinstance(other, list):
+        return [_later(*pair, steps) for pair in zip(one, other, strict=True)]
+    return other + steps * (other - one) if type(other) is int else other

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import http.client
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.process import FLOPSD, environment
 
 Say = Callable[[str, str, str], None]  # what, figure, budget
 
@@ -31,3 +36,37 @@ def timed(work: Callable[[], object]) -> float:
 def p50_p99(seconds: Sequence[float]) -> str:
     """In milliseconds."""
     return f"{1000 * statistics.median(seconds):.2f} / {1000 * statistics.quantiles(seconds, n=100)[98]:.2f} ms"
+
+
+# By way of a small process: a child begins with the peak memory of who starts it, and that may be large.
+_MEASURED = """
+import resource, subprocess, sys, time
+began = time.monotonic()
+code = subprocess.run(sys.argv[1:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one run of the real program took, and what it said."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    out: str
+    code: int
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} s, {self.peak_bytes / 1e6:.0f} MB"
+
+
+def cost_of(*arguments: str, codes: Sequence[int] = (0,)) -> Cost:
+    """The program with these arguments, to its end, which must be with one of the exit codes."""
+    command = [sys.executable, "-c", _MEASURED, *FLOPSD, *arguments]
+    done = subprocess.run(command, env=environment(None), capture_output=True, text=True, check=False)
+    assert done.returncode in codes, done.stdout + done.stderr
+    seconds, cpu_seconds, peak_kb = map(float, done.stderr.splitlines()[-1].split())
+    return Cost(seconds, cpu_seconds, int(peak_kb * 1024), done.stdout, done.returncode)

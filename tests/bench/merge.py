@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,20 +21,12 @@ from flopsd.journal.journal import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.testing import FakeClock
 from tests.bench.journals import fill, gpus
-from tests.bench.measuring import Say
+from tests.bench.measuring import Say, cost_of
 from tests.support.jobs import slurm
-from tests.support.process import FLOPSD, environment
 from tests.support.strategies import table
 
 COUNTS = (100, 1_000, 10_000)
 MINUTES = 10
-MEASURED = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:]).returncode
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr)
-sys.exit(code)
-"""
 
 
 def merge(folder: Path, say: Say) -> None:
@@ -51,15 +41,11 @@ def _one(folder: Path, count: int, minutes: int, say: Say, budget: str) -> None:
     folder.mkdir()
     key = _ledgers(folder, count, minutes)
     out = folder / "job.json"
-    command = [*FLOPSD, "merge", str(folder / "nodes"), "--trust", str(folder / "key.pub"), "--key", key]
-    command += ["--ledger", str(out), "--nodes", str(count)]
-    # By way of a small process: a child begins with the peak memory of who starts it, and this one's is large by now.
-    done = subprocess.run([sys.executable, "-c", MEASURED, *command], env=environment(None), capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "COMPLETE" in done.stdout
-    cpu, peak_kb = map(float, done.stderr.splitlines()[-1].split())
+    trusted = ["--trust", str(folder / "key.pub"), "--key", key, "--ledger", str(out), "--nodes", str(count)]
+    cost = cost_of("merge", str(folder / "nodes"), *trusted)
+    assert "COMPLETE" in cost.out
     what = f"merge of {count:,} ledgers, 8 GPUs, {minutes} min of records"
-    say(f"{what}: rate, RSS", f"{count / cpu:,.0f} /s of CPU, {peak_kb / 1024:.1f} MB", budget)
+    say(f"{what}: rate, RSS", f"{count / cost.cpu_seconds:,.0f} /s of CPU, {cost.peak_bytes / 1e6:.1f} MB", budget)
     say(f"{what}: job ledger", f"{out.stat().st_size / count:,.0f} B a node", "64 MiB in all")
 
 

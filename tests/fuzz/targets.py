@@ -83,8 +83,8 @@ def journal(data: bytes) -> None:
     assert data.startswith(framed)
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))
     with suppress(JournalDamagedError):
-        prefix = longest_prefix(data)
-        assert (prefix.data, prefix.left_out_bytes) == (framed, len(data) - len(framed))
+        prefix = longest_prefix(io.BytesIO(data), lambda _: None)
+        assert (prefix.facts.size_bytes, prefix.left_out_bytes) == (len(framed), len(data) - len(framed))
         assert prefix.facts.sha256 == sha256(framed).hexdigest()
 
 

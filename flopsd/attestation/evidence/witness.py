@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flopsd.attestation.evidence import rfc3161
@@ -22,7 +22,7 @@ from flopsd.attestation.evidence.item import (
     fields_of,
 )
 from flopsd.core.envelope import encode64
-from flopsd.core.ledger.earlier_seals import EarlierSeal
+from flopsd.core.ledger.earlier_seals import SealsSoFar
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import WITNESS
 
@@ -50,22 +50,21 @@ def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState
     return state, f"the last sealed record existed at {text}" if state is EvidenceState.HOLDS else text
 
 
-def of_earlier_seals(seals: Sequence[EarlierSeal], context: CheckContext) -> tuple[EvidenceResult, ...]:
+def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[EvidenceResult, ...]:
     """What the first and the newest stamp in the journal prove; nothing where no seal in it asked a witness.
 
     All others lie between these two, and a journal may have many.
     """
-    asked = [(seal, seal.witness) for seal in seals if seal.witness is not None]
-    stamped = [(seal, witness["token"]) for seal, witness in asked if "token" in witness]
-    if not asked:
+    newest = None if seals.newest_asked is None else seals.newest_asked.witness
+    if newest is None:
         return ()
-    if not stamped:
-        text = f"of {len(asked)} earlier seals none is stamped; the newest: {asked[-1][1]['absent']}"
+    if not seals.stamped:
+        text = f"of {seals.asked} earlier seals none is stamped; the newest: {newest['absent']}"
         return (EvidenceResult(KIND.name, EvidenceState.ABSENT, text, KIND.proves, KIND.limits),)
-    states, texts = [], [f"{len(stamped)} of {len(asked)} earlier seals are stamped"]
-    for seal, token in (stamped[0], stamped[-1])[: len(stamped)]:
+    states, texts = [], [f"{seals.stamped_count} of {seals.asked} earlier seals are stamped"]
+    for seal in seals.stamped:
         try:
-            data = base64.b64decode(token.encode("ascii"), validate=True)
+            data = base64.b64decode((seal.token or "").encode("ascii"), validate=True)
             state, text = rfc3161.judge(data, bytes.fromhex(seal.head_sha256), context.tsa_chains)
         except (UnicodeError, binascii.Error, EvidenceError) as fault:
             state, text = EvidenceState.FAILED, str(fault)

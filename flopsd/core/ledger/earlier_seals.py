@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.ledger.journal_codec import Record, count
@@ -23,6 +23,10 @@ class EarlierSeal:
     payload_sha256: str
     sealed_at: str
     witness: Mapping[str, str] | None = None
+
+    @property
+    def token(self) -> str | None:
+        return None if self.witness is None else self.witness.get("token")
 
     @classmethod
     def from_record(cls, record: Record) -> EarlierSeal:
@@ -60,3 +64,24 @@ class EarlierSeal:
             "bytes": str(self.size_bytes),
             "sealedAt": self.sealed_at,
         }
+
+
+@dataclass(slots=True)
+class SealsSoFar:
+    """The seals that a journal lists, folded: a run of months has thousands of them, each with a token."""
+
+    count: int = 0
+    newest: EarlierSeal | None = None
+    asked: int = 0  # those of which a witness was asked, and of these the newest
+    newest_asked: EarlierSeal | None = None
+    stamped: list[EarlierSeal] = field(default_factory=list)  # the first with a token, and the newest
+    stamped_count: int = 0
+
+    def add(self, seal: EarlierSeal) -> None:
+        self.count, self.newest = self.count + 1, seal
+        if seal.witness is None:
+            return
+        self.asked, self.newest_asked = self.asked + 1, seal
+        if seal.token is not None:
+            self.stamped[1:] = [seal]
+            self.stamped_count += 1

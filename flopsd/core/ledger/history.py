@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from, facts_from, work_from
-from flopsd.core.ledger.earlier_seals import EarlierSeal
+from flopsd.core.ledger.earlier_seals import EarlierSeal, SealsSoFar
 from flopsd.core.ledger.impossible_records import grew_from, refuse_context, refuse_counted, refuse_time
 from flopsd.core.ledger.isolation import isolation_from
 from flopsd.core.ledger.journal_codec import (
@@ -91,7 +91,7 @@ class History:
     records: int = 0
     sessions: dict[str, DeclaredSession] = field(default_factory=dict)
     tracked: set[DeviceUid] = field(default_factory=set)  # by any incarnation
-    seals: list[EarlierSeal] = field(default_factory=list)
+    seals: SealsSoFar = field(default_factory=SealsSoFar)
 
     @property
     def declared(self) -> OperatorDeclarations:
@@ -183,7 +183,7 @@ def _take(history: History, record: Record) -> None:
         for session in record["sessions"]:
             _session(history, session)
     elif kind == "sealed":
-        history.seals.append(EarlierSeal.from_record(record))
+        history.seals.add(EarlierSeal.from_record(record))
     elif kind == "checkpoint":
         _checkpoint(history, incarnation, record)
     elif kind == "end":

@@ -157,8 +157,8 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
             "assumptions": list(ASSUMPTIONS),
             "codeSecrets": [secret.hex() for secret in secrets.values()],
             "earlierSeals": {
-                "count": str(len(history.seals)),
-                "newest": history.seals[-1].for_ledger() if history.seals else None,
+                "count": str(history.seals.count),
+                "newest": None if history.seals.newest is None else history.seals.newest.for_ledger(),
             },
             "journal": {
                 "sha256": journal.sha256,

@@ -131,7 +131,7 @@ def test_a_note_of_another_journal_is_not_listed(tmp_path: Path, uri: str) -> No
     run.state.newest_seal.write_text("[]")
     assert read_note(run.state.newest_seal) is None
     run.finish()
-    assert history_of(run.state.journal).seals == []
+    assert history_of(run.state.journal).seals.count == 0
 
 
 @pytest.mark.tool("openssl")
@@ -161,8 +161,9 @@ def test_a_witness_proves_when_a_prefix_existed_and_its_absence_is_recorded(tmp_
     unknown = [one.verdict for one in verified(last, trust=stranger).evidence if one.type == "witness"]
     assert unknown == [EvidenceState.NOT_CHECKED] * 2
     seals = history_of(last.journal).seals
-    assert "absent" in (seals[1].witness or {})
-    swapped = replace(seals[0], head_sha256=parsed(last.journal.read_bytes())[0].head.hex())
-    (found,) = of_earlier_seals([swapped], CheckContext(History(), "", (), trust.tsa_chains))
+    assert seals.newest is seals.newest_asked
+    assert "absent" in ((seals.newest and seals.newest.witness) or {})
+    swapped = replace(seals.stamped[0], head_sha256=parsed(last.journal.read_bytes())[0].head.hex())
+    (found,) = of_earlier_seals(replace(seals, stamped=[swapped]), CheckContext(History(), "", (), trust.tsa_chains))
     assert found.verdict is EvidenceState.FAILED
     assert "Mismatch between messages" in found.text

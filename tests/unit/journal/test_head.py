@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.errors import JournalReplacedError
-from flopsd.journal.head import Head, require_head
+from flopsd.journal.head import Head, RequiredHead
 from flopsd.journal.journal import read_journal
 from tests.support.process import in_process
 from tests.support.runs import Run, verified
@@ -30,16 +30,20 @@ def test_a_journal_is_its_runs_if_the_head_lies_on_its_chain(tmp_path: Path) -> 
     run.finish()
     path, whole = run.state.journal, run.state.journal.read_bytes().splitlines(keepends=True)
     assert Head.parse(str(head)) == head
-    require_head(path, head, read_journal(path))
+    require(path, head)
     for other in (Head(head.records, "0" * 64), Head(head.records + 1, head.sha256), Head(10**6, head.sha256)):
         with pytest.raises(JournalReplacedError, match="is not the journal that was written"):
-            require_head(path, other, read_journal(path))
+            require(path, other)
     path.write_bytes(b"".join(whole[: head.records - 1]))
     with pytest.raises(JournalReplacedError):
-        require_head(path, head, read_journal(path))
-    path.unlink()
-    with pytest.raises(JournalReplacedError):
-        require_head(path, head, read_journal(path))
+        require(path, head)
+
+
+def require(path: Path, head: Head) -> None:
+    required = RequiredHead(head)
+    for line in read_journal(path):
+        required.take(line)
+    required.require(path)
 
 
 def test_a_run_whose_journal_was_lost_goes_on_as_soon_as_another_can_be_begun(

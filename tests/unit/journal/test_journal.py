@@ -20,7 +20,7 @@ from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, 
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal, read_journal
-from flopsd.journal.sealed_prefix import read_durable
+from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.state_dir import StateDir
 from tests.support.extent import examples
 
@@ -289,7 +289,7 @@ def test_what_was_put_aside_and_the_cut_are_synced(journal: Journal, state: Stat
 def test_what_is_sealed_is_on_the_disk_before(journal: Journal, state: StateDir, synced: list[int]) -> None:
     journal.append({"n": 0})
     synced.clear()
-    assert read_durable(state.journal) == state.journal.read_bytes()
+    assert durable_prefix(state.journal, lambda _: None).facts.size_bytes == state.journal.stat().st_size
     assert synced == [state.journal.stat().st_ino]
 
 
@@ -303,7 +303,7 @@ def test_where_nothing_can_be_synced_nothing_can_be_lost(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    assert read_durable(state.journal) == state.journal.read_bytes()
+    assert durable_prefix(state.journal, lambda _: None).facts.size_bytes == state.journal.stat().st_size
 
 
 def test_a_disk_that_fails_is_named_when_it_is_sealed(
@@ -316,4 +316,4 @@ def test_a_disk_that_fails_is_named_when_it_is_sealed(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(JournalError, match="cannot read the journal .*: Input/output error"):
-        read_durable(state.journal)
+        durable_prefix(state.journal, lambda _: None)

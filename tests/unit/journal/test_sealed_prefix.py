@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import JournalDamagedError, NotVerifiedError
+from flopsd.journal.framing import JournalLine
 from flopsd.journal.sealed_prefix import longest_prefix
 from flopsd.report.ledger_text import verified_text
 from tests.support.independent import payload_of
@@ -116,11 +119,13 @@ def test_whatever_is_copied_of_a_growing_journal_its_whole_records_are_the_prefi
 ) -> None:
     data = states[4].journal.read_bytes()
     part = data[: cut % (len(data) + 1)]
-    found = longest_prefix(part)
-    assert found.data == part[: part.rfind(b"\n") + 1]
-    assert found.left_out_bytes == len(part) - len(found.data)
+    lines: list[JournalLine] = []
+    found, whole = longest_prefix(io.BytesIO(part), lines.append), part[: part.rfind(b"\n") + 1]
+    assert b"".join(line.framed() for line in lines) == whole
+    assert found.left_out_bytes == len(part) - len(whole)
     assert bool(found.reason) == bool(found.left_out_bytes)
-    assert found.facts.records == found.data.count(b"\n") == len(list(found.lines()))
+    assert (found.facts.records, found.facts.size_bytes) == (len(lines), len(whole))
+    assert found.facts.sha256 == sha256(whole).hexdigest()
 
 
 @given(at=st.integers(0, 10**6), flip=st.integers(1, 255))
@@ -130,7 +135,7 @@ def test_an_altered_record_is_never_in_a_prefix(states: list[Sealed], at: int, f
     begin = data.rfind(b"\n", 0, at) + 1
     data[at] ^= flip
     try:
-        found = longest_prefix(bytes(data))
+        found = longest_prefix(io.BytesIO(data), lambda _: None)
     except JournalDamagedError:
         return  # records stand behind the damage: altered, not torn
     assert found.facts.size_bytes <= begin

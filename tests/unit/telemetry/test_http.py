@@ -40,8 +40,7 @@ def url(run: Run) -> Iterator[str]:
     def shown() -> Snapshot:
         now_ns = run.clock.wall_ns()
         return replace(
-            run.writer.snapshot,
-            journal_state=JournalState(now_ns, 900 * NS_PER_S, now_ns - 60 * NS_PER_S, 1, undelivered_ledgers=2),
+            run.writer.snapshot, journal_state=JournalState(now_ns, 900 * NS_PER_S, now_ns - 60 * NS_PER_S, 1)
         )
 
     server = WebServer("127.0.0.1", 0, shown)
