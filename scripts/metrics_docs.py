@@ -7,12 +7,11 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
-from prometheus_client.core import Metric
-
 from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.finding import Verdict
 from flopsd.settings.data_files import load_peaks
+from flopsd.telemetry.families import Family
 from flopsd.telemetry.health import HealthState
 from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
 from flopsd.telemetry.http.server import MAX_CONNECTIONS
@@ -143,7 +142,7 @@ without verification, `curve_preferences`, TLS 1.0 and 1.1, `http2: true`, `rate
 """
 
 
-def families() -> list[Metric]:
+def families() -> list[Family]:
     """Every family, of a run without any device: what exists does not depend on what is there."""
     empty = Snapshot(RunView((), "", "", 1), "", load_peaks(), (), {}, 0, None, "")
     served = replace(empty, journal_state=JournalState(0, 1, 0, 0, True, 0))  # rolling seals too
@@ -157,10 +156,10 @@ def page() -> str:
     found = families()
     rows = []
     for family in found:
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in labels_of(family))
-        rows.append(item(f"`{name}` ({family.type}{'; ' + labels if labels else ''}): {family.documentation}"))
-    used = dict.fromkeys(label for family in found for label in labels_of(family))
+        name, kind = (f"{family.name}_total", "counter") if family.is_counter else (family.name, "gauge")
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        rows.append(item(f"`{name}` ({kind}{'; ' + labels if labels else ''}): {family.help}"))
+    used = dict.fromkeys(label for family in found for label in family.labels)
     meaning = [item(f"`{label}`: {LABELS[label]}") for label in used]
     return "\n".join([HEAD, *rows, "", "## Labels", "", *meaning, SERVING])
 
@@ -168,10 +167,6 @@ def page() -> str:
 def item(text: str) -> str:
     """An item of a list, in lines of at most 120 columns."""
     return textwrap.fill(f"- {text}", 120, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def labels_of(family: Metric) -> tuple[str, ...]:
-    return tuple(getattr(family, "_labelnames", ()))
 
 
 if __name__ == "__main__":

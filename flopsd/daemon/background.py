@@ -28,8 +28,7 @@ from flopsd.telemetry.push.states import metrics
 from flopsd.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from prometheus_client import Metric
-
+    from flopsd.telemetry.families import Family
     from flopsd.telemetry.http.scrapes import Scrapes
 
 log = logging.getLogger("flopsd")
@@ -158,7 +157,7 @@ class BackgroundTasks:
     def _snapshot(self) -> Snapshot:
         return with_journal_state(self._writer.snapshot, self._rolling, self._clock)
 
-    def _push_metrics(self) -> Iterable[Metric]:
+    def _push_metrics(self) -> Iterable[Family]:
         return () if self._feed is None else metrics(self._feed.states)
 
 

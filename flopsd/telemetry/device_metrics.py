@@ -6,35 +6,34 @@ float.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from collections.abc import Iterable, Iterator
 
 from flopsd.core.figures import gap_ceiling_flop, precision_label
 from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.model import Evidence, Pipe
 from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
 _REFERENCE = "bf16"  # MFU is a share of its peak, whatever ran
 
 
-def flop(snapshot: Snapshot) -> Iterator[Metric]:
-    measured = CounterMetricFamily(
+def flop(snapshot: Snapshot) -> Iterator[Family]:
+    measured = counter(
         "flopsd_flop",
         "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
         "only bounded are not in it: see flopsd_flop_ceiling_total. Of pipes tensor (work that no counter of a kind "
         "accounts for), fp32, and all without a declared format, some may be integer operations.",
         labels=(*_GPU, "pipe", "precision", "evidence"),
     )
-    integers = CounterMetricFamily(
+    integers = counter(
         "flopsd_integer_operations",
         "Integer operations of the tensor cores, as measured; they are not in flopsd_flop_total. Absent for a device "
         "whose counters do not tell integers apart.",
         labels=(*_GPU, "evidence"),
     )
-    ceiling = CounterMetricFamily(
+    ceiling = counter(
         "flopsd_flop_ceiling",
         "The most that intervals can hold which were not measured as they passed (gaps, evidence utilization); a "
         "ceiling, not an estimate. Work recovered for a gap is in flopsd_flop_total and stays in here: a "
@@ -42,7 +41,8 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
         labels=_GPU,
     )
     for state in snapshot.devices:
-        totals = _zeros(state)
+        zeros = _zeros(state)
+        totals = dict(zeros)
         bound: int | None = 0
         for row in state.rows:
             if row.figures.measured_flop is None:
@@ -59,27 +59,27 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
                 bound = None if bound is None or most is None else bound + most
         gpu = _gpu(snapshot, state)
         for key, flop in totals.items():
-            measured.add_metric((*gpu, *key), float(flop))
-        for evidence, operations in _integers(state).items():
-            integers.add_metric((*gpu, evidence.value), float(operations))
+            measured.add((*gpu, *key), float(flop))
+        for evidence, operations in _integers(state, zeros).items():
+            integers.add((*gpu, evidence.value), float(operations))
         if bound is not None:
-            ceiling.add_metric(gpu, float(bound))
+            ceiling.add(gpu, float(bound))
     yield from (measured, integers, ceiling)
 
 
-def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
-    energy = CounterMetricFamily("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
-    observed = CounterMetricFamily(
+def time_and_energy(snapshot: Snapshot) -> Iterator[Family]:
+    energy = counter("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
+    observed = counter(
         "flopsd_observed_seconds",
         "Device time that was observed, by evidence: cycles, activity and count measure, utilization only bounds.",
         labels=(*_GPU, "evidence"),
     )
-    gaps = CounterMetricFamily(
+    gaps = counter(
         "flopsd_gap_seconds",
         "Device time that was not observed, or is not this job's to count, by reason.",
         labels=(*_GPU, "reason"),
     )
-    recovered = CounterMetricFamily(
+    recovered = counter(
         "flopsd_recovered_seconds",
         "Gap time whose work running counters accounted for afterwards: it is in flopsd_flop_total.",
         labels=_GPU,
@@ -87,41 +87,41 @@ def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
     for state in snapshot.devices:
         gpu = _gpu(snapshot, state)
         if (energy_mj := state.energy_mj) is not None:
-            energy.add_metric(gpu, energy_mj / 1000)
+            energy.add(gpu, energy_mj / 1000)
         for evidence, ns in state.observed_ns_by_evidence.items():
-            observed.add_metric((*gpu, evidence.value), ns / NS_PER_S)
+            observed.add((*gpu, evidence.value), ns / NS_PER_S)
         for reason, ns in state.gap_ns_by_reason.items():
-            gaps.add_metric((*gpu, reason.value), ns / NS_PER_S)
-        recovered.add_metric(gpu, state.recovered_ns / NS_PER_S)
+            gaps.add((*gpu, reason.value), ns / NS_PER_S)
+        recovered.add(gpu, state.recovered_ns / NS_PER_S)
     yield from (energy, observed, gaps, recovered)
 
 
-def gauges(snapshot: Snapshot) -> Iterator[Metric]:
-    activity = GaugeMetricFamily(
+def gauges(snapshot: Snapshot) -> Iterator[Family]:
+    activity = gauge(
         "flopsd_pipe_activity_ratio",
         "Share of the last interval's cycles in which the pipe was active.",
         labels=(*_GPU, "pipe"),
     )
-    utilization = GaugeMetricFamily(
+    utilization = gauge(
         "flopsd_utilization_ratio",
         "Share of time in which any kernel ran, by the driver; not a measure of how much was computed.",
         labels=_GPU,
     )
-    clock = GaugeMetricFamily("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
+    clock = gauge("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
     for state in snapshot.devices:
         gpu = _gpu(snapshot, state)
         if state.gauges is not None:
             for pipe, ratio in state.gauges.pipe_activity_ratio.items():
-                activity.add_metric((*gpu, pipe.value), ratio)
+                activity.add((*gpu, pipe.value), ratio)
             if state.gauges.utilization_ratio is not None:
-                utilization.add_metric(gpu, state.gauges.utilization_ratio)
+                utilization.add(gpu, state.gauges.utilization_ratio)
             if state.gauges.sm_clock_mhz is not None:
-                clock.add_metric(gpu, state.gauges.sm_clock_mhz * 1e6)
+                clock.add(gpu, state.gauges.sm_clock_mhz * 1e6)
     yield from (activity, utilization, clock)
 
 
-def up(snapshot: Snapshot) -> Iterator[Metric]:
-    found = GaugeMetricFamily(
+def up(snapshot: Snapshot) -> Iterator[Family]:
+    found = gauge(
         "flopsd_device_up",
         "1 where the device's last reading counted, 0 where it was a gap. Absent before the first, at the "
         "end, and while the device is accounted for elsewhere, as that of another job.",
@@ -129,18 +129,18 @@ def up(snapshot: Snapshot) -> Iterator[Metric]:
     )
     for state in snapshot.devices:
         if (is_up := state.is_up) is not None:
-            found.add_metric(_gpu(snapshot, state), float(is_up))
+            found.add(_gpu(snapshot, state), float(is_up))
     yield found
 
 
-def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
-    peak = GaugeMetricFamily(
+def device_facts(snapshot: Snapshot) -> Iterator[Family]:
+    peak = gauge(
         "flopsd_peak_flop_per_second",
         "Dense datasheet peak by pipe and format, of BF16 and of the formats that work is counted in: the denominator "
         "of HFU and MFU.",
         labels=(*_GPU, "pipe", "precision"),
     )
-    info = GaugeMetricFamily(
+    info = gauge(
         "flopsd_device_info",
         'The device; always 1. shared="true": it is known to be shared, and its FLOP are not all of this job. A MIG '
         "slice has gpu_instance_id, profile and its GPU's UUID as parent, which dcgm-exporter names GPU_I_ID, "
@@ -155,12 +155,12 @@ def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
         slice_sm_count = device.sm_count if device.parent is not None else None
         for pipe, name, flop_per_second in part.datasheet_peaks(slice_sm_count) if part is not None else ():
             if name in (_REFERENCE, precision_label(pipe, state.now.rating)):
-                peak.add_metric((*gpu, "all" if pipe is None else pipe.value, name), float(flop_per_second))
+                peak.add((*gpu, "all" if pipe is None else pipe.value, name), float(flop_per_second))
         facts = (device.model, state.entry.source, device.evidence.value, state.entry.part_id or "unknown")
         shared = str(device.shared is not None).lower()
         instance = "" if device.gpu_instance is None else str(device.gpu_instance)
         mig = (instance, device.mig_profile or "", device.parent or "")
-        info.add_metric((*gpu, *facts, device.pci_bus_id or "", device.driver or "", shared, *mig), 1)
+        info.add((*gpu, *facts, device.pci_bus_id or "", device.driver or "", shared, *mig), 1)
     yield from (peak, info)
 
 
@@ -186,11 +186,11 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
     }
 
 
-def _integers(state: DeviceState) -> dict[Evidence, int]:
+def _integers(state: DeviceState, zeros: Iterable[tuple[str, str, str]]) -> dict[Evidence, int]:
     """Measured integer operations by evidence; none where the device's counters never told integers apart."""
     if state.integers.measured_flop is None:
         return {}
-    found = dict.fromkeys((Evidence(evidence) for _, _, evidence in _zeros(state)), 0)
+    found = dict.fromkeys((Evidence(evidence) for _, _, evidence in zeros), 0)
     for row in state.rows:
         if operations := row.integers.measured_flop:
             found[row.evidence] = found.get(row.evidence, 0) + operations

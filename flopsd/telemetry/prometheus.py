@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from flopsd.telemetry import device_metrics, run_metrics
+from flopsd.telemetry.families import Family, Lines
 from flopsd.telemetry.snapshot import Snapshot
 
 # prometheus-client names whatever version is requested, and writes this one.
@@ -17,7 +17,7 @@ _OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
-def changing_families(snapshot: Snapshot, more: Iterable[Metric] = ()) -> Iterator[Metric]:
+def changing_families(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator[Family]:
     """What changes from reading to reading."""
     yield from device_metrics.flop(snapshot)
     yield from run_metrics.figures(snapshot)
@@ -32,34 +32,32 @@ def changing_families(snapshot: Snapshot, more: Iterable[Metric] = ()) -> Iterat
     yield from more
 
 
-def constant_families(snapshot: Snapshot) -> Iterator[Metric]:
+def constant_families(snapshot: Snapshot) -> Iterator[Family]:
     """What stays the same for a whole daemon start, as long as no device joins."""
     yield from device_metrics.device_facts(snapshot)
     yield from run_metrics.run_facts(snapshot)
 
 
-class _Families(Collector):
-    def __init__(self, families: Iterator[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterator[Metric]:
-        return self._families
-
-
 class Exposition:
-    """Renders snapshots. The facts, a third of the page, are rendered once and kept."""
+    """Renders snapshots. The facts, a third of the page, are rendered once and kept; so are the parts of other lines
+    that do not change. Several threads may render at once."""
 
     def __init__(self) -> None:
-        self._facts: dict[tuple[object, ...], bytes] = {}
+        self._facts: dict[tuple[object, ...], str] = {}
+        self._lines, self._lock = Lines(), threading.Lock()
 
-    def render(self, snapshot: Snapshot, accept: str, more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+    def render(self, snapshot: Snapshot, accept: str, more: Iterable[Family] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
-        encoder, content_type = choose_encoder(_OPENMETRICS if _takes_openmetrics(accept) else "")
-        key = (content_type, snapshot.replay, *(state.entry for state in snapshot.devices))
-        if key not in self._facts:
-            self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
-            self._facts[key] = encoder(_Families(constant_families(snapshot))).removesuffix(b"# EOF\n")
-        return self._facts[key] + encoder(_Families(changing_families(snapshot, more))), content_type
+        is_openmetrics = _takes_openmetrics(accept)
+        _, content_type = choose_encoder(_OPENMETRICS if is_openmetrics else "")
+        key = (is_openmetrics, snapshot.replay, *(state.entry for state in snapshot.devices))
+        families = list(changing_families(snapshot, more))
+        with self._lock:
+            if key not in self._facts:
+                self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
+                self._facts[key] = Lines().text(constant_families(snapshot), is_openmetrics=is_openmetrics)
+            page = self._facts[key] + self._lines.text(families, is_openmetrics=is_openmetrics)
+        return (page + "# EOF\n" if is_openmetrics else page).encode(), content_type
 
 
 def _takes_openmetrics(accept: str) -> bool:

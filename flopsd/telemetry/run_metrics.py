@@ -9,23 +9,22 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
 from flopsd import __version__
 from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import PPM
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.finding import Verdict
 from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import JournalState, Snapshot
 
 
-def figures(snapshot: Snapshot) -> Iterator[Metric]:
+def figures(snapshot: Snapshot) -> Iterator[Family]:
     yield from (_run_flop(snapshot.view.bases), *_thresholds(snapshot.view))
 
 
-def _run_flop(found: Bases) -> Metric:
-    run = GaugeMetricFamily(
+def _run_flop(found: Bases) -> Family:
+    run = gauge(
         "flopsd_run_flop",
         "Whole run, earlier daemon starts included. low, measured and high are bounds of "
         "ONE figure: never sum them. measured is absent while nothing was measured, high is +Inf "
@@ -36,39 +35,39 @@ def _run_flop(found: Bases) -> Metric:
     counted = found.guidelines
     bases = {"executed": found.executed, "guidelines": counted.updates, "guidelines_cumulative": counted.cumulative}
     for basis, figures in bases.items():
-        run.add_metric((basis, "low"), float(figures.low_flop))
+        run.add((basis, "low"), float(figures.low_flop))
         if figures.measured_flop is not None:
-            run.add_metric((basis, "measured"), float(figures.measured_flop))
-        run.add_metric((basis, "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
+            run.add((basis, "measured"), float(figures.measured_flop))
+        run.add((basis, "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
     if found.declarations.architecture is not None:
         required = found.declarations.architecture.counted.required
-        run.add_metric(("architecture", "low"), float(required.low))
+        run.add(("architecture", "low"), float(required.low))
         if required.computed is not None:
-            run.add_metric(("architecture", "computed"), float(required.computed))
-        run.add_metric(("architecture", "high"), float("inf") if required.high is None else float(required.high))
+            run.add(("architecture", "computed"), float(required.computed))
+        run.add(("architecture", "high"), float("inf") if required.high is None else float(required.high))
     return run
 
 
-def _thresholds(view: RunView) -> Iterator[Metric]:
-    threshold = GaugeMetricFamily(
+def _thresholds(view: RunView) -> Iterator[Family]:
+    threshold = gauge(
         "flopsd_threshold_flop",
         "Threshold of a policy's rule that applies to this run; low and high differ where the base model's compute is "
         "an estimate.",
         labels=("policy", "rule", "bound"),
     )
-    verdict = GaugeMetricFamily(
+    verdict = gauge(
         "flopsd_verdict",
         "1 for the state of a rule: below and above are certain, indeterminate is not known. Rules that do not apply "
         "are absent. Indicative, no legal advice.",
         labels=("policy", "rule", "state"),
     )
-    share = GaugeMetricFamily(
+    share = gauge(
         "flopsd_threshold_ratio",
         "The run's FLOP as a ratio of a threshold: low is certain, high a ceiling and not an estimate, measured "
         "absent where either is only bounded. Never sum bounds. quantity: base+ includes the base model's compute.",
         labels=("policy", "rule", "quantity", "bound"),
     )
-    rule = GaugeMetricFamily(
+    rule = gauge(
         "flopsd_rule_info",
         "A policy's rule that applies to this run; always 1. consequence: what follows from being above, and when.",
         labels=("policy", "rule", "title", "citation", "consequence"),
@@ -77,49 +76,41 @@ def _thresholds(view: RunView) -> Iterator[Metric]:
         if finding.state is None:
             continue
         name = (finding.policy, finding.rule.id)
-        rule.add_metric((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence or ""), 1)
+        rule.add((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence or ""), 1)
         for state in Verdict:
-            verdict.add_metric((*name, state.value), float(finding.state is state))
+            verdict.add((*name, state.value), float(finding.state is state))
         if finding.limit is not None:
-            threshold.add_metric((*name, "low"), float(finding.limit.low))
+            threshold.add((*name, "low"), float(finding.limit.low))
             if finding.limit.high is not None:
-                threshold.add_metric((*name, "high"), float(finding.limit.high))
+                threshold.add((*name, "high"), float(finding.limit.high))
         for bound, ppm in zip(("low", "measured", "high"), finding.share_ppm, strict=True):
             if ppm is not None:
-                share.add_metric((*name, finding.quantity, bound), ppm / PPM)
+                share.add((*name, finding.quantity, bound), ppm / PPM)
     yield from (rule, threshold, verdict, share)
 
 
-def run_facts(snapshot: Snapshot) -> Iterator[Metric]:
-    info = GaugeMetricFamily(
+def run_facts(snapshot: Snapshot) -> Iterator[Family]:
+    info = gauge(
         "flopsd_run_info",
         'The run; always 1. replay="true": read from a recording, no hardware was metered.',
         labels=("run_id", "node", "platform", "replay"),
     )
-    info.add_metric((snapshot.view.run, snapshot.view.node, snapshot.platform, str(snapshot.replay).lower()), 1)
+    info.add((snapshot.view.run, snapshot.view.node, snapshot.platform, str(snapshot.replay).lower()), 1)
     yield info
-    build = GaugeMetricFamily(
-        "flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peak_table_sha256")
-    )
-    build.add_metric((__version__, platform.python_version(), snapshot.table.sha256), 1)
+    build = gauge("flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peak_table_sha256"))
+    build.add((__version__, platform.python_version(), snapshot.table.sha256), 1)
     yield build
-    yield GaugeMetricFamily(
-        "flopsd_daemon_starts", "How often the daemon was started for this run.", snapshot.view.start
-    )
-    target = GaugeMetricFamily("target_info", "The OpenTelemetry resource.", labels=("service_name", "host_name"))
-    target.add_metric(("flopsd", snapshot.view.node), 1)
+    yield gauge("flopsd_daemon_starts", "How often the daemon was started for this run.", snapshot.view.start)
+    target = gauge("target_info", "The OpenTelemetry resource.", labels=("service_name", "host_name"))
+    target.add(("flopsd", snapshot.view.node), 1)
     yield target
 
 
-def sources(snapshot: Snapshot) -> Iterator[Metric]:
-    up = GaugeMetricFamily("flopsd_source_up", "1 while the source answers.", labels=("source",))
-    errors = CounterMetricFamily(
-        "flopsd_source_errors", "Readings that became gaps, by reason.", labels=("source", "reason")
-    )
-    duration = GaugeMetricFamily(
-        "flopsd_source_read_duration_seconds", "Time that the last read took.", labels=("source",)
-    )
-    last = GaugeMetricFamily(
+def sources(snapshot: Snapshot) -> Iterator[Family]:
+    up = gauge("flopsd_source_up", "1 while the source answers.", labels=("source",))
+    errors = counter("flopsd_source_errors", "Readings that became gaps, by reason.", labels=("source", "reason"))
+    duration = gauge("flopsd_source_read_duration_seconds", "Time that the last read took.", labels=("source",))
+    last = gauge(
         "flopsd_last_reading_timestamp_seconds",
         "When the source last gave a reading that was not a gap.",
         labels=("source",),
@@ -127,42 +118,42 @@ def sources(snapshot: Snapshot) -> Iterator[Metric]:
     for name, state in snapshot.sources.items():
         if state.absent:
             continue
-        up.add_metric((name,), float(state.up))
+        up.add((name,), float(state.up))
         for reason, count in state.errors.items():
-            errors.add_metric((name, reason), count)
+            errors.add((name, reason), count)
         if state.read_seconds is not None:
-            duration.add_metric((name,), state.read_seconds)
+            duration.add((name,), state.read_seconds)
         if state.last_reading_wall_ns is not None:
-            last.add_metric((name,), state.last_reading_wall_ns / NS_PER_S)
+            last.add((name,), state.last_reading_wall_ns / NS_PER_S)
     yield from (up, errors, duration, last)
 
 
-def journal(snapshot: Snapshot) -> Iterator[Metric]:
-    yield CounterMetricFamily("flopsd_journal_records", "Records in the journal.", snapshot.journal_records)
-    append = GaugeMetricFamily("flopsd_journal_last_append_timestamp_seconds", "When a record was last made durable.")
+def journal(snapshot: Snapshot) -> Iterator[Family]:
+    yield counter("flopsd_journal_records", "Records in the journal.", snapshot.journal_records)
+    append = gauge("flopsd_journal_last_append_timestamp_seconds", "When a record was last made durable.")
     if snapshot.journal_last_append_wall_ns is not None:
-        append.add_metric((), snapshot.journal_last_append_wall_ns / NS_PER_S)
+        append.add((), snapshot.journal_last_append_wall_ns / NS_PER_S)
     yield append
-    yield GaugeMetricFamily(
+    yield gauge(
         "flopsd_journal_writable",
         "0 while the journal cannot be written and totals are only in memory.",
         float(not snapshot.journal_fault),
     )
 
 
-def ended(snapshot: Snapshot) -> Iterator[Metric]:
-    yield GaugeMetricFamily(
+def ended(snapshot: Snapshot) -> Iterator[Family]:
+    yield gauge(
         "flopsd_run_ended",
         "1 once the run has ended as it should, until the daemon exits: what disappears after that is not missing.",
         float(snapshot.ended),
     )
 
 
-def journal_state(state: JournalState) -> Iterator[Metric]:
-    yield GaugeMetricFamily("flopsd_time_seconds", "The host's wall clock at the scrape.", state.wall_ns / NS_PER_S)
+def journal_state(state: JournalState) -> Iterator[Family]:
+    yield gauge("flopsd_time_seconds", "The host's wall clock at the scrape.", state.wall_ns / NS_PER_S)
     if state.seal_every_ns is None:
         return
-    yield GaugeMetricFamily(
+    yield gauge(
         "flopsd_ledger_seal_interval_seconds",
         "Time between rolling seals; absent without rolling seals.",
         state.seal_every_ns / NS_PER_S,
@@ -172,7 +163,7 @@ def journal_state(state: JournalState) -> Iterator[Metric]:
         "When this daemon last sealed the ledger on this machine; absent before the first time.",
         state.last_seal_wall_ns,
     )
-    yield CounterMetricFamily("flopsd_ledger_seal_failures", "Rolling seals that failed.", state.seal_failures)
+    yield counter("flopsd_ledger_seal_failures", "Rolling seals that failed.", state.seal_failures)
     if not state.copies:
         return
     yield _moment(
@@ -180,15 +171,15 @@ def journal_state(state: JournalState) -> Iterator[Metric]:
         "When this daemon last copied a rolling seal to every destination; absent before the first time.",
         state.last_copy_wall_ns,
     )
-    yield CounterMetricFamily(
+    yield counter(
         "flopsd_ledger_copy_failures",
         "Rolling seals that could not be copied to every destination; absent without destinations.",
         state.copy_failures,
     )
 
 
-def _moment(name: str, text: str, wall_ns: int | None) -> Metric:
-    found = GaugeMetricFamily(name, text)
+def _moment(name: str, text: str, wall_ns: int | None) -> Family:
+    found = gauge(name, text)
     if wall_ns is not None:
-        found.add_metric((), wall_ns / NS_PER_S)
+        found.add((), wall_ns / NS_PER_S)
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import ProcessCollector
 
+from flopsd.telemetry.families import Family, family_of
 from flopsd.telemetry.http.request import Request
 from flopsd.telemetry.http.response import TEXT, Response, compressed
 from flopsd.telemetry.prometheus import Exposition
@@ -20,15 +21,13 @@ HTML = "text/html; charset=utf-8"
 _SAFE = (("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"))
 
 if TYPE_CHECKING:
-    from prometheus_client import Metric
-
     from flopsd.telemetry.page.status_page import Assets
 
 
 class Routes:
     """/metrics, /-/healthy, /-/ready and the page at /; 404 elsewhere."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], extra: Callable[[], Iterable[Metric]] = tuple) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], extra: Callable[[], Iterable[Family]] = tuple) -> None:
         """`extra`: metrics that are not in the snapshot."""
         self._snapshot, self._extra, self._exposition = snapshot, extra, Exposition()
         self._assets: Assets | None = None
@@ -65,7 +64,7 @@ class Routes:
         accept = request.headers.get("accept", "")
         if self._process is None:
             self._process = ProcessCollector(registry=None)
-        more = (*self._extra(), *self._process.collect())
+        more = (*self._extra(), *map(family_of, self._process.collect()))
         body, content_type = self._exposition.render(self._snapshot(), accept, more)
         return _compressed(request, content_type, body, ("Vary", "Accept"))
 

@@ -15,10 +15,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from prometheus_client import Metric
-
 from flopsd.errors import ConfigError
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
+from flopsd.telemetry.families import Family
 from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.exchange import REQUEST_SECONDS, Connection, Exchange, is_loopback, pending
 from flopsd.telemetry.http.request import has_request
@@ -38,7 +37,7 @@ class WebServer:
 
     def __init__(
         self, host: str, port: int, snapshot: Callable[[], Snapshot], access: Access | None = None,
-        clock: Clock | None = None, extra: Callable[[], Iterable[Metric]] = tuple,
+        clock: Clock | None = None, extra: Callable[[], Iterable[Family]] = tuple,
     ) -> None:  # fmt: skip
         """Bind; raises OSError if the address is taken or not local. `extra`: metrics that are not in the snapshot."""
         self._access, self._clock = access or Access(None), clock or SystemClock()

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from flopsd.errors import PushError
+from flopsd.telemetry.families import metric
 from flopsd.telemetry.push.frames import Page
 from flopsd.telemetry.push.states import PREFIX, PushState, metrics
 
@@ -52,7 +53,7 @@ def parse_page(page: Page) -> Parsed:
 
 
 def with_states(parsed: Parsed, states: Iterable[PushState]) -> Parsed:
-    return replace(parsed, families=(*parsed.families, *metrics(states)))
+    return replace(parsed, families=(*parsed.families, *map(metric, metrics(states))))
 
 
 class Zeros:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flopsd.system.clock import NS_PER_S
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+    from flopsd.telemetry.families import Family
 
 PREFIX = "flopsd_push_"
 REASONS = ("unreachable", "timeout", "refused", "server_error", "not_possible")
@@ -39,33 +39,31 @@ def parse_state(line: bytes) -> PushState:
         raise ValueError(f"not a state: {fault}") from fault
 
 
-def metrics(states: Iterable[PushState]) -> Iterator[Metric]:
+def metrics(states: Iterable[PushState]) -> Iterator[Family]:
     """The states as families; none where nothing is pushed."""
     states = tuple(states)
     if not states:
         return
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from flopsd.telemetry.families import counter, gauge
 
-    successes = CounterMetricFamily(PREFIX + "successes", "Requests that the receiver took.", labels=("target",))
-    failures = CounterMetricFamily(
+    successes = counter(PREFIX + "successes", "Requests that the receiver took.", labels=("target",))
+    failures = counter(
         PREFIX + "failures", "Requests that failed, by reason; most are tried again.", labels=("target", "reason")
     )
-    dropped = CounterMetricFamily(
+    dropped = counter(
         PREFIX + "dropped_snapshots",
         "Pages that were given up: refused for good, or too old in a full queue. Totals lose nothing by it.",
         labels=("target",),
     )
-    waiting = GaugeMetricFamily(PREFIX + "queued_snapshots", "Pages that are yet to be pushed.", labels=("target",))
-    last = GaugeMetricFamily(
-        PREFIX + "last_success_timestamp_seconds", "When the receiver last took a page.", labels=("target",)
-    )
+    waiting = gauge(PREFIX + "queued_snapshots", "Pages that are yet to be pushed.", labels=("target",))
+    last = gauge(PREFIX + "last_success_timestamp_seconds", "When the receiver last took a page.", labels=("target",))
     for state in states:
         name = (state.target,)
-        successes.add_metric(name, state.successes)
+        successes.add(name, state.successes)
         for reason in REASONS:
-            failures.add_metric((*name, reason), state.failures.get(reason, 0))
-        dropped.add_metric(name, state.dropped)
-        waiting.add_metric(name, state.waiting)
+            failures.add((*name, reason), state.failures.get(reason, 0))
+        dropped.add(name, state.dropped)
+        waiting.add(name, state.waiting)
         if state.last_success_wall_ns is not None:
-            last.add_metric(name, state.last_success_wall_ns / NS_PER_S)
+            last.add(name, state.last_success_wall_ns / NS_PER_S)
     yield from (successes, failures, dropped, waiting, last)

@@ -24,7 +24,7 @@ from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESS
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES
 from scripts import architecture, metrics_docs
 from scripts.docs_site import replace_links
-from scripts.metrics_docs import LABELS, families, labels_of
+from scripts.metrics_docs import LABELS, families
 from tests.support.paths import GOLDEN, ROOT
 from tests.support.strategies import table
 
@@ -204,8 +204,8 @@ GOLDEN = GOLDEN / "metrics.prom"
 
 def test_whatever_is_served_is_on_the_page_with_these_labels_and_no_others_are_explained() -> None:
     assert metrics_docs.PAGE.read_text(encoding="utf-8") == metrics_docs.page(), "run `make docs` and read the diff"
-    assert set(LABELS) == {label for family in families() for label in labels_of(family)}
-    known = {family.name: set(labels_of(family)) for family in families()}
+    assert set(LABELS) == {label for family in families() for label in family.labels}
+    known = {family.name: set(family.labels) for family in families()}
     served = list(text_string_to_metric_families(GOLDEN.read_text()))
     assert served
     for family in served:

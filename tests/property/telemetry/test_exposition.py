@@ -1,0 +1,97 @@
+"""Pages are, byte for byte, what prometheus-client makes of the same families, whatever the page before them held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from flopsd.settings.data_files import load_policies
+from flopsd.telemetry.families import Family, Lines, counter, gauge, metric
+from flopsd.telemetry.prometheus import Exposition, changing_families, constant_families
+from flopsd.telemetry.snapshot import JournalState, Snapshot
+from tests.support.runs import A100, H100, STRANGER, Run
+
+ACCEPT = ("", "application/openmetrics-text; version=1.0.0")
+PLAIN = st.characters(exclude_categories=["Cs"])
+TEXTS = st.text(PLAIN, max_size=8) | st.sampled_from(('a"b', "a\\b", "a\nb", "\\n", ""))
+NUMBERS = st.floats() | st.integers(-(10**30), 10**30) | st.sampled_from((0.0, -0.0, 1e6, 1e7, 123456789.5, 1e25))
+
+
+class Of(Collector):
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._families)
+
+
+def reference(families: Sequence[Family], accept: str) -> bytes:
+    encoder, _ = choose_encoder(accept)
+    made: bytes = encoder(Of([metric(family) for family in families]))
+    return made
+
+
+@st.composite
+def family(draw: st.DrawFn, name: str) -> Family:
+    labels = draw(st.lists(st.from_regex("[a-z_][a-z0-9_]{0,5}", fullmatch=True), max_size=3, unique=True))
+    make: Callable[..., Family] = draw(st.sampled_from((counter, gauge)))
+    made = make(name, draw(TEXTS), labels=labels)
+    rows = st.dictionaries(st.tuples(*[TEXTS] * len(labels)), NUMBERS, max_size=4 if labels else 1)
+    for values, number in draw(rows).items():
+        made.add(values, number)
+    return made
+
+
+@st.composite
+def pages(draw: st.DrawFn) -> list[list[Family]]:
+    """Pages of one process: a name keeps its help, kind and labels, and has other rows on each."""
+    models = [draw(family(name)) for name in ("flopsd_a", "flopsd_b", "c")]
+    made = []
+    for _ in range(draw(st.integers(1, 4))):
+        page = []
+        for model in draw(st.permutations(models)):
+            one = Family(model.name, model.help, None, model.labels, is_counter=model.is_counter)
+            for values, number in model.rows:
+                if draw(st.booleans()):
+                    one.add(values, draw(st.just(number) | NUMBERS))
+            page.append(one)
+        made.append(page)
+    return made
+
+
+@given(pages())
+def test_the_lines_of_any_families(made: list[list[Family]]) -> None:
+    lines = Lines()
+    for page in made:
+        for accept in ACCEPT:
+            text = lines.text(page, is_openmetrics=bool(accept)) + ("# EOF\n" if accept else "")
+            assert text.encode() == reference(page, accept)
+
+
+def test_the_pages_of_a_run(tmp_path: Path) -> None:
+    """With work, gaps, kills, a lost device and one that joins, policies, sealing, and parts that the table lacks."""
+    count = 0
+    for devices in ((H100, A100, STRANGER), tuple(replace(H100, uid=f"GPU-{at}", index=at) for at in range(8))):
+        run = Run(tmp_path / str(len(devices)), devices=devices, policies=load_policies())
+        exposition = Exposition()
+        for at in range(12):
+            if at == 7:
+                run.kill()
+                run.start()
+            run.meter(1)
+            snapshot = replace(run.writer.snapshot, journal_state=JournalState(at * 10**9, 900, at, at // 2, True, at))
+            for accept in ACCEPT:
+                assert exposition.render(snapshot, accept)[0] == whole(snapshot, accept)
+                count += 1
+    assert count == 48
+
+
+def whole(snapshot: Snapshot, accept: str) -> bytes:
+    return reference([*constant_families(snapshot), *changing_families(snapshot)], accept)
