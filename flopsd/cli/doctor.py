@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -160,14 +159,14 @@ def _state(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
 def _port(settings: Settings) -> Diagnosis:
     if settings.listen is None:
         return Diagnosis("metrics address", "ok", "off")
-    host, port = parse_listen(settings.listen)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as fault:
-            fix = "another flopsd may be running; else give --listen another port"
-            return Diagnosis("metrics address", "warn", f"{settings.listen}: {fault.strerror}", fix)
+    from flopsd.telemetry.http.server import bound
+
+    host, ports = parse_listen(settings.listen)
+    try:
+        bound(host, ports).close()
+    except OSError as fault:
+        fix = "another flopsd may be running; else give --listen another port"
+        return Diagnosis("metrics address", "warn", f"{settings.listen}: {fault.strerror}", fix)
     return Diagnosis("metrics address", "ok", f"{settings.listen} is free")
 
 

@@ -26,6 +26,7 @@ from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import Feed
 from flopsd.telemetry.push.states import metrics
 from flopsd.telemetry.snapshot import Snapshot
+from flopsd.telemetry.target_file import TargetFile
 
 if TYPE_CHECKING:
     from flopsd.telemetry.families import Family
@@ -86,6 +87,7 @@ class BackgroundTasks:
         feed: Feed | None,
         lines: MetricLines | None,
         stop_is_near: Callable[[], bool],
+        target: TargetFile | None,
     ) -> None:
         self._rolling, self._sessions, self._feed, self._thresholds = rolling, sessions, feed, ThresholdLog(clock)
         self._lines, self._stop_is_near = lines, stop_is_near
@@ -95,6 +97,7 @@ class BackgroundTasks:
         self._next_progress_ns = self._begin_ns + PROGRESS_SECONDS * NS_PER_S
         self._has_logged = False
         self._scrapes: Scrapes | None = None
+        self._target = target
         self._run_due()
 
     def each_tick(self) -> None:
@@ -102,15 +105,20 @@ class BackgroundTasks:
         if self._feed is not None:
             self._feed.each_tick()  # not in __init__: what it loads and starts would delay the first reading
 
-    def wait_for_scrape(self, ended_ns: int, at_most_seconds: float) -> None:
-        """Let a scrape show that the run ended at `ended_ns`, where scrapes come often enough."""
+    def end(self, ended_ns: int, at_most_seconds: float) -> None:
+        """Let a scrape show that the run ended at `ended_ns`, where scrapes come often enough; then the target goes."""
+        self._wait_for_scrape(ended_ns, at_most_seconds)
+        if self._target is not None:
+            self._target.remove()
+
+    def _wait_for_scrape(self, ended_ns: int, at_most_seconds: float) -> None:
         if self._scrapes is None or at_most_seconds <= 0:
             return
         shown: AbstractContextManager[object] = nullcontext()
         if self._err is not None and is_screen(self._err):
             shown = ProgressLine(self._err, self._clock, "flopsd: waiting for the last scrape", is_shown=True)
         with shown:
-            self._scrapes.wait_for_one_since(ended_ns, at_most_seconds)
+            self._scrapes.wait_for_one_since(ended_ns, at_most_seconds, is_discovered=self._target is not None)
 
     def _run_due(self) -> None:
         if self._rolling is not None:
@@ -134,11 +142,11 @@ class BackgroundTasks:
         from flopsd.telemetry.http.server import WebServer
 
         assert self._settings.listen is not None
-        host, port = parse_listen(self._settings.listen)
+        host, ports = parse_listen(self._settings.listen)
         file = self._settings.web_config
         try:
             access = Access(None if file is None else Path(file))
-            server = WebServer(host or "0.0.0.0", port, self._snapshot, access, self._clock, self._push_metrics)
+            server = WebServer(host or "0.0.0.0", ports, self._snapshot, access, self._clock, self._push_metrics)
         except (OSError, ConfigError) as fault:
             if not self._has_logged:
                 log.error(
@@ -153,6 +161,8 @@ class BackgroundTasks:
         server.start()
         self._bound, self._scrapes = True, server.scrapes
         log.info("metrics at %s/metrics", server.url)
+        if self._target is not None:
+            self._target.start(server.url)
 
     def _snapshot(self) -> Snapshot:
         return with_journal_state(self._writer.snapshot, self._rolling, self._clock)

@@ -30,7 +30,7 @@ from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import is_packaged, load_policies
 from flopsd.settings.load import declared_of
 from flopsd.settings.locations import S3Location
-from flopsd.settings.platform import Context, find_context
+from flopsd.settings.platform import Context, find_context, scheduler_labels
 from flopsd.settings.schema import CONTAINER, Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
@@ -42,6 +42,7 @@ from flopsd.system.streams import say
 from flopsd.system.users import find_user, only_own_user_writes
 from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS, Feed
+from flopsd.telemetry.target_file import TargetFile
 
 log = logging.getLogger("flopsd")
 
@@ -139,7 +140,8 @@ def run_daemon(
         _check_s3_extra(settings)
         log.info("run %s, daemon start %d, journal %s", run, writer.snapshot.view.start, folder.journal)
         stop_requests.attach(daemon, settings, clock)
-        beside = (rolling, sessions, feed, lines, lambda: stop_requests.is_near)
+        target = _target_file(settings, environment, run, context.node, clock)
+        beside = (rolling, sessions, feed, lines, lambda: stop_requests.is_near, target)
         background = BackgroundTasks(writer, settings, clock, err if progress else None, *beside)
         begin_ns = clock.boottime_ns()
 
@@ -177,9 +179,9 @@ def run_daemon(
     finally:
         journal.close()
         folder.release()
-    if not stop_requests.is_near:  # else the launcher has no time left
-        left = _seconds_left(settings, clock, daemon.stopped_ns)
-        background.wait_for_scrape(closed_ns, min(settings.last_scrape_seconds, left))
+    # Near its end the launcher has no time left.
+    left = 0.0 if stop_requests.is_near else _seconds_left(settings, clock, daemon.stopped_ns)
+    background.end(closed_ns, min(settings.last_scrape_seconds, left))
     return durable and sealed and (copied or lifeline is not None)
 
 
@@ -267,6 +269,14 @@ def _feed(
         return Exposition().render(with_journal_state(writer.snapshot, rolling, clock), "")[0]
 
     return Feed(command, settings.push_every_seconds, render, clock)
+
+
+def _target_file(
+    settings: Settings, environment: Mapping[str, str], run: str, node: str, clock: Clock
+) -> TargetFile | None:
+    if settings.file_sd is None:
+        return None
+    return TargetFile(Path(settings.file_sd), run, node, scheduler_labels(environment), clock)
 
 
 def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:

@@ -14,15 +14,17 @@ from flopsd.settings.locations import parse_location
 from flopsd.settings.push_targets import parse_target
 from flopsd.settings.suggestions import did_you_mean
 
-_LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
+_LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<first>[0-9]{1,5})(-(?P<last>[0-9]{1,5}))?")
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """`host:port` as its parts. Raises ValueError."""
+def parse_listen(text: str) -> tuple[str, range]:
+    """`host:port` or `host:first-last` as host and ports, of which the first free one is taken. Raises ValueError."""
     match = _LISTEN.fullmatch(text)
-    if not match or int(match["port"]) > 65535:
-        raise ValueError("expected HOST:PORT, such as 127.0.0.1:10188 or [::1]:10188")
-    return match["host"].strip("[]"), int(match["port"])
+    if match:
+        first, last = int(match["first"]), int(match["last"] or match["first"])
+        if last <= 65535 and (first == last or 0 < first < last):
+            return match["host"].strip("[]"), range(first, last + 1)
+    raise ValueError("expected HOST:PORT or HOST:FIRST-LAST, such as 127.0.0.1:10188 or [::1]:10188-10251")
 
 
 def text(value: object) -> str:
@@ -38,6 +40,11 @@ def text_or_number(value: object) -> str:
 def text_or_off(value: object) -> str:
     """Text; `off` too where YAML reads it as false."""
     return "off" if value is False else text(value)
+
+
+def text_or_none(value: object) -> str | None:
+    """Text; None for `off`, which YAML reads as false."""
+    return None if value is None or value is False or value == "off" else text(value)
 
 
 def uids(value: object) -> tuple[int, ...]:
@@ -125,10 +132,10 @@ def flag(value: object) -> bool:
 
 def listen(value: object) -> str | None:
     """HOST:PORT; None for `off`, which YAML reads as false."""
-    if value is None or value is False or value == "off":
-        return None
-    parse_listen(text(value))
-    return text(value)
+    address = text_or_none(value)
+    if address is not None:
+        parse_listen(address)
+    return address
 
 
 def run_id(value: object) -> str:

@@ -97,6 +97,12 @@ def _slurm_node(environment: Mapping[str, str], host: str) -> str:
     return f"{node}-task{environment.get('SLURM_LOCALID')}" if tasks_have_own_gpus(environment) else node
 
 
+def scheduler_labels(environment: Mapping[str, str]) -> dict[str, str]:
+    """Labels of Prometheus that name a Slurm job and its user; none elsewhere."""
+    names = {"slurm_job_id": "SLURM_JOB_ID", "slurm_user": "SLURM_JOB_USER"}
+    return {label: environment[name] for label, name in names.items() if environment.get(name)}
+
+
 def tasks_have_own_gpus(environment: Mapping[str, str]) -> bool:
     """Whether Slurm binds GPUs to single tasks of a node, so that a task may not see the GPUs of the others. Then each
     task is metered as a node."""

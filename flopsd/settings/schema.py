@@ -29,6 +29,7 @@ class Settings:
     checkpoint_output: str = "stdout"
     state_dir: str | None = None
     listen: str | None = "127.0.0.1:10188"
+    file_sd: str | None = None
     web_config: str | None = None
     pushes: tuple[str, ...] = ()
     push_every_seconds: float = 15.0
@@ -118,7 +119,20 @@ SETTINGS: tuple[Setting, ...] = (
         "folder of journal and key (default: $STATE_DIRECTORY, /var/lib/flopsd as root, else ~/.local/state/flopsd)",
         parsers.text,
     ),
-    Setting("listen", "HOST:PORT", "where /metrics is served, or 'off' (default: 127.0.0.1:10188)", parsers.listen),
+    Setting(
+        "listen",
+        "HOST:PORT",
+        "where /metrics is served, or 'off'; of HOST:FIRST-LAST the first free port, of HOST:0 any "
+        "(default: 127.0.0.1:10188)",
+        parsers.listen,
+    ),
+    Setting(
+        "file_sd",
+        "DIR",
+        "folder for Prometheus's file_sd_configs, where RUN.NODE.json has the run's address and labels while it is "
+        "served; or 'off' (default: off)",
+        parsers.text_or_none,
+    ),
     Setting(
         "web_config",
         "FILE",

@@ -222,7 +222,8 @@ def test_the_schema_has_every_setting_and_the_values_have_every_key() -> None:
     templates = "".join(path.read_text() for path in sorted((CHART / "templates").iterdir()))
     own = {name.lower().replace("_", "-") for name in re.findall(r"name: FLOPSD_([A-Z_]+)$", templates, re.MULTILINE)}
     own -= {"socket"}  # the trainer's
-    senseless = {"duration", "stop-window"}  # a pod has no end of its own, and the window is exec's
+    # A pod has no end of its own, the window is exec's, and pods are discovered.
+    senseless = {"duration", "stop-window", "file-sd"}
     assert set(SCHEMA["properties"]["settings"]["properties"]) == flags - own - senseless
     (refused,) = re.findall(r"\$own := list (.*) }}", templates)
     assert set(re.findall(r'"([a-z-]+)"', refused)) == own

@@ -114,7 +114,7 @@ SCENES: dict[str, tuple[Callable[[Path], Run], str]] = {  # with the state that 
 
 @contextmanager
 def serving(run: Run, access: Access | None = None) -> Iterator[WebServer]:
-    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot, access)
+    server = WebServer("127.0.0.1", [0], lambda: run.writer.snapshot, access)
     server.start()
     try:
         yield server

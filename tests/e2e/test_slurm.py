@@ -6,20 +6,23 @@ opens) and by the stand-in's. Authentication is Slurm's own, so that no munged i
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.process import PATIENCE_SECONDS, environment, flopsd, predicate, wait_until
+from tests.support.process import PATIENCE_SECONDS, environment, flopsd, in_process, predicate, wait_until
 from tests.support.scenario import Scenario, Segment, h100
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +44,7 @@ SlurmdSpoolDir={folder}/spool-%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
 SchedulerType=sched/builtin
 MpiDefault=none
 ReturnToService=2
@@ -89,6 +93,12 @@ class Slurm:
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"{shlex.join(command)}: {done.stdout}{done.stderr}\n{self.logs()}"
         return done
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["nsenter", "-t", str(self.pid), "-m", "-p", "-u", "-n", f"--wdns={self.folder}", *command],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env,
+        )  # fmt: skip
 
     def states(self) -> list[str]:
         return self.run("sinfo", "--noheader", "--Node", "--format=%T").stdout.split()
@@ -157,7 +167,7 @@ def cluster(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (folder / "flopsd").chmod(0o755)
     conf = (
         f"FLOPSD={folder}/flopsd\nSTATE={folder}/jobs/$SLURMD_NODENAME\nSOCKETS=/run/jobs-$SLURMD_NODENAME\n"
-        "FLOPSD_LISTEN=off FLOPSD_INTERVAL=0.2\nexport FLOPSD_LISTEN FLOPSD_INTERVAL\n"
+        f"FLOPSD_FILE_SD={folder}/targets\nexport FLOPSD_INTERVAL=0.2\n"
     )
     with slurm(folder, Path(script), conf, environment(None)) as running:
         yield running
@@ -185,32 +195,91 @@ def ledger(folder: Path) -> Path:
     return Path(found)
 
 
+@contextmanager
+def prometheus(cluster: Slurm) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """A real one on the cluster's machine, with the scrape configuration of docs/monitoring.md; it answers queries."""
+    (shown,) = re.findall(
+        r"^```yaml\n(scrape_configs:.*?)```", (ROOT / "docs" / "monitoring.md").read_text(), re.M | re.S
+    )
+    file = cluster.folder / "prometheus.yml"
+    file.write_text(
+        f"global: {{scrape_interval: 1s}}\n{shown}".replace("/run/flopsd-targets", f"{cluster.folder}/targets")
+    )
+    command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={cluster.folder}/tsdb",
+               "--web.listen-address=127.0.0.1:9090", "--log.level=error"]  # fmt: skip
+    process = subprocess.Popen(["nsenter", "-t", str(cluster.pid), "-n", *command])
+
+    def query(expression: str) -> list[dict[str, Any]]:
+        url = "http://127.0.0.1:9090/api/v1/query"
+        done = cluster.run("curl", "-sf", "--data-urlencode", f"query={expression}", url, check=False)
+        found: list[dict[str, Any]] = json.loads(done.stdout)["data"]["result"] if done.stdout else []
+        return found
+
+    try:
+        yield query
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.tool("prometheus", "curl")
 @CLUSTER
 @AS_ROOT
-def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
+def test_concurrent_jobs_are_metered_and_scraped_each_by_itself(cluster: Slurm, tmp_path: Path) -> None:
+    """Two jobs share n1, one of them is on n2 too. The other's daemon is killed at the end, with what would restart it."""
     work = """
         from flopsd.client import connect
         import os
         one = connect(); one.declare(method="lora"); one.close(30)
-        print(os.environ["SLURM_NODEID"], os.environ["FLOPSD_SOCKET"])
+        print(os.environ["SLURM_JOB_ID"], os.environ["SLURM_NODEID"], os.environ["FLOPSD_SOCKET"])
     """
-    program = cluster.folder / "work.py"
+    program, release, targets = cluster.folder / "work.py", cluster.folder / "release", cluster.folder / "targets"
     program.write_text("\n".join(line.strip() for line in work.splitlines()))
-    done = cluster.run(
-        "srun", "-N2", "--gres=gpu:1", "--ntasks-per-node=1", sys.executable, str(program), PYTHONPATH=str(ROOT)
-    )
-    assert len(done.stdout.split()) == 4
-    job = next(path.name for path in (cluster.folder / "jobs" / "n1").iterdir())
-    for rank, node in enumerate(NODES):
-        folder = cluster.folder / "jobs" / node / job
-        sealed = predicate(ledger(folder))
-        assert (sealed["run"]["id"], sealed["run"]["platform"]) == (f"slurm-{job}", "slurm")
-        assert (sealed["node"]["name"], sealed["node"]["rank"]) == (node, rank)
-        (uuid,) = [device["uuid"] for device in sealed["devices"]]
+    command = f"PYTHONPATH={ROOT} {sys.executable} {program}; until [ -e {release} ]; do sleep 0.05; done"
+    kill = f"; kill -s KILL -- -$(cat {cluster.folder}/jobs/n1/$SLURM_JOB_ID/flopsd.pid)"
+    targets.mkdir()
+    foreign, left = targets / "slurm-9999.n1.json", targets / "slurm-9998.n1.json"
+    for path in (foreign, left):
+        path.write_text("[]")
+    os.chown(foreign, 65534, -1)
+    with prometheus(cluster) as query:
+        jobs = [
+            cluster.start("srun", *where, "--gres=gpu:1", "--ntasks-per-node=1", "sh", "-c", what)
+            for where, what in ((["-N2"], command), (["-N1", "-w", "n1"], command + kill))
+        ]
+        metered = "sum by (run_id, node, slurm_job_id, slurm_user, instance) (flopsd_flop_total) > 0"
+        rows = wait_until(lambda: len(query(metered)) == 3 and query(metered), "three are scraped")
+        assert (len(list(targets.iterdir())), left.exists()) == (4, False), "a job's start removes what root left"
+        release.touch()
+        both, one = (job.communicate(timeout=PATIENCE_SECONDS)[0].split() for job in jobs)
+        wait_until(lambda: cluster.states() == ["idle", "idle"], "the jobs are over, no node is drained")
+        assert list(targets.iterdir()) == [foreign]
+        ended = query("last_over_time(flopsd_run_ended[5m]) == 1")
+    assert (len(both), len(one)) == (6, 3), "each task was heard and reached a daemon"
+    expected = {("n1", both[0]): 0, ("n2", both[0]): 1, ("n1", one[0]): 0}  # with the rank
+    names = ("run_id", "node", "slurm_job_id", "slurm_user", "instance")
+    assert {tuple(row["metric"][name] for name in names) for row in rows} == {
+        (f"slurm-{job}", node, job, "root", f"{node}/slurm-{job}") for node, job in expected
+    }
+    assert {row["metric"]["slurm_job_id"] for row in ended} == {both[0]}
+    assert len(ended) == 2, "the last scrape shows the end"
+    ledgers = {key: ledger(cluster.folder / "jobs" / key[0] / key[1]) for key in expected}
+    sealed = {key: predicate(path) for key, path in ledgers.items()}
+    for (node, job), found in sealed.items():
+        assert (found["run"]["id"], found["run"]["platform"]) == (f"slurm-{job}", "slurm")
+        assert (found["node"]["name"], found["node"]["rank"]) == (node, expected[node, job])
+        (uuid,) = [device["uuid"] for device in found["devices"]]
         assert uuid.startswith(f"GPU-{node}-"), "of two GPUs one is the job's"
-        assert sealed["incarnations"][0]["endReason"] == "SIGTERM"
-        assert '"lora"' in ledger(folder).with_suffix(".journal.jsonl").read_text()
-    wait_until(lambda: cluster.states() == ["idle", "idle"], "no node is drained")
+        assert found["incarnations"][0]["endReason"] == ("SIGTERM" if job == both[0] else None)
+        assert '"lora"' in ledgers[node, job].with_suffix(".journal.jsonl").read_text()
+    assert len({found["devices"][0]["uuid"] for found in sealed.values()}) == 3, "no GPU is metered twice"
+    key, merged = str(tmp_path / "key.pem"), tmp_path / "job.json"
+    two = [ledgers[node, both[0]] for node in NODES]
+    trusted = [word for path in two for word in ("--trust", str(path.with_suffix(".pub")))]
+    in_process("key", "new", key, code=0)
+    in_process("merge", "--nodes", "2", *trusted, "--key", key, "--ledger", str(merged), *map(str, two), code=0)
+    each = [int(sealed[node, both[0]]["totals"]["executed"]["measured"]) for node in NODES]
+    assert int(predicate(merged)["totals"]["executed"]["measured"]) == sum(each) > 0
 
 
 @CLUSTER

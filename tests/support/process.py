@@ -229,7 +229,7 @@ def predicate(ledger: Path) -> dict[str, Any]:
     """The predicate of a ledger that `flopsd verify` accepts; fails with its reason otherwise."""
     beside = ledger.with_suffix(".peaks.yaml")
     command = ["verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--json", "--allow-replay"]
-    done = flopsd(*command, *(["--peaks", str(beside)] if beside.exists() else []), code=0)
+    done = in_process(*command, *(["--peaks", str(beside)] if beside.exists() else []), code=0)
     found: dict[str, Any] = json.loads(done.stdout)["predicate"]
     return found
 

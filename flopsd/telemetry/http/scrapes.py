@@ -26,15 +26,17 @@ class Scrapes:
         self._last_ns = now_ns
         self._next.set()
 
-    def wait_for_one_since(self, ns: int, at_most_seconds: float) -> bool:
+    def wait_for_one_since(self, ns: int, at_most_seconds: float, *, is_discovered: bool = False) -> bool:
         """Wait for a scrape since a moment, if two have come and the next is due within `at_most_seconds`; whether it
-        came."""
+        came. `is_discovered`: Prometheus was told of this daemon, so that a single one was its first."""
         self._next.clear()
         last_ns, apart_ns = self._last_ns, self._apart_ns
-        if last_ns is None or apart_ns is None:
+        if last_ns is None:
             return False
-        if last_ns - apart_ns // 4 > ns:  # one that is answered at the moment itself may have been rendered before
+        if last_ns - (apart_ns or 0) // 4 > ns:  # one that is answered at the moment may have been rendered before
             return True
+        if apart_ns is None:
+            return is_discovered and self._clock.wait(self._next, at_most_seconds)
         due_ns = last_ns + apart_ns - self._clock.boottime_ns()
         if due_ns < -(apart_ns + LATE_NS) or due_ns > at_most_seconds * NS_PER_S:
             return False  # nobody scrapes any more, or not soon enough

@@ -8,12 +8,13 @@ See docs/adr/0005-own-http-front.md.
 
 from __future__ import annotations
 
+import errno
 import logging
 import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from flopsd.errors import ConfigError
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
@@ -36,14 +37,14 @@ class WebServer:
     """Serves the newest snapshot. `start` returns at once."""
 
     def __init__(
-        self, host: str, port: int, snapshot: Callable[[], Snapshot], access: Access | None = None,
+        self, host: str, ports: Sequence[int], snapshot: Callable[[], Snapshot], access: Access | None = None,
         clock: Clock | None = None, extra: Callable[[], Iterable[Family]] = tuple,
     ) -> None:  # fmt: skip
-        """Bind; raises OSError if the address is taken or not local. `extra`: metrics that are not in the snapshot."""
+        """Bind to the first free port; raises OSError if none is, or the address is not local. `extra`: metrics that
+        are not in the snapshot."""
         self._access, self._clock = access or Access(None), clock or SystemClock()
         self.scrapes = Scrapes(self._clock)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=128)
+        self._listener = bound(host, ports)
         local = is_loopback(self._listener.getsockname()[0]) and not self._access.tls
         self._exchange = Exchange(self._access, Routes(snapshot, extra), local=local, scraped=self.scrapes.note)
         self._listener.setblocking(False)
@@ -235,3 +236,15 @@ class WebServer:
             return False
         # Its request may have arrived already; else it waits without a thread.
         return self._exchange.serve(connection) if pending(encrypted) else True
+
+
+def bound(host: str, ports: Sequence[int]) -> socket.socket:
+    """A listening socket at the first of the ports that is free. Raises OSError if none is."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in ports[:-1]:
+        try:
+            return socket.create_server((host, port), family=family, backlog=128)
+        except OSError as fault:
+            if fault.errno != errno.EADDRINUSE:
+                raise
+    return socket.create_server((host, ports[-1]), family=family, backlog=128)

@@ -33,6 +33,7 @@ checkpoint_seconds: 30
 checkpoint_output: stderr
 state_dir: /srv/flopsd
 listen: off
+file_sd: /run/targets
 web_config: /etc/flopsd/web.yml
 run_id: my-run
 key: "pkcs11:token=box;object=k?pin-value=12345678"

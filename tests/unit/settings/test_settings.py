@@ -37,7 +37,7 @@ def test_every_problem_is_reported_at_once_with_its_location_and_fix(tmp_path: P
         f"{file}: line 5: run_id is given twice, first on line 4",
         f"{file}: intervall_seconds: unknown setting; did you mean interval_seconds?",
         f"file {file}: checkpoint_seconds: '1m': expected a number of seconds, without a unit",
-        f"file {file}: listen: 'nowhere': expected HOST:PORT, such as 127.0.0.1:10188 or [::1]:10188",
+        f"file {file}: listen: 'nowhere': expected HOST:PORT or HOST:FIRST-LAST, such as 127.0.0.1:10188 or [::1]:10188-10251",
         f"file {file}: seal: 'maybe': expected true or false",
         "environment: FLOPSD_INTERVAL: '0': expected between 0.1 and 60 seconds",
         "command line: --precision: 'bf17': 'bf17' is not a number format; known: bf16, fp16, tf32, fp8, fp6, fp4, fp64, int8",
@@ -90,12 +90,13 @@ def test_an_inaccessible_settings_folder_stops_no_job(
 
 
 def test_listen() -> None:
-    assert parse_listen("127.0.0.1:0") == ("127.0.0.1", 0)
-    assert parse_listen("[::1]:10188") == ("::1", 10188)
-    assert parse_listen(":9") == ("", 9)
+    assert parse_listen("127.0.0.1:0") == ("127.0.0.1", range(1))
+    assert parse_listen("[::1]:10188-10190") == ("::1", range(10188, 10191))
+    assert parse_listen(":9") == ("", range(9, 10))
     assert load_settings({"listen": "off"}, {}).listen is None
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        parse_listen("127.0.0.1:70000")
+    for wrong in ("127.0.0.1:70000", ":9-70000", ":9-8", ":0-9", ":9-", ":-9"):
+        with pytest.raises(ValueError, match="HOST:PORT"):
+            parse_listen(wrong)
 
 
 def test_every_setting_is_a_key_a_flag_and_a_variable() -> None:

@@ -43,7 +43,7 @@ def url(run: Run) -> Iterator[str]:
             run.writer.snapshot, journal_state=JournalState(now_ns, 900 * NS_PER_S, now_ns - 60 * NS_PER_S, 1)
         )
 
-    server = WebServer("127.0.0.1", 0, shown)
+    server = WebServer("127.0.0.1", [0], shown)
     server.start()
     yield server.url
     server.stop()
@@ -279,7 +279,7 @@ def test_a_loopback_listener_answers_only_those_who_call_it_so(
 
 
 def test_a_listener_for_other_hosts_answers_to_any_name(run: Run) -> None:
-    server = WebServer("0.0.0.0", 0, lambda: run.writer.snapshot)
+    server = WebServer("0.0.0.0", [0], lambda: run.writer.snapshot)
     server.start()
     try:
         opened = http.client.HTTPConnection("127.0.0.1", int(server.url.rpartition(":")[2]), timeout=30)

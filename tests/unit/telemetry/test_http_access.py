@@ -39,7 +39,7 @@ def authority(tmp_path: Path) -> Authority:
 def serving(file: Path, folder: Path) -> Iterator[int]:
     run = Run(folder / "state")
     run.meter(1)
-    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot, Access(file))
+    server = WebServer("127.0.0.1", [0], lambda: run.writer.snapshot, Access(file))
     server.start()
     try:
         yield int(server.url.rpartition(":")[2])

@@ -66,7 +66,7 @@ def door(tmp_path: Path, clock: Clock) -> Iterator[Door]:
     file.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}")
     run = Run(tmp_path / "state")
     run.meter(1)
-    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot, Access(file), clock)
+    server = WebServer("127.0.0.1", [0], lambda: run.writer.snapshot, Access(file), clock)
     server.start()
     yield Door(server, authority.ca)
     server.stop()
@@ -200,7 +200,7 @@ def test_a_kept_connection_serves_many_scrapes_and_ends_when_it_is_forgotten(doo
 def test_the_server_stops_with_clients_at_work_and_waiting(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     run.meter(1)
-    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot)
+    server = WebServer("127.0.0.1", [0], lambda: run.writer.snapshot)
     server.start()
     port = int(server.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as waits:
