@@ -16,6 +16,7 @@ log = logging.getLogger("flopsd")
 # Sent at the latest then, even without a reading: a manager that times out would kill a daemon that is metering.
 READY_SECONDS = 10
 STATUS_SECONDS = 30
+STOP_SECONDS = 3600
 _PINGS_A_TIMEOUT = 3  # sd_watchdog_enabled(3) asks for two; the third forgives a tick that comes late
 
 
@@ -54,7 +55,9 @@ class Notifier:
     def stopping(self) -> None:
         """Announce the end: the rest, the seal included, may take the manager's stop timeout."""
         if self._address is not None and not self._stopping:
-            self._send("STOPPING=1\nSTATUS=final reading, then the seal\nWATCHDOG=1")
+            # systemd's watchdog goes on during a stop, which its stop timeout bounds: no ping may be due before that.
+            watchdog = "" if self._ping_every_ns is None else f"\nWATCHDOG_USEC={STOP_SECONDS * 1_000_000}\nWATCHDOG=1"
+            self._send(f"STOPPING=1\nSTATUS=final reading, then the seal{watchdog}")
         self._stopping = True
 
     def _send(self, message: str) -> bool:

@@ -225,6 +225,9 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "srun --ntasks-per-node=1 flopsd exec --key /fsx/keys/team.pem -- torchrun … train.py": By(
             "e2e/test_slurm.py::test_exec_under_srun_meters_each_node_once_and_the_nodes_add_up"
         ),
+        "srun -N 16 --gres=gpu:8 --ntasks-per-node=1 torchrun … train.py": By(
+            "e2e/test_slurm.py::test_concurrent_jobs_are_metered_and_scraped_each_by_itself"
+        ),
         "flopsd merge --nodes 16 --trust team.pub --key team.pem --ledger job.json /fsx/ledgers/slurm-4711/": Run(
             "2 nodes, 1 attempt id, 2 ledgers", {"16": "2", "/fsx/ledgers": "fsx"}
         ),
