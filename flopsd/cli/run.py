@@ -73,11 +73,12 @@ def _run(arguments: argparse.Namespace) -> int:
     passed = [*loudness(arguments), *(["--config", arguments.config] if arguments.config else [])]
     seal = [*ME, "seal", "--rolling", *passed, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
     push = [*ME, "push", "--fed", *passed, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
+    copy = [*ME, "copy", "--background", *passed, *_given(arguments, [BY_KEY["state_dir"]])]
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
     of_launcher = arguments.lifeline, arguments.head_file
-    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, *of_launcher, progress, seal, push)
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, *of_launcher, progress, seal, push, copy)
     return OK if well else FAILED
 
 

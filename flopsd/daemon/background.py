@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event
+from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
@@ -83,6 +84,7 @@ class BackgroundTasks:
         clock: Clock,
         err: IO[str] | None,
         rolling: RollingSeals | None,
+        late: LateDeliveries | None,
         sessions: SessionServerTask,
         feed: Feed | None,
         lines: MetricLines | None,
@@ -90,7 +92,7 @@ class BackgroundTasks:
         target: TargetFile | None,
     ) -> None:
         self._rolling, self._sessions, self._feed, self._thresholds = rolling, sessions, feed, ThresholdLog(clock)
-        self._lines, self._stop_is_near = lines, stop_is_near
+        self._lines, self._stop_is_near, self._late = lines, stop_is_near, late
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -125,6 +127,8 @@ class BackgroundTasks:
             if self._stop_is_near() and self._rolling.hurry():
                 self._writer.checkpoint()
             self._rolling.each_tick()
+        if self._late is not None and not self._stop_is_near():
+            self._late.each_tick()
         if self._lines is not None:
             self._lines.each_tick(self._writer.snapshot)
         self._sessions.each_tick()
@@ -165,7 +169,7 @@ class BackgroundTasks:
             self._target.start(server.url)
 
     def _snapshot(self) -> Snapshot:
-        return with_journal_state(self._writer.snapshot, self._rolling, self._clock)
+        return with_journal_state(self._writer.snapshot, self._rolling, self._late, self._clock)
 
     def _push_metrics(self) -> Iterable[Family]:
         return () if self._feed is None else metrics(self._feed.states)

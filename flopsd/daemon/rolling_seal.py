@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import JournalState, Snapshot
 
@@ -155,9 +156,13 @@ class RollingSeals:
         self._fault = why
 
 
-def with_journal_state(snapshot: Snapshot, rolling: RollingSeals | None, clock: Clock) -> Snapshot:
-    """The snapshot with the wall clock and the state of sealing as of now. Safe from any thread."""
-    return replace(snapshot, journal_state=JournalState(clock.wall_ns()) if rolling is None else rolling.state())
+def with_journal_state(
+    snapshot: Snapshot, rolling: RollingSeals | None, late: LateDeliveries | None, clock: Clock
+) -> Snapshot:
+    """The snapshot with the wall clock and the state of sealing and copying as of now. Safe from any thread."""
+    state = JournalState(clock.wall_ns()) if rolling is None else rolling.state()
+    undelivered = None if late is None else late.undelivered
+    return replace(snapshot, journal_state=replace(state, undelivered_ledgers=undelivered))
 
 
 def _stderr_of(child: subprocess.Popen[bytes]) -> str:

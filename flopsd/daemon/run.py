@@ -14,6 +14,7 @@ from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.code_secrets import CodeSecrets, read_secret
+from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
 from flopsd.daemon.recovery import choose_run, recover, restore
@@ -58,14 +59,15 @@ def run_daemon(
     progress: bool = False,
     seal_command: Sequence[str] = (),
     push_command: Sequence[str] = (),
+    copy_command: Sequence[str] = (),
 ) -> bool:
     """Meter until stopped, then seal. True if the journal is complete, sealed and copied.
 
     `lifeline` is the pipe of `flopsd exec`, which supervises the daemon: it starts without a source too, and a failed
     copy is no failure, since the launcher would only seal again. `head_file` is a file of the launcher with what the
     journal must contain, since an earlier daemon start wrote it; this one goes on with that. `seal_command` makes a
-    rolling seal and `push_command` pushes the metrics on its stdin; an empty one is not run. Raises FlopsdError when
-    it cannot start.
+    rolling seal, `push_command` pushes the metrics on its stdin and `copy_command` delivers what earlier copies lack;
+    an empty one is not run. Raises FlopsdError when it cannot start.
     """
     secrets = CodeSecrets(read_secret(lifeline))
     # What the run is: data files, platform, sources.
@@ -134,14 +136,15 @@ def run_daemon(
             )
         client_uids = (*settings.client_uids, *([job_user] if is_shared and job_user is not None else []))
         sessions = SessionServerTask(client_socket, client_uids, daemon.post_event, clock)
-        feed = _feed(settings, push_command, writer, rolling, clock)
+        late = LateDeliveries(copy_command, folder.deliveries, clock) if copy_command else None
+        feed = _feed(settings, push_command, writer, rolling, late, clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _check_s3_extra(settings)
         log.info("run %s, daemon start %d, journal %s", run, writer.snapshot.view.start, folder.journal)
         stop_requests.attach(daemon, settings, clock)
         target = _target_file(settings, environment, run, context.node, clock)
-        beside = (rolling, sessions, feed, lines, lambda: stop_requests.is_near, target)
+        beside = (rolling, late, sessions, feed, lines, lambda: stop_requests.is_near, target)
         background = BackgroundTasks(writer, settings, clock, err if progress else None, *beside)
         begin_ns = clock.boottime_ns()
 
@@ -160,8 +163,9 @@ def run_daemon(
             notifier.stopping()
         finally:
             sessions.stop()
-            if rolling is not None:
-                rolling.stop()
+            for one in (rolling, late):
+                if one is not None:
+                    one.stop()
         durable = writer.close(why, stop_requests.child_exit_code)
         closed_ns = clock.boottime_ns()
         if lines is not None:
@@ -256,7 +260,12 @@ def _rolling(
 
 
 def _feed(
-    settings: Settings, command: Sequence[str], writer: Writer, rolling: RollingSeals | None, clock: Clock
+    settings: Settings,
+    command: Sequence[str],
+    writer: Writer,
+    rolling: RollingSeals | None,
+    late: LateDeliveries | None,
+    clock: Clock,
 ) -> Feed | None:
     """None, and nothing loaded, unless metrics are pushed."""
     if not settings.pushes or not command:
@@ -266,7 +275,7 @@ def _feed(
         from flopsd.telemetry.prometheus import Exposition
 
         # A new Exposition each time: it would keep a cache, and pushes are rare enough to save memory instead.
-        return Exposition().render(with_journal_state(writer.snapshot, rolling, clock), "")[0]
+        return Exposition().render(with_journal_state(writer.snapshot, rolling, late, clock), "")[0]
 
     return Feed(command, settings.push_every_seconds, render, clock)
 

@@ -151,6 +151,14 @@ def ended(snapshot: Snapshot) -> Iterator[Family]:
 
 def journal_state(state: JournalState) -> Iterator[Family]:
     yield gauge("flopsd_time_seconds", "The host's wall clock at the scrape.", state.wall_ns / NS_PER_S)
+    undelivered = gauge(
+        "flopsd_ledger_deliveries_pending",
+        "Sealed ledgers in the state folder, of earlier runs too, that a destination still lacks; absent while that is "
+        "not known.",
+    )
+    if state.undelivered_ledgers is not None:
+        undelivered.add((), state.undelivered_ledgers)
+    yield undelivered
     if state.seal_every_ns is None:
         return
     yield gauge(

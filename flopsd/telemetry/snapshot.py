@@ -40,6 +40,7 @@ class JournalState:
     copies: bool = False  # whether rolling seals are copied anywhere
     last_copy_wall_ns: int | None = None  # copied to every destination, by this daemon
     copy_failures: int = 0
+    undelivered_ledgers: int | None = None  # sealed ones in the state folder that a destination still lacks
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,16 @@ def facts_of(snapshot: Snapshot) -> Facts:
         "rateHistory": _rate_history(snapshot),
         "sources": [_source(name, state) for name, state in sorted(snapshot.sources.items()) if not state.absent],
         "journal": {"records": str(snapshot.journal_records), "fault": snapshot.journal_fault},
+        "undeliveredLedgers": None if (state := snapshot.journal_state) is None else state.undelivered_ledgers,
         "devices": [_device_now(state, snapshot) for state in devices],
     }
 
 
-def facts_in(history: History, view: RunView, before: tuple[Figures, int], *, held: bool) -> Facts:
-    """Of a journal and its view. `before`: figures and time of its last but one reading; `held`: a daemon writes it."""
+def facts_in(
+    history: History, view: RunView, before: tuple[Figures, int], *, held: bool, undelivered: int | None = None
+) -> Facts:
+    """Of a journal and its view. `before`: figures and time of its last but one reading; `held`: a daemon writes it;
+    `undelivered`: how many sealed ledgers a destination still lacks."""
     last = history.incarnations[-1]
     measured, passed_ns = view.figures.measured_flop, last.last_ns - before[1]
     rate = None
@@ -63,6 +67,7 @@ def facts_in(history: History, view: RunView, before: tuple[Figures, int], *, he
         "rateHistory": [],
         "sources": [{"name": name, "up": None, "reason": ""} for name in sorted(last.sources)],
         "journal": None,
+        "undeliveredLedgers": undelivered,
         "devices": [_device(device) for device in view.devices],
     }
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.run_view import view_of
-from flopsd.errors import FlopsdError, JournalError
+from flopsd.errors import FlopsdError, JournalError, StorageError
+from flopsd.journal.delivery_note import read_deliveries
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import newest_pending, read_live
 from flopsd.journal.state_dir import StateDir
@@ -44,7 +45,11 @@ def from_state_dir(
     if pending is not None:
         extend(history, pending)
     view = view_of(history, table, tables.policies(history.policy_sha256))
-    return facts_in(history, view, before, held=state.is_held())
+    try:
+        undelivered = sum(bool(one.undelivered) for one in read_deliveries(state.deliveries))
+    except StorageError:
+        undelivered = None
+    return facts_in(history, view, before, held=state.is_held(), undelivered=undelivered)
 
 
 def from_url(url: str) -> dict[str, Any]:

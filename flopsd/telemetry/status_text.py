@@ -34,8 +34,18 @@ def status_text(status: Mapping[str, Any]) -> str:
         ("gaps", gaps_text(status["devices"])),
         *(("sources", text) for text in _sources(status["sources"]) or ["none"]),
         *([("journal", f"NOT WRITTEN, totals are in memory only: {one_line(fault)}")] if fault else []),
+        *([("copies", copies)] if (copies := copies_text(status)) else []),
     ]
     return shown([*wrapped(one_line(status["health"]["sentence"])), "", *facts(rows), "", *_devices(status["devices"])])
+
+
+def copies_text(status: Mapping[str, Any]) -> str:
+    """How many sealed ledgers are not where they should be; empty where all are, or where that is not known."""
+    ledgers = status.get("undeliveredLedgers") or 0
+    if not ledgers:
+        return ""
+    lack = "ledger is" if ledgers == 1 else "ledgers are"
+    return f"NOT COPIED: {ledgers} sealed {lack} not at every destination yet; `flopsd copy --state-dir` says why"
 
 
 def coverage_text(status: Mapping[str, Any]) -> str:

@@ -121,6 +121,10 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
         {"flopsd_ledger_last_seal": None, "flopsd_ledger_seal_failures": None, "flopsd_ledger_seal_interval": None}, set()),
     "a seal failed, and the next did not": ({"flopsd_ledger_seal_failures": "0x80 1x40"}, set()),
     "a copy was refused": ({"flopsd_ledger_copy_failures": "0x80 1x40"}, {"FlopsdLedgerCopyFailed"}),
+    "a ledger of an earlier run stays undelivered": ({"flopsd_ledger_deliveries_pending": "0x60 2x60"}, {"FlopsdLedgerCopyFailed"}),
+    "a ledger is undelivered for ten minutes": ({"flopsd_ledger_deliveries_pending": "0x90 2x30"}, set()),
+    "a copy failed, and a ledger is undelivered": (
+        {"flopsd_ledger_deliveries_pending": "1x120", "flopsd_ledger_copy_failures": "0x80 1x40"}, {"FlopsdLedgerCopyFailed"}),
     "no copy for an hour": (
         {"flopsd_ledger_last_copy": "0+60x50 3000x70", "flopsd_ledger_copy_failures": "0x50 0+1x70"},
         {"FlopsdLedgerCopyLate", "FlopsdLedgerCopyFailed"}),

@@ -200,6 +200,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "kubectl label namespace flopsd pod-security.kubernetes.io/enforce=privileged": _NO_CLUSTER,
         "helm install flopsd config/helm/flopsd -n flopsd -f config/helm/flopsd/values-eks.yaml -f values-ours.yaml": _HELM,
         "kubectl -n flopsd rollout status ds/flopsd": _NO_CLUSTER,
+        "kubectl -n flopsd logs ds/flopsd": _NO_CLUSTER,
     },
     "host.md": {
         "python3 -m pip wheel --no-deps --wheel-dir dist .": Run(

@@ -59,6 +59,7 @@ def healthy(
         f"flopsd_ledger_seal_failures_total{{{at}}}": "0x120",
         f"flopsd_ledger_last_copy_timestamp_seconds{{{at}}}": "0+60x120",
         f"flopsd_ledger_copy_failures_total{{{at}}}": "0x120",
+        f"flopsd_ledger_deliveries_pending{{{at}}}": "0x120",
         f"flopsd_run_ended{{{at}}}": "0x120",
         f"flopsd_daemon_starts{{{at}}}": "1x120",
     }  # fmt: skip

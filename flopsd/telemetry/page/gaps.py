@@ -10,6 +10,7 @@ from flopsd.core.rounding import format_duration
 from flopsd.report.coverage import REASONS
 from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import icon, section, table
+from flopsd.telemetry.status_text import copies_text
 
 
 def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
@@ -44,6 +45,7 @@ def sources_part(facts: Mapping[str, Any]) -> Html:
         "Sources",
         h("div", *cards, cls="checks") if cards else h("p", "No source.", cls="absent"),
         fault if journal["fault"] else words,
+        *([h("p", f"{copies}.", cls="warning")] if (copies := copies_text(facts)) else []),
     )
 
 

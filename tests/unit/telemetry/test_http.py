@@ -40,7 +40,8 @@ def url(run: Run) -> Iterator[str]:
     def shown() -> Snapshot:
         now_ns = run.clock.wall_ns()
         return replace(
-            run.writer.snapshot, journal_state=JournalState(now_ns, 900 * NS_PER_S, now_ns - 60 * NS_PER_S, 1)
+            run.writer.snapshot,
+            journal_state=JournalState(now_ns, 900 * NS_PER_S, now_ns - 60 * NS_PER_S, 1, undelivered_ledgers=2),
         )
 
     server = WebServer("127.0.0.1", [0], shown)

@@ -17,11 +17,13 @@ from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, 
 from flopsd.core.model import Device, GapReason
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
 from flopsd.errors import FlopsdError
+from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.system.clock import rfc3339
+from flopsd.telemetry.page.gaps import sources_part
 from flopsd.telemetry.page.status_page import Assets, status_page
-from flopsd.telemetry.snapshot import SourceState
+from flopsd.telemetry.snapshot import JournalState, SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
@@ -46,7 +48,10 @@ def story(folder: Path, *, stranger: bool, replay: bool = False) -> Run:
 @pytest.mark.parametrize("stranger", [False, True])
 def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool) -> None:
     run = story(tmp_path, stranger=stranger)
-    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    places = (Destination("s3://b/l.json", Delivery.DELIVERED), Destination("s3://c/l.json"))
+    write_deliveries(run.state.deliveries, [NotedLedger(tmp_path, {"ledger": "0" * 64, "publicKey": "0" * 64}, places)])
+    state = JournalState(0, undelivered_ledgers=1)
+    live, read = facts_of(replace(run.writer.snapshot, journal_state=state)), from_state_dir(str(tmp_path), {})
     assert json.loads(json.dumps(live)) == live
     assert set(live) == set(read)
     for name in set(live) - {"sources", "journal", "devices", "lastRecordAt", "health"}:
@@ -55,6 +60,8 @@ def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool
     for one, other in zip(live["devices"], read["devices"], strict=True):
         assert {key: value for key, value in one.items() if key not in ONLY_LIVE} == other
     assert live["thresholds"]
+    for text in (status_text(read), sources_part(live)):
+        assert "NOT COPIED: 1 sealed ledger is not at every destination yet" in text
     assert [live["health"][name] for name in ("state", "since")] == [
         read["health"][name] for name in ("state", "since")
     ]

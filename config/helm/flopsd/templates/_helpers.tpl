@@ -23,11 +23,11 @@
 {{- end -}}
 
 {{- define "flopsd.selector" -}}
-app.kubernetes.io/name: {{ include "flopsd.name" . }}
+app.kubernetes.io/name: {{ include "flopsd.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{/* {root: context, name, namespace, labels, annotations: of this object beside the common ones; all but root may be left out}. */}}
+{{/* {root: context; optional, of this object beside the common ones: name, namespace, labels, annotations}. */}}
 {{- define "flopsd.metadata" -}}
 {{- $own := dict
   "app.kubernetes.io/version" (.root.Chart.AppVersion | replace "+" "_")

@@ -1,0 +1,90 @@
+"""Deliver, beside the metering, the ledgers of this state folder that a destination still lacks: those of earlier runs
+and starts, too. A child process does it, with the bytes that were sealed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from flopsd.daemon.child import Child
+from flopsd.errors import StorageError
+from flopsd.journal.delivery_note import Delivery, read_deliveries
+from flopsd.system.clock import NS_PER_S, Clock
+
+log = logging.getLogger("flopsd")
+LOOK_SECONDS, CHILD_SECONDS = 10.0, 660.0
+FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 60.0, 3600.0
+
+
+class LateDeliveries:
+    """Starts `command` while the note of deliveries has something pending. One thread calls it."""
+
+    def __init__(self, command: Sequence[str], note: Path, clock: Clock) -> None:
+        self._command, self._note, self._clock = command, note, clock
+        self._child: Child | None = None
+        self._look_ns = self._due_ns = clock.boottime_ns()
+        self._backoff_seconds = FIRST_BACKOFF_SECONDS
+        self._seen: object = None
+        self._pending = False
+        self._fault = ""
+        self.undelivered: int | None = None  # ledgers; None: not known. Safe to read from any thread
+
+    def each_tick(self) -> None:
+        """Look at the note; start, reap or kill the child."""
+        now_ns = self._clock.boottime_ns()
+        if self._child is not None:
+            ended = self._child.ended()
+            if ended is not None:
+                self._child = None
+                self._look()
+                self._ended(ended.err or f"the copying process ended with {ended.code}", failed=ended.code != 0)
+        elif now_ns >= self._look_ns:
+            self._look_ns = now_ns + round(LOOK_SECONDS * NS_PER_S)
+            self._look()
+            if self._pending and now_ns >= self._due_ns:
+                self._start()
+
+    def stop(self) -> None:
+        """Kill the child, if there is one: what it did not note is delivered again."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def _look(self) -> None:
+        try:
+            there = self._note.stat() if self._note.exists() else None
+            seen = None if there is None else (there.st_ino, there.st_size, there.st_mtime_ns)
+            if seen == self._seen and self.undelivered is not None:
+                return
+            ledgers = [one for one in read_deliveries(self._note) if one.undelivered]
+        except (OSError, StorageError) as fault:
+            if self.undelivered is not None or self._seen is None:
+                log.error("%s", fault)
+            self._seen, self._pending, self.undelivered = fault, False, None
+            return
+        self._seen, self.undelivered = seen, len(ledgers)
+        self._pending = any(place.state is Delivery.PENDING for one in ledgers for place in one.undelivered)
+
+    def _start(self) -> None:
+        try:
+            self._child = Child(self._command, self._clock, seconds=CHILD_SECONDS)
+        except OSError as fault:
+            self._ended(f"the copying process cannot be started: {fault.strerror}", failed=True)
+
+    def _ended(self, why: str, *, failed: bool) -> None:
+        if not failed:
+            level = logging.WARNING if self._fault else logging.INFO
+            log.log(level, "every ledger that was still to be copied is delivered now")
+            self._fault, self._backoff_seconds = "", FIRST_BACKOFF_SECONDS
+            return
+        self._due_ns = self._clock.boottime_ns() + round(self._backoff_seconds * NS_PER_S)
+        if not self._fault:
+            log.error(
+                "%s; metering goes on, and the same bytes are delivered again, first in %d s, at last every %d s",
+                why,
+                self._backoff_seconds,
+                LONGEST_BACKOFF_SECONDS,
+            )
+        self._fault = why
+        self._backoff_seconds = min(2 * self._backoff_seconds, LONGEST_BACKOFF_SECONDS)

@@ -1,0 +1,104 @@
+"""When the daemon starts a child that delivers, what it logs and what it shows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from flopsd.daemon.late_deliveries import CHILD_SECONDS, LateDeliveries
+from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+
+DIGESTS = {"ledger": "0" * 64, "publicKey": "1" * 64}
+ALL_DELIVERED = "every ledger that was still to be copied is delivered now"
+
+
+def note(path: Path, *states: Delivery) -> None:
+    """One ledger for each state."""
+    write_deliveries(
+        path, [NotedLedger(Path("/l.json"), DIGESTS, (Destination("s3://b/l.json", one),)) for one in states]
+    )
+
+
+def run_out(late: LateDeliveries) -> None:
+    """Wait for the child's end without reaping it, then let the daemon see it."""
+    assert late._child is not None
+    os.waitid(os.P_PID, late._child.pid, os.WEXITED | os.WNOWAIT)
+    late.each_tick()
+    assert late._child is None
+
+
+def shown(late: LateDeliveries) -> int | None:
+    return late.undelivered
+
+
+def starts(late: LateDeliveries, clock: FakeClock, seconds: int) -> list[int]:
+    """After how many seconds, of so many, a child was started."""
+    found = []
+    for second in range(seconds):
+        late.each_tick()
+        if late._child is not None:
+            found.append(second)
+            run_out(late)
+        clock.advance(NS_PER_S)
+    return found
+
+
+def test_it_is_repeated_less_and_less_often_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock, path, remedy = FakeClock(), tmp_path / "deliveries.json", tmp_path / "remedy"
+    code = (
+        f"import os, sys\nif not os.path.exists({str(remedy)!r}): sys.exit('flopsd: NOT COPIED to s3://b/l.json: denied')\n"
+        f"os.remove({str(path)!r})"
+    )
+    note(path, Delivery.PENDING, Delivery.DELIVERED, Delivery.REFUSED)
+    late = LateDeliveries((sys.executable, "-S", "-E", "-c", code), path, clock)
+    assert shown(late) is None
+    begun = starts(late, clock, 600)
+    assert [(after - before) // 60 for before, after in pairwise(begun)] == [1, 2, 4]
+    assert shown(late) == 2
+    assert caplog.text.count("NOT COPIED to s3://b/l.json: denied; metering goes on") == 1
+    remedy.touch()
+    assert len(starts(late, clock, 1000)) == 1
+    assert shown(late) == 0
+    assert caplog.text.count(ALL_DELIVERED) == 1
+
+
+def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock, path = FakeClock(), tmp_path / "deliveries.json"
+    late = LateDeliveries(("/no/such/program",), path, clock)
+    assert starts(late, clock, 20) == []
+    assert shown(late) == 0
+    note(path, Delivery.REFUSED, Delivery.REFUSED)
+    assert starts(late, clock, 20) == []
+    assert (shown(late), caplog.text) == (2, "")
+    path.write_text("no note")
+    assert starts(late, clock, 60) == []
+    assert shown(late) is None
+    assert caplog.text.count("which ledgers still have to be copied is not known") == 1
+    note(path, Delivery.PENDING)
+    assert starts(late, clock, 60) == []
+    assert shown(late) == 1
+    assert caplog.text.count("cannot be started: No such file or directory") == 1
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_child_that_hangs_is_ended(tmp_path: Path, stopped: bool, caplog: pytest.LogCaptureFixture) -> None:
+    clock, path = FakeClock(), tmp_path / "deliveries.json"
+    note(path, Delivery.PENDING)
+    late = LateDeliveries(("sleep", "600"), path, clock)
+    late.each_tick()
+    assert late._child is not None
+    pid = late._child.pid
+    clock.advance(round((CHILD_SECONDS + 1) * NS_PER_S))
+    if stopped:
+        late.stop()
+    else:
+        late.each_tick()
+        assert "was killed; metering goes on" in caplog.text
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
