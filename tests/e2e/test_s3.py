@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler
@@ -20,7 +20,7 @@ import pytest
 from flopsd.settings.data_files import config_dir
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.authorities import Answer, serving
-from tests.support.process import environment, flopsd, predicate, started, wait_until
+from tests.support.process import environment, flopsd, in_process, predicate, started, wait_until
 from tests.support.runs import finished
 from tests.support.s3 import Store
 from tests.support.s3 import serving as serving_s3
@@ -101,40 +101,40 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
     assert store.get(bucket, "l.journal.jsonl") == b"another run's"
     assert store.keys(bucket) == ["l.journal.jsonl", *(f"m{end}" for end in sorted(ENDS))]
     predicate(ledger)
+    # Nothing is tried again until hands have looked; then the sealed bytes go there.
+    copy, env = ("copy", "--state-dir", str(state)), environment(None, None, **store.variables)
+    assert "1 ledger of" in in_process(*copy, "--background", env=env, code=0).stdout
+    in_process(*copy, env=env, code=1, says="l.journal.jsonl already exists with other contents")
+    store.client().delete_object(Bucket=bucket, Key="l.journal.jsonl")
+    in_process(*copy, env=env, code=0)
+    assert store.get(bucket, "l.json") == ledger.read_bytes()
 
 
 def test_two_locked_buckets_one_late_hold_the_bytes_that_were_sealed(tmp_path: Path, store: Store) -> None:
-    buckets, state, options = (
-        ("first", "second", "third"),
-        tmp_path / "state",
-        "?lock=governance&days=1&overwrite=never",
-    )
-    places = {bucket: f"s3://{bucket}/{{run}}.json" for bucket in buckets}
-    env = environment(None, None, **store.variables)
+    state, env = tmp_path / "state", environment(None, None, **store.variables)
     common = ("--state-dir", str(state), "--run-id", "job")
-    copies = [word for place in places.values() for word in ("--ledger-copy", place + options)]
+    run = ("run", "--source", "replay", "--listen", "off", "--state-dir", str(state), "--run-id")
+    buckets = ("first", "second", "third")
+    locked = "job.json?lock=governance&days=1&overwrite=never"
+    copies = [word for bucket in buckets for word in ("--ledger-copy", f"s3://{bucket}/{locked}")]
     store.bucket("first", lock=True)
-    done = flopsd(
-        "run", "--source", "replay", "--listen", "off", "--duration", "1.2", *common, *copies, env=env, code=1
-    )
+    done = flopsd(*run, "job", "--duration", "0.6", *copies, env=env, code=1)
     assert re.findall(r"NOT COPIED to s3://(\w+)/job.json: \S+: NoSuchBucket", done.stderr) == ["second", "third"]
     sealed = (state / "job.ledger.json").read_bytes()
 
     store.bucket("second", lock=True)
-    done = flopsd("seal", *common, *copies, env=env, code=1, says="NOT COPIED to s3://third/job.json")
+    done = in_process("seal", *common, *copies, env=env, code=1, says="NOT COPIED to s3://third/job.json")
     assert f"{state / 'job.ledger.json'} was sealed before, and is as it was" in done.stdout
     assert re.findall(r"copied to +s3://(\w+)/", done.stdout) == ["second"]
 
     store.bucket("third", lock=True)
-    with started(
-        "run", "--source", "replay", "--listen", "off", "--state-dir", str(state), "--run-id", "next", env=env
-    ) as program:
+    with started(*run, "next", env=env) as program:
         program.wait_for("every ledger that was still to be copied is delivered now")
     for bucket in buckets:
         assert store.get(bucket, "job.json") == sealed
         versions = store.client().list_object_versions(Bucket=bucket)["Versions"]
         assert sorted(one["Key"] for one in versions) == sorted(f"job{end}" for end in ENDS)  # each was written once
-        assert predicate(fetched(store, bucket, "job", tmp_path / bucket))["run"]["id"] == "job"
+    assert predicate(fetched(store, "third", "job", tmp_path / "far"))["run"]["id"] == "job"
 
 
 @pytest.mark.parametrize(
@@ -207,30 +207,85 @@ def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path:
     assert predicate(ledger)["incarnations"][0]["endReason"] == "job ended"
 
 
+@contextmanager
+def before(store: Store, change: Callable[[BaseHTTPRequestHandler, Callable[[], Answer]], Answer]) -> Iterator[Store]:
+    """A store whose answer to each request may be another one than that of the store behind it."""
+
+    def hand_on(request: BaseHTTPRequestHandler, body: bytes) -> Answer:
+        def ask() -> Answer:
+            line = http.client.HTTPConnection(store.url.removeprefix("http://"))
+            line.request(request.command, request.path, body, dict(request.headers.items()))
+            answer = line.getresponse()
+            data = answer.read()
+            line.close()
+            left_out = ("connection", "transfer-encoding", "date", "server")
+            return answer.status, data, {k: v for k, v in answer.getheaders() if k.lower() not in left_out}
+
+        return change(request, ask)
+
+    with serving(hand_on) as url:
+        yield Store(url)
+
+
 def test_an_upload_whose_answer_was_lost_is_no_conflict(tmp_path: Path, state: Path, store: Store) -> None:
     bucket = store.bucket("lost")
     dropped = threading.Event()
 
-    def hand_on(request: BaseHTTPRequestHandler, body: bytes) -> Answer:
-        """A bad line before moto: it drops the answer to the first upload."""
-        line = http.client.HTTPConnection(store.url.removeprefix("http://"))
-        line.request(request.command, request.path, body, dict(request.headers.items()))
-        answer = line.getresponse()
-        data = answer.read()
-        line.close()
+    def drop_the_first(request: BaseHTTPRequestHandler, ask: Callable[[], Answer]) -> Answer:
+        answer = ask()
         if request.command == "PUT" and not dropped.is_set():
             dropped.set()
             request.connection.shutdown(socket.SHUT_RDWR)
             raise ConnectionError
-        left_out = ("connection", "transfer-encoding", "date", "server")
-        return answer.status, data, {k: v for k, v in answer.getheaders() if k.lower() not in left_out}
+        return answer
 
-    with serving(hand_on) as url:
-        done = seal(state, Store(url), "--ledger", str(tmp_path / "ledger.json"),
+    with before(store, drop_the_first) as bad:
+        done = seal(state, bad, "--ledger", str(tmp_path / "ledger.json"),
                     "--ledger-copy", f"s3://{bucket}/l.json?overwrite=never")  # fmt: skip
     assert dropped.is_set()
     assert done.returncode == 0, done.stderr
     predicate(fetched(store, bucket, "l", tmp_path / "far"))
+
+
+def refused(code: str) -> Answer:
+    return (
+        403 if code == "AccessDenied" else 400,
+        f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode(),
+        {},
+    )
+
+
+def test_what_a_store_refuses_for_a_while_is_delivered_later(tmp_path: Path, state: Path, store: Store) -> None:
+    """Credentials that expire, a store that lets nobody write twice, and one that lets nobody read."""
+    bucket, ledger, at = store.bucket("while"), tmp_path / "ledger.json", ("--state-dir", str(state))
+    rules = {"PUT": "ExpiredToken"}  # what is refused, by method
+
+    def refuse(request: BaseHTTPRequestHandler, ask: Callable[[], Answer]) -> Answer:
+        return refused(rules[request.command]) if request.command in rules else ask()
+
+    with before(store, refuse) as strict:
+        env = environment(None, None, **strict.variables)
+        place, other = f"s3://{bucket}/l.json", f"s3://{bucket}/m.json"
+        common = (*at, "--ledger", str(ledger), "--ledger-copy", place)
+        in_process(
+            "seal", *common, env=env, code=1, says=f"NOT COPIED to {place}: s3://{bucket}/l.journal.jsonl: ExpiredToken"
+        )
+        in_process("copy", "--background", *at, env=env, code=1, says="ExpiredToken")
+        rules.clear()
+        assert in_process("copy", "--background", "-q", *at, env=env, code=0).stderr == ""
+        assert in_process("copy", *at, env=env, code=0).stdout == f"nothing is pending in {state}\n"
+        rules["PUT"] = "AccessDenied"
+        in_process("copy", str(ledger), "--to", place, *at, env=env, code=0)  # these very bytes are there
+        in_process("copy", str(ledger), "--to", other, *at, env=env, code=1, says="m.journal.jsonl: AccessDenied")
+        del rules["PUT"]
+        rules["HEAD"] = "AccessDenied"
+        done = in_process("copy", str(ledger), "--to", other, *at, env=env, code=0)
+        assert f"reading s3://{bucket}/m.json back is not allowed" in done.stdout
+    for stem in ("l", "m"):
+        assert store.get(bucket, f"{stem}.json") == ledger.read_bytes()
+    store.client().put_object(Bucket=bucket, Key="l.json", Body=b"another")
+    in_process("copy", str(ledger), "--to", f"{place}?overwrite=never", *at, code=1, says="compare the two",
+               env=environment(None, None, **store.variables))  # fmt: skip
 
 
 def test_rolling_ledgers_have_a_name_of_their_own_and_no_lock(tmp_path: Path, store: Store) -> None:

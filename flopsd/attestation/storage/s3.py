@@ -115,7 +115,7 @@ def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
     if there.get("ChecksumSHA256") != _sha256(data):
         raise OtherFileThereError(
             f"{location} already exists with other contents, and overwrite=never is set",
-            hint="nothing was overwritten; choose another object key",
+            hint="nothing was overwritten; compare the two; `flopsd copy LEDGER --to` copies this one to another key",
         )
 
 

@@ -17,6 +17,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.settings.locations import parse_location
 from flopsd.settings.schema import Settings
 from flopsd.testing import FakeClock
+from tests.support.jobs import Nodes, sagemaker
 from tests.support.process import in_process
 from tests.support.runs import Run, finished
 
@@ -167,7 +168,7 @@ def test_a_later_run_with_the_same_destination_keeps_it_and_the_earlier_one_is_n
     in_process("copy", *state, "--give-up", str(late), code=1, says=f"no ledger still has to reach {late}")
 
 
-def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path) -> None:
+def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path, nodes: Nodes) -> None:
     finished(tmp_path / "state", 12)
     sealer, state = Sealer(tmp_path / "state"), ("--state-dir", str(tmp_path / "state"))
     sealer.seal()
@@ -184,6 +185,12 @@ def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path) -> N
     in_process("copy", str(ledger), "--to", str(tmp_path / "file" / "x.json"), *state, code=1, says="NOT COPIED to ")
     ledger.with_suffix(".journal.jsonl").unlink()
     in_process("copy", str(ledger), "--to", "x.json", *state, code=1, says="a copy without it cannot be verified")
+    nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)))
+    merged, far = nodes.folder / "out" / "job.json", tmp_path / "far" / "job.json"
+    for _ in range(2):
+        in_process("copy", str(merged), "--to", str(far), *state, code=0)
+    assert {path.name for path in far.parent.glob("job*")} == {"job.json", "job.pub"}
+    assert far.read_bytes() == merged.read_bytes()
 
 
 @pytest.mark.parametrize(
