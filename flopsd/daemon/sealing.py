@@ -102,7 +102,7 @@ def seal(
         key,
         ledger,
         clock,
-        [*([] if settings.peaks is None else [settings.peaks]), *map(str, StateDir(folder).all_peaks())],
+        StateDir(folder).peaks_files(settings.peaks),
         evidence,
         settings.policies,
         live=live,
@@ -273,14 +273,25 @@ def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, cloc
     here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
     destinations = [*here, *copy_destinations(settings, run, node)]
     copies = []
+    own = _kept_table(folder)
     if destinations:
-        copies = copy_journal(folder.journal, destinations, clock, copy_seconds(settings, used_seconds))
+        copies = copy_journal(folder.journal, own, destinations, clock, copy_seconds(settings, used_seconds))
     lost = "".join(f"; it was NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault)
     kept = [str(path) for path in (folder.journal, *(copy.location for copy in copies if copy.fault is None))]
     return (
         f"the complete journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
-        f"{folder.path}`, or a copy of it with `flopsd seal --journal`"
+        f"{folder.path}`, or a copy of it with `flopsd seal --journal`{'' if own is None else ' and --peaks'}"
     )
+
+
+def _kept_table(folder: StateDir) -> Path | None:
+    """The peak table of the folder's journal; None: a packaged one, or none that is here."""
+    try:
+        first = next((line.record() for line in read_live(folder.journal)), {})
+    except (OSError, FlopsdError):
+        return None
+    table = folder.peaks(str(first.get("peak_table_sha256")))
+    return table if table.exists() else None
 
 
 def copy_sealed(

@@ -53,9 +53,13 @@ class StateDir:
         """Where the daemon keeps a peak table that is not a packaged one."""
         return self.path / f"peaks-{sha256[:16]}.yaml"
 
-    def all_peaks(self) -> list[Path]:
-        """The peak tables that daemon starts kept here, for whoever seals or shows their journals."""
-        return sorted(self.path.glob("peaks-*.yaml"))
+    def peaks_files(self, given: str | None) -> list[str]:
+        """Where the peak tables of this folder's journals may be: in the file `given`, and in what daemon starts kept.
+
+        A given file that is gone is left out where any was kept, else whoever reads it reports its name.
+        """
+        kept = sorted(map(str, self.path.glob("peaks-*.yaml")))
+        return kept if given is None or (kept and not Path(given).is_file()) else [given, *kept]
 
     def acquire(self) -> None:
         """Create the folder (0700) and take its lock.

@@ -38,7 +38,7 @@ def from_state_dir(
         head = line.head
     if not history.incarnations:
         raise JournalError(f"the journal in {state.path} holds no complete record yet")
-    tables = Tables([*([] if peaks_file is None else [peaks_file]), *map(str, state.all_peaks())], policy_files)
+    tables = Tables(state.peaks_files(peaks_file), policy_files)
     table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))
     before = view_of(history, table).figures, history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)

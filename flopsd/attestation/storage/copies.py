@@ -11,12 +11,14 @@ from flopsd.attestation.ledger_files import (
     LEDGER_MODE,
     LedgerFiles,
     journal_beside,
+    peaks_beside,
     read_ledger_files,
     write_ledger_files,
 )
 from flopsd.attestation.storage import s3
 from flopsd.errors import FileChangedError, FlopsdError, OtherFileThereError, StorageError
 from flopsd.settings.locations import S3Location
+from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.known_files import begin_alike, known_file, put_file, sha256_of
 
@@ -79,29 +81,35 @@ def copy_files(
 
 
 def copy_journal(
-    journal: Path, locations: Sequence[Path | S3Location], clock: Clock, seconds: float
+    journal: Path, peaks: Path | None, locations: Sequence[Path | S3Location], clock: Clock, seconds: float
 ) -> list[CopyResult]:
-    """Copy a journal that could not be sealed to where it would lie next to its ledger; a failed copy does not raise.
+    """Copy a journal that could not be sealed, and its peak table if that is not a packaged one, to where they would
+    lie next to the ledger; a failed copy does not raise.
 
     An existing file is kept unless it is an earlier state of this journal. In S3 the copy has the name of a rolling
     journal, without a lock, so that a later seal can write another state. A result's `location` is that of the copy.
     """
     try:
         data = known_file(journal)
+        table = None if peaks is None else peaks.read_bytes()
     except OSError as fault:
-        return [CopyResult(p, f"cannot read {journal}: {fault.strerror}") for p in locations]
+        return [CopyResult(p, f"cannot read {fault.filename}: {fault.strerror}") for p in locations]
 
     def put(copy: CopyResult) -> None:
         ledger = copy.location
         if isinstance(ledger, S3Location):
             rolling = ledger.for_rolling()
             copy.location = rolling.beside(journal_beside(Path(rolling.key)).name)
-            s3.upload({copy.location: data}, clock)
+            peaks_there = rolling.beside(peaks_beside(Path(rolling.key)).name)
+            s3.upload({**({} if table is None else {peaks_there: table}), copy.location: data}, clock)
             return
         path = journal_beside(ledger.absolute())
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not (path.stat().st_size <= data.size_bytes and begin_alike(path, data)):
             path = path.with_name(f"{ledger.stem}-unsealed-{data.sha256[:8]}.journal.jsonl")
+        if table is not None:
+            beside = path.name.removesuffix(".journal.jsonl") + ".peaks.yaml"
+            replace_file(path.with_name(beside), table, LEDGER_MODE)
         put_file(path, data, LEDGER_MODE)
         copy.location = path
 
