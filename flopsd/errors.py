@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+# Why a key cannot sign, as a label of metrics.
+KeyFault = Literal[
+    "denied", "disabled", "no_answer", "no_credentials", "no_token", "not_found", "not_installed", "other",
+    "pin_refused", "public_key", "secret", "wrong_kind",
+]  # fmt: skip
 
 
 class FlopsdError(Exception):
@@ -84,7 +91,11 @@ class StateDirBusyError(JournalError):
 
 
 class SigningKeyError(FlopsdError):
-    """A key cannot be read, parsed or created."""
+    """A key cannot be read, parsed or created, or cannot sign. `reason` is a label value."""
+
+    def __init__(self, message: str, *, hint: str = "", reason: KeyFault = "other") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class EvidenceError(FlopsdError):

@@ -29,6 +29,7 @@ from flopsd.sources.registry import BUILT_IN, KnownSources, find, probed
 from flopsd.system.clock import Clock
 
 _ENOUGH_BYTES = 100_000_000
+_FOR_KEYS = ("sealing", "key in AWS KMS", "key in a PKCS#11 token")  # packages without which no key is tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,11 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock, kn
     Where no source is named, those of plug-ins are asked too, each by itself: `flopsd run` reads them by name alone.
     """
     checks = [Diagnosis("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
+    packages = [_package(_FOR_KEYS[0], "cryptography", "seal"), *_asked_for(settings)]
+    checks += packages
+    if not any(one.state == "fail" and one.name in _FOR_KEYS for one in packages):
+        checks.append(_key(settings, environment))
     checks += [
-        _package("sealing", "cryptography", "seal"),
-        *_asked_for(settings),
         _state(settings, environment),
         _port(settings),
     ]
@@ -136,12 +139,25 @@ def _asked_for(settings: Settings) -> list[Diagnosis]:
     to_s3 = any(isinstance(location, S3Location) for location in copy_destinations(settings, "run", "node"))
     needs = (
         (to_s3, "copies to S3", "boto3", "s3"),
-        (scheme == "awskms", "key in AWS KMS", "botocore", "kms"),
-        (scheme == "pkcs11", "key in a PKCS#11 token", "pkcs11", "hsm"),
+        (scheme == "awskms", _FOR_KEYS[1], "botocore", "kms"),
+        (scheme == "pkcs11", _FOR_KEYS[2], "pkcs11", "hsm"),
         ((settings.timestamp_url or settings.witness_url) is not None, "timestamps", "rfc3161_client", "timestamp"),
         (settings.devices.whose is Whose.POD, "devices of the pod", "grpc", "kubernetes"),
     )
     return [_package(name, module, extra) for is_asked, name, module, extra in needs if is_asked]
+
+
+def _key(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
+    from flopsd.attestation.signing.check import check_configured
+
+    folder = state_dir(settings, environment)
+    try:
+        key = check_configured(settings.key, folder, environment)
+    except FlopsdError as fault:
+        return Diagnosis("signing key", "fail", str(fault), fault.hint)
+    if key is None:
+        return Diagnosis("signing key", "ok", f"none is given: the first seal makes an Ed25519 key in {folder}")
+    return Diagnosis("signing key", "ok", f"{key.describe()} signs, key id {key.public.keyid}")
 
 
 def _state(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:

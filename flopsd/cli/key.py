@@ -1,4 +1,4 @@
-"""`flopsd key new`, `flopsd key show` and `flopsd countersign`."""
+"""`flopsd key new`, `flopsd key show`, `flopsd key check` and `flopsd countersign`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK, Verbs, add_repeatable, waiting
+from flopsd.cli.common import FAILED, OK, Verbs, add_repeatable, add_settings, be_nice, settings_of, waiting
 from flopsd.cli.verify import add_inputs
+from flopsd.settings.schema import BY_KEY
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
@@ -20,9 +21,11 @@ _KEY_URI = "file:PATH or a path, awskms:KEY or pkcs11:..."
 
 def add(verbs: Verbs) -> None:
     key = verbs.add_parser(
-        "key", help="create or show a signing key", description="Creates or shows keys that sign ledgers."
+        "key",
+        help="create, show or check a signing key",
+        description="Creates, shows or checks keys that sign ledgers.",
     )
-    what = key.add_subparsers(dest="what", required=True, metavar="new|show")
+    what = key.add_subparsers(dest="what", required=True, metavar="new|show|check")
 
     new = what.add_parser(
         "new",
@@ -47,6 +50,17 @@ def add(verbs: Verbs) -> None:
     show.add_argument("key", metavar="KEY-URI-or-PUBLIC", help=f"{_KEY_URI}, or a public key's PEM file")
     show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=_show)
+
+    check = what.add_parser(
+        "check",
+        help="sign a few bytes with a key, as a run does at its start",
+        description="Signs a few bytes that are no ledger, and verifies the signature. Exit 0: the key signs. Exit 1: "
+        "it cannot; the message says what to do. A PIN that a token refused is not given to it again.",
+    )
+    check.add_argument("key", nargs="?", metavar="KEY-URI", help=f"{_KEY_URI} (default: the key of the settings)")
+    add_settings(check, [BY_KEY["state_dir"]])
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.set_defaults(run=_check)
 
     counter = verbs.add_parser(
         "countersign",
@@ -106,6 +120,31 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         pem = public.pem.decode("ascii").splitlines()
         print(shown([what, f"type    {public.type}", f"key id  {public.keyid}", *pem]), end="")
+    return OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    be_nice()  # the daemon runs this beside the job
+    from flopsd.attestation.signing.check import check_configured
+    from flopsd.daemon.sealing import state_dir
+    from flopsd.errors import SigningKeyError
+    from flopsd.report.terminal import shown
+
+    settings = settings_of(arguments)
+    folder = state_dir(settings, os.environ)
+    try:
+        key = check_configured(settings.key, folder, os.environ)
+    except SigningKeyError as fault:
+        if not arguments.json:
+            raise
+        print(json.dumps({"usable": False, "reason": fault.reason, "problem": str(fault), "fix": fault.hint}))
+        return FAILED
+    if arguments.json:
+        facts = {} if key is None else {**_facts(key.public), "is": key.describe()}
+        print(json.dumps({"usable": None if key is None else True, **facts}))
+    elif not arguments.quiet:
+        signs = [] if key is None else [f"{key.describe()} signs", f"key id  {key.public.keyid}"]
+        print(shown(signs or [f"no key is given: the first seal makes one in {folder}"]), end="")
     return OK
 
 

@@ -70,7 +70,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.run import run_daemon
 
     progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet
-    passed = [*loudness(arguments), *(["--config", arguments.config] if arguments.config else [])]
+    config = ["--config", arguments.config] if arguments.config else []
+    passed = [*loudness(arguments), *config]
+    key = [*ME, "key", "check", "--json", *config, *_given(arguments, [BY_KEY["state_dir"]])]
+    key += [arguments.key] if arguments.key else []
     seal = [*ME, "seal", "--rolling", *passed, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
     push = [*ME, "push", "--fed", *passed, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     copy = [*ME, "copy", "--background", *passed, *_given(arguments, [BY_KEY["state_dir"]])]
@@ -78,7 +81,8 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
     of_launcher = arguments.lifeline, arguments.head_file
-    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, *of_launcher, progress, seal, push, copy)
+    commands = key, seal, push, copy
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, *of_launcher, progress, *commands)
     return OK if well else FAILED
 
 
@@ -172,23 +176,17 @@ def _check_web(settings: Settings) -> None:
 def _check_key(settings: Settings, *, goes_on: bool) -> None:
     """Raises ConfigError at the start, not at the end of the run, if --key cannot be used.
 
-    With `goes_on` it only logs an error, since the run can still be sealed with another key: under exec, where the job
-    runs already, and in a sidecar, whose key may arrive later.
+    Not with `goes_on`: the run can still be sealed with another key under exec, where the job runs already, and in a
+    sidecar, whose key may arrive later. The daemon logs it then.
     """
     from flopsd.attestation.signing.keys import check_key
 
-    if not settings.seal:
+    if not settings.seal or settings.key is None or goes_on:
         return
     try:
         check_key(settings.key, os.environ)
     except SigningKeyError as fault:
-        if settings.key is not None and not goes_on:
-            raise ConfigError([f"--key: {fault}"], hint=fault.hint) from fault
-        logging.getLogger("flopsd").error(
-            "THE LEDGER WILL NOT BE SEALED unless this is fixed: %s; %s; metering goes on and the journal is kept",
-            fault,
-            fault.hint,
-        )
+        raise ConfigError([f"--key: {fault}"], hint=fault.hint) from fault
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:

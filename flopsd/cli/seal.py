@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, settings_of, waiting
+from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, note, settings_of, waiting
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import NS_PER_S, SystemClock
@@ -43,9 +43,9 @@ def _seal(arguments: argparse.Namespace) -> int:
         be_nice()  # before importing the signing packages
     from flopsd.attestation.storage.copies import refuse_failed
     from flopsd.daemon.code_secrets import read_secret
-    from flopsd.daemon.rolling_seal import SEALED_NOT_COPIED
+    from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
     from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling, state_dir
-    from flopsd.errors import StorageError
+    from flopsd.errors import SigningKeyError, StorageError
     from flopsd.journal.state_dir import StateDir
     from flopsd.report.ledger_text import sealed_text
     from flopsd.system.streams import say
@@ -55,7 +55,11 @@ def _seal(arguments: argparse.Namespace) -> int:
         if arguments.journal is not None:
             sealed = seal_file(Path(arguments.journal), settings, clock)
         elif arguments.rolling:
-            sealed = seal_rolling(settings, os.environ, clock, arguments.head)
+            try:
+                sealed = seal_rolling(settings, os.environ, clock, arguments.head)
+            except SigningKeyError as fault:
+                note(f"{fault}; {fault.hint}")
+                return NOT_SIGNED
         else:
             secret = read_secret(arguments.code_secret)
             sealed = seal_ended(

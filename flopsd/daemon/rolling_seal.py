@@ -7,22 +7,19 @@ it takes too long. Whatever happens to it, metering goes on.
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from flopsd.daemon.child import Child
+from flopsd.daemon.key_check import RETRY_SECONDS, KeyCheck
 from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.telemetry.snapshot import JournalState, Snapshot
+from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
 
 log = logging.getLogger("flopsd")
-CHILD_SECONDS = 120.0
-RETRY_SECONDS = 300.0
 HURRY_SECONDS = 10.0
-MAX_STDERR_BYTES = 8192
-SEALED_NOT_COPIED = 5  # how the child ends where the ledger is sealed here and a copy of it could not be made
+# How the child ends where the ledger is sealed here and a copy of it could not be made, and where the key cannot sign.
+SEALED_NOT_COPIED, NOT_SIGNED = 5, 6
 
 
 class RollingSeals:
@@ -38,18 +35,19 @@ class RollingSeals:
         overdue: bool,
         head: Callable[[], object],
         copies: bool = False,
+        key: KeyCheck | None = None,
     ) -> None:
         """`checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal after the first one, since an
-        earlier daemon start may never have been sealed, or the key may be unable to sign. `head` gives what the journal
-        contains now. `copies`: whether the child copies the ledger anywhere."""
+        earlier daemon start may never have been sealed. `head` gives what the journal contains now. `copies`: whether
+        the child copies the ledger anywhere. `key`: what is to know of a key that signed or could not."""
         self._command, self._clock, self._head = command, clock, head
         self._every_ns, self._slack_ns = round(every_seconds * NS_PER_S), round(checkpoint_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._started_ns = 0
         self._fresh = False  # there is a checkpoint since the last child was started
         self._fault = ""
-        self._copies = copies
+        self._copies, self._key = copies, key
         self._last_seal_wall_ns: int | None = None
         self._last_copy_wall_ns: int | None = None
         self._failures = self._copy_failures = 0
@@ -73,7 +71,7 @@ class RollingSeals:
         """
         now_ns = self._clock.boottime_ns()
         if self._child is not None:
-            self._check(self._child, now_ns)
+            self._check(self._child)
         elif self._fresh and now_ns + self._slack_ns >= self._due_ns:
             self._start(now_ns)
 
@@ -87,35 +85,32 @@ class RollingSeals:
     def stop(self) -> None:
         """Kill the child, if there is one; the caller seals the whole run next."""
         if self._child is not None:
-            self._kill(self._child)
+            self._child.kill()
+            self._child = None
 
     def _start(self, now_ns: int) -> None:
         self._fresh, self._started_ns, self._due_ns = False, now_ns, now_ns + self._every_ns
         try:
-            self._child = subprocess.Popen(
-                [*self._command, "--head", str(self._head())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            self._child = Child([*self._command, "--head", str(self._head())], self._clock)
         except OSError as fault:
             self._failed(f"the sealing process cannot be started: {fault.strerror}")
 
-    def _check(self, child: subprocess.Popen[bytes], now_ns: int) -> None:
-        code = child.poll()
-        if code is None:
-            if now_ns - self._started_ns > CHILD_SECONDS * NS_PER_S:
-                self._kill(child)
-                self._failed(f"it took more than {CHILD_SECONDS:g} s and was killed")
+    def _check(self, child: Child) -> None:
+        ended = child.ended()
+        if ended is None:
             return
-        output = _stderr_of(child)
-        self._child = None
-        if code not in (0, SEALED_NOT_COPIED):
-            self._failed(output or f"the sealing process ended with {code}")
+        self._child, output = None, ended.err
+        if ended.code == NOT_SIGNED and self._key is not None:
+            self._failures += 1
+            self._key.not_signed(output)
             return
+        if ended.code not in (0, SEALED_NOT_COPIED):
+            self._failed(output or f"the sealing process ended with {ended.code}")
+            return
+        if self._key is not None:
+            self._key.sealed()
         self._last_seal_wall_ns = self._clock.wall_ns()
-        if code == SEALED_NOT_COPIED:
+        if ended.code == SEALED_NOT_COPIED:
             self._not_copied(output)
             return
         if self._copies:
@@ -125,16 +120,6 @@ class RollingSeals:
         if self._fault:
             log.warning("rolling seals succeed again")
         self._fault = ""
-
-    def _kill(self, child: subprocess.Popen[bytes]) -> None:
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait(timeout=5)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            pass  # it hangs in the kernel, on a dead disk for instance, and ends when the kernel returns
-        if child.stderr is not None:
-            child.stderr.close()
-        self._child = None
 
     def _failed(self, why: str) -> None:
         self._failures += 1
@@ -157,24 +142,10 @@ class RollingSeals:
 
 
 def with_journal_state(
-    snapshot: Snapshot, rolling: RollingSeals | None, late: LateDeliveries | None, clock: Clock
+    snapshot: Snapshot, rolling: RollingSeals | None, key: KeyCheck | None, late: LateDeliveries | None, clock: Clock
 ) -> Snapshot:
-    """The snapshot with the wall clock and the state of sealing and copying as of now. Safe from any thread."""
+    """The snapshot with the wall clock and the state of key, seals and copies as of now. Safe from any thread."""
     state = JournalState(clock.wall_ns()) if rolling is None else rolling.state()
     undelivered = None if late is None else late.undelivered
-    return replace(snapshot, journal_state=replace(state, undelivered_ledgers=undelivered))
-
-
-def _stderr_of(child: subprocess.Popen[bytes]) -> str:
-    """The stderr of a child that ended, on one line, without waiting for more."""
-    assert child.stderr is not None
-    with child.stderr as pipe:
-        os.set_blocking(pipe.fileno(), False)
-        try:
-            data = os.read(pipe.fileno(), MAX_STDERR_BYTES)
-        except BlockingIOError:
-            data = b""
-    lines = (
-        line.removeprefix("flopsd: ").removeprefix("WARNING: ") for line in data.decode("utf-8", "replace").splitlines()
-    )
-    return "; ".join(line for line in lines if line)
+    key_state = KeyState() if key is None else key.state
+    return replace(snapshot, journal_state=replace(state, undelivered_ledgers=undelivered, key=key_state))

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import IO
 
 import flopsd
-from flopsd.attestation.signing.key_uri import scheme_of
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.code_secrets import CodeSecrets, read_secret
+from flopsd.daemon.key_check import KeyCheck, start_key_check
 from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
@@ -57,6 +57,7 @@ def run_daemon(
     lifeline: int | None = None,
     head_file: int | None = None,
     progress: bool = False,
+    key_command: Sequence[str] = (),
     seal_command: Sequence[str] = (),
     push_command: Sequence[str] = (),
     copy_command: Sequence[str] = (),
@@ -65,9 +66,9 @@ def run_daemon(
 
     `lifeline` is the pipe of `flopsd exec`, which supervises the daemon: it starts without a source too, and a failed
     copy is no failure, since the launcher would only seal again. `head_file` is a file of the launcher with what the
-    journal must contain, since an earlier daemon start wrote it; this one goes on with that. `seal_command` makes a
-    rolling seal, `push_command` pushes the metrics on its stdin and `copy_command` delivers what earlier copies lack;
-    an empty one is not run. Raises FlopsdError when it cannot start.
+    journal must contain, since an earlier daemon start wrote it; this one goes on with that. `key_command` checks the
+    key, `seal_command` makes a rolling seal, `push_command` pushes the metrics on its stdin and `copy_command` delivers
+    what earlier copies lack; an empty one is not run. Raises FlopsdError when it cannot start.
     """
     secrets = CodeSecrets(read_secret(lifeline))
     # What the run is: data files, platform, sources.
@@ -99,7 +100,8 @@ def run_daemon(
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
 
         # The writer and everything beside it.
-        rolling = _rolling(settings, seal_command, clock, lambda: journal.head, resumed=bool(history.incarnations))
+        key = start_key_check(settings, key_command, environment, clock)
+        rolling = _rolling(settings, seal_command, clock, lambda: journal.head, key, resumed=bool(history.incarnations))
         emit = _emitter(settings, out, err, rolling)
         continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if is_private else Continues.NOTHING
         isolation = Isolation(
@@ -137,14 +139,14 @@ def run_daemon(
         client_uids = (*settings.client_uids, *([job_user] if is_shared and job_user is not None else []))
         sessions = SessionServerTask(client_socket, client_uids, daemon.post_event, clock)
         late = LateDeliveries(copy_command, folder.deliveries, clock) if copy_command else None
-        feed = _feed(settings, push_command, writer, rolling, late, clock)
+        feed = _feed(settings, push_command, writer, rolling, key, late, clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _check_s3_extra(settings)
         log.info("run %s, daemon start %d, journal %s", run, writer.snapshot.view.start, folder.journal)
         stop_requests.attach(daemon, settings, clock)
         target = _target_file(settings, environment, run, context.node, clock)
-        beside = (rolling, late, sessions, feed, lines, lambda: stop_requests.is_near, target)
+        beside = (key, rolling, late, sessions, feed, lines, lambda: stop_requests.is_near, target)
         background = BackgroundTasks(writer, settings, clock, err if progress else None, *beside)
         begin_ns = clock.boottime_ns()
 
@@ -163,7 +165,7 @@ def run_daemon(
             notifier.stopping()
         finally:
             sessions.stop()
-            for one in (rolling, late):
+            for one in (key, rolling, late):
                 if one is not None:
                     one.stop()
         durable = writer.close(why, stop_requests.child_exit_code)
@@ -246,7 +248,13 @@ def _check_s3_extra(settings: Settings) -> None:
 
 
 def _rolling(
-    settings: Settings, command: Sequence[str], clock: Clock, head: Callable[[], object], *, resumed: bool
+    settings: Settings,
+    command: Sequence[str],
+    clock: Clock,
+    head: Callable[[], object],
+    key: KeyCheck | None,
+    *,
+    resumed: bool,
 ) -> RollingSeals | None:
     every = settings.seal_every_seconds
     if not settings.seal or not command or every is None:
@@ -254,9 +262,7 @@ def _rolling(
     # A reading may come up to an interval after the checkpoint that it was due for.
     between = min(settings.checkpoint_seconds, every) + settings.interval_seconds
     copies = bool(copy_destinations(settings, "run", "node"))
-    # Only a seal shows whether a key in KMS or a token can sign; do that while there is time to correct it.
-    is_file = settings.key is None or scheme_of(settings.key)[0] == "file"
-    return RollingSeals(command, every, between, clock, overdue=resumed or not is_file, head=head, copies=copies)
+    return RollingSeals(command, every, between, clock, overdue=resumed, head=head, copies=copies, key=key)
 
 
 def _feed(
@@ -264,6 +270,7 @@ def _feed(
     command: Sequence[str],
     writer: Writer,
     rolling: RollingSeals | None,
+    key: KeyCheck | None,
     late: LateDeliveries | None,
     clock: Clock,
 ) -> Feed | None:
@@ -275,7 +282,7 @@ def _feed(
         from flopsd.telemetry.prometheus import Exposition
 
         # A new Exposition each time: it would keep a cache, and pushes are rare enough to save memory instead.
-        return Exposition().render(with_journal_state(writer.snapshot, rolling, late, clock), "")[0]
+        return Exposition().render(with_journal_state(writer.snapshot, rolling, key, late, clock), "")[0]
 
     return Feed(command, settings.push_every_seconds, render, clock)
 

@@ -151,6 +151,20 @@ def ended(snapshot: Snapshot) -> Iterator[Family]:
 
 def journal_state(state: JournalState) -> Iterator[Family]:
     yield gauge("flopsd_time_seconds", "The host's wall clock at the scrape.", state.wall_ns / NS_PER_S)
+    yield gauge(
+        "flopsd_signing_key_usable",
+        "1 if the signing key could sign when it was last tried, 0 if not; absent before it was tried.",
+        state.key.usable,
+    )
+    fault = gauge(
+        "flopsd_signing_key_fault_info",
+        "Why the signing key cannot sign; always 1, absent while it can. pin_refused: the token refused the PIN, which "
+        "is not tried again until it changes.",
+        labels=("reason",),
+    )
+    if state.key.reason:
+        fault.add((state.key.reason,), 1)
+    yield fault
     undelivered = gauge(
         "flopsd_ledger_deliveries_pending",
         "Sealed ledgers in the state folder, of earlier runs too, that a destination still lacks; absent while that is "

@@ -30,8 +30,18 @@ class SourceState:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyState:
+    """Whether the signing key can sign, as last tried; None: not tried yet. `reason`: a KeyFault, `problem` in words
+    with what to do about it; both empty unless it cannot."""
+
+    usable: bool | None = None
+    reason: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JournalState:
-    """What only the moment of the request has: the host's wall clock, and the state of the rolling seals."""
+    """What only the moment of the request has: the host's wall clock, and the state of key and rolling seals."""
 
     wall_ns: int
     seal_every_ns: int | None = None  # None: there are no rolling seals
@@ -41,6 +51,7 @@ class JournalState:
     last_copy_wall_ns: int | None = None  # copied to every destination, by this daemon
     copy_failures: int = 0
     undelivered_ledgers: int | None = None  # sealed ones in the state folder that a destination still lacks
+    key: KeyState = field(default_factory=KeyState)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
         "rateHistory": _rate_history(snapshot),
         "sources": [_source(name, state) for name, state in sorted(snapshot.sources.items()) if not state.absent],
         "journal": {"records": str(snapshot.journal_records), "fault": snapshot.journal_fault},
+        "signingKey": _signing_key(snapshot),
         "undeliveredLedgers": None if (state := snapshot.journal_state) is None else state.undelivered_ledgers,
         "devices": [_device_now(state, snapshot) for state in devices],
     }
@@ -67,6 +68,7 @@ def facts_in(
         "rateHistory": [],
         "sources": [{"name": name, "up": None, "reason": ""} for name in sorted(last.sources)],
         "journal": None,
+        "signingKey": None,
         "undeliveredLedgers": undelivered,
         "devices": [_device(device) for device in view.devices],
     }
@@ -155,6 +157,14 @@ def _rate_history(snapshot: Snapshot) -> list[Facts]:
         }
         for begin_s, end_s, rate in rates(snapshot.rates)
     ]
+
+
+def _signing_key(snapshot: Snapshot) -> Facts | None:
+    """None where it was not tried yet."""
+    key = None if snapshot.journal_state is None else snapshot.journal_state.key
+    if key is None or key.usable is None:
+        return None
+    return {"usable": key.usable, "reason": key.reason, "problem": key.problem}
 
 
 def _device_now(state: DeviceState, snapshot: Snapshot) -> Facts:

@@ -6,12 +6,13 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from flopsd.core.model import GapReason
+from flopsd.errors import KeyFault
 from tests.support.prometheus import ALERTS, FOLDER, RULES, TESTS, Case, World, changed, healthy, promtool_says, rules
 
 RUNBOOK = FOLDER.parent.parent / "docs" / "runbook.md"
@@ -109,6 +110,8 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "only the ceiling will cross": ({f'{REACHED}"high"': "0.01+0.001x120"}, set()),
     "the disk is full": ({"flopsd_journal_writable": "1x90 0x30"}, {"FlopsdJournalNotWritable"}),
     "the journal stands still": ({"flopsd_journal_last_append": "0+60x90 5400x30"}, {"FlopsdJournalNotAdvancing"}),
+    "its key cannot sign": ({"flopsd_signing_key_usable": "1x80 0x40"}, {"FlopsdSigningKeyUnusable"}),
+    "its key could not sign for a moment": ({"flopsd_signing_key_usable": "1x94 0x6 1x20"}, set()),
     "no seal for an hour": (
         {"flopsd_ledger_last_seal": "0+60x50 3000x70"}, {"FlopsdLedgerNotSealed"}),
     "no seal for half an hour": ({"flopsd_ledger_last_seal": "0+60x70 4200x50"}, set()),
@@ -267,9 +270,10 @@ def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> 
             assert what in sections[name], f"{name} does not say {what}"
 
 
-def test_the_runbook_knows_every_reason_of_a_gap_and_the_alert_every_lie() -> None:
+def test_the_runbook_has_every_reason_of_a_gap_and_of_a_key_and_the_alert_every_lie() -> None:
     text = RUNBOOK.read_text()
     assert {reason.value for reason in GapReason} == set(re.findall(r"^\| `(\w+)` \|", text, re.M))
+    assert set(get_args(KeyFault)) == set(re.findall(r"^  \| `(\w+)` \|", text, re.M))
     expression = str(alerts()["FlopsdCountersImplausible"]["expr"])
     for listed in re.findall(r'reason=~"([^"]+)"', expression):
         assert set(listed.split("|")) <= {reason.value for reason in GapReason}

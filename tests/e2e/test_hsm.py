@@ -13,7 +13,7 @@ import pytest
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem
-from flopsd.errors import LedgerError, SigningKeyError
+from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
 from tests.support.paths import ROOT
 from tests.support.process import environment, flopsd
@@ -178,7 +178,7 @@ def test_a_token_without_its_public_key_is_given_one(tmp_path: Path) -> None:
     (tmp_path / "other.pub").write_bytes(load("token=flopsd;object=other").public.pem)
     (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public.pem)
     assert sign(b"payload", load("token=flopsd;object=other", f"&public={tmp_path}/other.pub"))
-    with pytest.raises(LedgerError, match="does not verify with the public key"):
+    with pytest.raises(SigningKeyError, match="does not verify with the public key"):
         sign(b"payload", load("token=flopsd;object=lonely", f"&public={tmp_path}/other.pub"))
     with pytest.raises(SigningKeyError, match="keys in tokens are P-256"):
         load("token=flopsd;object=lonely", f"&public={tmp_path}/ed.pub")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_hsm import PIN, Tokens, module_path
-from tests.support.process import environment, flopsd, predicate
+from tests.support.process import environment, flopsd, free_port, get, predicate, started, wait_until
 from tests.support.scenario import Scenario, Segment, h100
 from tests.support.tools import missing
 
@@ -45,24 +46,51 @@ def spied(tmp_path: Path) -> Spied:
     return Spied(tmp_path)
 
 
-def test_rolling_seals_and_both_final_ones_give_a_wrong_pin_to_the_token_once(
-    spied: Spied, standin: Path, tmp_path: Path
-) -> None:
+def test_a_pin_and_a_token_that_come_and_go_in_a_run(spied: Spied, standin: Path, tmp_path: Path) -> None:
+    """A wrong PIN, the right one, no token, the token again with another wrong PIN: one message of each, and one login
+    for each wrong PIN, whoever checks or seals."""
     scenario = Scenario((h100((Segment(1000, hmma=0.5, util=100, watts=500),)),)).write(tmp_path / "scenario.txt")
-    env, pin = environment(standin, scenario, **spied.variables), tmp_path / "pin"
+    env, pin, port = environment(standin, scenario, **spied.variables), tmp_path / "pin", free_port()
+    state, ledger, tokens = tmp_path / "state", tmp_path / "ledger.json", tmp_path / "softhsm" / "tokens"
+    key = spied.key("one", f"&pin-source=file:{pin}")
+    where = ("--state-dir", str(state), "--ledger", str(ledger), "--key", key)
+    note, away = state / "refused-pin.json", tmp_path / "away"
+
+    def reason() -> str:
+        return str(json.loads(get(f"http://127.0.0.1:{port}/api/status")[1])["signingKey"]["reason"])
+
+    def refusals() -> int:
+        return spied.log.read_text().count("CKR_PIN_INCORRECT")
+
     pin.write_text("0000\n")
-    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
-    where = ("--state-dir", str(state), "--ledger", str(ledger), "--key", spied.key("one", f"&pin-source=file:{pin}"))
-    job = f"until [ $(grep -c ': C_Initialize$' {spied.log}) -ge 3 ]; do sleep 0.1; done"
-    done = flopsd("exec", *where, "--interval", "0.2", "--seal-every", "1", "--", "sh", "-c", job, env=env)
-    assert spied.calls("C_Initialize") >= 5, "three rolling seals, the daemon's final one, the launcher's"
-    assert spied.calls("C_Login") == 1
-    assert done.stderr.count("NO ROLLING SEAL: the PIN is wrong for the P-256 key 'ledger' on token 'one'") == 1
-    note = state / "refused-pin.json"
-    assert f"no seal gives the token this PIN of file:{pin} again" in done.stderr
-    assert f"remove {note}" in done.stderr
-    assert note.stat().st_mode & 0o777 == 0o600
-    assert not ledger.exists()
+    listen = ("--listen", f"127.0.0.1:{port}", "--interval", "0.2", "--seal-every", "1")
+    with started("exec", *where, *listen, "--", "sleep", "600", env=env) as program:
+        program.wait_for("unless this is fixed: the PIN is wrong for the P-256 key 'ledger' on token 'one'")
+        assert reason() == "pin_refused"
+        wait_until(lambda: spied.calls("C_Initialize") >= 2, "a second check of the key")
+        assert (spied.calls("C_Login"), note.stat().st_mode & 0o777) == (1, 0o600)
+        pin.write_text(PIN + "\n")
+        program.wait_for("the key signs: the P-256 key 'ledger' on token 'one'")
+        assert not note.exists()
+        wait_until(ledger.exists, "a rolling seal")
+        tokens.rename(away)
+        tokens.mkdir()
+        program.wait_for("unless this is fixed: no tokens of .*: no token; plug it in")
+        assert reason() == "no_token"
+        pin.write_text("1111\n")
+        tokens.rmdir()
+        away.rename(tokens)
+        wait_until(lambda: reason() == "pin_refused", "another refusal")
+        program.process.send_signal(signal.SIGTERM)
+        program.finish()
+    said = re.findall(r"SEALED unless this is fixed: (\w+ \w+)|the key (signs):|NOT SEALED: (the PIN)", program.text)
+    assert ["".join(words) for words in said] == ["the PIN", "signs", "no tokens", "the PIN", "the PIN"], program.text
+    assert "NO ROLLING SEAL" not in program.text
+    assert f"no seal gives the token this PIN of file:{pin} again" in program.text
+    assert f"remove {note}" in program.text
+    doctor = " ".join(flopsd("doctor", *where, env=env).stdout.split())
+    assert "fail signing key: the PIN is wrong for the P-256 key 'ledger' on token 'one'" in doctor
+    assert refusals() == 2
     pin.write_text(PIN + "\n")
     flopsd("seal", *where, env=env, code=0)
     assert predicate(ledger)["incarnations"]

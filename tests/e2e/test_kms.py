@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.attestation.signing.check import check_configured
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.verify import open_ledger, verify_ledger
-from flopsd.errors import LedgerError, SigningKeyError
+from flopsd.errors import SigningKeyError
 from tests.support.authorities import Answer, serving
 from tests.support.kms import REGION, Kms, kms_server
-from tests.support.process import environment, flopsd, started
+from tests.support.process import environment, flopsd, free_port, get, started, wait_until
 from tests.support.runs import sealed_run
 
 
@@ -106,8 +108,10 @@ def test_what_kms_refuses_is_told_with_its_own_word(tmp_path: Path) -> None:
     ("code", "hint"),
     [
         ("AccessDeniedException", "grant kms:Sign"),
-        ("DisabledException", "must be enabled"),
+        ("DisabledException", "enable it: aws kms enable-key"),
         ("KMSInvalidStateException", "must be enabled"),
+        ("ExpiredTokenException", "renew the AWS credentials"),
+        ("InvalidKeyUsageException", "key usage SIGN_VERIFY"),
         ("ThrottlingException", "try again"),
     ],
 )
@@ -137,7 +141,7 @@ def test_the_public_key_of_another_key_is_found_out_before_anything_is_sealed(km
     (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public.pem)
     for arn in (kms.new_key(), kms.new_key("ECC_SECG_P256K1")):  # both sign with ECDSA_SHA_256
         key = load_signer(f"awskms:{arn}?public={tmp_path}/other.pub")
-        with pytest.raises(LedgerError, match="does not verify with the public key") as caught:
+        with pytest.raises(SigningKeyError, match="does not verify with the public key") as caught:
             sign(b"payload", key)
         assert "it belongs to another private key" in caught.value.hint
     with pytest.raises(SigningKeyError, match="keys in AWS KMS are P-256"):
@@ -190,33 +194,74 @@ def test_without_credentials_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
         load_signer("awskms:alias/x")
 
 
-def test_a_run_is_sealed_by_kms_in_its_own_process_and_verified_without_it(kms: Kms, tmp_path: Path) -> None:
-    kms.new_key(alias="run")
-    env = {**environment(None), **kms.environment}
-    ledger, by_kms = tmp_path / "ledger.json", ("--state-dir", str(tmp_path / "state"), "--key", "awskms:alias/run")
-    away = {**env, "AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9"}
-    replay = ("run", "--source", "replay", "--listen", "off", "--duration", "1.5", "--ledger", str(ledger))
-    done = flopsd(*replay, *by_kms, env=env, code=0)
-    assert f"sealing with the P-256 key alias/run in AWS KMS, region {REGION}, key id" in done.stderr
-    flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay", code=0)
-    late = flopsd("seal", *by_kms, "--ledger", str(tmp_path / "late.json"), env=away)
-    assert (late.returncode, (tmp_path / "late.json").exists()) == (1, False)
-    assert "no answer from AWS KMS to GetPublicKey" in late.stderr
-    shown = flopsd("key", "show", "awskms:alias/run", "--json", env=env)
-    assert json.loads(shown.stdout)["publicKey"] == ledger.with_suffix(".pub").read_text()
-    # A second party of flesh and blood countersigns what KMS has signed, and the other way round.
-    sealed = sealed_run(tmp_path / "by hand")
-    flopsd("countersign", str(sealed.ledger), "--trust", str(sealed.public_key), "--key", "awskms:alias/run", env=env,
-           code=0)  # fmt: skip
+def test_a_run_is_sealed_by_kms_whose_alias_comes_late_and_whose_credentials_are_replaced(tmp_path: Path) -> None:
+    """The seals are made in processes of their own, and are verified without KMS."""
+    credentials, ledger, port = tmp_path / "credentials", tmp_path / "ledger.json", free_port()
+
+    def write(key: dict[str, str]) -> None:
+        text = "".join(f"{name.lower()} = {key[name]}\n" for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+        (tmp_path / "new").write_text(f"[default]\n{text}")
+        (tmp_path / "new").replace(credentials)
+
+    def shown() -> list[str]:
+        return re.findall(r"^flopsd_signing_key\S+ \S+$", get(f"http://127.0.0.1:{port}/metrics")[1], re.MULTILINE)
+
+    by_kms = ("--state-dir", str(tmp_path / "state"), "--key", "awskms:alias/run")
+    replay = ("run", "--source", "replay", "--listen", f"127.0.0.1:{port}", "--seal-every", "1")
+    with kms_server() as kms:
+        env = {**environment(None), **kms.environment, "AWS_SHARED_CREDENTIALS_FILE": str(credentials)}
+        del env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]
+        write(kms.environment)
+        with started(*replay, *by_kms, "--ledger", str(ledger), env=env) as program:
+            program.wait_for(
+                "WILL NOT BE SEALED unless this is fixed: AWS KMS refused GetPublicKey with alias/run: NotF"
+            )
+            assert shown() == ["flopsd_signing_key_usable 0.0", 'flopsd_signing_key_fault_info{reason="not_found"} 1.0']
+            kms.new_key(alias="run")
+            program.wait_for(f"the key signs: the P-256 key alias/run in AWS KMS, region {REGION}, key id")
+            assert shown() == ["flopsd_signing_key_usable 1.0"]
+            wait_until(ledger.exists, "a rolling seal")
+            renewed = kms.user("kms:Sign", "kms:GetPublicKey")  # from now on KMS refuses all other credentials
+            program.wait_for("WILL NOT BE SEALED .*InvalidClientTokenId")
+            write(renewed)
+            ledger.unlink()
+            wait_until(ledger.exists, "a rolling seal with the new credentials")
+            program.process.send_signal(signal.SIGTERM)
+            assert program.finish() == 0, program.text
+        counts = [program.text.count(said) for said in ("WILL NOT BE SEALED", "the key signs: ", "NO ROLLING SEAL")]
+        assert counts == [2, 2, 0], program.text
+        flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay", code=0)
+        away = {**env, "AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9"}
+        late = flopsd("seal", *by_kms, "--ledger", str(tmp_path / "late.json"), env=away)
+        assert (late.returncode, (tmp_path / "late.json").exists()) == (1, False)
+        assert "no answer from AWS KMS to GetPublicKey" in late.stderr
+        key = flopsd("key", "check", "awskms:alias/run", "--json", env=env, code=0)
+        assert json.loads(key.stdout)["publicKey"] == ledger.with_suffix(".pub").read_text()
+        # A second party of flesh and blood countersigns what KMS has signed, and the other way round.
+        sealed = sealed_run(tmp_path / "by hand")
+        flopsd("countersign", str(sealed.ledger), "--trust", str(sealed.public_key), "--key", "awskms:alias/run", env=env,
+               code=0)  # fmt: skip
     both = [load_public(str(sealed.public_key)), load_public(str(ledger.with_suffix(".pub")))]
     assert len(verify_ledger(open_ledger(sealed.ledger, both, threshold=2)).keyids) == 2
 
 
-def test_a_mistyped_alias_is_logged_at_the_start_of_a_run(kms: Kms, tmp_path: Path) -> None:
-    """By the first rolling seal, right after the first checkpoint; the interval is the default of 15 minutes."""
-    command = ("run", "--source", "replay", "--listen", "off", "--checkpoint", "0.5", "--state-dir", str(tmp_path))
-    with started(*command, "--key", "awskms:alias/fl0psd", env={**environment(None), **kms.environment}) as program:
-        program.wait_for("NO ROLLING SEAL: AWS KMS refused GetPublicKey .*alias/fl0psd.*metering goes on")
-        program.process.send_signal(signal.SIGTERM)
-        program.finish()
-    assert "NOT SEALED: AWS KMS refused GetPublicKey" in program.text
+def test_a_web_identity_token_is_read_anew(kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arn, token = kms.new_key(), tmp_path / "token"
+    role = {**kms.environment, "AWS_ENDPOINT_URL_STS": kms.url, "AWS_WEB_IDENTITY_TOKEN_FILE": str(token),
+            "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/flopsd"}  # fmt: skip
+    del role["AWS_ACCESS_KEY_ID"], role["AWS_SECRET_ACCESS_KEY"]
+    _use(monkeypatch, role)
+
+    def refused() -> SigningKeyError:
+        with pytest.raises(SigningKeyError) as caught:
+            check_configured(f"awskms:{arn}", tmp_path, os.environ)
+        assert caught.value.reason == "no_credentials"
+        return caught.value
+
+    assert str(token) in str(refused())
+    token.write_text("a.b.c")
+    assert check_configured(f"awskms:{arn}", tmp_path, os.environ) is not None
+    body = b"<ErrorResponse><Error><Code>ExpiredTokenException</Code><Message>Token expired</Message></Error></ErrorResponse>"
+    with serving(lambda *_: (400, body, {"Content-Type": "text/xml"})) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        assert "AWS refused AssumeRoleWithWebIdentity: ExpiredTokenException: Token expired" in str(refused())

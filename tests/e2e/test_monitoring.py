@@ -76,13 +76,14 @@ ONE_CAUSE = (
     ({"alertname": "FlopsdDown", **AT}, [
         {"alertname": "FlopsdMeterBlind", **AT}, {"alertname": "FlopsdDevicesBlind", **AT},
         {"alertname": "FlopsdJournalNotAdvancing", **AT}, {"alertname": "FlopsdLedgerNotSealed", **AT},
-        {"alertname": "FlopsdCoverageFalling", "run_id": "r"}]),
+        {"alertname": "FlopsdSigningKeyUnusable", **AT}, {"alertname": "FlopsdCoverageFalling", "run_id": "r"}]),
     ({"alertname": "FlopsdMeterBlind", **AT}, [
         {"alertname": "FlopsdDevicesBlind", **AT}, {"alertname": "FlopsdCountersImplausible", **AT, "source": "nvml"},
         {"alertname": "FlopsdNoLongerMeasured", **AT}, {"alertname": "FlopsdCoverageFalling", "run_id": "r"}]),
     ({"alertname": "FlopsdJournalNotWritable", **AT}, [
         {"alertname": "FlopsdJournalNotAdvancing", **AT}, {"alertname": "FlopsdLedgerNotSealed", **AT},
         {"alertname": "FlopsdLedgerCopyLate", **AT}]),
+    ({"alertname": "FlopsdSigningKeyUnusable", **AT}, [{"alertname": "FlopsdLedgerNotSealed", **AT}]),
     ({"alertname": "FlopsdThresholdCrossedCertain", **RULE}, [
         {"alertname": "FlopsdThresholdCrossed", **RULE}, {"alertname": "FlopsdThreshold95", **RULE},
         {"alertname": "FlopsdThresholdCrossingForecast", **RULE}]),

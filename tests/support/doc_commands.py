@@ -115,6 +115,7 @@ class Not:
 
 How = Run | By | Not
 _JOB = Run("the job ran", long=True)
+_KMS = By("e2e/test_kms.py::test_a_run_is_sealed_by_kms_whose_alias_comes_late_and_whose_credentials_are_replaced")
 _NO_AWS = Not("needs the AWS command line and an account")
 _NO_CLUSTER = Not("needs a Kubernetes cluster")
 _NO_DOCKER = Not(
@@ -237,9 +238,8 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "flopsd key new key.pem": Run("public key new.pem.pub", {"key.pem": "new.pem"}),
         "flopsd key new --encrypt key.pem": Run("public key encrypted.pem.pub", {"key.pem": "encrypted.pem"}),
         "aws kms create-key --key-spec ECC_NIST_P256 --key-usage SIGN_VERIFY": _NO_AWS,
-        "flopsd run --key awskms:alias/flopsd": By(
-            "e2e/test_kms.py::test_a_run_is_sealed_by_kms_in_its_own_process_and_verified_without_it"
-        ),
+        "flopsd key check awskms:alias/flopsd": _KMS,
+        "flopsd run --key awskms:alias/flopsd": _KMS,
         "pkcs11-tool --module MODULE --login --keypairgen --key-type EC:prime256v1 --label ledger --id 01": _HSM,
         "flopsd seal --key 'pkcs11:token=T;object=ledger?module-path=MODULE&pin-source=file:/run/secrets/pin'": _HSM,
         "flopsd countersign ledger.json --trust first.pub --key second.pem": Run(

@@ -54,6 +54,7 @@ def healthy(
         f"flopsd_journal_writable{{{at}}}": "1x120",
         f"flopsd_journal_last_append_timestamp_seconds{{{at}}}": "0+60x120",
         f"flopsd_time_seconds{{{at}}}": "0+60x120",
+        f"flopsd_signing_key_usable{{{at}}}": "1x120",
         f"flopsd_ledger_seal_interval_seconds{{{at}}}": "900x120",
         f"flopsd_ledger_last_seal_timestamp_seconds{{{at}}}": "0+60x120",
         f"flopsd_ledger_seal_failures_total{{{at}}}": "0x120",

@@ -16,7 +16,7 @@ from typing import Any
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
 from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_package, usable
-from flopsd.errors import SigningKeyError
+from flopsd.errors import KeyFault, SigningKeyError
 
 # SageMaker kills a job 120 s after SIGTERM; waiting for KMS must leave time to save the journal.
 TIMEOUT_SECONDS = 2
@@ -27,6 +27,10 @@ _DENIED = {
     "GetPublicKey": "grant kms:GetPublicKey, or give the public key: awskms:KEY?public=PATH",
     "Sign": "grant kms:Sign on this key",
 }
+_CREDENTIALS = (
+    "ExpiredTokenException", "IncompleteSignature", "InvalidClientTokenId", "InvalidSignatureException",
+    "MissingAuthenticationToken", "SignatureDoesNotMatch", "UnrecognizedClientException",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
         raise SigningKeyError(
             f"{where} has key usage {answer.get('KeyUsage')}, not SIGN_VERIFY",
             hint="create one with key usage SIGN_VERIFY",
+            reason="wrong_kind",
         )
     try:
         public = load_der_public_key(answer["PublicKey"])
@@ -98,6 +103,7 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
         raise SigningKeyError(
             f"{where} ({answer.get('KeySpec')}) is of an unsupported kind",
             hint="create it with key spec ECC_NIST_P256",
+            reason="wrong_kind",
         ) from fault
     # By the curve of the key itself: KMS lists the same signing algorithms for secp256k1.
     found = usable(public, where)
@@ -105,6 +111,7 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
         raise SigningKeyError(
             f"{where} cannot sign a digest, and a ledger exceeds the 4096 bytes that KMS signs directly",
             hint="create it with key spec ECC_NIST_P256",
+            reason="wrong_kind",
         )
     return found
 
@@ -126,38 +133,64 @@ def _client(key_id: str, environment: Mapping[str, str]) -> tuple[Any, str]:
         region = arn[1] if arn else session.get_config_variable("region") or environment.get("AWS_REGION")
         if not region:
             raise SigningKeyError(
-                f"the AWS region of the KMS key {key_id} is unknown", hint="give the key's ARN, or set AWS_REGION"
+                f"the AWS region of the KMS key {key_id} is unknown",
+                hint="give the key's ARN, or set AWS_REGION",
+                reason="no_credentials",
             )
-        return session.create_client("kms", region_name=region, config=config), region
+        session.set_default_client_config(config)  # for STS too, where the credentials are those of a role
+        return session.create_client("kms", region_name=region), region
     except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_KMS is not a URL
-        raise SigningKeyError(f"cannot connect to AWS KMS: {fault}") from fault
+        raise SigningKeyError(
+            f"cannot connect to AWS KMS: {fault}", hint="check the AWS configuration: its files and its variables"
+        ) from fault
 
 
 def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore import exceptions as faults
 
     call = client.sign if operation == "Sign" else client.get_public_key
     try:
         answer: Mapping[str, Any] = call(**arguments)
-    except ClientError as fault:
+    except faults.ClientError as fault:
         error = fault.response.get("Error", {})
         code, message = str(error.get("Code")), " ".join(str(error.get("Message")).split())[:300]
+        if fault.operation_name != operation:  # the credentials are those of a role
+            raise SigningKeyError(
+                f"AWS refused {fault.operation_name}: {code}: {message}",
+                hint="check the role, its trust policy, and the web identity token",
+                reason="no_credentials",
+            ) from fault
+        hint, reason = _remedy(operation, code)
         raise SigningKeyError(
-            f"AWS KMS refused {operation} with {arguments['KeyId']}: {code}: {message}", hint=_hint(operation, code)
+            f"AWS KMS refused {operation} with {arguments['KeyId']}: {code}: {message}", hint=hint, reason=reason
         ) from fault
-    except BotoCoreError as fault:
+    except (faults.HTTPClientError, faults.ConnectionError) as fault:
         raise SigningKeyError(
             f"no answer from AWS KMS to {operation}: {fault}",
-            hint="check credentials, region and network, and the VPC endpoint for KMS where there is no internet",
+            hint="check region and network, and the VPC endpoint for KMS where there is no internet",
+            reason="no_answer",
+        ) from fault
+    except (faults.BotoCoreError, OSError) as fault:  # OSError: the file of the web identity token
+        raise SigningKeyError(
+            f"no AWS credentials for {operation}: {fault}",
+            hint="give the daemon a role, or credentials in the AWS files or variables",
+            reason="no_credentials",
         ) from fault
     return answer
 
 
-def _hint(operation: str, code: str) -> str:
+def _remedy(operation: str, code: str) -> tuple[str, KeyFault]:
+    """What to do about an error code of KMS, and the reason that it stands for."""
     if "AccessDenied" in code or code == "403":
-        return _DENIED[operation]
+        return _DENIED[operation], "denied"
     if code == "NotFoundException":
-        return "check the key's name, the account and the region"
-    if code in ("ThrottlingException", "KMSInternalException", "DependencyTimeoutException"):
-        return "try again: the key itself is fine"
-    return "the key must be enabled, of key spec ECC_NIST_P256 and key usage SIGN_VERIFY"
+        return "check the key's name, the account and the region", "not_found"
+    if code == "DisabledException":
+        return "enable it: aws kms enable-key --key-id KEY", "disabled"
+    if code == "KMSInvalidStateException":
+        return "it must be enabled: cancel its deletion if it has one (aws kms cancel-key-deletion)", "disabled"
+    if code in _CREDENTIALS:
+        return "renew the AWS credentials: they are wrong or have expired", "no_credentials"
+    if code in ("ThrottlingException", "KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException"):
+        return "try again: the key itself is fine", "no_answer"
+    return "the key must be of key spec ECC_NIST_P256 and key usage SIGN_VERIFY", "wrong_kind"

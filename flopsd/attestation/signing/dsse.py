@@ -9,7 +9,7 @@ from flopsd.attestation.signing.public_key import PublicKey
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE
 from flopsd.core.values import is_digest
-from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.errors import NotVerifiedError, SigningKeyError
 
 MAX_SIGNATURES = 64  # each is tried with each key, over the whole payload
 
@@ -17,7 +17,7 @@ MAX_SIGNATURES = 64  # each is tried with each key, over the whole payload
 def sign(payload: bytes, key: SigningKey) -> bytes:
     """The envelope file over `payload`, verified with the public key before it is returned.
 
-    Raises SigningKeyError, and LedgerError where the signature does not verify.
+    Raises SigningKeyError, also where the signature does not verify.
     """
     signature = sign_message(pae(Envelope(payload, PAYLOAD_TYPE, ())), key)
     data = encode_envelope(payload, PAYLOAD_TYPE, [(key.public.keyid, signature)])
@@ -26,12 +26,13 @@ def sign(payload: bytes, key: SigningKey) -> bytes:
 
 
 def sign_message(message: bytes, key: SigningKey) -> bytes:
-    """A signature of `key` over `message`, verified with its public key. Raises SigningKeyError, LedgerError."""
+    """A signature of `key` over `message`, verified with its public key. Raises SigningKeyError."""
     signature = key.sign(message)
     if not key.public.verifies(message, signature):
-        raise LedgerError(
+        raise SigningKeyError(
             f"the new signature by {key.describe()} does not verify with the public key {short_id(key.public.keyid)}",
             hint="if the public key was read from a file, it belongs to another private key",
+            reason="public_key",
         )
     return signature
 

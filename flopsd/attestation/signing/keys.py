@@ -17,7 +17,7 @@ from flopsd.attestation.signing.pem import load_pem, make_pem, read_private
 from flopsd.attestation.signing.public_key import load_public, need_extra, need_package
 from flopsd.errors import SigningKeyError
 
-__all__ = ["DEFAULT_KEY_NAME", "SigningKey", "check_key", "ensure_key", "load_public", "load_signer"]
+__all__ = ["SigningKey", "check_key", "default_key", "ensure_key", "load_public", "load_signer"]
 
 DEFAULT_KEY_NAME = "flopsd-key.pem"
 
@@ -71,6 +71,11 @@ def _unknown(scheme: str) -> SigningKeyError:
     return SigningKeyError(f"unknown kind of key {scheme!r}", hint=f"use {FORMS}")
 
 
+def default_key(state_dir: Path) -> Path:
+    """The key file that is made where no key is given."""
+    return state_dir / DEFAULT_KEY_NAME
+
+
 def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
     """The key URI to use, and whether a key file was created for it: Ed25519, mode 0600, in `state_dir`.
 
@@ -78,7 +83,7 @@ def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
     """
     if uri is not None:
         return uri, False
-    path = state_dir / DEFAULT_KEY_NAME
+    path = default_key(state_dir)
     if path.exists():
         return str(path), False
     try:

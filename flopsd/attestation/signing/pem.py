@@ -62,7 +62,7 @@ def load_pem(path: Path, environment: Mapping[str, str]) -> PemKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
         if secret is not None:
             raise SigningKeyError(
-                f"{path} cannot be decrypted with the given passphrase: {fault}", hint=NO_PASSPHRASE
+                f"{path} cannot be decrypted with the given passphrase: {fault}", hint=NO_PASSPHRASE, reason="secret"
             ) from None
         raise _not_private(path) from fault
     return PemKey(usable(private.public_key(), str(path)), path, private)
@@ -88,13 +88,15 @@ def read_private(path: Path, environment: Mapping[str, str]) -> tuple[bytes, byt
         return data, None
     secret = passphrase(environment)
     if secret is None:
-        raise SigningKeyError(f"{path} is encrypted and no passphrase is given", hint=NO_PASSPHRASE)
+        raise SigningKeyError(f"{path} is encrypted and no passphrase is given", hint=NO_PASSPHRASE, reason="secret")
     return data, secret
 
 
 def _not_private(path: Path) -> SigningKeyError:
     return SigningKeyError(
-        f"{path} is not a PEM private key of a supported kind", hint="create one: flopsd key new key.pem"
+        f"{path} is not a PEM private key of a supported kind",
+        hint="create one: flopsd key new key.pem",
+        reason="wrong_kind",
     )
 
 

@@ -138,6 +138,7 @@ def _session(location: _KeyLocation) -> Iterator[Any]:
             raise SigningKeyError(
                 f"the token {token.label!r} requires a PIN and none is given",
                 hint=f"append pin-source=file:PATH to the URI, or set {PKCS11_PIN}",
+                reason="secret",
             )
         try:
             _refuse_again(token, location)
@@ -152,9 +153,11 @@ def _session(location: _KeyLocation) -> Iterator[Any]:
         except faults.PinExpired as fault:
             raise _refused(token, location, "expired") from fault
     except pkcs11.PKCS11Error as fault:
+        gone = isinstance(fault, (faults.TokenNotPresent, faults.TokenNotRecognised, faults.DeviceRemoved))
         raise SigningKeyError(
             f"PKCS#11: {type(fault).__name__}{f': {fault}' if str(fault) else ''}, accessing {location.describe()}",
             hint="check the module, and that the token is plugged in: pkcs11-tool --module MODULE --list-slots",
+            reason="no_token" if gone else "other",
         ) from fault
 
 
@@ -179,11 +182,13 @@ def _refusal(location: _KeyLocation, reason: str) -> SigningKeyError:
     what = f"the PIN is {reason} for {location.describe()}"
     remedy = "correct it" if reason == "wrong" else "unlock or renew it with the token's own tool"
     if location.refused_pin is None:
-        return SigningKeyError(what, hint=f"a token locks after a few wrong PINs: {remedy} before trying again")
+        hint = f"a token locks after a few wrong PINs: {remedy} before trying again"
+        return SigningKeyError(what, hint=hint, reason="pin_refused")
     return SigningKeyError(
         f"{what}; no seal gives the token this PIN of {location.pin_from} again",
         hint=f"{remedy}; the next seal, or `flopsd seal`, logs in with another PIN. To try the same PIN once more, "
         f"remove {location.refused_pin}",
+        reason="pin_refused",
     )
 
 
@@ -202,7 +207,10 @@ def _token(module: Any, location: _KeyLocation) -> Any:
         there = ", ".join(f"token={s['token']};serial={s['serial']}" for s in described) or "no token"
         raise SigningKeyError(
             f"{len(matching) or 'no'} tokens of {location.module} match the key URI; available: {there}",
-            hint="select one: pkcs11:token=...;serial=...",
+            hint="select one: pkcs11:token=...;serial=..."
+            if tokens
+            else "plug it in, and check the module's own configuration: pkcs11-tool --module MODULE --list-slots",
+            reason="other" if matching else "no_token",
         )
     return matching[0]
 
@@ -229,9 +237,14 @@ def _private_key(session: Any, location: _KeyLocation) -> Any:
         raise SigningKeyError(
             f"{len(found) or 'no'} private keys match {location.describe()}",
             hint="select one with object=LABEL or id=%01; pkcs11-tool --list-objects --login lists them",
+            reason="other" if found else "not_found",
         )
     if found[0].key_type != pkcs11.KeyType.EC or _attribute(found[0], pkcs11.Attribute.EC_PARAMS) not in (None, _P256):
-        raise SigningKeyError(f"{location.describe()} is not a P-256 key", hint="create one: --key-type EC:prime256v1")
+        raise SigningKeyError(
+            f"{location.describe()} is not a P-256 key",
+            hint="create one: --key-type EC:prime256v1",
+            reason="wrong_kind",
+        )
     return found[0]
 
 
@@ -247,6 +260,7 @@ def _public_key(session: Any, private: Any, location: _KeyLocation) -> PublicKey
         raise SigningKeyError(
             f"the token has {len(found) or 'no'} public keys for {location.describe()}",
             hint="give the public key in a PEM file: append public=PATH to the URI's query",
+            reason="public_key",
         )
     try:
         public = load_der_public_key(pkcs11.util.ec.encode_ec_public_key(found[0]))

@@ -112,7 +112,9 @@ def read_pem(path: Path, what: str) -> bytes:
             data = file.read(MAX_PEM_BYTES + 1)
     except OSError as fault:
         raise SigningKeyError(
-            f"cannot read the {what} {path}: {fault.strerror}", hint="give the path of a readable PEM file"
+            f"cannot read the {what} {path}: {fault.strerror}",
+            hint="give the path of a readable PEM file",
+            reason="not_found",
         ) from fault
     if len(data) > MAX_PEM_BYTES:
         raise SigningKeyError(f"{path} has more than {MAX_PEM_BYTES} bytes: it is not a {what}")
@@ -137,10 +139,12 @@ def need_extra() -> None:
 def need_package(package: str, missing: tuple[str, str]) -> None:
     """Raises SigningKeyError with the text and hint in `missing` where it is not installed. Imports nothing."""
     if find_spec(package) is None:
-        raise SigningKeyError(missing[0], hint=missing[1])
+        raise SigningKeyError(missing[0], hint=missing[1], reason="not_installed")
 
 
 def _unusable(where: str, detail: str = "") -> SigningKeyError:
     return SigningKeyError(
-        f"{where} is neither an Ed25519 nor a P-256 key{detail}", hint="create one: flopsd key new key.pem"
+        f"{where} is neither an Ed25519 nor a P-256 key{detail}",
+        hint="create one: flopsd key new key.pem",
+        reason="wrong_kind",
     )

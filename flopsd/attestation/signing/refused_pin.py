@@ -41,6 +41,7 @@ def note_refusal(note: Path, token: Sequence[str], pin: str, reason: str) -> Non
     salt = os.urandom(16)
     record = {"reason": reason, "salt": salt.hex(), "digest": _digest(token, pin, salt).hex()}
     try:
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(note, json.dumps(record).encode("ascii") + b"\n", 0o600)
     except OSError as fault:
         log.warning("cannot write %s: %s; the next seal gives the refused PIN to the token again", note, fault.strerror)

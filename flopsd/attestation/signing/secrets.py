@@ -51,9 +51,15 @@ def read_secret(path: Path, what: str) -> str:
             data = file.read(MAX_SECRET_BYTES + 3)
         text = data.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except OSError as fault:
-        raise SigningKeyError(f"cannot read the {what} in {path}: {fault.strerror}") from fault
+        raise SigningKeyError(
+            f"cannot read the {what} in {path}: {fault.strerror}",
+            hint="the file must hold it in one line, and the user of flopsd must be able to read it",
+            reason="secret",
+        ) from fault
     except UnicodeDecodeError:
         raise SigningKeyError(f"the {what} in {path} is not UTF-8 text") from None
     if not text or "\n" in text or len(text.encode()) > MAX_SECRET_BYTES:
-        raise SigningKeyError(f"{path} must contain the {what} as its only line, of at most {MAX_SECRET_BYTES} bytes")
+        raise SigningKeyError(
+            f"{path} must contain the {what} as its only line, of at most {MAX_SECRET_BYTES} bytes", reason="secret"
+        )
     return text

@@ -40,11 +40,14 @@ def sources_part(facts: Mapping[str, Any]) -> Html:
     title = h("strong", "The journal cannot be written: ")
     fault = h("p", title, journal["fault"], ". Totals are in memory only.", cls="warning")
     words = h("p", f"{journal['records']} records in the journal.", cls="note")
+    problem = (facts["signingKey"] or {}).get("problem")
+    unsigned = [h("p", h("strong", "The signing key cannot sign: "), problem, ".", cls="warning")] if problem else []
     return section(
         "sources",
         "Sources",
         h("div", *cards, cls="checks") if cards else h("p", "No source.", cls="absent"),
         fault if journal["fault"] else words,
+        *unsigned,
         *([h("p", f"{copies}.", cls="warning")] if (copies := copies_text(facts)) else []),
     )
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.daemon.rolling_seal import CHILD_SECONDS, SEALED_NOT_COPIED, RollingSeals
+from flopsd.daemon.child import CHILD_SECONDS
+from flopsd.daemon.rolling_seal import SEALED_NOT_COPIED, RollingSeals
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until

@@ -25,7 +25,7 @@ PAGE = (GOLDEN / "metrics.prom").read_bytes()
     "sources", [[], [{"name": "nvml", "up": True, "errors": {}, "reason": "", "lastReadingAt": None}]]
 )
 def test_the_page_says_that_there_is_no_source_only_where_there_is_none(sources: list[object]) -> None:
-    page = str(sources_part({"sources": sources, "journal": {"records": 3, "fault": ""}}))
+    page = str(sources_part({"sources": sources, "journal": {"records": 3, "fault": ""}, "signingKey": None}))
     assert ("No source." in page) == (not sources)
     assert ("nvml is up" in page) == bool(sources)
 

@@ -23,7 +23,7 @@ from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.system.clock import rfc3339
 from flopsd.telemetry.page.gaps import sources_part
 from flopsd.telemetry.page.status_page import Assets, status_page
-from flopsd.telemetry.snapshot import JournalState, SourceState
+from flopsd.telemetry.snapshot import JournalState, KeyState, SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
@@ -128,7 +128,9 @@ def test_the_status_is_shown_thus(tmp_path: Path, shape: str, scene: str) -> Non
     snapshot = run.writer.snapshot
     if scene == "faulty":
         sources = {**snapshot.sources, "nvml": SourceState(reason="driver gone", errors={"driver_error": 3})}
-        snapshot = replace(snapshot, sources=sources, journal_fault="no space left")
+        key = KeyState(False, "disabled", "AWS KMS refused Sign with alias/k: DisabledException; enable it")
+        state = JournalState(0, key=key)
+        snapshot = replace(snapshot, sources=sources, journal_fault="no space left", journal_state=state)
     made = SHAPES[shape](facts_of(snapshot) | {"flopsdVersion": "1.2.3"})
     golden = GOLDEN / f"status-{scene}.{shape}"
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
@@ -174,6 +176,7 @@ def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> 
     found["run"] = found["node"] = found["endReason"] = escape
     found["sources"] = [{"name": escape, "up": False, "reason": escape}]
     found["devices"][0]["model"] = escape
+    found["signingKey"] = {"problem": escape}
     found["devices"][0]["gapSecondsByReason"] = {escape: "1.0"}
     found["thresholds"][0]["rule"] = escape
     assert all(char.isprintable() or char == "\n" for char in status_text(found))

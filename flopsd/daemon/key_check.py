@@ -1,0 +1,131 @@
+"""Whether the run's key can sign, found out in a child process from the start on: metering never waits for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from flopsd.attestation.signing.keys import check_key, default_key
+from flopsd.daemon.child import Child, Ended
+from flopsd.daemon.sealing import state_dir
+from flopsd.errors import KeyFault, SigningKeyError
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.telemetry.snapshot import KeyState
+
+log = logging.getLogger("flopsd")
+RETRY_SECONDS = 300.0
+RECHECK_SECONDS = 3600.0  # where no rolling seal shows that the key still signs
+
+
+class KeyCheck:
+    """Starts `command`, `flopsd key check --json`, until the key signs. One thread calls it.
+
+    Rolling seals wait while it runs and while the key cannot sign, so that one fault is logged once, and two processes
+    never give one wrong PIN to a token.
+    """
+
+    def __init__(
+        self, command: Sequence[str], retry_seconds: float, recheck_seconds: float | None, clock: Clock, *, due: bool
+    ) -> None:
+        """`recheck_seconds`: check a key that signs again after that time. `due`: check at once; else when a seal
+        fails."""
+        self._command, self._clock = command, clock
+        self._retry_ns = round(retry_seconds * NS_PER_S)
+        self._recheck_ns = None if recheck_seconds is None else round(recheck_seconds * NS_PER_S)
+        self._due_ns = clock.boottime_ns() if due else None
+        self._child: Child | None = None
+        self._seal_fault = ""
+        self.state = KeyState()  # safe to read from any thread
+
+    @property
+    def is_in_the_way(self) -> bool:
+        """Whether no seal is to be made now."""
+        return self._child is not None or self.state.usable is False
+
+    def each_tick(self) -> None:
+        """Start, reap or kill the child."""
+        now_ns = self._clock.boottime_ns()
+        if self._child is not None:
+            ended = self._child.ended()
+            if ended is not None:
+                self._child = None
+                self._take(ended)
+        elif self._due_ns is not None and now_ns >= self._due_ns:
+            self._due_ns = now_ns + self._retry_ns
+            try:
+                self._child = Child(self._command, self._clock, output=True)
+            except OSError as fault:
+                self.failed(f"the process that checks it cannot be started: {fault.strerror}")
+
+    def stop(self) -> None:
+        """Kill the child, if there is one; the caller seals next."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def sealed(self) -> None:
+        """Note that a rolling seal was signed."""
+        self.state = KeyState(usable=True)
+
+    def not_signed(self, why: str) -> None:
+        """Check the key now, since a rolling seal could not be signed."""
+        self._seal_fault, self._due_ns = why, self._clock.boottime_ns()
+
+    def failed(self, problem: str, reason: KeyFault = "other") -> None:
+        """Note that the key cannot sign, and log it unless that is known."""
+        is_new = problem != self.state.problem
+        self.state, self._seal_fault = KeyState(False, reason, problem), ""
+        if is_new:
+            log.error(
+                "THE LEDGER WILL NOT BE SEALED unless this is fixed: %s; metering goes on and the journal is kept; the "
+                "key is tried again every %d s",
+                problem,
+                self._retry_ns // NS_PER_S,
+            )
+        if self._due_ns is None:
+            self._due_ns = self._clock.boottime_ns() + self._retry_ns
+
+    def _take(self, ended: Ended) -> None:
+        try:
+            facts = json.loads(ended.out)
+            usable = facts["usable"]
+            words = [facts[name] for name in (("is", "keyId") if usable else ("problem", "fix")) if usable is not None]
+        except (ValueError, LookupError, TypeError):
+            timeout = ended.code is None
+            return self.failed(ended.err or f"its check ended with {ended.code}", "no_answer" if timeout else "other")
+        if ended.err:
+            log.warning("%s", ended.err)
+        if usable is None:  # no key was made yet: the first seal makes one
+            self.state, self._due_ns = KeyState(), None
+            return None
+        if not usable:
+            reason = facts.get("reason")
+            return self.failed("; ".join(filter(None, words)), reason if reason in get_args(KeyFault) else "other")
+        before, seal_fault = self.state.usable, self._seal_fault
+        self.state, self._seal_fault = KeyState(usable=True), ""
+        self._due_ns = None if self._recheck_ns is None else self._clock.boottime_ns() + self._recheck_ns
+        if seal_fault:
+            log.warning("NO ROLLING SEAL: %s; the key signs now: the seal is tried again", seal_fault)
+        elif not before:
+            log.log(logging.INFO if before is None else logging.WARNING, "the key signs: %s, key id %s", *words)
+        return None
+
+
+def start_key_check(
+    settings: Settings, command: Sequence[str], environment: Mapping[str, str], clock: Clock
+) -> KeyCheck | None:
+    """The check of the key that this run is sealed with; None where it is not sealed, or there is no command."""
+    if not settings.seal or not command:
+        return None
+    every = settings.seal_every_seconds
+    exists = settings.key is not None or default_key(state_dir(settings, environment)).exists()
+    retry = min(every or RETRY_SECONDS, RETRY_SECONDS)
+    check = KeyCheck(command, retry, None if every else RECHECK_SECONDS, clock, due=exists)
+    try:
+        check_key(settings.key, environment)
+    except SigningKeyError as fault:  # known without a process
+        check.failed("; ".join(filter(None, (str(fault), fault.hint))), fault.reason)
+    return check

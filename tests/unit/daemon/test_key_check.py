@@ -1,0 +1,148 @@
+"""When the daemon has its key checked, what it logs of that, and what then waits."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.daemon.child import CHILD_SECONDS
+from flopsd.daemon.key_check import RECHECK_SECONDS, RETRY_SECONDS, KeyCheck, start_key_check
+from flopsd.daemon.rolling_seal import NOT_SIGNED, RollingSeals
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.snapshot import KeyState
+from flopsd.testing import FakeClock
+
+SIGNS = {"usable": True, "is": "the key k", "keyId": "a5"}
+
+
+def cannot(reason: str, problem: str) -> dict[str, Any]:
+    return {"usable": False, "reason": reason, "problem": problem, "fix": "repair it"}
+
+
+def run_out(check: KeyCheck) -> None:
+    """Let a due child start, wait for its end without reaping it, then let the daemon see it."""
+    check.each_tick()
+    assert check._child is not None
+    assert check.is_in_the_way
+    os.waitid(os.P_PID, check._child.pid, os.WEXITED | os.WNOWAIT)
+    check.each_tick()
+
+
+def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, answer = FakeClock(), tmp_path / "answer"
+    check = KeyCheck(("cat", str(answer)), RETRY_SECONDS, None, clock, due=True)
+    caplog.set_level("INFO")
+    says = "THE LEDGER WILL NOT BE SEALED unless this is fixed: "
+    steps: list[tuple[Any, KeyState, str]] = [
+        (
+            cannot("not_found", "no k"),
+            KeyState(False, "not_found", "no k; repair it"),
+            f"{says}no k; repair it; metering",
+        ),
+        (cannot("not_found", "no k"), KeyState(False, "not_found", "no k; repair it"), ""),
+        (cannot("disabled", "k is off"), KeyState(False, "disabled", "k is off; repair it"), f"{says}k is off"),
+        (cannot("of its own", "k"), KeyState(False, "other", "k; repair it"), f"{says}k; repair it"),
+        ("no JSON", KeyState(False, "other", "its check ended with 0"), f"{says}its check ended with 0"),
+        (SIGNS, KeyState(True), "the key signs: the key k, key id a5"),
+    ]
+    for said, state, logged in steps:
+        answer.write_text(said if isinstance(said, str) else json.dumps(said))
+        run_out(check)
+        assert check.state == state
+        assert check.is_in_the_way == (not state.usable)
+        assert caplog.text.count("\n") == bool(logged)
+        assert logged in caplog.text
+        caplog.clear()
+        clock.advance(round(RETRY_SECONDS * NS_PER_S))
+    check.each_tick()
+    assert not check.is_in_the_way, "rolling seals show from now on that it signs"
+
+    check.not_signed("KMS is busy")  # a rolling seal that failed has the key checked at once
+    run_out(check)
+    assert caplog.messages == ["NO ROLLING SEAL: KMS is busy; the key signs now: the seal is tried again"]
+    caplog.clear()
+    check.not_signed("k is denied")
+    answer.write_text(json.dumps(cannot("denied", "k is denied")))
+    run_out(check)
+    assert caplog.text.count("k is denied") == 1
+    assert check.state.reason == "denied"
+    answer.write_text(json.dumps({"usable": None}))
+    clock.advance(round(RETRY_SECONDS * NS_PER_S))
+    run_out(check)
+    assert check.state == KeyState(), "the first seal makes a key"
+    check.sealed()
+    assert check.state.usable
+
+
+def test_a_check_that_hangs_is_killed_and_one_that_cannot_start_is_a_fault() -> None:
+    clock = FakeClock()
+    check = KeyCheck(("sleep", "600"), RETRY_SECONDS, None, clock, due=True)
+    check.each_tick()
+    clock.advance(round((CHILD_SECONDS + 1) * NS_PER_S))
+    check.each_tick()
+    assert check.state == KeyState(False, "no_answer", "it took more than 120 s and was killed")
+    clock.advance(round(RETRY_SECONDS * NS_PER_S))
+    check.each_tick()
+    assert check._child is not None
+    pid = check._child.pid
+    check.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    check = KeyCheck(("/no/such/program",), RETRY_SECONDS, None, clock, due=True)
+    check.each_tick()
+    assert "cannot be started: No such file or directory" in check.state.problem
+
+
+def test_a_rolling_seal_that_the_key_did_not_sign_has_it_checked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    (tmp_path / "answer").write_text(json.dumps(cannot("no_token", "the token is gone")))
+    check = KeyCheck(("cat", str(tmp_path / "answer")), RETRY_SECONDS, None, clock, due=False)
+    command = ("sh", "-c", f"echo 'flopsd: the token is gone' >&2; exit {NOT_SIGNED}")
+    rolling = RollingSeals(command, 10, 2, clock, overdue=True, head=lambda: "1:0", key=check)
+    rolling.checkpointed()
+    rolling.each_tick()
+    assert rolling._child is not None
+    os.waitid(os.P_PID, rolling._child.pid, os.WEXITED | os.WNOWAIT)
+    rolling.each_tick()
+    run_out(check)
+    assert rolling.state().seal_failures == 1
+    assert check.state.reason == "no_token"
+    assert caplog.text.count("the token is gone") == 1, "one message of one fault"
+
+
+def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock, (good, missing) = FakeClock(), (tmp_path / name for name in ("key.pem", "missing.pem"))
+    good.write_text("-----BEGIN PRIVATE KEY-----\n")
+    (tmp_path / "answer").write_text(json.dumps(SIGNS))
+    command = ("cat", str(tmp_path / "answer"))
+
+    def started(**settings: Any) -> KeyCheck | None:
+        return start_key_check(Settings(state_dir=str(tmp_path), **settings), command, {}, clock)
+
+    assert started(seal=False, key=str(good)) is None
+    not_made = started()
+    assert not_made is not None
+    not_made.each_tick()
+    assert not not_made.is_in_the_way
+    known = started(key=str(missing))
+    assert known is not None
+    assert known.state.reason == "not_found", "before any process has run"
+    assert f"unless this is fixed: cannot read the key {missing}" in caplog.text
+    for every, again in ((900.0, False), (None, True)):
+        check = started(key=str(good), seal_every_seconds=every)
+        assert check is not None
+        run_out(check)
+        assert check.state.usable
+        clock.advance(round(RECHECK_SECONDS * NS_PER_S))
+        check.each_tick()
+        assert check.is_in_the_way == again, "where no seal shows that the key still signs"
+        check.stop()
