@@ -28,11 +28,11 @@ from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import Feed
 from flopsd.telemetry.push.states import metrics
 from flopsd.telemetry.snapshot import Snapshot
-from flopsd.telemetry.target_file import TargetFile
 
 if TYPE_CHECKING:
     from flopsd.telemetry.families import Family
     from flopsd.telemetry.http.scrapes import Scrapes
+    from flopsd.telemetry.target_file import TargetFile
 
 log = logging.getLogger("flopsd")
 REBIND_SECONDS = 10

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import flopsd
 from flopsd.core.ledger.isolation import Continues, Isolation
@@ -43,7 +43,9 @@ from flopsd.system.streams import say
 from flopsd.system.users import find_user, only_own_user_writes
 from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS, Feed
-from flopsd.telemetry.target_file import TargetFile
+
+if TYPE_CHECKING:
+    from flopsd.telemetry.target_file import TargetFile
 
 log = logging.getLogger("flopsd")
 
@@ -292,6 +294,8 @@ def _target_file(
 ) -> TargetFile | None:
     if settings.file_sd is None:
         return None
+    from flopsd.telemetry.target_file import TargetFile
+
     return TargetFile(Path(settings.file_sd), run, node, scheduler_labels(environment), clock)
 
 
