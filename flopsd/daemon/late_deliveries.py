@@ -44,6 +44,8 @@ class LateDeliveries:
             self._look()
             if self._pending and now_ns >= self._due_ns:
                 self._start()
+            elif self._fault and self.undelivered == 0:
+                self._all_delivered()  # by hands
 
     def stop(self) -> None:
         """Kill the child, if there is one: what it did not note is delivered again."""
@@ -73,11 +75,21 @@ class LateDeliveries:
             self._ended(f"the copying process cannot be started: {fault.strerror}", failed=True)
 
     def _ended(self, why: str, *, failed: bool) -> None:
-        if not failed:
-            level = logging.WARNING if self._fault else logging.INFO
-            log.log(level, "every ledger that was still to be copied is delivered now")
-            self._fault, self._backoff_seconds = "", FIRST_BACKOFF_SECONDS
-            return
+        if failed and not self._pending:
+            log.error("%s; that is not tried again by itself", why)
+        elif failed:
+            self._again(why)
+        elif self._pending:  # it had no time for all of them: the next child goes on
+            self._due_ns = self._clock.boottime_ns() + round(FIRST_BACKOFF_SECONDS * NS_PER_S)
+        else:
+            self._all_delivered()
+
+    def _all_delivered(self) -> None:
+        level = logging.WARNING if self._fault else logging.INFO
+        log.log(level, "every ledger that was still to be copied is delivered now")
+        self._fault, self._backoff_seconds = "", FIRST_BACKOFF_SECONDS
+
+    def _again(self, why: str) -> None:
         self._due_ns = self._clock.boottime_ns() + round(self._backoff_seconds * NS_PER_S)
         if not self._fault:
             log.error(

@@ -67,7 +67,9 @@ def compare(objects: Mapping[S3Location, Content]) -> str:
                 raise
             unread = f"reading {location} back is not allowed: its checksum was confirmed at the upload"
             return
-        if there.get("ChecksumSHA256") != _sha256(data):
+        if there.get("ChecksumSHA256") is None:
+            unread = f"the store has no SHA-256 of {location}: nothing was compared"
+        elif there["ChecksumSHA256"] != _sha256(data):
             raise StorageError(f"{location} has other contents than were uploaded", hint="look who else writes there")
 
     _each(objects, look)

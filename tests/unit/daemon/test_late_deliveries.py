@@ -66,6 +66,10 @@ def test_it_is_repeated_less_and_less_often_and_said_once(tmp_path: Path, caplog
     assert len(starts(late, clock, 1000)) == 1
     assert shown(late) == 0
     assert caplog.text.count(ALL_DELIVERED) == 1
+    note(path, Delivery.PENDING)
+    late = LateDeliveries(("/bin/true",), path, clock)  # it had no time for all
+    assert len(starts(late, clock, 200)) == 4
+    assert caplog.text.count(ALL_DELIVERED) == 1
 
 
 def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -84,6 +88,19 @@ def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog
     assert starts(late, clock, 60) == []
     assert shown(late) == 1
     assert caplog.text.count("cannot be started: No such file or directory") == 1
+    note(path, Delivery.DELIVERED)
+    assert starts(late, clock, 60) == []
+    assert caplog.text.count(ALL_DELIVERED) == 1
+
+
+def test_another_file_in_the_way_is_said_and_not_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock, path, refused = FakeClock(), tmp_path / "deliveries.json", tmp_path / "refused.json"
+    note(path, Delivery.PENDING)
+    note(refused, Delivery.REFUSED)
+    code = f"import os, sys; os.replace({str(refused)!r}, {str(path)!r}); sys.exit('NOT COPIED: it already exists')"
+    late = LateDeliveries((sys.executable, "-S", "-E", "-c", code), path, clock)
+    assert len(starts(late, clock, 300)) == 1
+    assert caplog.text.count("NOT COPIED: it already exists; that is not tried again by itself") == 1
 
 
 @pytest.mark.parametrize("stopped", [True, False])
