@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,14 @@ def test_every_group_of_values_is_known_to_every_version() -> None:
     made = [*render(EVERYTHING), of_kind("NetworkPolicy", render({**without, "networkPolicy": {"enabled": True}}))]
     kinds = {"DaemonSet", "ServiceAccount", "PodMonitor", "PrometheusRule", "ConfigMap", "NetworkPolicy"}
     assert {document["kind"] for document in made} == kinds
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    recommended = {"name": "meter", "instance": "flopsd", "version": chart["appVersion"], "managed-by": "Helm"}
+    labels = {**{f"app.kubernetes.io/{name}": value for name, value in recommended.items()},
+              "helm.sh/chart": f"flopsd-{chart['version']}", "team": "ml"}  # fmt: skip
     for document in made:
         assert complaints(document) == [], document["kind"]
-        labels, annotations = document["metadata"]["labels"], document["metadata"]["annotations"]
-        assert (labels["team"], labels["app.kubernetes.io/name"]) == ("ml", "meter")
+        assert labels.items() <= document["metadata"]["labels"].items()
+        annotations = document["metadata"]["annotations"]
         assert annotations["a.example/owner"] == "ml"
         assert document["metadata"]["name"].startswith("gpu-meter")
         monitoring = document["kind"] in ("PodMonitor", "PrometheusRule", "ConfigMap")
@@ -56,25 +61,30 @@ def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
     template, spec = pod_of(daemonset), pod_of(daemonset)["spec"]
     assert daemonset["metadata"]["name"] == "flopsd-meter"  # the release and nameOverride
     assert daemonset["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-    assert (template["metadata"]["labels"]["team"], template["metadata"]["annotations"]) == (
-        "pods",
-        POD["podAnnotations"],
-    )
-    assert (daemonset["spec"]["updateStrategy"], daemonset["spec"]["revisionHistoryLimit"]) == (
-        POD["updateStrategy"],
-        3,
-    )
+    assert template["metadata"]["labels"]["team"] == "pods"
+    assert template["metadata"]["annotations"] == POD["podAnnotations"]
+    assert daemonset["spec"]["updateStrategy"] == POD["updateStrategy"]
+    assert daemonset["spec"]["revisionHistoryLimit"] == 3
     for name in ("affinity", "tolerations", "hostNetwork", "dnsPolicy", "dnsConfig", "priorityClassName",
                  "terminationGracePeriodSeconds", "imagePullSecrets"):  # fmt: skip
         assert spec[name] == POD[name], name
     assert spec["securityContext"] == POD["podSecurityContext"]
     container = flopsd_of(daemonset)
     assert container["args"] == ["run", *POD["extraArgs"]]
+    assert (POD["extraVolumes"][0] in spec["volumes"], POD["extraVolumeMounts"][0] in container["volumeMounts"]) == (
+        True,
+        True,
+    )
     assert (container["envFrom"], container["resources"]) == (POD["envFrom"], POD["resources"])
     assert [entry["name"] for entry in container["env"]][3:5] == ["REGION", "FLOPSD_PUSH_AUTH"]
     (push,) = [entry["value"] for entry in container["env"] if entry["name"] == "FLOPSD_PUSH"]
     filled = variables(container, FIELDS)
     assert filled["FLOPSD_PUSH"] == push.replace("$(REGION)", "eu-central-1")
+    digest = VALUES["kms, no runtime class"]["image"]
+    assert (
+        flopsd_of(of_kind("DaemonSet", render({"image": digest})))["image"]
+        == f"localhost:5000/flopsd@{digest['digest']}"
+    )
     host = of_kind("DaemonSet", render({"hostNetwork": True, "nameOverride": "123"}))
     assert host["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] == "123"
     assert pod_of(host)["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
@@ -88,14 +98,13 @@ def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
     assert (spec["priorityClassName"], spec["runtimeClassName"], spec["serviceAccountName"]) == ("null", "true", "0")
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert volumes["flopsd-state"]["hostPath"]["path"] == "/var/lib/a #b"
-    assert (volumes["flopsd-key"]["secret"]["secretName"], volumes["flopsd-web"]["secret"]["secretName"]) == (
-        "123",
-        "flopsd-web",
-    )
+    secrets = [volumes[name]["secret"]["secretName"] for name in ("flopsd-key", "flopsd-web")]
+    assert secrets == ["123", "flopsd-web"]
     assert variables(container, FIELDS)["FLOPSD_WEB_CONFIG_FILE"] == "/etc/flopsd/web/web-config.yml"
     assert container["readinessProbe"].get("tcpSocket") == {"port": "flopsd"}, "a probe knows no password"
-    job = job_of(tmp_path / "chart", {"sidecar": {"clientUids": [1000710000, 1000000]}})
-    assert variables(flopsd_of(job), FIELDS)["FLOPSD_CLIENT_UIDS"] == "1000710000,1000000"
+    of_trainium = {"clientUids": [1000710000, 1000000], "instanceType": "ml.trn1.32xlarge"}
+    shown = variables(flopsd_of(job_of(tmp_path / "chart", {"sidecar": of_trainium})), FIELDS)
+    assert (shown["FLOPSD_CLIENT_UIDS"], shown["INSTANCE_TYPE"]) == ("1000710000,1000000", "ml.trn1.32xlarge")
 
 
 def test_a_monitor_follows_the_web_configuration_and_the_alerts_find_its_job() -> None:
@@ -120,6 +129,9 @@ def test_rules_and_dashboards_are_those_of_config(tmp_path: Path) -> None:
         archive = Path(loaded.save(tmp_path))
     made = render({"image": IMAGE, **RULES}, archive)
     assert made == render(RULES)
+    shutil.copytree(CHART, tmp_path / "flopsd", ignore=shutil.ignore_patterns("files"))
+    with pytest.raises(helm.HelmError, match=r"files/flopsd\.rules\.yml is missing: it is a symbolic link"):
+        render({"image": IMAGE, **RULES}, tmp_path / "flopsd")
     rule = of_kind("PrometheusRule", made)
     kept = {group["name"]: group["rules"] for group in rule["spec"]["groups"]}
     links = {"docs": "https://docs.example.com/flopsd", "grafana": "https://grafana.example.org"}
@@ -209,9 +221,7 @@ def test_the_schema_takes_of_each_setting_what_flopsd_takes() -> None:
             is_text = check == {"$ref": "#/definitions/text"}  # its form is checked by flopsd alone
             if Draft7Validator({**check, "definitions": SCHEMA["definitions"]}).is_valid(probe):
                 taken |= {} if is_text else {flag: probe}
-            elif (
-                isinstance(probe, str) and not is_text and flag != "ledger"
-            ):  # of a pod; on a host it may be in a bucket
+            elif isinstance(probe, str) and not is_text and flag != "ledger":  # which is not in a bucket here
                 with pytest.raises(ValueError):  # noqa: PT011  its message is each parser's own
                     by_flag[flag].parse(probe)
         seen = variables(flopsd_of(of_kind("DaemonSet", render({"settings": taken}))), FIELDS)
@@ -251,6 +261,7 @@ def test_the_presets_meter_the_nodes_that_they_name() -> None:
         ("values-hyperpod-eks.yaml", [{"node.kubernetes.io/instance-type": "ml.p5.48xlarge"}],
          [{"node.kubernetes.io/instance-type": "ml.m5.large"}], [gpus, unhealthy]),
     )  # fmt: skip
+    assert [preset for preset, *_ in cases] == sorted(path.name for path in CHART.glob("values-*.yaml"))
     for preset, metered, not_metered, tolerated in cases:
         spec = pod_of(of_kind("DaemonSet", render(VALUES[preset])))["spec"]
         assert not {"runtimeClassName", "nodeSelector"} & spec.keys()

@@ -41,12 +41,6 @@ def paths(schema: dict[str, Any], values: Any, before: str = "") -> dict[str, An
     return found
 
 
-def test_the_values_that_the_page_shows_install_what_it_says() -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert {document["kind"] for document in render(yaml.safe_load(shown))} > {"DaemonSet", "PodMonitor", "ConfigMap"}
-    assert {path.name for path in CHART.glob("values-*.yaml")} == set(re.findall(r"\[(values-[\w-]+\.yaml)\]", PAGE))
-
-
 def test_the_page_says_which_namespace_takes_the_pods(tmp_path: Path) -> None:
     """Of a training pod flopsd's part alone is judged: the rest is its owner's."""
     said = {tuple(names_in(cell)): level.strip("*") for cell, level, *_ in rows("Pod Security")}

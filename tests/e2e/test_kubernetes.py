@@ -173,12 +173,24 @@ def test_what_the_container_may_and_may_not(every_pod: list[tuple[str, dict[str,
     for name, document in every_pod:
         container, spec = flopsd_of(document), pod_of(document)["spec"]
         context, mig = container["securityContext"], "NVIDIA_MIG_MONITOR_DEVICES" in str(container["env"])
+        shown = variables(container, FIELDS)[
+            "NVIDIA_VISIBLE_DEVICES"
+        ]  # the NVIDIA runtime reads the mount, or the variable
+        mounted = [each for each in container["volumeMounts"] if each["mountPath"] == f"{shown}/all"]
+        assert [shown == "all", "flopsd-gpus" in str(spec["volumes"])] == [not mounted, bool(mounted)], name
         assert context["readOnlyRootFilesystem"] is True
         assert context["capabilities"] == {"drop": ["ALL"], **({"add": ["SYS_ADMIN"]} if mig else {})}, name
         assert context["allowPrivilegeEscalation"] is mig  # an API server refuses false beside SYS_ADMIN
         assert "privileged" not in context
         root = context["runAsUser"] == 0
         assert context["runAsNonRoot"] is not root  # said either way: the pod may say true for all
+        assert context["runAsGroup"] == context["runAsUser"]
+        given = [
+            each
+            for each in container["volumeMounts"]
+            if each["name"] not in ("flopsd-state", "flopsd-socket", "flopsd-gpus")
+        ]
+        assert all(each["readOnly"] for each in given), name
         needs_root = mig or any(
             volume.get("hostPath", {}).get("path", "/dev/null") != "/dev/null" for volume in spec["volumes"]
         )
