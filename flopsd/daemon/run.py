@@ -23,6 +23,7 @@ from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledg
 from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.errors import FlopsdError
 from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
@@ -74,7 +75,8 @@ def run_daemon(
     """
     secrets = CodeSecrets(read_secret(lifeline))
     # What the run is: data files, platform, sources.
-    rated = table_of(settings.peaks, settings.sources)
+    starts_anyway = lifeline is not None or settings.wait_for_source
+    rated = table_of(settings.peaks, settings.sources, _without_rows if starts_anyway else None)
     table, policies, declared = rated.table, load_policies(settings.policies), declared_of(settings)
     context = find_context(environment)
     job_user = _job_user(settings, lifeline)
@@ -86,7 +88,7 @@ def run_daemon(
     root_pid = os.getppid() if lifeline is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
     open_all = SourceOpener(settings, SourceSettings(clock, table, origins=origins), job)
-    sources = open_sources(open_all, later=lifeline is not None or settings.wait_for_source)
+    sources = open_sources(open_all, later=starts_anyway)
     stop_requests = StopRequests(lifeline)  # a signal before this line loses nothing, and simply ends the process
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
@@ -204,6 +206,10 @@ def _job_user(settings: Settings, lifeline: int | None) -> int | None:
     except KeyError:
         log.warning("--job-user: there is no user %r; which user the job runs as is not known", settings.job_user)
         return None
+
+
+def _without_rows(fault: FlopsdError) -> None:
+    log.error("%s; %s; metering goes on without them: time of their devices is a gap", fault, fault.hint)
 
 
 def _keep_table(folder: StateDir, rated: RunTable) -> None:

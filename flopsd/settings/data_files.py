@@ -91,6 +91,8 @@ def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
         added += [b"  " + (line[indent:] if not line[:indent].strip() else line) for line in lines]
         expected += read_yaml(rows[source], source)[0]
     combined = data.replace(_ROWS, _ROWS + b"\n".join(added) + b"\n", 1)
+    if len(combined) > MAX_BYTES:
+        raise PeakTableError(f"with them the table has more than {MAX_BYTES} bytes")
     found, problems = read_yaml(combined, "")
     table, _ = read_yaml(data, "")
     if problems or found != {**table, "accelerators": expected + table["accelerators"]}:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import PeakTableError, SourceUnavailableError
@@ -22,13 +23,16 @@ class RunTable:
     added: tuple[str, ...] = ()
 
 
-def table_of(file: str | None, sources: Iterable[str]) -> RunTable:
+def table_of(
+    file: str | None, sources: Iterable[str], left_out: Callable[[PeakTableError], None] | None = None
+) -> RunTable:
     """The peak table of a run with these sources. The table in `file` is taken as it is, without anybody's rows.
 
-    Raises PeakTableError, for a plug-in's rows too. A plug-in that is unusable is left to whoever opens it.
+    Raises PeakTableError, for a plug-in's rows too; where `left_out` is given, that is told of them instead, and they
+    are left out. A plug-in that is unusable is left to whoever opens it.
     """
-    data, name = read_peaks(file)
-    rows: dict[str, bytes] = {}
+    own, name = read_peaks(file)
+    data, table, rows = own, parse_peaks(own, name), dict[str, bytes]()
     for source in sources if file is None else ():
         if source in BUILT_IN:
             continue
@@ -38,22 +42,29 @@ def table_of(file: str | None, sources: Iterable[str]) -> RunTable:
             continue
         if info.peaks is None:
             continue
-        what = f"the peak rows of source {source!r}{origin}, {info.peaks}"
         try:
-            rows[source] = _rows(info)
-            parse_peaks(with_rows(data, {source: rows[source]}), what)
-        except (PeakTableError, OSError) as fault:
-            raise PeakTableError(f"{what}: {fault}", hint="ask its authors, or give --peaks a whole table") from fault
-    if rows:
-        data = with_rows(data, rows)
-    return RunTable(parse_peaks(data, name), data, tuple(sorted(rows)))
+            more = {**rows, source: _rows(info)}
+            combined = with_rows(own, more)
+            table = parse_peaks(combined, name)
+        except (PeakTableError, OSError, TypeError) as why:
+            fault = PeakTableError(
+                f"the peak rows of source {source!r}{origin}, {info.peaks}: {why}",
+                hint="ask its authors, or give --peaks a whole table",
+            )
+            if left_out is None:
+                raise fault from why
+            left_out(fault)
+            continue
+        data, rows = combined, more
+    return RunTable(table, data, tuple(sorted(rows)))
 
 
 def _rows(info: SourceInfo) -> bytes:
-    """Raises OSError; PeakTableError where they are not a list of rows of the source's own vendor."""
+    """Raises OSError; TypeError where the plug-in names no path; PeakTableError where there is no list of rows of its
+    own vendor."""
     assert info.peaks is not None
-    data = info.peaks.read_bytes()
-    rows, problems = read_yaml(data, info.peaks.name)
+    data = Path(info.peaks).read_bytes()
+    rows, problems = read_yaml(data, Path(info.peaks).name)
     if problems or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PeakTableError("; ".join(problems) or "not a list of rows")
     if other := sorted({str(row.get("vendor")) for row in rows} - {info.vendor}):

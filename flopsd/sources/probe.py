@@ -16,7 +16,7 @@ from flopsd.system.clock import Clock
 
 # The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
 _PAUSES_SECONDS = (0.0, 0.2, 1.0, 0.2)
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS, CLOSE_SECONDS = 30.0, 2.0
 _HANGS = "no answer within {:g} s: a call of its driver or server has not returned"
 _HUNG = "a driver that hangs: look for its errors in dmesg; a server: see whether it answers"
 
@@ -43,9 +43,9 @@ class Probe:
 class _Asked(threading.Thread):
     """One source, opened, read and closed in a thread of its own: one that hangs keeps no other from being asked."""
 
-    def __init__(self, name: str, opener: Callable[[str], Source], clock: Clock) -> None:
+    def __init__(self, name: str, opener: Callable[[str], Source], clock: Clock, stop: threading.Event) -> None:
         super().__init__(name=f"probe-{name}", daemon=True)
-        self._opener, self._clock = opener, clock
+        self._opener, self._clock, self._stop_event = opener, clock, stop
         self.source = name
         self.found: tuple[ProbedSource, tuple[Device, ...]] | None = None
 
@@ -62,7 +62,7 @@ class _Asked(threading.Thread):
         source = self._opener(self.source)
         try:
             for pause in _PAUSES_SECONDS:
-                self._clock.wait(threading.Event(), pause)
+                self._clock.wait(self._stop_event, pause)
                 read_source(source, self._clock)
             return ProbedSource(self.source, facts=_as_text(facts_of(source))), devices_of(source)
         finally:
@@ -73,14 +73,22 @@ def probe(
     names: Sequence[str], opener: Callable[[str], Source], clock: Clock, answer_seconds: float = ANSWER_SECONDS
 ) -> Probe:
     """Ask all sources at once, each opened by its name. Never raises for a source's fault."""
-    asked = [_Asked(name, opener, clock) for name in names]
+    interrupted = threading.Event()
+    asked = [_Asked(name, opener, clock, interrupted) for name in names]
     for one in asked:
         one.start()
+    try:
+        for one in asked:
+            one.join(answer_seconds)
+    except BaseException:
+        interrupted.set()
+        for one in asked:
+            one.join(CLOSE_SECONDS)  # or the process that a source started would outlive this one
+        raise
     arbiter = Arbiter(names)
     sources: list[ProbedSource] = []
     uids: dict[DeviceUid, None] = {}
     for one in asked:
-        one.join(answer_seconds)
         found, devices = one.found or (ProbedSource(one.source, fault=_HANGS.format(answer_seconds), hint=_HUNG), ())
         sources.append(found)
         arbiter.offer(one.source, devices)

@@ -235,8 +235,10 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         ),
     },
     "keys.md": {
-        "flopsd key new key.pem": Run("public key new.pem.pub", {"key.pem": "new.pem"}),
-        "flopsd key new --encrypt key.pem": Run("public key encrypted.pem.pub", {"key.pem": "encrypted.pem"}),
+        "flopsd key new key.pem": Run("public key new.pem.pub", {"key.pem": "new.pem"}, writes="new.pem.pub"),
+        "flopsd key new --encrypt key.pem": Run(
+            "public key encrypted.pem.pub", {"key.pem": "encrypted.pem"}, writes="encrypted.pem.pub"
+        ),
         "aws kms create-key --key-spec ECC_NIST_P256 --key-usage SIGN_VERIFY": _NO_AWS,
         "flopsd key check awskms:alias/flopsd": _KMS,
         "flopsd run --key awskms:alias/flopsd": _KMS,

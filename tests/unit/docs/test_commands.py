@@ -100,6 +100,12 @@ def test_the_values_of_helm_install_are_the_charts() -> None:
             assert wanted in rendered
 
 
+def test_make_has_every_target_that_a_page_names() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for name, page in PAGES.items():
+        assert set(re.findall(r"`make ([a-z-]+)", "`".join(["", page, *commands(page)]))) <= targets, name
+
+
 def test_no_page_installs_flopsd_from_an_index() -> None:
     """There is no release: whoever followed such a line would get nothing, or a stranger's package of that name."""
     for name, page in PAGES.items():

@@ -213,6 +213,7 @@ def test_its_rows_are_added_to_flopsds_table_and_the_same_rows_are_the_same_byte
         ("- " + ROW % ("h100-pcie", "One"), "two rows share an id"),
         ("- " + ROW % ("mine", "NVIDIA H100 PCIe"), "'NVIDIA H100 PCIe' belongs to both 'mine' and 'h100-pcie'"),
         ("[" + ROW % ("mine", "One") + "]", "they are no plain YAML list"),
+        ("#" * 2**20 + "\n- " + ROW % ("mine", "One"), "with them the table has more than 1048576 bytes"),
         ("---\n- " + ROW % ("mine", "One"), "they are no plain YAML list"),
     ],
 )
@@ -224,6 +225,13 @@ def test_rows_that_do_not_fit_are_refused_with_their_distribution(
         table_of(None, ["extra"])
     assert str(caught.value).startswith(f"the peak rows of source 'extra' of rows 2.5, {tmp_path}/rows.yaml: ")
     assert words in str(caught.value)
+    with_rows(install, tmp_path, "- " + ROW % ("sound", "Sound"), name="other", distribution="more")
+    told: list[PeakTableError] = []
+    assert table_of(None, ["extra", "other"], told.append).added == ("other",), "under exec and --wait-for-source"
+    assert list(map(str, told)) == [str(caught.value)]
+    with_rows(install, tmp_path, "- " + ROW % ("sound", "Same"), name="third", distribution="same")
+    with pytest.raises(PeakTableError, match=r"rows of source 'third' of same 2\.5.*two rows share an id"):
+        table_of(None, ["other", "third"])
 
 
 def test_doctor_asks_plug_ins_that_nobody_named_and_none_of_them_costs_another(
