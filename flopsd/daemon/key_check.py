@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
@@ -16,6 +17,7 @@ from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import KeyState
 
 log = logging.getLogger("flopsd")
+_NUMBER = re.compile(r"\d+")
 RETRY_SECONDS = 300.0
 RECHECK_SECONDS = 3600.0  # where no rolling seal shows that the key still signs
 
@@ -76,7 +78,8 @@ class KeyCheck:
 
     def failed(self, problem: str, reason: KeyFault = "other") -> None:
         """Note that the key cannot sign, and log it unless that is known."""
-        is_new = problem != self.state.problem
+        # Numbers differ from try to try: times, ports.
+        is_new = _NUMBER.sub("", problem) != _NUMBER.sub("", self.state.problem)
         self.state, self._seal_fault = KeyState(False, reason, problem), ""
         if is_new:
             log.error(

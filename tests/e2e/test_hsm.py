@@ -152,25 +152,26 @@ def test_where_module_and_pin_come_from(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tokens")
 @pytest.mark.parametrize(
-    ("path", "reason"),
+    ("path", "says", "reason"),
     [
-        ("token=flopsd;object=p384", "is not a P-256 key"),
-        ("token=flopsd;object=k1", "is not a P-256 key"),
-        ("token=flopsd;object=rsa", "is not a P-256 key"),
-        ("token=flopsd;object=twin", "2 private keys match"),
-        ("token=flopsd", "8 private keys match the P-256 key .the only one. on token 'flopsd'"),
-        ("token=flopsd;object=none", "no private keys match"),
-        ("token=flopsd;id=%99", "no private keys match the P-256 key id 99"),
-        ("object=ledger", "2 tokens of .* match the key URI; available: .*token=flopsd;serial="),
-        ("token=nowhere;object=ledger", "no tokens of .* match the key URI; available: .*token=flopsd"),
-        ("token=flopsd;serial=0;object=ledger", "no tokens of"),
-        ("token=flopsd;object=lonely", "has no public keys for"),
+        ("token=flopsd;object=p384", "is not a P-256 key", "wrong_kind"),
+        ("token=flopsd;object=k1", "is not a P-256 key", "wrong_kind"),
+        ("token=flopsd;object=rsa", "is not a P-256 key", "wrong_kind"),
+        ("token=flopsd;object=twin", "2 private keys match", "other"),
+        ("token=flopsd", "8 private keys match the P-256 key .the only one. on token 'flopsd'", "other"),
+        ("token=flopsd;object=none", "no private keys match", "not_found"),
+        ("token=flopsd;id=%99", "no private keys match the P-256 key id 99", "not_found"),
+        ("object=ledger", "2 tokens of .* match the key URI; available: .*token=flopsd;serial=", "other"),
+        ("token=nowhere;object=ledger", "no tokens of .* match the key URI; available: .*token=flopsd", "no_token"),
+        ("token=flopsd;serial=0;object=ledger", "no tokens of", "no_token"),
+        ("token=flopsd;object=lonely", "has no public keys for", "public_key"),
     ],
 )
-def test_what_fits_no_key_or_no_good_one(path: str, reason: str) -> None:
-    with pytest.raises(SigningKeyError, match=reason) as caught:
+def test_what_fits_no_key_or_no_good_one(path: str, says: str, reason: str) -> None:
+    with pytest.raises(SigningKeyError, match=says) as caught:
         load(path)
     assert caught.value.hint
+    assert caught.value.reason == reason
 
 
 @pytest.mark.usefixtures("tokens")

@@ -106,6 +106,7 @@ def test_another_pin_or_token_and_a_removed_note_are_tried(spied: Spied, tmp_pat
         ("", one, "yankee", 1, "wrong"),
         ("", two, "yankee", 1, "wrong"),
         ("", two, "yankee", 0, "wrong"),
+        ("locked", two, "yankee", 0, "locked"),
         ("removed", two, "yankee", 1, "wrong"),
         ("damaged", two, "yankee", 1, "wrong"),
         ("", two, PIN, 1, ""),
@@ -131,6 +132,8 @@ note, log, steps = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 for prepared, key, pin, *_ in steps:
     if prepared == "removed":
         note.unlink()
+    elif prepared == "locked":
+        note.write_text(json.dumps({**json.loads(note.read_text()), "reason": "locked"}))
     elif prepared == "damaged":
         note.write_text('{"reason": "wrong", "salt": 1}')
     before, says = log.read_text().count(": C_Login\\n"), ""

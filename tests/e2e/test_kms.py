@@ -82,8 +82,11 @@ def test_the_region_is_the_one_of_the_arn(kms: Kms, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_other_kinds_of_keys_are_refused(kms: Kms, spec: str, usage: str, reason: str) -> None:
-    with pytest.raises(SigningKeyError, match=reason):
+    with pytest.raises(SigningKeyError, match=reason) as caught:
         load_signer(f"awskms:{kms.new_key(spec, usage=usage)}")
+    assert caught.value.reason == "wrong_kind"
+    assert caught.value.hint.startswith("create ")
+    assert "flopsd key new" not in caught.value.hint
 
 
 @pytest.mark.usefixtures("kms")
@@ -93,6 +96,7 @@ def test_what_kms_refuses_is_told_with_its_own_word(tmp_path: Path) -> None:
     ) as caught:
         load_signer("awskms:alias/none")
     assert "region" in caught.value.hint
+    assert caught.value.reason == "not_found"
     for uri, reason in (
         ("awskms:", "no key is given"),
         ("awskms:///alias/x", "no key is given"),
@@ -105,18 +109,18 @@ def test_what_kms_refuses_is_told_with_its_own_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "hint"),
+    ("code", "hint", "reason"),
     [
-        ("AccessDeniedException", "grant kms:Sign"),
-        ("DisabledException", "enable it: aws kms enable-key"),
-        ("KMSInvalidStateException", "must be enabled"),
-        ("ExpiredTokenException", "renew the AWS credentials"),
-        ("InvalidKeyUsageException", "key usage SIGN_VERIFY"),
-        ("ThrottlingException", "try again"),
+        ("AccessDeniedException", "grant kms:Sign", "denied"),
+        ("DisabledException", "enable it: aws kms enable-key", "disabled"),
+        ("KMSInvalidStateException", "must be enabled", "disabled"),
+        ("ExpiredTokenException", "renew the AWS credentials", "no_credentials"),
+        ("InvalidKeyUsageException", "key usage SIGN_VERIFY", "wrong_kind"),
+        ("ThrottlingException", "try again", "no_answer"),
     ],
 )
 def test_refusals_in_the_form_that_aws_documents(
-    kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, hint: str
+    kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, hint: str, reason: str
 ) -> None:
     """moto never says these, or says them in XML."""
     key = load_signer(f"awskms:{kms.new_key()}")
@@ -133,6 +137,7 @@ def test_refusals_in_the_form_that_aws_documents(
         with pytest.raises(SigningKeyError, match=f"AWS KMS refused Sign with alias/x: {code}: no way") as caught:
             load_signer(f"awskms:alias/x?public={tmp_path}/k.pub").sign(b"x")
     assert hint in caught.value.hint
+    assert caught.value.reason == reason
     assert asked == ["TrentService.Sign"] * (2 if code == "ThrottlingException" else 1)
 
 
@@ -166,7 +171,7 @@ def test_who_may_not_sign_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
         _use(monkeypatch, {**strict.environment, **strict.user("kms:GetPublicKey")})
         with pytest.raises(SigningKeyError, match="AWS KMS refused Sign .*AccessDenied") as caught:
             sign(b"payload", load_signer(f"awskms:{arn}"))
-        assert caught.value.hint == "grant kms:Sign on this key"
+        assert (caught.value.hint, caught.value.reason) == ("grant kms:Sign on this key", "denied")
 
 
 def test_a_kms_that_never_answers_does_not_use_up_the_end_of_a_job(kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
@@ -189,6 +194,7 @@ def test_without_credentials_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SigningKeyError, match="Unable to locate credentials|Partial credentials") as caught:
         load_signer("awskms:alias/x")
     assert "credentials" in caught.value.hint
+    assert caught.value.reason == "no_credentials"
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "no url")
     with pytest.raises(SigningKeyError, match="cannot connect to AWS KMS: Invalid endpoint"):
         load_signer("awskms:alias/x")

@@ -106,7 +106,7 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
             reason="wrong_kind",
         ) from fault
     # By the curve of the key itself: KMS lists the same signing algorithms for secp256k1.
-    found = usable(public, where)
+    found = usable(public, where, "create it with key spec ECC_NIST_P256")
     if found.type != "p256":
         raise SigningKeyError(
             f"{where} cannot sign a digest, and a ledger exceeds the 4096 bytes that KMS signs directly",
@@ -190,7 +190,8 @@ def _remedy(operation: str, code: str) -> tuple[str, KeyFault]:
     if code == "KMSInvalidStateException":
         return "it must be enabled: cancel its deletion if it has one (aws kms cancel-key-deletion)", "disabled"
     if code in _CREDENTIALS:
-        return "renew the AWS credentials: they are wrong or have expired", "no_credentials"
+        hint = "renew the AWS credentials: they are wrong or have expired, or this host's clock is wrong"
+        return hint, "no_credentials"
     if code in ("ThrottlingException", "KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException"):
         return "try again: the key itself is fine", "no_answer"
     return "the key must be of key spec ECC_NIST_P256 and key usage SIGN_VERIFY", "wrong_kind"

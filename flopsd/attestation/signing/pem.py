@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
-from flopsd.attestation.signing.public_key import need_extra, pem_labels, read_pem, usable
+from flopsd.attestation.signing.public_key import NEW_KEY, need_extra, pem_labels, read_pem, usable
 from flopsd.attestation.signing.secrets import passphrase
 from flopsd.core.ledger.isolation import key_file
 from flopsd.errors import SigningKeyError
@@ -95,7 +95,7 @@ def read_private(path: Path, environment: Mapping[str, str]) -> tuple[bytes, byt
 def _not_private(path: Path) -> SigningKeyError:
     return SigningKeyError(
         f"{path} is not a PEM private key of a supported kind",
-        hint="create one: flopsd key new key.pem",
+        hint=NEW_KEY,
         reason="wrong_kind",
     )
 

@@ -16,6 +16,7 @@ from flopsd.errors import SigningKeyError
 from flopsd.system.regular_files import open_regular
 
 MAX_PEM_BYTES = 64 * 1024
+NEW_KEY = "create one: flopsd key new key.pem"
 NEEDS_SEAL = "sealing and verifying need the packages of the extra 'seal'", "pip install 'flopsd[seal]'"
 _P = 2**255 - 19  # the prime of Ed25519's field, and its curve's constant d
 _D = -121665 * pow(121666, -1, _P) % _P
@@ -79,15 +80,18 @@ def parse_public(data: bytes, where: str) -> PublicKey:
     return usable(public, where)
 
 
-def usable(public: Any, where: str) -> PublicKey:
-    """A key of pyca/cryptography as a key that signs ledgers. Raises SigningKeyError for any other kind or curve."""
+def usable(public: Any, where: str, remedy: str = NEW_KEY) -> PublicKey:
+    """A key of pyca/cryptography as a key that signs ledgers.
+
+    Raises SigningKeyError, with the hint `remedy`, for any other kind or curve.
+    """
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     curve = public.curve if isinstance(public, EllipticCurvePublicKey) else None
     if not isinstance(public, Ed25519PublicKey) and not isinstance(curve, SECP256R1):
-        raise _unusable(where, "" if curve is None else f"; it is on the curve {curve.name}")
+        raise _unusable(where, "" if curve is None else f"; it is on the curve {curve.name}", remedy)
     if isinstance(public, Ed25519PublicKey) and _is_of_small_order(public.public_bytes_raw()):
         raise SigningKeyError(
             f"{where} is an Ed25519 key of small order: anybody can sign with it",
@@ -142,9 +146,5 @@ def need_package(package: str, missing: tuple[str, str]) -> None:
         raise SigningKeyError(missing[0], hint=missing[1], reason="not_installed")
 
 
-def _unusable(where: str, detail: str = "") -> SigningKeyError:
-    return SigningKeyError(
-        f"{where} is neither an Ed25519 nor a P-256 key{detail}",
-        hint="create one: flopsd key new key.pem",
-        reason="wrong_kind",
-    )
+def _unusable(where: str, detail: str = "", remedy: str = NEW_KEY) -> SigningKeyError:
+    return SigningKeyError(f"{where} is neither an Ed25519 nor a P-256 key{detail}", hint=remedy, reason="wrong_kind")

@@ -47,6 +47,12 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
             f"{says}no k; repair it; metering",
         ),
         (cannot("not_found", "no k"), KeyState(False, "not_found", "no k; repair it"), ""),
+        (
+            cannot("no_answer", "none at 08:15"),
+            KeyState(False, "no_answer", "none at 08:15; repair it"),
+            f"{says}none at",
+        ),
+        (cannot("no_answer", "none at 08:20"), KeyState(False, "no_answer", "none at 08:20; repair it"), ""),
         (cannot("disabled", "k is off"), KeyState(False, "disabled", "k is off; repair it"), f"{says}k is off"),
         (cannot("of its own", "k"), KeyState(False, "other", "k; repair it"), f"{says}k; repair it"),
         ("no JSON", KeyState(False, "other", "its check ended with 0"), f"{says}its check ended with 0"),
