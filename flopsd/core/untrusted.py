@@ -16,6 +16,7 @@ from flopsd.errors import NotVerifiedError
 
 MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once
 MAX_SHOWN = 60  # characters of a value or a key in a message
+_ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 Report = Callable[[str], object]
 _R = TypeVar("_R", bound="FieldReader")
 
@@ -43,9 +44,11 @@ def parse_json(data: bytes, what: str) -> Any:
             raise NotVerifiedError(f"{what} contains the key {twice[:80]!r} twice")
         return found
 
+    # Most texts have no number near the limit, and looking at each number would take as long as all the rest.
+    as_int = whole if _MANY_DIGITS in data.translate(_ZEROS) else int
     try:
         text = data.decode("utf-8")
-        parsed = json.loads(text, parse_float=refuse, parse_constant=refuse, parse_int=whole, object_pairs_hook=unique)
+        parsed = json.loads(text, parse_float=refuse, parse_constant=refuse, parse_int=as_int, object_pairs_hook=unique)
         if "\\u" in text:
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
     except UnicodeError as fault:

@@ -231,7 +231,8 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
             raise JournalDamagedError(
                 f"time of device {seen.device.uid} does not add up: observed + gap is not its span"
             )
-        remainder(after)
+        if after.phases:
+            remainder(after)
         if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
             raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up")
         for reason, gap_ns in after.gap_ns.items():
@@ -249,6 +250,16 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
     refuse_time(incarnation.last_ns, count(record["ns"]), *incarnation.tallies.values())
     incarnation.checkpoints += 1
     incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
+
+
+def skip_to(history: History, checkpoint: Record) -> None:
+    """Take the totals of a checkpoint, those before it left out. Only of a journal that was read whole before: nothing
+    is checked."""
+    incarnation = history.incarnations[-1]
+    for entry in checkpoint["devices"]:
+        uid = incarnation.devices[entry["number"]].device.uid
+        incarnation.tallies[uid] = tally_from_record(entry, incarnation.tallies[uid].begin_ns)
+    incarnation.last_ns, incarnation.last_utc = count(checkpoint["ns"]), text(checkpoint["utc"])
 
 
 def _session(history: History, record: Record) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from operator import attrgetter, le
 from typing import Any, TypeVar
 
 from flopsd.core.ledger.journal_codec import count, text
@@ -11,6 +12,7 @@ from flopsd.core.model import TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, Ta
 from flopsd.errors import JournalDamagedError
 
 K = TypeVar("K")
+_amounts_of, _mappings_of = attrgetter(*TALLY_AMOUNTS), attrgetter(*TALLY_MAPPINGS)
 # How far in the future a reading may end: a source that times its own readings has its own clock.
 LEAD_NS = 1_000_000_000
 _CONTEXT, _RUN, _NODE = (
@@ -59,8 +61,8 @@ def grew_from(before: Tally, after: Tally) -> bool:
     return (
         before.begin_ns == after.begin_ns
         and before.watermark_ns <= after.watermark_ns
-        and all(getattr(before, name) <= getattr(after, name) for name in TALLY_AMOUNTS)
-        and all(_grew(getattr(before, name), getattr(after, name)) for name in TALLY_MAPPINGS)
+        and all(map(le, _amounts_of(before), _amounts_of(after)))
+        and all(map(_grew, _mappings_of(before), _mappings_of(after)))
         and (before.energy_mj is None or (after.energy_mj is not None and before.energy_mj <= after.energy_mj))
         and all(name in after.phases and grew_from(share, after.phases[name]) for name, share in before.phases.items())
         and (before.watermark_ns < after.watermark_ns or before.recovered_ns != after.recovered_ns or before == after)
