@@ -22,7 +22,9 @@ from typing import Any
 
 import pytest
 
+from flopsd.attestation.storage.deliveries import Deliveries
 from tests.support.process import PATIENCE_SECONDS, environment, flopsd, in_process, predicate, wait_until
+from tests.support.runs import finished
 from tests.support.scenario import Scenario, Segment, h100
 
 ROOT = Path(__file__).parents[2]
@@ -290,7 +292,14 @@ def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster:
         f"d={cluster.folder}/jobs/n1/$SLURM_JOB_ID; until grep -q activity $d/pending.jsonl; do sleep 0.05; done; "
         'kill -KILL $(cat $d/lock); until grep -q "daemon start 2" $d/flopsd.log; do sleep 0.05; done'
     )
+    # An earlier job's copy failed: the end of this one delivers it.
+    earlier, late = finished(cluster.folder / "jobs" / "n1" / "900001", 3), cluster.folder / "late" / "ledger.json"
+    sealed_earlier = earlier.seal(earlier.state.path / "ledger.json").ledger
+    Deliveries(earlier.state, earlier.clock).note(sealed_earlier, [late])
+    before.add(earlier.state.path)
     cluster.run("srun", "-N1", "-w", "n1", "--gres=gpu:2", "sh", "-c", kill)
+    wait_until(late.exists, "the earlier job's ledger is delivered")
+    assert late.read_bytes() == sealed_earlier.read_bytes()
     (folder,) = set((cluster.folder / "jobs" / "n1").glob("*")) - before
     sealed = predicate(ledger(folder))
     assert [one["endReason"] for one in sealed["incarnations"]] == [None, "SIGTERM"]
