@@ -24,16 +24,6 @@ from tests.support.independent import payload_of
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "flopsd-amd"
 RUN_SECONDS = "2.5"
-CONTRACT = """
-from flopsd.testing import SourceContract, violations
-from conftest import Simulation, Gpu
-import os, pathlib
-class Amd(SourceContract):
-    name = "amd"
-    def clock(self):
-        return Simulation(pathlib.Path(os.environ["AMDSMI_STANDIN"]), Gpu(), Gpu())
-print(violations(Amd()))
-"""
 
 
 @dataclass(frozen=True)
@@ -98,17 +88,6 @@ def test_the_plug_ins_own_tests_pass_against_the_wheels(installed: Installed) ->
     assert code == 0, said
     assert "passed" in said
     assert "skipped" not in said
-
-
-def test_the_contract_holds_without_pytest(installed: Installed, tmp_path: Path) -> None:
-    env = {
-        "PYTHONPATH": str(EXAMPLE / "tests"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "ROCM_PATH": str(installed.rocm),
-        "AMDSMI_STANDIN": str(tmp_path / "gpus.txt"),
-    }
-    code, said = installed.run(installed.python, "-c", CONTRACT, cwd=tmp_path, env=env)
-    assert (code, said.strip()) == (0, "()")
 
 
 def test_flopsd_runs_on_the_plug_in_by_its_name(installed: Installed, tmp_path: Path) -> None:
