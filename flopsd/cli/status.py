@@ -80,6 +80,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         "doctor",
         help="show which sources can meter on this machine, and how to fix the others",
         description="For each device the evidence it would give, why not a better one, and what to do for it. "
+        "The signing key is tried: it signs a few bytes, which is a login where it lies in a token. "
         "Exit 0: a source can meter here. Exit 4: none can.",
     )
     add_settings(doctor, [setting for setting in SETTINGS if setting.key in _DOCTORS])
