@@ -258,7 +258,14 @@ def seal_own(
         say(err, sealed_text(sealed, copies_made(copies)))
     for copy in copies:
         if copy.fault is not None:
-            log.error("NOT COPIED to %s: %s; the ledger is complete at %s", copy.location, copy.fault, sealed.ledger)
+            log.error(
+                "NOT COPIED to %s: %s; the ledger is complete at %s; the next daemon in this state folder, or `flopsd copy "
+                "--state-dir %s`, delivers the same bytes",
+                copy.location,
+                copy.fault,
+                sealed.ledger,
+                folder.path,
+            )
     return True, all(copy.fault is None for copy in copies)
 
 
