@@ -54,13 +54,18 @@ def _copy(arguments: argparse.Namespace) -> int:
     if arguments.give_up:
         _give_up(arguments, deliveries)
     ledger = None if arguments.ledger is None else Path(arguments.ledger)
-    with waiting(arguments, "copying"):
-        if ledger is not None and arguments.to:
-            done = _copy_to(ledger, arguments.to, deliveries)
-        else:
-            seconds = BACKGROUND_SECONDS if arguments.background else HAND_SECONDS
-            done = deliveries.deliver(seconds, only=ledger, by_hand=not arguments.background)
-    pending = len(deliveries.undelivered())
+    if not arguments.to and not folder.is_dir():
+        raise LedgerError(f"there is no folder {folder}", hint="give --state-dir the folder that the daemon wrote to")
+    try:
+        with waiting(arguments, "copying"):
+            if ledger is not None and arguments.to:
+                done = _copy_to(ledger, arguments.to, deliveries)
+            else:
+                seconds = BACKGROUND_SECONDS if arguments.background else HAND_SECONDS
+                done = deliveries.deliver(seconds, only=ledger, by_hand=not arguments.background)
+    except OSError as fault:
+        raise LedgerError(f"cannot read {fault.filename}: {fault.strerror}") from fault
+    pending = None if arguments.to else len(deliveries.undelivered())
     if arguments.json:
         print(json.dumps({"copies": [_facts(one) for one in done], "undeliveredLedgers": pending}))
     elif not arguments.quiet:
@@ -85,10 +90,7 @@ def _copy_to(ledger: Path, addresses: list[str], deliveries: Deliveries) -> list
 
     predicate = statement_in(parse_envelope(read_ledger(ledger)))["predicate"]
     of_node = predicate.get("kind") == "node"
-    try:
-        files = read_ledger_files(ledger)
-    except OSError as fault:
-        raise LedgerError(f"cannot read {fault.filename}: {fault.strerror}") from fault
+    files = read_ledger_files(ledger)
     if of_node and files.journal is None:
         raise LedgerError(
             f"the journal {journal_beside(ledger)} does not exist: a copy without it cannot be verified",

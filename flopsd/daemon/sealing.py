@@ -259,8 +259,8 @@ def seal_own(
     for copy in copies:
         if copy.fault is not None:
             log.error(
-                "NOT COPIED to %s: %s; the ledger is complete at %s; the next daemon in this state folder, or `flopsd copy "
-                "--state-dir %s`, delivers the same bytes",
+                "NOT COPIED to %s: %s; the ledger is complete at %s; the next daemon in this state folder, or "
+                "`flopsd copy --state-dir %s`, delivers the same bytes",
                 copy.location,
                 copy.fault,
                 sealed.ledger,
