@@ -22,6 +22,7 @@ HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
 MUTANTS_ARGS ?=
+BENCH_ARGS ?=
 CAMPAIGN_ARGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_ARGS ?=
@@ -68,8 +69,8 @@ docs-site: $(INSTALLED) ## build the documentation site in site/; a broken link 
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html; to search too: $(BIN)/python -m http.server -d site"
 
-bench: $(INSTALLED) ## print the budgets of the design, figure beside budget
-	@$(BIN)/python -m tests.bench
+bench: $(INSTALLED) ## print the budgets of the design, figure beside budget; BENCH_ARGS names single ones
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 long-runs: $(INSTALLED) ## memory, time and disk of runs of 7, 60 and 180 simulated days
 	@$(BIN)/python -m tests.bench.long_runs $(LONG_RUNS_ARGS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import platform
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -22,11 +24,12 @@ from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.bench.client import client
-from tests.bench.daemon import clients, peer, push
+from tests.bench.daemon import clients, push
 from tests.bench.journals import SECRET, fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.measuring import cpu_ns, p50_p99, scrape, timed
 from tests.bench.merge import merge
+from tests.bench.peers import peers
 from tests.support.process import daemon_pid, environment, get, started
 from tests.support.restarts import restarted
 from tests.support.runs import CONTEXT
@@ -136,30 +139,42 @@ def starts(folder: Path, count: int = 6000) -> None:
     say(f"verify with checkpoint lines, {count} daemon starts", f"{verify_s:.2f} s", "5 s")
 
 
+def daemons(standin: Path, folder: Path) -> None:
+    for gpus, scraped, counters in (
+        (8, False, "average"), (8, False, "none"), (8, True, "average"), (16, True, "average"),
+    ):  # fmt: skip
+        place = folder / f"{gpus}{scraped}{counters}"
+        place.mkdir()
+        running(standin, place, gpus, scraped, counters)
+
+
+# In this order, the client last: it loads PyTorch, whose memory a child begins with.
+BENCHES: dict[str, Callable[[Path, Path], None]] = {
+    "peers": peers,
+    "daemons": daemons,
+    "push": lambda standin, folder: push(standin, folder, say),
+    "clients": lambda standin, folder: clients(standin, folder, say),
+    "integral": integral_error,
+    "week": lambda _, folder: week(folder),
+    "starts": lambda _, folder: starts(folder),
+    "merge": lambda _, folder: merge(folder, say),
+    "client": lambda _, folder: client(folder, say),
+}
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("name", nargs="*", choices=[*BENCHES, []], default=[], help="these alone")
+    names = parser.parse_args().name or list(BENCHES)
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     print(f"{cpu}, {psutil.cpu_count()} cores, Python {platform.python_version()}; simulated GPUs (stand-in NVML)")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        standin = compile_standin(folder / "lib").parent
-        for gpus, scraped, counters in (
-            (8, False, "average"), (8, False, "none"), (8, True, "average"), (16, True, "average"),
-        ):  # fmt: skip
-            place = folder / f"{gpus}{scraped}{counters}"
-            place.mkdir()
-            running(standin, place, gpus, scraped, counters)
-        for bench in (peer, push, clients):
-            (folder / bench.__name__).mkdir()
-            bench(standin, folder / bench.__name__, say)
-        integral_error(standin, folder)
-        week(folder)
-        (folder / "starts").mkdir()
-        starts(folder / "starts")
-        (folder / "merge").mkdir()
-        merge(folder / "merge", say)
-        (folder / "client").mkdir()
-        client(folder / "client", say)  # last: it loads PyTorch, whose memory a child begins with
+    with tempfile.TemporaryDirectory() as scratch:
+        standin = compile_standin(Path(scratch) / "lib").parent
+        for name in names:
+            folder = Path(scratch) / name
+            folder.mkdir()
+            BENCHES[name](standin, folder)
 
 
 if __name__ == "__main__":

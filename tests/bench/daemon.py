@@ -1,20 +1,15 @@
-"""What a real daemon costs: its scrapes beside a peer and beside bad clients, and pushing."""
+"""What a real daemon costs beside bad clients, and what pushing costs."""
 
 from __future__ import annotations
 
 import http.client
-import re
 import signal
 import socket
 import ssl
-import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -25,40 +20,8 @@ from tests.support.process import daemon_pid, environment, free_port, predicate,
 from tests.support.receivers import receiving
 from tests.support.scenario import Scenario, Segment, h100
 
-GPUS, PEER_GPUS, PEER_TURNS, SCRAPES, PUSH_SECONDS = 8, 16, 200, 100, 20
+GPUS, SCRAPES, PUSH_SECONDS = 8, 100, 20
 BUSY = (Segment(1000, hmma=0.5, fp32=0.1, util=100, watts=500),)
-
-
-def peer(standin: Path, folder: Path, say: Say) -> None:
-    """Prints both p50 and p99, and their ratio."""
-    venv = folder / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    install = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "nvitop-exporter"]
-    if subprocess.run(install, check=False).returncode:
-        say(f"one scrape of a peer exporter, {PEER_GPUS} GPUs", "not to be had", "none")
-        return
-    env = environment(standin, Scenario(tuple(h100(BUSY) for _ in range(PEER_GPUS))).write(folder / "scenario.txt"))
-    port = free_port()
-    command = [str(venv / "bin" / "nvitop-exporter"), *f"--bind-address 127.0.0.1 --port {port} --interval 1".split()]
-    flags = ("run", "--state-dir", str(folder / "state"), "--listen", "127.0.0.1:0", "--no-seal")
-    with (
-        started(*flags, env=env) as program,
-        subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other,
-    ):
-        try:
-            ours = http.client.HTTPConnection(re.sub("https?://", "", program.wait_for(r"metrics at (\S+)/metrics")[1]))
-            theirs = http.client.HTTPConnection("127.0.0.1", port)
-            threading.Event().wait(8)  # both have read all devices
-            found: dict[str, list[float]] = {"flopsd": [], "nvitop-exporter": []}
-            for _ in range(PEER_TURNS):
-                for name, connection in zip(found, (ours, theirs), strict=True):
-                    found[name].append(timed(partial(scrape, connection)))
-        finally:
-            other.terminate()
-    for name, many in found.items():
-        say(f"one scrape beside a peer, {PEER_GPUS} GPUs, {name}, p50 / p99", p50_p99(many), "none")
-    ratio = statistics.median(found["flopsd"]) / statistics.median(found["nvitop-exporter"])
-    say("its p50 as a share of the peer's", f"{ratio:.2f}", "the leaner the better")
 
 
 def clients(standin: Path, folder: Path, say: Say) -> None:

@@ -2,6 +2,7 @@
  *
  * NVML_STANDIN_SCENARIO names a text file; time zero is an epoch on CLOCK_BOOTTIME in it, so that all
  * processes and restarts see the same GPUs. NVML_STANDIN_CALLS names a file that counts calls.
+ * NVML_STANDIN_DELAY_US is how long each of them waits before it answers.
  * NVML_STANDIN_CLOCK names a file of two int64, boot time and wall time in ns, that replaces the clocks.
  * What a GPU does is a periodic list of segments; all counters are exact integrals over it.
  *
@@ -93,6 +94,7 @@ static char driver[64] = "595.91.07";
 enum { CC_UNKNOWN, CC_OFF, CC_ON, CC_DEVTOOLS };
 static int confidential;
 static unsigned long long *calls;
+static struct timespec delay;
 static const volatile long long *told_ns;
 
 static void *map_file(const char *path, size_t size) {
@@ -114,6 +116,7 @@ static long long now_ns(void) { return boot_ns() - epoch_ns; }
 
 static void count_call(void) {
     if (calls) __atomic_fetch_add(calls, 1, __ATOMIC_RELAXED);
+    if (delay.tv_nsec) nanosleep(&delay, NULL);
 }
 
 static int fault_kind(const char *name) {
@@ -125,9 +128,10 @@ static int fault_kind(const char *name) {
 
 static void load(void) {
     const char *path = getenv("NVML_STANDIN_SCENARIO"), *counter = getenv("NVML_STANDIN_CALLS");
-    const char *told = getenv("NVML_STANDIN_CLOCK");
+    const char *told = getenv("NVML_STANDIN_CLOCK"), *waits = getenv("NVML_STANDIN_DELAY_US");
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[1024];
+    delay.tv_nsec = waits ? atol(waits) * 1000 : 0;
     gpu_count = 0;
     confidential = CC_UNKNOWN;
     while (file && fgets(line, sizeof line, file)) {
