@@ -97,7 +97,7 @@ def compare_anchors(
     judge, foreign = LineJudge(history, secrets, chain.begins, len(chain.ends)), ForeignLines()
     skipped, lines, found = SkippedLines(), 0, dict[int, Anchor]()
     for file in files:
-        for anchor in find_anchors(file, history.run, history.node, skipped):
+        for anchor in find_anchors(file, history.run, history.node, skipped, history.segment):
             lines += 1
             if judge.is_foreign(anchor):
                 foreign.add(anchor)

@@ -67,10 +67,12 @@ class SkippedLines:
     other: str = ""  # the first of those
 
 
-def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines) -> Iterator[Anchor]:
-    """The checkpoint lines of `run` on `node` in a log file, in its order. Raises NotVerifiedError."""
-    wanted = f"flopsd-checkpoint run={run} node={node} incarnation="
-    search = _Search((wanted, json.dumps(wanted)[1:-1]), path.name, skipped)
+def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines, segment: int = 1) -> Iterator[Anchor]:
+    """The checkpoint lines of `run` on `node` in a log file, in its order; of that segment, where the run is rotated.
+    Raises NotVerifiedError."""
+    numbers = (f" segment={segment}", *([""] if segment == 1 else []))  # a run that is not rotated has one, unnumbered
+    begins = [f"flopsd-checkpoint run={run} node={node}{number} incarnation=" for number in numbers]
+    search = _Search({form: begin for begin in begins for form in (begin, json.dumps(begin)[1:-1])}, path.name, skipped)
     try:
         with open_regular(path) as raw, _opened(raw) as text:
             first = text.read(CHUNK)
@@ -94,7 +96,8 @@ def _opened(raw: IO[bytes]) -> io.TextIOWrapper:
 class _Search:
     """Finds checkpoint lines in pieces of text."""
 
-    def __init__(self, wanted: tuple[str, ...], name: str, skipped: SkippedLines) -> None:
+    def __init__(self, wanted: Mapping[str, str], name: str, skipped: SkippedLines) -> None:
+        """`wanted`: how a line may begin, and how the daemon wrote that."""
         self._wanted, self._name, self._skipped = wanted, name, skipped
 
     def in_text(self, text: IO[str], first: str) -> Iterator[Anchor]:
@@ -140,7 +143,7 @@ class _Search:
             self._skipped.other = self._skipped.other or text[at : at + 200].split("\n")[0]
             return
         rest = _REST.match(text, at + len(wanted), at + len(wanted) + MAX_CHECKPOINT)
-        anchor = None if rest is None else _anchor(self._wanted[0], rest[0], where, ingested_ms, line_time)
+        anchor = None if rest is None else _anchor(self._wanted[wanted], rest[0], where, ingested_ms, line_time)
         if anchor is None:
             self._skipped.unreadable += 1
         else:

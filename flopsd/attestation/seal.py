@@ -62,6 +62,8 @@ class Sealed:
     peaks: Path | None = None  # to be handed to the verifier, as the policies; None: a packaged one
     policies: tuple[Path, ...] = ()
     is_new: bool = True  # false: it was sealed before, and is as it was
+    segment: int | None = None  # its number in a rotated run
+    is_segment: bool = False  # whether there are others of the run
 
 
 def seal_journal(
@@ -165,6 +167,7 @@ def seal_journal(
         timestamp,
         None if peaks is None else peaks_beside(ledger),
         tuple(file.absolute() for file in own_policies(policy_files)),
+        is_segment=history.is_segment,
     )
 
 
@@ -188,6 +191,7 @@ def _as_sealed_before(
         peaks=peaks_beside(ledger) if peaks_beside(ledger).exists() else None,
         policies=tuple(file.absolute() for file in own_policies(policy_files)),
         is_new=False,
+        is_segment=history.is_segment,
     )
 
 

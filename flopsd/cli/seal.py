@@ -29,6 +29,7 @@ def add(verbs: Verbs) -> None:
     which.add_argument(
         "--rolling", action="store_true", help="seal the run of a running daemon so far, as it does itself periodically"
     )
+    seal.add_argument("--closed-only", action="store_true", help=argparse.SUPPRESS)  # with --rolling, by the daemon
     seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # set by `exec` if its daemon was killed
     seal.add_argument("--known-journal", type=KnownJournal.parse, help=argparse.SUPPRESS)  # what its daemon has written
     seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # the same for a rolling seal, by the daemon
@@ -41,26 +42,31 @@ def _seal(arguments: argparse.Namespace) -> int:
     begun_ns = clock.boottime_ns()
     if arguments.rolling:
         be_nice()  # before importing the signing packages
-    from flopsd.attestation.storage.copies import refuse_failed
+    from flopsd.attestation.storage.copies import CopyResult, refuse_failed
+    from flopsd.daemon.closed_segments import ClosedSeals, ends_with_closed, seal_closed
     from flopsd.daemon.code_secrets import read_secret
     from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
     from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling, state_dir
-    from flopsd.errors import SigningKeyError, StorageError
+    from flopsd.errors import LedgerError, SigningKeyError, StorageError
     from flopsd.journal.state_dir import StateDir
     from flopsd.report.ledger_text import sealed_text
     from flopsd.system.streams import say
 
     settings = settings_of(arguments)
+    state = StateDir(state_dir(settings, os.environ))
+    sealed, copies, closed = None, list[CopyResult](), ClosedSeals()
     with waiting(arguments, "sealing") as line:
         if arguments.journal is not None:
             sealed = seal_file(Path(arguments.journal), settings, clock)
         elif arguments.rolling:
             try:
-                sealed = seal_rolling(settings, os.environ, clock, arguments.head)
+                closed = seal_closed(state, settings, clock, os.environ)
+                if not arguments.closed_only:
+                    sealed = seal_rolling(settings, os.environ, clock, arguments.head)
             except SigningKeyError as fault:
                 note(f"{fault}; {fault.hint}")
                 return NOT_SIGNED
-        else:
+        elif not ends_with_closed(state):
             secret = read_secret(arguments.code_secret)
             sealed = seal_ended(
                 settings,
@@ -72,14 +78,23 @@ def _seal(arguments: argparse.Namespace) -> int:
             )
         used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
         line("copying the ledger", 0, 0)
-        folder = None if arguments.journal is not None else StateDir(state_dir(settings, os.environ))
-        copies = copy_sealed(
-            settings, sealed, clock, used_seconds, folder, rolling=arguments.rolling, by_hand=not arguments.at_end
-        )
+        if sealed is not None:
+            folder = None if arguments.journal is not None else state
+            by_hand = not arguments.at_end
+            copies = copy_sealed(
+                settings, sealed, clock, used_seconds, folder, rolling=arguments.rolling, by_hand=by_hand
+            )
+        if arguments.journal is None and not arguments.rolling:
+            closed = seal_closed(state, settings, clock, os.environ)
     if not arguments.quiet:
-        say(sys.stdout, sealed_text(sealed, copies_made(copies)))
+        for ledger in closed.sealed:
+            say(sys.stdout, f"sealed a closed segment of the run: {ledger}\n")
+        if sealed is not None:
+            say(sys.stdout, sealed_text(sealed, copies_made(copies)))
+    if closed.not_sealed:
+        raise LedgerError("; ".join(closed.not_sealed))
     try:
-        refuse_failed(sealed.ledger, copies)
+        refuse_failed(state.segments if sealed is None else sealed.ledger, [*copies, *closed.not_copied])
     except StorageError as fault:
         if not arguments.rolling:
             raise

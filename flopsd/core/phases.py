@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from flopsd.core.declarations import Phase, precision_from
-from flopsd.core.model import PPM, TALLY_AMOUNTS, TALLY_MAPPINGS, UNDECLARED_PHASE, Precision, Tally
+from flopsd.core.model import PPM, TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, UNDECLARED_PHASE, Precision, Tally
 from flopsd.core.values import added
 
 K = TypeVar("K", bound=Hashable)
@@ -63,6 +63,33 @@ def remainder(tally: Tally) -> Tally:
     for share in tally.phases.values():
         left = _difference(left, share)
     return left
+
+
+def sum_of(one: Tally, other: Tally) -> Tally:
+    """Both together, from time 0 on, with the shares of their phases; without absolute counters."""
+    names = (*one.phases, *(name for name in other.phases if name not in one.phases))
+    shares = {
+        name: _sum(one.phases[name], other.phases[name])
+        if name in one.phases and name in other.phases
+        else one.phases.get(name) or other.phases[name]
+        for name in names
+    }
+    return replace(_sum(one, other), phases=shares)
+
+
+def since(whole: Tally, base: Tally) -> Tally:
+    """What a tally grew by since it stood at `base`, with its absolute counters, and the same of its phases."""
+    grown = {name: _difference(share, base.phases.get(name, Tally(0, 0))) for name, share in whole.phases.items()}
+    left = _difference(whole, base)
+    absolutes = {name: getattr(whole, name) for name in TALLY_ABSOLUTES}
+    return replace(
+        left,
+        begin_ns=base.watermark_ns,
+        watermark_ns=whole.watermark_ns,
+        energy_mj=left.energy_mj if left.energy_ns else None,
+        phases={name: share for name, share in grown.items() if share != Tally(0, 0, energy_mj=share.energy_mj)},
+        **absolutes,
+    )
 
 
 def _difference(whole: Tally, part: Tally) -> Tally:

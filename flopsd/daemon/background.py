@@ -14,6 +14,7 @@ from flopsd.core.session_protocol import Event
 from flopsd.daemon.key_check import KeyCheck
 from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
+from flopsd.daemon.rotation import Rotation
 from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
 from flopsd.errors import ConfigError, ListenError
@@ -87,6 +88,7 @@ class BackgroundTasks:
         key: KeyCheck | None,
         rolling: RollingSeals | None,
         late: LateDeliveries | None,
+        rotation: Rotation | None,
         sessions: SessionServerTask,
         feed: Feed | None,
         lines: MetricLines | None,
@@ -95,7 +97,7 @@ class BackgroundTasks:
     ) -> None:
         self._key, self._rolling, self._sessions, self._feed = key, rolling, sessions, feed
         self._thresholds = ThresholdLog(clock)
-        self._lines, self._stop_is_near, self._late = lines, stop_is_near, late
+        self._lines, self._stop_is_near, self._late, self._rotation = lines, stop_is_near, late, rotation
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -134,6 +136,8 @@ class BackgroundTasks:
             self._rolling.each_tick()
         if self._late is not None and not self._stop_is_near():
             self._late.each_tick()
+        if self._rotation is not None and not self._stop_is_near():
+            self._rotation.each_tick()
         if self._lines is not None:
             self._lines.each_tick(self._writer.snapshot)
         self._sessions.each_tick()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flopsd.core.ledger.journal_codec import DeviceEntry, device_record, evidence_record
@@ -18,7 +19,7 @@ from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.mig_handover import MigChange, hand_over
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
-from flopsd.daemon.tracked_device import TrackedDevice, rate
+from flopsd.daemon.tracked_device import TrackedDevice, rate, settled_ns
 from flopsd.system.clock import Clock
 from flopsd.telemetry.snapshot import DeviceState
 
@@ -40,12 +41,16 @@ class DeviceAccounts:
         append: Callable[[Mapping[str, Any]], object],
         clock: Clock,
         *,
+        starts_before: int = 0,
         journal_lost: bool = False,
     ) -> None:
-        """`precision_of`: the declared number format of a device. `append` journals one record. `journal_lost`: what
+        """`starts_before`: daemon starts of the run that are not among the incarnations of the journal.
+
+        `precision_of`: the declared number format of a device. `append` journals one record. `journal_lost`: what
         was journalled before is not known any more."""
         self._journal_lost = journal_lost
         self._incarnation, self._begin_ns, self._table = incarnation, begin_ns, table
+        self._start = starts_before + incarnation
         self._precision_of, self._append, self._clock = precision_of, append, clock
         self._sources, self._sessions, self._earlier = sources, sessions, earlier
         self._tracked: dict[DeviceUid, TrackedDevice] = {}
@@ -101,6 +106,26 @@ class DeviceAccounts:
                 self._retired.add(uid)
             self._track(entry.device, entry.source)
 
+    @property
+    def has_open_gap(self) -> bool:
+        """Whether a device has a gap whose work may still be learnt: in a later segment it would have no gap there."""
+        tallies = (one.tally for uid, one in self._tracked.items() if uid not in self._retired)
+        return any(settled_ns(tally) < tally.watermark_ns for tally in tallies)
+
+    def rotate(self, append: Callable[[Mapping[str, Any]], object]) -> None:
+        """Go on in the next segment: each device where its account stands, with the counters last read."""
+        self._incarnation, self._append, self._journal_lost = 1, append, False
+        self._earlier.rotated(self._tracked.pop(uid).state.now for uid in self._retired & self._tracked.keys())
+        for number, one in enumerate(self._tracked.values()):
+            append(device_record(1, number, one.entry, one.rotate(number)))
+        self.only_earlier = self._earlier.without(self._tracked)
+
+    @property
+    def of_journal(self) -> tuple[RatedTally, ...]:
+        """What this journal has, and no earlier segment."""
+        now = (replace(one.state.now, start=self._incarnation, tally=one.in_segment) for one in self.tracked)
+        return (*self._earlier.of_journal, *now)
+
     def reassign(self) -> None:
         """Follow the arbitration: a device whose source or expected evidence changed gets a record in the journal."""
         for uid, tracked in self._tracked.items():
@@ -147,7 +172,7 @@ class DeviceAccounts:
             tally = Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
-        now = RatedTally(self._incarnation, entry, tally, rating, self._table, self._sessions.declared.phase)
+        now = RatedTally(self._start, entry, tally, rating, self._table, self._sessions.declared.phase)
         state = DeviceState((*self._earlier.of(device.uid), now), before=now)
         tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state)
         self.only_earlier = self._earlier.without(self._tracked)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
-from flopsd.core.ledger.run_view import RatedTally, rated_tallies
+from flopsd.core.ledger.run_view import RatedTally, rated_of_run, rated_tallies
+from flopsd.core.ledger.segments import ROTATED
 from flopsd.core.model import TALLY_ABSOLUTES, DeviceUid, GapReason, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.system.clock import NS_PER_S, wall_ns_of
@@ -19,7 +20,8 @@ class EarlierStarts:
 
     def __init__(self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int) -> None:
         self._incarnations, self._boot_id = history.incarnations, boot_id
-        self._rated = rated_tallies(history, table)
+        self.rated = rated_of_run(history, table)
+        self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the journal that goes on
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._last_gap = {(gap.incarnation, gap.device): gap for gap in history.gaps}
         # The last daemon start that tracked a device.
@@ -71,7 +73,7 @@ class EarlierStarts:
         """Whether a device was accounted for to the end: by a regular end, or since it was metered as other devices."""
         gap = self._last_gap.get((last.number, uid))
         taken_over = gap is not None and gap.reason in _TAKEN_OVER and gap.end_ns == last.tallies[uid].watermark_ns
-        return last.end is not None or taken_over
+        return (last.end is not None and last.end["reason"] != ROTATED) or taken_over
 
     def _was_retired(self, uid: DeviceUid, last: Incarnation) -> bool:
         """Whether `last` only closed the account of a device of an earlier machine."""
@@ -88,10 +90,14 @@ class EarlierStarts:
             then_ns = before.begin["wall_ns"] + before.last_ns - before.begin["ns"]
         return self._begin_ns + self._offset_ns - then_ns
 
+    def rotated(self, retired: Iterable[RatedTally]) -> None:
+        """Note that another journal is begun. `retired`: of devices that it does not go on with."""
+        self.rated, self.of_journal = (*self.rated, *retired), ()
+
     def of(self, uid: DeviceUid) -> tuple[RatedTally, ...]:
         """What was counted of a device, one tally for each daemon start."""
-        return tuple(one for one in self._rated if one.uid == uid)
+        return tuple(one for one in self.rated if one.uid == uid)
 
     def without(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
         """What was counted of devices that are not tracked now, which belongs to the run all the same."""
-        return tuple(one for one in self._rated if one.uid not in tracked)
+        return tuple(one for one in self.rated if one.uid not in tracked)

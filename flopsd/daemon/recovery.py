@@ -18,14 +18,18 @@ from typing import Any
 
 from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, peaks_beside, public_key_beside
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History, extend, read_history
 from flopsd.core.ledger.journal_codec import Record
+from flopsd.core.ledger.segments import SegmentFacts
 from flopsd.core.peaks import PeakTable
-from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError
+from flopsd.errors import FlopsdError, JournalDamagedError, JournalError, JournalReplacedError
+from flopsd.journal.codes import CodeChecker
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
+from flopsd.journal.sealed_prefix import durable_prefix
+from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import new_run_id
 from flopsd.system.atomic_files import replace_file
@@ -41,6 +45,7 @@ class RecoveredRun:
     history: History
     recovery: Recovery | None
     journal_lost: bool = False  # another process replaced the journal, and what was in it is not known
+    closed: ClosedSegment | None = None  # `history` is of a segment that ended, and its successor is still to be begun
 
     def origins(self, boot_id: str) -> dict[str, str]:
         """By device, the origin of its cumulative counters, where the last daemon start was on this boot."""
@@ -64,6 +69,10 @@ def recover(
     """
     aside = f"damaged-{file_stamp(clock.wall_ns())}.journal.jsonl"
     try:
+        settle_next(journal.state, known)
+    except OSError as fault:
+        log.error("a rotation that was interrupted cannot be finished: %s", fault)
+    try:
         recovery = journal.recover(aside, known)
     except JournalReplacedError as fault:
         assert known is not None
@@ -78,11 +87,44 @@ def recover(
             f"kept as {recovery.kept_as}" if recovery.kept_as else "were cut off",
         )
     try:
-        return RecoveredRun(read_history(journal.read(secrets)), recovery)
+        history = read_history(journal.read(secrets))
+        closed = None
+        if history.is_rotated:
+            number, size = history.segment, journal.size_bytes
+            facts = SegmentFacts(number, size, journal.records, journal.sha256, journal.head_sha256)
+            closed = ClosedSegment(facts, is_moved=False)
+        elif not history.incarnations and known is None:
+            history, closed = _closed_before(journal.state) or (history, None)
+        return RecoveredRun(history, recovery, closed=closed)
     except JournalDamagedError as fault:
         size, head, kept = journal.size_bytes, journal.head_sha256, journal.put_aside(aside)
         log.error("the journal cannot be continued: %s; it is kept as %s, and a new one begins", fault, kept)
         return RecoveredRun(History(), Recovery(size, head, str(fault), kept), journal_lost=known is not None)
+
+
+def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:
+    """The newest closed segment, where a kill in a rotation left no journal."""
+    path = newest_closed(state)
+    if path is None:
+        return None
+    history, checker = History(), CodeChecker()
+
+    def take(line: JournalLine) -> None:
+        record = line.record()
+        checker.check(line, record)
+        extend(history, record)
+
+    try:
+        whole = durable_prefix(path, take)
+    except JournalError as fault:
+        log.error("the closed segment %s cannot be continued: %s", path, fault)
+        return None
+    if not history.is_rotated:
+        return None
+    facts = whole.facts
+    return history, ClosedSegment(
+        SegmentFacts(history.segment, facts.size_bytes, facts.records, facts.sha256, facts.head_sha256), is_moved=True
+    )
 
 
 def choose_run(
@@ -93,9 +135,12 @@ def choose_run(
     """
     history = found.history
     if history.incarnations:
-        same = history.run == wanted if wanted else not history.ended
+        same = history.run == wanted if wanted else not history.ended or history.is_rotated
         if same and history.node == node and history.incarnations[-1].begin["peak_table_sha256"] == table.sha256:
             return history.run, history
+        if found.closed is not None and found.closed.is_moved:
+            log.info("the closed segments of run %s are kept in %s", history.run, journal.state.segments)
+            return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
         kept = journal.put_aside(f"{history.run}-until-{file_stamp(clock.wall_ns())}.journal.jsonl")
         log.warning(
             "the state folder held the journal of run %s; it is kept as %s; a new run begins", history.run, kept

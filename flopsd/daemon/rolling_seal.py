@@ -17,6 +17,8 @@ from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
 
 log = logging.getLogger("flopsd")
+NEVER_NS = 1 << 62
+CLOSED_ONLY = "--closed-only"  # of the child: seal closed segments, and not the run so far
 HURRY_SECONDS = 10.0
 # How the child ends where the ledger is sealed here and a copy of it could not be made, and where the key cannot sign.
 SEALED_NOT_COPIED, NOT_SIGNED = 5, 6
@@ -28,7 +30,7 @@ class RollingSeals:
     def __init__(
         self,
         command: Sequence[str],
-        every_seconds: float,
+        every_seconds: float | None,
         checkpoint_seconds: float,
         clock: Clock,
         *,
@@ -37,11 +39,15 @@ class RollingSeals:
         copies: bool = False,
         key: KeyCheck | None = None,
     ) -> None:
-        """`checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal after the first one, since an
+        """`every_seconds`: None: only segments that are closed are sealed.
+
+        `checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal after the first one, since an
         earlier daemon start may never have been sealed. `head` gives what the journal contains now. `copies`: whether
         the child copies the ledger anywhere. `key`: what is to know of a key that signed or could not."""
         self._command, self._clock, self._head = command, clock, head
-        self._every_ns, self._slack_ns = round(every_seconds * NS_PER_S), round(checkpoint_seconds * NS_PER_S)
+        self._closed_only = every_seconds is None
+        self._every_ns = NEVER_NS if every_seconds is None else round(every_seconds * NS_PER_S)
+        self._slack_ns = round(checkpoint_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)
         self._child: Child | None = None
         self._started_ns = 0
@@ -54,14 +60,24 @@ class RollingSeals:
 
     def state(self) -> JournalState:
         """The state of sealing now. Safe from any thread."""
+        every_ns = None if self._closed_only else self._every_ns
         return JournalState(
-            self._clock.wall_ns(), self._every_ns, self._last_seal_wall_ns, self._failures, self._copies,
+            self._clock.wall_ns(), every_ns, self._last_seal_wall_ns, self._failures, self._copies,
             self._last_copy_wall_ns, self._copy_failures,
         )  # fmt: skip
 
     def checkpointed(self) -> None:
         """Note that a checkpoint is durable."""
         self._fresh = True
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a child is reading the journal."""
+        return self._child is not None
+
+    def closed(self) -> None:
+        """Note that a segment is closed, and waits for its seal."""
+        self._fresh, self._due_ns = True, self._clock.boottime_ns()
 
     def each_tick(self) -> None:
         """Start, reap or kill the child.
@@ -78,9 +94,9 @@ class RollingSeals:
     def hurry(self) -> bool:
         """Seal now and often from now on, since a kill may be near. True if a seal is due and needs a checkpoint."""
         now_ns, hurry_ns = self._clock.boottime_ns(), round(HURRY_SECONDS * NS_PER_S)
-        if self._every_ns > hurry_ns:
+        if self._every_ns > hurry_ns and not self._closed_only:
             self._every_ns, self._slack_ns, self._due_ns = hurry_ns, 0, now_ns
-        return self._child is None and now_ns >= self._due_ns
+        return self._child is None and now_ns >= self._due_ns and not self._closed_only
 
     def stop(self) -> None:
         """Kill the child, if there is one; the caller seals the whole run next."""
@@ -91,7 +107,8 @@ class RollingSeals:
     def _start(self, now_ns: int) -> None:
         self._fresh, self._started_ns, self._due_ns = False, now_ns, now_ns + self._every_ns
         try:
-            self._child = Child([*self._command, "--head", str(self._head())], self._clock)
+            only = [CLOSED_ONLY] if self._closed_only else []
+            self._child = Child([*self._command, *only, "--head", str(self._head())], self._clock)
         except OSError as fault:
             self._failed(f"the sealing process cannot be started: {fault.strerror}")
 
@@ -103,6 +120,8 @@ class RollingSeals:
         if ended.code == NOT_SIGNED and self._key is not None:
             self._failures += 1
             self._key.not_signed(output)
+            if self._closed_only:
+                self._fresh, self._due_ns = True, self._clock.boottime_ns() + round(RETRY_SECONDS * NS_PER_S)
             return
         if ended.code not in (0, SEALED_NOT_COPIED):
             self._failed(output or f"the sealing process ended with {ended.code}")
@@ -134,6 +153,7 @@ class RollingSeals:
         self._again_soon("%s; the ledger is sealed on this machine, and both are tried again in %d s", why)
 
     def _again_soon(self, text: str, why: str) -> None:
+        self._fresh = self._fresh or self._closed_only
         retry_ns = self._started_ns + min(self._every_ns, round(RETRY_SECONDS * NS_PER_S))
         self._due_ns = min(self._due_ns, retry_ns)
         if why != self._fault:

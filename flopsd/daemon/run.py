@@ -19,6 +19,7 @@ from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
 from flopsd.daemon.recovery import choose_run, recover, restore
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
+from flopsd.daemon.rotation import Rotation
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
 from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer
@@ -27,6 +28,7 @@ from flopsd.errors import FlopsdError
 from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
+from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import is_packaged, load_policies
@@ -106,6 +108,8 @@ def run_daemon(
         # The writer and everything beside it.
         key = start_key_check(settings, key_command, environment, clock)
         rolling = _rolling(settings, seal_command, clock, lambda: journal.head, key, resumed=bool(history.incarnations))
+        if rolling is not None and closed_segments(folder):
+            rolling.closed()
         emit = _emitter(settings, out, err, rolling)
         continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if is_private else Continues.NOTHING
         isolation = Isolation(
@@ -127,7 +131,8 @@ def run_daemon(
             lambda: _report(head_file, journal.known(run)),
             secrets.key,
         )
-        writer.begin(run, history, found.recovery or restored, journal_lost=found.journal_lost)
+        closed = found.closed if history is found.history else None
+        writer.begin(run, history, found.recovery or restored, journal_lost=found.journal_lost, closed=closed)
         del history, found
         # Under exec the service manager's main process is the launcher.
         notifier = Notifier(environment if lifeline is None else {}, clock)
@@ -150,7 +155,8 @@ def run_daemon(
         log.info("run %s, daemon start %d, journal %s", run, writer.snapshot.view.start, folder.journal)
         stop_requests.attach(daemon, settings, clock)
         target = _target_file(settings, environment, run, context.node, clock)
-        beside = (key, rolling, late, sessions, feed, lines, lambda: stop_requests.is_near, target)
+        rotation = Rotation(settings.rotate_every, writer, rolling, clock) if settings.rotate_every else None
+        beside = (key, rolling, late, rotation, sessions, feed, lines, lambda: stop_requests.is_near, target)
         background = BackgroundTasks(writer, settings, clock, err if progress else None, *beside)
         begin_ns = clock.boottime_ns()
 
@@ -181,9 +187,12 @@ def run_daemon(
         sealed = copied = not settings.seal
         if settings.seal and durable:
             ended_ns = clock.boottime_ns() if daemon.stopped_ns is None else daemon.stopped_ns
-            head, node = journal.head, context.node
             disclosed = [*secrets.kept, *stop_requests.code_secrets]
-            sealed, copied = seal_own(settings, folder, run, node, clock, ended_ns, err, environment, head, disclosed)
+            sealed, copied = seal_own(settings, folder, clock, ended_ns, err, environment, journal.head, disclosed)
+            if closed_segments(folder):
+                from flopsd.daemon.closed_segments import seal_left  # it loads the packages that sign
+
+                copied = seal_left(settings, folder, clock, ended_ns, environment) and copied
         if feed is not None:
             feed.end(min(LAST_PUSH_SECONDS, _seconds_left(settings, clock, daemon.stopped_ns)))
     finally:
@@ -265,12 +274,13 @@ def _rolling(
     resumed: bool,
 ) -> RollingSeals | None:
     every = settings.seal_every_seconds
-    if not settings.seal or not command or every is None:
+    if not settings.seal or not command or (every is None and settings.rotate_every is None):
         return None
     # A reading may come up to an interval after the checkpoint that it was due for.
-    between = min(settings.checkpoint_seconds, every) + settings.interval_seconds
+    between = min(settings.checkpoint_seconds, every or 3600) + settings.interval_seconds
     copies = bool(copy_destinations(settings, "run", "node"))
-    return RollingSeals(command, every, between, clock, overdue=resumed, head=head, copies=copies, key=key)
+    overdue = every is not None and resumed
+    return RollingSeals(command, every, between, clock, overdue=overdue, head=head, copies=copies, key=key)
 
 
 def _feed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.journal import Journal, read_live
 from flopsd.journal.seal_note import write_note
+from flopsd.journal.segments import settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.evidence_kinds import EvidenceWanted
-from flopsd.settings.locations import S3Location, is_remote, named, parse_location
+from flopsd.settings.locations import S3Location, is_remote, named, of_segment, parse_location
 from flopsd.settings.platform import default_state_dir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -40,17 +42,19 @@ def default_ledger(folder: Path, run: str) -> Path:
     return folder / named("{run}.ledger.json", run, "")  # the run's name may come from a foreign journal
 
 
-def local_ledger(settings: Settings, folder: Path, run: str, node: str) -> Path:
-    """Where the ledger lies on this machine; in `folder` where --ledger is absent or remote."""
+def local_ledger(settings: Settings, folder: Path, run: str, node: str, segment: int | None = None) -> Path:
+    """Where the ledger lies on this machine; in `folder` where --ledger is absent or remote. `segment`: of a rotated
+    run."""
     if settings.ledger is None or is_remote(settings.ledger):
-        return default_ledger(folder, run)
-    return Path(named(settings.ledger, run, node))
+        return of_segment(default_ledger(folder, run), segment)
+    return of_segment(Path(named(settings.ledger, run, node)), segment)
 
 
-def copy_destinations(settings: Settings, run: str, node: str) -> list[Path | S3Location]:
-    """Where copies of the ledger go."""
+def copy_destinations(settings: Settings, run: str, node: str, segment: int | None = None) -> list[Path | S3Location]:
+    """Where copies of the ledger go. `segment`: of a rotated run."""
     remote = [settings.ledger] if settings.ledger is not None and is_remote(settings.ledger) else []
-    return [parse_location(named(text, run, node)) for text in (*remote, *settings.ledger_copies)]
+    places = (parse_location(named(text, run, node)) for text in (*remote, *settings.ledger_copies))
+    return [of_segment(place, segment) for place in places]
 
 
 def copy_seconds(settings: Settings, used_seconds: float) -> float:
@@ -69,21 +73,23 @@ def seal(
     evidence_from: Mapping[str, str] | None = None,
     head: Head | None = None,
     code_secrets: Sequence[bytes] = (),
+    closed: bool = False,
 ) -> Sealed:
     """Seal `journal`; key and ledger lie in `folder` unless the settings name other places.
 
     `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `lock`: the file by which the
     sealers of one state folder exclude each other; with `live` this makes a rolling seal, which replaces only a ledger
     that covers less. `evidence_from`: the environment to collect evidence from; None: none is collected. `head`: what
-    the journal must contain. `code_secrets`: what its codes follow from, as far as that is known.
+    the journal must contain. `code_secrets`: what its codes follow from, as far as that is known. `closed`: it is a
+    segment that another one continues.
     Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
     """
     from flopsd.attestation.seal import seal_journal
     from flopsd.attestation.signing.keys import ensure_key
     from flopsd.attestation.storage.deliveries import Deliveries
 
-    run, node = _run_and_node(journal, settings)
-    ledger, deliveries = local_ledger(settings, folder, run, node), Deliveries(StateDir(folder), clock)
+    run, node, segment = names_of(journal, settings, closed=closed)
+    ledger, deliveries = local_ledger(settings, folder, run, node, segment), Deliveries(StateDir(folder), clock)
     key, made = ensure_key(settings.key, folder)
     if made:
         log.warning(
@@ -119,7 +125,7 @@ def seal(
             write_note(StateDir(folder).newest_seal, sealed.seal)
         except OSError as fault:
             log.warning("later ledgers will not list this seal: %s", fault.strerror)
-    return sealed
+    return replace(sealed, segment=segment)
 
 
 def _says(ask: Callable[[Path], bool], ledger: Path) -> bool:
@@ -130,8 +136,11 @@ def _says(ask: Callable[[Path], bool], ledger: Path) -> bool:
         return False
 
 
-def _run_and_node(journal: Path, settings: Settings) -> tuple[str, str]:
-    """Raises LedgerError for an empty journal, or one of another run than --run-id."""
+def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tuple[str, str, int | None]:
+    """Run, node and number of the segment, None where the run is not rotated. `closed`: another segment follows it.
+
+    Raises LedgerError for an empty journal, or one of another run than --run-id.
+    """
     first = next((line.record() for line in read_live(journal)), None)
     if first is None:
         raise LedgerError(f"{journal} holds no complete record: there is nothing to seal")
@@ -140,7 +149,9 @@ def _run_and_node(journal: Path, settings: Settings) -> tuple[str, str]:
             f"{journal} is of run {first.get('run')!r}, not of {settings.run_id!r}",
             hint="leave --run-id out to seal the run that is there",
         )
-    return str(first.get("run")), str(first.get("node"))
+    before = first.get("continues", {}).get("segment") if isinstance(first.get("continues", {}), dict) else None
+    is_first = 1 if closed or settings.rotate_every is not None else None
+    return str(first.get("run")), str(first.get("node")), before + 1 if type(before) is int else is_first
 
 
 def seal_rolling(settings: Settings, environment: Mapping[str, str], clock: Clock, head: Head | None) -> Sealed:
@@ -182,6 +193,7 @@ def seal_ended(
     journal = Journal(folder)
     try:
         try:
+            settle_next(folder, known)
             recovery = journal.recover("damaged.journal.jsonl", known)
             if known is not None:
                 deque(journal.read(code_secrets), maxlen=0)
@@ -196,7 +208,6 @@ def seal_ended(
             log.warning(
                 "the journal was damaged at its end (%s): %d bytes are left out", recovery.reason, recovery.cut_bytes
             )
-        run, node = _run_and_node(folder.journal, settings)
         try:
             return seal(
                 folder.journal,
@@ -210,7 +221,7 @@ def seal_ended(
             )
         except FlopsdError:
             if keep:
-                log.error("%s", keep_journal(settings, folder, run, node, clock, 0))
+                log.error("%s", keep_journal(settings, folder, clock, 0))
             raise
     finally:
         journal.close()
@@ -220,8 +231,6 @@ def seal_ended(
 def seal_own(
     settings: Settings,
     folder: StateDir,
-    run: str,
-    node: str,
     clock: Clock,
     stopped_ns: int,
     err: IO[str],
@@ -250,7 +259,7 @@ def seal_own(
                 code_secrets=code_secrets,
             )
         except FlopsdError as fault:
-            kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+            kept = keep_journal(settings, folder, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
             log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
             return False, False
         copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S, folder)
@@ -269,16 +278,17 @@ def seal_own(
     return True, all(copy.fault is None for copy in copies)
 
 
-def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, clock: Clock, used_seconds: float) -> str:
+def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_seconds: float) -> str:
     """Copy a journal that cannot be sealed to where its ledger would go, since its machine may end with the run.
 
     Returns a text that says where it is now and how to seal it.
     """
     from flopsd.attestation.storage.copies import copy_journal
 
-    ledger = local_ledger(settings, folder.path, run, node)
+    names = names_of(folder.journal, settings)
+    ledger = local_ledger(settings, folder.path, *names)
     here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
-    destinations = [*here, *copy_destinations(settings, run, node)]
+    destinations = [*here, *copy_destinations(settings, *names)]
     copies = []
     own = _kept_table(folder)
     if destinations:
@@ -313,7 +323,8 @@ def copy_sealed(
 ) -> list[CopyResult]:
     """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over. A final ledger is
     noted in `folder` first, so that what fails now is delivered later."""
-    destinations, seconds = copy_destinations(settings, sealed.run, sealed.node), copy_seconds(settings, used_seconds)
+    destinations = copy_destinations(settings, sealed.run, sealed.node, sealed.segment)
+    seconds = copy_seconds(settings, used_seconds)
     if not destinations and rolling:
         return []
     from flopsd.attestation.storage.copies import copy_ledger

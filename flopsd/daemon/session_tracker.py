@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flopsd.core.declarations import OperatorDeclarations, precision_from
+from flopsd.core.ledger.segments import added_work, work_since
 from flopsd.core.model import UNDECLARED_PHASE
 from flopsd.core.phases import PROCESS, ActivePhase, bucket
 from flopsd.core.session_protocol import (
@@ -38,6 +39,7 @@ class SessionTracker:
     declared: OperatorDeclarations
     known: dict[str, DeclaredSession]
     now_ns: Callable[[], int]
+    before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
     active_phase: ActivePhase = field(init=False)
     _live: dict[str, str | None] = field(default_factory=dict)  # the phase of each connected process, once it named one
     _declared: dict[str, None] = field(default_factory=dict)  # sessions whose facts the journal does not have yet
@@ -79,7 +81,7 @@ class SessionTracker:
         piece: list[dict[str, Any]] = []
         size = 0
         for name in self._declared:
-            record = _record(self.known[name], "facts")
+            record = self._record(name, "facts")
             if piece and size + _size(record) > RECORD_BYTES:
                 yield piece
                 piece, size = [], 0
@@ -91,7 +93,7 @@ class SessionTracker:
 
     def new_work(self) -> list[dict[str, Any]]:
         """Counters that changed since `journalled`, for a checkpoint record."""
-        return [_record(self.known[name], "work") for name in self._worked]
+        return [self._record(name, "work") for name in self._worked]
 
     def journalled(self) -> None:
         """Note that the journal holds all counters up to now."""
@@ -99,8 +101,22 @@ class SessionTracker:
 
     def forget_journal(self) -> None:
         """Note that the journal holds nothing of all this any more."""
+        self.before = {}
         self._declared = dict.fromkeys(self.known)
         self._worked = dict.fromkeys(name for name, session in self.known.items() if session.work)
+
+    def rotated(self) -> None:
+        """Note that another journal is begun, in which counters begin at zero."""
+        self.before = {name: added_work(session.work, {}) for name, session in self.known.items() if session.work}
+        self._declared, self._worked = dict.fromkeys(self.known), {}
+
+    def _record(self, name: str, part: str) -> dict[str, Any]:
+        """Who it is, and its facts or its work, as the journal of this segment has it."""
+        found, before = asdict(self.known[name]), self.before.get(name, {})
+        record = {key: found[key] for key in ("id", "pid", "uid", "client", part)}
+        if part == "work":
+            return {**record, "work": work_since(record["work"], before)}
+        return {**record, "before": before} if before else record
 
     def _open(self, event: SessionOpened) -> None:
         name = event.session
@@ -157,12 +173,6 @@ class SessionTracker:
         declared = (self.known[name].facts.get("precision") for name in named)
         formats = {None if one is None else precision_from(one, PROCESS) for one in declared}
         return bucket(phases.pop(), formats.pop() if len(formats) == 1 else None)
-
-
-def _record(session: DeclaredSession, part: str) -> dict[str, Any]:
-    """Who it is, and its facts or its work."""
-    found = asdict(session)
-    return {name: found[name] for name in ("id", "pid", "uid", "client", part)}
 
 
 def _size(value: object) -> int:

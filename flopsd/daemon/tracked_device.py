@@ -10,16 +10,25 @@ from flopsd.core.figures import Rating
 from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.journal_codec import IDENTITY, DeviceEntry
 from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading, Tally
+from flopsd.core.model import (
+    Device,
+    Gap,
+    GapReason,
+    Gauges,
+    Growth,
+    Precision,
+    Reading,
+    Tally,
+)
 from flopsd.core.peaks import PeakTable
-from flopsd.core.phases import ActivePhase
+from flopsd.core.phases import ActivePhase, since
 from flopsd.errors import UnknownDeviceError
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.last_gap import last_gap
 from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
-_ENERGY = "energy_mj"
+ENERGY = "energy_mj"
 
 
 @dataclass(slots=True)
@@ -30,6 +39,7 @@ class TrackedDevice:
     state: DeviceState
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
     energy_from: str = ""  # the source of its last energy reading
+    base: Tally | None = None  # where the tally stood when this journal was begun; None: it began with it
 
     @property
     def entry(self) -> DeviceEntry:
@@ -58,13 +68,13 @@ class TrackedDevice:
 
         Two sources can read one energy counter. When the other one takes over, its first value may be from before the
         last known value: the counter did not fall, and that energy must not be counted twice."""
-        read, known = reading.counters.get(_ENERGY), self.tally.counters.get(_ENERGY)
+        read, known = reading.counters.get(ENERGY), self.tally.counters.get(ENERGY)
         if read is None:
             return reading
         changed, self.energy_from = self.energy_from not in ("", self.entry.source), self.entry.source
         if not changed or known is None or read >= known or isinstance(reading.work, Growth):
             return reading  # with cumulative counters a fall is a reset, which the meter must see
-        return replace(reading, counters={name: n for name, n in reading.counters.items() if name != _ENERGY})
+        return replace(reading, counters={name: n for name, n in reading.counters.items() if name != ENERGY})
 
     def gap(self, until_ns: int, reason: GapReason) -> Reading:
         """A reading without data, from the last reading to `until_ns`."""
@@ -115,12 +125,34 @@ class TrackedDevice:
         self.state = self.state.described(replace(self.state.now, entry=entry, rating=rating))
         return True
 
+    @property
+    def in_segment(self) -> Tally:
+        """The tally that the journal of this segment has."""
+        return self.tally if self.base is None else since(self.tally, self.base)
+
+    def rotate(self, number: int) -> Tally:
+        """Go on in another journal, as its device of that number; the empty tally that it begins with there."""
+        self.number, self.base, self.gaps = number, self.tally, []
+        if settled_ns(self.tally) < self.tally.watermark_ns:  # what these counters grow by would be of the old account
+            counters = {name: value for name, value in self.tally.counters.items() if name != ENERGY}
+            tally = replace(self.tally, silent_ns=0, counters=counters, energy_at_ns=0, totals=None, totals_ns=0)
+            self.state = self.state.described(replace(self.state.now, tally=tally))
+        return self.in_segment
+
     def read_by(self, source: str, listed: Device) -> None:
         """Follow a change of source or of expected evidence."""
         why = f" ({listed.evidence_reason})" if listed.evidence_reason else ""
         log.info("device %d: read by source %s, evidence %s%s", listed.index, source, listed.evidence.value, why)
         entry = replace(self.entry, source=source, device=replace(self.entry.device, **_expected(listed)))
         self.state = self.state.described(replace(self.state.now, entry=entry))
+
+
+def settled_ns(tally: Tally) -> int:
+    """Up to when a later reading can change nothing any more of what is known of a device."""
+    read_ns = [tally.watermark_ns - tally.silent_ns]
+    read_ns += [] if tally.totals is None else [tally.totals_ns]
+    read_ns += [tally.energy_at_ns] if ENERGY in tally.counters else []
+    return min(read_ns)
 
 
 def _expected(device: Device) -> dict[str, Any]:

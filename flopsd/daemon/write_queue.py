@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flopsd.core.ledger.run_view import RunView
 from flopsd.errors import JournalError, JournalReplacedError, UnreadableRecordError
 from flopsd.journal.codes import CODE_BYTES
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import Journal
 from flopsd.system.clock import Clock
-from flopsd.telemetry.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
 
@@ -29,10 +29,16 @@ class WriteQueue:
         self.is_lost = False
         self._logged: set[str] = set()  # faults since the last good write: journal and pending file may fail in turn
 
-    def append(self, record: Mapping[str, Any]) -> bool:
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be written."""
+        return not self._unwritten
+
+    def append(self, record: Mapping[str, Any], *, keep: bool = True) -> bool:
         """Append durably, after all records that were refused before; true if it is written.
 
-        A refused record is kept. A refused checkpoint is not: the next one repeats it, gaps included.
+        A refused record is kept, unless `keep` is false. A refused checkpoint is not: the next one repeats it, gaps
+        included.
         Raises UnreadableRecordError for a record that can never be written, unless it is a checkpoint.
         """
         if self.is_lost:
@@ -41,7 +47,7 @@ class WriteQueue:
             # Such a record, if kept, would block all that follow. With a code: that is the longest line of it.
             frame(GENESIS, record, lambda head: head[:CODE_BYTES])
         except UnreadableRecordError as fault:
-            self._complain(fault)
+            self.complain(fault)
             if record["kind"] != "checkpoint":
                 raise
             return False
@@ -53,15 +59,19 @@ class WriteQueue:
                 self._written()
         except JournalError as fault:
             self.is_lost = self.is_lost or isinstance(fault, JournalReplacedError)
-            if record["kind"] == "checkpoint":
+            if record["kind"] == "checkpoint" or not keep:
                 self._unwritten.remove(record)
-            self._complain(fault)
+            self.complain(fault)
             return False
         if self.fault:
             log.warning("the journal can be written again; all that was kept in memory is in it")
         self._logged.clear()
         self.fault, self.last_append_wall_ns = "", self._clock.wall_ns()
         return True
+
+    def follow(self, written: Callable[[], None]) -> None:
+        """Call `written` after each record from now on."""
+        self._written = written
 
     def note(self, record: Callable[[], Mapping[str, Any]]) -> None:
         """Make the totals up to now survive a kill, though not a power loss. A pending record must not name a device
@@ -72,21 +82,24 @@ class WriteQueue:
             self._journal.note(record())
             self._written()
         except JournalError as fault:
-            self._complain(fault)
+            self.complain(fault)
 
-    def _complain(self, fault: JournalError) -> None:
+    def complain(self, fault: JournalError) -> None:
+        """Log a fault once."""
         if str(fault) not in self._logged:
             log.error("%s; %s", fault, fault.hint or "metering goes on in memory")
         self._logged.add(str(fault))
         self.fault = str(fault)
 
 
-def checkpoint_line(snapshot: Snapshot, journal: Journal) -> str:
-    """One line for the platform's log service, where the host cannot change it later."""
-    view, figures, ppm = snapshot.view, snapshot.view.figures, snapshot.view.coverage_ppm
+def checkpoint_line(view: RunView, journal: Journal, segment: int | None) -> str:
+    """One line for the platform's log service, where the host cannot change it later. `segment`: the number of the
+    journal in a rotated run; None: the run is not rotated."""
+    figures, ppm = view.figures, view.coverage_ppm
     fields = {
         "run": view.run,
         "node": view.node,
+        **({} if segment is None else {"segment": segment}),
         "incarnation": view.start,
         "records": journal.records,
         "bytes": journal.size_bytes,

@@ -11,28 +11,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flopsd import __version__
 from flopsd.core.architecture import why_not_read
-from flopsd.core.ledger.history import FORMAT, History
-from flopsd.core.ledger.journal_codec import precision_record, tally_record
-from flopsd.core.ledger.run_view import RunView
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.isolation import Isolation
+from flopsd.core.ledger.run_view import RunView, counted_in, whole_sessions
+from flopsd.core.ledger.segments import ROTATED, Continued
 from flopsd.core.model import GapReason
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import NO_PROCESS, NO_WORK, declarations_of
 from flopsd.core.session_protocol import Event, FactsDeclared
 from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.earlier_starts import EarlierStarts
+from flopsd.daemon.records import Moment, begin_record, checkpoint_record, end_record
+from flopsd.daemon.segment_journal import SegmentJournal
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
-from flopsd.daemon.write_queue import WriteQueue, checkpoint_line
+from flopsd.daemon.write_queue import checkpoint_line
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalReplacedError
 from flopsd.journal.codes import CodeKey
 from flopsd.journal.head import Head
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
+from flopsd.journal.segments import ClosedSegment
 from flopsd.settings.platform import Context
-from flopsd.system.clock import NS_PER_S, Clock, rfc3339
+from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.rate_history import RateHistory
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -63,7 +66,7 @@ class Writer:
         """`emit` gets one checkpoint line each time a checkpoint is durable; `written` is called after each record.
         `codes` gives the key of a daemon start in a journal; None: its records get no codes."""
         self._journal, self._table, self._settings = journal, table, settings
-        self._written, self._codes = written, codes
+        self._segment = SegmentJournal(journal, clock, written, codes)
         self._context, self._clock, self._emit = context, clock, emit
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
         self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
@@ -71,73 +74,133 @@ class Writer:
         self._rates = RateHistory(settings.checkpoint_ns)
         self._logged_absent = {NO_PROCESS, NO_WORK}  # which are no faults of a declaration
 
-    def begin(self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False) -> None:
+    def begin(
+        self,
+        run: str,
+        history: History,
+        recovery: Recovery | None,
+        *,
+        journal_lost: bool = False,
+        closed: ClosedSegment | None = None,
+    ) -> None:
         """Start behind `history`; what the last daemon start left open becomes a gap.
 
-        `journal_lost`: there was a journal of this run before, which another process replaced.
+        `journal_lost`: there was a journal of this run before, which another process replaced. `closed`: the history is
+        of that segment, and another one is to be begun.
         """
         self._run = run
-        self._sessions = SessionTracker(self._settings.run_declared, history.sessions, self._clock.boottime_ns)
-        self._begin(history, recovery, journal_lost)
+        known = {session.id: session for session in whole_sessions(history)}
+        self._sessions = SessionTracker(
+            self._settings.run_declared, known, self._clock.boottime_ns, history.work_before
+        )
+        self._begin(history, recovery, journal_lost, closed)
 
-    def _begin(self, history: History, recovery: Recovery | None, journal_lost: bool) -> None:
-        clock, settings = self._clock, self._settings
-        self._incarnation = len(history.incarnations) + 1
-        key = None if self._codes is None else self._codes(self._incarnation)
-        self._journal.authenticate(key)
-        self._listed_seal = history.seals.newest
-        self._queue = WriteQueue(self._journal, clock, self._written)
-        self._sources = SourceTracker(settings.sources, clock)
+    def _begin(
+        self, history: History, recovery: Recovery | None, journal_lost: bool, closed: ClosedSegment | None = None
+    ) -> None:
+        settings, now, starts = self._settings, self._now(), history.incarnations
+        self._incarnation = 1 if closed is not None else len(starts) + 1
+        self._listed_seal = history.seals.newest if closed is None else None
+        self._sources = SourceTracker(settings.sources, self._clock)
         self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
-        begin_ns = self._checkpointed_ns = clock.boottime_ns()
-        wall_ns = clock.wall_ns()
-        self._offset_ns = wall_ns - begin_ns
-        earlier = EarlierStarts(history, self._table, self._context.boot_id, begin_ns, self._offset_ns)
+        self._offset_ns = now.wall_ns - now.ns
+        earlier = EarlierStarts(history, self._table, self._context.boot_id, now.ns, self._offset_ns)
         if unknown := earlier.unknown_time():
             log.warning("%s", unknown)
             recovery = also(recovery, unknown)
-        isolation = settings.isolation if history.incarnations else replace(settings.isolation, continues=None)
-        self._queue.append(
-            {
-                "kind": "begin",
-                "format": FORMAT,
-                "incarnation": self._incarnation,
-                "run": self._run,
-                "node": self._context.node,
-                "boot_id": self._context.boot_id,
-                "ns": begin_ns,
-                "wall_ns": wall_ns,
-                "utc": rfc3339(wall_ns),
-                "flopsd_version": __version__,
-                "peak_table_sha256": self._table.sha256,
-                "config_sha256": settings.config_sha256,
-                "interval_ns": settings.interval_ns,
-                "checkpoint_ns": settings.checkpoint_ns,
-                "context": self._context.for_journal(),
-                "precision": precision_record(settings.precision),
-                "recovered": None if recovery is None else recovery.for_journal(),
-                "isolation": isolation.for_journal(),
-                "declared": settings.run_declared.for_journal(),
-                "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in settings.policies],
-                "code_secret_sha256": None if key is None else key.secret_sha256,
-            }
-        )
-        for name, facts in self._opened.items():
-            self._note_opened(name, facts)
+        if closed is None:
+            utc = str(starts[0].begin["utc"]) if starts else now.utc
+            self._segment.go_on(self._incarnation, history.continues, utc)
+        else:
+            records = closed.facts.records + (0 if history.continues is None else history.continues.records)
+            daemon_starts = len(starts) + history.starts_before
+            continues = Continued(closed.facts, records, daemon_starts, counted_in(earlier.rated))
+            self._segment.begin_next(closed, continues, now.utc)
+            self._sessions.rotated()
+        self._append_begin(now, recovery, settings.isolation if starts else replace(settings.isolation, continues=None))
         self._devices = DeviceAccounts(
             self._incarnation,
-            begin_ns,
+            now.ns,
             self._table,
             settings.declared,
             self._sources,
             self._sessions,
             earlier,
-            self._queue.append,
-            clock,
+            self._segment.append,
+            self._clock,
+            starts_before=self._segment.starts_before,
             journal_lost=journal_lost,
         )
         self._devices.resume(same_boot=True)
+        self._settle()
         self._publish()
+
+    def _append_begin(self, now: Moment, recovery: Recovery | None, isolation: Isolation) -> None:
+        """Journal the beginning of this daemon start, or of its part in the next segment."""
+        self._checkpointed_ns, segment = now.ns, self._segment
+        continues = segment.continues if self._incarnation == 1 else None
+        self._segment.append(
+            begin_record(
+                now,
+                self._incarnation,
+                self._run,
+                self._context,
+                self._settings,
+                self._table.sha256,
+                isolation,
+                recovery,
+                segment.code_secret_sha256,
+                continues,
+            )
+        )
+        for name, facts in self._opened.items():
+            self._note_opened(name, facts)
+
+    def rotate(self) -> bool:
+        """End the journal and go on in another, without a gap between them; false if that cannot be done now.
+
+        Every account stops where its device was last read, and the next journal goes on from there.
+        """
+        if self._closed or not self._segment.is_settled or not self.checkpoint():
+            return False
+        view, records, segment = self.snapshot.view, self.snapshot.journal_records + 1, self._segment
+        counted = counted_in(view.rated)
+        facts = segment.close(end_record(self._now(), self._incarnation, ROTATED, None), counted)
+        if facts is None:
+            return False
+        # The daemon is not started anew, so its start is counted by the number of the new journal's `begin`.
+        continues, now = Continued(facts, records, view.start - 1, counted), self._now()
+        self._incarnation, self._listed_seal = 1, None
+        segment.begin_next(ClosedSegment(facts, is_moved=False), continues, now.utc)
+        self._sessions.rotated()
+        self._append_begin(now, None, replace(self._settings.isolation, continues=None))
+        self._devices.rotate(segment.append)
+        self._settle()
+        self._publish()
+        return True
+
+    def _settle(self) -> bool:
+        """Whether what is written is the run's journal. A next segment's becomes that once it has all to go on with."""
+        if not self._segment.is_settled:
+            self._declare()
+        return self._segment.settle()
+
+    @property
+    def segment_utc(self) -> str:
+        """When the journal was begun."""
+        return self._segment.utc
+
+    @property
+    def segment_bytes(self) -> int:
+        return self._journal.size_bytes
+
+    @property
+    def has_open_gap(self) -> bool:
+        """Whether a device has a gap whose work may still be learnt."""
+        return self._devices.has_open_gap
+
+    def _now(self) -> Moment:
+        return Moment(self._clock.boottime_ns(), self._clock.wall_ns())
 
     def take(self, message: Message) -> None:
         """Fold in what a source sent and make the totals survive a kill."""
@@ -153,7 +216,7 @@ class Writer:
 
     def _note_opened(self, name: str, facts: Mapping[str, Any]) -> None:
         self._opened[name] = facts
-        self._queue.append({"kind": "source", "name": name, "facts": dict(facts), "incarnation": self._incarnation})
+        self._segment.append({"kind": "source", "name": name, "facts": dict(facts), "incarnation": self._incarnation})
 
     def take_event(self, event: Event) -> None:
         """Fold in what a training process declared."""
@@ -179,10 +242,11 @@ class Writer:
         self._declare()
         if now_ns - self._checkpointed_ns >= self._settings.checkpoint_ns:
             self.checkpoint()
-        else:
-            self._queue.note(self._record)
-        if self._queue.is_lost:
+        elif self._segment.is_settled:
+            self._segment.queue.note(self._record)
+        if self._segment.queue.is_lost:
             self._begin_anew()
+        self._settle()
         self._rates.note(now_ns, self.snapshot.view)
         self._publish()
 
@@ -193,7 +257,7 @@ class Writer:
         self._devices.resume(same_boot=False)
         self._declare()
         self._list_seal()
-        if not self._queue.append(self._record()):
+        if not self._segment.append(self._record()) or not self._settle():
             return False
         for tracked in self._devices.tracked:
             tracked.gaps.clear()
@@ -201,7 +265,7 @@ class Writer:
         self._declarations = declarations_of(self._settings.run_declared, list(self._sessions.known.values()))
         self._log_absent(self._declarations.absent)
         self._publish()
-        self._emit(checkpoint_line(self.snapshot, self._journal))
+        self._emit(self._checkpoint_line())
         return True
 
     def close(self, why: str, child_exit_code: int | None = None) -> bool:
@@ -218,16 +282,9 @@ class Writer:
 
     def _end(self, why: str, child_exit_code: int | None) -> None:
         durable = self.checkpoint()
-        now_ns, wall_ns = self._clock.boottime_ns(), self._clock.wall_ns()
-        end = {
-            "kind": "end",
-            "incarnation": self._incarnation,
-            "ns": now_ns,
-            "utc": rfc3339(wall_ns),
-            "reason": why,
-            "child_exit_code": child_exit_code,
-        }
-        self._closed = durable and self._queue.append(end)
+        self._closed = durable and self._segment.append(
+            end_record(self._now(), self._incarnation, why, child_exit_code)
+        )
 
     def _is_lost(self) -> bool:
         """Whether another process changed the journal for good, be it without a change of its size."""
@@ -237,7 +294,7 @@ class Writer:
             return True
         except OSError:
             pass  # it cannot be read now, and is checked again when it is sealed
-        return self._queue.is_lost
+        return self._segment.queue.is_lost
 
     def _begin_anew(self) -> None:
         """Go on with another journal, in place of one that another process replaced or altered: what was in it is not
@@ -246,7 +303,7 @@ class Writer:
         try:
             recovery = journal_lost(*self._lost, self._journal.put_aside(NOT_OURS))
         except OSError as fault:  # a full or read-only disk: tried again at the next reading
-            self._queue.is_lost = True
+            self._segment.queue.is_lost = True
             log.error("the journal was replaced, and no other can be begun: %s; metering goes on", fault.strerror)
             return
         self._lost = None
@@ -268,26 +325,23 @@ class Writer:
         seal = self._journal.newest_seal()
         if seal is not None and seal != self._listed_seal:
             self._listed_seal = seal
-            self._queue.append(seal.for_journal(self._incarnation))
+            self._segment.append(seal.for_journal(self._incarnation))
 
     def _declare(self) -> None:
         """Journal what processes declared, in records of their own: no declaration keeps a checkpoint out."""
         for sessions in self._sessions.new_declarations():
-            self._queue.append({"kind": "declaration", "incarnation": self._incarnation, "sessions": sessions})
+            self._segment.append({"kind": "declaration", "incarnation": self._incarnation, "sessions": sessions})
+
+    def _checkpoint_line(self) -> str:
+        """Of this segment alone, whose journal its figures must follow from."""
+        own, segment = self.snapshot.view, None
+        if self._settings.is_rotated or self._segment.continues is not None:
+            own = replace(own, rated=self._devices.of_journal, start=self._incarnation)
+            segment = self._segment.number
+        return checkpoint_line(own, self._journal, segment)
 
     def _record(self) -> dict[str, Any]:
-        sessions, tracked = self._sessions.new_work(), self._devices.tracked
-        return {
-            "kind": "checkpoint",
-            "incarnation": self._incarnation,
-            "ns": self._clock.boottime_ns(),
-            "utc": rfc3339(self._clock.wall_ns()),
-            "devices": [tally_record(one.number, one.tally) for one in tracked],
-            "gaps": [
-                [one.number, begin_ns, end_ns, reason.value] for one in tracked for begin_ns, end_ns, reason in one.gaps
-            ],
-            **({"sessions": sessions} if sessions else {}),
-        }
+        return checkpoint_record(self._now(), self._incarnation, self._devices.tracked, self._sessions.new_work())
 
     def _publish(self) -> None:
         devices = tuple(tracked.state for tracked in self._devices.tracked)
@@ -295,7 +349,7 @@ class Writer:
             (*self._devices.only_earlier, *(one for device in devices for one in device.rated)),
             self._run,
             self._context.node,
-            self._incarnation,
+            self._segment.starts_before + self._incarnation,
             self._declarations,
             tuple(self._settings.policies),
             len(self._context.job_nodes) <= 1,
@@ -306,9 +360,9 @@ class Writer:
             table=self._table,
             devices=devices,
             sources=dict(self._sources.states),
-            journal_records=self._journal.records,
-            journal_last_append_wall_ns=self._queue.last_append_wall_ns,
-            journal_fault=self._queue.fault,
+            journal_records=self._journal.records + self._segment.records_before,
+            journal_last_append_wall_ns=self._segment.queue.last_append_wall_ns,
+            journal_fault=self._segment.queue.fault,
             wall_offset_ns=self._offset_ns,
             rates=self._rates.points,
             ended=self._closed,

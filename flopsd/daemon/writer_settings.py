@@ -27,6 +27,7 @@ class WriterSettings:
     run_declared: OperatorDeclarations = NOTHING_DECLARED
     policies: Sequence[Policy] = ()
     isolation: Isolation = UNKNOWN
+    is_rotated: bool = False
 
     @classmethod
     def of(
@@ -48,6 +49,7 @@ class WriterSettings:
             declared,
             policies,
             isolation,
+            settings.rotate_every is not None,
         )
 
     def declared(self, device: Device) -> Precision | None:

@@ -63,11 +63,21 @@ def newest_pending(path: Path, head: bytes, known: KnownJournal | None = None) -
         return None  # chained, and no record all the same: no daemon wrote it
 
 
+def move_to_segments(state: StateDir, name: str) -> None:
+    """Move the journal to the closed segments, if it is still there. Raises OSError."""
+    state.segments.mkdir(mode=0o700, exist_ok=True)
+    try:
+        os.replace(state.journal, state.segments / name)
+    except FileNotFoundError:
+        return  # moved by the call before, which failed later
+    sync_folder(state.segments)
+
+
 class Journal:
     """Appends to one journal. The caller holds the lock of the StateDir, so there is one writer."""
 
     def __init__(self, state: StateDir) -> None:
-        self._state = state
+        self.state, self._path = state, state.journal
         self._fd = -1
         self._pending_fd = -1
         self._inode = 0
@@ -117,7 +127,7 @@ class Journal:
         try:
             self._open()
             try:
-                for line in read_journal(self._state.journal):
+                for line in read_journal(self._path):
                     if known is not None and line.number > known.head.records:
                         raise JournalDamagedError("what follows is not known to be of the daemon")
                     self._head, self._size, self.records = line.head, line.end, line.number
@@ -126,8 +136,8 @@ class Journal:
                 if known is None or self.head == known.head:
                     recovery = self._mend(str(fault), put_aside_as)
             if known is not None and self.head != known.head:
-                raise replaced(self._state.journal, known.head)
-            pending = newest_pending(self._state.pending, self._head, known)
+                raise replaced(self._path, known.head)
+            pending = newest_pending(self.state.pending, self._head, known)
             if pending is None:
                 self._empty_pending()
             else:
@@ -138,7 +148,7 @@ class Journal:
                     pass  # it stays in the pending file and is written before the next record
         except OSError as fault:
             raise JournalError(
-                f"cannot open the journal {self._state.journal}: {fault.strerror}",
+                f"cannot open the journal {self._path}: {fault.strerror}",
                 hint="the state folder must be writable and its disk not full",
             ) from fault
         return recovery
@@ -146,20 +156,51 @@ class Journal:
     def read(self, secrets: Iterable[bytes | bytearray] = ()) -> Iterator[Mapping[str, Any]]:
         """All records from the first, including one that a full disk refused at recovery. Raises JournalDamagedError
         for a wrong code of a daemon start with one of `secrets`, and for a missing one."""
-        yield from CodeChecker(secrets).records(read_journal(self._state.journal))
+        yield from CodeChecker(secrets).records(read_journal(self._path))
         if self._owed is not None:
             yield self._owed
 
     def newest_seal(self) -> EarlierSeal | None:
         """The newest seal that was noted beside the journal, if it is one of this journal: a record ends there, with
         that chain hash. Any process of this user can write a note."""
-        seal = read_note(self._state.newest_seal)
+        seal = read_note(self.state.newest_seal)
         if seal is None or self._fd < 0 or not 0 < seal.size_bytes <= self._size:
             return None
         try:
             return seal if line_ends_at(self._fd, seal.size_bytes, seal.head_sha256) else None
         except OSError:
             return None
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was written."""
+        return self._digest.hexdigest()
+
+    @property
+    def is_next(self) -> bool:
+        """Whether what is written is not the journal yet, but that of the next segment."""
+        return self._path != self.state.journal
+
+    def begin_next(self) -> None:
+        """From now on write the journal of the next segment, which becomes the journal with `take_over`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._path, self._fd = self.state.next_journal, -1
+        self._forget()
+
+    def take_over(self, closed_as: str | None) -> None:
+        """Let the next segment's journal be the journal. The one that ended is moved to the folder of closed segments
+        under the name `closed_as`; None: it is there already.
+
+        Everything is on disk before, and each step is done at once, so that a kill leaves the one or the other.
+        Raises OSError, after which it can be called again.
+        """
+        os.fsync(self._fd)
+        if closed_as is not None:
+            move_to_segments(self.state, closed_as)
+        os.replace(self.state.next_journal, self.state.journal)
+        self._path = self.state.journal
+        sync_folder(self.state.path)
 
     def put_aside(self, name: str) -> str:
         """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one.
@@ -169,11 +210,16 @@ class Journal:
         path = self._renamed(name)
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._head, self._size, self.records, self._owed = -1, GENESIS, 0, 0, None
-        self._digest = hashlib.sha256()
+        self._fd = -1
+        self._forget()
         self._open()
         self._empty_pending()
         return path.name
+
+    def _forget(self) -> None:
+        """Know no record any more."""
+        self._head, self._size, self.records, self._owed = GENESIS, 0, 0, None
+        self._digest, self._cut_first, self._is_reopened = hashlib.sha256(), False, False
 
     def check_unchanged(self, *, whole: bool = False) -> None:
         """Make sure that the file is the one that was written. One that another process put in its place, or appended
@@ -183,7 +229,7 @@ class Journal:
         Raises JournalReplacedError where what was written is lost, OSError.
         """
         try:
-            here = os.stat(self._state.journal)
+            here = os.stat(self._path)
         except FileNotFoundError:
             here = None
         is_same = here is not None and here.st_ino == self._inode and here.st_size == self._size
@@ -194,14 +240,14 @@ class Journal:
         if is_same:
             return
         kept = self._renamed(NOT_OURS)
-        with replacing(self._state.journal, 0o600) as copy:
+        with replacing(self._path, 0o600) as copy:
             self._read_own(copy)
         os.close(self._fd)
         self._fd = -1
         self._open()
         log.error(
             "the journal %s was removed, replaced or changed by another process; it was put back%s",
-            self._state.journal,
+            self._path,
             f", and what was found in its place is kept as {kept.name}" if kept.exists() else "",
         )
 
@@ -215,7 +261,7 @@ class Journal:
             if copy is not None:
                 copy.write(chunk)
         if digest.digest() != self._digest.digest():
-            raise replaced(self._state.journal, self.head)
+            raise replaced(self._path, self.head)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record durably. Raises JournalError; then nothing of it is left in the file."""
@@ -238,11 +284,12 @@ class Journal:
             self._cut_first = False
             self.check_unchanged()
             self._write(self._fd, line, self._size)
-            os.fsync(self._fd)
+            if not self.is_next:  # that one is synced when it takes over
+                os.fsync(self._fd)
         except OSError as fault:
             self._take_back()
             raise JournalError(
-                f"cannot write the journal {self._state.journal}: {fault.strerror}",
+                f"cannot write the journal {self._path}: {fault.strerror}",
                 hint="metering goes on in memory and the write is tried again; free space on that disk",
             ) from fault
         self._head, self._size, self.records = head, self._size + len(line), self.records + 1
@@ -260,7 +307,7 @@ class Journal:
         try:
             self._write(self._pending_fd, line, self._pending_size)
         except OSError as fault:
-            raise JournalError(f"cannot write {self._state.pending}: {fault.strerror}") from fault
+            raise JournalError(f"cannot write {self.state.pending}: {fault.strerror}") from fault
         self._pending_head, self._pending_size = head, self._pending_size + len(line)
 
     def close(self) -> None:
@@ -270,14 +317,15 @@ class Journal:
         self._fd = self._pending_fd = -1
 
     def _open(self) -> None:
-        new = not self._state.journal.exists()
+        new = not self._path.exists()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._fd = os.open(self._state.journal, flags, 0o600)
+        begun_before = os.O_TRUNC if self.is_next and not self._size else 0
+        self._fd = os.open(self._path, flags | begun_before, 0o600)
         self._inode = os.fstat(self._fd).st_ino
         if self._pending_fd < 0:
-            self._pending_fd = os.open(self._state.pending, flags, 0o600)
+            self._pending_fd = os.open(self.state.pending, flags, 0o600)
         if new:
-            sync_folder(self._state.path)
+            sync_folder(self.state.path)
 
     @staticmethod
     def _write(fd: int, line: bytes, at: int) -> None:
@@ -303,7 +351,7 @@ class Journal:
             os.ftruncate(self._pending_fd, 0)
 
     def _mend(self, reason: str, put_aside_as: str) -> Recovery:
-        with self._state.journal.open("rb") as file:
+        with self._path.open("rb") as file:
             file.seek(self._size)
             altered = looks_like_records(file)
             aside = self._unused(put_aside_as) if altered else None
@@ -317,14 +365,14 @@ class Journal:
         """Rename the file at the journal's path, if there is one, to `name` or with a number before it."""
         path = self._unused(name)
         try:
-            os.rename(self._state.journal, path)
+            os.rename(self._path, path)
         except FileNotFoundError:
             pass  # another process removed it
         return path
 
     def _unused(self, name: str) -> Path:
         """A path in the state folder that does not exist yet: nothing is overwritten."""
-        path, number = self._state.path / name, 1
+        path, number = self.state.path / name, 1
         while path.exists():
-            path, number = self._state.path / f"{number}-{name}", number + 1
+            path, number = self.state.path / f"{number}-{name}", number + 1
         return path

@@ -11,6 +11,7 @@ from flopsd.errors import JournalError, StateDirBusyError
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
 SEAL_NOTE_NAME, REFUSED_PIN_NAME, DELIVERIES_NAME = "newest-seal.json", "refused-pin.json", "deliveries.json"
+NEXT_NAME, SEGMENTS_NAME = "next.journal.jsonl", "segments"
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
 
@@ -28,6 +29,16 @@ class StateDir:
     @property
     def pending(self) -> Path:
         return self.path / PENDING_NAME
+
+    @property
+    def next_journal(self) -> Path:
+        """Where the journal of the next segment is begun, until it is the journal."""
+        return self.path / NEXT_NAME
+
+    @property
+    def segments(self) -> Path:
+        """The folder of closed segments that are not sealed, or not copied, yet."""
+        return self.path / SEGMENTS_NAME
 
     @property
     def seal_lock(self) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
+from flopsd.core.ledger.segments import segment_text
 from flopsd.core.model import Figures
 from flopsd.core.policy.bases import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
@@ -39,6 +40,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     """Where the ledger and its `copies` are, what it states, and how to verify it."""
     rows = [
         *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if sealed.replay else []),
+        *([("SEGMENT", segment_text(sealed.segment or 1))] if sealed.is_segment else []),
         *([] if sealed.ended else [("ROLLING", "the run has not ended: these are the figures so far")]),
         *interval_facts(interval(sealed.figures), NOTHING_MEASURED),
         ("journal", str(sealed.journal)),
@@ -212,8 +214,10 @@ def figures_text(figures: Figures) -> str:
 
 
 def _rolling(verified: Verified) -> list[str]:
-    """What to know of a ledger that was sealed before its run ended, or whose journal goes on."""
+    """What to know of a ledger that is a part of its run, was sealed before that ended, or whose journal goes on."""
     predicate, lines = verified.statement["predicate"], []
+    if predicate["segment"] is not None:
+        lines += wrapped(f"SEGMENT: {segment_text(predicate['segment']['number'])}.")
     if predicate["incarnations"][-1]["endReason"] is None:
         last = rfc3339(utc_ns(predicate["method"]["journal"]["lastRecordAt"]))
         lines += wrapped(

@@ -14,6 +14,8 @@ from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.attestation.times import seal_time_doubts
 from flopsd.attestation.verify import Verified, read_ledger, statement_in
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.ledger.merged_types import MAX_SEGMENT
+from flopsd.core.ledger.segments import segment_text
 from flopsd.core.rounding import grouped
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_json import HINT, LedgerObject, line
@@ -96,6 +98,8 @@ def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag,
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
         flags.append(Flag(REPLAY, f"{what}: no hardware was metered, and this is no evidence."))
     flags += [Flag(one.word, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
+    if (segment := predicate.maybe_object("segment")) is not None:
+        flags.append(Flag("SEGMENT", f"{segment_text(segment.whole('number', 1, MAX_SEGMENT))}."))
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:
         last = predicate.object("method").object("journal").utc("lastRecordAt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import overload
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]")
 _MAX_DAYS = 36500
@@ -45,6 +46,24 @@ class S3Location:
         key = PurePosixPath(self.key)
         name = f"{key.stem}.rolling{key.suffix}"
         return S3Location(self.bucket, str(key.with_name(name)), rolling=self.rolling)
+
+
+@overload
+def of_segment(location: Path, number: int | None) -> Path: ...
+
+
+@overload
+def of_segment(location: Path | S3Location, number: int | None) -> Path | S3Location: ...
+
+
+def of_segment(location: Path | S3Location, number: int | None) -> Path | S3Location:
+    """Where the ledger of a segment of a rotated run goes, by where the run's would go: `-0001` behind the stem. None:
+    of a run that is not rotated."""
+    if number is None:
+        return location
+    path = location if isinstance(location, Path) else PurePosixPath(location.key)
+    name = f"{path.stem}-{number:04d}{path.suffix}"
+    return location.with_name(name) if isinstance(location, Path) else location.beside(name)
 
 
 def is_remote(location: str) -> bool:

@@ -87,6 +87,34 @@ def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
     return lambda value: number(value) or 0.0
 
 
+_ROTATION = re.compile(r"([0-9]{1,12})(s|m|h|d|kB|MB|GB)", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+LEAST_ROTATION_SECONDS, LEAST_ROTATION_BYTES = 60, 10_000
+
+
+def parse_rotation(text: str) -> tuple[int | None, int | None]:
+    """The age in seconds or the size in bytes at which a journal is rotated. Raises ValueError."""
+    match = _ROTATION.fullmatch(text)
+    if match is None:
+        raise ValueError("expected an age such as 12h or 1d, or a size such as 256MB")
+    amount, unit = int(match[1]) * _UNITS[match[2]], match[2]
+    if unit.endswith("B"):
+        if amount < LEAST_ROTATION_BYTES:
+            raise ValueError(f"expected at least {LEAST_ROTATION_BYTES // 1000}kB")
+        return None, amount
+    if not LEAST_ROTATION_SECONDS <= amount <= 86400 * 400:
+        raise ValueError(f"expected between {LEAST_ROTATION_SECONDS}s and 400d")
+    return amount, None
+
+
+def rotate_every(value: object) -> str | None:
+    """An age or a size with its unit; None for `off`, which YAML reads as false."""
+    if value is None or value is False or value == "off":
+        return None
+    parse_rotation(text(value))
+    return text(value)
+
+
 def location(value: object) -> str:
     """A path, or the address of an S3 object."""
     parse_location(text(value))

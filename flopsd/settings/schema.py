@@ -39,6 +39,7 @@ class Settings:
     ledger_copies: tuple[str, ...] = ()
     seal: bool = True
     seal_every_seconds: float | None = 900.0
+    rotate_every: str | None = None
     precision: Precision | None = None
     device_precision: Mapping[str, Precision] = field(default_factory=dict)
     devices: DevicesSetting = field(default_factory=DevicesSetting)
@@ -186,6 +187,13 @@ SETTINGS: tuple[Setting, ...] = (
         "SECONDS",
         "time between rolling seals of the run so far, or 'off' (default: 900)",
         parsers.seconds_or_off(1, 86400),
+    ),
+    Setting(
+        "rotate_every",
+        "AGE|SIZE",
+        "after what age or size of the journal the run goes on in another one: 12h, 1d, 256MB; each gets a ledger of "
+        "its own, with -0001, -0002 … in its name, and `flopsd merge` adds them up (default: off)",
+        parsers.rotate_every,
     ),
     Setting(
         "precision",

@@ -40,11 +40,11 @@ def from_state_dir(
         raise JournalError(f"the journal in {state.path} holds no complete record yet")
     tables = Tables(state.peaks_files(peaks_file), policy_files)
     table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))
-    before = view_of(history, table).figures, history.incarnations[-1].last_ns
+    before = view_of(history, table, whole_run=True).figures, history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)
     if pending is not None:
         extend(history, pending)
-    view = view_of(history, table, tables.policies(history.policy_sha256))
+    view = view_of(history, table, tables.policies(history.policy_sha256), whole_run=True)
     try:
         undelivered = sum(bool(one.undelivered) for one in read_deliveries(state.deliveries))
     except StorageError:

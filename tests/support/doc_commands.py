@@ -179,6 +179,12 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "docker tag flopsd:0.1.0 registry.example.com/flopsd:0.1.0": _NO_DOCKER,
         "docker push registry.example.com/flopsd:0.1.0": _NO_DOCKER,
     },
+    "endless-runs.md": {
+        "flopsd run --rotate-every 1d": By("e2e/test_rotation.py::test_three_kills_of_a_rotating_run_lose_nothing"),
+        "flopsd merge s3://bucket/run/ --trust node.pub --key job.pem --ledger job.json": By(
+            "e2e/test_rotation.py::test_three_kills_of_a_rotating_run_lose_nothing"
+        ),
+    },
     "estimate.md": {
         "flopsd estimate config.json --tokens 1e9 --epochs 3 --sequence-length 4096 --recomputation full --on "
         "ml.p5.48xlarge --on ml.p4d.24xlarge --price ml.p5.48xlarge=60 --base-flop 7.2e23 --base-flop-method "

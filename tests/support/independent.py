@@ -108,7 +108,7 @@ class Rated(Rates):
             pairs = [piece.partition(":") for piece in label.split(",") if piece]
             told = {name: round(float(ppm) * M) if ppm else M for name, _, ppm in pairs}
             found.append((bucket, share, told))
-            left = {name: _less(left[name], share.get(name)) for name in left if name not in ("phases", "totals")}
+            left = {name: _less(left[name], share.get(name)) for name in left if name not in ("phases", "running")}
         return [*found, ("undeclared", left, None)]
 
     @property

@@ -110,6 +110,7 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
         "coveragePpm": str((job - sum(device.unknown for device in everything)) * M // job) if job else None,
         "gaps": [_gap(rated[gap[0] - 1][gap[1]], begins[gap[0] - 1], gap) for gap in listed],
         "gapsNotListed": str(len(gaps) - len(listed)),
+        "segment": segment_of(records),
         "isolation": _isolation(begins, records),
         "peakTableSha256": hashlib.sha256(peaks.read_bytes()).hexdigest(),
         "journal": {
@@ -118,6 +119,22 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
             "headSha256": head,
         },
     }
+
+
+def segment_of(records: list[J]) -> J | None:
+    """Which part of a rotated run it is."""
+    before = records[0].get("continues")
+    rotated = records[-1].get("reason") == "rotated"
+    if before is None and not rotated:
+        return None
+    named = before and {
+        "number": before["segment"],
+        "sha256": before["sha256"],
+        "headSha256": before["head_sha256"],
+        "bytes": str(before["bytes"]),
+        "records": str(before["records"]),
+    }
+    return {"number": before["segment"] + 1 if before else 1, "continues": named, "isContinued": rotated}
 
 
 def _go_on(
@@ -184,6 +201,7 @@ def stated(statement: J) -> J:
         "isolation": {
             name: value for name, value in predicate["isolation"].items() if name not in ("key", "jobCouldReadKey")
         },
+        "segment": predicate["segment"],
         "peakTableSha256": method["peakTableSha256"],
         "journal": {name: method["journal"][name] for name in ("sha256", "records", "headSha256")},
     }
@@ -418,7 +436,7 @@ def laws_broken(records: list[J]) -> set[int]:
                 broken.add(15)
         elif record["kind"] == "device":
             if any(record.get(name) for name in TALLY) or (
-                record["uuid"] not in watched and record["to_ns"] < begin_ns
+                record["uuid"] not in watched and "continues" not in records[0] and record["to_ns"] < begin_ns
             ):
                 broken.add(12)
             watched.add(record["uuid"])

@@ -83,6 +83,8 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
     if predicate["kind"] == "lineage":
         told = {entry["completeness"]["complete"] for entry in entries}
         return False if False in told else True if told == {True} else None
+    if not _linked([entry["segment"] for entry in entries if entry["segment"]]):
+        return False
     if set(predicate["jobNodes"]) - {entry["node"] for entry in entries}:
         return False
     ranked = all(entry["rank"] is not None for entry in entries)
@@ -95,6 +97,19 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
         return False  # not every node has a ledger of every attempt
     known = predicate["jobNodes"] or predicate["completeness"]["declaredNodes"] is not None
     return True if known and all(entry["ended"] for entry in entries) else None
+
+
+def _linked(segments: list[J]) -> bool:
+    """Whether each segment that one names is there, and each that continues one. Fails where two continue one."""
+    here = {segment["journal"]["sha256"]: segment for segment in segments}
+    named = [segment["continues"] for segment in segments if segment["continues"]]
+    assert len({one["sha256"] for one in named}) == len(named)
+    for one in named:
+        if (before := here.get(one["sha256"])) is not None:
+            assert one == {"number": before["number"], **before["journal"]}
+            assert before["isContinued"]
+    wanted = {one["sha256"] for one in named}
+    return wanted == {sha256 for sha256, segment in here.items() if segment["isContinued"]}
 
 
 def stated_sums(predicate: J) -> J:

@@ -142,6 +142,8 @@ def signed(payload: bytes, *keys: Key, payload_type: str = PAYLOAD_TYPE) -> byte
 
 def valid() -> Files:
     """The vectors that every implementation must accept, figure for figure."""
+    from tests.support.vectors_merged import segments
+
     small = tell(runs.small)
     payload = encode(statement_of(small))
     further, _ = frame(parsed(small)[-1].head, {"kind": "end", "incarnation": 1})
@@ -152,6 +154,8 @@ def valid() -> Files:
         **case("valid/journal-goes-on", signed(payload), small + further),
         **case("valid/earlier-seal", signed(encode(statement_of(listing(small)))), listing(small)),
     }
+    middle = segments()[1].files
+    made |= case("valid/middle-segment", middle["ledger-0002.json"], middle["ledger-0002.journal.jsonl"])
     coded, (first, second) = tell(runs.coded, runs.SECRETS), runs.SECRETS.values()
     for name, secrets in (("codes-checked", (first, second)), ("codes-not-all-checkable", (second,))):
         made |= case(f"valid/{name}", signed(encode(statement_of(coded, *secrets))), coded)

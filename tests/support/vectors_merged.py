@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
 from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import encode
-from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
-from tests.support.story import A100, CONTEXT, H100, VECTORS, VERSION, Story, policy, tell
+from flopsd.core.model import Growth
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.journal.segments import closed_segments
+from tests.support.story import A100, CONTEXT, CYCLES_H100, H100, VECTORS, VERSION, Story, policy, tell
 from tests.support.vector_runs import BUSY, TRAINING
 from tests.support.vectors import FIRST, SEALED_AT, SECOND, Files, case, parsed, signed, statement_of
 
@@ -50,6 +53,26 @@ def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
     payload = encode(statement_of(journal))
     name = f"{HOSTS[rank]}/ledger"
     return Child(entry_of(payload, journal), {f"{name}.json": signed(payload), f"{name}.journal.jsonl": journal})
+
+
+def segments(goes_on: int = 3) -> list[Child]:
+    """A run that is rotated twice, with a process that trains on; its last segment takes `goes_on` seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        told, process = Story(Path(folder), (CYCLES_H100, A100)), "22" * 16
+        told.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
+        for segment, seconds in enumerate((4, 3, goes_on), 1):
+            told.says(PhaseChanged(process, "train"), WorkCounted(process, {"train": {"tokens": segment * 1000}}))
+            told.during(seconds, {CYCLES_H100: lambda _: Growth(), A100: BUSY})
+            assert segment == 3 or told.writer.rotate()
+        last = told.finish()
+        journals = [*(path.read_bytes() for path in closed_segments(told.state)), last]
+    children = []
+    for number, journal in enumerate(journals, 1):
+        payload, name = encode(statement_of(journal)), f"ledger-{number:04d}"
+        children.append(
+            Child(entry_of(payload, journal), {f"{name}.json": signed(payload), f"{name}.journal.jsonl": journal})
+        )
+    return children
 
 
 def entry_of(payload: bytes, journal: bytes) -> Entry:
@@ -122,11 +145,39 @@ def merged_vectors() -> Files:
         "child-changed": (signed(payload), handed([nodes[0], node(1, seconds=5)])),
         "entry-bent": (signed(encode(merged("job", [nodes[0], Child(_more(nodes[1].entry), {})]))), handed(nodes)),
     }
+    made |= segmented()
     files: Files = {}
     for name, (ledger, children) in made.items():
         files |= case(f"merged/{name}", ledger, None)
         files |= {f"merged/{name}/children/{path}": data for path, data in children.items()}
     return files
+
+
+def segmented() -> dict[str, tuple[bytes, Files]]:
+    """Rotated runs."""
+    parts, alone = segments(), {"jobNodes": [], "completeness": {"declaredNodes": "1"}}
+    whole, holed = merged("job", parts, **alone), merged("job", [parts[0], parts[2]], **alone)
+    other, third = segments(goes_on=5)[2], parts[2].entry["name"]
+
+    def forge(predicate: dict[str, Any]) -> None:
+        entry = next(entry for entry in predicate["children"] if entry["name"] == third)
+        entry["segment"]["continues"]["headSha256"] = "0" * 64
+
+    def fork(predicate: dict[str, Any]) -> None:
+        for times in (*other.entry["periods"], *other.entry["deviceTimes"]):  # at another time, or it is given twice
+            times.update({name: str(int(times[name]) + 10**12) for name in ("beginNs", "endNs")})
+        predicate["children"] = sorted([*predicate["children"], other.entry], key=sort_key)
+
+    return {
+        "segments": (signed(encode(whole)), handed(parts)),
+        "segments-without-one": (signed(encode(holed)), handed([parts[0], parts[2]])),
+        "segments-said-to-be-whole": (
+            bent(holed, lambda p: p["completeness"].update(complete=True, missing=[])),
+            {},
+        ),
+        "segments-that-do-not-continue": (bent(whole, forge), {}),
+        "segments-forked": (bent(whole, fork), {}),
+    }
 
 
 def _more(entry: Entry) -> Entry:

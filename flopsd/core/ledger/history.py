@@ -34,6 +34,7 @@ from flopsd.core.ledger.journal_codec import (
     tally_from_record,
     text,
 )
+from flopsd.core.ledger.segments import ROTATED, Continued
 from flopsd.core.model import DeviceUid, GapReason, Tally
 from flopsd.core.phases import remainder
 from flopsd.core.session_protocol import DeclaredSession
@@ -92,6 +93,8 @@ class History:
     sessions: dict[str, DeclaredSession] = field(default_factory=dict)
     tracked: set[DeviceUid] = field(default_factory=set)  # by any incarnation
     seals: SealsSoFar = field(default_factory=SealsSoFar)
+    continues: Continued | None = None  # None: it begins its run
+    work_before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # by session, in earlier segments
 
     @property
     def declared(self) -> OperatorDeclarations:
@@ -120,6 +123,27 @@ class History:
     @property
     def ended(self) -> bool:
         return bool(self.incarnations) and self.incarnations[-1].end is not None
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether another journal continues this one."""
+        end = self.incarnations[-1].end if self.incarnations else None
+        return end is not None and end["reason"] == ROTATED
+
+    @property
+    def segment(self) -> int:
+        """The number of this journal in its run; 1 for one that begins it, whether the run is rotated or not."""
+        return 1 if self.continues is None else self.continues.before.number + 1
+
+    @property
+    def starts_before(self) -> int:
+        """What to add to the number of an incarnation for that of the daemon start in the whole run."""
+        return 0 if self.continues is None else self.continues.daemon_starts
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is only a part of its run."""
+        return self.continues is not None or self.is_rotated
 
 
 def read_history(records: Iterable[Record]) -> History:
@@ -169,7 +193,8 @@ def _take(history: History, record: Record) -> None:
             raise JournalDamagedError("device numbered out of order or named twice")
         incarnation.devices[record["number"]] = entry
         start = tally_from_record(record, entry.begin_ns)
-        refuse_counted(start, None if entry.device.uid in history.tracked else incarnation.begin["ns"])
+        is_older = entry.device.uid in history.tracked or history.continues is not None
+        refuse_counted(start, None if is_older else incarnation.begin["ns"])
         incarnation.tallies[entry.device.uid] = start
         history.tracked.add(entry.device.uid)
     elif kind == "evidence":
@@ -195,6 +220,12 @@ def _take(history: History, record: Record) -> None:
 
 
 def _begin(history: History, record: Record) -> None:
+    if history.is_rotated:
+        raise JournalDamagedError("a 'begin' record after the end of a rotated journal, which another one continues")
+    if "continues" in record:
+        if history.incarnations:
+            raise JournalDamagedError("only the first 'begin' of a journal continues another one")
+        history.continues = Continued.from_record(record["continues"])
     if record["format"] != FORMAT:
         raise JournalDamagedError(f"format {record['format']!r}; this flopsd reads {FORMAT!r}")
     if record["incarnation"] != len(history.incarnations) + 1:
@@ -271,6 +302,10 @@ def _session(history: History, record: Record) -> None:
         raise JournalDamagedError(f"session {name!r:.60} belongs to two processes")
     if "facts" in record:
         session.facts = facts_from(record["facts"])
+    if "before" in record:
+        if history.continues is None:
+            raise JournalDamagedError("a session has counters of an earlier segment, and there is none")
+        history.work_before[name] = work_from(record["before"])
     for phase, counters in work_from(record.get("work", {})).items():
         known = session.work.setdefault(phase, {})
         if any(value < known.get(counter, 0) for counter, value in counters.items()):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.ledger.merged_segments import SegmentCheck
 from flopsd.core.values import text_or_none
 from flopsd.errors import LedgerError
 
@@ -62,6 +63,9 @@ class Completeness:
 def completeness_of_single(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Of a job of one node, as a lineage's entry has it."""
     endless = _endless(entry)
+    if (segment := entry["segment"]) is not None:
+        part = f"{_who(entry['rank'], entry['node'])}: ledger {entry['name']} is segment {segment['number']} of its run"
+        return {"complete": False, "missing": [f"{part}, and the others are not added up with it", *endless]}
     return {"complete": None if endless else True, "missing": endless}
 
 
@@ -88,6 +92,7 @@ class NodeCheck:
         self._attempts: dict[str, str] = {}  # every attempt's name, held once
         self._named = True
         self._endless: list[str] = []
+        self._segments = SegmentCheck()
         if self._job_nodes and declared_nodes not in (None, len(self._job_nodes)):
             raise LedgerError(
                 f"the ledgers name {len(self._job_nodes)} nodes of the job, --nodes declares {declared_nodes}",
@@ -110,6 +115,7 @@ class NodeCheck:
                 hint="give --nodes the number of nodes that the job had",
             )
         self._endless += _endless(entry)
+        self._segments.add(entry["segment"], _who(rank, node), entry["name"])
         attempts = self._seen.setdefault((rank, node), set())
         for period in entry["periods"]:
             attempts.add(self._attempts.setdefault(period["attempt"], period["attempt"]))
@@ -117,7 +123,7 @@ class NodeCheck:
             self._named = self._named and period["attempt"] != period["bootId"]
 
     def result(self) -> Completeness:
-        """Raises LedgerError for more nodes than were declared."""
+        """Raises LedgerError for more nodes than were declared, and for segments that cannot continue each other."""
         ranked = all(rank is not None for rank, _ in self._seen)
         slots: dict[int | str, set[str]] = {}  # a node may come back under the same rank with another name
         names: dict[int | str, str] = {}
@@ -128,6 +134,7 @@ class NodeCheck:
         missing = self._absent(slots, ranked)
         if not missing:
             missing = self._absent_attempts(slots, names)
+        missing += self._segments.missing()
         expected = len(self._job_nodes) or self._declared
         complete = False if missing else None if expected is None or self._endless else True
         listed = (*missing, *self._endless)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.ledger.history import History, Incarnation
+from flopsd.core.ledger.merged_segments import IDENTITY
 from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger
 from flopsd.core.ledger.merged_types import MAX_RANK
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
@@ -16,7 +17,7 @@ from flopsd.errors import LedgerError
 Entry = dict[str, Any]
 _MEMBERS = {
     "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
-    "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
+    "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "segment", "declared",
 }  # fmt: skip
 
 
@@ -45,6 +46,7 @@ def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyi
         "periods": [_period(incarnation) for incarnation in history.incarnations],
         "deviceTimes": _device_times(history),
         "ended": history.ended,
+        "segment": _segment(predicate),
         "declared": _declared(predicate),
         **node_sums(predicate, history).for_ledger(),
     }
@@ -79,6 +81,7 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
         ],
         "deviceTimes": [],
         "ended": None,
+        "segment": None,
         "completeness": {name: predicate["completeness"][name] for name in ("complete", "missing")},
         "declared": _declared(predicate),
         **sums_of_ledger(predicate).for_ledger(),
@@ -99,6 +102,13 @@ def refuse_malformed(entry: Mapping[str, Any], sums: LedgerSums) -> None:
         raise ValueError("a child names no key that signed it, or one twice")
     if entry["name"] != f"{entry['run' if job else 'node']}/{entry['sha256'][:16]}":
         raise ValueError(f"a child's name is {entry['name']!r:.80}, which does not follow from its digest")
+
+
+def _segment(predicate: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which part of its run a ledger is, and what identifies its journal; None: it is the whole."""
+    if predicate["segment"] is None:
+        return None
+    return {**predicate["segment"], "journal": {name: predicate["method"]["journal"][name] for name in IDENTITY}}
 
 
 def _declared(predicate: Mapping[str, Any]) -> dict[str, Any]:

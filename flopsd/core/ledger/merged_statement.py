@@ -7,7 +7,7 @@ verifier adds it up again; with the children at hand it makes each entry again t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flopsd.core.ledger.merged_completeness import ENDLESS, WHOLE, Completeness, NodeCheck
@@ -15,12 +15,14 @@ from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger
 from flopsd.core.ledger.merged_types import refuse_wrong_entry, refuse_wrong_facts
 from flopsd.core.ledger.statement import CLAIM_LIMIT, policies_for_ledger, statement_about
+from flopsd.core.policy.bases import NO_PROCESS, NO_WORK
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
 
+_QUIET = frozenset((NO_PROCESS, NO_WORK))
 JOB, LINEAGE = "job", "lineage"
 KINDS = (JOB, LINEAGE)
 
@@ -75,6 +77,8 @@ class Merging:
         self._jobs_missing: list[str] = []
         self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
         self._nodes_unknown = False
+        self._quiet: dict[tuple[int | None, str | None], set[str]] = {}  # nodes, and why segments of them have no basis
+        self._loud: set[tuple[int | None, str | None]] = set()  # nodes of which a segment has one, or another reason
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
         """Take one child in; gives the summary of the node before it when that is finished.
@@ -87,7 +91,7 @@ class Merging:
         sums = sums_of_ledger(entry)
         refuse_malformed(entry, sums)
         refuse_wrong_entry(entry, in_lineage=self.facts.kind == LINEAGE)
-        self.sums += sums
+        self.sums += self._without_quiet(entry, sums)
         self.ledgers += 1
         self._declared.add(entry["declared"])
         self.replays += bool(entry["replay"])
@@ -114,6 +118,18 @@ class Merging:
         self._node.add(entry, sums)
         return None if before is None else before.for_ledger()
 
+    def _without_quiet(self, entry: Mapping[str, Any], sums: LedgerSums) -> LedgerSums:
+        """The sums of a child. A segment in which no process declared work takes no architecture basis from the others
+        of its node: the run has one, as if it were not rotated."""
+        node = entry["rank"], entry["node"]
+        if entry["segment"] is None:
+            return sums
+        if sums.absent <= _QUIET and sums.counted is None:
+            self._quiet.setdefault(node, set()).update(sums.absent)
+            return replace(sums, absent=frozenset())
+        self._loud.add(node)
+        return sums
+
     def last_node(self) -> dict[str, Any] | None:
         """The summary of the last node, once all children are in."""
         return None if self._node is None else self._node.for_ledger()
@@ -129,6 +145,8 @@ class Merging:
         """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
         facts, completeness = self.facts, self.completeness()
         whole, declared = completeness.complete is True, self._declared
+        absent = {reason for node, reasons in self._quiet.items() if node not in self._loud for reason in reasons}
+        self.sums = replace(self.sums, absent=self.sums.absent | absent)
         sums = self.sums.for_ledger(whole=whole)
         counted, integers = (
             LedgerSums.bounded(known, whole=whole) for known in (self.sums.guidelines, self.sums.integers_counted)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flopsd.core.ledger.merged_segments import IDENTITY
 from flopsd.core.untrusted import FieldReader, raising
-from flopsd.core.values import is_timestamp, whole_number
+from flopsd.core.values import is_digest, is_timestamp, whole_number
 
 MAX_RANK = 2**31
+MAX_SEGMENT = 10**9
 _PERIOD = {"incarnation", "attempt", "bootId", "beginNs", "endNs", "wallOffsetNs"}
 _DEVICE_TIMES = {"incarnation", "beginNs", "endNs", "devices"}
 _RUN = {"id", "platform", "jobName", "jobArn"}
@@ -35,6 +37,9 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
     for name in ("replay", "ended") if node else ("replay",):
         if not isinstance(raw[name], bool):
             entry.wrong(name, "true or false")
+    if not node and raw["segment"] is not None:
+        raise ValueError("a job is no segment")
+    _segment(entry)
     versions, tables = entry.texts("flopsdVersions"), entry.texts("peakTableSha256")
     if not versions or not tables or (node and (len(versions), len(tables)) != (1, 1)):
         raise ValueError("a child has no version or peak table, or a node several")
@@ -65,6 +70,32 @@ def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:
         predicate.object("lineage").text("name")
     if raw["lineage" if is_job else "run"] is not None or (nodes and not is_job):
         raise ValueError("a job has no lineage, and a lineage neither run nor nodes")
+
+
+def _segment(entry: FieldReader) -> None:
+    segment = entry.maybe_object("segment")
+    if segment is None:
+        return
+    _exactly(segment, {"number", "continues", "isContinued", "journal"})
+    number, before = segment.whole("number", 1, MAX_SEGMENT), segment.maybe_object("continues")
+    if not isinstance(segment.raw("isContinued"), bool):
+        segment.wrong("isContinued", "true or false")
+    _journal(segment.object("journal"))
+    if before is None:
+        if number != 1 or not segment.raw("isContinued"):
+            raise ValueError("a segment continues none and is not the first, or is the only one")
+        return
+    _exactly(before, {"number", *IDENTITY})
+    _journal(before)
+    if before.whole("number", 1, MAX_SEGMENT) != number - 1:
+        raise ValueError("a segment continues another one than that before it")
+
+
+def _journal(journal: FieldReader) -> None:
+    if not is_digest(journal.raw("sha256")) or not is_digest(journal.raw("headSha256")):
+        raise ValueError("a segment's journal has no digests")
+    if min(whole_number(journal.raw(name)) for name in ("bytes", "records")) < 1:
+        raise ValueError("a segment's journal has no records")
 
 
 def _times(entry: FieldReader, *, node: bool) -> None:

@@ -15,12 +15,14 @@ from flopsd.core.declarations import Phase, declared_from
 from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.ledger.segments import Counted, added_up, added_work
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Device, DeviceUid, Evidence, Figures, GapReason, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, Phased, declarations_of, run_bases
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding
 from flopsd.core.policy.policy_file import Policy
+from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import added
 
 
@@ -187,7 +189,7 @@ class RunView(RatedTallies):
     start: int
     declarations: Declarations = NO_DECLARATIONS
     policies: tuple[Policy, ...] = ()
-    is_whole: bool = True  # false: the job has other nodes too
+    is_whole: bool = True  # false: the job has other nodes too, or the run other segments
 
     @cached_property
     def bases(self) -> Bases:
@@ -222,21 +224,58 @@ class RunView(RatedTallies):
     def before(self, start: int) -> RunView:
         """The run as it stood when daemon start number `start` began."""
         earlier = tuple(one for one in self.rated if one.start < start)
-        return RunView(earlier, self.run, self.node, start - 1, self.declarations, self.policies, self.is_whole)
+        return replace(self, rated=earlier, start=start - 1)
 
 
-def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = ()) -> RunView:
-    """The run that a journal records. Of an empty history the names are empty."""
+def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (), *, whole_run: bool = False) -> RunView:
+    """The run that a journal records. Of an empty history the names are empty. `whole_run`: with what the journal says
+    of earlier segments, which no verifier can check."""
     starts = history.incarnations
+    sessions = whole_sessions(history) if whole_run else list(history.sessions.values())
+    one_node = not starts or len(starts[0].begin["context"]["node"]["jobNodes"]) <= 1
     return RunView(
-        rated_tallies(history, table),
+        rated_of_run(history, table) if whole_run else rated_tallies(history, table),
         history.run if starts else "",
         history.node if starts else "",
-        len(starts),
-        declarations_of(history.declared, list(history.sessions.values())) if starts else NO_DECLARATIONS,
+        len(starts) + (history.starts_before if whole_run else 0),
+        declarations_of(history.declared, sessions) if starts else NO_DECLARATIONS,
         tuple(policies),
-        not starts or len(starts[0].begin["context"]["node"]["jobNodes"]) <= 1,
+        one_node and (whole_run or not history.is_segment),
     )
+
+
+def whole_sessions(history: History) -> list[DeclaredSession]:
+    """The sessions of a journal with the work that they did in earlier segments too."""
+    before = history.work_before
+    return [
+        replace(session, work=added_work(session.work, before[session.id])) if session.id in before else session
+        for session in history.sessions.values()
+    ]
+
+
+def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
+    """Every tally of a run up to the end of a journal, as it would be if the run were not rotated."""
+    rated = rated_tallies(history, table)
+    if not history.is_segment:
+        return rated
+    earlier = () if history.continues is None else history.continues.counted
+    here = (replace(one, start=one.start + history.starts_before) for one in rated)
+    return rated_as(added_up((*earlier, *map(_counted, here))), table)
+
+
+def rated_as(counted: Iterable[Counted], table: PeakTable) -> tuple[RatedTally, ...]:
+    return tuple(
+        RatedTally(one.start, one.entry, one.tally, rating_of(one.entry, table), table, one.phase) for one in counted
+    )
+
+
+def counted_in(rated: Iterable[RatedTally]) -> tuple[Counted, ...]:
+    """The inverse of `rated_as`: what the next segment repeats of `rated`."""
+    return added_up(map(_counted, rated))
+
+
+def _counted(rated: RatedTally) -> Counted:
+    return Counted(rated.start, rated.entry, rated.tally, rated.phase)
 
 
 def rated_tallies(history: History, table: PeakTable) -> tuple[RatedTally, ...]:

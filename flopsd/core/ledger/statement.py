@@ -42,6 +42,10 @@ CLAIM_LIMIT = (
     "totals.executed is what the hardware executed, not what a regulation counts; what a regulation counts rests on "
     "declarations, which nobody measured. Findings are no legal advice."
 )
+SEGMENT_LIMIT = (
+    " It is one segment of a rotated run: the run's compute is the sum of all its segments, of which no upper bound is "
+    "known from one of them."
+)
 ASSUMPTIONS = (
     "One fused multiply-add is 2 FLOP. Rates are dense: structured sparsity is not doubled.",
     "measured = SM-cycles of an active pipe x dense FLOP per cycle of the pipe. It says nothing of gaps.",
@@ -121,6 +125,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     return {
         "kind": "node",
         "replay": history.replay,
+        "segment": _segment(history),
         "run": {"id": history.run, **first.begin["context"]["run"]},
         "node": {"name": history.node, **first.begin["context"]["node"]},
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
@@ -168,8 +173,16 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
                 "lastRecordAt": last.last_utc,
             },
         },
-        "claim": {"text": CLAIM, "limits": CLAIM_LIMIT},
+        "claim": {"text": CLAIM, "limits": CLAIM_LIMIT + (SEGMENT_LIMIT if history.is_segment else "")},
     }
+
+
+def _segment(history: History) -> dict[str, Any] | None:
+    """Which part of its run a journal is; None where it is all of it."""
+    if not history.is_segment:
+        return None
+    before = None if history.continues is None else history.continues.before.for_ledger()
+    return {"number": history.segment, "continues": before, "isContinued": history.is_rotated}
 
 
 def secrets_in(history: History, known: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -137,6 +137,13 @@ class DaemonMachine(RuleBasedStateMachine):
     def fill_or_free_the_disk(self, full: bool) -> None:
         self.journal.full = full
 
+    @rule()
+    def rotate(self) -> None:
+        before = self.writer.snapshot
+        done = self.writer.rotate()
+        assert not (done and before.journal_fault)
+        assert self.writer.snapshot.view.figures == before.view.figures
+
     @precondition(lambda self: not self.journal.full)
     @rule(ms=st.integers(0, 60_000))
     def crash_and_restart(self, ms: int) -> None:
@@ -185,7 +192,7 @@ class DaemonMachine(RuleBasedStateMachine):
             return
         assert self.writer.checkpoint()
         history: History = read_history(self.journal.read())
-        assert view_of(history, table()).figures == self.writer.snapshot.view.figures
+        assert view_of(history, table(), whole_run=True).figures == self.writer.snapshot.view.figures
         refuse_double_counting(history)
         # Behind a checkpoint nothing of the span is left out, but the time since each device's last reading.
         for uid, tally in history.incarnations[-1].tallies.items():

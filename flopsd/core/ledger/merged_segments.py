@@ -1,0 +1,66 @@
+"""Whether the segments of rotated runs are all in a merged ledger: each names the journal that it continues. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopsd.errors import LedgerError
+
+IDENTITY = ("sha256", "headSha256", "bytes", "records")  # of a journal
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    who: str
+    ledger: str
+    segment: Mapping[str, Any]
+
+    @property
+    def number(self) -> int:
+        return int(self.segment["number"])
+
+
+@dataclass(slots=True)
+class SegmentCheck:
+    """The segments among the children of a job, by the SHA-256 of their journals."""
+
+    _here: dict[str, _Segment] = field(default_factory=dict)
+    _continued_by: dict[str, _Segment] = field(default_factory=dict)
+
+    def add(self, segment: Mapping[str, Any] | None, who: str, ledger: str) -> None:
+        """Add what an entry says of its segment; None: it is the whole of its run. Raises LedgerError for a fork."""
+        if segment is None:
+            return
+        one = _Segment(who, ledger, segment)
+        self._here[segment["journal"]["sha256"]] = one
+        if segment["continues"] is None:
+            return
+        before = segment["continues"]["sha256"]
+        other = self._continued_by.setdefault(before, one)
+        if other is not one:
+            raise LedgerError(
+                f"FORK: {other.ledger} and {ledger} both continue segment {segment['continues']['number']} of {who}: "
+                "they are two histories of one run",
+                hint="at most one of them is true for its time; a state folder that was copied or restored forks like "
+                "this",
+            )
+
+    def missing(self) -> Iterator[str]:
+        """Each segment that another one names and that is not here. Raises LedgerError for one that cannot be so."""
+        for digest, after in self._continued_by.items():
+            named, before = after.segment["continues"], self._here.get(digest)
+            if before is None:
+                yield f"{after.who}: no ledger of segment {named['number']}, which ledger {after.ledger} continues"
+                continue
+            found = {"number": before.number, **{name: before.segment["journal"][name] for name in IDENTITY}}
+            if not before.segment["isContinued"] or dict(named) != found:
+                raise LedgerError(
+                    f"{after.ledger} cannot continue {before.ledger}: that journal is not a closed segment "
+                    f"{named['number']} as it names it",
+                    hint="one of the two was altered",
+                )
+        for digest, one in self._here.items():
+            if one.segment["isContinued"] and digest not in self._continued_by:
+                yield f"{one.who}: no ledger of segment {one.number + 1}, which continues ledger {one.ledger}"

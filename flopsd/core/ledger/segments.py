@@ -1,0 +1,153 @@
+"""Segments: the journals of a rotated run. Each is whole by itself, and all but the first name the one before. Pure.
+
+The first `begin` of such a journal has `continues`. What it repeats of earlier segments is for the daemon to go on
+with; no figure of a ledger rests on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flopsd.core.declarations import Phase
+from flopsd.core.ledger.journal_codec import (
+    DeviceEntry,
+    Record,
+    count,
+    device_entry,
+    device_record,
+    tally_from_record,
+)
+from flopsd.core.model import Tally
+from flopsd.core.phases import remainder, sum_of
+from flopsd.core.values import added, is_digest
+
+MOST_STARTS = 64  # whose counts the next segment repeats one by one
+ROTATED = "rotated"  # the reason of the end of a journal that another one continues
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFacts:
+    """What identifies a closed segment. `number` counts from 1."""
+
+    number: int
+    size_bytes: int
+    records: int
+    sha256: str
+    head_sha256: str  # chain hash of its last record
+
+    def for_ledger(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "sha256": self.sha256,
+            "headSha256": self.head_sha256,
+            "bytes": str(self.size_bytes),
+            "records": str(self.records),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one daemon start of the run counted of one device under one rating. `start` counts over all segments."""
+
+    start: int
+    entry: DeviceEntry
+    tally: Tally
+    phase: Phase | None  # what the settings of that daemon start declare
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """What a journal continues: the segment before it, and sums over all segments before it."""
+
+    before: SegmentFacts
+    records: int
+    daemon_starts: int  # what to add to the number of an incarnation for that of the daemon start in the run
+    counted: tuple[Counted, ...]
+
+    def for_journal(self) -> dict[str, Any]:
+        before = self.before
+        return {
+            "segment": before.number,
+            "bytes": before.size_bytes,
+            "records": before.records,
+            "sha256": before.sha256,
+            "head_sha256": before.head_sha256,
+            "run": {
+                "records": self.records,
+                "daemon_starts": self.daemon_starts,
+                "devices": [_record(number, one) for number, one in enumerate(self.counted)],
+            },
+        }
+
+    @classmethod
+    def from_record(cls, record: Record) -> Continued:
+        """The inverse of `for_journal`. Raises KeyError, TypeError or ValueError."""
+        run, sha256, head_sha256 = record["run"], record["sha256"], record["head_sha256"]
+        if len(record) != 6 or len(run) != 3:
+            raise ValueError("what a journal continues does not have its members")
+        number, size, records = (count(record[name]) for name in ("segment", "bytes", "records"))
+        if not (is_digest(sha256) and is_digest(head_sha256)) or min(number, size, records) < 1:
+            raise ValueError("a journal continues a segment without a number, records or their digests")
+        counted = tuple(_counted(one) for one in run["devices"])
+        before = SegmentFacts(number, size, records, sha256, head_sha256)
+        return cls(before, count(run["records"]), count(run["daemon_starts"]), counted)
+
+
+def segment_text(number: int) -> str:
+    """What to know before any figure of a segment's ledger."""
+    return f"segment {number} of a rotated run; the run's compute is the sum of all its segments: merge them"
+
+
+def added_up(parts: Iterable[Counted]) -> tuple[Counted, ...]:
+    """One for each daemon start, device and rating, in the order in which they come first, described as the last one
+    is: the same as in a run that is not rotated. Of many daemon starts the oldest are one."""
+    listed = list(parts)
+    oldest = max((part.start for part in listed), default=0) - MOST_STARTS
+    found: dict[tuple[object, ...], Counted] = {}
+    for part in listed:
+        entry, start = part.entry, max(part.start, oldest)
+        key = (start, entry.device.uid, entry.part_id, entry.precision, part.phase)
+        known = found.get(key)
+        tally = part.tally if known is None else sum_of(known.tally, part.tally)
+        found[key] = replace(part, start=start, tally=_without_absolutes(tally))
+    return tuple(found.values())
+
+
+def _without_absolutes(tally: Tally) -> Tally:
+    return replace(tally, begin_ns=0, watermark_ns=tally.span_ns, counters={}, energy_at_ns=0, totals=None, totals_ns=0)
+
+
+def _record(number: int, one: Counted) -> dict[str, Any]:
+    phase = None if one.phase is None else one.phase.value
+    return {**device_record(one.start, number, one.entry, one.tally), "phase": phase}
+
+
+def _counted(record: Record) -> Counted:
+    phase = None if record["phase"] is None else Phase(record["phase"])
+    tally = _without_absolutes(tally_from_record(record, 0))
+    remainder(tally)  # refuses phases that account for more than there is
+    return Counted(count(record["incarnation"]), device_entry(record), tally, phase)
+
+
+def work_since(
+    work: Mapping[str, Mapping[str, int]], before: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """What counters by phase grew by since they stood at `before`; none that did not."""
+    grown = {
+        phase: {
+            name: value - known
+            for name, value in counters.items()
+            if value > (known := before.get(phase, {}).get(name, 0))
+        }
+        for phase, counters in work.items()
+    }
+    return {phase: counters for phase, counters in grown.items() if counters}
+
+
+def added_work(
+    one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """Counters by phase, added up."""
+    return {phase: added(one.get(phase, {}), other.get(phase, {})) for phase in {**one, **other}}

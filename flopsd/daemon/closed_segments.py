@@ -1,0 +1,100 @@
+"""Seals and copies the closed segments of a rotated run: each once, again and again until that is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flopsd.attestation.storage.copies import CopyResult
+from flopsd.daemon.sealing import RESERVE_SECONDS, copy_sealed, seal
+from flopsd.errors import FlopsdError, SigningKeyError
+from flopsd.journal.segments import closed_segments, heads_in_chain
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S, Clock
+
+log = logging.getLogger("flopsd")
+
+
+@dataclass(slots=True)
+class ClosedSeals:
+    """What came of sealing closed segments: the ledgers sealed now, and what failed."""
+
+    sealed: list[Path] = field(default_factory=list)
+    not_sealed: list[str] = field(default_factory=list)
+    not_copied: list[CopyResult] = field(default_factory=list)
+
+    @property
+    def all_done(self) -> bool:
+        return not self.not_sealed and not self.not_copied
+
+
+def ends_with_closed(folder: StateDir) -> bool:
+    """Whether a daemon was killed after it closed a segment and before it began the next."""
+    journal = folder.journal
+    return bool(closed_segments(folder)) and not (journal.is_file() and journal.stat().st_size)
+
+
+def seal_closed(
+    folder: StateDir,
+    settings: Settings,
+    clock: Clock,
+    environment: Mapping[str, str],
+    *,
+    has_time: Callable[[], bool] = lambda: True,
+) -> ClosedSeals:
+    """Seal what is closed in `folder` and copy it. A segment that is done leaves the folder of closed segments: its
+    journal lies beside its ledger. `has_time`: whether to begin with another one. Raises SigningKeyError."""
+    heads, done = dict(heads_in_chain(folder)), ClosedSeals()
+    for path in closed_segments(folder):
+        if not has_time():
+            break
+        try:
+            sealed = seal(
+                path,
+                folder.path,
+                settings,
+                clock,
+                lock=folder.seal_lock,
+                evidence_from=environment,
+                head=heads.get(path.name),
+                closed=True,
+            )
+        except SigningKeyError:
+            raise  # the others would be signed with the same key
+        except FlopsdError as fault:
+            done.not_sealed.append(f"{path}: {fault}; {fault.hint}" if fault.hint else f"{path}: {fault}")
+            continue
+        copies = copy_sealed(settings, sealed, clock, 0, folder)
+        done.sealed += [sealed.ledger] if sealed.is_new else []
+        done.not_copied += [copy for copy in copies if copy.fault is not None]
+        # A journal names the one before it, so they leave in their order; and the newest stays until it is continued.
+        if path.name in heads and done.all_done:
+            path.unlink()
+    return done
+
+
+def seal_left(
+    settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int, environment: Mapping[str, str]
+) -> bool:
+    """Seal and copy at the end of the run what is still closed, as far as there is time; true if nothing is left."""
+
+    def has_time() -> bool:
+        return (clock.boottime_ns() - stopped_ns) / NS_PER_S < settings.stop_seconds - RESERVE_SECONDS
+
+    try:
+        done = seal_closed(folder, settings, clock, environment, has_time=has_time)
+    except SigningKeyError as fault:
+        done = ClosedSeals(not_sealed=[f"{fault}; {fault.hint}"])
+    not_copied = (f"NOT COPIED to {copy.location}: {copy.fault}" for copy in done.not_copied)
+    for text in (*done.not_sealed, *not_copied):
+        log.error("a closed segment of the run: %s", text)
+    if left := closed_segments(folder):
+        log.error(
+            "%d closed segments of the run are not sealed and copied yet; `flopsd seal --state-dir %s` does it",
+            len(left),
+            folder.path,
+        )
+    return not left

@@ -1,0 +1,44 @@
+"""Rotation: at an age or a size of its journal a run goes on in another one, and the closed segment gets its ledger."""
+
+from __future__ import annotations
+
+from flopsd.daemon.rolling_seal import RollingSeals
+from flopsd.daemon.writer import Writer
+from flopsd.settings.parsers import parse_rotation
+from flopsd.system.clock import NS_PER_S, Clock, wall_ns_of
+
+PATIENCE_SECONDS = 600
+RETRY_SECONDS = 10
+
+
+class Rotation:
+    """Rotates the journal of `writer` by the setting `every`. One thread calls it."""
+
+    def __init__(self, every: str, writer: Writer, rolling: RollingSeals | None, clock: Clock) -> None:
+        self._age_seconds, self._size_bytes = parse_rotation(every)
+        self._writer, self._rolling, self._clock = writer, rolling, clock
+        self._next_ns = 0
+        self._due_since_ns: int | None = None
+
+    def each_tick(self) -> None:
+        """Rotate, if it is due and nobody reads the journal. Work of an open gap that counters may still show would be
+        without a gap in the next segment, so that is waited for, within limits."""
+        now_ns = self._clock.boottime_ns()
+        if now_ns < self._next_ns or not self._is_due() or (self._rolling is not None and self._rolling.is_busy):
+            return
+        self._due_since_ns = self._due_since_ns or now_ns
+        if self._writer.has_open_gap and now_ns - self._due_since_ns < PATIENCE_SECONDS * NS_PER_S:
+            return
+        if not self._writer.rotate():
+            self._next_ns = now_ns + RETRY_SECONDS * NS_PER_S
+            return
+        self._due_since_ns = None
+        if self._rolling is not None:
+            self._rolling.closed()
+
+    def _is_due(self) -> bool:
+        if self._size_bytes is not None:
+            return self._writer.segment_bytes >= self._size_bytes
+        assert self._age_seconds is not None
+        age_ns = self._clock.wall_ns() - wall_ns_of(self._writer.segment_utc)
+        return age_ns >= self._age_seconds * NS_PER_S

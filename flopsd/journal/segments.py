@@ -1,0 +1,102 @@
+"""Closed segments on disk: the journals of a rotated run that are not sealed, or not copied, yet.
+
+A kill in the middle of a rotation leaves one of these: the journal that ended; the same, or none, beside a begun one.
+Only the launcher can know that a begun one is whole, and then it has what must be gone on with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flopsd.core.ledger.journal_codec import Record
+from flopsd.core.ledger.segments import Continued, SegmentFacts
+from flopsd.errors import JournalError
+from flopsd.journal.head import Head, KnownJournal
+from flopsd.journal.journal import move_to_segments, read_journal, read_live
+from flopsd.journal.state_dir import StateDir
+from flopsd.system.atomic_files import sync_folder
+
+ENDING = ".journal.jsonl"
+
+
+def closed_name(segment: SegmentFacts) -> str:
+    """The file name of a closed segment: segments of several runs can lie in one folder."""
+    return f"{segment.number:04d}-{segment.head_sha256[:16]}{ENDING}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSegment:
+    """A segment that ended. `is_moved`: it lies in the folder of closed segments, and no more where the journal is."""
+
+    facts: SegmentFacts
+    is_moved: bool
+
+    @property
+    def to_move(self) -> str | None:
+        """The name that it still has to get; None: it has it."""
+        return None if self.is_moved else closed_name(self.facts)
+
+
+def closed_segments(state: StateDir) -> list[Path]:
+    """In the order of their numbers."""
+    return sorted(state.segments.glob(f"[0-9][0-9][0-9][0-9]*{ENDING}"))
+
+
+def newest_closed(state: StateDir) -> Path | None:
+    return max(closed_segments(state), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def continued_by(journal: Path) -> Continued | None:
+    """What a journal continues, by its first record; None: nothing, or it has none.
+
+    Raises KeyError, TypeError or ValueError for a record that no daemon writes.
+    """
+    first = first_record(journal)
+    return None if first is None or "continues" not in first else Continued.from_record(first["continues"])
+
+
+def first_record(journal: Path) -> Record | None:
+    """Raises JournalError for a file that cannot be read."""
+    return next((line.record() for line in read_live(journal)), None)
+
+
+def heads_in_chain(state: StateDir) -> Iterator[tuple[str, Head]]:
+    """The file names of the segments that the journal goes on from, the last first, and what each must contain: the
+    journal names the one before it, and that the one before."""
+    journal = state.journal
+    while True:
+        try:
+            continued = continued_by(journal)
+        except (JournalError, KeyError, TypeError, ValueError, AttributeError):
+            return
+        if continued is None:
+            return
+        before = continued.before
+        yield closed_name(before), Head(before.records, before.head_sha256)
+        journal = state.segments / closed_name(before)
+
+
+def settle_next(state: StateDir, known: KnownJournal | None) -> None:
+    """Finish a rotation whose next journal is `known` to be whole; remove one that is not. Raises OSError."""
+    begun = state.next_journal
+    if not begun.exists():
+        return
+    if known is None or _head(begun) != known.head:
+        begun.unlink()
+        return
+    continued = continued_by(begun)
+    if continued is not None:
+        move_to_segments(state, closed_name(continued.before))
+    os.replace(begun, state.journal)
+    sync_folder(state.path)
+
+
+def _head(journal: Path) -> Head | None:
+    try:
+        last = max(read_journal(journal), key=lambda line: line.number, default=None)
+    except JournalError:
+        return None
+    return None if last is None else Head(last.number, last.head.hex())

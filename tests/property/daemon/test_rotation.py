@@ -1,0 +1,232 @@
+"""A rotated run counts what the same run counts unrotated: through the real writer and journals, rotated at any moment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.run_view import counted_in, rated_tallies, view_of
+from flopsd.core.ledger.segments import added_work
+from flopsd.core.model import Gap, GapReason, Growth, Pipe, Reading, Sweep
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.daemon.recovery import choose_run, recover
+from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.journal.journal import Journal
+from flopsd.journal.segments import closed_segments
+from flopsd.journal.state_dir import StateDir
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.extent import Extent, sampled
+from tests.support.runs import CONTEXT, history_of
+from tests.support.story import A100, CYCLES_H100, H100, Second, active, running, table
+
+PROCESSES = ("11" * 16, "22" * 16)
+WORK = {H100: active(132, 1700, {Pipe.TENSOR_HMMA: 300_000, Pipe.FP32: 7}, doubt=9, swing=40_000)}
+STEPS = st.one_of(
+    st.tuples(st.just("read"), st.integers(1, 4)),
+    st.tuples(st.just("fail"), st.integers(1, 3)),
+    st.tuples(st.just("silence"), st.integers(1, 8)),
+    st.tuples(st.just("kill"), st.integers(0, 20)),
+    st.tuples(st.just("phase"), st.integers(0, 3)),
+    st.tuples(st.just("work"), st.integers(1, 1000)),
+    st.tuples(st.just("appear"), st.just(0)),
+    st.tuples(st.just("rotate"), st.just(0)),
+)
+
+
+class Twin:
+    """One of two runs that are told the same, on a clock of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state, self.clock, self.devices = StateDir(folder), FakeClock(), [H100, CYCLES_H100]
+        self.done = dict.fromkeys(PROCESSES, 0)
+        self.start()
+
+    def start(self) -> None:
+        self.state.acquire()
+        self.journal = Journal(self.state)
+        found = recover(self.journal, self.clock, None)
+        run, history = choose_run(self.journal, found, "run", CONTEXT.node, table(), self.clock)
+        wanted = WriterSettings(NS_PER_S, 5 * NS_PER_S, "0" * 64, None, ("sim",))
+        self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, lambda _: None)
+        self.writer.begin(run, history, found.recovery, closed=found.closed)
+        self.since_ns = self.clock.boottime_ns()
+        self.send(Sweep(()), opened={"replay": None})
+        for process in PROCESSES:
+            self.writer.take_event(SessionOpened(process, 7, 1000, "1"))
+            self.writer.take_event(FactsDeclared(process, {"precision": "fp8"}))
+
+    def send(self, sweep: Sweep, **more: Any) -> None:
+        self.writer.take(Message("sim", self.clock.boottime_ns(), tuple(self.devices), sweep, **more))
+
+    def do(self, what: str, n: int) -> None:
+        if what in ("read", "fail"):
+            for _ in range(n):
+                self.read(what == "fail")
+        elif what == "silence":
+            self.clock.advance(n * NS_PER_S)
+            self.writer.tick()
+        elif what == "kill":
+            self.journal.close()
+            self.state.release()
+            self.clock.advance(n * NS_PER_S)
+            self.start()
+        elif what == "phase":
+            for process in PROCESSES:
+                self.writer.take_event(PhaseChanged(process, ("train", "evaluate", "other", "undeclared")[n]))
+        elif what == "work":
+            for process in PROCESSES:
+                self.done[process] += n
+                self.writer.take_event(WorkCounted(process, {"train": {"tokens": self.done[process]}}))
+            self.writer.tick()  # else a kill loses it, unless a rotation comes first
+        elif what == "appear" and A100 not in self.devices:
+            self.devices.append(A100)
+
+    def read(self, failed: bool) -> None:
+        self.clock.advance(NS_PER_S)
+        second = Second(self.since_ns, self.clock.boottime_ns())
+        readings = []
+        for device in self.devices:
+            counters, totals = {"energy_mj": second.end_ns * 7 // 10_000_001}, None
+            if failed or device is A100:
+                work: Any = Gap(GapReason.DRIVER_TIMEOUT)
+                counters = {}
+            elif device is CYCLES_H100:
+                work, totals = Growth(), running(second)
+            else:
+                work = WORK[device](second)
+            readings.append(Reading(device.uid, second.begin_ns, second.end_ns, work, counters, totals))
+        self.send(Sweep(tuple(readings)))
+        self.since_ns = second.end_ns
+
+    def finish(self) -> list[History]:
+        self.read(failed=False)
+        assert self.writer.close("test")
+        self.journal.close()
+        self.state.release()
+        return [*map(history_of, closed_segments(self.state)), history_of(self.state.journal)]
+
+
+def totals(histories: Iterable[History]) -> dict[str, Any]:
+    """All that is counted in the journals of one run, added up; gaps as the whole they make."""
+    rated = (one for history in histories for one in rated_tallies(history, table()))
+    counted = counted_in(replace(one, start=0) for one in rated)
+    work: dict[str, dict[str, dict[str, int]]] = {}
+    for history in histories:
+        for name, session in history.sessions.items():
+            work[name] = added_work(work.get(name, {}), session.work)
+    gaps: dict[tuple[str, str], int] = {}
+    for history in histories:
+        for gap in history.gaps:
+            key = gap.device, gap.reason.value
+            gaps[key] = gaps.get(key, 0) + gap.end_ns - gap.begin_ns
+    return {
+        "tallies": {(one.entry.device.uid, one.entry.part_id): one.tally for one in counted},
+        "work": work,
+        "gaps": gaps,
+    }
+
+
+@settings(max_examples=8, deadline=None)
+@given(steps=st.lists(STEPS, min_size=4, max_size=24))
+def test_a_rotated_run_counts_what_it_counts_unrotated(steps: list[tuple[str, int]]) -> None:
+    compare(steps)
+
+
+@pytest.mark.exhaustive
+@settings(max_examples=400, deadline=None)
+@given(steps=st.lists(STEPS, min_size=4, max_size=60))
+def test_the_same_at_length(steps: list[tuple[str, int]]) -> None:
+    compare(steps)
+
+
+def compare(steps: list[tuple[str, int]]) -> None:
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        whole, rotated = Twin(Path(one)), Twin(Path(other))
+        rotations = 0
+        for what, n in [("read", 2), *steps]:
+            if what == "rotate":
+                if not rotated.writer.has_open_gap:
+                    rotations += rotated.writer.rotate()
+                continue
+            whole.do(what, n)
+            rotated.do(what, n)
+            assert rotated.writer.snapshot.view.figures == whole.writer.snapshot.view.figures
+            assert rotated.writer.snapshot.view.start == whole.writer.snapshot.view.start
+        parts, (single,) = rotated.finish(), whole.finish()
+        assert rotated.writer.snapshot.view.declarations == whole.writer.snapshot.view.declarations
+        assert len(parts) == rotations + 1
+        assert totals(parts) == totals([single])
+        assert view_of(parts[-1], table(), whole_run=True).figures == view_of(single, table()).figures
+        assert rotated.writer.snapshot.journal_records == sum(history.records for history in parts)
+
+
+CALLS = ("replace", "fsync", "pwrite", "open", "ftruncate", "mkdir", "close")
+
+
+class Killed(BaseException):
+    """kill -9: nothing that follows is done."""
+
+
+@contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """Every file operation from number `step` on is the last."""
+    left = step
+
+    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+        def die(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return call(*arguments, **named)
+
+        return die
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CALLS:
+            patch.setattr(os, name, dying(getattr(os, name)))
+        yield
+
+
+@sampled(7)
+def test_a_kill_at_any_step_of_a_rotation_loses_nothing(tmp_path: Path, extent: Extent) -> None:
+    whole = Twin(tmp_path / "whole")
+    for what in ("work", "read", "kill", "read"):
+        whole.do(what, 2)
+    wanted = totals(whole.finish())
+    outcomes = set()
+    for step in count(0, extent.step):
+        rotated = Twin(tmp_path / str(step))
+        rotated.do("work", 2)
+        rotated.do("read", 2)
+        try:
+            with killed_at(step):
+                assert rotated.writer.rotate()
+                break
+        except Killed:
+            rotated.do("kill", 2)
+        rotated.do("read", 2)
+        parts = rotated.finish()
+        assert totals(parts) == wanted, f"killed at step {step}"
+        assert [part.segment for part in parts] == list(range(1, len(parts) + 1))
+        for before, after in pairwise(parts):
+            assert after.continues is not None
+            assert after.continues.before.records == before.records
+        outcomes.add((len(parts), len(parts[-1].incarnations)))
+    assert step > 10
+    kinds = {(1, 2), (2, 1), (2, 2)}  # not ended yet; ended, and the next one not begun; begun
+    assert outcomes == kinds if extent.step == 1 else outcomes <= kinds
