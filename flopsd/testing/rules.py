@@ -178,6 +178,8 @@ def totals(observation: Observation) -> Iterator[str]:
         if before.sm_cycles.keys() != now.sm_cycles.keys():
             yield f"{where}: other pipes than before under one origin"
             continue
+        if now.elapsed_sm_cycles == before.elapsed_sm_cycles and reading.end_ns - then_ns > COUNTER_REFRESH_NS:
+            yield f"{where}: no cycle elapsed in {reading.end_ns - then_ns} ns: counters that stand still are a gap"
         possible = _possible(read.device(reading.device), reading.end_ns - then_ns + COUNTER_REFRESH_NS)
         grown = {pipe: cycles - before.sm_cycles[pipe] for pipe, cycles in now.sm_cycles.items()}
         for what, by in [("elapsed", now.elapsed_sm_cycles - before.elapsed_sm_cycles), *grown.items()]:
