@@ -13,9 +13,10 @@ from flopsd.core.envelope import encode64
 from flopsd.errors import OtherFileThereError, StorageError
 from flopsd.settings.locations import S3Location
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.system.known_files import Content, open_content, sha256_of
+from flopsd.system.known_files import Content, open_content, sha256_of, size_of
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 5, 3
+CHECKED_BYTES_PER_S = 20_000_000  # a store takes longer to check and answer for a journal of months
 NEEDS_EXTRA = "copying to S3 needs the packages of the extra 's3'", "pip install 'flopsd[s3]'"
 
 
@@ -86,7 +87,7 @@ def _each(objects: Mapping[S3Location, Content], do: Callable[[Any, S3Location, 
         raise StorageError(NEEDS_EXTRA[0], hint=NEEDS_EXTRA[1]) from fault
     config = Config(
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        read_timeout=READ_SECONDS + max(map(size_of, objects.values())) / CHECKED_BYTES_PER_S,
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
     )
     location: S3Location | None = None
