@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, file_stamp, rfc3339
 
 log = logging.getLogger("flopsd")
+SEAL_FITS = "whose seal fits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,8 @@ def restore(
     folder: StateDir, ledgers: Sequence[Path], ledger: Path, run: str, node: str, peak_table_sha256: str
 ) -> Recovery | None:
     """If `folder` has no journal, put the newest saved one of this run and node there: of those beside `ledgers`, the
-    paths of earlier copies. Saved journals that it does not continue are copied beside `ledger`.
+    paths of earlier copies. Saved journals that it does not continue are copied beside `ledger`. Of a rotated run it is
+    the last segment, which names those before it.
 
     Returns what the new journal records of this. A folder that cannot be read is logged and never stops the run.
     """
@@ -179,7 +182,8 @@ def restore(
     newest = max(found, key=lambda saved: saved.last)
     fits = newest.history.incarnations[-1].begin["peak_table_sha256"] == peak_table_sha256
     for saved in found:
-        if not (fits and newest.data.startswith(saved.data)):
+        is_before = newest.history.continues is not None and saved.history.segment < newest.history.segment
+        if not (fits and (is_before or newest.data.startswith(saved.data))):
             _keep_beside(saved, ledger)
     if not fits:
         log.warning(
@@ -194,9 +198,19 @@ def restore(
     return also(None, text)
 
 
+def is_sealed_whole(restored: Recovery) -> bool:
+    """Whether the ledger beside a restored journal seals all of it."""
+    return restored.reason.endswith(SEAL_FITS)
+
+
 def _saved(path: Path) -> Iterator[Saved]:
-    """The ledger at `path`, and those that were put aside there for another run or key."""
-    for ledger in sorted({path, *path.parent.glob(f"{path.stem}-until-*{path.suffix}")}):
+    """The ledger at `path`, or of the last segment there, and those that were put aside for another run or key."""
+    numbered = re.compile(re.escape(path.stem) + "-([0-9]{4,9})")
+    segments = [(int(match[1]), one) for one in path.parent.glob(f"{path.stem}-*{path.suffix}")
+                if (match := numbered.fullmatch(one.stem))]  # fmt: skip
+    places = [path, *(one for _, one in sorted(segments)[-1:])]
+    aside = (one for place in places for one in place.parent.glob(f"{place.stem}-until-*{place.suffix}"))
+    for ledger in sorted({*places, *aside}):
         try:
             yield _read(ledger)
         except FileNotFoundError:
@@ -235,7 +249,7 @@ def _seal_of(saved: Saved) -> str:
         sealed: Any = json.loads(parse_envelope(saved.ledger.read_bytes()).payload)["predicate"]["method"]["journal"]
         size = int(sealed["bytes"])
         if size <= len(saved.data) and hashlib.sha256(saved.data[:size]).hexdigest() == sealed["sha256"]:
-            return "whose seal fits" if size == len(saved.data) else f"of which {sealed['records']} are sealed"
+            return SEAL_FITS if size == len(saved.data) else f"of which {sealed['records']} are sealed"
     except (OSError, ValueError, RecursionError, KeyError, TypeError, FlopsdError):
         pass
     return "NOT SEALED: no ledger beside them fits"

@@ -17,7 +17,7 @@ from flopsd.daemon.key_check import KeyCheck, start_key_check
 from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
-from flopsd.daemon.recovery import choose_run, recover, restore
+from flopsd.daemon.recovery import choose_run, is_sealed_whole, recover, restore
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.rotation import Rotation
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
@@ -28,7 +28,7 @@ from flopsd.errors import FlopsdError
 from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
-from flopsd.journal.segments import closed_segments
+from flopsd.journal.segments import closed_name, closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import is_packaged, load_policies
@@ -133,6 +133,9 @@ def run_daemon(
         )
         closed = found.closed if history is found.history else None
         writer.begin(run, history, found.recovery or restored, journal_lost=found.journal_lost, closed=closed)
+        if closed is not None and restored is not None and is_sealed_whole(restored):
+            # Its ledger is where it was restored from: another seal, with this machine's key, would be a second one.
+            (folder.segments / closed_name(closed.facts)).unlink(missing_ok=True)
         del history, found
         # Under exec the service manager's main process is the launcher.
         notifier = Notifier(environment if lifeline is None else {}, clock)

@@ -14,10 +14,11 @@ import pytest
 
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
+from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
-from flopsd.daemon.recovery import restore
+from flopsd.daemon.recovery import is_sealed_whole, restore
 from flopsd.journal.recovery import Recovery
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
@@ -204,3 +205,22 @@ def test_the_newest_of_several_states_is_restored_and_its_prefixes_are_ignored(t
     assert (tmp_path / "two/journal.jsonl").read_bytes() == longer
     assert not (tmp_path / "out").exists()
     assert again(tmp_path) is None  # now it is here
+
+
+def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path) -> None:
+    run = Run(tmp_path / "one", context=on("boot-1"), run_id="job-1")
+    for number in (1, 2):
+        run.meter(40)
+        assert run.writer.rotate()
+        shutil.copy(max(run.state.segments.iterdir()), run.state.path / "closed")
+        key, _ = ensure_key(None, run.state.path)
+        seal_journal(run.state.path / "closed", key, tmp_path / "saved" / f"algo-1-{number:04d}.json", run.clock)
+    run.kill()
+    restored = again(tmp_path)
+    assert restored is not None
+    assert is_sealed_whole(restored)
+    history = history_of(tmp_path / "two" / "journal.jsonl")
+    assert (history.segment, history.is_rotated) == (2, True)
+    assert not (tmp_path / "out").exists()  # the segment before is where it was, and named
+    whole = view_of(history, table(), whole_run=True)
+    assert whole.span_ns == 2 * 80 * NS_PER_S
