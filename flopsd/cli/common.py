@@ -30,7 +30,7 @@ OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
 # The settings that `seal` needs, and that `exec` passes on to it.
 SEAL_KEYS = (
     "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "policies", "stop_seconds", "evidence",
-    "timestamp_url", "witness_url", "rotate_every",
+    "timestamp_url", "witness_url", "rotate_every", "keep_segments",
 )  # fmt: skip
 
 NICENESS = 10

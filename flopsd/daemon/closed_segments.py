@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flopsd.attestation.ledger_files import BESIDE
 from flopsd.attestation.storage.copies import CopyResult
-from flopsd.daemon.sealing import RESERVE_SECONDS, copy_sealed, seal
+from flopsd.attestation.storage.deliveries import Deliveries
+from flopsd.daemon.sealing import RESERVE_SECONDS, copy_sealed, local_ledger, names_of, seal
 from flopsd.errors import FlopsdError, SigningKeyError
 from flopsd.journal.segments import closed_segments, heads_in_chain
 from flopsd.journal.state_dir import StateDir
@@ -73,7 +75,30 @@ def seal_closed(
         # A journal names the one before it, so they leave in their order; and the newest stays until it is continued.
         if path.name in heads and done.all_done:
             path.unlink()
+    if settings.keep_segments is not None:
+        _remove_delivered(folder, settings, clock, settings.keep_segments)
     return done
+
+
+def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: int) -> None:
+    """Remove the files of closed segments but the newest `keep` of them, if their ledgers are at every destination. A
+    segment without any destination, or of which one lacks its ledger, stays."""
+    try:
+        run, node, current = names_of(folder.journal, settings)
+        waiting = {int(path.name.partition("-")[0]) for path in closed_segments(folder)}
+        deliveries = Deliveries(folder, clock)
+        for number in range((current or 1) - 1 - keep, 0, -1):
+            ledger = local_ledger(settings, folder.path, run, node, number)
+            if number in waiting:
+                continue
+            if not ledger.exists():
+                return  # it and those before it went earlier
+            if deliveries.is_delivered(ledger):
+                for path in (*(where(ledger) for where in BESIDE), ledger):  # last what shows that it is to be removed
+                    path.unlink(missing_ok=True)
+                log.warning("segment %d is at every destination: %s and its journal are removed", number, ledger)
+    except (OSError, FlopsdError) as fault:
+        log.warning("closed segments that were copied stay on the disk: %s", fault)
 
 
 def seal_left(

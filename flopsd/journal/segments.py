@@ -66,15 +66,15 @@ def first_record(journal: Path) -> Record | None:
 def heads_in_chain(state: StateDir) -> Iterator[tuple[str, Head]]:
     """The file names of the segments that the journal goes on from, the last first, and what each must contain: the
     journal names the one before it, and that the one before."""
-    journal = state.journal
+    journal, number = state.journal, None
     while True:
         try:
             continued = continued_by(journal)
         except (JournalError, KeyError, TypeError, ValueError, AttributeError):
             return
-        if continued is None:
-            return
-        before = continued.before
+        if continued is None or (number is not None and continued.before.number != number - 1):
+            return  # the first one, or a file that is not the segment that its name says
+        before, number = continued.before, continued.before.number
         yield closed_name(before), Head(before.records, before.head_sha256)
         journal = state.segments / closed_name(before)
 

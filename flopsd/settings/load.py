@@ -19,6 +19,7 @@ from flopsd.core.policy.contradictions import presumed_systemic
 from flopsd.errors import ConfigError
 from flopsd.settings.client_socket import VARIABLE as SOCKET_VARIABLE
 from flopsd.settings.data_files import load_policies
+from flopsd.settings.locations import is_remote
 from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.settings.strict_yaml import read_yaml
 from flopsd.settings.suggestions import did_you_mean
@@ -58,9 +59,13 @@ def settings_of_layers(layers: Layers) -> Settings:
                 where = key if layer.endswith(".yaml") or "file" in layer else ""
                 name = where or (setting.flag if layer == COMMAND_LINE else setting.variable)
                 problems.append(f"{layer}: {name}: {value!r}: {fault}")
+    settings = Settings(**values, source_options=options)
+    has_copies = settings.ledger_copies or (settings.ledger is not None and is_remote(settings.ledger))
+    if settings.keep_segments is not None and not has_copies:
+        problems.append("--keep-segments removes what was copied: name a destination with --ledger-copy, or leave it")
     if problems:
         raise ConfigError(problems, hint="correct these settings; `flopsd run --help` lists all of them")
-    return Settings(**values, source_options=options)
+    return settings
 
 
 def declared_of(settings: Settings) -> OperatorDeclarations:

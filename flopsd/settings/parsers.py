@@ -115,6 +115,15 @@ def rotate_every(value: object) -> str | None:
     return text(value)
 
 
+def count_or_all(value: object) -> int | None:
+    """A number from one on; None for `all`."""
+    if value is None or value == "all":
+        return None
+    if isinstance(value, bool) or not re.fullmatch("[1-9][0-9]{0,8}", str(value)):
+        raise ValueError("expected a whole number from 1 on, or all")
+    return int(str(value))
+
+
 def location(value: object) -> str:
     """A path, or the address of an S3 object."""
     parse_location(text(value))

@@ -40,6 +40,7 @@ class Settings:
     seal: bool = True
     seal_every_seconds: float | None = 900.0
     rotate_every: str | None = None
+    keep_segments: int | None = None  # None: all
     precision: Precision | None = None
     device_precision: Mapping[str, Precision] = field(default_factory=dict)
     devices: DevicesSetting = field(default_factory=DevicesSetting)
@@ -194,6 +195,13 @@ SETTINGS: tuple[Setting, ...] = (
         "after what age or size of the journal the run goes on in another one: 12h, 1d, 256MB; each gets a ledger of "
         "its own, with -0001, -0002 … in its name, and `flopsd merge` adds them up (default: off)",
         parsers.rotate_every,
+    ),
+    Setting(
+        "keep_segments",
+        "N",
+        "how many closed segments of a rotated run stay on this disk; older ones are removed once their ledgers are at "
+        "every destination, which must be named (default: all)",
+        parsers.count_or_all,
     ),
     Setting(
         "precision",

@@ -42,6 +42,7 @@ ledger_copies: ["s3://bucket/{run}/{node}.json?lock=governance&days=365"]
 seal: false
 seal_every_seconds: off
 rotate_every: 256MB
+keep_segments: 3
 precision: {bf16: 0.900001, fp8: 0.099999}
 device_precision: {0: bf16, GPU-5a4d: {fp8: 1}}
 devices: [GPU-5a4d, 1]

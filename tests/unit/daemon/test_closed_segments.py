@@ -1,0 +1,74 @@
+"""What becomes of the closed segments of a rotated run: sealed once, copied, and removed only where every destination has
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flopsd.daemon.closed_segments import seal_closed
+from flopsd.errors import ConfigError
+from flopsd.settings.schema import Settings
+from tests.support.runs import H100, Run
+from tests.support.settings import load_settings
+
+
+def rotated(tmp_path: Path, times: int, after: Callable[[Run, int], object] = lambda *_: None) -> Run:
+    run = Run(tmp_path / "state", devices=(H100,))
+    for number in range(1, times + 1):
+        run.meter(12)
+        assert run.writer.rotate()
+        after(run, number)
+    return run
+
+
+def settings(tmp_path: Path, *copies: Path, keep: int | None = None) -> Settings:
+    places = tuple(str(place / "run.json") for place in copies)
+    return Settings(
+        state_dir=str(tmp_path / "state"), ledger=str(tmp_path / "out" / "run.json"), ledger_copies=places,
+        rotate_every="1d", keep_segments=keep, evidence=(),
+    )  # fmt: skip
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.json"))
+
+
+def test_what_every_destination_has_leaves_the_disk(tmp_path: Path) -> None:
+    wanted, bytes_of = settings(tmp_path, tmp_path / "copy", tmp_path / "late", keep=1), {}
+    (tmp_path / "late").write_text("no folder yet")
+
+    def seal(run: Run, number: int) -> None:
+        done = seal_closed(run.state, wanted, run.clock, {})
+        assert [ledger.name for ledger in done.sealed] == [f"run-{number:04d}.json"]
+        bytes_of[number] = done.sealed[0].read_bytes()
+
+    run = rotated(tmp_path, 3, seal)
+    everything = [f"run-{number:04d}.json" for number in (1, 2, 3)]
+    assert names(tmp_path / "out") == names(tmp_path / "copy") == everything  # nothing goes that one destination lacks
+    (tmp_path / "late").unlink()
+    for _ in range(2):  # what failed before is delivered, and removed with the next seal
+        assert seal_closed(run.state, wanted, run.clock, {}).sealed == []
+    assert names(tmp_path / "out") == everything[2:]
+    assert names(tmp_path / "late") == everything
+    assert (tmp_path / "late" / "run-0001.json").read_bytes() == bytes_of[1]
+    assert list(run.state.segments.iterdir()) == []
+    run.finish()
+
+
+def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_other(tmp_path: Path) -> None:
+    run = rotated(tmp_path, 2)
+    first, second = sorted(run.state.segments.iterdir())
+    first.write_bytes(second.read_bytes())
+    done = seal_closed(run.state, settings(tmp_path), run.clock, {})
+    assert [ledger.name for ledger in done.sealed] == ["run-0002.json"]
+    assert "is not the journal that was written" in done.not_sealed[0]
+    assert first.exists()
+    run.finish()
+
+
+def test_removal_without_a_copy_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--keep-segments removes what was copied"):
+        load_settings({"keep_segments": "3"}, {}, None, ())
