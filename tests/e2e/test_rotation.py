@@ -33,6 +33,7 @@ def test_three_kills_of_a_rotating_run_lose_nothing(tmp_path: Path, standin: Pat
     state, out = tmp_path / "state", tmp_path / "out"
     run = ("run", "--source", "nvml", "--state-dir", str(state), "--run-id", "endless", "--listen", "off", "--evidence",
            "off", "--interval", "0.1", "--checkpoint", "0.2", "--rotate-every", "10kB", "--ledger", str(out / "ledger.json"))  # fmt: skip
+    log = tmp_path / "daemon.log"
     for kill in range(KILLS + 1):
         with started(*run, env=env) as program:
             program.wait_for(r"daemon start \d+,")
@@ -40,6 +41,8 @@ def test_three_kills_of_a_rotating_run_lose_nothing(tmp_path: Path, standin: Pat
             clock.wait(threading.Event(), rng.uniform(2, 4))
             program.process.send_signal(signal.SIGKILL if kill < KILLS else signal.SIGTERM)
             assert program.finish() == (-9 if kill < KILLS else 0), program.text
+            with log.open("a") as file:
+                file.write(program.out)
     assert list((state / "segments").iterdir()) == []  # each is sealed, and its journal beside its ledger
     ledgers = sorted(out.glob("ledger-*.json"))
     parts = [history_of(ledger.with_suffix(".journal.jsonl")) for ledger in ledgers]
@@ -56,6 +59,8 @@ def test_three_kills_of_a_rotating_run_lose_nothing(tmp_path: Path, standin: Pat
     for pipe in (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.FP32):
         counted = sum(tally.active_sm_cycles.get((Evidence.CYCLES, pipe), 0) for tally in tallies[since:])
         assert counted == last.sm_cycles[pipe] - first.sm_cycles[pipe]
+    for ledger in (ledgers[0], ledgers[-1]):  # the log has the lines of all segments
+        flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--anchors", str(log), code=0)
     job = tmp_path / "job.json"
     keys = ("--trust", str(ledgers[0].with_suffix(".pub")), "--key", str(state / "flopsd-key.pem"))
     flopsd("merge", str(out), *keys, "--nodes", "1", "--ledger", str(job), code=0)
