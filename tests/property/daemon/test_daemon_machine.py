@@ -141,7 +141,7 @@ class DaemonMachine(RuleBasedStateMachine):
     def rotate(self) -> None:
         before = self.writer.snapshot
         done = self.writer.rotate()
-        assert not (done and before.journal_fault)
+        assert not (done and self.journal.full)
         assert self.writer.snapshot.view.figures == before.view.figures
 
     @precondition(lambda self: not self.journal.full)
