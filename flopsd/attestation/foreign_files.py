@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.settings.data_files import Tables, is_packaged
+from flopsd.settings.data_files import Tables
 
 _ROLES = {
     "peak table": ("rated", "its rates are the sender's, and every FLOP follows from them"),
@@ -50,6 +50,6 @@ def foreign_files(predicate: Mapping[str, Any], tables: Tables) -> tuple[Foreign
     named = method["peakTableSha256"]
     found = [("peak table", str(sha256), "") for sha256 in ([named] if isinstance(named, str) else named)]
     found += [("policy", str(policy["sha256"]), str(policy["id"])) for policy in method.get("policies", ())]
-    foreign = [one for one in dict.fromkeys(found) if not is_packaged(one[1])]
+    foreign = [one for one in dict.fromkeys(found) if not tables.is_packaged(one[1])]
     files = [tables.file_of(sha256) for _, sha256, _ in foreign]
     return tuple(ForeignFile(*one, "" if file is None else file.name) for one, file in zip(foreign, files, strict=True))

@@ -272,6 +272,8 @@ def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> t
     predicate, envelope = opened.statement["predicate"], opened.envelope
     stamped = []
     for index, signature in enumerate(envelope.signatures):
+        if not envelope.has_timestamps(index):
+            continue
         try:
             verify_signatures(replace(envelope, signatures=(signature,)), opened.keys, 1)
         except NotVerifiedError:

@@ -27,6 +27,9 @@ class Envelope:
     signatures: tuple[tuple[str, bytes], ...]
     extensions: tuple[Mapping[str, Any], ...] = ()
 
+    def has_timestamps(self, index: int) -> bool:
+        return index < len(self.extensions) and "timestamps" in self.extensions[index]
+
     def timestamps(self, index: int) -> tuple[bytes, ...]:
         """RFC 3161 responses beside a signature. Raises NotVerifiedError where they are not base64."""
         listed = self.extensions[index].get("timestamps") if index < len(self.extensions) else None

@@ -177,10 +177,14 @@ def total_of(found: Iterable[Row], tally: Tally, *, integers: bool = False) -> F
 
 def sum_figures(parts: Iterable[Figures]) -> Figures:
     """The sum; nothing measured plus nothing measured stays unmeasured, unbounded stays unbounded."""
-    whole = NO_FIGURES
+    low, measured = 0, None
+    high: int | None = 0
     for part in parts:
-        whole += part
-    return whole
+        low += part.low_flop
+        if part.measured_flop is not None:
+            measured = part.measured_flop + (measured or 0)
+        high = None if high is None or part.high_flop is None else high + part.high_flop
+    return Figures(low, measured, high)
 
 
 def added_up(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:

@@ -41,6 +41,7 @@ class Tables:
             raise ConfigError([f"{path}: no such file" for path in missing], hint="give --peaks and --policy files")
         self._peaks: dict[str, PeakTable] = {}
         self._policies: dict[str, Policy] = {}
+        self._is_packaged: dict[str, bool] = {}
 
     def peaks(self, sha256: str, beside: Path | None = None) -> PeakTable:
         """As `find_peaks`. `beside`: what came with the ledger, which is named to the user and never used.
@@ -50,6 +51,12 @@ class Tables:
         if sha256 not in self._peaks:
             self._peaks[sha256] = find_peaks(sha256, self._peaks_files, beside)
         return self._peaks[sha256]
+
+    def is_packaged(self, sha256: str) -> bool:
+        """As the function of this name; the files are read once."""
+        if sha256 not in self._is_packaged:
+            self._is_packaged[sha256] = is_packaged(sha256)
+        return self._is_packaged[sha256]
 
     def file_of(self, sha256: str) -> Path | None:
         """The given file with this digest; None: none has it."""

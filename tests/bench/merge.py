@@ -16,11 +16,12 @@ from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import ensure_key, load_signer
 from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.statement import JournalFacts, SealFacts, encode, statement
+from flopsd.journal.codes import CodeKey, by_sha256
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.testing import FakeClock
-from tests.bench.journals import fill, gpus
+from tests.bench.journals import SECRET, fill, gpus
 from tests.bench.measuring import Say, cost_of
 from tests.support.jobs import slurm
 from tests.support.strategies import table
@@ -61,14 +62,16 @@ def _ledgers(folder: Path, count: int, minutes: int) -> str:
     for rank in range(count):
         place = folder / "nodes" / f"{rank // 100:03d}" / f"{rank:05d}"
         place.mkdir(parents=True)
-        lines, head = [], GENESIS
+        lines, head, codes = [], GENESIS, CodeKey(SECRET, 1)
         mine = list(_renamed(records, rank))
         for record in mine:
-            line, head = frame(head, record)
+            line, head = frame(head, record, codes.code)
+            codes.advance()
             lines.append(line)
         journal = b"".join(lines)
         facts = JournalFacts(hashlib.sha256(journal).hexdigest(), len(journal), len(lines), head.hex())
-        document = statement(read_history(mine), table(), facts, SealFacts("bench", "2026-09-21T14:13:20.000000Z"))
+        seal = SealFacts("bench", "2026-09-21T14:13:20.000000Z", code_secrets=by_sha256([SECRET]))
+        document = statement(read_history(mine), table(), facts, seal)
         (place / "ledger.journal.jsonl").write_bytes(journal)
         (place / "ledger.json").write_bytes(sign(encode(document), signer))
     return key
