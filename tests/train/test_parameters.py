@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.architecture import FAMILIES as ARCHITECTURES
 from flopsd.core.architecture import Lora, Model, adapters, parameters, read_model
+from flopsd.core.architecture.families import READERS as ARCHITECTURES
 from flopsd.core.declarations import facts_from
 from flopsd.errors import ArchitectureError
 from flopsd.integrations.describe_model import LiveParameters, count_parameters, size_of

@@ -10,10 +10,10 @@ from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.flop import flop, forward_flop
 from flopsd.core.architecture.model import Model
 from flopsd.core.architecture.parameters import Parameters, adapters, parameters
-from flopsd.core.architecture.read_config import FAMILIES, bare_model, read_model, why_not_read
+from flopsd.core.architecture.read_config import bare_model, read_model, why_not_read
 from flopsd.core.architecture.training import Lora, Training, training_from
 
 __all__ = [
-    "FAMILIES", "ArchitectureFlop", "Bounds", "Lora", "Model", "Parameters", "Training", "adapters", "bare_model",
+    "ArchitectureFlop", "Bounds", "Lora", "Model", "Parameters", "Training", "adapters", "bare_model",
     "causal_pairs", "flop", "forward_flop", "parameters", "read_model", "training_from", "why_not_read", "window_pairs",
 ]  # fmt: skip
