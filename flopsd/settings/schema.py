@@ -193,7 +193,7 @@ SETTINGS: tuple[Setting, ...] = (
         "rotate_every",
         "AGE|SIZE",
         "after what age or size of the journal the run goes on in another one: 12h, 1d, 256MB; each gets a ledger of "
-        "its own, with -0001, -0002 … in its name, and `flopsd merge` adds them up (default: off)",
+        "its own, with -0001, -0002 and so on in its name, and `flopsd merge` adds them up (default: off)",
         parsers.rotate_every,
     ),
     Setting(

@@ -110,6 +110,7 @@ def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, stand
         hold.wait(120)
         return 200, b"", {}
 
+    (tmp_path / "ledger.json").unlink()  # what is sealed is not sealed again
     with serving(silent) as nobody:
         asked = {**env, "AWS_EC2_METADATA_SERVICE_ENDPOINT": nobody}
         said, hanging = seal(tmp_path, asked, "--timestamp-url", nobody)
@@ -119,6 +120,7 @@ def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, stand
     assert tuple(found) == (*KINDS, WITNESS)
     assert found["ec2-instance-identity"]["reason"].endswith("/latest/api/token does not answer: timed out")
 
+    (tmp_path / "ledger.json").unlink()
     closed = {**env, "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1"}
     said, refused = seal(tmp_path, closed, "--timestamp-url", "http://127.0.0.1:1/tsr")
     assert "timestamp NONE: http://127.0.0.1:1/tsr does not answer: [Errno 111] Connection refused" in said

@@ -153,7 +153,7 @@ def entry(rank: int, attempt: str, sums: LedgerSums) -> dict[str, Any]:
     return {
         "name": f"n{rank}/{sha256[:16]}", "sha256": sha256, "kind": "node", "keyids": ["0" * 64], "run": "r",
         "node": f"n{rank}", "rank": rank, "instanceType": None, "replay": False, "flopsdVersions": ["1"],
-        "peakTableSha256": ["1" * 64], "startedAt": "2026-11-26T10:00:00.000000Z", "lastRecordAt": "2026-11-26T10:00:01.000000Z", "periods": [{"incarnation": 1, "attempt": attempt, "bootId": "b", "beginNs": "0", "endNs": "1", "wallOffsetNs": "0"}], "deviceTimes": [], "ended": True,
+        "peakTableSha256": ["1" * 64], "startedAt": "2026-11-26T10:00:00.000000Z", "lastRecordAt": "2026-11-26T10:00:01.000000Z", "periods": [{"incarnation": 1, "attempt": attempt, "bootId": "b", "beginNs": "0", "endNs": "1", "wallOffsetNs": "0"}], "deviceTimes": [], "ended": True, "segment": None,
         "declared": {"method": None, "base": None, "contradictions": []},
         **sums.for_ledger(),
     }  # fmt: skip
