@@ -45,7 +45,7 @@ class LateDeliveries:
             if self._pending and now_ns >= self._due_ns:
                 self._start()
             elif self._fault and self.undelivered == 0:
-                self._all_delivered()  # by hands
+                self._all_delivered()  # by an operator, with `flopsd copy`
 
     def stop(self) -> None:
         """Kill the child, if there is one: what it did not note is delivered again."""

@@ -22,7 +22,7 @@ class Delivery(Enum):
 
     PENDING = "pending"
     DELIVERED = "delivered"
-    REFUSED = "refused"  # another file is there, and nothing changes that but hands
+    REFUSED = "refused"  # another file is there, which an operator has to move or rename
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Scrapes:
 
     def wait_for_one_since(self, ns: int, at_most_seconds: float, *, is_discovered: bool = False) -> bool:
         """Wait for a scrape since a moment, if two have come and the next is due within `at_most_seconds`; whether it
-        came. `is_discovered`: Prometheus was told of this daemon, so that a single one was its first."""
+        came. `is_discovered`: Prometheus finds this daemon by its --file-sd file, so one scrape may be all so far."""
         self._next.clear()
         last_ns, apart_ns = self._last_ns, self._apart_ns
         if last_ns is None:
