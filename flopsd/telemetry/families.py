@@ -1,5 +1,5 @@
 """Metric families as flopsd makes them, and their lines. prometheus-client is the model: `metric` makes its object of a
-family, and `Lines` writes byte for byte what its encoders write of that, in a tenth of the time."""
+family, and `Lines` writes byte for byte what its encoders write of that, in an eighth of the time."""
 
 from __future__ import annotations
 
