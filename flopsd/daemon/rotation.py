@@ -19,6 +19,7 @@ class Rotation:
         self._writer, self._rolling, self._clock = writer, rolling, clock
         self._next_ns = 0
         self._due_since_ns: int | None = None
+        self._begun: tuple[str, int] | None = None  # when the segment was begun: as the journal says, by our own clock
 
     def each_tick(self) -> None:
         """Rotate, if it is due and nobody reads the journal. Work of an open gap that counters may still show would be
@@ -40,5 +41,12 @@ class Rotation:
         if self._size_bytes is not None:
             return self._writer.segment_bytes >= self._size_bytes
         assert self._age_seconds is not None
-        age_ns = self._clock.wall_ns() - wall_ns_of(self._writer.segment_utc)
-        return age_ns >= self._age_seconds * NS_PER_S
+        return self._age_ns() >= self._age_seconds * NS_PER_S
+
+    def _age_ns(self) -> int:
+        """Of the segment. The wall clock is read once, for what is gone on with: it may be wrong, and be set later."""
+        now_ns, utc = self._clock.boottime_ns(), self._writer.segment_utc
+        if self._begun is None or self._begun[0] != utc:
+            before_ns = max(0, self._clock.wall_ns() - wall_ns_of(utc))
+            self._begun = (utc, now_ns - before_ns)
+        return now_ns - self._begun[1]

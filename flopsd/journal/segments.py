@@ -41,8 +41,8 @@ class ClosedSegment:
 
 
 def closed_segments(state: StateDir) -> list[Path]:
-    """In the order of their numbers."""
-    return sorted(state.segments.glob(f"[0-9][0-9][0-9][0-9]*{ENDING}"))
+    """In the order of their numbers, which have four digits or more."""
+    return sorted(state.segments.glob(f"[0-9][0-9][0-9][0-9]*{ENDING}"), key=lambda path: (len(path.name), path.name))
 
 
 def newest_closed(state: StateDir) -> Path | None:

@@ -1,0 +1,51 @@
+"""When a rotation is due."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flopsd.daemon.rotation import Rotation
+from flopsd.journal.segments import closed_segments
+from flopsd.journal.state_dir import StateDir
+from flopsd.system.clock import NS_PER_S
+from tests.support.runs import H100, Run
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize("wrong_by_days", [400, -400, 0])
+def test_by_age_whatever_the_wall_clock_was_at_boot(tmp_path: Path, wrong_by_days: int) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.clock.step_wall(wrong_by_days * DAY * NS_PER_S)
+    run.meter(2)
+    assert run.writer.rotate()
+    rotation = Rotation("1d", run.writer, None, run.clock)
+    rotation.each_tick()
+    run.clock.step_wall(-wrong_by_days * DAY * NS_PER_S)  # NTP sets it
+    rotation.each_tick()
+    assert len(closed_segments(run.state)) == 1
+    run.clock.advance(DAY * NS_PER_S - 1)
+    rotation.each_tick()
+    assert len(closed_segments(run.state)) == 1
+    run.clock.advance(1)
+    rotation.each_tick()
+    assert len(closed_segments(run.state)) == 2
+
+
+def test_a_segment_that_is_gone_on_with_is_as_old_as_its_journal_says(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(2)
+    assert run.writer.rotate()
+    run.clock.advance(DAY * NS_PER_S)
+    Rotation("1d", run.writer, None, run.clock).each_tick()
+    assert len(closed_segments(run.state)) == 2
+
+
+def test_closed_segments_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    state = StateDir(tmp_path)
+    state.segments.mkdir()
+    for number in (10_000, 9_999, 1):
+        (state.segments / f"{number:04d}-{'0' * 16}.journal.jsonl").touch()
+    assert [int(path.name.partition("-")[0]) for path in closed_segments(state)] == [1, 9_999, 10_000]
