@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Any
 
 from flopsd.attestation.signing.key_uri import scheme_of
+from flopsd.cli.profiling_counters import advice, has_hostengine, words_of
 from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
@@ -22,9 +24,10 @@ from flopsd.settings.parsers import parse_listen
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
 from flopsd.sources import SourceSettings
+from flopsd.sources.nvml.profiling_access import ProfilingAccess
 from flopsd.sources.ownership.rule import Job
 from flopsd.sources.peak_rows import table_of
-from flopsd.sources.probe import ProbedSource, probe
+from flopsd.sources.probe import Probe, ProbedSource, probe
 from flopsd.sources.registry import BUILT_IN, KnownSources, find, probed
 from flopsd.system.clock import Clock
 
@@ -92,6 +95,7 @@ def _sources(
     opening = SourceOpener(settings, SourceSettings(clock, table), job)
     found = probe(names, opening.open, clock)
     yield from (_source(one) for one in found.sources)
+    yield from _profiling_counters(found, context.platform)
     yield from (_device(device, source, table) for device, source in found.devices)
     yield from _instance(context.instance_type, [device for device, _ in found.devices], table)
 
@@ -189,7 +193,15 @@ def _port(settings: Settings) -> Diagnosis:
 def _source(one: ProbedSource) -> Diagnosis:
     if one.fault:
         return Diagnosis(f"source {one.name}", "none" if one.absent else "fail", one.fault, one.hint)
-    return Diagnosis(f"source {one.name}", "ok", one.facts or "answers")
+    return Diagnosis(f"source {one.name}", "ok", _facts_text(one.facts) or "answers")
+
+
+def _facts_text(facts: Mapping[str, Any]) -> str:
+    recording = facts.get("replay")
+    if recording:
+        return f"plays {recording.get('recording', 'a recording')}: {recording.get('origin', 'origin unknown')}"
+    for_ledger = ("library", "library_sha256", "profiling_counters")
+    return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in for_ledger)
 
 
 def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
@@ -216,6 +228,18 @@ def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
     state, meters = "ok" if measured else "warn", device.evidence is not Evidence.GAP and not recorded
     why, evidence = device.evidence_reason, device.evidence.value
     return Diagnosis(name, state, detail, device.evidence_fix, meters, evidence, why)
+
+
+def _profiling_counters(found: Probe, platform: str) -> Iterator[Diagnosis]:
+    """Whether the GPUs that NVML cannot measure have counters that something else may read."""
+    facts = next((one.facts for one in found.sources if "profiling_counters" in one.facts), None)
+    lacking = [device for device, source in found.devices if source == "nvml" and device.evidence not in ESTIMATING]
+    if facts is None or not lacking:
+        return
+    access = ProfilingAccess(facts["profiling_counters"])
+    indexes = [str(device.index) for device in lacking]
+    detail = f"{words_of(access)}; device{'s' * (len(indexes) > 1)} {', '.join(indexes)} cannot be measured without"
+    yield Diagnosis("profiling counters", "warn", detail, advice(access, platform, has_hostengine()))
 
 
 def _instance(instance_type: str | None, devices: list[Device], table: PeakTable) -> list[Diagnosis]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.model import Device, DeviceUid
@@ -26,7 +26,7 @@ class ProbedSource:
     """One source: its facts when it could be opened, else why not and what to do."""
 
     name: str
-    facts: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
     fault: str = ""
     hint: str = ""
     absent: bool = False
@@ -64,7 +64,7 @@ class _Asked(threading.Thread):
             for pause in _PAUSES_SECONDS:
                 self._clock.wait(self._stop_event, pause)
                 read_source(source, self._clock)
-            return ProbedSource(self.source, facts=_as_text(facts_of(source))), devices_of(source)
+            return ProbedSource(self.source, facts_of(source)), devices_of(source)
         finally:
             close_source(source)
 
@@ -95,11 +95,3 @@ def probe(
         uids |= dict.fromkeys(device.uid for device in devices)
     best = [(offer[1], offer[0]) for uid in uids if (offer := arbiter.best(uid)) is not None]
     return Probe(tuple(sources), tuple(best))
-
-
-def _as_text(facts: Mapping[str, Any]) -> str:
-    recording = facts.get("replay")
-    if recording:
-        return f"plays {recording.get('recording', 'a recording')}: {recording.get('origin', 'origin unknown')}"
-    too_long = ("library", "library_sha256")  # they are for the ledger
-    return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in too_long)

@@ -12,6 +12,7 @@ from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Read
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources.nvml.confidential import DEVELOPER_TOOLS, OFF, ON
+from flopsd.sources.nvml.profiling_access import profiling_access
 from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S
@@ -48,6 +49,7 @@ def test_identity_is_read_from_the_device(open_sim: Open) -> None:
     assert told.pop("library_sha256") == hashlib.sha256(library.read_bytes()).hexdigest()
     assert told == {
         "driver": "595.91.07", "nvml": "13.595.91.07", "binding": None, "replay": None, "confidential_computing": None,
+        "profiling_counters": profiling_access(False).value,
     }  # fmt: skip
 
 

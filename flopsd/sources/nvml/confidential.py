@@ -8,6 +8,7 @@ counts as a performance counter there, no source says: never tried on a GPU in t
 from __future__ import annotations
 
 from flopsd.sources.nvml.driver import Driver
+from flopsd.sources.nvml.profiling_access import ProfilingAccess, profiling_access
 
 OFF = "off"
 ON = "on: performance counters are off then, by NVIDIA's documentation"
@@ -27,8 +28,14 @@ def confidential_computing(driver: Driver) -> str | None:
     return DEVELOPER_TOOLS if state.devToolsMode else ON
 
 
+def profiling_access_of(driver: Driver) -> ProfilingAccess:
+    """Whether the profiling counters of this machine's GPUs are open to this process."""
+    return profiling_access(confidential_computing(driver) == ON)
+
+
 def reasons(driver: Driver, why: str, fix: str) -> tuple[str, str]:
-    """Why a GPU gives no counters and what would help, where confidential computing is what takes them away."""
-    if confidential_computing(driver) != ON:
-        return why, fix
+    """Why a GPU gives no counters and what would help; with what is known to close its profiling counters."""
+    access = profiling_access_of(driver)
+    if access is not ProfilingAccess.CONFIDENTIAL_COMPUTING:
+        return f"{why}; its profiling counters are closed to this process" if access.is_open is False else why, fix
     return f"{why}; confidential computing is {ON}", "none in this mode: an SPDM report and counters exclude each other"

@@ -10,7 +10,7 @@ from typing import Any
 from flopsd.core.model import Device, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
-from flopsd.sources.nvml.confidential import confidential_computing
+from flopsd.sources.nvml.confidential import confidential_computing, profiling_access_of
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import Driver, hint_of, is_absent
 from flopsd.sources.nvml.gpu_reader import LOOK_AGAIN_NS, GpuReader, Read
@@ -66,6 +66,7 @@ class NvmlSource:
             "nvml": self._driver.optional(self._lib.nvmlSystemGetNVMLVersion),
             "binding": None if version is None else str(version),
             "confidential_computing": confidential_computing(self._driver),
+            "profiling_counters": profiling_access_of(self._driver).value,
             "library": library,
             "library_sha256": library_sha256,
             "replay": None,

@@ -1,0 +1,64 @@
+"""Whether the driver opens its profiling counters to this process: by these alone a GPU before Hopper is measured.
+
+They are open to everybody where the module was loaded with NVreg_RestrictProfilingToAdminUsers=0, and else to who has
+CAP_SYS_ADMIN or CAP_PERFMON in the first user namespace; in confidential computing to nobody. Sources: NVIDIA,
+ERR_NVGPUCTRPERM; open-gpu-kernel-modules 580, os_check_access and kern_profiler_v2.c. Never tried on a GPU.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+
+# What the module prints of the setting: the open one by its inner name, older ones by the name that is set.
+_NAMES = ("RmProfilingAdminOnly", "RestrictProfilingToAdminUsers", "NVreg_RestrictProfilingToAdminUsers")
+_SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38  # capability(7)
+_FIRST_NAMESPACE = ["0", "0", "4294967295"]
+
+
+class ProfilingAccess(Enum):
+    """Open or not, and by what; the value is in the ledger."""
+
+    OPEN_TO_ALL = "open_to_all"
+    OPEN_BY_CAPABILITY = "open_by_capability"
+    NO_CAPABILITY = "no_capability"
+    USER_NAMESPACE = "user_namespace"  # it has a capability, in a user namespace that is not the first
+    CONFIDENTIAL_COMPUTING = "confidential_computing"
+    UNKNOWN = "unknown"  # the module's parameters cannot be read
+
+    @property
+    def is_open(self) -> bool | None:
+        """None: not known."""
+        if self is ProfilingAccess.UNKNOWN:
+            return None
+        return self in (ProfilingAccess.OPEN_TO_ALL, ProfilingAccess.OPEN_BY_CAPABILITY)
+
+
+def profiling_access(is_confidential: bool, root: Path = Path("/")) -> ProfilingAccess:
+    """The access of this process. `root` is prefixed to every file that is read."""
+    if is_confidential:
+        return ProfilingAccess.CONFIDENTIAL_COMPUTING
+    parameters = _fields(root / "proc/driver/nvidia/params")
+    admin_only = next((parameters[name] for name in _NAMES if name in parameters), None)
+    if admin_only == "0":
+        return ProfilingAccess.OPEN_TO_ALL
+    if admin_only != "1":
+        return ProfilingAccess.UNKNOWN
+    try:
+        capabilities = int(_fields(root / "proc/self/status").get("CapEff", "0"), 16)
+        is_first = (root / "proc/self/uid_map").read_text().split() == _FIRST_NAMESPACE
+    except (OSError, ValueError):
+        return ProfilingAccess.UNKNOWN
+    if not capabilities & (_SYS_ADMIN | _PERFMON):
+        return ProfilingAccess.NO_CAPABILITY
+    return ProfilingAccess.OPEN_BY_CAPABILITY if is_first else ProfilingAccess.USER_NAMESPACE
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """The lines `name: value` of a file; none where it cannot be read."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in pairs}
