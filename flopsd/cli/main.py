@@ -6,11 +6,11 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import TracebackType
 from typing import NoReturn
 
 from flopsd import __version__
-from flopsd.cli import config, copy, estimate, export, key, merge, push, report, run, sagemaker, seal, status, verify
 from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE, note
 from flopsd.cli.parser import Parser
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
@@ -20,14 +20,22 @@ from flopsd.system.streams import let_go, open_missing, say, with_priority
 
 METERING = ("run", "exec")
 NO_DATA = (*METERING, "seal", "push")  # their stdout has only messages, which may fail to be written
+# The module of this package that has each verb, in the order of --help.
+VERBS = {
+    "run": "run", "exec": "run", "seal": "seal", "copy": "copy", "verify": "verify", "report": "report",
+    "merge": "merge", "key": "key", "countersign": "key", "export": "export", "estimate": "estimate", "push": "push",
+    "status": "status", "doctor": "status", "sagemaker": "sagemaker", "config": "config", "completion": "config",
+    "man": "config",
+}  # fmt: skip
+OF_SOURCES = ("run", "status", "config")  # modules whose verbs have the options of sources
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and exit."""
     open_missing()
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    arguments.words = sys.argv[1:] if argv is None else list(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = _parser(words[0] if words else "").parse_args(words)
+    arguments.words = words
     _log_to_stderr(arguments.verb, quiet=arguments.quiet, verbose=arguments.verbose)
     log = logging.getLogger("flopsd")
     log.debug("flopsd %s %s, Python %s", __version__, arguments.verb, sys.version.split()[0])
@@ -79,7 +87,9 @@ def _log_to_stderr(verb: str, *, quiet: bool = False, verbose: bool = False) -> 
     logging.getLogger("flopsd").setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else usual)
 
 
-def _parser() -> Parser:
+def _parser(verb: str = "") -> Parser:
+    """With `verb` alone and its module imported, and no other: metering keeps what it imports for weeks. With every
+    verb where that is none, so that help lists them."""
     parser = Parser(
         prog="flopsd",
         description="Measures training compute from hardware counters and seals it in a signed ledger.",
@@ -87,14 +97,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
     sources = known_sources()
-    run.add(verbs, sources)
-    for module in (seal, copy, verify, report, merge, key, export, estimate, push):
-        module.add(verbs)
-    status.add(verbs, sources)
-    sagemaker.add(verbs)
-    config.add(verbs, sources)
+    for name in [VERBS[verb]] if verb in VERBS else dict.fromkeys(VERBS.values()):
+        add = import_module(f"flopsd.cli.{name}").add
+        add(verbs, sources) if name in OF_SOURCES else add(verbs)
     # The parser for completions and the manual page, the sources for settings.
-    parser.set_defaults(parser=lambda: parser, sources_known=sources, quiet=False, verbose=False)
+    parser.set_defaults(parser=_parser, sources_known=sources, quiet=False, verbose=False)
     return parser

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from flopsd.__main__ import search_path
-from flopsd.cli.main import _log_to_stderr, _parser, log_uncaught, main
+from flopsd.cli.main import VERBS, _log_to_stderr, _parser, log_uncaught, main
 from flopsd.cli.run import ME
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
@@ -314,6 +314,19 @@ def test_the_options_are_these() -> None:
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.write_text(made)
     assert made == golden.read_text()
+
+
+def test_each_verb_is_in_the_module_that_is_imported_for_it() -> None:
+    whole = _parser()
+    assert _verbs(whole).keys() == VERBS.keys()
+    for verb in VERBS:
+        assert _verbs(_parser(verb))[verb].format_help() == _verbs(whole)[verb].format_help()
+    assert len(_verbs(_parser("seal"))) == 1
+
+
+def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (action,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    return action.choices
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
