@@ -10,7 +10,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from secrets import randbelow
 from typing import Any
 
 from flopsd.core.model import GapReason
@@ -22,6 +21,7 @@ from flopsd.sources import Source
 from flopsd.sources.calls import close_source, devices_of, facts_of, poll_source, read_source
 from flopsd.sources.validate import shown
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.randomness import random_below
 
 log = logging.getLogger("flopsd")
 REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that no device of its kind is found
@@ -81,7 +81,7 @@ class SourceReader(threading.Thread):
     def _offset_ns(self) -> int:
         """Up to a quarter of the interval before or after, at random: no load can be in step with the reads."""
         spread_ns = min(self._interval_ns // 4, max(0, self._interval_ns - APART_NS) // 2)
-        return randbelow(2 * spread_ns + 1) - spread_ns
+        return random_below(2 * spread_ns + 1) - spread_ns
 
     def _wait(self, due_ns: int) -> None:
         """Until the next read is due, with the polls of the source in between."""

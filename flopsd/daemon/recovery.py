@@ -7,7 +7,6 @@ saved record becomes a gap. A journal that cannot be continued keeps its own led
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -35,6 +34,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import new_run_id
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, file_stamp, rfc3339
+from flopsd.system.sha256 import fastest
 
 log = logging.getLogger("flopsd")
 SEAL_FITS = "whose seal fits"
@@ -248,7 +248,7 @@ def _seal_of(saved: Saved) -> str:
     try:
         sealed: Any = json.loads(parse_envelope(saved.ledger.read_bytes()).payload)["predicate"]["method"]["journal"]
         size = int(sealed["bytes"])
-        if size <= len(saved.data) and hashlib.sha256(saved.data[:size]).hexdigest() == sealed["sha256"]:
+        if size <= len(saved.data) and fastest()(saved.data[:size]).hexdigest() == sealed["sha256"]:
             return SEAL_FITS if size == len(saved.data) else f"of which {sealed['records']} are sealed"
     except (OSError, ValueError, RecursionError, KeyError, TypeError, FlopsdError):
         pass

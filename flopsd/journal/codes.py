@@ -10,20 +10,20 @@ Whoever takes over the daemon at line n has K(n), from which no earlier key foll
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+from _operator import _compare_digest  # what `hmac` has too, which loads OpenSSL
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.framing import JournalLine
+from flopsd.system.sha256 import hex_sha256, hmac_sha256, sha256
 
 SECRET_BYTES, CODE_BYTES = 32, 16
 
 
 def secret_sha256(secret: bytes | bytearray) -> str:
     """What `begin` names a secret by."""
-    return hashlib.sha256(secret).hexdigest()
+    return hex_sha256(bytes(secret))
 
 
 def by_sha256(secrets: Iterable[bytes]) -> dict[str, bytes]:
@@ -31,21 +31,21 @@ def by_sha256(secrets: Iterable[bytes]) -> dict[str, bytes]:
 
 
 def first_key(secret: bytes | bytearray, start: int) -> bytes:
-    return hmac.digest(secret, b"flopsd checkpoint key %d" % start, "sha256")
+    return hmac_sha256(secret, b"flopsd checkpoint key %d" % start)
 
 
 def next_key(key: bytes) -> bytes:
-    return hashlib.sha256(b"flopsd next key" + key).digest()
+    return sha256(b"flopsd next key" + key).digest()
 
 
 def code(key: bytes, message: bytes) -> bytes:
-    return hmac.digest(key, message, "sha256")[:CODE_BYTES]
+    return hmac_sha256(key, message)[:CODE_BYTES]
 
 
 def print_key(key: bytes) -> bytes:
     """A key of its own for what is printed: the job can read the codes in the journal, and must not be able to print
     one of them beside other figures."""
-    return hashlib.sha256(b"flopsd print key" + key).digest()
+    return sha256(b"flopsd print key" + key).digest()
 
 
 class CodeKey:
@@ -109,7 +109,7 @@ class CodeChecker:
         if not self._coded:
             raise JournalDamagedError(f"journal line {line.number} has a code, and its daemon start has none")
         if self._key is not None:
-            if not hmac.compare_digest(code(self._key, line.head).hex().encode("ascii"), line.code):
+            if not _compare_digest(code(self._key, line.head).hex().encode("ascii"), line.code):
                 raise JournalDamagedError(
                     f"journal line {line.number} has a wrong code: the daemon that had the key did not write it there"
                 )

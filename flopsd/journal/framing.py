@@ -7,7 +7,6 @@ what a daemon writes is damage.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalDamagedError, NotVerifiedError, UnreadableRecordError
+from flopsd.system.sha256 import Hashing, fastest, sha256
 
 GENESIS = bytes(32)
 MAX_LINE_BYTES, _USUAL_LINE_BYTES = 4 * 1024 * 1024, 64 * 1024
@@ -67,7 +67,7 @@ def frame(
     except (TypeError, ValueError, RecursionError) as fault:
         raise _unreadable(record, fault) from fault
     body = text.encode("ascii")
-    head = hashlib.sha256(previous + body).digest()
+    head = sha256(previous + body).digest()
     line = JournalLine(body, 0, head, 0, b"" if code is None else code(head).hex().encode("ascii"))
     framed = line.framed()
     if len(framed) > MAX_LINE_BYTES:
@@ -88,14 +88,14 @@ def _unreadable(record: Mapping[str, Any], why: object) -> UnreadableRecordError
     )
 
 
-def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[JournalLine]:
-    """Valid lines from the beginning of `file`.
+def read_lines(file: IO[bytes], head: bytes = GENESIS, hashing: Hashing | None = None) -> Iterator[JournalLine]:
+    """Valid lines from the beginning of `file`, hashed by `hashing`, else by the fastest.
 
     Raises JournalDamagedError, naming line and reason, at the first invalid one.
     """
-    end = 0
+    end, hashing = 0, hashing or fastest()
     for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
-        body, head, code = _unframe(raw, head, number)
+        body, head, code = _unframe(raw, head, number, hashing)
         end += len(raw)
         yield JournalLine(body, number, head, end, code)
 
@@ -127,13 +127,13 @@ def looks_like_records(file: IO[bytes]) -> bool:
     return False
 
 
-def _unframe(raw: bytes, previous: bytes, number: int) -> tuple[bytes, bytes, bytes]:
+def _unframe(raw: bytes, previous: bytes, number: int, hashing: Hashing) -> tuple[bytes, bytes, bytes]:
     if not raw.endswith(b"\n"):
         raise JournalDamagedError(f"journal line {number}: no newline at its end: the file was cut or is being written")
     match = _FRAME.fullmatch(raw)
     if not match:
         raise JournalDamagedError(f"journal line {number}: not a framed record")
-    head = hashlib.sha256(previous + match[3]).digest()
+    head = hashing(previous + match[3]).digest()
     if head.hex().encode("ascii") != match[1]:
         raise JournalDamagedError(
             f"journal line {number}: its hash does not continue the chain: altered, moved or left out"

@@ -8,7 +8,6 @@ sampling interval, a power cut at most one checkpoint interval. Both files can b
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,15 +24,16 @@ from flopsd.journal.seal_note import read_note
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import replacing, sync_folder
 from flopsd.system.regular_files import open_regular
+from flopsd.system.sha256 import Hashing, sha256, sha256_for
 
 log = logging.getLogger("flopsd")
 
 
-def read_journal(path: Path) -> Iterator[JournalLine]:
+def read_journal(path: Path, hashing: Hashing | None = None) -> Iterator[JournalLine]:
     """Valid lines of a journal file. Raises JournalDamagedError at the first invalid one, JournalError on I/O error."""
     try:
         with open_regular(path) as file:
-            yield from read_lines(file)
+            yield from read_lines(file, hashing=hashing)
     except OSError as fault:
         raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault
 
@@ -52,7 +52,7 @@ def newest_pending(path: Path, head: bytes, known: KnownJournal | None = None) -
     newest: JournalLine | None = None
     try:
         with path.open("rb") as file:
-            for line in read_lines(file, head):
+            for line in read_lines(file, head, sha256):
                 if known is None or line.head.hex() == known.pending_sha256:
                     newest = line
     except (OSError, JournalDamagedError):
@@ -87,7 +87,8 @@ class Journal:
         self._cut_first = self._is_reopened = False
         self._owed: Mapping[str, Any] | None = None  # the newest pending record, where the disk was full at recovery
         self._codes: CodeKey | None = None
-        self._digest = hashlib.sha256()  # of all that was written: the chain does not cover the codes
+        self._hashing = sha256
+        self._digest = sha256(b"")  # of all that was written: the chain does not cover the codes
         self.records = 0
 
     def authenticate(self, key: CodeKey | None) -> None:
@@ -126,8 +127,10 @@ class Journal:
         recovery: Recovery | None = None
         try:
             self._open()
+            self._hashing = sha256_for(os.fstat(self._fd).st_size)
+            self._digest = self._hashing(b"")
             try:
-                for line in read_journal(self._path):
+                for line in read_journal(self._path, self._hashing):
                     if known is not None and line.number > known.head.records:
                         raise JournalDamagedError("what follows is not known to be of the daemon")
                     self._head, self._size, self.records = line.head, line.end, line.number
@@ -156,7 +159,7 @@ class Journal:
     def read(self, secrets: Iterable[bytes | bytearray] = ()) -> Iterator[Mapping[str, Any]]:
         """All records from the first, including one that a full disk refused at recovery. Raises JournalDamagedError
         for a wrong code of a daemon start with one of `secrets`, and for a missing one."""
-        yield from CodeChecker(secrets).records(read_journal(self._path))
+        yield from CodeChecker(secrets).records(read_journal(self._path, self._hashing))
         if self._owed is not None:
             yield self._owed
 
@@ -219,7 +222,7 @@ class Journal:
     def _forget(self) -> None:
         """Know no record any more."""
         self._head, self._size, self.records, self._owed = GENESIS, 0, 0, None
-        self._digest, self._cut_first, self._is_reopened = hashlib.sha256(), False, False
+        self._digest, self._cut_first, self._is_reopened = self._hashing(b""), False, False
 
     def check_unchanged(self, *, whole: bool = False) -> None:
         """Make sure that the file is the one that was written. One that another process put in its place, or appended
@@ -254,7 +257,7 @@ class Journal:
     def _read_own(self, copy: IO[bytes] | None = None) -> None:
         """Read all that was written, from the open file, into `copy` if there is one. Raises JournalReplacedError where
         it is not in it any more."""
-        digest, at = hashlib.sha256(), 0
+        digest, at = self._hashing(b""), 0
         while chunk := os.pread(self._fd, min(self._size - at, 1 << 20), at):
             digest.update(chunk)
             at += len(chunk)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from flopsd.journal.head import Head
+from flopsd.system.sha256 import sha256
 
 NOT_OURS = "not-ours.journal.jsonl"  # the name of a file that another process put in the journal's place
 
@@ -34,7 +34,7 @@ class Recovery:
 def also(recovery: Recovery | None, reason: str) -> Recovery:
     """`recovery` with one more reason; the only one if nothing was cut."""
     if recovery is None:
-        return Recovery(0, hashlib.sha256(b"").hexdigest(), reason, None)
+        return Recovery(0, sha256(b"").hexdigest(), reason, None)
     return replace(recovery, reason=f"{recovery.reason}; {reason}")
 
 
@@ -49,7 +49,7 @@ def journal_lost(size_bytes: int, head: Head, kept_as: str | None) -> Recovery:
 
 def copy_rest(file: IO[bytes], to: Path | None) -> tuple[str, int]:
     """SHA-256 and size of the rest of `file`, which is first copied durably to the new file `to`, if given."""
-    digest, count = hashlib.sha256(), 0
+    digest, count = sha256(b""), 0
     with open(os.devnull if to is None else to, "wb" if to is None else "xb") as copy:
         if to is not None:
             os.fchmod(copy.fileno(), 0o600)

@@ -7,7 +7,6 @@ months has a journal that is larger than the memory of its meter.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from flopsd.journal.journal import read_journal
 from flopsd.system.bounded_streams import FirstBytes
 from flopsd.system.progress import Progress, no_progress
 from flopsd.system.regular_files import open_regular
+from flopsd.system.sha256 import fastest
 
 Take = Callable[[JournalLine], object]
 
@@ -60,7 +60,7 @@ def longest_prefix(file: IO[bytes], take: Take) -> Prefix:
 
     Raises JournalDamagedError if records follow the damage: then the file was altered, not cut by a crash.
     """
-    head, count, size, reason, digest = GENESIS, 0, 0, "", hashlib.sha256()
+    head, count, size, reason, digest = GENESIS, 0, 0, "", fastest()(b"")
     lines = read_lines(file)
     while True:
         try:
@@ -86,7 +86,7 @@ def sealed_part(path: Path, size_bytes: int, take: Take, progress: Progress = no
 
     The whole file is read. Raises JournalDamagedError if its chain breaks anywhere, JournalError if it is unreadable.
     """
-    head, count, size, further, digest = GENESIS, 0, 0, 0, hashlib.sha256()
+    head, count, size, further, digest = GENESIS, 0, 0, 0, fastest()(b"")
     for line in read_journal(path):
         progress("reading the journal", line.end, size_bytes)
         if line.end > size_bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from flopsd.errors import ConfigError
 from flopsd.settings.platform import default_state_dir
+from flopsd.system.sha256 import hex_sha256
 
 SOCKET_NAME, OFF = "client.sock", "off"
 VARIABLE = "FLOPSD_SOCKET"  # for the training process
@@ -36,7 +36,7 @@ def socket_path(setting: str | None, state_dir: Path, *, shared: bool = False) -
             [f"--client-socket: {path} is longer than the {LONGEST_PATH_BYTES} bytes of a Unix socket's path"],
             hint="give a shorter one, such as /run/flopsd/client.sock",
         )
-    return _short_folder(shared=shared) / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
+    return _short_folder(shared=shared) / f"{hex_sha256(os.fsencode(path))[:16]}.sock"
 
 
 def client_socket_candidates(environment: Mapping[str, str]) -> tuple[Path, ...]:

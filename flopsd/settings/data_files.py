@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from flopsd.core.policy.policy_reader import HINT, policy_from
 from flopsd.errors import ConfigError, PeakTableError, PolicyError
 from flopsd.settings.strict_yaml import read_yaml, read_yaml_lines
 from flopsd.system.regular_files import read_at_most
+from flopsd.system.sha256 import hex_sha256
 
 MAX_BYTES = 1 << 20  # of a peak table or a policy
 DEFAULT_POLICY = "eu-ai-act"
@@ -112,7 +112,7 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
     document, problems = read_yaml(data, name)
     if problems or not isinstance(document, dict):
         raise PeakTableError("; ".join(problems) or f"{name}: not a mapping")
-    return PeakTable.from_data(document, hashlib.sha256(data).hexdigest())
+    return PeakTable.from_data(document, hex_sha256(data))
 
 
 def find_peaks(sha256: str, candidates: Sequence[Path] = (), beside: Path | None = None) -> PeakTable:
@@ -121,7 +121,7 @@ def find_peaks(sha256: str, candidates: Sequence[Path] = (), beside: Path | None
     Raises PeakTableError when none has it.
     """
     for path in (*candidates, *_packaged_tables()):
-        if path.exists() and hashlib.sha256(data := _read_peaks(path)).hexdigest() == sha256:
+        if path.exists() and hex_sha256(data := _read_peaks(path)) == sha256:
             return parse_peaks(data, str(path))
     if beside is not None and _has_digest(beside, sha256):
         raise PeakTableError(
@@ -137,7 +137,7 @@ def find_peaks(sha256: str, candidates: Sequence[Path] = (), beside: Path | None
 
 def _has_digest(path: Path, sha256: str) -> bool:
     try:
-        return hashlib.sha256(read_at_most(path, MAX_BYTES)).hexdigest() == sha256
+        return hex_sha256(read_at_most(path, MAX_BYTES)) == sha256
     except OSError:
         return False
 
@@ -197,7 +197,7 @@ def parse_policy(data: bytes, name: str) -> Policy:
     if problems:
         raise PolicyError(problems, hint=HINT)
     try:
-        return policy_from(document, hashlib.sha256(data).hexdigest(), lines)
+        return policy_from(document, hex_sha256(data), lines)
     except PolicyError as fault:
         raise PolicyError([f"{name}: {problem}" for problem in fault.problems], hint=fault.hint) from fault
 
@@ -208,7 +208,7 @@ def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
     Raises PolicyError when none has it.
     """
     for path in (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")):
-        if path.exists() and hashlib.sha256(data := read_policy(path)).hexdigest() == sha256:
+        if path.exists() and hex_sha256(data := read_policy(path)) == sha256:
             return parse_policy(data, str(path))
     raise PolicyError(
         [f"there is no policy with SHA-256 {sha256}"], hint="give --policy the file that the ledger was sealed with"

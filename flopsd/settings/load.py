@@ -5,7 +5,6 @@ Reports every problem at once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from flopsd.settings.locations import is_remote
 from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.settings.strict_yaml import read_yaml
 from flopsd.settings.suggestions import did_you_mean
+from flopsd.system.sha256 import hex_sha256
 
 log = logging.getLogger("flopsd")
 
@@ -137,7 +137,7 @@ def read_layers(
 def settings_sha256(settings: Settings) -> str:
     """SHA-256 over the effective settings, without the location of the key."""
     shown = {name: value for name, value in asdict(settings).items() if name != "key"}
-    return hashlib.sha256(json.dumps(shown, sort_keys=True, default=str).encode()).hexdigest()
+    return hex_sha256(json.dumps(shown, sort_keys=True, default=str).encode())
 
 
 def _config_path(config_file: str | None, environment: Mapping[str, str]) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from flopsd.errors import FileChangedError
 from flopsd.system.atomic_files import replace_file, replacing
 from flopsd.system.bounded_streams import FirstBytes
 from flopsd.system.regular_files import open_regular
+from flopsd.system.sha256 import fastest
 
 _CHUNK = 1 << 20
 
@@ -30,7 +30,7 @@ Content: TypeAlias = "bytes | KnownFile"
 
 def known_file(path: Path) -> KnownFile:
     """The file at `path` as it is now. Raises OSError."""
-    digest, size = hashlib.sha256(), 0
+    digest, size = fastest()(b""), 0
     with open_regular(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
@@ -50,7 +50,7 @@ def size_of(content: Content) -> int:
 
 
 def sha256_of(content: Content) -> str:
-    return content.sha256 if isinstance(content, KnownFile) else hashlib.sha256(content).hexdigest()
+    return content.sha256 if isinstance(content, KnownFile) else fastest()(content).hexdigest()
 
 
 def put_file(path: Path, content: Content, mode: int | None = None) -> None:
@@ -58,7 +58,7 @@ def put_file(path: Path, content: Content, mode: int | None = None) -> None:
     if isinstance(content, bytes):
         replace_file(path, content, mode)
         return
-    digest = hashlib.sha256()
+    digest = fastest()(b"")
     with open_content(content) as source, replacing(path, mode) as target:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)

@@ -4,9 +4,12 @@ family, and `Lines` writes byte for byte what its encoders write of that, in an 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from prometheus_client import utils
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from flopsd.system.part_of_package import part_of
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 
 class Family:
@@ -32,6 +35,8 @@ def gauge(name: str, text: str, value: float | None = None, *, labels: Sequence[
 
 def metric(family: Family) -> Metric:
     """The same as prometheus-client has it."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
     kind = CounterMetricFamily if family.is_counter else GaugeMetricFamily
     made = kind(family.name, family.help, labels=family.labels)
     for labels, value in family.rows:
@@ -44,7 +49,7 @@ def family_of(found: Metric) -> Family:
     return Family(found.name, found.documentation, found.samples[0].value, (), is_counter=found.type == "counter")
 
 
-_number: Callable[[float], str] = utils.floatToGoString
+_number: Callable[[float], str] = part_of("prometheus_client", "utils").floatToGoString
 
 
 class Lines:

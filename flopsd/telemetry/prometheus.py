@@ -6,14 +6,13 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client.exposition import choose_encoder
-
 from flopsd.telemetry import device_metrics, run_metrics
 from flopsd.telemetry.families import Family, Lines
 from flopsd.telemetry.snapshot import Snapshot
 
-# prometheus-client names whatever version is requested, and writes this one.
-_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+# What prometheus-client calls the two formats, which a property test holds these to.
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores"
 _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
@@ -49,7 +48,6 @@ class Exposition:
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Family] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
         is_openmetrics = _takes_openmetrics(accept)
-        _, content_type = choose_encoder(_OPENMETRICS if is_openmetrics else "")
         key = (is_openmetrics, snapshot.replay, *(state.entry for state in snapshot.devices))
         families = list(changing_families(snapshot, more))
         with self._lock:
@@ -57,7 +55,7 @@ class Exposition:
                 self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
                 self._facts[key] = Lines().text(constant_families(snapshot), is_openmetrics=is_openmetrics)
             page = self._facts[key] + self._lines.text(families, is_openmetrics=is_openmetrics)
-        return (page + "# EOF\n" if is_openmetrics else page).encode(), content_type
+        return (page + "# EOF\n" if is_openmetrics else page).encode(), _OPENMETRICS if is_openmetrics else _TEXT
 
 
 def _takes_openmetrics(accept: str) -> bool:

@@ -5,7 +5,6 @@ The keyid is the hex SHA-256 of the SPKI DER and only a hint: verification trust
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from typing import Any
 
 from flopsd.errors import SigningKeyError
 from flopsd.system.regular_files import open_regular
+from flopsd.system.sha256 import hex_sha256
 
 MAX_PEM_BYTES = 64 * 1024
 NEW_KEY = "create one: flopsd key new key.pem"
@@ -99,7 +99,7 @@ def usable(public: Any, where: str, remedy: str = NEW_KEY) -> PublicKey:
         )
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return PublicKey(hashlib.sha256(der).hexdigest(), "ed25519" if curve is None else "p256", pem, public)
+    return PublicKey(hex_sha256(der), "ed25519" if curve is None else "p256", pem, public)
 
 
 def _is_of_small_order(point: bytes) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+from flopsd.system.part_of_package import part_of
+
 
 class Field(IntEnum):
     """The fields that are read, by the id that DCGM gives them, which never changes; with the old name, and that of
@@ -111,8 +113,7 @@ def why_blank(known: Field, value: float) -> str | None:
 
 def parse_page(text: str) -> dict[str, GpuPage]:
     """All GPUs of a page by UUID; empty where it is no page of dcgm-exporter. A bad line costs only itself."""
-    from prometheus_client.parser import text_string_to_metric_families
-
+    text_string_to_metric_families = part_of("prometheus_client", "parser").text_string_to_metric_families
     found: dict[str, GpuPage] = {}
     series: dict[str, dict[str, set[float | None]]] = {}
     for line in text.split("\n"):  # no other character ends a line: a label may hold U+2028

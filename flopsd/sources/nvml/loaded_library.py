@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
+
+from flopsd.system.sha256 import sha256
 
 NAME = "libnvidia-ml.so"
 
@@ -27,7 +28,7 @@ def loaded_library(maps: Path = Path("/proc/self/maps")) -> tuple[str | None, st
 
 
 def _sha256(path: str) -> str | None:
-    whole = hashlib.sha256()
+    whole = sha256(b"")
     try:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):

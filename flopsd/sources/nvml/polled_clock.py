@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from secrets import randbelow
 
 from flopsd.core.clock_bound import SLOT_MAX_NS
 from flopsd.core.clock_integral import Cycles
 from flopsd.core.meter import CLOCK_TOLERANCE_PPM
 from flopsd.core.values import ceil_div
+from flopsd.system.randomness import random_below
 
 LATE_NS = 5_000_000  # a process that wakes up later than this after a drawn moment did not poll at it
 
@@ -29,7 +29,7 @@ class _Slot:
 class PolledClock:
     """One clock between two reads. Its slots are planned when it is known when the next read is due."""
 
-    def __init__(self, max_mhz: int, draw_below: Callable[[int], int] = randbelow) -> None:
+    def __init__(self, max_mhz: int, draw_below: Callable[[int], int] = random_below) -> None:
         """`draw_below` gives an even number from 0 up to its argument, which no load can know before."""
         self.max_mhz = max_mhz + ceil_div(max_mhz * CLOCK_TOLERANCE_PPM, 1_000_000)
         self._draw_below = draw_below

@@ -6,7 +6,6 @@ times relative to the beginning; at its end it starts over.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.data_files import config_dir
 from flopsd.sources import SourceSettings
 from flopsd.system.clock import Clock
+from flopsd.system.sha256 import hex_sha256
 
 FORMAT = "flopsd-recording/1"
 
@@ -45,7 +45,7 @@ class ReplaySource:
         header = lines[0]
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']!r}")
-        self._facts = {"recording": name, "sha256": hashlib.sha256(data).hexdigest(), "origin": str(header["origin"])}
+        self._facts = {"recording": name, "sha256": hex_sha256(data), "origin": str(header["origin"])}
         self._devices = [Device(**{**row, "evidence": Evidence(row["evidence"])}) for row in header["devices"]]
         self._recorded = sorted(((int(row[2]), row) for row in lines[1:]), key=lambda item: item[0])
         if not self._recorded:

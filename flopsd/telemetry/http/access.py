@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import logging
 import os
-import ssl
 import threading
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flopsd.errors import ConfigError
+from flopsd.system.sha256 import hmac_sha256, sha256
 from flopsd.telemetry.http.web_config import HINT, Tls, WebConfig, parse_web_config
+
+if TYPE_CHECKING:
+    import ssl
 
 log = logging.getLogger("flopsd")
 _CACHED = 100
@@ -68,6 +69,8 @@ class Access:
 
     def context(self) -> ssl.SSLContext:
         """The TLS context for a handshake, from the current certificates. Raises ConfigError."""
+        from flopsd.telemetry.http.tls import context_of
+
         tls = self.config().tls
         assert tls is not None
         files = [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file is not None else [])]
@@ -75,7 +78,7 @@ class Access:
         found = (tls, tuple(_bytes_of(file) for file in files))
         with self._lock:
             if self._context is None or found != self._loaded:
-                self._context, self._loaded = _context(tls, self._path), found
+                self._context, self._loaded = context_of(tls, self._path), found
             return self._context
 
     def admits_certificate(self, connection: ssl.SSLSocket) -> bool:
@@ -126,8 +129,8 @@ class PasswordChecks:
         hashed = config.users.get(user)
         # An unknown user takes as long as a known one, so that timing does not reveal names.
         against = next(iter(config.users.values())) if hashed is None else hashed
-        parts = b"".join(hashlib.sha256(part).digest() for part in (user.encode(), against.encode(), password))
-        key = hmac.digest(self._secret, parts, "sha256")
+        parts = b"".join(sha256(part).digest() for part in (user.encode(), against.encode(), password))
+        key = hmac_sha256(self._secret, parts)
         if key not in self._right and key not in self._wrong:
             if not self._slots.acquire(blocking=False):
                 raise BusyError
@@ -165,37 +168,6 @@ def _credentials(authorization: str) -> tuple[str, bytes] | None:
         return (user.decode("utf-8"), password) if colon else None
     except (binascii.Error, UnicodeDecodeError):
         return None
-
-
-def _context(tls: Tls, path: Path | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version, context.maximum_version = tls.min_version, tls.max_version
-    if tls.ciphers:
-        context.set_ciphers(":".join(tls.ciphers))
-    if not tls.prefer_server_ciphers:
-        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    try:
-        # An encrypted key would make OpenSSL prompt on the terminal.
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_passphrase)
-    except (OSError, ValueError) as fault:
-        raise _wrong(path, [tls.cert_file, tls.key_file], fault) from fault
-    if tls.client_ca_file is not None:
-        try:
-            context.load_verify_locations(tls.client_ca_file)
-        except (OSError, ValueError) as fault:
-            raise _wrong(path, [tls.client_ca_file], fault) from fault
-        required = tls.client_auth_type == "RequireAndVerifyClientCert"
-        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-    return context
-
-
-def _no_passphrase() -> str:
-    raise ValueError("the key is encrypted; a web configuration cannot give a passphrase")
-
-
-def _wrong(path: Path | None, files: Sequence[Path], fault: Exception) -> ConfigError:
-    names = " and ".join(str(file) for file in files)
-    return ConfigError([f"{path}: cannot use {names}: {fault}"], hint=HINT)
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import socket
-import ssl
 from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -129,4 +128,4 @@ def _can_send(sock: socket.socket) -> bool:
 
 def pending(sock: socket.socket) -> int:
     """Bytes that TLS has decrypted and that were not read yet; the selector does not report them."""
-    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+    return int(sock.pending()) if hasattr(sock, "pending") else 0  # only an SSLSocket has it

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from prometheus_client import ProcessCollector
-
+from flopsd.system.part_of_package import part_of
 from flopsd.telemetry.families import Family, family_of
 from flopsd.telemetry.http.request import Request
 from flopsd.telemetry.http.response import TEXT, Response, compressed
@@ -21,6 +20,8 @@ HTML = "text/html; charset=utf-8"
 _SAFE = (("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"))
 
 if TYPE_CHECKING:
+    from prometheus_client import ProcessCollector
+
     from flopsd.telemetry.page.status_page import Assets
 
 
@@ -63,7 +64,7 @@ class Routes:
     def _metrics(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
         if self._process is None:
-            self._process = ProcessCollector(registry=None)
+            self._process = part_of("prometheus_client", "process_collector").ProcessCollector(registry=None)
         more = (*self._extra(), *map(family_of, self._process.collect()))
         body, content_type = self._exposition.render(self._snapshot(), accept, more)
         return _compressed(request, content_type, body, ("Vary", "Accept"))

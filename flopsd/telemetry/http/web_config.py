@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from ssl import TLSVersion
 
 from flopsd.core.untrusted import FieldReader, collecting
 from flopsd.errors import ConfigError
@@ -18,7 +17,7 @@ from flopsd.settings.strict_yaml import read_yaml
 
 HINT = "`promtool check web-config FILE` checks it too; docs/metrics.md lists what flopsd supports of it"
 _SECTIONS = ("tls_server_config", "http_server_config", "basic_auth_users")
-_VERSIONS = {"TLS12": TLSVersion.TLSv1_2, "TLS13": TLSVersion.TLSv1_3}
+_VERSIONS = ("TLS12", "TLS13")
 _AUTH = ("NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
 _TLS_KEYS = (
     "cert_file", "key_file", "client_auth_type", "client_ca_file", "client_allowed_sans", "min_version", "max_version",
@@ -62,8 +61,8 @@ class Tls:
     client_auth_type: str
     client_ca_file: Path | None
     client_allowed_sans: tuple[str, ...]
-    min_version: TLSVersion
-    max_version: TLSVersion
+    min_version: str  # of _VERSIONS
+    max_version: str
     ciphers: tuple[str, ...]  # of TLS 1.2, in OpenSSL's names; empty: OpenSSL's own choice
     prefer_server_ciphers: bool
 
@@ -146,13 +145,13 @@ def _sans(section: FieldReader, auth: str) -> tuple[str, ...]:
     return found
 
 
-def _version(section: FieldReader, key: str, default: str) -> TLSVersion:
+def _version(section: FieldReader, key: str, default: str) -> str:
     text = section.maybe_text(key) or default
     if text in ("TLS10", "TLS11"):
         section.problem(key, f"{text} is broken and not supported; TLS12 is the minimum")
     elif text not in _VERSIONS:
         section.wrong(key, f"one of {', '.join(_VERSIONS)}")
-    return _VERSIONS.get(text, _VERSIONS[default])
+    return text if text in _VERSIONS else default
 
 
 def _ciphers(section: FieldReader) -> tuple[str, ...]:

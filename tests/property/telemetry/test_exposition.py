@@ -88,7 +88,7 @@ def test_the_pages_of_a_run(tmp_path: Path) -> None:
             run.meter(1)
             snapshot = replace(run.writer.snapshot, journal_state=JournalState(at * 10**9, 900, at, at // 2, True, at))
             for accept in ACCEPT:
-                assert exposition.render(snapshot, accept)[0] == whole(snapshot, accept)
+                assert exposition.render(snapshot, accept) == (whole(snapshot, accept), choose_encoder(accept)[1])
                 count += 1
     assert count == 48
 

@@ -1,0 +1,48 @@
+"""What a metering process has loaded after a scrape: it keeps that for weeks, beside a job that wants the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.process import free_port, modules_after
+
+NOT_NEEDED = (
+    "hashlib", "hmac", "secrets", "ssl", "http.client", "http.server", "socketserver", "urllib.request", "email", "html",
+    "asyncio", "concurrent", "multiprocessing", "importlib.metadata", "xml", "uuid", "psutil", "cryptography", "jinja2",
+    "prometheus_client.exposition", "prometheus_client.metrics", "flopsd.sources.dcgm.source",
+    "flopsd.sources.neuron.source", "flopsd.telemetry.page", "flopsd.telemetry.push.pusher",
+)  # fmt: skip
+CODE = """
+import os, signal, socket, sys, threading
+from flopsd.cli.main import main
+import flopsd.sources.nvml.source
+
+def scrape_and_stop():
+    pause = threading.Event()
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as client:
+                client.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n")
+                page = b"".join(iter(lambda: client.recv(65536), b""))
+        except OSError:
+            page = b""
+        if b"flopsd_run_flop{" in page and b"process_cpu_seconds_total" in page:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        pause.wait(0.02)
+
+threading.Thread(target=scrape_and_stop).start()
+try:
+    main(["run", "--quiet", "--source", "replay", "--no-seal", "--state-dir", sys.argv[1],
+          "--listen", f"127.0.0.1:{sys.argv[2]}", "--wait-for-scrape", "0"])
+except SystemExit as end:
+    assert not end.code
+"""
+
+
+def test_metering_loads_no_tls_no_http_library_and_no_other_verb(tmp_path: Path) -> None:
+    loaded = modules_after(CODE, str(tmp_path), str(free_port()))
+    assert "flopsd.telemetry.prometheus" in loaded
+    assert not {name for name in NOT_NEEDED if name in loaded}
+    verbs = {name.removeprefix("flopsd.cli.") for name in loaded if name.startswith("flopsd.cli.")}
+    assert verbs == {"common", "main", "parser", "run"}
