@@ -153,7 +153,7 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
         for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
     ]
     found += [_unread(pipe, ns, _of_pipe(pipe, tally, rating), table) for pipe, ns in sorted(tally.unread_ns.items())]
-    if Evidence.COUNT in tally.observed_ns:
+    if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
         found.append(_counted(tally.counted_flop, tally.known_ns(Evidence.COUNT), rating, table))
     label = precision_label(None, rating)
     if Evidence.UTILIZATION in tally.observed_ns:

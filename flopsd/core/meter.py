@@ -202,7 +202,7 @@ def _energy_fell(tally: Tally, reading: Reading) -> bool:
 def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
     work = reading.work
     if isinstance(work, Gap):
-        return _gap(tally, reading.end_ns, work.reason)
+        return _gap(_with_known(tally, reading, work, limits), reading.end_ns, work.reason)
     if reading.begin_ns < tally.watermark_ns and not _is_late(tally, reading):
         return _gap(tally, reading.end_ns, GapReason.OVERLAP)
     duration_ns = reading.end_ns - reading.begin_ns
@@ -236,6 +236,15 @@ def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: 
     if not 0 <= flop <= at_once or tally.counted_flop + flop > in_all:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
     return replace(_known(tally, reading, Evidence.COUNT), counted_flop=tally.counted_flop + flop)
+
+
+def _with_known(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipLimits | None) -> Tally:
+    """`tally` with what was counted in a gap; without it where it is another's or cannot be right, or where some of it
+    may have been counted before."""
+    if not gap.counted_flop or gap.reason in ACCOUNTED_ELSEWHERE or reading.begin_ns < tally.watermark_ns:
+        return tally
+    counted = _count(tally, reading, reading.end_ns - reading.begin_ns, gap.counted_flop, limits)
+    return replace(tally, counted_flop=counted.counted_flop)
 
 
 def _of(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, Pipe], int]:

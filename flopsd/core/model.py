@@ -161,9 +161,10 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Nothing is known of the interval."""
+    """The work of the interval is not known; `counted_flop` is what a vendor's count knows of it all the same."""
 
     reason: GapReason
+    counted_flop: int = 0
 
 
 @dataclass(frozen=True, slots=True)

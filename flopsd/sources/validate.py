@@ -154,6 +154,8 @@ def _check_reading(reading: object, now_ns: int) -> None:
     elif isinstance(work, Gap):
         if not isinstance(work.reason, GapReason):
             raise _refusal(uid, "work.reason", work.reason, "a GapReason")
+        if not is_count(work.counted_flop):
+            raise _refusal(uid, "work.counted_flop", work.counted_flop, "a whole number")
     elif isinstance(work, Busy):
         if not is_count(work.sm_cycles):
             raise _refusal(uid, "work.sm_cycles", work.sm_cycles, "a whole number")

@@ -136,6 +136,8 @@ def works(observation: Observation) -> Iterator[str]:
             reason: Any = work.reason
             if not isinstance(reason, GapReason):
                 yield f"{where}: a gap whose reason {reason!r} is no GapReason"
+            if not is_count(work.counted_flop):
+                yield f"{where}: {work.counted_flop!r} FLOP in a gap are no count"
         elif not isinstance(work, Growth):
             yield f"{where}: work is {type(work).__name__}"
 
@@ -236,6 +238,7 @@ def work_done(readings: Iterable[Reading]) -> dict[DeviceUid, tuple[int, int, Co
             sums["flop"] += work.flop
         elif isinstance(work, Gap):
             sums[f"gap {work.reason.value}"] += reading.end_ns - reading.begin_ns
+            sums["flop"] += work.counted_flop
         if reading.totals is not None:
             for pipe, cycles in reading.totals.sm_cycles.items():
                 sums[f"total {pipe.value}"] = cycles

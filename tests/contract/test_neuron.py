@@ -18,6 +18,7 @@ from flopsd.sources.neuron.source import NeuronSource
 from flopsd.sources.neuron.sysfs import Tree
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
+from tests.support.independent import payload_of
 from tests.support.neuron import (
     INF2_FLOP,
     MONITOR,
@@ -175,6 +176,30 @@ def test_a_core_is_the_sum_over_all_runtimes(lead: Lead) -> None:
     assert led.sweep().gauges["neuron0"].utilization_ratio == pytest.approx((0.99 + 0.088) / 2)
 
 
+def test_a_runtime_that_ends_takes_no_count_of_another_with_it(lead: Lead, tmp_path: Path) -> None:
+    led = counting(lead, two_runtimes(3))
+    run = Run(tmp_path / "state", devices=(), clock=led.clock)
+    counted = []
+    for runtimes in (2, 2, 1, 1):
+        led.clock.advance(NS_PER_S)
+        document = two_runtimes(3)
+        document["neuron_runtime_data"] = document["neuron_runtime_data"][:runtimes]  # type: ignore[index]
+        led.send(doc=document)
+        sweep = led.sweep()
+        counted.append(sweep.readings[0].work)
+        opened = led.source.describe() if len(counted) == 1 else None
+        run.writer.take(Message("neuron", led.clock.boottime_ns(), tuple(led.source.devices()), sweep, opened=opened))
+    run.finish()
+    first, _ = json.loads((SAMPLES / "neuron_two_runtimes_same_device_utilisation.json").read_text())[3]
+    alone = round(first * 10**10)
+    assert counted[2:] == [Gap(GapReason.MISSED_READING, alone), Counted(alone)]
+    device = payload_of(run.seal(tmp_path / "ledger.json").ledger)["predicate"]["devices"][0]
+    known = sum(
+        one.counted_flop if isinstance(one, Gap) else one.flop for one in counted if isinstance(one, Gap | Counted)
+    )
+    assert int(device["executed"]["measured"]) == known
+
+
 def test_rates_are_integrated_over_their_own_periods_not_averaged(lead: Lead) -> None:
     lines = (SAMPLES / "neuron_effective_flops_trn1_8192cubed_series.csv").read_text().splitlines()
     rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
@@ -219,7 +244,9 @@ def test_what_cannot_be_believed_is_a_gap_of_one_period(
     lead: Lead, group: dict[str, object], reason: GapReason
 ) -> None:
     led = counting(lead, inf2())
-    assert led.after(1, doc=inf2(**group))[0].work == Gap(reason)
+    work = led.after(1, doc=inf2(**group))[0].work
+    assert isinstance(work, Gap)
+    assert (work.reason, work.counted_flop) == (reason, reason is GapReason.NOT_SUPPORTED)  # of the core that shows it
     assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187
 
 
@@ -228,7 +255,7 @@ def test_a_runtime_that_is_gone_takes_its_last_work_with_it(lead: Lead) -> None:
     led.after(1, doc=two_runtimes(3))
     gone = two_runtimes(3)
     del gone["neuron_runtime_data"][1]  # type: ignore[attr-defined]
-    assert led.after(1, doc=gone)[0].work == Gap(GapReason.MISSED_READING)
+    assert led.after(1, doc=gone)[0].work == Gap(GapReason.MISSED_READING, 996_000_000_000)  # the other's
     assert flop(led.after(1, doc=gone)[0]) == 996_000_000_000
 
 

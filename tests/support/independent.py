@@ -239,7 +239,7 @@ class Rated(Rates):
             highs = [None if most is None or bound is None else most * bound for bound in bounds]
             row("gap", pipe, 0, ns, (0, None, highs[0]), (0, None, highs[1]))
         observed = {evidence: ns for evidence, ns in tally["observed_ns"].items() if ns}
-        if "count" in observed:
+        if "count" in observed or tally.get("counted_flop"):
             c, m = tally.get("counted_flop", 0), self.table["margins"]["count"]["ppm"]
             most = ceil(c * (M + m), M)
             if self.may_be_integer(None):

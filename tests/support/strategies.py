@@ -56,7 +56,8 @@ def works(draw: st.DrawFn, duration_ns: int) -> Active | Busy | Counted | Gap:
         return Busy(draw(cycles))
     if kind == "counted":
         return Counted(draw(st.integers(0, 10**16)))
-    return Gap(draw(st.sampled_from([reason for reason in GapReason if reason not in UNBOUNDED])))  # no source's
+    reason = draw(st.sampled_from([reason for reason in GapReason if reason not in UNBOUNDED]))  # no source's
+    return Gap(reason, draw(st.sampled_from([0, 0, 10**12])))
 
 
 @st.composite

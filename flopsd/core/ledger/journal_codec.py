@@ -50,7 +50,7 @@ def _totals_record(tally: Tally) -> dict[str, Any]:
         "phases": {name: _totals_record(share) for name, share in tally.phases.items()},
     }
     record |= {name: amount for name, amount in optional.items() if amount}
-    if Evidence.COUNT in tally.observed_ns:
+    if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
         record["counted_flop"] = tally.counted_flop
     if tally.totals is not None:
         # A list, since it is the longest part of the journal: origin, when, elapsed, then each pipe in Pipe's order.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor
 
 from flopsd.core.model import Counted, Gap, GapReason
 from flopsd.sources.neuron.document import MonitorDocument
@@ -38,7 +39,8 @@ def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: 
     """The work of each of `chips`, `before` being the runtimes of the document before this one.
 
     A runtime that cannot be read makes the period of all chips a gap: partly known is not known. One that is
-    gone takes with it what it did since its last report: a gap on the chips that it used. No runtime at all is
+    gone takes with it what it did since its last report: a gap on the chips that it used. What others counted there
+    is known to have been done all the same, and stays with the gap. No runtime at all is
     a measured zero: neuron-monitor is alive and reports that no process has the runtime open, and without one
     nothing is executed. Cores that no runtime lists are not in use, by the name of the list.
     """
@@ -83,7 +85,7 @@ def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: 
     cores = [range(chip * cores_per_chip, (chip + 1) * cores_per_chip) for chip in range(chips)]
     return ChipFlop(
         period_ns(document, before),
-        [Gap(why[c]) if c in why else Counted(round(sum(flop[i] for i in cores[c]))) for c in range(chips)],
+        [_work(why.get(chip), sum((flop[core] for core in cores[chip]), Fraction(0))) for chip in range(chips)],
         [
             None if c in unknown_percent else min(1.0, float(sum(percent[i] for i in cores[c]) / cores_per_chip / 100))
             for c in range(chips)
@@ -91,6 +93,12 @@ def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: 
         runtimes,
         has_rate,
     )
+
+
+def _work(why: GapReason | None, flop: Fraction) -> Counted | Gap:
+    if why is None:
+        return Counted(round(flop))
+    return Gap(why, 0 if why is GapReason.OUT_OF_RANGE else floor(flop))  # out of range: of which chip is not known
 
 
 def period_ns(document: MonitorDocument, before: Runtimes) -> int:

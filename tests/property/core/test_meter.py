@@ -277,19 +277,27 @@ CHIP = ChipLimits(10**12)
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 100), st.integers(0, 200), st.booleans()), max_size=20),
+    st.lists(
+        st.tuples(
+            st.integers(1, 100),
+            st.integers(0, 200),
+            st.sampled_from([None, GapReason.MISSED_READING, GapReason.OTHER_JOB]),
+        ),
+        max_size=20,
+    ),
     st.sampled_from([CHIP, LIMITS]),
 )
 def test_no_more_is_counted_than_the_device_can_do(
-    steps: list[tuple[int, int, bool]], limits: ChipLimits | Limits
+    steps: list[tuple[int, int, GapReason | None]], limits: ChipLimits | Limits
 ) -> None:
-    """Steps of (seconds, FLOP in hundredths of what a minute can hold, whether it was another's)."""
+    """Steps of (seconds, FLOP in hundredths of what a minute can hold, the reason of the gap that it was)."""
     tally, minute = Tally(0, 0), max_counted_flop(limits, 0)
     assert minute is not None
-    for seconds_, share, others in steps:
-        end_ns = tally.watermark_ns + seconds_ * 10**9
-        work = Gap(GapReason.OTHER_JOB) if others else Counted(minute * share // 100)
+    for seconds_, share, gap in steps:
+        before, end_ns, flop = tally, tally.watermark_ns + seconds_ * 10**9, minute * share // 100
+        work = Counted(flop) if gap is None else Gap(gap, flop)
         tally = advance(tally, Reading("NC", tally.watermark_ns, end_ns, work), limits)
+        assert gap is not GapReason.OTHER_JOB or tally.counted_flop == before.counted_flop  # it is not this job's
         most = max_counted_flop(limits, tally.job_ns)
         assert most is not None
         assert tally.counted_flop <= most

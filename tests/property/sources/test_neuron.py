@@ -84,8 +84,24 @@ def test_flop_are_exact_sums_of_rate_times_period_in_any_order(found: list[dict[
 
 @given(st.lists(groups, min_size=1, max_size=3), st.sampled_from(["error", "period", "neuroncores_in_use"]))
 def test_one_unreadable_runtime_makes_every_chip_a_gap(found: list[dict[str, Any]], broken: str) -> None:
+    others = account(parse(line(*found[1:])), CHIPS, PER_CHIP, {}).work
     found[0] = {**found[0], broken: "?"}
-    assert set(account(parse(line(*found)), CHIPS, PER_CHIP, {}).work) == {Gap(GapReason.DRIVER_ERROR)}
+    for work, known in zip(account(parse(line(*found)), CHIPS, PER_CHIP, {}).work, others, strict=True):
+        assert isinstance(work, Gap)
+        assert isinstance(known, Counted)
+        assert work.reason is GapReason.DRIVER_ERROR
+        assert abs(work.counted_flop - known.flop) <= 1  # what is known to have been done stays known
+
+
+def test_what_runs_on_beside_a_runtime_that_ended_keeps_its_count() -> None:
+    on = {"period": 1, "neuroncores_in_use": {"0": {"effective_flops": 7}, "2": {"effective_flops": 9}}}
+    before = {"0/": frozenset({0, 1}), "1/": frozenset({0})}
+    assert account(parse(line(on)), 2, 2, before).work == [Gap(GapReason.MISSED_READING, 7), Counted(9)]
+
+
+def test_no_chip_has_the_count_of_cores_that_are_numbered_otherwise() -> None:
+    far = {"period": 1, "neuroncores_in_use": {"0": {"effective_flops": 7}, "9": {"effective_flops": 9}}}
+    assert account(parse(line(far)), 2, 2, {}).work == [Gap(GapReason.OUT_OF_RANGE)] * 2
 
 
 def test_the_first_rate_field_that_is_there_is_taken_and_zero_is_one() -> None:
