@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from flopsd.system.clock import NS_PER_S, Clock
@@ -25,7 +26,8 @@ class GpuThreads:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._done: queue.SimpleQueue[tuple[Hashable, object, float]] = queue.SimpleQueue()
+        self._done: deque[tuple[Hashable, object, float]] = deque()
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each round of calls that a thread ended
         self._thread: _CallThread | None = None
         self._running: set[Hashable] = set()
         self._slow: set[Hashable] = set()
@@ -45,36 +47,40 @@ class GpuThreads:
         A key whose last call hangs is left out. `patience_seconds`: how much longer than GRACE_SECONDS to wait for
         those that are slow.
         """
-        results: list[tuple[Hashable, Any]] = []
-        while not self._done.empty():
-            self._take(results, None)
+        while not self._ended.empty():
+            self._ended.get()  # of earlier rounds
+        results = self._taken()
         calls = {key: call for key, call in calls.items() if key not in self._running}
         alone = {key: call for key, call in calls.items() if key in self._slow}
         for key, call in alone.items():
-            _CallThread(self._clock, self._done).end_after([(key, call)])
+            self._new_thread().make([(key, call)], last=True)
         self._running.update(calls)
-        waiting = self._start([(key, call) for key, call in calls.items() if key not in alone])
+        waiting, idle = self._start([(key, call) for key, call in calls.items() if key not in alone]), 0
         while waiting & self._running:
-            if not self._take(results, PATIENCE_SECONDS):
-                waiting = self._go_past()
+            has_ended, found = self._await(PATIENCE_SECONDS / 2), self._taken()
+            results += found
+            idle = 0 if has_ended or found else idle + 1
+            if idle == 2:  # so long no call has ended
+                waiting, idle = self._go_past(), 0
         end_ns = self._clock.boottime_ns() + round((GRACE_SECONDS + patience_seconds) * NS_PER_S)
-        while (calls.keys() & self._running) and self._take(
-            results, max(0.0, (end_ns - self._clock.boottime_ns()) / NS_PER_S)
-        ):
-            pass
+        while calls.keys() & self._running and self._await((end_ns - self._clock.boottime_ns()) / NS_PER_S):
+            results += self._taken()
         return results
 
     def close(self) -> None:
         """End the thread that waits for calls."""
         if self._thread is not None:
-            self._thread.end_after([])
+            self._thread.make([], last=True)
 
     def _start(self, calls: list[tuple[Hashable, _Call]]) -> set[Hashable]:
         if calls:
             if self._thread is None:
-                self._thread = _CallThread(self._clock, self._done)
+                self._thread = self._new_thread()
             self._thread.make(calls)
         return {key for key, _ in calls}
+
+    def _new_thread(self) -> _CallThread:
+        return _CallThread(self._clock, self._done, self._ended)
 
     def _go_past(self) -> set[Hashable]:
         """Leave the thread to its call and give the calls behind it to another; their keys."""
@@ -83,54 +89,66 @@ class GpuThreads:
         self._thread = None
         return self._start(behind)
 
-    def _take(self, results: list[tuple[Hashable, Any]], seconds: float | None) -> bool:
-        """Take one result, waited for at most `seconds`; false: there is none."""
+    def _await(self, seconds: float) -> bool:
+        """Wait at most `seconds` until a thread has made all its calls; false: none has."""
         try:
-            key, given, took = self._done.get(timeout=seconds)
+            self._ended.get(timeout=max(0.0, seconds))
         except queue.Empty:
             return False
-        self._running.discard(key)
-        (self._slow.add if took >= PATIENCE_SECONDS else self._slow.discard)(key)
-        results.append((key, given))
         return True
+
+    def _taken(self) -> list[tuple[Hashable, Any]]:
+        """What calls gave since this was asked last."""
+        results = []
+        while self._done:
+            key, given, took = self._done.popleft()
+            self._running.discard(key)
+            (self._slow.add if took >= PATIENCE_SECONDS else self._slow.discard)(key)
+            results.append((key, given))
+        return results
 
 
 class _CallThread:
-    """A thread that makes calls in order and puts what each gave into `done`, with the seconds that it took."""
+    """A thread that makes rounds of calls in order. What each gave is put into `done`, with the seconds that it took,
+    and one into `ended` after each round: who waits for a round would otherwise be woken within it, at each call."""
 
-    def __init__(self, clock: Clock, done: queue.SimpleQueue[tuple[Hashable, object, float]]) -> None:
-        self._clock, self._done = clock, done
-        self._calls: queue.SimpleQueue[tuple[Hashable, _Call] | None] = queue.SimpleQueue()
+    def __init__(
+        self, clock: Clock, done: deque[tuple[Hashable, object, float]], ended: queue.SimpleQueue[None]
+    ) -> None:
+        self._clock, self._done, self._ended = clock, done, ended
+        self._rounds: queue.SimpleQueue[tuple[deque[tuple[Hashable, _Call]], bool]] = queue.SimpleQueue()
+        self._calls: deque[tuple[Hashable, _Call]] = deque()
         threading.Thread(target=self._run, name="nvml", daemon=True).start()
 
-    def make(self, calls: list[tuple[Hashable, _Call]]) -> None:
-        for call in calls:
-            self._calls.put(call)
-
-    def end_after(self, calls: list[tuple[Hashable, _Call]]) -> None:
-        self.make(calls)
-        self._calls.put(None)
+    def make(self, calls: Iterable[tuple[Hashable, _Call]], *, last: bool = False) -> None:
+        """Make calls; `last`: and end after them. Not while an earlier round is being made."""
+        self._calls = deque(calls)
+        self._rounds.put((self._calls, last))
 
     def leave(self) -> list[tuple[Hashable, _Call]]:
         """End after the call that is being made; the calls behind it."""
         behind = []
-        while not self._calls.empty():
-            try:
-                call = self._calls.get_nowait()
-            except queue.Empty:
-                break  # the thread took it meanwhile
-            if call is not None:
-                behind.append(call)
-        self._calls.put(None)
-        return behind
+        try:
+            while True:
+                behind.append(self._calls.popleft())
+        except IndexError:  # the thread takes from it too
+            self.make([], last=True)
+            return behind
 
     def _run(self) -> None:
-        while (item := self._calls.get()) is not None:
-            key, call = item
-            began_ns = self._clock.boottime_ns()
-            given: object
-            try:
-                given = call()
-            except BaseException as fault:  # noqa: BLE001 - it is raised, or logged, where the result is taken
-                given = fault
-            self._done.put((key, given, (self._clock.boottime_ns() - began_ns) / NS_PER_S))
+        is_last = False
+        while not is_last:
+            calls, is_last = self._rounds.get()
+            while True:
+                try:
+                    key, call = calls.popleft()
+                except IndexError:  # all are made, or were given to another thread
+                    break
+                began_ns = self._clock.boottime_ns()
+                given: object
+                try:
+                    given = call()
+                except BaseException as fault:  # noqa: BLE001 - it is raised, or logged, where the result is taken
+                    given = fault
+                self._done.append((key, given, (self._clock.boottime_ns() - began_ns) / NS_PER_S))
+            self._ended.put(None)
