@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings.platform import Context
 from flopsd.settings.schema import Settings
-from flopsd.sources import Source, SourceSettings
+from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.sources.ownership.open import own_if_asked
 from flopsd.sources.ownership.rule import Job
-from flopsd.sources.registry import find, open_source, probed
+from flopsd.sources.registry import find_with_origin, open_source, probed
 
 
 def open_sources(opening: SourceOpener, *, later: bool) -> dict[str, Callable[[], Source]]:
@@ -52,13 +52,16 @@ class SourceOpener:
     settings: Settings
     source: SourceSettings
     job: Job
+    found: dict[str, tuple[SourceInfo, str]] = field(default_factory=dict)  # to look for a plug-in reads many files
 
     def open(self, name: str) -> Source:
         """A source by name, limited to this job's devices. Raises SourceUnavailableError."""
         try:
-            info = find(name)
+            if name not in self.found:
+                self.found[name] = find_with_origin(name)
+            info, _ = self.found[name]
             options = info.options_from(self.settings.source_options)
-            source = open_source(name, replace(self.source, options=options))
+            source = open_source(name, replace(self.source, options=options), self.found[name])
         except SourceUnavailableError as fault:
             # A missing source is a fault where it was named, not where it was only probed for.
             fault.absent = fault.absent and self.settings.sources == ("probe",)

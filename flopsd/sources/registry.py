@@ -79,12 +79,12 @@ def find(name: str) -> SourceInfo:
     return find_with_origin(name)[0]
 
 
-def open_source(name: str, settings: SourceSettings) -> Source:
-    """Open a source; options that `settings` leaves out have their defaults.
+def open_source(name: str, settings: SourceSettings, found: tuple[SourceInfo, str] | None = None) -> Source:
+    """Open a source; options that `settings` leaves out have their defaults. `found`: what `find_with_origin` gave.
 
     Raises SourceUnavailableError: as `find`, or a package is missing, or nothing can be read here.
     """
-    info, origin = find_with_origin(name)
+    info, origin = found or find_with_origin(name)
     for package in info.packages:
         try:
             import_module(package.module)
