@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypedDict
 
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
@@ -117,19 +118,25 @@ def _is_late(tally: Tally, reading: Reading) -> bool:
     return has_work and tally.watermark_ns - tally.silent_ns <= reading.begin_ns < tally.watermark_ns
 
 
-def _known(tally: Tally, reading: Reading, evidence: Evidence) -> Tally:
-    """`tally` with the reading's time: new, or recovered of the silence before the watermark."""
-    until_ns = max(tally.watermark_ns, reading.end_ns)
-    recovered_ns = max(0, min(tally.watermark_ns, reading.end_ns) - reading.begin_ns)
-    observed = added(tally.observed_ns, {evidence: until_ns - tally.watermark_ns})
-    recovered = added(tally.recovered_ns, {evidence: recovered_ns}) if recovered_ns else tally.recovered_ns
-    return replace(
-        tally,
-        watermark_ns=until_ns,
-        observed_ns=observed,
-        recovered_ns=recovered,
-        silent_ns=until_ns - reading.end_ns,
-    )
+class _Time(TypedDict):
+    """The fields of a tally that more known time changes."""
+
+    watermark_ns: int
+    observed_ns: Mapping[Evidence, int]
+    recovered_ns: Mapping[Evidence, int]
+    silent_ns: int
+
+
+def _known(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence) -> _Time:
+    """The time of a reading in `tally`: new, or recovered of the silence before the watermark."""
+    until_ns = max(tally.watermark_ns, end_ns)
+    recovered_ns = max(0, min(tally.watermark_ns, end_ns) - begin_ns)
+    return {
+        "watermark_ns": until_ns,
+        "observed_ns": added(tally.observed_ns, {evidence: until_ns - tally.watermark_ns}),
+        "recovered_ns": added(tally.recovered_ns, {evidence: recovered_ns}) if recovered_ns else tally.recovered_ns,
+        "silent_ns": until_ns - end_ns,
+    }
 
 
 def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
@@ -148,7 +155,8 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     if _sub_pipes_exceed(grown):
         return _gap(tally, reading.end_ns, GapReason.CONTRADICTORY)
     return replace(
-        _known(tally, replace(reading, begin_ns=tally.totals_ns), Evidence.CYCLES),
+        tally,
+        **_known(tally, tally.totals_ns, reading.end_ns, Evidence.CYCLES),
         active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, _disjoint(grown.sm_cycles))),
         unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns)),
     )
@@ -216,7 +224,8 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
         if any(not 0 <= cycles <= possible for cycles in amounts):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
         return replace(
-            _known(tally, reading, work.evidence),
+            tally,
+            **_known(tally, reading.begin_ns, reading.end_ns, work.evidence),
             active_sm_cycles=added(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
             uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
             square_sum=added(tally.square_sum, _of(work.evidence, work.square_sum)),
@@ -225,8 +234,8 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
     assert isinstance(work, Busy)
     if not 0 <= work.sm_cycles <= possible:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    known = _known(tally, reading, Evidence.UTILIZATION)
-    return replace(known, busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles)
+    known = _known(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION)
+    return replace(tally, **known, busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles)
 
 
 def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: Limits | ChipLimits | None) -> Tally:
@@ -235,7 +244,8 @@ def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: 
         return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
     if not 0 <= flop <= at_once or tally.counted_flop + flop > in_all:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    return replace(_known(tally, reading, Evidence.COUNT), counted_flop=tally.counted_flop + flop)
+    known = _known(tally, reading.begin_ns, reading.end_ns, Evidence.COUNT)
+    return replace(tally, **known, counted_flop=tally.counted_flop + flop)
 
 
 def _with_known(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipLimits | None) -> Tally:
@@ -275,19 +285,26 @@ def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
     A counter that fell has been reset by a driver reload: what it lost is unknown, so nothing is
     added and counting goes on from the new value.
     """
-    if reading.totals is not None:
-        own = replace(reading.totals, sm_cycles=dict(reading.totals.sm_cycles))  # a source may fill its mapping anew
-        tally = replace(tally, totals=own, totals_ns=reading.end_ns)
-    if not reading.counters:
+    read, totals, totals_ns = reading.totals, tally.totals, tally.totals_ns
+    if read is not None:  # a source may fill its mapping anew
+        totals = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
+        totals_ns = reading.end_ns
+    elif not reading.counters:
         return tally
     now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
-    after = replace(tally, counters={**tally.counters, **reading.counters})
-    if now is None:
-        return after
-    if before is not None and now >= before and reading.end_ns > tally.energy_at_ns:
-        energy_mj = (tally.energy_mj or 0) + now - before
-        after = replace(after, energy_mj=energy_mj, energy_ns=tally.energy_ns + reading.end_ns - tally.energy_at_ns)
-    return replace(after, energy_at_ns=reading.end_ns)
+    energy_mj, energy_ns = tally.energy_mj, tally.energy_ns
+    if now is not None and before is not None and now >= before and reading.end_ns > tally.energy_at_ns:
+        energy_mj = (energy_mj or 0) + now - before
+        energy_ns += reading.end_ns - tally.energy_at_ns
+    return replace(
+        tally,
+        totals=totals,
+        totals_ns=totals_ns,
+        counters={**tally.counters, **reading.counters},
+        energy_mj=energy_mj,
+        energy_ns=energy_ns,
+        energy_at_ns=tally.energy_at_ns if now is None else reading.end_ns,
+    )
 
 
 def new_gaps(before: Tally, after: Tally, reading: Reading) -> list[tuple[int, int, GapReason]]:

@@ -72,8 +72,9 @@ class DeviceState(DeviceView):
 
     def counted(self, tally: Tally, gauges: Gauges | None, gap: LastGap | None) -> DeviceState:
         """The state after one more reading. `gap`: the newest gap now."""
-        now = replace(self.now, tally=tally)
-        return replace(self, rated=(*self.rated[:-1], now), before=self.now, gauges=gauges, gap=gap)
+        before = self.now  # built, not replaced: this is done for each device at each reading
+        now = RatedTally(before.start, before.entry, tally, before.rating, before.table, before.phase)
+        return DeviceState((*self.rated[:-1], now), before, gauges, gap)
 
     def described(self, now: RatedTally) -> DeviceState:
         """The same totals of a device that is described or rated in another way now."""
