@@ -63,12 +63,11 @@ class DeviceAccounts:
 
     def count(self, message: Message, sweep: Sweep) -> None:
         """Follow what a source lists and fold its readings in."""
-        name, sources = message.source, self._sources
-        changes = sources.changes(message, sweep)
-        if sources.arbiter.offer(name, message.devices):
+        changes = self._sources.listed(message, sweep)
+        if changes is not None:
             self._follow(message, sweep, changes)
             self.reassign()
-        sources.swept(message, sweep, self._count_readings(name, sweep))
+        self._sources.swept(message, sweep, self._count_readings(message.source, sweep))
 
     def count_outage(self, message: Message) -> None:
         """A source sent a fault in place of readings: its devices have a gap up to then."""

@@ -19,7 +19,7 @@ from flopsd.daemon.writer import Writer
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source
 from flopsd.sources.calls import close_source, devices_of, facts_of, poll_source, read_source
-from flopsd.sources.validate import shown
+from flopsd.sources.validate import Checked, shown
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.randomness import random_below
 
@@ -50,6 +50,7 @@ class SourceReader(threading.Thread):
         self._opener, self._post, self._clock = opener, post, clock
         self._interval_ns, self._stop_event = round(interval_seconds * NS_PER_S), stop
         self._source: Source | None = None
+        self._checked = Checked()
         self._reopen_seconds, self._absent = REOPEN_SECONDS, False
         self._described = False  # whether the writer has the facts of the open source
 
@@ -103,11 +104,11 @@ class SourceReader(threading.Thread):
         opened: Mapping[str, Any] | None = None
         try:
             if self._source is None:
-                self._source, self._described = self._opener(), False
+                self._source, self._described, self._checked = self._opener(), False, Checked()
             if not self._described:
                 opened = facts_of(self._source)
-            sweep = read_source(self._source, self._clock)
-            devices = devices_of(self._source)
+            sweep = read_source(self._source, self._clock, self._checked)
+            devices = devices_of(self._source, self._checked)
         except BaseException as fault:  # noqa: BLE001, this thread must go on, or the source is never read again
             self._post(self._outage(fault))
             return

@@ -60,11 +60,14 @@ class SourceTracker:
             state = self._state(message.source)
             self.states[message.source] = replace(state, replay=bool(message.opened.get("replay")))
 
-    def changes(self, message: Message, sweep: Sweep) -> list[MigChange]:
-        """The GPUs that the message lists differently than before. Call it before `arbiter.offer`."""
+    def listed(self, message: Message, sweep: Sweep) -> list[MigChange] | None:
+        """Take what the message lists: the GPUs that it lists as other devices than before. None: nothing changed."""
         self._renamed |= sweep.renamed.keys()
+        before = self.arbiter.offered(message.source)
+        if not self.arbiter.offer(message.source, message.devices):
+            return None
         others = sweep.not_ours | self._not_ours.get(message.source, frozenset())
-        return changes(self.arbiter.offered(message.source), message.devices, sweep.renamed, others)
+        return changes(before, message.devices, sweep.renamed, others)
 
     def failed(self, message: Message) -> bool:
         """Note a message without a sweep."""

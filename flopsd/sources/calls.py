@@ -9,16 +9,17 @@ from typing import Any, TypeVar
 from flopsd.core.model import Device, Sweep
 from flopsd.errors import SourceError
 from flopsd.sources import Source
-from flopsd.sources.validate import check_devices, check_facts, check_sweep
+from flopsd.sources.validate import Checked, check_devices, check_facts, check_sweep
 from flopsd.system.clock import Clock
 
 T = TypeVar("T")
 log = logging.getLogger("flopsd")
 
 
-def read_source(source: Source, clock: Clock) -> Sweep:
-    """One read. Raises SourceError."""
-    return _call(source, lambda: source.read(), lambda sweep: check_sweep(sweep, clock.boottime_ns()))
+def read_source(source: Source, clock: Clock, checked: Checked | None = None) -> Sweep:
+    """One read. Raises SourceError. `checked`: devices of this source that need not be checked again."""
+    renamed = None if checked is None else checked.renamed
+    return _call(source, lambda: source.read(), lambda sweep: check_sweep(sweep, clock.boottime_ns(), renamed))
 
 
 def poll_source(source: Source, until_ns: int) -> int | None:
@@ -36,9 +37,10 @@ def poll_source(source: Source, until_ns: int) -> int | None:
     return due_ns if isinstance(due_ns, int) and due_ns < until_ns else None
 
 
-def devices_of(source: Source) -> tuple[Device, ...]:
-    """The devices that are listed now. Raises SourceError."""
-    return _call(source, lambda: tuple(source.devices()), check_devices)
+def devices_of(source: Source, checked: Checked | None = None) -> tuple[Device, ...]:
+    """The devices that are listed now. Raises SourceError. `checked` as in `read_source`."""
+    listed = None if checked is None else checked.listed
+    return _call(source, lambda: tuple(source.devices()), lambda devices: check_devices(devices, listed))
 
 
 def facts_of(source: Source) -> Mapping[str, Any]:

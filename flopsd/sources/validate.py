@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -17,6 +18,7 @@ from flopsd.core.model import (
     Busy,
     Counted,
     Device,
+    DeviceUid,
     Evidence,
     Gap,
     GapReason,
@@ -73,9 +75,17 @@ def check_facts(facts: object) -> None:
         raise ValueError(problem)
 
 
-def check_devices(devices: Sequence[object]) -> None:
-    """Raises ValueError for what `devices()` must not list."""
-    uids = set()
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Devices of one source that were checked, by uid. None of them changes, so each is checked once."""
+
+    listed: dict[DeviceUid, Device] = field(default_factory=dict)
+    renamed: dict[DeviceUid, Device] = field(default_factory=dict)
+
+
+def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | None = None) -> None:
+    """Raises ValueError for what `devices()` must not list. `checked`: those that need not be checked again."""
+    uids, known = set(), {} if checked is None else checked
     for device in devices:
         if not isinstance(device, Device):
             raise ValueError(f"devices() lists {shown(device)}, which is no Device")
@@ -83,29 +93,36 @@ def check_devices(devices: Sequence[object]) -> None:
         if not is_text(uid) or not uid:
             raise _refusal("a device", "uid", uid, "text")
         uids.add(uid)
-        for name in ("vendor", "model", "evidence_reason", "evidence_fix"):
-            if not is_text(getattr(device, name)):
-                raise _refusal(uid, name, getattr(device, name), "text")
-        for name in ("serial", "pci_bus_id", "parent", "driver", "shared"):
-            text = getattr(device, name)
-            if text is not None and not is_text(text):
-                raise _refusal(uid, name, text, "text or None")
-        for name in ("sm_count", "sm_clock_max_mhz"):  # zero would be a ceiling of nothing
-            count = getattr(device, name)
-            if count is not None and (count == 0 or not is_count(count, MOST_OF_A_DEVICE)):
-                raise _refusal(uid, name, count, "a whole number above 0, or None where it is not known")
-        if not is_count(device.index, MOST_OF_A_DEVICE):
-            raise _refusal(uid, "index", device.index, "a whole number")
-        if device.pci_device_id is not None and not is_count(device.pci_device_id, MOST_OF_A_DEVICE):
-            raise _refusal(uid, "pci_device_id", device.pci_device_id, "a whole number or None")
-        if not isinstance(device.evidence, Evidence):
-            raise _refusal(uid, "evidence", device.evidence, "an Evidence")
+        if known.get(uid) is not device:
+            _check_device(uid, device)
+            known[uid] = device
     if len(uids) != len(devices):
         raise ValueError("devices() lists two devices of one uid")
 
 
-def check_sweep(sweep: object, now_ns: int) -> None:
-    """Raises ValueError for what `read()` must not give at `now_ns`, a moment after it."""
+def _check_device(uid: DeviceUid, device: Device) -> None:
+    for name in ("vendor", "model", "evidence_reason", "evidence_fix"):
+        if not is_text(getattr(device, name)):
+            raise _refusal(uid, name, getattr(device, name), "text")
+    for name in ("serial", "pci_bus_id", "parent", "driver", "shared"):
+        text = getattr(device, name)
+        if text is not None and not is_text(text):
+            raise _refusal(uid, name, text, "text or None")
+    for name in ("sm_count", "sm_clock_max_mhz"):  # zero would be a ceiling of nothing
+        count = getattr(device, name)
+        if count is not None and (count == 0 or not is_count(count, MOST_OF_A_DEVICE)):
+            raise _refusal(uid, name, count, "a whole number above 0, or None where it is not known")
+    if not is_count(device.index, MOST_OF_A_DEVICE):
+        raise _refusal(uid, "index", device.index, "a whole number")
+    if device.pci_device_id is not None and not is_count(device.pci_device_id, MOST_OF_A_DEVICE):
+        raise _refusal(uid, "pci_device_id", device.pci_device_id, "a whole number or None")
+    if not isinstance(device.evidence, Evidence):
+        raise _refusal(uid, "evidence", device.evidence, "an Evidence")
+
+
+def check_sweep(sweep: object, now_ns: int, checked: dict[DeviceUid, Device] | None = None) -> None:
+    """Raises ValueError for what `read()` must not give at `now_ns`, a moment after it. `checked`: devices of other
+    names that need not be checked again."""
     if not isinstance(sweep, Sweep):
         raise ValueError(f"read() gave {type(sweep).__name__}, not a Sweep")
     readings: Any = sweep.readings
@@ -127,7 +144,7 @@ def check_sweep(sweep: object, now_ns: int) -> None:
     if not all(map(is_text, sweep.renamed)):
         raise _refusal("the sweep", "renamed", sweep.renamed, "by the uids of devices")
     if sweep.renamed:
-        check_devices(tuple(sweep.renamed.values()))
+        check_devices(tuple(sweep.renamed.values()), checked)
 
 
 def _check_reading(reading: object, now_ns: int) -> None:

@@ -35,14 +35,14 @@ def tally_record(number: int, tally: Tally) -> dict[str, Any]:
 def _totals_record(tally: Tally) -> dict[str, Any]:
     record: dict[str, Any] = {
         "to_ns": tally.watermark_ns,
-        "observed_ns": {evidence.value: ns for evidence, ns in tally.observed_ns.items()},
-        "gap_ns": {reason.value: ns for reason, ns in tally.gap_ns.items()},
+        "observed_ns": dict(tally.observed_ns),  # its keys are text, as all enumerations of the model are
+        "gap_ns": dict(tally.gap_ns),
     }
     optional = {
         "sm_cycles": _by_evidence(tally.active_sm_cycles),
         "busy_sm_cycles": tally.busy_sm_cycles,
-        "recovered_ns": {evidence.value: ns for evidence, ns in tally.recovered_ns.items()},
-        "unread_ns": {pipe.value: ns for pipe, ns in tally.unread_ns.items()},
+        "recovered_ns": dict(tally.recovered_ns),
+        "unread_ns": dict(tally.unread_ns),
         "uncertainty_sm_cycles": _by_evidence(tally.uncertainty_sm_cycles),
         "square_sum": _by_evidence(tally.square_sum),
         "energy_ns": tally.energy_ns,
@@ -54,7 +54,7 @@ def _totals_record(tally: Tally) -> dict[str, Any]:
         record["counted_flop"] = tally.counted_flop
     if tally.totals is not None:
         # A list, since it is the longest part of the journal: origin, when, elapsed, then each pipe in Pipe's order.
-        counters = [tally.totals.sm_cycles.get(pipe) for pipe in Pipe]
+        counters = [tally.totals.sm_cycles.get(pipe) for pipe in _PIPES]
         record["running"] = [tally.totals.origin, tally.totals_ns, tally.totals.elapsed_sm_cycles, *counters]
     if tally.energy_mj is not None:
         record["energy_mj"] = tally.energy_mj
@@ -95,10 +95,10 @@ def _share_from(name: str, record: Record) -> Tally:
     return tally_from_record(record, 0)
 
 
-def _by_evidence(cycles: Mapping[tuple[Evidence, Pipe], int]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+def _by_evidence(cycles: Mapping[tuple[Evidence, Pipe], int]) -> dict[Evidence, dict[Pipe, int]]:
+    found: dict[Evidence, dict[Pipe, int]] = {}
     for (evidence, pipe), amount in cycles.items():
-        found.setdefault(evidence.value, {})[pipe.value] = amount
+        found.setdefault(evidence, {})[pipe] = amount
     return found
 
 
