@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.clock_integral import Cycles
@@ -39,7 +40,7 @@ class Scale:
         return counter * self.times // self.per
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Calibration:
     """The outcome of the self-test."""
 
@@ -47,17 +48,18 @@ class Calibration:
     elapsed: Scale
     counters: str = "GPM"
 
-    @property
+    @cached_property
     def origin(self) -> str:
         """Names counters and scale: SM-cycles = counter x times / per. Only totals of one origin are subtracted."""
         return f"{self.counters} pipes x{self.pipes}, elapsed x{self.elapsed}"
 
     def totals(self, elapsed: int, counters: Mapping[Pipe, int], bits: int | None = None) -> Totals:
         """Counters, which begin anew at 2^`bits`, in SM-cycles."""
+        times, per = self.pipes.times, self.pipes.per
         return Totals(
             self.origin,
             self.elapsed.sm_cycles(elapsed),
-            {pipe: self.pipes.sm_cycles(counter) for pipe, counter in counters.items()},
+            {pipe: counter * times // per for pipe, counter in counters.items()},
             None if bits is None else (self.elapsed.sm_cycles(2**bits), self.pipes.sm_cycles(2**bits)),
         )
 
@@ -92,10 +94,11 @@ class Window:
 
     def doubt(self, max_mhz: int) -> int:
         """How far `cycles` may be from what the counter had to count: the clock is not known, the counter not new."""
-        widest, whole = (
-            max_plausible_sm_cycles(Limits(1, max_mhz), ns) for ns in (SLOT_MAX_NS, max(self.duration_ns, 0))
-        )
-        sampled = deviation(self.square_sum, widest, whole) if self.square_sum else 0
+        sampled = 0
+        if self.square_sum:
+            limits, whole_ns = Limits(1, max_mhz), max(self.duration_ns, 0)
+            widest, whole = (max_plausible_sm_cycles(limits, ns) for ns in (SLOT_MAX_NS, whole_ns))
+            sampled = deviation(self.square_sum, widest, whole)
         return self.doubt_cycles + sampled + ceil_div(_REFRESH_NS * max_mhz, 1000)
 
 
@@ -109,13 +112,18 @@ def scales(sm_count: int) -> tuple[Scale, ...]:
 
 def width(elapsed: int) -> int | None:
     """The fewest bits that a counter with such a value can have; None: as many as there are."""
-    return next((bits for bits in _WIDTHS if elapsed < 2**bits), None)
+    for bits in _WIDTHS:
+        if elapsed >> bits == 0:
+            return bits
+    return None
 
 
 def growth(before: int, now: int, bits: int | None) -> int:
     """What a counter grew by, over the end of its `bits` where it fell from near it; below zero: it fell otherwise."""
-    over = None if bits is None or not now < before < 2**bits else now - before + 2**bits
-    return now - before if over is None or bits is None or over > 2**bits * 3 // 4 else over
+    if now >= before or bits is None or before >> bits:
+        return now - before
+    over = now - before + (1 << bits)
+    return now - before if over > (1 << bits) * 3 // 4 else over
 
 
 def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Calibration | None:
@@ -158,11 +166,12 @@ def follows_clock(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> 
 
 def contradicts(calibration: Calibration, trial: Interval) -> bool:
     """Whether counters that passed the self-test say another thing than the percentages in this interval."""
-    whole = calibration.elapsed.sm_cycles(trial.elapsed)
-    return any(
-        abs(calibration.pipes.sm_cycles(trial.active[pipe]) - ratio * whole) > _RATIO_TOLERANCE * whole
-        for pipe, ratio in trial.ratios.items()
-    )
+    whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
+    times, per, tolerance = calibration.pipes.times, calibration.pipes.per, _RATIO_TOLERANCE * whole
+    for pipe, ratio in trial.ratios.items():
+        if abs(active[pipe] * times // per - ratio * whole) > tolerance:
+            return True
+    return False
 
 
 def _distance(scale: Scale, window: Window, sm_count: int) -> int:

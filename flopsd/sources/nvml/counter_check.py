@@ -105,12 +105,12 @@ class CounterCheck:
     def _hold(
         self, calibration: Calibration, trial: Interval, metrics: Metrics, duration_ns: int, *, same_interval: bool
     ) -> None:
-        totals = self.totals(metrics)
-        if trial.elapsed < 0 or any(counter < 0 for counter in trial.active.values()):
-            raise UnusableError(GapReason.COUNTER_RESET, totals)
+        if trial.elapsed < 0 or min(trial.active.values()) < 0:
+            raise UnusableError(GapReason.COUNTER_RESET, self.totals(metrics))
         if trial.elapsed == 0 and duration_ns >= _STALL_NS:
-            raise UnusableError(GapReason.COUNTER_STALLED, totals)
+            raise UnusableError(GapReason.COUNTER_STALLED, self.totals(metrics))
         if same_interval and contradicts(calibration, trial):
+            totals = self.totals(metrics)  # before the scale may be given up
             self._strike("they contradict the percentages of the same samples")
             raise UnusableError(GapReason.CONTRADICTORY, totals)
         self._strikes = 0

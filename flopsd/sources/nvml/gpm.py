@@ -91,10 +91,12 @@ class Gpm:
             self._ask(_PERCENTAGES)  # an old driver refuses ids that it does not know
             return self.metrics()
         answers = self._answers.unpack_from(request, _METRICS_AT)
-        values = {
-            metric: self._value(code, value)
-            for metric, code, value in zip(answers[::3], answers[1::3], answers[2::3], strict=True)
-        }
+        ids, codes, found = answers[::3], answers[1::3], answers[2::3]
+        values: Mapping[int, float | None]
+        if not any(codes) and math.isfinite(sum(found)) and min(found) >= 0:  # as nearly always
+            values = dict(zip(ids, found, strict=True))
+        else:
+            values = {metric: self._value(code, one) for metric, code, one in zip(ids, codes, found, strict=True)}
         ratios, unread = self._ratios(values)
         elapsed = values.get(_ELAPSED)
         if elapsed is None and len(self._metrics) > len(_PERCENTAGES):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -128,19 +128,23 @@ class GpmMeter:
         if metrics is None:
             self._unread_reason = GapReason.STARTING
             return Reading(self._uid, since_ns, now_ns, Gap(reason), counters), Gauges({}, utilization, mhz)
-        gauges = Gauges(remainder(metrics.ratios), utilization, mhz)
+        ratios = remainder(metrics.ratios)
+        gauges = Gauges(ratios, utilization, mhz)
         try:
             if self._plausibility.is_zero_at_full_load(metrics.ratios, utilization, lambda: driver.power_ratio(handle)):
                 raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._check.totals(metrics))
             self._refuse_what_cannot_be(metrics, utilization, counters.get("energy_mj"), mhz)
-            work, totals = self._work(metrics, since_ns, now_ns)
+            work, totals = self._work(metrics, ratios, since_ns, now_ns)
         except UnusableError as lie:
             return Reading(self._uid, since_ns, now_ns, Gap(lie.reason), counters, lie.totals), gauges
         return Reading(self._uid, since_ns, now_ns, work, counters, totals), gauges
 
-    def _work(self, metrics: Metrics, since_ns: int, now_ns: int) -> tuple[Active | Growth, Totals | None]:
-        """What the interval held: what running counters grew by, else percentages x SM clock x SMs."""
-        cycles, ratios, proven = self._cycles(since_ns, now_ns), remainder(metrics.ratios), self._check.are_proven
+    def _work(
+        self, metrics: Metrics, ratios: Mapping[Pipe, float], since_ns: int, now_ns: int
+    ) -> tuple[Active | Growth, Totals | None]:
+        """What the interval held: what running counters grew by, else percentages x SM clock x SMs. `ratios`: the
+        metrics' own, disjoint."""
+        cycles, proven = self._cycles(since_ns, now_ns), self._check.are_proven
         if cycles is not None and not self._buffered_clock and not proven:
             cycles = self._polled.cycles(since_ns, now_ns, self._clock[-1][1])
         try:
