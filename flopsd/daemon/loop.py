@@ -144,10 +144,11 @@ class Daemon:
         interval_seconds: float,
         tick_seconds: float | None = None,
     ) -> None:
-        """`tick_seconds`: the longest time between two ticks, where that is to be less than the interval."""
+        """`tick_seconds`: the longest time between two ticks, where that is to be less than the readings are apart."""
         self.writer = writer
         self._clock = clock
-        self._tick_seconds = min(interval_seconds, tick_seconds or interval_seconds)
+        apart_seconds = 1.5 * interval_seconds  # at most, since each is read at a random moment
+        self._tick_seconds = min(apart_seconds, tick_seconds or apart_seconds)
         self._inbox: queue.SimpleQueue[Message | Event | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""
