@@ -168,10 +168,7 @@ def contradicts(calibration: Calibration, trial: Interval) -> bool:
     """Whether counters that passed the self-test say another thing than the percentages in this interval."""
     whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
     times, per, tolerance = calibration.pipes.times, calibration.pipes.per, _RATIO_TOLERANCE * whole
-    for pipe, ratio in trial.ratios.items():
-        if abs(active[pipe] * times // per - ratio * whole) > tolerance:
-            return True
-    return False
+    return any(abs(active[pipe] * times // per - ratio * whole) > tolerance for pipe, ratio in trial.ratios.items())
 
 
 def _distance(scale: Scale, window: Window, sm_count: int) -> int:
