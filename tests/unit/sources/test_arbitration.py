@@ -214,8 +214,7 @@ def test_a_slice_loses_no_time_where_its_gpu_is_read(
     tracker = SourceTracker(("nvml",), FakeClock())
     sweep = Sweep((), renamed=dict.fromkeys(map(DeviceUid, renamed), H100), not_ours=frozenset(map(DeviceUid, others)))
     message = Message("nvml", 1, offered, sweep)
-    tracker.changes(message, sweep)
-    tracker.arbiter.offer("nvml", offered)
+    tracker.listed(message, sweep)
     tracker.swept(message, sweep, ())
     assert tracker.accounted_elsewhere(DeviceEntry(SLICE, "nvml", None, 0)) is why
 
