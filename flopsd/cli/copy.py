@@ -43,7 +43,7 @@ def _copy(arguments: argparse.Namespace) -> int:
     if arguments.background:
         be_nice()
     from flopsd.attestation.storage.deliveries import Deliveries
-    from flopsd.daemon.sealing import state_dir
+    from flopsd.daemon.ledger_places import state_dir
     from flopsd.journal.state_dir import StateDir
     from flopsd.report.terminal import counted, shown
 

@@ -14,8 +14,8 @@ from flopsd.attestation.signing.key_uri import scheme_of
 from flopsd.cli.profiling_counters import advice, has_hostengine, words_of
 from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
+from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
-from flopsd.daemon.sealing import copy_destinations, state_dir
 from flopsd.errors import FlopsdError, UnknownDeviceError
 from flopsd.report.terminal import TABLE_COLUMNS, one_line, shown, wrapped
 from flopsd.settings.device_selection import Whose

@@ -126,7 +126,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     be_nice()  # the daemon runs this beside the job
     from flopsd.attestation.signing.check import check_configured
-    from flopsd.daemon.sealing import state_dir
+    from flopsd.daemon.ledger_places import state_dir
     from flopsd.errors import SigningKeyError
     from flopsd.report.terminal import shown
 

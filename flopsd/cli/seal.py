@@ -45,8 +45,10 @@ def _seal(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.storage.copies import CopyResult, refuse_failed
     from flopsd.daemon.closed_segments import ClosedSeals, ends_with_closed, seal_closed
     from flopsd.daemon.code_secrets import read_secret
+    from flopsd.daemon.copying import copies_made, copy_sealed
+    from flopsd.daemon.ledger_places import state_dir
     from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
-    from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling, state_dir
+    from flopsd.daemon.sealing import seal_ended, seal_file, seal_rolling
     from flopsd.errors import LedgerError, SigningKeyError, StorageError
     from flopsd.journal.state_dir import StateDir
     from flopsd.report.ledger_text import sealed_text

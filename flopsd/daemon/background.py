@@ -11,10 +11,7 @@ from typing import IO, TYPE_CHECKING
 from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event
-from flopsd.daemon.key_check import KeyCheck
-from flopsd.daemon.late_deliveries import LateDeliveries
-from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
-from flopsd.daemon.rotation import Rotation
+from flopsd.daemon.custody import Custody
 from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
 from flopsd.errors import ConfigError, ListenError
@@ -85,19 +82,16 @@ class BackgroundTasks:
         settings: Settings,
         clock: Clock,
         err: IO[str] | None,
-        key: KeyCheck | None,
-        rolling: RollingSeals | None,
-        late: LateDeliveries | None,
-        rotation: Rotation | None,
+        custody: Custody,
         sessions: SessionServerTask,
         feed: Feed | None,
         lines: MetricLines | None,
         stop_is_near: Callable[[], bool],
         target: TargetFile | None,
     ) -> None:
-        self._key, self._rolling, self._sessions, self._feed = key, rolling, sessions, feed
+        self._custody, self._sessions, self._feed = custody, sessions, feed
         self._thresholds = ThresholdLog(clock)
-        self._lines, self._stop_is_near, self._late, self._rotation = lines, stop_is_near, late, rotation
+        self._lines, self._stop_is_near = lines, stop_is_near
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -128,16 +122,7 @@ class BackgroundTasks:
             self._scrapes.wait_for_one_since(ended_ns, at_most_seconds, is_discovered=self._target is not None)
 
     def _run_due(self) -> None:
-        if self._key is not None:
-            self._key.each_tick()
-        if self._rolling is not None and not (self._key is not None and self._key.is_in_the_way):
-            if self._stop_is_near() and self._rolling.hurry():
-                self._writer.checkpoint()
-            self._rolling.each_tick()
-        if self._late is not None and not self._stop_is_near():
-            self._late.each_tick()
-        if self._rotation is not None and not self._stop_is_near():
-            self._rotation.each_tick()
+        self._custody.each_tick(self._writer, stop_is_near=self._stop_is_near())
         if self._lines is not None:
             self._lines.each_tick(self._writer.snapshot)
         self._sessions.each_tick()
@@ -178,7 +163,7 @@ class BackgroundTasks:
             self._target.start(server.url)
 
     def _snapshot(self) -> Snapshot:
-        return with_journal_state(self._writer.snapshot, self._rolling, self._key, self._late, self._clock)
+        return self._custody.shown(self._writer.snapshot)
 
     def _push_metrics(self) -> Iterable[Family]:
         return () if self._feed is None else metrics(self._feed.states)

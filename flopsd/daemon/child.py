@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from flopsd.system.clock import NS_PER_S, Clock
 
-CHILD_SECONDS = 120.0
+IDLE_SECONDS, MOST_SECONDS = 120.0, 24 * 3600.0
+# Less than this is no progress: whoever waits for an answer may read a little again and again.
+STEP_BYTES = 1 << 20
+# What was written is synced to the disk at the end, which may take as long as this speed needs, and moves nothing.
+SYNCED_BYTES_PER_S = 5_000_000
 MAX_OUTPUT_BYTES = 8192
+NOT_STARTED = 127  # as a shell says it
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a child ended. `code` is None where it took too long and was killed. `err` is its stderr on one line."""
+    """How a child ended. `code` is None where it hung and was killed. `err` is its stderr on one line."""
 
     code: int | None
     out: str
@@ -25,45 +31,110 @@ class Ended:
 
 
 class Child:
-    """One process in a session of its own, killed with its children when it takes too long."""
+    """One process at a time, in a session of its own, killed with its children when it hangs.
+
+    Its time is not limited while it works: sealing a journal of months takes long on a busy node. It hangs where it has
+    neither read nor written for `idle_seconds`, or runs for a day. One thread calls it.
+    """
 
     def __init__(
-        self, command: Sequence[str], clock: Clock, *, output: bool = False, seconds: float = CHILD_SECONDS
+        self,
+        command: Sequence[str],
+        what: str,
+        clock: Clock,
+        *,
+        output: bool = False,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        """Starts it, for at most `seconds`. `output`: keep its stdout. Raises OSError."""
-        self._clock, self._started_ns, self._seconds = clock, clock.boottime_ns(), seconds
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if output else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        """`what` it does, as in `the sealing process`. `output`: keep its stdout."""
+        self._command, self._what, self._clock = command, what, clock
+        self._output, self._idle_seconds = output, idle_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._not_started: Ended | None = None
+        self._started_ns = self._moved_ns = self._moved_bytes = 0
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def is_busy(self) -> bool:
+        """Whether one was started whose end was not taken yet."""
+        return self._process is not None or self._not_started is not None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def start(self, *more: str, variables: Mapping[str, str] | None = None) -> None:
+        """Start one, with `more` arguments and environment `variables`. What keeps it from starting is how it ended."""
+        self._started_ns = self._moved_ns = self._clock.boottime_ns()
+        self._moved_bytes = 0
+        try:
+            self._process = subprocess.Popen(
+                [*self._command, *more],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self._output else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=None if variables is None else {**os.environ, **variables},
+                start_new_session=True,
+            )
+        except OSError as fault:
+            self._not_started = Ended(NOT_STARTED, "", f"{self._what} cannot be started: {fault.strerror}")
 
     def ended(self) -> Ended | None:
-        """How it ended; None while it runs."""
-        code = self._process.poll()
+        """How it ended, once; None while it runs."""
+        if self._not_started is not None:
+            ended, self._not_started = self._not_started, None
+            return ended
+        process = self._process
+        if process is None:
+            return None
+        code = process.poll()
         if code is None:
-            if self._clock.boottime_ns() - self._started_ns <= self._seconds * NS_PER_S:
+            if (why := self._hangs(process.pid)) is None:
                 return None
-            self.kill()
-            return Ended(None, "", f"it took more than {self._seconds:g} s and was killed")
-        lines = (line.removeprefix("flopsd: ").removeprefix("WARNING: ") for line in _rest(self._process.stderr))
-        return Ended(code, "\n".join(_rest(self._process.stdout)), "; ".join(line for line in lines if line))
+            self.stop()
+            return Ended(None, "", f"{self._what} {why} and was killed")
+        self._process = None
+        lines = (line.removeprefix("flopsd: ").removeprefix("WARNING: ") for line in _rest(process.stderr))
+        err = "; ".join(line for line in lines if line)
+        failed = f"{self._what} ended with {code}" if code else ""
+        return Ended(code, "\n".join(_rest(process.stdout)), err or failed)
 
-    def kill(self) -> None:
+    def stop(self) -> None:
+        """Kill it, if there is one."""
+        process, self._process, self._not_started = self._process, None, None
+        if process is None:
+            return
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=5)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=5)
         except (ProcessLookupError, subprocess.TimeoutExpired):
             pass  # it hangs in the kernel, on a dead disk for instance, and ends when the kernel returns
-        for pipe in (self._process.stdout, self._process.stderr):
+        for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+    def _hangs(self, pid: int) -> str | None:
+        """In which way the process hangs; None: it does not."""
+        now_ns = self._clock.boottime_ns()
+        if now_ns - self._started_ns > MOST_SECONDS * NS_PER_S:
+            return f"took more than {MOST_SECONDS / 3600:g} h"
+        idle_seconds = self._idle_seconds + self._moved_bytes / SYNCED_BYTES_PER_S
+        if now_ns - self._moved_ns <= idle_seconds * NS_PER_S:
+            return None
+        moved = moved_bytes(pid)
+        if moved - self._moved_bytes < STEP_BYTES:
+            return f"did nothing for {idle_seconds:.0f} s"
+        self._moved_ns, self._moved_bytes = now_ns, moved
+        return None
+
+
+def moved_bytes(pid: int) -> int:
+    """How much a process has read and written so far; 0 where the kernel does not say."""
+    try:
+        text = Path(f"/proc/{pid}/io").read_text(encoding="ascii")
+        facts = dict(line.split(": ") for line in text.splitlines())
+        return int(facts["rchar"]) + int(facts["wchar"])
+    except (OSError, ValueError, LookupError):
+        return 0
 
 
 def _rest(pipe: IO[bytes] | None) -> list[str]:

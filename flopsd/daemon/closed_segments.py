@@ -10,9 +10,11 @@ from pathlib import Path
 from flopsd.attestation.ledger_files import BESIDE
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
-from flopsd.daemon.sealing import RESERVE_SECONDS, copy_sealed, local_ledger, names_of, seal
-from flopsd.errors import FlopsdError, SigningKeyError
-from flopsd.journal.segments import closed_segments, heads_in_chain
+from flopsd.daemon.copying import RESERVE_SECONDS, copy_sealed
+from flopsd.daemon.ledger_places import local_ledger, names_of
+from flopsd.daemon.sealing import seal
+from flopsd.errors import FlopsdError, JournalError, SigningKeyError
+from flopsd.journal.segments import closed_segments, first_record, heads_in_chain
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -49,7 +51,7 @@ def seal_closed(
 ) -> ClosedSeals:
     """Seal what is closed in `folder` and copy it. A segment that is done leaves the folder of closed segments: its
     journal lies beside its ledger. `has_time`: whether to begin with another one. Raises SigningKeyError."""
-    heads, done = dict(heads_in_chain(folder)), ClosedSeals()
+    heads, run, done = dict(heads_in_chain(folder)), _run_of(folder), ClosedSeals()
     for path in closed_segments(folder):
         if not has_time():
             break
@@ -72,12 +74,21 @@ def seal_closed(
         copies = copy_sealed(settings, sealed, clock, 0, folder)
         done.sealed += [sealed.ledger] if sealed.is_new else []
         done.not_copied += [copy for copy in copies if copy.fault is not None]
-        # A journal names the one before it, so they leave in their order; and the newest stays until it is continued.
-        if path.name in heads and done.all_done:
+        # A journal names the one before it, so they leave in their order; and the newest stays until it is continued,
+        # or until another run has the folder.
+        if (path.name in heads or run not in (None, sealed.run)) and done.all_done:
             path.unlink()
     if settings.keep_segments is not None:
         _remove_delivered(folder, settings, clock, settings.keep_segments)
     return done
+
+
+def _run_of(folder: StateDir) -> object:
+    """The run whose journal is written; None: not known, or there is none."""
+    try:
+        return (first_record(folder.journal) or {}).get("run")
+    except JournalError:
+        return None
 
 
 def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: int) -> None:

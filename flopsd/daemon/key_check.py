@@ -10,7 +10,7 @@ from typing import get_args
 
 from flopsd.attestation.signing.keys import check_key, default_key
 from flopsd.daemon.child import Child, Ended
-from flopsd.daemon.sealing import state_dir
+from flopsd.daemon.ledger_places import state_dir
 from flopsd.errors import KeyFault, SigningKeyError
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -34,39 +34,32 @@ class KeyCheck:
     ) -> None:
         """`recheck_seconds`: check a key that signs again after that time. `due`: check at once; else when a seal
         fails."""
-        self._command, self._clock = command, clock
+        self._child = Child(command, "the process that checks it", clock, output=True)
+        self._clock = clock
         self._retry_ns = round(retry_seconds * NS_PER_S)
         self._recheck_ns = None if recheck_seconds is None else round(recheck_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() if due else None
-        self._child: Child | None = None
         self._seal_fault = ""
         self.state = KeyState()  # safe to read from any thread
 
     @property
     def is_in_the_way(self) -> bool:
         """Whether no seal is to be made now."""
-        return self._child is not None or self.state.usable is False
+        return self._child.is_busy or self.state.usable is False
 
     def each_tick(self) -> None:
         """Start, reap or kill the child."""
         now_ns = self._clock.boottime_ns()
-        if self._child is not None:
-            ended = self._child.ended()
-            if ended is not None:
-                self._child = None
+        if self._child.is_busy:
+            if (ended := self._child.ended()) is not None:
                 self._take(ended)
         elif self._due_ns is not None and now_ns >= self._due_ns:
             self._due_ns = now_ns + self._retry_ns
-            try:
-                self._child = Child(self._command, self._clock, output=True)
-            except OSError as fault:
-                self.failed(f"the process that checks it cannot be started: {fault.strerror}")
+            self._child.start()
 
     def stop(self) -> None:
         """Kill the child, if there is one; the caller seals next."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        self._child.stop()
 
     def sealed(self) -> None:
         """Note that a rolling seal was signed."""
@@ -97,8 +90,8 @@ class KeyCheck:
             usable = facts["usable"]
             words = [facts[name] for name in (("is", "keyId") if usable else ("problem", "fix")) if usable is not None]
         except (ValueError, LookupError, TypeError):
-            timeout = ended.code is None
-            return self.failed(ended.err or f"its check ended with {ended.code}", "no_answer" if timeout else "other")
+            said = ended.err or "the process that checks it did not say what it found"
+            return self.failed(said, "no_answer" if ended.code is None else "other")
         if ended.err:
             log.warning("%s", ended.err)
         if usable is None:  # no key was made yet: the first seal makes one

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from flopsd.daemon.child import Child
+from flopsd.daemon.child import Child, Ended
 from flopsd.errors import StorageError
 from flopsd.journal.delivery_note import Delivery, read_deliveries
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
-LOOK_SECONDS, CHILD_SECONDS = 10.0, 660.0
+LOOK_SECONDS, IDLE_SECONDS = 10.0, 660.0
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 60.0, 3600.0
 
 
@@ -21,8 +21,8 @@ class LateDeliveries:
     """Starts `command` while the note of deliveries has something pending. One thread calls it."""
 
     def __init__(self, command: Sequence[str], note: Path, clock: Clock) -> None:
-        self._command, self._note, self._clock = command, note, clock
-        self._child: Child | None = None
+        self._child = Child(command, "the copying process", clock, idle_seconds=IDLE_SECONDS)
+        self._note, self._clock = note, clock
         self._look_ns = self._due_ns = clock.boottime_ns()
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
         self._seen: object = None
@@ -33,25 +33,21 @@ class LateDeliveries:
     def each_tick(self) -> None:
         """Look at the note; start, reap or kill the child."""
         now_ns = self._clock.boottime_ns()
-        if self._child is not None:
-            ended = self._child.ended()
-            if ended is not None:
-                self._child = None
+        if self._child.is_busy:
+            if (ended := self._child.ended()) is not None:
                 self._look()
-                self._ended(ended.err or f"the copying process ended with {ended.code}", failed=ended.code != 0)
+                self._ended(ended)
         elif now_ns >= self._look_ns:
             self._look_ns = now_ns + round(LOOK_SECONDS * NS_PER_S)
             self._look()
             if self._pending and now_ns >= self._due_ns:
-                self._start()
+                self._child.start()
             elif self._fault and self.undelivered == 0:
                 self._all_delivered()  # by an operator, with `flopsd copy`
 
     def stop(self) -> None:
         """Kill the child, if there is one: what it did not note is delivered again."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        self._child.stop()
 
     def _look(self) -> None:
         try:
@@ -68,17 +64,11 @@ class LateDeliveries:
         self._seen, self.undelivered = seen, len(ledgers)
         self._pending = any(place.state is Delivery.PENDING for one in ledgers for place in one.undelivered)
 
-    def _start(self) -> None:
-        try:
-            self._child = Child(self._command, self._clock, seconds=CHILD_SECONDS)
-        except OSError as fault:
-            self._ended(f"the copying process cannot be started: {fault.strerror}", failed=True)
-
-    def _ended(self, why: str, *, failed: bool) -> None:
-        if failed and not self._pending:
-            log.error("%s; that is not tried again by itself", why)
-        elif failed:
-            self._again(why)
+    def _ended(self, ended: Ended) -> None:
+        if ended.code != 0 and not self._pending:
+            log.error("%s; that is not tried again by itself", ended.err)
+        elif ended.code != 0:
+            self._again(ended.err)
         elif self._pending:  # it had no time for all of them: the next child goes on
             self._due_ns = self._clock.boottime_ns() + round(FIRST_BACKOFF_SECONDS * NS_PER_S)
         else:

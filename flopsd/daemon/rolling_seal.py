@@ -1,20 +1,18 @@
 """Rolling seals: at intervals a child process seals the journal so far; the daemon only starts and reaps it.
 
-The libraries that sign are never loaded into the daemon. There is one child at a time, in its own session, killed when
-it takes too long. Whatever happens to it, metering goes on.
+The libraries that sign are never loaded into the daemon. There is one child at a time, killed when it hangs. Whatever
+happens to it, metering goes on.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from flopsd.daemon.child import Child
+from flopsd.daemon.child import Child, Ended
 from flopsd.daemon.key_check import RETRY_SECONDS, KeyCheck
-from flopsd.daemon.late_deliveries import LateDeliveries
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
+from flopsd.telemetry.snapshot import JournalState
 
 log = logging.getLogger("flopsd")
 NEVER_NS = 1 << 62
@@ -44,12 +42,11 @@ class RollingSeals:
         `checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal after the first one, since an
         earlier daemon start may never have been sealed. `head` gives what the journal contains now. `copies`: whether
         the child copies the ledger anywhere. `key`: what is to know of a key that signed or could not."""
-        self._command, self._clock, self._head = command, clock, head
+        self._child, self._clock, self._head = Child(command, "the sealing process", clock), clock, head
         self._closed_only = every_seconds is None
         self._every_ns = NEVER_NS if every_seconds is None else round(every_seconds * NS_PER_S)
         self._slack_ns = round(checkpoint_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)
-        self._child: Child | None = None
         self._started_ns = 0
         self._fresh = False  # there is a checkpoint since the last child was started
         self._fault = ""
@@ -73,7 +70,7 @@ class RollingSeals:
     @property
     def is_busy(self) -> bool:
         """Whether a child is reading the journal."""
-        return self._child is not None
+        return self._child.is_busy
 
     def closed(self) -> None:
         """Note that a segment is closed, and waits for its seal."""
@@ -86,8 +83,9 @@ class RollingSeals:
         due: no more than `every_seconds` of a run are ever unsealed, plus the time that sealing takes.
         """
         now_ns = self._clock.boottime_ns()
-        if self._child is not None:
-            self._check(self._child)
+        if self._child.is_busy:
+            if (ended := self._child.ended()) is not None:
+                self._ended(ended)
         elif self._fresh and now_ns + self._slack_ns >= self._due_ns:
             self._start(now_ns)
 
@@ -96,27 +94,18 @@ class RollingSeals:
         now_ns, hurry_ns = self._clock.boottime_ns(), round(HURRY_SECONDS * NS_PER_S)
         if self._every_ns > hurry_ns and not self._closed_only:
             self._every_ns, self._slack_ns, self._due_ns = hurry_ns, 0, now_ns
-        return self._child is None and now_ns >= self._due_ns and not self._closed_only
+        return not self._child.is_busy and now_ns >= self._due_ns and not self._closed_only
 
     def stop(self) -> None:
         """Kill the child, if there is one; the caller seals the whole run next."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        self._child.stop()
 
     def _start(self, now_ns: int) -> None:
         self._fresh, self._started_ns, self._due_ns = False, now_ns, now_ns + self._every_ns
-        try:
-            only = [CLOSED_ONLY] if self._closed_only else []
-            self._child = Child([*self._command, *only, "--head", str(self._head())], self._clock)
-        except OSError as fault:
-            self._failed(f"the sealing process cannot be started: {fault.strerror}")
+        self._child.start(*([CLOSED_ONLY] if self._closed_only else []), "--head", str(self._head()))
 
-    def _check(self, child: Child) -> None:
-        ended = child.ended()
-        if ended is None:
-            return
-        self._child, output = None, ended.err
+    def _ended(self, ended: Ended) -> None:
+        output = ended.err
         if ended.code == NOT_SIGNED and self._key is not None:
             self._failures += 1
             self._key.not_signed(output)
@@ -124,7 +113,7 @@ class RollingSeals:
                 self._fresh, self._due_ns = True, self._clock.boottime_ns() + round(RETRY_SECONDS * NS_PER_S)
             return
         if ended.code not in (0, SEALED_NOT_COPIED):
-            self._failed(output or f"the sealing process ended with {ended.code}")
+            self._failed(output)
             return
         if self._key is not None:
             self._key.sealed()
@@ -159,13 +148,3 @@ class RollingSeals:
         if why != self._fault:
             log.error(text, why, max(0, self._due_ns - self._clock.boottime_ns()) // NS_PER_S)
         self._fault = why
-
-
-def with_journal_state(
-    snapshot: Snapshot, rolling: RollingSeals | None, key: KeyCheck | None, late: LateDeliveries | None, clock: Clock
-) -> Snapshot:
-    """The snapshot with the wall clock and the state of key, seals and copies as of now. Safe from any thread."""
-    state = JournalState(clock.wall_ns()) if rolling is None else rolling.state()
-    undelivered = None if late is None else late.undelivered
-    key_state = KeyState() if key is None else key.state
-    return replace(snapshot, journal_state=replace(state, undelivered_ledgers=undelivered, key=key_state))

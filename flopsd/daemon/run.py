@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import flopsd
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.code_secrets import CodeSecrets, read_secret
-from flopsd.daemon.key_check import KeyCheck, start_key_check
-from flopsd.daemon.late_deliveries import LateDeliveries
+from flopsd.daemon.copying import RESERVE_SECONDS
+from flopsd.daemon.custody import Custody
+from flopsd.daemon.ledger_places import copy_destinations, local_ledger, state_dir
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
+from flopsd.daemon.outputs import emitter, feed_of, target_file
 from flopsd.daemon.recovery import choose_run, is_sealed_whole, recover, restore
-from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
-from flopsd.daemon.rotation import Rotation
-from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
+from flopsd.daemon.sealing import seal_own
 from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -34,7 +34,7 @@ from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import is_packaged, load_policies
 from flopsd.settings.load import declared_of
 from flopsd.settings.locations import S3Location
-from flopsd.settings.platform import Context, find_context, scheduler_labels
+from flopsd.settings.platform import Context, find_context
 from flopsd.settings.schema import CONTAINER, Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
@@ -42,13 +42,9 @@ from flopsd.sources.peak_rows import RunTable, table_of
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.sd_notify import Notifier
-from flopsd.system.streams import say
 from flopsd.system.users import find_user, only_own_user_writes
 from flopsd.telemetry.metric_lines import MetricLines
-from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS, Feed
-
-if TYPE_CHECKING:
-    from flopsd.telemetry.target_file import TargetFile
+from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS
 
 log = logging.getLogger("flopsd")
 
@@ -106,11 +102,18 @@ def run_daemon(
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
 
         # The writer and everything beside it.
-        key = start_key_check(settings, key_command, environment, clock)
-        rolling = _rolling(settings, seal_command, clock, lambda: journal.head, key, resumed=bool(history.incarnations))
-        if rolling is not None and closed_segments(folder):
-            rolling.closed()
-        emit = _emitter(settings, out, err, rolling)
+        custody = Custody(
+            settings,
+            environment,
+            folder,
+            clock,
+            lambda: journal.head,
+            key_command=key_command,
+            seal_command=seal_command,
+            copy_command=copy_command,
+            resumed=bool(history.incarnations),
+        )
+        emit = emitter(settings, out, err, custody.checkpointed)
         continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if is_private else Continues.NOTHING
         isolation = Isolation(
             os.geteuid(),
@@ -150,16 +153,15 @@ def run_daemon(
             )
         client_uids = (*settings.client_uids, *([job_user] if is_shared and job_user is not None else []))
         sessions = SessionServerTask(client_socket, client_uids, daemon.post_event, clock)
-        late = LateDeliveries(copy_command, folder.deliveries, clock) if copy_command else None
-        feed = _feed(settings, push_command, writer, rolling, key, late, clock)
+        feed = feed_of(settings, push_command, lambda: custody.shown(writer.snapshot), clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _check_s3_extra(settings)
         log.info("run %s, daemon start %d, journal %s", run, writer.snapshot.view.start, folder.journal)
         stop_requests.attach(daemon, settings, clock)
-        target = _target_file(settings, environment, run, context.node, clock)
-        rotation = Rotation(settings.rotate_every, writer, rolling, clock) if settings.rotate_every else None
-        beside = (key, rolling, late, rotation, sessions, feed, lines, lambda: stop_requests.is_near, target)
+        target = target_file(settings, environment, run, context.node, clock)
+        custody.rotate(writer)
+        beside = (custody, sessions, feed, lines, lambda: stop_requests.is_near, target)
         background = BackgroundTasks(writer, settings, clock, err if progress else None, *beside)
         begin_ns = clock.boottime_ns()
 
@@ -178,9 +180,7 @@ def run_daemon(
             notifier.stopping()
         finally:
             sessions.stop()
-            for one in (key, rolling, late):
-                if one is not None:
-                    one.stop()
+            custody.stop()
         durable = writer.close(why, stop_requests.child_exit_code)
         closed_ns = clock.boottime_ns()
         if lines is not None:
@@ -267,57 +267,6 @@ def _check_s3_extra(settings: Settings) -> None:
             log.error("the ledger will not be copied: %s; %s", *NEEDS_EXTRA)
 
 
-def _rolling(
-    settings: Settings,
-    command: Sequence[str],
-    clock: Clock,
-    head: Callable[[], object],
-    key: KeyCheck | None,
-    *,
-    resumed: bool,
-) -> RollingSeals | None:
-    every = settings.seal_every_seconds
-    if not settings.seal or not command or (every is None and settings.rotate_every is None):
-        return None
-    # A reading may come up to an interval after the checkpoint that it was due for.
-    between = min(settings.checkpoint_seconds, every or 3600) + settings.interval_seconds
-    copies = bool(copy_destinations(settings, "run", "node"))
-    overdue = every is not None and resumed
-    return RollingSeals(command, every, between, clock, overdue=overdue, head=head, copies=copies, key=key)
-
-
-def _feed(
-    settings: Settings,
-    command: Sequence[str],
-    writer: Writer,
-    rolling: RollingSeals | None,
-    key: KeyCheck | None,
-    late: LateDeliveries | None,
-    clock: Clock,
-) -> Feed | None:
-    """None, and nothing loaded, unless metrics are pushed."""
-    if not settings.pushes or not command:
-        return None
-
-    def render() -> bytes:
-        from flopsd.telemetry.prometheus import Exposition
-
-        # A new Exposition each time: it would keep a cache, and pushes are rare enough to save memory instead.
-        return Exposition().render(with_journal_state(writer.snapshot, rolling, key, late, clock), "")[0]
-
-    return Feed(command, settings.push_every_seconds, render, clock)
-
-
-def _target_file(
-    settings: Settings, environment: Mapping[str, str], run: str, node: str, clock: Clock
-) -> TargetFile | None:
-    if settings.file_sd is None:
-        return None
-    from flopsd.telemetry.target_file import TargetFile
-
-    return TargetFile(Path(settings.file_sd), run, node, scheduler_labels(environment), clock)
-
-
 def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:
     """What is left of the time for stopping when all is sealed and copied."""
     now_ns = clock.boottime_ns()
@@ -339,18 +288,3 @@ def _report(file: int | None, known: KnownJournal) -> None:
     """Let the launcher know what the journal must contain, whoever seals it."""
     if file is not None:
         os.pwrite(file, f"{known}\n".encode().ljust(KNOWN_BYTES), 0)
-
-
-def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSeals | None) -> Callable[[str], None]:
-    stream = {"stdout": out, "stderr": err, "off": None}[settings.checkpoint_output]
-
-    def emit(line: str) -> None:
-        if rolling is not None:
-            rolling.checkpointed()
-        if stream is not None and not say(stream, line + "\n"):
-            log.warning(
-                "a checkpoint line could not be written to %s; checkpoints in the journal are not affected",
-                settings.checkpoint_output,
-            )
-
-    return emit

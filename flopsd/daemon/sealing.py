@@ -1,26 +1,26 @@
-"""Seals a run's journal and copies the ledger, by the settings: for the daemon, `flopsd exec` and `flopsd seal`.
+"""Seals a run's journal by the settings: for the daemon, `flopsd exec` and `flopsd seal`.
 
-The libraries that sign and copy are imported when they are needed, so that a metering daemon stays small.
+The libraries that sign are imported when they are needed, so that a metering daemon stays small.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from flopsd.daemon.copying import copies_made, copy_sealed, keep_journal
+from flopsd.daemon.ledger_places import local_ledger, names_of, state_dir
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError, LedgerError, StorageError
 from flopsd.journal.head import Head, KnownJournal
-from flopsd.journal.journal import Journal, read_live
+from flopsd.journal.journal import Journal
 from flopsd.journal.seal_note import write_note
 from flopsd.journal.segments import settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.evidence_kinds import EvidenceWanted
-from flopsd.settings.locations import S3Location, is_remote, named, of_segment, parse_location
-from flopsd.settings.platform import default_state_dir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.progress import ProgressLine, is_screen
@@ -28,38 +28,8 @@ from flopsd.system.streams import say
 
 if TYPE_CHECKING:
     from flopsd.attestation.seal import Sealed
-    from flopsd.attestation.storage.copies import CopyResult
 
 log = logging.getLogger("flopsd")
-RESERVE_SECONDS, LEAST_SECONDS = 2.0, 1.0
-
-
-def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
-    return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
-
-
-def default_ledger(folder: Path, run: str) -> Path:
-    return folder / named("{run}.ledger.json", run, "")  # the run's name may come from a foreign journal
-
-
-def local_ledger(settings: Settings, folder: Path, run: str, node: str, segment: int | None = None) -> Path:
-    """Where the ledger lies on this machine; in `folder` where --ledger is absent or remote. `segment`: of a rotated
-    run."""
-    if settings.ledger is None or is_remote(settings.ledger):
-        return of_segment(default_ledger(folder, run), segment)
-    return of_segment(Path(named(settings.ledger, run, node)), segment)
-
-
-def copy_destinations(settings: Settings, run: str, node: str, segment: int | None = None) -> list[Path | S3Location]:
-    """Where copies of the ledger go. `segment`: of a rotated run."""
-    remote = [settings.ledger] if settings.ledger is not None and is_remote(settings.ledger) else []
-    places = (parse_location(named(text, run, node)) for text in (*remote, *settings.ledger_copies))
-    return [of_segment(place, segment) for place in places]
-
-
-def copy_seconds(settings: Settings, used_seconds: float) -> float:
-    """The time left for copying, of --stop-seconds, after `used_seconds`."""
-    return max(LEAST_SECONDS, settings.stop_seconds - used_seconds - RESERVE_SECONDS)
 
 
 def seal(
@@ -134,24 +104,6 @@ def _says(ask: Callable[[Path], bool], ledger: Path) -> bool:
         return ask(ledger)
     except (OSError, StorageError):
         return False
-
-
-def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tuple[str, str, int | None]:
-    """Run, node and number of the segment, None where the run is not rotated. `closed`: another segment follows it.
-
-    Raises LedgerError for an empty journal, or one of another run than --run-id.
-    """
-    first = next((line.record() for line in read_live(journal)), None)
-    if first is None:
-        raise LedgerError(f"{journal} holds no complete record: there is nothing to seal")
-    if settings.run_id not in (None, first.get("run")):
-        raise LedgerError(
-            f"{journal} is of run {first.get('run')!r}, not of {settings.run_id!r}",
-            hint="leave --run-id out to seal the run that is there",
-        )
-    before = first.get("continues", {}).get("segment") if isinstance(first.get("continues", {}), dict) else None
-    is_first = 1 if closed or settings.rotate_every is not None else None
-    return str(first.get("run")), str(first.get("node")), before + 1 if type(before) is int else is_first
 
 
 def seal_rolling(settings: Settings, environment: Mapping[str, str], clock: Clock, head: Head | None) -> Sealed:
@@ -276,71 +228,3 @@ def seal_own(
                 folder.path,
             )
     return True, all(copy.fault is None for copy in copies)
-
-
-def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_seconds: float) -> str:
-    """Copy a journal that cannot be sealed to where its ledger would go, since its machine may end with the run.
-
-    Returns a text that says where it is now and how to seal it.
-    """
-    from flopsd.attestation.storage.copies import copy_journal
-
-    names = names_of(folder.journal, settings)
-    ledger = local_ledger(settings, folder.path, *names)
-    here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
-    destinations = [*here, *copy_destinations(settings, *names)]
-    copies = []
-    own = _kept_table(folder)
-    if destinations:
-        copies = copy_journal(folder.journal, own, destinations, clock, copy_seconds(settings, used_seconds))
-    lost = "".join(f"; it was NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault)
-    kept = [str(path) for path in (folder.journal, *(copy.location for copy in copies if copy.fault is None))]
-    return (
-        f"the complete journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
-        f"{folder.path}`, or a copy of it with `flopsd seal --journal`{'' if own is None else ' and --peaks'}"
-    )
-
-
-def _kept_table(folder: StateDir) -> Path | None:
-    """The peak table of the folder's journal; None: a packaged one, or none that is here."""
-    try:
-        first = next((line.record() for line in read_live(folder.journal)), {})
-    except (OSError, FlopsdError):
-        return None
-    table = folder.peaks(str(first.get("peak_table_sha256")))
-    return table if table.exists() else None
-
-
-def copy_sealed(
-    settings: Settings,
-    sealed: Sealed,
-    clock: Clock,
-    used_seconds: float,
-    folder: StateDir | None,
-    *,
-    rolling: bool = False,
-    by_hand: bool = False,
-) -> list[CopyResult]:
-    """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over. A final ledger is
-    noted in `folder` first, so that what fails now is delivered later."""
-    destinations = copy_destinations(settings, sealed.run, sealed.node, sealed.segment)
-    seconds = copy_seconds(settings, used_seconds)
-    if not destinations and rolling:
-        return []
-    from flopsd.attestation.storage.copies import copy_ledger
-    from flopsd.attestation.storage.deliveries import Deliveries
-
-    if folder is not None and not rolling:
-        deliveries = Deliveries(folder, clock)
-        try:
-            deliveries.note(sealed.ledger, destinations)
-            return [one.copy for one in deliveries.deliver(seconds, only=sealed.ledger, by_hand=by_hand)]
-        except (OSError, StorageError) as fault:
-            if destinations:
-                log.warning("%s; a copy that fails now is not repeated by itself", fault)
-    return copy_ledger(sealed.ledger, destinations, clock, seconds, rolling=rolling)
-
-
-def copies_made(copies: Iterable[CopyResult]) -> list[Path | S3Location]:
-    """Where copies were made."""
-    return [copy.location for copy in copies if copy.fault is None]

@@ -165,14 +165,27 @@ def journal_state(state: JournalState) -> Iterator[Family]:
     if state.key.reason:
         fault.add((state.key.reason,), 1)
     yield fault
-    undelivered = gauge(
+    yield gauge(
         "flopsd_ledger_deliveries_pending",
         "Sealed ledgers in the state folder, of earlier runs too, that a destination still lacks; absent while that is "
         "not known.",
+        state.undelivered_ledgers,
     )
-    if state.undelivered_ledgers is not None:
-        undelivered.add((), state.undelivered_ledgers)
-    yield undelivered
+    yield gauge(
+        "flopsd_journal_size_bytes",
+        "Size of the journal that is written and of closed segments that wait, without the copies beside ledgers.",
+        state.disk.journal_bytes,
+    )
+    yield gauge(
+        "flopsd_state_free_bytes",
+        "Free space on the file system of the state folder; absent where that is not known.",
+        state.disk.free_bytes,
+    )
+    yield gauge(
+        "flopsd_closed_segments_waiting",
+        "Closed segments that are not sealed, or not at every destination yet; absent without rotation.",
+        state.disk.waiting_segments,
+    )
     if state.seal_every_ns is None:
         return
     yield gauge(

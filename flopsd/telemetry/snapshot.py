@@ -40,8 +40,17 @@ class KeyState:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskState:
+    """The disk of the state folder, as last looked at. None: not known."""
+
+    journal_bytes: int | None = None  # closed segments that wait included
+    free_bytes: int | None = None
+    waiting_segments: int | None = None  # closed, and not sealed and at every destination yet; None without rotation
+
+
+@dataclass(frozen=True, slots=True)
 class JournalState:
-    """What only the moment of the request has: the host's wall clock, and the state of key and rolling seals."""
+    """What only the moment of the request has: the host's wall clock, and the state of key, rolling seals and disk."""
 
     wall_ns: int
     seal_every_ns: int | None = None  # None: there are no rolling seals
@@ -52,6 +61,7 @@ class JournalState:
     copy_failures: int = 0
     undelivered_ledgers: int | None = None  # sealed ones in the state folder that a destination still lacks
     key: KeyState = field(default_factory=KeyState)
+    disk: DiskState = field(default_factory=DiskState)
 
 
 @dataclass(frozen=True)

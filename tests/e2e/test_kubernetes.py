@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flopsd.cli.main import main
-from flopsd.daemon.sealing import copy_destinations
+from flopsd.daemon.ledger_places import copy_destinations
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.load import SECRETS
 from flopsd.settings.platform import find_context

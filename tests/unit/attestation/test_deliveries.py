@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation.storage.deliveries import Deliveries
-from flopsd.daemon.sealing import copy_sealed, seal, seal_ended
+from flopsd.daemon.copying import copy_sealed
+from flopsd.daemon.sealing import seal, seal_ended
 from flopsd.errors import StorageError
 from flopsd.journal.delivery_note import Delivery
 from flopsd.journal.state_dir import StateDir

@@ -14,7 +14,8 @@ from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.verify import open_ledger, verify_ledger
-from flopsd.daemon.sealing import default_ledger, seal_file
+from flopsd.daemon.ledger_places import default_ledger
+from flopsd.daemon.sealing import seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.daemon.child import CHILD_SECONDS
+from flopsd.daemon.child import IDLE_SECONDS, Child
 from flopsd.daemon.key_check import RECHECK_SECONDS, RETRY_SECONDS, KeyCheck, start_key_check
 from flopsd.daemon.rolling_seal import NOT_SIGNED, RollingSeals
 from flopsd.settings.schema import Settings
@@ -24,12 +24,17 @@ def cannot(reason: str, problem: str) -> dict[str, Any]:
     return {"usable": False, "reason": reason, "problem": problem, "fix": "repair it"}
 
 
+def wait_for(child: Child) -> None:
+    """Wait for its end without reaping it."""
+    assert child.pid is not None
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+
 def run_out(check: KeyCheck) -> None:
     """Let a due child start, wait for its end without reaping it, then let the daemon see it."""
     check.each_tick()
-    assert check._child is not None
     assert check.is_in_the_way
-    os.waitid(os.P_PID, check._child.pid, os.WEXITED | os.WNOWAIT)
+    wait_for(check._child)
     check.each_tick()
 
 
@@ -55,7 +60,7 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
         (cannot("no_answer", "none at 08:20"), KeyState(False, "no_answer", "none at 08:20; repair it"), ""),
         (cannot("disabled", "k is off"), KeyState(False, "disabled", "k is off; repair it"), f"{says}k is off"),
         (cannot("of its own", "k"), KeyState(False, "other", "k; repair it"), f"{says}k; repair it"),
-        ("no JSON", KeyState(False, "other", "its check ended with 0"), f"{says}its check ended with 0"),
+        ("no JSON", KeyState(False, "other", "the process that checks it did not say what it found"), f"{says}the process that checks it did not say"),
         (SIGNS, KeyState(True), "the key signs: the key k, key id a5"),
     ]
     for said, state, logged in steps:
@@ -91,17 +96,18 @@ def test_a_check_that_hangs_is_killed_and_one_that_cannot_start_is_a_fault() -> 
     clock = FakeClock()
     check = KeyCheck(("sleep", "600"), RETRY_SECONDS, None, clock, due=True)
     check.each_tick()
-    clock.advance(round((CHILD_SECONDS + 1) * NS_PER_S))
+    clock.advance(round((IDLE_SECONDS + 1) * NS_PER_S))
     check.each_tick()
-    assert check.state == KeyState(False, "no_answer", "it took more than 120 s and was killed")
+    assert check.state == KeyState(False, "no_answer", "the process that checks it did nothing for 120 s and was killed")
     clock.advance(round(RETRY_SECONDS * NS_PER_S))
     check.each_tick()
-    assert check._child is not None
     pid = check._child.pid
+    assert pid is not None
     check.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     check = KeyCheck(("/no/such/program",), RETRY_SECONDS, None, clock, due=True)
+    check.each_tick()
     check.each_tick()
     assert "cannot be started: No such file or directory" in check.state.problem
 
@@ -116,8 +122,7 @@ def test_a_rolling_seal_that_the_key_did_not_sign_has_it_checked(
     rolling = RollingSeals(command, 10, 2, clock, overdue=True, head=lambda: "1:0", key=check)
     rolling.checkpointed()
     rolling.each_tick()
-    assert rolling._child is not None
-    os.waitid(os.P_PID, rolling._child.pid, os.WEXITED | os.WNOWAIT)
+    wait_for(rolling._child)
     rolling.each_tick()
     run_out(check)
     assert rolling.state().seal_failures == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.daemon.late_deliveries import CHILD_SECONDS, LateDeliveries
+from flopsd.daemon.late_deliveries import IDLE_SECONDS, LateDeliveries
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
@@ -27,10 +27,10 @@ def note(path: Path, *states: Delivery) -> None:
 
 def run_out(late: LateDeliveries) -> None:
     """Wait for the child's end without reaping it, then let the daemon see it."""
-    assert late._child is not None
+    assert late._child.pid is not None
     os.waitid(os.P_PID, late._child.pid, os.WEXITED | os.WNOWAIT)
     late.each_tick()
-    assert late._child is None
+    assert not late._child.is_busy
 
 
 def shown(late: LateDeliveries) -> int | None:
@@ -42,7 +42,7 @@ def starts(late: LateDeliveries, clock: FakeClock, seconds: int) -> list[int]:
     found = []
     for second in range(seconds):
         late.each_tick()
-        if late._child is not None:
+        if late._child.pid is not None:
             found.append(second)
             run_out(late)
         clock.advance(NS_PER_S)
@@ -109,9 +109,9 @@ def test_a_child_that_hangs_is_ended(tmp_path: Path, stopped: bool, caplog: pyte
     note(path, Delivery.PENDING)
     late = LateDeliveries(("sleep", "600"), path, clock)
     late.each_tick()
-    assert late._child is not None
     pid = late._child.pid
-    clock.advance(round((CHILD_SECONDS + 1) * NS_PER_S))
+    assert pid is not None
+    clock.advance(round((IDLE_SECONDS + 1) * NS_PER_S))
     if stopped:
         late.stop()
     else:

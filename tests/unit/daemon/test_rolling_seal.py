@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.daemon.child import CHILD_SECONDS
+from flopsd.daemon.child import IDLE_SECONDS, MOST_SECONDS, STEP_BYTES
 from flopsd.daemon.rolling_seal import SEALED_NOT_COPIED, RollingSeals
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
@@ -28,7 +28,7 @@ def python(code: str) -> tuple[str, str, str]:
 
 
 def child_of(rolling: RollingSeals) -> int | None:
-    return None if rolling._child is None else rolling._child.pid
+    return rolling._child.pid
 
 
 def run_out(rolling: RollingSeals) -> None:
@@ -107,13 +107,46 @@ def test_there_is_one_child_and_a_hanging_one_is_killed_with_its_children(
         due(rolling, clock)
         assert child_of(rolling) == leader
     assert os.getsid(leader) == leader  # its own session, so that no signal for the daemon ends it half-way
-    clock.advance(round(CHILD_SECONDS * NS_PER_S))
+    clock.advance(round(IDLE_SECONDS * NS_PER_S))
     rolling.each_tick()
     assert child_of(rolling) is None
-    assert "NO ROLLING SEAL: it took more than 120 s and was killed" in caplog.text
+    assert "NO ROLLING SEAL: the sealing process did nothing for 120 s and was killed" in caplog.text
     with pytest.raises(ProcessLookupError):
         os.kill(leader, 0)
     wait_until(lambda: not _runs(grandchild), "the end of what the child had started")
+
+
+def test_a_child_that_works_is_left_alone_and_one_that_stops_to_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, steps, taken = FakeClock(), tmp_path / "steps", tmp_path / "taken"
+    os.mkfifo(steps)
+    os.mkfifo(taken)
+    code = (
+        f"zeros = open('/dev/zero', 'rb', 0); taken = open({str(taken)!r}, 'w')\n"
+        f"for line in open({str(steps)!r}): zeros.read(int(line)); print(file=taken, flush=True)"
+    )
+    rolling = seals(clock, *python(code), every=3600)
+    due(rolling, clock, 3600)
+    with taken.open() as done, steps.open("w") as work:
+
+        def after(seconds: float, moved: int) -> bool:
+            """Whether it still runs, after so many bytes that it moved within so many seconds."""
+            print(moved, file=work, flush=True)
+            done.readline()
+            clock.advance(round(seconds * NS_PER_S))
+            rolling.each_tick()
+            return child_of(rolling) is not None
+
+        assert all(after(IDLE_SECONDS + 5, 3 * STEP_BYTES) for _ in range(5))
+        assert not after(IDLE_SECONDS + 10, 100)  # it waits, and reads a little again and again
+    assert "NO ROLLING SEAL: the sealing process did nothing for 1" in caplog.text
+    rolling = seals(clock, *python("while True: open('/dev/zero', 'rb', 0).read(1 << 20)"))
+    due(rolling, clock)
+    clock.advance(round((MOST_SECONDS + 1) * NS_PER_S))
+    rolling.each_tick()
+    assert child_of(rolling) is None
+    assert "took more than 24 h and was killed" in caplog.text
 
 
 def _runs(pid: int) -> bool:
@@ -147,7 +180,7 @@ def test_a_failure_is_logged_once_and_retried_and_success_is_logged(
 def test_a_command_that_cannot_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     rolling = seals(clock, "/no/such/program")
-    for _ in range(3):
+    for _ in range(4):
         due(rolling, clock)
         assert child_of(rolling) is None
     assert caplog.text.count("cannot be started: No such file or directory") == 1
@@ -162,7 +195,7 @@ def test_a_child_that_writes_without_end_delays_nothing(caplog: pytest.LogCaptur
     assert len(caplog.text) < 10_000
     rolling = seals(clock, *python("import sys\nwhile True: sys.stderr.write('y' * 65536)"))
     due(rolling, clock)
-    clock.advance(round((CHILD_SECONDS + 1) * NS_PER_S))
+    clock.advance(round((IDLE_SECONDS + 1) * NS_PER_S))
     rolling.each_tick()
     assert child_of(rolling) is None
 

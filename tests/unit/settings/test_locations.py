@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.daemon.sealing import copy_destinations, copy_seconds, local_ledger
+from flopsd.daemon.copying import copy_seconds
+from flopsd.daemon.ledger_places import copy_destinations, local_ledger
 from flopsd.errors import ConfigError
 from flopsd.settings.locations import S3Location, named, parse_location
 from flopsd.settings.schema import Settings

@@ -1,0 +1,96 @@
+"""Copies a ledger, or a journal that cannot be sealed, to where the settings say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flopsd.daemon.ledger_places import copy_destinations, local_ledger, names_of
+from flopsd.errors import FlopsdError, StorageError
+from flopsd.journal.segments import first_record
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.locations import S3Location
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import Clock
+
+if TYPE_CHECKING:
+    from flopsd.attestation.seal import Sealed
+    from flopsd.attestation.storage.copies import CopyResult
+
+log = logging.getLogger("flopsd")
+RESERVE_SECONDS, LEAST_SECONDS = 2.0, 1.0
+
+
+def copy_seconds(settings: Settings, used_seconds: float) -> float:
+    """The time left for copying, of --stop-seconds, after `used_seconds`."""
+    return max(LEAST_SECONDS, settings.stop_seconds - used_seconds - RESERVE_SECONDS)
+
+
+def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_seconds: float) -> str:
+    """Copy a journal that cannot be sealed to where its ledger would go, since its machine may end with the run.
+
+    Returns a text that says where it is now and how to seal it.
+    """
+    from flopsd.attestation.storage.copies import copy_journal
+
+    names = names_of(folder.journal, settings)
+    ledger = local_ledger(settings, folder.path, *names)
+    here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
+    destinations = [*here, *copy_destinations(settings, *names)]
+    copies = []
+    own = _kept_table(folder)
+    if destinations:
+        copies = copy_journal(folder.journal, own, destinations, clock, copy_seconds(settings, used_seconds))
+    lost = "".join(f"; it was NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault)
+    kept = [str(path) for path in (folder.journal, *(copy.location for copy in copies if copy.fault is None))]
+    return (
+        f"the complete journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
+        f"{folder.path}`, or a copy of it with `flopsd seal --journal`{'' if own is None else ' and --peaks'}"
+    )
+
+
+def _kept_table(folder: StateDir) -> Path | None:
+    """The peak table of the folder's journal; None: a packaged one, or none that is here."""
+    try:
+        first = first_record(folder.journal) or {}
+    except (OSError, FlopsdError):
+        return None
+    table = folder.peaks(str(first.get("peak_table_sha256")))
+    return table if table.exists() else None
+
+
+def copy_sealed(
+    settings: Settings,
+    sealed: Sealed,
+    clock: Clock,
+    used_seconds: float,
+    folder: StateDir | None,
+    *,
+    rolling: bool = False,
+    by_hand: bool = False,
+) -> list[CopyResult]:
+    """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over. A final ledger is
+    noted in `folder` first, so that what fails now is delivered later."""
+    destinations = copy_destinations(settings, sealed.run, sealed.node, sealed.segment)
+    seconds = copy_seconds(settings, used_seconds)
+    if not destinations and rolling:
+        return []
+    from flopsd.attestation.storage.copies import copy_ledger
+    from flopsd.attestation.storage.deliveries import Deliveries
+
+    if folder is not None and not rolling:
+        deliveries = Deliveries(folder, clock)
+        try:
+            deliveries.note(sealed.ledger, destinations)
+            return [one.copy for one in deliveries.deliver(seconds, only=sealed.ledger, by_hand=by_hand)]
+        except (OSError, StorageError) as fault:
+            if destinations:
+                log.warning("%s; a copy that fails now is not repeated by itself", fault)
+    return copy_ledger(sealed.ledger, destinations, clock, seconds, rolling=rolling)
+
+
+def copies_made(copies: Iterable[CopyResult]) -> list[Path | S3Location]:
+    """Where copies were made."""
+    return [copy.location for copy in copies if copy.fault is None]

@@ -1,0 +1,99 @@
+"""What becomes of a run's journal beside the metering: its key is checked, it is sealed, rotated and delivered, and its
+disk is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from flopsd.daemon.key_check import start_key_check
+from flopsd.daemon.late_deliveries import LateDeliveries
+from flopsd.daemon.ledger_places import copy_destinations
+from flopsd.daemon.rolling_seal import RollingSeals
+from flopsd.daemon.rotation import Rotation
+from flopsd.daemon.state_disk import StateDisk
+from flopsd.daemon.writer import Writer
+from flopsd.journal.segments import closed_segments
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import Clock
+from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
+
+
+class Custody:
+    """All of it, from the daemon's thread; `shown` is safe from any."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        folder: StateDir,
+        clock: Clock,
+        head: Callable[[], object],
+        *,
+        key_command: Sequence[str],
+        seal_command: Sequence[str],
+        copy_command: Sequence[str],
+        resumed: bool,
+    ) -> None:
+        """A child process runs each command; an empty one is not run. `head` gives what the journal contains now.
+        `resumed`: an earlier daemon start wrote it too."""
+        self._settings, self._clock = settings, clock
+        self._rotation: Rotation | None = None
+        self.key = start_key_check(settings, key_command, environment, clock)
+        self._rolling = self._seals(seal_command, head, resumed=resumed)
+        if self._rolling is not None and closed_segments(folder):
+            self._rolling.closed()
+        self._late = LateDeliveries(copy_command, folder.deliveries, clock) if copy_command else None
+        self._disk = StateDisk(settings, folder, clock)
+
+    def _seals(self, command: Sequence[str], head: Callable[[], object], *, resumed: bool) -> RollingSeals | None:
+        settings, every = self._settings, self._settings.seal_every_seconds
+        if not settings.seal or not command or (every is None and settings.rotate_every is None):
+            return None
+        # A reading may come up to an interval after the checkpoint that it was due for.
+        between = min(settings.checkpoint_seconds, every or 3600) + settings.interval_seconds
+        copies = bool(copy_destinations(settings, "run", "node"))
+        overdue = every is not None and resumed
+        return RollingSeals(
+            command, every, between, self._clock, overdue=overdue, head=head, copies=copies, key=self.key
+        )
+
+    def checkpointed(self) -> None:
+        """Note that a checkpoint is durable."""
+        if self._rolling is not None:
+            self._rolling.checkpointed()
+
+    def rotate(self, writer: Writer) -> None:
+        """Rotate the journal of `writer` from now on, if that is wanted."""
+        if self._settings.rotate_every is not None:
+            self._rotation = Rotation(self._settings.rotate_every, writer, self._rolling, self._clock)
+
+    def each_tick(self, writer: Writer, *, stop_is_near: bool) -> None:
+        if self.key is not None:
+            self.key.each_tick()
+        if self._rolling is not None and not (self.key is not None and self.key.is_in_the_way):
+            if stop_is_near and self._rolling.hurry():
+                writer.checkpoint()
+            self._rolling.each_tick()
+        self._disk.each_tick(len(writer.snapshot.devices))
+        if stop_is_near:
+            return
+        if self._late is not None:
+            self._late.each_tick()
+        if self._rotation is not None:
+            self._rotation.each_tick()
+
+    def stop(self) -> None:
+        """Kill every child; the caller seals and copies next."""
+        for one in (self.key, self._rolling, self._late):
+            if one is not None:
+                one.stop()
+
+    def shown(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with the wall clock and the state of key, seals, copies and disk as of now."""
+        state = JournalState(self._clock.wall_ns()) if self._rolling is None else self._rolling.state()
+        undelivered = None if self._late is None else self._late.undelivered
+        key = KeyState() if self.key is None else self.key.state
+        state = replace(state, undelivered_ledgers=undelivered, key=key, disk=self._disk.state)
+        return replace(snapshot, journal_state=state)

@@ -1,0 +1,54 @@
+"""Where the ledger of a journal lies on this machine, and where copies of it go, by the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flopsd.errors import LedgerError
+from flopsd.journal.segments import first_record
+from flopsd.settings.locations import S3Location, is_remote, named, of_segment, parse_location
+from flopsd.settings.platform import default_state_dir
+from flopsd.settings.schema import Settings
+
+
+def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
+    return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
+
+
+def default_ledger(folder: Path, run: str) -> Path:
+    return folder / named("{run}.ledger.json", run, "")  # the run's name may come from a foreign journal
+
+
+def local_ledger(settings: Settings, folder: Path, run: str, node: str, segment: int | None = None) -> Path:
+    """Where the ledger lies on this machine; in `folder` where --ledger is absent or remote. `segment`: of a rotated
+    run."""
+    if settings.ledger is None or is_remote(settings.ledger):
+        return of_segment(default_ledger(folder, run), segment)
+    return of_segment(Path(named(settings.ledger, run, node)), segment)
+
+
+def copy_destinations(settings: Settings, run: str, node: str, segment: int | None = None) -> list[Path | S3Location]:
+    """Where copies of the ledger go. `segment`: of a rotated run."""
+    remote = [settings.ledger] if settings.ledger is not None and is_remote(settings.ledger) else []
+    places = (parse_location(named(text, run, node)) for text in (*remote, *settings.ledger_copies))
+    return [of_segment(place, segment) for place in places]
+
+
+def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tuple[str, str, int | None]:
+    """Run, node and number of the segment, None where the run is not rotated. `closed`: it was closed by a rotation, in
+    this run or an earlier one.
+
+    Raises LedgerError for an empty journal, or one that was not closed of another run than --run-id.
+    """
+    first = first_record(journal)
+    if first is None:
+        raise LedgerError(f"{journal} holds no complete record: there is nothing to seal")
+    if not closed and settings.run_id not in (None, first.get("run")):
+        raise LedgerError(
+            f"{journal} is of run {first.get('run')!r}, not of {settings.run_id!r}",
+            hint="leave --run-id out to seal the run that is there",
+        )
+    before = first.get("continues", {}).get("segment") if isinstance(first.get("continues", {}), dict) else None
+    is_first = 1 if closed or settings.rotate_every is not None else None
+    return str(first.get("run")), str(first.get("node")), before + 1 if type(before) is int else is_first

@@ -1,0 +1,139 @@
+"""The disk of the state folder: what is free, what the journals take, and for how long that is enough."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from flopsd.attestation.ledger_files import journal_beside
+from flopsd.daemon.ledger_places import local_ledger
+from flopsd.journal.segments import ENDING
+from flopsd.journal.state_dir import StateDir
+from flopsd.report.terminal import counted
+from flopsd.settings.parsers import parse_rotation
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.telemetry.snapshot import DiskState
+
+log = logging.getLogger("flopsd")
+LOOK_SECONDS = 15
+ENOUGH_BYTES, ENOUGH_DAYS = 100_000_000, 7
+# Of a checkpoint in the journal: `make long-runs` has more than a day of each GPU by these, with running counters.
+RECORD_BYTES, DEVICE_BYTES = 400, 700
+MB = 1_000_000
+
+
+class StateDisk:
+    """Looks at the disk now and then, in the thread that writes the journal there."""
+
+    def __init__(self, settings: Settings, folder: StateDir, clock: Clock) -> None:
+        self._settings, self._folder, self._clock = settings, folder, clock
+        self._next_ns, self._is_said = clock.boottime_ns(), False
+        self.state = DiskState()  # safe to read from any thread
+
+    def each_tick(self, devices: int) -> None:
+        """Look, if it is due. Once the number of devices is known the log has what they need."""
+        now_ns = self._clock.boottime_ns()
+        if now_ns < self._next_ns:
+            return
+        self._next_ns = now_ns + LOOK_SECONDS * NS_PER_S
+        self.state = look(self._folder, is_rotated=self._settings.rotate_every is not None)
+        if devices and not self._is_said:
+            self._is_said = True
+            need = need_of(self._settings, self._folder, devices, self.state)
+            log.log(logging.INFO if need.is_met else logging.WARNING, "disk of %s: %s", self._folder.path, need.text)
+
+
+def look(folder: StateDir, *, is_rotated: bool) -> DiskState:
+    """What is on the disk now. What cannot be learnt is None."""
+    free = journals = waiting = None
+    try:
+        disk = os.statvfs(folder.path)
+        free = disk.f_bavail * disk.f_frsize
+    except OSError:
+        pass
+    try:
+        closed = _closed(folder.segments)
+        journals = folder.journal.stat().st_size + sum(path.stat().st_size for path in closed)
+        waiting = len(closed) if closed or is_rotated else None
+    except OSError:
+        pass  # a segment that was sealed just now is gone, too: the next look has it
+    return DiskState(journals, free, waiting)
+
+
+def _closed(folder: Path) -> list[Path]:
+    """Raises OSError, unlike a glob."""
+    try:
+        return [folder / name for name in os.listdir(folder) if name.endswith(ENDING)]
+    except FileNotFoundError:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class DiskNeed:
+    """What a run needs of the disk, in words, and whether it is there: for a week, or with rotation for good."""
+
+    text: str
+    is_met: bool
+
+
+def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) -> DiskNeed:
+    """What a run with so many devices needs of the disk of its state folder. `now`: what is there."""
+    if now.free_bytes is None:
+        return DiskNeed("how much is free is not known", is_met=False)
+    free, copies = now.free_bytes, _copies(settings, folder)
+    day = round((RECORD_BYTES + DEVICE_BYTES * devices) * 86400 / settings.checkpoint_seconds)
+    what = f"{free // MB} MB free; {counted(devices, 'device')} may write {_mb(day)} of journal a day"
+    if settings.rotate_every is None:
+        left = free - _to_be_copied(settings, folder, now.journal_bytes or 0, copies)
+        days = max(0, left) // (day * copies)
+        text = f"{what}, {copies} times that with its copies: full in about {days} days"
+        if days < ENOUGH_DAYS:
+            text += "; --rotate-every and --keep-segments bound it"
+        return DiskNeed(text, is_met=days >= ENOUGH_DAYS and free >= ENOUGH_BYTES)
+    age_seconds, size = parse_rotation(settings.rotate_every)
+    segment = size or day * (age_seconds or 0) // 86400
+    kept = settings.keep_segments
+    if kept is None:
+        days = max(0, free - copies * segment) // day
+        text = f"{what}, of which all stays without --keep-segments: full in about {days} days"
+        return DiskNeed(text, is_met=days >= ENOUGH_DAYS and free >= ENOUGH_BYTES)
+    bound = segment * (copies + (kept if copies > 1 else 0))
+    text = f"{what}, at most {_mb(bound)} at a time while every destination takes its segments"
+    return DiskNeed(text, is_met=free + (now.journal_bytes or 0) >= bound and free >= ENOUGH_BYTES)
+
+
+def _copies(settings: Settings, folder: StateDir) -> int:
+    """How often a journal lies on this disk, itself included: beside its ledger too, and while that is replaced."""
+    if not settings.seal or _device(_ledger(settings, folder).parent) != _device(folder.path):
+        return 1
+    return 2 if settings.seal_every_seconds is None else 3
+
+
+def _to_be_copied(settings: Settings, folder: StateDir, journal_bytes: int, copies: int) -> int:
+    """How much the copies of what is in the journal already will take."""
+    try:
+        there = journal_beside(_ledger(settings, folder)).stat().st_size if copies > 1 else 0
+    except OSError:
+        there = 0
+    return max(0, (copies - 1) * journal_bytes - there)
+
+
+def _ledger(settings: Settings, folder: StateDir) -> Path:
+    return local_ledger(settings, folder.path, settings.run_id or "run", "node").absolute()
+
+
+def _device(path: Path) -> int | None:
+    """The file system that `path` is on, or will be."""
+    for place in (path, *path.parents):
+        try:
+            return place.stat().st_dev
+        except OSError:
+            continue
+    return None
+
+
+def _mb(size: int) -> str:
+    return f"{-(-size // MB)} MB"
