@@ -23,7 +23,7 @@ from flopsd.core.model import Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.framing import JournalLine
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 from flopsd.system.clock import rfc3339
 
 ANOTHER_JOURNAL = (

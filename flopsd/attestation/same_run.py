@@ -13,7 +13,7 @@ from flopsd.attestation.verify import Verified
 from flopsd.core.ledger.merged_claims import NODE, Claim, claims_of
 from flopsd.core.ledger.merged_entry import node_entry
 from flopsd.errors import NotVerifiedError
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 
 
 @dataclass(frozen=True, slots=True)

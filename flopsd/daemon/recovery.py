@@ -7,7 +7,6 @@ saved record becomes a gap. A journal that cannot be continued keeps its own led
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, peaks_beside, public_key_beside
-from flopsd.core.envelope import parse_envelope
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.history import History, extend, read_history
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import SegmentFacts
@@ -32,8 +31,9 @@ from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import new_run_id
-from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, file_stamp, rfc3339
+from flopsd.system.known_files import KnownFile, known_file, put_file
+from flopsd.system.regular_files import open_regular, read_at_most
 from flopsd.system.sha256 import fastest
 
 log = logging.getLogger("flopsd")
@@ -152,16 +152,23 @@ def choose_run(
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A journal found beside a ledger: its valid lines and the history in them."""
+    """A journal found beside a ledger: its valid lines, which are not kept in memory, and the history in them."""
 
     ledger: Path
-    data: bytes
+    journal: KnownFile
     history: History
     head: bytes
 
     @property
     def last(self) -> tuple[str, int]:
-        return self.history.incarnations[-1].last_utc, len(self.data)
+        return self.history.incarnations[-1].last_utc, self.journal.size_bytes
+
+    def begins_with(self, size_bytes: int, sha256: str) -> bool:
+        """Whether that is the digest of its first bytes. Raises OSError."""
+        mine = self.journal
+        if not 0 <= size_bytes < mine.size_bytes:
+            return (size_bytes, sha256) == (mine.size_bytes, mine.sha256)
+        return known_file(mine.path, size_bytes).sha256 == sha256
 
 
 def restore(
@@ -181,10 +188,16 @@ def restore(
         return None
     newest = max(found, key=lambda saved: saved.last)
     fits = newest.history.incarnations[-1].begin["peak_table_sha256"] == peak_table_sha256
-    for saved in found:
-        is_before = newest.history.continues is not None and saved.history.segment < newest.history.segment
-        if not (fits and (is_before or newest.data.startswith(saved.data))):
-            _keep_beside(saved, ledger)
+    try:
+        for saved in found:
+            is_before = newest.history.continues is not None and saved.history.segment < newest.history.segment
+            if not (fits and (is_before or newest.begins_with(saved.journal.size_bytes, saved.journal.sha256))):
+                _keep_beside(saved, ledger)
+        if fits:
+            put_file(folder.journal, newest.journal, 0o600)
+    except (OSError, FlopsdError) as fault:
+        _log_not_restored(newest.ledger, fault)
+        return None
     if not fits:
         log.warning(
             "the earlier attempt in %s was metered with another peak table: this run does not continue it; merge both "
@@ -192,7 +205,6 @@ def restore(
             newest.ledger,
         )
         return None
-    replace_file(folder.journal, newest.data, 0o600)
     text = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_of(newest)}"
     log.info("%s; this run continues it", text)
     return also(None, text)
@@ -216,40 +228,45 @@ def _saved(path: Path) -> Iterator[Saved]:
         except FileNotFoundError:
             pass
         except (OSError, FlopsdError) as fault:
-            log.error(
-                "NOT RESTORED: %s: %s; the run goes on without it, and its time is not in this ledger",
-                journal_beside(ledger),
-                fault,
-            )
+            _log_not_restored(ledger, fault)
+
+
+def _log_not_restored(ledger: Path, fault: Exception) -> None:
+    text = "NOT RESTORED: %s: %s; the run goes on without it, and its time is not in this ledger"
+    log.error(text, journal_beside(ledger), fault)
 
 
 def _read(ledger: Path) -> Saved:
     """Raises OSError, JournalDamagedError."""
-    data = journal_beside(ledger).read_bytes()
-    last = JournalLine(b"", 0, GENESIS, 0)
+    path, digest, last = journal_beside(ledger), fastest()(b""), JournalLine(b"", 0, GENESIS, 0)
 
     def good() -> Iterator[Record]:
         nonlocal last
         try:
-            for last in read_lines(io.BytesIO(data)):
-                yield last.record()
+            with open_regular(path) as file:
+                for line in read_lines(file, hashing=fastest()):
+                    record = line.record()
+                    digest.update(line.framed())
+                    last = line
+                    yield record
         except JournalDamagedError as fault:
-            log.warning("%s: only the first %d records are valid: %s", journal_beside(ledger), last.number, fault)
+            log.warning("%s: only the first %d records are valid: %s", path, last.number, fault)
 
     history = read_history(good())
     if not history.incarnations:
         raise JournalDamagedError("it holds no complete record")
-    return Saved(ledger, data[: last.end], history, last.head)
+    return Saved(ledger, KnownFile(path, last.end, digest.hexdigest()), history, last.head)
 
 
 def _seal_of(saved: Saved) -> str:
     """Whether the ledger beside it seals it. Only digests are compared: the verifier decides which keys to trust, and a
     metering process does not load the libraries for signatures."""
     try:
-        sealed: Any = json.loads(parse_envelope(saved.ledger.read_bytes()).payload)["predicate"]["method"]["journal"]
+        envelope = parse_envelope(read_at_most(saved.ledger, MAX_ENVELOPE_BYTES))
+        sealed: Any = json.loads(envelope.payload)["predicate"]["method"]["journal"]
         size = int(sealed["bytes"])
-        if size <= len(saved.data) and fastest()(saved.data[:size]).hexdigest() == sealed["sha256"]:
-            return SEAL_FITS if size == len(saved.data) else f"of which {sealed['records']} are sealed"
+        if saved.begins_with(size, sealed["sha256"]):
+            return SEAL_FITS if size == saved.journal.size_bytes else f"of which {sealed['records']} are sealed"
     except (OSError, ValueError, RecursionError, KeyError, TypeError, FlopsdError):
         pass
     return "NOT SEALED: no ledger beside them fits"
@@ -263,11 +280,11 @@ def _keep_beside(saved: Saved, ledger: Path) -> None:
             source = where(saved.ledger)
             if source.exists():
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(where(kept), source.read_bytes(), LEDGER_MODE)
-    except OSError as fault:
+                put_file(where(kept), known_file(source), LEDGER_MODE)
+    except (OSError, FlopsdError) as fault:
         log.error(
             "the ledger %s of an earlier attempt could not be copied beside %s: %s; it stays where it is",
             saved.ledger,
             ledger,
-            fault.strerror,
+            fault.strerror if isinstance(fault, OSError) else fault,
         )

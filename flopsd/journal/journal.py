@@ -11,66 +11,21 @@ import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
-from flopsd.journal.framing import GENESIS, JournalLine, frame, line_ends_at, looks_like_records, read_lines
+from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.head import Head, KnownJournal, replaced
-from flopsd.journal.recovery import NOT_OURS, Recovery, copy_rest
-from flopsd.journal.seal_note import read_note
+from flopsd.journal.reading import newest_pending, read_journal
+from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
+from flopsd.journal.seal_note import noted_seal
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import replacing, sync_folder
-from flopsd.system.regular_files import open_regular
-from flopsd.system.sha256 import Hashing, sha256, sha256_for
+from flopsd.system.sha256 import sha256, sha256_for
 
 log = logging.getLogger("flopsd")
-
-
-def read_journal(path: Path, hashing: Hashing | None = None) -> Iterator[JournalLine]:
-    """Valid lines of a journal file. Raises JournalDamagedError at the first invalid one, JournalError on I/O error."""
-    try:
-        with open_regular(path) as file:
-            yield from read_lines(file, hashing=hashing)
-    except OSError as fault:
-        raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault
-
-
-def read_live(path: Path) -> Iterator[JournalLine]:
-    """Valid lines of a journal that may be growing: those before the first incomplete one."""
-    try:
-        yield from read_journal(path)
-    except JournalDamagedError:
-        pass  # the daemon is writing this line now, or died in it
-
-
-def newest_pending(path: Path, head: bytes, known: KnownJournal | None = None) -> Mapping[str, Any] | None:
-    """The last good record of the pending file, if it continues the journal that ends with `head`; where the journal is
-    `known`, the last one that is."""
-    newest: JournalLine | None = None
-    try:
-        with path.open("rb") as file:
-            for line in read_lines(file, head, sha256):
-                if known is None or line.head.hex() == known.pending_sha256:
-                    newest = line
-    except (OSError, JournalDamagedError):
-        pass  # torn in its last line, or older than the journal: what is good before it counts
-    try:
-        return None if newest is None else newest.record()
-    except JournalDamagedError:
-        return None  # chained, and no record all the same: no daemon wrote it
-
-
-def move_to_segments(state: StateDir, name: str) -> None:
-    """Move the journal to the closed segments, if it is still there. Raises OSError."""
-    state.segments.mkdir(mode=0o700, exist_ok=True)
-    try:
-        os.replace(state.journal, state.segments / name)
-    except FileNotFoundError:
-        return  # moved by the call before, which failed later
-    sync_folder(state.segments)
 
 
 class Journal:
@@ -137,7 +92,7 @@ class Journal:
                     self._digest.update(line.framed())
             except JournalDamagedError as fault:
                 if known is None or self.head == known.head:
-                    recovery = self._mend(str(fault), put_aside_as)
+                    recovery = cut_rest(self._path, self._fd, self._size, str(fault), self.state.unused(put_aside_as))
             if known is not None and self.head != known.head:
                 raise replaced(self._path, known.head)
             pending = newest_pending(self.state.pending, self._head, known)
@@ -164,15 +119,8 @@ class Journal:
             yield self._owed
 
     def newest_seal(self) -> EarlierSeal | None:
-        """The newest seal that was noted beside the journal, if it is one of this journal: a record ends there, with
-        that chain hash. Any process of this user can write a note."""
-        seal = read_note(self.state.newest_seal)
-        if seal is None or self._fd < 0 or not 0 < seal.size_bytes <= self._size:
-            return None
-        try:
-            return seal if line_ends_at(self._fd, seal.size_bytes, seal.head_sha256) else None
-        except OSError:
-            return None
+        """The newest seal that was noted beside the journal, if it is one of this journal."""
+        return None if self._fd < 0 else noted_seal(self.state.newest_seal, self._fd, self._size)
 
     @property
     def sha256(self) -> str:
@@ -200,7 +148,7 @@ class Journal:
         """
         os.fsync(self._fd)
         if closed_as is not None:
-            move_to_segments(self.state, closed_as)
+            self.state.move_to_segments(closed_as)
         os.replace(self.state.next_journal, self.state.journal)
         self._path = self.state.journal
         sync_folder(self.state.path)
@@ -210,7 +158,7 @@ class Journal:
 
         Returns the new name.
         """
-        path = self._renamed(name)
+        path = self.state.rename_aside(self._path, name)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
@@ -242,7 +190,7 @@ class Journal:
         self._is_reopened = False
         if is_same:
             return
-        kept = self._renamed(NOT_OURS)
+        kept = self.state.rename_aside(self._path, NOT_OURS)
         with replacing(self._path, 0o600) as copy:
             self._read_own(copy)
         os.close(self._fd)
@@ -352,30 +300,3 @@ class Journal:
         self._pending_head, self._pending_size = self._head, 0
         if self._pending_fd >= 0:
             os.ftruncate(self._pending_fd, 0)
-
-    def _mend(self, reason: str, put_aside_as: str) -> Recovery:
-        with self._path.open("rb") as file:
-            file.seek(self._size)
-            altered = looks_like_records(file)
-            aside = self._unused(put_aside_as) if altered else None
-            file.seek(self._size)
-            digest, count = copy_rest(file, aside)
-        os.ftruncate(self._fd, self._size)
-        os.fsync(self._fd)
-        return Recovery(count, digest, reason, None if aside is None else aside.name)
-
-    def _renamed(self, name: str) -> Path:
-        """Rename the file at the journal's path, if there is one, to `name` or with a number before it."""
-        path = self._unused(name)
-        try:
-            os.rename(self._path, path)
-        except FileNotFoundError:
-            pass  # another process removed it
-        return path
-
-    def _unused(self, name: str) -> Path:
-        """A path in the state folder that does not exist yet: nothing is overwritten."""
-        path, number = self.state.path / name, 1
-        while path.exists():
-            path, number = self.state.path / f"{number}-{name}", number + 1
-        return path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from flopsd.journal.framing import looks_like_records
 from flopsd.journal.head import Head
 from flopsd.system.sha256 import sha256
 
@@ -47,7 +48,20 @@ def journal_lost(size_bytes: int, head: Head, kept_as: str | None) -> Recovery:
     return Recovery(size_bytes, head.sha256, reason, kept_as)
 
 
-def copy_rest(file: IO[bytes], to: Path | None) -> tuple[str, int]:
+def cut_rest(path: Path, fd: int, size: int, reason: str, aside: Path) -> Recovery:
+    """Cut what follows the first `size` bytes off the journal at `path`, open as `fd`; what may be records of somebody
+    is first copied durably to the new file `aside`. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(size)
+        kept = aside if looks_like_records(file) else None
+        file.seek(size)
+        digest, count = _copy_rest(file, kept)
+    os.ftruncate(fd, size)
+    os.fsync(fd)
+    return Recovery(count, digest, reason, None if kept is None else kept.name)
+
+
+def _copy_rest(file: IO[bytes], to: Path | None) -> tuple[str, int]:
     """SHA-256 and size of the rest of `file`, which is first copied durably to the new file `to`, if given."""
     digest, count = sha256(b""), 0
     with open(os.devnull if to is None else to, "wb" if to is None else "xb") as copy:

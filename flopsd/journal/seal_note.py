@@ -8,6 +8,7 @@ from pathlib import Path
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
+from flopsd.journal.framing import line_ends_at
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.regular_files import read_at_most
 
@@ -25,4 +26,16 @@ def read_note(path: Path) -> EarlierSeal | None:
         record = parse_json(read_at_most(path, MAX_NOTE_BYTES), str(path))
         return EarlierSeal.from_record(record) if isinstance(record, dict) else None
     except (OSError, NotVerifiedError, KeyError, ValueError):
+        return None
+
+
+def noted_seal(path: Path, journal: int, size_bytes: int) -> EarlierSeal | None:
+    """The seal in a note, if it is one of the open `journal` of that size: a record ends there, with that chain hash.
+    Any process of this user can write a note."""
+    seal = read_note(path)
+    if seal is None or not 0 < seal.size_bytes <= size_bytes:
+        return None
+    try:
+        return seal if line_ends_at(journal, seal.size_bytes, seal.head_sha256) else None
+    except OSError:
         return None

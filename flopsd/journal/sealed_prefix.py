@@ -16,7 +16,7 @@ from typing import IO
 from flopsd.core.ledger.statement import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, looks_like_records, read_lines
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 from flopsd.system.bounded_streams import FirstBytes
 from flopsd.system.progress import Progress, no_progress
 from flopsd.system.regular_files import open_regular

@@ -15,7 +15,7 @@ from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import Continued, SegmentFacts
 from flopsd.errors import JournalError
 from flopsd.journal.head import Head, KnownJournal
-from flopsd.journal.journal import move_to_segments, read_journal, read_live
+from flopsd.journal.reading import read_journal, read_live
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import sync_folder
 
@@ -89,7 +89,7 @@ def settle_next(state: StateDir, known: KnownJournal | None) -> None:
         return
     continued = continued_by(begun)
     if continued is not None:
-        move_to_segments(state, closed_name(continued.before))
+        state.move_to_segments(closed_name(continued.before))
     os.replace(begun, state.journal)
     sync_folder(state.path)
 

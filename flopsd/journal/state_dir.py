@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from flopsd.errors import JournalError, StateDirBusyError
+from flopsd.system.atomic_files import sync_folder
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
 SEAL_NOTE_NAME, REFUSED_PIN_NAME, DELIVERIES_NAME = "newest-seal.json", "refused-pin.json", "deliveries.json"
@@ -71,6 +72,31 @@ class StateDir:
         """
         kept = sorted(map(str, self.path.glob("peaks-*.yaml")))
         return kept if given is None or (kept and not Path(given).is_file()) else [given, *kept]
+
+    def unused(self, name: str) -> Path:
+        """A path in the folder that does not exist yet, `name` or with a number before it: nothing is overwritten."""
+        path, number = self.path / name, 1
+        while path.exists():
+            path, number = self.path / f"{number}-{name}", number + 1
+        return path
+
+    def rename_aside(self, path: Path, name: str) -> Path:
+        """Rename the file at `path`, if there is one, to an unused `name` in the folder, which is returned."""
+        aside = self.unused(name)
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            pass  # another process removed it
+        return aside
+
+    def move_to_segments(self, name: str) -> None:
+        """Move the journal to the closed segments, if it is still there. Raises OSError."""
+        self.segments.mkdir(mode=0o700, exist_ok=True)
+        try:
+            os.replace(self.journal, self.segments / name)
+        except FileNotFoundError:
+            return  # moved by the call before, which failed later
+        sync_folder(self.segments)
 
     def acquire(self) -> None:
         """Create the folder (0700) and take its lock.

@@ -16,7 +16,7 @@ from flopsd.core.policy.policy_file import Policy
 from flopsd.core.values import seconds
 from flopsd.errors import LedgerError
 from flopsd.journal.framing import JournalLine
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 from flopsd.report.answer import answer_of
 from flopsd.report.bases import bases_of, comparisons_of, evidence_of, phases_of
 from flopsd.report.coverage import coverage_of, growth_chart, moment, timed

@@ -28,11 +28,11 @@ class KnownFile:
 Content: TypeAlias = "bytes | KnownFile"
 
 
-def known_file(path: Path) -> KnownFile:
-    """The file at `path` as it is now. Raises OSError."""
+def known_file(path: Path, most: int | None = None) -> KnownFile:
+    """The file at `path` as it is now, or its first `most` bytes. Raises OSError."""
     digest, size = fastest()(b""), 0
     with open_regular(path) as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK if most is None else min(_CHUNK, most - size)):
             digest.update(chunk)
             size += len(chunk)
     return KnownFile(path, size, digest.hexdigest())

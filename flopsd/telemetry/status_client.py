@@ -18,7 +18,7 @@ from flopsd.core.ledger.run_view import view_of
 from flopsd.errors import FlopsdError, JournalError, StorageError
 from flopsd.journal.delivery_note import read_deliveries
 from flopsd.journal.framing import GENESIS
-from flopsd.journal.journal import newest_pending, read_live
+from flopsd.journal.reading import newest_pending, read_live
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import Tables
 from flopsd.settings.platform import default_state_dir

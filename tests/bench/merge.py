@@ -18,7 +18,7 @@ from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.statement import JournalFacts, SealFacts, encode, statement
 from flopsd.journal.codes import CodeKey, by_sha256
 from flopsd.journal.framing import GENESIS, frame
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.testing import FakeClock
 from tests.bench.journals import SECRET, fill, gpus

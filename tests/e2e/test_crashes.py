@@ -17,7 +17,7 @@ import pytest
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.model import GapReason, Pipe
 from flopsd.errors import JournalDamagedError
-from flopsd.journal.journal import read_journal, read_live
+from flopsd.journal.reading import read_journal, read_live
 from flopsd.system.clock import SystemClock
 from tests.support.extent import Extent, sampled
 from tests.support.process import daemon_pid, environment, flopsd, predicate, started, truth, wait_until

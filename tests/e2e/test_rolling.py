@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from flopsd.core.ledger.history import read_history
-from flopsd.journal.journal import read_live
+from flopsd.journal.reading import read_live
 from flopsd.settings.data_files import config_dir
 from tests.support.process import (
     FLOPSD,

@@ -87,6 +87,12 @@ def test_object_lock_holds_every_object_for_as_long_as_asked(tmp_path: Path, sta
         assert timedelta(days=29, hours=23) < held <= timedelta(days=30)
         with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
             client.delete_object(Bucket=bucket, Key=f"a/ledger{end}", VersionId=head["VersionId"])
+    # Delivered once more, the same bytes are no other version; a longer lock is.
+    for days, versions in ((30, 3), (40, 6)):
+        address = f"s3://{bucket}/a/ledger.json?lock=governance&days={days}"
+        env = environment(None, None, **store.variables)
+        in_process("copy", str(tmp_path / "ledger.json"), "--to", address, env=env, code=0)
+        assert len(client.list_object_versions(Bucket=bucket)["Versions"]) == versions
 
 
 def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Path, state: Path, store: Store) -> None:

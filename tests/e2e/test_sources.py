@@ -13,7 +13,7 @@ import pytest
 
 from flopsd.core.ledger.history import read_history
 from flopsd.core.model import Evidence
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.exporter import CLOCK, ENERGY, FP16, FP32, FP64, TENSOR, UTIL, Exporter, gpu
 from tests.support.neuron import MONITOR, SAMPLES, alive

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from flopsd.core.ledger.journal_codec import DeviceEntry, device_entry, tally_from_record
 from flopsd.core.model import Tally
 from flopsd.journal.framing import GENESIS
-from flopsd.journal.journal import newest_pending, read_live
+from flopsd.journal.reading import newest_pending, read_live
 from flopsd.journal.state_dir import JOURNAL_NAME, PENDING_NAME
 from flopsd.system.clock import NS_PER_S, Clock
 

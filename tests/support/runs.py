@@ -32,7 +32,8 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.codes import CodeKey
-from flopsd.journal.journal import Journal, read_journal
+from flopsd.journal.journal import Journal
+from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S

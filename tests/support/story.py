@@ -34,7 +34,8 @@ from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.codes import CodeKey
 from flopsd.journal.framing import GENESIS, frame
-from flopsd.journal.journal import Journal, read_journal
+from flopsd.journal.journal import Journal
+from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import load_peaks, parse_policy
 from flopsd.settings.platform import Context

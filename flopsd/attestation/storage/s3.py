@@ -34,13 +34,16 @@ def objects(ledger: S3Location, files: LedgerFiles) -> dict[S3Location, Content]
 
 
 def upload(objects: Mapping[S3Location, Content], clock: Clock) -> None:
-    """Upload `objects` in the given order; the store checks the SHA-256 of each. An object that is there with the same
-    bytes counts as uploaded where the store lets nobody replace it.
+    """Upload `objects` in the given order; the store checks the SHA-256 of each. An object that is there already, with
+    the same bytes and locked as it should be, is not uploaded again where the store lets us look: a repeated delivery
+    may be another version of it, which nobody can remove before its lock ends.
 
     Raises StorageError, OtherFileThereError, and OSError for a file here that cannot be read.
     """
 
     def put(client: Any, location: S3Location, data: Content) -> None:
+        if _is_there(client, location, data):
+            return
         try:
             with open_content(data) as body:
                 client.put_object(
@@ -123,13 +126,20 @@ def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
 
 
 def _is_there(client: Any, location: S3Location, data: Content) -> bool:
-    """Whether an object that the store does not let us replace is this one, and locked as it should be."""
+    """Whether this very object is there, and locked as it should be from when it was stored; false where the store does
+    not let us look."""
     try:
         there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
     except client.exceptions.ClientError:
         return False
-    locked = location.lock_mode is None or there.get("ObjectLockMode") == location.lock_mode.upper()
-    return bool(locked and there.get("ChecksumSHA256") == _sha256(data))
+    if there.get("ChecksumSHA256") != _sha256(data):
+        return False
+    if location.lock_mode is None:
+        return True
+    until = there.get("ObjectLockRetainUntilDate")
+    stored = there["LastModified"] - timedelta(minutes=5)  # by the store's clock, and the lock was asked for by ours
+    is_held = until is not None and until >= stored + timedelta(days=location.lock_days)
+    return is_held and there.get("ObjectLockMode") == location.lock_mode.upper()
 
 
 def _sha256(data: Content) -> str:

@@ -19,7 +19,7 @@ from flopsd.core.ledger.history import History, read_history
 from flopsd.core.model import GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.errors import JournalDamagedError
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 from tests.support.story import A100, CYCLES_H100, Second, Story, chain, gap, tell
 from tests.support.vectors import statement_of
 

@@ -60,7 +60,11 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
         (cannot("no_answer", "none at 08:20"), KeyState(False, "no_answer", "none at 08:20; repair it"), ""),
         (cannot("disabled", "k is off"), KeyState(False, "disabled", "k is off; repair it"), f"{says}k is off"),
         (cannot("of its own", "k"), KeyState(False, "other", "k; repair it"), f"{says}k; repair it"),
-        ("no JSON", KeyState(False, "other", "the process that checks it did not say what it found"), f"{says}the process that checks it did not say"),
+        (
+            "no JSON",
+            KeyState(False, "other", "the process that checks it did not say what it found"),
+            f"{says}the process that checks it did not say",
+        ),
         (SIGNS, KeyState(True), "the key signs: the key k, key id a5"),
     ]
     for said, state, logged in steps:
@@ -98,7 +102,9 @@ def test_a_check_that_hangs_is_killed_and_one_that_cannot_start_is_a_fault() -> 
     check.each_tick()
     clock.advance(round((IDLE_SECONDS + 1) * NS_PER_S))
     check.each_tick()
-    assert check.state == KeyState(False, "no_answer", "the process that checks it did nothing for 120 s and was killed")
+    assert check.state == KeyState(
+        False, "no_answer", "the process that checks it did nothing for 120 s and was killed"
+    )
     clock.advance(round(RETRY_SECONDS * NS_PER_S))
     check.each_tick()
     pid = check._child.pid

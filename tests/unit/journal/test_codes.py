@@ -18,7 +18,7 @@ from flopsd.daemon.code_secrets import CodeSecrets, read_secret
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.codes import CodeChecker, CodeKey, code, next_key
 from flopsd.journal.framing import GENESIS, frame
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 from tests.support.runs import H100, Run, verified
 
 SECRET = bytes(range(32))

@@ -26,7 +26,8 @@ from flopsd.attestation.signing.keys import ensure_key
 from flopsd.daemon.write_queue import WriteQueue
 from flopsd.errors import JournalError, UnreadableRecordError
 from flopsd.journal.framing import read_lines
-from flopsd.journal.journal import Journal, newest_pending, read_journal, read_live
+from flopsd.journal.journal import Journal
+from flopsd.journal.reading import newest_pending, read_journal, read_live
 from flopsd.journal.recovery import Recovery
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S

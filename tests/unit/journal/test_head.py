@@ -10,7 +10,7 @@ import pytest
 
 from flopsd.errors import JournalReplacedError
 from flopsd.journal.head import Head, RequiredHead
-from flopsd.journal.journal import read_journal
+from flopsd.journal.reading import read_journal
 from tests.support.process import in_process
 from tests.support.runs import Run, verified
 

@@ -19,7 +19,8 @@ from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
 from flopsd.journal.head import KnownJournal
-from flopsd.journal.journal import Journal, read_journal
+from flopsd.journal.journal import Journal
+from flopsd.journal.reading import read_journal
 from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.state_dir import StateDir
 from tests.support.extent import examples

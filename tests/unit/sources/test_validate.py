@@ -33,7 +33,8 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import SourceError
-from flopsd.journal.journal import Journal, read_journal
+from flopsd.journal.journal import Journal
+from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.sources import Source
 from flopsd.sources.calls import devices_of, read_source
