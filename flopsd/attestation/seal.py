@@ -23,6 +23,7 @@ from flopsd.attestation.ledger_files import (
 from flopsd.attestation.sealed_before import sealed_before
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
+from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
@@ -80,7 +81,7 @@ def seal_journal(
     lock: Path | None = None,
     head: Head | None = None,
     code_secrets: Sequence[bytes] = (),
-    refused_pin: Path | None = None,
+    refused_pin: RefusedPin | None = None,
     is_final: Callable[[bool], bool] | None = None,
     keep: Callable[[], bool] | None = None,
 ) -> Sealed:
@@ -93,7 +94,7 @@ def seal_journal(
     `head`: what the journal must contain, where the caller knows it of the process that wrote it.
     `code_secrets`: disclosed in the ledger, where the journal has codes that follow from them; a wrong code is refused.
     So are those that the ledger discloses that is there already.
-    `refused_pin`: the file that notes a PIN that a token refused, which is then not given to it again.
+    `refused_pin`: notes a PIN that a token refused, which is then not given to it again.
     `is_final`: whether a ledger that is there already, of the same journal and key, stays as it is, given whether the
     journal has an end. `keep`: whether a ledger that is there keeps its bytes under another name.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.

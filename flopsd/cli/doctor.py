@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,9 @@ from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
+from flopsd.daemon.state_disk import look, need_of
 from flopsd.errors import FlopsdError, UnknownDeviceError
+from flopsd.journal.state_dir import StateDir
 from flopsd.report.terminal import TABLE_COLUMNS, one_line, shown, wrapped
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.locations import S3Location
@@ -31,7 +32,6 @@ from flopsd.sources.probe import Probe, ProbedSource, probe
 from flopsd.sources.registry import BUILT_IN, KnownSources, find, probed
 from flopsd.system.clock import Clock
 
-_ENOUGH_BYTES = 100_000_000
 _FOR_KEYS = ("sealing", "key in AWS KMS", "key in a PKCS#11 token")  # packages without which no key is tried
 
 
@@ -61,13 +61,11 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock, kn
     checks += packages
     if not any(one.state == "fail" and one.name in _FOR_KEYS for one in packages):
         checks.append(_key(settings, environment))
-    checks += [
-        _state(settings, environment),
-        _port(settings),
-    ]
+    names = settings.sources if settings.sources != ("probe",) else probed()
+    found = list(_sources(settings, names, environment, clock))
+    checks += [_state(settings, environment, sum(one.meters for one in found)), _port(settings), *found]
     if settings.sources != ("probe",):
-        return [*checks, *_sources(settings, settings.sources, environment, clock)]
-    checks += _sources(settings, probed(), environment, clock)
+        return checks
     checks += [Diagnosis("plug-in", "fail", str(fault), fault.hint) for fault in known.faults]
     for info in known.infos:
         if info.name not in BUILT_IN:
@@ -153,10 +151,11 @@ def _asked_for(settings: Settings) -> list[Diagnosis]:
 
 def _key(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
     from flopsd.attestation.signing.check import check_configured
+    from flopsd.attestation.signing.refused_pin import RefusedPin
 
     folder = state_dir(settings, environment)
     try:
-        key = check_configured(settings.key, folder, environment)
+        key = check_configured(settings.key, folder, environment, RefusedPin(StateDir(folder).refused_pin))
     except FlopsdError as fault:
         return Diagnosis("signing key", "fail", str(fault), fault.hint)
     if key is None:
@@ -164,16 +163,19 @@ def _key(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
     return Diagnosis("signing key", "ok", f"{key.describe()} signs, key id {key.public.keyid}")
 
 
-def _state(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
-    folder = state_dir(settings, environment)
-    existing = next((p for p in (folder, *folder.parents) if p.exists()), folder)
+def _state(settings: Settings, environment: Mapping[str, str], devices: int) -> Diagnosis:
+    folder = StateDir(state_dir(settings, environment))
+    existing = next((p for p in (folder.path, *folder.path.parents) if p.exists()), folder.path)
     if not os.access(existing, os.W_OK | os.X_OK):
-        return Diagnosis("state folder", "fail", f"{folder} cannot be written", "give --state-dir a writable folder")
-    free = shutil.disk_usage(existing).free
-    text = f"{folder}, {free // 1_000_000} MB free"
-    if free > _ENOUGH_BYTES:
+        return Diagnosis(
+            "state folder", "fail", f"{folder.path} cannot be written", "give --state-dir a writable folder"
+        )
+    need = need_of(settings, folder, devices, look(StateDir(existing), is_rotated=False))
+    text = f"{folder.path}, {need.text}"
+    if need.is_met:
         return Diagnosis("state folder", "ok", text)
-    return Diagnosis("state folder", "warn", text, "a week of 8 GPUs takes up to 50 MB, and the ledger a copy of it")
+    fix = "give --state-dir a larger disk, or bound what stays on it with --rotate-every and --keep-segments"
+    return Diagnosis("state folder", "warn", text, fix)
 
 
 def _port(settings: Settings) -> Diagnosis:

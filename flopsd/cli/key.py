@@ -60,6 +60,7 @@ def add(verbs: Verbs) -> None:
     check.add_argument("key", nargs="?", metavar="KEY-URI", help=f"{_KEY_URI} (default: the key of the settings)")
     add_settings(check, [BY_KEY["state_dir"]])
     check.add_argument("--json", action="store_true", help="print JSON")
+    check.add_argument("--refused-pin", type=int, help=argparse.SUPPRESS)  # an open file of the daemon
     check.set_defaults(run=_check)
 
     counter = verbs.add_parser(
@@ -126,14 +127,17 @@ def _show(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     be_nice()  # the daemon runs this beside the job
     from flopsd.attestation.signing.check import check_configured
+    from flopsd.attestation.signing.refused_pin import RefusedPin
     from flopsd.daemon.ledger_places import state_dir
     from flopsd.errors import SigningKeyError
+    from flopsd.journal.state_dir import StateDir
     from flopsd.report.terminal import shown
 
     settings = settings_of(arguments)
     folder = state_dir(settings, os.environ)
+    refused = RefusedPin(StateDir(folder).refused_pin, arguments.refused_pin)
     try:
-        key = check_configured(settings.key, folder, os.environ)
+        key = check_configured(settings.key, folder, os.environ, refused)
     except SigningKeyError as fault:
         if not arguments.json:
             raise

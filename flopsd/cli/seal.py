@@ -30,6 +30,7 @@ def add(verbs: Verbs) -> None:
         "--rolling", action="store_true", help="seal the run of a running daemon so far, as it does itself periodically"
     )
     seal.add_argument("--closed-only", action="store_true", help=argparse.SUPPRESS)  # with --rolling, by the daemon
+    seal.add_argument("--refused-pin", type=int, help=argparse.SUPPRESS)  # with --rolling: an open file of the daemon
     seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # set by `exec` if its daemon was killed
     seal.add_argument("--known-journal", type=KnownJournal.parse, help=argparse.SUPPRESS)  # what its daemon has written
     seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # the same for a rolling seal, by the daemon
@@ -62,9 +63,9 @@ def _seal(arguments: argparse.Namespace) -> int:
             sealed = seal_file(Path(arguments.journal), settings, clock)
         elif arguments.rolling:
             try:
-                closed = seal_closed(state, settings, clock, os.environ)
+                closed = seal_closed(state, settings, clock, os.environ, refused_pin=arguments.refused_pin)
                 if not arguments.closed_only:
-                    sealed = seal_rolling(settings, os.environ, clock, arguments.head)
+                    sealed = seal_rolling(settings, os.environ, clock, arguments.head, arguments.refused_pin)
             except SigningKeyError as fault:
                 note(f"{fault}; {fault.hint}")
                 return NOT_SIGNED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -45,10 +45,11 @@ class Child:
         *,
         output: bool = False,
         idle_seconds: float = IDLE_SECONDS,
+        files: Sequence[int] = (),
     ) -> None:
-        """`what` it does, as in `the sealing process`. `output`: keep its stdout."""
+        """`what` it does, as in `the sealing process`. `output`: keep its stdout. `files`: open ones that it gets."""
         self._command, self._what, self._clock = command, what, clock
-        self._output, self._idle_seconds = output, idle_seconds
+        self._output, self._idle_seconds, self._files = output, idle_seconds, files
         self._process: subprocess.Popen[bytes] | None = None
         self._not_started: Ended | None = None
         self._started_ns = self._moved_ns = self._moved_bytes = 0
@@ -62,8 +63,8 @@ class Child:
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
-    def start(self, *more: str, variables: Mapping[str, str] | None = None) -> None:
-        """Start one, with `more` arguments and environment `variables`. What keeps it from starting is how it ended."""
+    def start(self, *more: str) -> None:
+        """Start one, with `more` arguments. What keeps it from starting is how it ended."""
         self._started_ns = self._moved_ns = self._clock.boottime_ns()
         self._moved_bytes = 0
         try:
@@ -72,7 +73,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if self._output else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=None if variables is None else {**os.environ, **variables},
+                pass_fds=self._files,
                 start_new_session=True,
             )
         except OSError as fault:

@@ -48,9 +48,11 @@ def seal_closed(
     environment: Mapping[str, str],
     *,
     has_time: Callable[[], bool] = lambda: True,
+    refused_pin: int | None = None,
 ) -> ClosedSeals:
     """Seal what is closed in `folder` and copy it. A segment that is done leaves the folder of closed segments: its
-    journal lies beside its ledger. `has_time`: whether to begin with another one. Raises SigningKeyError."""
+    journal lies beside its ledger. `has_time`: whether to begin with another one. `refused_pin`: as `seal` has it.
+    Raises SigningKeyError."""
     heads, run, done = dict(heads_in_chain(folder)), _run_of(folder), ClosedSeals()
     for path in closed_segments(folder):
         if not has_time():
@@ -65,6 +67,7 @@ def seal_closed(
                 evidence_from=environment,
                 head=heads.get(path.name),
                 closed=True,
+                refused_pin=refused_pin,
             )
         except SigningKeyError:
             raise  # the others would be signed with the same key
@@ -113,7 +116,12 @@ def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: 
 
 
 def seal_left(
-    settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int, environment: Mapping[str, str]
+    settings: Settings,
+    folder: StateDir,
+    clock: Clock,
+    stopped_ns: int,
+    environment: Mapping[str, str],
+    refused_pin: int | None,
 ) -> bool:
     """Seal and copy at the end of the run what is still closed, as far as there is time; true if nothing is left."""
 
@@ -121,7 +129,7 @@ def seal_left(
         return (clock.boottime_ns() - stopped_ns) / NS_PER_S < settings.stop_seconds - RESERVE_SECONDS
 
     try:
-        done = seal_closed(folder, settings, clock, environment, has_time=has_time)
+        done = seal_closed(folder, settings, clock, environment, has_time=has_time, refused_pin=refused_pin)
     except SigningKeyError as fault:
         done = ClosedSeals(not_sealed=[f"{fault}; {fault.hint}"])
     not_copied = (f"NOT COPIED to {copy.location}: {copy.fault}" for copy in done.not_copied)

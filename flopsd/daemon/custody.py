@@ -3,6 +3,7 @@ disk is watched."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -39,13 +40,19 @@ class Custody:
         """A child process runs each command; an empty one is not run. `head` gives what the journal contains now.
         `resumed`: an earlier daemon start wrote it too."""
         self._settings, self._clock = settings, clock
+        # Of a PIN that the key's token refused, where the state folder cannot be written: whoever signs has it.
+        self.refused_pin = os.memfd_create("flopsd-refused-pin")
+        self._files = (self.refused_pin,)
         self._rotation: Rotation | None = None
-        self.key = start_key_check(settings, key_command, environment, clock)
-        self._rolling = self._seals(seal_command, head, resumed=resumed)
+        self.key = start_key_check(settings, self._told(key_command), environment, clock, self._files)
+        self._rolling = self._seals(self._told(seal_command), head, resumed=resumed)
         if self._rolling is not None and closed_segments(folder):
             self._rolling.closed()
         self._late = LateDeliveries(copy_command, folder.deliveries, clock) if copy_command else None
         self._disk = StateDisk(settings, folder, clock)
+
+    def _told(self, command: Sequence[str]) -> Sequence[str]:
+        return [*command, "--refused-pin", str(self.refused_pin)] if command else command
 
     def _seals(self, command: Sequence[str], head: Callable[[], object], *, resumed: bool) -> RollingSeals | None:
         settings, every = self._settings, self._settings.seal_every_seconds
@@ -56,7 +63,15 @@ class Custody:
         copies = bool(copy_destinations(settings, "run", "node"))
         overdue = every is not None and resumed
         return RollingSeals(
-            command, every, between, self._clock, overdue=overdue, head=head, copies=copies, key=self.key
+            command,
+            every,
+            between,
+            self._clock,
+            overdue=overdue,
+            head=head,
+            copies=copies,
+            key=self.key,
+            files=self._files,
         )
 
     def checkpointed(self) -> None:

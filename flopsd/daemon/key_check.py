@@ -30,11 +30,18 @@ class KeyCheck:
     """
 
     def __init__(
-        self, command: Sequence[str], retry_seconds: float, recheck_seconds: float | None, clock: Clock, *, due: bool
+        self,
+        command: Sequence[str],
+        retry_seconds: float,
+        recheck_seconds: float | None,
+        clock: Clock,
+        *,
+        due: bool,
+        files: Sequence[int] = (),
     ) -> None:
         """`recheck_seconds`: check a key that signs again after that time. `due`: check at once; else when a seal
-        fails."""
-        self._child = Child(command, "the process that checks it", clock, output=True)
+        fails. `files`: open ones that the process gets."""
+        self._child = Child(command, "the process that checks it", clock, output=True, files=files)
         self._clock = clock
         self._retry_ns = round(retry_seconds * NS_PER_S)
         self._recheck_ns = None if recheck_seconds is None else round(recheck_seconds * NS_PER_S)
@@ -111,15 +118,16 @@ class KeyCheck:
 
 
 def start_key_check(
-    settings: Settings, command: Sequence[str], environment: Mapping[str, str], clock: Clock
+    settings: Settings, command: Sequence[str], environment: Mapping[str, str], clock: Clock, files: Sequence[int] = ()
 ) -> KeyCheck | None:
-    """The check of the key that this run is sealed with; None where it is not sealed, or there is no command."""
+    """The check of the key that this run is sealed with; None where it is not sealed, or there is no command. `files`:
+    open ones that its process gets."""
     if not settings.seal or not command:
         return None
     every = settings.seal_every_seconds
     exists = settings.key is not None or default_key(state_dir(settings, environment)).exists()
     retry = min(every or RETRY_SECONDS, RETRY_SECONDS)
-    check = KeyCheck(command, retry, None if every else RECHECK_SECONDS, clock, due=exists)
+    check = KeyCheck(command, retry, None if every else RECHECK_SECONDS, clock, due=exists, files=files)
     try:
         check_key(settings.key, environment)
     except SigningKeyError as fault:  # known without a process

@@ -36,13 +36,15 @@ class RollingSeals:
         head: Callable[[], object],
         copies: bool = False,
         key: KeyCheck | None = None,
+        files: Sequence[int] = (),
     ) -> None:
         """`every_seconds`: None: only segments that are closed are sealed.
 
         `checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal after the first one, since an
         earlier daemon start may never have been sealed. `head` gives what the journal contains now. `copies`: whether
-        the child copies the ledger anywhere. `key`: what is to know of a key that signed or could not."""
-        self._child, self._clock, self._head = Child(command, "the sealing process", clock), clock, head
+        the child copies the ledger anywhere. `key`: what is to know of a key that signed or could not. `files`:
+        open ones that the child gets."""
+        self._child, self._clock, self._head = Child(command, "the sealing process", clock, files=files), clock, head
         self._closed_only = every_seconds is None
         self._every_ns = NEVER_NS if every_seconds is None else round(every_seconds * NS_PER_S)
         self._slack_ns = round(checkpoint_seconds * NS_PER_S)

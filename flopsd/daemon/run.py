@@ -191,11 +191,13 @@ def run_daemon(
         if settings.seal and durable:
             ended_ns = clock.boottime_ns() if daemon.stopped_ns is None else daemon.stopped_ns
             disclosed = [*secrets.kept, *stop_requests.code_secrets]
-            sealed, copied = seal_own(settings, folder, clock, ended_ns, err, environment, journal.head, disclosed)
+            sealed, copied = seal_own(
+                settings, folder, clock, ended_ns, err, environment, journal.head, disclosed, custody.refused_pin
+            )
             if closed_segments(folder):
                 from flopsd.daemon.closed_segments import seal_left  # it loads the packages that sign
 
-                copied = seal_left(settings, folder, clock, ended_ns, environment) and copied
+                copied &= seal_left(settings, folder, clock, ended_ns, environment, custody.refused_pin)
         if feed is not None:
             feed.end(min(LAST_PUSH_SECONDS, _seconds_left(settings, clock, daemon.stopped_ns)))
     finally:

@@ -44,6 +44,7 @@ def seal(
     head: Head | None = None,
     code_secrets: Sequence[bytes] = (),
     closed: bool = False,
+    refused_pin: int | None = None,
 ) -> Sealed:
     """Seal `journal`; key and ledger lie in `folder` unless the settings name other places.
 
@@ -51,11 +52,12 @@ def seal(
     sealers of one state folder exclude each other; with `live` this makes a rolling seal, which replaces only a ledger
     that covers less. `evidence_from`: the environment to collect evidence from; None: none is collected. `head`: what
     the journal must contain. `code_secrets`: what its codes follow from, as far as that is known. `closed`: it is a
-    segment that another one continues.
+    segment that another one continues. `refused_pin`: a daemon's open file for what cannot be noted in `folder`.
     Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
     """
     from flopsd.attestation.seal import seal_journal
     from flopsd.attestation.signing.keys import ensure_key
+    from flopsd.attestation.signing.refused_pin import RefusedPin
     from flopsd.attestation.storage.deliveries import Deliveries
 
     run, node, segment = names_of(journal, settings, closed=closed)
@@ -86,7 +88,7 @@ def seal(
         lock=lock,
         head=head,
         code_secrets=code_secrets,
-        refused_pin=None if lock is None else StateDir(folder).refused_pin,
+        refused_pin=None if lock is None else RefusedPin(StateDir(folder).refused_pin, refused_pin),
         is_final=None if is_rolling else lambda ended: ended or lock is None or _says(deliveries.is_noted, ledger),
         keep=None if lock is None else lambda: _says(deliveries.is_undelivered, ledger),
     )
@@ -106,10 +108,21 @@ def _says(ask: Callable[[Path], bool], ledger: Path) -> bool:
         return False
 
 
-def seal_rolling(settings: Settings, environment: Mapping[str, str], clock: Clock, head: Head | None) -> Sealed:
+def seal_rolling(
+    settings: Settings, environment: Mapping[str, str], clock: Clock, head: Head | None, refused_pin: int | None
+) -> Sealed:
     """Seal the checkpoints so far of a running daemon. Raises what `seal` raises."""
     folder = StateDir(state_dir(settings, environment))
-    return seal(folder.journal, folder.path, settings, clock, live=True, lock=folder.seal_lock, head=head)
+    return seal(
+        folder.journal,
+        folder.path,
+        settings,
+        clock,
+        live=True,
+        lock=folder.seal_lock,
+        head=head,
+        refused_pin=refused_pin,
+    )
 
 
 def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
@@ -189,6 +202,7 @@ def seal_own(
     environment: Mapping[str, str],
     head: Head,
     code_secrets: Sequence[bytes],
+    refused_pin: int | None,
 ) -> tuple[bool, bool]:
     """Seal the run of this daemon at its end and copy the ledger, within --stop-seconds since `stopped_ns`. The figures
     go to `err` only then, so that a blocked reader costs no copy.
@@ -209,6 +223,7 @@ def seal_own(
                 evidence_from=environment,
                 head=head,
                 code_secrets=code_secrets,
+                refused_pin=refused_pin,
             )
         except FlopsdError as fault:
             kept = keep_journal(settings, folder, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)

@@ -101,6 +101,9 @@ def test_another_pin_or_token_and_a_removed_note_are_tried(spied: Spied, tmp_pat
     note = tmp_path / "refused-pin.json"
     one, two = spied.key("one"), spied.key("two")
     steps: list[tuple[str, str, str, int, str]] = [  # what becomes of the note, key, PIN, logins, error
+        ("a folder", one, "zulu", 1, "wrong"),  # in its place, so that it cannot be written
+        ("", one, "zulu", 0, "wrong"),
+        ("no folder", one, PIN, 1, ""),
         ("", one, "zulu", 1, "wrong"),
         ("", one, "zulu", 0, "wrong"),
         ("", one, "yankee", 1, "wrong"),
@@ -114,8 +117,8 @@ def test_another_pin_or_token_and_a_removed_note_are_tried(spied: Spied, tmp_pat
     ]
     results = [json.loads(line) for line in _loaded(spied, note, steps).splitlines()]
     expected = [
-        {"logins": logins, "says": f"the PIN is {why} for the P-256 key" if why else "", "noted": bool(why)}
-        for _, _, _, logins, why in steps
+        {"logins": logins, "says": f"the PIN is {why} for the P-256 key" if why else "", "noted": bool(why) and at > 1}
+        for at, (_, _, _, logins, why) in enumerate(steps)
     ]
     assert results == expected
     assert "yankee" not in note.read_text()
@@ -124,29 +127,36 @@ def test_another_pin_or_token_and_a_removed_note_are_tried(spied: Spied, tmp_pat
 def _loaded(spied: Spied, note: Path, steps: list[tuple[str, str, str, int, str]]) -> str:
     """Load the keys one after the other in a process of their own: a process has one module for good."""
     code = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from flopsd.attestation.signing.keys import load_signer
+from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.errors import SigningKeyError
 note, log, steps = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+memory = os.memfd_create("memory")
 for prepared, key, pin, *_ in steps:
     if prepared == "removed":
         note.unlink()
     elif prepared == "locked":
         note.write_text(json.dumps({**json.loads(note.read_text()), "reason": "locked"}))
+    elif prepared == "a folder":
+        note.mkdir()
+    elif prepared == "no folder":
+        note.rmdir()
     elif prepared == "damaged":
         note.write_text('{"reason": "wrong", "salt": 1}')
     before, says = log.read_text().count(": C_Login\\n"), ""
     try:
-        load_signer(key, {"FLOPSD_PKCS11_PIN": pin}, refused_pin=note)
+        load_signer(key, {"FLOPSD_PKCS11_PIN": pin}, refused_pin=RefusedPin(note, memory))
     except SigningKeyError as fault:
         says = str(fault).partition(" 'ledger'")[0]
     logins = log.read_text().count(": C_Login\\n") - before
-    print(json.dumps({"logins": logins, "says": says, "noted": note.exists()}))
+    print(json.dumps({"logins": logins, "says": says, "noted": note.is_file()}))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(note), str(spied.log), json.dumps(steps)],
         env={**environment(None), **spied.variables}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the next daemon, not this one, gives the refused PIN to the token again") == 1
     return done.stdout

@@ -17,6 +17,7 @@ from flopsd.attestation.signing.check import check_configured
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem
+from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.errors import SigningKeyError
 from tests.support.authorities import Answer, serving
@@ -260,13 +261,15 @@ def test_a_web_identity_token_is_read_anew(kms: Kms, tmp_path: Path, monkeypatch
 
     def refused() -> SigningKeyError:
         with pytest.raises(SigningKeyError) as caught:
-            check_configured(f"awskms:{arn}", tmp_path, os.environ)
+            check_configured(f"awskms:{arn}", tmp_path, os.environ, RefusedPin(tmp_path / "refused-pin.json"))
         assert caught.value.reason == "no_credentials"
         return caught.value
 
     assert str(token) in str(refused())
     token.write_text("a.b.c")
-    assert check_configured(f"awskms:{arn}", tmp_path, os.environ) is not None
+    assert (
+        check_configured(f"awskms:{arn}", tmp_path, os.environ, RefusedPin(tmp_path / "refused-pin.json")) is not None
+    )
     body = b"<ErrorResponse><Error><Code>ExpiredTokenException</Code><Message>Token expired</Message></Error></ErrorResponse>"
     with serving(lambda *_: (400, body, {"Content-Type": "text/xml"})) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)

@@ -9,16 +9,18 @@ from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.dsse import sign_message
 from flopsd.attestation.signing.keys import default_key, load_signer
 from flopsd.attestation.signing.public_key import need_extra
-from flopsd.journal.state_dir import StateDir
+from flopsd.attestation.signing.refused_pin import RefusedPin
 
 # What a ledger's signature covers begins with "DSSEv1 ", so this one is of no ledger.
 CHECK_MESSAGE = b"flopsd: a check that this key can sign; it states nothing\n"
 
 
-def check_configured(uri: str | None, folder: Path, environment: Mapping[str, str]) -> SigningKey | None:
+def check_configured(
+    uri: str | None, folder: Path, environment: Mapping[str, str], refused_pin: RefusedPin
+) -> SigningKey | None:
     """The private key that seals in the state folder, after it signed CHECK_MESSAGE; None: the first seal makes one.
 
-    A refused PIN is noted in the folder, and is not given to its token again. Raises SigningKeyError.
+    A PIN that its token refused is not given to it again. Raises SigningKeyError.
     """
     need_extra()
     if uri is None:
@@ -26,6 +28,6 @@ def check_configured(uri: str | None, folder: Path, environment: Mapping[str, st
         if not made.exists():
             return None
         uri = str(made)
-    key = load_signer(uri, environment, refused_pin=StateDir(folder).refused_pin)
+    key = load_signer(uri, environment, refused_pin=refused_pin)
     sign_message(CHECK_MESSAGE, key)
     return key

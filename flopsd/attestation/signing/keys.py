@@ -15,6 +15,7 @@ from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import FORMS, scheme_of
 from flopsd.attestation.signing.pem import load_pem, make_pem, read_private
 from flopsd.attestation.signing.public_key import load_public, need_extra, need_package
+from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.errors import SigningKeyError
 
 __all__ = ["SigningKey", "check_key", "default_key", "ensure_key", "load_public", "load_signer"]
@@ -23,11 +24,11 @@ DEFAULT_KEY_NAME = "flopsd-key.pem"
 
 
 def load_signer(
-    uri: str, environment: Mapping[str, str] = os.environ, *, refused_pin: Path | None = None
+    uri: str, environment: Mapping[str, str] = os.environ, *, refused_pin: RefusedPin | None = None
 ) -> SigningKey:
     """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError.
 
-    `refused_pin`: the file that notes a PIN that a token refused, which is then not given to it again.
+    `refused_pin`: notes a PIN that a token refused, which is then not given to it again.
     """
     scheme, rest = scheme_of(uri)
     if scheme == "file":

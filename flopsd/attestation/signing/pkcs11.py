@@ -12,13 +12,12 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
 from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_package, usable
-from flopsd.attestation.signing.refused_pin import forget_refusal, note_refusal, refused_before
+from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.signing.secrets import pin
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
@@ -34,7 +33,7 @@ _P256 = bytes.fromhex("06082a8648ce3d030107")  # DER of the object identifier 1.
 class _KeyLocation:
     """The module, token and object of a key. None: not given in the URI.
 
-    `pin_from`: the file or variable of the PIN. `refused_pin`: where a refused PIN is noted, if anywhere.
+    `pin_from`: the file or variable of the PIN. `refused_pin`: what is known of a PIN that its token refused.
     """
 
     module: str
@@ -44,7 +43,7 @@ class _KeyLocation:
     pin: str | None = field(repr=False)
     public: str | None
     pin_from: str
-    refused_pin: Path | None = None
+    refused_pin: RefusedPin | None = None
 
     def describe(self) -> str:
         token = ", ".join(f"{name} {value!r}" for name, value in self.token.items()) or "the only token"
@@ -79,10 +78,10 @@ class TokenKey(SigningKey):
         return self._location.describe()
 
 
-def load_token_key(rest: str, environment: Mapping[str, str], refused_pin: Path | None = None) -> TokenKey:
+def load_token_key(rest: str, environment: Mapping[str, str], refused_pin: RefusedPin | None = None) -> TokenKey:
     """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError.
 
-    `refused_pin`: the file that notes a PIN that the token refused, which is then not given to it again.
+    `refused_pin`: notes a PIN that the token refused, which is then not given to it again.
     """
     need_extra()
     need_package("pkcs11", NEEDS_EXTRA)
@@ -144,7 +143,7 @@ def _session(location: _KeyLocation) -> Iterator[Any]:
             _refuse_again(token, location)
             with token.open(user_pin=location.pin) as session:
                 if location.refused_pin is not None:
-                    forget_refusal(location.refused_pin)
+                    location.refused_pin.forget()
                 yield session
         except (faults.PinIncorrect, faults.PinInvalid, faults.PinLenRange) as fault:
             raise _refused(token, location, "wrong") from fault
@@ -165,7 +164,7 @@ def _refuse_again(token: Any, location: _KeyLocation) -> None:
     """Raises SigningKeyError if the token refused this PIN earlier."""
     if location.refused_pin is None or location.pin is None:
         return
-    reason = refused_before(location.refused_pin, _identity(token), location.pin)
+    reason = location.refused_pin.reason(_identity(token), location.pin)
     if reason is not None:
         raise _refusal(location, reason)
 
@@ -173,7 +172,7 @@ def _refuse_again(token: Any, location: _KeyLocation) -> None:
 def _refused(token: Any, location: _KeyLocation, reason: str) -> SigningKeyError:
     """The error for a PIN that the token refused just now, which is noted."""
     if location.refused_pin is not None and location.pin is not None:
-        note_refusal(location.refused_pin, _identity(token), location.pin, reason)
+        location.refused_pin.note(_identity(token), location.pin, reason)
     return _refusal(location, reason)
 
 
@@ -187,7 +186,7 @@ def _refusal(location: _KeyLocation, reason: str) -> SigningKeyError:
     return SigningKeyError(
         f"{what}; no seal gives the token this PIN of {location.pin_from} again",
         hint=f"{remedy}; the next seal, or `flopsd seal`, logs in with another PIN. To try the same PIN once more, "
-        f"remove {location.refused_pin}",
+        f"remove {location.refused_pin.path}",
         reason="pin_refused",
     )
 

@@ -25,34 +25,59 @@ ITERATIONS = 200_000
 MAX_NOTE_BYTES = 4096
 
 
-def refused_before(note: Path, token: Sequence[str], pin: str) -> str | None:
-    """Why `token`, given by its identity, refused this very PIN earlier; None if `note` does not say so."""
+class RefusedPin:
+    """What is known of a PIN that a token refused: by the note at `path`, or where that could not be written, in
+    `memory`, a file that a daemon and the processes that it starts have open."""
+
+    def __init__(self, path: Path, memory: int | None = None) -> None:
+        self.path, self._memory = path, memory
+
+    def reason(self, token: Sequence[str], pin: str) -> str | None:
+        """Why `token`, given by its identity, refused this very PIN earlier; None if that is not known."""
+        try:
+            noted = read_at_most(self.path, MAX_NOTE_BYTES)
+        except OSError:
+            noted = b""
+        kept = b"" if self._memory is None else os.pread(self._memory, MAX_NOTE_BYTES, 0)
+        return _reason(noted, token, pin) or _reason(kept, token, pin)
+
+    def note(self, token: Sequence[str], pin: str, reason: str) -> None:
+        """Note a refusal, mode 0600. A failure is logged."""
+        salt = os.urandom(16)
+        record = {"reason": reason, "salt": salt.hex(), "digest": _digest(token, pin, salt).hex()}
+        text = json.dumps(record).encode("ascii") + b"\n"
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(self.path, text, 0o600)
+        except OSError as fault:
+            self._keep(text)
+            again = "the next seal" if self._memory is None else "the next daemon, not this one,"
+            log.warning(
+                "cannot write %s: %s; %s gives the refused PIN to the token again", self.path, fault.strerror, again
+            )
+
+    def forget(self) -> None:
+        """Forget it, since the token accepted a PIN."""
+        self._keep(b"")
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as fault:
+            log.debug("cannot remove %s: %s", self.path, fault.strerror)
+
+    def _keep(self, text: bytes) -> None:
+        if self._memory is not None:
+            os.ftruncate(self._memory, 0)
+            os.pwrite(self._memory, text, 0)
+
+
+def _reason(note: bytes, token: Sequence[str], pin: str) -> str | None:
     try:
-        record = parse_json(read_at_most(note, MAX_NOTE_BYTES), str(note))
+        record = parse_json(note, "the note of a refused PIN")
         reason, salt, digest = (str(record[name]) for name in ("reason", "salt", "digest"))
         same = hmac.compare_digest(_digest(token, pin, bytes.fromhex(salt)), bytes.fromhex(digest))
-    except (OSError, NotVerifiedError, LookupError, TypeError, ValueError):
+    except (NotVerifiedError, LookupError, TypeError, ValueError):
         return None
     return reason if same else None
-
-
-def note_refusal(note: Path, token: Sequence[str], pin: str, reason: str) -> None:
-    """Write `note`, mode 0600. A failure is logged."""
-    salt = os.urandom(16)
-    record = {"reason": reason, "salt": salt.hex(), "digest": _digest(token, pin, salt).hex()}
-    try:
-        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(note, json.dumps(record).encode("ascii") + b"\n", 0o600)
-    except OSError as fault:
-        log.warning("cannot write %s: %s; the next seal gives the refused PIN to the token again", note, fault.strerror)
-
-
-def forget_refusal(note: Path) -> None:
-    """Remove `note`, since the token accepted a PIN."""
-    try:
-        note.unlink(missing_ok=True)
-    except OSError as fault:
-        log.debug("cannot remove %s: %s", note, fault.strerror)
 
 
 def _digest(token: Sequence[str], pin: str, salt: bytes) -> bytes:
