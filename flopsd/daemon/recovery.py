@@ -244,7 +244,7 @@ def _read(ledger: Path) -> Saved:
         nonlocal last
         try:
             with open_regular(path) as file:
-                for line in read_lines(file, hashing=fastest()):
+                for line in read_lines(file):
                     record = line.record()
                     digest.update(line.framed())
                     last = line

@@ -19,9 +19,10 @@ from flopsd.telemetry.snapshot import DiskState
 
 log = logging.getLogger("flopsd")
 LOOK_SECONDS = 15
-ENOUGH_BYTES, ENOUGH_DAYS = 100_000_000, 7
-# Of a checkpoint in the journal: `make long-runs` has more than a day of each GPU by these, with running counters.
-RECORD_BYTES, DEVICE_BYTES = 400, 700
+ENOUGH_BYTES, ENOUGH_DAYS, MOST_DAYS = 100_000_000, 7, 1000
+# Of a checkpoint: with all running counters it has 230 bytes, and 570 for each device; the rest is for gaps, seals and
+# what processes declare.
+RECORD_BYTES, DEVICE_BYTES = 300, 700
 MB = 1_000_000
 
 
@@ -36,11 +37,12 @@ class StateDisk:
     def each_tick(self, devices: int) -> None:
         """Look, if it is due. Once the number of devices is known the log has what they need."""
         now_ns = self._clock.boottime_ns()
-        if now_ns < self._next_ns:
+        is_to_be_said = devices > 0 and not self._is_said
+        if now_ns < self._next_ns and not is_to_be_said:
             return
         self._next_ns = now_ns + LOOK_SECONDS * NS_PER_S
         self.state = look(self._folder, is_rotated=self._settings.rotate_every is not None)
-        if devices and not self._is_said:
+        if is_to_be_said:
             self._is_said = True
             need = need_of(self._settings, self._folder, devices, self.state)
             log.log(logging.INFO if need.is_met else logging.WARNING, "disk of %s: %s", self._folder.path, need.text)
@@ -84,12 +86,15 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
     if now.free_bytes is None:
         return DiskNeed("how much is free is not known", is_met=False)
     free, copies = now.free_bytes, _copies(settings, folder)
+    if not devices:
+        return DiskNeed(f"{free // MB} MB free", is_met=free >= ENOUGH_BYTES)
     day = round((RECORD_BYTES + DEVICE_BYTES * devices) * 86400 / settings.checkpoint_seconds)
     what = f"{free // MB} MB free; {counted(devices, 'device')} may write {_mb(day)} of journal a day"
     if settings.rotate_every is None:
         left = free - _to_be_copied(settings, folder, now.journal_bytes or 0, copies)
         days = max(0, left) // (day * copies)
-        text = f"{what}, {copies} times that with its copies: full in about {days} days"
+        with_copies = "" if copies == 1 else f", {copies} times that with the copies beside the ledger"
+        text = f"{what}{with_copies}: full {_in(days)}"
         if days < ENOUGH_DAYS:
             text += "; --rotate-every and --keep-segments bound it"
         return DiskNeed(text, is_met=days >= ENOUGH_DAYS and free >= ENOUGH_BYTES)
@@ -98,7 +103,7 @@ def need_of(settings: Settings, folder: StateDir, devices: int, now: DiskState) 
     kept = settings.keep_segments
     if kept is None:
         days = max(0, free - copies * segment) // day
-        text = f"{what}, of which all stays without --keep-segments: full in about {days} days"
+        text = f"{what}, of which all stays without --keep-segments: full {_in(days)}"
         return DiskNeed(text, is_met=days >= ENOUGH_DAYS and free >= ENOUGH_BYTES)
     bound = segment * (copies + (kept if copies > 1 else 0))
     text = f"{what}, at most {_mb(bound)} at a time while every destination takes its segments"
@@ -133,6 +138,10 @@ def _device(path: Path) -> int | None:
         except OSError:
             continue
     return None
+
+
+def _in(days: int) -> str:
+    return f"in about {days} days" if days < MOST_DAYS else f"in more than {MOST_DAYS} days"
 
 
 def _mb(size: int) -> str:

@@ -109,6 +109,11 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "crossing in three weeks": ({f'{REACHED}"measured"': "0.01+0.000035x120", f'{REACHED}"high"': "0.1x120"}, set()),
     "only the ceiling will cross": ({f'{REACHED}"high"': "0.01+0.001x120"}, set()),
     "the disk is full": ({"flopsd_journal_writable": "1x90 0x30"}, {"FlopsdJournalNotWritable"}),
+    "the disk is full within an hour": ({"flopsd_state_free_bytes": "10e9-90e6x120"}, {"FlopsdStateDiskFilling"}),
+    "the disk is full in a week": ({"flopsd_state_free_bytes": "10e9-1e6x120"}, set()),
+    "the disk has no room for the next seal": ({"flopsd_journal_size": "6e9+1e3x120"}, {"FlopsdStateDiskFilling"}),
+    "the disk is small": ({"flopsd_state_free_bytes": "99e6x120"}, {"FlopsdStateDiskFilling"}),
+    "what is free is not known": ({"flopsd_state_free_bytes": None}, set()),
     "the journal stands still": ({"flopsd_journal_last_append": "0+60x90 5400x30"}, {"FlopsdJournalNotAdvancing"}),
     "its key cannot sign": ({"flopsd_signing_key_usable": "1x80 0x40"}, {"FlopsdSigningKeyUnusable"}),
     "its key could not sign for a moment": ({"flopsd_signing_key_usable": "1x94 0x6 1x20"}, set()),
@@ -123,6 +128,11 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "no rolling seals": (
         {"flopsd_ledger_last_seal": None, "flopsd_ledger_seal_failures": None, "flopsd_ledger_seal_interval": None}, set()),
     "a seal failed, and the next did not": ({"flopsd_ledger_seal_failures": "0x80 1x40"}, set()),
+    "a closed segment is not sealed": ({"flopsd_closed_segments_waiting": "0x20 1x100"}, {"FlopsdLedgerNotSealed"}),
+    "closed segments come and go": ({"flopsd_closed_segments_waiting": "0x20 1x50 0 1x49"}, set()),
+    "a closed segment is not copied": (
+        {"flopsd_closed_segments_waiting": "0x20 1x100", "flopsd_ledger_deliveries_pending": "0x20 1x100"},
+        {"FlopsdLedgerCopyFailed"}),
     "a copy was refused": ({"flopsd_ledger_copy_failures": "0x80 1x40"}, {"FlopsdLedgerCopyFailed"}),
     "a ledger of an earlier run stays undelivered": ({"flopsd_ledger_deliveries_pending": "0x60 2x60"}, {"FlopsdLedgerCopyFailed"}),
     "a ledger is undelivered for ten minutes": ({"flopsd_ledger_deliveries_pending": "0x90 2x30"}, set()),

@@ -61,6 +61,9 @@ def healthy(
         f"flopsd_ledger_last_copy_timestamp_seconds{{{at}}}": "0+60x120",
         f"flopsd_ledger_copy_failures_total{{{at}}}": "0x120",
         f"flopsd_ledger_deliveries_pending{{{at}}}": "0x120",
+        f"flopsd_journal_size_bytes{{{at}}}": "5e6+5e3x120",
+        f"flopsd_state_free_bytes{{{at}}}": "10e9-15e3x120",
+        f"flopsd_closed_segments_waiting{{{at}}}": "0x120",
         f"flopsd_run_ended{{{at}}}": "0x120",
         f"flopsd_daemon_starts{{{at}}}": "1x120",
     }  # fmt: skip

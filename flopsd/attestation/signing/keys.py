@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import FORMS, scheme_of
 from flopsd.attestation.signing.pem import load_pem, make_pem, read_private
 from flopsd.attestation.signing.public_key import load_public, need_extra, need_package
-from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.errors import SigningKeyError
+
+if TYPE_CHECKING:
+    from flopsd.attestation.signing.refused_pin import RefusedPin
 
 __all__ = ["SigningKey", "check_key", "default_key", "ensure_key", "load_public", "load_signer"]
 

@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_ot
     assert [ledger.name for ledger in done.sealed] == ["run-0002.json"]
     assert "is not the journal that was written" in done.not_sealed[0]
     assert first.exists()
+    run.finish()
+
+
+def test_what_an_earlier_run_left_is_sealed_and_goes_whatever_run_is_metered_now(tmp_path: Path) -> None:
+    left = rotated(tmp_path, 2)
+    left.finish()
+    left.journal.put_aside("run-1.journal.jsonl")
+    run = Run(left.state.path, devices=(H100,), run_id="next")
+    of_next = replace(settings(tmp_path), run_id="next")
+    done = seal_closed(run.state, of_next, run.clock, {})
+    assert (names(tmp_path / "out"), done.not_sealed) == (["run-0001.json", "run-0002.json"], [])
+    assert list(run.state.segments.iterdir()) == []
     run.finish()
 
 

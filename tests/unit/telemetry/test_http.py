@@ -24,7 +24,7 @@ from flopsd.telemetry.http.request import MAX_HEAD_BYTES, RefusedRequest, Reques
 from flopsd.telemetry.http.response import compressed
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.prometheus import Exposition
-from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
+from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, Snapshot
 from tests.support.paths import GOLDEN
 from tests.support.process import get
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
@@ -40,7 +40,8 @@ def url(run: Run) -> Iterator[str]:
     def shown() -> Snapshot:
         now_ns = run.clock.wall_ns()
         key, last_ns = KeyState(False, "pin_refused", "the PIN is wrong"), now_ns - 60 * NS_PER_S
-        state = JournalState(now_ns, 900 * NS_PER_S, last_ns, 1, undelivered_ledgers=2, key=key)
+        disk = DiskState(417_000_000, 34_200_000_000, 1)
+        state = JournalState(now_ns, 900 * NS_PER_S, last_ns, 1, undelivered_ledgers=2, key=key, disk=disk)
         return replace(run.writer.snapshot, journal_state=state)
 
     server = WebServer("127.0.0.1", [0], shown)
@@ -174,7 +175,8 @@ def test_without_rolling_seals_nothing_is_told_of_them(run: Run) -> None:
     page = Exposition().render(replace(run.writer.snapshot, journal_state=JournalState(5 * NS_PER_S)), "")[0].decode()
     assert "flopsd_time_seconds 5.0" in page
     assert "_seal_" not in page
-    assert "\nflopsd_signing_key" not in page, "it was not tried"
+    for unknown in ("signing_key", "journal_size", "state_free", "closed_segments"):
+        assert f"\nflopsd_{unknown}" not in page
 
 
 def test_a_device_without_a_name_of_its_own_has_its_nodes_before_it(tmp_path: Path) -> None:

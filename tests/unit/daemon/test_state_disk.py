@@ -1,0 +1,107 @@
+"""What is shown of the state folder's disk, and what is said of what a run needs of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.daemon.state_disk import LOOK_SECONDS, MB, StateDisk, look, need_of
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.snapshot import DiskState
+from flopsd.testing import FakeClock
+from tests.bench.journals import fill, gpus, lengthen
+from tests.support.runs import CONTEXT
+
+GPUS, DAY = 8, 24 * 60
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StateDir:
+    state = StateDir(tmp_path / "state")
+    fill(state, FakeClock(), gpus(GPUS), 10, CONTEXT, "r")
+    return state
+
+
+def settings(folder: StateDir, **more: Any) -> Settings:
+    return Settings(state_dir=str(folder.path), **more)
+
+
+def test_the_figures_are_those_of_the_disk_and_absent_where_it_does_not_answer(
+    folder: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = folder.journal.stat().st_size
+    found = look(folder, is_rotated=False)
+    free = shutil.disk_usage(folder.path).free
+    assert found.free_bytes == pytest.approx(free, abs=2**30)
+    assert (found.journal_bytes, found.waiting_segments) == (size, None)
+    assert look(folder, is_rotated=True).waiting_segments == 0
+    folder.segments.mkdir()
+    (folder.segments / "0001-0123456789abcdef.journal.jsonl").write_bytes(b"x" * 100)
+    assert replace(look(folder, is_rotated=False), free_bytes=None) == DiskState(size + 100, None, 1)
+
+    def broken(_: object) -> Any:
+        raise OSError
+
+    monkeypatch.setattr(os, "listdir", broken)
+    monkeypatch.setattr(os, "statvfs", broken)
+    assert look(folder, is_rotated=True) == DiskState()
+
+
+def test_a_run_takes_no_more_than_is_said_and_not_far_less(folder: StateDir) -> None:
+    lengthen(folder, DAY - 10)
+    written = folder.journal.stat().st_size
+    said = need_of(settings(folder), folder, GPUS, DiskState(0, 1)).text
+    day = int(re.findall(r"may write (\d+) MB of journal a day", said)[0]) * MB
+    assert written < day < 1.5 * written
+
+
+@pytest.mark.parametrize(
+    ("more", "free_mb", "is_met", "said"),
+    [
+        ({}, 600, True, "9 MB of journal a day, 3 times that with the copies beside the ledger: full in about 23 days"),
+        ({}, 170, False, "full in about 6 days; --rotate-every and --keep-segments bound it"),
+        ({"ledger": "/proc/ledger.json"}, 600, True, "9 MB of journal a day: full in about 70 days"),
+        ({}, 10**6, True, "full in more than 1000 days"),
+        ({"seal_every_seconds": None}, 600, True, "9 MB of journal a day, 2 times that"),
+        ({"rotate_every": "1d"}, 600, True, "of which all stays without --keep-segments: full in about 67 days"),
+        ({"rotate_every": "1d", "keep_segments": 3}, 600, True, "at most 51 MB at a time"),
+        ({"rotate_every": "100MB", "keep_segments": 3}, 500, False, "at most 600 MB at a time"),
+        ({"ledger": "/proc/l.json", "rotate_every": "100MB", "keep_segments": 3}, 500, True, "at most 100 MB at a time"),
+    ],
+)  # fmt: skip
+def test_what_a_run_needs(tmp_path: Path, more: dict[str, Any], free_mb: int, is_met: bool, said: str) -> None:
+    folder = StateDir(tmp_path)
+    need = need_of(settings(folder, **more), folder, GPUS, DiskState(0, free_mb * MB))
+    assert f"{free_mb} MB free; {GPUS} devices may write" in need.text
+    assert said in need.text
+    assert need.is_met == is_met
+
+
+def test_copies_that_a_journal_still_needs_are_not_free(tmp_path: Path) -> None:
+    folder = StateDir(tmp_path)
+    assert need_of(settings(folder), folder, 0, DiskState(0, 600 * MB)).text == "600 MB free"
+    days = [need_of(settings(folder), folder, GPUS, DiskState(size * MB, 600 * MB)).text for size in (0, 100)]
+    assert [text.rpartition("about ")[2] for text in days] == ["23 days", "15 days"]
+    assert not need_of(settings(folder), folder, GPUS, DiskState()).is_met
+
+
+def test_it_is_said_once_and_loudly_where_it_is_not_enough(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock, folder = FakeClock(), StateDir(tmp_path)
+    caplog.set_level("INFO")
+    disk = StateDisk(settings(folder, rotate_every="400d", keep_segments=10**6), folder, clock)
+    for devices in (0, 0, GPUS, GPUS):
+        disk.each_tick(devices)
+        disk.each_tick(devices)
+        clock.advance(LOOK_SECONDS * NS_PER_S)
+    (said,) = caplog.records
+    assert said.levelname == "WARNING"
+    assert f"disk of {folder.path}: " in said.getMessage()
+    assert disk.state.free_bytes is not None
