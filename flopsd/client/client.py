@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import operator
 import os
 import queue
 import threading
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, line
+from flopsd.client.counted_work import PHASES, CountedWork
 from flopsd.core.architecture import why_not_read
-from flopsd.core.declarations import COUNTERS, Phase, facts_from, phase_from
+from flopsd.core.declarations import facts_from, phase_from
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
 from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
@@ -28,7 +28,6 @@ SEND_SECONDS = 0.2  # between two sends; a phase that changes after a quiet time
 WORK_SECONDS = 1.0
 # Phase changes kept between two sends: at most 40 a second, below what the daemon reads from one process.
 MAX_TRANSITIONS = 8
-_PHASES = frozenset(phase.value for phase in Phase)
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
@@ -58,10 +57,7 @@ class Client:
         self._unsent_facts: set[str] = set()
         self._phase: str | None = None  # while None, this process does not affect the phase of the run
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
-        self._added: deque[tuple[str, dict[str, int]]] = deque()
-        self._adding = False
-        self._work: dict[str, dict[str, int]] = {}
-        self._has_unsent_work = False
+        self._work = CountedWork()
         self._work_sent_ns = 0
         self._logged: set[str] = set()
         self._connection: DaemonConnection | None = None
@@ -79,12 +75,14 @@ class Client:
         The phases are those of `flopsd.core.declarations.Phase`. While the processes of a job declare different phases,
         the phase of the run is undeclared.
         """
+        if type(phase) is str and phase == self._phase:
+            return
         if os.getpid() != self._pid:
             return
         try:
             name = phase_from(phase)
         except (ValueError, TypeError):
-            self._log_once(f"set_phase: {phase!r:.60} is not a phase; phases are {', '.join(sorted(_PHASES))}")
+            self._log_once(f"set_phase: {phase!r:.60} is not a phase; phases are {', '.join(sorted(PHASES))}")
             return
         with self._lock:
             if name == self._phase:
@@ -139,38 +137,15 @@ class Client:
         if os.getpid() != self._pid:
             return
         try:
-            if phase not in _PHASES or not counters.keys() <= set(COUNTERS):
-                raise ValueError(f"phases are {', '.join(sorted(_PHASES))}; counters are {', '.join(COUNTERS)}")
-            added = {name: operator.index(value) for name, value in counters.items()}
-            if any(value < 0 for value in added.values()):
-                raise ValueError("a counter cannot decrease")
+            self._work.add(phase, counters)
         except (ValueError, TypeError) as fault:
             self._log_once(f"count: ignored: {fault}")
-            return
-        self._added.append((Phase(phase).value, added))
-        self._add_up()
 
     def another_session(self) -> Client:
         """A session of its own for another model of this process, with the same daemon. It ends with this one."""
         other = Client(self._paths, self._clock)
         self._others.append(other)
         return other
-
-    def _add_up(self) -> None:
-        """Fold in what was counted. A signal handler that counts meanwhile leaves that to the call it interrupted."""
-        with self._lock:
-            if self._adding:
-                return
-            self._adding = True
-            try:
-                while self._added:
-                    phase, added = self._added.popleft()
-                    mine = self._work.setdefault(phase, {})
-                    for name, value in added.items():
-                        mine[name] = mine.get(name, 0) + value
-                    self._has_unsent_work = True
-            finally:
-                self._adding = False
 
     def close(self, seconds: float = 1.0) -> None:
         """Send the rest and close the session, within `seconds`. Runs by itself when the interpreter exits."""
@@ -245,13 +220,12 @@ class Client:
         daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
         daemon.hello(self.session)
-        self._add_up()
+        self._work.send_again()
         with self._lock:
             self._unsent_facts = set(self._facts)
             self._transitions.clear()
             if self._phase is not None:
                 self._transitions.append(self._phase)
-            self._has_unsent_work = bool(self._work)
         self._work_sent_ns = -NS_PER_S * 3600
         self._backoff_seconds = BACKOFF_SECONDS
         log.info("connected to flopsd's daemon at %s", daemon.path)
@@ -278,21 +252,17 @@ class Client:
 
     def _send_changes(self, daemon: DaemonConnection, *, everything: bool) -> None:
         now_ns = self._clock.boottime_ns()
-        self._add_up()
         with self._lock:
             facts = {name: self._facts[name] for name in self._unsent_facts}
             self._unsent_facts.clear()
             transitions = list(self._transitions)
             self._transitions.clear()
-            work: dict[str, dict[str, int]] = {}
-            if self._has_unsent_work and (everything or now_ns - self._work_sent_ns >= WORK_SECONDS * NS_PER_S):
-                work = {phase: dict(counters) for phase, counters in self._work.items()}
-                self._has_unsent_work, self._work_sent_ns = False, now_ns
         for name, value in sorted(facts.items()):
             daemon.send("declare", facts={name: value})
         for phase in transitions:
             daemon.send("phase", phase=phase)
-        if work:
+        if (everything or now_ns - self._work_sent_ns >= WORK_SECONDS * NS_PER_S) and (work := self._work.changed()):
+            self._work_sent_ns = now_ns
             daemon.send("work", work=work)
 
 

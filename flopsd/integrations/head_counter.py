@@ -9,7 +9,8 @@ import torch
 
 _IGNORED_LABEL = -100
 _COMPACTS = ("cuda", "xpu")  # where TRL's fused loss skips tokens without a label
-Defer = Callable[[str, Any, Callable[[], Any]], None]
+HEAD_ARGUMENTS = frozenset({"fused_lm_head", "logits_to_keep", "num_logits_to_keep"})  # a pass without has all logits
+Defer = Callable[[str, Any], None]
 
 
 def backbone_of(model: Any) -> Any:
@@ -25,8 +26,8 @@ def backbone_of(model: Any) -> Any:
 
 
 def head_work(tokens: int, rows: int, named: Mapping[str, Any], defer: Defer) -> dict[str, int]:
-    """Counters of a pass of `tokens` in `rows` rows. `defer` takes what depends on the content of tensors: a counter,
-    its device and how to compute it there."""
+    """Counters of a pass of `tokens` in `rows` rows. `defer` takes what depends on the content of tensors: a counter
+    and a tensor of one element."""
     if named.get("fused_lm_head"):
         return _fused(tokens, named, defer)
     keep = named.get("logits_to_keep", named.get("num_logits_to_keep"))
@@ -42,6 +43,6 @@ def _fused(tokens: int, named: Mapping[str, Any], defer: Defer) -> dict[str, int
     without = tokens - labels.numel()
     if labels.device.type not in _COMPACTS:
         return {"headless_tokens": without, "fused_head_tokens": labels.numel()}
-    defer("fused_head_tokens", labels.device, lambda: (labels != _IGNORED_LABEL).sum())
-    defer("unlabelled_tokens", labels.device, lambda: (labels == _IGNORED_LABEL).sum())
+    defer("fused_head_tokens", (labels != _IGNORED_LABEL).sum())
+    defer("unlabelled_tokens", (labels == _IGNORED_LABEL).sum())
     return {"headless_tokens": without}

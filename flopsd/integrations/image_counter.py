@@ -65,18 +65,14 @@ class ImageCounter:
     def _of_grid(self, pixels: Any, grid: Any, defer: Defer) -> dict[str, int]:
         """Patches of images and videos of any size one behind the other; `grid` has frames, height and width of each
         in patches. Each frame attends to itself."""
-        device, images = grid.device, self.images
-        defer("images", device, lambda: grid[:, 0].sum())
-        defer("patch_square_pairs", device, lambda: (grid[:, 0] * (grid[:, 1] * grid[:, 2]) ** 2).sum())
+        images = self.images
+        defer("images", grid[:, 0].sum())
+        defer("patch_square_pairs", (grid[:, 0] * (grid[:, 1] * grid[:, 2]) ** 2).sum())
         if images.window_side is not None:
             merge, side = images.merge_side, images.window_side // images.merge_side
-
-            def windows() -> Any:
-                cells = grid[:, 1:] // merge  # windows consist of what becomes one token
-                squares = (cells // side) * side**2 + (cells % side) ** 2
-                return (grid[:, 0] * squares[:, 0] * squares[:, 1]).sum() * merge**4
-
-            defer("patch_window_pairs", device, windows)
+            cells = grid[:, 1:] // merge  # windows consist of what becomes one token
+            squares = (cells // side) * side**2 + (cells % side) ** 2
+            defer("patch_window_pairs", (grid[:, 0] * squares[:, 0] * squares[:, 1]).sum() * merge**4)
         return {"patches": int(pixels.shape[0])}
 
 

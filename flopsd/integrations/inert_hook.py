@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 
-class Hook:
+class Hook(functools.partial[None]):
     """A hook that stays behind when its model is copied or pickled: the copy is not counted."""
 
-    def __init__(self, call: Callable[..., None] | None = None) -> None:
-        self._call = call
+    def __reduce__(self) -> tuple[type[Hook], tuple[object]]:
+        return Hook, (_nothing,)
 
-    def __call__(self, *arguments: object) -> None:
-        if self._call is not None:
-            self._call(*arguments)
 
-    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
-        return Hook, ()
+def _nothing(*_: object) -> None:
+    pass

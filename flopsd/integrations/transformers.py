@@ -30,12 +30,15 @@ Event = Callable[..., None]
 
 
 def _guarded(event: Event) -> Event:
-    """Wrap an event of the callback so that an error is logged once and never ends the training."""
+    """Make an event of the Trainer of a method that takes its arguments, state and model. An error in it is logged once
+    and never ends the training."""
 
     @functools.wraps(event)
-    def guarded(self: FlopsdCallback, *arguments: Any, **named: Any) -> None:
+    def guarded(
+        self: FlopsdCallback, args: Any = None, state: Any = None, *_: Any, model: Any = None, **__: Any
+    ) -> None:
         try:
-            event(self, *arguments, **named)
+            event(self, args, state, model)
         except Exception:
             if event.__name__ not in self.failed:
                 self.failed.add(event.__name__)
@@ -70,13 +73,13 @@ class FlopsdCallback(TrainerCallback):
         atexit.register(lambda: (call := at_exit()) and call())
 
     @_guarded
-    def on_init_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
-        self._declare_model(args, named.get("model"))
+    def on_init_end(self, args: Any, _state: Any, model: Any) -> None:
+        self._declare_model(args, model)
         self.client.set_phase("other")
 
     @_guarded
-    def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
-        self._declare_model(args, named.get("model"), again=True)
+    def on_train_begin(self, args: Any, state: Any, model: Any) -> None:
+        self._declare_model(args, model, again=True)
         self._settle()
         self._flop_declared = int(state.total_flos)  # includes the earlier attempt after a resume
         self._training = True
@@ -88,24 +91,24 @@ class FlopsdCallback(TrainerCallback):
         self.client.set_phase("train")
 
     @_guarded
-    def on_step_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
+    def on_step_begin(self, *_: Any) -> None:
         self._in_step = True
         self.client.set_phase("train")
 
     @_guarded
-    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, *_: Any) -> None:
         self._in_step = False
         self.client.count("train", steps=1)
 
     @_guarded
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
+    def on_prediction_step(self, *_: Any) -> None:
         self._predicting = True
         self._counter.settle_phase("evaluate")
         self._others.settle_phase("evaluate")
         self.client.set_phase("evaluate")
 
     @_guarded
-    def on_evaluate(self, args: Any, state: Any, control: Any, *metrics: Any, **named: Any) -> None:  # noqa: ARG002
+    def on_evaluate(self, *_: Any) -> None:
         self._predicting = False
         self._settle("evaluate")
         self.client.set_phase("train" if self._training else "other")
@@ -113,13 +116,13 @@ class FlopsdCallback(TrainerCallback):
     on_predict = on_evaluate
 
     @_guarded
-    def on_log(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: Any, state: Any, _model: Any) -> None:
         self._declare_progress(args, state)
 
     on_save = on_log
 
     @_guarded
-    def on_train_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
+    def on_train_end(self, args: Any, state: Any, _model: Any) -> None:
         self._training = self._in_step = False
         self._declare_progress(args, state)
         self.client.set_phase("other")
@@ -157,10 +160,11 @@ class FlopsdCallback(TrainerCallback):
             self._counter.attach(model, compiled=compiled)
 
     def _phase_of(self, model: Any, generating: bool) -> str:
+        if model.training and torch.is_grad_enabled():
+            self.client.set_phase("train")
+            return "train"
         phase = UNSETTLED
-        if torch.is_grad_enabled() and model.training:
-            phase = "train"
-        elif self._in_step:
+        if self._in_step:
             # Without gradients within a training step: generation of data, or a reference for the loss.
             phase = "generate" if generating else "other"
         elif self._predicting or (self._training and not model.training):
@@ -205,6 +209,6 @@ class FlopsdCallback(TrainerCallback):
             self._flop_declared = flop
 
     @_guarded
-    def _at_exit(self) -> None:
+    def _at_exit(self, *_: Any) -> None:
         if os.getpid() == self._pid:
             self._settle()

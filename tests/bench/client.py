@@ -1,10 +1,12 @@
-"""What the client costs a training process: microseconds a call, whomever it meets, and a step with and without."""
+"""What the client costs a training process: a call, and a step of a real Trainer, whomever the client meets.
+
+Measured in pairs, with and without in turn: three runs, the median of their medians and their range.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import logging
 import statistics
 import tempfile
@@ -19,7 +21,7 @@ from flopsd.client import Client, connect
 from tests.bench.measuring import Say, timed
 from tests.support.session_servers import EventServer, foreign, never_reads
 
-CALLS, STEPS, ROUNDS = 20_000, 60, 5
+RUNS, CALLS, STEPS = 3, 20_000, 800
 
 
 @contextmanager
@@ -38,109 +40,122 @@ SITUATIONS: dict[str, Callable[[Path], Any]] = {
 
 
 def calls(folder: Path, say: Say) -> None:
-    """Each call in each situation: the median, and the worst of all."""
+    """Each call in each situation, less what an empty call costs."""
+    work: dict[str, tuple[Callable[[Client], None], str]] = {
+        "count": (lambda c: c.count("train", tokens=4096, sequences=8, steps=1), "1 us"),
+        "set_phase": (lambda c: c.set_phase("evaluate" if c.current_phase == "train" else "train"), "no wait"),
+    }
     for situation, meeting in SITUATIONS.items():
         path = folder / f"{len(situation)}.sock"
         with meeting(path):
             client = connect(path)
-            work: dict[str, Callable[[Client], None]] = {
-                "count": lambda c: c.count("train", tokens=4096, sequences=8, steps=1),
-                "set_phase": lambda c: c.set_phase("evaluate" if c.current_phase == "train" else "train"),
-            }
-            for name, call in work.items():
-                median, worst = _cost(client, call)
-                say(
-                    f"client, {name}, {situation}: median, worst of {CALLS:,}",
-                    f"{median:.1f} us, {worst / 1e3:.1f} ms",
-                    "no wait",
-                )
+            for name, (call, budget) in work.items():
+                say(f"client, {name}, {situation}", _figure([_in_pairs(client, call) for _ in range(RUNS)]), budget)
             say(f"client, close at the end, {situation}", f"{timed(client.close):.3f} s", "1 s")
+    with _listening(folder / "all.sock"):
+        client = connect(folder / "all.sock")
+        began = time.process_time_ns()
+        for _ in range(CALLS):
+            work["count"][0](client)
+        client.close()
+        spent = time.process_time_ns() - began
+    say("client, count, CPU of all threads, sent and received", f"{spent / CALLS / 1e3:.2f} us", "none")
 
 
-def _cost(client: Client, call: Callable[[Client], None]) -> tuple[float, float]:
-    spent = []
+def _in_pairs(client: Client, call: Callable[[Client], None]) -> float:
+    """Microseconds."""
+    spent: list[int] = []
+    empty: list[int] = []
     for _ in range(CALLS):
-        began = time.perf_counter_ns()
-        call(client)
-        spent.append(time.perf_counter_ns() - began)
-    return statistics.median(spent) / 1e3, max(spent) / 1e3
+        for one, times in ((_nothing, empty), (call, spent)):
+            began = time.perf_counter_ns()
+            one(client)
+            times.append(time.perf_counter_ns() - began)
+    return (statistics.median(spent) - statistics.median(empty)) / 1e3
+
+
+def _nothing(_: Client) -> None:
+    pass
 
 
 def steps(folder: Path, say: Say) -> None:
-    """A small Llama's step under the Trainer, by turns without and with the callback."""
-    spent: dict[str, list[float]] = {name: [] for name in ("without", *SITUATIONS)}
-    for turn in range(ROUNDS):
-        spent["without"].append(_train(folder, None))
-        for situation, meeting in SITUATIONS.items():
+    """Steps of one Trainer, by turns without and with the callback and its hooks."""
+    for situation, meeting in SITUATIONS.items():
+        runs = []
+        for turn in range(RUNS):
             path = folder / f"{turn}.{len(situation)}.sock"
             with meeting(path):
                 client = connect(path)
-                spent[situation].append(_train(folder, client))
+                runs.append(_train(folder, client))
                 client.close(0)
-    without = min(spent.pop("without"))
-    say("training step of a small Llama, CPU of its thread, without flopsd", f"{without:.3f} ms", "none")
-    for situation, found in spent.items():
-        say(
-            f"the same with the callback, {situation}",
-            f"{min(found) - without:+.3f} ms a step",
-            "not to be seen beside the noise",
-        )
+        found = _figure([with_it for with_it, _ in runs])
+        step = statistics.median(without for _, without in runs)
+        say(f"callback, a step of a small Llama ({step / 1e3:.1f} ms), {situation}", found, "10 us")
 
 
-def own(folder: Path, say: Say) -> None:
-    """What the callback itself does in a step: both events and the hooks around one forward pass."""
-    import torch
-
-    from flopsd.integrations.transformers import FlopsdCallback
-    from tests.train.trainers import arguments, llama
-
-    path = folder / "own.sock"
-    with _listening(path):
-        callback, model, options = FlopsdCallback(client=connect(path)), llama(), arguments(folder)
-        callback.on_init_end(options, None, None, model=model)
-        model.forward = lambda **_: None
-        batch = {"input_ids": torch.ones(8, 512, dtype=torch.long), "attention_mask": torch.ones(8, 512)}
-        bare: list[int] = []
-        hooked: list[int] = []
-        for spent, events in ((hooked, True), (bare, False)):
-            if not events:
-                callback._counter.detach()
-            for _ in range(2000):
-                began = time.thread_time_ns()
-                if events:
-                    callback.on_step_begin(options, None, None)
-                model(**batch)
-                if events:
-                    callback.on_step_end(options, None, None)
-                spent.append(time.thread_time_ns() - began)
-        callback.client.close()
-    figure = (statistics.median(hooked) - statistics.median(bare)) / 1e3
-    say("the callback's own work in a step, 8 x 512 tokens with a mask", f"{figure:.0f} us", "100 us")
+def _figure(microseconds: list[float]) -> str:
+    """Their median and range."""
+    return f"{statistics.median(microseconds):.2f} us ({min(microseconds):.2f} to {max(microseconds):.2f})"
 
 
-def _train(folder: Path, client: Client | None) -> float:
-    """Milliseconds of this thread's CPU a step, the first ones left out."""
+def _train(folder: Path, client: Client) -> tuple[float, float]:
+    """Microseconds of its thread's CPU: what the callback adds to a step, and the step without it."""
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
     from flopsd.integrations.transformers import FlopsdCallback
     from tests.train.trainers import arguments, rows
 
     times: list[int] = []
+    began = 0
 
-    class Watch(TrainerCallback):
+    class Begin(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            nonlocal began
+            began = time.thread_time_ns()  # other processes' load is not in it
+
+    class End(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            times.append(time.thread_time_ns())  # other processes' load is not in it
+            times.append(time.thread_time_ns() - began)
+            switch.turn(on=len(times) % 4 in (1, 2))  # without, with, with, without: what drifts adds to both
 
     config = LlamaConfig(
-        vocab_size=512, hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0,
     )  # fmt: skip
-    callbacks = [Watch()] if client is None else [Watch(), FlopsdCallback(client=client, method="pretraining")]
     options = arguments(folder, max_steps=STEPS, num_train_epochs=1)
-    trainer = Trainer(LlamaForCausalLM(config), options, train_dataset=rows(2 * STEPS), callbacks=callbacks)
+    callback = FlopsdCallback(client=client, method="pretraining")
+    model = LlamaForCausalLM(config)
+    trainer = Trainer(model, options, train_dataset=rows(2 * STEPS), callbacks=[Begin(), callback, End()])
+    switch = _Switch(trainer.callback_handler, callback, model)
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.train()
-    return statistics.median(b - a for a, b in itertools.pairwise(times[10:])) / 1e6
+    pairs = [sorted(zip((False, True, True, False), times[at : at + 4], strict=True)) for at in range(40, STEPS, 4)]
+    added = [(pair[2][1] + pair[3][1] - pair[0][1] - pair[1][1]) / 2e3 for pair in pairs]
+    return statistics.median(added), statistics.median((pair[0][1] + pair[1][1]) / 2e3 for pair in pairs)
+
+
+class _Switch:
+    """Takes a callback and all hooks out of a Trainer, and puts them in again."""
+
+    def __init__(self, handler: Any, callback: Any, model: Any) -> None:
+        self._handler, self._callback, self._model = handler, callback, model
+        self._all: list[Any] = []
+        self._hooks: list[tuple[dict[int, Any], dict[int, Any]]] = []
+
+    def turn(self, *, on: bool) -> None:
+        if not self._hooks:  # those of training are there once its first step has begun
+            places = [
+                place
+                for module in self._model.modules()
+                for place in (module._forward_pre_hooks, module._forward_hooks)
+            ]
+            self._hooks = [(place, dict(place)) for place in places if place]
+            self._all = list(self._handler.callbacks)
+            assert self._hooks
+        self._handler.callbacks = [one for one in self._all if on or one is not self._callback]
+        for place, hooks in self._hooks:
+            place.clear()
+            place.update(hooks if on else {})
 
 
 def client(folder: Path, say: Say) -> None:
@@ -150,12 +165,11 @@ def client(folder: Path, say: Say) -> None:
     try:
         import torch
     except ImportError:
-        say("training step with and without the callback", "PyTorch is not installed", "not to be seen")
+        say("training step with and without the callback", "PyTorch is not installed", "10 us")
         return
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        own(folder, say)
         steps(folder, say)
 
 
@@ -163,7 +177,7 @@ def main() -> None:
     """These figures alone: `python -m tests.bench.client`."""
     with tempfile.TemporaryDirectory() as folder:
         client(
-            Path(folder), lambda what, figure, budget: print(f"{what:<74} {figure:>24}   budget {budget}", flush=True)
+            Path(folder), lambda what, figure, budget: print(f"{what:<74} {figure:>30}   budget {budget}", flush=True)
         )
 
 

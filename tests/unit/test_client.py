@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,16 +17,14 @@ import pytest
 
 from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS
-from flopsd.client.connection import DaemonConnection
+from flopsd.client.counted_work import MAX_NOTED, CountedWork
 from flopsd.core.session_protocol import (
-    MAX_LINE_BYTES,
     FactsDeclared,
     PhaseChanged,
     SessionClosed,
     SessionOpened,
     WorkCounted,
 )
-from flopsd.system.clock import SystemClock
 from tests.support.process import PATIENCE_SECONDS, modules_after, wait_until
 from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of
 
@@ -132,6 +128,10 @@ def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client)
         (lambda c: c.declare(parameters_total=10**50), "parameters_total: must be a whole number"),
         (lambda c: c.count("train", tokens=-1), "cannot decrease"),
         (lambda c: c.count("train", tokens=1.5), "float"),
+        (lambda c: c.count("train", tokens=float("nan")), "float"),
+        (lambda c: c.count("train", tokens=1, steps=True), "no bool"),
+        (lambda c: c.count("train", tokens=10**30 + 1), "at most 1000"),
+        (lambda c: c.count(["train"], tokens=1), "unhashable"),
         (lambda c: c.count("train", coffee=1), "counters are steps"),
         (lambda c: c.count("undeclared", tokens=1), "phases are"),
     ],
@@ -167,6 +167,7 @@ def test_unsent_changes_are_bounded(path: Path) -> None:
             client.count("train", tokens=1)
         assert len(client._transitions) == MAX_TRANSITIONS
         assert client._wake.qsize() <= 1
+        assert len(client._work._noted) < MAX_NOTED
         client.close(0.01)
 
 
@@ -229,36 +230,32 @@ def test_a_signal_handler_may_call_while_its_thread_is_inside(server: EventServe
     assert work_of(server.all()) == {"train": {"tokens": counted}, "evaluate": {"tokens": len(rang)}}
 
 
-def test_a_count_that_interrupts_another_anywhere_is_counted_once() -> None:
-    """A signal comes between any two instructions."""
-    code, position, done = Client._add_up.__code__, 0, False
+def test_a_count_that_interrupts_another_anywhere_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal comes between any two instructions, also where the thread that counts sums up."""
+    monkeypatch.setattr("flopsd.client.counted_work.MAX_NOTED", 1)
+    codes = [function.__code__ for function in (CountedWork.add, CountedWork._sum_up)]
+    position, done = 0, False
     while not done:
-        client, left, position, done = Client((), SystemClock()), position, position + 1, True
+        work, left, position, done = CountedWork(), position, position + 1, True
 
-        def step(frame: FrameType, event: str, _: object, client: Client = client) -> Any:
+        def step(frame: FrameType, event: str, _: object, work: CountedWork = work) -> Any:
             nonlocal left, done
-            if frame.f_code is not code:
+            if frame.f_code not in codes:
                 return None
             frame.f_trace_opcodes = True
             if event == "opcode" and left == 0:
                 done = False
                 sys.settrace(None)
-                client.count("train", tokens=10)
+                work.add("train", {"tokens": 10})
             left -= event == "opcode"
             return step
 
         before = sys.gettrace()
         sys.settrace(step)
-        client.count("train", tokens=1)
+        work.add("train", {"tokens": 1})
         sys.settrace(before)
-        daemon = DaemonConnection()
-        daemon.close()
-        daemon._socket, peer = socket.socketpair()
-        client._send_changes(daemon, everything=True)
-        assert json.loads(peer.recv(MAX_LINE_BYTES))["work"] == {"train": {"tokens": 1 if done else 11}}, position
-        daemon.close()
-        peer.close()
-    assert position > 50
+        assert work.changed() == {"train": {"tokens": 1 if done else 11}}, position
+    assert position > 120
 
 
 TRAINING = """
@@ -268,14 +265,14 @@ client = flopsd.client.connect()
 client.set_phase("train")
 client.count("train", tokens=1000, steps=1)
 if "fork" in sys.argv:
-    before = {"train": {"tokens": 1000, "steps": 1}}
     child = os.fork()
     if child == 0:
         client.set_phase("evaluate")
         client.count("train", tokens=5)
         client.declare(method="full")
         client.close()
-        assert (client.current_phase, client._work, client._facts) == ("train", before, {})
+        assert (client.current_phase, client._facts) == ("train", {})
+        assert ("train", {"tokens": 5}) not in client._work._noted
         assert client._connection is None or client._connection._socket.fileno() == -1
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

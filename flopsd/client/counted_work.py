@@ -1,0 +1,84 @@
+"""The work that a training process counted: noted in its own thread, summed up in the one that sends."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.core.declarations import COUNTERS, MAX_COUNT, Phase
+
+PHASES: Mapping[str, str] = {phase.value: phase.value for phase in Phase}
+_COUNTERS = frozenset(COUNTERS)
+# So many counts are summed up by the thread that counts, where the one that sends was not there in time.
+MAX_NOTED = 256
+
+
+class CountedWork:
+    """Sums of counters by phase since the process began. Thread-safe, and reentrant: a signal handler may count while
+    its thread is inside."""
+
+    def __init__(self) -> None:
+        # No lock for a note: a deque's append and popleft are atomic, also in a Python without a GIL.
+        self._noted: deque[tuple[str, dict[str, int]]] = deque()
+        self._lock = threading.RLock()
+        self._summing = False
+        self._sums: dict[str, dict[str, int]] = {}
+        self._has_unsent = False
+
+    def add(self, phase: str, counters: dict[str, int]) -> None:
+        """Note work of `phase`; the caller leaves `counters` alone from then on. Raises ValueError or TypeError, and
+        notes none of it then."""
+        if phase not in PHASES:
+            raise ValueError(f"phases are {', '.join(sorted(PHASES))}")
+        for name, value in counters.items():
+            if type(value) is not int or not 0 <= value <= MAX_COUNT or name not in _COUNTERS:
+                counters = _checked(counters)
+                break
+        self._noted.append((PHASES[phase], counters))
+        if len(self._noted) >= MAX_NOTED:
+            self._sum_up()
+
+    def changed(self) -> dict[str, dict[str, int]]:
+        """The sums; empty where nothing was added since the last call."""
+        self._sum_up()
+        with self._lock:
+            has_unsent, self._has_unsent = self._has_unsent, False
+            return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}
+
+    def send_again(self) -> None:
+        """A new daemon knows nothing: the next `changed` returns the sums even if nothing is added until then."""
+        with self._lock:
+            self._has_unsent = bool(self._sums)
+
+    def _sum_up(self) -> None:
+        """A signal handler that counts meanwhile leaves its note to the call that it interrupted."""
+        with self._lock:
+            if self._summing:
+                return
+            self._summing = True
+            try:
+                while self._noted:
+                    phase, counters = self._noted.popleft()
+                    sums = self._sums.setdefault(phase, {})
+                    for name, value in counters.items():
+                        sums[name] = sums.get(name, 0) + value
+                    self._has_unsent = True
+            finally:
+                self._summing = False
+
+
+def _checked(counters: Mapping[str, Any]) -> dict[str, int]:
+    """Counters of other types of whole numbers, such as NumPy's, as int. Raises ValueError or TypeError."""
+    if not counters.keys() <= _COUNTERS:
+        raise ValueError(f"counters are {', '.join(COUNTERS)}")
+    if any(isinstance(value, bool) for value in counters.values()):
+        raise ValueError("a counter is a whole number, no bool")
+    found = {name: operator.index(value) for name, value in counters.items()}
+    if any(value < 0 for value in found.values()):
+        raise ValueError("a counter cannot decrease")
+    if any(value > MAX_COUNT for value in found.values()):
+        raise ValueError(f"a counter is at most {MAX_COUNT}")
+    return found

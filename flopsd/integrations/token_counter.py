@@ -1,0 +1,98 @@
+"""Counts the tokens, sequences and pairs of a forward pass by the shapes of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from flopsd.integrations.describe_model import sliding_window
+from flopsd.integrations.head_counter import Defer
+
+
+class TokenCounter:
+    """How the tokens of one model are counted."""
+
+    def __init__(self, config: Any = None) -> None:
+        """`config`: the model's own; None for one without."""
+        self.saw_documents = False  # the documents within a row were seen, not only its length
+        self.encodes = bool(getattr(config, "is_encoder_decoder", False))
+        self._window = sliding_window(config)
+        self._hears = getattr(config, "model_type", None) == "whisper"
+        self._flash = (getattr(config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
+
+    def of_pass(self, ids: Any, named: Mapping[str, Any], past: int, defer: Defer) -> dict[str, int]:
+        """Counters of a pass. `ids` has the tokens or their embeddings, None where neither is given; `past` of their
+        positions are in a cache already; `defer` takes what depends on the content of tensors."""
+        if self.encodes:
+            return self._encoder_decoder(ids, named, past)
+        shape: Sequence[int] = () if ids is None else ids.shape
+        if len(shape) < 2:
+            return {}
+        rows, length, window = shape[0], shape[1], self._window
+        positions = first_tensor(named, "position_ids") if self._flash and rows == 1 and not past else None
+        if positions is not None and tuple(positions.shape) == (1, length):
+            # Documents one behind the other, each attending to itself only: a position is its number within one.
+            self.saw_documents = True
+            defer("sequences", (positions == 0).sum())
+            defer("square_pairs", (2 * positions + 1).sum())
+            if window is not None:
+                defer("window_pairs", (positions + 1).clamp(max=window).sum())
+            return {"tokens": length}
+        whole = past + length
+        pairs = rows * (whole * whole - past * past)
+        found = {"tokens": rows * length, "sequences": 0 if past else rows, "square_pairs": pairs}
+        if window is not None:
+            found["window_pairs"] = rows * (_window_pairs(whole, window) - _window_pairs(past, window))
+        return found
+
+    def _encoder_decoder(self, ids: Any, named: Mapping[str, Any], past: int) -> dict[str, int]:
+        encoded = self._encoded_length(ids, named)
+        target = first_tensor(named, "decoder_input_ids", "decoder_inputs_embeds", "labels")
+        if encoded is None or target is None:
+            return {}
+        rows, length = target.shape[0], target.shape[1]
+        whole = past + length
+        found = {
+            "target_tokens": rows * length,
+            "target_square_pairs": rows * (whole * whole - past * past),
+            "cross_pairs": rows * length * encoded,
+        }
+        if not past:
+            found |= {"sequences": rows, "tokens": rows * encoded, "square_pairs": rows * encoded * encoded}
+        return found
+
+    def _encoded_length(self, ids: Any, named: Mapping[str, Any]) -> int | None:
+        """Rows of one sequence in the encoder."""
+        states = (named.get("encoder_outputs") or (None,))[0]
+        features = first_tensor(named, "input_features")
+        if features is None and self._hears:
+            features, ids = ids, None
+        if states is None and features is not None:
+            # Whisper's second convolution makes one row of two frames; of other models of sound it is not known.
+            return int(features.shape[-1]) // 2 if self._hears else None
+        source = states if ids is None else ids
+        return None if source is None else int(source.shape[1])
+
+
+def _window_pairs(length: int, window: int) -> int:
+    within = min(length, window)
+    return within * (within + 1) // 2 + (length - within) * window
+
+
+def past_length(cache: Any) -> int | None:
+    """Positions that a key-value cache holds already; None without one."""
+    if cache is None:
+        return None
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    return int(cache[0][0].shape[-2])
+
+
+def first_tensor(named: Mapping[str, Any], *names: str) -> Any:
+    """Of the arguments with these names the first that is a tensor; None if none is."""
+    for name in names:
+        if isinstance(value := named.get(name), Tensor):
+            return value
+    return None
