@@ -15,7 +15,7 @@ from flopsd.telemetry.families import Family
 from flopsd.telemetry.health import HealthState
 from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
 from flopsd.telemetry.http.server import MAX_CONNECTIONS
-from flopsd.telemetry.prometheus import changing_families, constant_families
+from flopsd.telemetry.prometheus import changing_families, constant_families, families_of_now
 from flopsd.telemetry.push.states import PushState, metrics
 from flopsd.telemetry.snapshot import JournalState, Snapshot
 
@@ -147,7 +147,8 @@ def families() -> list[Family]:
     empty = Snapshot(RunView((), "", "", 1), "", load_peaks(), (), {}, 0, None, "")
     served = replace(empty, journal_state=JournalState(0, 1, 0, 0, True, 0))  # rolling seals too
     return [
-        *changing_families(served, metrics((PushState("receiver", last_success_wall_ns=1),))),
+        *changing_families(served),
+        *families_of_now(served, metrics((PushState("receiver", last_success_wall_ns=1),))),
         *constant_families(served),
     ]
 

@@ -44,12 +44,16 @@ def metric(family: Family) -> Metric:
     return made
 
 
-def family_of(found: Metric) -> Family:
-    """A family without labels, of a collector of prometheus-client's own."""
-    return Family(found.name, found.documentation, found.samples[0].value, (), is_counter=found.type == "counter")
-
-
 _number: Callable[[float], str] = part_of("prometheus_client", "utils").floatToGoString
+
+
+class _Line:
+    """One line as it was written last."""
+
+    __slots__ = ("prefix", "text", "value")
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix, self.value, self.text = prefix, 0.0, ""
 
 
 class Lines:
@@ -57,34 +61,29 @@ class Lines:
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, bool], str] = {}
-        self._kept: dict[tuple[str, tuple[str, ...]], tuple[str, float, str]] = {}
+        self._kept: dict[str, dict[tuple[str, ...], _Line]] = {}
 
     def text(self, families: Iterable[Family], *, is_openmetrics: bool) -> str:
         """The families in Prometheus's text format, or in OpenMetrics without the end."""
-        kept = self._kept
-        now: dict[tuple[str, tuple[str, ...]], tuple[str, float, str]] = {}
         out: list[str] = []
         for family in families:
-            name = family.name
+            name, rows = family.name, family.rows
             head = self._heads.get((name, is_openmetrics))
             if head is None:
                 head = self._heads[(name, is_openmetrics)] = _head(family, is_openmetrics=is_openmetrics)
             out.append(head)
-            for labels, value in family.rows:
-                key = (name, labels)
-                entry = kept.get(key)
-                if entry is None:
-                    prefix = _prefix(family, labels)
-                elif entry[1] == value and value:  # zero has two signs
-                    now[key] = entry
-                    out.append(entry[2])
-                    continue
-                else:
-                    prefix = entry[0]
-                line = f"{prefix}{_number(value)}\n"
-                now[key] = (prefix, value, line)
-                out.append(line)
-        self._kept = now
+            kept = self._kept.get(name)
+            if kept is None:
+                kept = self._kept[name] = {}
+            for labels, value in rows:
+                line = kept.get(labels)
+                if line is None:
+                    line = kept[labels] = _Line(_prefix(family, labels))
+                if line.value != value or not value:  # zero has two signs
+                    line.value, line.text = value, f"{line.prefix}{_number(value)}\n"
+                out.append(line.text)
+            if len(kept) > len(rows):
+                self._kept[name] = {labels: kept[labels] for labels, _ in rows}
         return "".join(out)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from flopsd.telemetry import device_metrics, run_metrics
 from flopsd.telemetry.families import Family, Lines
@@ -16,7 +17,7 @@ _OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; esca
 _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
-def changing_families(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator[Family]:
+def changing_families(snapshot: Snapshot) -> Iterator[Family]:
     """What changes from reading to reading."""
     yield from device_metrics.flop(snapshot)
     yield from run_metrics.figures(snapshot)
@@ -26,6 +27,10 @@ def changing_families(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterat
     yield from run_metrics.sources(snapshot)
     yield from run_metrics.journal(snapshot)
     yield from run_metrics.ended(snapshot)
+
+
+def families_of_now(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator[Family]:
+    """What only the moment of the request has, and `more`."""
     if snapshot.journal_state is not None:
         yield from run_metrics.journal_state(snapshot.journal_state)
     yield from more
@@ -38,23 +43,31 @@ def constant_families(snapshot: Snapshot) -> Iterator[Family]:
 
 
 class Exposition:
-    """Renders snapshots. The facts, a third of the page, are rendered once and kept; so are the parts of other lines
-    that do not change. Several threads may render at once."""
+    """Renders snapshots. The facts, a third of the page, are rendered once and kept; so is what one reading changed,
+    until the next, and the parts of other lines that do not change. Several threads may render at once."""
 
     def __init__(self) -> None:
         self._facts: dict[tuple[object, ...], str] = {}
-        self._lines, self._lock = Lines(), threading.Lock()
+        self._lines, self._lines_of_now, self._lock = Lines(), Lines(), threading.Lock()
+        self._rendered: Snapshot | None = None  # whose changing part is kept, by format
+        self._changing: dict[bool, str] = {}
 
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Family] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
         is_openmetrics = _takes_openmetrics(accept)
         key = (is_openmetrics, snapshot.replay, *(state.entry for state in snapshot.devices))
-        families = list(changing_families(snapshot, more))
+        published = replace(snapshot, journal_state=None)
         with self._lock:
             if key not in self._facts:
                 self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
                 self._facts[key] = Lines().text(constant_families(snapshot), is_openmetrics=is_openmetrics)
-            page = self._facts[key] + self._lines.text(families, is_openmetrics=is_openmetrics)
+            if self._rendered != published:
+                self._rendered, self._changing = published, {}
+            if is_openmetrics not in self._changing:
+                text = self._lines.text(changing_families(published), is_openmetrics=is_openmetrics)
+                self._changing[is_openmetrics] = text
+            of_now = self._lines_of_now.text(families_of_now(snapshot, more), is_openmetrics=is_openmetrics)
+            page = self._facts[key] + self._changing[is_openmetrics] + of_now
         return (page + "# EOF\n" if is_openmetrics else page).encode(), _OPENMETRICS if is_openmetrics else _TEXT
 
 

@@ -52,6 +52,11 @@ class Access:
         if self.tls:
             self.context()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there are no rules: no TLS, no users, no file that could bring any."""
+        return self._path is None
+
     def config(self) -> WebConfig:
         """The current content of the file. Raises ConfigError."""
         if self._path is None:

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from flopsd.errors import ConfigError
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.http.access import Access, BusyError
-from flopsd.telemetry.http.request import MAX_HEAD_BYTES, RefusedRequest, Request, has_request, take_request
+from flopsd.telemetry.http.request import END, MAX_HEAD_BYTES, RefusedRequest, Request, has_request, take_request
 from flopsd.telemetry.http.response import TEXT, Response, encoded, refusal
 from flopsd.telemetry.http.routes import Routes
 
@@ -19,17 +19,19 @@ REQUEST_SECONDS = 10  # from connecting to the end of the first response, and fo
 KEEP_SECONDS = 150  # between two requests of one connection: longer than usual scrape intervals
 _MAX_DISCARDED = 16 << 20
 _CHUNK = 16_384
+_SCRAPE = b"GET /metrics "
 _FOREIGN = b"flopsd listens on a loopback address: ask for localhost or 127.0.0.1, or give --listen another one\n"
 
 
 class Connection:
     """One client. `since_ns`: when it connected, or when its last response or the request after it began."""
 
-    __slots__ = ("begun_ns", "buffer", "cut", "served", "since_ns", "sock", "waits_for_handshake")
+    __slots__ = ("begun_ns", "buffer", "cut", "keeps", "served", "since_ns", "sock", "unsent", "waits_for_handshake")
 
     def __init__(self, sock: socket.socket, since_ns: int, waits_for_handshake: bool) -> None:
         self.sock, self.since_ns, self.waits_for_handshake = sock, since_ns, waits_for_handshake
         self.buffer, self.served, self.cut, self.begun_ns = bytearray(), False, False, 0
+        self.unsent, self.keeps = b"", True  # what is left of an answer, and whether the connection stays open after it
 
     def ends_ns(self, *, waits: bool) -> int:
         """The deadline of its wait, or of the request being served."""
@@ -49,8 +51,38 @@ class Exchange:
     ) -> None:
         self._access, self._routes, self._local, self._scraped = access, routes, local, scraped
 
+    def serve_at_once(self, connection: Connection) -> bool | None:
+        """As `serve`, for one whole scrape that nothing can delay: there is no TLS, no file to read, no password to
+        check. None: the connection needs a thread, be it for what the kernel did not take of the answer."""
+        if not self._access.is_open or connection.buffer:
+            return None
+        data = connection.sock.recv(_CHUNK, socket.MSG_PEEK)
+        if not data:
+            return False
+        if not data.startswith(_SCRAPE) or data.find(END) != len(data) - len(END):
+            return None
+        try:
+            request = take_request(bytearray(data))
+        except RefusedRequest:
+            return None
+        if request is None or not _can_send(connection.sock):
+            return None
+        connection.sock.recv(len(data))
+        answer = self._answer(request)
+        connection.unsent, connection.keeps = answer[connection.sock.send(answer, socket.MSG_DONTWAIT) :], request.keeps
+        return None if connection.unsent else self._sent(connection)
+
+    def _sent(self, connection: Connection) -> bool:
+        self._scraped()
+        connection.served = True
+        return connection.keeps
+
     def serve(self, connection: Connection) -> bool:
         """Receive, and answer one request if it is complete. Returns whether the connection stays open."""
+        if connection.unsent:
+            unsent, connection.unsent = connection.unsent, b""
+            connection.sock.sendall(unsent)
+            return self._sent(connection)
         if not has_request(connection.buffer):
             data = connection.sock.recv(_CHUNK)
             if not data:

@@ -14,7 +14,7 @@ _VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _LONE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # half a line end, which other readers of a head may take for a whole one
-_END = b"\r\n\r\n"
+END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class RefusedRequest(Exception):
 
 def has_request(buffer: bytearray) -> bool:
     """Whether `buffer` has a complete head, which `take_request` returns or refuses."""
-    return _END in buffer
+    return END in buffer
 
 
 def take_request(buffer: bytearray) -> Request | None:
     """Remove and return the first complete request of `buffer`; None if there is none yet. Raises RefusedRequest."""
     while buffer[:2] == b"\r\n":  # empty lines between two requests
         del buffer[:2]
-    end = buffer.find(_END, 0, MAX_HEAD_BYTES)
+    end = buffer.find(END, 0, MAX_HEAD_BYTES)
     if _LONE.search(buffer, 0, min(len(buffer), MAX_HEAD_BYTES) if end < 0 else end):
         raise RefusedRequest(HTTPStatus.BAD_REQUEST)
     if end < 0:
@@ -52,7 +52,7 @@ def take_request(buffer: bytearray) -> Request | None:
             raise RefusedRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         return None
     lines = bytes(buffer[:end]).decode("latin-1").split("\r\n")
-    del buffer[: end + len(_END)]
+    del buffer[: end + len(END)]
     method, path, version = _first_line(lines[0])
     headers = _headers(lines[1:])
     host = _HOST.fullmatch(headers.get("host", "" if version == "HTTP/1.0" else " "))

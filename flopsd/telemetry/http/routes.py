@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from flopsd.system.part_of_package import part_of
-from flopsd.telemetry.families import Family, family_of
+from flopsd.telemetry.families import Family
 from flopsd.telemetry.http.request import Request
 from flopsd.telemetry.http.response import TEXT, Response, compressed
+from flopsd.telemetry.process_metrics import ProcessMetrics
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -20,8 +20,6 @@ HTML = "text/html; charset=utf-8"
 _SAFE = (("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"))
 
 if TYPE_CHECKING:
-    from prometheus_client import ProcessCollector
-
     from flopsd.telemetry.page.status_page import Assets
 
 
@@ -32,7 +30,7 @@ class Routes:
         """`extra`: metrics that are not in the snapshot."""
         self._snapshot, self._extra, self._exposition = snapshot, extra, Exposition()
         self._assets: Assets | None = None
-        self._process: ProcessCollector | None = None
+        self._process = ProcessMetrics()
         self._at: dict[str, Callable[[Request], Response]] = {
             "/": self._page,
             "/metrics": self._metrics,
@@ -63,9 +61,7 @@ class Routes:
 
     def _metrics(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
-        if self._process is None:
-            self._process = part_of("prometheus_client", "process_collector").ProcessCollector(registry=None)
-        more = (*self._extra(), *map(family_of, self._process.collect()))
+        more = (*self._extra(), *self._process.families())
         body, content_type = self._exposition.render(self._snapshot(), accept, more)
         return _compressed(request, content_type, body, ("Vary", "Accept"))
 

@@ -1,6 +1,7 @@
 """The HTTP server's connections: one thread waits for all of them; one that sends gets a thread for that request.
 
-A waiting connection (a silent client, one after its handshake, half a request, a kept connection) uses no thread.
+A plain scrape, which nothing can delay, is answered by the thread that waits. A waiting connection (a silent client,
+one after its handshake, half a request, a kept connection) uses no thread.
 Every wait and every response has a deadline. Under overload the connection that took longest is closed, and the newest
 is served first: a scrape takes milliseconds, and one that waits behind a flood would be too late anyway.
 See docs/adr/0005-own-http-front.md.
@@ -143,15 +144,18 @@ class WebServer:
         connection.sock.close()
 
     def _start_ready(self) -> None:
-        while self._ready:
-            now_ns = self._clock.boottime_ns()
+        for _ in range(len(self._ready)):
+            now_ns, connection = self._clock.boottime_ns(), self._ready[-1]
+            if (goes_on := self._served_at_once(connection, now_ns)) is not None:
+                self._ready.pop()
+                self._take_back(connection, goes_on)
+                continue
             going = [one for one in self._at_work if not one.cut]
             if len(going) >= MAX_AT_WORK:
                 if going[0].begun_ns + FAIR_NS > now_ns:
                     return
                 self._cut(going[0])
-            connection = self._ready.pop()
-            connection.begun_ns = now_ns
+            self._ready.pop()
             if connection.served and not connection.buffer:
                 connection.since_ns = now_ns
             self._at_work[connection] = None
@@ -159,6 +163,16 @@ class WebServer:
                 threading.Thread(target=self._work, args=(connection,), name="web-client", daemon=True).start()
             except RuntimeError:  # no more threads
                 self._finish(connection, False)
+
+    def _served_at_once(self, connection: Connection, now_ns: int) -> bool | None:
+        connection.begun_ns = now_ns
+        try:
+            return self._exchange.serve_at_once(connection)
+        except OSError as fault:
+            log.debug("a client went away: %s", fault)
+        except Exception:
+            log.exception("internal error while serving a client; please report this with the traceback")
+        return False
 
     def _cut(self, connection: Connection) -> None:
         """Shut the connection down; its thread then sees the end and returns it."""
@@ -188,15 +202,19 @@ class WebServer:
         while self._done:
             connection, goes_on = self._done.popleft()
             del self._at_work[connection]
-            if goes_on and not connection.cut:
-                if connection.served and not connection.buffer:
-                    connection.since_ns = connection.begun_ns
-                if has_request(connection.buffer) or pending(connection.sock):
-                    self._ready.insert(0, connection)  # after all others
-                else:
-                    self._wait_for(connection)
-            else:
-                connection.sock.close()
+            self._take_back(connection, goes_on)
+
+    def _take_back(self, connection: Connection, goes_on: bool) -> None:
+        """Let a connection wait, be served again or end, after a request."""
+        if not goes_on or connection.cut:
+            connection.sock.close()
+            return
+        if connection.served and not connection.buffer:
+            connection.since_ns = connection.begun_ns
+        if has_request(connection.buffer) or pending(connection.sock):
+            self._ready.insert(0, connection)  # after all others
+        else:
+            self._wait_for(connection)
 
     def _finish(self, connection: Connection, goes_on: bool) -> None:
         self._done.append((connection, goes_on))

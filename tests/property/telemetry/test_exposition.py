@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,14 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from flopsd.core.model import GapReason, Gauges, Pipe, Precision, Sweep
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.daemon.source_tracker import Message
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.families import Family, Lines, counter, gauge, metric
-from flopsd.telemetry.prometheus import Exposition, changing_families, constant_families
-from flopsd.telemetry.snapshot import JournalState, Snapshot
+from flopsd.telemetry.prometheus import Exposition, changing_families, constant_families, families_of_now
+from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
+from tests.support.extent import Extent, sampled
 from tests.support.runs import A100, H100, STRANGER, Run
 
 ACCEPT = ("", "application/openmetrics-text; version=1.0.0")
@@ -93,5 +98,57 @@ def test_the_pages_of_a_run(tmp_path: Path) -> None:
     assert count == 48
 
 
+@sampled(1000)
+def test_the_pages_of_random_runs(extent: Extent, tmp_path: Path) -> None:
+    """Ten pages in each format of each of a thousand runs: with faults, kills, devices that come and go, gauges of any
+    size, declared phases and formats, keys and seals in any state."""
+    count = 0
+    for seed in extent.of(range(1000)):
+        rng = random.Random(seed)
+        run, exposition = random_run(rng, tmp_path / str(seed)), Exposition()
+        for _ in range(10):
+            random_step(rng, run)
+            snapshot = replace(run.writer.snapshot, journal_state=random_state(rng), ended=rng.random() < 0.1)
+            for accept in rng.sample(ACCEPT, 2):
+                assert exposition.render(snapshot, accept)[0] == whole(snapshot, accept), seed
+                count += 1
+        run.kill()
+    assert count >= 60
+
+
+def random_run(rng: random.Random, folder: Path) -> Run:
+    number = rng.randrange(1, 5)
+    listed = [replace(rng.choice((H100, A100, STRANGER)), uid=f"GPU-{at}", index=at) for at in range(number)]
+    precision = Precision((("bf16", 1_000_000),), "flag") if rng.random() < 0.3 else None
+    return Run(folder, devices=tuple(listed), policies=rng.choice(((), load_policies())), precision=precision)
+
+
+def random_step(rng: random.Random, run: Run) -> None:
+    """Some seconds of metering, with what may happen before."""
+    if rng.random() < 0.1:
+        run.kill()
+        run.clock.advance(rng.randrange(10**10))
+        run.start()
+    if rng.random() < 0.3:
+        run.writer.take_event(SessionOpened("s", 1, 1000, "test"))
+        run.writer.take_event(PhaseChanged("s", rng.choice(("train", "evaluate", "undeclared"))))
+        run.writer.take_event(FactsDeclared("s", {"precision": {rng.choice(("bf16", "fp8")): 1_000_000}}))
+        run.writer.take_event(WorkCounted("s", {"train": {"tokens": rng.randrange(10**12)}}))
+    faults = [GapReason.DRIVER_TIMEOUT, GapReason.NOT_A_NUMBER, GapReason.DEVICE_LOST]
+    faulty = rng.sample([device.uid for device in run.devices], rng.randrange(len(run.devices) + 1))
+    run.meter(rng.randrange(4), rng.choice((None, *faults)), faulty)
+    if rng.random() < 0.3:
+        uid, now_ns = run.devices[0].uid, run.clock.boottime_ns()
+        gauges = Gauges({Pipe.FP64: 10 ** rng.uniform(-20, 20)}, rng.random(), rng.randrange(3000))
+        sweep = Sweep((), {uid: gauges})
+        run.writer.take(Message("sim", now_ns, run.devices, sweep, read_seconds=rng.random()))
+
+
+def random_state(rng: random.Random) -> JournalState | None:
+    key = rng.choice((KeyState(), KeyState(True), KeyState(False, "pin_refused", "the PIN is wrong")))
+    known = JournalState(rng.randrange(2 * 10**18), 900, rng.randrange(10**18), 2, True, None, 1, rng.randrange(3), key)
+    return rng.choice((None, JournalState(rng.randrange(2 * 10**18)), known))
+
+
 def whole(snapshot: Snapshot, accept: str) -> bytes:
-    return reference([*constant_families(snapshot), *changing_families(snapshot)], accept)
+    return reference([*constant_families(snapshot), *changing_families(snapshot), *families_of_now(snapshot)], accept)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http import HTTPStatus
@@ -15,18 +17,23 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
+import flopsd.telemetry.http.server as server_module
 from flopsd.core.model import GapReason
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry import device_metrics
+from flopsd.telemetry.families import metric
+from flopsd.telemetry.http.exchange import Connection, Exchange
 from flopsd.telemetry.http.request import MAX_HEAD_BYTES, RefusedRequest, Request, take_request
 from flopsd.telemetry.http.response import compressed
 from flopsd.telemetry.http.server import WebServer
+from flopsd.telemetry.process_metrics import ProcessMetrics
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, Snapshot
 from tests.support.paths import GOLDEN
-from tests.support.process import get
+from tests.support.process import get, wait_until
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 
 
@@ -148,6 +155,60 @@ def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
     assert "internal error while rendering /metrics" in caplog.text
     monkeypatch.undo()
     assert get(f"{url}/metrics")[0] == 200
+
+
+def test_the_metrics_of_the_process_are_those_of_prometheus_client() -> None:
+    ours = {family.name: family for family in ProcessMetrics().families()}
+    theirs = {found.name: found for found in ProcessCollector(registry=None).collect()}
+    assert list(ours) == list(theirs)
+    assert len(ours) == 6
+    for name, found in theirs.items():
+        made = metric(ours[name])
+        assert (made.documentation, made.type) == (found.documentation, found.type)
+        assert made.samples[0].name == found.samples[0].name
+        assert made.samples[0].value == pytest.approx(found.samples[0].value, rel=0.1, abs=1)
+    for constant in ("process_start_time_seconds", "process_max_fds"):
+        assert ours[constant].rows[0][1] == theirs[constant].samples[0].value
+
+
+def test_a_plain_scrape_takes_no_thread(
+    connection: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    for _ in range(2):
+        connection.request("GET", "/metrics")
+        assert b"flopsd_run_flop" in connection.getresponse().read()
+    connection.request("GET", "/-/healthy")
+    with pytest.raises(ConnectionError):  # as long as there are no threads
+        connection.getresponse()
+
+
+def test_what_the_kernel_does_not_take_of_a_page_is_sent_by_a_thread(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_SEND_BYTES", 4096)
+    run.meter(1)
+    sent = []
+    sendall = Exchange.serve
+
+    def noted(exchange: Exchange, connection: Connection) -> bool:
+        sent.append(len(connection.unsent))
+        return sendall(exchange, connection)
+
+    monkeypatch.setattr(Exchange, "serve", noted)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(30)
+        sock.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        wait_until(lambda: sent, "a thread has the rest")
+        page = b"".join(iter(lambda: sock.recv(65536), b""))
+    head, _, body = page.partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}\r\n".encode() in head
+    assert 0 < sent[0] < len(page)
 
 
 def test_the_exposition_is_the_golden_one(run: Run, url: str) -> None:
