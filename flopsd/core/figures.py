@@ -6,7 +6,7 @@ The rounding is one-sided: low is rounded down and high up, so that no figure is
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
@@ -44,6 +44,10 @@ class Rating:
     part: Part | None
     limits: Limits | ChipLimits | None
     precision: Precision | None
+    # The last row of each pipe, with what it was made of: a scrape asks again where little has changed.
+    _last: dict[tuple[Evidence, Pipe], tuple[tuple[int, int, int, PeakTable], Row]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,31 +232,35 @@ def _at_rate(duration_ns: int, rating: Rating, rate: int | None) -> int | None:
 
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
-    label, part = precision_label(pipe, rating), rating.part
-    duration_ns = tally.known_ns(evidence)
+    part, duration_ns = rating.part, tally.known_ns(evidence)
     if part is None:
-        return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None), Figures(0, None, None))
-    margin = table.margin_ppm(evidence, part, part.formats(pipe, rating.precision))
+        unknown = Figures(0, None, None)
+        return Row(evidence, pipe, precision_label(pipe, rating), cycles, duration_ns, unknown, unknown)
     doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0) + _deviation(evidence, pipe, tally, rating)
-
-    def figures(rates: Rates, bound: int | None) -> Figures:
-        low = _less(max(0, cycles - doubt) * rates.low, margin) if rates.low is not None else 0
-        measured = cycles * rates.measured if rates.measured is not None else None
-        return Figures(low, measured, _more((cycles + doubt) * bound, margin) if bound is not None else None)
-
-    rates, integer_rates = part.rates(pipe, rating.precision), part.integer_rates(pipe, rating.precision)
-    return Row(
+    last, made_of = rating._last.get((evidence, pipe)), (cycles, doubt, duration_ns, table)
+    if last is not None and last[0] == made_of:
+        return last[1]
+    rates = table.pipe_rates(evidence, part, pipe, rating.precision)
+    row = Row(
         evidence,
         pipe,
-        label,
+        precision_label(pipe, rating) if last is None else last[1].precision,
         cycles,
         duration_ns,
-        figures(rates, table.bound(part, pipe, rating.precision)),
-        figures(integer_rates, table.integer_bound(part, pipe, rating.precision)),
-        margin,
-        part.may_be_integer(pipe, rating.precision),
-        doubt * (rates.measured or 0),
+        _rated_cycles(cycles, doubt, rates.flop, rates.flop_bound, rates.margin_ppm),
+        _rated_cycles(cycles, doubt, rates.integers, rates.integer_bound, rates.margin_ppm),
+        rates.margin_ppm,
+        rates.may_be_integer,
+        doubt * (rates.flop.measured or 0),
     )
+    rating._last[evidence, pipe] = made_of, row
+    return row
+
+
+def _rated_cycles(cycles: int, doubt: int, rates: Rates, bound: int | None, margin_ppm: int) -> Figures:
+    low = _less(max(0, cycles - doubt) * rates.low, margin_ppm) if rates.low else 0
+    measured = cycles * rates.measured if rates.measured is not None else None
+    return Figures(low, measured, _more((cycles + doubt) * bound, margin_ppm) if bound is not None else None)
 
 
 def _counted(flop: int, duration_ns: int, rating: Rating, table: PeakTable) -> Row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flopsd.core.model import Evidence, Pipe, Precision
 
@@ -17,7 +18,7 @@ HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
 FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
 INTEGER_FORMATS = ("int8", "int4")  # one counter for both
 MEASURED_FORMAT = "bf16"
-_MAX_KNOWN = 256  # rates that a part remembers: declared mixes of formats are without number
+MAX_KNOWN = 256  # rates that a part remembers: declared mixes of formats are without number
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,10 @@ class Part:
     chip_ceiling_integer_per_s: int | None = None  # its fastest integer format; None: not known
     cores_per_chip: int | None = None
     margins: Mapping[tuple[Evidence, str], Margin] = field(default_factory=dict)  # by tensor format, of its own runs
+    # What a table made of this row, with that table; see `PeakTable.pipe_rates`.
+    known: dict[tuple[Evidence, Pipe, Precision | None], tuple[Any, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _known: dict[tuple[bool, Pipe, Precision | None], Rates] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -80,7 +85,7 @@ class Part:
         return found or self._remember((True, pipe, precision), self._integer_rates(pipe, precision))
 
     def _remember(self, key: tuple[bool, Pipe, Precision | None], found: Rates) -> Rates:
-        if len(self._known) >= _MAX_KNOWN:
+        if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         self._known[key] = found
         return found

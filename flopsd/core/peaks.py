@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Limits, Pipe, Precision
-from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, Margin, Part
+from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, MAX_KNOWN, Margin, Part, Rates
 from flopsd.core.values import is_whole
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
@@ -30,6 +30,18 @@ class InstanceType:
 
 
 @dataclass(frozen=True, slots=True)
+class PipeRates:
+    """Rates of one pipe in FLOP and in integer operations, the most that each can be, and the margin of both."""
+
+    flop: Rates
+    flop_bound: int | None
+    integers: Rates
+    integer_bound: int | None
+    margin_ppm: int
+    may_be_integer: bool  # whether measured FLOP may be integer operations
+
+
+@dataclass(frozen=True, slots=True)
 class PeakTable:
     """All rows, with the SHA-256 of the file they came from."""
 
@@ -39,6 +51,24 @@ class PeakTable:
     cores_per_sm: Mapping[tuple[int, str], int]  # (NVML architecture, compute capability or "") -> cores
     unrated_times_fp32: Mapping[str, int]  # format -> bound, as a multiple of the part's FP32 vector rate
     instances: Mapping[str, InstanceType]
+
+    def pipe_rates(self, evidence: Evidence, part: Part, pipe: Pipe, precision: Precision | None) -> PipeRates:
+        """All that turns the cycles of one pipe into operations."""
+        table, found = part.known.get((evidence, pipe, precision), (None, None))
+        if table is self and isinstance(found, PipeRates):
+            return found
+        if len(part.known) >= MAX_KNOWN:
+            part.known.clear()
+        found = PipeRates(
+            part.rates(pipe, precision),
+            self.bound(part, pipe, precision),
+            part.integer_rates(pipe, precision),
+            self.integer_bound(part, pipe, precision),
+            self.margin_ppm(evidence, part, part.formats(pipe, precision)),
+            part.may_be_integer(pipe, precision),
+        )
+        part.known[evidence, pipe, precision] = self, found
+        return found
 
     def bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
         """The most FLOP per SM-cycle of a pipe, by its rate or by the bound for a rate that the part's row does not

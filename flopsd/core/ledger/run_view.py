@@ -57,6 +57,8 @@ class RatedTally:
 
     @cached_property
     def by_phase(self) -> Phased:
+        if not self.tally.phases:
+            return self._undeclared(self.figures)
         found = self._phased(by_phase(self.tally, self.rows), self.figures)
         claims: dict[tuple[str, str], Figures] = {}
         for row in self.rows:
@@ -72,10 +74,18 @@ class RatedTally:
 
     @cached_property
     def integers_by_phase(self) -> Phased:
+        if not self.tally.phases:
+            return self._undeclared(self.integers)
         return self._phased(by_phase(self.tally, self.rows, integers=True), self.integers)
 
+    def _undeclared(self, whole: Figures) -> Phased:
+        """The figures by phase where no process declares one. They claim nothing."""
+        recorded = {UNDECLARED_PHASE: whole} if self.rows or whole.measured_flop is not None else {}
+        return self._phased(recorded, whole)
+
     def _phased(self, recorded: Mapping[str, Figures], whole: Figures) -> Phased:
-        settings = {UNDECLARED_PHASE if self.phase is None else self.phase.value: whole}
+        settings: Mapping[str, Figures] = {UNDECLARED_PHASE if self.phase is None else self.phase.value: whole}
+        settings = recorded if recorded == settings else settings
         measured = recorded if self.phase is None else settings
         return Phased(recorded, settings, measured, measured)
 

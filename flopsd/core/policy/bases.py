@@ -143,10 +143,12 @@ def run_bases(flop: Sequence[Phased], integers: Sequence[Phased], executed: Figu
     def counted(parts: Iterable[ByPhase]) -> Guidelines:
         return guidelines(added_up(parts), declared.required)
 
-    ends, operations = (
-        measured_as(counted(one.settings for one in parts), counted(one.measured for one in parts))
-        for parts in (flop, integers)
-    )
+    def with_measured(parts: Sequence[Phased]) -> Guidelines:
+        ends = counted(one.settings for one in parts)
+        is_one = all(one.measured is one.settings for one in parts)
+        return ends if is_one else measured_as(ends, counted(one.measured for one in parts))
+
+    ends, operations = with_measured(flop), with_measured(integers)
     claims = added_up(one.claims for one in flop)
     claimed = Claimed(counted(one.claimed for one in flop), claims, declared.process) if claims else None
     return Bases(added_up(one.recorded for one in flop), executed, ends, operations, declared, claimed)

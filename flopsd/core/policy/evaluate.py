@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
+from typing import cast
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
@@ -20,6 +21,7 @@ from flopsd.core.policy.finding import Finding, Limit, OnlyIfBase, Verdict, ceil
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import Conditions, Policy, Quantity, Rule
 
+_MAX_KNOWN = 1024  # of a policy: a merge has as many base models as lineages
 _WITH_BASE = frozenset({Quantity.BASE_UPDATES, Quantity.BASE_CUMULATIVE})
 
 
@@ -64,25 +66,54 @@ def _judged(policy: Policy, case: Case) -> tuple[Finding, ...]:
     return tuple(found[rule.id] for rule in policy.rules)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stated:
+    """What declarations say of a rule, whatever was computed. `limit` is None where it does not apply."""
+
+    applies: bool | None
+    why: str
+    only_systemic_open: bool
+    quantities: tuple[Quantity, ...]
+    quantity: str
+    base: tuple[Fraction, Fraction | None]
+    limit: Limit | None
+
+
+def _stated(policy: Policy, rule: Rule, case: Case) -> _Stated:
+    """Found once: a daemon asks at each scrape."""
+    key = rule.id, case.method, case.base, case.conflict
+    if (known := policy.known.get(key)) is not None and known[0] is rule:
+        return cast(_Stated, known[1])
+    margin_ppm = policy.margin_ppm
+    applies, why, only_systemic_open = applies_to(rule.when, case.method, case.base, margin_ppm, case.conflict)
+    quantities, limit = _quantities(rule, case), None
+    base = base_range(Conditions() if applies is False else rule.when, case.base, margin_ppm)
+    if applies is not False and rule.threshold is not None:
+        limit = lowest_and_highest(rule, case.base, margin_ppm)
+    words = " or ".join(quantity.value for quantity in quantities)
+    found = _Stated(applies, why, only_systemic_open, quantities, words, base, limit)
+    if len(policy.known) >= _MAX_KNOWN:
+        policy.known.clear()
+    policy.known[key] = rule, found
+    return found
+
+
 def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
-    applies, why, only_systemic_open = applies_to(rule.when, case.method, case.base, policy.margin_ppm, case.conflict)
-    quantities = _quantities(rule, case)
-    when = Conditions() if applies is False else rule.when
-    base = base_range(when, case.base, policy.margin_ppm)
-    value = _hull([_value(quantity, case, base) for quantity in quantities])
-    limit = None if applies is False else lowest_and_highest(rule, case.base, policy.margin_ppm)
+    stated = _stated(policy, rule, case)
+    why, limit, applies = stated.why, stated.limit, stated.applies
+    value = _hull([_value(quantity, case, stated.base) for quantity in stated.quantities])
     state: Verdict | None = None
     only_if = None
     if limit is not None:
         state, reason = _state(value, limit, case)
-        if applies is None and state is Verdict.ABOVE and not (only_systemic_open and _either_way(policy, rule, case)):
+        unsure = applies is None and not (stated.only_systemic_open and _either_way(policy, rule, case))
+        if state is Verdict.ABOVE and unsure:
             state, reason = Verdict.INDETERMINATE, "above the threshold, if the rule applies"
         if state is Verdict.INDETERMINATE:
-            only_if = _only_if(rule, quantities, case, base)
+            only_if = _only_if(rule, stated.quantities, case, stated.base)
         why = f"{why}; {reason}" if reason else why
-    quantity = " or ".join(q.value for q in quantities)
     return Finding(
-        policy.id, rule, applies, why, quantity, value, limit, state, policy.counts_integers, only_if=only_if
+        policy.id, rule, applies, why, stated.quantity, value, limit, state, policy.counts_integers, only_if=only_if
     )
 
 
@@ -140,7 +171,8 @@ def _only_if(
 def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) -> Finding:
     """The result of the rules that this one is derived from, where its own conditions hold too: of those that are not
     below, if there are any."""
-    applies, why, _ = applies_to(rule.when, case.method, case.base, policy.margin_ppm, case.conflict)
+    stated = _stated(policy, rule, case)
+    applies, why = stated.applies, stated.why
     sources = [found[other] for other in rule.derived if found[other].applies is not False]
     if applies is not False and not sources:
         applies, why = False, f"no rule that it rests on applies: {found[rule.derived[0]].why}"
@@ -158,16 +190,17 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
     return replace(rest[0], rule=rule, applies=True if certain else None, why=why, state=state, only_if=only_if)
 
 
-def _quantities(rule: Rule, case: Case) -> list[Quantity]:
-    """Those that the rule may mean, without repeats: which one can depend on the base model."""
-    assert rule.quantities is not None
+def _quantities(rule: Rule, case: Case) -> tuple[Quantity, ...]:
+    """Those that the rule may mean, without repeats: which one can depend on the base model. A derived one has none."""
+    if rule.quantities is None:
+        return ()
     systemic = rule.when.base_systemic
     if systemic is None and case.base is not None:
         systemic = case.base.systemic
     elif systemic is None and case.method is Method.PRETRAINING and not case.conflict:
         systemic = False
     ordinary, with_risk = rule.quantities
-    return list(dict.fromkeys([ordinary, with_risk] if systemic is None else [with_risk if systemic else ordinary]))
+    return tuple(dict.fromkeys([ordinary, with_risk] if systemic is None else [with_risk if systemic else ordinary]))
 
 
 def _own(quantity: Quantity, case: Case) -> Figures:
@@ -190,6 +223,8 @@ def _value(quantity: Quantity, case: Case, base: tuple[Fraction, Fraction | None
 
 def _hull(values: Sequence[Figures]) -> Figures:
     """The interval around all of them. Measured only where they agree."""
+    if len(values) == 1:
+        return values[0]
     highs = [value.high_flop for value in values]
     measured = {value.measured_flop for value in values}
     return Figures(

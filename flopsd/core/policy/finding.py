@@ -95,12 +95,12 @@ class Finding:
         """
         if self.limit is None or self.limit.low <= 0:
             return None, None, None
-        low, measured, high = self.value.low_flop, self.value.measured_flop, self.value.high_flop
-        exact = self.limit.low == self.limit.high
+        measured, high = self.value.measured_flop, self.value.high_flop
+        least, most = self.limit.low, self.limit.high
         return (
-            None if self.limit.high is None else int(low * PPM / self.limit.high),
-            round(measured * PPM / self.limit.low) if exact and measured is not None else None,
-            None if high is None else ceil_of(high * PPM / self.limit.low),
+            None if most is None else self.value.low_flop * PPM * most.denominator // most.numerator,
+            round(measured * PPM / least) if least == most and measured is not None else None,
+            None if high is None else ceil_div(high * PPM * least.denominator, least.numerator),
         )
 
     def for_ledger(self) -> dict[str, Any]:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
+from typing import Any
 
 from flopsd.core.declarations import Method
 
@@ -117,6 +118,8 @@ class Policy:
     rules: tuple[Rule, ...]
     form: FormRules | None
     presumed: Presumption | None = None
+    # What follows of each rule from declarations alone; see evaluate.py.
+    known: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rule(self, rule_id: str) -> Rule:
         return next(rule for rule in self.rules if rule.id == rule_id)
