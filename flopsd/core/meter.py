@@ -97,7 +97,7 @@ def advance(
 
 def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
     if isinstance(reading.work, Growth):
-        return _with_absolutes(_grow(tally, reading, reading.work, limits), reading)
+        return _grow(tally, reading, reading.work, limits)
     if reading.begin_ns > tally.watermark_ns:
         tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
     elsewhere = isinstance(reading.work, Gap) and reading.work.reason in ACCOUNTED_ELSEWHERE
@@ -141,44 +141,57 @@ def _known(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence) -> _Tim
 
 def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
     """Count what totals grew by since they were last read; all time in between is gap so far."""
-    now, before = reading.totals, tally.totals
-    if not isinstance(limits, Limits):
-        return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
-    if now is None or before is None or now.origin != before.origin:
-        return _gap(tally, reading.end_ns, _hole_reason(tally))
-    possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
-    grown = _growth(before, now, possible)
-    if grown is None or _energy_fell(tally, reading):
-        return _gap(tally, reading.end_ns, GapReason.COUNTER_RESET)
-    if any(cycles > possible for cycles in grown.sm_cycles.values()):
-        return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    if _sub_pipes_exceed(grown):
-        return _gap(tally, reading.end_ns, GapReason.CONTRADICTORY)
+    grown = _growth(tally, reading, limits)
+    if isinstance(grown, GapReason):
+        return _with_absolutes(_gap(tally, reading.end_ns, grown), reading)
+    unread_ns = tally.unread_ns
+    if work.unread:
+        unread_ns = added(unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns))
     return replace(
         tally,
         **_known(tally, tally.totals_ns, reading.end_ns, Evidence.CYCLES),
-        active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, _disjoint(grown.sm_cycles))),
-        unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns)),
+        **_absolutes(tally, reading),
+        active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, _disjoint(grown))),
+        unread_ns=unread_ns,
     )
 
 
-def _growth(before: Totals, now: Totals, possible: int) -> Totals | None:
-    """Differences, over the end of a counter's range where it fell; None where that does not explain the values.
+def _growth(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Mapping[Pipe, int] | GapReason:
+    """Growth by pipe since totals were last read, or why that is not known."""
+    now, before = reading.totals, tally.totals
+    if not isinstance(limits, Limits):
+        return GapReason.UNKNOWN_DEVICE
+    if now is None or before is None or now.origin != before.origin:
+        return _hole_reason(tally)
+    possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
+    found = _differences(before, now, possible)
+    if found is None or _energy_fell(tally, reading):
+        return GapReason.COUNTER_RESET
+    elapsed, grown = found
+    if grown and max(grown.values()) > possible:
+        return GapReason.OUT_OF_RANGE
+    return GapReason.CONTRADICTORY if _sub_pipes_exceed(elapsed, grown) else grown
+
+
+def _differences(before: Totals, now: Totals, possible: int) -> tuple[int, Mapping[Pipe, int]] | None:
+    """Elapsed cycles and those of each pipe, over the end of a counter's range where it fell; None where that does not
+    explain the values.
 
     A counter that may have gone through its whole range in the meantime says nothing of it.
     """
-    if now.sm_cycles.keys() != before.sm_cycles.keys():
+    earlier = before.sm_cycles
+    if now.sm_cycles.keys() != earlier.keys():
         return None
     elapsed_at, pipe_at = now.wrap_at or (None, None)
     if elapsed_at is not None and min(elapsed_at, pipe_at or elapsed_at) <= possible:
         return None
     elapsed = _difference(before.elapsed_sm_cycles, now.elapsed_sm_cycles, elapsed_at, possible)
-    grown = {
-        pipe: _difference(before.sm_cycles[pipe], cycles, pipe_at, possible) for pipe, cycles in now.sm_cycles.items()
-    }
-    if elapsed < 0 or any(cycles < 0 for cycles in grown.values()):
-        return None
-    return Totals(now.origin, elapsed, grown)
+    grown = {pipe: cycles - earlier[pipe] for pipe, cycles in now.sm_cycles.items()}
+    if grown and min(grown.values()) < 0:
+        grown = {pipe: _difference(earlier[pipe], cycles, pipe_at, possible) for pipe, cycles in now.sm_cycles.items()}
+        if min(grown.values()) < 0:
+            return None
+    return None if elapsed < 0 else (elapsed, grown)
 
 
 def _difference(before: int, now: int, wrap_at: int | None, possible: int) -> int:
@@ -193,12 +206,12 @@ def _disjoint(grown: Mapping[Pipe, int]) -> dict[Pipe, int]:
     return {**grown, Pipe.TENSOR: max(0, grown[Pipe.TENSOR] - sum(grown.get(pipe, 0) for pipe in _SUB_PIPES))}
 
 
-def _sub_pipes_exceed(grown: Totals) -> bool:
+def _sub_pipes_exceed(elapsed: int, grown: Mapping[Pipe, int]) -> bool:
     """Whether the tensor sub-pipes grew by more than any tensor activity did."""
-    if Pipe.TENSOR not in grown.sm_cycles:
+    if Pipe.TENSOR not in grown:
         return False
-    beyond = sum(grown.sm_cycles.get(pipe, 0) for pipe in _SUB_PIPES) - grown.sm_cycles[Pipe.TENSOR]
-    return beyond * 1_000_000 > grown.elapsed_sm_cycles * SUB_PIPES_TOLERANCE_PPM
+    beyond = sum(grown.get(pipe, 0) for pipe in _SUB_PIPES) - grown[Pipe.TENSOR]
+    return beyond * 1_000_000 > elapsed * SUB_PIPES_TOLERANCE_PPM
 
 
 def _energy_fell(tally: Tally, reading: Reading) -> bool:
@@ -280,6 +293,23 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
 
 
 def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
+    if reading.totals is None and not reading.counters:
+        return tally
+    return replace(tally, **_absolutes(tally, reading))
+
+
+class _Absolutes(TypedDict):
+    """The fields of a tally that absolute counter values change."""
+
+    totals: Totals | None
+    totals_ns: int
+    counters: Mapping[str, int]
+    energy_mj: int | None
+    energy_ns: int
+    energy_at_ns: int
+
+
+def _absolutes(tally: Tally, reading: Reading) -> _Absolutes:
     """New absolute counter values, the energy that passed since the last ones, and the time that it is of.
 
     A counter that fell has been reset by a driver reload: what it lost is unknown, so nothing is
@@ -289,22 +319,19 @@ def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
     if read is not None:  # a source may fill its mapping anew
         totals = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
         totals_ns = reading.end_ns
-    elif not reading.counters:
-        return tally
     now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
     energy_mj, energy_ns = tally.energy_mj, tally.energy_ns
     if now is not None and before is not None and now >= before and reading.end_ns > tally.energy_at_ns:
         energy_mj = (energy_mj or 0) + now - before
         energy_ns += reading.end_ns - tally.energy_at_ns
-    return replace(
-        tally,
-        totals=totals,
-        totals_ns=totals_ns,
-        counters={**tally.counters, **reading.counters},
-        energy_mj=energy_mj,
-        energy_ns=energy_ns,
-        energy_at_ns=tally.energy_at_ns if now is None else reading.end_ns,
-    )
+    return {
+        "totals": totals,
+        "totals_ns": totals_ns,
+        "counters": {**tally.counters, **reading.counters},
+        "energy_mj": energy_mj,
+        "energy_ns": energy_ns,
+        "energy_at_ns": tally.energy_at_ns if now is None else reading.end_ns,
+    }
 
 
 def new_gaps(before: Tally, after: Tally, reading: Reading) -> list[tuple[int, int, GapReason]]:

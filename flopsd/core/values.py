@@ -49,8 +49,8 @@ def ceil_div(numerator: int, denominator: int) -> int:
 
 def added(*parts: Mapping[K, int]) -> dict[K, int]:
     """The sums by key."""
-    found: dict[K, int] = {}
-    for part in parts:
+    found = dict(parts[0]) if parts else {}
+    for part in parts[1:]:
         for key, value in part.items():
             found[key] = found.get(key, 0) + value
     return found

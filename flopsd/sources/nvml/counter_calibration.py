@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.clock_integral import Cycles
@@ -64,8 +65,7 @@ class Calibration:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """One interval of two samples: what the counters grew by, and the percentages."""
 
     elapsed: int
@@ -73,8 +73,7 @@ class Interval:
     ratios: Mapping[Pipe, float]  # TENSOR is any tensor activity in both
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """Intervals that follow each other: the growth of the elapsed counter, and what the clock of one SM ran."""
 
     elapsed: int = 0

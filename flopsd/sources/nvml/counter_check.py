@@ -78,9 +78,13 @@ class CounterCheck:
         if last is None or last.elapsed is None or last.counters.keys() != metrics.counters.keys():
             self._window = Window()
             return was_proven
-        bits = width(self._largest)
-        grown = {pipe: growth(last.counters[pipe], counter, bits) for pipe, counter in metrics.counters.items()}
-        elapsed = growth(last.elapsed, metrics.elapsed, bits)
+        before = last.counters
+        grown = {pipe: counter - before[pipe] for pipe, counter in metrics.counters.items()}
+        elapsed = metrics.elapsed - last.elapsed
+        if elapsed < 0 or min(grown.values()) < 0:
+            bits = width(self._largest)
+            grown = {pipe: growth(before[pipe], counter, bits) for pipe, counter in metrics.counters.items()}
+            elapsed = growth(last.elapsed, metrics.elapsed, bits)
         trial = Interval(elapsed, grown, {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown})
         same_interval = last_ns == since_ns  # not so after a fault: then the percentages are of a part of it
         if elapsed < 0 or clock is None or not same_interval:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM
 from flopsd.core.model import PPM, GapReason, Pipe
@@ -23,7 +22,7 @@ _ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C 
 )  # fmt: skip
 _PERCENTAGES = (_ANY_TENSOR, _DFMA, _HMMA, _DMMA, _IMMA, _FP64, _FP32, _FP16)
 _COUNTERS = (_ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C)
-_VECTOR_PIPES = ((_FP64, _FP64_C, Pipe.FP64), (_FP32, _FP32_C, Pipe.FP32), (_FP16, _FP16_C, Pipe.FP16))
+_VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
 _UNKNOWN_ID = (2, 25)  # invalid argument, argument version mismatch
 _NOT_HAD = frozenset((*NOT_OFFERED, *_UNKNOWN_ID))
 # nvmlGpmMetric_t: id, return code, value, three pointers; the array follows version, count and two samples. Read
@@ -33,8 +32,7 @@ _PERCENT_SLACK = 0.5  # rounding of the driver's double
 MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard minimum on Hopper, DCGM#310
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
+class Metrics(NamedTuple):
     """The difference of two samples. TENSOR is any tensor activity; a pipe without a value is in `unread`."""
 
     ratios: Mapping[Pipe, float]
@@ -91,17 +89,17 @@ class Gpm:
             self._ask(_PERCENTAGES)  # an old driver refuses ids that it does not know
             return self.metrics()
         answers = self._answers.unpack_from(request, _METRICS_AT)
-        ids, codes, found = answers[::3], answers[1::3], answers[2::3]
-        values: Mapping[int, float | None]
-        if not any(codes) and math.isfinite(sum(found)) and min(found) >= 0:  # as nearly always
-            values = dict(zip(ids, found, strict=True))
-        else:
-            values = {metric: self._value(code, one) for metric, code, one in zip(ids, codes, found, strict=True)}
-        ratios, unread = self._ratios(values)
-        elapsed = values.get(_ELAPSED)
-        if elapsed is None and len(self._metrics) > len(_PERCENTAGES):
+        codes, values = answers[1::3], answers[2::3]
+        read: Sequence[float | None] = values
+        if any(codes) or not math.isfinite(sum(values)) or min(values) < 0:  # hardly ever
+            read = [self._value(code, value) for code, value in zip(codes, values, strict=True)]
+        ratios, unread = _ratios(read[: len(_PERCENTAGES)])
+        counted = read[len(_PERCENTAGES) :]
+        if counted and counted[0] is None:
             self._ask(_PERCENTAGES)  # they will not come while this driver runs
-        return Metrics(ratios, unread, None if elapsed is None else int(elapsed), _counters(values))
+        if not counted or counted[0] is None:
+            return Metrics(ratios, unread, None, {})
+        return Metrics(ratios, unread, int(counted[0]), _counters(counted[1:]))
 
     def _value(self, code: int, value: float) -> float | None:
         """One value; None where this chip or driver does not have it."""
@@ -115,29 +113,34 @@ class Gpm:
             raise UnusableError(GapReason.OUT_OF_RANGE)
         return value
 
-    def _ratios(self, values: Mapping[int, float | None]) -> tuple[dict[Pipe, float], tuple[Pipe, ...]]:
-        percent: dict[int, float] = {}
-        for metric in _PERCENTAGES:
-            value = values[metric]
-            if value is None:
-                continue
-            if value > PERCENT_MAX + _PERCENT_SLACK:
-                raise UnusableError(GapReason.OUT_OF_RANGE)
-            percent[metric] = min(value, PERCENT_MAX) / 100
-        if _ANY_TENSOR not in percent:
-            raise UnusableError(GapReason.NOT_SUPPORTED)
-        ratios = {
-            Pipe.TENSOR: percent[_ANY_TENSOR],
-            # A sub-pipe that this chip does not split off stays in "any tensor".
-            Pipe.TENSOR_HMMA: percent.get(_HMMA, 0.0),
-            Pipe.TENSOR_IMMA: percent.get(_IMMA, 0.0),
-            # How the two ids relate is documented nowhere: never both.
-            Pipe.TENSOR_DFMA: max(percent.get(_DFMA, 0.0), percent.get(_DMMA, 0.0)),
-        }
-        if _sub_pipes(ratios) > ratios[Pipe.TENSOR] + SUB_PIPES_TOLERANCE_PPM / PPM:
-            raise UnusableError(GapReason.CONTRADICTORY)
-        ratios.update({pipe: percent[metric] for metric, _, pipe in _VECTOR_PIPES if metric in percent})
-        return ratios, tuple(pipe for metric, _, pipe in _VECTOR_PIPES if metric not in percent)
+
+def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tuple[Pipe, ...]]:
+    """Values in the order of _PERCENTAGES as ratios, and the pipes without a value."""
+    known = [percent for percent in percentages if percent is not None]
+    if known and max(known) > PERCENT_MAX + _PERCENT_SLACK:
+        raise UnusableError(GapReason.OUT_OF_RANGE)
+    any_tensor, dfma, hmma, dmma, imma, *vector = (
+        None if percent is None else percent / 100 if percent <= PERCENT_MAX else 1.0 for percent in percentages
+    )
+    if any_tensor is None:
+        raise UnusableError(GapReason.NOT_SUPPORTED)
+    ratios = {
+        Pipe.TENSOR: any_tensor,
+        # A sub-pipe that this chip does not split off stays in "any tensor".
+        Pipe.TENSOR_HMMA: hmma or 0.0,
+        Pipe.TENSOR_IMMA: imma or 0.0,
+        # How the two ids relate is documented nowhere: never both.
+        Pipe.TENSOR_DFMA: max(dfma or 0.0, dmma or 0.0),
+    }
+    if _sub_pipes(ratios) > any_tensor + SUB_PIPES_TOLERANCE_PPM / PPM:
+        raise UnusableError(GapReason.CONTRADICTORY)
+    unread: tuple[Pipe, ...] = ()
+    for pipe, ratio in zip(_VECTOR, vector, strict=True):
+        if ratio is None:
+            unread += (pipe,)
+        else:
+            ratios[pipe] = ratio
+    return ratios, unread
 
 
 def remainder(ratios: Mapping[Pipe, float]) -> dict[Pipe, float]:
@@ -149,15 +152,18 @@ def _sub_pipes(ratios: Mapping[Pipe, float]) -> float:
     return ratios[Pipe.TENSOR_HMMA] + ratios[Pipe.TENSOR_IMMA] + ratios[Pipe.TENSOR_DFMA]
 
 
-def _counters(values: Mapping[int, float | None]) -> dict[Pipe, int]:
-    read = {metric: int(value) for metric, value in values.items() if value is not None and metric >= _ELAPSED}
-    if _MMA_C not in read:
+def _counters(values: Sequence[float | None]) -> dict[Pipe, int]:
+    """Values in the order of _COUNTERS, without the elapsed cycles."""
+    any_tensor, dmma, hmma, imma, dfma, *vector = values
+    if any_tensor is None:
         return {}
     counters = {
-        Pipe.TENSOR: read[_MMA_C],
-        Pipe.TENSOR_HMMA: read.get(_HMMA_C, 0),
-        Pipe.TENSOR_IMMA: read.get(_IMMA_C, 0),
-        Pipe.TENSOR_DFMA: max(read.get(_DFMA_C, 0), read.get(_DMMA_C, 0)),
+        Pipe.TENSOR: int(any_tensor),
+        Pipe.TENSOR_HMMA: int(hmma or 0),
+        Pipe.TENSOR_IMMA: int(imma or 0),
+        Pipe.TENSOR_DFMA: int(max(dfma or 0, dmma or 0)),
     }
-    counters.update({pipe: read[counter] for _, counter, pipe in _VECTOR_PIPES if counter in read})
+    for pipe, value in zip(_VECTOR, vector, strict=True):
+        if value is not None:
+            counters[pipe] = int(value)
     return counters

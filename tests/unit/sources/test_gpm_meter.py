@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -204,10 +204,10 @@ def judged(trial: Interval, window: Window = WINDOW) -> Calibration | None:
 def test_counters_that_fit_give_their_scale_and_those_that_stood_still_none() -> None:
     assert judged(SOUND) == Calibration(Scale(SMS), Scale(SMS))
     for active in (0, 5):  # the counters are up to 100 ms old: two samples may show the same, and any scale fits zero
-        assert judged(replace(SOUND, elapsed=0, active={Pipe.TENSOR: active})) is None
-    assert judged(SOUND, replace(WINDOW, cycles=0, elapsed=0)) is None, "a clock that stood still"
+        assert judged(SOUND._replace(elapsed=0, active={Pipe.TENSOR: active})) is None
+    assert judged(SOUND, WINDOW._replace(cycles=0, elapsed=0)) is None, "a clock that stood still"
     for ratio, tells in ((0.01, True), (0.0099, False)):
-        trial = replace(SOUND, active={Pipe.TENSOR: 10}, ratios={Pipe.TENSOR: ratio})
+        trial = SOUND._replace(active={Pipe.TENSOR: 10}, ratios={Pipe.TENSOR: ratio})
         assert (judged(trial) is not None) is tells, "a percentage below one"
 
 
@@ -221,7 +221,7 @@ def test_counters_that_fit_give_their_scale_and_those_that_stood_still_none() ->
 )  # fmt: skip
 def test_counters_that_contradict_the_percentages_or_each_other_fail(changed: dict[str, Any], words: str) -> None:
     with pytest.raises(SelfTestFailedError, match=words):
-        judged(replace(SOUND, **changed))
+        judged(SOUND._replace(**changed))
 
 
 @pytest.mark.parametrize("pipes", [Scale(SMS), Scale(1), Scale(1, 4)])
@@ -244,7 +244,7 @@ def test_an_origin_names_its_calibration(pipes: Scale, elapsed: Scale) -> None:
 def test_proven_counters_may_differ_from_the_percentage_by_five_percent_of_all_cycles(
     active: int, is_contradiction: bool
 ) -> None:
-    trial = replace(SOUND, active={Pipe.TENSOR: active})
+    trial = SOUND._replace(active={Pipe.TENSOR: active})
     assert contradicts(Calibration(Scale(1), Scale(1)), trial) is is_contradiction
 
 
@@ -267,7 +267,7 @@ def test_elapsed_cycles_may_differ_from_the_clock_by_a_tenth_with_its_doubt(
     off: int, doubt: int, fits: bool | None
 ) -> None:
     for sign in (1, -1):
-        window = replace(WINDOW, elapsed=RAN + sign * off, doubt_cycles=doubt)
+        window = WINDOW._replace(elapsed=RAN + sign * off, doubt_cycles=doubt)
         if fits is False:
             with pytest.raises(SelfTestFailedError, match="while 132 SMs ran 100000000000 cycles each"):
                 judged(SOUND, window)
@@ -279,8 +279,8 @@ def test_a_clock_that_was_polled_at_random_is_in_doubt_by_the_deviation() -> Non
     """Ten seconds never suffice; a hundred do, however wild the clock was."""
     ten_seconds = Window(RAN // 10, RAN // 10, 0, 0, 10 * SECOND)
     assert judged(SOUND, ten_seconds) is not None
-    assert judged(SOUND, replace(ten_seconds, square_sum=1)) is None
-    assert judged(SOUND, replace(WINDOW, square_sum=RAN**2)) is not None
+    assert judged(SOUND, ten_seconds._replace(square_sum=1)) is None
+    assert judged(SOUND, WINDOW._replace(square_sum=RAN**2)) is not None
 
 
 @pytest.mark.parametrize(
