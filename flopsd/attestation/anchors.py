@@ -8,7 +8,7 @@ it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -25,11 +25,13 @@ from flopsd.errors import NotVerifiedError
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.reading import read_journal
 from flopsd.system.clock import rfc3339
+from flopsd.system.sha256 import sha256
 
 ANOTHER_JOURNAL = (
     "a second journal of this run and node exists, or this one was altered: ask for the ledger of the other one; "
     "a restarted job continues its journal only if its --state-dir survives the restart"
 )
+_NEVER, _SAID_BYTES = 1 << 62, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,52 @@ class _Chain:
         return self.heads[32 * (records - 1) : 32 * records].hex()
 
 
+class _Found:
+    """The daemon's lines in logs, in 24 bytes for each record: what its line says, and when that was first received. A
+    run of months has more lines than memory."""
+
+    def __init__(self, records: int) -> None:
+        self._said, self._ingested_ms = bytearray(_SAID_BYTES * (records + 1)), array("q", bytes(8 * (records + 1)))
+        self.lines = self.anchors = 0
+        self.first: Anchor | None = None
+        self.last: Anchor | None = None
+
+    def add(self, anchor: Anchor) -> bool:
+        """Note a line about a record of the journal; false if an earlier one says something else of it."""
+        at, said = anchor.records, _said(anchor.incarnation, anchor.figures)
+        is_new, ingested_ms = not self.has(at), anchor.ingested_ms or _NEVER
+        if not is_new and self._said_of(at) != said:
+            return False
+        is_earliest = is_new or ingested_ms < self._ingested_ms[at]  # repeated: the earliest ingestion counts
+        if is_new:
+            self.anchors += 1
+            self._said[_SAID_BYTES * at : _SAID_BYTES * (at + 1)] = said
+        if is_earliest:
+            self._ingested_ms[at] = ingested_ms
+            self.first = anchor if self.first is None or at <= self.first.records else self.first
+            self.last = anchor if self.last is None or at >= self.last.records else self.last
+        return True
+
+    def has(self, records: int) -> bool:
+        return self._ingested_ms[records] != 0
+
+    def says(self, records: int, incarnation: int, figures: Figures) -> bool:
+        """Whether the line of a record has these figures in that daemon start."""
+        return self._said_of(records) == _said(incarnation, figures)
+
+    def ingested_ms(self, records: int) -> int | None:
+        found = self._ingested_ms[records]
+        return found if 0 < found < _NEVER else None
+
+    def _said_of(self, records: int) -> bytes:
+        return bytes(self._said[_SAID_BYTES * records : _SAID_BYTES * (records + 1)])
+
+
+def _said(incarnation: int, figures: Figures) -> bytes:
+    text = f"{incarnation} {figures.low_flop} {figures.measured_flop} {figures.high_flop}"
+    return sha256(text.encode("ascii")).digest()[:_SAID_BYTES]
+
+
 def compare_anchors(
     files: Sequence[Path],
     journal: Path,
@@ -95,36 +143,39 @@ def compare_anchors(
     for line in read_journal(journal):
         chain.add(line)
     judge, foreign = LineJudge(history, secrets, chain.begins, len(chain.ends)), ForeignLines()
-    skipped, lines, found = SkippedLines(), 0, dict[int, Anchor]()
-    for file in files:
-        for anchor in find_anchors(file, history.run, history.node, skipped, history.segment):
-            lines += 1
-            if judge.is_foreign(anchor):
-                foreign.add(anchor)
-                continue
-            _check(anchor, chain)
-            earlier = found.setdefault(anchor.records, anchor)
-            if not earlier.agrees_with(anchor):
-                raise NotVerifiedError(
-                    f"{anchor.where} and {earlier.where} contradict each other about record {anchor.records}"
-                )
-            if (anchor.ingested_ms or _NEVER) < (earlier.ingested_ms or _NEVER):
-                found[anchor.records] = anchor  # repeated: the earliest ingestion counts
-    if not found and foreign.count:
+    skipped, found = SkippedLines(), _Found(len(chain.ends))
+
+    def lines(skipped: SkippedLines) -> Iterator[Anchor]:
+        return (
+            one for file in files for one in find_anchors(file, history.run, history.node, skipped, history.segment)
+        )
+
+    def line_of(records: int) -> Anchor:
+        """The daemon's first line of a record, for a message: no line is kept."""
+        return next(one for one in lines(SkippedLines()) if one.records == records and not judge.is_foreign(one))
+
+    for anchor in lines(skipped):
+        found.lines += 1
+        if judge.is_foreign(anchor):
+            foreign.add(anchor)
+            continue
+        _check(anchor, chain)
+        if not found.add(anchor):
+            earlier = line_of(anchor.records)
+            raise NotVerifiedError(
+                f"{anchor.where} and {earlier.where} contradict each other about record {anchor.records}"
+            )
+    if found.first is None and foreign.count:
         foreign.refuse_unexplained()
-    if not found:
+    if found.first is None or found.last is None:
         raise NotVerifiedError(
             f"{_names(files)}: no checkpoint line of run {history.run!r} on node {history.node!r}{_seen(skipped)}",
             hint="give the log with the daemon's output from the start of the run; without --anchors "
             "`verify` cannot tell when the journal existed",
         )
-    lag_ms = _check_figures(journal, facts, table, found, foreign)
-    first, last = found[min(found)], found[max(found)]
-    behind = max(0, facts.records - last.records)
-    return AnchorComparison(lines, first, last, len(found), behind, skipped, lag_ms, foreign)
-
-
-_NEVER = 1 << 62
+    lag_ms = _check_figures(journal, facts, table, found, foreign, line_of)
+    behind = max(0, facts.records - found.last.records)
+    return AnchorComparison(found.lines, found.first, found.last, found.anchors, behind, skipped, lag_ms, foreign)
 
 
 def _check(anchor: Anchor, chain: _Chain) -> None:
@@ -150,33 +201,40 @@ def _check(anchor: Anchor, chain: _Chain) -> None:
 
 
 def _check_figures(
-    journal: Path, facts: JournalFacts, table: PeakTable, anchors: Mapping[int, Anchor], foreign: ForeignLines
+    journal: Path,
+    facts: JournalFacts,
+    table: PeakTable,
+    found: _Found,
+    foreign: ForeignLines,
+    line_of: Callable[[int], Anchor],
 ) -> tuple[int, int] | None:
     """Recompute the figures of each line from the journal up to its record, and refuse `foreign` lines if the daemon's
     own are missing. Returns the minimum and maximum time from writing a record to the ingestion of its line."""
-    history, run, head, lags = History(), GrowingRun(table), "", list[int]()
+    history, run, head, least, most = History(), GrowingRun(table), "", _NEVER, -_NEVER
     for line in read_journal(journal):
         if line.number > facts.records:
             break  # not sealed
         record = line.record()
         extend(history, record)
-        head, anchor = line.head.hex(), anchors.get(line.number)
+        head, is_printed, ingested_ms = line.head.hex(), found.has(line.number), found.ingested_ms(line.number)
         if line.code and record["kind"] == "checkpoint":
-            foreign.checkpoint(record["incarnation"], line.number, _unix_ms(record["utc"]), anchor)
-        if anchor is None:
+            written_ms = _unix_ms(record["utc"])
+            foreign.checkpoint(record["incarnation"], line.number, written_ms, ingested_ms, is_printed=is_printed)
+        if not is_printed:
             continue
         incarnation, figures = len(history.incarnations), run.figures(history)
-        if (anchor.incarnation, anchor.figures) != (incarnation, figures):
+        if not found.says(line.number, incarnation, figures):
+            anchor = line_of(line.number)
             raise NotVerifiedError(
                 f"{anchor.where} has {_text(anchor.figures)} in daemon start {anchor.incarnation}, the journal up to "
                 f"record {anchor.records} gives {_text(figures)} in daemon start {incarnation}"
             )
-        if anchor.ingested_ms is not None and (written_ms := _unix_ms(history.incarnations[-1].last_utc)) is not None:
-            lags.append(anchor.ingested_ms - written_ms)
+        if ingested_ms is not None and (written_ms := _unix_ms(history.incarnations[-1].last_utc)) is not None:
+            least, most = min(least, ingested_ms - written_ms), max(most, ingested_ms - written_ms)
     if head != facts.head_sha256:
         raise NotVerifiedError(f"{journal} was changed during verification")
     foreign.refuse_unexplained()
-    return (min(lags), max(lags)) if lags else None
+    return None if least > most else (least, most)
 
 
 def _text(figures: Figures) -> str:

@@ -87,17 +87,20 @@ class ForeignLines:
         if anchor.ingested_ms is not None:
             of.last_ms = max(anchor.ingested_ms, of.last_ms or 0)
 
-    def checkpoint(self, start: int, number: int, written_ms: int | None, printed: Anchor | None) -> None:
-        """Note a checkpoint with a code: record `number`, and the daemon's line of it. Raises NotVerifiedError."""
+    def checkpoint(
+        self, start: int, number: int, written_ms: int | None, received_ms: int | None, *, is_printed: bool
+    ) -> None:
+        """Note a checkpoint with a code: record `number`, whether there is the daemon's line of it, and when that was
+        received. Raises NotVerifiedError."""
         if (of := self._starts.get(start)) is None:
             return
-        if printed is None:
+        if not is_printed:
             of.missing = of.missing or (number, written_ms)
             return
         of.printed = True
         if of.missing is not None:
             _refuse(of.first, f"it has no line of record {of.missing[0]}")
-        if (lag_ms := _lag_ms(printed.ingested_ms, written_ms)) is not None and abs(lag_ms) > LATE_MS:
+        if (lag_ms := _lag_ms(received_ms, written_ms)) is not None and abs(lag_ms) > LATE_MS:
             _refuse(of.first, f"the line of record {number} was received {abs(lag_ms) // 60_000} minutes apart from it")
 
     def refuse_unexplained(self) -> None:

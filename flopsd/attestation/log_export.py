@@ -53,10 +53,6 @@ class Anchor:
     code: str | None = None
     code_index: int = 0  # which line of its daemon start it is about
 
-    def agrees_with(self, other: Anchor) -> bool:
-        mine, others = ((a.incarnation, a.size_bytes, a.head_sha256, a.figures) for a in (self, other))
-        return mine == others
-
 
 @dataclass(slots=True)
 class SkippedLines:

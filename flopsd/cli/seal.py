@@ -40,7 +40,7 @@ def add(verbs: Verbs) -> None:
 
 def _seal(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
-    begun_ns = clock.boottime_ns()
+    stopped_ns = clock.boottime_ns() if arguments.at_end else None
     if arguments.rolling:
         be_nice()  # before importing the signing packages
     from flopsd.attestation.storage.copies import CopyResult, refuse_failed
@@ -79,7 +79,7 @@ def _seal(arguments: argparse.Namespace) -> int:
                 known=arguments.known_journal,
                 code_secrets=() if secret is None else (bytes(secret),),
             )
-        used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
+        used_seconds = None if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
         line("copying the ledger", 0, 0)
         if sealed is not None:
             folder = None if arguments.journal is not None else state
@@ -88,7 +88,7 @@ def _seal(arguments: argparse.Namespace) -> int:
                 settings, sealed, clock, used_seconds, folder, rolling=arguments.rolling, by_hand=by_hand
             )
         if arguments.journal is None and not arguments.rolling:
-            closed = seal_closed(state, settings, clock, os.environ)
+            closed = seal_closed(state, settings, clock, os.environ, stopped_ns=stopped_ns)
     if not arguments.quiet:
         for ledger in closed.sealed:
             say(sys.stdout, f"sealed a closed segment of the run: {ledger}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,15 +47,19 @@ def seal_closed(
     clock: Clock,
     environment: Mapping[str, str],
     *,
-    has_time: Callable[[], bool] = lambda: True,
+    stopped_ns: int | None = None,
     refused_pin: int | None = None,
 ) -> ClosedSeals:
     """Seal what is closed in `folder` and copy it. A segment that is done leaves the folder of closed segments: its
-    journal lies beside its ledger. `has_time`: whether to begin with another one. `refused_pin`: as `seal` has it.
+    journal lies beside its ledger. `stopped_ns`: since when --stop-seconds run. `refused_pin`: as `seal` has it.
     Raises SigningKeyError."""
+
+    def used_seconds() -> float | None:
+        return None if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
+
     heads, run, done = dict(heads_in_chain(folder)), _run_of(folder), ClosedSeals()
     for path in closed_segments(folder):
-        if not has_time():
+        if (used := used_seconds()) is not None and used >= settings.stop_seconds - RESERVE_SECONDS:
             break
         try:
             sealed = seal(
@@ -74,7 +78,7 @@ def seal_closed(
         except FlopsdError as fault:
             done.not_sealed.append(f"{path}: {fault}; {fault.hint}" if fault.hint else f"{path}: {fault}")
             continue
-        copies = copy_sealed(settings, sealed, clock, 0, folder)
+        copies = copy_sealed(settings, sealed, clock, used_seconds(), folder)
         done.sealed += [sealed.ledger] if sealed.is_new else []
         done.not_copied += [copy for copy in copies if copy.fault is not None]
         # A journal names the one before it, so they leave in their order; and the newest stays until it is continued,
@@ -124,12 +128,8 @@ def seal_left(
     refused_pin: int | None,
 ) -> bool:
     """Seal and copy at the end of the run what is still closed, as far as there is time; true if nothing is left."""
-
-    def has_time() -> bool:
-        return (clock.boottime_ns() - stopped_ns) / NS_PER_S < settings.stop_seconds - RESERVE_SECONDS
-
     try:
-        done = seal_closed(folder, settings, clock, environment, has_time=has_time, refused_pin=refused_pin)
+        done = seal_closed(folder, settings, clock, environment, stopped_ns=stopped_ns, refused_pin=refused_pin)
     except SigningKeyError as fault:
         done = ClosedSeals(not_sealed=[f"{fault}; {fault.hint}"])
     not_copied = (f"NOT COPIED to {copy.location}: {copy.fault}" for copy in done.not_copied)

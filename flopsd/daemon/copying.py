@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flopsd.daemon.ledger_places import copy_destinations, local_ledger, names_of
 from flopsd.errors import FlopsdError, StorageError
+from flopsd.journal.delivery_note import COPIED_BYTES_PER_S
 from flopsd.journal.segments import first_record
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.locations import S3Location
@@ -65,16 +66,19 @@ def copy_sealed(
     settings: Settings,
     sealed: Sealed,
     clock: Clock,
-    used_seconds: float,
+    used_seconds: float | None,
     folder: StateDir | None,
     *,
     rolling: bool = False,
     by_hand: bool = False,
 ) -> list[CopyResult]:
-    """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over. A final ledger is
-    noted in `folder` first, so that what fails now is delivered later."""
+    """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over, None: nothing stops,
+    and it has the time that its size needs. A final ledger is noted in `folder` first, so that what fails now is
+    delivered later."""
     destinations = copy_destinations(settings, sealed.run, sealed.node, sealed.segment)
-    seconds = copy_seconds(settings, used_seconds)
+    seconds = copy_seconds(settings, used_seconds or 0)
+    if used_seconds is None:
+        seconds += sealed.seal.size_bytes / COPIED_BYTES_PER_S
     if not destinations and rolling:
         return []
     from flopsd.attestation.storage.copies import copy_ledger

@@ -15,6 +15,7 @@ from flopsd.system.atomic_files import replace_file
 from flopsd.system.regular_files import read_at_most
 
 MAX_NOTE_BYTES = 64 << 20
+COPIED_BYTES_PER_S = 3_000_000  # by a network that is slow and not broken
 
 
 class Delivery(Enum):

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from tests.support.process import (
     daemon_pid,
     environment,
     flopsd,
+    in_process,
     predicate,
     small_disk,
     started,
     wait_until,
 )
+from tests.support.runs import history_of
 from tests.support.scenario import Fault, Scenario, Segment, compile_standin, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
@@ -216,23 +219,33 @@ def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str
     assert set(sealed["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}  # nothing of the full time is lost
 
 
-def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: Path, env: dict[str, str]) -> None:
-    job = "trap 'exit 9' USR1; while :; do sleep 0.05; done"
-    with started(*arguments(tmp_path, "sh", "-c", job), env=env) as program:
-        wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
-        os.kill(daemon_pid(tmp_path / "state"), signal.SIGKILL)
+def test_a_daemon_that_is_killed_again_and_again_is_started_again_and_the_job_does_not_notice(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """Three times, while its journal rotates: no nanosecond is lost between its segments, and their sum is whole."""
+    job, state = "trap 'exit 9' USR1; while :; do sleep 0.05; done", tmp_path / "state"
+    often = ("--interval", "0.1", "--checkpoint", "0.2", "--rotate-every", "10kB", "--evidence", "off")
+    with started(*arguments(tmp_path, "sh", "-c", job, options=often), env=env) as program:
+        for start in range(1, 5):
+            program.wait_for(f"daemon start {start},")
+            wait_until(lambda: b"activity" in _read(state / "pending.jsonl"), f"a reading of daemon start {start}")
+            if start < 4:
+                os.kill(daemon_pid(state), signal.SIGKILL)
         program.wait_for("METERING INTERRUPTED: the daemon ended with signal 9")
-        program.wait_for("daemon start 2")
-        wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a reading of incarnation 2")
+        program.wait_for("segment 2 of the run is closed")
         os.kill(program.process.pid, signal.SIGUSR1)
         assert program.finish() == 9, program.text
-    sealed = predicate(tmp_path / "ledger.json")
-    assert [(i["endReason"], i["codes"]) for i in sealed["incarnations"]] == [
-        (None, "checked"),
-        ("job ended", "checked"),
-    ]
-    assert len(sealed["method"]["codeSecrets"]) == 1
-    assert "daemon_down" in sealed["coverage"]["gapSecondsByReason"]
+    ledgers = sorted(tmp_path.glob("ledger-*.json"))
+    parts = [predicate(ledger) for ledger in ledgers]
+    assert [one["segment"]["number"] for one in parts] == list(range(1, len(parts) + 1))
+    assert [start["endReason"] for one in parts for start in one["incarnations"]].count(None) == 3
+    assert "daemon_down" in {reason for one in parts for reason in one["coverage"]["gapSecondsByReason"]}
+    histories = [history_of(ledger.with_suffix(".journal.jsonl")) for ledger in ledgers]
+    tallies = [tally for part in histories for start in part.incarnations for tally in start.tallies.values()]
+    assert all(before.watermark_ns == after.begin_ns for before, after in pairwise(tallies))
+    done = in_process("merge", *map(str, ledgers), "--trust", str(ledgers[0].with_suffix(".pub")), "--key",
+                      str(state / "flopsd-key.pem"), "--nodes", "1", "--ledger", str(tmp_path / "job.json"), code=0)  # fmt: skip
+    assert predicate(tmp_path / "job.json")["completeness"]["complete"] is True, done.stdout
 
 
 def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_its_state(

@@ -22,7 +22,14 @@ from flopsd.attestation.ledger_files import (
 )
 from flopsd.attestation.storage.copies import CopyResult, copy_files, said_of
 from flopsd.errors import FileChangedError, FlopsdError, StorageError
-from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, read_deliveries, write_deliveries
+from flopsd.journal.delivery_note import (
+    COPIED_BYTES_PER_S,
+    Delivery,
+    Destination,
+    NotedLedger,
+    read_deliveries,
+    write_deliveries,
+)
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.locations import S3Location, plain_location
 from flopsd.system.clock import NS_PER_S, Clock
@@ -102,7 +109,8 @@ class Deliveries:
             if not places or left <= 0 or only_sha256 not in (None, entry.sha256["ledger"]):
                 continue
             began_ns = self._clock.boottime_ns()
-            copies = self._deliver(entry, places, left if only else left / 2, by_hand)  # no ledger takes all the time
+            # No ledger takes all the time, unless it needs that.
+            copies = self._deliver(entry, places, left if only else max(left / 2, _needs_seconds(entry)), by_hand)
             if self._clock.boottime_ns() - began_ns > SLOW_SECONDS * NS_PER_S:
                 slow.update(_store(one) for one, copy in zip(places, copies, strict=True) if copy.fault is not None)
             try:
@@ -186,6 +194,13 @@ def _store(place: Destination) -> str:
     """What fails for all ledgers alike: a bucket, or a folder."""
     location = plain_location(place.address)
     return location.bucket if isinstance(location, S3Location) else str(location.parent)
+
+
+def _needs_seconds(entry: NotedLedger) -> float:
+    try:
+        return journal_beside(entry.ledger).stat().st_size / COPIED_BYTES_PER_S
+    except OSError:
+        return 0.0  # put aside, or gone
 
 
 def _state(copy: CopyResult) -> Delivery:

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from flopsd.attestation.anchors import AnchorComparison
-from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, SkippedLines, find_anchors
+from flopsd.attestation.anchors import AnchorComparison, _Found
+from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, Anchor, SkippedLines, find_anchors
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.verify import Verified
+from flopsd.core.model import Figures
 from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_text import verified_text
 from flopsd.system.clock import NS_PER_S
@@ -305,6 +306,21 @@ def test_a_big_log_is_read_in_little_memory(run: Run, log: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert max(peaks) < 24e6
+
+
+def test_the_lines_of_a_long_run_are_not_kept() -> None:
+    count = 20_000
+    found = _Found(count)
+    tracemalloc.start()
+    for at in range(count, 0, -1):
+        assert found.add(Anchor(f"log line {at}", 1, at, 4777 * at, f"{at:064x}", Figures(at, 2 * at, 3 * at), at))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
+    assert (found.anchors, found.first and found.first.records, found.last and found.last.records) == (count, 1, count)
+    assert (found.ingested_ms(7), found.says(7, 1, Figures(7, 14, 21)), found.says(7, 1, Figures(7, 14, 22))) == (
+        7, True, False,
+    )  # fmt: skip
 
 
 def test_what_only_earlier_incarnations_saw_is_told_in_checkpoint_lines(run: Run, sealed: Sealed, log: Path) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flopsd.attestation.storage import copies
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.daemon.copying import copy_sealed
 from flopsd.daemon.sealing import seal, seal_ended
 from flopsd.errors import StorageError
-from flopsd.journal.delivery_note import Delivery
+from flopsd.journal.delivery_note import COPIED_BYTES_PER_S, Delivery
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.locations import parse_location
 from flopsd.settings.schema import Settings
@@ -216,3 +218,22 @@ def test_an_address_is_what_was_given(options: str) -> None:
     location = parse_location(f"s3://bucket/a/b.json{options}")
     assert not isinstance(location, Path)
     assert location.address == f"s3://bucket/a/b.json{options}"
+
+
+def test_a_copy_that_nothing_waits_for_has_the_time_that_its_size_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow seal on a busy node used all of --stop-seconds, and the rolling ledger was never copied."""
+    finished(tmp_path / "state", 12)
+    sealer, given = Sealer(tmp_path / "state", tmp_path / "copy" / "l.json"), list[float]()
+    sealed = seal_ended(sealer.settings, {}, sealer.clock)
+    large = replace(sealed, seal=replace(sealed.seal, size_bytes=400 * COPIED_BYTES_PER_S))
+
+    def copied(_ledger: Path, _to: object, _clock: object, seconds: float, **_: object) -> list[object]:
+        given.append(seconds)
+        return []
+
+    monkeypatch.setattr(copies, "copy_ledger", copied)
+    for used in (None, 0.0, 100.0):
+        copy_sealed(sealer.settings, large, sealer.clock, used, None)
+    assert given == [458, 58, 1]
