@@ -63,7 +63,9 @@ def _seal(arguments: argparse.Namespace) -> int:
             sealed = seal_file(Path(arguments.journal), settings, clock)
         elif arguments.rolling:
             try:
-                closed = seal_closed(state, settings, clock, os.environ, refused_pin=arguments.refused_pin)
+                closed = seal_closed(
+                    state, settings, clock, os.environ, refused_pin=arguments.refused_pin, is_daemons=True
+                )
                 if not arguments.closed_only:
                     sealed = seal_rolling(settings, os.environ, clock, arguments.head, arguments.refused_pin)
             except SigningKeyError as fault:

@@ -10,7 +10,7 @@ from pathlib import Path
 from flopsd.attestation.ledger_files import BESIDE
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
-from flopsd.daemon.copying import RESERVE_SECONDS, copy_sealed
+from flopsd.daemon.copying import RESERVE_SECONDS, copy_sealed, note_delivery
 from flopsd.daemon.ledger_places import local_ledger, names_of
 from flopsd.daemon.sealing import seal
 from flopsd.errors import FlopsdError, JournalError, SigningKeyError
@@ -24,15 +24,16 @@ log = logging.getLogger("flopsd")
 
 @dataclass(slots=True)
 class ClosedSeals:
-    """What came of sealing closed segments: the ledgers sealed now, and what failed."""
+    """What came of sealing closed segments: the ledgers sealed now, what failed, and what the daemon delivers."""
 
     sealed: list[Path] = field(default_factory=list)
     not_sealed: list[str] = field(default_factory=list)
     not_copied: list[CopyResult] = field(default_factory=list)
+    to_deliver: list[Path] = field(default_factory=list)
 
     @property
     def all_done(self) -> bool:
-        return not self.not_sealed and not self.not_copied
+        return not self.not_sealed and not self.not_copied and not self.to_deliver
 
 
 def ends_with_closed(folder: StateDir) -> bool:
@@ -49,10 +50,11 @@ def seal_closed(
     *,
     stopped_ns: int | None = None,
     refused_pin: int | None = None,
+    is_daemons: bool = False,
 ) -> ClosedSeals:
     """Seal what is closed in `folder` and copy it. A segment that is done leaves the folder of closed segments: its
     journal lies beside its ledger. `stopped_ns`: since when --stop-seconds run. `refused_pin`: as `seal` has it.
-    Raises SigningKeyError."""
+    `is_daemons`: its process that delivers what is noted makes the copies. Raises SigningKeyError."""
 
     def used_seconds() -> float | None:
         return None if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
@@ -78,9 +80,13 @@ def seal_closed(
         except FlopsdError as fault:
             done.not_sealed.append(f"{path}: {fault}; {fault.hint}" if fault.hint else f"{path}: {fault}")
             continue
-        copies = copy_sealed(settings, sealed, clock, used_seconds(), folder)
         done.sealed += [sealed.ledger] if sealed.is_new else []
-        done.not_copied += [copy for copy in copies if copy.fault is not None]
+        is_there = note_delivery(settings, sealed, clock, folder) if is_daemons else None
+        if is_there is None:
+            copies = copy_sealed(settings, sealed, clock, used_seconds(), folder)
+            done.not_copied += [copy for copy in copies if copy.fault is not None]
+        elif not is_there:
+            done.to_deliver.append(sealed.ledger)
         # A journal names the one before it, so they leave in their order; and the newest stays until it is continued,
         # or until another run has the folder.
         if (path.name in heads or run not in (None, sealed.run)) and done.all_done:

@@ -95,6 +95,19 @@ def copy_sealed(
     return copy_ledger(sealed.ledger, destinations, clock, seconds, rolling=rolling)
 
 
+def note_delivery(settings: Settings, sealed: Sealed, clock: Clock, folder: StateDir) -> bool | None:
+    """Note where a sealed ledger has to go, for the daemon's process that delivers; whether it is there already. None:
+    it cannot be noted."""
+    from flopsd.attestation.storage.deliveries import Deliveries
+
+    deliveries = Deliveries(folder, clock)
+    try:
+        deliveries.note(sealed.ledger, copy_destinations(settings, sealed.run, sealed.node, sealed.segment))
+        return not deliveries.is_undelivered(sealed.ledger)
+    except (OSError, StorageError):
+        return None
+
+
 def copies_made(copies: Iterable[CopyResult]) -> list[Path | S3Location]:
     """Where copies were made."""
     return [copy.location for copy in copies if copy.fault is None]

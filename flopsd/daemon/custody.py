@@ -48,8 +48,14 @@ class Custody:
         self._rolling = self._seals(self._told(seal_command), head, resumed=resumed)
         if self._rolling is not None and closed_segments(folder):
             self._rolling.closed()
-        self._late = LateDeliveries(copy_command, folder.deliveries, clock) if copy_command else None
+        self._late = (
+            LateDeliveries(copy_command, folder.deliveries, clock, self._all_delivered) if copy_command else None
+        )
         self._disk = StateDisk(settings, folder, clock)
+
+    def _all_delivered(self) -> None:
+        if self._rolling is not None and self._disk.state.waiting_segments:
+            self._rolling.closed()  # which lets them leave the folder of closed segments
 
     def _told(self, command: Sequence[str]) -> Sequence[str]:
         return [*command, "--refused-pin", str(self.refused_pin)] if command else command

@@ -4,7 +4,7 @@ and starts, too. A child process does it, with the bytes that were sealed."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flopsd.daemon.child import Child, Ended
@@ -20,9 +20,12 @@ FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 60.0, 3600.0
 class LateDeliveries:
     """Starts `command` while the note of deliveries has something pending. One thread calls it."""
 
-    def __init__(self, command: Sequence[str], note: Path, clock: Clock) -> None:
+    def __init__(
+        self, command: Sequence[str], note: Path, clock: Clock, all_delivered: Callable[[], object] = lambda: None
+    ) -> None:
+        """`all_delivered` is called when nothing is pending any more."""
         self._child = Child(command, "the copying process", clock, idle_seconds=IDLE_SECONDS)
-        self._note, self._clock = note, clock
+        self._note, self._clock, self._on_all = note, clock, all_delivered
         self._look_ns = self._due_ns = clock.boottime_ns()
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
         self._seen: object = None
@@ -78,6 +81,7 @@ class LateDeliveries:
         level = logging.WARNING if self._fault else logging.INFO
         log.log(level, "every ledger that was still to be copied is delivered now")
         self._fault, self._backoff_seconds = "", FIRST_BACKOFF_SECONDS
+        self._on_all()
 
     def _again(self, why: str) -> None:
         self._due_ns = self._clock.boottime_ns() + round(self._backoff_seconds * NS_PER_S)

@@ -47,6 +47,8 @@ def measure(standin: Path, place: Path, days: int) -> None:
         context = replace(CONTEXT, node=socket.gethostname())  # that of the daemon below
         fill(state, FakeClock(), gpus(GPUS), 10, context, RUN)
         lengthen(state, days * 24 * 60 - 10)
+    for made in (*place.glob("*.json"), *place.glob("*.journal.jsonl"), *place.glob("copy/*")):
+        made.unlink()  # by an earlier call
     size = state.journal.stat().st_size
     say(days, "journal", f"{size / 1e6:.1f} MB, {size / days / GPUS / 1000:.0f} kB a GPU and day")
     seal = ("seal", "--state-dir", str(state.path), "--evidence", "off", "--ledger")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.daemon.closed_segments import seal_closed
 from flopsd.errors import ConfigError
+from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
 from tests.support.runs import H100, Run
 from tests.support.settings import load_settings
@@ -67,6 +69,19 @@ def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_ot
     assert [ledger.name for ledger in done.sealed] == ["run-0002.json"]
     assert "is not the journal that was written" in done.not_sealed[0]
     assert first.exists()
+    run.finish()
+
+
+def test_the_daemon_delivers_in_a_process_of_its_own_and_nothing_leaves_before(tmp_path: Path) -> None:
+    wanted, run = settings(tmp_path, tmp_path / "copy"), rotated(tmp_path, 2)
+    for _ in range(2):
+        done = seal_closed(run.state, wanted, run.clock, {}, is_daemons=True)
+        assert (len(done.to_deliver), done.not_copied, len(closed_segments(run.state))) == (2, [], 2)
+    assert not (tmp_path / "copy").exists()
+    Deliveries(run.state, run.clock).deliver(60)
+    assert names(tmp_path / "copy") == ["run-0001.json", "run-0002.json"]
+    assert seal_closed(run.state, wanted, run.clock, {}, is_daemons=True).all_done
+    assert closed_segments(run.state) == []
     run.finish()
 
 

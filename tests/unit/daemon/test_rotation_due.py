@@ -16,7 +16,9 @@ DAY = 86_400
 
 
 @pytest.mark.parametrize("wrong_by_days", [400, -400, 0])
-def test_by_age_whatever_the_wall_clock_was_at_boot(tmp_path: Path, wrong_by_days: int) -> None:
+def test_by_age_whatever_the_wall_clock_was_at_boot(
+    tmp_path: Path, wrong_by_days: int, caplog: pytest.LogCaptureFixture
+) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.clock.step_wall(wrong_by_days * DAY * NS_PER_S)
     run.meter(2)
@@ -32,6 +34,7 @@ def test_by_age_whatever_the_wall_clock_was_at_boot(tmp_path: Path, wrong_by_day
     run.clock.advance(1)
     rotation.each_tick()
     assert len(closed_segments(run.state)) == 2
+    assert caplog.text.count("the wall clock stepped by") == (2 if wrong_by_days else 0)  # once for each step
 
 
 def test_a_segment_that_is_gone_on_with_is_as_old_as_its_journal_says(tmp_path: Path) -> None:
