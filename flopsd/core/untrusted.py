@@ -21,36 +21,51 @@ Report = Callable[[str], object]
 _R = TypeVar("_R", bound="FieldReader")
 
 
+class _RefusedError(Exception):
+    """JSON that is valid, and not read alike by all."""
+
+
+def _refuse(text: str) -> NoReturn:
+    raise _RefusedError(f"the number {text[:40]!r}, not a whole number of at most 40 digits")
+
+
+def _whole(text: str) -> int:
+    return int(text) if len(text) <= 40 else _refuse(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _RefusedError(f"the key {twice[:80]!r} twice")
+    return found
+
+
+# Making a decoder takes as long as a short text.
+_decode, _decode_long = (
+    json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse, parse_int=whole, object_pairs_hook=_unique).decode
+    for whole in (int, _whole)
+)
+
+
 def parse_json(data: bytes, what: str) -> Any:
     """JSON that no two readers can read differently.
 
     Raises NotVerifiedError for duplicate keys, floats, NaN, huge integers, lone surrogates, non-UTF-8, and for
     what would take more memory than it is worth.
     """
-    if sum(map(data.count, (b"{", b"[", b","))) > MAX_VALUES:
+    if len(data) > MAX_VALUES and sum(map(data.count, (b"{", b"[", b","))) > MAX_VALUES:
         raise NotVerifiedError(f"{what} has more than {MAX_VALUES} parts")
-
-    def refuse(text: str) -> NoReturn:
-        raise NotVerifiedError(f"{what} contains the number {text[:40]!r}, not a whole number of at most 40 digits")
-
-    def whole(text: str) -> int:
-        return int(text) if len(text) <= 40 else refuse(text)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise NotVerifiedError(f"{what} contains the key {twice[:80]!r} twice")
-        return found
-
     # Most texts have no number near the limit, and looking at each number would take as long as all the rest.
-    as_int = whole if _MANY_DIGITS in data.translate(_ZEROS) else int
+    decode = _decode_long if _MANY_DIGITS in data.translate(_ZEROS) else _decode
     try:
         text = data.decode("utf-8")
-        parsed = json.loads(text, parse_float=refuse, parse_constant=refuse, parse_int=as_int, object_pairs_hook=unique)
+        parsed = decode(text)
         if "\\u" in text:
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
+    except _RefusedError as fault:
+        raise NotVerifiedError(f"{what} contains {fault}") from fault
     except UnicodeError as fault:
         raise NotVerifiedError(f"{what} is not valid UTF-8 text") from fault
     except json.JSONDecodeError as fault:

@@ -9,7 +9,7 @@ from typing import Any
 from flopsd import __version__
 from flopsd.core.ledger.history import FORMAT
 from flopsd.core.ledger.isolation import Isolation
-from flopsd.core.ledger.journal_codec import precision_record, tally_record
+from flopsd.core.ledger.journal_codec import precision_record, tally_columns
 from flopsd.core.ledger.segments import Continued
 from flopsd.daemon.tracked_device import TrackedDevice
 from flopsd.daemon.writer_settings import WriterSettings
@@ -77,7 +77,8 @@ def checkpoint_record(
         "incarnation": incarnation,
         "ns": at.ns,
         "utc": at.utc,
-        "devices": [tally_record(one.number, one.in_segment) for one in tracked],
+        "devices": [one.number for one in tracked],
+        "tallies": tally_columns([one.in_segment for one in tracked]),
         "gaps": [
             [one.number, begin_ns, end_ns, reason.value] for one in tracked for begin_ns, end_ns, reason in one.gaps
         ],

@@ -129,7 +129,7 @@ def _measured(journal: Path, evidence: str = "") -> bool:
         if record["kind"] == "begin":
             seen = False
         elif record["kind"] == "checkpoint":
-            by = [kind for device in record["devices"] for kind in device["observed_ns"]]
+            by = list(record["tallies"].get("observed_ns", ()))
             seen = seen or (evidence in by if evidence else by != [])
     return seen
 

@@ -115,7 +115,7 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
     )  # fmt: skip
     record_maps = (
         "facts", "counters", "shares_ppm", "sm_cycles", "uncertainty_sm_cycles", "square_sum", "observed_ns",
-        "gap_ns", "unread_ns", "phases",
+        "gap_ns", "unread_ns", "phases", "running",
     )  # fmt: skip
     named: set[str] = {e.value for e in Evidence} | {p.value for p in Pipe} | {r.value for r in GapReason}
     for case in (VECTORS / "valid").iterdir():

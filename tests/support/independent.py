@@ -44,6 +44,25 @@ def records_of(journal: Path) -> tuple[list[J], str]:
     return records, head.hex()
 
 
+def tallies_of(checkpoint: J) -> list[tuple[int, J]]:
+    """The tallies of a checkpoint with the numbers of their devices: what stands at one place of every list."""
+    numbers = checkpoint["devices"]
+    return [(number, _at(checkpoint["tallies"], at, len(numbers))) for at, number in enumerate(numbers)]
+
+
+def _at(columns: J, at: int, count: int) -> J:
+    found: J = {}
+    for name, column in columns.items():
+        if isinstance(column, dict):
+            value = _at(column, at, count) or None
+        else:
+            assert len(column) == count
+            value = column[at]
+        if value is not None:
+            found[name] = value
+    return found
+
+
 def codes_of(journal: Path, disclosed: list[str]) -> list[str]:
     """Of each incarnation whether its codes could be checked. Fails where one of all the codes is wrong."""
     known = {hashlib.sha256(bytes.fromhex(text)).hexdigest(): bytes.fromhex(text) for text in disclosed}
@@ -97,7 +116,7 @@ class Rated(Rates):
 
     def __init__(self, record: J, table: J) -> None:
         super().__init__(record, table)
-        self.tally = record
+        self.tally: J = {"observed_ns": {}, "gap_ns": {}, **record}
         self.word: str | None = None  # the phase that the settings declare
 
     def parts(self) -> list[tuple[str, J, J | None]]:
@@ -107,7 +126,7 @@ class Rated(Rates):
             _, _, label = bucket.partition("@")
             pairs = [piece.partition(":") for piece in label.split(",") if piece]
             told = {name: round(float(ppm) * M) if ppm else M for name, _, ppm in pairs}
-            found.append((bucket, share, told))
+            found.append((bucket, {"observed_ns": {}, "gap_ns": {}, **share}, told))
             left = {name: _less(left[name], share.get(name)) for name in left if name not in ("phases", "running")}
         return [*found, ("undeclared", left, None)]
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from tests.support import independent_architecture as architecture
-from tests.support.independent import ELSEWHERE, M, Rated, add, records_of, said, seconds
+from tests.support.independent import ELSEWHERE, M, Rated, add, records_of, said, seconds, tallies_of
 
 J = dict[str, Any]
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the other one refuses tabs that YAML allows
@@ -48,8 +48,8 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
             known = rated[-1][record["number"]] = Rated({**before.record, **record["identity"]}, table)
             known.tally = before.tally
         elif kind == "checkpoint":
-            for tally in record["devices"]:
-                rated[-1][tally["number"]].tally = tally
+            for number, tally in tallies_of(record):
+                rated[-1][number].tally = {"observed_ns": {}, "gap_ns": {}, **tally}
             for gap in record["gaps"]:
                 _take(gaps, [len(begins), *gap])
         if kind in ("checkpoint", "end"):
@@ -440,8 +440,8 @@ def laws_broken(records: list[J]) -> set[int]:
             ):
                 broken.add(12)
             watched.add(record["uuid"])
-        is_timed, tallies = record["kind"] in TIMED, record["devices"] if record["kind"] == "checkpoint" else ()
-        if (is_timed and record["ns"] < last_ns) or any(tally["to_ns"] > record["ns"] + 10**9 for tally in tallies):
+        is_timed, tallies = record["kind"] in TIMED, tallies_of(record) if record["kind"] == "checkpoint" else ()
+        if (is_timed and record["ns"] < last_ns) or any(tally["to_ns"] > record["ns"] + 10**9 for _, tally in tallies):
             broken.add(13)
         if record["kind"] in ("checkpoint", "end"):
             last_ns = record["ns"]

@@ -43,7 +43,7 @@ def later(record: dict[str, Any], start: int) -> dict[str, Any]:
     }
     found["incarnation"] = start + 1
     if "gaps" in record:
-        found["devices"] = [{**entry, "to_ns": entry["to_ns"] + by} for entry in record["devices"]]
+        found["tallies"] = {**record["tallies"], "to_ns": [to_ns + by for to_ns in record["tallies"]["to_ns"]]}
         assert record["gaps"] == []
     return found
 

@@ -113,5 +113,5 @@ class Fold:
 
     def journalled(self) -> dict[DeviceUid, Tally]:
         """The tallies as they come back from the journal, to be gone on with."""
-        records = {uid: json.loads(json.dumps(tally_record(0, tally))) for uid, tally in self.tallies.items()}
+        records = {uid: json.loads(json.dumps(tally_record(tally))) for uid, tally in self.tallies.items()}
         return {uid: tally_from_record(record, self.tallies[uid].begin_ns) for uid, record in records.items()}

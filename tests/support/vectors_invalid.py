@@ -11,6 +11,7 @@ from flopsd.core.envelope import encode_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.journal.framing import GENESIS, frame
 from tests.support import vector_runs as runs
+from tests.support.columns import by_device, in_columns
 from tests.support.story import PEAKS, chain, tell
 from tests.support.vectors import (
     FIRST,
@@ -125,7 +126,7 @@ def _journals(journal: bytes) -> dict[str, bytes]:
     """The ledger is good; the journal that lies beside it is not the one that it is over."""
     lines = lines_of(journal)
     extension, _ = frame(parsed(journal)[-1].head, {"kind": "end", "incarnation": 1})
-    digit = lines[3].replace(b'"tensor_hmma":', b'"tensor_hmma":1', 1)
+    digit = lines[3].replace(b'"tensor_hmma":[', b'"tensor_hmma":[1', 1)
     records = [dict(line.record()) for line in parsed(journal)]
     records[3] = {**records[3], "utc": "2026-09-21T14:13:26.000000Z"}
     other = tell(runs.smaller)
@@ -146,8 +147,8 @@ def _journals(journal: bytes) -> dict[str, bytes]:
 
 def _laws() -> list[tuple[str, bytes, bytes]]:
     """Journals that no daemon writes, well chained, well sealed by whoever holds the key."""
-    records = [dict(line.record()) for line in parsed(tell(runs.activity))]
-    story = statement_of(chain(records))
+    records = by_device([dict(line.record()) for line in parsed(tell(runs.activity))])
+    story = statement_of(chain(in_columns(records)))
 
     def device(found: list[J], at: int = 5) -> J:
         entry: J = found[at]["devices"][0]
@@ -166,7 +167,7 @@ def _laws() -> list[tuple[str, bytes, bytes]]:
         ),
         "gaps-that-do-not-add-up": lambda r: r[5]["gaps"].append([0, 1, 2, "overlap"]),
         "count-that-is-none": lambda r: device(r).update(busy_sm_cycles=-1),
-        "counted-before-the-first-reading": lambda r: begun(r)["observed_ns"].update(activity=10**9),
+        "counted-before-the-first-reading": lambda r: begun(r).update(observed_ns={"activity": 10**9}),
         "time-that-has-not-come": lambda r: r[5].update(ns=device(r)["to_ns"] - 10**9 - 1),
         "time-that-runs-backwards": lambda r: r[-1].update(ns=1),
         "isolation-left-out": lambda r: r[0].pop("isolation"),
@@ -176,12 +177,12 @@ def _laws() -> list[tuple[str, bytes, bytes]]:
         "device-counted-twice": _overlap,
         "record-behind-the-end": lambda r: r.append(r[5]),
     }
-    bodies = [line.body for line in parsed(chain(records))]
+    bodies = [line.body for line in parsed(chain(in_columns(records)))]
     journals = {"duplicate-key-in-journal": _chained([bodies[0].replace(b"{", b'{"boot_id":"x",', 1), *bodies[1:]])}
     for name, edit in laws.items():
         changed = copy.deepcopy(records)
         edit(changed)
-        journals[name] = chain(changed)
+        journals[name] = chain(in_columns(changed))
     return [(name, signed(encode(claimed(journal, story))), journal) for name, journal in journals.items()]
 
 

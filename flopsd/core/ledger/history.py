@@ -17,12 +17,12 @@ follow from the cycles and the peak table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from, facts_from, work_from
 from flopsd.core.ledger.earlier_seals import EarlierSeal, SealsSoFar
-from flopsd.core.ledger.impossible_records import grew_from, refuse_context, refuse_counted, refuse_time
+from flopsd.core.ledger.impossible_records import LEAD_NS, grew_from, refuse_context, refuse_counted, refuse_time
 from flopsd.core.ledger.isolation import isolation_from
 from flopsd.core.ledger.journal_codec import (
     DeviceEntry,
@@ -32,9 +32,11 @@ from flopsd.core.ledger.journal_codec import (
     evidence_from_record,
     identified,
     tally_from_record,
+    tally_rows,
     text,
 )
 from flopsd.core.ledger.segments import ROTATED, Continued
+from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import DeviceUid, GapReason, Tally
 from flopsd.core.phases import remainder
 from flopsd.core.session_protocol import DeclaredSession
@@ -66,7 +68,22 @@ class Incarnation:
     checkpoints: int = 0
     sources: dict[str, Record] = field(default_factory=dict)
     devices: dict[int, DeviceEntry] = field(default_factory=dict)
-    tallies: dict[DeviceUid, Tally] = field(default_factory=dict)
+    read: dict[DeviceUid, Tally] = field(default_factory=dict)
+    newest: Steady | None = None  # the last checkpoint
+    is_read: bool = True  # whether `read` has its tallies: they are read when someone asks for them
+
+    @property
+    def tallies(self) -> dict[DeviceUid, Tally]:
+        if not self.is_read and self.newest is not None:
+            self.is_read = True
+            self.read.update(self.tallies_of(self.newest.devices, self.newest.tallies))
+        return self.read
+
+    def tallies_of(self, devices: Sequence[int], columns: Record) -> Iterator[tuple[DeviceUid, Tally]]:
+        """The totals that a checkpoint has, unchecked."""
+        for number, row in zip(devices, tally_rows(columns, len(devices)), strict=True):
+            uid = self.devices[number].device.uid
+            yield uid, tally_from_record(row, self.read[uid].begin_ns)
 
     @property
     def number(self) -> int:
@@ -251,11 +268,30 @@ def _begin(history: History, record: Record) -> None:
 
 
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
+    devices, tallies, at_ns = _numbers(record), record["tallies"], count(record["ns"])
+    newest, watched = incarnation.newest, list[Tally]()
+    if newest is not None and record["gaps"] == [] and newest.goes_on(devices, tallies, at_ns + LEAD_NS):
+        incarnation.is_read = False
+    else:
+        _take_tallies(history, incarnation, record)
+        watched = list(incarnation.tallies.values())
+        begin_ns = [incarnation.read[incarnation.devices[number].device.uid].begin_ns for number in devices]
+        incarnation.newest = Steady(devices, tallies, begin_ns)
+    for session in record.get("sessions", ()):
+        _session(history, session)
+    refuse_time(incarnation.last_ns, at_ns, *watched)
+    incarnation.checkpoints += 1
+    incarnation.last_ns, incarnation.last_utc = at_ns, text(record["utc"])
+
+
+def _take_tallies(history: History, incarnation: Incarnation, record: Record) -> None:
+    """Check the tallies of a checkpoint, and its gaps, device by device."""
+    devices, tallies = _numbers(record), incarnation.tallies
     grown: dict[tuple[int, GapReason], int] = {}
-    for entry in record["devices"]:
-        seen = incarnation.devices[entry["number"]]
-        before = incarnation.tallies[seen.device.uid]
-        after = tally_from_record(entry, before.begin_ns)
+    for number, row in zip(devices, tally_rows(record["tallies"], len(devices)), strict=True):
+        seen = incarnation.devices[number]
+        before = tallies[seen.device.uid]
+        after = tally_from_record(row, before.begin_ns)
         if not grew_from(before, after):
             raise JournalDamagedError(f"totals of device {seen.device.uid} fell since the record before")
         if after.total_observed_ns + after.total_gap_ns != after.span_ns:
@@ -267,8 +303,8 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
         if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
             raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up")
         for reason, gap_ns in after.gap_ns.items():
-            grown[(entry["number"], reason)] = gap_ns - before.gap_ns.get(reason, 0)
-        incarnation.tallies[seen.device.uid] = after
+            grown[(number, reason)] = gap_ns - before.gap_ns.get(reason, 0)
+        tallies[seen.device.uid] = after
     for number, begin_ns, end_ns, name in record["gaps"]:
         reason = GapReason(name)
         uid = incarnation.devices[number].device.uid
@@ -276,20 +312,22 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
         _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
     if any(grown.values()):
         raise JournalDamagedError("the listed gaps do not add up to the gap totals")
-    for session in record.get("sessions", ()):
-        _session(history, session)
-    refuse_time(incarnation.last_ns, count(record["ns"]), *incarnation.tallies.values())
-    incarnation.checkpoints += 1
-    incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
+
+
+def _numbers(checkpoint: Record) -> list[int]:
+    """Of the devices of a checkpoint."""
+    numbers = [count(number) for number in checkpoint["devices"]]
+    if numbers != sorted(set(numbers)):
+        raise JournalDamagedError("the devices of a checkpoint are not in order")
+    return numbers
 
 
 def skip_to(history: History, checkpoint: Record) -> None:
     """Take the totals of a checkpoint, those before it left out. Only of a journal that was read whole before: nothing
     is checked."""
     incarnation = history.incarnations[-1]
-    for entry in checkpoint["devices"]:
-        uid = incarnation.devices[entry["number"]].device.uid
-        incarnation.tallies[uid] = tally_from_record(entry, incarnation.tallies[uid].begin_ns)
+    incarnation.tallies.update(incarnation.tallies_of(_numbers(checkpoint), checkpoint["tallies"]))
+    incarnation.newest = None
     incarnation.last_ns, incarnation.last_utc = count(checkpoint["ns"]), text(checkpoint["utc"])
 
 

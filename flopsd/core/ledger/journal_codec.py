@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
+from flopsd.core.ledger.steady import DEPTH
 from flopsd.core.model import Device, Evidence, GapReason, Pipe, Precision, Tally, Totals
 from flopsd.core.phases import split_bucket
 
+K = TypeVar("K", bound=Hashable)
 Record = Mapping[str, Any]
 # By value: a journal has millions of them, and calling the enumeration takes five times as long.
 _EVIDENCE = {one.value: one for one in Evidence}
 _REASON = {one.value: one for one in GapReason}
-_PIPE, _PIPES = {one.value: one for one in Pipe}, tuple(Pipe)
+_PIPE = {one.value: one for one in Pipe}
+_BY_KEY = ("observed_ns", "gap_ns", "recovered_ns", "unread_ns")  # named in a record as in a tally
+_BY_EVIDENCE = {
+    "sm_cycles": "active_sm_cycles",
+    "uncertainty_sm_cycles": "uncertainty_sm_cycles",
+    "square_sum": "square_sum",
+}
+_NONE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,64 +37,125 @@ class DeviceEntry:
     precision: Precision | None = None  # declared for this device, else for the run
 
 
-def tally_record(number: int, tally: Tally) -> dict[str, Any]:
+def tally_columns(tallies: Sequence[Tally]) -> dict[str, Any]:
+    """Running totals as JSON: what one tally has, with a list in place of each amount, of one value for each of
+    `tallies`; None where that one has no such amount. A member is named once for all devices, not once for each."""
+    found: dict[str, Any] = {"to_ns": [tally.watermark_ns for tally in tallies]}
+    for name in _BY_KEY:
+        if any(maps := [getattr(tally, name) for tally in tallies]):
+            found[name] = {
+                key: [one.get(key) for one in maps] for key in _keys(maps)
+            }  # its keys are text, as all enumerations are
+    for name, field in _BY_EVIDENCE.items():
+        if any(maps := [getattr(tally, field) for tally in tallies]):
+            by_evidence = found[name] = {}
+            for evidence, pipe in _keys(maps):
+                by_evidence.setdefault(evidence, {})[pipe] = [one.get((evidence, pipe)) for one in maps]
+    for name in ("busy_sm_cycles", "energy_ns"):
+        if any(amounts := [getattr(tally, name) for tally in tallies]):
+            found[name] = amounts
+    if any(Evidence.COUNT in tally.observed_ns or tally.counted_flop for tally in tallies):
+        found["counted_flop"] = [tally.counted_flop for tally in tallies]
+    if any(tally.energy_mj is not None for tally in tallies):
+        found["energy_mj"] = [tally.energy_mj for tally in tallies]
+    if any(counters := [tally.counters for tally in tallies]):
+        found["counters"] = {name: [one.get(name) for one in counters] for name in _keys(counters)}
+    energy_at_ns = [
+        tally.energy_at_ns if "energy_mj" in tally.counters and tally.energy_at_ns != tally.watermark_ns else None
+        for tally in tallies
+    ]
+    if any(at is not None for at in energy_at_ns):
+        found["energy_at_ns"] = energy_at_ns
+    if any(tally.totals is not None for tally in tallies):
+        found["running"] = _running(tallies)
+    if any(phases := [tally.phases for tally in tallies]):
+        found["phases"] = {name: _shares([one.get(name) for one in phases]) for name in _keys(phases)}
+    return found
+
+
+def _keys(maps: Iterable[Mapping[K, Any]]) -> Iterable[K]:
+    return dict.fromkeys(chain.from_iterable(maps))
+
+
+def _running(tallies: Sequence[Tally]) -> dict[str, Any]:
+    """By origin: when the counters were read, elapsed cycles, and each pipe."""
+    found: dict[str, Any] = {}
+    for origin in dict.fromkeys(tally.totals.origin for tally in tallies if tally.totals is not None):
+        here = [tally.totals if tally.totals and tally.totals.origin == origin else None for tally in tallies]
+        columns = found[origin] = {
+            "ns": [tally.totals_ns if one else None for tally, one in zip(tallies, here, strict=True)],
+            "elapsed": [one.elapsed_sm_cycles if one else None for one in here],
+        }
+        for pipe in _keys(one.sm_cycles for one in here if one):
+            columns[pipe] = [one.sm_cycles.get(pipe) if one else None for one in here]
+    return found
+
+
+def _shares(shares: Sequence[Tally | None]) -> dict[str, Any]:
+    """The columns of one phase, of which not every tally has a share."""
+    columns = tally_columns([share for share in shares if share is not None])
+    return _spread(columns, [share is not None for share in shares]) if None in shares else columns
+
+
+def _spread(columns: Record, has_one: Sequence[bool]) -> dict[str, Any]:
+    return {
+        name: _spread(column, has_one)
+        if isinstance(column, dict)
+        else [next(values) if has else None for values in [iter(column)] for has in has_one]
+        for name, column in columns.items()
+    }
+
+
+def tally_rows(columns: Record, rows: int, depth: int = 0) -> list[dict[str, Any]]:
+    """The inverse of `tally_columns`, as records of each tally. Raises ValueError, or AttributeError for what is none.
+
+    Which of them are tallies, `tally_from_record` decides."""
+    found: list[dict[str, Any]] = [{} for _ in range(rows)]
+    if depth > DEPTH:
+        raise ValueError("a tally is nested too deeply")
+    for name, column in columns.items():
+        if isinstance(column, list):
+            if len(column) != rows:
+                raise ValueError(f"{name!r:.80} has {len(column)} values for {rows} devices")
+            for row, value in zip(found, column, strict=True):
+                if value is not None:
+                    row[name] = value
+        else:
+            for row, part in zip(found, tally_rows(column, rows, depth + 1), strict=True):
+                if part:
+                    row[name] = part
+    return found
+
+
+def tally_record(tally: Tally) -> dict[str, Any]:
     """One device's running totals as JSON."""
-    return {"number": number, **_totals_record(tally)}
-
-
-def _totals_record(tally: Tally) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "to_ns": tally.watermark_ns,
-        "observed_ns": dict(tally.observed_ns),  # its keys are text, as all enumerations of the model are
-        "gap_ns": dict(tally.gap_ns),
-    }
-    optional = {
-        "sm_cycles": _by_evidence(tally.active_sm_cycles),
-        "busy_sm_cycles": tally.busy_sm_cycles,
-        "recovered_ns": dict(tally.recovered_ns),
-        "unread_ns": dict(tally.unread_ns),
-        "uncertainty_sm_cycles": _by_evidence(tally.uncertainty_sm_cycles),
-        "square_sum": _by_evidence(tally.square_sum),
-        "energy_ns": tally.energy_ns,
-        "counters": dict(tally.counters),
-        "phases": {name: _totals_record(share) for name, share in tally.phases.items()},
-    }
-    record |= {name: amount for name, amount in optional.items() if amount}
-    if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
-        record["counted_flop"] = tally.counted_flop
-    if tally.totals is not None:
-        # A list, since it is the longest part of the journal: origin, when, elapsed, then each pipe in Pipe's order.
-        counters = [tally.totals.sm_cycles.get(pipe) for pipe in _PIPES]
-        record["running"] = [tally.totals.origin, tally.totals_ns, tally.totals.elapsed_sm_cycles, *counters]
-    if tally.energy_mj is not None:
-        record["energy_mj"] = tally.energy_mj
-    if "energy_mj" in tally.counters and tally.energy_at_ns != tally.watermark_ns:
-        record["energy_at_ns"] = tally.energy_at_ns
-    return record
+    return tally_rows(tally_columns([tally]), 1)[0]
 
 
 def tally_from_record(record: Record, begin_ns: int) -> Tally:
-    """The inverse of `tally_record`. Raises KeyError, TypeError or ValueError on anything else."""
-    counters = {name: count(value) for name, value in record.get("counters", {}).items()}
+    """A tally from its own record. Raises KeyError, TypeError, ValueError or AttributeError on anything else."""
+    counters = {name: count(value) for name, value in record.get("counters", _NONE).items()}
+    running = record.get("running")
+    totals, totals_ns = (None, 0) if running is None else _totals(running)
     return Tally(
         begin_ns=begin_ns,
         watermark_ns=count(record["to_ns"], signed=True),  # a gap that began before the boot lies below zero
-        active_sm_cycles=_from_evidence(record.get("sm_cycles", {})),
+        active_sm_cycles=_from_evidence(record.get("sm_cycles", _NONE)),
         counted_flop=count(record.get("counted_flop", 0)),
         busy_sm_cycles=count(record.get("busy_sm_cycles", 0)),
-        observed_ns={_EVIDENCE[name]: count(ns) for name, ns in record["observed_ns"].items()},
-        gap_ns={_REASON[name]: count(ns) for name, ns in record["gap_ns"].items()},
-        recovered_ns={_EVIDENCE[name]: count(ns) for name, ns in record.get("recovered_ns", {}).items()},
-        uncertainty_sm_cycles=_from_evidence(record.get("uncertainty_sm_cycles", {})),
-        square_sum=_from_evidence(record.get("square_sum", {})),
-        unread_ns={_PIPE[name]: count(ns) for name, ns in record.get("unread_ns", {}).items()},
+        observed_ns={_EVIDENCE[name]: count(ns) for name, ns in record.get("observed_ns", _NONE).items()},
+        gap_ns={_REASON[name]: count(ns) for name, ns in record.get("gap_ns", _NONE).items()},
+        recovered_ns={_EVIDENCE[name]: count(ns) for name, ns in record.get("recovered_ns", _NONE).items()},
+        uncertainty_sm_cycles=_from_evidence(record.get("uncertainty_sm_cycles", _NONE)),
+        square_sum=_from_evidence(record.get("square_sum", _NONE)),
+        unread_ns={_PIPE[name]: count(ns) for name, ns in record.get("unread_ns", _NONE).items()},
         energy_mj=None if "energy_mj" not in record else count(record["energy_mj"]),
         energy_ns=count(record.get("energy_ns", 0)),
         energy_at_ns=count(record.get("energy_at_ns", record["to_ns"]), signed=True) if "energy_mj" in counters else 0,
         counters=counters,
-        totals=_totals(record["running"]) if "running" in record else None,
-        totals_ns=count(record["running"][1], signed=True) if "running" in record else 0,
-        phases={name: _share_from(name, share) for name, share in record.get("phases", {}).items()},
+        totals=totals,
+        totals_ns=totals_ns,
+        phases={name: _share_from(name, share) for name, share in record.get("phases", _NONE).items()},
     )
 
 
@@ -95,13 +166,6 @@ def _share_from(name: str, record: Record) -> Tally:
     return tally_from_record(record, 0)
 
 
-def _by_evidence(cycles: Mapping[tuple[Evidence, Pipe], int]) -> dict[Evidence, dict[Pipe, int]]:
-    found: dict[Evidence, dict[Pipe, int]] = {}
-    for (evidence, pipe), amount in cycles.items():
-        found.setdefault(evidence, {})[pipe] = amount
-    return found
-
-
 def _from_evidence(record: Record) -> dict[tuple[Evidence, Pipe], int]:
     return {
         (_EVIDENCE[evidence], _PIPE[pipe]): count(cycles)
@@ -110,10 +174,11 @@ def _from_evidence(record: Record) -> dict[tuple[Evidence, Pipe], int]:
     }
 
 
-def _totals(record: Sequence[Any]) -> Totals:
-    origin, _, elapsed, *counters = record
-    cycles = {pipe: count(amount) for pipe, amount in zip(_PIPES, counters, strict=True) if amount is not None}
-    return Totals(str(origin), count(elapsed), cycles)
+def _totals(record: Record) -> tuple[Totals, int]:
+    """Running counters, and when they were read."""
+    ((origin, read),) = record.items()
+    cycles = {_PIPE[name]: count(amount) for name, amount in read.items() if name not in ("ns", "elapsed")}
+    return Totals(origin, count(read["elapsed"]), cycles), count(read["ns"], signed=True)
 
 
 def count(value: object, *, signed: bool = False) -> int:
@@ -127,7 +192,8 @@ def device_record(incarnation: int, number: int, entry: DeviceEntry, start: Tall
     """A device as JSON, with the absolute counter values in `start` that its counting goes on from."""
     device = entry.device
     return {
-        **tally_record(number, start),
+        "number": number,
+        **tally_record(start),
         "kind": "device",
         "incarnation": incarnation,
         "uuid": device.uid,

@@ -30,7 +30,9 @@ def as_of(history: History, sealed_at: str) -> History:
         before = tallies[uid]
         tallies[uid] = after = _with_gap(before, max(age_ns, 1000), reason)
         gaps.append(GapInterval(last.number, uid, before.watermark_ns, after.watermark_ns, reason))
-    return replace(history, incarnations=[*history.incarnations[:-1], replace(last, tallies=tallies)], gaps=gaps)
+    return replace(
+        history, incarnations=[*history.incarnations[:-1], replace(last, read=tallies, is_read=True)], gaps=gaps
+    )
 
 
 def _with_gap(tally: Tally, ns: int, reason: GapReason) -> Tally:

@@ -165,7 +165,7 @@ def test_running_counters_lose_nothing_whatever_is_missed(steps: list[tuple[int,
             for (_, pipe), cycles in tally.active_sm_cycles.items():
                 counted[pipe] = counted.get(pipe, 0) + cycles
             gaps, recovered = gaps + tally.total_gap_ns, recovered + tally.total_recovered_ns
-            start = tally_from_record(tally_record(0, tally), tally.begin_ns)
+            start = tally_from_record(tally_record(tally), tally.begin_ns)
             tally = Tally(start.watermark_ns, start.watermark_ns, totals=start.totals, totals_ns=start.totals_ns)
     for (_, pipe), cycles in tally.active_sm_cycles.items():
         counted[pipe] = counted.get(pipe, 0) + cycles

@@ -62,7 +62,7 @@ def test_overlaps_are_found_without_holding_all_starts_against_each_other() -> N
         for number in range(1, starts + 1):
             begin = {"incarnation": number, "boot_id": "b"}
             times = odd.get(f"at{number}", Tally(number * 10, number * 10 + 10))
-            found.incarnations.append(Incarnation(begin, tallies={"GPU-h": times}))
+            found.incarnations.append(Incarnation(begin, read={"GPU-h": times}))
         return found
 
     few, many = (calls(lambda starts=starts: refuse_double_counting(history(starts))) for starts in (200, 400))  # type: ignore[misc]

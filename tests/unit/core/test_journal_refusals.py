@@ -20,6 +20,7 @@ from flopsd.core.model import GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.reading import read_journal
+from tests.support.columns import by_device, in_columns
 from tests.support.story import A100, CYCLES_H100, Second, Story, chain, gap, tell
 from tests.support.vectors import statement_of
 
@@ -57,9 +58,9 @@ def _journal() -> tuple[J, ...]:
 
 
 def edited(edit: Callable[[list[J]], object]) -> list[J]:
-    records = copy.deepcopy(list(_journal()))
+    records = by_device(copy.deepcopy(list(_journal())))
     edit(records)
-    return records
+    return in_columns(records)
 
 
 def of(records: list[J], kind: str, number: int = 0) -> J:
@@ -104,9 +105,9 @@ WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("counters fell", lambda r: sessions(r)[1]["work"]["train"].update(tokens=6), "the counters of session .* fell"),
     ("odd facts", lambda r: sessions(r)[0].update(facts={"method": "guessing"}), "not a record of"),
     ("an odd phase", lambda r: sessions(r)[0].update(work={"sleep": {"tokens": 1}}), "not a record of"),
-    ("a share of a share", lambda r: shares(r).update(phases={}), "has what no share has"),
-    ("a share with totals", lambda r: shares(r).update(running=["x", 1, 1]), "has what no share has"),
-    ("a share with counters", lambda r: shares(r).update(counters={}), "has what no share has"),
+    ("a share of a share", lambda r: shares(r).update(phases={"train": {"to_ns": 1}}), "has what no share has"),
+    ("a share with totals", lambda r: shares(r).update(running={"x": {"ns": 1, "elapsed": 1}}), "has what no share has"),
+    ("a share with counters", lambda r: shares(r).update(counters={"energy_mj": 1}), "has what no share has"),
     ("a share too large", lambda r: shares(r).update(to_ns=shares(r)["to_ns"] + 10**12), "accounts for more than there is"),
     ("a share's time", lambda r: shares(r).update(to_ns=shares(r)["to_ns"] - 1), "time of a phase of device"),
     ("a true count", lambda r: tally(r, 0, 1).update(counted_flop=True), "is not a count"),
@@ -150,6 +151,37 @@ def shares(records: list[J]) -> J:
         for share in entry.get("phases", {}).values()
     )
     return found
+
+
+COLUMNS: list[tuple[str, Callable[[J], object], str]] = [
+    ("too short a column", lambda c: c["tallies"]["to_ns"].pop(), "'to_ns' has 1 values for 2 devices"),
+    ("a column too long", lambda c: c["tallies"]["gap_ns"]["driver_timeout"].append(1), "has 3 values for 2 devices"),
+    ("an amount as no column", lambda c: c["tallies"].update(busy_sm_cycles=1), "not a record of"),
+    ("a column of columns", lambda c: c["tallies"].update(to_ns=[c["tallies"]["to_ns"]] * 2), "is not a count"),
+    ("a deep column", lambda c: c["tallies"].update(a={"b": {"c": {"d": {"e": {"f": [1, 1]}}}}}), "nested too deeply"),
+    ("no device", lambda c: c["tallies"]["to_ns"].__setitem__(1, None), "not a record of"),
+    ("two origins", lambda c: c["tallies"]["running"].update(x={"ns": [1, None], "elapsed": [1, None]}), "not a record of"),
+    ("a strange pipe", lambda c: next(iter(c["tallies"]["running"].values())).update(x=[1, None]), "not a record of"),
+    ("a device twice", lambda c: c.update(devices=[0, 0]), "devices of a checkpoint are not in order"),
+    ("a device before another", lambda c: c.update(devices=[1, 0]), "devices of a checkpoint are not in order"),
+    ("a true device", lambda c: c.update(devices=[0, True]), "is not a count"),
+    ("a strange device", lambda c: c.update(devices=[0, 9]), "not a record of"),
+    ("no columns", lambda c: c.pop("tallies"), "not a record of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize(("name", "edit", "reason"), COLUMNS, ids=[name for name, _, _ in COLUMNS])
+def test_columns_that_no_daemon_writes_are_refused(
+    name: str,  # noqa: ARG001
+    edit: Callable[[J], object],
+    reason: str,
+    at: int,
+) -> None:
+    records = copy.deepcopy(list(_journal()))
+    edit(of(records, "checkpoint", at))
+    with pytest.raises(JournalDamagedError, match=reason):
+        reads(records)
 
 
 @pytest.mark.parametrize(("name", "edit", "reason"), WRONG, ids=[name for name, _, _ in WRONG])

@@ -1,0 +1,166 @@
+"""Checkpoints that differ from the one before in amounts alone, checked by columns. Pure.
+
+Nearly all of a long journal are such. Where `goes_on` says so, reading the checkpoint device by device would find
+nothing wrong either: the same amounts are there, none fell, observed time grew as the span did, no gap grew, and no
+phase has more than there is. Where it does not, nothing is decided: the checkpoint is read device by device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import eq, le, lt, sub
+from typing import Any
+
+Columns = Mapping[str, Any]
+Path = tuple[str, ...]
+DEPTH = 4  # of the deepest column: phases, a phase, sm_cycles, an evidence, a pipe
+_END: Any = object()  # where the names of one object end
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Where the amounts of all devices, or of their shares of a phase, are in a list of columns."""
+
+    to_ns: int
+    observed: tuple[int, ...]
+    gaps: tuple[int, ...]
+    all: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What checkpoints in a row have in common."""
+
+    names: Sequence[Any]
+    whole: _Part
+    phases: tuple[_Part, ...]
+    shared: tuple[tuple[int, tuple[int, ...]], ...]  # columns of the whole, and those of phases that are a part of them
+
+
+class Steady:
+    """The tallies of a checkpoint that was found right, as it has them."""
+
+    __slots__ = ("_begin_ns", "_columns", "_known", "_shape", "devices", "tallies")
+
+    def __init__(self, devices: Sequence[int], tallies: Columns, begin_ns: Sequence[int]) -> None:
+        """`begin_ns`: since when each of the devices is counted."""
+        self.devices, self.tallies, self._begin_ns = devices, tallies, begin_ns
+        names, columns = _flat(tallies)
+        self._shape = _shape_of(names, list(_paths(tallies)))
+        self._known, self._columns = _counts(columns)
+
+    def goes_on(self, devices: Sequence[int], tallies: Columns, at_ns: int) -> bool:
+        """Whether these tallies are known to be right after those before, with none of them later than `at_ns`. From
+        then on they are those before."""
+        shape, before = self._shape, self._columns
+        names, listed = _flat(tallies)
+        if shape is None or devices != self.devices or names != shape.names:
+            return False
+        if set(map(len, listed)) != {len(devices)}:
+            return False
+        known, columns = _counts(listed)
+        if known != self._known or not all(map(le, chain.from_iterable(before), chain.from_iterable(columns))):
+            return False
+        whole = shape.whole
+        to_ns = columns[whole.to_ns]
+        if not all(map(lt, before[whole.to_ns], to_ns)) or max(to_ns, default=at_ns) > at_ns:
+            return False
+        if not all(_is_observed(part, before, columns) for part in (whole, *shape.phases)):
+            return False
+        if shape.phases and not self._holds(shape, columns):
+            return False
+        self.tallies, self._columns = tallies, columns
+        return True
+
+    def _holds(self, shape: _Shape, columns: list[list[int]]) -> bool:
+        """Whether no phase has more than there is, or something other while its time stood still."""
+        before = self._columns
+        for whole, shares in shape.shared:
+            most = columns[whole]
+            if whole == shape.whole.to_ns:
+                most = list(map(sub, most, self._begin_ns))
+            if not all(map(le, map(sum, zip(*(columns[share] for share in shares), strict=True)), most)):
+                return False
+        for part in shape.phases:
+            for device, stands in enumerate(map(eq, before[part.to_ns], columns[part.to_ns])):
+                if stands and any(before[at][device] != columns[at][device] for at in part.all):
+                    return False
+        return True
+
+
+def _flat(tallies: Columns) -> tuple[list[Any], list[list[Any]]]:
+    """The names of columns and of what they are in, and the columns, in their order. Raises ValueError."""
+    names: list[Any] = []
+    found: list[list[Any]] = []
+
+    def add(columns: Columns, depth: int) -> None:
+        lists = [column for column in columns.values() if type(column) is list]
+        names.extend(columns)
+        names.append(_END)
+        found.extend(lists)
+        if len(lists) == len(columns):
+            return
+        for name, column in columns.items():
+            if type(column) is dict and depth:
+                names.append(name)
+                add(column, depth - 1)
+            elif type(column) is not list:
+                raise ValueError(f"{name!r:.80} is no column")
+
+    add(tallies, DEPTH)
+    return names, found
+
+
+def _paths(columns: Columns, above: Path = ()) -> Iterator[Path]:
+    """The names that lead to each column, in their order."""
+    yield from ((*above, name) for name, column in columns.items() if not isinstance(column, dict))
+    for name, column in columns.items():
+        if isinstance(column, dict):
+            yield from _paths(column, (*above, name))
+
+
+def _counts(columns: list[list[Any]]) -> tuple[list[bool] | None, list[list[int]]]:
+    """Where there is an amount, and the columns with 0 for none; None: there is one everywhere."""
+    types = set(map(type, chain.from_iterable(columns)))
+    if types == {int}:
+        return None, columns
+    if types != {int, type(None)}:
+        return [], columns  # no checkpoint that was found right has such, or it has no device
+    return [one is not None for column in columns for one in column], [[one or 0 for one in c] for c in columns]
+
+
+def _is_observed(part: _Part, before: list[list[int]], columns: list[list[int]]) -> bool:
+    """Whether all that the time grew by was observed."""
+    if any(before[at] != columns[at] for at in part.gaps):
+        return False
+    observed = (map(sub, columns[at], before[at]) for at in part.observed)
+    return list(map(sub, columns[part.to_ns], before[part.to_ns])) == list(map(sum, zip(*observed, strict=True)))
+
+
+def _shape_of(names: list[Any], paths: list[Path]) -> _Shape | None:
+    """None for what has no observed time, or in a phase what the whole has not."""
+    numbers = {path: at for at, path in enumerate(paths)}
+    in_phases: dict[str, dict[Path, int]] = {}
+    for path, at in numbers.items():
+        if path[0] == "phases" and len(path) > 2:
+            in_phases.setdefault(path[1], {})[path[2:]] = at
+    shared: dict[int, list[int]] = {}
+    for share in in_phases.values():
+        for path, at in share.items():
+            shared.setdefault(numbers.get(path, -1), []).append(at)
+    parts = [_part(one) for one in (numbers, *in_phases.values())]
+    known = tuple(one for one in parts if one is not None)
+    if len(known) < len(parts) or -1 in shared:
+        return None
+    return _Shape(names, known[0], known[1:], tuple((at, tuple(shares)) for at, shares in shared.items()))
+
+
+def _part(numbers: Mapping[Path, int]) -> _Part | None:
+    """`numbers` of columns by their paths."""
+    to_ns = numbers.get(("to_ns",))
+    observed, gaps = (
+        tuple(at for path, at in numbers.items() if path[0] == name) for name in ("observed_ns", "gap_ns")
+    )
+    return _Part(to_ns, observed, gaps, tuple(numbers.values())) if to_ns is not None and observed else None
