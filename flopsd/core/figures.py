@@ -35,6 +35,7 @@ UNDECLARED = "undeclared"
 _FIXED_FORMAT: Mapping[Pipe, str] = {Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64"}
 _SUB_PIPES = frozenset({Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA})
 NS_PER_S = 1_000_000_000
+_NOTHING = Figures(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Rating:
     _last: dict[tuple[Evidence, Pipe], tuple[tuple[int, int, int, PeakTable], Row]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _labels: dict[Pipe | None, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,8 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
 
 
 def _rated_cycles(cycles: int, doubt: int, rates: Rates, bound: int | None, margin_ppm: int) -> Figures:
+    if bound == 0 and rates.measured == 0:
+        return _NOTHING
     low = _less(max(0, cycles - doubt) * rates.low, margin_ppm) if rates.low else 0
     measured = cycles * rates.measured if rates.measured is not None else None
     return Figures(low, measured, _more((cycles + doubt) * bound, margin_ppm) if bound is not None else None)
@@ -300,6 +304,12 @@ def takes_a_declaration(pipe: Pipe | None) -> bool:
 
 def precision_label(pipe: Pipe | None, rating: Rating) -> str:
     """The format that a pipe's FLOP are counted in: fixed by the pipe, declared, or `undeclared`."""
+    if (known := rating._labels.get(pipe)) is None:
+        known = rating._labels[pipe] = _label(pipe, rating)
+    return known
+
+
+def _label(pipe: Pipe | None, rating: Rating) -> str:
     if pipe is not None and not takes_a_declaration(pipe):
         return _FIXED_FORMAT.get(pipe, pipe.value)
     declared = None if rating.part is None else rating.part.declared(pipe, rating.precision)

@@ -16,6 +16,7 @@ from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
+_FLOATING = tuple(pipe for pipe in Pipe if pipe is not Pipe.TENSOR_IMMA)
 _REFERENCE = "bf16"  # MFU is a share of its peak, whatever ran
 
 
@@ -51,7 +52,7 @@ def flop(snapshot: Snapshot) -> Iterator[Family]:
                 continue
             if row.pipe is Pipe.TENSOR_IMMA:
                 continue
-            key = ("all" if row.pipe is None else row.pipe.value, row.precision, row.evidence.value)
+            key = ("all" if row.pipe is None else row.pipe._value_, row.precision, row.evidence._value_)
             totals[key] = totals.get(key, 0) + row.figures.measured_flop
         for one in state.rated:
             if gap_ns := one.tally.total_gap_ns - one.tally.elsewhere_ns:
@@ -179,10 +180,9 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
     if Evidence.CYCLES in covered and newest is not Evidence.ACTIVITY:
         covered.discard(Evidence.ACTIVITY)
     return {
-        (pipe.value, precision_label(pipe, one.rating), evidence.value): 0
+        (pipe._value_, precision_label(pipe, one.rating), evidence._value_): 0
         for evidence in sorted(covered)
-        for pipe in Pipe
-        if pipe is not Pipe.TENSOR_IMMA
+        for pipe in _FLOATING
     }
 
 

@@ -26,8 +26,15 @@ if TYPE_CHECKING:
 class Routes:
     """/metrics, /-/healthy, /-/ready and the page at /; 404 elsewhere."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], extra: Callable[[], Iterable[Family]] = tuple) -> None:
-        """`extra`: metrics that are not in the snapshot."""
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        extra: Callable[[], Iterable[Family]] = tuple,
+        *,
+        compresses: bool = True,
+    ) -> None:
+        """`extra`: metrics that are not in the snapshot. `compresses`: there is a network that this saves."""
+        self._compresses = compresses
         self._snapshot, self._extra, self._exposition = snapshot, extra, Exposition()
         self._assets: Assets | None = None
         self._process = ProcessMetrics()
@@ -63,12 +70,12 @@ class Routes:
         accept = request.headers.get("accept", "")
         more = (*self._extra(), *self._process.families())
         body, content_type = self._exposition.render(self._snapshot(), accept, more)
-        return _compressed(request, content_type, body, ("Vary", "Accept"))
+        return self._compressed(request, content_type, body, ("Vary", "Accept"))
 
     def _status(self, request: Request) -> Response:
         from flopsd.telemetry.status import facts_of  # loaded at the first request
 
-        return _compressed(request, "application/json", json.dumps(facts_of(self._snapshot())).encode("utf-8"))
+        return self._compressed(request, "application/json", json.dumps(facts_of(self._snapshot())).encode("utf-8"))
 
     def _page(self, request: Request) -> Response:
         from flopsd.telemetry.page.status_page import Assets, status_page
@@ -77,9 +84,9 @@ class Routes:
         if self._assets is None:
             self._assets = Assets()
         page = status_page(facts_of(self._snapshot()), self._assets).encode("utf-8")
-        return _compressed(request, HTML, page, ("Content-Security-Policy", self._assets.policy), *_SAFE)
+        return self._compressed(request, HTML, page, ("Content-Security-Policy", self._assets.policy), *_SAFE)
 
-
-def _compressed(request: Request, content_type: str, body: bytes, *more: tuple[str, str]) -> Response:
-    body, headers = compressed(body, request.headers.get("accept-encoding", ""))
-    return Response(HTTPStatus.OK, content_type, body, (*headers, *more))
+    def _compressed(self, request: Request, content_type: str, body: bytes, *more: tuple[str, str]) -> Response:
+        accepted = request.headers.get("accept-encoding", "") if self._compresses else ""
+        body, headers = compressed(body, accepted)
+        return Response(HTTPStatus.OK, content_type, body, (*headers, *more))

@@ -47,7 +47,8 @@ class WebServer:
         self.scrapes = Scrapes(self._clock)
         self._listener = bound(host, ports)
         local = is_loopback(self._listener.getsockname()[0]) and not self._access.tls
-        self._exchange = Exchange(self._access, Routes(snapshot, extra), local=local, scraped=self.scrapes.note)
+        routes = Routes(snapshot, extra, compresses=not local)
+        self._exchange = Exchange(self._access, routes, local=local, scraped=self.scrapes.note)
         self._listener.setblocking(False)
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)

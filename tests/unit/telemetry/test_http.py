@@ -186,6 +186,13 @@ def test_a_plain_scrape_takes_no_thread(
         connection.getresponse()
 
 
+def test_a_page_for_this_machine_is_not_compressed(connection: http.client.HTTPConnection) -> None:
+    connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+    answer = connection.getresponse()
+    assert answer.headers["Content-Encoding"] is None
+    assert b"flopsd_run_flop" in answer.read()
+
+
 def test_what_the_kernel_does_not_take_of_a_page_is_sent_by_a_thread(
     run: Run, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
