@@ -7,14 +7,14 @@ The daemon calls it from one thread; tests drive it with a clock that they step 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from flopsd.core.architecture import why_not_read
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Isolation
-from flopsd.core.ledger.run_view import RunView, counted_in, whole_sessions
+from flopsd.core.ledger.run_view import counted_in, whole_sessions
 from flopsd.core.ledger.segments import ROTATED, Continued
 from flopsd.core.model import GapReason
 from flopsd.core.peaks import PeakTable
@@ -22,10 +22,13 @@ from flopsd.core.policy.bases import NO_PROCESS, NO_WORK, declarations_of
 from flopsd.core.session_protocol import Event, FactsDeclared
 from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.earlier_starts import EarlierStarts
-from flopsd.daemon.records import Moment, begin_record, checkpoint_record, end_record
+from flopsd.daemon.publisher import Publisher
+from flopsd.daemon.records import Moment, checkpoint_record, end_record
 from flopsd.daemon.segment_journal import SegmentJournal
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
+from flopsd.daemon.start_records import StartRecords
+from flopsd.daemon.wall_clock import WallClock
 from flopsd.daemon.write_queue import checkpoint_line
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalReplacedError
@@ -36,11 +39,9 @@ from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.journal.segments import ClosedSegment
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.telemetry.rate_history import RateHistory
 from flopsd.telemetry.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
-STEP_TOLERANCE_NS = NS_PER_S
 MOST_ABSENT_LOGGED = 16
 
 
@@ -68,10 +69,10 @@ class Writer:
         self._journal, self._table, self._settings = journal, table, settings
         self._segment = SegmentJournal(journal, clock, written, codes)
         self._context, self._clock, self._emit = context, clock, emit
-        self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
+        self._records = StartRecords(self._segment, settings, context, table.sha256)
         self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
         self._closed = False
-        self._rates = RateHistory(settings.checkpoint_ns)
+        self._publisher = Publisher(table, settings, context)
         self._logged_absent = {NO_PROCESS, NO_WORK}  # which are no faults of a declaration
 
     def begin(
@@ -100,11 +101,11 @@ class Writer:
     ) -> None:
         settings, now, starts = self._settings, self._now(), history.incarnations
         self._incarnation = 1 if closed is not None else len(starts) + 1
-        self._listed_seal = history.seals.newest if closed is None else None
+        self._records.listed_seal = history.seals.newest if closed is None else None
         self._sources = SourceTracker(settings.sources, self._clock)
         self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
-        self._offset_ns = now.wall_ns - now.ns
-        earlier = EarlierStarts(history, self._table, self._context.boot_id, now.ns, self._offset_ns)
+        self._wall_clock = WallClock(self._clock)
+        earlier = EarlierStarts(history, self._table, self._context.boot_id, now.ns, now.wall_ns - now.ns)
         if unknown := earlier.unknown_time():
             log.warning("%s", unknown)
             recovery = also(recovery, unknown)
@@ -117,7 +118,8 @@ class Writer:
             continues = Continued(closed.facts, records, daemon_starts, counted_in(earlier.rated))
             self._segment.begin_next(closed, continues, now.utc)
             self._sessions.rotated()
-        self._append_begin(now, recovery, settings.isolation if starts else replace(settings.isolation, continues=None))
+        isolation = settings.isolation if starts else replace(settings.isolation, continues=None)
+        self._append_begin(now, recovery, isolation)
         self._devices = DeviceAccounts(
             self._incarnation,
             now.ns,
@@ -137,24 +139,8 @@ class Writer:
 
     def _append_begin(self, now: Moment, recovery: Recovery | None, isolation: Isolation) -> None:
         """Journal the beginning of this daemon start, or of its part in the next segment."""
-        self._checkpointed_ns, segment = now.ns, self._segment
-        continues = segment.continues if self._incarnation == 1 else None
-        self._segment.append(
-            begin_record(
-                now,
-                self._incarnation,
-                self._run,
-                self._context,
-                self._settings,
-                self._table.sha256,
-                isolation,
-                recovery,
-                segment.code_secret_sha256,
-                continues,
-            )
-        )
-        for name, facts in self._opened.items():
-            self._note_opened(name, facts)
+        self._checkpointed_ns = now.ns
+        self._records.begin(now, self._incarnation, self._run, isolation, recovery)
 
     def rotate(self) -> bool:
         """End the journal and go on in another, without a gap between them; false if that cannot be done now.
@@ -170,7 +156,7 @@ class Writer:
             return False
         # The daemon is not started anew, so its start is counted by the number of the new journal's `begin`.
         continues, now = Continued(facts, records, view.start - 1, counted), self._now()
-        self._incarnation, self._listed_seal = 1, None
+        self._incarnation, self._records.listed_seal = 1, None
         segment.begin_next(ClosedSegment(facts, is_moved=False), continues, now.utc)
         self._sessions.rotated()
         self._append_begin(now, None, replace(self._settings.isolation, continues=None))
@@ -182,7 +168,7 @@ class Writer:
     def _settle(self) -> bool:
         """Whether what is written is the run's journal. A next segment's becomes that once it has all to go on with."""
         if not self._segment.is_settled:
-            self._declare()
+            self._records.declarations(self._sessions)
         return self._segment.settle()
 
     @property
@@ -206,17 +192,13 @@ class Writer:
         """Fold in what a source sent and make the totals survive a kill."""
         self._sources.received(message)
         if message.opened is not None:
-            self._note_opened(message.source, message.opened)
+            self._records.opened(message.source, message.opened)
         if message.sweep is None:
             self._devices.count_outage(message)
         else:
             self._devices.count(message, message.sweep)
         # Later messages may have waited since this one was sent: a slow disk must not turn their time into gaps.
         self._tick(message.at_ns)
-
-    def _note_opened(self, name: str, facts: Mapping[str, Any]) -> None:
-        self._opened[name] = facts
-        self._segment.append({"kind": "source", "name": name, "facts": dict(facts), "incarnation": self._incarnation})
 
     def take_event(self, event: Event) -> None:
         """Fold in what a training process declared."""
@@ -239,7 +221,7 @@ class Writer:
         now_ns = self._clock.boottime_ns()
         tolerance_ns = 2 * self._settings.interval_ns + NS_PER_S // 2
         self._devices.fill(min(received_ns, now_ns), tolerance_ns, GapReason.SOURCE_SILENT)
-        self._declare()
+        self._records.declarations(self._sessions)
         if now_ns - self._checkpointed_ns >= self._settings.checkpoint_ns:
             self.checkpoint()
         elif self._segment.is_settled:
@@ -247,16 +229,16 @@ class Writer:
         if self._segment.queue.is_lost:
             self._begin_anew()
         self._settle()
-        self._rates.note(now_ns, self.snapshot.view)
+        self._publisher.note_rate(now_ns, self.snapshot.view)
         self._publish()
 
     def checkpoint(self) -> bool:
         """Write the totals durably; true if they are. Only then is the checkpoint published and its line emitted."""
         self._checkpointed_ns = self._clock.boottime_ns()
-        self._check_wall_clock()
+        self._wall_clock.look()
         self._devices.resume(same_boot=False)
-        self._declare()
-        self._list_seal()
+        self._records.declarations(self._sessions)
+        self._records.seal(self._journal.newest_seal())
         if not self._segment.append(self._record()) or not self._settle():
             return False
         for tracked in self._devices.tracked:
@@ -311,27 +293,6 @@ class Writer:
         self._sessions.forget_journal()
         self._begin(History(), recovery, journal_lost=True)
 
-    def _check_wall_clock(self) -> None:
-        offset_ns = self._clock.wall_ns() - self._clock.boottime_ns()
-        if abs(offset_ns - self._offset_ns) > STEP_TOLERANCE_NS:
-            log.warning(
-                "the wall clock stepped by %.1f s; durations are not affected, they come from another clock",
-                (offset_ns - self._offset_ns) / NS_PER_S,
-            )
-        self._offset_ns = offset_ns
-
-    def _list_seal(self) -> None:
-        """Journal the newest seal, so that every later one names it."""
-        seal = self._journal.newest_seal()
-        if seal is not None and seal != self._listed_seal:
-            self._listed_seal = seal
-            self._segment.append(seal.for_journal(self._incarnation))
-
-    def _declare(self) -> None:
-        """Journal what processes declared, in records of their own: no declaration keeps a checkpoint out."""
-        for sessions in self._sessions.new_declarations():
-            self._segment.append({"kind": "declaration", "incarnation": self._incarnation, "sessions": sessions})
-
     def _checkpoint_line(self) -> str:
         """Of this segment alone, whose journal its figures must follow from."""
         own, segment = self.snapshot.view, None
@@ -344,26 +305,13 @@ class Writer:
         return checkpoint_record(self._now(), self._incarnation, self._devices.tracked, self._sessions.new_work())
 
     def _publish(self) -> None:
-        devices = tuple(tracked.state for tracked in self._devices.tracked)
-        view = RunView(
-            (*self._devices.only_earlier, *(one for device in devices for one in device.rated)),
+        self.snapshot = self._publisher.snapshot(
             self._run,
-            self._context.node,
-            self._segment.starts_before + self._incarnation,
+            self._incarnation,
+            self._devices,
+            self._sources,
+            self._segment,
             self._declarations,
-            tuple(self._settings.policies),
-            len(self._context.job_nodes) <= 1,
-        )
-        self.snapshot = Snapshot(
-            view=view,
-            platform=self._context.platform,
-            table=self._table,
-            devices=devices,
-            sources=dict(self._sources.states),
-            journal_records=self._journal.records + self._segment.records_before,
-            journal_last_append_wall_ns=self._segment.queue.last_append_wall_ns,
-            journal_fault=self._segment.queue.fault,
-            wall_offset_ns=self._offset_ns,
-            rates=self._rates.points,
+            self._wall_clock,
             ended=self._closed,
         )

@@ -1,0 +1,64 @@
+"""What the writer publishes after each reading: an immutable snapshot, which any thread may read."""
+
+from __future__ import annotations
+
+from flopsd.core.ledger.run_view import RunView
+from flopsd.core.peaks import PeakTable
+from flopsd.core.policy.bases import Declarations
+from flopsd.daemon.device_accounts import DeviceAccounts
+from flopsd.daemon.segment_journal import SegmentJournal
+from flopsd.daemon.source_tracker import SourceTracker
+from flopsd.daemon.wall_clock import WallClock
+from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.settings.platform import Context
+from flopsd.telemetry.rate_history import RateHistory
+from flopsd.telemetry.snapshot import Snapshot
+
+
+class Publisher:
+    """Makes snapshots, and keeps the history of the rate for them."""
+
+    def __init__(self, table: PeakTable, settings: WriterSettings, context: Context) -> None:
+        self._table, self._policies, self._context = table, tuple(settings.policies), context
+        self._is_one_node = len(context.job_nodes) <= 1
+        self._rates = RateHistory(settings.checkpoint_ns)
+
+    def note_rate(self, now_ns: int, view: RunView) -> None:
+        """Keep the totals of a view for the drawing of the rate, if a point is due."""
+        self._rates.note(now_ns, view)
+
+    def snapshot(
+        self,
+        run: str,
+        incarnation: int,
+        devices: DeviceAccounts,
+        sources: SourceTracker,
+        segment: SegmentJournal,
+        declarations: Declarations,
+        wall_clock: WallClock,
+        *,
+        ended: bool,
+    ) -> Snapshot:
+        states = tuple(tracked.state for tracked in devices.tracked)
+        view = RunView(
+            (*devices.only_earlier, *(one for state in states for one in state.rated)),
+            run,
+            self._context.node,
+            segment.starts_before + incarnation,
+            declarations,
+            self._policies,
+            self._is_one_node,
+        )
+        return Snapshot(
+            view=view,
+            platform=self._context.platform,
+            table=self._table,
+            devices=states,
+            sources=dict(sources.states),
+            journal_records=segment.journal.records + segment.records_before,
+            journal_last_append_wall_ns=segment.queue.last_append_wall_ns,
+            journal_fault=segment.queue.fault,
+            wall_offset_ns=wall_clock.offset_ns,
+            rates=self._rates.points,
+            ended=ended,
+        )
