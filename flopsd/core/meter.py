@@ -47,7 +47,7 @@ LONGEST_EXECUTION_NS = 60_000_000_000
 # HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252), so sub-pipes are parts of any tensor activity. Some
 # are read one after another (DCGM#169): as much of all cycles as the self-test lets a counter be off its percentage.
 SUB_PIPES_TOLERANCE_PPM = 50_000
-_SUB_PIPES = (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
+_WITHOUT_TIME = (Gap, Growth)  # work of which a late reading tells nothing new
 
 
 def max_sm_cycles(limits: Limits, duration_ns: int) -> int:
@@ -114,8 +114,10 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
 
 def _is_late(tally: Tally, reading: Reading) -> bool:
     """Whether the reading begins in time of which only silence is known so far."""
-    has_work = not isinstance(reading.work, Gap | Growth)
-    return has_work and tally.watermark_ns - tally.silent_ns <= reading.begin_ns < tally.watermark_ns
+    return (
+        not isinstance(reading.work, _WITHOUT_TIME)
+        and tally.watermark_ns - tally.silent_ns <= reading.begin_ns < tally.watermark_ns
+    )
 
 
 class _Time(TypedDict):
@@ -203,14 +205,18 @@ def _disjoint(grown: Mapping[Pipe, int]) -> dict[Pipe, int]:
     """The same growth; what no tensor sub-pipe accounts for under TENSOR."""
     if Pipe.TENSOR not in grown:
         return dict(grown)
-    return {**grown, Pipe.TENSOR: max(0, grown[Pipe.TENSOR] - sum(grown.get(pipe, 0) for pipe in _SUB_PIPES))}
+    return {**grown, Pipe.TENSOR: max(0, grown[Pipe.TENSOR] - _sub_pipes(grown))}
+
+
+def _sub_pipes(grown: Mapping[Pipe, int]) -> int:
+    return grown.get(Pipe.TENSOR_HMMA, 0) + grown.get(Pipe.TENSOR_IMMA, 0) + grown.get(Pipe.TENSOR_DFMA, 0)
 
 
 def _sub_pipes_exceed(elapsed: int, grown: Mapping[Pipe, int]) -> bool:
     """Whether the tensor sub-pipes grew by more than any tensor activity did."""
     if Pipe.TENSOR not in grown:
         return False
-    beyond = sum(grown.get(pipe, 0) for pipe in _SUB_PIPES) - grown[Pipe.TENSOR]
+    beyond = _sub_pipes(grown) - grown[Pipe.TENSOR]
     return beyond * 1_000_000 > elapsed * SUB_PIPES_TOLERANCE_PPM
 
 

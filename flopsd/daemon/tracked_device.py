@@ -9,6 +9,7 @@ from typing import Any
 from flopsd.core.figures import Rating
 from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.journal_codec import IDENTITY, DeviceEntry
+from flopsd.core.ledger.run_view import RatedTally
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import (
     Device,
@@ -51,27 +52,28 @@ class TrackedDevice:
 
     def count(self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None) -> None:
         """Fold one reading into the tally and keep the gaps that it makes. `gauges`: current values of the device."""
-        before, reading = self.tally, self._without_older_energy(reading)
-        after = advance(before, reading, self.state.now.rating.limits, active_phase)
-        newest = self.state.gap
+        state = self.state
+        now, newest = state.now, state.gap
+        before, reading = now.tally, self._without_older_energy(reading, now)
+        after = advance(before, reading, now.rating.limits, active_phase)
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
             newest = last_gap(newest, begin_ns, end_ns, reason)
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
                 begin_ns = self.gaps.pop()[0]
             self.gaps.append((begin_ns, end_ns, reason))
         if gauges is None and not isinstance(reading.work, Gap):
-            gauges = self.state.gauges
-        self.state = self.state.counted(after, gauges, newest)
+            gauges = state.gauges
+        self.state = state.counted(after, gauges, newest)
 
-    def _without_older_energy(self, reading: Reading) -> Reading:
+    def _without_older_energy(self, reading: Reading, now: RatedTally) -> Reading:
         """The reading, without an energy value that is older than the known one.
 
         Two sources can read one energy counter. When the other one takes over, its first value may be from before the
         last known value: the counter did not fall, and that energy must not be counted twice."""
-        read, known = reading.counters.get(ENERGY), self.tally.counters.get(ENERGY)
+        read, known, source = reading.counters.get(ENERGY), now.tally.counters.get(ENERGY), now.entry.source
         if read is None:
             return reading
-        changed, self.energy_from = self.energy_from not in ("", self.entry.source), self.entry.source
+        changed, self.energy_from = self.energy_from not in ("", source), source
         if not changed or known is None or read >= known or isinstance(reading.work, Growth):
             return reading  # with cumulative counters a fall is a reset, which the meter must see
         return replace(reading, counters={name: n for name, n in reading.counters.items() if name != ENERGY})

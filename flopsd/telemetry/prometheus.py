@@ -55,7 +55,7 @@ class Exposition:
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Family] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
         is_openmetrics = _takes_openmetrics(accept)
-        key = (is_openmetrics, snapshot.replay, *(state.entry for state in snapshot.devices))
+        key = (is_openmetrics, snapshot.replay, snapshot.view.start, *(state.entry for state in snapshot.devices))
         published = replace(snapshot, journal_state=None)
         with self._lock:
             if key not in self._facts:

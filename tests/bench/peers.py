@@ -34,6 +34,7 @@ ROWS = (
     ("memory, MB", 1, (NVITOP, 1.0)),
     ("threads", 0, None),
     ("scrape, ms", 2, (NVITOP, 1 / 10)),
+    ("first scrape after a reading, ms", 2, None),
     ("first page, s", 2, None),
 )  # fmt: skip
 Figures = dict[str, list[float]]  # by row, one for each run
@@ -85,12 +86,13 @@ def _run(
             found[name]["first page, s"].append(time.monotonic() - began)
             running[name] = (process, client)
         pause.wait(WARM_SECONDS)
+        firsts: dict[str, list[float]] = {name: [] for name in running}
         for what, is_scraped in (("CPU at rest, s a minute", False), ("CPU scraped each second, s a minute", True)):
             since, spent = time.monotonic(), {name: cpu_ns(process.pid) for name, (process, _) in running.items()}
             while time.monotonic() - since < SECONDS:
-                for _, client in running.values():
+                for name, (_, client) in running.items():
                     if is_scraped:
-                        scrape(client)
+                        firsts[name].append(timed(partial(scrape, client)))
                 pause.wait(1)
             minutes = (time.monotonic() - since) / 60
             for name, (process, _) in running.items():
@@ -101,6 +103,7 @@ def _run(
                 times[name].append(timed(partial(scrape, client)))
         for name, (process, _) in running.items():
             found[name]["scrape, ms"].append(1000 * statistics.median(times[name]))
+            found[name]["first scrape after a reading, ms"].append(1000 * statistics.median(firsts[name]))
             found[name]["memory, MB"].append(process.memory_info().rss / 1e6)
             found[name]["threads"].append(process.num_threads())
 

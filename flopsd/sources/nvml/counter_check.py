@@ -85,7 +85,10 @@ class CounterCheck:
             bits = width(self._largest)
             grown = {pipe: growth(before[pipe], counter, bits) for pipe, counter in metrics.counters.items()}
             elapsed = growth(last.elapsed, metrics.elapsed, bits)
-        trial = Interval(elapsed, grown, {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown})
+        ratios = metrics.ratios
+        if not ratios.keys() <= grown.keys():
+            ratios = {pipe: ratio for pipe, ratio in ratios.items() if pipe in grown}
+        trial = Interval(elapsed, grown, ratios)
         same_interval = last_ns == since_ns  # not so after a fault: then the percentages are of a part of it
         if elapsed < 0 or clock is None or not same_interval:
             self._window = Window()

@@ -119,9 +119,9 @@ def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tup
     known = [percent for percent in percentages if percent is not None]
     if known and max(known) > PERCENT_MAX + _PERCENT_SLACK:
         raise UnusableError(GapReason.OUT_OF_RANGE)
-    any_tensor, dfma, hmma, dmma, imma, *vector = (
+    any_tensor, dfma, hmma, dmma, imma, *vector = [
         None if percent is None else percent / 100 if percent <= PERCENT_MAX else 1.0 for percent in percentages
-    )
+    ]
     if any_tensor is None:
         raise UnusableError(GapReason.NOT_SUPPORTED)
     ratios = {

@@ -125,7 +125,8 @@ class NvmlSource:
 
     def _log_hangs(self) -> None:
         """GPUs that have not answered since the read before this one."""
-        hanging = {reader for reader in self._readers if reader in self._threads.hanging}
+        calls = self._threads.hanging
+        hanging = {reader for reader in self._readers if reader in calls}
         for reader in hanging - self._hanging:
             log.error("GPU %d: the driver hangs; its time is a gap until it answers, the others are read", reader.index)
         for reader in self._hanging - hanging:
