@@ -9,13 +9,13 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, line
-from flopsd.client.counted_work import PHASES, CountedWork
+from flopsd.client.counted_work import PHASES, CountedWork, note_of
 from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import facts_from, phase_from
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
@@ -137,9 +137,24 @@ class Client:
         if os.getpid() != self._pid:
             return
         try:
-            self._work.add(phase, counters)
+            self._work.add(note_of(phase, counters))
         except (ValueError, TypeError) as fault:
             self._log_once(f"count: ignored: {fault}")
+
+    def counting(self, phase: str, **counters: int) -> Callable[[], None]:
+        """A function that counts this work each time it is called: as `count`, and faster for what comes again."""
+        try:
+            note = note_of(phase, counters)
+        except (ValueError, TypeError) as fault:
+            self._log_once(f"count: ignored: {fault}")
+            return lambda: None
+        add, getpid, pid = self._work.add, os.getpid, self._pid
+
+        def count() -> None:
+            if getpid() == pid:
+                add(note)
+
+        return count
 
     def another_session(self) -> Client:
         """A session of its own for another model of this process, with the same daemon. It ends with this one."""

@@ -16,28 +16,23 @@ _COUNTERS = frozenset(COUNTERS)
 MAX_NOTED = 256
 
 
+Note = tuple[str, dict[str, int]]  # a phase, and counters that nobody changes any more
+
+
 class CountedWork:
     """Sums of counters by phase since the process began. Thread-safe, and reentrant: a signal handler may count while
     its thread is inside."""
 
     def __init__(self) -> None:
         # No lock for a note: a deque's append and popleft are atomic, also in a Python without a GIL.
-        self._noted: deque[tuple[str, dict[str, int]]] = deque()
+        self._noted: deque[Note] = deque()
         self._lock = threading.RLock()
         self._summing = False
         self._sums: dict[str, dict[str, int]] = {}
         self._has_unsent = False
 
-    def add(self, phase: str, counters: dict[str, int]) -> None:
-        """Note work of `phase`; the caller leaves `counters` alone from then on. Raises ValueError or TypeError, and
-        notes none of it then."""
-        if phase not in PHASES:
-            raise ValueError(f"phases are {', '.join(sorted(PHASES))}")
-        for name, value in counters.items():
-            if type(value) is not int or not 0 <= value <= MAX_COUNT or name not in _COUNTERS:
-                counters = _checked(counters)
-                break
-        self._noted.append((PHASES[phase], counters))
+    def add(self, note: Note) -> None:
+        self._noted.append(note)
         if len(self._noted) >= MAX_NOTED:
             self._sum_up()
 
@@ -68,6 +63,16 @@ class CountedWork:
                     self._has_unsent = True
             finally:
                 self._summing = False
+
+
+def note_of(phase: str, counters: dict[str, int]) -> Note:
+    """Work of `phase`; the caller leaves `counters` alone from then on. Raises ValueError or TypeError."""
+    if phase not in PHASES:
+        raise ValueError(f"phases are {', '.join(sorted(PHASES))}")
+    for name, value in counters.items():
+        if type(value) is not int or not 0 <= value <= MAX_COUNT or name not in _COUNTERS:
+            return PHASES[phase], _checked(counters)
+    return PHASES[phase], counters
 
 
 def _checked(counters: Mapping[str, Any]) -> dict[str, int]:

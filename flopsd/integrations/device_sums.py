@@ -12,29 +12,46 @@ MAX_KEPT = 64  # tensors of one element, before they are added up on their devic
 
 
 @dataclass(slots=True)
-class _Sum:
+class DeviceSum:
     """`whole`, and tensors of one element: to add to it, and to take from it."""
 
     whole: int = 0
     added: list[Any] = field(default_factory=list)
     taken: list[Any] = field(default_factory=list)
 
+    def add(self, value: Any) -> None:
+        """Add a tensor of one element."""
+        self.added.append(value)
+        if len(self.added) >= MAX_KEPT:
+            self.added = _added_up(self.added)
+
+    def add_rest(self, whole: int, value: Any) -> None:
+        """Add `whole` less a tensor of one element."""
+        self.whole += whole
+        self.taken.append(value)
+        if len(self.taken) >= MAX_KEPT:
+            self.taken = _added_up(self.taken)
+
+    def read(self) -> int | None:
+        """Begin anew; what it was, None where nothing was added. Waits for the devices."""
+        whole, added, taken = self.whole, self.added, self.taken
+        self.whole, self.added, self.taken = 0, [], []
+        return whole + _read(added) - _read(taken) if added or taken else None
+
 
 class DeviceSums:
     """Sums by phase and counter."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], _Sum] = defaultdict(_Sum)
+        self._sums: dict[tuple[str, str], DeviceSum] = defaultdict(DeviceSum)
+
+    def of(self, phase: str, counter: str) -> DeviceSum:
+        """The same each time, but of a phase that was moved."""
+        return self._sums[phase, counter]
 
     def add(self, phase: str, counter: str, value: Any) -> None:
         """Add a tensor of one element."""
-        self._keep(self._sums[phase, counter].added, value)
-
-    def add_rest(self, phase: str, counter: str, whole: int, value: Any) -> None:
-        """Add `whole` less a tensor of one element."""
-        one = self._sums[phase, counter]
-        one.whole += whole
-        self._keep(one.taken, value)
+        self._sums[phase, counter].add(value)
 
     def move(self, phase: str, to: str) -> None:
         """Add the sums of `phase` to those of another one."""
@@ -46,16 +63,11 @@ class DeviceSums:
 
     def take(self) -> dict[str, dict[str, int]]:
         """Counters by phase since the last call. Waits for the devices."""
-        sums, self._sums = self._sums, defaultdict(_Sum)
         found: dict[str, dict[str, int]] = defaultdict(dict)
-        for (phase, counter), one in sums.items():
-            found[phase][counter] = one.whole + _read(one.added) - _read(one.taken)
+        for (phase, counter), one in self._sums.items():
+            if (value := one.read()) is not None:
+                found[phase][counter] = value
         return found
-
-    def _keep(self, values: list[Any], value: Any) -> None:
-        values.append(value)
-        if len(values) >= MAX_KEPT:
-            values[:] = _added_up(values)
 
 
 def _read(values: list[Any]) -> int:

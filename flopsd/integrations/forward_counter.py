@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import torch
 
 from flopsd.integrations.describe_model import why_unread
-from flopsd.integrations.device_sums import DeviceSums
-from flopsd.integrations.head_counter import HEAD_ARGUMENTS, backbone_of, head_work
+from flopsd.integrations.device_sums import DeviceSum, DeviceSums
+from flopsd.integrations.head_counter import backbone_of, head_work
 from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.latent_rows import Rows, latent_rows
@@ -32,6 +32,11 @@ from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
 log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
 AFTER_ERROR = "forward passes after an error in flopsd's counter"
+# Arguments of which a pass without a cache depends by their shapes alone, or not at all.
+_BY_SHAPE = frozenset(
+    {"input_ids", "attention_mask", "position_ids", "labels", "num_items_in_batch", "use_cache", "return_dict"}
+)
+MAX_KNOWN = 1024
 UNSETTLED = ""  # a phase that becomes known later
 PhaseOf = Callable[[Any, bool], str]
 
@@ -42,6 +47,7 @@ class Session(Protocol):
     @property
     def current_phase(self) -> str | None: ...
     def count(self, phase: str, **counters: int) -> None: ...
+    def counting(self, phase: str, **counters: int) -> Callable[[], None]: ...
     def declare(self, **facts: object) -> None: ...
 
 
@@ -64,6 +70,8 @@ class ForwardCounter:
         self._model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
         self._backbone: Callable[[], Any] = lambda: None
         self._tokens = TokenCounter()
+        self._repeats = False  # a pass counts what another with the same names and shapes of arguments counted
+        self._known: dict[tuple[object, ...], tuple[Callable[[], None], DeviceSum | None, int]] = {}
         self._latents: Rows | None = None
         self._images: ImageCounter | None = None
         self._handles: list[Any] = []
@@ -93,6 +101,7 @@ class ForwardCounter:
             self._weights = weight_passes_of(model)
         self._images = ImageCounter.of(inner)
         tower = tower_of(inner) if self._images is not None and self._images.has_tower else None
+        self._repeats = not compiled and self._tokens.by_shape and not (self._images or self._weights or self._latents)
         outer = [model] if inner is model else [model, inner]
         if backbone is not None and (tower is not None or self._weights is not None):
             outer.append(backbone)
@@ -111,6 +120,7 @@ class ForwardCounter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._known.clear()
         if self._weights is not None:
             self._take_weights()
             self._weights.detach()
@@ -184,9 +194,37 @@ class ForwardCounter:
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         past = past_length(named.get("past_key_values", named.get("cache")))  # its name before transformers 5 and now
+        phase = self._phase_of(model, past is not None)
+        mask, key = named.get("attention_mask"), None
+        if self._repeats and not arguments:
+            ids = named.get("input_ids")
+            key = (id(model), phase, getattr(ids, "shape", None), getattr(mask, "shape", None), *named)
+            if (known := self._known.get(key)) is not None:
+                count, padding, tokens = known
+                count()
+                if padding is not None:
+                    padding.add_rest(tokens, torch.count_nonzero(mask))
+                return
         self._take_weights()
-        phase = self._inside.phase = self._phase_of(model, past is not None)
-        defer = functools.partial(self._on_device.add, phase)
+        self._phase = self._inside.phase = phase
+        found = self._found(model, arguments, named, past or 0)
+        padding, tokens = None, found.get("tokens", 0)
+        if not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel():
+            padding = self._on_device.of(phase, "padding_tokens")
+            padding.add_rest(tokens, torch.count_nonzero(mask))
+        if self._weights is not None:  # together with what passes the weights, when the pass is over
+            self._passing = found
+            self._weights.begin()
+            return
+        self._declare(phase, found)
+        if key is not None and phase != UNSETTLED and _BY_SHAPE.issuperset(named) and isinstance(ids, torch.Tensor):
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = self.client.counting(phase, **found), padding, tokens
+
+    def _found(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int) -> dict[str, int]:
+        """Counters of a pass. What depends on the content of tensors is added up on their device."""
+        defer = functools.partial(self._on_device.add, self._inside.phase)
         found, images = {"forward_passes": 1}, self._images
         if images is not None:
             found |= images.of_model(arguments, named, defer)
@@ -197,21 +235,13 @@ class ForwardCounter:
         if self._latents is not None:
             found |= self._latents(arguments, named)
         else:
-            found |= self._tokens.of_pass(ids, named, past or 0, defer)
+            found |= self._tokens.of_pass(ids, named, past, defer)
         tokens = found.get("target_tokens", found.get("tokens", 0))
         if tokens and model is self._backbone():
             found["unlabelled_tokens"] = tokens
-        elif tokens and not HEAD_ARGUMENTS.isdisjoint(named):
+        elif tokens:
             found |= head_work(tokens, tokens if ids is None else ids.shape[0], named, defer)
-        mask = None if past else named.get("attention_mask")
-        if isinstance(mask, torch.Tensor) and mask.dim() == 2 and found.get("tokens") == mask.numel():
-            self._on_device.add_rest(phase, "padding_tokens", mask.numel(), torch.count_nonzero(mask))
-        self._phase = phase
-        if self._weights is None:
-            self._declare(phase, found)
-        else:  # together with what passes the weights, when the pass is over
-            self._passing = found
-            self._weights.begin()
+        return found
 
     def _see(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         model, images = self._model(), self._images

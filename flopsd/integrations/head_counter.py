@@ -9,7 +9,6 @@ import torch
 
 _IGNORED_LABEL = -100
 _COMPACTS = ("cuda", "xpu")  # where TRL's fused loss skips tokens without a label
-HEAD_ARGUMENTS = frozenset({"fused_lm_head", "logits_to_keep", "num_logits_to_keep"})  # a pass without has all logits
 Defer = Callable[[str, Any], None]
 
 

@@ -43,14 +43,20 @@ class _ModelSession:
         return self._beside.current_phase
 
     def count(self, phase: str, **counters: int) -> None:
-        if self._client is None:
-            self._client = self._beside.another_session()
-            self._client.declare(role=self._role.value, **_facts(self._model(), self._role))
-        self._client.count(phase, **counters)
+        self._opened().count(phase, **counters)
+
+    def counting(self, phase: str, **counters: int) -> Callable[[], None]:
+        return self._opened().counting(phase, **counters)
 
     def declare(self, **facts: object) -> None:
         if self._client is not None:
             self._client.declare(**facts)
+
+    def _opened(self) -> Client:
+        if self._client is None:
+            self._client = self._beside.another_session()
+            self._client.declare(role=self._role.value, **_facts(self._model(), self._role))
+        return self._client
 
 
 def count_other_model(client: Client, model: Any, role: str, phase_of: PhaseOf | None = None) -> ForwardCounter:

@@ -39,10 +39,8 @@ def _guarded(event: Event) -> Event:
     ) -> None:
         try:
             event(self, args, state, model)
-        except Exception:
-            if event.__name__ not in self.failed:
-                self.failed.add(event.__name__)
-                log.exception("flopsd's callback failed in %s; the training goes on", event.__name__)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._log_failure(event.__name__)
 
     return guarded
 
@@ -59,6 +57,7 @@ class FlopsdCallback(TrainerCallback):
     ) -> None:
         self.client = connect() if client is None else client
         self.failed: set[str] = set()
+        self._count_step = self.client.counting("train", steps=1)
         self._facts = {"method": method, "packing": packing, **facts}
         self._counter = ForwardCounter(self.client, self._phase_of)
         self._others = OtherModels(self.client, self._phase_of_other)
@@ -90,15 +89,21 @@ class FlopsdCallback(TrainerCallback):
             )
         self.client.set_phase("train")
 
-    @_guarded
-    def on_step_begin(self, *_: Any) -> None:
-        self._in_step = True
-        self.client.set_phase("train")
+    # These two are called in each step, and the wrapper would take longer than they do.
 
-    @_guarded
-    def on_step_end(self, *_: Any) -> None:
-        self._in_step = False
-        self.client.count("train", steps=1)
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        try:
+            self._in_step = True
+            self.client.set_phase("train")
+        except Exception:  # noqa: BLE001 (logged there)
+            self._log_failure("on_step_begin")
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        try:
+            self._in_step = False
+            self._count_step()
+        except Exception:  # noqa: BLE001 (logged there)
+            self._log_failure("on_step_end")
 
     @_guarded
     def on_prediction_step(self, *_: Any) -> None:
@@ -126,6 +131,11 @@ class FlopsdCallback(TrainerCallback):
         self._training = self._in_step = False
         self._declare_progress(args, state)
         self.client.set_phase("other")
+
+    def _log_failure(self, event: str) -> None:
+        if event not in self.failed:
+            self.failed.add(event)
+            log.exception("flopsd's callback failed in %s; the training goes on", event)
 
     def _declare_model(self, arguments: Any, model: Any, *, again: bool = False) -> None:
         """Declare and count the Trainer's model when it is a new one or was prepared for training."""

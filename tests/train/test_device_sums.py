@@ -16,7 +16,7 @@ def test_many_sums_are_exact_and_kept_in_few_tensors() -> None:
     for number in range(3 * MAX_KEPT + 5):
         with torch.inference_mode(number % 2 == 0):
             sums.add("train", "sequences", torch.tensor([number, 2**40]).sum())
-            sums.add_rest("", "padding_tokens", number + 7, torch.count_nonzero(torch.ones(number)))
+            sums.of("", "padding_tokens").add_rest(number + 7, torch.count_nonzero(torch.ones(number)))
     assert max(len(one.added) + len(one.taken) for one in sums._sums.values()) < MAX_KEPT
     sums.add("evaluate", "padding_tokens", torch.tensor(1))
     sums.move("", "evaluate")

@@ -153,6 +153,9 @@ class Counters:
         for name, value in counters.items():
             self.work[phase][name] += value
 
+    def counting(self, phase: str, **counters: int) -> Callable[[], None]:
+        return lambda: self.count(phase, **counters)
+
     def declare(self, **facts: object) -> None:
         pass
 
