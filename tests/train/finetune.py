@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+STEPS = 24
+
 
 def model_of(method: str) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
@@ -49,7 +51,7 @@ def main(folder: Path, method: str) -> None:
     torch.set_num_threads(1)
     arguments = TrainingArguments(
         str(folder), per_device_train_batch_size=4, per_device_eval_batch_size=8, gradient_accumulation_steps=2,
-        max_steps=64, eval_strategy="steps", eval_steps=32, logging_steps=32, save_strategy="no", report_to=[], use_cpu=True,
+        max_steps=STEPS, eval_strategy="steps", eval_steps=STEPS // 2, logging_steps=STEPS // 2, save_strategy="no", report_to=[], use_cpu=True,
         disable_tqdm=True, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
     shown = None if method == "lora" else method  # that nothing was pretrained before does not show in a model

@@ -156,60 +156,6 @@ def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> No
     assert found.work["evaluate"]["target_tokens"] >= 4 * 5 + 4
 
 
-def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Path) -> None:
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    from flopsd.integrations.forward_counter import ForwardCounter
-
-    model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"]))
-    server, client = EventServer(path), connect(path)
-    counter = ForwardCounter(client, lambda _, generating: "generate" if generating else "other")
-    counter.attach(model)
-    ids = torch.full((2, 5), 3)
-    model.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
-    model(input_ids=ids)
-    counter.settle()
-    client.close()
-    work = work_of(server.all())
-    assert work["generate"]["tokens"] == 2 * (5 + 3)  # of the last new token nothing is asked
-    assert (work["generate"]["sequences"], work["generate"]["square_pairs"]) == (2, 2 * (5 + 3) ** 2)
-    assert work["other"]["tokens"] == 2 * 5  # one pass through adapters and base counts once
-
-
-def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_apart(path: Path) -> None:
-    """A flash kernel's rows, without the kernel: only a GPU has it."""
-    import torch
-
-    from flopsd.integrations.forward_counter import ForwardCounter
-
-    class Config:
-        _attn_implementation, sliding_window, is_encoder_decoder = "flash_attention_2", 3, False
-
-    class Model(torch.nn.Module):
-        config = Config()
-
-        def forward(self, **_: Any) -> None:
-            pass
-
-    model = Model()
-    server, client = EventServer(path), connect(path)
-    counter = ForwardCounter(client)
-    counter.attach(model)
-    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2]])
-    with torch.inference_mode():
-        model(input_ids=torch.ones_like(positions), position_ids=positions.clone())
-    model(input_ids=torch.ones_like(positions), position_ids=positions)
-    counter.settle()
-    client.close()
-    assert counter.saw_documents
-    counted = {
-        "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
-        "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
-    }  # fmt: skip
-    assert work_of(server.all()) == {"train": counted, "other": counted}
-
-
 def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: Path, path: Path) -> None:
     with told_to(path) as (callback, found):
         trainer = trainer_of(tmp_path, callback)
@@ -310,31 +256,26 @@ def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
 
 def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
     server = EventServer(path)
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from pathlib import Path\nfrom transformers import Trainer\n"
+    # Both ranks of one process, which loads PyTorch once.
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom transformers import Trainer\n"
         "from flopsd.integrations.transformers import FlopsdCallback\n"
         "from tests.train.trainers import arguments, llama, rows\n"
-        f"options = arguments(Path({str(tmp_path)!r}), ddp_backend='gloo')\n"
+        "child = os.fork()\n"
+        "os.environ['RANK'] = os.environ['LOCAL_RANK'] = '0' if child else '1'\n"
+        "options = arguments(Path(sys.argv[1]), ddp_backend='gloo')\n"
         "Trainer(llama(), options, train_dataset=rows(), callbacks=[FlopsdCallback()]).train()\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else 0)\n"
     )
-    rendezvous = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "WORLD_SIZE": "2",
-    }
-    usual = {**os.environ, "FLOPSD_SOCKET": str(path), "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", **rendezvous}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script)], env={**usual, "RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in "01"
-    ]  # fmt: skip
-    for process in started:
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+    environment = {
+        "FLOPSD_SOCKET": str(path), "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], env={**os.environ, **environment}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     events = server.all()
     ranks = {}
     for session in {event.session for event in events}:

@@ -34,18 +34,16 @@ WORK = {
 }  # fmt: skip
 
 
-def run(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    usual = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment}
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], env=usual, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
 @pytest.mark.training("accelerate", "lightning")
 @pytest.mark.parametrize("name", WORK)
 def test_each_example_tells_what_it_did(tmp_path: Path, name: str) -> None:
     server = EventServer(tmp_path / "client.sock")
-    done = run(name, FLOPSD_SOCKET=str(server.listener.path))
+    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        env={**os.environ, **environment, "FLOPSD_SOCKET": str(server.listener.path)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     events = server.all()
     found = Told(events, events[0].session)
@@ -58,10 +56,3 @@ def test_each_example_tells_what_it_did(tmp_path: Path, name: str) -> None:
 
 def test_every_example_is_tried() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == WORK.keys()
-
-
-@pytest.mark.training
-def test_an_example_runs_without_a_daemon(tmp_path: Path) -> None:
-    done = run("plain_pytorch.py", FLOPSD_SOCKET=str(tmp_path / "nobody.sock"))
-    assert done.returncode == 0
-    assert "flopsd" not in done.stderr

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.process import environment, predicate, started
 from tests.support.scenario import Scenario, Segment, h100
+from tests.train.finetune import STEPS
 
 pytestmark = pytest.mark.training("transformers", "peft", "accelerate")
 LOAD = (Segment(1000, mhz=1755, util=100, watts=500, hmma=0.4, fp32=0.05),)
@@ -44,8 +45,8 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
     assert (declared["method"], declared["recomputation"]) == (method, None)
     (session,) = declared["sessions"]
     assert (session["facts"]["method"], session["facts"]["recomputation"]) == (method, "full")
-    assert session["work"]["train"]["steps"] == str(printed["steps"]) == "64"
-    assert session["work"]["train"]["tokens"] == str(64 * 2 * 4 * 64)
+    assert session["work"]["train"]["steps"] == str(printed["steps"]) == str(STEPS)
+    assert session["work"]["train"]["tokens"] == str(STEPS * 2 * 4 * 64)
     assert session["work"]["evaluate"]["tokens"] == str(2 * 80 * 64)
     architecture = totals["architecture"]
     ratio = int(architecture["executed"]["computed"]) / printed["flopCounter"]

@@ -1,0 +1,113 @@
+"""The counter of forward passes without a Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.client import connect
+from tests.support.session_servers import EventServer, work_of
+from tests.train.trainers import llama
+from tests.train.unread_models import Counters
+
+pytestmark = [pytest.mark.training("peft"), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "client.sock"
+
+
+def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"]))
+    server, client = EventServer(path), connect(path)
+    counter = ForwardCounter(client, lambda _, generating: "generate" if generating else "other")
+    counter.attach(model)
+    ids = torch.full((2, 5), 3)
+    model.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    model(input_ids=ids)
+    counter.settle()
+    client.close()
+    work = work_of(server.all())
+    assert work["generate"]["tokens"] == 2 * (5 + 3)  # of the last new token nothing is asked
+    assert (work["generate"]["sequences"], work["generate"]["square_pairs"]) == (2, 2 * (5 + 3) ** 2)
+    assert work["other"]["tokens"] == 2 * 5  # one pass through adapters and base counts once
+
+
+def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_apart(path: Path) -> None:
+    """A flash kernel's rows, without the kernel: only a GPU has it."""
+    import torch
+
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    class Config:
+        _attn_implementation, sliding_window, is_encoder_decoder = "flash_attention_2", 3, False
+
+    class Model(torch.nn.Module):
+        config = Config()
+
+        def forward(self, **_: Any) -> None:
+            pass
+
+    model = Model()
+    server, client = EventServer(path), connect(path)
+    counter = ForwardCounter(client)
+    counter.attach(model)
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2]])
+    with torch.inference_mode():
+        model(input_ids=torch.ones_like(positions), position_ids=positions.clone())
+    model(input_ids=torch.ones_like(positions), position_ids=positions)
+    counter.settle()
+    client.close()
+    assert counter.saw_documents
+    counted = {
+        "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
+        "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
+    }  # fmt: skip
+    assert work_of(server.all()) == {"train": counted, "other": counted}
+
+
+def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> None:
+    import torch
+
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    model, anew, again = llama(), Counters(), Counters()
+    counters = [
+        ForwardCounter(counted, lambda model, _: "train" if model.training else "") for counted in (anew, again)
+    ]
+    for counter in counters:
+        counter.attach(model)
+    counters[0]._repeats = False
+    ids = torch.full((2, 6), 3)
+    passes: list[tuple[Any, dict[str, Any]]] = [
+        (model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}),
+        (model, {"input_ids": ids, "attention_mask": (torch.arange(6) < 4).long().expand(2, 6), "labels": ids}),
+        (model, {"input_ids": ids[:, :5], "attention_mask": torch.ones(2, 5)}),
+        (model, {"input_ids": ids, "attention_mask": None}),
+        (model, {"input_ids": ids, "labels": ids}),
+        (model, {"input_ids": ids, "logits_to_keep": 1}),
+        (model, {"input_ids": ids, "logits_to_keep": 2}),
+        (model, {"inputs_embeds": torch.zeros(2, 6, 32)}),
+        (model, {"input_ids": None, "inputs_embeds": torch.zeros(1, 6, 32)}),
+        (model.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}),
+    ]
+    for training in (True, False, True):
+        model.train(training)
+        for module, named in passes:
+            module(**named)
+        cache = model(input_ids=ids, use_cache=True).past_key_values
+        model(input_ids=ids, past_key_values=cache)
+    assert counters[1]._known, "what was seen is kept"
+    for counter in counters:
+        counter.settle("evaluate")
+    assert again.work == anew.work
+    assert again.work["train"]["padding_tokens"] == 2 * 2 * 2
+    assert again.work.keys() == {"train", "evaluate"}
