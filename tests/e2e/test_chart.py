@@ -57,7 +57,8 @@ def test_every_group_of_values_is_known_to_every_version() -> None:
 
 
 def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
-    daemonset = of_kind("DaemonSet", render({**POD, "fullnameOverride": ""}))
+    made = render({**POD, "fullnameOverride": ""})
+    daemonset = of_kind("DaemonSet", made)
     template, spec = pod_of(daemonset), pod_of(daemonset)["spec"]
     assert daemonset["metadata"]["name"] == "flopsd-meter"  # the release and nameOverride
     assert daemonset["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
@@ -69,22 +70,32 @@ def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
                  "terminationGracePeriodSeconds", "imagePullSecrets"):  # fmt: skip
         assert spec[name] == POD[name], name
     assert spec["securityContext"] == POD["podSecurityContext"]
+    for account in (spec, of_kind("ServiceAccount", made)):
+        assert account["automountServiceAccountToken"] is False
     container = flopsd_of(daemonset)
-    assert container["args"] == ["run", *POD["extraArgs"]]
-    assert (POD["extraVolumes"][0] in spec["volumes"], POD["extraVolumeMounts"][0] in container["volumeMounts"]) == (
-        True,
-        True,
-    )
-    assert (container["envFrom"], container["resources"]) == (POD["envFrom"], POD["resources"])
+    port = {"name": "flopsd", "containerPort": 10188, "protocol": "TCP"}
+    assert container["ports"] == [{**port, "hostPort": 10188}]
+    assert container["resources"] == POD["resources"]
+    of_trainium = {"clientUids": [1000710000, 1000000], "instanceType": "ml.trn1.32xlarge"}
+    job = job_of(tmp_path / "chart", {**SIDECARS["pod"], "web": WEB["web"], "sidecar": of_trainium})
+    for document in (daemonset, job):
+        found = flopsd_of(document)
+        assert found["args"] == ["run", *POD["extraArgs"]]
+        assert (found["envFrom"], found["imagePullPolicy"]) == (POD["envFrom"], "Always")
+        assert POD["extraVolumeMounts"][0] in found["volumeMounts"]
+        assert POD["extraVolumes"][0] in pod_of(document)["spec"]["volumes"]
+    assert flopsd_of(job)["ports"] == [port]
+    assert {"name": "flopsd-web", "mountPath": "/etc/flopsd/web", "readOnly": True} in flopsd_of(job)["volumeMounts"]
+    shown = variables(flopsd_of(job), FIELDS)
+    assert (shown["FLOPSD_CLIENT_UIDS"], shown["INSTANCE_TYPE"]) == ("1000710000,1000000", "ml.trn1.32xlarge")
     assert [entry["name"] for entry in container["env"]][3:5] == ["REGION", "FLOPSD_PUSH_AUTH"]
     (push,) = [entry["value"] for entry in container["env"] if entry["name"] == "FLOPSD_PUSH"]
     filled = variables(container, FIELDS)
     assert filled["FLOPSD_PUSH"] == push.replace("$(REGION)", "eu-central-1")
     digest = VALUES["kms, no runtime class"]["image"]
-    assert (
-        flopsd_of(of_kind("DaemonSet", render({"image": digest})))["image"]
-        == f"localhost:5000/flopsd@{digest['digest']}"
-    )
+    (plain,) = render({"image": digest, "serviceAccount": {"create": False}})
+    assert flopsd_of(plain)["image"] == f"localhost:5000/flopsd@{digest['digest']}"
+    assert pod_of(plain)["spec"]["serviceAccountName"] == "default"
     host = of_kind("DaemonSet", render({"hostNetwork": True, "nameOverride": "123"}))
     assert host["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] == "123"
     assert pod_of(host)["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
@@ -102,22 +113,31 @@ def test_each_value_arrives_where_kubernetes_reads_it(tmp_path: Path) -> None:
     assert secrets == ["123", "flopsd-web"]
     assert variables(container, FIELDS)["FLOPSD_WEB_CONFIG_FILE"] == "/etc/flopsd/web/web-config.yml"
     assert container["readinessProbe"].get("tcpSocket") == {"port": "flopsd"}, "a probe knows no password"
-    of_trainium = {"clientUids": [1000710000, 1000000], "instanceType": "ml.trn1.32xlarge"}
-    shown = variables(flopsd_of(job_of(tmp_path / "chart", {"sidecar": of_trainium})), FIELDS)
-    assert (shown["FLOPSD_CLIENT_UIDS"], shown["INSTANCE_TYPE"]) == ("1000710000,1000000", "ml.trn1.32xlarge")
 
 
 def test_a_monitor_follows_the_web_configuration_and_the_alerts_find_its_job() -> None:
-    (endpoint,) = of_kind("PodMonitor", render(WEB))["spec"]["podMetricsEndpoints"]
-    stated = WEB["podMonitor"]
+    monitor, stated = of_kind("PodMonitor", render(WEB)), WEB["podMonitor"]
+    for name in ("labels", "annotations"):
+        assert stated[name].items() <= monitor["metadata"][name].items()
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": stated["namespaces"]}
+    assert monitor["spec"]["selector"]["matchExpressions"][0]["values"] == stated["meters"]
+    for name in ("podTargetLabels", "attachMetadata"):
+        assert monitor["spec"][name] == stated[name], name
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint["scheme"] == "https"
     for name in ("interval", "scrapeTimeout", "tlsConfig", "basicAuth", "relabelings", "metricRelabelings"):
         assert endpoint[name] == stated[name], name
     (alone,) = re.findall(r'up\{job=~"([^"]+)"\}', (CHART / "files" / "flopsd.rules.yml").read_text())
-    for name in ("", "gpu-meter"):
-        monitor = of_kind("PodMonitor", render({**WEB, "fullnameOverride": name}))
-        job = f"{monitor['metadata']['namespace']}/{monitor['metadata']['name']}"  # the operator's
-        for relabeling in monitor["spec"]["podMetricsEndpoints"][0]["relabelings"]:
+    few = {"enabled": True, "relabelings": stated["relabelings"]}
+    plain = of_kind("PodMonitor", render({"podMonitor": few, "fullnameOverride": "gpu-meter"}))
+    assert plain["spec"].keys() == {"namespaceSelector", "selector", "podMetricsEndpoints"}
+    assert plain["spec"]["namespaceSelector"] == {"any": True}
+    (endpoint,) = plain["spec"]["podMetricsEndpoints"]
+    assert endpoint.keys() == {"port", "path", "interval", "scrapeTimeout", "relabelings"}
+    assert endpoint["relabelings"][1:] == stated["relabelings"]
+    for each in (monitor, plain):
+        job = f"{each['metadata']['namespace']}/{each['metadata']['name']}"  # the operator's
+        for relabeling in each["spec"]["podMetricsEndpoints"][0]["relabelings"]:
             job = relabeling["replacement"] if relabeling.get("targetLabel") == "job" else job
         assert re.fullmatch(alone, job), job
 
@@ -196,6 +216,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({**WEB, "podMonitor": {"enabled": True}}, "no certificate is for the addresses of pods"),
     ({"settings": {"ledger": "s3://bucket/ledger.json"}}, "settings/ledger"),
     ({"podMonitor": WEB["podMonitor"]}, "plain HTTP"),
+    ({"podMonitor": WEB["podMonitor"]}, "nobody would ask for the password"),
     ({"prometheusRule": {"enabled": True, "disabledAlerts": ["FlopsdGone"]}}, "no alert FlopsdGone"),
 )  # fmt: skip
 
@@ -252,14 +273,20 @@ def test_the_presets_meter_the_nodes_that_they_name() -> None:
     """As a scheduler reads them: labels that a node of the kind has, its taints, and no class that it lacks."""
     unhealthy = {"key": "sagemaker.amazonaws.com/node-health-status", "operator": "Equal", "value": "Unschedulable",
                  "effect": "NoSchedule"}  # fmt: skip
-    gpus = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    devices = [
+        {"key": name, "operator": "Exists", "effect": "NoSchedule"}
+        for name in ("nvidia.com/gpu", "aws.amazon.com/neuron")
+    ]
+    table = yaml.safe_load((ROOT / "config" / "peaks.yaml").read_text())["sagemaker_instances"]
+    types = {"values-eks.yaml": [name.removeprefix("ml.") for name in table],
+             "values-hyperpod-eks.yaml": [name for name, stated in table.items() if "C" in stated["in"]]}  # fmt: skip
     cases: tuple[tuple[str, list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]], ...] = (
         ("values-eks.yaml",
          [{"node.kubernetes.io/instance-type": "p5.48xlarge"}, {"nvidia.com/gpu.present": "true"},
           {"eks.amazonaws.com/instance-gpu-manufacturer": "nvidia"}],
-         [{"node.kubernetes.io/instance-type": "m7i.large"}, {}], [gpus]),
+         [{"node.kubernetes.io/instance-type": "m7i.large"}, {}], devices),
         ("values-hyperpod-eks.yaml", [{"node.kubernetes.io/instance-type": "ml.p5.48xlarge"}],
-         [{"node.kubernetes.io/instance-type": "ml.m5.large"}], [gpus, unhealthy]),
+         [{"node.kubernetes.io/instance-type": "ml.m5.large"}], [*devices, unhealthy]),
     )  # fmt: skip
     assert [preset for preset, *_ in cases] == sorted(path.name for path in CHART.glob("values-*.yaml"))
     for preset, metered, not_metered, tolerated in cases:
@@ -272,4 +299,5 @@ def test_the_presets_meter_the_nodes_that_they_name() -> None:
                 all(labels.get(each["key"]) in each["values"] for each in term["matchExpressions"]) for term in terms
             )
             assert found is expected, (preset, labels)
+        assert terms[-1]["matchExpressions"][0]["values"] == types[preset]
     assert all(container["name"] == "flopsd" for container in containers(of_kind("DaemonSet", render())))

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.kubernetes import CHART, TRAINING_CHART, Document, of_kind, render, training_chart
+from tests.support.kubernetes import CHART, IMAGE, TRAINING_CHART, Document, of_kind, render, training_chart
 
 KEYED: dict[str, Any] = {
     "key": {"secretName": "flopsd-key"},
@@ -65,7 +65,7 @@ POD: dict[str, Any] = {
     "dnsConfig": {"nameservers": ["10.0.0.2"], "searches": ["example.com"], "options": [{"name": "ndots", "value": "2"}]},
     "podSecurityContext": {"seLinuxOptions": {"type": "spc_t"}, "supplementalGroups": [44]},
     "resources": {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"cpu": 1, "memory": "1Gi"}},
-    "imagePullSecrets": [{"name": "pull"}],
+    "imagePullSecrets": [{"name": "pull"}], "image": {**IMAGE, "pullPolicy": "Always"},
 }  # fmt: skip
 VALUES: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -91,7 +91,8 @@ SIDECARS: dict[str, dict[str, Any]] = {
     "whole nodes": {"sidecar": {"devices": "all", "clientUids": [1000, 1001], "instanceType": "ml.p5.48xlarge"}},
     "mig": MIG,
     "volume mounts": {"sidecar": {"devices": "all"}, "gpu": {"visibility": "volume-mounts"}},
-    "pod": {name: POD[name] for name in ("extraArgs", "extraEnv", "envFrom", "extraVolumes", "extraVolumeMounts", "settings")},
+    "pod": {name: POD[name] for name in ("extraArgs", "extraEnv", "envFrom", "extraVolumes", "extraVolumeMounts", "image",
+                                        "settings")},
     "PyTorchJob": {"sidecar": {"jobLabels": {"name": "training.kubeflow.org/job-name", "uid": ""},
                                "indexLabel": "training.kubeflow.org/replica-index"}},
 }  # fmt: skip
