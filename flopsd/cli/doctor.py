@@ -140,11 +140,11 @@ def _asked_for(settings: Settings) -> list[Diagnosis]:
     scheme, _ = scheme_of(settings.key or "")
     to_s3 = any(isinstance(location, S3Location) for location in copy_destinations(settings, "run", "node"))
     needs = (
-        (to_s3, "copies to S3", "boto3", "s3"),
+        (to_s3, "copies to S3", "botocore", "s3"),
         (scheme == "awskms", _FOR_KEYS[1], "botocore", "kms"),
         (scheme == "pkcs11", _FOR_KEYS[2], "pkcs11", "hsm"),
         ((settings.timestamp_url or settings.witness_url) is not None, "timestamps", "rfc3161_client", "timestamp"),
-        (settings.devices.whose is Whose.POD, "devices of the pod", "grpc", "kubernetes"),
+        (settings.devices.whose is Whose.POD, "devices of the pod", "h2", "kubernetes"),
     )
     return [_package(name, module, extra) for is_asked, name, module, extra in needs if is_asked]
 

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.support.image import BASE, IMAGE, ROOT, TOOLS, Engine, Network, call, default_of, engine, network
+from tests.support.kms import Kms, kms_server
 from tests.support.kubelet import answer, kubelet
 from tests.support.kubernetes import (
     FIELDS,
@@ -31,7 +33,7 @@ from tests.support.kubernetes import (
     variables,
 )
 from tests.support.process import answers, get, predicate, wait_until
-from tests.support.s3 import Store, serving
+from tests.support.s3 import Store
 from tests.support.scenario import LIBRARY, Scenario, Segment, h100
 
 
@@ -122,10 +124,16 @@ BUCKET = "your-bucket"
 USER = 65532
 BUSY = (Segment(700, hmma=0.5, util=100, watts=500), Segment(300, util=0, watts=120))
 COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "as", "ld", "cpp", "make", "rustc", "cargo", "go")
+OPT_BYTES = 60_000_000  # of /opt/flopsd at most
 # Prints what a test asks of the file system of an image, seen from inside, by the Python that is there.
 LOOK = """
-import json, os, stat
+import json, os, stat, sys
+import botocore, flopsd.daemon.run, flopsd.sources.nvml.source, flopsd.sources.ownership.podresources
+import flopsd.telemetry.http.server
 found = {"executables": [], "writable": [], "setuid": [], "owners": [], "bytes": 0}
+codes = {name: getattr(module, "__cached__", None) for name, module in sys.modules.items()}
+found["uncompiled"] = sorted(name for name, code in codes.items() if code and not os.path.exists(code))
+found["services"] = sorted(entry.name for entry in os.scandir(botocore.__path__[0] + "/data") if entry.is_dir())
 for folder, _, names in os.walk("/opt/flopsd"):
     for name in [folder, *(os.path.join(folder, name) for name in names)]:
         what = os.lstat(name)
@@ -185,11 +193,12 @@ def test_the_image_and_what_the_manifests_make_of_it(standin: Path) -> None:
         built.build_image()
         check_contents(built)
         check_run(built, cable, tmp_path / "run", standin)
-        with serving(cable.here) as store:
+        with kms_server(cable.here) as kms:
+            store = Store(kms.url)
             store.bucket(BUCKET)
             check_sidecar(built, cable, tmp_path / "pod", standin, store)
             check_sidecar_without_root(built, cable, tmp_path / "whole", standin, store)
-            check_node(built, cable, tmp_path / "node", standin, store)
+            check_node(built, cable, tmp_path / "node", standin, store, kms)
 
 
 def check_contents(built: Engine) -> None:
@@ -207,6 +216,9 @@ def check_contents(built: Engine) -> None:
     assert {"flopsd", "python"} <= set(inside["own"])
     assert not [name for name in inside["own"] if "pip" in name]
     assert (inside["writable"], inside["setuid"], inside["owners"]) == ([], [], ["0:0"])
+    assert inside["uncompiled"] == [], "each start would compile them again"
+    assert inside["services"] == default_of("AWS_SERVICES").strip('"').split()
+    assert inside["bytes"] <= OPT_BYTES
     base = built.inspect(BASE)["Size"]
     print(f"\nimage: {found['Size'] / 1e6:.0f} MB, of which its base has {base / 1e6:.0f} MB and /opt/flopsd "
           f"{inside['bytes'] / 1e6:.0f} MB; user {config['User']}; no compiler, no pip, nothing that its user may write")  # fmt: skip
@@ -296,17 +308,21 @@ def check_sidecar_without_root(built: Engine, cable: Network, folder: Path, stan
     print(f"sidecar without root: user {USER} on an emptyDir, both GPUs of the node, ledger in S3")
 
 
-def check_node(built: Engine, cable: Network, folder: Path, standin: Path, store: Store) -> None:
-    """The DaemonSet's, twice on one node's folder: the second pod goes on with the run of the first."""
+def check_node(built: Engine, cable: Network, folder: Path, standin: Path, store: Store, kms: Kms) -> None:
+    """The DaemonSet's, twice on one node's folder: the second pod goes on with the run of the first. Its key is in KMS."""
     scenario = Scenario((h100(BUSY, counters="sum"),))
     driver = mounted_driver(standin, scenario.write(place(folder) / "scenario.txt"))
+    arn = kms.new_key()
+    more = {**store.variables, "AWS_ENDPOINT_URL_KMS": kms.url, "FLOPSD_KEY": f"awskms:{arn}"}
     ends: list[int] = []
     for name in ("flopsd-aaaaa", "flopsd-bbbbb"):
         pod = Pod(manifest("daemonset.yaml"), folder, {**FIELDS, "metadata.name": name, "spec.nodeName": "ip-10-0-0-7"})
-        with pod.running(built, cable, driver, store.variables) as url:
+        with pod.running(built, cable, driver, more) as url:
             wait_until(lambda url=url: flop(url) > (ends[-1] if ends else 0), "FLOP are counted")
         found = predicate(fetched(store, f"flopsd/nodes/ip-10-0-0-7/{name}", folder / name))
         ends.append(int(found["totals"]["executed"]["measured"]))
+        public = b64encode(kms.client().get_public_key(KeyId=arn)["PublicKey"]).decode()
+        assert public in (folder / name / f"{name}.pub").read_text().replace("\n", "")
     assert (found["run"]["id"], found["node"]["name"], len(found["incarnations"])) == ("ip-10-0-0-7", "ip-10-0-0-7", 2)
     assert ends[1] > ends[0] > 0
     print(f"DaemonSet: two pods one after the other are one run of the node, {ends[0]:.3e} and then {ends[1]:.3e} FLOP")

@@ -165,7 +165,7 @@ def test_without_credentials_or_packages_the_reason_is_told(tmp_path: Path, stat
     done = flopsd("seal", "--state-dir", str(state), *place, env=environment(None, None, HOME=str(tmp_path), **nobody))
     assert done.returncode == 1
     assert "Unable to locate credentials" in done.stderr
-    lacking = "import sys; sys.modules['boto3'] = None; from flopsd.cli.main import main; main(sys.argv[1:])"
+    lacking = "import sys; sys.modules['botocore'] = None; from flopsd.cli.main import main; main(sys.argv[1:])"
     for verb in (("seal",), ("run", "--source", "replay", "--listen", "off", "--duration", "0.5")):
         without = subprocess.run([sys.executable, "-c", lacking, *verb, "--state-dir", str(state), *place],
                                  env=environment(None, None, **store.variables), capture_output=True, text=True, check=False)  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "ip")
-PACKAGES = ("base-files", "ca-certificates", "coreutils", "dash", "libc-bin", "libstdc++6", "python3", "python3-venv")
+PACKAGES = ("base-files", "ca-certificates", "coreutils", "dash", "libc-bin", "python3", "python3-venv")
 BASE = "localhost/base"
 IMAGE = "localhost/flopsd"
 # What configuring Debian's package would have made, and Debian's pip cannot do without.

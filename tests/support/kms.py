@@ -1,4 +1,4 @@
-"""AWS KMS by moto, as a server of its own: `python -m tests.support.kms` prints its address and serves.
+"""AWS KMS by moto, as a server of its own: `python -m tests.support.kms HOST` prints its address and serves.
 
 moto 5.2.5 takes `MessageType=DIGEST` and hashes the digest again, so what it signs never verifies
 (https://github.com/getmoto/moto/pull/10202). The shim here signs a digest as AWS does: as it is. It is needed until
@@ -97,8 +97,8 @@ class Kms:
 
 
 @contextmanager
-def kms_server() -> Iterator[Kms]:
-    command = [sys.executable, "-m", "tests.support.kms"]
+def kms_server(host: str = "127.0.0.1") -> Iterator[Kms]:
+    command = [sys.executable, "-m", "tests.support.kms", host]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                           stdin=subprocess.PIPE, text=True) as process:  # fmt: skip
@@ -115,7 +115,7 @@ def _serve() -> None:
     from moto.server import ThreadedMotoServer
 
     sign_digests_as_they_are()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=sys.argv[1], port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     print(f"kms at http://{host}:{port}", flush=True)

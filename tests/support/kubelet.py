@@ -24,7 +24,7 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        missing(f"the Python package {module} is not installed: pip install 'flopsd[kubernetes]'")
+        missing(f"the Python package {module} is not installed: pip install 'flopsd[dev]'")
 
 
 def _varint(number: int) -> bytes:

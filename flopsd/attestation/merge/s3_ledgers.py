@@ -99,8 +99,8 @@ class _Store:
 
     def __init__(self, bucket: str) -> None:
         try:
-            import boto3
             from botocore.config import Config
+            from botocore.session import get_session
         except ImportError as fault:
             raise LedgerError(
                 "reading from S3 needs the packages of the extra 's3'", hint="pip install 'flopsd[s3]'"
@@ -112,7 +112,7 @@ class _Store:
             retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
         )
         with self._errors(""):
-            self._client: Any = boto3.client("s3", config=config)
+            self._client: Any = get_session().create_client("s3", config=config)
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Names and sizes of the objects under a prefix, in S3's order."""

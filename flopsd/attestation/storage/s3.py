@@ -22,7 +22,7 @@ NEEDS_EXTRA = "copying to S3 needs the packages of the extra 's3'", "pip install
 
 def is_installed() -> bool:
     """Whether the packages are installed; imports nothing."""
-    return find_spec("boto3") is not None
+    return find_spec("botocore") is not None
 
 
 def objects(ledger: S3Location, files: LedgerFiles) -> dict[S3Location, Content]:
@@ -83,9 +83,9 @@ def compare(objects: Mapping[S3Location, Content]) -> str:
 def _each(objects: Mapping[S3Location, Content], do: Callable[[Any, S3Location, Content], None]) -> None:
     """Raises StorageError for whatever the library raises."""
     try:
-        import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.session import get_session
     except ImportError as fault:
         raise StorageError(NEEDS_EXTRA[0], hint=NEEDS_EXTRA[1]) from fault
     config = Config(
@@ -95,7 +95,7 @@ def _each(objects: Mapping[S3Location, Content], do: Callable[[Any, S3Location, 
     )
     location: S3Location | None = None
     try:
-        client = boto3.session.Session().client("s3", config=config)
+        client = get_session().create_client("s3", config=config)
         for location, data in objects.items():
             do(client, location, data)
     except ClientError as fault:

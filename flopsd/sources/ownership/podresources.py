@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.errors import OwnershipError
+from flopsd.sources.ownership.grpc_call import CallError, call
 from flopsd.system.protobuf import OPTIONAL, REPEATED, STRING, Messages, message_classes
 
 SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+METHOD = "/v1.PodResourcesLister/List"  # its request has no fields
+MOST_BYTES = 16 << 20  # what the kubelet's own client takes
 MESSAGES: Messages = {
-    "ListPodResourcesRequest": (),
     "ListPodResourcesResponse": (("pod_resources", 1, REPEATED, "PodResources"),),
     "PodResources": (
         ("name", 1, OPTIONAL, STRING),
@@ -47,41 +49,33 @@ class PodResources:
     """Asks one kubelet. Each question has a connection of its own, so that a restarted kubelet is found again."""
 
     def __init__(self, path: Path = SOCKET, deadline_seconds: float = 2.0) -> None:
-        """Raises OwnershipError without grpcio."""
+        """Raises OwnershipError without the packages of the extra."""
         try:
-            import grpc
+            import h2.connection  # noqa: F401  missing packages are said at the start
 
             self._messages = message_classes("v1", MESSAGES)
         except ImportError as fault:
             why = f"the kubelet cannot be asked: {fault}"
             raise OwnershipError(why, hint="pip install 'flopsd[kubernetes]'") from fault
-        self._grpc: Any = grpc
         self.path, self._deadline_seconds = path, deadline_seconds
 
     def list(self) -> tuple[PodDevices, ...]:
         """All pods of this node. Raises OwnershipError within the deadline, saying what is wrong with the socket."""
-        self._check_socket()
-        grpc = self._grpc
-        sized = ("grpc.max_receive_message_length", 16 << 20)  # what the kubelet's own client takes
-        options = (("grpc.enable_http_proxy", 0), ("grpc.default_authority", "localhost"), sized)
-        with grpc.insecure_channel(f"unix:{self.path}", options=options) as channel:
-            call = channel.unary_unary(
-                "/v1.PodResourcesLister/List",
-                request_serializer=self._messages["ListPodResourcesRequest"].SerializeToString,
-                response_deserializer=self._messages["ListPodResourcesResponse"].FromString,
-            )
+        from google.protobuf.message import DecodeError
+
+        with socket.socket(socket.AF_UNIX) as peer:
+            self._connect(peer)
             try:
-                answer = call(self._messages["ListPodResourcesRequest"](), timeout=self._deadline_seconds)
-            except grpc.RpcError as fault:
+                said = call(peer, METHOD, b"", within_seconds=self._deadline_seconds, most_bytes=MOST_BYTES)
+                answer = self._messages["ListPodResourcesResponse"].FromString(said)
+            except (CallError, OSError, DecodeError) as fault:
                 raise self._refused(fault) from fault
         return tuple(_pod(pod) for pod in answer.pod_resources)
 
-    def _check_socket(self) -> None:
-        """Connect once without gRPC, whose errors do not distinguish an absent socket from a forbidden one."""
+    def _connect(self, peer: socket.socket) -> None:
+        peer.settimeout(self._deadline_seconds)
         try:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(self._deadline_seconds)
-                probe.connect(str(self.path))
+            peer.connect(str(self.path))
         except OSError as fault:
             hint = "mount /var/lib/kubelet/pod-resources of the node into the container as a read-only hostPath volume"
             if isinstance(fault, PermissionError):
@@ -94,17 +88,15 @@ class PodResources:
             why = f"the kubelet's socket {self.path} cannot be used: {fault.strerror or fault}"
             raise OwnershipError(why, hint=hint) from fault
 
-    def _refused(self, fault: Any) -> OwnershipError:
-        code = fault.code()
-        if code is self._grpc.StatusCode.DEADLINE_EXCEEDED:
+    def _refused(self, fault: Exception) -> OwnershipError:
+        code = fault.code if isinstance(fault, CallError) else ""
+        if isinstance(fault, TimeoutError) or code == "DEADLINE_EXCEEDED":
             return OwnershipError(
                 f"the kubelet does not answer on {self.path} within {self._deadline_seconds:g} s",
                 hint="see whether the kubelet of this node is healthy",
             )
-        hint = ""
-        if code is self._grpc.StatusCode.UNIMPLEMENTED:
-            hint = "the kubelet is older than 1.20 and has no pod-resources v1"
-        return OwnershipError(f"the kubelet refused on {self.path}: {code.name}: {fault.details()}", hint=hint)
+        hint = "the kubelet is older than 1.20 and has no pod-resources v1" if code == "UNIMPLEMENTED" else ""
+        return OwnershipError(f"the kubelet refused on {self.path}: {fault}", hint=hint)
 
 
 def _pod(pod: Any) -> PodDevices:
