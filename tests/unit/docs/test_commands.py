@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from typing import Any
 
 import pytest
 import yaml
@@ -83,14 +84,14 @@ def test_the_values_of_helm_install_are_the_charts() -> None:
     """By Helm's own SDK, in place of its command: with `--set`, and with the values file that the page shows."""
     for page in ("kubernetes.md", "helm.md"):
         (line,) = [command for command in COMMANDS[page] if command.startswith("helm install")]
-        values: dict[str, dict[str, object]] = {}
+        values: dict[str, Any] = {}
         for word in shlex.split(line):
             if (given := re.fullmatch(r"(\w+)\.(\w+)=(.*)", word)) is not None:
                 values.setdefault(given[1], {})[given[2]] = given[3]
             elif word.endswith(".yaml"):
                 shown = re.search(rf"^ *# {word}\n(.*?)^ *```", PAGES[page], re.DOTALL | re.MULTILINE)
                 for key, value in yaml.safe_load((ROOT / word).read_text() if shown is None else shown[1]).items():
-                    values[key] = {**values.get(key, {}), **value}
+                    values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
         rendered = yaml.safe_dump_all(render(values))
         for wanted in (
             "s3://your-bucket/flopsd/nodes/{node}/$(POD_NAME).json",
