@@ -14,19 +14,16 @@ import logging
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from math import prod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from flopsd.integrations.describe_model import size_of
 from flopsd.integrations.inert_hook import Hook
+from flopsd.integrations.module_products import Products, counted_as, tensors_in
 
 log = logging.getLogger("flopsd.client")
-Products = tuple[int, int, int]  # multiply-adds, rows, and the width of what attention may make of them
-_CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-_TRANSPOSED = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 # The task of autograd that this thread works on: -1 outside of a backward pass.
 _graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
@@ -101,7 +98,7 @@ class WeightPasses:
         for module in model.modules():
             if id(module) in inside:
                 continue
-            count = _counted_as(module)
+            count = counted_as(module)
             if count is not None:
                 held |= {id(parameter) for parameter in module.parameters()}
                 inside |= {id(inner) for inner in module.modules() if inner is not module}
@@ -152,17 +149,20 @@ class WeightPasses:
             if output is None:  # an error, such as ends a recomputation early
                 return
             products, rows, width = count(module, arguments, named, output)
-            source = next(_tensors(arguments, named), None)
-            weight = getattr(module, "weight", None)
+            source = arguments[0] if arguments else None
+            if not isinstance(source, torch.Tensor):
+                source = next(tensors_in(arguments, named), None)
+            weight = module._parameters.get("weight")  # faster than by attribute, as most modules have it
+            if weight is None:
+                weight = getattr(module, "weight", None)
             trains = bool(getattr(weight, "requires_grad", False)) or (
                 weight is None and any(p.requires_grad for p in module.parameters())
             )
             grades = bool(
                 output.requires_grad if source is None and not trains else getattr(source, "requires_grad", False)
             )
-            self._add(id(module), products, trains, grades)
-            if width:
-                self._longest(rows, width, output if isinstance(output, torch.Tensor) else source)
+            pairs = self._longest(rows, output if isinstance(output, torch.Tensor) else source) if width else 0
+            self._add(id(module), products, trains, grades, pairs * width)
 
         return counted
 
@@ -173,8 +173,8 @@ class WeightPasses:
         def counted(module: Any, arguments: Any, named: Any, output: Any) -> None:  # noqa: ARG001
             # A recomputation may end early within the module: its last product is then not computed again.
             passed = weights if output is not None else weights[:-1]
-            rows = [t for t in _tensors(arguments, named) if t.is_floating_point() and t.dim() > 1]
-            routed = next((t for t in _tensors(arguments, named) if t.dim() == 2 and not t.is_floating_point()), None)
+            rows = [t for t in tensors_in(arguments, named) if t.is_floating_point() and t.dim() > 1]
+            routed = next((t for t in tensors_in(arguments, named) if t.dim() == 2 and not t.is_floating_point()), None)
             trained = False
             for weight in passed:
                 shape, size = tuple(weight.shape), sizes[id(weight)]
@@ -195,12 +195,14 @@ class WeightPasses:
 
         return counted
 
-    def _add(self, key: int, products: int, trains: bool, grades: bool) -> None:
+    def _add(self, key: int, products: int, trains: bool, grades: bool, pair_products: int = 0) -> None:
         assert _graph_task is not None
         backward, gradients = _graph_task() != -1, torch.is_grad_enabled()
         with self._lock:
             if not backward:
                 self._sums["weight_products"] += products
+                if pair_products:
+                    self._sums["weight_pair_products"] += pair_products
                 if not gradients and self._in_training:  # as within a reentrant checkpoint, which has them later
                     self._owed[key] += products
             else:
@@ -211,79 +213,22 @@ class WeightPasses:
                 self._sums["trained_weight_products"] += products if trains else 0
                 self._sums["graded_weight_products"] += products if grades else 0
 
-    def _longest(self, rows: int, width: int, of: Any) -> None:
+    def _longest(self, rows: int, of: Any) -> int:
         """Note the pairs of positions that attention may make of these rows."""
-        if of is None or of.dim() < 3:  # no batch: of rows that were one before, the longest there
+        shape: Sequence[int] = () if of is None else of.shape
+        if len(shape) < 3:  # no batch: of rows that were one before, the longest there
             length = self._length or rows
         else:
-            batch = max(1, of.shape[0])
+            batch = shape[0] or 1
             length = max(batch, rows // batch)  # some have the sequence before the batch
-            self._length = max(self._length, length)
-        self._rows = max(self._rows, rows)
-        self._pairs = max(self._pairs, rows * length)
-        if _graph_task is not None and _graph_task() == -1:
-            with self._lock:
-                self._sums["weight_pair_products"] += rows * length * width
-
-
-def _counted_as(module: Any) -> Callable[[Any, Any, Any, Any], Products] | None:
-    """How the products of a known kind of module are counted; None: it is of no known kind."""
-    if isinstance(module, torch.nn.MultiheadAttention):
-        return _of_multihead_attention
-    if isinstance(module, torch.nn.RNNBase):
-        return _of_recurrent
-    if isinstance(module, _CONVOLUTIONS):
-        return _of_convolution
-    if isinstance(module, _TRANSPOSED):
-        return _of_transposed
-    if type(module).__name__ == "Conv1D" and isinstance(getattr(module, "nf", None), int):
-        return _of_conv1d
-    sizes = [getattr(module, name, None) for name in ("in_features", "out_features")]
-    whole = all(isinstance(size, int) and size > 0 for size in sizes)
-    # Quantized ones keep weights in buffers. One that holds modules, such as PEFT's, leaves the product to them.
-    return _of_linear if whole and next(module.children(), None) is None else None
-
-
-def _of_linear(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
-    width = min(module.in_features, module.out_features)
-    return output.numel() * module.in_features, output.numel() // module.out_features, width
-
-
-def _of_conv1d(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
-    return output.numel() * module.weight.shape[0], output.numel() // module.nf, min(module.weight.shape)
-
-
-def _of_convolution(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
-    filters = module.in_channels // module.groups * prod(module.kernel_size)
-    point = prod(module.kernel_size) == 1 and module.groups == 1
-    width = min(module.in_channels, module.out_channels) if point else 0
-    return output.numel() * filters, output.numel() // module.out_channels, width
-
-
-def _of_transposed(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
-    source = next(_tensors(arguments, named))
-    filters = module.out_channels // module.groups * prod(module.kernel_size)
-    return source.numel() * filters, source.numel() // module.in_channels, 0
-
-
-def _of_multihead_attention(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
-    """Queries, keys, values and the output: `torch.nn.MultiheadAttention` uses its parameters without their modules."""
-    given = [named.get(name) for name in ("query", "key", "value")]
-    query, key, value = list(arguments[:3]) + given[len(arguments[:3]) :]
-    width = module.embed_dim
-    rows = query.numel() // width
-    return width * (2 * rows * width + key.numel() + value.numel()), rows, width
-
-
-def _of_recurrent(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
-    given = arguments[0] if arguments else named["input"]
-    source = given if isinstance(given, torch.Tensor) else given.data
-    rows = source.numel() // module.input_size
-    return rows * sum(p.numel() for p in module.parameters() if p.dim() > 1), rows, 0
-
-
-def _tensors(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Iterator[Any]:
-    return (one for one in (*arguments, *named.values()) if isinstance(one, torch.Tensor))
+            if length > self._length:
+                self._length = length
+        pairs = rows * length
+        if rows > self._rows:
+            self._rows = rows
+        if pairs > self._pairs:
+            self._pairs = pairs
+        return pairs
 
 
 def _is_matrix(parameter: Any) -> bool:

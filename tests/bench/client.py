@@ -118,6 +118,32 @@ def own(folder: Path, say: Say) -> None:
     say("callback alone, a step of 8 x 512 tokens with a mask", _figure(runs), "10 us")
 
 
+def matrices(say: Say) -> None:
+    """What a hook on a matrix costs in a pass of a model whose architecture flopsd does not read."""
+    import torch
+
+    from flopsd.integrations.forward_counter import ForwardCounter
+    from tests.train.trainers import llama
+    from tests.train.unread_models import Counters
+
+    model = llama(num_hidden_layers=8)
+    model.config.a_field_that_flopsd_does_not_know = 1
+    counter = ForwardCounter(Counters())
+    counter.attach(model)
+    switch = _Switch(None, None, model)
+    ids = torch.ones(2, 12, dtype=torch.long)
+    runs = []
+    for _ in range(RUNS):
+        times: list[int] = []
+        while len(times) < 1200:
+            switch.turn(on=len(times) % 4 in (1, 2))
+            began = time.thread_time_ns()
+            model(input_ids=ids)
+            times.append(time.thread_time_ns() - began)
+        runs.append(_of_pairs(times)[0] / switch.hooks)
+    say(f"a model that is not read, each of {switch.hooks} hooks in a pass", _figure(runs), "none")
+
+
 def steps(folder: Path, say: Say) -> None:
     """Steps of one Trainer, by turns without and with the callback and its hooks."""
     for situation, meeting in SITUATIONS.items():
@@ -191,6 +217,10 @@ class _Switch:
         self._all: list[Any] = []
         self._hooks: list[tuple[dict[int, Any], dict[int, Any]]] = []
 
+    @property
+    def hooks(self) -> int:
+        return sum(len(hooks) for _, hooks in self._hooks)
+
     def turn(self, *, on: bool) -> None:
         if not self._hooks:  # those of training are there once its first step has begun
             places = [
@@ -199,9 +229,10 @@ class _Switch:
                 for place in (module._forward_pre_hooks, module._forward_hooks)
             ]
             self._hooks = [(place, dict(place)) for place in places if place]
-            self._all = list(self._handler.callbacks)
             assert self._hooks
-        self._handler.callbacks = [one for one in self._all if on or one is not self._callback]
+            self._all = list(self._handler.callbacks) if self._handler else []
+        if self._handler:
+            self._handler.callbacks = [one for one in self._all if on or one is not self._callback]
         for place, hooks in self._hooks:
             place.clear()
             place.update(hooks if on else {})
@@ -220,6 +251,7 @@ def client(folder: Path, say: Say) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         own(folder, say)
+        matrices(say)
         steps(folder, say)
 
 
