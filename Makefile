@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 EXTRAS ?= dev
 comma := ,
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
+# All tests were compiled, by one process: each worker would do so at the same time.
+COMPILED := $(VENV)/.compiled
 RUN_SECONDS ?= 20
 RUN_DIR := run
 # Workers: see pytest_xdist_auto_num_workers in tests/conftest.py.
@@ -30,7 +32,7 @@ MUTATE_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all check docs docs-site bench long-runs mutants campaign fuzz mutate-ledgers hardware recording clean
+.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz mutate-ledgers hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -39,7 +41,7 @@ $(INSTALLED): pyproject.toml
 	@echo "setting up $(VENV) (a minute, the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12") if sys.version_info < (3, 10) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 -e '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 --no-compile -e '.[$(EXTRAS)]'
 	@touch $@
 
 run: $(INSTALLED) ## meter this machine (or replay the bundled recording), seal, verify
@@ -53,14 +55,21 @@ install: $(INSTALLED) ## the environment alone, with EXTRAS
 quick: $(INSTALLED) ## unit and property tests alone
 	@$(MEMORY) FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 1)) -o tmp_path_retention_policy=failed -m 'not exhaustive' tests/unit tests/property $(PYTEST_ARGS)
 
-test: check ## lint, types and the tests, with a sample of each exhaustive one
+test: prepared ## lint, types and the tests, with a sample of each exhaustive one
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)
 
-test-all: $(INSTALLED) check ## lint, types and every test: exhaustive ones whole, four times as many examples of each property
+test-all: prepared ## lint, types and every test: exhaustive ones whole, four times as many examples of each property
 	@$(PYTEST) $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## lint and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+
+prepared: $(INSTALLED)
+	@$(MAKE) --no-print-directory -j2 check $(COMPILED)
+
+$(COMPILED): $(INSTALLED)
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
+	@touch $@
 
 docs: $(INSTALLED) ## renew docs/metrics.md and the picture of the architecture
 	@$(BIN)/python -m scripts.metrics_docs && $(BIN)/python -m scripts.architecture

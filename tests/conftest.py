@@ -23,9 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.
 SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin"}
-GROUPS = {"training", "training-more", "docs_site", "dashboards", "kubernetes"} | SHARING
+GROUPS = {"training", "training-more", "scripts", "docs_site", "dashboards", "kubernetes"} | SHARING
 LONG = {"minute", "training"}
-STARTING = {"test_examples", "test_finetune"}  # train in processes that they start
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +55,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
         items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
-        if item.get_closest_marker("training") is not None and item.path.stem not in STARTING:
+        if "scripts" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("scripts"))
+        elif item.get_closest_marker("training") is not None and item.path.stem != "test_finetune":
             group = "training" if item.path.stem in ("test_flop", "test_callback") else "training-more"
             item.add_marker(pytest.mark.xdist_group(group))
         elif item.path.stem in SHARING:

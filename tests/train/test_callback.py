@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
 from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, never_reads, work_of
+from tests.train.preloaded import Preloaded
 from tests.train.trainers import LENGTH, LLAMA, REAL, ROWS, Told, arguments, llama, rows, told_to, trainer_of
 
 pytestmark = [pytest.mark.training("accelerate"), pytest.mark.filterwarnings("ignore")]
@@ -254,28 +252,22 @@ def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
     assert any("stops counting this model's forward passes" in message for message in found)
 
 
-def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
-    server = EventServer(path)
-    # Both ranks of one process, which loads PyTorch once.
-    script = (
-        "import os, sys\nfrom pathlib import Path\nfrom transformers import Trainer\n"
+def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path, scripts: Preloaded) -> None:
+    server, said = EventServer(path), tmp_path / "said"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom transformers import Trainer\n"
         "from flopsd.integrations.transformers import FlopsdCallback\n"
         "from tests.train.trainers import arguments, llama, rows\n"
-        "child = os.fork()\n"
-        "os.environ['RANK'] = os.environ['LOCAL_RANK'] = '0' if child else '1'\n"
-        "options = arguments(Path(sys.argv[1]), ddp_backend='gloo')\n"
+        f"options = arguments(Path({str(tmp_path)!r}), ddp_backend='gloo')\n"
         "Trainer(llama(), options, train_dataset=rows(), callbacks=[FlopsdCallback()]).train()\n"
-        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else 0)\n"
     )
-    environment = {
-        "FLOPSD_SOCKET": str(path), "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2",
+    both = {
+        "FLOPSD_SOCKET": str(path), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+        "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], env={**os.environ, **environment}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    codes = scripts.run(script, [{**both, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"], said)
+    assert codes == [0, 0], said.read_text()
     events = server.all()
     ranks = {}
     for session in {event.session for event in events}:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.session_servers import EventServer
+from tests.train.preloaded import Preloaded
 from tests.train.trainers import Told
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
@@ -36,15 +34,10 @@ WORK = {
 
 @pytest.mark.training("accelerate", "lightning")
 @pytest.mark.parametrize("name", WORK)
-def test_each_example_tells_what_it_did(tmp_path: Path, name: str) -> None:
-    server = EventServer(tmp_path / "client.sock")
-    environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)],
-        env={**os.environ, **environment, "FLOPSD_SOCKET": str(server.listener.path)},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_each_example_tells_what_it_did(tmp_path: Path, scripts: Preloaded, name: str) -> None:
+    server, said = EventServer(tmp_path / "client.sock"), tmp_path / "said"
+    codes = scripts.run(EXAMPLES / name, [{"FLOPSD_SOCKET": str(server.listener.path)}], said)
+    assert codes == [0], said.read_text()
     events = server.all()
     found = Told(events, events[0].session)
     work = found.work

@@ -1,0 +1,72 @@
+"""Scripts in processes that have PyTorch and what is around it: loading that takes longer than what they do."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Preloaded:
+    """A process that has loaded it all, and is forked for each script."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run(self, script: Path, environments: Sequence[Mapping[str, str]], said: Path) -> list[int]:
+        """The exit codes of `script`, run side by side with each of these variables; output goes to the file `said`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        asked = {"script": str(script), "environments": list(map(dict, environments)), "said": str(said)}
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        codes: list[int] = json.loads(self._process.stdout.readline())
+        return codes
+
+
+@contextmanager
+def preloaded() -> Iterator[Preloaded]:
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    ) as process:
+        try:
+            yield Preloaded(process)
+        finally:
+            process.kill()
+
+
+def serve() -> None:
+    import accelerate  # noqa: F401
+    import lightning  # noqa: F401
+    from transformers import LlamaForCausalLM, Trainer  # noqa: F401
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        children = []
+        for environment in asked["environments"]:
+            child = os.fork()
+            if child == 0:
+                become(asked["script"], environment, asked["said"])
+                return
+            children.append(child)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+
+
+def become(script: str, environment: Mapping[str, str], said: str) -> None:
+    """Run `script` as `python script` does."""
+    os.environ.update(environment)
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    sys.argv[:], sys.path[0] = [script], str(Path(script).parent)
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    serve()
