@@ -292,7 +292,8 @@ ODD_FILES: tuple[bytes | Callable[[Path], object], ...] = (
     Path.mkdir, os.mkfifo, _sparse, _socket, lambda path: path.symlink_to(path), lambda path: path.symlink_to("/dev/zero"),
     lambda path: path.symlink_to("/proc/self/mem"), lambda path: path.symlink_to("/nowhere"), lambda _: None, b"", b"\0" * 10**6,
     b"[" * 10**6, b'{"a":' * 10**5, b"{}" * 10**6, b"x" * 5 * 10**6, b"[" + b"1," * 10**6 + b"1]", b'"' + b"\\u0041" * 10**6 + b'"',
-    gzip.compress(b"\0" * (80 << 20)), gzip.compress(b"{}\n" * (1 << 20)), b"\n" * 10**6,
+    lambda path: path.write_bytes(gzip.compress(b"\0" * (80 << 20))),
+    lambda path: path.write_bytes(gzip.compress(b"{}\n" * (1 << 20))), b"\n" * 10**6,
 )  # fmt: skip
 
 
