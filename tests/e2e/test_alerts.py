@@ -13,7 +13,19 @@ import yaml
 
 from flopsd.core.model import GapReason
 from flopsd.errors import KeyFault
-from tests.support.prometheus import ALERTS, FOLDER, RULES, TESTS, Case, World, changed, healthy, promtool_says, rules
+from tests.support.prometheus import (
+    ALERTS,
+    FOLDER,
+    RULES,
+    TESTS,
+    Case,
+    World,
+    changed,
+    healthy,
+    promtool_says,
+    promtool_test,
+    rules,
+)
 
 RUNBOOK = FOLDER.parent.parent / "docs" / "runbook.md"
 REACHED = "flopsd_threshold_ratio|"
@@ -253,8 +265,7 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
 
 @pytest.mark.tool("promtool")
 def test_the_tests_that_are_shipped_pass_and_are_of_every_alert() -> None:
-    done = subprocess.run(["promtool", "test", "rules", TESTS.name], cwd=TESTS.parent, capture_output=True, text=True,
-                          check=False)  # fmt: skip
+    done = promtool_test(TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
     tested = {str(case["name"]).partition(":")[0] for case in yaml.safe_load(TESTS.read_text())["tests"]}
     assert tested == set(alerts())

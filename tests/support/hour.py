@@ -26,7 +26,7 @@ from tests.support.prometheus import ALERTS, RULES, rules
 from tests.support.story import CONTEXT, Story
 from tests.support.story import H100 as STORY_H100
 
-HOUR, SCRAPE = 3600, 15
+HOUR, SCRAPE, STEP = 3600, 15, 5
 ALERT = 'alertname="FlopsdDevicesBlind",alertstate="firing",severity="warning",run_id="made-hour",node="node-1"'
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 BF16 = Precision((("bf16", 1_000_000),), "settings")
@@ -59,19 +59,19 @@ class Node(Story):
             if self.seconds % 720 < 60
             else 520_000 - 25_000 * (2 * self.number + device.index) + self.seconds % 97 * 400
         )
-        cycles = SM_CYCLES_PER_US * 1_000_000
+        cycles = SM_CYCLES_PER_US * 1_000_000 * STEP
         return Active(
             Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: cycles * busy // 1_000_000, Pipe.FP32: cycles * busy // 9_000_000}
         )
 
-    def second(self) -> None:
-        self.clock.advance(NS_PER_S)
-        self.seconds += 1
+    def step(self) -> None:
+        self.clock.advance(STEP * NS_PER_S)
+        self.seconds += STEP
         now_ns = self.clock.boottime_ns()
         readings, gauges = [], {}
         for device in self.devices:
             work = self.work(device)
-            load = 0.0 if isinstance(work, Gap) else work.sm_cycles[Pipe.TENSOR_HMMA] / SM_CYCLES_PER_US / 1e6
+            load = 0.0 if isinstance(work, Gap) else work.sm_cycles[Pipe.TENSOR_HMMA] / SM_CYCLES_PER_US / 1e6 / STEP
             energy = {} if isinstance(work, Gap) else {"energy_mj": now_ns * 600 // 1_000_000}
             readings.append(Reading(device.uid, self.since_ns, now_ns, work, energy))
             gauges[device.uid] = Gauges({Pipe.TENSOR_HMMA: load}, min(1.0, 2 * load), 1755)
@@ -96,8 +96,8 @@ def pages(folder: Path) -> tuple[str, int, int]:
         exposition = Exposition()
         at = f'job="flopsd",instance="node-{node.number}:10188",lineage="made-model"'
         for _ in range(HOUR // SCRAPE):
-            for _ in range(SCRAPE):
-                node.second()
+            for _ in range(SCRAPE // STEP):
+                node.step()
             node.trained()
             wall_ns = node.clock.wall_ns()
             state = JournalState(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)

