@@ -67,11 +67,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Insta
 def install(found: Installed) -> None:
     folder = found.folder
     wheels: Sequence[Path] = (wheel(ROOT, folder / "flopsd"), wheel(EXAMPLE, folder / "flopsd-amd"))
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    code, said = found.run(
-        found.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheels[0]}[seal]", f"{wheels[1]}[test]",
-        cwd=folder,
-    )  # fmt: skip
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    pip = found.python.with_name("pip")  # that of this environment, for that one: installing it takes seconds
+    pip.write_text(f"#!/bin/sh\nexec {sys.executable} -m pip --disable-pip-version-check --python {found.python} \"$@\"\n")
+    pip.chmod(0o755)
+    code, said = found.run(pip, "install", "--quiet", f"{wheels[0]}[seal]", f"{wheels[1]}[test]", cwd=folder)
     assert code == 0, said
     found.rocm.mkdir()
     compile_it = "import sys, pathlib; from conftest import compile_standin; compile_standin(pathlib.Path(sys.argv[1]))"
