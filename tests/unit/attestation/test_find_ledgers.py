@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from flopsd.attestation.merge import archives as archive_module
 from flopsd.attestation.merge import find_ledgers, ledger_folders
@@ -323,6 +321,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    import boto3
+    from moto import mock_aws
+
     with mock_aws():
         client = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})

@@ -9,9 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from flopsd.settings.platform import find_context
 from flopsd.settings.sagemaker_defaults import checkpoint_folder, with_defaults
@@ -164,6 +162,9 @@ def test_the_request_in_the_docs_is_valid_for_the_api(monkeypatch: pytest.Monkey
     printed = {("flopsd", "sagemaker", "metric-definitions"): json.dumps(metric_definitions())}
     monkeypatch.setattr(subprocess, "check_output", lambda command: printed[tuple(command)])
     asked: list[dict[str, Any]] = []
+    import boto3
+    from moto import mock_aws
+
     with mock_aws():
         session = boto3.session.Session()
         session.events.register(
