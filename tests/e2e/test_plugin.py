@@ -69,7 +69,9 @@ def install(found: Installed) -> None:
     wheels: Sequence[Path] = (wheel(ROOT, folder / "flopsd"), wheel(EXAMPLE, folder / "flopsd-amd"))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     pip = found.python.with_name("pip")  # that of this environment, for that one: installing it takes seconds
-    pip.write_text(f"#!/bin/sh\nexec {sys.executable} -m pip --disable-pip-version-check --python {found.python} \"$@\"\n")
+    pip.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m pip --disable-pip-version-check --python {found.python} "$@"\n'
+    )
     pip.chmod(0o755)
     code, said = found.run(pip, "install", "--quiet", f"{wheels[0]}[seal]", f"{wheels[1]}[test]", cwd=folder)
     assert code == 0, said
