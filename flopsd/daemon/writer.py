@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.architecture import why_not_read
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.ledger.run_view import counted_in, whole_sessions
 from flopsd.core.ledger.segments import ROTATED, Continued
 from flopsd.core.model import GapReason
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import NO_PROCESS, NO_WORK, declarations_of
+from flopsd.core.policy.bases import declarations_of
+from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK
 from flopsd.core.session_protocol import Event, FactsDeclared
 from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.earlier_starts import EarlierStarts
@@ -204,6 +204,8 @@ class Writer:
         """Fold in what a training process declared."""
         self._sessions.apply(event)
         if isinstance(event, FactsDeclared) and "model_config" in event.facts:
+            from flopsd.core.architecture import why_not_read
+
             self._log_absent(why_not_read(event.facts["model_config"]))
 
     def _log_absent(self, reason: str) -> None:

@@ -11,7 +11,7 @@ from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.ledger.segments import segment_text
 from flopsd.core.model import Figures
-from flopsd.core.policy.bases import NO_PROCESS
+from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns
 from flopsd.report.claims import claims_text

@@ -6,7 +6,7 @@ flopsd_threshold_ratio, say so in their HELP. Totals are ints until here and exp
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Iterator
 
 from flopsd import __version__
@@ -98,7 +98,7 @@ def run_facts(snapshot: Snapshot) -> Iterator[Family]:
     info.add((snapshot.view.run, snapshot.view.node, snapshot.platform, str(snapshot.replay).lower()), 1)
     yield info
     build = gauge("flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peak_table_sha256"))
-    build.add((__version__, platform.python_version(), snapshot.table.sha256), 1)
+    build.add((__version__, sys.version.split()[0], snapshot.table.sha256), 1)
     yield build
     yield gauge("flopsd_daemon_starts", "How often the daemon was started for this run.", snapshot.view.start)
     target = gauge("target_info", "The OpenTelemetry resource.", labels=("service_name", "host_name"))

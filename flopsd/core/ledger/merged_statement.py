@@ -15,10 +15,9 @@ from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger
 from flopsd.core.ledger.merged_types import refuse_wrong_entry, refuse_wrong_facts
 from flopsd.core.ledger.statement import CLAIM_LIMIT, policies_for_ledger, statement_about
-from flopsd.core.policy.bases import NO_PROCESS, NO_WORK
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.policy.reconcile import reconcile
+from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK, reconcile
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
 

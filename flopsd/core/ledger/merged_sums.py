@@ -12,12 +12,11 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import integers_for_ledger
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
 from flopsd.core.phases import split_bucket
-from flopsd.core.policy.bases import MOST_REASONS
 from flopsd.core.policy.conditions import CONTRADICTION
 from flopsd.core.policy.contradictions import Contradiction, of_base
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.policy.reconcile import ArchitectureFigures, figures_of_ledger
+from flopsd.core.policy.reconcile import MOST_REASONS, ArchitectureFigures, figures_of_ledger
 from flopsd.core.values import added, joules, millijoules, nanoseconds, seconds, whole_number
 
 TIMES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")

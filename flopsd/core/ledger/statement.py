@@ -20,11 +20,11 @@ from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ESTIMATING, NO_FIGURES, Evidence, Figures
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import Architecture, Bases
+from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.contradictions import contradictions
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.policy.reconcile import reconcile
+from flopsd.core.policy.reconcile import Architecture, reconcile
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import joules, seconds, text_or_none
 

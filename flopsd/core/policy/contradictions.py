@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
 from flopsd.core.policy.bases import FUSED, recomputes_head
 from flopsd.core.policy.conditions import CONTRADICTION, base_bounds, short
-from flopsd.core.policy.other_models import is_trained
+from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.policy.ways import has_passed
 from flopsd.core.session_protocol import DeclaredSession
 
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flopsd.core.architecture import Bounds
 from flopsd.core.values import text_or_none, whole_number
+
+if TYPE_CHECKING:
+    from flopsd.core.architecture import Bounds
 
 
 @dataclass(frozen=True, slots=True)

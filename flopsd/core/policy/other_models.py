@@ -15,8 +15,9 @@ from typing import Any
 from flopsd.core.architecture import Bounds, bare_model, training_from
 from flopsd.core.architecture.by_weights import is_counted
 from flopsd.core.declarations import Phase
+from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.open_bounds import OpenBounds
-from flopsd.core.policy.ways import Way, by_shape, has_passed, way_for
+from flopsd.core.policy.ways import Way, by_shape, way_for
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.errors import ArchitectureError
 
@@ -37,11 +38,6 @@ class OtherModels:
     required: OpenBounds
     executed: OpenBounds
     notes: tuple[str, ...] = ()
-
-
-def is_trained(session: DeclaredSession) -> bool:
-    """Whether it is of the model that is trained, as all sessions without a role are."""
-    return "role" not in session.facts
 
 
 def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:

@@ -25,6 +25,9 @@ MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
 LESS_EXECUTED = "LESS_EXECUTED_THAN_THE_MODEL_NEEDS"
 NOT_COMPARABLE = "NOT_COMPARABLE"
 FRAMEWORK_DIFFERS = "FRAMEWORK_COUNT_DIFFERS"
+NO_PROCESS = "no training process declared its model and its tokens"
+MOST_REASONS = 4
+NO_WORK = "a training process declared its model, and no work of it"
 _WORDS = {
     MORE_EXECUTED: "The counters saw more than the model and its tokens need: other work on the devices, recomputation "
     "that was not declared, a wrong number format, or tokens that were not counted.",
@@ -60,6 +63,19 @@ class ArchitectureFigures:
             "tokens": str(self.tokens),
             "marginPpm": str(MARGIN_PPM),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """FLOP counted from model and tokens; `training_executed` is the training's part of what was executed, with the
+    passes without gradients that it required."""
+
+    counted: ArchitectureFigures
+    training_executed: OpenBounds
+    parameters_total: int
+    parameters_active: int
+    parameters_trainable: int | None
+    assumptions: tuple[str, ...]
 
 
 def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:

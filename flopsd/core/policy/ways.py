@@ -19,6 +19,7 @@ from flopsd.core.architecture import (
     read_model,
 )
 from flopsd.core.architecture.by_weights import is_counted, weights_flop, weights_forward
+from flopsd.core.policy.declared_work import has_passed
 from flopsd.core.policy.reconcile import COUNTED, COUNTED_BY_WEIGHTS
 from flopsd.errors import ArchitectureError
 
@@ -68,11 +69,6 @@ def by_shape(model: Model) -> Way:
         return forward_flop(model, work, training)
 
     return Way(counted, forward, has_passed, parameters(model), COUNTED)
-
-
-def has_passed(counters: Work) -> bool:
-    """Whether anything was counted that passed a model: of an image encoder that is patches alone."""
-    return bool(counters.get("tokens") or counters.get("patches"))
 
 
 def _by_weights(config: Mapping[str, Any], total: int | None, why: str) -> Way:

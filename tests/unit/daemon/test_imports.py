@@ -9,8 +9,8 @@ from tests.support.process import free_port, modules_after
 NOT_NEEDED = (
     "hashlib", "hmac", "secrets", "ssl", "http.client", "http.server", "socketserver", "urllib.request", "email", "html",
     "asyncio", "concurrent", "multiprocessing", "importlib.metadata", "xml", "uuid", "psutil", "cryptography", "jinja2",
-    "prometheus_client.exposition", "prometheus_client.metrics", "flopsd.sources.dcgm.source",
-    "flopsd.sources.neuron.source", "flopsd.telemetry.page", "flopsd.telemetry.push.pusher",
+    "platform", "encodings.idna", "prometheus_client.exposition", "prometheus_client.metrics", "flopsd.core.architecture",
+    "flopsd.sources.dcgm.source", "flopsd.sources.neuron.source", "flopsd.telemetry.page", "flopsd.telemetry.push.pusher",
 )  # fmt: skip
 CODE = """
 import os, signal, socket, sys, threading
@@ -21,7 +21,8 @@ def scrape_and_stop():
     pause = threading.Event()
     while True:
         try:
-            with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as client:
+            with socket.socket() as client:
+                client.connect(("127.0.0.1", int(sys.argv[2])))
                 client.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n")
                 page = b"".join(iter(lambda: client.recv(65536), b""))
         except OSError:

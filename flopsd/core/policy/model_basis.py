@@ -1,0 +1,138 @@
+"""The architecture basis of what training processes declare: of models, and of the work that passed them. Pure.
+
+Imported where a process declares something: the arithmetic of architectures is a large part of the program.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flopsd.core.architecture import training_from, why_not_read
+from flopsd.core.declarations import Method, Phase, Recomputation
+from flopsd.core.policy.declared_work import is_trained
+from flopsd.core.policy.open_bounds import OpenBounds
+from flopsd.core.policy.other_models import (
+    NO_FLOP,
+    NO_MODEL,
+    WITHOUT_GRADIENTS,
+    OtherModels,
+    other_models,
+    required_without_gradients,
+)
+from flopsd.core.policy.reconcile import MOST_REASONS, NO_PROCESS, NO_WORK, Architecture, ArchitectureFigures
+from flopsd.core.policy.ways import way_for
+from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.values import added
+from flopsd.errors import ArchitectureError
+
+_MODEL_FACTS = (
+    "model_config", "parameters_total", "parameters_trainable", "lora", "method", "recomputation", "attention",
+    "packing", "window",
+)  # fmt: skip
+
+
+def architecture_of(
+    sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
+) -> tuple[Architecture | None, str]:
+    """The basis, or None and why there is none; `method` and `recomputation` are agreed, or set by the operator."""
+    working = [session for session in sessions if session.work and is_trained(session)]
+    if not working:
+        return None, _without_work(sessions)
+    groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {}
+    for session in working:
+        facts = {name: session.facts[name] for name in _MODEL_FACTS if name in session.facts}
+        if method is not None:
+            facts["method"] = method.value
+        if recomputation is not None:
+            facts["recomputation"] = recomputation.value
+        _, work = groups.setdefault(json.dumps(facts, sort_keys=True), (facts, {}))
+        for phase, counters in session.work.items():
+            work[phase] = added(work.get(phase, {}), counters)
+    found, absent = [], []
+    for facts, work in groups.values():
+        try:
+            found.append(_of_model(facts, work))
+        except ArchitectureError as fault:
+            absent.append(f"{fault}; {fault.hint}")
+        except NO_MODEL as fault:
+            absent.append(f"what a process declared of its model is not of the types that flopsd knows: {fault!r:.100}")
+    if absent:
+        return None, "; ".join(dict.fromkeys(absent[:MOST_REASONS]))
+    whole = found[0]
+    for more in found[1:]:
+        whole = Architecture(
+            whole.counted + more.counted,
+            whole.training_executed + more.training_executed,
+            max(whole.parameters_total, more.parameters_total),
+            max(whole.parameters_active, more.parameters_active),
+            None,
+            tuple(dict.fromkeys((*whole.assumptions, *more.assumptions))),
+        )
+    return _with_others(whole, other_models(sessions)), ""
+
+
+def _with_others(found: Architecture, others: OtherModels) -> Architecture:
+    counted = found.counted
+    if others.required.high != 0 or WITHOUT_GRADIENTS in found.assumptions:
+        others = replace(others, notes=(*others.notes, WITHOUT_GRADIENTS))
+    return replace(
+        found,
+        counted=replace(
+            counted, required=counted.required + others.required, executed=counted.executed + others.executed
+        ),
+        training_executed=found.training_executed + others.required,
+        assumptions=tuple(dict.fromkeys((*found.assumptions, *others.notes))),
+    )
+
+
+def _without_work(sessions: Sequence[DeclaredSession]) -> str:
+    """Why there is no architecture basis before any work was declared."""
+    configs = [session.facts["model_config"] for session in sessions if "model_config" in session.facts]
+    refused = dict.fromkeys(filter(None, map(why_not_read, configs)))
+    if refused:
+        return "; ".join([*refused][:MOST_REASONS])
+    return NO_WORK if configs or any("parameters_total" in session.facts for session in sessions) else NO_PROCESS
+
+
+def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Architecture:
+    way = way_for(facts, work)
+    passed = {phase for phase, counters in work.items() if way.has_passed(counters)}
+    for phase, counters in work.items():
+        # Passes without tokens leave the figures of the others open; steps alone, or nothing else, leave none.
+        if phase not in passed and (counters.get("steps") or counters.get("forward_passes")):
+            if counters.get("forward_passes") and passed:
+                continue
+            raise ArchitectureError(
+                f"no tokens were counted in phase {phase}, in which work was done",
+                hint="count the tokens that passed through the model",
+            )
+    training = training_from(facts)
+    train, required, trained_executed = work.get(Phase.TRAIN.value, {}), NO_FLOP, NO_FLOP
+    assumptions = way.notes
+    if way.has_passed(train):
+        trained = way.flop(train, training)
+        required, trained_executed = trained.required, trained.executed
+        assumptions += trained.assumptions
+    executed = trained_executed
+    for phase, counters in work.items():
+        if phase != Phase.TRAIN.value and way.has_passed(counters):
+            passes = way.forward(counters, training)
+            executed += passes
+            needed = required_without_gradients(phase, passes)
+            required += needed
+            trained_executed += needed
+            assumptions += (WITHOUT_GRADIENTS,) if needed.high else ()
+    figures = ArchitectureFigures(
+        OpenBounds.of(required), OpenBounds.of(executed), train.get("tokens", 0), frozenset([way.method])
+    )
+    return Architecture(
+        figures,
+        OpenBounds.of(trained_executed),
+        way.sizes.total,
+        way.sizes.active,
+        facts.get("parameters_trainable"),
+        assumptions,
+    )
