@@ -31,9 +31,9 @@ POLL_PAUSE_NS = 200_000
 APART_NS = 200_000_000  # two reads of short intervals: GPM needs 100 ms between samples
 
 
-class SourceReader(threading.Thread):
-    """Reads one source once an interval, at a moment that no load can know, and posts the results. Never raises, never
-    exits before `stop`."""
+class SourceReader:
+    """Reads one source once an interval, at a moment that no load can know, and posts the results. Its thread never
+    raises, and ends with `stop`, or where no device of its kind is found: `look_again` starts another one."""
 
     def __init__(
         self,
@@ -44,17 +44,30 @@ class SourceReader(threading.Thread):
         interval_seconds: float,
         stop: threading.Event,
     ) -> None:
-        super().__init__(name=f"source-{name}", daemon=True)
         self.source_name = name
-        self.finished = threading.Event()
+        self.finished = threading.Event()  # whether its thread has ended
         self._opener, self._post, self._clock = opener, post, clock
         self._interval_ns, self._stop_event = round(interval_seconds * NS_PER_S), stop
         self._source: Source | None = None
         self._checked = Checked()
         self._reopen_seconds, self._absent = REOPEN_SECONDS, False
+        self._due_ns = clock.boottime_ns()
         self._described = False  # whether the writer has the facts of the open source
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Read from now on, in a new thread."""
+        self.finished.clear()
+        threading.Thread(target=self._run, name=f"source-{self.source_name}", daemon=True).start()
+
+    def look_again(self) -> None:
+        """Start again, if no device was found and it is time to look for one."""
+        if self.finished.is_set() and self._clock.boottime_ns() >= self._due_ns:
+            try:
+                self.start()
+            except RuntimeError:  # no more threads; perhaps there are at the next tick
+                self.finished.set()
+
+    def _run(self) -> None:
         due_ns = self._clock.boottime_ns()
         while True:
             stopping = self._stop_event.is_set()
@@ -69,6 +82,9 @@ class SourceReader(threading.Thread):
                 due_ns = now_ns + max(self._interval_ns, round(self._reopen_seconds * NS_PER_S))
                 longer = min(2 * self._reopen_seconds, REOPEN_SECONDS_MAX)
                 self._reopen_seconds = longer if self._absent else REOPEN_SECONDS
+                if self._absent:  # a thread that only waits would hold its memory for good
+                    self._due_ns = due_ns
+                    break
             elif first:
                 due_ns = now_ns + min(self._interval_ns, round(FIRST_READ_SECONDS * NS_PER_S))
             else:
@@ -175,6 +191,8 @@ class Daemon:
             reader.start()
         while not self._why:
             self._step(self._tick_seconds)
+            for reader in self._readers:
+                reader.look_again()
             self._attempt("the background tasks", each_tick)
         self._stop.set()
         deadline_ns = self._clock.boottime_ns() + round(FINAL_READ_SECONDS * NS_PER_S)

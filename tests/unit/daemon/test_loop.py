@@ -236,6 +236,28 @@ def test_opening_is_tried_again_whatever_it_raises(
     assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
 
 
+def test_a_source_that_is_absent_holds_no_thread_between_two_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, looked = Bench(tmp_path), list[threading.Thread]()
+
+    def opener() -> Source:
+        if looked:
+            assert not looked[-1].is_alive()
+        looked.append(threading.current_thread())
+        if len(looked) < 3:
+            raise SourceUnavailableError("no such device", absent=True)
+        return ScriptedSource("script", [H100], script)
+
+    def script() -> Sweep:
+        bench.daemon.stop("found")
+        return bench.sweep()
+
+    monkeypatch.setattr("flopsd.daemon.loop.REOPEN_SECONDS", 0.01)
+    assert bench.run(opener) == "found"
+    assert len(set(looked)) == 3
+
+
 def test_a_fault_text_with_half_a_surrogate_pair_can_be_shown(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
 
