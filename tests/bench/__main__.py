@@ -25,11 +25,13 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.bench.client import client
 from tests.bench.daemon import clients, push
+from tests.bench.devices import devices
 from tests.bench.journals import SECRET, fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.measuring import cpu_ns, p50_p99, scrape, timed
 from tests.bench.merge import merge
 from tests.bench.peers import peers
+from tests.bench.soak import soak
 from tests.support.process import daemon_pid, environment, get, started
 from tests.support.restarts import restarted
 from tests.support.runs import CONTEXT
@@ -152,6 +154,8 @@ def daemons(standin: Path, folder: Path) -> None:
 BENCHES: dict[str, Callable[[Path, Path], None]] = {
     "peers": peers,
     "daemons": daemons,
+    "devices": devices,
+    "soak": soak,
     "push": lambda standin, folder: push(standin, folder, say),
     "clients": lambda standin, folder: clients(standin, folder, say),
     "integral": integral_error,

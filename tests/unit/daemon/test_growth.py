@@ -1,0 +1,32 @@
+"""What a daemon holds does not grow with time; `make bench BENCH_ARGS=soak` shows that of a week."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+
+from flopsd.settings.data_files import load_policies
+from flopsd.telemetry.prometheus import Exposition
+from tests.support.runs import Run
+
+TICKS, LEFT_BLOCKS = 500, 250  # a leak is of at least one block a tick
+
+
+def blocks_after(ticks: int, run: Run, exposition: Exposition) -> int:
+    for _ in range(ticks // 10):
+        run.meter(10)
+        exposition.render(run.writer.snapshot, "")
+    run.lines.clear()
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+def test_a_thousand_ticks_leave_as_many_objects_as_five_hundred(tmp_path: Path) -> None:
+    run, exposition = Run(tmp_path, policies=load_policies()), Exposition()
+    blocks_after(TICKS, run, exposition)
+    before = blocks_after(TICKS, run, exposition)
+    after = blocks_after(TICKS, run, exposition)
+    assert after - before < LEFT_BLOCKS
+    leak = [object() for _ in range(TICKS)]  # what the limit is for
+    assert sys.getallocatedblocks() - after > LEFT_BLOCKS, len(leak)
