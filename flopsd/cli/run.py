@@ -27,6 +27,7 @@ from flopsd.cli.common import (
 from flopsd.errors import ConfigError, SigningKeyError
 from flopsd.settings.schema import BY_KEY, CONTAINER, SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock
+from flopsd.system.process_memory import started
 
 if TYPE_CHECKING:
     from flopsd.sources.registry import KnownSources
@@ -82,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
     of_launcher = arguments.lifeline, arguments.head_file
     commands = key, seal, push, copy
+    started()
     well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, *of_launcher, progress, *commands)
     return OK if well else FAILED
 
@@ -114,6 +116,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     run = ["--run-id", run_id, *loudness(arguments), *config]
     passed_on = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
     of_seal = _given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])
+    started()
     launcher = Launcher(
         daemon_command=[*ME, "run", *run, *_given(arguments, passed_on)],
         seal_command=[*ME, "seal", "--at-end", *run, *of_seal] if settings.seal else None,

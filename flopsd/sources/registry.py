@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.errors import SourceUnavailableError
@@ -209,13 +209,19 @@ def _registered() -> list[EntryPoint]:
 
 def _any_plug_in() -> bool:
     """Whether any distribution seems to register a source; cheaper than to ask which."""
+    header = f"[{GROUP}]".encode()
     for folder in sys.path:
-        for file in Path(folder).glob("*-info/entry_points.txt"):
+        try:
+            packages = [name for name in os.listdir(folder or ".") if name.endswith("-info")]
+        except OSError:
+            continue
+        for package in packages:
             try:
-                if f"[{GROUP}]" in file.read_text(encoding="utf-8", errors="replace"):
-                    return True
+                with open(os.path.join(folder, package, "entry_points.txt"), "rb") as file:
+                    if header in file.read():
+                        return True
             except OSError:
-                continue  # not readable, or gone again while pip works
+                continue  # it has none, it is not readable, or it is gone again while pip works
     return False
 
 
