@@ -18,7 +18,7 @@ from flopsd.report.claims import claims_text
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
-from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shell_command, shown, wrapped
+from flopsd.report.terminal import LABEL, counted, facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.system.clock import rfc3339
 
@@ -42,7 +42,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if sealed.replay else []),
         *([("SEGMENT", segment_text(sealed.segment or 1))] if sealed.is_segment else []),
         *([] if sealed.ended else [("ROLLING", "the run has not ended: these are the figures so far")]),
-        *interval_facts(interval(sealed.figures), NOTHING_MEASURED),
+        *interval(sealed.figures).facts(NOTHING_MEASURED),
         ("journal", str(sealed.journal)),
         ("public key", str(sealed.public_key)),
         *([("timestamp", sealed.timestamp)] if sealed.timestamp else []),
@@ -173,7 +173,7 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
         if uncounted := Fraction(predicate["energyUncountedSeconds"]):
             energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
     return [
-        *interval_facts(interval(figures_in(executed)), NOTHING_MEASURED),
+        *interval(figures_in(executed)).facts(NOTHING_MEASURED),
         ("evidence", one_line(", ".join(executed["byEvidence"])) or "none"),
         *(
             [("clock", f"adds {format_flop(clock, Towards.UP)} of that either way, between its samples")]

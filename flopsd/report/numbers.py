@@ -43,6 +43,14 @@ class Interval:
             return f"at least {self.low.text} {unit}; {NO_UPPER_BOUND}"
         return f"{self.low.text} to {self.high.text} {unit}"
 
+    def facts(self, absent: str, middle: str = "measured") -> list[tuple[str, str]]:
+        """The three figures, never one; `absent` stands for a middle one that does not exist."""
+        return [
+            (middle, absent if self.measured is None else f"{self.measured.text} FLOP"),
+            ("at least", f"{self.low.text} FLOP"),
+            ("at most", NO_UPPER_BOUND if self.high is None else f"{self.high.text} FLOP"),
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class OnlyIf:

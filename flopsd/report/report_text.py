@@ -9,7 +9,7 @@ from flopsd.report.device_groups import DeviceGroup, alike, equal
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import beside_source
-from flopsd.report.terminal import COLUMNS, fact, folded, interval_facts, shown, title, wrapped
+from flopsd.report.terminal import COLUMNS, fact, folded, shown, title, wrapped
 from flopsd.report.verdicts import drawn_and_listed, shown_of, words_of
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
@@ -198,7 +198,7 @@ def _basis(basis: Basis) -> Iterator[str]:
 
 
 def _interval(indent: str, value: Interval, middle: str, absent: str) -> Iterator[str]:
-    for name, text in interval_facts(value, absent, middle):
+    for name, text in value.facts(absent, middle):
         yield from fact(indent + name, text, _LABEL)
 
 

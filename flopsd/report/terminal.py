@@ -9,8 +9,6 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
-from flopsd.report.numbers import NO_UPPER_BOUND, Interval
-
 COLUMNS = 80
 TABLE_COLUMNS = 100
 LABEL = 12  # columns of the names of facts
@@ -78,15 +76,6 @@ def facts(rows: Iterable[tuple[str, str]], label: int = LABEL, columns: int = CO
     for name, value in rows:
         yield from fact("" if name == before else name, value, label, columns)
         before = name
-
-
-def interval_facts(value: Interval, absent: str, middle: str = "measured") -> list[tuple[str, str]]:
-    """The three figures, never one; `absent` stands for a middle one that does not exist."""
-    return [
-        (middle, absent if value.measured is None else f"{value.measured.text} FLOP"),
-        ("at least", f"{value.low.text} FLOP"),
-        ("at most", NO_UPPER_BOUND if value.high is None else f"{value.high.text} FLOP"),
-    ]
 
 
 def title(text: str) -> list[str]:

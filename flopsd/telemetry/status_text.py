@@ -10,7 +10,7 @@ from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
 from flopsd.report.claims import claims_text
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval
-from flopsd.report.terminal import facts, interval_facts, one_line, shown, table, wrapped
+from flopsd.report.terminal import facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
 
 Row = tuple[str, str]
@@ -23,7 +23,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     rate = status["measuredFlopPerSecond"]
     rows = [
         ("run", run_text(status)),
-        *interval_facts(interval(figures_in(executed)), NOTHING_MEASURED),
+        *interval(figures_in(executed)).facts(NOTHING_MEASURED),
         *integer_facts(status["mayBeIntegerFlop"], figures_in(status["integerOperations"])),
         ("guidelines", figures_text(figures_in(counts))),
         *([("guidelines", wide)] if (wide := beyond_margin(figures_in(counts))) else []),
