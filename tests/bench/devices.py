@@ -53,4 +53,5 @@ def _figures(standin: Path, folder: Path, count: int) -> Iterator[float]:
         yield process.memory_info().rss / 1e6
         yield len(get(f"{url}/metrics")[1]) / 1e3
         yield 1000 * statistics.median(timed(partial(scrape, client)) for _ in range(SCRAPES))
+        pause.wait(1)
         yield process.num_threads()

@@ -41,7 +41,7 @@
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define MAX_GPUS 16
+#define MAX_GPUS 64
 #define MAX_SEGMENTS 256
 #define MAX_FAULTS 32
 #define MAX_PROCESSES 32
