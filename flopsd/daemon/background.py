@@ -21,6 +21,7 @@ from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.progress import ProgressLine, is_screen
+from flopsd.system.socket_thread import SocketThread
 from flopsd.system.streams import say
 from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import Feed
@@ -48,12 +49,13 @@ class SessionServerTask:
         self._server: SessionServer | None = None
         self._next_ns, self._has_logged = clock.boottime_ns(), False
 
-    def each_tick(self) -> None:
+    def each_tick(self, thread: SocketThread) -> None:
+        """`thread` serves it."""
         if self._path is None or self._server is not None or self._clock.boottime_ns() < self._next_ns:
             return
         server = SessionServer(self._path, self._uids, self._post, self._clock)
         try:
-            server.start()
+            server.start(thread)
         except ListenError as fault:
             if not self._has_logged:
                 log.error(
@@ -90,7 +92,7 @@ class BackgroundTasks:
         target: TargetFile | None,
     ) -> None:
         self._custody, self._sessions, self._feed = custody, sessions, feed
-        self._thresholds = ThresholdLog(clock)
+        self._thresholds, self._sockets = ThresholdLog(clock), SocketThread(clock)
         self._lines, self._stop_is_near = lines, stop_is_near
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
@@ -125,7 +127,7 @@ class BackgroundTasks:
         self._custody.each_tick(self._writer, stop_is_near=self._stop_is_near())
         if self._lines is not None:
             self._lines.each_tick(self._writer.snapshot)
-        self._sessions.each_tick()
+        self._sessions.each_tick(self._sockets)
         self._thresholds.each_tick(self._writer.snapshot)
         now_ns = self._clock.boottime_ns()
         if not self._bound and now_ns >= self._next_bind_ns:
@@ -156,7 +158,7 @@ class BackgroundTasks:
                 )
             self._has_logged = True
             return
-        server.start()
+        server.start(self._sockets)
         self._bound, self._scrapes = True, server.scrapes
         log.info("metrics at %s/metrics", server.url)
         if self._target is not None:

@@ -1,7 +1,8 @@
 """The server for training processes: over a Unix socket they declare what no hardware counter shows.
 
-One thread serves all of them. Nothing that a process sends, or fails to send, delays a reading or grows in memory:
-the length of lines, the sessions and the messages per second are limited; a process that sends more is read later.
+One thread serves all of them, and the web server's connections. Nothing that a process sends, or fails to send, delays
+a reading or grows in memory: the length of lines, the sessions and the messages per second are limited; a process that
+sends more is read later.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from flopsd.core.session_protocol import (
 from flopsd.daemon.session_socket import listen_on
 from flopsd.errors import ListenError
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.socket_thread import SocketThread
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS = 64
@@ -78,7 +80,9 @@ class _Peer:
 
 
 class SessionServer:
-    """Passes events to `post` from its own thread until `stop`."""
+    """Passes events to `post` from the thread that serves it, until `stop`."""
+
+    name = "the server for training processes"
 
     def __init__(self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock) -> None:
         """`uids` may connect besides root and this process's own user."""
@@ -88,11 +92,11 @@ class SessionServer:
         self._post, self._clock = post, clock
         self._peers: dict[socket.socket, _Peer] = {}
         self._paused: dict[socket.socket, int] = {}  # until when nothing is read from it
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._stopping, self._stopped = threading.Event(), threading.Event()
+        self._served = False
 
-    def start(self) -> None:
-        """Bind and serve. Raises ListenError."""
+    def start(self, thread: SocketThread | None = None) -> None:
+        """Bind, and serve in this thread, else in one of its own. Raises ListenError."""
         self._socket = listen_on(self.path, mode=self._mode, backlog=MAX_SESSIONS)
         self._inode = self.path.stat().st_ino
         self._connects = _Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
@@ -102,35 +106,32 @@ class SessionServer:
             for one in (self._socket, self._wake_read):
                 one.setblocking(False)
                 self._selector.register(one, selectors.EVENT_READ)
-            thread = threading.Thread(target=self._serve, name="session-server", daemon=True)
-            thread.start()
+            (thread or SocketThread(self._clock)).serve(self)
         except (OSError, RuntimeError) as fault:  # no descriptors left, or no threads
             self._socket.close()
             self.path.unlink(missing_ok=True)
             raise ListenError(f"cannot listen on {self.path}: {fault}") from fault
-        self._thread = thread
+        self._served = True
 
     def stop(self) -> None:
         """Close every session and remove the socket. Everything sent before is posted first."""
-        if self._thread is None:
+        if not self._served:
             return
         self._stopping.set()
         self._wake_write.send(b"x")
-        self._thread.join()
-        self._thread = None
+        self._stopped.wait()
+        self._served = False
         for one in (self._wake_read, self._wake_write):
             one.close()
 
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._serve_once()
-            except Exception:
-                log.exception(
-                    "internal error in the server for training processes; it goes on; please report this with the "
-                    "traceback"
-                )
-                self._clock.wait(self._stopping, 1)
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def serve_once(self) -> bool:
+        """Take in what has arrived. False: `stop` was called, and all of it is posted."""
+        if not self._stopping.is_set():
+            self._take_in()
+            return True
         for peer in list(self._peers.values()):
             self._read(peer)
         for peer in list(self._peers.values()):
@@ -140,9 +141,11 @@ class SessionServer:
                 self.path.unlink()
         self._selector.close()
         self._socket.close()
+        self._stopped.set()
+        return False
 
-    def _serve_once(self) -> None:
-        for key, _ in self._selector.select(self._seconds_until_due()):
+    def _take_in(self) -> None:
+        for key, _ in self._selector.select(0):
             if key.fileobj is self._socket:
                 self._accept()
             elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._peers:
@@ -157,7 +160,7 @@ class SessionServer:
             if peer.talk.session is None and peer.hello_by_ns <= now_ns:
                 self._refuse(peer, f"no hello within {HELLO_SECONDS} s")
 
-    def _seconds_until_due(self) -> float | None:
+    def seconds_to_deadline(self) -> float | None:
         """Seconds until the next pause or hello deadline ends; None: there is none."""
         due = [*self._paused.values(), *(p.hello_by_ns for p in self._peers.values() if p.talk.session is None)]
         return max(0.0, (min(due) - self._clock.boottime_ns()) / NS_PER_S) if due else None

@@ -1,4 +1,4 @@
-"""The HTTP server's connections: one thread waits for all of them; one that sends gets a thread for that request.
+"""The HTTP server's connections: a thread waits for all of them; one that sends gets a thread for that request.
 
 A plain scrape, which nothing can delay, is answered by the thread that waits. A waiting connection (a silent client,
 one after its handshake, half a request, a kept connection) uses no thread.
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flopsd.errors import ConfigError
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
+from flopsd.system.socket_thread import SocketThread
 from flopsd.telemetry.families import Family
 from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.exchange import REQUEST_SECONDS, Connection, Exchange, is_loopback, pending
@@ -36,6 +37,8 @@ _SEND_BYTES = 131_072  # the kernel takes a whole response, so that a slow reade
 
 class WebServer:
     """Serves the newest snapshot. `start` returns at once."""
+
+    name = "the web server"
 
     def __init__(
         self, host: str, ports: Sequence[int], snapshot: Callable[[], Snapshot], access: Access | None = None,
@@ -59,8 +62,9 @@ class WebServer:
         self._at_work: dict[Connection, None] = {}  # the longest first
         self._done: deque[tuple[Connection, bool]] = deque()
         self._lock = threading.Lock()  # a connection is cut or closed under it, so that no descriptor is cut twice
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
+        for sock in (self._listener, self._wake_read):
+            self._selector.register(sock, selectors.EVENT_READ)
+        self._stopping, self._stopped = threading.Event(), threading.Event()
 
     @property
     def url(self) -> str:
@@ -68,30 +72,37 @@ class WebServer:
         scheme = "https" if self._access.tls else "http"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    def start(self) -> None:
-        """Serve in a thread of its own, which wakes for clients and their deadlines only."""
-        self._thread.start()
+    def start(self, thread: SocketThread | None = None) -> None:
+        """Serve in this thread, else in one of its own; it wakes for clients and their deadlines only."""
+        (thread or SocketThread(self._clock)).serve(self)
 
     def stop(self) -> None:
         self._stopping.set()
         self._wake()
-        self._thread.join(REQUEST_SECONDS)
+        self._stopped.wait(REQUEST_SECONDS)
 
-    def _serve(self) -> None:
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def serve_once(self) -> bool:
+        """Start what clients have asked for. False: `stop` was called, and all connections are closed."""
+        if self._stopping.is_set():
+            self._close()
+            return False
+        for key, _ in self._selector.select(0):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is self._wake_read:
+                self._collect_done()
+            elif key.data.sock in self._waiting:
+                self._leave_wait(key.data)
+                self._ready.append(key.data)
+        self._start_ready()
+        self._close_overdue()
+        return True
+
+    def _close(self) -> None:
         with self._selector, self._listener, self._wake_read, self._wake_write:
-            self._selector.register(self._listener, selectors.EVENT_READ)
-            self._selector.register(self._wake_read, selectors.EVENT_READ)
-            while not self._stopping.is_set():
-                for key, _ in self._selector.select(self._seconds_to_deadline()):
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    elif key.fileobj is self._wake_read:
-                        self._collect_done()
-                    elif key.data.sock in self._waiting:
-                        self._leave_wait(key.data)
-                        self._ready.append(key.data)
-                self._start_ready()
-                self._close_overdue()
             for connection in [*self._waiting.values(), *self._ready]:
                 connection.sock.close()
             for connection in list(self._at_work):
@@ -99,9 +110,10 @@ class WebServer:
             while self._at_work:
                 self._wake_read.setblocking(True)
                 self._collect_done()
+        self._stopped.set()
 
-    def _seconds_to_deadline(self) -> float | None:
-        """Seconds to the next deadline; None while no client is connected."""
+    def seconds_to_deadline(self) -> float | None:
+        """None while no client is connected."""
         ends = [one.ends_ns(waits=True) for one in self._waiting.values()]
         going = [one for one in self._at_work if not one.cut]
         ends += [one.ends_ns(waits=False) for one in going]

@@ -1,4 +1,5 @@
-"""What a metering process has loaded after a scrape: it keeps that for weeks, beside a job that wants the memory."""
+"""What a metering process has loaded after a scrape, and its threads: it keeps them for weeks, beside a job that wants the
+memory."""
 
 from __future__ import annotations
 
@@ -28,11 +29,12 @@ def scrape_and_stop():
         except OSError:
             page = b""
         if b"flopsd_run_flop{" in page and b"process_cpu_seconds_total" in page:
+            print(*(f"thread:{one.name}" for one in threading.enumerate() if one.name != "web-client"), flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
             return
         pause.wait(0.02)
 
-threading.Thread(target=scrape_and_stop).start()
+threading.Thread(target=scrape_and_stop, name="scraper").start()
 try:
     main(["run", "--quiet", "--source", "replay", "--no-seal", "--state-dir", sys.argv[1],
           "--listen", f"127.0.0.1:{sys.argv[2]}", "--wait-for-scrape", "0"])
@@ -41,9 +43,11 @@ except SystemExit as end:
 """
 
 
-def test_metering_loads_no_tls_no_http_library_and_no_other_verb(tmp_path: Path) -> None:
+def test_metering_loads_no_tls_no_http_library_and_no_other_verb_and_has_few_threads(tmp_path: Path) -> None:
     loaded = modules_after(CODE, str(tmp_path), str(free_port()))
     assert "flopsd.telemetry.prometheus" in loaded
     assert not {name for name in NOT_NEEDED if name in loaded}
     verbs = {name.removeprefix("flopsd.cli.") for name in loaded if name.startswith("flopsd.cli.")}
     assert verbs == {"common", "main", "parser", "run"}
+    threads = {name.removeprefix("thread:") for name in loaded if name.startswith("thread:")}
+    assert threads == {"MainThread", "source-replay", "sockets", "scraper"}

@@ -1,0 +1,91 @@
+"""One thread that waits for the sockets of several servers."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import threading
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Protocol
+
+from flopsd.system.clock import Clock
+
+log = logging.getLogger("flopsd")
+
+
+class Server(Protocol):
+    """Sockets in a selector of its own, which another selector can wait for, and deadlines."""
+
+    name: str
+
+    def fileno(self) -> int:
+        """Of its selector."""
+
+    def seconds_to_deadline(self) -> float | None:
+        """Until it has to be served even if its sockets are silent; None: there is no deadline."""
+
+    def serve_once(self) -> bool:
+        """Do what can be done now, without waiting. False: it has stopped."""
+
+
+class SocketThread:
+    """Serves while it has a server. Safe from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._new: list[Server] = []
+        self._lock = threading.Lock()
+        self._wake: socket.socket | None = None
+
+    def serve(self, server: Server) -> None:
+        """From now on, until it stops. Raises OSError, RuntimeError: no descriptors or no threads are left."""
+        with self._lock:
+            if self._wake is None:
+                woken, wake = socket.socketpair()
+                try:
+                    woken.setblocking(False)
+                    threading.Thread(target=self._run, args=(woken,), name="sockets", daemon=True).start()
+                except RuntimeError:
+                    woken.close()
+                    wake.close()
+                    raise
+                self._wake = wake
+            self._new.append(server)
+            self._wake.send(b"x")
+
+    def _run(self, woken: socket.socket) -> None:
+        served: dict[Server, int] = {}
+        with woken, selectors.DefaultSelector() as selector:
+            selector.register(woken, selectors.EVENT_READ)
+            while not self._ends(served):
+                deadlines = [seconds for one in served if (seconds := one.seconds_to_deadline()) is not None]
+                selector.select(min(deadlines, default=None))
+                with suppress(BlockingIOError):
+                    woken.recv(64)
+                with self._lock:
+                    new, self._new = self._new, []
+                for server in new:
+                    served[server] = server.fileno()
+                    selector.register(served[server], selectors.EVENT_READ)
+                for server in list(served):
+                    if not self._goes_on(server):
+                        selector.unregister(served.pop(server))
+
+    def _ends(self, served: Collection[Server]) -> bool:
+        with self._lock:
+            if served or self._new:
+                return False
+            assert self._wake is not None
+            self._wake.close()
+            self._wake = None
+            return True
+
+    def _goes_on(self, server: Server) -> bool:
+        try:
+            return server.serve_once()
+        except Exception:
+            log.exception("internal error in %s; it goes on; please report this with the traceback", server.name)
+            self._clock.wait(threading.Event(), 1)
+            return True

@@ -1,0 +1,68 @@
+"""Servers that share a thread: each is served, also beside one that fails, until it stops."""
+
+from __future__ import annotations
+
+import queue
+import selectors
+import socket
+import threading
+
+import pytest
+
+from flopsd.system.socket_thread import SocketThread
+from flopsd.testing import FakeClock
+from tests.support.process import PATIENCE_SECONDS
+
+
+class Echo:
+    """Notes what is sent to it, and the thread that served it. `end` stops it, `fail` is an internal error."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.client, self._sock = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._sock, selectors.EVENT_READ)
+        self.got: queue.Queue[tuple[bytes, int]] = queue.Queue()
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    def seconds_to_deadline(self) -> float | None:
+        return None
+
+    def serve_once(self) -> bool:
+        for _ in self._selector.select(0):
+            data = self._sock.recv(100)
+            self.got.put((data, threading.get_ident()))
+            if data == b"fail":
+                raise ZeroDivisionError
+            if data == b"end":
+                self._selector.close()
+                self._sock.close()
+                return False
+        return True
+
+    def told(self, data: bytes) -> int:
+        self.client.sendall(data)
+        got, thread = self.got.get(timeout=PATIENCE_SECONDS)
+        assert got == data
+        return thread
+
+
+def test_servers_share_a_thread_until_they_stop(caplog: pytest.LogCaptureFixture) -> None:
+    thread, first, second, third = SocketThread(FakeClock()), Echo("one"), Echo("another"), Echo("a third")
+    thread.serve(first)
+    thread.serve(second)
+    threads = {first.told(b"a"), second.told(b"b"), first.told(b"fail"), first.told(b"c"), second.told(b"end")}
+    thread.serve(third)
+    threads |= {third.told(b"d"), first.told(b"e")}
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}
+    assert [record.message for record in caplog.records] == [
+        "internal error in one; it goes on; please report this with the traceback"
+    ]
+    assert first.told(b"g") in threads
+    for one in (first, third):
+        one.told(b"end")
+    for one in (first, second, third):
+        one.client.close()
