@@ -195,11 +195,11 @@ def sum_figures(parts: Iterable[Figures]) -> Figures:
 
 def added_up(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:
     """The sums by key."""
-    found: dict[K, Figures] = {}
+    found: dict[K, list[Figures]] = {}
     for part in parts:
         for key, figures in part.items():
-            found[key] = found.get(key, NO_FIGURES) + figures
-    return found
+            found.setdefault(key, []).append(figures)
+    return {key: sum_figures(summed) for key, summed in found.items()}
 
 
 def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:

@@ -62,7 +62,7 @@ def flop(snapshot: Snapshot) -> Iterator[Family]:
         for key, flop in totals.items():
             measured.add((*gpu, *key), float(flop))
         for evidence, operations in _integers(state, zeros).items():
-            integers.add((*gpu, evidence.value), float(operations))
+            integers.add((*gpu, evidence), float(operations))
         if bound is not None:
             ceiling.add(gpu, float(bound))
     yield from (measured, integers, ceiling)
@@ -90,9 +90,9 @@ def time_and_energy(snapshot: Snapshot) -> Iterator[Family]:
         if (energy_mj := state.energy_mj) is not None:
             energy.add(gpu, energy_mj / 1000)
         for evidence, ns in state.observed_ns_by_evidence.items():
-            observed.add((*gpu, evidence.value), ns / NS_PER_S)
+            observed.add((*gpu, evidence._value_), ns / NS_PER_S)
         for reason, ns in state.gap_ns_by_reason.items():
-            gaps.add((*gpu, reason.value), ns / NS_PER_S)
+            gaps.add((*gpu, reason._value_), ns / NS_PER_S)
         recovered.add(gpu, state.recovered_ns / NS_PER_S)
     yield from (energy, observed, gaps, recovered)
 
@@ -113,7 +113,7 @@ def gauges(snapshot: Snapshot) -> Iterator[Family]:
         gpu = _gpu(snapshot, state)
         if state.gauges is not None:
             for pipe, ratio in state.gauges.pipe_activity_ratio.items():
-                activity.add((*gpu, pipe.value), ratio)
+                activity.add((*gpu, pipe._value_), ratio)
             if state.gauges.utilization_ratio is not None:
                 utilization.add(gpu, state.gauges.utilization_ratio)
             if state.gauges.sm_clock_mhz is not None:
@@ -186,14 +186,14 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
     }
 
 
-def _integers(state: DeviceState, zeros: Iterable[tuple[str, str, str]]) -> dict[Evidence, int]:
+def _integers(state: DeviceState, zeros: Iterable[tuple[str, str, str]]) -> dict[str, int]:
     """Measured integer operations by evidence; none where the device's counters never told integers apart."""
     if state.integers.measured_flop is None:
         return {}
-    found = dict.fromkeys((Evidence(evidence) for _, _, evidence in zeros), 0)
+    found = {evidence: 0 for _, _, evidence in zeros}
     for row in state.rows:
         if operations := row.integers.measured_flop:
-            found[row.evidence] = found.get(row.evidence, 0) + operations
+            found[row.evidence._value_] = found.get(row.evidence._value_, 0) + operations
     return found
 
 

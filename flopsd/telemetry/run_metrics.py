@@ -78,7 +78,7 @@ def _thresholds(view: RunView) -> Iterator[Family]:
         name = (finding.policy, finding.rule.id)
         rule.add((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence or ""), 1)
         for state in Verdict:
-            verdict.add((*name, state.value), float(finding.state is state))
+            verdict.add((*name, state._value_), float(finding.state is state))
         if finding.limit is not None:
             threshold.add((*name, "low"), float(finding.limit.low))
             if finding.limit.high is not None:

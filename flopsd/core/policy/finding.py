@@ -99,7 +99,9 @@ class Finding:
         least, most = self.limit.low, self.limit.high
         return (
             None if most is None else self.value.low_flop * PPM * most.denominator // most.numerator,
-            round(measured * PPM / least) if least == most and measured is not None else None,
+            _nearest(measured * PPM * least.denominator, least.numerator)
+            if least == most and measured is not None
+            else None,
             None if high is None else ceil_div(high * PPM * least.denominator, least.numerator),
         )
 
@@ -127,6 +129,12 @@ class Finding:
             "status": self.rule.status,
             "since": self.rule.since or None,
         }
+
+
+def _nearest(numerator: int, denominator: int) -> int:
+    """The quotient as `round` has it, halves to the even side, without a fraction in lowest terms."""
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2))
 
 
 def ceil_of(number: Fraction) -> int:

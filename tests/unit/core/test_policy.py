@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from math import ceil, floor
 
 import pytest
 import yaml
@@ -358,9 +359,13 @@ def test_what_is_declared_later_changes_no_verdict(case: Case, method: Method, b
                 assert before.only_if.systemic in (None, later.base.systemic)
 
 
+SMALLEST = Finding(
+    "p", ACT.rule("gpai-indicative"), True, "", "updates", Figures(1, 2, 3), Limit(Fraction(1), Fraction(1)), ABOVE
+)
+
+
 def test_a_share_of_the_threshold_is_rounded_outward_and_a_threshold_of_one_flop_has_one() -> None:
-    rule = ACT.rule("gpai-indicative")
-    smallest = Finding("p", rule, True, "", "updates", Figures(1, 2, 3), Limit(Fraction(1), Fraction(1)), ABOVE)
+    smallest = SMALLEST
     assert smallest.share_ppm == (1_000_000, 2_000_000, 3_000_000)
     assert replace(smallest, value=Figures(1, None, None)).share_ppm == (1_000_000, None, None)
     thirds = replace(smallest, limit=Limit(Fraction(7, 3), Fraction(7, 3)))
@@ -368,6 +373,19 @@ def test_a_share_of_the_threshold_is_rounded_outward_and_a_threshold_of_one_flop
     assert replace(smallest, limit=Limit(Fraction(0), Fraction(1))).share_ppm == (None, None, None)
     of_an_estimate = replace(smallest, limit=Limit(Fraction(2), Fraction(4)))
     assert of_an_estimate.share_ppm == (250_000, None, 1_500_000)
+
+
+@given(
+    st.integers(0, 10**27),
+    st.integers(0, 3),
+    st.fractions(1, 10**27, max_denominator=10**6) | st.integers(1, 4 * 10**6),
+)
+def test_shares_are_those_of_exact_fractions(flop: int, more: int, end: Fraction | int) -> None:
+    """Halves among them: a measured share is rounded to the even side, low down and high up."""
+    limit = Fraction(end)
+    of = replace(SMALLEST, value=Figures(flop, flop + more, flop + 2 * more), limit=Limit(limit, limit))
+    low, measured, high = (Fraction(figure * 10**6) / limit for figure in (flop, flop + more, flop + 2 * more))
+    assert of.share_ppm == (floor(low), round(measured), ceil(high))
 
 
 def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> None:
