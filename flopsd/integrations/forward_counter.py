@@ -198,7 +198,8 @@ class ForwardCounter:
         mask, key = named.get("attention_mask"), None
         if self._repeats and not arguments:
             ids = named.get("input_ids")
-            key = (id(model), phase, getattr(ids, "shape", None), getattr(mask, "shape", None), *named)
+            shapes = getattr(ids, "shape", None), getattr(mask, "shape", None)
+            key = (model is self._backbone(), phase, *shapes, *named)
             if (known := self._known.get(key)) is not None:
                 count, padding, tokens = known
                 count()
