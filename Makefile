@@ -8,7 +8,7 @@ comma := ,
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 # All tests were compiled, by one process: each worker would do so at the same time.
 COMPILED := $(VENV)/.compiled
-RUN_SECONDS ?= 20
+RUN_SECONDS ?= 10
 RUN_DIR := run
 # Workers: see pytest_xdist_auto_num_workers in tests/conftest.py.
 PYTEST = $(MEMORY) $(BIN)/python -m pytest -n auto --dist loadgroup -o tmp_path_retention_policy=failed

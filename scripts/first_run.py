@@ -14,7 +14,7 @@ _ADDRESS = re.compile(r"metrics at (\S+)/metrics$")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", default="20")
+    parser.add_argument("--seconds", default="10")
     parser.add_argument("--dir", default="run")
     arguments = parser.parse_args()
     flopsd = [sys.executable, "-m", "flopsd"]

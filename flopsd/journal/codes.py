@@ -10,13 +10,12 @@ Whoever takes over the daemon at line n has K(n), from which no earlier key foll
 
 from __future__ import annotations
 
-from _operator import _compare_digest  # what `hmac` has too, which loads OpenSSL
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.framing import JournalLine
-from flopsd.system.sha256 import hex_sha256, hmac_sha256, sha256
+from flopsd.system.sha256 import hex_sha256, hmac_sha256, same_digest, sha256
 
 SECRET_BYTES, CODE_BYTES = 32, 16
 
@@ -109,7 +108,7 @@ class CodeChecker:
         if not self._coded:
             raise JournalDamagedError(f"journal line {line.number} has a code, and its daemon start has none")
         if self._key is not None:
-            if not _compare_digest(code(self._key, line.head).hex().encode("ascii"), line.code):
+            if not same_digest(code(self._key, line.head).hex().encode("ascii"), line.code):
                 raise JournalDamagedError(
                     f"journal line {line.number} has a wrong code: the daemon that had the key did not write it there"
                 )

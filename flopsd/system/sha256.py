@@ -45,6 +45,17 @@ def fastest() -> Hashing:
     return hashlib.sha256
 
 
+def same_digest(one: bytes, other: bytes) -> bool:
+    """Whether two are the same, in a time that does not depend on where they differ."""
+    try:
+        from _operator import _compare_digest
+    except ImportError:  # hmac takes it from there too
+        from hmac import compare_digest
+
+        return compare_digest(one, other)
+    return _compare_digest(one, other)
+
+
 def hmac_sha256(key: bytes | bytearray, message: bytes) -> bytes:
     """RFC 2104."""
     padded = (bytes(key) if len(key) <= _BLOCK_BYTES else sha256(bytes(key)).digest()).ljust(_BLOCK_BYTES, b"\0")
