@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -44,6 +45,7 @@ INSIDE_CORE = {
 Modules = dict[str, ast.Module]
 
 
+@cache
 def modules(folder: Path) -> Modules:
     """Every module below the package `folder`, by its dotted name."""
     found = {}
