@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import marshal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -260,11 +261,22 @@ def _recompute(
 
 def refuse_difference(again: Mapping[str, Any], signed: Mapping[str, Any], source: str) -> None:
     """Raises NotVerifiedError if the signed statement differs from `again`, which was computed from `source`."""
-    if json.dumps(again) == json.dumps(signed):  # equal to the order of fields: the usual case, and fast
+    if _is_same(again, signed):  # equal to the order of fields: the usual case, and fast
         return
     difference = first_difference(again, signed, "statement")
     if difference is not None:
         raise NotVerifiedError(f"the ledger does not match {source}: {difference}")
+
+
+def _is_same(again: Any, signed: Any) -> bool:
+    """Whether two documents have the same values, types and order; `==` takes true for 1. Bytes of marshal are a fifth
+    of the work of JSON; in its format 2, since later ones write a value that occurs twice in different ways."""
+    try:
+        if marshal.dumps(again, 2) == marshal.dumps(signed, 2):
+            return True
+    except ValueError:
+        pass  # it has no enumerations
+    return json.dumps(again) == json.dumps(signed)
 
 
 def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> tuple[EvidenceResult, ...]:

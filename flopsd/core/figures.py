@@ -111,10 +111,9 @@ def by_phase(
     tally: Tally, found: Iterable[Row], *, integers: bool = False, claimed: bool = False
 ) -> dict[str, Figures]:
     """The figures of one tally by phase, of FLOP or of integer operations; `found` are its rows."""
-    figures: dict[str, Figures] = {}
-    for row in found:
-        known = row.integers if integers else (claimed and row.claimed) or row.figures
-        figures[row.phase] = figures.get(row.phase, NO_FIGURES) + known
+    figures = added_up(
+        {row.phase: row.integers if integers else (claimed and row.claimed) or row.figures} for row in found
+    )
     left = remainder(tally) if tally.phases else tally
     shares = (*tally.phases.items(), (UNDECLARED_PHASE, left))
     read = {name.partition("@")[0] for name, share in shares if _was_read(share, integers=integers)}
@@ -129,8 +128,8 @@ def _settled(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
     if figures.measured_flop:
         return figures
     if was_read:
-        return replace(figures, measured_flop=0)
-    return replace(figures, measured_flop=None) if integers else figures
+        return Figures(figures.low_flop, 0, figures.high_flop)
+    return Figures(figures.low_flop, None, figures.high_flop) if integers else figures
 
 
 def _was_read(tally: Tally, *, integers: bool) -> bool:
@@ -144,7 +143,7 @@ def _was_read(tally: Tally, *, integers: bool) -> bool:
 
 
 def _told_apart(tally: Tally) -> bool:
-    return any(pipe in _SUB_PIPES for _, pipe in tally.active_sm_cycles)
+    return not _SUB_PIPES.isdisjoint([pipe for _, pipe in tally.active_sm_cycles])
 
 
 def _of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
@@ -183,14 +182,13 @@ def total_of(found: Iterable[Row], tally: Tally, *, integers: bool = False) -> F
 
 def sum_figures(parts: Iterable[Figures]) -> Figures:
     """The sum; nothing measured plus nothing measured stays unmeasured, unbounded stays unbounded."""
-    low, measured = 0, None
-    high: int | None = 0
-    for part in parts:
-        low += part.low_flop
-        if part.measured_flop is not None:
-            measured = part.measured_flop + (measured or 0)
-        high = None if high is None or part.high_flop is None else high + part.high_flop
-    return Figures(low, measured, high)
+    listed = list(parts)
+    if len(listed) == 1:
+        return listed[0]
+    measured = [part.measured_flop for part in listed if part.measured_flop is not None]
+    highs = [part.high_flop for part in listed if part.high_flop is not None]
+    high = sum(highs) if len(highs) == len(listed) else None
+    return Figures(sum([part.low_flop for part in listed]), sum(measured) if measured else None, high)
 
 
 def added_up(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:

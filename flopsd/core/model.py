@@ -298,7 +298,7 @@ class Tally:
     @property
     def elsewhere_ns(self) -> int:
         """Device time that is accounted for elsewhere: by another job, or under another device."""
-        return sum(self.gap_ns.get(reason, 0) for reason in ACCOUNTED_ELSEWHERE)
+        return sum([ns for reason, ns in self.gap_ns.items() if reason in ACCOUNTED_ELSEWHERE])
 
 
 # The fields of a tally that grow and add up, besides its span and energy_mj: the shares of its phases have no others.
@@ -319,9 +319,11 @@ class Figures:
     high_flop: int | None
 
     def __add__(self, other: Figures) -> Figures:
-        measured = [m for m in (self.measured_flop, other.measured_flop) if m is not None]
+        measured, more = self.measured_flop, other.measured_flop
+        if more is not None:
+            measured = more if measured is None else measured + more
         high = None if self.high_flop is None or other.high_flop is None else self.high_flop + other.high_flop
-        return Figures(self.low_flop + other.low_flop, sum(measured) if measured else None, high)
+        return Figures(self.low_flop + other.low_flop, measured, high)
 
     @property
     def unbounded(self) -> Figures:

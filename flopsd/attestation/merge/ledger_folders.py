@@ -59,8 +59,11 @@ def most_bytes(name: str) -> int | None:
 
 
 def is_same(path: Path, resolved: Path) -> bool:
-    """Whether a path leads to a resolved one. A circular link leads nowhere."""
-    return os.path.realpath(path) == str(resolved)
+    """Whether a path leads to the file of a resolved one. A circular link leads nowhere."""
+    try:
+        return os.path.samefile(path, resolved)
+    except OSError:
+        return False
 
 
 def final_of(name: str) -> str | None:

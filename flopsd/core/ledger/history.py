@@ -270,8 +270,9 @@ def _begin(history: History, record: Record) -> None:
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
     devices, tallies, at_ns = _numbers(record), record["tallies"], count(record["ns"])
     newest, watched = incarnation.newest, list[Tally]()
+    before = None if newest is None else newest.tallies
     if newest is not None and record["gaps"] == [] and newest.goes_on(devices, tallies, at_ns + LEAD_NS):
-        incarnation.is_read = False
+        incarnation.is_read = incarnation.is_read and newest.tallies is before
     else:
         _take_tallies(history, incarnation, record)
         watched = list(incarnation.tallies.values())

@@ -13,6 +13,10 @@ from flopsd.errors import JournalDamagedError
 
 K = TypeVar("K")
 _amounts_of, _mappings_of = attrgetter(*TALLY_AMOUNTS), attrgetter(*TALLY_MAPPINGS)
+_counted_of = attrgetter(
+    *(one.name for one in fields(Tally) if one.name not in (*TALLY_ABSOLUTES, "begin_ns", "watermark_ns"))
+)
+_NOTHING = _counted_of(Tally(0, 0))
 # How far in the future a reading may end: a source that times its own readings has its own clock.
 LEAD_NS = 1_000_000_000
 _CONTEXT, _RUN, _NODE = (
@@ -25,9 +29,7 @@ _CONTEXT, _RUN, _NODE = (
 def refuse_counted(start: Tally, since_ns: int | None) -> None:
     """Raises JournalDamagedError where a device's first record counts something: it only has what counting continues
     from. `since_ns` is when the incarnation began, None where an earlier one tracked the device."""
-    nothing = Tally(start.begin_ns, start.begin_ns)
-    amounts = (one.name for one in fields(Tally) if one.name not in TALLY_ABSOLUTES)
-    if any(getattr(start, name) != getattr(nothing, name) for name in amounts):
+    if _counted_of(start) != _NOTHING or start.watermark_ns != start.begin_ns:
         raise JournalDamagedError("a device has counts before its first reading")
     if since_ns is not None and start.begin_ns < since_ns:
         raise JournalDamagedError("a device is tracked from before the first incarnation began")
@@ -70,4 +72,4 @@ def grew_from(before: Tally, after: Tally) -> bool:
 
 
 def _grew(before: Mapping[K, int], after: Mapping[K, int]) -> bool:
-    return all(after.get(key, 0) >= value for key, value in before.items())
+    return not before or all(after.get(key, 0) >= value for key, value in before.items())

@@ -17,13 +17,18 @@ Record = Mapping[str, Any]
 _EVIDENCE = {one.value: one for one in Evidence}
 _REASON = {one.value: one for one in GapReason}
 _PIPE = {one.value: one for one in Pipe}
-_BY_KEY = ("observed_ns", "gap_ns", "recovered_ns", "unread_ns")  # named in a record as in a tally
+_BY_KEY: Mapping[str, Mapping[str, Any]] = {  # named in a record as in a tally, with what they are by
+    "observed_ns": _EVIDENCE,
+    "gap_ns": _REASON,
+    "recovered_ns": _EVIDENCE,
+    "unread_ns": _PIPE,
+}
 _BY_EVIDENCE = {
     "sm_cycles": "active_sm_cycles",
     "uncertainty_sm_cycles": "uncertainty_sm_cycles",
     "square_sum": "square_sum",
 }
-_NONE: Mapping[str, Any] = {}
+_AMOUNTS = {"busy_sm_cycles", "energy_ns", "counted_flop", "energy_mj"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,29 +139,24 @@ def tally_record(tally: Tally) -> dict[str, Any]:
 
 def tally_from_record(record: Record, begin_ns: int) -> Tally:
     """A tally from its own record. Raises KeyError, TypeError, ValueError or AttributeError on anything else."""
-    counters = {name: count(value) for name, value in record.get("counters", _NONE).items()}
-    running = record.get("running")
-    totals, totals_ns = (None, 0) if running is None else _totals(running)
-    return Tally(
-        begin_ns=begin_ns,
-        watermark_ns=count(record["to_ns"], signed=True),  # a gap that began before the boot lies below zero
-        active_sm_cycles=_from_evidence(record.get("sm_cycles", _NONE)),
-        counted_flop=count(record.get("counted_flop", 0)),
-        busy_sm_cycles=count(record.get("busy_sm_cycles", 0)),
-        observed_ns={_EVIDENCE[name]: count(ns) for name, ns in record.get("observed_ns", _NONE).items()},
-        gap_ns={_REASON[name]: count(ns) for name, ns in record.get("gap_ns", _NONE).items()},
-        recovered_ns={_EVIDENCE[name]: count(ns) for name, ns in record.get("recovered_ns", _NONE).items()},
-        uncertainty_sm_cycles=_from_evidence(record.get("uncertainty_sm_cycles", _NONE)),
-        square_sum=_from_evidence(record.get("square_sum", _NONE)),
-        unread_ns={_PIPE[name]: count(ns) for name, ns in record.get("unread_ns", _NONE).items()},
-        energy_mj=None if "energy_mj" not in record else count(record["energy_mj"]),
-        energy_ns=count(record.get("energy_ns", 0)),
-        energy_at_ns=count(record.get("energy_at_ns", record["to_ns"]), signed=True) if "energy_mj" in counters else 0,
-        counters=counters,
-        totals=totals,
-        totals_ns=totals_ns,
-        phases={name: _share_from(name, share) for name, share in record.get("phases", _NONE).items()},
-    )
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        if (keys := _BY_KEY.get(name)) is not None:
+            found[name] = {keys[key]: count(amount) for key, amount in value.items()}
+        elif (field := _BY_EVIDENCE.get(name)) is not None:
+            found[field] = _from_evidence(value)
+        elif name in _AMOUNTS:
+            found[name] = count(value)
+        elif name == "counters":
+            found[name] = {key: count(amount) for key, amount in value.items()}
+        elif name == "running":
+            found["totals"], found["totals_ns"] = _totals(value)
+        elif name == "phases":
+            found[name] = {phase: _share_from(phase, share) for phase, share in value.items()}
+    if "energy_mj" in found.get("counters", ()):
+        found["energy_at_ns"] = count(record.get("energy_at_ns", record["to_ns"]), signed=True)
+    # A gap that began before the boot lies below zero.
+    return Tally(begin_ns, count(record["to_ns"], signed=True), **found)
 
 
 def _share_from(name: str, record: Record) -> Tally:
@@ -231,7 +231,7 @@ def _evidence(entry: DeviceEntry) -> dict[str, Any]:
 
 def evidence_from_record(record: Record) -> dict[str, Any]:
     return {
-        "evidence": Evidence(record["evidence"]),
+        "evidence": _EVIDENCE[record["evidence"]],
         "evidence_reason": text(record["evidence_reason"]),
         "evidence_fix": text(record["evidence_fix"]),
         "shared": _text_or_none(record["shared_with"]),

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from
+from flopsd.core.figures import added_up
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.isolation import isolation_for_ledger
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
-from flopsd.core.model import ESTIMATING, NO_FIGURES, Evidence, Figures
+from flopsd.core.model import ESTIMATING, Evidence, Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.contradictions import contradictions
@@ -223,10 +224,9 @@ def _reconciliation(found: Bases) -> list[dict[str, Any]]:
 
 
 def _executed(view: RunView) -> dict[str, Any]:
-    by_evidence: dict[Evidence, Figures] = {}
+    by_evidence = added_up({row.evidence: row.figures} for row in view.rows)
     margins: dict[str, int] = {}
     for row in view.rows:
-        by_evidence[row.evidence] = by_evidence.get(row.evidence, NO_FIGURES) + row.figures
         if row.margin_ppm is not None:
             margins[row.evidence.value] = max(margins.get(row.evidence.value, 0), row.margin_ppm)
     return {

@@ -33,7 +33,6 @@ class _Part:
 class _Shape:
     """What checkpoints in a row have in common."""
 
-    names: Sequence[Any]
     whole: _Part
     phases: tuple[_Part, ...]
     shared: tuple[tuple[int, tuple[int, ...]], ...]  # columns of the whole, and those of phases that are a part of them
@@ -42,31 +41,33 @@ class _Shape:
 class Steady:
     """The tallies of a checkpoint that was found right, as it has them."""
 
-    __slots__ = ("_begin_ns", "_columns", "_known", "_shape", "devices", "tallies")
+    __slots__ = ("_begin_ns", "_columns", "_known", "_names", "_shape", "devices", "tallies")
 
     def __init__(self, devices: Sequence[int], tallies: Columns, begin_ns: Sequence[int]) -> None:
         """`begin_ns`: since when each of the devices is counted."""
         self.devices, self.tallies, self._begin_ns = devices, tallies, begin_ns
-        names, columns = _flat(tallies)
-        self._shape = _shape_of(names, list(_paths(tallies)))
+        self._names, columns = _flat(tallies)
         self._known, self._columns = _counts(columns)
+        self._shape: _Shape | None = None
 
     def goes_on(self, devices: Sequence[int], tallies: Columns, at_ns: int) -> bool:
         """Whether these tallies are known to be right after those before, with none of them later than `at_ns`. From
         then on they are those before."""
-        shape, before = self._shape, self._columns
-        names, listed = _flat(tallies)
-        if shape is None or devices != self.devices or names != shape.names:
+        before, (names, listed) = self._columns, _flat(tallies)
+        if devices != self.devices or names != self._names:
             return False
-        if set(map(len, listed)) != {len(devices)}:
+        shape = self._shape = self._shape or _shape_of(list(_paths(tallies)))
+        if shape is None or set(map(len, listed)) != {len(devices)}:
             return False
         known, columns = _counts(listed)
         if known != self._known or not all(map(le, chain.from_iterable(before), chain.from_iterable(columns))):
             return False
         whole = shape.whole
         to_ns = columns[whole.to_ns]
-        if not all(map(lt, before[whole.to_ns], to_ns)) or max(to_ns, default=at_ns) > at_ns:
+        if max(to_ns, default=at_ns) > at_ns:
             return False
+        if not all(map(lt, before[whole.to_ns], to_ns)):
+            return columns == before
         if not all(_is_observed(part, before, columns) for part in (whole, *shape.phases)):
             return False
         if shape.phases and not self._holds(shape, columns):
@@ -139,7 +140,7 @@ def _is_observed(part: _Part, before: list[list[int]], columns: list[list[int]])
     return list(map(sub, columns[part.to_ns], before[part.to_ns])) == list(map(sum, zip(*observed, strict=True)))
 
 
-def _shape_of(names: list[Any], paths: list[Path]) -> _Shape | None:
+def _shape_of(paths: list[Path]) -> _Shape | None:
     """None for what has no observed time, or in a phase what the whole has not."""
     numbers = {path: at for at, path in enumerate(paths)}
     in_phases: dict[str, dict[Path, int]] = {}
@@ -154,7 +155,7 @@ def _shape_of(names: list[Any], paths: list[Path]) -> _Shape | None:
     known = tuple(one for one in parts if one is not None)
     if len(known) < len(parts) or -1 in shared:
         return None
-    return _Shape(names, known[0], known[1:], tuple((at, tuple(shares)) for at, shares in shared.items()))
+    return _Shape(known[0], known[1:], tuple((at, tuple(shares)) for at, shares in shared.items()))
 
 
 def _part(numbers: Mapping[Path, int]) -> _Part | None:

@@ -12,7 +12,8 @@ from flopsd.attestation.ledger_files import LedgerFiles, _fits, peaks_beside, pu
 from flopsd.attestation.log_export import _moment
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
-from flopsd.attestation.verify import _sealed_journal
+from flopsd.attestation.verify import _sealed_journal, refuse_difference
+from flopsd.core.model import GapReason
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import config_dir
 from tests.support.independent import payload_of
@@ -83,3 +84,17 @@ def test_what_the_recomputation_relies_on_is_checked_first(place: tuple[Any, ...
     there[place[-1]] = value
     with pytest.raises(NotVerifiedError, match=fault) if fault else nullcontext():
         _sealed_journal(signed)
+
+
+@pytest.mark.parametrize(
+    ("again", "signed"),
+    [({"a": 1}, {"a": True}), ({"a": False}, {"a": 0}), ({"a": None}, {}), ({"a": ["1"]}, {"a": "1"})],
+)
+def test_a_statement_differs_in_the_type_of_a_value_too(again: dict[str, object], signed: dict[str, object]) -> None:
+    with pytest.raises(NotVerifiedError, match="does not match the journal"):
+        refuse_difference(again, signed, "the journal")
+
+
+def test_the_order_of_members_is_no_difference_nor_is_what_json_writes_alike() -> None:
+    refuse_difference({"a": 1, "b": "x"}, {"b": "x", "a": 1}, "the journal")
+    refuse_difference({"a": (1, 2), "b": GapReason.STARTING}, {"a": [1, 2], "b": "starting"}, "the journal")
