@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +24,7 @@ from flopsd.errors import LedgerError
 
 def find_ledgers(
     arguments: Sequence[str], temporary: Path, note: Note, but: Path | None = None
-) -> Iterator[FoundLedger]:
+) -> Generator[FoundLedger, None, None]:
     """Every ledger that `arguments` name, except `but`. A fetched or unpacked one is in `temporary` until the next is
     requested.
 

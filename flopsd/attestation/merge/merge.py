@@ -7,6 +7,7 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,8 @@ from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, public_
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import Note
 from flopsd.attestation.merge.read_child import Child, ChildReader
-from flopsd.attestation.merge.streamed_envelope import Lines, sign_statement
+from flopsd.attestation.merge.readers import Reading, read_all
+from flopsd.attestation.merge.streamed_envelope import Lines, refuse_too_large, sign_statement
 from flopsd.attestation.same_run import SealedRun, compare
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import read_ledger, statement_in
@@ -83,19 +85,19 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     """
     key = load_signer(request.key_uri)
     _refuse_overwriting(request.ledger, key.public.pem)
-    trust = [load_public(file) for file in request.trust]
-    tables = Tables(request.peaks_files, request.policy_files)
-    reader = ChildReader(request.kind, trust, tables, allow_replay=request.allow_replay)
+    trusted = [load_public(file).pem for file in request.trust]
+    files = request.peaks_files, request.policy_files
+    tables, reading = Tables(*files), Reading(request.kind, trusted, *files, request.allow_replay)
     try:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:
             temporary = Path(name)
-            first = _read_children(request, reader, spool, temporary, note, progress)
+            first = _read_children(request, reading, spool, temporary, note, progress)
             progress("adding up ledgers:", spool.count, 0)
             try:
                 refuse_double(spool.claimed())
             except NodeGivenTwiceError as fault:
-                raise _told_apart(fault, request, reader, temporary) from fault
+                raise _told_apart(fault, request, reading.reader(), temporary) from fault
             run, nodes = (dict(first.run), first.nodes) if request.kind == JOB else (None, ())
             made = (__version__, rfc3339(clock.wall_ns()), load_policies(request.policy_files))
             merging = Merging(MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, *made))
@@ -119,7 +121,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             hint="give --ledger a writable path with free disk space",
         ) from fault
     short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
-    foreign, files = foreign_files(short, tables), (request.peaks_files, request.policy_files)
+    foreign = foreign_files(short, tables)
     return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, *files)
 
 
@@ -145,26 +147,24 @@ def _is_merged(ledger: Path) -> bool:
 
 
 def _read_children(
-    request: MergeRequest, reader: ChildReader, spool: Spool, temporary: Path, note: Note, progress: Progress
+    request: MergeRequest, reading: Reading, spool: Spool, temporary: Path, note: Note, progress: Progress
 ) -> Child:
     """Verify every child and store its entry; returns the first."""
     first: tuple[Child, str] | None = None
     others = 0
-    for found in find_ledgers(request.arguments, temporary, note, but=request.ledger.resolve()):
-        log.debug("reading %s", found.label)
-        try:
-            child = reader.read(found)
-        except OSError as fault:
-            raise LedgerError(f"cannot read {found.label}: {fault.strerror or fault}") from fault
-        if child is None:
-            others += 1
-            continue
-        if first is None:
-            first = child, found.label
-        elif request.kind == JOB:
-            _refuse_mixed(first, (child, found.label))
-        spool.add(child.entry, found.label, child.claims)
-        progress("ledgers verified:", spool.count, 0)
+    everything = find_ledgers(request.arguments, temporary, note, but=request.ledger.resolve())
+    with closing(everything) as ledgers, closing(read_all(ledgers, reading, passing=temporary)) as children:
+        for found, child in children:
+            if child is None:
+                others += 1
+                continue
+            if first is None:
+                first = child, found.label
+            elif request.kind == JOB:
+                _refuse_mixed(first, (child, found.label))
+            spool.add(child.entry, found.label, child.claims)
+            refuse_too_large(spool.size_bytes)
+            progress("ledgers verified:", spool.count, 0)
     if others:
         note(f"skipped {others} signed statements that are not flopsd ledgers")
     if first is None:
@@ -247,7 +247,7 @@ class Spool:
             self._base.execute(f"PRAGMA {pragma}")
         self._base.executescript(_SCHEMA)
         self._base.execute("BEGIN")
-        self.count = 0
+        self.count = self.size_bytes = 0
 
     def __enter__(self) -> Spool:
         return self
@@ -259,6 +259,7 @@ class Spool:
         """Store a child, its claims, and its name in messages."""
         shown = label.encode(errors="backslashreplace").decode()  # a file name need not be UTF-8
         row = (*sort_key(entry), shown, json.dumps(entry, separators=(",", ":")))
+        self.size_bytes += len(row[-1])
         self._base.execute("INSERT INTO child VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
         self.count += 1
         times = ((c, json.dumps([c.boot_id, c.begin_ns, c.end_ns, c.wall_offset_ns])) for c in claims)

@@ -48,6 +48,16 @@ def write_json(out: IO[bytes], value: Any, depth: int = 0) -> None:
         out.write(json.dumps(value, indent=1, allow_nan=False).replace("\n", f"\n{pad}").encode("ascii"))
 
 
+def refuse_too_large(payload_bytes: int) -> None:
+    """Raises LedgerError where a payload of so many bytes, or more, makes a larger envelope than a verifier reads."""
+    if payload_bytes * 4 // 3 + 4096 > MAX_ENVELOPE_BYTES:
+        raise LedgerError(
+            f"the merged ledger would have {payload_bytes * 4 // 3} bytes or more; at most {MAX_ENVELOPE_BYTES} are "
+            "allowed",
+            hint="merge the parts of the job into several ledgers",
+        )
+
+
 def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, folder: Path) -> str:
     """Write the signed `statement` to `ledger`, completely or not at all. Returns the SHA-256 of its payload.
 
@@ -59,11 +69,7 @@ def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, 
         write_json(file, statement)
         file.write(b"\n")
         size = file.tell() - _ROOM
-        if size * 4 // 3 + 4096 > MAX_ENVELOPE_BYTES:
-            raise LedgerError(
-                f"the merged ledger would have {size * 4 // 3} bytes; at most {MAX_ENVELOPE_BYTES} are allowed",
-                hint="merge the parts of the job into several ledgers",
-            )
+        refuse_too_large(size)
         prefix = f"DSSEv1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {size} ".encode("ascii")
         file.seek(_ROOM - len(prefix))
         file.write(prefix)

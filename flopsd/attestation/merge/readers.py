@@ -1,0 +1,192 @@
+"""Reads ledgers in several processes, and gives what each is read to in the order in which they were found.
+
+Each process gets a batch and is given the next when its answer was taken, so that what waits is bounded. The processes
+are not in the terminal's group: Ctrl-C reaches the one that leads them, which ends them. They end too when it is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flopsd
+from flopsd.attestation.merge.ledger_folders import FoundLedger
+from flopsd.attestation.merge.read_child import Child, ChildReader
+from flopsd.attestation.signing.public_key import parse_public
+from flopsd.errors import FlopsdError, LedgerError
+from flopsd.settings.data_files import Tables
+
+log = logging.getLogger("flopsd")
+FEW, BATCH, MOST_PROCESSES = 200, 16, 16  # ledgers that one process reads faster than others start
+# The folder in which somebody merges may have a `pickle.py`: modules are looked for where this process found them, and
+# flopsd is this one.
+_START = """import sys
+sys.path[:] = {path!r}
+import flopsd
+del sys.path[0]
+from flopsd.attestation.merge.readers import serve
+serve()
+"""
+_Read = Child | Exception | None
+_Found = tuple[FoundLedger, Child | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How ledgers are read, for another process."""
+
+    kind: str
+    trusted: Sequence[bytes]  # public keys, as PEM
+    peaks_files: Sequence[str]
+    policy_files: Sequence[str]
+    allow_replay: bool
+
+    def reader(self) -> ChildReader:
+        keys = [parse_public(pem, "a trusted key") for pem in self.trusted]
+        tables = Tables(self.peaks_files, self.policy_files)
+        return ChildReader(self.kind, keys, tables, allow_replay=self.allow_replay)
+
+
+def read_all(found: Iterator[FoundLedger], reading: Reading, *, passing: Path) -> Generator[_Found, None, None]:
+    """Each ledger with what it is read to. Those below the folder `passing` are there until the next is asked for.
+
+    Raises what `ChildReader.read` and `found` raise, for the first ledger in order.
+    """
+    reader, count = reading.reader(), 0
+    with ExitStack() as ended:
+        processes: list[_Process] = []
+        waiting: deque[tuple[_Process, list[FoundLedger]]] = deque()
+        batch: list[FoundLedger] = []
+
+        def taken(most: int) -> Iterator[_Found]:
+            """What was read, until no more than `most` batches wait."""
+            while len(waiting) > most:
+                process, ledgers = waiting.popleft()
+                yield from _checked(ledgers, process.answer())
+
+        def give() -> Iterator[_Found]:
+            yield from taken(len(processes) - 1)
+            process = next(one for one in processes if all(one is not busy for busy, _ in waiting))
+            process.give(batch)
+            waiting.append((process, batch[:]))
+            batch.clear()
+
+        while True:
+            fault: Exception | None = None
+            try:
+                one = next(found, None)
+            except (FlopsdError, OSError) as raised:  # what was found before it is the first to be told of
+                one, fault = None, raised
+            count += 1
+            if one is not None and count > FEW and not processes:
+                processes += [ended.enter_context(_Process()) for _ in range(_processes())]
+                for process in processes:
+                    process.give(reading)
+            if one is not None and processes and not one.path.is_relative_to(passing):
+                batch.append(one)
+                if len(batch) == BATCH:
+                    yield from give()
+                continue
+            if batch:
+                yield from give()
+            yield from taken(0)
+            if fault is not None:
+                raise fault
+            if one is None:
+                return
+            yield from _checked([one], [_read(reader, one)])
+
+
+def _checked(ledgers: Iterable[FoundLedger], read: Iterable[_Read]) -> Iterator[_Found]:
+    for ledger, child in zip(ledgers, read, strict=True):
+        if isinstance(child, Exception):
+            raise child
+        yield ledger, child
+
+
+def _processes() -> int:
+    """None where there is one core, or where what they log is to be read."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores == 1 or log.isEnabledFor(logging.DEBUG) else min(cores, MOST_PROCESSES)
+
+
+class _Process:
+    """One that reads, as a context."""
+
+    def __enter__(self) -> _Process:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START.format(path=[str(Path(flopsd.__file__).parents[1]), *sys.path])],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._orders, self._answers = self._process.stdin, os.fdopen(os.dup(self._process.stdout.fileno()), "rb")
+        self._process.stdout.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._orders.close()
+        self._answers.close()
+        self._process.wait()
+
+    def give(self, what: object) -> None:
+        """How it reads, and then batches, each when it has no other one. Raises LedgerError if it has ended."""
+        left = memoryview(pickle.dumps(what))
+        try:
+            while left:
+                left = left[self._orders.write(left) :]
+        except BrokenPipeError as fault:
+            raise _ended(self._process) from fault
+
+    def answer(self) -> list[_Read]:
+        """What the batch was read to. Raises LedgerError as `give`."""
+        try:
+            found: list[_Read] = pickle.load(self._answers)
+        except (EOFError, pickle.UnpicklingError) as fault:
+            raise _ended(self._process) from fault
+        return found
+
+
+def _ended(process: subprocess.Popen[bytes]) -> LedgerError:
+    code = process.wait()
+    return LedgerError(
+        f"a process that read ledgers ended with {code}", hint="it may have been killed for its memory: merge again"
+    )
+
+
+def serve() -> None:
+    """In the other process: read what stdin has, to its end."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing else that is written is an answer
+    reading: Any = pickle.load(sys.stdin.buffer)
+    reader = reading.reader()
+    while True:
+        try:
+            batch: list[FoundLedger] = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump([_read(reader, one) for one in batch], answers)
+        answers.flush()
+
+
+def _read(reader: ChildReader, found: FoundLedger) -> _Read:
+    log.debug("reading %s", found.label)
+    try:
+        return reader.read(found)
+    except FlopsdError as fault:
+        return fault
+    except OSError as fault:
+        return LedgerError(f"cannot read {found.label}: {fault.strerror or fault}")

@@ -1,0 +1,70 @@
+"""Merging with several processes: the same result and the same refusals, and none of them is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flopsd.attestation.merge import readers
+from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.testing import FakeClock
+from tests.support.jobs import Nodes, sagemaker
+
+NAMES = tuple(f"algo-{number}" for number in range(1, 7))
+
+
+@pytest.fixture
+def folder(nodes: Nodes) -> Path:
+    for rank in range(len(NAMES)):
+        nodes.ledger(sagemaker(rank, NAMES), seconds=1)
+    return nodes.folder / "ledgers"
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "FEW", 1)
+    monkeypatch.setattr(readers, "BATCH", 2)
+    monkeypatch.setattr(readers, "_processes", lambda: 2)
+
+
+def test_several_processes_give_what_one_gives(nodes: Nodes, folder: Path, request: pytest.FixtureRequest) -> None:
+    alone = nodes.merge(folder).ledger.read_bytes()
+    request.getfixturevalue("processes")
+    assert nodes.merge(folder).ledger.read_bytes() == alone
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.usefixtures("processes")
+def test_the_first_ledger_that_is_refused_is_named_before_a_folder_that_is(nodes: Nodes, folder: Path) -> None:
+    for name in ("algo-4", "algo-5"):
+        journal = folder / name / "ledger.journal.jsonl"
+        journal.write_bytes(journal.read_bytes()[:-9])
+    (folder / "algo-6" / "ledger.json").unlink()  # a journal without a ledger, seen while algo-4 is read
+    with pytest.raises(NotVerifiedError, match="algo-4/ledger.json"):
+        nodes.merge(folder)
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_process_that_dies_is_no_ledger_that_is_left_out(
+    nodes: Nodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "_START", "raise SystemExit(7)")
+    with pytest.raises(LedgerError, match="a process that read ledgers ended with 7"):
+        nodes.merge(folder)
+
+
+@pytest.mark.usefixtures("processes")
+def test_an_interrupt_leaves_no_process(nodes: Nodes, folder: Path) -> None:
+    def interrupt(_what: str, done: int, _total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    request = MergeRequest([str(folder)], [str(nodes.public)], nodes.key, nodes.folder / "job.json")
+    with pytest.raises(KeyboardInterrupt):
+        merge_ledgers(request, FakeClock(), lambda _: None, interrupt)
+    assert psutil.Process().children() == []
+    assert not request.ledger.exists()
