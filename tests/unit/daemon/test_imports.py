@@ -14,7 +14,9 @@ NOT_NEEDED = (
     "flopsd.sources.dcgm.source", "flopsd.sources.neuron.source", "flopsd.telemetry.page", "flopsd.telemetry.push.pusher",
 )  # fmt: skip
 CODE = """
-import os, signal, socket, sys, threading
+import gc, os, signal, socket, sys, threading
+from flopsd.system.process_memory import begin_lean
+begin_lean()
 from flopsd.cli.main import main
 import flopsd.sources.nvml.source
 
@@ -30,6 +32,7 @@ def scrape_and_stop():
             page = b""
         if b"flopsd_run_flop{" in page and b"process_cpu_seconds_total" in page:
             print(*(f"thread:{one.name}" for one in threading.enumerate() if one.name != "web-client"), flush=True)
+            print(f"collects:{gc.isenabled()}", flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
             return
         pause.wait(0.02)
@@ -49,5 +52,6 @@ def test_metering_loads_no_tls_no_http_library_and_no_other_verb_and_has_few_thr
     assert not {name for name in NOT_NEEDED if name in loaded}
     verbs = {name.removeprefix("flopsd.cli.") for name in loaded if name.startswith("flopsd.cli.")}
     assert verbs == {"common", "main", "parser", "run"}
+    assert "collects:True" in loaded
     threads = {name.removeprefix("thread:") for name in loaded if name.startswith("thread:")}
     assert threads == {"MainThread", "source-replay", "sockets", "scraper"}
