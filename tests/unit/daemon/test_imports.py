@@ -30,7 +30,7 @@ def scrape_and_stop():
                 page = b"".join(iter(lambda: client.recv(65536), b""))
         except OSError:
             page = b""
-        if b"flopsd_run_flop{" in page and b"process_cpu_seconds_total" in page:
+        if b"flopsd_observed_seconds_total{" in page and b"process_cpu_seconds_total" in page:
             print(*(f"thread:{one.name}" for one in threading.enumerate() if one.name != "web-client"), flush=True)
             print(f"collects:{gc.isenabled()}", flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
