@@ -33,12 +33,9 @@ class Journal:
 
     def __init__(self, state: StateDir) -> None:
         self.state, self._path = state, state.journal
-        self._fd = -1
-        self._pending_fd = -1
-        self._inode = 0
-        self._size = 0
+        self._fd = self._pending_fd = -1
+        self._inode = self._size = self._pending_size = 0
         self._head = self._pending_head = GENESIS
-        self._pending_size = 0
         self._cut_first = self._is_reopened = False
         self._owed: Mapping[str, Any] | None = None  # the newest pending record, where the disk was full at recovery
         self._codes: CodeKey | None = None
