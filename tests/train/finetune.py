@@ -44,9 +44,31 @@ def rows(count: int, length: int = 64) -> list[dict[str, Any]]:
 def main(folder: Path, method: str) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from flopsd.integrations.transformers import FlopsdCallback
+    from tests.support.process import wait_until
+
+    state = folder.parent / "state"  # of the daemon, which writes pending.jsonl anew after each reading
+
+    class Metered(TrainerCallback):
+        """An evaluation is not over before two readings of it alone."""
+
+        def __init__(self) -> None:
+            self.written = set[int]()
+
+        def on_prediction_step(self, *_: Any, **__: Any) -> None:
+            wait_until(self.is_metered, "readings of the evaluation")
+
+        def is_metered(self) -> bool:
+            try:
+                self.written.add((state / "pending.jsonl").stat().st_mtime_ns)
+            except FileNotFoundError:
+                pass  # the daemon removes it after each checkpoint
+            return len(self.written) > 3
+
+        def on_evaluate(self, *_: Any, **__: Any) -> None:
+            self.written.clear()
 
     torch.set_num_threads(1)
     arguments = TrainingArguments(
@@ -60,7 +82,7 @@ def main(folder: Path, method: str) -> None:
         arguments,
         train_dataset=rows(96),
         eval_dataset=rows(80),
-        callbacks=[FlopsdCallback(method=shown)],
+        callbacks=[FlopsdCallback(method=shown), Metered()],
     )
     counter = FlopCounterMode(display=False)
     with counter:
