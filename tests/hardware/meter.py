@@ -15,7 +15,7 @@ from threading import Event
 from types import TracebackType
 from typing import Any, TypeVar
 
-from flopsd.core.ledger.journal_codec import DeviceEntry, device_entry, tally_from_record
+from flopsd.core.ledger.journal_codec import DeviceEntry, device_entry, tally_from_record, tally_rows
 from flopsd.core.model import Tally
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.reading import newest_pending, read_live
@@ -143,7 +143,9 @@ class Meter:
         if found is None or not totals:
             return None
         number, entry = found
-        tallies = [tally_from_record(r, entry.begin_ns) for r in totals[-1]["devices"] if r["number"] == number]
+        devices, columns = totals[-1]["devices"], totals[-1]["tallies"]
+        rows = zip(devices, tally_rows(columns, len(devices)), strict=True)
+        tallies = [tally_from_record(row, entry.begin_ns) for device, row in rows if device == number]
         return next((tally for tally in tallies if tally.watermark_ns >= since_ns and tally.observed_ns), None)
 
     def _exported(
