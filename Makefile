@@ -14,7 +14,7 @@ RUN_DIR := run
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup -o tmp_path_retention_policy=failed
 PYTEST_ARGS ?=
 STACK_ARGS ?=
-# Unit tests wait for little, so that one worker more than cores is enough for `quick`.
+# Unit tests wait for little, so that two workers more than cores are enough for `quick`.
 # Journals are synced at every record: unit tests that write thousands do so in memory, where a gigabyte of it is free
 # and libraries can be loaded from there. Not all tests: below /dev a plug-in's own files look like devices.
 MEMORY := $(shell test -w /dev/shm && awk '$$2 == "/dev/shm" && $$4 !~ /noexec/ {found = 1} END {exit !found}' /proc/mounts && \
@@ -52,8 +52,8 @@ stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: gra
 
 install: $(INSTALLED) ## the environment alone, with EXTRAS
 
-quick: $(INSTALLED) ## unit and property tests alone
-	@$(MEMORY) FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 1)) -m 'not exhaustive' tests/unit tests/property $(PYTEST_ARGS)
+quick: $(INSTALLED) ## unit and property tests alone, without those of the test tools
+	@$(MEMORY) FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
 
 test: prepared ## lint, types and the tests, with a sample of each exhaustive one
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)
