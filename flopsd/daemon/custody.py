@@ -44,8 +44,8 @@ class Custody:
         self.refused_pin = os.memfd_create("flopsd-refused-pin")
         self._files = (self.refused_pin,)
         self._rotation: Rotation | None = None
-        self.key = start_key_check(settings, self._told(key_command), environment, clock, self._files)
-        self._rolling = self._seals(self._told(seal_command), head, resumed=resumed)
+        self.key = start_key_check(settings, self._with_refused_pin(key_command), environment, clock, self._files)
+        self._rolling = self._seals(self._with_refused_pin(seal_command), head, resumed=resumed)
         if self._rolling is not None and closed_segments(folder):
             self._rolling.closed()
         self._late = (
@@ -57,7 +57,7 @@ class Custody:
         if self._rolling is not None and self._disk.state.waiting_segments:
             self._rolling.closed()  # which lets them leave the folder of closed segments
 
-    def _told(self, command: Sequence[str]) -> Sequence[str]:
+    def _with_refused_pin(self, command: Sequence[str]) -> Sequence[str]:
         return [*command, "--refused-pin", str(self.refused_pin)] if command else command
 
     def _seals(self, command: Sequence[str], head: Callable[[], object], *, resumed: bool) -> RollingSeals | None:
