@@ -4,9 +4,9 @@
 
 It leaves the named ones of botocore's 440 services, whose descriptions take 18 MB, and makes a client of each. Then
 it compiles all packages; and, into LIBRARY, a tree to be laid over `/`, what flopsd imports of Python's own library.
-Images of Python lack that byte code: python:slim deletes it, Debian's packages make it when they are installed.
-Without it each start compiles again, and keeps the memory. Byte code does not hold its source's time here: some
-builders set that anew.
+Debian's packages make that byte code when they are installed, and an image made of their files has none; python:slim
+was not looked at. Without it each start compiles again, and keeps the memory. Byte code does not hold its source's time
+here: some builders set that anew.
 """
 
 from __future__ import annotations

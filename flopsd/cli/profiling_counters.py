@@ -8,7 +8,9 @@ from flopsd.sources.nvml.profiling_access import ProfilingAccess
 
 _WHY = {
     ProfilingAccess.OPEN_TO_ALL: "open to every process (RmProfilingAdminOnly is 0)",
-    ProfilingAccess.OPEN_BY_CAPABILITY: "open to this process: it has CAP_SYS_ADMIN or CAP_PERFMON",
+    ProfilingAccess.OPEN_BY_CAPABILITY: "open to this process: it has CAP_SYS_ADMIN",
+    ProfilingAccess.PERFMON_ONLY: "not known to be open: this process has CAP_PERFMON and not CAP_SYS_ADMIN, which is "
+    "enough for NVIDIA's open kernel modules of driver 580",
     ProfilingAccess.NO_CAPABILITY: "closed to this process: the driver keeps them to administrators "
     "(RmProfilingAdminOnly is 1), and it has neither CAP_SYS_ADMIN nor CAP_PERFMON",
     ProfilingAccess.USER_NAMESPACE: "closed to this process: the driver keeps them to administrators "
@@ -39,7 +41,7 @@ def advice(access: ProfilingAccess, platform: str, has_hostengine: bool) -> str:
         return "none in this mode: counters and confidential computing exclude each other"
     if has_hostengine:
         return _HOSTENGINE + _EXPORTER
-    return _OPEN if access.is_open else _CLOSED.get(platform, _CLOSED["host"])
+    return _OPEN if access.is_open or access is ProfilingAccess.PERFMON_ONLY else _CLOSED.get(platform, _CLOSED["host"])
 
 
 def has_hostengine(root: Path = Path("/")) -> bool:

@@ -47,7 +47,7 @@ LONGEST_EXECUTION_NS = 60_000_000_000
 # HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252), so sub-pipes are parts of any tensor activity. Some
 # are read one after another (DCGM#169): as much of all cycles as the self-test lets a counter be off its percentage.
 SUB_PIPES_TOLERANCE_PPM = 50_000
-_WITHOUT_TIME = (Gap, Growth)  # work of which a late reading tells nothing new
+_WITHOUT_TIME = (Gap, Growth)  # work to which a late reading adds nothing
 
 
 def max_sm_cycles(limits: Limits, duration_ns: int) -> int:

@@ -21,7 +21,7 @@ class TokenCounter:
         self._window = sliding_window(config)
         self._hears = getattr(config, "model_type", None) == "whisper"
         self._flash = (getattr(config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
-        self.by_shape = not self.encodes and not self._flash  # the shape of `ids` tells all of a pass without a cache
+        self.by_shape = not self.encodes and not self._flash  # without a cache the shape of `ids` determines a pass
 
     def of_pass(self, ids: Any, named: Mapping[str, Any], past: int, defer: Defer) -> dict[str, int]:
         """Counters of a pass. `ids` has the tokens or their embeddings, None where neither is given; `past` of their

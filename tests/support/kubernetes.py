@@ -27,7 +27,7 @@ PACKAGES = ("helm_python", "kubernetes_validate", "cloudcoil.models.prometheus_o
 VERSIONS = tuple(f"1.{minor}" for minor in range(29, 38))  # from the first with native sidecars to the newest known
 IMAGE = {"repository": "registry.example.com/flopsd"}  # a value that must be given; the manifests have the same
 Document = dict[str, Any]
-# What the downward API tells of a pod.
+# What the downward API provides of a pod.
 FIELDS = {
     "metadata.name": "llama-finetune-1-abcde",
     "metadata.namespace": "ml",
@@ -135,7 +135,7 @@ def flopsd_of(document: Document) -> Document:
 
 
 def variables(container: Document, fields: Mapping[str, str]) -> dict[str, str]:
-    """The container's environment as a kubelet makes it; `fields` are what the downward API tells of the pod."""
+    """The container's environment as a kubelet makes it; `fields` are what the downward API provides of the pod."""
     made: dict[str, str] = {"KUBERNETES_SERVICE_HOST": "10.100.0.1"}
     for entry in container["env"]:
         assert entry["name"] not in made, f"{entry['name']} is there twice"

@@ -20,7 +20,7 @@ class Pod:
 
     document: Document
     folder: Path
-    fields: Mapping[str, str]  # what the downward API tells
+    fields: Mapping[str, str]  # what the downward API provides
 
     @property
     def container(self) -> Document:

@@ -84,7 +84,7 @@ def read_all(found: Iterator[FoundLedger], reading: Reading, *, passing: Path) -
             fault: Exception | None = None
             try:
                 one = next(found, None)
-            except (FlopsdError, OSError) as raised:  # what was found before it is the first to be told of
+            except (FlopsdError, OSError) as raised:  # a fault of what was found before it comes first
                 one, fault = None, raised
             count += 1
             if one is not None and count > FEW and not processes:

@@ -1,8 +1,9 @@
 """Whether the driver opens its profiling counters to this process: by these alone a GPU before Hopper is measured.
 
 They are open to everybody where the module was loaded with NVreg_RestrictProfilingToAdminUsers=0, and else to who has
-CAP_SYS_ADMIN or CAP_PERFMON in the first user namespace; in confidential computing to nobody. Sources: NVIDIA,
-ERR_NVGPUCTRPERM; open-gpu-kernel-modules 580, os_check_access and kern_profiler_v2.c. Never tried on a GPU.
+CAP_SYS_ADMIN in the first user namespace, in confidential computing to nobody. CAP_PERFMON is enough for the open
+modules of driver 580; of other drivers that is not known. Sources: NVIDIA, ERR_NVGPUCTRPERM; open-gpu-kernel-modules
+580, os_check_access and kern_profiler_v2.c. Never tried on a GPU.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class ProfilingAccess(Enum):
 
     OPEN_TO_ALL = "open_to_all"
     OPEN_BY_CAPABILITY = "open_by_capability"
+    PERFMON_ONLY = "perfmon_only"  # it has CAP_PERFMON, which not every driver is known to accept
     NO_CAPABILITY = "no_capability"
     USER_NAMESPACE = "user_namespace"  # it has a capability, in a user namespace that is not the first
     CONFIDENTIAL_COMPUTING = "confidential_computing"
@@ -29,7 +31,7 @@ class ProfilingAccess(Enum):
     @property
     def is_open(self) -> bool | None:
         """None: not known."""
-        if self is ProfilingAccess.UNKNOWN:
+        if self in (ProfilingAccess.UNKNOWN, ProfilingAccess.PERFMON_ONLY):
             return None
         return self in (ProfilingAccess.OPEN_TO_ALL, ProfilingAccess.OPEN_BY_CAPABILITY)
 
@@ -51,7 +53,9 @@ def profiling_access(is_confidential: bool, root: Path = Path("/")) -> Profiling
         return ProfilingAccess.UNKNOWN
     if not capabilities & (_SYS_ADMIN | _PERFMON):
         return ProfilingAccess.NO_CAPABILITY
-    return ProfilingAccess.OPEN_BY_CAPABILITY if is_first else ProfilingAccess.USER_NAMESPACE
+    if not is_first:
+        return ProfilingAccess.USER_NAMESPACE
+    return ProfilingAccess.OPEN_BY_CAPABILITY if capabilities & _SYS_ADMIN else ProfilingAccess.PERFMON_ONLY
 
 
 def _fields(path: Path) -> dict[str, str]:

@@ -48,6 +48,15 @@ class Bench:
         self.since_ns = now_ns
         return Sweep((reading,))
 
+    def found(self) -> Source:
+        """A source whose first read ends the daemon."""
+
+        def script() -> Sweep:
+            self.daemon.stop("found")
+            return self.sweep()
+
+        return ScriptedSource("script", [H100], script)
+
     def run(self, opener: object) -> str:
         self.daemon = Daemon(self.writer, {"script": opener}, self.clock, INTERVAL_S)  # type: ignore[dict-item]
         ticks = iter(range(100))
@@ -225,11 +234,7 @@ def test_opening_is_tried_again_whatever_it_raises(
     def opener() -> Source:
         if left:
             raise left.pop()
-        return ScriptedSource("script", [H100], script)
-
-    def script() -> Sweep:
-        bench.daemon.stop("found")
-        return bench.sweep()
+        return bench.found()
 
     monkeypatch.setattr("flopsd.daemon.loop.REOPEN_SECONDS", 0.01)
     assert bench.run(opener) == "found"
@@ -247,11 +252,7 @@ def test_a_source_that_is_absent_holds_no_thread_between_two_looks(
         looked.append(threading.current_thread())
         if len(looked) < 3:
             raise SourceUnavailableError("no such device", absent=True)
-        return ScriptedSource("script", [H100], script)
-
-    def script() -> Sweep:
-        bench.daemon.stop("found")
-        return bench.sweep()
+        return bench.found()
 
     monkeypatch.setattr("flopsd.daemon.loop.REOPEN_SECONDS", 0.01)
     assert bench.run(opener) == "found"
