@@ -74,7 +74,13 @@ ip link set net0 up
 ip link set net1 up
 hostname localhost
 slurmctld -c
-for node in {nodes}; do slurmd -N "$node"; done
+until scontrol ping | grep -q UP; do sleep 0.1; done
+for node in {nodes}; do # one in some hundred ends in the background without a log
+  until [ -s {folder}/slurmd-"$node".pid ]; do
+    slurmd -N "$node"
+    for _ in 1 2 3 4 5 6 7 8 9 10; do [ -s {folder}/slurmd-"$node".pid ] || sleep 0.3; done
+  done
+done
 echo up >{folder}/up
 exec sleep infinity
 """
