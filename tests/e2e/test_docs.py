@@ -33,6 +33,7 @@ from tests.support.story import PEAKS, POLICY, VECTORS
 
 DOCS = ROOT / "docs"
 RECEIVED, FORMAT = (DOCS / "you-received-a-ledger.md").read_text(), (DOCS / "ledger-format.md").read_text()
+FORMAT_PAGES = "\n".join((DOCS / f"ledger-{name}.md").read_text() for name in ("format", "journal", "arithmetic"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 END_OF_STEP = "---- end of step ----"
 
@@ -108,8 +109,8 @@ def _members(found: Any, but: tuple[str, ...]) -> set[str]:
 
 
 def test_the_format_page_names_every_member_and_every_word() -> None:
-    blocks = [text for _, text in BLOCK.findall(FORMAT)]
-    words = set(re.findall(r"\w+", " ".join([*re.findall(r"`([^`]+)`", BLOCK.sub("", FORMAT)), *blocks])))
+    blocks = [text for _, text in BLOCK.findall(FORMAT_PAGES)]
+    words = set(re.findall(r"\w+", " ".join([*re.findall(r"`([^`]+)`", BLOCK.sub("", FORMAT_PAGES)), *blocks])))
     payload_maps = (
         "sources", "margins", "marginPpm", "byEvidence", "byPhase", "gapSecondsByReason", "counters", "sharesPpm", "facts",
     )  # fmt: skip

@@ -1,0 +1,37 @@
+"""The clauses of the ledger's pages have ids of their own, and only they have."""
+
+from __future__ import annotations
+
+import re
+
+from conformance.clauses import PAGES, clauses, clauses_of
+from tests.support.paths import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def test_every_clause_has_an_id_of_its_own_and_a_text() -> None:
+    found = clauses(DOCS)
+    assert len(found) > 200
+    ids = [clause.id for clause in found]
+    assert sorted(ids) == sorted(set(ids)), "an id is given twice"
+    assert [clause.id for clause in found if len(clause.text) < 10] == []
+
+
+def test_an_id_that_a_page_refers_to_is_a_clause() -> None:
+    known = {clause.id for clause in clauses(DOCS)}
+    for page in PAGES:
+        text = (DOCS / page).read_text()
+        families = {clause.family for clause in clauses_of(page, text)}
+        named = {
+            f"{family}-{number}" for family, number in re.findall(r"\[([A-Z]+)-(\d+)\]", text) if family in families
+        }
+        assert named <= known
+
+
+def test_a_clause_ends_where_the_next_thing_begins() -> None:
+    page = "[A-1] one\ntwo\n\nno clause\n\n- [A-2] three\n  four\n- five\n| [B-10] x | y |\n| z | [A-1] |\n"
+    found = clauses_of("p.md", page)
+    assert [(clause.id, clause.line, clause.text) for clause in found] == [
+        ("A-1", 1, "one two"), ("A-2", 6, "three four"), ("B-10", 9, "x | y |"),
+    ]  # fmt: skip
