@@ -282,7 +282,7 @@ def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> 
     ]
     for name, rule in found.items():
         base = '{{ with query "flopsd_links" }}{{ (. | first).Labels.docs }}{{ end }}'
-        assert rule["annotations"]["runbook_url"] == f"{base}/runbook/#{name.lower()}"
+        assert rule["annotations"]["runbook_url"] == f"{base}/runbook.html#{name.lower()}"
         assert set(rule["annotations"]) == {"summary", "description", "action", "dashboard_url", "runbook_url"}
         if "{{ if $labels.run_id }}" in rule["annotations"]["summary"]:  # may be of a lineage, which has no run
             assert "{{ if $labels.run_id }}run/" in rule["annotations"]["dashboard_url"]

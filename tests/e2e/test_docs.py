@@ -232,14 +232,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.package("mkdocs", "material")
-@pytest.mark.xdist_group("docs_site")  # one build for both
+@pytest.mark.xdist_group("docs_site")  # one build for all
 def test_every_page_is_built(site: Path) -> None:
     pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
     assert pages == {path.relative_to(site) for path in site.rglob("*.html")} - {Path("404.html")}
 
 
 @pytest.mark.package("mkdocs", "material")
-@pytest.mark.xdist_group("docs_site")  # one build for both
+@pytest.mark.xdist_group("docs_site")  # one build for all
+def test_the_link_of_each_alert_leads_to_its_section(site: Path) -> None:
+    rules = (ROOT / "config" / "prometheus" / "flopsd.alerts.yml").read_text()
+    links = re.findall(r"runbook_url: '\{\{ with query .*?\{\{ end \}\}/([^#\s]+)#(\w+)'", rules)
+    assert len(links) == rules.count("runbook_url:")
+    for page, section in links:
+        assert f'id="{section}"' in (site / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.package("mkdocs", "material")
+@pytest.mark.xdist_group("docs_site")  # one build for all
 def test_a_page_loads_nothing_from_elsewhere(site: Path) -> None:
     for path in site.rglob("*.html"):
         page = Loaded()

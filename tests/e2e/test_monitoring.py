@@ -65,7 +65,7 @@ def test_a_blinded_gpu_reaches_a_webhook(tmp_path: Path, standin: Path) -> None:
     assert (fired["labels"]["run_id"], fired["labels"]["instance"]) == ("blinded", address)
     assert fired["annotations"]["summary"].startswith("1 device(s) at ")
     assert fired["annotations"]["description"].startswith("GPU 1: ")
-    assert fired["annotations"]["runbook_url"] == "https://docs.example.org/flopsd/runbook/#flopsddevicesblind"
+    assert fired["annotations"]["runbook_url"] == "https://docs.example.org/flopsd/runbook.html#flopsddevicesblind"
     assert resolved["labels"] == fired["labels"]
     assert "<no value>" not in str(fired["annotations"])
 

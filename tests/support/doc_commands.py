@@ -269,7 +269,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "'s3://your-bucket/flopsd/nodes/{node}/$(POD_NAME).json'": _HELM,
     },
     "ledger-format.md": {
-        "type=https://flopsd.dev/attestations/compute-ledger/v1": By(
+        "type=urn:uuid:961e75da-79e6-4b84-bec0-b0fcb65b8a61#compute-ledger-v1": By(
             "e2e/test_docs.py::test_the_commands_of_the_format_page_are_accepted"
         ),
         "jq -r .payload tests/vectors/valid/activity-and-gaps/ledger.json | base64 -d": Run(

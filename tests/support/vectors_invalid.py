@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flopsd.core.envelope import encode_envelope
-from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, encode
 from flopsd.journal.framing import GENESIS, frame
 from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
@@ -99,7 +99,7 @@ def _payloads(said: J) -> dict[str, bytes]:
     seconds = b'"deviceSeconds": "6.000000000"'
     lies: dict[str, Callable[[J], object]] = {
         "wrong-statement-type": lambda d: d.update(_type="https://in-toto.io/Statement/v0.1"),
-        "wrong-predicate-type": lambda d: d.update(predicateType="https://flopsd.dev/attestations/compute-ledger/v2"),
+        "wrong-predicate-type": lambda d: d.update(predicateType=PREDICATE_TYPE.replace("v1", "v2")),
         "no-journal-named": lambda d: d.update(subject=[]),
         "totals-that-do-not-follow": lambda d: executed(d).update(measured="12"),
         "upper-bound-left-out": lambda d: executed(d).update(high=None),

@@ -30,7 +30,7 @@ from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import joules, seconds, text_or_none
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://flopsd.dev/attestations/compute-ledger/v1"
+PREDICATE_TYPE = "urn:uuid:961e75da-79e6-4b84-bec0-b0fcb65b8a61#compute-ledger-v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 NOTHING_ESTIMATES = "no counter that estimates was read: high is a ceiling, not an estimate"
 

@@ -54,6 +54,29 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_the_python_api_that_holds_is_what_pages_and_examples_import() -> None:
+    """integrations import a framework: those are looked up, not imported."""
+    section = (
+        (ROOT / "docs" / "stability.md").read_text().partition("## Python API")[2].partition("All other modules")[0]
+    )
+    held = set(re.findall(r"`(flopsd\.[\w.]+)`", section))
+    for name in held:
+        assert (ROOT / name.replace(".", "/")).is_dir() or (ROOT / (name.replace(".", "/") + ".py")).is_file(), name
+    sources = [
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "examples").glob("training/*.py"),
+        *(ROOT / "examples").glob("*/src/**/*.py"),
+    ]
+    imported = {
+        module
+        for path in sources
+        for start, name in re.findall(r"^\s*from (flopsd(?:\.\w+)*) import (\w+)", path.read_text(), re.M)
+        for module in [f"{start}.{name}" if start == "flopsd.settings" else start]  # of a package its module
+    }
+    assert imported <= held, imported - held
+    assert held - imported <= {"flopsd.sources"}, "an entry point's group too"
+
+
 def test_the_page_of_accelerators_has_the_ceilings_of_the_peak_table() -> None:
     page = (ROOT / "docs" / "accelerators.md").read_text().partition("## Ceilings")[2].partition("\n## ")[0]
     told = {
