@@ -9,28 +9,39 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flopsd.attestation.ledger_files import journal_beside
-from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.signing.sigstore_bundle import signature_by
 from flopsd.attestation.verify import read_ledger
-from flopsd.core.envelope import Envelope, parse_envelope
+from flopsd.core.envelope import parse_envelope
 from flopsd.core.untrusted import parse_json
-from flopsd.errors import NotVerifiedError, SigningKeyError
+from flopsd.errors import NotVerifiedError
 from flopsd.report.terminal import one_line, shell_command
 
-PAYLOAD = """\
-jq -r .payload "$ledger" | base64 -d >payload.json; type=$(jq -r .payloadType "$ledger")
-{ printf 'DSSEv1 %d %s %d ' ${#type} "$type" $(wc -c <payload.json); cat payload.json; } >pae.bin
-"""
-SIGNATURE = """\
-jq -r ".signatures[$signature].sig" "$ledger" | base64 -d >sig.bin
-openssl pkeyutl -verify -pubin -inkey "$key" -rawin -in pae.bin -sigfile sig.bin
-"""
-DIGEST = """\
-head -c "$(jq -r .predicate.method.journal.bytes payload.json)" "$journal" >sealed.jsonl
-echo "$(jq -r '.subject[0].digest.sha256' payload.json)  sealed.jsonl" | sha256sum -c -
-"""
-CHAIN = """\
-python3 - sealed.jsonl <<'END'
+FUNCTIONS = """\
+unbase64() {  # either alphabet, padded or not, and nothing else
+  python3 -c 'import base64, sys
+text = sys.stdin.read().strip().rstrip("=").replace("-", "+").replace("_", "/")
+sys.stdout.buffer.write(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))'
+}
+open_ledger() {  # LEDGER: writes payload.json (the statement) and pae.bin (what signatures are over)
+  jq -r .payload "$1" | unbase64 >payload.json; type=$(jq -r .payloadType "$1")
+  { printf 'DSSEv1 %d %s %d ' ${#type} "$type" $(wc -c <payload.json); cat payload.json; } >pae.bin
+}
+signed_by() {  # KEY LEDGER: looks for the signature that the key made
+  count=$(jq '.signatures | length' "$2"); number=0
+  while [ "$number" -lt "$count" ]; do
+    jq -r ".signatures[$number].sig" "$2" | unbase64 >sig.bin
+    if openssl pkeyutl -verify -pubin -inkey "$1" -rawin -in pae.bin -sigfile sig.bin >/dev/null 2>&1; then
+      echo "signature $number is by key $(openssl pkey -pubin -in "$1" -outform DER | sha256sum | cut -c1-64)"; return
+    fi
+    number=$((number + 1))
+  done
+  echo "no signature is by $1"; return 1
+}
+sealed() {  # JOURNAL: takes the part of it that the ledger is over
+  head -c "$(jq -r .predicate.method.journal.bytes payload.json)" "$1" >sealed.jsonl
+  echo "$(jq -r '.subject[0].digest.sha256' payload.json)  sealed.jsonl" | sha256sum -c -
+}
+chained() {  # checks that each line of that part continues the line before
+  python3 - sealed.jsonl <<'END'
 import hashlib, json, re, sys
 head, count = bytes(32), 0
 for line in open(sys.argv[1], "rb"):
@@ -41,16 +52,16 @@ sealed = json.load(open("payload.json"))["predicate"]["method"]["journal"]
 assert (sealed["records"], sealed["headSha256"]) == (str(count), head.hex()), "another journal was sealed"
 print(f"{count} records, an unbroken chain, and the head that was sealed")
 END
+}
 """
 FIGURES = """\
-jq '.predicate | {replay, run: .run.id, node: .node.name, executed: (.totals.executed | {low, measured, high}),
-  coveragePpm: .coverage.coveragePpm, gapSecondsByReason: .coverage.gapSecondsByReason, claim}' payload.json
+jq '.predicate | {kind, replay, run: .run.id?, node: .node.name?, executed: (.totals.executed | {low, measured, high}),
+  coveragePpm: .coverage.coveragePpm, gapSecondsByReason: .coverage.gapSecondsByReason}' payload.json
 """
 
 
 def recipe(ledger: Path, key_files: Sequence[str], journal: Path | None = None) -> str:
     """The script for one ledger. It is given for any file, one that flopsd refuses too: it is for doubters."""
-    envelope = _envelope(ledger)
     beside = journal if journal is not None else journal_beside(ledger)
     lines = [
         f"# How to check {one_line(ledger.name)} without flopsd, in a folder of its own: "
@@ -58,15 +69,14 @@ def recipe(ledger: Path, key_files: Sequence[str], journal: Path | None = None) 
         "set -eu\n"
         f"ledger={_quoted(ledger)}\njournal={_quoted(beside)}\n"
         'cd "$(mktemp -d)"\n',
-        f"\n# What was signed: DSSE's encoding of the type and of the payload.\n{PAYLOAD}",
+        f"\n{FUNCTIONS}",
+        '\n# What was signed.\nopen_ledger "$ledger"\n',
     ]
-    for file in key_files:
-        index = _index(envelope, file)
-        lines.append(f"\n# Whether this key signed it.\nkey={_quoted(Path(file))} signature={index}\n{SIGNATURE}")
-    if _has_journal(envelope):
-        lines.append(f"\n# Whether the journal is the sealed one.\n{DIGEST}")
-        lines.append(f"\n# Whether its records are those that were written, in their order.\n{CHAIN}")
-    lines.append(f"\n# What it says.\n{FIGURES}")
+    lines += [f'\n# Whether this key signed it.\nsigned_by {_quoted(Path(file))} "$ledger"\n' for file in key_files]
+    if _has_journal(ledger):
+        lines.append('\n# Whether the journal is the sealed one.\nsealed "$journal"\n')
+        lines.append("\n# Whether its records are those that were written, in their order.\nchained\n")
+    lines.append(f"\n# What it states.\n{FIGURES}")
     return "".join(lines)
 
 
@@ -74,24 +84,10 @@ def _quoted(path: Path) -> str:
     return shell_command([str(path.absolute())])
 
 
-def _envelope(ledger: Path) -> Envelope | None:
-    try:
-        return parse_envelope(read_ledger(ledger))
-    except NotVerifiedError:
-        return None
-
-
-def _index(envelope: Envelope | None, key_file: str) -> int:
-    """Which signature to hold against the key: the one that it made, else the first, so that openssl says no."""
-    try:
-        return (signature_by(envelope, load_public(key_file)) or 0) if envelope is not None else 0
-    except SigningKeyError:
-        return 0
-
-
-def _has_journal(envelope: Envelope | None) -> bool:
+def _has_journal(ledger: Path) -> bool:
     """Whether a journal belongs to it: to a node's ledger, so to any that cannot be read as something else."""
     try:
-        return envelope is None or parse_json(envelope.payload, "the payload")["predicate"]["kind"] == "node"
+        payload = parse_json(parse_envelope(read_ledger(ledger)).payload, "the payload")
+        return bool(payload["predicate"]["kind"] == "node")
     except (NotVerifiedError, KeyError, TypeError):
         return True

@@ -21,7 +21,7 @@ from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_json import HINT, LedgerObject, line
 from flopsd.report.ledger_text import added_up_again, anchor_facts, children_text, recomputed, signed_by, unsealed_text
 from flopsd.report.model import REPLAY, Fact, Flag, Proof, VerificationResult, VerificationState
-from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
+from flopsd.report.offline_recipe import FIGURES, FUNCTIONS
 from flopsd.report.terminal import shell_command
 from flopsd.settings.data_files import Tables
 
@@ -146,10 +146,10 @@ def proof_of(document: LedgerDocument) -> Proof:
 def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
     node = document.predicate.raw("kind") == "node"
     key = document.keys[0] if document.keys else "PUBLIC-KEY"
-    setting = f"ledger={shell_command([document.name])} key={shell_command([key])} signature=0"
-    if node:
-        setting += f" journal={shell_command([document.journal])}"
-    steps = [setting + "\n", PAYLOAD, SIGNATURE, *((DIGEST, CHAIN) if node else ()), FIGURES]
+    ledger = shell_command([document.name])
+    steps = [FUNCTIONS, f"open_ledger {ledger}\nsigned_by {shell_command([key])} {ledger}\n"]
+    steps += [f"sealed {shell_command([document.journal])}\nchained\n"] if node else []
+    steps += [FIGURES]
     command = verify_command(document)
     again = "Check the signatures and recompute every figure from the journal and the peak table"
     if not node:
