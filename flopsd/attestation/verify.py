@@ -45,7 +45,7 @@ from flopsd.journal.history_reader import HistoryReader
 from flopsd.journal.sealed_prefix import sealed_part
 from flopsd.settings.data_files import Tables
 from flopsd.system.progress import Progress, no_progress
-from flopsd.system.regular_files import open_regular
+from flopsd.system.regular_files import first_bytes, open_regular
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
@@ -166,7 +166,7 @@ def read_ledger(ledger: Path) -> bytes:
     """The bytes of a ledger file, at most one more than allowed. Raises NotVerifiedError."""
     try:
         with open_regular(ledger) as file:
-            return file.read(MAX_ENVELOPE_BYTES + 1)
+            return first_bytes(file, MAX_ENVELOPE_BYTES + 1)
     except OSError as fault:
         raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}") from fault
 

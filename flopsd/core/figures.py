@@ -165,12 +165,11 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
         busy, known_ns = tally.busy_sm_cycles, tally.known_ns(Evidence.UTILIZATION)
         flop, integers = (Figures(0, None, None if rate is None else busy * rate) for rate in _rates(rating, table))
         found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))
-    if tally.unknown_ns:
-        flop = Figures(0, None, gap_ceiling_flop(tally.unknown_ns, rating, table))
-        integers = Figures(0, None, _gap_ceiling_integers(tally.unknown_ns, rating, table))
-        if not tally.gap_ns.keys().isdisjoint(UNBOUNDED):
-            flop, integers = flop.unbounded, integers.unbounded
-        found.append(Row(Evidence.GAP, None, label, 0, tally.unknown_ns, flop, integers))
+    if unknown_ns := tally.unknown_ns:
+        is_bounded = tally.gap_ns.keys().isdisjoint(UNBOUNDED)
+        highs = _gap_ceilings(unknown_ns, rating, table) if is_bounded else (None, None)
+        flop, integers = (Figures(0, None, high) for high in highs)
+        found.append(Row(Evidence.GAP, None, label, 0, unknown_ns, flop, integers))
     return found
 
 
@@ -202,16 +201,21 @@ def added_up(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:
 
 def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:
     """What a device could have done at most in `gap_ns`, or None where no ceiling is known."""
-    if isinstance(rating.limits, ChipLimits):
-        return ceil_div(gap_ns * rating.limits.flop_per_s, NS_PER_S)
-    return _at_rate(gap_ns, rating, _rates(rating, table)[0])
+    return _gap_ceilings(gap_ns, rating, table)[0]
 
 
-def _gap_ceiling_integers(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:
-    if isinstance(rating.limits, ChipLimits):
-        known = rating.limits.integer_per_s
-        return None if known is None else ceil_div(gap_ns * known, NS_PER_S)
-    return _at_rate(gap_ns, rating, _rates(rating, table)[1])
+def _gap_ceilings(gap_ns: int, rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
+    """The same in FLOP and in integer operations."""
+    rates: tuple[int | None, int | None]
+    match limits := rating.limits:
+        case ChipLimits():
+            rates, amount, unit = (limits.flop_per_s, limits.integer_per_s), gap_ns, NS_PER_S
+        case Limits():
+            rates, amount, unit = _rates(rating, table), gap_ns * limits.sm_count * limits.sm_clock_max_mhz, 1000
+        case _:
+            return None, None
+    flop, integers = (None if rate is None else ceil_div(amount * rate, unit) for rate in rates)
+    return flop, integers
 
 
 def _rates(rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
@@ -223,12 +227,6 @@ def _rates(rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
     if part is None:
         return None, None
     return table.ceiling_flop_per_cycle(part, precision), table.integer_bound(part, Pipe.TENSOR_IMMA, precision)
-
-
-def _at_rate(duration_ns: int, rating: Rating, rate: int | None) -> int | None:
-    if rate is None or not isinstance(rating.limits, Limits):
-        return None
-    return ceil_div(duration_ns * rating.limits.sm_count * rating.limits.sm_clock_max_mhz * rate, 1000)
 
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:

@@ -15,6 +15,7 @@ from flopsd.core.values import is_whole, parse_flop
 from flopsd.errors import NotVerifiedError
 
 MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once
+_LONG_TEXT = 16_384  # bytes
 MAX_SHOWN = 60  # characters of a value or a key in a message
 _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 Report = Callable[[str], object]
@@ -57,8 +58,10 @@ def parse_json(data: bytes, what: str) -> Any:
     """
     if len(data) > MAX_VALUES and sum(map(data.count, (b"{", b"[", b","))) > MAX_VALUES:
         raise NotVerifiedError(f"{what} has more than {MAX_VALUES} parts")
-    # Most texts have no number near the limit, and looking at each number would take as long as all the rest.
-    decode = _decode_long if _MANY_DIGITS in data.translate(_ZEROS) else _decode
+    # Most texts have no number near the limit, and looking at each number of a record would take as long as all the
+    # rest. A text as long as a ledger has few numbers: its counts are text.
+    long = len(data) > _LONG_TEXT or _MANY_DIGITS in data.translate(_ZEROS)
+    decode = _decode_long if long else _decode
     try:
         text = data.decode("utf-8")
         parsed = decode(text)
