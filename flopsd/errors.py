@@ -13,11 +13,14 @@ KeyFault = Literal[
 
 
 class FlopsdError(Exception):
-    """Base of all errors that flopsd raises on purpose. `hint` says what to do next."""
+    """Base of all errors that flopsd raises on purpose. `hint` says what to do next.
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    Where one refuses a ledger, `code` is its reason, of refusals-v1.json, and `path` where it is; else empty.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", code: str = "", path: str = "") -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint, self.code, self.path = hint, code, path
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -41,6 +44,9 @@ class ConfigError(FlopsdError):
 class PeakTableError(FlopsdError):
     """The peak table is malformed or contradicts itself."""
 
+    def __init__(self, message: str, *, hint: str = "", code: str = "peak_table_unknown") -> None:
+        super().__init__(message, hint=hint, code=code)
+
 
 class UnknownDeviceError(PeakTableError):
     """No row of the peak table matches a device. No peak is guessed for it."""
@@ -51,7 +57,7 @@ class PolicyError(FlopsdError):
 
     def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(self.problems), hint=hint)
+        super().__init__("; ".join(self.problems), hint=hint, code="policy_unknown")
 
 
 class SourceError(FlopsdError):
@@ -93,8 +99,8 @@ class StateDirBusyError(JournalError):
 class SigningKeyError(FlopsdError):
     """A key cannot be read, parsed or created, or cannot sign. `reason` is a label value."""
 
-    def __init__(self, message: str, *, hint: str = "", reason: KeyFault = "other") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, hint: str = "", reason: KeyFault = "other", code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
         self.reason = reason
 
 

@@ -55,6 +55,7 @@ def compare(one: SealedRun, other: SealedRun) -> Compared:
             f"{other.label} is of another run or node than {one.label}: run {other.name[0]!r} on {other.name[1]!r}, "
             f"not run {one.name[0]!r} on {one.name[1]!r}",
             hint="only ledgers of one run on one node can be held against each other; merge those of one job",
+            code="another_run",
         )
     common = 0
     for mine, its in zip(one.heads(), other.heads(), strict=False):
@@ -74,6 +75,7 @@ def compare(one: SealedRun, other: SealedRun) -> Compared:
             f"their journals {part}; one goes on to {ends[0]}, the other to {ends[1]}",
             hint="at most one of them is true for that time; ask the sender why there are two: a journal that was "
             "restored from an older copy parts like this, and so does one that was written again",
+            code="two_histories",
         )
     longer, shorter = (one, other) if lengths[0] >= lengths[1] else (other, one)
     relation = Relation.SAME if lengths[0] == lengths[1] else Relation.EARLIER if longer is one else Relation.LATER

@@ -211,5 +211,6 @@ def one_peak_table(history: History) -> str:
         raise LedgerError(
             f"the run was metered with {len(tables)} different peak tables",
             hint="one ledger has one peak table: give each daemon start of a run the same --peaks, or another --run-id",
+            code="law_1",
         )
     return tables[0]

@@ -111,6 +111,8 @@ def verify_ledger(
     if opened.kind != "node":
         raise NotVerifiedError(
             f"this is a ledger of kind {opened.kind!r:.60}; only the ledger of a node has a journal",
+            code="statement_malformed",
+            path="statement.predicate.kind",
             hint="countersign the ledgers of its nodes; verify this one with `flopsd verify`",
         )
     journal = journal if journal is not None else journal_beside(opened.path)
@@ -118,6 +120,7 @@ def verify_ledger(
         raise NotVerifiedError(
             f"the signature is valid, but the journal {journal} does not exist: no total can be recomputed",
             hint="put the journal next to the ledger, or name it with --journal",
+            code="journal_missing",
         )
     tables, trust, anchored = tables or Tables(), trust or Trust(), None
     try:
@@ -127,7 +130,7 @@ def verify_ledger(
         log.debug("%s is the sealed journal: %d records, %d bytes", journal, facts.records, facts.size_bytes)
         history = reader.history()
         if not history.incarnations:
-            raise NotVerifiedError("the journal is empty")
+            raise NotVerifiedError("the journal is empty", code="law_1")
         table = tables.peaks(one_peak_table(history), peaks_beside(opened.path))
         progress("recomputing the totals", 0, 0)
         log.debug("recomputing with peak table %s", table.sha256)
@@ -137,6 +140,8 @@ def verify_ledger(
             raise NotVerifiedError(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
                 hint="a replay is not evidence; to check only its arithmetic, add --allow-replay",
+                code="replay",
+                path="statement.predicate.replay",
             )
         evidence = _evidence(
             opened, trust, CheckContext(history, facts.head_sha256, trust.aws_certificates, trust.tsa_chains)
@@ -145,9 +150,11 @@ def verify_ledger(
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
-        raise NotVerifiedError(str(fault), hint=fault.hint) from fault
+        raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code, path=fault.path) from fault
     except MALFORMED as fault:
-        raise NotVerifiedError(f"the journal contains records that no daemon writes: {fault!r:.200}") from fault
+        raise NotVerifiedError(
+            f"the journal contains records that no daemon writes: {fault!r:.200}", code="record_malformed"
+        ) from fault
     return Verified(
         signed,
         opened.keyids,
@@ -174,12 +181,26 @@ def read_ledger(ledger: Path) -> bytes:
 def statement_in(envelope: Envelope) -> Mapping[str, Any]:
     """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise NotVerifiedError(f"the payload has type {envelope.payload_type!r:.100}, not {PAYLOAD_TYPE!r}")
-    signed = parse_json(envelope.payload, "the payload")
+        raise NotVerifiedError(
+            f"the payload has type {envelope.payload_type!r:.100}, not {PAYLOAD_TYPE!r}",
+            code="payload_type",
+            path="envelope",
+        )
+    signed = parse_json(envelope.payload, "the payload", "payload")
     if not isinstance(signed, dict) or signed.get("_type") != STATEMENT_TYPE:
-        raise NotVerifiedError(f"the payload is not an in-toto statement of type {STATEMENT_TYPE!r}")
-    if signed.get("predicateType") != PREDICATE_TYPE or not isinstance(signed.get("predicate"), dict):
-        raise NotVerifiedError(f"the predicate has type {signed.get('predicateType')!r:.100}, not {PREDICATE_TYPE!r}")
+        raise NotVerifiedError(
+            f"the payload is not an in-toto statement of type {STATEMENT_TYPE!r}",
+            code="statement_type",
+            path="statement._type",
+        )
+    if signed.get("predicateType") != PREDICATE_TYPE:
+        raise NotVerifiedError(
+            f"the predicate has type {signed.get('predicateType')!r:.100}, not {PREDICATE_TYPE!r}",
+            code="predicate_type",
+            path="statement.predicateType",
+        )
+    if not isinstance(signed.get("predicate"), dict):
+        raise NotVerifiedError("the statement has no predicate", code="statement_malformed", path="statement.predicate")
     return signed
 
 
@@ -194,11 +215,19 @@ def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
             if executed[name] is not None:
                 whole_number(executed[name])
     except (KeyError, TypeError, IndexError, ValueError) as fault:
-        raise NotVerifiedError(f"the statement does not name its journal and totals: {fault!r:.200}") from fault
+        raise NotVerifiedError(
+            f"the statement does not name its journal and totals: {fault!r:.200}", code="statement_malformed"
+        ) from fault
     if not is_digest(digest) or not is_digest(head) or sealed.get("sha256") != digest:
-        raise NotVerifiedError("the SHA-256 digests of the journal in the statement are malformed or differ")
+        raise NotVerifiedError(
+            "the SHA-256 digests of the journal in the statement are malformed or differ", code="statement_malformed"
+        )
     if not is_timestamp(signed["predicate"]["method"].get("sealedAt")):
-        raise NotVerifiedError("the statement has no sealing time in UTC (predicate.method.sealedAt)")
+        raise NotVerifiedError(
+            "the statement has no sealing time in UTC (predicate.method.sealedAt)",
+            code="statement_malformed",
+            path="statement.predicate.method.sealedAt",
+        )
     return JournalFacts(digest, size, count, head)
 
 
@@ -206,19 +235,29 @@ def _compare_journal(sealed: JournalFacts, facts: JournalFacts, journal: Path) -
     if sealed == facts:
         return
     if facts.records < sealed.records:
-        raise NotVerifiedError(f"{journal} is truncated: it has {facts.records} records, {sealed.records} were sealed")
+        raise NotVerifiedError(
+            f"{journal} is truncated: it has {facts.records} records, {sealed.records} were sealed",
+            code="journal_truncated",
+        )
     if facts.head_sha256 == sealed.head_sha256:
-        raise NotVerifiedError(f"the statement has wrong figures for its journal, which has {facts}")
+        raise NotVerifiedError(
+            f"the statement has wrong figures for its journal, which has {facts}", code="journal_facts"
+        )
     raise NotVerifiedError(
         f"{journal} is not the sealed journal: its last sealed record has hash {facts.head_sha256[:16]}…, "
-        f"not {sealed.head_sha256[:16]}…"
+        f"not {sealed.head_sha256[:16]}…",
+        code="journal_other",
     )
 
 
 def _code_secrets(signed: Mapping[str, Any]) -> tuple[bytes, ...]:
     secrets = signed["predicate"]["method"].get("codeSecrets")
     if not isinstance(secrets, list) or not all(is_digest(secret) for secret in secrets):
-        raise NotVerifiedError("the secrets of the journal's codes (predicate.method.codeSecrets) are malformed")
+        raise NotVerifiedError(
+            "the secrets of the journal's codes (predicate.method.codeSecrets) are malformed",
+            code="statement_malformed",
+            path="statement.predicate.method.codeSecrets",
+        )
     return tuple(bytes.fromhex(secret) for secret in secrets)
 
 
@@ -238,7 +277,7 @@ def _refuse_other_seal(journal: Path, fd: int, seal: EarlierSeal) -> None:
     """Every seal that the journal lists is of its own chain."""
     if not line_ends_at(fd, seal.size_bytes, seal.head_sha256):
         raise JournalDamagedError(
-            f"{journal} lists a seal of another journal: no record has hash {seal.head_sha256[:16]}…"
+            f"{journal} lists a seal of another journal: no record has hash {seal.head_sha256[:16]}…", code="law_15"
         )
 
 
@@ -259,13 +298,17 @@ def _recompute(
     refuse_difference(statement(history, table, facts, seal), signed, "the journal")
 
 
-def refuse_difference(again: Mapping[str, Any], signed: Mapping[str, Any], source: str) -> None:
+def refuse_difference(
+    again: Mapping[str, Any], signed: Mapping[str, Any], source: str, code: str = "statement_differs"
+) -> None:
     """Raises NotVerifiedError if the signed statement differs from `again`, which was computed from `source`."""
     if _is_same(again, signed):  # equal to the order of fields: the usual case, and fast
         return
     difference = first_difference(again, signed, "statement")
     if difference is not None:
-        raise NotVerifiedError(f"the ledger does not match {source}: {difference}")
+        raise NotVerifiedError(
+            f"the ledger does not match {source}: {difference}", code=code, path=difference.partition(" ")[0]
+        )
 
 
 def _is_same(again: Any, signed: Any) -> bool:
@@ -298,7 +341,7 @@ def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> t
     )
     bad = next((finding for finding in found if finding.verdict is EvidenceState.FAILED), None)
     if bad is not None:
-        raise NotVerifiedError(f"the evidence {bad.type} is invalid: {bad.text}")
+        raise NotVerifiedError(f"the evidence {bad.type} is invalid: {bad.text}", code="evidence_invalid")
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, note, positive, remarks, waiting
-from flopsd.errors import ConfigError, NotVerifiedError
+from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
 
 if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
@@ -95,7 +95,12 @@ def verify_with(arguments: argparse.Namespace, line: ProgressLine) -> Verified |
     from flopsd.attestation.verify import open_ledger, verify_ledger
     from flopsd.settings.data_files import Tables
 
-    keys = [load_public(file) for file in arguments.key]
+    try:
+        keys = [load_public(file) for file in arguments.key]
+    except SigningKeyError as fault:
+        if not fault.code:
+            raise
+        raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code) from fault
     opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold)
     if opened.kind in ("job", "lineage"):
         return _verify_merged(opened, arguments, line)
@@ -120,7 +125,7 @@ def verify_with(arguments: argparse.Namespace, line: ProgressLine) -> Verified |
             again = open_ledger(Path(other), keys, arguments.threshold)
             verified = verify_ledger(again, tables=tables, allow_replay=allow_replay, progress=line)
         except NotVerifiedError as fault:
-            raise NotVerifiedError(f"{other}, which --also names: {fault}", hint=fault.hint) from fault
+            raise NotVerifiedError(f"{other}, which --also names: {fault}", hint=fault.hint, code=fault.code) from fault
         also.append(compare(mine, SealedRun(other, journal_beside(again.path), verified)))
     return replace(found, also=tuple(also))
 
@@ -165,7 +170,8 @@ def _verify(arguments: argparse.Namespace) -> int:
             found = verify_with(arguments, line)
     except NotVerifiedError as fault:
         if arguments.json:
-            print(json.dumps({"verified": False, "reason": str(fault), "hint": fault.hint}))
+            facts = {"verified": False, "code": fault.code, "path": fault.path or None}
+            print(json.dumps({**facts, "reason": str(fault), "hint": fault.hint}))
         else:
             print(f"NOT VERIFIED: {one_line(fault)}", file=verdict)
             if fault.hint:
@@ -184,7 +190,6 @@ def _no_key(arguments: argparse.Namespace) -> ConfigError:
     """Names the public key beside the ledger, if there is one, and what trusting that one would mean."""
     from flopsd.attestation.ledger_files import public_key_beside
     from flopsd.attestation.signing.keys import load_public
-    from flopsd.errors import SigningKeyError
     from flopsd.report.terminal import shell_command
 
     missing = "verify: --key is missing: a ledger is verified with its signer's public key"

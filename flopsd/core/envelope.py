@@ -13,7 +13,7 @@ from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
-MAX_SIGNATURES = 100
+MAX_SIGNATURES = 64  # each is tried with each key, over the whole payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +44,35 @@ class Envelope:
 def parse_envelope(data: bytes) -> Envelope:
     """The DSSE envelope in `data`. Raises NotVerifiedError with the first fault."""
     if len(data) > MAX_ENVELOPE_BYTES:
-        raise NotVerifiedError(f"the ledger has more than {MAX_ENVELOPE_BYTES} bytes, the limit for a ledger")
-    document = parse_json(data, "the ledger")
+        raise NotVerifiedError(
+            f"the ledger has more than {MAX_ENVELOPE_BYTES} bytes, the limit for a ledger",
+            code="envelope_too_large",
+            path="envelope",
+        )
+    document = parse_json(data, "the ledger", "envelope")
     if not isinstance(document, dict):
-        raise NotVerifiedError("the ledger is not a JSON object")
+        raise NotVerifiedError("the ledger is not a JSON object", code="envelope_malformed", path="envelope")
     payload_type, signatures = document.get("payloadType"), document.get("signatures")
     if not isinstance(payload_type, str) or not isinstance(document.get("payload"), str):
-        raise NotVerifiedError("the ledger is not a DSSE envelope: payload and payloadType must be text")
+        raise NotVerifiedError(
+            "the ledger is not a DSSE envelope: payload and payloadType must be text",
+            code="envelope_malformed",
+            path="envelope",
+        )
     if not isinstance(signatures, list) or not signatures:
-        raise NotVerifiedError("the ledger is not signed: it has no signatures")
+        raise NotVerifiedError("the ledger is not signed: it has no signatures", code="no_signature", path="envelope")
     if len(signatures) > MAX_SIGNATURES:
-        raise NotVerifiedError(f"the ledger has {len(signatures)} signatures, more than the limit of {MAX_SIGNATURES}")
+        raise NotVerifiedError(
+            f"the ledger has {len(signatures)} signatures; at most {MAX_SIGNATURES} are checked",
+            code="too_many_signatures",
+            path="envelope",
+        )
     found, extensions = [], []
     for signature in signatures:
         if not isinstance(signature, dict) or not isinstance(signature.get("sig"), str):
-            raise NotVerifiedError("the ledger has a signature without the text 'sig'")
+            raise NotVerifiedError(
+                "the ledger has a signature without the text 'sig'", code="envelope_malformed", path="envelope"
+            )
         keyid = signature.get("keyid") or ""
         found.append((keyid if isinstance(keyid, str) else "", _base64(signature["sig"], "a signature")))
         extensions.append({name: value for name, value in signature.items() if name not in ("keyid", "sig")})
@@ -70,12 +84,21 @@ def encode64(data: bytes) -> str:
 
 
 def _base64(text: str, what: str) -> bytes:
-    """Standard or URL-safe base64, as DSSE v1.0.2 asks of verifiers; nothing else passes."""
+    """Base64 in the standard or the URL-safe alphabet, padded or not; whatever has another reading is refused."""
+    raw = text.encode("ascii", "replace").replace(b"-", b"+").replace(b"_", b"/")
+    if b"=" not in raw:
+        raw += b"=" * (-len(raw) % 4)
     try:
-        raw = text.encode("ascii").replace(b"-", b"+").replace(b"_", b"/")
-        return base64.b64decode(raw, validate=True)
-    except (UnicodeError, binascii.Error) as fault:
-        raise NotVerifiedError(f"{what} is not base64") from fault
+        found = base64.b64decode(raw, validate=True)
+    except binascii.Error as fault:
+        raise _no_base64(what) from fault
+    if base64.b64encode(found) != raw:  # bits behind the last byte, or padding too many
+        raise _no_base64(what)
+    return found
+
+
+def _no_base64(what: str) -> NotVerifiedError:
+    return NotVerifiedError(f"{what} is not base64", code="base64", path="envelope")
 
 
 def encode_envelope(payload: bytes, payload_type: str, signatures: list[tuple[str, bytes]]) -> bytes:

@@ -16,6 +16,9 @@ from flopsd.errors import NotVerifiedError
 
 MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once
 _LONG_TEXT = 16_384  # bytes
+MAX_DEPTH = 100  # objects and lists in each other
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_BRACKETS = bytes(one for one in range(256) if one not in b"{}[]")
 MAX_SHOWN = 60  # characters of a value or a key in a message
 _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 Report = Callable[[str], object]
@@ -27,7 +30,7 @@ class _RefusedError(Exception):
 
 
 def _refuse(text: str) -> NoReturn:
-    raise _RefusedError(f"the number {text[:40]!r}, not a whole number of at most 40 digits")
+    raise _RefusedError(f"the number {text[:40]!r}, not a whole number of at most 40 digits", "json_number")
 
 
 def _whole(text: str) -> int:
@@ -39,7 +42,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _RefusedError(f"the key {twice[:80]!r} twice")
+        raise _RefusedError(f"the key {twice[:80]!r} twice", "json_duplicate_member")
     return found
 
 
@@ -50,14 +53,20 @@ _decode, _decode_long = (
 )
 
 
-def parse_json(data: bytes, what: str) -> Any:
-    """JSON that no two readers can read differently.
+def parse_json(data: bytes, what: str, path: str = "") -> Any:
+    """JSON that no two readers can read differently; `path` is for the error.
 
     Raises NotVerifiedError for duplicate keys, floats, NaN, huge integers, lone surrogates, non-UTF-8, and for
     what would take more memory than it is worth.
     """
+
+    def refused(text: str, code: str) -> NotVerifiedError:
+        return NotVerifiedError(f"{what} {text}", code=code, path=path)
+
     if len(data) > MAX_VALUES and sum(map(data.count, (b"{", b"[", b","))) > MAX_VALUES:
-        raise NotVerifiedError(f"{what} has more than {MAX_VALUES} parts")
+        raise refused(f"has more than {MAX_VALUES} parts", "json_too_many_values")
+    if _is_deep(data):
+        raise refused("is nested too deeply", "json_too_deep")
     # Most texts have no number near the limit, and looking at each number of a record would take as long as all the
     # rest. A text as long as a ledger has few numbers: its counts are text.
     long = len(data) > _LONG_TEXT or _MANY_DIGITS in data.translate(_ZEROS)
@@ -68,14 +77,34 @@ def parse_json(data: bytes, what: str) -> Any:
         if "\\u" in text:
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
     except _RefusedError as fault:
-        raise NotVerifiedError(f"{what} contains {fault}") from fault
+        raise refused(f"contains {fault.args[0]}", fault.args[1]) from fault
     except UnicodeError as fault:
-        raise NotVerifiedError(f"{what} is not valid UTF-8 text") from fault
+        code = "json_not_utf8" if isinstance(fault, UnicodeDecodeError) else "json_surrogate"
+        raise refused("is not valid UTF-8 text", code) from fault
     except json.JSONDecodeError as fault:
-        raise NotVerifiedError(f"{what} is not JSON: {fault}") from fault
-    except RecursionError as fault:
-        raise NotVerifiedError(f"{what} is nested too deeply") from fault
+        raise refused(f"is not JSON: {fault}", "json_malformed") from fault
     return parsed
+
+
+def _is_deep(data: bytes) -> bool:
+    """Whether JSON has more than `MAX_DEPTH` objects and lists in each other."""
+    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+        return False
+    brackets = _TEXT.sub(b"", data).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    # What is left may be no JSON at all, which the decoder finds out, unless it is deep first.
+    return _opened(brackets) > MAX_DEPTH
+
+
+def _opened(brackets: bytes) -> int:
+    depth = most = 0
+    for one in brackets:
+        depth += 1 if one in b"{[" else -1
+        most = max(most, depth)
+    return most
 
 
 def collecting(problems: list[str], where: str) -> Report:

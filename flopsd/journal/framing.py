@@ -47,9 +47,9 @@ class JournalLine:
     def record(self) -> Mapping[str, Any]:
         """The record, parsed strictly. Raises JournalDamagedError."""
         try:
-            record = parse_json(self.body, f"journal line {self.number}")
+            record = parse_json(self.body, f"journal line {self.number}", f"journal:{self.number}")
         except NotVerifiedError as fault:
-            raise JournalDamagedError(str(fault)) from fault
+            raise JournalDamagedError(str(fault), code=fault.code, path=fault.path) from fault
         if not isinstance(record, dict):  # the frame lets only objects through
             raise JournalDamagedError(f"journal line {self.number}: not a record")
         return record
@@ -129,13 +129,21 @@ def looks_like_records(file: IO[bytes]) -> bool:
 
 def _unframe(raw: bytes, previous: bytes, number: int, hashing: Hashing) -> tuple[bytes, bytes, bytes]:
     if not raw.endswith(b"\n"):
-        raise JournalDamagedError(f"journal line {number}: no newline at its end: the file was cut or is being written")
+        raise JournalDamagedError(
+            f"journal line {number}: no newline at its end: the file was cut or is being written",
+            code="journal_frame",
+            path=f"journal:{number}",
+        )
     match = _FRAME.fullmatch(raw)
     if not match:
-        raise JournalDamagedError(f"journal line {number}: not a framed record")
+        raise JournalDamagedError(
+            f"journal line {number}: not a framed record", code="journal_frame", path=f"journal:{number}"
+        )
     head = hashing(previous + match[3]).digest()
     if head.hex().encode("ascii") != match[1]:
         raise JournalDamagedError(
-            f"journal line {number}: its hash does not continue the chain: altered, moved or left out"
+            f"journal line {number}: its hash does not continue the chain: altered, moved or left out",
+            code="journal_chain",
+            path=f"journal:{number}",
         )
     return match[3], head, match[2] or b""

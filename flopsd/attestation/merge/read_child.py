@@ -128,13 +128,19 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
     predicate = opened.statement["predicate"]
     try:
         if predicate["kind"] not in KINDS:
-            raise NotVerifiedError(f"this is a ledger of kind {predicate['kind']!r:.60}, not a merged one")
+            raise NotVerifiedError(
+                f"this is a ledger of kind {predicate['kind']!r:.60}, not a merged one", code="statement_malformed"
+            )
         entries = predicate["children"]
         if not entries:
-            raise NotVerifiedError("the merged ledger lists no children")
+            raise NotVerifiedError("the merged ledger lists no children", code="no_children")
         refuse_malformed_times(predicate)
         if entries != sorted(entries, key=sort_key):
-            raise NotVerifiedError("the children are not in the order of the format")
+            raise NotVerifiedError(
+                "the children are not in the order of the format",
+                code="children_order",
+                path="statement.predicate.children",
+            )
         claims = [
             DeviceClaims(claim, number, entry["name"])
             for number, entry in enumerate(entries)
@@ -144,19 +150,25 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
         policies = tables.policies(str(policy["sha256"]) for policy in predicate["method"]["policies"])
         again = recompute_merged(predicate, entries, policies)
     except PolicyError as fault:
-        raise NotVerifiedError(str(fault), hint=fault.hint) from fault
+        raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code) from fault
     except LedgerError as fault:
-        raise NotVerifiedError(f"its children cannot be merged: {fault}", hint=fault.hint) from fault
+        raise NotVerifiedError(f"its children cannot be merged: {fault}", hint=fault.hint, code=fault.code) from fault
     except MALFORMED as fault:
-        raise NotVerifiedError(f"it contains fields that `flopsd merge` does not write: {fault!r:.200}") from fault
+        raise NotVerifiedError(
+            f"it contains fields that `flopsd merge` does not write: {fault!r:.200}", code="entry_malformed"
+        ) from fault
     refuse_difference(again, opened.statement, "the entries of its children")
     try:
         for sha256 in predicate["method"]["peakTableSha256"]:
             tables.peaks(sha256)
     except PeakTableError as fault:
-        raise NotVerifiedError(f"a ledger in it is rated by a foreign peak table: {fault}", hint=fault.hint) from fault
+        raise NotVerifiedError(
+            f"a ledger in it is rated by a foreign peak table: {fault}", hint=fault.hint, code=fault.code
+        ) from fault
     if predicate["replay"] is not None and not allow_replay:
         raise NotVerifiedError(
             f"{predicate['replay']['children']} of its {len(entries)} children are replays: no hardware was metered",
             hint="a replay is not evidence; to check only the arithmetic, add --allow-replay",
+            code="replay",
+            path="statement.predicate.replay",
         )

@@ -71,7 +71,7 @@ def verify_merged(
         except NotVerifiedError:
             raise
         except FlopsdError as fault:
-            raise NotVerifiedError(str(fault), hint=fault.hint) from fault
+            raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code) from fault
     foreign = foreign_files(predicate, tables)
     return VerifiedMerge(opened.statement, opened.keyids, predicate["replay"] is not None, seen, foreign)
 
@@ -101,6 +101,7 @@ def _check_children(
                 f"{other[0]} is not the ledger that was merged for {entry['name']}: "
                 f"the SHA-256 of its payload is {other[1][:16]}…, not {entry['sha256'][:16]}…",
                 hint="it was changed or sealed again after the merge; merge again, or give the one that was merged",
+                code="child_changed",
             )
     missing = tuple(entry["name"] for entry in entries if entry["sha256"] not in seen)
     foreign = tuple(sorted(label for label, _ in others.values()))
@@ -113,7 +114,9 @@ def _read(found: FoundLedger) -> SignedStatement:
         envelope = parse_envelope(read_ledger(found.path))
         statement = parse_json(envelope.payload, "the payload")
     except NotVerifiedError as fault:
-        raise NotVerifiedError(f"{found.label}: {fault}", hint="ask for the original of this file") from fault
+        raise NotVerifiedError(
+            f"{found.label}: {fault}", hint="ask for the original of this file", code=fault.code
+        ) from fault
     digest = sha256(envelope.payload).hexdigest()
     return SignedStatement(found.path, statement if isinstance(statement, dict) else {}, (), digest, envelope)
 
@@ -141,11 +144,13 @@ def _again(entry: Entry, opened: SignedStatement, found: FoundLedger, tables: Ta
                 again["completeness"] = completeness_of_single(again)
         else:
             return False
-        refuse_difference(again, entry, "this child")
+        refuse_difference(again, entry, "this child", "child_differs")
     except FlopsdError as fault:
         raise NotVerifiedError(
-            f"{found.label}: {found.for_user(str(fault))}", hint=found.for_user(fault.hint)
+            f"{found.label}: {found.for_user(str(fault))}", hint=found.for_user(fault.hint), code=fault.code
         ) from fault
     except MALFORMED as fault:
-        raise NotVerifiedError(f"{found.label}: flopsd does not write such a ledger: {fault!r:.200}") from fault
+        raise NotVerifiedError(
+            f"{found.label}: flopsd does not write such a ledger: {fault!r:.200}", code="record_malformed"
+        ) from fault
     return True

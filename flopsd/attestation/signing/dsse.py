@@ -11,7 +11,7 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE
 from flopsd.core.values import is_digest
 from flopsd.errors import NotVerifiedError, SigningKeyError
 
-MAX_SIGNATURES = 64  # each is tried with each key, over the whole payload
+_TOO_FEW = "too_few_signatures"
 
 
 def sign(payload: bytes, key: SigningKey) -> bytes:
@@ -48,10 +48,6 @@ def verify_signatures(envelope: Envelope, keys: Sequence[PublicKey], threshold: 
 
     Raises NotVerifiedError when they are fewer than `threshold`.
     """
-    if len(envelope.signatures) > MAX_SIGNATURES:
-        raise NotVerifiedError(
-            f"the ledger has {len(envelope.signatures)} signatures; at most {MAX_SIGNATURES} are checked"
-        )
     signed = pae(envelope)
     distinct = {key.keyid: key for key in keys}  # the keyid here is the digest of the key itself
     good = {
@@ -72,6 +68,8 @@ def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], thresh
         return NotVerifiedError(
             f"the signature of key {short_id(invalid[0])} is invalid: the ledger was changed after it was signed",
             hint="ask the signer for the original file",
+            code=_TOO_FEW,
+            path="envelope",
         )
     ids = ", ".join(map(short_id, given))
     if good:
@@ -80,12 +78,16 @@ def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], thresh
         return NotVerifiedError(
             f"signed by {len(good)} of the given keys ({detail}), {threshold} signatures are required",
             hint="give the public key of every signer with --key; `flopsd key show FILE` prints the id of a key",
+            code=_TOO_FEW,
+            path="envelope",
         )
     signers = ", ".join(short_id(keyid) if is_digest(keyid) else "a key without an id" for keyid in named[:4])
     noun = "key is" if len(given) == 1 else "keys are"
     return NotVerifiedError(
         f"signed by a different key: {signers}; the given {noun} {ids or 'none'}",
         hint="give the signer's public key; `flopsd key show FILE` prints the id of a key",
+        code=_TOO_FEW,
+        path="envelope",
     )
 
 

@@ -96,6 +96,7 @@ def usable(public: Any, where: str, remedy: str = NEW_KEY) -> PublicKey:
         raise SigningKeyError(
             f"{where} is an Ed25519 key of small order: anybody can sign with it",
             hint="nobody makes such a key by chance",
+            code="key_not_allowed",
         )
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

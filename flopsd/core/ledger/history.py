@@ -44,6 +44,7 @@ from flopsd.core.values import is_digest
 from flopsd.errors import JournalDamagedError
 
 FORMAT = "flopsd-journal/1"
+MALFORMED = "record_malformed"  # as in refusals-v1.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +182,10 @@ def extend(history: History, record: Record) -> None:
     try:
         _take(history, record)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
-        raise JournalDamagedError(f"journal line {line}: not a record of {FORMAT}: {fault!r}") from fault
+        text = f"journal line {line}: not a record of {FORMAT}: {fault!r}"
+        raise JournalDamagedError(text, code=MALFORMED, path=f"journal:{line}") from fault
     except JournalDamagedError as fault:
-        raise JournalDamagedError(f"journal line {line}: {fault}") from fault
+        raise JournalDamagedError(f"journal line {line}: {fault}", code=fault.code, path=f"journal:{line}") from fault
     history.records = line
 
 
@@ -194,20 +196,20 @@ def _take(history: History, record: Record) -> None:
         _begin(history, record)
         return
     if not history.incarnations:
-        raise JournalDamagedError("the first record is not a 'begin'")
+        raise JournalDamagedError("the first record is not a 'begin'", code="law_1")
     incarnation = history.incarnations[-1]
     if incarnation.end is not None:
-        raise JournalDamagedError(f"a {kind!r} record after the incarnation's end")
+        raise JournalDamagedError(f"a {kind!r} record after the incarnation's end", code="law_1")
     if record["incarnation"] != incarnation.number:
         raise JournalDamagedError(
-            f"record of incarnation {record['incarnation']} within incarnation {incarnation.number}"
+            f"record of incarnation {record['incarnation']} within incarnation {incarnation.number}", code="law_1"
         )
     if kind == "source":
         incarnation.sources[text(record["name"])] = dict(record["facts"])
     elif kind == "device":
         entry = device_entry(record)
         if record["number"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
-            raise JournalDamagedError("device numbered out of order or named twice")
+            raise JournalDamagedError("device numbered out of order or named twice", code="law_3")
         incarnation.devices[record["number"]] = entry
         start = tally_from_record(record, entry.begin_ns)
         is_older = entry.device.uid in history.tracked or history.continues is not None
@@ -233,36 +235,41 @@ def _take(history: History, record: Record) -> None:
         incarnation.end = record
         incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
     else:
-        raise JournalDamagedError(f"unknown kind of record {kind!r}")
+        raise JournalDamagedError(f"unknown kind of record {kind!r}", code=MALFORMED)
 
 
 def _begin(history: History, record: Record) -> None:
     if history.is_rotated:
-        raise JournalDamagedError("a 'begin' record after the end of a rotated journal, which another one continues")
+        raise JournalDamagedError(
+            "a 'begin' record after the end of a rotated journal, which another one continues", code="law_1"
+        )
     if "continues" in record:
         if history.incarnations:
-            raise JournalDamagedError("only the first 'begin' of a journal continues another one")
+            raise JournalDamagedError("only the first 'begin' of a journal continues another one", code="law_1")
         history.continues = Continued.from_record(record["continues"])
     if record["format"] != FORMAT:
-        raise JournalDamagedError(f"format {record['format']!r}; this flopsd reads {FORMAT!r}")
+        raise JournalDamagedError(f"format {record['format']!r}; this flopsd reads {FORMAT!r}", code=MALFORMED)
     if record["incarnation"] != len(history.incarnations) + 1:
         raise JournalDamagedError(
-            f"incarnation {record['incarnation']} where {len(history.incarnations) + 1} comes next"
+            f"incarnation {record['incarnation']} where {len(history.incarnations) + 1} comes next", code="law_1"
         )
     for name in ("boot_id", "utc", "flopsd_version", "peak_table_sha256", "config_sha256"):
         text(record[name])
     for name in ("ns", "wall_ns", "checkpoint_ns"):
         count(record[name])
     if record.get("code_secret_sha256") is not None and not is_digest(record["code_secret_sha256"]):
-        raise JournalDamagedError("its code_secret_sha256 is no SHA-256")
+        raise JournalDamagedError("its code_secret_sha256 is no SHA-256", code=MALFORMED)
     declared_from(record.get("declared"))
-    refuse_context(record["context"])
+    try:
+        refuse_context(record["context"])
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise JournalDamagedError(f"its context is none: {fault!r:.200}", code="law_14") from fault
     isolation_from(record["isolation"])
     for name in ("run", "node"):
         text(record[name])
         if history.incarnations and record[name] != history.incarnations[0].begin[name]:
             raise JournalDamagedError(
-                f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}"
+                f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}", code="law_1"
             )
     history.incarnations.append(Incarnation(record, last_ns=record["ns"], last_utc=record["utc"]))
 
@@ -294,15 +301,20 @@ def _take_tallies(history: History, incarnation: Incarnation, record: Record) ->
         before = tallies[seen.device.uid]
         after = tally_from_record(row, before.begin_ns)
         if not grew_from(before, after):
-            raise JournalDamagedError(f"totals of device {seen.device.uid} fell since the record before")
+            raise JournalDamagedError(f"totals of device {seen.device.uid} fell since the record before", code="law_4")
         if after.total_observed_ns + after.total_gap_ns != after.span_ns:
             raise JournalDamagedError(
-                f"time of device {seen.device.uid} does not add up: observed + gap is not its span"
+                f"time of device {seen.device.uid} does not add up: observed + gap is not its span", code="law_5"
             )
         if after.phases:
-            remainder(after)
+            try:
+                remainder(after)
+            except ValueError as fault:
+                raise JournalDamagedError(
+                    f"phases of device {seen.device.uid} have more than there is", code="law_9"
+                ) from fault
         if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
-            raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up")
+            raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up", code="law_5")
         for reason, gap_ns in after.gap_ns.items():
             grown[(number, reason)] = gap_ns - before.gap_ns.get(reason, 0)
         tallies[seen.device.uid] = after
@@ -312,14 +324,14 @@ def _take_tallies(history: History, incarnation: Incarnation, record: Record) ->
         grown[(number, reason)] = grown.get((number, reason), 0) - (end_ns - begin_ns)
         _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
     if any(grown.values()):
-        raise JournalDamagedError("the listed gaps do not add up to the gap totals")
+        raise JournalDamagedError("the listed gaps do not add up to the gap totals", code="law_6")
 
 
 def _numbers(checkpoint: Record) -> list[int]:
     """Of the devices of a checkpoint."""
     numbers = [count(number) for number in checkpoint["devices"]]
     if numbers != sorted(set(numbers)):
-        raise JournalDamagedError("the devices of a checkpoint are not in order")
+        raise JournalDamagedError("the devices of a checkpoint are not in order", code="law_3")
     return numbers
 
 
@@ -338,24 +350,31 @@ def _session(history: History, record: Record) -> None:
     process = (None if pid is None else count(pid), count(record["uid"]), text(record["client"]))
     session = history.sessions.setdefault(name, DeclaredSession(name, *process))
     if (session.pid, session.uid, session.client) != process:
-        raise JournalDamagedError(f"session {name!r:.60} belongs to two processes")
-    if "facts" in record:
-        session.facts = facts_from(record["facts"])
+        raise JournalDamagedError(f"session {name!r:.60} belongs to two processes", code="law_10")
+    try:
+        facts = facts_from(record["facts"]) if "facts" in record else session.facts
+        work = work_from(record.get("work", {}))
+        before = work_from(record.get("before", {}))
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise JournalDamagedError(
+            f"session {name!r:.60} declares what is none: {fault!r:.200}", code="law_10"
+        ) from fault
+    session.facts = facts
     if "before" in record:
         if history.continues is None:
-            raise JournalDamagedError("a session has counters of an earlier segment, and there is none")
-        history.work_before[name] = work_from(record["before"])
-    for phase, counters in work_from(record.get("work", {})).items():
+            raise JournalDamagedError("a session has counters of an earlier segment, and there is none", code="law_1")
+        history.work_before[name] = before
+    for phase, counters in work.items():
         known = session.work.setdefault(phase, {})
         if any(value < known.get(counter, 0) for counter, value in counters.items()):
-            raise JournalDamagedError(f"the counters of session {name!r:.60} fell")
+            raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")
         known.update(counters)
 
 
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:
     """Append `gap`, or lengthen the last one of the same device and reason that it continues."""
     if gap.begin_ns >= gap.end_ns:
-        raise JournalDamagedError("a gap that ends before it begins")
+        raise JournalDamagedError("a gap that ends before it begins", code="law_6")
     for at in range(len(gaps) - 1, max(-1, len(gaps) - 64), -1):
         last = gaps[at]
         if (last.incarnation, last.device) == (gap.incarnation, gap.device):

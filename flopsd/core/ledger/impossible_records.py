@@ -30,17 +30,19 @@ def refuse_counted(start: Tally, since_ns: int | None) -> None:
     """Raises JournalDamagedError where a device's first record counts something: it only has what counting continues
     from. `since_ns` is when the incarnation began, None where an earlier one tracked the device."""
     if _counted_of(start) != _NOTHING or start.watermark_ns != start.begin_ns:
-        raise JournalDamagedError("a device has counts before its first reading")
+        raise JournalDamagedError("a device has counts before its first reading", code="law_12")
     if since_ns is not None and start.begin_ns < since_ns:
-        raise JournalDamagedError("a device is tracked from before the first incarnation began")
+        raise JournalDamagedError("a device is tracked from before the first incarnation began", code="law_12")
 
 
 def refuse_time(before_ns: int, at_ns: int, *tallies: Tally) -> None:
     """`at_ns` is that of a record, `before_ns` of the one before it. Raises JournalDamagedError."""
     if at_ns < before_ns:
-        raise JournalDamagedError(f"time runs backwards, by {before_ns - at_ns} ns since the record before")
+        raise JournalDamagedError(
+            f"time runs backwards, by {before_ns - at_ns} ns since the record before", code="law_13"
+        )
     if any(tally.watermark_ns > at_ns + LEAD_NS for tally in tallies):
-        raise JournalDamagedError("a device is accounted for beyond the time of its record")
+        raise JournalDamagedError("a device is accounted for beyond the time of its record", code="law_13")
 
 
 def refuse_context(context: Mapping[str, Any]) -> None:

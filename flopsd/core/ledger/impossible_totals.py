@@ -16,9 +16,9 @@ def refuse_impossible(view: RunView) -> None:
     for one in view.devices:
         uid = one.device.uid
         if one.recovered_ns > one.gap_ns:
-            raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was")
+            raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was", code="law_11")
         if sum(tally.energy_ns for tally in one.tallies) > one.job_ns:
-            raise JournalDamagedError(f"device {uid}: energy was counted for more time than there was")
+            raise JournalDamagedError(f"device {uid}: energy was counted for more time than there was", code="law_11")
 
 
 def refuse_double_counting(history: History) -> None:
@@ -41,6 +41,7 @@ def refuse_double_counting(history: History) -> None:
                     f"device {uid} is counted twice at the same time: "
                     f"by daemon starts {min(one, other)} and {max(one, other)}",
                     hint="the journal was altered, or continued from a copy",
+                    code="law_7",
                 )
             before_ns, one = end_ns, other
 
@@ -49,11 +50,14 @@ def _refuse_tally(rated: RatedTally) -> None:
     entry, tally, limits = rated.entry, rated.tally, rated.rating.limits
     if entry.part_id is not None and entry.part_id not in rated.table.parts:
         raise JournalDamagedError(
-            f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have"
+            f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have",
+            code="peak_row_unknown",
         )
     most = max_counted_flop(limits, tally.job_ns)
     if most is not None and tally.counted_flop > most:
-        raise JournalDamagedError(f"device {rated.uid}: {tally.counted_flop} FLOP were counted, of {most} possible")
+        raise JournalDamagedError(
+            f"device {rated.uid}: {tally.counted_flop} FLOP were counted, of {most} possible", code="law_8"
+        )
     if not isinstance(limits, Limits):
         return
     for (evidence, pipe), cycles in tally.active_sm_cycles.items():
@@ -62,5 +66,6 @@ def _refuse_tally(rated: RatedTally) -> None:
         possible = max_plausible_sm_cycles(limits, known_ns) + tally.span_ns // 1_000_000
         if cycles > possible:
             raise JournalDamagedError(
-                f"device {rated.uid}: pipe {pipe.value} was active for {cycles} cycles, of {possible} possible"
+                f"device {rated.uid}: pipe {pipe.value} was active for {cycles} cycles, of {possible} possible",
+                code="law_8",
             )

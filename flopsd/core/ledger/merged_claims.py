@@ -114,10 +114,11 @@ def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
         ),
     }[one.claim.what]
     if one.claim.what == NODE and same:
-        twice = NodeGivenTwiceError(f"{text} {one.label} and {other.label}", hint=hint)
+        twice = NodeGivenTwiceError(f"{text} {one.label} and {other.label}", hint=hint, code="counted_twice")
         twice.labels = one.label, other.label
         return twice
-    return LedgerError(f"{text} {one.label} and {other.label}", hint=hint)
+    code = "child_twice" if one.claim.what == LEDGER else "counted_twice"
+    return LedgerError(f"{text} {one.label} and {other.label}", hint=hint, code=code)
 
 
 def _claim(what: int, key: str, times: Mapping[str, Any], period: Mapping[str, Any]) -> Claim:

@@ -97,6 +97,7 @@ class NodeCheck:
             raise LedgerError(
                 f"the ledgers name {len(self._job_nodes)} nodes of the job, --nodes declares {declared_nodes}",
                 hint="leave --nodes out: it is for jobs whose ledgers name none",
+                code="too_many_nodes",
             )
 
     def add(self, entry: Mapping[str, Any], label: str) -> None:
@@ -108,11 +109,13 @@ class NodeCheck:
                 if node not in self._rank_of
                 else f"{label} gives node {node!r} rank {rank}; by the job's node list it has {self._rank_of[node]}",
                 hint="leave it out: it belongs to another job",
+                code="rank_differs",
             )
         if not self._job_nodes and self._declared is not None and rank is not None and rank >= self._declared:
             raise LedgerError(
                 f"{label} has rank {rank}: the job had more than {self._declared} nodes",
                 hint="give --nodes the number of nodes that the job had",
+                code="too_many_nodes",
             )
         self._endless += _endless(entry)
         self._segments.add(entry["segment"], _who(rank, node), entry["name"])
@@ -154,6 +157,7 @@ class NodeCheck:
             raise LedgerError(
                 f"there are ledgers of {len(slots)} nodes, of {self._declared} that were declared",
                 hint="give --nodes the number of nodes that the job had",
+                code="too_many_nodes",
             )
         return [f"{self._declared - len(slots)} of {self._declared} nodes: no ledger, and none here says of which rank"]
 

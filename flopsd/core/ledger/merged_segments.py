@@ -45,6 +45,7 @@ class SegmentCheck:
                 "they are two histories of one run",
                 hint="at most one of them is true for its time; a state folder that was copied or restored forks like "
                 "this",
+                code="segments_part",
             )
 
     def missing(self) -> Iterator[str]:
@@ -60,6 +61,7 @@ class SegmentCheck:
                     f"{after.ledger} cannot continue {before.ledger}: that journal is not a closed segment "
                     f"{named['number']} as it names it",
                     hint="one of the two was altered",
+                    code="segments_part",
                 )
         for digest, one in self._here.items():
             if one.segment["isContinued"] and digest not in self._continued_by:

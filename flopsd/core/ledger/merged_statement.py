@@ -86,7 +86,9 @@ class Merging:
         where it is no entry.
         """
         if self.facts.run is not None and entry["run"] != self.facts.run["id"]:
-            raise LedgerError(f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}")
+            raise LedgerError(
+                f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}", code="other_run_of_child"
+            )
         sums = sums_of_ledger(entry)
         refuse_malformed(entry, sums)
         refuse_wrong_entry(entry, in_lineage=self.facts.kind == LINEAGE)
