@@ -34,7 +34,8 @@ def clauses_of(page: str, text: str) -> list[Clause]:
     found: list[Clause] = []
     is_open = False
     for number, line in enumerate(text.splitlines(), 1):
-        if match := _START.match(line):
+        match = _START.match(line)
+        if match and not (is_open and line.startswith("[")):  # a line of a paragraph may begin with another's id
             found.append(Clause(f"{match[1]}-{match[2]}", page, number, match[3].strip()))
             is_open = not line.startswith("|")
         elif is_open and line.strip() and not re.match(r"- |\d+\. |\||#|```", line):

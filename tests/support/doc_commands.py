@@ -268,6 +268,15 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "registry.example.com/flopsd --set key.uri=awskms:alias/flopsd --set ledgerCopy.node="
         "'s3://your-bucket/flopsd/nodes/{node}/$(POD_NAME).json'": _HELM,
     },
+    "conformance.md": {
+        "python -m conformance run --json report.json -- flopsd verify --json": By(
+            "e2e/test_docs.py::test_the_runner_of_conformance_drives_flopsd"
+        ),
+        "python -m conformance clauses": Run("ENV-1", {"python": sys.executable}, at=ROOT),
+        "python -m conformance pack -o flopsd-vectors-v1.tar.gz": By(
+            "unit/conformance/test_judge.py::test_the_packed_vectors_are_those_of_the_folder_and_a_changed_file_is_noticed"
+        ),
+    },
     "ledger-format.md": {
         "type=urn:uuid:961e75da-79e6-4b84-bec0-b0fcb65b8a61#compute-ledger-v1": By(
             "e2e/test_docs.py::test_the_commands_of_the_format_page_are_accepted"

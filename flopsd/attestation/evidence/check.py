@@ -17,6 +17,7 @@ from flopsd.errors import EvidenceError, NotVerifiedError
 _MEMBERS = {"type", "collectedAt", "state", "reason", "data", "proves", "limits"}
 _UNKNOWN = ("Unknown to this verifier.", "A newer flopsd may know this kind.")
 MAX_ITEMS = 64
+_MALFORMED = "evidence_malformed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +32,22 @@ def signed_items(predicate: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """The items of a predicate. Raises NotVerifiedError if they are malformed."""
     items = predicate.get("evidence")
     if not isinstance(items, list) or len(items) > MAX_ITEMS:
-        raise NotVerifiedError(f"predicate.evidence must be a list of at most {MAX_ITEMS} items")
+        raise NotVerifiedError(f"predicate.evidence must be a list of at most {MAX_ITEMS} items", code=_MALFORMED)
     for at, item in enumerate(items):
         path = f"predicate.evidence[{at}]"
         if not isinstance(item, dict) or set(item) != _MEMBERS:
-            raise NotVerifiedError(f"{path} must have exactly the fields {', '.join(sorted(_MEMBERS))}")
+            raise NotVerifiedError(
+                f"{path} must have exactly the fields {', '.join(sorted(_MEMBERS))}", code=_MALFORMED
+            )
         texts = ("type", "collectedAt", "proves", "limits")
         if not all(isinstance(item[name], str) for name in texts) or not is_timestamp(item["collectedAt"]):
-            raise NotVerifiedError(f"{path} has a malformed type, time, proves or limits")
+            raise NotVerifiedError(f"{path} has a malformed type, time, proves or limits", code=_MALFORMED)
         there = item["state"] == "present" and isinstance(item["data"], dict) and item["reason"] is None
         missing = item["state"] == "absent" and item["data"] is None and isinstance(item["reason"], str)
         if not there and not missing:
-            raise NotVerifiedError(f"{path} must be present with data, or absent with a reason")
+            raise NotVerifiedError(f"{path} must be present with data, or absent with a reason", code=_MALFORMED)
     if len({item["type"] for item in items}) != len(items):
-        raise NotVerifiedError("predicate.evidence contains the same type twice")
+        raise NotVerifiedError("predicate.evidence contains the same type twice", code=_MALFORMED)
     return tuple(items)
 
 
@@ -71,7 +74,7 @@ def findings(items: Sequence[Mapping[str, Any]], context: CheckContext) -> tuple
 def timestamp_findings(stamped: Sequence[StampedSignature], trust: Trust, sealed_at: str) -> tuple[EvidenceResult, ...]:
     """One result for each timestamp of a valid signature, or one that states that there is none."""
     if sum(len(one.tokens) for one in stamped) > MAX_ITEMS:
-        raise NotVerifiedError(f"the ledger has more than {MAX_ITEMS} timestamps")
+        raise NotVerifiedError(f"the ledger has more than {MAX_ITEMS} timestamps", code=_MALFORMED)
     found = [_stamp(one.signature, token, trust, sealed_at) for one in stamped for token in one.tokens]
     return tuple(found) or (_result(EvidenceState.ABSENT, "no valid signature has a timestamp"),)
 

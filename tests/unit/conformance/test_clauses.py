@@ -30,8 +30,8 @@ def test_an_id_that_a_page_refers_to_is_a_clause() -> None:
 
 
 def test_a_clause_ends_where_the_next_thing_begins() -> None:
-    page = "[A-1] one\ntwo\n\nno clause\n\n- [A-2] three\n  four\n- five\n| [B-10] x | y |\n| z | [A-1] |\n"
+    page = "[A-1] one\n[A-2] two\n\nno clause\n\n- [A-2] three\n  four\n- five\n| [B-10] x | y |\n| z | [A-1] |\n"
     found = clauses_of("p.md", page)
     assert [(clause.id, clause.line, clause.text) for clause in found] == [
-        ("A-1", 1, "one two"), ("A-2", 6, "three four"), ("B-10", 9, "x | y |"),
+        ("A-1", 1, "one [A-2] two"), ("A-2", 6, "three four"), ("B-10", 9, "x | y |"),
     ]  # fmt: skip

@@ -1,0 +1,74 @@
+"""What a command did with a vector is judged as docs/conformance.md says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.__main__ import REFUSALS, VECTORS, main
+from conformance.judge import FAILED, PARTLY, PASSED, judge
+from conformance.pack import pack
+from conformance.vectors import Vector, unpack, vectors_in
+
+
+def vector(**expected: Any) -> Vector:
+    plain = {"verdict": "refuse", "code": "law_6", "clause": "LAW-6", "path": "statement.predicate.a[1].b"}
+    return Vector("invalid/x", Path(), {**plain, **expected})
+
+
+GOOD = vector(verdict="accept", code=None, clause=None, path=None)
+
+
+@pytest.mark.parametrize(
+    ("of", "status", "says", "result"),
+    [
+        (vector(), 3, {"verified": False, "code": "law_6"}, PASSED),
+        (vector(), 3, {"verified": False, "code": "law_5"}, FAILED),
+        (vector(), 3, {"verified": True, "code": "law_6"}, FAILED),
+        (vector(), 0, {"verified": True}, FAILED),
+        (vector(), 1, {"verified": False, "code": "law_6"}, FAILED),
+        (vector(), 5, {"verified": False, "notVerified": ["statement.predicate.a"]}, PARTLY),
+        (vector(), 5, {"verified": False, "notVerified": ["statement.predicate.a[10]"]}, FAILED),
+        (vector(), 5, {"verified": False, "notVerified": []}, FAILED),
+        (GOOD, 0, {"verified": True, "code": None, "predicate": {"n": 1}}, PASSED),
+        (GOOD, 0, {"verified": True, "code": None, "predicate": {"n": True}}, FAILED),
+        (GOOD, 0, {"verified": False}, FAILED),
+        (GOOD, 3, {"verified": False, "code": "law_6"}, FAILED),
+        (GOOD, 5, {"verified": False, "notVerified": ["statement.predicate.a"]}, PARTLY),
+        (GOOD, 0, ["verified"], FAILED),
+    ],
+)
+def test_a_verdict_counts_only_with_its_reason_and_what_it_leaves_out(
+    of: Vector, status: int, says: Any, result: str
+) -> None:
+    assert judge(of, status, json.dumps(says).encode(), {"n": 1}).result == result
+
+
+def test_the_packed_vectors_are_those_of_the_folder_and_a_changed_file_is_noticed(tmp_path: Path) -> None:
+    data = pack(VECTORS, REFUSALS)
+    assert data == pack(VECTORS, REFUSALS)
+    archive = tmp_path / "vectors.tar.gz"
+    archive.write_bytes(data)
+    root = unpack(archive, tmp_path / "there")
+    assert [one.name for one in vectors_in(root)] == [one.name for one in vectors_in(VECTORS)]
+    (root / "peaks.yaml").write_bytes(b"")
+    archive.write_bytes(data)
+    (root / "more").write_bytes(b"")
+    with pytest.raises(ValueError, match="not those of its manifest"):
+        unpack(archive, tmp_path / "there")
+
+
+def test_a_command_that_refuses_all_fails_the_valid_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = 'import json,sys; print(json.dumps({"verified": False, "code": "law_7"})); sys.exit(3)'
+    report = tmp_path / "report.json"
+    words = ["run", "--only", "*device*", "--json", str(report), "--", sys.executable, "-c", script]
+    assert main(words) == 1
+    found = json.loads(report.read_bytes())
+    results = {one["vector"]: one["result"] for one in found["vectors"]}
+    assert results["invalid/device-counted-twice"] == PASSED
+    assert results["valid/no-device"] == FAILED
+    assert "FAILED valid/no-device: refused (law_7); it is valid" in capsys.readouterr().out
