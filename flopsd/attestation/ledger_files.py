@@ -12,8 +12,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.untrusted import parse_json
@@ -28,8 +28,7 @@ LEDGER_MODE = 0o644  # to be handed on, whatever the umask of the job
 LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerFiles:
+class LedgerFiles(NamedTuple):
     """The files of one ledger; no journal of a merged one, no peak table if it is a packaged one."""
 
     ledger: Content

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.model import Evidence, Pipe, Precision
 
@@ -21,8 +21,7 @@ MEASURED_FORMAT = "bf16"
 MAX_KNOWN = 256  # rates that a part remembers: declared mixes of formats are without number
 
 
-@dataclass(frozen=True, slots=True)
-class Margin:
+class Margin(NamedTuple):
     """How far a kind of evidence may be off, both ways, and the source of that figure."""
 
     ppm: int

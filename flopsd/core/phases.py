@@ -7,8 +7,8 @@ where that phase was active for all the time that the reading covers. What is le
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from flopsd.core.declarations import Phase, precision_from
 from flopsd.core.model import PPM, TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, UNDECLARED_PHASE, Precision, Tally
@@ -18,8 +18,7 @@ K = TypeVar("K", bound=Hashable)
 PROCESS = "process"
 
 
-@dataclass(frozen=True, slots=True)
-class ActivePhase:
+class ActivePhase(NamedTuple):
     """The bucket that readings belong to which begin at `since_ns` or later, on the boot-time clock."""
 
     bucket: str

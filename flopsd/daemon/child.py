@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from flopsd.system.clock import NS_PER_S, Clock
 
@@ -21,8 +20,7 @@ MAX_OUTPUT_BYTES = 8192
 NOT_STARTED = 127  # as a shell says it
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a child ended. `code` is None where it hung and was killed. `err` is its stderr on one line."""
 
     code: int | None

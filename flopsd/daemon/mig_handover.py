@@ -7,7 +7,7 @@ to the moment at which its replacement begins.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, GapReason, Sweep
@@ -15,8 +15,7 @@ from flopsd.core.phases import ActivePhase
 from flopsd.daemon.tracked_device import TrackedDevice
 
 
-@dataclass(frozen=True, slots=True)
-class MigChange:
+class MigChange(NamedTuple):
     """The devices of one GPU that a source no longer lists, and those that it lists instead."""
 
     removed: tuple[DeviceUid, ...]

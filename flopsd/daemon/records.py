@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd import __version__
 from flopsd.core.ledger.history import FORMAT
@@ -18,8 +17,7 @@ from flopsd.settings.platform import Context
 from flopsd.system.clock import rfc3339
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """One moment on both clocks."""
 
     ns: int

@@ -11,9 +11,8 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, peaks_beside, public_key_beside
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
@@ -40,8 +39,7 @@ log = logging.getLogger("flopsd")
 SEAL_FITS = "whose seal fits"
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveredRun:
+class RecoveredRun(NamedTuple):
     """The run that the state folder holds, and what had to be cut from its journal."""
 
     history: History
@@ -150,8 +148,7 @@ def choose_run(
     return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(NamedTuple):
     """A journal found beside a ledger: its valid lines, which are not kept in memory, and the history in them."""
 
     ledger: Path

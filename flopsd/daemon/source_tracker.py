@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Reading, Sweep
@@ -20,8 +20,7 @@ log = logging.getLogger("flopsd")
 OPENING_NS = 120 * NS_PER_S  # a source that is down is tried again each minute, and opening one may take long
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What a source's thread sends to the writer: a sweep, or the fault in its place."""
 
     source: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.daemon.ledger_places import local_ledger
@@ -73,8 +73,7 @@ def _closed(folder: Path) -> list[Path]:
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class DiskNeed:
+class DiskNeed(NamedTuple):
     """What a run needs of the disk, in words, and whether it is there: for a week, or with rotation for good."""
 
     text: str

@@ -11,8 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalDamagedError, NotVerifiedError, UnreadableRecordError
@@ -28,8 +27,7 @@ _FRACTION, _EXPONENT, _ESCAPE = re.compile(rb"\.[0-9]+[,}\]]"), re.compile(rb"e[
 _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 
 
-@dataclass(frozen=True, slots=True)
-class JournalLine:
+class JournalLine(NamedTuple):
     """One valid line: the bytes of its record, its number from 1, its chain hash, the offset of its end, and its code
     as hex digits, empty where it has none."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flopsd.core.values import is_digest
 from flopsd.errors import JournalReplacedError
@@ -13,8 +13,7 @@ from flopsd.journal.framing import JournalLine
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A moment of a journal: its records, and the chain hash of the last of them. As text `RECORDS:HASH`."""
 
     records: int
@@ -32,8 +31,7 @@ class Head:
         return cls(int(match[1]), match[2])
 
 
-@dataclass(frozen=True, slots=True)
-class KnownJournal:
+class KnownJournal(NamedTuple):
     """What the launcher knows of the journal of its daemon: its head, that of the pending file, and the run.
 
     As text `HEAD PENDING RUN`, with `-` where nothing is pending.

@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from flopsd.core.ledger.statement import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError
@@ -25,8 +24,7 @@ from flopsd.system.sha256 import fastest
 Take = Callable[[JournalLine], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(NamedTuple):
     """Complete records from the beginning of a journal. `left_out_bytes` after them are not one, for `reason`."""
 
     facts: JournalFacts

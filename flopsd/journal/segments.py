@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import Continued, SegmentFacts
@@ -27,8 +27,7 @@ def closed_name(segment: SegmentFacts) -> str:
     return f"{segment.number:04d}-{segment.head_sha256[:16]}{ENDING}"
 
 
-@dataclass(frozen=True, slots=True)
-class ClosedSegment:
+class ClosedSegment(NamedTuple):
     """A segment that ended. `is_moved`: it lies in the folder of closed segments, and no more where the journal is."""
 
     facts: SegmentFacts

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.policy.conditions import short
@@ -34,8 +34,7 @@ _OTHER_VARIABLES = ("FLOPSD_CONFIG", PASSPHRASE_FILE, SOCKET_VARIABLE, *SECRETS)
 ENVIRONMENT, COMMAND_LINE = "environment", "command line"
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(NamedTuple):
     """The raw values given, by setting key, the strongest layer last; and the problems found so far."""
 
     file: Path | None

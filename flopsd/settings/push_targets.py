@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 KINDS = ("pushgateway", "otlp", "remotewrite")
@@ -14,8 +14,7 @@ _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _TENANT = re.compile(r"[A-Za-z0-9!._*'()|-]{1,150}")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One receiver. `url` is where requests go; `name` is for logs and labels, without query and secrets."""
 
     kind: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Method, Phase, Recomputation
 from flopsd.core.model import Precision
@@ -73,8 +73,7 @@ class Settings:
         return self.source_options.get(key) if key not in BY_KEY else getattr(self, key)
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting. `parse` takes what YAML or text gave and raises ValueError saying what is expected."""
 
     key: str

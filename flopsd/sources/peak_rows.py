@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import PeakTableError, SourceUnavailableError
@@ -14,8 +14,7 @@ from flopsd.sources import SourceInfo
 from flopsd.sources.registry import BUILT_IN, find_with_origin
 
 
-@dataclass(frozen=True, slots=True)
-class RunTable:
+class RunTable(NamedTuple):
     """A peak table, the bytes that its SHA-256 is of, and the sources whose rows were added to flopsd's own."""
 
     table: PeakTable

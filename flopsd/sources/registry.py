@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings.schema import SETTINGS, Setting
@@ -21,8 +21,7 @@ GROUP = "flopsd.sources"
 BUILT_IN = ("nvml", "dcgm", "neuron", "replay")  # probed in this order
 
 
-@dataclass(frozen=True, slots=True)
-class KnownSources:
+class KnownSources(NamedTuple):
     """Every source that is installed: what each declares, their options as settings, and plug-ins that are unusable."""
 
     infos: tuple[SourceInfo, ...]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
 from flopsd.errors import FileChangedError
 from flopsd.system.atomic_files import replace_file, replacing
@@ -16,8 +15,7 @@ from flopsd.system.sha256 import fastest
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class KnownFile:
+class KnownFile(NamedTuple):
     """The first bytes of a file: all of it, or less than it has by now. Their SHA-256 is what they must have."""
 
     path: Path

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """A user, and what a process that becomes this user gets. `name` and `home` are empty where no account is known."""
 
     uid: int

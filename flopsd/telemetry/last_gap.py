@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, GapReason
 
@@ -27,8 +27,7 @@ def kind_of(reason: GapReason) -> GapKind:
     return _KINDS.get(reason, GapKind.LOST)
 
 
-@dataclass(frozen=True, slots=True)
-class LastGap:
+class LastGap(NamedTuple):
     """The newest gap of a device, together with those right before it that say the same of it. Boot time."""
 
     since_ns: int

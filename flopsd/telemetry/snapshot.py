@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.run_view import DeviceView, RatedTally, RunView
@@ -29,8 +30,7 @@ class SourceState:
     absent: bool = False  # no such hardware on this machine: not a fault, and not shown as one
 
 
-@dataclass(frozen=True, slots=True)
-class KeyState:
+class KeyState(NamedTuple):
     """Whether the signing key can sign, as last tried; None: not tried yet. `reason`: a KeyFault, `problem` in words
     with what to do about it; both empty unless it cannot."""
 

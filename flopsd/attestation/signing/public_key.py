@@ -6,10 +6,9 @@ The keyid is the hex SHA-256 of the SPKI DER and only a hint: verification trust
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.errors import SigningKeyError
 from flopsd.system.regular_files import open_regular
@@ -23,8 +22,7 @@ _D = -121665 * pow(121666, -1, _P) % _P
 _BLOCK = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(NamedTuple):
     """A public key of a kind that signs ledgers. `type` is `ed25519` or `p256`, `pem` its SubjectPublicKeyInfo."""
 
     keyid: str

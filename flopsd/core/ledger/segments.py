@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Phase
 from flopsd.core.ledger.journal_codec import (
@@ -27,8 +27,7 @@ MOST_STARTS = 64  # whose counts the next segment repeats one by one
 ROTATED = "rotated"  # the reason of the end of a journal that another one continues
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentFacts:
+class SegmentFacts(NamedTuple):
     """What identifies a closed segment. `number` counts from 1."""
 
     number: int
@@ -57,8 +56,7 @@ class Counted:
     phase: Phase | None  # what the settings of that daemon start declare
 
 
-@dataclass(frozen=True, slots=True)
-class Continued:
+class Continued(NamedTuple):
     """What a journal continues: the segment before it, and sums over all segments before it."""
 
     before: SegmentFacts

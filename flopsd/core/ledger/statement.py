@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from
 from flopsd.core.figures import added_up
@@ -77,8 +77,7 @@ ASSUMPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class JournalFacts:
+class JournalFacts(NamedTuple):
     """What identifies a journal file."""
 
     sha256: str

@@ -8,10 +8,9 @@ phase has more than there is. Where it does not, nothing is decided: the checkpo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from operator import eq, le, lt, sub
-from typing import Any
+from typing import Any, NamedTuple
 
 Columns = Mapping[str, Any]
 Path = tuple[str, ...]
@@ -19,8 +18,7 @@ DEPTH = 4  # of the deepest column: phases, a phase, sm_cycles, an evidence, a p
 _END: Any = object()  # where the names of one object end
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """Where the amounts of all devices, or of their shares of a phase, are in a list of columns."""
 
     to_ns: int
@@ -29,8 +27,7 @@ class _Part:
     all: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(NamedTuple):
     """What checkpoints in a row have in common."""
 
     whole: _Part

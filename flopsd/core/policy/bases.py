@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Recomputation
 from flopsd.core.figures import added_up
@@ -24,8 +24,7 @@ from flopsd.core.policy.reconcile import NO_PROCESS, Architecture
 from flopsd.core.session_protocol import DeclaredSession
 
 
-@dataclass(frozen=True, slots=True)
-class Declarations:
+class Declarations(NamedTuple):
     """What follows from declarations alone. `absent` says why there is no architecture basis.
 
     `settings` are the operator's word. What processes declare is in the architecture basis and in the stated share.
@@ -39,8 +38,7 @@ class Declarations:
     process: int | None = None  # whose claims they are, where all are one's
 
 
-@dataclass(frozen=True, slots=True)
-class Bases:
+class Bases(NamedTuple):
     """The bases of one run, and what they rest on."""
 
     by_phase: Mapping[str, Figures]

@@ -7,7 +7,7 @@ that the declaration raised (bases.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
 from flopsd.core.policy.bases import FUSED, recomputes_head
@@ -19,8 +19,7 @@ from flopsd.core.session_protocol import DeclaredSession
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
 
 
-@dataclass(frozen=True, slots=True)
-class Contradiction:
+class Contradiction(NamedTuple):
     """A name to look up and to alert on, and what contradicts what."""
 
     name: str

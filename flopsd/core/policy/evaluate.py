@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
-from typing import cast
+from typing import NamedTuple, cast
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
@@ -66,8 +66,7 @@ def _judged(policy: Policy, case: Case) -> tuple[Finding, ...]:
     return tuple(found[rule.id] for rule in policy.rules)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stated:
+class _Stated(NamedTuple):
     """What declarations say of a rule, whatever was computed. `limit` is None where it does not apply."""
 
     applies: bool | None

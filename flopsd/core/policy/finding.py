@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.policy_file import Rule
@@ -53,8 +53,7 @@ class Limit:
         return flop >= end if self.at_least else flop > end
 
 
-@dataclass(frozen=True, slots=True)
-class OnlyIfBase:
+class OnlyIfBase(NamedTuple):
     """What the base model would have to be for an account not to be below: its compute, both ends included, and
     whether it carries systemic risk, where the rule asks for that."""
 

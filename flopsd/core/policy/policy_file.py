@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Method
 
@@ -39,8 +39,7 @@ class Threshold:
     at_least: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(NamedTuple):
     """What must be declared for a rule to apply. None and () ask nothing."""
 
     modification: bool | None = None
@@ -51,8 +50,7 @@ class Conditions:
     base_not_above_flop: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PolicySource:
+class PolicySource(NamedTuple):
     """Where a claim stands: a key of the policy's sources, or `flopsd` for what we read into it."""
 
     of: str
@@ -85,8 +83,7 @@ class Rule:
     notify: bool  # whether the regulator is notified when it is above
 
 
-@dataclass(frozen=True, slots=True)
-class FormRules:
+class FormRules(NamedTuple):
     """To how many significant figures a regulator's form takes its figures, and its bands of training time."""
 
     flop_figures: int
@@ -97,8 +94,7 @@ class FormRules:
     bands_months: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Presumption:
+class Presumption(NamedTuple):
     """The law presumes systemic risk of a base model whose compute is above this."""
 
     above_flop: int

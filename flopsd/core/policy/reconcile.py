@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Phase
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
@@ -85,8 +85,7 @@ def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
     return ArchitectureFigures(open_bounds_from(entry), open_bounds_from(entry["executed"]), tokens, methods)
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
+class Ratio(NamedTuple):
     """`low` and `high` are None where a bound is missing or zero; `measured` where a point is."""
 
     name: str

@@ -26,8 +26,7 @@ CHECK_NS, WINDOW_NS = 60_000_000_000, 600_000_000_000  # of counters in use agai
 _WIDTHS = (32, 48)  # bits at which counters that are not of 64 begin anew
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(NamedTuple):
     """SM-cycles = counter x times / per. As many times as there are SMs: the counter is averaged over them; once:
     summed; a quarter: summed over their sub-partitions."""
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
 
 from flopsd.core.model import Device, DeviceUid
 
 UNIDENTIFIED = "unidentified"  # the model of a device that its driver cannot even name
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What is known of this job where flopsd runs. None: it is not known."""
 
     environment: Mapping[str, str]
@@ -33,12 +32,11 @@ class Ownership:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnershipResult:
+class OwnershipResult(NamedTuple):
     """One verdict for every device that was asked about; `unmatched` are names that no device here has."""
 
     verdicts: Mapping[DeviceUid, Ownership]
-    unmatched: tuple[str, ...] = field(default=())
+    unmatched: tuple[str, ...] = ()
 
 
 class OwnershipRule(Protocol):

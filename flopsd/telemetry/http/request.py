@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 MAX_HEAD_BYTES = 16_384
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -17,8 +17,7 @@ _LONE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # half a line end, which other re
 END = b"\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request. Header names are lower case; `keeps`: the connection stays open afterwards."""
 
     method: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 from flopsd import __version__
 
@@ -15,8 +15,7 @@ _LEVEL = 1  # higher levels cost more time than they save on the network
 _WINDOW_BITS, _MEMORY_LEVEL = 13, 6  # lines repeat those before them: more memory costs a third more time for nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     status: HTTPStatus
     content_type: str
     body: bytes

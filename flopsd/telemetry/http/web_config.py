@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from flopsd.core.untrusted import FieldReader, collecting
 from flopsd.errors import ConfigError
@@ -52,8 +53,7 @@ _HEADERS: Mapping[str, tuple[str, ...]] = {
 _BCRYPT = re.compile(r"\$2[abxy]?\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(NamedTuple):
     """How connections are encrypted. Relative paths are resolved against the folder of the configuration file."""
 
     cert_file: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_PAGE_BYTES = 8 << 20
 _HEADER_BYTES = 64
@@ -13,8 +13,7 @@ class FrameError(ValueError):
     """What came through the pipe is no page of ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """/metrics as text, and when it was true, in nanoseconds of Unix time. `last`: the run ended with it."""
 
     text: bytes
