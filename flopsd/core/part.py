@@ -29,6 +29,15 @@ class Margin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Energy:
+    """What published runs of a part took for each FLOP, and their source."""
+
+    low_fj: int
+    high_fj: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rates:
     """Operations per SM-cycle of an active pipe. None: the pipe's rate on this part is not known."""
 
@@ -65,6 +74,7 @@ class Part:
     chip_ceiling_integer_per_s: int | None = None  # its fastest integer format; None: not known
     cores_per_chip: int | None = None
     margins: Mapping[tuple[Evidence, str], Margin] = field(default_factory=dict)  # by tensor format, of its own runs
+    energy: Mapping[str, Energy] = field(default_factory=dict)  # by the tensor format of the runs
     # What a table made of this row, with that table; see `PeakTable.pipe_rates`.
     known: dict[tuple[Evidence, Pipe, Precision | None], tuple[Any, Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Limits, Pipe, Precision
-from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, MAX_KNOWN, Margin, Part, Rates
+from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, MAX_KNOWN, Energy, Margin, Part, Rates
 from flopsd.core.values import is_whole
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
@@ -192,6 +192,7 @@ def _part(row: Mapping[str, Any]) -> Part:
             for evidence, formats in row.get("margins", {}).items()
             for name, entry in formats.items()
         },
+        energy={name: _energy(name, entry, rates["tensor"]) for name, entry in row.get("energy", {}).items()},
     )
 
 
@@ -199,6 +200,15 @@ def _margin(entry: Mapping[str, Any]) -> Margin:
     if not is_whole(entry["ppm"]) or entry["ppm"] > PPM:
         raise ValueError(f"a margin is parts per million, at most a million: {entry['ppm']!r}")
     return Margin(entry["ppm"], str(entry["source"]))
+
+
+def _energy(name: str, entry: Mapping[str, Any], tensor: Mapping[str, int]) -> Energy:
+    low, high = entry["low_fj_per_flop"], entry["high_fj_per_flop"]
+    if name not in tensor or name in INTEGER_FORMATS:
+        raise ValueError(f"energy is stated of {name!r}, which is no floating-point format of the row's tensor cores")
+    if not is_whole(low) or not is_whole(high) or not 0 < low <= high:
+        raise ValueError(f"energy is stated as whole femtojoules for each FLOP, from low to high: {low!r}, {high!r}")
+    return Energy(low, high, str(entry["source"]))
 
 
 def _whole_flop(tflop_per_s: Mapping[str, float]) -> dict[str, int]:

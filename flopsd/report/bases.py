@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from flopsd.core.ledger.energy import ABOVE as ENERGY_ABOVE
+from flopsd.core.ledger.energy import BELOW as ENERGY_BELOW
+from flopsd.core.ledger.energy import NAME as ENERGY
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
 from flopsd.report.claims import AS_CLAIMED, claims_text
@@ -13,6 +16,7 @@ from flopsd.report.numbers import (
     NO_UPPER_BOUND,
     NOTHING_MEASURED,
     beyond_margin,
+    fj_per_flop,
     flop,
     integers_text,
     interval,
@@ -38,6 +42,14 @@ EVIDENCE = {
     "utilization": "share of time in which anything ran: an upper bound, never an estimate",
     "gap": "nothing was read: an upper bound",
 }
+AGREEMENT = {True: "Agree", False: "Do not agree", None: "Indeterminate"}
+ENERGY_WORDS = {
+    ENERGY_ABOVE: "The devices took more energy for each measured FLOP than any published run of the part: they idled, "
+    "moved data or computed integers, or the counters saw less work than there was. ",
+    ENERGY_BELOW: "The devices took less energy for each measured FLOP than any published run of the part: the work "
+    "was in another number format or of a kind that no published run had, or one of the two counters is wrong. ",
+}
+ENERGY_LIMIT = "A check of plausibility: no bound and no finding rests on it."
 PHASES = {
     "train": "training steps",
     "evaluate": "purely diagnostic: trains nothing, generates no training data",
@@ -134,19 +146,37 @@ def _architecture(totals: LedgerObject) -> Basis:
 
 def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:
     """Pairs of bases, each with its ratio and the named warning where they do not agree."""
-    return tuple(_comparison(entry) for entry in predicate.objects("reconciliation"))
+    return tuple(
+        _energy_comparison(entry) if entry.text("name") == ENERGY else _comparison(entry)
+        for entry in predicate.objects("reconciliation")
+    )
+
+
+def _energy_comparison(entry: LedgerObject) -> Comparison:
+    per_flop, published = entry.object("fjPerFlop"), entry.object("publishedFjPerFlop")
+    measured, warning = per_flop.count("measured"), entry.maybe_text("warning") or ""
+    ends = fj_per_flop(per_flop.count("low"), per_flop.maybe_count("high"))
+    part, precision = entry.text("part"), entry.text("precision")
+    return Comparison(
+        f"{ENERGY}: {part}",
+        f"energy by the devices' counters / FLOP measured in the same {entry.text('deviceSeconds')} s of device time",
+        f"{fj_per_flop(measured, measured)} ({ends})",
+        f"published runs in {precision} took {fj_per_flop(published.count('low'), published.count('high'))}",
+        AGREEMENT[entry.flag("withinMargin")],
+        warning,
+        ENERGY_WORDS.get(warning, "") + ENERGY_LIMIT,
+    )
 
 
 def _comparison(entry: LedgerObject) -> Comparison:
     within = entry.flag("withinMargin")
-    word = {True: "Agree", False: "Do not agree", None: "Indeterminate"}[within]
     margin = entry.maybe_count("marginPpm")
     return Comparison(
         entry.text("name"),
         " / ".join(entry.text(name) for name in ("numerator", "denominator") if name in entry),
         _ratio(entry.maybe_object("ratioPpm")),
-        "" if margin is None else f"{percent(margin)} either way",
-        word,
+        "no margin" if margin is None else f"margin {percent(margin)} either way",
+        AGREEMENT[within],
         entry.maybe_text("warning") or "",
         entry.maybe_text("summary") or "",
     )

@@ -213,7 +213,7 @@ def _basis(basis: Basis) -> Html:
 
 
 def reconciliation_section(comparisons: Iterable[Comparison], caveat: str) -> Html:
-    intro = "Two counts of the same work, where both exist, are compared."
+    intro = "Two counts of the same work, and energy and work of the same time, where both exist, are compared."
     return section(
         "reconciliation",
         "Reconciliation",
@@ -224,11 +224,10 @@ def reconciliation_section(comparisons: Iterable[Comparison], caveat: str) -> Ht
 
 def _comparison(one: Comparison, caveat: str) -> Html:
     warning = text(h("br"), h("strong", one.warning, cls="warning mono")) if one.warning else None
-    margin = f", margin {one.margin}" if one.margin else None
     return h(
         "li",
         h("h3", _labelled(_LOOKS.get(one.word, "indeterminate"), one.word, caveat), " ", one.name),
-        h("p", h("strong", one.ratio, cls="num"), margin, warning),
+        h("p", h("strong", one.ratio, cls="num"), f", {one.margin}", warning),
         h("p", one.text) if one.text else None,
         h("p", one.between, cls="note") if one.between else None,
     )

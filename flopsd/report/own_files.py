@@ -9,7 +9,7 @@ from typing import Any
 
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import FlopsdError
-from flopsd.report.numbers import percent
+from flopsd.report.numbers import fj_per_flop, percent
 from flopsd.settings.data_files import packaged_policies, parse_peaks, parse_policy, read_peaks, read_policy
 from flopsd.settings.strict_yaml import read_yaml
 
@@ -26,6 +26,7 @@ def peaks_lines(file: str) -> list[str]:
         f"  SHA-256  {table.sha256}",
         f"  parts    {len(table.parts)}",
         f"  margins  {_margins(table)}",
+        f"  energy   {_energy(table)}",
         *_against(data, read_peaks()[0], "flopsd's own table"),
     ]
 
@@ -55,6 +56,15 @@ def _margins(table: PeakTable) -> str:
         for (evidence, name), margin in part.margins.items()
     ]
     return ", ".join(found)
+
+
+def _energy(table: PeakTable) -> str:
+    found = [
+        f"{part.id} {name} {fj_per_flop(known.low_fj, known.high_fj)}"
+        for part in table.parts.values()
+        for name, known in part.energy.items()
+    ]
+    return ", ".join(found) or "of no part"
 
 
 def _against(data: bytes, own: bytes, what: str) -> list[str]:

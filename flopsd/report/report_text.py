@@ -96,7 +96,7 @@ def _content(content: Content, caveat: str) -> Iterator[str]:
     if content.comparisons:
         yield from title("Reconciliation")
         for one in content.comparisons:
-            yield from fact(one.name, f"{one.ratio}, margin {one.margin or 'none'}: {one.word.lower()}", _LABEL)
+            yield from fact(one.name, f"{one.ratio}, {one.margin}: {one.word.lower()}", _LABEL)
             for words in (one.between, one.warning, one.text):
                 yield from wrapped(words, " " * _LABEL)
     yield from title("How it is known")

@@ -207,7 +207,14 @@ class Rated(Rates):
         phase = bucket.partition("@")[0]
 
         def row(
-            evidence: str, pipe: str | None, cycles: int, ns: int, figures: Figures, integers: Figures, doubt: int = 0
+            evidence: str,
+            pipe: str | None,
+            cycles: int,
+            ns: int,
+            figures: Figures,
+            integers: Figures,
+            doubt: int = 0,
+            margin: int = 0,
         ) -> None:
             of = self.of_pipe(pipe, tally)
             mixed = evidence in ESTIMATING and of.may_be_integer(pipe)
@@ -222,6 +229,7 @@ class Rated(Rates):
                     "mixed": mixed,
                     "bucket": bucket,
                     "doubt": doubt,
+                    "margin": margin,
                 }
             )
 
@@ -249,7 +257,7 @@ class Rated(Rates):
                         None if bound is None else ceil((c + d) * bound * (M + m), M),
                     )
                     both.append(figures if self.row is not None else (0, None, None))
-                row(evidence, pipe, c, ns, both[0], both[1], d * (of.rates(pipe)[1] or 0) if self.row else 0)
+                row(evidence, pipe, c, ns, both[0], both[1], d * (of.rates(pipe)[1] or 0) if self.row else 0, m)
         for pipe, ns in tally.get("unread_ns", {}).items():
             if not ns:
                 continue

@@ -103,6 +103,7 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
         "clockUncertaintyFlop": str(sum(row["doubt"] for device in everything for row in device.rows())),
         "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
         "devices": _devices(everything),
+        "energy": energy_said([one for same in _by_uuid(everything) for one in _compared(same)]),
         "deviceSeconds": seconds(spans),
         "wallSeconds": seconds(sum(last_ns) - sum(begin["ns"] for begin in begins)),
         "energyJoules": _energy(everything),
@@ -201,6 +202,7 @@ def stated(statement: J) -> J:
         "isolation": {
             name: value for name, value in predicate["isolation"].items() if name not in ("key", "jobCouldReadKey")
         },
+        "energy": [one for one in predicate["reconciliation"] if one["name"] == "energy/executed"],
         "segment": predicate["segment"],
         "peakTableSha256": method["peakTableSha256"],
         "journal": {name: method["journal"][name] for name in ("sha256", "records", "headSha256")},
@@ -319,13 +321,12 @@ def _uncounted(devices: list[Rated]) -> str:
 
 def _devices(everything: list[Rated]) -> J:
     found: J = {}
-    for uid in {device.record["uuid"] for device in everything}:
-        same = [device for device in everything if device.record["uuid"] == uid]
+    for same in _by_uuid(everything):
         rows: dict[tuple[str, str, str, str], list[J]] = {}
         for device in same:
             for row in device.rows():
                 rows.setdefault(row["key"], []).append(row)
-        found[uid] = {
+        found[same[0].record["uuid"]] = {
             "executed": said(add(device.total() for device in same)),
             "integerOperations": said(add(device.total("integers") for device in same)),
             "energyJoules": _energy(same),
@@ -346,6 +347,63 @@ def _devices(everything: list[Rated]) -> J:
                 for key in sorted(rows)
             ],
         }  # fmt: skip
+    return found
+
+
+def _by_uuid(everything: list[Rated]) -> list[list[Rated]]:
+    uids = {device.record["uuid"] for device in everything}
+    return [[device for device in everything if device.record["uuid"] == uid] for uid in uids]
+
+
+def _compared(same: list[Rated]) -> list[tuple[Any, ...]]:
+    """A device whose energy and work can be compared: part, format, published ends; mJ, ns, FLOP and their doubt."""
+    tallies = [device.tally for device in same]
+    job = sum(device.span - device.gap_ns(*ELSEWHERE) for device in same)
+    of_energy = sum(tally.get("energy_ns", 0) for tally in tallies)
+    of_work = sum(
+        tally.get(kind, {}).get(name, 0) for tally in tallies for kind in ("observed_ns", "recovered_ns")
+        for name in ("cycles", "activity")
+    )  # fmt: skip
+    unread = any(ns for tally in tallies for pipe, ns in tally.get("unread_ns", {}).items() if pipe[:6] == "tensor")
+    if unread or (2 * job - of_energy - of_work) * 100 > job or len({str(device.row) for device in same}) > 1:
+        return []
+    rows = [
+        row for device in same for row in device.rows() if row["key"][1] in ("cycles", "activity") and row["cycles"]
+    ]
+    formats: dict[str, int] = {}
+    for row in rows:
+        if row["key"][2][:6] == "tensor":
+            name = row["key"][3].replace("undeclared", "bf16")
+            formats[name] = formats.get(name, 0) + row["cycles"]
+    flop = [row["figures"][1] for row in rows]
+    known = [name for name in formats if (sum(formats.values()) - formats[name]) * 100 <= sum(formats.values())]
+    published = ((same[0].row or {}).get("energy") or {}).get(known[0]) if len(known) == 1 else None
+    energies = [tally["energy_mj"] for tally in tallies if "energy_mj" in tally]
+    if not published or not energies or None in flop or not sum(flop):
+        return []
+    doubt = sum(row["doubt"] - (-row["figures"][1] * row["margin"] // M) for row in rows)
+    ends = published["low_fj_per_flop"], published["high_fj_per_flop"]
+    return [(same[0].record["peak_row"], known[0], *ends, sum(energies), job, sum(flop), doubt)]
+
+
+def energy_said(compared: list[tuple[Any, ...]]) -> list[J]:
+    """Added up by what they are compared with, as a ledger has it."""
+    found = []
+    for key in sorted({one[:4] for one in compared}):
+        mj, ns, flop, doubt = (sum(one[at] for one in compared if one[:4] == key) for at in range(4, 8))
+        fj = mj * 10**12
+        low, high = fj // (flop + doubt), -(-fj // (flop - doubt)) if flop > doubt else None
+        above, below = low > key[3], high is not None and high < key[2]
+        warning = "ENERGY_ABOVE_PUBLISHED_RUNS" if above else "ENERGY_BELOW_PUBLISHED_RUNS" if below else None
+        found.append(
+            {
+                "name": "energy/executed", "part": key[0], "precision": key[1],
+                "publishedFjPerFlop": {"low": str(key[2]), "high": str(key[3])},
+                "deviceSeconds": seconds(ns), "energyJoules": f"{mj // 1000}.{mj % 1000:03d}",
+                "measuredFlop": str(flop), "doubtFlop": str(doubt), "fjPerFlop": said((low, fj // flop, high)),
+                "withinMargin": warning is None, "warning": warning,
+            }
+        )  # fmt: skip
     return found
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from tests.support.independent import M, add, said, seconds
-from tests.support.independent_ledger import NAMES, summed
+from tests.support.independent_ledger import NAMES, energy_said, summed
 
 J = dict[str, Any]
 COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
@@ -59,7 +59,18 @@ def merged_again(predicate: J) -> J:
         "deviceSeconds": seconds(sum(nanoseconds(entry["deviceSeconds"]) for entry in entries)),
         "coveragePpm": str((job - unknown) * M // job) if job else None,
         "ledgerCount": str(len(entries)),
+        "energy": energy_said([_energy_of(one) for entry in entries for one in entry["reconciliation"]]),
     }
+
+
+def _energy_of(one: J) -> tuple[Any, ...]:
+    published, joules = one["publishedFjPerFlop"], one["energyJoules"]
+    assert one["name"] == "energy/executed"
+    assert re.fullmatch("(0|[1-9][0-9]*)[.][0-9]{3}", joules)
+    return (
+        one["part"], one["precision"], count(published["low"]), count(published["high"]), int(joules.replace(".", "")),
+        nanoseconds(one["deviceSeconds"]), count(one["measuredFlop"]), count(one["doubtFlop"]),
+    )  # fmt: skip
 
 
 def _figures(entry: J) -> tuple[int, int | None, int | None]:
@@ -121,4 +132,5 @@ def stated_sums(predicate: J) -> J:
         "deviceSeconds": predicate["deviceSeconds"],
         "coveragePpm": predicate["coverage"]["coveragePpm"],
         "ledgerCount": predicate["ledgerCount"],
+        "energy": [one for one in predicate["reconciliation"] if one["name"] == "energy/executed"],
     }

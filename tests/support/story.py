@@ -135,7 +135,7 @@ class Story:
             if work is None:
                 continue
             lost = isinstance(work, Gap)
-            counters = {} if lost or device.vendor == "aws" else {"energy_mj": second.end_ns * 7 // 10_000_001}
+            counters = {} if lost or device.vendor == "aws" else {"energy_mj": second.end_ns * 7 // 10_001}
             totals = running(second) if device is CYCLES_H100 and not lost else None
             found.append(Reading(device.uid, second.begin_ns, second.end_ns, work, counters, totals))
         return found

@@ -10,6 +10,7 @@ from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, 
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.model import Busy, Counted, GapReason, Growth, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
+from flopsd.system.clock import NS_PER_S
 from tests.support.story import (
     A10G,
     A100,
@@ -34,6 +35,7 @@ SECRETS = {start: hashlib.sha256(b"flopsd test vector, a secret: %d" % start).di
 BF16 = Precision((("bf16", 1_000_000),), "config")
 MIX = Precision((("bf16", 900_001), ("fp8", 99_999)), "config")
 TRAINING = active(132, 1755, {Pipe.TENSOR_HMMA: 481_113, Pipe.TENSOR_IMMA: 20_000, Pipe.FP32: 99_999, Pipe.FP64: 7})
+PLAIN = active(132, 1755, {Pipe.TENSOR_HMMA: 481_113, Pipe.FP32: 99_999})
 BUSY = lambda _: Busy(113_000_000_007)  # noqa: E731  (a plan's entry, like the others)
 
 
@@ -119,6 +121,32 @@ def phases(folder: Path) -> bytes:
     for session, tokens in ((first, 16384), (second, 12288)):
         story.says(WorkCounted(session, {"train": work(tokens, steps=8), "evaluate": work(2048)}))
         story.says(SessionClosed(session, clean=True))
+    return story.finish()
+
+
+def plausible(folder: Path) -> bytes:
+    """Three GPUs at 700 W each: one works as published runs did, one is lost for half of the time, one is only bounded."""
+    lost = replace(H100, uid=f"{H100.uid[:-1]}6", index=5)
+    story = Story(folder, (H100, lost, A100))
+    for _ in range(2):  # the first reading has no energy, so the second one is long
+        story.during(1, {H100: PLAIN, lost: PLAIN, A100: BUSY})
+        story.clock.advance(200 * NS_PER_S)
+    story.during(1, {H100: PLAIN, lost: gap(GapReason.DRIVER_TIMEOUT), A100: BUSY})
+    return story.finish()
+
+
+def frugal(folder: Path) -> bytes:
+    """A GPU that does more work than its energy is good for, in two daemon starts, with a hundredth of its tensor work in
+    integers."""
+    story = Story(folder, (H100,), precision=BF16)
+    work = {H100: active(132, 1980, {Pipe.TENSOR_HMMA: 970_000, Pipe.TENSOR_IMMA: 9_000}, doubt=101)}
+    for start in range(2):
+        if start:
+            story.kill(for_seconds=2)
+            story.start()
+        story.during(1, work)
+        story.clock.advance(400 * NS_PER_S)
+        story.during(1, work)
     return story.finish()
 
 

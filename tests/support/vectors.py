@@ -49,6 +49,8 @@ VALID_RUNS = {
     "recovered-tail": runs.torn,
     "job-of-another-user": runs.apart,
     "journal-replaced": runs.lost,
+    "energy-as-published": runs.plausible,
+    "energy-below-published": runs.frugal,
 }
 
 

@@ -19,8 +19,9 @@ from flopsd.core.ledger.statement import encode
 from flopsd.core.model import Growth
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.journal.segments import closed_segments
+from flopsd.system.clock import NS_PER_S
 from tests.support.story import A100, CONTEXT, CYCLES_H100, H100, VECTORS, VERSION, Story, policy, tell
-from tests.support.vector_runs import BUSY, TRAINING
+from tests.support.vector_runs import BUSY, PLAIN, TRAINING
 from tests.support.vectors import FIRST, SEALED_AT, SECOND, Files, case, parsed, signed, statement_of
 
 HOSTS = ("node-0", "node-1")
@@ -34,7 +35,7 @@ class Child:
 
 def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
     """A node of the job: an H100 that works and an A100 that is only bounded. Without an end: the run so far. A process
-    of the first claims to evaluate in TF32."""
+    of the first claims to evaluate in TF32; the second's energy is compared."""
     context = replace(
         CONTEXT, node=HOSTS[rank], rank=rank, job_nodes=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}"
     )  # fmt: skip
@@ -46,7 +47,10 @@ def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
             process = "22" * 16
             told.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
             told.says(PhaseChanged(process, "evaluate"))
-        told.during(seconds, {gpus[0]: TRAINING, gpus[1]: BUSY})
+        told.during(seconds, {gpus[0]: PLAIN if rank else TRAINING, gpus[1]: BUSY})
+        if rank:  # go on until its energy and its work are of the same time
+            told.clock.advance(600 * NS_PER_S)
+            told.during(1, {gpus[0]: PLAIN, gpus[1]: BUSY})
         return told.finish() if ended else told.so_far()
 
     journal = tell(story)

@@ -177,7 +177,10 @@ class Merging:
             },
             **sums,
             "findings": [finding.for_ledger() for policy in facts.policies for finding in findings(policy, case)],
-            "reconciliation": [r.for_ledger() for r in reconcile(self.sums.by_phase, counted.updates, architecture)],
+            "reconciliation": [
+                *(ratio.for_ledger() for ratio in reconcile(self.sums.by_phase, counted.updates, architecture)),
+                *sums["reconciliation"],
+            ],
             "evidence": [],
             "method": {
                 "flopsdVersion": facts.flopsd_version,

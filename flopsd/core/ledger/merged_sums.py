@@ -8,6 +8,8 @@ from typing import Any
 
 from flopsd.core.declarations import Base, Method, Phase, base_from
 from flopsd.core.figures import added_up
+from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from
+from flopsd.core.ledger.energy import added_up as energy_added_up
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import integers_for_ledger
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
@@ -47,6 +49,7 @@ class LedgerSums:
     integers_counted: Guidelines = NOTHING_COUNTED  # what the guidelines count of them
     may_be_integer_flop: int = 0
     claimed: Claimed | None = None  # None: no process of these ledgers claims anything
+    energy: Comparisons = field(default_factory=dict)  # energy for each FLOP, beside published runs
 
     def __add__(self, other: LedgerSums) -> LedgerSums:
         both = [counted for counted in (self.counted, other.counted) if counted is not None]
@@ -66,6 +69,7 @@ class LedgerSums:
             self.integers_counted + other.integers_counted,
             self.may_be_integer_flop + other.may_be_integer_flop,
             None if self.claimed is None and other.claimed is None else self.as_claimed + other.as_claimed,
+            energy_added_up((self.energy, other.energy)),
         )
 
     @property
@@ -91,6 +95,7 @@ class LedgerSums:
                 "architecture": None if architecture is None else architecture.for_ledger(),
                 "architectureAbsentReason": None if architecture is not None else self._why_absent(),
             },
+            "reconciliation": energy_for_ledger(self.energy),
             "energyJoules": joules(self.energy_mj),
             **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},
             "coverage": {
@@ -143,6 +148,7 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
         _guidelines_from(integers["guidelines"]),
         whole_number(executed["mayBeIntegerFlop"]),
         None if guidelines["asClaimed"] is None else _claimed_from(guidelines["asClaimed"]),
+        energy_from(ledger["reconciliation"]),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from flopsd.core.declarations import OperatorDeclarations, declared_from
 from flopsd.core.figures import added_up
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
+from flopsd.core.ledger.energy import compared, energy_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.isolation import isolation_for_ledger
@@ -63,7 +64,8 @@ ASSUMPTIONS = (
     "low leaves out what is only bounded.",
     "high adds the margins, and the most that the device can do for every interval only bounded or not observed.",
     "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
-    "Energy is what the devices' counters counted; device seconds of which none told it are named beside it.",
+    "Energy is what the devices' counters counted; device seconds of which none told it are named beside it. Energy "
+    "for each FLOP beside that of published runs is a check of plausibility and bounds nothing.",
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
     "them, or by readings that came late. Their origin says their scale as the self-test found it: SM-cycles = "
@@ -145,7 +147,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "wallSeconds": seconds(sum(inc.last_ns - inc.begin["ns"] for inc in history.incarnations)),
         "coverage": coverage_for_ledger(history, view),
         "findings": [finding.for_ledger() for finding in view.findings],
-        "reconciliation": _reconciliation(view.bases),
+        "reconciliation": [*_reconciliation(view.bases), *energy_for_ledger(compared(view.devices))],
         "evidence": [dict(item) for item in seal.evidence],
         "isolation": isolation_for_ledger(
             [incarnation.begin for incarnation in history.incarnations],
