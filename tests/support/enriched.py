@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method
+from flopsd.core.ledger.energy import Compared, Published
 from flopsd.core.ledger.statement import encode
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.evaluate import Case, findings
@@ -175,6 +176,7 @@ def with_architecture(statement: J) -> J:
             "FRAMEWORK_COUNT_FAR_OFF",
             "the framework's count takes packed 4-bit weights for whole ones",
         ),
+        Compared(800_000_000, 3600 * 10**9, 10**17, 9 * 10**15).for_ledger(Published("h100", "bf16", 1011, 1373)),
     ]
     return statement
 
