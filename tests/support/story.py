@@ -81,8 +81,8 @@ class Story:
                  device_precision: Mapping[str, Precision] | None = None, replay: bool = False,
                  context: Context = CONTEXT, run: str = "vector", declared: OperatorDeclarations = NOTHING_DECLARED,
                  policies: tuple[Policy, ...] = (), isolation: Isolation = UNKNOWN,
-                 secrets: Mapping[int, bytes] = NO_SECRETS) -> None:  # fmt: skip
-        self.secrets = secrets
+                 secrets: Mapping[int, bytes] = NO_SECRETS, power: int = 1) -> None:  # fmt: skip
+        self.secrets, self.power = secrets, power  # in units of 0.7 W
         self.state, self.clock, self.devices, self.context, self.run = (StateDir(folder), FakeClock(), tuple(devices), context, run)  # fmt: skip
         self.settings = WriterSettings(
             NS_PER_S,
@@ -135,7 +135,9 @@ class Story:
             if work is None:
                 continue
             lost = isinstance(work, Gap)
-            counters = {} if lost or device.vendor == "aws" else {"energy_mj": second.end_ns * 7 // 10_001}
+            counters = (
+                {} if lost or device.vendor == "aws" else {"energy_mj": second.end_ns * 7 * self.power // 10_000_001}
+            )
             totals = running(second) if device is CYCLES_H100 and not lost else None
             found.append(Reading(device.uid, second.begin_ns, second.end_ns, work, counters, totals))
         return found

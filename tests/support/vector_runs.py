@@ -127,7 +127,7 @@ def phases(folder: Path) -> bytes:
 def plausible(folder: Path) -> bytes:
     """Three GPUs at 700 W each: one works as published runs did, one is lost for half of the time, one is only bounded."""
     lost = replace(H100, uid=f"{H100.uid[:-1]}6", index=5)
-    story = Story(folder, (H100, lost, A100))
+    story = Story(folder, (H100, lost, A100), power=1000)
     for _ in range(2):  # the first reading has no energy, so the second one is long
         story.during(1, {H100: PLAIN, lost: PLAIN, A100: BUSY})
         story.clock.advance(200 * NS_PER_S)
@@ -138,7 +138,7 @@ def plausible(folder: Path) -> bytes:
 def frugal(folder: Path) -> bytes:
     """A GPU that does more work than its energy is good for, in two daemon starts, with a hundredth of its tensor work in
     integers."""
-    story = Story(folder, (H100,), precision=BF16)
+    story = Story(folder, (H100,), precision=BF16, power=1000)
     work = {H100: active(132, 1980, {Pipe.TENSOR_HMMA: 970_000, Pipe.TENSOR_IMMA: 9_000}, doubt=101)}
     for start in range(2):
         if start:

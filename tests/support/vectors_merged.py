@@ -33,22 +33,22 @@ class Child:
     files: dict[str, bytes]
 
 
-def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
+def node(rank: int, seconds: int = 4, *, ended: bool = True, compared: bool = False) -> Child:
     """A node of the job: an H100 that works and an A100 that is only bounded. Without an end: the run so far. A process
-    of the first claims to evaluate in TF32; the second's energy is compared."""
+    of the first claims to evaluate in TF32. Compared: no process, and as much energy as published runs took."""
     context = replace(
         CONTEXT, node=HOSTS[rank], rank=rank, job_nodes=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}"
     )  # fmt: skip
     gpus = [replace(gpu, uid=f"{gpu.uid[:-2]}{rank}{gpu.uid[-1]}") for gpu in (H100, A100)]
 
     def story(folder: Path) -> bytes:
-        told = Story(folder, gpus, context=context)
-        if rank == 0:
+        told = Story(folder, gpus, context=context, power=1000 if compared else 1)
+        if rank == 0 and not compared:
             process = "22" * 16
             told.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
             told.says(PhaseChanged(process, "evaluate"))
-        told.during(seconds, {gpus[0]: PLAIN if rank else TRAINING, gpus[1]: BUSY})
-        if rank:  # go on until its energy and its work are of the same time
+        told.during(seconds, {gpus[0]: PLAIN if compared else TRAINING, gpus[1]: BUSY})
+        if compared:  # go on until its energy and its work are of the same time
             told.clock.advance(600 * NS_PER_S)
             told.during(1, {gpus[0]: PLAIN, gpus[1]: BUSY})
         return told.finish() if ended else told.so_far()
@@ -126,6 +126,7 @@ def merged_vectors() -> Files:
     payload = encode(job)
     entry = job_entry(json.loads(payload)["predicate"], hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
     endless = [nodes[0], node(1, ended=False)]
+    energetic = [node(0, compared=True), node(1, compared=True)]
     child = base64.b64decode(json.loads(nodes[1].files["node-1/ledger.json"])["payload"])
     countersigned = {**handed(nodes), "node-1/ledger.json": signed(child, FIRST, SECOND).rstrip()}
     twice = copy.deepcopy(job)
@@ -134,6 +135,7 @@ def merged_vectors() -> Files:
     made: dict[str, tuple[bytes, Files]] = {
         "job": (signed(payload), handed(nodes)),
         "job-alone": (signed(payload), {}),
+        "job-energy": (signed(encode(merged("job", energetic))), handed(energetic)),
         "job-child-countersigned": (signed(payload), countersigned),
         "job-with-a-hole": (signed(encode(merged("job", nodes[:1]))), handed(nodes[:1])),
         "job-without-an-end": (signed(encode(merged("job", endless))), handed(endless)),

@@ -185,6 +185,7 @@ def test_a_table_and_a_policy_of_ones_own_are_compared_with_flopsds(tmp_path: Pa
         f"{peaks} is a valid peak table", f"  SHA-256  {digest[0]}",
         f"  parts    {len(yaml.safe_load(shipped)['accelerators']) + 1}",
         "  margins  cycles 9 %, activity 9 %, count 12 %, x1 count bf16 3 %, h100-pcie activity bf16 9 %",
+        "  energy   h100-pcie bf16 1.011 to 1.373 pJ/FLOP",
         f"compared with flopsd's own table, SHA-256 {digest[1]}:",
         "  added    cores_per_sm 11", "  added    accelerators x1", "  missing  cores_per_sm 10",
         "  changed  margins count ppm: 80000 -> 120000",
