@@ -61,14 +61,18 @@ class PolicyError(FlopsdError):
 
 
 class SourceError(FlopsdError):
-    """A source of readings failed."""
+    """A source of readings failed. `reason`: a gap reason that says more than that, as metrics and gaps have it."""
+
+    def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class SourceUnavailableError(SourceError):
     """A source cannot be opened on this machine. `absent`: it has no device here, which is not a failure."""
 
-    def __init__(self, message: str, *, hint: str = "", absent: bool = False) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, hint: str = "", absent: bool = False, reason: str = "") -> None:
+        super().__init__(message, hint=hint, reason=reason)
         self.absent = absent
 
 

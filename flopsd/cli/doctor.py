@@ -10,13 +10,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from flopsd.attestation.signing.key_uri import scheme_of
-from flopsd.cli.profiling_counters import advice, has_hostengine, words_of
 from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
 from flopsd.daemon.state_disk import look, need_of
-from flopsd.errors import FlopsdError, UnknownDeviceError
+from flopsd.errors import FlopsdError, SourceUnavailableError, UnknownDeviceError
 from flopsd.journal.state_dir import StateDir
 from flopsd.report.terminal import TABLE_COLUMNS, one_line, shown, wrapped
 from flopsd.settings.device_selection import Whose
@@ -25,7 +24,11 @@ from flopsd.settings.parsers import parse_listen
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
 from flopsd.sources import SourceSettings
+from flopsd.sources.dcgm import HOSTENGINE, own_program
+from flopsd.sources.nvml.mig import MIG_IS_ON
+from flopsd.sources.nvml.mig_capabilities import OPEN
 from flopsd.sources.nvml.profiling_access import ProfilingAccess
+from flopsd.sources.nvml.profiling_advice import advice, mig_advice, words_of
 from flopsd.sources.ownership.rule import Job
 from flopsd.sources.peak_rows import table_of
 from flopsd.sources.probe import Probe, ProbedSource, probe
@@ -90,10 +93,13 @@ def _sources(
     yield Diagnosis("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…{added}")
     context = find_context(environment)
     job = Job(environment, context.job_name, None, cores_per_chip(context, table))
-    opening = SourceOpener(settings, SourceSettings(clock, table), job)
+    # What `flopsd run` would start is named, and not started.
+    looking = replace(settings, source_options={**settings.source_options, HOSTENGINE: "off"})
+    opening = SourceOpener(looking, SourceSettings(clock, table), job)
     found = probe(names, opening.open, clock)
     yield from (_source(one) for one in found.sources)
-    yield from _profiling_counters(found, context.platform)
+    yield from _profiling_counters(found, context.platform, settings.source_options.get(HOSTENGINE))
+    yield from _mig(found, context.platform)
     yield from (_device(device, source, table) for device, source in found.devices)
     yield from _instance(context.instance_type, [device for device, _ in found.devices], table)
 
@@ -202,7 +208,7 @@ def _facts_text(facts: Mapping[str, Any]) -> str:
     recording = facts.get("replay")
     if recording:
         return f"plays {recording.get('recording', 'a recording')}: {recording.get('origin', 'origin unknown')}"
-    for_ledger = ("library", "library_sha256", "profiling_counters")
+    for_ledger = ("library", "library_sha256", "profiling_counters", "counters_served_by", "mig_monitor", "mig_config")
     return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in for_ledger)
 
 
@@ -232,16 +238,47 @@ def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
     return Diagnosis(name, state, detail, device.evidence_fix, meters, evidence, why)
 
 
-def _profiling_counters(found: Probe, platform: str) -> Iterator[Diagnosis]:
+def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Diagnosis]:
     """Whether the GPUs that NVML cannot measure have counters that something else may read."""
     facts = next((one.facts for one in found.sources if "profiling_counters" in one.facts), None)
-    lacking = [device for device, source in found.devices if source == "nvml" and device.evidence not in ESTIMATING]
+    lacking = [
+        device
+        for device, source in found.devices
+        if source == "nvml" and device.evidence not in ESTIMATING and not _is_cut(device)
+    ]
     if facts is None or not lacking:
         return
     access = ProfilingAccess(facts["profiling_counters"])
-    indexes = [str(device.index) for device in lacking]
-    detail = f"{words_of(access)}; device{'s' * (len(indexes) > 1)} {', '.join(indexes)} cannot be measured without"
-    yield Diagnosis("profiling counters", "warn", detail, advice(access, platform, has_hostengine()))
+    detail = f"{words_of(access)}; {_devices(lacking)} cannot be measured without"
+    servers = (facts["counters_served_by"] or "").split(", ")
+    try:
+        program = own_program(None if own is None else str(own))
+    except SourceUnavailableError as fault:
+        yield Diagnosis("profiling counters", "fail", f"{detail}; {fault}", fault.hint)
+        return
+    yield Diagnosis("profiling counters", "warn", detail, advice(access, platform, servers, program))
+
+
+def _mig(found: Probe, platform: str) -> Iterator[Diagnosis]:
+    """Whether the driver's MIG capabilities are open, where a GPU is cut into slices."""
+    facts = next((one.facts for one in found.sources if "mig_monitor" in one.facts), None)
+    cut = [device for device, source in found.devices if source == "nvml" and _is_cut(device)]
+    if facts is None or not cut:
+        return
+    # A process may read the slice that it was given without it.
+    is_enough = facts["mig_monitor"] == OPEN or all(device.evidence in ESTIMATING for device in cut)
+    detail = f"monitor is {facts['mig_monitor']}, config {facts['mig_config']} to this process; of {_devices(cut)}"
+    yield Diagnosis(
+        "MIG capabilities", "ok" if is_enough else "warn", detail, "" if is_enough else mig_advice(platform)
+    )
+
+
+def _is_cut(device: Device) -> bool:
+    return device.parent is not None or device.evidence_reason.startswith(MIG_IS_ON)
+
+
+def _devices(devices: Sequence[Device]) -> str:
+    return f"device{'s' * (len(devices) > 1)} {', '.join(str(device.index) for device in devices)}"
 
 
 def _instance(instance_type: str | None, devices: list[Device], table: PeakTable) -> list[Diagnosis]:

@@ -66,6 +66,7 @@ class GapReason(str, Enum):
     COUNTER_STALLED = "counter_stalled"
     CONTRADICTORY = "contradictory"  # two counters of the same quantity disagree
     COUNTERS_DISABLED = "counters_disabled"  # another process switched the counters off
+    COUNTERS_IN_USE = "counters_in_use"  # another profiler has the counters, which have one owner on a machine
     ZERO_AT_FULL_LOAD = "zero_at_full_load"  # counters say idle, power and utilisation say busy
     STALE = "stale"  # the values have not been renewed since the last reading
     UNCOUNTED_WORK = "uncounted_work"  # the core was busy and nothing was counted
@@ -193,6 +194,15 @@ class Gauges:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildCost:
+    """What a program that a source started has cost: of all its `starts` together, and its memory now."""
+
+    starts: int
+    cpu_ns: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """The result of one read of one source."""
 
@@ -202,6 +212,7 @@ class Sweep:
     not_ours: frozenset[DeviceUid] = frozenset()  # devices that are here and another job's
     # Devices listed so far under a provisional name, and what each turned out to be.
     renamed: Mapping[DeviceUid, Device] = field(default_factory=dict)
+    child: ChildCost | None = None  # where the source reads a program that it started
 
 
 @dataclass(frozen=True, slots=True)

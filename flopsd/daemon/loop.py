@@ -18,7 +18,7 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source
-from flopsd.sources.calls import close_source, devices_of, facts_of, poll_source, read_source
+from flopsd.sources.calls import close_source, devices_of, facts_of, facts_version_of, poll_source, read_source
 from flopsd.sources.validate import Checked, shown
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.randomness import random_below
@@ -53,6 +53,7 @@ class SourceReader:
         self._reopen_seconds, self._absent = REOPEN_SECONDS, False
         self._due_ns = clock.boottime_ns()
         self._described = False  # whether the writer has the facts of the open source
+        self._facts_version: object = None  # as it has them
 
     def start(self) -> None:
         """Read from now on, in a new thread."""
@@ -73,7 +74,7 @@ class SourceReader:
             stopping = self._stop_event.is_set()
             first = self._source is None
             if self._source is not None or not stopping:
-                self._once()
+                self._once(stopping=stopping)
             if stopping:
                 break
             # After a read that took too long comes the next regular one: no burst to catch up.
@@ -114,7 +115,7 @@ class SourceReader:
         """Send the source's facts again with the next reading. Safe from any thread."""
         self._described = False
 
-    def _once(self) -> None:
+    def _once(self, *, stopping: bool) -> None:
         """Open the source or read it, and post the outcome."""
         began_ns = self._clock.boottime_ns()
         opened: Mapping[str, Any] | None = None
@@ -126,26 +127,43 @@ class SourceReader:
             sweep = read_source(self._source, self._clock, self._checked)
             devices = devices_of(self._source, self._checked)
         except BaseException as fault:  # noqa: BLE001, this thread must go on, or the source is never read again
-            self._post(self._outage(fault))
+            self._post(self._outage(fault, self._new_facts(is_last=stopping)))
             return
         ended_ns = self._clock.boottime_ns()
         if opened is not None:
             self._described = True
+        opened = self._new_facts(is_last=stopping) or opened
         took = (ended_ns - began_ns) / NS_PER_S
         self._post(Message(self.source_name, ended_ns, devices, sweep, read_seconds=took, opened=opened))
 
-    def _outage(self, fault: BaseException) -> Message:
+    def _new_facts(self, *, is_last: bool) -> Mapping[str, Any] | None:
+        """The facts of a source that they change of, where they did; of what that has cost also at the end."""
+        version = facts_version_of(self._source)
+        if self._source is None or version is None or (version == self._facts_version and not is_last):
+            return None
+        try:
+            facts = facts_of(self._source)
+        except SourceError:  # once more with the next reading
+            return None
+        self._facts_version = version
+        return facts
+
+    def _outage(self, fault: BaseException, opened: Mapping[str, Any] | None) -> Message:
         down = self._source is None or isinstance(fault, SourceUnavailableError)
         absent = self._absent = isinstance(fault, SourceUnavailableError) and bool(fault.absent)
+        reason = GapReason.SOURCE_DOWN if down else GapReason.DRIVER_ERROR
         text = f"source {self.source_name!r} failed: {shown(fault, 1000)}"
         if isinstance(fault, SourceError):
             text = f"{fault}; {fault.hint}" if fault.hint and not absent else str(fault)
+            if fault.reason:
+                reason = GapReason(fault.reason)
         return Message(
             self.source_name,
             self._clock.boottime_ns(),
             fault=text.encode("utf-8", "backslashreplace").decode("utf-8"),  # valid UTF-8 for the page and metrics
-            reason=GapReason.SOURCE_DOWN if down else GapReason.DRIVER_ERROR,
+            reason=reason,
             absent=absent,
+            opened=opened,
         )
 
 

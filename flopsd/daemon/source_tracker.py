@@ -104,6 +104,7 @@ class SourceTracker:
             reason="",
             errors=_more(state.errors, [reason for reason in refused if reason is not GapReason.STARTING]),
             read_seconds=message.read_seconds,
+            child=sweep.child or state.child,
             last_reading_wall_ns=self._clock.wall_ns() if read else state.last_reading_wall_ns,
         )
 

@@ -42,6 +42,7 @@ REASONS = {
     "counter_stalled": "a counter stood still",
     "contradictory": "two counters disagreed, or counters and power",
     "counters_disabled": "another process had switched the counters off",
+    "counters_in_use": "another profiler had the counters",
     "zero_at_full_load": "the counters were idle, the power draw was not",
     "stale": "the reading was out of date",
     "uncounted_work": "the core was busy, but nothing was counted",

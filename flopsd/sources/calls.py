@@ -48,6 +48,11 @@ def facts_of(source: Source) -> Mapping[str, Any]:
     return _call(source, lambda: source.describe(), check_facts)
 
 
+def facts_version_of(source: Source | None) -> object:
+    """What differs once `facts_of` gives others than before; None of most sources, whose facts stay."""
+    return getattr(source, "facts_version", None)
+
+
 def close_source(source: Source) -> None:
     """Close it. A fault is only logged: everything that was read has been received already."""
     try:

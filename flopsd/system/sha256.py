@@ -33,6 +33,18 @@ def hex_sha256(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
+def file_sha256(path: str) -> str | None:
+    """In hex; None where the file cannot be read."""
+    whole = sha256(b"")
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                whole.update(chunk)
+    except OSError:
+        return None
+    return whole.hexdigest()
+
+
 def sha256_for(size_bytes: int) -> Hashing:
     """The one that is right for so many bytes."""
     return sha256 if size_bytes < MANY_BYTES else fastest()

@@ -7,6 +7,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+from flopsd.system.guarded_child import RSS, START, STIME, UTIME, VSIZE, stat_fields
 from flopsd.telemetry.families import Family, counter, gauge
 
 _PROC = Path("/proc")
@@ -29,9 +30,8 @@ class ProcessMetrics:
     def families(self) -> Iterator[Family]:
         if self._stat_fd is None:
             return
-        # By proc(5), after the name in parentheses: 11 and 12 are times in ticks, 19 the start, 20 and 21 the memory.
-        fields = os.pread(self._stat_fd, _STAT_BYTES, 0).rpartition(b")")[2].split()
-        user, system, began, virtual, resident = (float(fields[at]) for at in (11, 12, 19, 20, 21))
+        fields = stat_fields(os.pread(self._stat_fd, _STAT_BYTES, 0))
+        user, system, began, virtual, resident = (float(fields[at]) for at in (UTIME, STIME, START, VSIZE, RSS))
         yield gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", virtual)
         yield gauge("process_resident_memory_bytes", "Resident memory size in bytes.", resident * self._page_bytes)
         yield gauge(

@@ -115,6 +115,9 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
         "When the source last gave a reading that was not a gap.",
         labels=("source",),
     )
+    starts = counter("flopsd_source_child_starts", "Starts of a program that flopsd starts to read it, such as dcgm-exporter.", labels=("source",))
+    cpu = counter("flopsd_source_child_cpu_seconds", "CPU time of the program that flopsd starts, of all its starts.", labels=("source",))
+    memory = gauge("flopsd_source_child_memory_bytes", "Resident memory of the program that flopsd starts.", labels=("source",))
     for name, state in snapshot.sources.items():
         if state.absent:
             continue
@@ -125,7 +128,11 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
             duration.add((name,), state.read_seconds)
         if state.last_reading_wall_ns is not None:
             last.add((name,), state.last_reading_wall_ns / NS_PER_S)
-    yield from (up, errors, duration, last)
+        if state.child is not None:
+            starts.add((name,), state.child.starts)
+            cpu.add((name,), state.child.cpu_ns / NS_PER_S)
+            memory.add((name,), state.child.memory_bytes)
+    yield from (up, errors, duration, last, starts, cpu, memory)
 
 
 def journal(snapshot: Snapshot) -> Iterator[Family]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.run_view import DeviceView, RatedTally, RunView
-from flopsd.core.model import Gauges, Tally
+from flopsd.core.model import ChildCost, Gauges, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 
@@ -28,6 +28,7 @@ class SourceState:
     errors: Mapping[str, int] = field(default_factory=dict)
     replay: bool = False
     absent: bool = False  # no such hardware on this machine: not a fault, and not shown as one
+    child: ChildCost | None = None  # of a program that it started, as at its last sweep
 
 
 class KeyState(NamedTuple):

@@ -1,10 +1,12 @@
-"""NVIDIA GPUs through a dcgm-exporter that runs already: activity where NVML has none (A100, A10G, L4, T4, V100).
+"""NVIDIA GPUs through a dcgm-exporter: activity where NVML has none (A100, A10G, L4, T4, V100).
 
-Only its page is read. No DCGM engine is started: the profiling counters of these GPUs have one owner on a machine.
+Only its page is read, of one that runs already or else of one that flopsd starts: the profiling counters of these GPUs
+have one owner on a machine.
 """
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -17,18 +19,40 @@ from flopsd.sources.nvml import ownership
 from flopsd.system.clock import NS_PER_S
 
 _SECONDS = 2.0
+_URL, _INTERVAL_SECONDS = "http://127.0.0.1:9400/metrics", 30.0
+_PROGRAM, HOSTENGINE = "dcgm-exporter", "dcgm_hostengine"
 
 
 def _open(settings: SourceSettings) -> Source:
     """A machine without an exporter does not import what reads its page."""
-    url, seconds = str(settings.options["url"]), float(settings.options["interval_seconds"])
-    _require_listener(url)
+    options = settings.options
+    url, own = str(options["url"]), str(options.get("hostengine") or "auto")
+    seconds = float(options.get("interval_seconds") or _INTERVAL_SECONDS)
+    try:
+        _require_listener(url)
+    except SourceUnavailableError as fault:
+        program = own_program(own) if fault.absent and (url == _URL or own != "auto") else None
+        if program is None:
+            raise
+        from flopsd.sources.dcgm.own import open_own
+
+        return open_own(settings, program, fault, is_asked=own != "auto")
     from flopsd.sources.dcgm.source import DcgmSource
     from flopsd.sources.nvml.sm_clock import open_clocks
 
     clock, peaks = settings.clock, settings.peaks
     clocks = partial(open_clocks, clock, peaks, round(4 * seconds * NS_PER_S))
     return DcgmSource(clock, peaks, url, seconds, settings.origins, clocks)
+
+
+def own_program(own: str | None) -> str | None:
+    """The dcgm-exporter to start, by the setting. Raises SourceUnavailableError: the one that it names is none."""
+    if own == "off":
+        return None
+    found = shutil.which(_PROGRAM if own in (None, "auto") else own)
+    if found is None and own not in (None, "auto"):
+        raise SourceUnavailableError(f"{own} is no executable", hint="give the path of a dcgm-exporter, auto or off")
+    return found
 
 
 def _require_listener(url: str) -> None:
@@ -74,15 +98,23 @@ SOURCE = SourceInfo(
             "URL",
             "where a dcgm-exporter that runs already is scraped",
             parsers.url,
-            default="http://127.0.0.1:9400/metrics",
+            default=_URL,
         ),
         SourceOption(
             "interval_seconds",
             "SECONDS",
             "how often that exporter collects, its DCGM_EXPORTER_INTERVAL",
             parsers.seconds(0.1, 3600),
-            default=30.0,
-            default_text="30",
+            default_text="30, and 5 of one that flopsd starts",
+        ),
+        SourceOption(
+            "hostengine",
+            "auto|off|PATH",
+            "a dcgm-exporter, DCGM's engine in it, that flopsd starts where none answers: auto starts the one on PATH "
+            "where a GPU needs it, the profiling counters are open to this process and nothing else is at them; PATH "
+            "starts that one, unless the counters are closed",
+            parsers.text_or_off,
+            default="auto",
         ),
     ),
     remedy="start NVIDIA's dcgm-exporter (with the capability SYS_ADMIN on A100 and older), or give --dcgm-url its "

@@ -78,6 +78,7 @@ class GpuPage:
     blanks: dict[Field, str] = field(default_factory=dict)
     slices: dict[str, str] = field(default_factory=dict)  # MIG: GPU instance -> profile
     users: set[str] = field(default_factory=set)  # namespace/pod/container that the page names with it
+    had_tensor: bool = False  # whether an earlier page had tensor activity
     shown: dict[str, frozenset[float | None]] = field(default_factory=dict)  # all of its series, for comparison
 
     def label(self, *names: str) -> str | None:

@@ -35,6 +35,7 @@ from flopsd.sources.dcgm.work import (
     counted_between,
     expect,
     has_counters,
+    has_tensor,
     ratios,
     totals,
     unread_counters,
@@ -85,6 +86,7 @@ class FollowedGpu:
         self._calibration: Calibration | None = None
         self._window = Window()  # of the self-test of the counters, and of them in use
         self._refused = False  # they parted from the clock
+        self.lost = 0  # how often tensor activity went away
         self.device = _device(page, at)
         self.limits, self._hopper = _limits(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
@@ -96,6 +98,8 @@ class FollowedGpu:
         A page can be caught while the exporter renews it. So a collection is counted a read later, unless its
         values change a second time before that; what changes for the first time then belongs to it.
         """
+        page.had_tensor = self._page.had_tensor or has_tensor(self._page)
+        self.lost += has_tensor(self._page) and not has_tensor(page)
         changed, self._page = page.changed_from(self._page), page
         if self._calibration is None and not self._refused and self.limits is not None:
             self._calibration = remembered(origin, self.limits.sm_count, COUNTERS_NAME)

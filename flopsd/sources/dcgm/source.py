@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from flopsd.core.model import Device, DeviceUid, Gauges, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources.dcgm.exposition import FIELD_OF_NAME, GpuPage, parse_page
+from flopsd.sources.dcgm.exposition import FIELD_OF_NAME, Field, GpuPage, parse_page
 from flopsd.sources.dcgm.gpu import FollowedGpu
 from flopsd.sources.nvml.sm_clock import SmClocks
 from flopsd.system.clock import NS_PER_S, Clock
@@ -52,6 +52,12 @@ class DcgmSource:
         self._clocks = clocks()
         self._heard_ns = clock.boottime_ns()
         self._gpus = {uid: self._new(page, at, self._heard_ns) for at, (uid, page) in enumerate(pages.items())}
+        self._is_interrupted = False
+
+    @property
+    def facts_version(self) -> int:
+        """How often a GPU's tensor activity went away: taken by another profiler, or paused."""
+        return sum(gpu.lost for gpu in self._gpus.values())
 
     def devices(self) -> Sequence[Device]:
         return [gpu.device for uid, gpu in self._gpus.items() if uid in self._pages]
@@ -66,6 +72,7 @@ class DcgmSource:
             "driver": first.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
             "interval_ms": self._interval_ns // 1_000_000,
             "fields": " ".join(sorted(found)),
+            "profiling_lost": self.facts_version,
             "replay": None,
         }
 
@@ -76,12 +83,12 @@ class DcgmSource:
         try:
             pages = self._scrape()
         except SourceError:
-            now_ns = self._clock.boottime_ns()
-            if now_ns - self._heard_ns <= min(_FORGIVEN_NS, self._interval_ns // 2):
+            silent_ns = self._clock.boottime_ns() - self._heard_ns
+            if not self._is_interrupted and silent_ns <= min(_FORGIVEN_NS, self._interval_ns // 2):
                 return Sweep((), {}, patience_ns)
-            for gpu in self._gpus.values():
-                gpu.interrupt(now_ns)
+            self.interrupt()
             raise
+        self._is_interrupted = False
         now_ns = (before_ns + self._clock.boottime_ns()) // 2
         lag_ns, self._heard_ns = now_ns - self._heard_ns, now_ns
         readings: list[Reading] = []
@@ -96,6 +103,16 @@ class DcgmSource:
             readings += gpu.follow(page, now_ns, lag_ns, self._origins.get(uid))
             gauges[uid] = gpu.gauges()
         return Sweep(tuple(readings), gauges, patience_ns)
+
+    def interrupt(self) -> None:
+        """The exporter is out of reach until the next page: the collection on that is of unknown age."""
+        self._is_interrupted, now_ns = True, self._clock.boottime_ns()
+        for gpu in self._gpus.values():
+            gpu.interrupt(now_ns)
+
+    def has_field(self, wanted: Field) -> bool:
+        """Whether any GPU of the last page has a value of a field."""
+        return any(wanted in page.values for page in self._pages.values())
 
     def poll(self, until_ns: int) -> int | None:
         """Read the SM clocks that are due before the next read, at `until_ns`; when the next are due."""

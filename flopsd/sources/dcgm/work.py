@@ -89,13 +89,21 @@ def _none(gap: GapReason, reason: str, fix: str = "") -> Expected:
 
 
 def _why_no_tensor(page: GpuPage) -> str:
-    if any(f in page.values for f in _TENSOR_FIELDS):
+    if has_tensor(page):
         return ""
+    if page.had_tensor:
+        return "tensor activity (field 1004) is gone: another profiler has the counters, or profiling is paused"
     blank = page.blanks.get(Field.TENSOR)
     return f"tensor activity (field 1004) is {blank}" if blank else "tensor activity (field 1004) is not exported"
 
 
+def has_tensor(page: GpuPage) -> bool:
+    return any(f in page.values for f in _TENSOR_FIELDS)
+
+
 def _tensor_fix(page: GpuPage) -> str:
+    if page.had_tensor:
+        return "end Nsight or the CUPTI profiler, of whichever GPU; `dcgmi profile --resume` ends a pause"
     if page.blanks.get(Field.TENSOR) == "not supported":
         return "this GPU has no profiling fields: nothing better can be had from DCGM"
     if Field.TENSOR in page.blanks:

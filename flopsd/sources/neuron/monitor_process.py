@@ -1,8 +1,6 @@
 """neuron-monitor as a child process: its documents, stamped as they come, in a buffer that is never waited for.
 
-The child must not outlive us, however we end. Its standard input is a pipe that only we hold: a shell beside it
-waits for the pipe's end and then kills the child's process group, which also catches a monitor that hangs. And
-a monitor that still prints dies of SIGPIPE. A kill of flopsd (SIGKILL included) closes both pipes.
+It ends with us, however we end: see `flopsd.system.guarded_child`.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import tempfile
 import threading
 from collections import deque
@@ -20,6 +17,7 @@ from typing import IO
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources.neuron.document import DocumentError, MonitorDocument, parse, scrub
 from flopsd.system.clock import Clock
+from flopsd.system.guarded_child import GuardedChild
 
 LINE_MAX_BYTES = 8_000_000
 # "1.0s" is silently ignored and gives 5 s (pantheonneuron, measured); "1s" is taken.
@@ -28,7 +26,6 @@ CONFIG = {
     "neuron_runtimes": [{"tag_filter": ".*", "metrics": [{"type": "neuroncore_counters"}]}],
     "system_metrics": [{"type": "neuron_hw_counters"}],
 }
-_GUARDED = 'exec 3<&0; (read -r _ <&3; kill -KILL 0) </dev/null >/dev/null 2>&1 & exec "$@" </dev/null 3<&-'
 _BUFFERED = 600  # ten minutes; what falls out is a hole between documents, and a hole is a gap
 _VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
 
@@ -59,13 +56,7 @@ class MonitorProcess:
         self.version: str | None = None
         try:
             self._config = _write_config()
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARDED, "sh", path, "-c", self._config],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # a Ctrl-C in the terminal is for us, and the group is the child's alone
-            )
+            self._child = GuardedChild([path, "-c", self._config])
         except OSError as fault:
             raise SourceUnavailableError(
                 f"{path} cannot be started: {fault}", hint="check that it is executable, and TMPDIR writable"
@@ -76,10 +67,6 @@ class MonitorProcess:
         ]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def wait(self, seconds: float) -> bool:
         """Wait until something has come, at most `seconds`; for the opening only."""
@@ -92,33 +79,27 @@ class MonitorProcess:
 
     def close(self, *, wait: bool = True) -> None:
         """End it and what it started. Harmless where it has ended."""
-        self._end()
+        self._child.end()
         for thread in self._threads:
             thread.join(5.0 if wait else 0)  # a child stuck in its driver is left to the kernel
         self._forget_config()
 
-    def _end(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()  # the shell beside it kills the group
-        self._process.kill()
-
     def _follow_stdout(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as stdout:
+        with self._child.output as stdout:
             while (line := stdout.readline(LINE_MAX_BYTES)) != b"":
                 if not line.strip():
                     continue
                 self._put(_read_on(line, stdout))
                 self._forget_config()
-        self._end()  # one that closed its output is of no use any more
-        code = self._process.wait()
+        self._child.end()  # one that closed its output is of no use any more
+        code = self._child.process.wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         last = f": {self._stderr[-1]}" if self._stderr else ""
         self._put(Failure(f"neuron-monitor {how}{last}", ended=True))
 
     def _follow_stderr(self) -> None:
-        assert self._process.stderr is not None
-        with self._process.stderr as stderr:
+        assert self._child.process.stderr is not None
+        with self._child.process.stderr as stderr:
             while (line := stderr.readline(4096)) != b"":
                 text = scrub(line.decode("utf-8", "replace").strip())[:200]
                 if text:

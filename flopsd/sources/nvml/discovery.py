@@ -13,7 +13,7 @@ from flopsd.sources.nvml.driver import NO_PERMISSION, Driver, hint_of, reason_of
 from flopsd.sources.nvml.gpm import Gpm
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
-from flopsd.sources.nvml.mig import PERMISSION_FIX, Slice, is_partitioned, slices
+from flopsd.sources.nvml.mig import MIG_IS_ON, PERMISSION_FIX, Slice, is_partitioned, slices
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.sources.ownership.rule import UNIDENTIFIED
 
@@ -99,7 +99,9 @@ class Discovery:
             return found
         if device.uid in known and known[device.uid].is_partitioned:
             return [known[device.uid]]
-        why = "MIG is on and no instance is visible: its compute instances are not made, or not given to this process"
+        why = (
+            f"{MIG_IS_ON} and no instance is visible: its compute instances are not made, or not given to this process"
+        )
         return [self._unread(device, handle, GapReason.NOT_SUPPORTED, why, PERMISSION_FIX)]
 
     def _slice(self, one: Slice, parent: Any) -> Gpu:

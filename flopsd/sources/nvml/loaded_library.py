@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flopsd.system.sha256 import sha256
+from flopsd.system.sha256 import file_sha256
 
 NAME = "libnvidia-ml.so"
 
@@ -24,15 +24,4 @@ def loaded_library(maps: Path = Path("/proc/self/maps")) -> tuple[str | None, st
     if path is None:
         return None, None
     shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return shown, None if path.endswith(" (deleted)") else _sha256(path)
-
-
-def _sha256(path: str) -> str | None:
-    whole = sha256(b"")
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                whole.update(chunk)
-    except OSError:
-        return None
-    return whole.hexdigest()
+    return shown, None if path.endswith(" (deleted)") else file_sha256(path)

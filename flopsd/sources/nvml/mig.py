@@ -12,6 +12,7 @@ from typing import Any
 from flopsd.core.model import Device
 from flopsd.sources.nvml.driver import NOT_FOUND, NOT_OFFERED, Driver, text
 
+MIG_IS_ON = "MIG is on"  # how the reason of a GPU begins of which no slice is seen
 PERMISSION_FIX = (
     "give the daemon the MIG monitor capability: /proc/driver/nvidia/capabilities/mig/monitor readable, "
     "in a container NVIDIA_MIG_MONITOR_DEVICES=all"

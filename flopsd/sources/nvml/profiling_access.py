@@ -13,7 +13,7 @@ from pathlib import Path
 
 # What the module prints of the setting: the open one by its inner name, older ones by the name that is set.
 _NAMES = ("RmProfilingAdminOnly", "RestrictProfilingToAdminUsers", "NVreg_RestrictProfilingToAdminUsers")
-_SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38  # capability(7)
+SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38  # capability(7)
 _FIRST_NAMESPACE = ["0", "0", "4294967295"]
 
 
@@ -40,25 +40,30 @@ def profiling_access(is_confidential: bool, root: Path = Path("/")) -> Profiling
     """The access of this process. `root` is prefixed to every file that is read."""
     if is_confidential:
         return ProfilingAccess.CONFIDENTIAL_COMPUTING
-    parameters = _fields(root / "proc/driver/nvidia/params")
+    parameters = fields_of(root / "proc/driver/nvidia/params")
     admin_only = next((parameters[name] for name in _NAMES if name in parameters), None)
     if admin_only == "0":
         return ProfilingAccess.OPEN_TO_ALL
     if admin_only != "1":
         return ProfilingAccess.UNKNOWN
     try:
-        capabilities = int(_fields(root / "proc/self/status").get("CapEff", "0"), 16)
+        capabilities = effective_capabilities(root)
         is_first = (root / "proc/self/uid_map").read_text().split() == _FIRST_NAMESPACE
     except (OSError, ValueError):
         return ProfilingAccess.UNKNOWN
-    if not capabilities & (_SYS_ADMIN | _PERFMON):
+    if not capabilities & (SYS_ADMIN | _PERFMON):
         return ProfilingAccess.NO_CAPABILITY
     if not is_first:
         return ProfilingAccess.USER_NAMESPACE
-    return ProfilingAccess.OPEN_BY_CAPABILITY if capabilities & _SYS_ADMIN else ProfilingAccess.PERFMON_ONLY
+    return ProfilingAccess.OPEN_BY_CAPABILITY if capabilities & SYS_ADMIN else ProfilingAccess.PERFMON_ONLY
 
 
-def _fields(path: Path) -> dict[str, str]:
+def effective_capabilities(root: Path = Path("/")) -> int:
+    """Of this process, as bits. Raises ValueError for what is no number."""
+    return int(fields_of(root / "proc/self/status").get("CapEff", "0"), 16)
+
+
+def fields_of(path: Path) -> dict[str, str]:
     """The lines `name: value` of a file; none where it cannot be read."""
     try:
         lines = path.read_text(errors="replace").splitlines()

@@ -11,11 +11,13 @@ from flopsd.core.model import Device, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.confidential import confidential_computing, profiling_access_of
+from flopsd.sources.nvml.counter_servers import SERVERS, running
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import Driver, hint_of, is_absent
 from flopsd.sources.nvml.gpu_reader import LOOK_AGAIN_NS, GpuReader, Read
 from flopsd.sources.nvml.gpu_threads import GpuThreads
 from flopsd.sources.nvml.loaded_library import loaded_library
+from flopsd.sources.nvml.mig_capabilities import mig_capability
 
 log = logging.getLogger("flopsd")
 _OPEN_SECONDS = 5.0  # without persistence mode a GPU is initialised when it is opened
@@ -67,6 +69,9 @@ class NvmlSource:
             "binding": None if version is None else str(version),
             "confidential_computing": confidential_computing(self._driver),
             "profiling_counters": profiling_access_of(self._driver).value,
+            "counters_served_by": ", ".join(sorted(set(running(SERVERS).values()))) or None,
+            "mig_monitor": mig_capability("monitor"),
+            "mig_config": mig_capability("config"),
             "library": library,
             "library_sha256": library_sha256,
             "replay": None,

@@ -16,7 +16,7 @@ from typing import Any
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Growth, Reading, Sweep
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.sources import Source
-from flopsd.sources.calls import close_source, devices_of, poll_source
+from flopsd.sources.calls import close_source, devices_of, facts_version_of, poll_source
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
 from flopsd.system.clock import NS_PER_S, Clock
 
@@ -77,6 +77,10 @@ class FilteredSource:
         gauges = {uid: gauges for uid, gauges in sweep.gauges.items() if self._counts(uid)}
         others = frozenset(device.uid for device in self._source.devices() if not self._counts(device.uid))
         return replace(sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others)
+
+    @property
+    def facts_version(self) -> object:
+        return facts_version_of(self._source)
 
     def poll(self, until_ns: int) -> int | None:
         return poll_source(self._source, until_ns)

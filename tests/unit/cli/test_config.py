@@ -50,6 +50,7 @@ peaks: /srv/peaks.yaml
 replay_file: /srv/replay.jsonl
 dcgm_url: http://me:hunter2@localhost:9400/metrics?token=hunter2
 dcgm_interval_seconds: 10
+dcgm_hostengine: off
 neuron_monitor: /srv/neuron-monitor
 duration_seconds: 3600
 stop_seconds: 30

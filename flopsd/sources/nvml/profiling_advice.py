@@ -1,8 +1,8 @@
-"""What `doctor` says of the driver's profiling counters, and the one thing to do about them, by platform."""
+"""The driver's profiling counters in words, and the one thing to do about them, by platform."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Collection
 
 from flopsd.sources.nvml.profiling_access import ProfilingAccess
 
@@ -22,34 +22,46 @@ _EXPORTER = "flopsd reads them through a dcgm-exporter (source dcgm), which need
 _CLOSED = {
     "sagemaker-training": "a training job's container has no such capability, as far as is known: give --precision and "
     "declare the formats, which makes the ceiling narrower; on HyperPod a dcgm-exporter can run beside the job",
-    "kubernetes": "run dcgm-exporter's DaemonSet, whose container has SYS_ADMIN; " + _EXPORTER,
+    "kubernetes": "run dcgm-exporter's DaemonSet, whose container has SYS_ADMIN, on HyperPod EKS too; " + _EXPORTER,
     "slurm": "start a dcgm-exporter as root with the node, on HyperPod by enable_observability=True; " + _EXPORTER,
     "host": "run a dcgm-exporter as root, or load the module with NVreg_RestrictProfilingToAdminUsers=0 and run it as "
     "any user; " + _EXPORTER,
 }
-_OPEN = "run a dcgm-exporter: " + _EXPORTER
+_OPEN = (
+    "install dcgm-exporter and DCGM: flopsd starts it where nothing else is at the counters; or run one: " + _EXPORTER
+)
+_STARTS = "none: `flopsd run` starts {} for them, see --dcgm-hostengine"
+_SERVED = "a dcgm-exporter runs here that does not answer at --dcgm-url: give its address, unless a flopsd started it"
 _HOSTENGINE = "a DCGM hostengine runs here: run `dcgm-exporter --remote-hostengine-info localhost:5555` beside it; "
+
+
+_MIG_CLOSED = {
+    "sagemaker-training": "none is known in a training job, whose container gets what the service gives it",
+    "kubernetes": "give the container SYS_ADMIN and NVIDIA_MIG_MONITOR_DEVICES=all, by the chart gpu.migMonitor=true",
+    "slurm": "run flopsd as root, or let the job's user and cgroup read its file under /dev/nvidia-caps",
+    "host": "run flopsd as root, or let its user read its file under /dev/nvidia-caps; in a container give "
+    "NVIDIA_MIG_MONITOR_DEVICES=all",
+}
+
+
+def mig_advice(platform: str) -> str:
+    """What opens the MIG monitor capability."""
+    return _MIG_CLOSED.get(platform, _MIG_CLOSED["host"])
 
 
 def words_of(access: ProfilingAccess) -> str:
     return _WHY[access]
 
 
-def advice(access: ProfilingAccess, platform: str, has_hostengine: bool) -> str:
-    """The one thing to do, where a GPU here can be measured by nothing else."""
+def advice(access: ProfilingAccess, platform: str, servers: Collection[str] = (), program: str | None = None) -> str:
+    """The one thing to do, where a GPU here can be measured by nothing else. `servers` run here, `program` is what
+    flopsd would start."""
     if access is ProfilingAccess.CONFIDENTIAL_COMPUTING:
         return "none in this mode: counters and confidential computing exclude each other"
-    if has_hostengine:
+    if "dcgm-exporter" in servers:
+        return _SERVED
+    if "nv-hostengine" in servers:
         return _HOSTENGINE + _EXPORTER
+    if access.is_open and program is not None:
+        return _STARTS.format(program)
     return _OPEN if access.is_open or access is ProfilingAccess.PERFMON_ONLY else _CLOSED.get(platform, _CLOSED["host"])
-
-
-def has_hostengine(root: Path = Path("/")) -> bool:
-    """Whether a process that this one can see is DCGM's hostengine."""
-    for name in (root / "proc").glob("[0-9]*/comm"):
-        try:
-            if name.read_text(errors="replace").strip() == "nv-hostengine":
-                return True
-        except OSError:  # it ended meanwhile
-            continue
-    return False

@@ -1,0 +1,159 @@
+"""A dcgm-exporter of our own: started with DCGM embedded in it, watched, ended with us.
+
+Flags, log lines and socket activation are those of dcgm-exporter 4.8.2 (d5e5f510, with exporter-toolkit 0.16.0), as
+its source has them; the words by which it ends are those of users' reports, named below. Never tried with the real one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+
+from flopsd.errors import SourceUnavailableError
+from flopsd.system.guarded_child import Cost, GuardedChild
+
+_COUNTERS = Path(__file__).parent / "counters.csv"  # watched by the exporter as long as it runs: not a temporary file
+# Settings of another exporter on this machine, such as DCGM_REMOTE_HOSTENGINE_INFO, and secrets, do not reach it.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "NODE_NAME", "NVIDIA_VISIBLE_DEVICES")
+_VERSION = re.compile(r'msg="Starting dcgm-exporter" Version=(\S+)')
+_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
+_TEXT_MAX = 300
+
+
+class Ending(Enum):
+    """Why DCGM gives no profiling fields, by what the exporter said."""
+
+    REFUSED = "refused"  # for lack of privilege
+    IN_USE = "in_use"  # another profiler has the counters
+    NOT_SUPPORTED = "not_supported"
+    FAULT = "fault"
+
+
+_WORDS = (
+    # DCGM_ST_REQUIRES_ROOT and DCGM_ST_NO_PERMISSION; dcgm-exporter#407, #427.
+    (Ending.REFUSED, ("host engine is running as non-root", "no permission", "sufficient privileges")),
+    # DCGM_ST_PROFILING_LIBRARY_ERROR, DCGM_ST_IN_USE and DCGM_ST_PAUSED; DCGM#56, #106, dcgm-exporter#7. The first has
+    # been seen for a fault of the driver too, dcgm-exporter#148, and nothing here tells the two apart.
+    (
+        Ending.IN_USE,
+        ("third-party profiling module returned an unrecoverable error", "affected resource is in use", "are paused"),
+    ),
+    # DCGM_ST_PROFILING_NOT_SUPPORTED and DCGM_ST_MODULE_NOT_LOADED; dcgm-exporter#327, #707.
+    (
+        Ending.NOT_SUPPORTED,
+        ("profiling is not supported", "module of dcgm that is not currently loaded"),
+    ),
+)
+
+
+def ending_of(lines: Sequence[str]) -> tuple[Ending, str]:
+    """What the last line that says why says."""
+    for line in reversed(lines):
+        lowered = line.lower()
+        for ending, words in _WORDS:
+            if any(one in lowered for one in words):
+                return ending, _text(line)
+    return Ending.FAULT, _text(lines[-1]) if lines else "it said nothing"
+
+
+class OwnExporter:
+    """One address, and the program behind it: none, or one at a time."""
+
+    def __init__(self, path: str, interval_ms: int) -> None:
+        """Raises SourceUnavailableError."""
+        self.path, self._interval_ms = path, interval_ms
+        self.version: str | None = None
+        self.lines: deque[str] = deque(maxlen=50)
+        self._rest = b""
+        self._child: GuardedChild | None = None
+        self._before, self._now = Cost(), Cost()
+        self.memory_bytes = 0  # the most that it had at a look
+        try:
+            # Held as long as this source, also between two starts: no other process can answer in the exporter's place.
+            self._listener = socket.create_server(("127.0.0.1", 0))
+        except OSError as fault:
+            why = f"no port for a dcgm-exporter can be opened: {fault.strerror}"
+            raise SourceUnavailableError(why, hint="see whether this process may listen on 127.0.0.1") from fault
+
+    @property
+    def address(self) -> str:
+        return "{}:{}".format(*self._listener.getsockname())
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._child is None else self._child.process.pid
+
+    @property
+    def cost(self) -> Cost:
+        """Of all starts together; of what died by itself as at the last look."""
+        return Cost(self._before.cpu_ns + self._now.cpu_ns, self._now.memory_bytes)
+
+    def start(self) -> None:
+        """Raises SourceUnavailableError."""
+        self.stop()
+        self.lines.clear()
+        flags = ("-f", str(_COUNTERS), "-c", str(self._interval_ms), "-a", self.address, "--web-systemd-socket")
+        env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        try:
+            self._child = GuardedChild([self.path, *flags], env=env, listener=self._listener.fileno(), one_output=True)
+        except OSError as fault:
+            why = f"{self.path} cannot be started: {fault.strerror}"
+            raise SourceUnavailableError(why, hint="check that it is executable") from fault
+        os.set_blocking(self._child.output.fileno(), False)
+
+    def look(self) -> str | None:
+        """Take in what it said and cost; how it ended, None while it runs."""
+        if self._child is None:
+            return "is not running"
+        self._now = self._child.cost() or self._now  # first: what one that ended has cost is gone once it is waited for
+        self.memory_bytes = max(self.memory_bytes, self._now.memory_bytes)
+        code = self._child.process.poll()
+        self._read()  # last: what it said at its end is there now
+        if code is None:
+            return None
+        return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    def stop(self) -> None:
+        """End it and what it started. Harmless where it has ended."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.end()
+        try:
+            child.process.wait(5.0)
+        except Exception:  # noqa: BLE001, S110 - stuck in the driver, it is left to the kernel
+            pass
+        child.output.close()
+        self._before, self._now = Cost(self._before.cpu_ns + self._now.cpu_ns), Cost()
+
+    def close(self) -> None:
+        self.stop()
+        self._listener.close()
+
+    def _read(self) -> None:
+        assert self._child is not None
+        try:
+            while data := os.read(self._child.output.fileno(), 1 << 16):
+                *whole, self._rest = (self._rest + data).split(b"\n")
+                self._rest = self._rest[-(1 << 14) :]
+                for line in whole:
+                    self._said(line.decode("utf-8", "replace").strip())
+        except BlockingIOError:
+            pass
+
+    def _said(self, line: str) -> None:
+        if line:
+            self.lines.append(line)
+        if found := _VERSION.search(line):
+            self.version = found[1]
+
+
+def _text(line: str) -> str:
+    """The message of a line of its log."""
+    found = _MESSAGE.search(line)
+    return (found[1] if found else line)[:_TEXT_MAX]

@@ -1,0 +1,199 @@
+"""A dcgm-exporter that flopsd starts, as a source: what is read of it is what is read of any other.
+
+It is started again when it dies or hangs, ever more rarely. Refused for lack of privilege, or on GPUs without profiling
+fields, it is not: nothing changes as long as this process runs. Until it answers, its GPUs are bounded by NVML.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flopsd.core.model import ChildCost, Device, Evidence, GapReason, Sweep
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources.dcgm.exposition import Field
+from flopsd.sources.dcgm.own_exporter import Ending, OwnExporter, ending_of
+from flopsd.sources.dcgm.source import DcgmSource
+from flopsd.sources.nvml.counter_servers import SERVERS, running
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.sha256 import file_sha256
+
+log = logging.getLogger("flopsd")
+STARTUP_NS = 60 * NS_PER_S  # until its first page: it initialises every GPU
+SILENT_NS = 15 * NS_PER_S  # longer than this without a page: it hangs
+LOOK_NS = 60 * NS_PER_S  # for another server of the counters, which comes first
+_BACKOFF_NS = {Ending.FAULT: (NS_PER_S, 64 * NS_PER_S), Ending.IN_USE: (60 * NS_PER_S, 600 * NS_PER_S)}
+_HINTS = {
+    Ending.FAULT: "see its words; --dcgm-hostengine off goes on without it",
+    Ending.IN_USE: "end Nsight, a CUPTI profiler or the other DCGM, of whichever GPU: the counters have one owner on a "
+    "machine; flopsd tries again every 1 to 10 minutes",
+    Ending.NOT_SUPPORTED: "install datacenter-gpu-manager-4-proprietary beside it: GPUs before Hopper need that",
+}
+
+
+class OwnDcgmSource:
+    name = "dcgm"
+
+    def __init__(
+        self,
+        clock: Clock,
+        devices: Sequence[Device],
+        path: str,
+        interval_ms: int,
+        read: Callable[[str], DcgmSource],
+        remedy: str,
+        served: str | None,
+    ) -> None:
+        """`devices` are those that it is started for, `read` reads a page by its address, `remedy` is for lack of
+        privilege. `served`: where another exporter would answer, which then takes its place; None: this one stays.
+        Raises SourceUnavailableError."""
+        why = "dcgm-exporter is starting"
+        self._starting = [replace(one, evidence=Evidence.GAP, evidence_reason=why) for one in devices]
+        self._clock, self._open, self._served = clock, read, served
+        self._hints = {**_HINTS, Ending.REFUSED: f"{remedy}; flopsd does not try again until it is started anew"}
+        self._exporter = OwnExporter(path, interval_ms)
+        self._reader: DcgmSource | None = None
+        self._sha256: str | None = None
+        self._starts = 0
+        self._fault: SourceUnavailableError | None = None  # since it gave a page last
+        self._retry_ns: int | None = None  # when it is started again; None: it runs, or never
+        self._backoff_ns = {ending: first for ending, (first, _) in _BACKOFF_NS.items()}
+        self._answered_ns = self._looked_ns = clock.boottime_ns()
+        self._others: frozenset[int] = frozenset()
+        self._is_over = self._has_ended = False  # another exporter is read; the program is not to be started again
+        try:
+            self._start()
+        except SourceUnavailableError:
+            self.close()
+            raise
+
+    @property
+    def facts_version(self) -> object:
+        lost = 0 if self._reader is None else self._reader.facts_version
+        return self._starts, str(self._fault or ""), self._is_over, lost
+
+    def devices(self) -> Sequence[Device]:
+        return self._starting if self._reader is None else self._reader.devices()
+
+    def describe(self) -> Mapping[str, Any]:
+        facts = {"replay": None} if self._reader is None else self._reader.describe()
+        exporter = self._exporter
+        return {
+            **facts,
+            "own_exporter": exporter.path,
+            "own_exporter_version": exporter.version,
+            "own_exporter_sha256": self._sha256,
+            "own_exporter_starts": self._starts,
+            "own_exporter_cpu_ms": exporter.cost.cpu_ns // 1_000_000,
+            "own_exporter_memory_bytes": exporter.memory_bytes,
+            "own_exporter_fault": None if self._fault is None else str(self._fault),
+        }
+
+    def read(self) -> Sweep:
+        """What became known since the last read. Raises SourceUnavailableError while the exporter gives nothing."""
+        now_ns = self._clock.boottime_ns()
+        if self._served is not None and not self._is_over and now_ns - self._looked_ns >= LOOK_NS:
+            self._look_for_others(now_ns)
+        if self._is_over:
+            return self._read_other()
+        if self._retry_ns is not None and now_ns >= self._retry_ns:
+            self._retry_ns = None
+            self._start()
+        if self._has_ended or self._retry_ns is not None:
+            assert self._fault is not None
+            raise self._fault
+        ended = self._exporter.look()
+        if ended is not None:
+            ending, words = ending_of(list(self._exporter.lines))
+            self._fail(ending, f"{ended}: {words}")
+        sweep = self._read_page(now_ns)
+        cost = self._exporter.cost
+        return replace(sweep, child=ChildCost(self._starts, cost.cpu_ns, cost.memory_bytes))
+
+    def poll(self, until_ns: int) -> int | None:
+        return None if self._reader is None else self._reader.poll(until_ns)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._exporter.close()
+
+    def _start(self) -> None:
+        self._exporter.start()
+        self._answered_ns = self._clock.boottime_ns()
+
+    def _read_page(self, now_ns: int) -> Sweep:
+        is_first = self._starts == 0 or self._fault is not None
+        try:
+            if self._reader is None:
+                self._reader = self._open(f"http://{self._exporter.address}/metrics")
+            sweep = self._reader.read()
+        except SourceError as fault:
+            if now_ns - self._answered_ns > (STARTUP_NS if is_first else SILENT_NS):
+                self._fail(Ending.FAULT, f"gives no page for {(now_ns - self._answered_ns) // NS_PER_S} s: it hangs")
+            if self._reader is None:
+                return Sweep(())
+            raise (self._fault or fault) from fault
+        self._answered_ns = now_ns
+        if is_first:
+            self._answers()
+        return sweep
+
+    def _answers(self) -> None:
+        """It gave a first page since it was started. One without profiling fields is of no use."""
+        assert self._reader is not None
+        if not self._reader.has_field(Field.TENSOR):
+            self._exporter.look()  # what it has said until now
+            ending, words = ending_of(list(self._exporter.lines))
+            if ending is not Ending.FAULT:
+                self._fail(ending, f"has no profiling fields: {words}")
+        self._sha256 = self._sha256 or file_sha256(self._exporter.path)
+        self._starts, self._fault = self._starts + 1, None
+        self._backoff_ns = {ending: first for ending, (first, _) in _BACKOFF_NS.items()}
+        log.info(
+            "started %s %s for the profiling counters of %d GPUs: process %d",
+            self._exporter.path, self._exporter.version or "", len(self._reader.devices()), self._exporter.pid or 0,
+        )  # fmt: skip
+
+    def _fail(self, ending: Ending, words: str) -> None:
+        """It gives nothing: end it, and start it again later, or not. Raises SourceUnavailableError."""
+        self._exporter.stop()
+        if self._reader is not None:
+            self._reader.interrupt()
+        in_use = ending is Ending.IN_USE
+        what = "another profiler has the profiling counters" if in_use else "the dcgm-exporter that flopsd started"
+        self._fault = SourceUnavailableError(
+            f"{what}: {words}" if in_use else f"{what} {words}",
+            hint=self._hints[ending],
+            reason=GapReason.COUNTERS_IN_USE.value if in_use else "",
+        )
+        if ending in _BACKOFF_NS:
+            self._retry_ns = self._clock.boottime_ns() + self._backoff_ns[ending]
+            self._backoff_ns[ending] = min(2 * self._backoff_ns[ending], _BACKOFF_NS[ending][1])
+        else:
+            self._has_ended = True
+        raise self._fault
+
+    def _look_for_others(self, now_ns: int) -> None:
+        """End ours where another server of the counters stays: it is refused them as long as ours has them. One that
+        is gone at the next look was an attempt, perhaps of another flopsd."""
+        self._looked_ns = now_ns
+        seen = {pid: name for pid, name in running(SERVERS).items() if pid != self._exporter.pid}
+        stay = self._others & seen.keys()
+        self._others = frozenset(seen)
+        if not stay:
+            return
+        log.warning("%s runs here now: flopsd ends its own dcgm-exporter", ", ".join({seen[pid] for pid in stay}))
+        self._is_over = True
+        self._exporter.stop()
+        if self._reader is not None:
+            self._reader.close()
+        self._reader, self._fault = None, None
+
+    def _read_other(self) -> Sweep:
+        if self._reader is None:
+            assert self._served is not None
+            self._reader = self._open(self._served)
+        return self._reader.read()

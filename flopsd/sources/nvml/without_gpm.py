@@ -1,0 +1,40 @@
+"""The GPUs that NVML cannot measure, and whether the counters that could are open to this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flopsd.core.model import Device
+from flopsd.core.peaks import PeakTable
+from flopsd.sources.nvml.confidential import profiling_access_of
+from flopsd.sources.nvml.driver import Driver
+from flopsd.sources.nvml.mig import is_partitioned
+from flopsd.sources.nvml.profiling_access import ProfilingAccess
+from flopsd.system.clock import Clock
+
+
+def gpus_without_gpm(clock: Clock, peaks: PeakTable) -> tuple[tuple[Device, ...], ProfilingAccess]:
+    """None where there is no NVML; none that is cut into MIG slices."""
+    try:
+        import pynvml as lib
+
+        lib.nvmlInit()
+    except Exception:  # noqa: BLE001 - no module, no driver: the source nvml says which
+        return (), ProfilingAccess.UNKNOWN
+    try:
+        driver = Driver(lib, clock, peaks)
+        driver.version = str(lib.nvmlSystemGetDriverVersion())
+        handles = [(index, lib.nvmlDeviceGetHandleByIndex(index)) for index in range(lib.nvmlDeviceGetCount())]
+        found = [driver.identify(index, handle) for index, handle in handles if _lacks_gpm(driver, handle)]
+        return tuple(found), profiling_access_of(driver)
+    except lib.NVMLError:
+        return (), ProfilingAccess.UNKNOWN
+    finally:
+        lib.nvmlShutdown()
+
+
+def _lacks_gpm(driver: Driver, handle: Any) -> bool:
+    if is_partitioned(driver, handle):
+        return False
+    support = driver.optional(driver.lib.nvmlGpmQueryDeviceSupport, handle)
+    return support is None or not support.isSupportedDevice

@@ -1,0 +1,311 @@
+"""The dcgm-exporter that flopsd starts, as its child: how it begins, is refused, hangs, dies, and that it does."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.model import Active, Evidence, GapReason, Sweep
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources import Source, SourceSettings
+from flopsd.sources.dcgm import own_exporter, own_source
+from flopsd.sources.dcgm.exposition import FIELD_OF_NAME
+from flopsd.sources.dcgm.own_exporter import Ending, ending_of
+from flopsd.sources.nvml.counter_servers import running
+from flopsd.sources.registry import open_source
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.exporter import A100_UID, BUSY, exporting, gpu
+from tests.support.neuron import alive
+from tests.support.own_exporter import Installed
+from tests.support.process import wait_until
+from tests.support.strategies import table
+
+INTERVAL_SECONDS = 0.1
+
+
+class Own:
+    """A source that starts the stand-in, on a clock stepped by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.installed, self.clock = Installed(folder), FakeClock()
+        self.source: Source | None = None
+
+    def open(self) -> Source:
+        with exporting("") as gone:
+            url = gone.url
+        options = {"url": url, "hostengine": str(self.installed.path), "interval_seconds": INTERVAL_SECONDS}
+        self.source = open_source("dcgm", SourceSettings(self.clock, table(), options))
+        return self.source
+
+    def read(self, seconds: float = 0) -> Sweep | SourceError:
+        assert self.source is not None
+        self.clock.advance(round(seconds * NS_PER_S))
+        try:
+            return self.source.read()
+        except SourceError as fault:
+            return fault
+
+    def fault(self) -> SourceError:
+        """The next one, while no time passes."""
+        found: list[SourceError | Sweep] = []
+
+        def fails() -> bool:
+            found.append(self.read())
+            return isinstance(found[-1], SourceError)
+
+        wait_until(fails, "a fault")
+        assert isinstance(found[-1], SourceError)
+        return found[-1]
+
+    def measures(self) -> None:
+        """Until a collection is counted."""
+
+        def counted() -> bool:
+            sweep = self.read(INTERVAL_SECONDS)
+            return isinstance(sweep, Sweep) and any(isinstance(one.work, Active) for one in sweep.readings)
+
+        wait_until(counted, "activity")
+
+    @property
+    def facts(self) -> dict[str, object]:
+        assert self.source is not None
+        return dict(self.source.describe())
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Own]:
+    monkeypatch.setattr("flopsd.sources.dcgm.source._TIMEOUT_SECONDS", 0.1)
+    one = Own(tmp_path / "bin")
+    try:
+        yield one
+    finally:
+        if one.source is not None:
+            one.source.close()
+
+
+def test_it_is_started_with_our_fields_and_nothing_of_our_environment_and_ends_with_the_source(
+    own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DCGM_REMOTE_HOSTENGINE_INFO", "elsewhere:5555")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    source = own.open()
+    own.measures()
+    (device,) = source.devices()
+    assert (device.uid, device.evidence) == (A100_UID, Evidence.ACTIVITY)
+    (start,) = own.installed.starts
+    assert start["flags"]["collect-interval"] == "100"
+    assert "remote-hostengine-info" not in start["flags"]
+    assert not {"DCGM_REMOTE_HOSTENGINE_INFO", "AWS_SECRET_ACCESS_KEY"} & set(start["names"])
+    facts = own.facts
+    assert facts["own_exporter"] == str(own.installed.path)
+    assert facts["own_exporter_version"] == "4.5.3-4.8.2"
+    assert len(str(facts["own_exporter_sha256"])) == 64
+    assert (facts["own_exporter_starts"], facts["own_exporter_fault"]) == (1, None)
+    assert isinstance(facts["own_exporter_memory_bytes"], int)
+    assert facts["own_exporter_memory_bytes"] > 1_000_000
+    source.close()
+    assert own.installed.is_gone
+
+
+def test_every_field_that_it_collects_is_one_that_is_read() -> None:
+    lines = own_exporter._COUNTERS.read_text(encoding="utf-8").splitlines()
+    rows = list(csv.reader(line for line in lines if not line.startswith("#")))
+    assert all(len(row) == 3 for row in rows)
+    assert {row[0] for row in rows} - FIELD_OF_NAME.keys() == {"DCGM_FI_DRIVER_VERSION"}
+
+
+def test_one_that_is_killed_is_started_again_and_a_page_in_between_is_none(own: Own) -> None:
+    source = own.open()
+    own.measures()
+    version = getattr(source, "facts_version", None)
+    os.kill(own.installed.pids[0], signal.SIGKILL)
+    fault = own.fault()
+    assert "was ended by signal 9" in str(fault)
+    assert not fault.reason
+    assert isinstance(own.read(0.5), SourceUnavailableError)
+    assert len(own.installed.pids) == 1
+    own.read(0.5)
+    own.measures()
+    assert len(own.installed.pids) == 2
+    assert own.facts["own_exporter_starts"] == 2
+    assert getattr(source, "facts_version", None) != version
+    os.kill(own.installed.pids[1], signal.SIGKILL)
+    own.fault()
+    own.read(1)
+    own.measures()  # an answer made the next wait a short one again
+
+
+@pytest.mark.parametrize(("mode", "says"), [("refused", "Host engine is running as non-root"),
+                                            ("unsupported", "module of DCGM that is not currently loaded")])  # fmt: skip
+def test_what_stays_as_it_is_is_not_tried_again(own: Own, mode: str, says: str) -> None:
+    own.installed.becomes(mode)
+    own.open()
+    fault = own.fault()
+    assert says in str(fault)
+    assert ("does not try again" if mode == "refused" else "datacenter-gpu-manager-4-proprietary") in fault.hint
+    for _ in range(3):
+        assert own.read(3600) is fault
+    assert len(own.installed.pids) == 1
+    assert own.installed.is_gone
+    assert own.facts["own_exporter_fault"] == str(fault)
+
+
+def test_counters_that_another_profiler_has_are_a_reason_of_their_own_and_tried_ever_more_rarely(own: Own) -> None:
+    own.installed.becomes("in_use")
+    own.open()
+    fault = own.fault()
+    assert str(fault).startswith("another profiler has the profiling counters: ended with exit code 1: DCGM collector")
+    assert fault.reason == GapReason.COUNTERS_IN_USE.value
+    assert "one owner on a machine" in fault.hint
+    assert own.read(59) is fault
+    own.read(1)
+    wait_until(lambda: len(own.installed.pids) == 2, "a second start")
+    own.fault()
+    own.read(119)
+    assert len(own.installed.pids) == 2
+    own.installed.becomes("")
+    own.read(1)
+    own.measures()
+
+
+def test_while_profiling_is_paused_there_is_a_ceiling_that_says_so(own: Own) -> None:
+    source = own.open()
+    own.measures()
+    own.installed.becomes("paused")
+
+    def is_bounded() -> bool:
+        own.read(INTERVAL_SECONDS)
+        return source.devices()[0].evidence is Evidence.UTILIZATION
+
+    wait_until(is_bounded, "the ceiling")
+    (device,) = source.devices()
+    assert "another profiler has the counters, or profiling is paused" in device.evidence_reason
+    assert "dcgmi profile --resume" in device.evidence_fix
+    assert own.facts["profiling_lost"] == 1
+    own.installed.becomes("")
+    own.measures()
+    assert len(own.installed.pids) == 1
+
+
+def test_one_that_hangs_is_killed_and_started_again(own: Own) -> None:
+    own.open()
+    own.measures()
+    own.installed.becomes("hang")
+    own.read()
+    assert isinstance(own.read(14), SourceError)
+    (pid,) = own.installed.pids
+    assert alive(pid)
+    fault = own.read(2)
+    assert "it hangs" in str(fault)
+    assert not alive(pid)
+    own.installed.becomes("")
+    own.read(1)
+    own.measures()
+    assert len(own.installed.pids) == 2
+
+
+def test_one_that_never_gives_a_page_has_a_minute(own: Own) -> None:
+    own.installed.becomes("hang")
+    own.open()
+    sweep = own.read(59)
+    assert isinstance(sweep, Sweep)
+    assert sweep.readings == ()
+    assert "gives no page for 61 s: it hangs" in str(own.read(2))
+    assert own.installed.is_gone
+
+
+def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is seen once may be the attempt of another flopsd."""
+    seen: dict[int, str] = {}
+    monkeypatch.setattr(own_source, "running", lambda _: {**seen, own.installed.pids[0]: "dcgm-exporter"})
+    own.open()
+    with exporting("") as theirs:
+        own.source._served = theirs.url  # type: ignore[union-attr]
+        own.measures()
+        seen[1] = "nv-hostengine"
+        own.read(60)
+        seen.clear()
+        own.read(60)
+        seen[2] = "dcgm-exporter"
+        own.read(60)
+        (pid,) = own.installed.pids
+        assert alive(pid)
+        assert "shows no GPU" in str(own.read(60))
+        assert not alive(pid)
+        theirs.shows(gpu(BUSY))
+        assert isinstance(own.read(1), Sweep)
+        assert own.facts["url"] == theirs.url
+
+
+def test_a_killed_parent_takes_even_a_hanging_exporter_with_it(tmp_path: Path) -> None:
+    installed = Installed(tmp_path / "bin")
+    installed.becomes("hang")
+    program = (
+        "import sys, threading; from flopsd.sources.dcgm.own_exporter import OwnExporter;"
+        "own = OwnExporter(sys.argv[1], 100); own.start(); threading.Event().wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(installed.path)]) as parent:
+        try:
+            wait_until(lambda: installed.pids, "its start")
+            assert not installed.is_gone
+        finally:
+            parent.kill()
+    wait_until(lambda: installed.is_gone, "the end of the orphan")
+
+
+@pytest.mark.parametrize(
+    ("line", "ending"),
+    [
+        # Lines of users' reports: dcgm-exporter#407, #427, #327, #707; DCGM#106; dcgm_errors.c of DCGM 4.6.0.
+        ("FATA[0000] Failed to watch metrics: Error watching fields: Host engine is running as non-root", "refused"),
+        ("Warning #2: dcgm-exporter doesn't have sufficient privileges to expose profiling metrics.", "refused"),
+        (
+            'level=info msg="Not collecting DCP metrics: Error getting supported metrics: Profiling is not supported for '
+            'this group of GPUs or GPU"',
+            "not_supported",
+        ),
+        ("Error watching fields: The third-party Profiling module returned an unrecoverable error", "in_use"),
+        ("The requested operation could not be completed because the affected resource is in use", "in_use"),
+        ("The hostengine and all modules are paused", "in_use"),
+        (
+            'time="2022-05-24T08:06:48Z" level=fatal msg="Error starting nv-hostengine: DCGM initialization error"',
+            "fault",
+        ),
+    ],
+)
+def test_why_it_ended_is_told_by_what_it_says(line: str, ending: str) -> None:
+    found, words = ending_of(["first", line])
+    assert found is Ending(ending)
+    assert words in line
+    assert not words.startswith("time=")
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "absent"),
+    [
+        ({"hostengine": "/nowhere/dcgm-exporter"}, "/nowhere/dcgm-exporter is no executable", False),
+        ({"hostengine": "off"}, "no exporter answers", True),
+        ({"hostengine": "auto"}, "no exporter answers", True),  # a url of the user's own: theirs is to answer
+    ],
+)
+def test_what_is_not_started(options: dict[str, str], says: str, absent: bool) -> None:
+    with exporting("") as gone:
+        url = gone.url
+    with pytest.raises(SourceUnavailableError, match=says) as caught:
+        open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": url, **options}))
+    assert caught.value.absent is absent
+
+
+def test_processes_are_known_by_name(tmp_path: Path) -> None:
+    for pid, name in ((7, "nv-hostengine"), (8, "sleep"), (9, "ncu")):
+        (tmp_path / "proc" / str(pid)).mkdir(parents=True)
+        (tmp_path / "proc" / str(pid) / "comm").write_text(f"{name}\n")
+    assert running(("nv-hostengine", "ncu"), tmp_path) == {7: "nv-hostengine", 9: "ncu"}
