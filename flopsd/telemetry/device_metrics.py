@@ -6,7 +6,8 @@ float.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 from flopsd.core.figures import gap_ceiling_flop, precision_label
 from flopsd.core.ledger.devices import lasting_name
@@ -16,11 +17,18 @@ from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
+Labelled: TypeAlias = Sequence[tuple[tuple[str, str], DeviceState]]
 _FLOATING = tuple(pipe for pipe in Pipe if pipe is not Pipe.TENSOR_IMMA)
 _REFERENCE = "bf16"  # MFU is a share of its peak, whatever ran
 
 
-def flop(snapshot: Snapshot) -> Iterator[Family]:
+def labelled(snapshot: Snapshot) -> Labelled:
+    """Each device with its values of the first two labels."""
+    node = snapshot.view.node
+    return [((str(state.device.index), lasting_name(state.device, node)), state) for state in snapshot.devices]
+
+
+def flop(gpus: Labelled) -> Iterator[Family]:
     measured = counter(
         "flopsd_flop",
         "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
@@ -41,7 +49,7 @@ def flop(snapshot: Snapshot) -> Iterator[Family]:
         "counter cannot fall. Absent for a device whose peak is unknown.",
         labels=_GPU,
     )
-    for state in snapshot.devices:
+    for gpu, state in gpus:
         zeros = _zeros(state)
         totals = dict(zeros)
         bound: int | None = 0
@@ -58,7 +66,6 @@ def flop(snapshot: Snapshot) -> Iterator[Family]:
             if gap_ns := one.tally.total_gap_ns - one.tally.elsewhere_ns:
                 most = gap_ceiling_flop(gap_ns, one.rating, one.table)
                 bound = None if bound is None or most is None else bound + most
-        gpu = _gpu(snapshot, state)
         for key, flop in totals.items():
             measured.add((*gpu, *key), float(flop))
         for evidence, operations in _integers(state, zeros).items():
@@ -68,7 +75,7 @@ def flop(snapshot: Snapshot) -> Iterator[Family]:
     yield from (measured, integers, ceiling)
 
 
-def time_and_energy(snapshot: Snapshot) -> Iterator[Family]:
+def time_and_energy(gpus: Labelled) -> Iterator[Family]:
     energy = counter("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
     observed = counter(
         "flopsd_observed_seconds",
@@ -85,8 +92,7 @@ def time_and_energy(snapshot: Snapshot) -> Iterator[Family]:
         "Gap time whose work running counters accounted for afterwards: it is in flopsd_flop_total.",
         labels=_GPU,
     )
-    for state in snapshot.devices:
-        gpu = _gpu(snapshot, state)
+    for gpu, state in gpus:
         if (energy_mj := state.energy_mj) is not None:
             energy.add(gpu, energy_mj / 1000)
         for evidence, ns in state.observed_ns_by_evidence.items():
@@ -97,7 +103,7 @@ def time_and_energy(snapshot: Snapshot) -> Iterator[Family]:
     yield from (energy, observed, gaps, recovered)
 
 
-def gauges(snapshot: Snapshot) -> Iterator[Family]:
+def gauges(gpus: Labelled) -> Iterator[Family]:
     activity = gauge(
         "flopsd_pipe_activity_ratio",
         "Share of the last interval's cycles in which the pipe was active.",
@@ -109,8 +115,7 @@ def gauges(snapshot: Snapshot) -> Iterator[Family]:
         labels=_GPU,
     )
     clock = gauge("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
-    for state in snapshot.devices:
-        gpu = _gpu(snapshot, state)
+    for gpu, state in gpus:
         if state.gauges is not None:
             for pipe, ratio in state.gauges.pipe_activity_ratio.items():
                 activity.add((*gpu, pipe._value_), ratio)
@@ -121,20 +126,20 @@ def gauges(snapshot: Snapshot) -> Iterator[Family]:
     yield from (activity, utilization, clock)
 
 
-def up(snapshot: Snapshot) -> Iterator[Family]:
+def up(gpus: Labelled) -> Iterator[Family]:
     found = gauge(
         "flopsd_device_up",
         "1 where the device's last reading counted, 0 where it was a gap. Absent before the first, at the "
         "end, and while the device is accounted for elsewhere, as that of another job.",
         labels=_GPU,
     )
-    for state in snapshot.devices:
+    for gpu, state in gpus:
         if (is_up := state.is_up) is not None:
-            found.add(_gpu(snapshot, state), float(is_up))
+            found.add(gpu, float(is_up))
     yield found
 
 
-def device_facts(snapshot: Snapshot) -> Iterator[Family]:
+def device_facts(gpus: Labelled) -> Iterator[Family]:
     peak = gauge(
         "flopsd_peak_flop_per_second",
         "Dense datasheet peak by pipe and format, of BF16 and of the formats that work is counted in: the denominator "
@@ -151,8 +156,8 @@ def device_facts(snapshot: Snapshot) -> Iterator[Family]:
             "profile", "parent",
         ),
     )  # fmt: skip
-    for state in snapshot.devices:
-        gpu, device, part = _gpu(snapshot, state), state.device, state.now.rating.part
+    for gpu, state in gpus:
+        device, part = state.device, state.now.rating.part
         slice_sm_count = device.sm_count if device.parent is not None else None
         for pipe, name, flop_per_second in part.datasheet_peaks(slice_sm_count) if part is not None else ():
             if name in (_REFERENCE, precision_label(pipe, state.now.rating)):
@@ -195,7 +200,3 @@ def _integers(state: DeviceState, zeros: Iterable[tuple[str, str, str]]) -> dict
         if operations := row.integers.measured_flop:
             found[row.evidence._value_] = found.get(row.evidence._value_, 0) + operations
     return found
-
-
-def _gpu(snapshot: Snapshot, state: DeviceState) -> tuple[str, str]:
-    return str(state.device.index), lasting_name(state.device, snapshot.view.node)

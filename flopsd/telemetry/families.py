@@ -4,6 +4,7 @@ family, and `Lines` writes byte for byte what its encoders write of that, in an 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import copysign, nan
 from typing import TYPE_CHECKING
 
 from flopsd.system.part_of_package import part_of
@@ -53,7 +54,7 @@ class _Line:
     __slots__ = ("prefix", "text", "value")
 
     def __init__(self, prefix: str) -> None:
-        self.prefix, self.value, self.text = prefix, 0.0, ""
+        self.prefix, self.value, self.text = prefix, nan, ""
 
 
 class Lines:
@@ -79,7 +80,7 @@ class Lines:
                 line = kept.get(labels)
                 if line is None:
                     line = kept[labels] = _Line(_prefix(family, labels))
-                if line.value != value or not value:  # zero has two signs
+                if line.value != value or (not value and copysign(1, value) != copysign(1, line.value)):
                     line.value, line.text = value, f"{line.prefix}{_number(value)}\n"
                 out.append(line.text)
             if len(kept) > len(rows):

@@ -19,11 +19,12 @@ _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 def changing_families(snapshot: Snapshot) -> Iterator[Family]:
     """What changes from reading to reading."""
-    yield from device_metrics.flop(snapshot)
+    gpus = device_metrics.labelled(snapshot)
+    yield from device_metrics.flop(gpus)
     yield from run_metrics.figures(snapshot)
-    yield from device_metrics.time_and_energy(snapshot)
-    yield from device_metrics.gauges(snapshot)
-    yield from device_metrics.up(snapshot)
+    yield from device_metrics.time_and_energy(gpus)
+    yield from device_metrics.gauges(gpus)
+    yield from device_metrics.up(gpus)
     yield from run_metrics.sources(snapshot)
     yield from run_metrics.journal(snapshot)
     yield from run_metrics.ended(snapshot)
@@ -38,7 +39,7 @@ def families_of_now(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator
 
 def constant_families(snapshot: Snapshot) -> Iterator[Family]:
     """What stays the same for a whole daemon start, as long as no device joins."""
-    yield from device_metrics.device_facts(snapshot)
+    yield from device_metrics.device_facts(device_metrics.labelled(snapshot))
     yield from run_metrics.run_facts(snapshot)
 
 
@@ -47,28 +48,34 @@ class Exposition:
     until the next, and the parts of other lines that do not change. Several threads may render at once."""
 
     def __init__(self) -> None:
-        self._facts: dict[tuple[object, ...], str] = {}
         self._lines, self._lines_of_now, self._lock = Lines(), Lines(), threading.Lock()
-        self._rendered: Snapshot | None = None  # whose changing part is kept, by format
-        self._changing: dict[bool, str] = {}
+        self._known: tuple[object, ...] = ()  # what the facts that are kept were made of
+        self._facts: dict[bool, bytes] = {}  # by format
+        self._rendered: Snapshot | None = None  # whose changing part is kept
+        self._changing: dict[bool, bytes] = {}
+        self._accept, self._is_openmetrics = "", False  # a client asks in the same words each time
 
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Family] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
-        is_openmetrics = _takes_openmetrics(accept)
-        key = (is_openmetrics, snapshot.replay, snapshot.view.start, *(state.entry for state in snapshot.devices))
+        known = (snapshot.replay, snapshot.view.start, *(state.entry for state in snapshot.devices))
         published = replace(snapshot, journal_state=None)
         with self._lock:
-            if key not in self._facts:
-                self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
-                self._facts[key] = Lines().text(constant_families(snapshot), is_openmetrics=is_openmetrics)
+            if accept != self._accept:
+                self._accept, self._is_openmetrics = accept, _takes_openmetrics(accept)
+            is_openmetrics = self._is_openmetrics
+            if known != self._known:
+                self._known, self._facts = known, {}
+            if is_openmetrics not in self._facts:
+                facts = Lines().text(constant_families(snapshot), is_openmetrics=is_openmetrics)
+                self._facts[is_openmetrics] = facts.encode()
             if self._rendered != published:
                 self._rendered, self._changing = published, {}
             if is_openmetrics not in self._changing:
                 text = self._lines.text(changing_families(published), is_openmetrics=is_openmetrics)
-                self._changing[is_openmetrics] = text
-            of_now = self._lines_of_now.text(families_of_now(snapshot, more), is_openmetrics=is_openmetrics)
-            page = self._facts[key] + self._changing[is_openmetrics] + of_now
-        return (page + "# EOF\n" if is_openmetrics else page).encode(), _OPENMETRICS if is_openmetrics else _TEXT
+                self._changing[is_openmetrics] = text.encode()
+            of_now = self._lines_of_now.text(families_of_now(snapshot, more), is_openmetrics=is_openmetrics).encode()
+            parts = (self._facts[is_openmetrics], self._changing[is_openmetrics], of_now)
+        return b"".join((*parts, b"# EOF\n" if is_openmetrics else b"")), _OPENMETRICS if is_openmetrics else _TEXT
 
 
 def _takes_openmetrics(accept: str) -> bool:
