@@ -84,7 +84,8 @@ class RatedTally:
         return self._phased(recorded, whole)
 
     def _phased(self, recorded: Mapping[str, Figures], whole: Figures) -> Phased:
-        settings: Mapping[str, Figures] = {UNDECLARED_PHASE if self.phase is None else self.phase.value: whole}
+        name = UNDECLARED_PHASE if self.phase is None else self.phase.value
+        settings: Mapping[str, Figures] = {name: whole} if recorded else {}  # a tally without time is of no phase
         settings = recorded if recorded == settings else settings
         measured = recorded if self.phase is None else settings
         return Phased(recorded, settings, measured, measured)

@@ -13,11 +13,13 @@ from flopsd.core.figures import Rating, Row
 from flopsd.core.ledger import run_view
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Figures, Tally
+from flopsd.core.model import Figures, Growth, Tally
 from flopsd.core.peaks import PeakTable
+from flopsd.core.session_protocol import PhaseChanged, SessionOpened
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.status import facts_of
 from tests.support.runs import A100, H100, Run, history_of, interrupted
+from tests.support.story import CYCLES_H100, Story
 from tests.support.strategies import table
 
 
@@ -69,3 +71,17 @@ def test_without_a_device_no_ceiling_is_known() -> None:
     view = view_of(History(), table())
     assert (view.figures, view.coverage_ppm, view.devices) == (Figures(0, None, None), None, ())
     assert view.bases.by_phase == {"undeclared": Figures(0, None, None)}
+
+
+def test_a_start_of_the_daemon_that_metered_nothing_is_of_no_phase(tmp_path: Path) -> None:
+    """Found by `make agreement`: it made training a phase that occurs, of which nothing was measured."""
+    run, process = Story(tmp_path, (CYCLES_H100,), declared=OperatorDeclarations(Phase.TRAIN)), "22" * 16
+    run.says(SessionOpened(process, 1, 1000, "0.1.0"), PhaseChanged(process, "generate"))
+    run.during(3, {CYCLES_H100: lambda _: Growth()})
+    run.kill()
+    run.start()
+    run.finish()
+    view = view_of(history_of(run.state.journal), table())
+    claimed = view.bases.claimed
+    assert claimed is not None
+    assert claimed.counted.cumulative.measured_flop == view.bases.by_phase["generate"].measured_flop
