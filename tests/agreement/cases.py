@@ -6,9 +6,7 @@ import hashlib
 import json
 import random
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,15 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_entry import job_entry
 from flopsd.core.ledger.statement import encode
 from tests.agreement.random_runs import Node, random_run, random_segments
-from tests.fuzz.mutants import FAMILIES, JOURNAL, KEY, LEDGER, Mutant, mutant
+from tests.fuzz.mutants import JOURNAL, KEY, LEDGER, Mutant, mutant
 from tests.support.story import CONTEXT, PEAKS, POLICY, tell
 from tests.support.vector_runs import SECRETS
 from tests.support.vectors import FIRST, P256, signed, statement_of
 from tests.support.vectors_merged import Child, entry_of, handed, merged
 
 # Of mutants, those whose files are files and whose options another verifier has too.
-FAMILIES_OF_ALL = ("bytes", "records", "statement", "signatures", "merged")
+TRUSTED = (PEAKS, POLICY)
+FAMILIES = ("bytes", "records", "statement", "signatures", "merged")
 
 
 @dataclass(frozen=True)
@@ -36,21 +35,17 @@ class Case:
     threshold: int = 1
 
 
-def ledgers(seed: int, count: int) -> Iterator[Case]:
-    """Random ledgers: of nodes most, of jobs, of rotated runs, of lineages."""
-    for number in range(count):
-        draw = random.Random(f"ledger {seed} {number}")
-        make = draw.choices((_node, _job, _segments, _lineage), (70, 15, 7, 8))[0]
-        yield make(draw, f"ledger-{number:04d}")
+def ledgers(seed: int, number: int) -> Case:
+    """A random ledger: mostly a node's, else that of a job, of a rotated run or of a lineage."""
+    draw = random.Random(f"ledger {seed} {number}")
+    make = draw.choices((_node, _job, _segments, _lineage), (70, 15, 7, 8))[0]
+    return make(draw, f"ledger-{number:04d}")
 
 
-def mutants(seed: int, count: int) -> Iterator[Case]:
-    """Mutants of what a verifier is handed."""
-    for number in range(count):
-        family = FAMILIES_OF_ALL[number % len(FAMILIES_OF_ALL)]
-        one = mutant(family, seed * 1_000_000 + number)
-        assert family in FAMILIES
-        yield _of_mutant(one, f"mutant-{number:04d}-{family}")
+def mutants(seed: int, number: int) -> Case:
+    """A mutant of what a verifier is handed."""
+    family = FAMILIES[number % len(FAMILIES)]
+    return _of_mutant(mutant(family, seed * 1_000_000 + number), f"mutant-{number:04d}-{family}")
 
 
 def _of_mutant(one: Mutant, name: str) -> Case:
@@ -134,6 +129,3 @@ def write(case: Case, folder: Path) -> Path:
         (folder / case.name / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / case.name / path).write_bytes(data)
     return folder / case.name
-
-
-trusted = partial(tuple, (PEAKS, POLICY))

@@ -1,0 +1,125 @@
+"""`make agreement`: random ledgers and mutants through every implementation; where one says otherwise than flopsd.
+
+flopsd's own verdict and reason code are what the others must give; an implementation accepts only what it computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from conformance.judge import FAILED
+from conformance.run import counted, run
+from conformance.vectors import vectors_in
+from flopsd.cli import verify
+from flopsd.cli.parser import Parser
+from flopsd.errors import FlopsdError
+from tests.agreement.cases import TRUSTED, Case, ledgers, mutants, write
+from tests.support.paths import ROOT
+
+NODE = shutil.which("node")
+OTHERS = {
+    "second": (sys.executable, "-m", "tests.support.independent_verify"),
+    "verifier": (NODE or "node", str(ROOT / "verifier" / "cli.mjs"), "--json"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.agreement", description=__doc__)
+    parser.add_argument("--ledgers", type=int, default=1000)
+    parser.add_argument("--mutants", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="write the cases here, and keep them")
+    parser.add_argument("--with", dest="chosen", nargs="*", choices=OTHERS, default=list(OTHERS))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="flopsd-agreement-") as temporary:
+        folder = arguments.keep or Path(temporary)
+        print(f"{arguments.ledgers} ledgers and {arguments.mutants} mutants of seed {arguments.seed}")
+        verdicts = made(folder, arguments.seed, arguments.ledgers, arguments.mutants)
+        print("flopsd: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())), flush=True)
+        return max((compared(name, folder) for name in arguments.chosen), default=0)
+
+
+def compared(name: str, folder: Path) -> int:
+    """1 where the implementation gives another verdict or another reason than flopsd."""
+    outcomes = run(OTHERS[name], vectors_in(folder), 120)
+    wrong = [outcome for outcome in outcomes if outcome.result == FAILED]
+    print(f"{name} ({shlex.join(OTHERS[name])}): {counted(outcomes, 'passed')} alike, {counted(outcomes, 'in part')} in "
+          f"part, {len(wrong)} otherwise")  # fmt: skip
+    for outcome in wrong[:20]:
+        print(f"  {outcome.vector.name}: {outcome.why}")
+    return int(bool(wrong))
+
+
+def made(folder: Path, seed: int, of_ledgers: int, of_mutants: int) -> Counter[str]:
+    """Write the cases as vectors with what flopsd says of each. The count of each verdict."""
+    parts = [
+        (folder, seed, kind, begin) for kind, count in ((0, of_ledgers), (1, of_mutants)) for begin in range(count)
+    ]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=logging.disable) as pool:
+        return Counter(pool.map(_made, parts, chunksize=10))
+
+
+def _made(part: tuple[Path, int, int, int]) -> str:
+    folder, seed, kind, number = part
+    return judged((ledgers, mutants)[kind](seed, number), folder)
+
+
+def judged(case: Case, folder: Path) -> str:
+    """The case as a vector below `folder`, with flopsd's verdict, which is returned."""
+    place = write(case, folder / "valid")
+    arguments = list(_arguments(case, place))
+    code, said = _verified(arguments, place)
+    expected: dict[str, Any] = {
+        "what": "random", "arguments": arguments, "verdict": {0: "accept", 3: "refuse"}[code], "code": said.get("code"),
+        "clause": said.get("clause"), "path": said.get("path"), "schema": "not applicable",
+    }  # fmt: skip
+    (place / "expected.json").write_text(json.dumps(expected))
+    return f"{case.name.partition('-')[0]}s {expected['verdict']}"
+
+
+def _arguments(case: Case, place: Path) -> Iterator[str]:
+    yield "ledger.json"
+    for key in case.keys:
+        yield from ("--key", key)
+    for option, path in zip(("--peaks", "--policy"), TRUSTED, strict=True):
+        yield from (option, str(path))
+    if case.threshold > 1:
+        yield from ("--threshold", str(case.threshold))
+    yield "--allow-replay"
+    if (place / "children").is_dir():
+        yield from ("--children", "children")
+
+
+def _verified(arguments: Sequence[str], place: Path) -> tuple[int, dict[str, Any]]:
+    """`flopsd verify --json` in this process: exit code and what it prints."""
+    parser = Parser()
+    parser.set_defaults(quiet=False)
+    verify.add(parser.add_subparsers(dest="verb"))
+    out, before = io.StringIO(), Path.cwd()
+    os.chdir(place)
+    try:
+        with redirect_stdout(out), redirect_stderr(io.StringIO()):
+            parsed = parser.parse_args(["verify", "--json", *arguments])
+            return int(parsed.run(parsed)), json.loads(out.getvalue())
+    except FlopsdError as fault:
+        raise AssertionError(f"{place}: {fault}") from fault
+    finally:
+        os.chdir(before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
