@@ -115,9 +115,19 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
         "When the source last gave a reading that was not a gap.",
         labels=("source",),
     )
-    starts = counter("flopsd_source_child_starts", "Starts of a program that flopsd starts to read it, such as dcgm-exporter.", labels=("source",))
-    cpu = counter("flopsd_source_child_cpu_seconds", "CPU time of the program that flopsd starts, of all its starts.", labels=("source",))
-    memory = gauge("flopsd_source_child_memory_bytes", "Resident memory of the program that flopsd starts.", labels=("source",))
+    starts = counter(
+        "flopsd_source_child_starts",
+        "Starts of a program that flopsd starts to read it, such as dcgm-exporter.",
+        labels=("source",),
+    )
+    cpu = counter(
+        "flopsd_source_child_cpu_seconds",
+        "CPU time of the program that flopsd starts, of all its starts.",
+        labels=("source",),
+    )
+    memory = gauge(
+        "flopsd_source_child_memory_bytes", "Resident memory of the program that flopsd starts.", labels=("source",)
+    )
     for name, state in snapshot.sources.items():
         if state.absent:
             continue
