@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from flopsd.sources.dcgm.own_exporter import Ending, ending_of
 from flopsd.sources.nvml.counter_servers import running
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
+from flopsd.system.guarded_child import GuardedChild
 from flopsd.testing import FakeClock
 from tests.support.exporter import A100_UID, BUSY, exporting, gpu
 from tests.support.neuron import alive
@@ -309,3 +312,20 @@ def test_processes_are_known_by_name(tmp_path: Path) -> None:
         (tmp_path / "proc" / str(pid)).mkdir(parents=True)
         (tmp_path / "proc" / str(pid) / "comm").write_text(f"{name}\n")
     assert running(("nv-hostengine", "ncu"), tmp_path) == {7: "nv-hostengine", 9: "ncu"}
+
+
+def test_the_digest_is_that_of_the_program_that_runs_and_not_of_one_put_in_its_place(tmp_path: Path) -> None:
+    program = tmp_path / "dcgm-exporter"
+    shutil.copy("/bin/sleep", program)
+    own = own_exporter.OwnExporter(str(program), 100)
+    try:
+        own._child = GuardedChild([str(program), "60"], one_output=True)
+        exe = Path(f"/proc/{own.pid}/exe")
+        wait_until(lambda: exe.readlink() == program, "the program in place of the shell that started it")
+        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        program.unlink()
+        program.write_text("another")
+        assert own.program_sha256() == digest
+    finally:
+        own.close()
+    assert own.program_sha256() is None

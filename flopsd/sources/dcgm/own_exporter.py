@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flopsd.errors import SourceUnavailableError
 from flopsd.system.guarded_child import Cost, GuardedChild
+from flopsd.system.sha256 import file_sha256
 
 _COUNTERS = Path(__file__).parent / "counters.csv"  # watched by the exporter as long as it runs: not a temporary file
 # Settings of another exporter on this machine, such as DCGM_REMOTE_HOSTENGINE_INFO, and secrets, do not reach it.
@@ -87,6 +88,15 @@ class OwnExporter:
     @property
     def pid(self) -> int | None:
         return None if self._child is None else self._child.process.pid
+
+    def program_sha256(self) -> str | None:
+        """Of the file that runs, also where another one has its path by now; of a script, of the file at the path."""
+        running = f"/proc/{self.pid}/exe"
+        try:
+            is_binary = os.readlink(running).startswith(os.path.realpath(self.path))
+        except OSError:
+            return None
+        return file_sha256(running if is_binary else self.path)
 
     @property
     def cost(self) -> Cost:

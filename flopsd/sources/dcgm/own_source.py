@@ -18,7 +18,6 @@ from flopsd.sources.dcgm.own_exporter import Ending, OwnExporter, ending_of
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.nvml.counter_servers import SERVERS, running
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.system.sha256 import file_sha256
 
 log = logging.getLogger("flopsd")
 STARTUP_NS = 60 * NS_PER_S  # until its first page: it initialises every GPU
@@ -149,7 +148,7 @@ class OwnDcgmSource:
             ending, words = ending_of(list(self._exporter.lines))
             if ending is not Ending.FAULT:
                 self._fail(ending, f"has no profiling fields: {words}")
-        self._sha256 = self._sha256 or file_sha256(self._exporter.path)
+        self._sha256 = self._exporter.program_sha256()
         self._starts, self._fault = self._starts + 1, None
         self._backoff_ns = {ending: first for ending, (first, _) in _BACKOFF_NS.items()}
         log.info(
