@@ -11,6 +11,7 @@ from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.finding import Verdict
 from flopsd.settings.data_files import load_peaks
+from flopsd.telemetry.device_metrics import Highest
 from flopsd.telemetry.families import Family
 from flopsd.telemetry.health import HealthState
 from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
@@ -148,7 +149,7 @@ def families() -> list[Family]:
     empty = Snapshot(RunView((), "", "", 1), "", load_peaks(), (), {}, 0, None, "")
     served = replace(empty, journal_state=JournalState(0, 1, 0, 0, True, 0))  # rolling seals too
     return [
-        *changing_families(served),
+        *changing_families(served, Highest()),
         *families_of_now(served, metrics((PushState("receiver", last_success_wall_ns=1),))),
         *constant_families(served),
     ]

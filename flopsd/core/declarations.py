@@ -24,6 +24,7 @@ MAX_MODULES = 256
 MAX_LEFT_OUT = 16
 FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
 _FLOP = re.compile("0|[1-9][0-9]{0,59}")
+_DEVICE = re.compile("[!-~]{1,100}")
 _ATTENTION = re.compile("[a-z0-9_]{1,40}")
 
 
@@ -97,6 +98,8 @@ COUNTERS = (
     "weight_square_pairs",  # as square_pairs, of the longest rows that passed any weights
     "weight_pair_products",  # what one product of pairs for each product with weights came to, at its narrower side
     "framework_flop",  # the framework's own count, such as the Trainer's total_flos
+    "operator_flop",  # of all operators that ran on the session's device, a multiply-add being 2
+    "recomputed_operator_flop",  # of these, forward operators computed again in a backward pass
 )
 Work = Mapping[str, int]
 
@@ -229,6 +232,10 @@ def _text_fact(facts: FieldReader, name: str) -> str:
     return facts.line(name, MAX_TEXT)
 
 
+def _device(facts: FieldReader, name: str) -> str:
+    return facts.matching(name, _DEVICE, "an accelerator's UUID as its driver names it, such as GPU-… or MIG-…")
+
+
 def _precision_fact(facts: FieldReader, name: str) -> object:
     value = facts.raw(name)
     try:
@@ -316,4 +323,5 @@ _FACTS: Mapping[str, Callable[[FieldReader, str], Any]] = {
     "local_rank": _count_fact,
     "world_size": _count_fact,
     "framework": _text_fact,
+    "device": _device,  # the accelerator that operator_flop are of; it never changes
 }

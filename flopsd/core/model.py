@@ -36,10 +36,12 @@ class Evidence(str, Enum):
     CYCLES = "cycles"
     ACTIVITY = "activity"
     COUNT = "count"
+    OPERATOR_COUNT = "operator_count"  # of training processes: in no reading and no tally
     UTILIZATION = "utilization"
     GAP = "gap"
 
 
+READ = frozenset(Evidence) - {Evidence.OPERATOR_COUNT}  # what a source can read
 ESTIMATING = (Evidence.CYCLES, Evidence.ACTIVITY, Evidence.COUNT)
 
 

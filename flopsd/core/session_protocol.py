@@ -12,6 +12,7 @@ from typing import Any
 
 from flopsd.core.declarations import facts_from, phase_from, work_from
 from flopsd.core.untrusted import FieldReader, parse_json, raising
+from flopsd.core.unused_count import UnusedCount
 from flopsd.errors import NotVerifiedError
 
 PROTOCOL = 1
@@ -148,3 +149,4 @@ class DeclaredSession:
     client: str
     facts: dict[str, Any] = field(default_factory=dict)
     work: dict[str, dict[str, int]] = field(default_factory=dict)  # counters by phase
+    refused: UnusedCount | None = None  # why the daemon uses its count of operators no more

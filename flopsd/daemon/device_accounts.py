@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from flopsd.core.figures import gap_ceiling_flop
 from flopsd.core.ledger.journal_codec import DeviceEntry, device_record, evidence_record
 from flopsd.core.ledger.run_view import RatedTally
 from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep, Tally
@@ -124,6 +125,13 @@ class DeviceAccounts:
         """What this journal has, and no earlier segment."""
         now = (replace(one.state.now, start=self._incarnation, tally=one.in_segment) for one in self.tracked)
         return (*self._earlier.of_journal, *now)
+
+    def ceiling_flop(self, uid: DeviceUid, ns: int) -> int | None:
+        """The most that a device can execute in `ns`; None where no ceiling is known, or no such device."""
+        if (tracked := self._tracked.get(uid)) is None:
+            return None
+        now = tracked.state.now
+        return gap_ceiling_flop(ns, now.rating, now.table)
 
     def reassign(self) -> None:
         """Follow the arbitration: a device whose source or expected evidence changed gets a record in the journal."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flopsd.core.ledger.run_view import RunView
+from flopsd.core.operator_count import OperatorCounts
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Declarations
 from flopsd.daemon.device_accounts import DeviceAccounts
@@ -35,11 +38,15 @@ class Publisher:
         sources: SourceTracker,
         segment: SegmentJournal,
         declarations: Declarations,
+        counts: OperatorCounts,
+        counts_before: OperatorCounts,
         wall_clock: WallClock,
         *,
         ended: bool,
     ) -> Snapshot:
         states = tuple(tracked.state for tracked in devices.tracked)
+        if by_device := counts.by_device:
+            states = tuple(replace(state, count=by_device.get(state.device.uid)) for state in states)
         view = RunView(
             (*devices.only_earlier, *(one for state in states for one in state.rated)),
             run,
@@ -47,6 +54,8 @@ class Publisher:
             segment.starts_before + incarnation,
             declarations,
             self._policies,
+            counts,
+            counts_before,
             self._is_one_node,
         )
         return Snapshot(

@@ -9,12 +9,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flopsd.core.declarations import OperatorDeclarations, precision_from
 from flopsd.core.ledger.segments import added_work, work_since
-from flopsd.core.model import UNDECLARED_PHASE
+from flopsd.core.model import UNDECLARED_PHASE, DeviceUid
+from flopsd.core.operator_count import (
+    NO_COUNTS,
+    OPERATOR_COUNTERS,
+    OPERATOR_FLOP,
+    OperatorCounts,
+    counted_flop,
+    counts_of,
+)
 from flopsd.core.phases import PROCESS, ActivePhase, bucket
 from flopsd.core.session_protocol import (
     DeclaredSession,
@@ -25,9 +33,11 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
+from flopsd.core.unused_count import Unused, UnusedCount
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
+QUEUED_NS = 60_000_000_000  # how long launched operators may wait for their device
 MAX_BUCKETS = 24  # phases, and phases with a number format, that a tally has shares of
 RECORD_BYTES = 256 * 1024  # of declarations in one record of the journal, which may have 4 MiB
 
@@ -39,6 +49,7 @@ class SessionTracker:
     declared: OperatorDeclarations
     known: dict[str, DeclaredSession]
     now_ns: Callable[[], int]
+    ceiling_flop: Callable[[DeviceUid, int], int | None]  # the most that a device can execute in so many ns
     before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
     active_phase: ActivePhase = field(init=False)
     _live: dict[str, str | None] = field(default_factory=dict)  # the phase of each connected process, once it named one
@@ -48,10 +59,13 @@ class SessionTracker:
     _is_over: bool = False  # whether a bound was reached
     _facts_bytes: int = 0  # of all facts that were recorded, replaced ones too
     _buckets: set[str] = field(default_factory=set)
+    _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first, and what it had counted before
+    _counts: OperatorCounts | None = NO_COUNTS  # None: to be found anew
 
     def __post_init__(self) -> None:
         self._facts_bytes = sum(_size(session.facts) for session in self.known.values())
         self.active_phase = ActivePhase(self._bucket(), 0)
+        self._counts = counts_of(self.known.values())
 
     def apply(self, event: Event) -> None:
         """Fold in an event. A change of phase takes effect now, when the daemon receives it."""
@@ -75,6 +89,20 @@ class SessionTracker:
         now = self._bucket()
         if now != self.active_phase.bucket:
             self.active_phase = ActivePhase(now, self.now_ns())
+
+    @property
+    def counts(self) -> OperatorCounts:
+        """What processes count of operators."""
+        if self._counts is None:
+            self._counts = counts_of(self.known.values())
+        return self._counts
+
+    @property
+    def counts_of_journal(self) -> OperatorCounts:
+        """The same since the journal of this segment was begun."""
+        return counts_of(
+            replace(one, work=work_since(one.work, self.before.get(name, {}))) for name, one in self.known.items()
+        )
 
     def new_declarations(self) -> Iterator[list[dict[str, Any]]]:
         """Processes and facts that the journal does not have yet, in pieces that fit a record. Asked for once."""
@@ -116,7 +144,12 @@ class SessionTracker:
         record = {key: found[key] for key in ("id", "pid", "uid", "client", part)}
         if part == "work":
             return {**record, "work": work_since(record["work"], before)}
-        return {**record, "before": before} if before else record
+        refused = self.known[name].refused
+        return {
+            **record,
+            **({"before": before} if before else {}),
+            **({} if refused is None else {"refused": refused.for_journal()}),
+        }
 
     def _open(self, event: SessionOpened) -> None:
         name = event.session
@@ -125,11 +158,16 @@ class SessionTracker:
                 self._leave_out(name, f"more than {MAX_SESSIONS} processes connected")
                 return
             self.known[name] = DeclaredSession(name, event.pid, event.uid, event.client)
-            self._declared[name] = None
+            self._declared[name], self._opened[name] = None, (self.now_ns(), 0)
         self._live.setdefault(name, None)
+        # One that the journal has may have counted all the time that no daemon ran.
+        self._opened.setdefault(name, (0, counted_flop(self.known[name].work)))
 
     def _declare(self, session: DeclaredSession, new: Mapping[str, Any]) -> None:
         facts = {**session.facts, **new}
+        if (device := session.facts.get("device", facts.get("device"))) != facts.get("device"):
+            facts["device"] = device
+            self._refuse(session, Unused.DEVICE_CHANGED, counted_flop(session.work), None)
         if facts == session.facts:
             return
         size = _size(facts)
@@ -147,12 +185,40 @@ class SessionTracker:
         self._is_over = True
 
     def _count(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> None:
+        counts = not self._is_refused(session, work)
         for phase, counters in work.items():
             known = session.work.setdefault(phase, {})
             for counter, value in counters.items():
+                if counter in OPERATOR_COUNTERS:
+                    if not counts:
+                        continue
+                    self._counts = None
                 if value > known.get(counter, 0):  # values are absolute and only grow: an old message changes nothing
                     known[counter] = value
                     self._worked[session.id] = None
+
+    def _is_refused(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> bool:
+        """Whether the count of operators is not used: more was counted since the process connected than its device can
+        have executed since then."""
+        device = session.facts.get("device")
+        if session.refused is not None or device is None or not counted_flop(work):
+            return session.refused is not None
+        since_ns, before = self._opened[session.id]
+        counted = sum(
+            max(known.get(phase, {}).get(OPERATOR_FLOP, 0) for known in (session.work, work))
+            for phase in {**session.work, **work}
+        )
+        ceiling = self.ceiling_flop(device, self.now_ns() - since_ns + QUEUED_NS)
+        if ceiling is not None and counted - before > ceiling:
+            self._refuse(session, Unused.COUNT_EXCEEDS_CEILING, counted, before + ceiling)
+        return session.refused is not None
+
+    def _refuse(self, session: DeclaredSession, why: Unused, counted: int, ceiling: int | None) -> None:
+        """Use what the session counts of operators no more."""
+        if session.refused is None:
+            session.refused = UnusedCount(why, session.id, session.facts["device"], counted, ceiling)
+            self._declared[session.id], self._counts = None, None
+            log.warning("%s; what it counts of operators is not used", session.refused.words)
 
     def _bucket(self) -> str:
         """The phase that all processes which named one agree on; undeclared where they differ, since a counter does

@@ -92,8 +92,13 @@ class Writer:
         self._run = run
         known = {session.id: session for session in whole_sessions(history)}
         self._sessions = SessionTracker(
-            self._settings.run_declared, known, self._clock.boottime_ns, history.work_before
+            self._settings.run_declared,
+            known,
+            self._clock.boottime_ns,
+            lambda uid, ns: self._devices.ceiling_flop(uid, ns),
+            history.work_before,
         )
+        self._counts_before = self._sessions.counts
         self._begin(history, recovery, journal_lost, closed)
 
     def _begin(
@@ -299,7 +304,8 @@ class Writer:
         """Of this segment alone, whose journal its figures must follow from."""
         own, segment = self.snapshot.view, None
         if self._settings.is_rotated or self._segment.continues is not None:
-            own = replace(own, rated=self._devices.of_journal, start=self._incarnation)
+            counts = self._sessions.counts_of_journal
+            own = replace(own, rated=self._devices.of_journal, start=self._incarnation, counts=counts)
             segment = self._segment.number
         return checkpoint_line(own, self._journal, segment)
 
@@ -314,6 +320,8 @@ class Writer:
             self._sources,
             self._segment,
             self._declarations,
+            self._sessions.counts,
+            self._counts_before,
             self._wall_clock,
             ended=self._closed,
         )

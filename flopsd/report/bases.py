@@ -9,7 +9,7 @@ from flopsd.core.ledger.energy import BELOW as ENERGY_BELOW
 from flopsd.core.ledger.energy import NAME as ENERGY
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
-from flopsd.report.claims import AS_CLAIMED, claims_text
+from flopsd.report.claims import AS_CLAIMED, BY_COUNT, claims_text, operators_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
 from flopsd.report.numbers import (
@@ -39,6 +39,7 @@ EVIDENCE = {
     "cycles": "differences of hardware cycle counters, which count between readings too",
     "activity": "hardware activity percentages times the clock",
     "count": "counted by the vendor's software, not by a hardware counter",
+    "operator_count": "software's count by the training process: the operators that it says it ran; nobody checked it",
     "utilization": "share of time in which anything ran: an upper bound, never an estimate",
     "gap": "nothing was read: an upper bound",
 }
@@ -97,6 +98,7 @@ def _guidelines(totals: LedgerObject) -> Basis:
     both = (entry.figures(), *([entry.figures("cumulative")] if "cumulative" in entry else []))
     facts += [Fact("Bounds", wide)] if (wide := next(filter(None, map(beyond_margin, both)), "")) else []
     facts += [Fact(AS_CLAIMED, claims)] if (claims := claims_text(entry.mapping)) else []
+    facts += [Fact(BY_COUNT, count)] if (count := operators_text(entry.mapping)) else []
     share = entry.maybe_object("requiredPpm")
     if share is not None:
         low, stated, high = share.count("low"), share.maybe_count("stated"), share.count("high")

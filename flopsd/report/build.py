@@ -10,7 +10,7 @@ from typing import Any
 
 from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.core.ledger.growing_run import GrowingRun, RunSums
-from flopsd.core.ledger.history import History, Incarnation, extend, skip_to
+from flopsd.core.ledger.history import History, Incarnation, extend, skip_to, take_sessions
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.values import seconds
@@ -191,6 +191,9 @@ def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:
     return replace(found, lines=lines, notification=tuple(map(line, found.notification)))
 
 
+_OPERATORS = b'"operator_flop"'  # in a checkpoint: its counters are in no later one until they change
+
+
 def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, Any]]:
     """How compute grew: figures so far at some checkpoints of the first `records` records, the last one among them;
     times by the wall clock of each incarnation's beginning. The journal is verified. Raises JournalError."""
@@ -202,6 +205,8 @@ def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, A
         if _is_checkpoint(entry):
             seen, last = seen + 1, entry
             if seen % every != 0 and seen != checkpoints:
+                if _OPERATORS in entry.body:
+                    take_sessions(history, entry.record())
                 continue
         if last is not None:
             skip_to(history, last.record())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flopsd.core.model import Figures
@@ -11,6 +11,9 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.numbers import flop, interval
 
 AS_CLAIMED = "As its processes claim"
+BY_COUNT = "Of at least, by its processes' own count"
+HOLD_COUNTS = "Measured and at least hold software's count by the training process, which nobody checked."
+BY_COUNT_ALONE = "this rests on the count of operators by its training processes, which nobody checked"
 _PHASES = {
     "train": "training",
     "evaluate": "evaluation",
@@ -29,6 +32,20 @@ def claims_text(guidelines: Mapping[str, Any]) -> str:
     process = claims[0].maybe_count("process") if claims else None
     by = "its training processes" if process is None else f"process {process}"
     return f"{interval(entry.figures()).ends} only if it was what {by} declared: {', '.join(map(_claim, claims))}"
+
+
+def holds_counts(devices: Iterable[Mapping[str, Any]]) -> str:
+    """A sentence where figures of a device rest on what its processes count; else empty."""
+    counted = any("operator_count" in device["evidence"] for device in devices)
+    return HOLD_COUNTS if counted else ""
+
+
+def operators_text(guidelines: Mapping[str, Any]) -> str:
+    """`1.2x10^15 FLOP: software's count by the training process, which nobody checked`; empty where none counts."""
+    entry = LedgerObject(guidelines, "guidelines").maybe_object("operatorCount")
+    if entry is None or not (low := entry.count("cumulativeLow")):
+        return ""
+    return f"{flop(low).text} FLOP: software's count by the training process, which nobody checked"
 
 
 def _claim(claim: LedgerObject) -> str:

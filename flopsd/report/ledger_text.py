@@ -14,7 +14,7 @@ from flopsd.core.model import Figures
 from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns
-from flopsd.report.claims import claims_text
+from flopsd.report.claims import claims_text, operators_text
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
@@ -193,6 +193,7 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     source = f" ({one_line(guidelines['requiredPpmSource'])})" if "requiredPpmSource" in guidelines else ""
     rows = [("guidelines", f"{figures_text(figures_in(guidelines))}: what contributes to parameter updates{source}")]
     rows += [("guidelines", wide)] if (wide := beyond_margin(figures_in(guidelines))) else []
+    rows += [("by count", counts)] if (counts := operators_text(guidelines)) else []
     rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []
     if architecture is not None:
         computed = figures_text(figures_in(architecture, "computed"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from flopsd.core.rounding import Towards, format_duration, share_at_most
 from flopsd.report.answer import answer_to
+from flopsd.report.claims import BY_COUNT_ALONE
 from flopsd.report.numbers import NO_UPPER_BOUND
 from flopsd.report.rule_words import doubt_note, not_decided
 from flopsd.report.terminal import counted, one_line
@@ -40,6 +41,8 @@ def _finding(finding: Mapping[str, Any], *, named: bool) -> str:
     notes = [] if finding["applies"] else ["if it applies"]
     if finding["state"] == "above" and (note := doubt_note(finding["status"])):
         notes.append(note)
+    if finding.get("restsOn") is not None:
+        notes.append(BY_COUNT_ALONE)
     if (held := finding.get("stateIfClaimsHold")) is not None:
         notes.append(f"{held} if what its processes claim is true")
     parts = [_against(finding)]

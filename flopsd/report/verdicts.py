@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from flopsd.core.model import Figures
-from flopsd.core.policy.finding import AT_LEAST, Limit
+from flopsd.core.policy.finding import AT_LEAST, OPERATOR_COUNT, Limit
 from flopsd.core.rounding import FACTOR, Towards, format_share
 from flopsd.report.charts import Axis, RuleChart, anchor_at, axis_of, width_of
+from flopsd.report.claims import BY_COUNT_ALONE
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NO_MEASURED, NO_UPPER_BOUND, Amount, Distance, Interval, OnlyIf, flop, interval
@@ -79,6 +80,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     applies, compared = finding.flag("applies"), finding.maybe_text("state")
     if compared is not None and compared not in _COMPARED:
         finding.wrong("state", f"one of {', '.join(_COMPARED)}")
+    rests_on = finding.one_of("restsOn", (OPERATOR_COUNT,)) if "restsOn" in finding else None
     held = finding.one_of("stateIfClaimsHold", _COMPARED) if "stateIfClaimsHold" in finding else None
     value = None if "value" not in finding else finding.figures("value")
     low, high = _threshold(finding)
@@ -104,6 +106,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
                     if only_if is None
                     else f"Above only if {only_if.words}.",
                     doubt(status) if state is ReportState.ABOVE else "",
+                    f"{BY_COUNT_ALONE[:1].upper()}{BY_COUNT_ALONE[1:]}." if rests_on else "",
                     _unless_below(state, other_conditions),
                     f"{WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else "",
                 ),

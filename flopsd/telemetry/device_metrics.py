@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from flopsd.core.figures import gap_ceiling_flop, precision_label
+from flopsd.core.figures import UNDECLARED, gap_ceiling_flop, precision_label
 from flopsd.core.ledger.devices import lasting_name
-from flopsd.core.model import Evidence, Pipe
+from flopsd.core.model import DeviceUid, Evidence, Pipe
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
@@ -19,6 +19,7 @@ from flopsd.telemetry.snapshot import DeviceState, Snapshot
 _GPU = ("gpu", "uuid")
 Labelled: TypeAlias = Sequence[tuple[tuple[str, str], DeviceState]]
 _FLOATING = tuple(pipe for pipe in Pipe if pipe is not Pipe.TENSOR_IMMA)
+_COUNTED = ("all", UNDECLARED, Evidence.OPERATOR_COUNT.value)
 _REFERENCE = "bf16"  # MFU is a share of its peak, whatever ran
 
 
@@ -28,12 +29,28 @@ def labelled(snapshot: Snapshot) -> Labelled:
     return [((str(state.device.index), lasting_name(state.device, node)), state) for state in snapshot.devices]
 
 
-def flop(gpus: Labelled) -> Iterator[Family]:
+class Highest:
+    """The most that each device's processes counted so far. Their count is given up where a counter measures the same
+    work later, or where it turns out to be too much; a metric that counts must not fall."""
+
+    def __init__(self) -> None:
+        self._flop: dict[str, int] = {}
+
+    def of(self, uid: DeviceUid, flop: int | None) -> int | None:
+        """None as long as its processes never counted."""
+        known = self._flop.get(uid)
+        if flop is not None and (known is None or flop > known):
+            known = self._flop[uid] = flop
+        return known
+
+
+def flop(gpus: Labelled, highest: Highest) -> Iterator[Family]:
     measured = counter(
         "flopsd_flop",
         "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
         "only bounded are not in it: see flopsd_flop_ceiling_total. Of pipes tensor (work that no counter of a kind "
-        "accounts for), fp32, and all without a declared format, some may be integer operations.",
+        "accounts for), fp32, and all without a declared format, some may be integer operations. Evidence "
+        "operator_count is software's count by the training process, which nobody checked.",
         labels=(*_GPU, "pipe", "precision", "evidence"),
     )
     integers = counter(
@@ -66,6 +83,8 @@ def flop(gpus: Labelled) -> Iterator[Family]:
             if gap_ns := one.tally.total_gap_ns - one.tally.elsewhere_ns:
                 most = gap_ceiling_flop(gap_ns, one.rating, one.table)
                 bound = None if bound is None or most is None else bound + most
+        if (counted := highest.of(state.device.uid, totals.get(_COUNTED))) is not None:
+            totals[_COUNTED] = counted
         for key, flop in totals.items():
             measured.add((*gpu, *key), float(flop))
         for evidence, operations in _integers(state, zeros).items():

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from flopsd.telemetry import device_metrics, run_metrics
+from flopsd.telemetry.device_metrics import Highest
 from flopsd.telemetry.families import Family, Lines
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -17,10 +18,10 @@ _OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8; esca
 _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
-def changing_families(snapshot: Snapshot) -> Iterator[Family]:
+def changing_families(snapshot: Snapshot, highest: Highest) -> Iterator[Family]:
     """What changes from reading to reading."""
     gpus = device_metrics.labelled(snapshot)
-    yield from device_metrics.flop(gpus)
+    yield from device_metrics.flop(gpus, highest)
     yield from run_metrics.figures(snapshot)
     yield from device_metrics.time_and_energy(gpus)
     yield from device_metrics.gauges(gpus)
@@ -28,6 +29,7 @@ def changing_families(snapshot: Snapshot) -> Iterator[Family]:
     yield from run_metrics.sources(snapshot)
     yield from run_metrics.journal(snapshot)
     yield from run_metrics.ended(snapshot)
+    yield from run_metrics.unused_counts(snapshot)
 
 
 def families_of_now(snapshot: Snapshot, more: Iterable[Family] = ()) -> Iterator[Family]:
@@ -48,6 +50,7 @@ class Exposition:
     until the next, and the parts of other lines that do not change. Several threads may render at once."""
 
     def __init__(self) -> None:
+        self._highest = Highest()
         self._lines, self._lines_of_now, self._lock = Lines(), Lines(), threading.Lock()
         self._known: tuple[object, ...] = ()  # what the facts that are kept were made of
         self._facts: dict[bool, bytes] = {}  # by format
@@ -71,7 +74,7 @@ class Exposition:
             if self._rendered != published:
                 self._rendered, self._changing = published, {}
             if is_openmetrics not in self._changing:
-                text = self._lines.text(changing_families(published), is_openmetrics=is_openmetrics)
+                text = self._lines.text(changing_families(published, self._highest), is_openmetrics=is_openmetrics)
                 self._changing[is_openmetrics] = text.encode()
             of_now = self._lines_of_now.text(families_of_now(snapshot, more), is_openmetrics=is_openmetrics).encode()
             parts = (self._facts[is_openmetrics], self._changing[is_openmetrics], of_now)

@@ -14,6 +14,7 @@ from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import PPM
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.finding import Verdict
+from flopsd.core.unused_count import Unused
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import JournalState, Snapshot
@@ -87,6 +88,20 @@ def _thresholds(view: RunView) -> Iterator[Family]:
             if ppm is not None:
                 share.add((*name, finding.quantity, bound), ppm / PPM)
     yield from (rule, threshold, verdict, share)
+
+
+def unused_counts(snapshot: Snapshot) -> Iterator[Family]:
+    unused = gauge(
+        "flopsd_operator_counts_unused",
+        "Training processes whose count of operators is in no figure, by reason; absent: there is none. "
+        "count_exceeds_ceiling: it is more than their device can have executed.",
+        labels=("reason",),
+    )
+    reasons = [one.reason for one in snapshot.view.unused]
+    for reason in Unused:
+        if reason in reasons:
+            unused.add((reason._value_,), reasons.count(reason))
+    yield unused
 
 
 def run_facts(snapshot: Snapshot) -> Iterator[Family]:

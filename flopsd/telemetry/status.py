@@ -189,7 +189,10 @@ def _device(view: DeviceView) -> Facts:
         "index": device.index,
         "uuid": device.uid,
         "model": device.model,
-        "evidence": sorted(e.value for e in view.observed_ns_by_evidence) or [Evidence.GAP.value],
+        "evidence": sorted(
+            one.value for one in {*view.observed_ns_by_evidence, *(row.evidence for row in view.operator_rows)}
+        )
+        or [Evidence.GAP.value],
         "evidenceReason": device.evidence_reason,
         "evidenceFix": device.evidence_fix,
         "sharedWith": device.shared,

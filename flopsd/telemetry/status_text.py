@@ -8,7 +8,7 @@ from typing import Any
 
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
-from flopsd.report.claims import claims_text
+from flopsd.report.claims import claims_text, holds_counts
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval
 from flopsd.report.terminal import facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
@@ -24,6 +24,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     rows = [
         ("run", run_text(status)),
         *interval(figures_in(executed)).facts(NOTHING_MEASURED),
+        *([("by count", counted)] if (counted := holds_counts(status["devices"])) else []),
         *integer_facts(status["mayBeIntegerFlop"], figures_in(status["integerOperations"])),
         ("guidelines", figures_text(figures_in(counts))),
         *([("guidelines", wide)] if (wide := beyond_margin(figures_in(counts))) else []),

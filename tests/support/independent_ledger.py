@@ -13,6 +13,7 @@ import yaml
 
 from tests.support import independent_architecture as architecture
 from tests.support.independent import ELSEWHERE, M, Rated, add, records_of, said, seconds, tallies_of
+from tests.support.independent_operators import operator_rows, operators_of
 
 J = dict[str, Any]
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the other one refuses tabs that YAML allows
@@ -61,15 +62,15 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
     job = spans - sum(device.gap_ns(*ELSEWHERE) for device in everything)
     longest = sorted(gaps, key=lambda gap: gap[2] - gap[3])[:1000]
     listed = sorted(longest, key=lambda gap: (gap[0], gap[2], rated[gap[0] - 1][gap[1]].record["uuid"]))
-    by_evidence: dict[str, list[Any]] = {}
-    for device in everything:
-        for row in device.rows():
-            by_evidence.setdefault(row["key"][1], []).append(row["figures"])
     for begin, devices in zip(begins, rated, strict=True):
         for device in devices.values():
             device.word = (begin.get("declared") or {}).get("phase")
     settings = begins[-1].get("declared") or {}
     sessions = _sessions(records)
+    operators = [row for same in _by_uuid(everything) for row in operator_rows(same, sessions)]
+    by_evidence: dict[str, list[Any]] = {}
+    for row in (*(row for device in everything for row in device.rows()), *operators):
+        by_evidence.setdefault(row["key"][1], []).append(row["figures"])
     method, how, basis, trained = architecture.declared(settings, sessions) if _is_known(sessions) else (None,) * 4
     counted, integers = None, None
     if everything and _is_known(sessions):
@@ -78,21 +79,34 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
             method,
             how,
             trained,
+            operators_of(sessions),
             counts_fused=any(
                 counters.get("fused_head_tokens")
                 for session in sessions
                 for counters in session.get("work", {}).values()
             ),
         )
-        counted, integers = (_guidelines(everything, name, shares) for name in ("figures", "integers"))
+        counted = _guidelines(everything, "figures", shares, operators)
+        integers = _guidelines(everything, "integers", shares, [])
+        alone = guidelines(summed(d.by_words("figures")[0] for d in everything), shares)
+        parts = ((counted, alone), (counted["cumulative"], alone["cumulative"]))
+        low, cumulative = (str(int(whole["low"]) - int(part["low"])) for whole, part in parts)
+        counted["operatorCount"] = {"low": low, "cumulativeLow": cumulative}
         names = ("low", "stated", "high")
         counted["requiredPpm"] = {n: None if ppm is None else str(ppm) for n, ppm in zip(names, shares, strict=True)}
-        counted["asClaimed"] = _claimed(everything, shares, {session["pid"] for session in sessions})
+        counted["asClaimed"] = _claimed(everything, shares, operators, {session["pid"] for session in sessions})
     return {
-        "byPhase": {phase: said(figures) for phase, figures in summed(d.by_phase() for d in everything).items()},
+        "byPhase": {
+            phase: said(figures)
+            for phase, figures in summed(
+                [*(d.by_phase() for d in everything), *({row["key"][0]: row["figures"]} for row in operators)]
+            ).items()
+        },
         "guidelines": counted,
         "architecture": basis,
-        "executed": said(add(device.total() for device in everything)) if everything else said((0, None, None)),
+        "executed": said(add([*(device.total() for device in everything), *(row["figures"] for row in operators)]))
+        if everything
+        else said((0, None, None)),
         "integerOperations": {
             **(said(add(device.total("integers") for device in everything)) if everything else said((0, None, None))),
             "guidelines": integers,
@@ -102,7 +116,7 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
         ),
         "clockUncertaintyFlop": str(sum(row["doubt"] for device in everything for row in device.rows())),
         "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
-        "devices": _devices(everything),
+        "devices": _devices(everything, operators),
         "energy": energy_said([one for same in _by_uuid(everything) for one in _compared(same)]),
         "deviceSeconds": seconds(spans),
         "wallSeconds": seconds(sum(last_ns) - sum(begin["ns"] for begin in begins)),
@@ -244,20 +258,40 @@ def summed(parts: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
     return {key: add(figures) for key, figures in found.items()}
 
 
-def _guidelines(devices: list[Rated], name: str, shares: Shares) -> J:
+def _guidelines(devices: list[Rated], name: str, shares: Shares, operators: list[J]) -> J:
     """The ends by the settings alone, the measured figures by the processes too."""
-    ends, point = (guidelines(summed(d.by_words(name)[word] for d in devices), shares) for word in (0, 1))
+    ends, point = (
+        guidelines(
+            summed([*(d.by_words(name)[word] for d in devices), *({row["words"][word]: row["figures"]} for row in operators)]),
+            shares,
+        )
+        for word in (0, 1)
+    )  # fmt: skip
     both = {**ends, "measured": point["measured"]}
     return {**both, "cumulative": {**ends["cumulative"], "measured": point["cumulative"]["measured"]}}
 
 
-def _claimed(devices: list[Rated], shares: Shares, pids: set[int | None]) -> J | None:
-    claims = summed({claim: figures} for device in devices for claim, figures in device.claims())
+def _claimed(devices: list[Rated], shares: Shares, operators: list[J], pids: set[int | None]) -> J | None:
+    claims = summed(
+        {claim: figures}
+        for claim, figures in (
+            *(claim for device in devices for claim in device.claims()),
+            *(((row["key"][0], ""), row["figures"]) for row in operators if row["key"][0] != row["words"][0]),
+        )
+    )
     if not claims:
         return None
     process = next(iter(pids)) if len(pids) == 1 else None
     return {
-        **guidelines(summed(device.by_words("figures")[2] for device in devices), shares),
+        **guidelines(
+            summed(
+                [
+                    *(device.by_words("figures")[2] for device in devices),
+                    *({row["key"][0]: row["figures"]} for row in operators),
+                ]
+            ),
+            shares,
+        ),
         "claims": [
             {"phase": phase or None, "precision": label or None, "flop": said(claims[phase, label]), "process": process}
             for phase, label in sorted(claims)
@@ -272,6 +306,7 @@ def _sessions(records: list[J]) -> list[J]:
         for change in record.get("sessions", ()):
             session = found.setdefault(change["id"], {"pid": change["pid"], "facts": {}, "work": {}})
             session["facts"] = change.get("facts", session["facts"])
+            session["refused"] = change.get("refused", session.get("refused"))
             for phase, counters in change.get("work", {}).items():
                 session["work"].setdefault(phase, {}).update(counters)
     return [found[name] for name in sorted(found)]
@@ -319,15 +354,16 @@ def _uncounted(devices: list[Rated]) -> str:
     return seconds(max(0, job - sum(device.tally.get("energy_ns", 0) for device in devices)))
 
 
-def _devices(everything: list[Rated]) -> J:
+def _devices(everything: list[Rated], operators: list[J]) -> J:
     found: J = {}
     for same in _by_uuid(everything):
+        uuid = same[0].record["uuid"]
+        counted = [row for row in operators if row["uuid"] == uuid]
         rows: dict[tuple[str, str, str, str], list[J]] = {}
-        for device in same:
-            for row in device.rows():
-                rows.setdefault(row["key"], []).append(row)
-        found[same[0].record["uuid"]] = {
-            "executed": said(add(device.total() for device in same)),
+        for row in (*(row for device in same for row in device.rows()), *counted):
+            rows.setdefault(row["key"], []).append(row)
+        found[uuid] = {
+            "executed": said(add([*(device.total() for device in same), *(row["figures"] for row in counted)])),
             "integerOperations": said(add(device.total("integers") for device in same)),
             "energyJoules": _energy(same),
             "energyUncountedSeconds": _uncounted(same),
@@ -409,18 +445,27 @@ def energy_said(compared: list[tuple[Any, ...]]) -> list[J]:
 
 def _counted(predicate: J) -> J:
     told = predicate["totals"]["guidelines"]
-    return {name: told[name] for name in ("low", "measured", "high", "cumulative", "requiredPpm", "asClaimed")}
+    names = ("low", "measured", "high", "cumulative", "requiredPpm", "operatorCount", "asClaimed")
+    return {name: told[name] for name in names}
 
 
 def required(
-    settings: J, method: str | None, how: str | None, trained: Any = None, *, counts_fused: bool = False
+    settings: J,
+    method: str | None,
+    how: str | None,
+    trained: Any = None,
+    operators: int | None = None,
+    *,
+    counts_fused: bool = False,
 ) -> Shares:
-    """l, s and h. `trained`: what a model's terms say of its training."""
+    """l, s and h. `trained`: what a model's terms say of its training; `operators`: s by the count of operators."""
     stated = M if how == "none" else None
     if how == "full":
         stated = {"pretraining": 750_000, "full": 750_000, "lora": 666_667, "qlora": 666_667}.get(str(method))
     if stated is not None and trained is not None and all(trained[1]):
         stated = min(M, trained[0][1] * M // trained[1][1])
+    if operators is not None and settings.get("recomputation") in (None, "selective"):
+        stated = operators
     return 857_142 if settings.get("recomputation") == "none" and not counts_fused else 666_666, stated, M
 
 

@@ -55,7 +55,13 @@ def merged_again(predicate: J) -> J:
     return {
         "complete": complete,
         "executed": said((low, measured, high if complete is True else None)),
-        "guidelines": {**_counts(told, complete), "asClaimed": claimed if claims else None},
+        "guidelines": {
+            **_counts(told, complete),
+            "operatorCount": {
+                name: str(sum(count(each["operatorCount"][name]) for each in told)) for name in ("low", "cumulativeLow")
+            },
+            "asClaimed": claimed if claims else None,
+        },
         "deviceSeconds": seconds(sum(nanoseconds(entry["deviceSeconds"]) for entry in entries)),
         "coveragePpm": str((job - unknown) * M // job) if job else None,
         "ledgerCount": str(len(entries)),
@@ -128,7 +134,7 @@ def stated_sums(predicate: J) -> J:
     return {
         "complete": predicate["completeness"]["complete"],
         "executed": {name: executed[name] for name in NAMES},
-        "guidelines": {name: counted[name] for name in (*NAMES, "cumulative", "asClaimed")},
+        "guidelines": {name: counted[name] for name in (*NAMES, "cumulative", "operatorCount", "asClaimed")},
         "deviceSeconds": predicate["deviceSeconds"],
         "coveragePpm": predicate["coverage"]["coveragePpm"],
         "ledgerCount": predicate["ledgerCount"],

@@ -166,6 +166,44 @@ def lying(folder: Path) -> bytes:
     return story.finish()
 
 
+def operators(folder: Path) -> bytes:
+    """A training on two GPUs, of which one is only bounded: its processes count their operators, and three do wrong."""
+    base = Base("a base model", "known", 10**23 - 2 * 10**15, None, False)
+    said = OperatorDeclarations(Phase.TRAIN, Method.FULL, None, base)
+    story = Story(folder, (H100, A100), declared=said, policies=(policy(),))
+    on_a100, on_h100, liar, mover, stranger = (digit * 32 for digit in "abcde")
+    devices = {on_a100: A100.uid, on_h100: H100.uid, liar: A100.uid, mover: H100.uid, stranger: "GPU-of-another-run"}
+    for session, device in devices.items():
+        facts = {"precision": "bf16", "device": device}
+        story.says(SessionOpened(session, 4711, 1000, "0.1.0"), FactsDeclared(session, facts))
+    story.says(FactsDeclared(on_h100, {"not_counted": {"evaluate": ["a server"]}}), PhaseChanged(on_a100, "train"))
+    story.during(4, {H100: TRAINING, A100: BUSY})
+    for session in (on_a100, on_h100, mover, stranger):
+        counted = {"operator_flop": 4 * 10**13 + 1, "recomputed_operator_flop": 10**13}
+        story.says(WorkCounted(session, {"train": counted, "evaluate": {"operator_flop": 10**12}}))
+    story.says(WorkCounted(liar, {"train": {"operator_flop": 10**17, "steps": 1}}))
+    story.says(FactsDeclared(mover, {"device": A100.uid}))
+    story.during(2, {H100: gap(GapReason.DRIVER_TIMEOUT), A100: BUSY})
+    story.kill(for_seconds=2)
+    story.start()
+    for session, flop in ((on_a100, 10**14), (on_h100, 4 * 10**15), (liar, 10**14)):
+        story.says(SessionOpened(session, 4711, 1000, "0.1.0"), PhaseChanged(session, "train"))
+        grown = {"operator_flop": flop, "recomputed_operator_flop": 2 * 10**13}
+        story.says(WorkCounted(session, {"train": grown, "evaluate": {"operator_flop": 4 * 10**12}}))
+    story.during(3, {H100: TRAINING, A100: BUSY})
+    return story.finish()
+
+
+def exceeding(folder: Path) -> bytes:
+    """What a daemon's slack lets pass is more than the device can have executed in all: no figure has it."""
+    story, process = Story(folder, (A100,), declared=OperatorDeclarations(Phase.TRAIN)), "ab" * 16
+    story.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"device": A100.uid}))
+    story.during(3, {A100: BUSY})
+    story.says(WorkCounted(process, {"train": {"operator_flop": 2 * 10**15}}))
+    story.during(2, {A100: BUSY})
+    return story.finish()
+
+
 def work(tokens: int, steps: int = 0) -> dict[str, int]:
     """Sequences of 64 tokens."""
     return {

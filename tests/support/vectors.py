@@ -51,6 +51,8 @@ VALID_RUNS = {
     "journal-replaced": runs.lost,
     "energy-as-published": runs.plausible,
     "energy-below-published": runs.frugal,
+    "operator-count": runs.operators,
+    "operator-count-exceeding": runs.exceeding,
 }
 
 

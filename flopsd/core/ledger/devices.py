@@ -51,7 +51,12 @@ def _device(view: DeviceView) -> dict[str, Any]:
         "energyUncountedSeconds": seconds(view.energy_unknown_ns),
         **times_for_ledger(view),
         "counters": _counters(view.tallies[-1]),
-        "work": _work((_declarer(one.rating, row), row) for one in view.rated for row in one.rows),
+        "work": _work(
+            [
+                *((_declarer(one.rating, row), row) for one in view.rated for row in one.rows),
+                *((None, row) for row in view.operator_rows),
+            ]
+        ),
     }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from flopsd.core.figures import added_up
+from flopsd.core.figures import Row, added_up, sum_figures
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.run_view import RunView, coverage_of, rated_start
-from flopsd.core.model import NO_FIGURES, UNDECLARED_PHASE, Figures
+from flopsd.core.model import NO_FIGURES, UNDECLARED_PHASE, DeviceUid, Figures
+from flopsd.core.operator_count import ReadFigures, exceeds, rows_of
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import added
 
@@ -42,22 +43,40 @@ class GrowingRun:
 
     def __init__(self, table: PeakTable) -> None:
         self._table, self._starts, self._before = table, 0, RunSums()
+        self._read: dict[DeviceUid, ReadFigures] = {}  # of the daemon starts in `_before`, by device
 
     def figures(self, history: History) -> Figures:
         last = self._last(history)
-        if not self._before.devices:
-            return last.figures
-        return self._before.figures + last.figures if last.rated else self._before.figures
+        found = self._before.figures + last.figures if last.rated else self._before.figures
+        found = found if self._before.devices else last.figures
+        return sum_figures([found, *(row.figures for row in self._counted(history, last))])
 
     def sums(self, history: History) -> RunSums:
-        last = _sums(self._last(history))
-        whole = self._before + last
-        return whole if whole.devices else RunSums(_NOT_KNOWN, {UNDECLARED_PHASE: _NOT_KNOWN})
+        view = self._last(history)
+        whole = self._before + _sums(view)
+        if not whole.devices:
+            return RunSums(_NOT_KNOWN, {UNDECLARED_PHASE: _NOT_KNOWN})
+        for row in self._counted(history, view):
+            whole += RunSums(row.figures, {row.phase: row.figures})
+        return whole
+
+    def _counted(self, history: History, last: RunView) -> Iterator[Row]:
+        """The rows of what training processes count, which are of all daemon starts together."""
+        if not history.has_counts:
+            return
+        now = {one.uid: one.read for one in last.rated}
+        for uid, count in history.counts.by_device.items():
+            if uid in now or uid in self._read:
+                read = self._read.get(uid, ReadFigures()) + now.get(uid, ReadFigures())
+                yield from () if exceeds(count, read) else rows_of(count, read)
 
     def _last(self, history: History) -> RunView:
         """The last daemon start. Those before it, which grow no more, are added up once."""
         while self._starts < len(history.incarnations) - 1:
-            self._before += _sums(self._view(history.incarnations[self._starts]))
+            earlier = self._view(history.incarnations[self._starts])
+            self._before += _sums(earlier)
+            for one in earlier.rated if history.has_counts else ():
+                self._read[one.uid] = self._read.get(one.uid, ReadFigures()) + one.read
             self._starts += 1
         return self._view(history.incarnations[-1])
 

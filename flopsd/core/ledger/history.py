@@ -38,8 +38,10 @@ from flopsd.core.ledger.journal_codec import (
 from flopsd.core.ledger.segments import ROTATED, Continued
 from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import DeviceUid, GapReason, Tally
+from flopsd.core.operator_count import NO_COUNTS, OPERATOR_FLOP, OperatorCounts, counts_of
 from flopsd.core.phases import remainder
 from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.unused_count import UnusedCount
 from flopsd.core.values import is_digest
 from flopsd.errors import JournalDamagedError
 
@@ -71,6 +73,7 @@ class Incarnation:
     devices: dict[int, DeviceEntry] = field(default_factory=dict)
     read: dict[DeviceUid, Tally] = field(default_factory=dict)
     newest: Steady | None = None  # the last checkpoint
+    counts_before: OperatorCounts = NO_COUNTS  # what training processes had counted when it began
     is_read: bool = True  # whether `read` has its tallies: they are read when someone asks for them
 
     @property
@@ -113,6 +116,12 @@ class History:
     seals: SealsSoFar = field(default_factory=SealsSoFar)
     continues: Continued | None = None  # None: it begins its run
     work_before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # by session, in earlier segments
+    has_counts: bool = False  # whether a session counts operators
+
+    @property
+    def counts(self) -> OperatorCounts:
+        """What training processes count of operators."""
+        return counts_of(self.sessions.values()) if self.has_counts else NO_COUNTS
 
     @property
     def declared(self) -> OperatorDeclarations:
@@ -224,8 +233,7 @@ def _take(history: History, record: Record) -> None:
         incarnation.devices[record["number"]] = replace(seen, device=changed, source=record["source"])
         refuse_time(incarnation.last_ns, count(record["ns"]))
     elif kind == "declaration":
-        for session in record["sessions"]:
-            _session(history, session)
+        take_sessions(history, record)
     elif kind == "sealed":
         history.seals.add(EarlierSeal.from_record(record))
     elif kind == "checkpoint":
@@ -271,7 +279,10 @@ def _begin(history: History, record: Record) -> None:
             raise JournalDamagedError(
                 f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}", code="law_1"
             )
-    history.incarnations.append(Incarnation(record, last_ns=record["ns"], last_utc=record["utc"]))
+    incarnation = Incarnation(record, last_ns=record["ns"], last_utc=record["utc"])
+    if history.has_counts:
+        incarnation.counts_before = counts_of(history.sessions.values())
+    history.incarnations.append(incarnation)
 
 
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
@@ -285,8 +296,7 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
         watched = list(incarnation.tallies.values())
         begin_ns = [incarnation.read[incarnation.devices[number].device.uid].begin_ns for number in devices]
         incarnation.newest = Steady(devices, tallies, begin_ns)
-    for session in record.get("sessions", ()):
-        _session(history, session)
+    take_sessions(history, record)
     refuse_time(incarnation.last_ns, at_ns, *watched)
     incarnation.checkpoints += 1
     incarnation.last_ns, incarnation.last_utc = at_ns, text(record["utc"])
@@ -344,6 +354,12 @@ def skip_to(history: History, checkpoint: Record) -> None:
     incarnation.last_ns, incarnation.last_utc = count(checkpoint["ns"]), text(checkpoint["utc"])
 
 
+def take_sessions(history: History, record: Record) -> None:
+    """What training processes declare in a record, and what they count."""
+    for session in record.get("sessions", ()):
+        _session(history, session)
+
+
 def _session(history: History, record: Record) -> None:
     name = text(record["id"])
     pid = record["pid"]
@@ -355,11 +371,15 @@ def _session(history: History, record: Record) -> None:
         facts = facts_from(record["facts"]) if "facts" in record else session.facts
         work = work_from(record.get("work", {}))
         before = work_from(record.get("before", {}))
+        refused = UnusedCount.from_record(name, record["refused"]) if "refused" in record else session.refused
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise JournalDamagedError(
             f"session {name!r:.60} declares what is none: {fault!r:.200}", code="law_10"
         ) from fault
-    session.facts = facts
+    if session.facts.get("device", facts.get("device")) != facts.get("device"):
+        raise JournalDamagedError(f"session {name!r:.60} changes its device", code="law_10")
+    session.facts, session.refused = facts, refused
+    history.has_counts = history.has_counts or refused is not None
     if "before" in record:
         if history.continues is None:
             raise JournalDamagedError("a session has counters of an earlier segment, and there is none", code="law_1")
@@ -369,6 +389,7 @@ def _session(history: History, record: Record) -> None:
         if any(value < known.get(counter, 0) for counter, value in counters.items()):
             raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")
         known.update(counters)
+        history.has_counts = history.has_counts or OPERATOR_FLOP in counters
 
 
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:

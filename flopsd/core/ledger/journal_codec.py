@@ -8,13 +8,13 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from flopsd.core.ledger.steady import DEPTH
-from flopsd.core.model import Device, Evidence, GapReason, Pipe, Precision, Tally, Totals
+from flopsd.core.model import READ, Device, Evidence, GapReason, Pipe, Precision, Tally, Totals
 from flopsd.core.phases import split_bucket
 
 K = TypeVar("K", bound=Hashable)
 Record = Mapping[str, Any]
 # By value: a journal has millions of them, and calling the enumeration takes five times as long.
-_EVIDENCE = {one.value: one for one in Evidence}
+_EVIDENCE: Mapping[str, Evidence] = {one.value: one for one in Evidence if one in READ}
 _REASON = {one.value: one for one in GapReason}
 _PIPE = {one.value: one for one in Pipe}
 _BY_KEY: Mapping[str, Mapping[str, Any]] = {  # named in a record as in a tally, with what they are by

@@ -156,7 +156,7 @@ class Merging:
         claimed = self.sums.claims(whole=whole)
         case = Case(
             counted.updates, counted.cumulative, declared.method, declared.base, whole, declared.conflict, integers,
-            None if claimed is None else claimed.counted,
+            counted.by_operators, None if claimed is None else claimed.counted,
         )  # fmt: skip
         job = facts.kind == JOB
         return {

@@ -114,7 +114,9 @@ class LedgerSums:
     @staticmethod
     def bounded(known: Guidelines, *, whole: bool) -> Guidelines:
         """Of what is not whole no upper bound is known."""
-        return known if whole else Guidelines(known.updates.unbounded, known.cumulative.unbounded)
+        if whole:
+            return known
+        return replace(known, updates=known.updates.unbounded, cumulative=known.cumulative.unbounded)
 
     def claims(self, *, whole: bool) -> Claimed | None:
         known = self.claimed
@@ -141,7 +143,7 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
         },
         {str(name): nanoseconds(text) for name, text in coverage["gapSecondsByReason"].items()},
         {str(name): figures_from(figures) for name, figures in executed["byPhase"].items()},
-        _guidelines_from(guidelines),
+        replace(_guidelines_from(guidelines), by_operators=_by_operators(guidelines["operatorCount"])),
         None if architecture is None else figures_of_ledger(architecture),
         frozenset() if architecture is not None else frozenset([str(totals["architectureAbsentReason"])]),
         figures_from(integers),
@@ -179,6 +181,10 @@ def figures_from(entry: Mapping[str, Any]) -> Figures:
 
 def _guidelines_from(entry: Mapping[str, Any]) -> Guidelines:
     return Guidelines(figures_from(entry), figures_from(entry["cumulative"]))
+
+
+def _by_operators(entry: Mapping[str, Any]) -> tuple[int, int]:
+    return whole_number(entry["low"]), whole_number(entry["cumulativeLow"])
 
 
 def _claimed_from(entry: Mapping[str, Any]) -> Claimed:

@@ -8,21 +8,25 @@ that of an earlier daemon start never again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 from flopsd.core.declarations import Phase, declared_from
-from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
+from flopsd.core.figures import Rating, Row, added_up, by_phase, rows, sum_figures, total_of
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
-from flopsd.core.ledger.segments import Counted, added_up, added_work
+from flopsd.core.ledger.segments import Counted, added_work
+from flopsd.core.ledger.segments import added_up as added_up_counted
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Device, DeviceUid, Evidence, Figures, GapReason, Tally
+from flopsd.core.operator_count import NO_COUNTS, DeviceCount, OperatorCounts, ReadFigures, counts_of, exceeds, rows_of
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, Phased, declarations_of, run_bases
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.unused_count import Unused, UnusedCount
 from flopsd.core.values import added
 
 
@@ -90,6 +94,10 @@ class RatedTally:
         measured = recorded if self.phase is None else settings
         return Phased(recorded, settings, measured, measured)
 
+    @cached_property
+    def read(self) -> ReadFigures:
+        return ReadFigures.of(self.figures, self.by_phase.recorded, self.rows)
+
     def _claim_of(self, row: Row) -> tuple[str, str]:
         """The phase and the format of a share that a process claims and the settings do not say; "": none."""
         phase, _, label = row.bucket.partition("@")
@@ -108,13 +116,20 @@ class RatedTallies:
         return tuple(one.tally for one in self.rated)
 
     @property
+    def operator_rows(self) -> tuple[Row, ...]:
+        """The rows that follow from what training processes count of operators."""
+        return ()
+
+    @property
     def rows(self) -> Iterable[Row]:
-        return (row for one in self.rated for row in one.rows)
+        return chain((row for one in self.rated for row in one.rows), self.operator_rows)
 
     @cached_property
     def figures(self) -> Figures:
         """Without any device no ceiling is known: there may have been some."""
-        return sum_figures(one.figures for one in self.rated) if self.rated else Figures(0, None, None)
+        if not self.rated:
+            return Figures(0, None, None)
+        return sum_figures([*(one.figures for one in self.rated), *(row.figures for row in self.operator_rows)])
 
     @cached_property
     def integers(self) -> Figures:
@@ -179,7 +194,38 @@ class RatedTallies:
 
 @dataclass(frozen=True)
 class DeviceView(RatedTallies):
-    """One device in all its daemon starts."""
+    """One device in all its daemon starts. `count`: what training processes count of it."""
+
+    count: DeviceCount | None = field(default=None, kw_only=True)
+
+    @cached_property
+    def read(self) -> ReadFigures:
+        """What was read of it."""
+        return sum((one.read for one in self.rated), ReadFigures())
+
+    @cached_property
+    def operator_rows(self) -> tuple[Row, ...]:
+        return () if self.count is None or exceeds(self.count, self.read) else rows_of(self.count, self.read)
+
+    @property
+    def unused(self) -> Iterator[UnusedCount]:
+        """The counts of its sessions, where they are together more than it can have executed."""
+        if self.count is not None and exceeds(self.count, self.read):
+            for session in self.count.sessions:
+                most = self.read.whole.high_flop
+                reason = Unused.COUNT_EXCEEDS_CEILING
+                yield UnusedCount(reason, session, self.device.uid, self.count.total_flop, most)
+
+    @property
+    def counted_by_phase(self) -> Phased:
+        """The figures of `operator_rows` by phase. The settings' one is taken where all daemon starts have it."""
+        recorded = added_up({row.phase: row.figures} for row in self.operator_rows)
+        phases = {one.phase for one in self.rated}
+        phase = phases.pop() if len(phases) == 1 else None
+        name = UNDECLARED_PHASE if phase is None else phase.value
+        settings = {name: sum_figures(recorded.values())} if recorded else {}
+        claims = {(claimed, ""): figures for claimed, figures in recorded.items() if claimed != name}
+        return Phased(recorded, settings, recorded if phase is None else settings, recorded, claims)
 
     @property
     def entry(self) -> DeviceEntry:
@@ -200,13 +246,33 @@ class RunView(RatedTallies):
     start: int
     declarations: Declarations = NO_DECLARATIONS
     policies: tuple[Policy, ...] = ()
+    counts: OperatorCounts = NO_COUNTS  # what training processes count of operators
+    counts_before: OperatorCounts = NO_COUNTS  # the same when this daemon start began
     is_whole: bool = True  # false: the job has other nodes too, or the run other segments
 
     @cached_property
     def bases(self) -> Bases:
         """The figures by phase, and what counts of them."""
         flop, integers = [one.by_phase for one in self.rated], [one.integers_by_phase for one in self.rated]
-        return run_bases(flop, integers, self.figures, self.declarations)
+        counted = [one.counted_by_phase for one in self.devices if one.operator_rows] if self.counts.by_device else []
+        return run_bases(flop, integers, self.figures, self.declarations, counted)
+
+    @cached_property
+    def operator_rows(self) -> tuple[Row, ...]:
+        return tuple(row for one in self.devices for row in one.operator_rows) if self.counts.by_device else ()
+
+    @cached_property
+    def unused(self) -> tuple[UnusedCount, ...]:
+        """What training processes count of operators and no figure has."""
+        metered = {one.device.uid for one in self.devices} if self.counts.by_device else set()
+        elsewhere = (
+            UnusedCount(Unused.DEVICE_NOT_METERED, session, uid, count.total_flop)
+            for uid, count in self.counts.by_device.items()
+            if uid not in metered
+            for session in count.sessions
+        )
+        exceeding = (one for device in self.devices for one in device.unused)
+        return (*self.counts.refused, *exceeding, *elsewhere)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -220,6 +286,7 @@ class RunView(RatedTallies):
             self.is_whole,
             integers=self.bases.integers,
             claimed=None if claimed is None else claimed.counted,
+            by_operators=counted.by_operators,
         )
         return tuple(finding for policy in self.policies for finding in findings(policy, case))
 
@@ -229,13 +296,14 @@ class RunView(RatedTallies):
         found: dict[DeviceUid, list[RatedTally]] = {}
         for one in self.rated:
             found.setdefault(one.uid, []).append(one)
-        views = (DeviceView(tuple(rated)) for rated in found.values())
+        counts = self.counts.by_device
+        views = (DeviceView(tuple(rated), count=counts.get(uid)) for uid, rated in found.items())
         return tuple(sorted(views, key=lambda view: (view.device.index, view.device.uid)))
 
     def before(self, start: int) -> RunView:
         """The run as it stood when daemon start number `start` began."""
         earlier = tuple(one for one in self.rated if one.start < start)
-        return replace(self, rated=earlier, start=start - 1)
+        return replace(self, rated=earlier, start=start - 1, counts=self.counts_before)
 
 
 def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (), *, whole_run: bool = False) -> RunView:
@@ -243,6 +311,7 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
     of earlier segments, which no verifier can check."""
     starts = history.incarnations
     sessions = whole_sessions(history) if whole_run else list(history.sessions.values())
+    before = starts[-1].counts_before if starts else NO_COUNTS
     one_node = not starts or len(starts[0].begin["context"]["node"]["jobNodes"]) <= 1
     return RunView(
         rated_of_run(history, table) if whole_run else rated_tallies(history, table),
@@ -251,6 +320,8 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
         len(starts) + (history.starts_before if whole_run else 0),
         declarations_of(history.declared, sessions) if starts else NO_DECLARATIONS,
         tuple(policies),
+        counts_of(sessions) if history.has_counts else NO_COUNTS,
+        before,
         one_node and (whole_run or not history.is_segment),
     )
 
@@ -271,7 +342,7 @@ def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
         return rated
     earlier = () if history.continues is None else history.continues.counted
     here = (replace(one, start=one.start + history.starts_before) for one in rated)
-    return rated_as(added_up((*earlier, *map(_counted, here))), table)
+    return rated_as(added_up_counted((*earlier, *map(_counted, here))), table)
 
 
 def rated_as(counted: Iterable[Counted], table: PeakTable) -> tuple[RatedTally, ...]:
@@ -282,7 +353,7 @@ def rated_as(counted: Iterable[Counted], table: PeakTable) -> tuple[RatedTally, 
 
 def counted_in(rated: Iterable[RatedTally]) -> tuple[Counted, ...]:
     """The inverse of `rated_as`: what the next segment repeats of `rated`."""
-    return added_up(map(_counted, rated))
+    return added_up_counted(map(_counted, rated))
 
 
 def _counted(rated: RatedTally) -> Counted:

@@ -7,7 +7,7 @@ runs it again on the journal and compares every field. Counts are decimal string
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_
 from flopsd.core.ledger.isolation import isolation_for_ledger
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
-from flopsd.core.model import ESTIMATING, Evidence, Figures
+from flopsd.core.model import Evidence, Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.contradictions import contradictions
@@ -76,6 +76,9 @@ ASSUMPTIONS = (
     "moment of each slot of 58 ms at most: if the load does not know these moments, the "
     "sum is off by more than the bound once in a million rows. clockUncertaintyFlop is how far off the clock may be.",
     "count is what the vendor's software counted (executions x compiled operations), not a hardware counter.",
+    "operator_count is software's count by the training process: floating-point operations of the operators that it "
+    "says it ran. Nobody checked it. It is in low and in measured where no counter measured, and lowers no high; "
+    "guidelines.operatorCount says how much of low rests on it, restsOn which finding.",
 )
 
 
@@ -133,7 +136,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc, inc.code_secret_sha256 in secrets) for inc in history.incarnations],
         "devices": devices_for_ledger(view),
-        "declared": _declared(history.declared, list(history.sessions.values()), view.policies),
+        "declared": _declared(history.declared, list(history.sessions.values()), view),
         "totals": {
             "executed": _executed(view),
             "integerOperations": integers_for_ledger(view.integers, view.bases.integers),
@@ -232,7 +235,7 @@ def _executed(view: RunView) -> dict[str, Any]:
             margins[row.evidence.value] = max(margins.get(row.evidence.value, 0), row.margin_ppm)
     return {
         **view.figures.for_ledger(),
-        "method": _method(view.observed_ns_by_evidence.keys()),
+        "method": _method({*view.observed_ns_by_evidence, *(row.evidence for row in view.operator_rows)}),
         "marginPpm": dict(sorted(margins.items())),
         "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for row in view.rows)),
         "mayBeIntegerFlop": str(view.may_be_integer_flop),
@@ -247,14 +250,13 @@ def _method(observed: Collection[Evidence]) -> str:
         Evidence.CYCLES: "hardware cycle counters",
         Evidence.ACTIVITY: "hardware activity percentages and the SM clock",
         Evidence.COUNT: "the vendor's software count (executions x compiled operations)",
+        Evidence.OPERATOR_COUNT: "software's count of operators by the training process",
     }
-    found = [words[evidence] for evidence in ESTIMATING if evidence in observed]
+    found = [words[evidence] for evidence in words if evidence in observed]
     return "; ".join(found) or NOTHING_ESTIMATES
 
 
-def _declared(
-    declared: OperatorDeclarations, sessions: Sequence[DeclaredSession], policies: Iterable[Policy]
-) -> dict[str, Any]:
+def _declared(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession], view: RunView) -> dict[str, Any]:
     """What was declared and by whom, and what of it cannot all be so; a declaration is no measurement."""
     settings = declared.for_journal()
     base = settings["base"]
@@ -273,7 +275,7 @@ def _declared(
             }
             for session in sorted(sessions, key=lambda session: session.id)
         ],
-        "contradictions": [one.for_ledger() for one in contradictions(declared, sessions, policies)],
+        "contradictions": [one.for_ledger() for one in contradictions(declared, sessions, view.policies, view.unused)],
     }
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Recomputation
+from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import added_up
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.operator_count import OPERATOR_FLOP, RECOMPUTED
 from flopsd.core.policy.declared_work import is_trained
 from flopsd.core.policy.guidelines import (
     LEAST_PPM,
@@ -63,6 +64,8 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
     share = required_share(counted_as, recomputation)
     if found is not None:
         share = _share_of(found, share)
+    if declared.recomputation in (None, Recomputation.SELECTIVE):
+        share = _counted_share(sessions, share)
     if recomputation is not None and declared.recomputation is None:
         # Who says that nothing was recomputed may have recomputed everything.
         source = f"{share.source}; by the training processes' word, which low leaves out"
@@ -75,6 +78,17 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
     return Declarations(declared, share, found, absent, max(counts, default=0) or None, process)
 
 
+def _counted_share(sessions: Sequence[DeclaredSession], known: Required) -> Required:
+    """The share by the operators that were computed again, where processes count all operators of their training."""
+    train = Phase.TRAIN.value
+    counting = [one.work.get(train, {}) for one in sessions if one.refused is None]
+    whole, again = (sum(work.get(name, 0) for work in counting) for name in (OPERATOR_FLOP, RECOMPUTED))
+    if not whole or again > whole or any(train in one.facts.get("not_counted", ()) for one in sessions):
+        return known
+    return replace(known, stated_ppm=(whole - again) * PPM // whole, source=f"{known.source}; {COUNTED}")
+
+
+COUNTED = "stated by the operators that the training processes say they computed again"
 FUSED = "a training process counts tokens whose logits a fused loss computed twice"
 
 
@@ -101,8 +115,15 @@ class Phased:
     claims: Claims = field(default_factory=dict)
 
 
-def run_bases(flop: Sequence[Phased], integers: Sequence[Phased], executed: Figures, declared: Declarations) -> Bases:
-    """The bases of FLOP and integer operations, of each tally's figures; `executed` is the sum of FLOP."""
+def run_bases(
+    flop: Sequence[Phased],
+    integers: Sequence[Phased],
+    executed: Figures,
+    declared: Declarations,
+    operators: Sequence[Phased] = (),
+) -> Bases:
+    """The bases of FLOP and integer operations, of each tally's figures; `executed` is the sum of FLOP. `operators`:
+    what training processes' counts of operators add, of each device."""
     if not flop:  # without a device it is not known what there was
         unknown = {UNDECLARED_PHASE: Figures(0, None, None)}
         flop = integers = [Phased(unknown, unknown, unknown, unknown)]
@@ -115,7 +136,14 @@ def run_bases(flop: Sequence[Phased], integers: Sequence[Phased], executed: Figu
         is_one = all(one.measured is one.settings for one in parts)
         return ends if is_one else measured_as(ends, counted(one.measured for one in parts))
 
-    ends, operations = with_measured(flop), with_measured(integers)
+    operations, read = with_measured(integers), flop
+    flop = [*read, *operators]
+    ends = with_measured(flop)
+    if operators:
+        alone = counted(one.settings for one in read)
+        both = ((ends.updates, alone.updates), (ends.cumulative, alone.cumulative))
+        updates, cumulative = (whole.low_flop - part.low_flop for whole, part in both)
+        ends = replace(ends, by_operators=(updates, cumulative))
     claims = added_up(one.claims for one in flop)
     claimed = Claimed(counted(one.claimed for one in flop), claims, declared.process) if claims else None
     return Bases(added_up(one.recorded for one in flop), executed, ends, operations, declared, claimed)

@@ -15,6 +15,7 @@ from flopsd.core.policy.conditions import CONTRADICTION, base_bounds, short
 from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.unused_count import UnusedCount
 
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
 
@@ -30,7 +31,10 @@ class Contradiction(NamedTuple):
 
 
 def contradictions(
-    settings: OperatorDeclarations, sessions: Sequence[DeclaredSession], policies: Iterable[Policy]
+    settings: OperatorDeclarations,
+    sessions: Sequence[DeclaredSession],
+    policies: Iterable[Policy],
+    unused: Iterable[UnusedCount] = (),
 ) -> tuple[Contradiction, ...]:
     """Each once, in the order of the declarations."""
     found = [*of_base(settings.base, policies), *_of_settings(settings)]
@@ -39,6 +43,7 @@ def contradictions(
         found.append(Contradiction("LOSS_RECOMPUTES", words))
     for session in filter(is_trained, sessions):
         found += _of_session(settings, session)
+    found += (Contradiction(one.reason.value.upper(), one.words) for one in unused)
     return tuple(dict.fromkeys(found))
 
 

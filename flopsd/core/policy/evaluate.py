@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
 from flopsd.core.policy.conditions import applies_to, base_range
-from flopsd.core.policy.finding import Finding, Limit, OnlyIfBase, Verdict, ceil_of
+from flopsd.core.policy.finding import BY_OPERATORS, OPERATOR_COUNT, Finding, Limit, OnlyIfBase, Verdict, ceil_of
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import Conditions, Policy, Quantity, Rule
 
@@ -41,12 +41,24 @@ class Case:
     whole: bool = True
     conflict: str = ""
     integers: Guidelines = NOTHING_COUNTED
+    by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on training processes' count of operators
     claimed: Guidelines | None = None  # what counts of FLOP if training processes say the truth
 
 
 def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
     """One finding a rule, in the policy's order."""
     judged = _judged(policy, case)
+    if any(case.by_operators):
+        updates, cumulative = case.by_operators
+        read = replace(
+            case,
+            updates=replace(case.updates, low_flop=case.updates.low_flop - updates),
+            cumulative=replace(case.cumulative, low_flop=case.cumulative.low_flop - cumulative),
+        )
+        judged = tuple(
+            one if one.state is other.state else replace(one, rests_on=OPERATOR_COUNT, why=f"{one.why}; {BY_OPERATORS}")
+            for one, other in zip(judged, _judged(policy, read), strict=True)
+        )
     if case.claimed is None:
         return judged
     others = _judged(policy, replace(case, updates=case.claimed.updates, cumulative=case.claimed.cumulative))

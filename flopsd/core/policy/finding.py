@@ -11,6 +11,8 @@ from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.policy_file import Rule
 from flopsd.core.values import ceil_div, text_or_none
 
+OPERATOR_COUNT = "operator_count"  # what a state can rest on, beside what was read
+BY_OPERATORS = "this rests on the operators that the training processes say they ran, which nobody checked"
 GREATER_THAN, AT_LEAST = "greater than", "at least"
 
 
@@ -85,6 +87,7 @@ class Finding:
     counts_integers: bool = False  # whether integer operations are in the value
     if_claims_hold: Verdict | None = None
     only_if: OnlyIfBase | None = None
+    rests_on: str | None = None  # OPERATOR_COUNT where the state is another one without it
 
     @property
     def share_ppm(self) -> tuple[int | None, int | None, int | None]:
@@ -116,6 +119,7 @@ class Finding:
             "reason": self.why,
             "threshold": None if self.limit is None else self.limit.for_ledger(),
             "state": None if self.state is None else self.state.value,
+            "restsOn": self.rests_on,
             "stateIfClaimsHold": None if self.if_claims_hold is None else self.if_claims_hold.value,
             "aboveOnlyIfBase": None if self.only_if is None else self.only_if.for_ledger(),
             "value": self.value.for_ledger(),

@@ -49,24 +49,32 @@ class Required:
     source: str
 
 
+ByOperators = tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Guidelines:
     """`updates` directly contribute to parameter updates (para 115); `cumulative` counts generated data too."""
 
     updates: Figures
     cumulative: Figures
+    by_operators: ByOperators = (0, 0)  # how much of either low rests on training processes' count of operators
 
     def for_ledger(self, claimed: Claimed | None) -> dict[str, Any]:
+        low, cumulative = self.by_operators
         return {
             **self.updates.for_ledger(),
             "cumulative": self.cumulative.for_ledger(),
+            "operatorCount": {"low": str(low), "cumulativeLow": str(cumulative)},
             "asClaimed": None if claimed is None else claimed.for_ledger(),
             "method": METHOD,
         }
 
     def __add__(self, other: Guidelines) -> Guidelines:
         """A part that may count and has no measured figure leaves the sum without one; executed sums omit it."""
-        return Guidelines(_both(self.updates, other.updates), _both(self.cumulative, other.cumulative))
+        by_operators = (self.by_operators[0] + other.by_operators[0], self.by_operators[1] + other.by_operators[1])
+        updates, cumulative = _both(self.updates, other.updates), _both(self.cumulative, other.cumulative)
+        return Guidelines(updates, cumulative, by_operators)
 
 
 def _both(one: Figures, other: Figures) -> Figures:
@@ -121,9 +129,10 @@ def required_share(method: Method | None, recomputation: Recomputation | None) -
 
 def measured_as(ends: Guidelines, point: Guidelines) -> Guidelines:
     """The ends of the one basis, and the measured figures of the other."""
-    return Guidelines(
-        replace(ends.updates, measured_flop=point.updates.measured_flop),
-        replace(ends.cumulative, measured_flop=point.cumulative.measured_flop),
+    return replace(
+        ends,
+        updates=replace(ends.updates, measured_flop=point.updates.measured_flop),
+        cumulative=replace(ends.cumulative, measured_flop=point.cumulative.measured_flop),
     )
 
 

@@ -19,6 +19,7 @@ _EVIDENCE = {
     "cycles": "counted cycles",
     "activity": "measured, from percentages",
     "count": "the vendor's own count",
+    "operator_count": "the training process's own count",
     "utilization": "an upper bound alone",
     "gap": "nothing was read",
 }
@@ -27,6 +28,7 @@ _HEADS = (
     ("SM clock", "n"), ("Gaps", "n"),
 )  # fmt: skip
 _DETAIL_HEADS = (("GPU", None), ("Model", None), ("Evidence", None), ("Observed", "n"), ("UUID", None))
+_MEASURING = {"cycles", "activity", "count"}
 _FORMATS = ("cycles", "activity")  # evidence that does not tell the formats of tensor work apart
 Facts = Mapping[str, Any]
 
@@ -71,7 +73,9 @@ def _line(device: Facts) -> Html:
 def _state(device: Facts) -> tuple[object, ...]:
     gap = device["gap"]
     if gap is None:
-        return ("upper bound alone" if device["executed"]["measured"] is None else "metered",)
+        if device["executed"]["measured"] is None:
+            return ("upper bound alone",)
+        return ("metered" if _MEASURING.intersection(device["evidence"]) else "counted by its process",)
     since = "" if gap["since"] is None else f" since {gap['since'][11:16]}"
     words = f" {gap['reason']}{since}"
     kind = kind_of(GapReason(gap["reason"]))

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from flopsd.core.rounding import format_rate
-from flopsd.report.claims import AS_CLAIMED, claims_text
+from flopsd.report.claims import AS_CLAIMED, claims_text, holds_counts
 from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import entry, or_none, patterns, section, triple
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integers_text, interval
@@ -95,7 +95,7 @@ def _total(facts: Mapping[str, Any]) -> Html:
     wide = beyond_margin(figures_in(facts["guidelines"]))
     executed, counts = interval(figures_in(facts["executed"])), interval(figures_in(facts["guidelines"]))
     rate = facts["measuredFlopPerSecond"]
-    integers = integers_text(figures_in(facts["integerOperations"]))
+    integers, counted = integers_text(figures_in(facts["integerOperations"])), holds_counts(facts["devices"])
     under = [
         *([f"{wide[:1].upper()}{wide[1:]}."] if wide else []),
         *([f"{AS_CLAIMED}: {claims}."] if (claims := claims_text(facts["guidelines"])) else []),
@@ -105,7 +105,11 @@ def _total(facts: Mapping[str, Any]) -> Html:
         "Compute so far",
         h(
             "div",
-            _card("Executed", triple(executed, NOTHING_MEASURED), f"Integer operations, beside it: {integers}."),
+            _card(
+                "Executed",
+                triple(executed, NOTHING_MEASURED),
+                f"Integer operations, beside it: {integers}. {counted}".strip(),
+            ),
             _card(
                 "Counts as training compute",
                 triple(counts, "no single figure: not all is declared"),

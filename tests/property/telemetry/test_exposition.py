@@ -17,6 +17,7 @@ from flopsd.core.model import GapReason, Gauges, Pipe, Precision, Sweep
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.daemon.source_tracker import Message
 from flopsd.settings.data_files import load_policies
+from flopsd.telemetry.device_metrics import Highest
 from flopsd.telemetry.families import Family, Lines, counter, gauge, metric
 from flopsd.telemetry.prometheus import Exposition, changing_families, constant_families, families_of_now
 from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
@@ -151,4 +152,6 @@ def random_state(rng: random.Random) -> JournalState | None:
 
 
 def whole(snapshot: Snapshot, accept: str) -> bytes:
-    return reference([*constant_families(snapshot), *changing_families(snapshot), *families_of_now(snapshot)], accept)
+    return reference(
+        [*constant_families(snapshot), *changing_families(snapshot, Highest()), *families_of_now(snapshot)], accept
+    )

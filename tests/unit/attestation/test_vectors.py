@@ -133,7 +133,7 @@ def test_the_vectors_go_through_every_kind_of_evidence_and_gap_of_note() -> None
             evidence |= {row["evidence"] for row in work}
             pipes |= {row["pipe"] for row in work}
             reasons |= set(found["coverage"]["gapSecondsByReason"])
-    assert evidence == {"cycles", "activity", "count", "utilization", "gap"}
+    assert evidence == {"cycles", "activity", "count", "operator_count", "utilization", "gap"}
     assert pipes == {None, "tensor", "tensor_hmma", "tensor_imma", "tensor_dfma", "fp64", "fp32", "fp16"}
     assert {"daemon_down", "driver_timeout", "unknown_device", "other_job", "metered_as_mig", "replaced"} <= reasons
 

@@ -1,0 +1,132 @@
+"""Software's count by the training process: the floating-point operations of the operators that it launched. Pure.
+
+It is the word of the party that trains. It may raise `low` and give `measured` where no counter was read, and never
+lowers `high` (docs/adr/0032). A count beyond what its device can have executed is not used at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from flopsd.core.declarations import Phase
+from flopsd.core.figures import UNDECLARED, Row, added_up
+from flopsd.core.model import NO_FIGURES, DeviceUid, Evidence, Figures
+from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.unused_count import Unused, UnusedCount
+
+OPERATOR_FLOP, RECOMPUTED = "operator_flop", "recomputed_operator_flop"
+OPERATOR_COUNTERS = (OPERATOR_FLOP, RECOMPUTED)
+_CEILINGS = (Evidence.UTILIZATION, Evidence.GAP)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCount:
+    """What the sessions of one device count together, by phase. `open`: phases in which one has work that it cannot
+    count, so that the count is a lower end alone."""
+
+    flop: Mapping[str, int]
+    sessions: tuple[str, ...]
+    open: frozenset[str] = frozenset()
+
+    @property
+    def total_flop(self) -> int:
+        return sum(self.flop.values())
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCounts:
+    """The counts of all sessions: by device, and those that the daemon refused."""
+
+    by_device: Mapping[DeviceUid, DeviceCount]
+    refused: tuple[UnusedCount, ...] = ()
+
+
+NO_COUNTS = OperatorCounts({})
+
+
+def counted_flop(work: Mapping[str, Mapping[str, int]]) -> int:
+    """What a session counts in all phases."""
+    return sum(counters.get(OPERATOR_FLOP, 0) for counters in work.values())
+
+
+def counts_of(sessions: Iterable[DeclaredSession]) -> OperatorCounts:
+    """What training processes count, by the device that each declares."""
+    found: dict[DeviceUid, list[DeclaredSession]] = {}
+    refused: list[UnusedCount] = []
+    for session in sorted(sessions, key=lambda session: session.id):
+        if session.refused is not None:
+            refused.append(session.refused)
+        elif counted := counted_flop(session.work):
+            if (device := session.facts.get("device")) is None:
+                refused.append(UnusedCount(Unused.DEVICE_NOT_METERED, session.id, None, counted))
+            else:
+                found.setdefault(device, []).append(session)
+    return OperatorCounts({device: _of_device(found[device]) for device in sorted(found)}, tuple(refused))
+
+
+def _of_device(sessions: Iterable[DeclaredSession]) -> DeviceCount:
+    flop: dict[str, int] = {}
+    for session in (listed := list(sessions)):
+        for phase, counters in session.work.items():
+            if counted := counters.get(OPERATOR_FLOP, 0):
+                flop[phase] = flop.get(phase, 0) + counted
+    left_out = (session.facts.get("not_counted", {}) for session in listed)
+    return DeviceCount(flop, tuple(one.id for one in listed), frozenset(phase for one in left_out for phase in one))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFigures:
+    """What was read of a device, in figures: whole, by phase, and the ceiling of all that no counter measured."""
+
+    whole: Figures = NO_FIGURES
+    by_phase: Mapping[str, Figures] | None = None
+    unmeasured_high: int | None = 0
+
+    def __add__(self, other: ReadFigures) -> ReadFigures:
+        highs = self.unmeasured_high, other.unmeasured_high
+        return ReadFigures(
+            self.whole + other.whole,
+            added_up((self.by_phase or {}, other.by_phase or {})),
+            None if highs[0] is None or highs[1] is None else highs[0] + highs[1],
+        )
+
+    @classmethod
+    def of(cls, whole: Figures, by_phase: Mapping[str, Figures], rows: Iterable[Row]) -> ReadFigures:
+        highs = [row.figures.high_flop for row in rows if row.evidence in _CEILINGS]
+        known = [high for high in highs if high is not None]
+        return cls(whole, by_phase, sum(known) if len(known) == len(highs) else None)
+
+
+def exceeds(count: DeviceCount, read: ReadFigures) -> bool:
+    """Whether more is counted than the device can have executed."""
+    return read.whole.high_flop is not None and count.total_flop > read.whole.high_flop
+
+
+def rows_of(count: DeviceCount, read: ReadFigures) -> tuple[Row, ...]:
+    """What a count adds to what was read of its device, by phase: the part of it that was not measured already, and no
+    more than the ceiling of what was not measured. So the sums stay between low and high, and where counters measured
+    everything it adds nothing."""
+    by_phase = read.by_phase or {}
+    lows = {phase: figures.low_flop for phase, figures in by_phase.items()}
+    known = {phase: figures.measured_flop or 0 for phase, figures in by_phase.items()}
+    more_low = _shared(count, lows, read.whole.low_flop, read.unmeasured_high)
+    more = _shared(count, known, read.whole.measured_flop or 0, read.unmeasured_high)
+    figures = {phase: Figures(more_low[phase], None if phase in count.open else more[phase], 0) for phase in more_low}
+    return tuple(
+        Row(Evidence.OPERATOR_COUNT, None, UNDECLARED, 0, 0, one, NO_FIGURES, bucket=phase)
+        for phase, one in figures.items()
+        if one.low_flop or one.measured_flop
+    )
+
+
+def _shared(count: DeviceCount, known: Mapping[str, int], whole: int, most: int | None) -> dict[str, int]:
+    """What the count of each phase adds. Of what was read without a phase it is not known which phase's it is, so the
+    whole adds no more than it exceeds the whole that was read."""
+    left = max(0, count.total_flop - whole)
+    left = left if most is None else min(left, most)
+    found = {}
+    for phase in (one.value for one in Phase if one.value in count.flop):
+        found[phase] = min(left, max(0, count.flop[phase] - known.get(phase, 0)))
+        left -= found[phase]
+    return found

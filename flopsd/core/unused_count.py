@@ -1,0 +1,62 @@
+"""Why a training process's count of operators is not used. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from flopsd.core.model import DeviceUid
+from flopsd.core.untrusted import FieldReader, raising
+
+_MOST, _MAX_DEVICE = 10**39, 100
+
+
+class Unused(str, Enum):
+    """Why a process's count is not used. A closed set: it is a metric label."""
+
+    COUNT_EXCEEDS_CEILING = "count_exceeds_ceiling"
+    DEVICE_CHANGED = "device_changed"
+    DEVICE_NOT_METERED = "device_not_metered"
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedCount:
+    """A session's count that no figure has. `device` is None where it declared none; `ceiling_flop`: the most that the
+    device can have executed, where that is the reason."""
+
+    reason: Unused
+    session: str
+    device: DeviceUid | None
+    counted_flop: int
+    ceiling_flop: int | None = None
+
+    def for_journal(self) -> dict[str, Any]:
+        """What the daemon refused, as the record of its session has it."""
+        return {
+            "reason": self.reason.value,
+            "device": self.device,
+            "flop": self.counted_flop,
+            "ceiling": self.ceiling_flop,
+        }
+
+    @classmethod
+    def from_record(cls, session: str, record: Mapping[str, Any]) -> UnusedCount:
+        """The inverse of `for_journal`. Raises KeyError or ValueError."""
+        fields = FieldReader(record, "refused", raising(ValueError))
+        fields.only("reason", "device", "flop", "ceiling", null=True)
+        ceiling = None if record["ceiling"] is None else fields.whole("ceiling", 0, _MOST)
+        reason, device = Unused(record["reason"]), fields.line("device", _MAX_DEVICE)
+        if reason is Unused.DEVICE_NOT_METERED or (ceiling is None) == (reason is Unused.COUNT_EXCEEDS_CEILING):
+            raise ValueError(f"{record!r:.200} is no refused count")
+        return cls(reason, session, device, fields.whole("flop", 0, _MOST), ceiling)
+
+    @property
+    def words(self) -> str:
+        counted = f"training process {self.session[:8]} counts {self.counted_flop} FLOP"
+        if self.reason is Unused.COUNT_EXCEEDS_CEILING:
+            return f"{counted} on device {self.device}, which can have executed {self.ceiling_flop} at most"
+        if self.reason is Unused.DEVICE_CHANGED:
+            return f"{counted} on device {self.device}, and then declares another device"
+        return f"{counted} on {self.device or 'a device that it does not name'}, which is not metered here"

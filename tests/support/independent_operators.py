@@ -1,0 +1,61 @@
+"""The second implementation, continued: what training processes count of operators, by docs/ledger-arithmetic.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.independent import Figures, Rated, add
+
+J = dict[str, Any]
+PHASES = ("train", "evaluate", "generate", "other")
+
+
+def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
+    """The rows of one device, which is `devices` in all incarnations. Each with its phase by the settings, and by these or
+    else by the process."""
+    uuid = devices[0].record["uuid"]
+    own = [one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused")]
+    counted = {p: sum(one["work"].get(p, {}).get("operator_flop", 0) for one in own) for p in PHASES}
+    c, whole = sum(counted.values()), add(device.total() for device in devices)
+    if (most := whole[2]) is not None and c > most:
+        return []
+    ceilings = [
+        row["figures"][2] for device in devices for row in device.rows() if row["key"][1] in ("utilization", "gap")
+    ]
+    room = None if None in ceilings else sum(ceilings)
+    by_phase = [device.by_phase() for device in devices]
+    words = {device.word for device in devices}
+    word = words.pop() if len(words) == 1 else None
+    found, left = [], [max(0, c - (known or 0)) for known in whole[:2]]
+    left = left if room is None else [min(room, n) for n in left]
+    for phase in PHASES:
+        parts = []
+        for n in (0, 1):
+            known = sum(one[phase][n] or 0 for one in by_phase if phase in one)
+            parts.append(min(left[n], max(0, counted[phase] - known)))
+            left[n] -= parts[n]
+        is_open = any(phase in one["facts"].get("not_counted", {}) for one in own)
+        figures: Figures = (parts[0], None if is_open else parts[1], 0)
+        if figures[0] or figures[1]:
+            found.append(
+                {
+                    "uuid": uuid,
+                    "key": (phase, "operator_count", "", "undeclared"),
+                    "cycles": 0,
+                    "ns": 0,
+                    "doubt": 0,
+                    "figures": figures,
+                    "integers": (0, None, 0),
+                    "words": (word or "undeclared", word or phase),
+                }
+            )  # fmt: skip
+    return found
+
+
+def operators_of(sessions: list[J]) -> int | None:
+    """The share s of operators in training that were not computed again, in millionths."""
+    if any("train" in one["facts"].get("not_counted", {}) for one in sessions):
+        return None
+    work = [one["work"].get("train", {}) for one in sessions if not one.get("refused")]
+    whole, again = (sum(one.get(f"{name}operator_flop", 0) for one in work) for name in ("", "recomputed_"))
+    return (whole - again) * 10**6 // whole if whole and again <= whole else None
