@@ -117,7 +117,7 @@ SOURCE = SourceInfo(
             default="auto",
         ),
     ),
-    remedy="start NVIDIA's dcgm-exporter (with the capability SYS_ADMIN on A100 and older), or give --dcgm-url its "
-    "address; its CSV must list DCGM_FI_PROF_PIPE_TENSOR_ACTIVE and DCGM_FI_DEV_SM_CLOCK, better also 1006-1008 and "
-    "1013-1015",
+    remedy="install NVIDIA's dcgm-exporter, which flopsd starts where the profiling counters are open, or start it, "
+    "with the capability SYS_ADMIN on A100 and older, or give --dcgm-url its address; its CSV must list "
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE and DCGM_FI_DEV_SM_CLOCK, better also 1006-1008 and 1013-1015",
 )

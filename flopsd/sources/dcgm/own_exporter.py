@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
@@ -134,14 +135,16 @@ class OwnExporter:
         if child is None:
             return
         child.end()
-        try:
-            child.process.wait(5.0)
-        except Exception:  # noqa: BLE001, S110 - stuck in the driver, it is left to the kernel
-            pass
+        _wait(child, 5.0)  # stuck in the driver, it is left to the kernel
         child.output.close()
         self._before, self._now = Cost(self._before.cpu_ns + self._now.cpu_ns), Cost()
 
     def close(self) -> None:
+        """Let it give the counters back, and end it."""
+        if self._child is not None:
+            self._child.process.terminate()
+            _wait(self._child, 1.0)
+            self.look()
         self.stop()
         self._listener.close()
 
@@ -161,6 +164,13 @@ class OwnExporter:
             self.lines.append(line)
         if found := _VERSION.search(line):
             self.version = found[1]
+
+
+def _wait(child: GuardedChild, seconds: float) -> None:
+    try:
+        child.process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
 
 
 def _text(line: str) -> str:

@@ -76,7 +76,9 @@ class Discovery:
 
     def ceiling(self, device: Device, handle: Any, why: str) -> UtilizationMeter:
         """The meter of a GPU that gives no more than utilisation."""
-        fix = "run a dcgm-exporter beside it: flopsd reads its tensor activity"
+        fix = (
+            "have a dcgm-exporter read its tensor activity, one that runs or that flopsd starts: see --dcgm-hostengine"
+        )
         return UtilizationMeter(self._driver, device, handle, self._limits(device), reasons(self._driver, why, fix))
 
     def _whole(self, device: Device, handle: Any) -> Gpu:
