@@ -72,6 +72,9 @@ class Incarnation:
     sources: dict[str, Record] = field(default_factory=dict)
     devices: dict[int, DeviceEntry] = field(default_factory=dict)
     read: dict[DeviceUid, Tally] = field(default_factory=dict)
+    gaps_until: dict[int, int] = field(
+        default_factory=dict
+    )  # by the number of a device: the end of its last listed gap
     newest: Steady | None = None  # the last checkpoint
     counts_before: OperatorCounts = NO_COUNTS  # what training processes had counted when it began
     is_read: bool = True  # whether `read` has its tallies: they are read when someone asks for them
@@ -331,6 +334,11 @@ def _take_tallies(history: History, incarnation: Incarnation, record: Record) ->
     for number, begin_ns, end_ns, name in record["gaps"]:
         reason = GapReason(name)
         uid = incarnation.devices[number].device.uid
+        since = incarnation.gaps_until.get(number, tallies[uid].begin_ns)
+        if count(begin_ns, signed=True) < since or count(end_ns, signed=True) > tallies[uid].watermark_ns:
+            text = f"a gap of device {uid} overlaps another one, or lies outside of the device's time"
+            raise JournalDamagedError(text, code="law_6")
+        incarnation.gaps_until[number] = end_ns
         grown[(number, reason)] = grown.get((number, reason), 0) - (end_ns - begin_ns)
         _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
     if any(grown.values()):

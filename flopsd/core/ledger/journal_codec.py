@@ -142,7 +142,7 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
     found: dict[str, Any] = {}
     for name, value in record.items():
         if (keys := _BY_KEY.get(name)) is not None:
-            found[name] = {keys[key]: count(amount) for key, amount in value.items()}
+            found[name] = {keys[key]: ns for key, amount in value.items() if (ns := count(amount)) or key not in keys}
         elif (field := _BY_EVIDENCE.get(name)) is not None:
             found[field] = _from_evidence(value)
         elif name in _AMOUNTS:
