@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,20 @@ def table_of(records: list[J], given: list[Path]) -> Path:
     return found
 
 
-def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
-    """What the page says of a journal that was sealed then, by the names of the predicate's fields."""
-    records, head = records_of(journal)
-    table = yaml.load(peaks.read_bytes(), LOADER)
-    begins: list[J] = []
-    rated: list[dict[int, Rated]] = []
-    gaps: list[list[Any]] = []  # incarnation, index, begin, end, reason
-    last_ns: list[int] = []
+@dataclass
+class Run:
+    """What the records of a journal come to: every start of the daemon, its devices with their last tallies, all gaps."""
+
+    records: list[J]
+    begins: list[J] = field(default_factory=list)
+    rated: list[dict[int, Rated]] = field(default_factory=list)
+    gaps: list[list[Any]] = field(default_factory=list)  # incarnation, index, begin, end, reason
+    last_ns: list[int] = field(default_factory=list)
+
+
+def run_of(records: list[J], table: J, sealed_at: str) -> Run:
+    run = Run(records)
+    begins, rated, gaps, last_ns = run.begins, run.rated, run.gaps, run.last_ns
     for record in records:
         kind = record["kind"]
         if kind == "begin":
@@ -44,9 +50,10 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
             last_ns.append(record["ns"])
         elif kind == "device":
             rated[-1][record["number"]] = Rated(record, table)
-        elif kind == "evidence" and "identity" in record:
+        elif kind == "evidence":
             before = rated[-1][record["number"]]
-            known = rated[-1][record["number"]] = Rated({**before.record, **record["identity"]}, table)
+            anew = {name: record[name] for name in ("source", "evidence", "evidence_reason", "shared_with")}
+            known = rated[-1][record["number"]] = Rated({**before.record, **record.get("identity", {}), **anew}, table)
             known.tally = before.tally
         elif kind == "checkpoint":
             for number, tally in tallies_of(record):
@@ -57,6 +64,26 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
             last_ns[-1] = record["ns"]
     if records and records[-1]["kind"] != "end":
         _go_on(records, begins[-1], rated[-1], gaps, sealed_at, len(begins))
+    return run
+
+
+def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
+    """What the page says of a journal that was sealed then, by the names of the predicate's fields."""
+    records, head = records_of(journal)
+    table = yaml.load(peaks.read_bytes(), LOADER)
+    return {
+        **figures_of(run_of(records, table, sealed_at)),
+        "peakTableSha256": hashlib.sha256(peaks.read_bytes()).hexdigest(),
+        "journal": {
+            "sha256": hashlib.sha256(journal.read_bytes()).hexdigest(),
+            "records": str(len(records)),
+            "headSha256": head,
+        },
+    }
+
+
+def figures_of(run: Run) -> J:
+    records, begins, rated, gaps, last_ns = run.records, run.begins, run.rated, run.gaps, run.last_ns
     everything = [device for incarnation in rated for device in incarnation.values()]
     spans = sum(device.span for device in everything)
     job = spans - sum(device.gap_ns(*ELSEWHERE) for device in everything)
@@ -127,12 +154,6 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
         "gapsNotListed": str(len(gaps) - len(listed)),
         "segment": segment_of(records),
         "isolation": _isolation(begins, records),
-        "peakTableSha256": hashlib.sha256(peaks.read_bytes()).hexdigest(),
-        "journal": {
-            "sha256": hashlib.sha256(journal.read_bytes()).hexdigest(),
-            "records": str(len(records)),
-            "headSha256": head,
-        },
     }
 
 
@@ -503,49 +524,3 @@ def fork(one: Path, other: Path) -> int | None:
     mine, its = (path.read_bytes().splitlines() for path in (one, other))
     same = [a == b for a, b in zip(mine, its, strict=False)]
     return None if all(same) else same.index(False)
-
-
-TALLY = ("observed_ns", "gap_ns", "sm_cycles", "uncertainty_sm_cycles", "square_sum", "unread_ns", "recovered_ns", "busy_sm_cycles",
-         "counted_flop", "energy_mj", "phases")  # fmt: skip
-
-
-TIMED = ("evidence", "checkpoint", "end")
-
-
-def laws_broken(records: list[J]) -> set[int]:
-    """Of the laws 12 to 15 of the page, by number."""
-    ends: set[tuple[int, str]] = set()
-    head, size = bytes(32), 0
-    broken: set[int] = set()
-    watched: set[str] = set()
-    begin_ns = last_ns = 0
-    for record in records:
-        body = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
-        head = hashlib.sha256(head + body).digest()
-        size += len(body) + 78  # {"h":"…","r":…} and a newline
-        ends.add((size, head.hex()))
-        if record["kind"] == "begin":
-            begin_ns = last_ns = record["ns"]
-            context = record["context"]
-            members = sorted(context), sorted(context["run"]), sorted(context["node"])
-            if members != (
-                ["attempt", "node", "run"],
-                ["jobArn", "jobName", "platform"],
-                ["instanceType", "jobNodes", "rank"],
-            ):
-                broken.add(14)
-        elif record["kind"] == "sealed":
-            if (record["bytes"], record["head_sha256"]) not in ends:
-                broken.add(15)
-        elif record["kind"] == "device":
-            if any(record.get(name) for name in TALLY) or (
-                record["uuid"] not in watched and "continues" not in records[0] and record["to_ns"] < begin_ns
-            ):
-                broken.add(12)
-            watched.add(record["uuid"])
-        is_timed, tallies = record["kind"] in TIMED, tallies_of(record) if record["kind"] == "checkpoint" else ()
-        if (is_timed and record["ns"] < last_ns) or any(tally["to_ns"] > record["ns"] + 10**9 for _, tally in tallies):
-            broken.add(13)
-        if record["kind"] in ("checkpoint", "end"):
-            last_ns = record["ns"]
-    return broken

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.support.independent import M, add, said, seconds
-from tests.support.independent_ledger import NAMES, energy_said, summed
+from tests.support.independent import add, said
+from tests.support.independent_ledger import NAMES
 
 J = dict[str, Any]
 COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
@@ -23,53 +23,7 @@ def nanoseconds(text: str) -> int:
     return count(whole) * 10**9 + int(nine)
 
 
-def merged_again(predicate: J) -> J:
-    """Completeness and sums of a merged ledger, from its children's entries."""
-    entries = predicate["children"]
-    assert entries
-    for entry in entries:
-        assert entry["keyids"] == sorted(set(entry["keyids"])) != []
-        for digest in (entry["sha256"], *entry["keyids"], *entry["peakTableSha256"]):
-            assert re.fullmatch("[0-9a-f]{64}", digest)
-        assert entry["name"] == f"{entry['run' if entry['kind'] == 'job' else 'node']}/{entry['sha256'][:16]}"
-        for period in (*entry["periods"], *entry["deviceTimes"]):
-            assert SIGNED.fullmatch(period["beginNs"])
-            assert SIGNED.fullmatch(period["endNs"])
-    complete = _complete(predicate, entries)
-    low, measured, high = add(_figures(entry["totals"]["executed"]) for entry in entries)
-    told = [entry["totals"]["guidelines"] for entry in entries]
-    claims = summed(
-        {(claim["phase"] or "", claim["precision"] or ""): _figures(claim["flop"])}
-        for each in told if each["asClaimed"] for claim in each["asClaimed"]["claims"]
-    )  # fmt: skip
-    claimed = {
-        **_counts([each["asClaimed"] or each for each in told], complete),
-        "claims": [
-            {"phase": phase or None, "precision": label or None, "flop": said(figures), "process": None}
-            for (phase, label), figures in sorted(claims.items())
-        ],
-    }
-    job, unknown = (
-        sum(nanoseconds(entry["coverage"][name]) for entry in entries) for name in ("jobSeconds", "unknownSeconds")
-    )
-    return {
-        "complete": complete,
-        "executed": said((low, measured, high if complete is True else None)),
-        "guidelines": {
-            **_counts(told, complete),
-            "operatorCount": {
-                name: str(sum(count(each["operatorCount"][name]) for each in told)) for name in ("low", "cumulativeLow")
-            },
-            "asClaimed": claimed if claims else None,
-        },
-        "deviceSeconds": seconds(sum(nanoseconds(entry["deviceSeconds"]) for entry in entries)),
-        "coveragePpm": str((job - unknown) * M // job) if job else None,
-        "ledgerCount": str(len(entries)),
-        "energy": energy_said([_energy_of(one) for entry in entries for one in entry["reconciliation"]]),
-    }
-
-
-def _energy_of(one: J) -> tuple[Any, ...]:
+def energy_of(one: J) -> tuple[Any, ...]:
     published, joules = one["publishedFjPerFlop"], one["energyJoules"]
     assert one["name"] == "energy/executed"
     assert re.fullmatch("(0|[1-9][0-9]*)[.][0-9]{3}", joules)
@@ -127,16 +81,3 @@ def _linked(segments: list[J]) -> bool:
             assert before["isContinued"]
     wanted = {one["sha256"] for one in named}
     return wanted == {sha256 for sha256, segment in here.items() if segment["isContinued"]}
-
-
-def stated_sums(predicate: J) -> J:
-    executed, counted = predicate["totals"]["executed"], predicate["totals"]["guidelines"]
-    return {
-        "complete": predicate["completeness"]["complete"],
-        "executed": {name: executed[name] for name in NAMES},
-        "guidelines": {name: counted[name] for name in (*NAMES, "cumulative", "operatorCount", "asClaimed")},
-        "deviceSeconds": predicate["deviceSeconds"],
-        "coveragePpm": predicate["coverage"]["coveragePpm"],
-        "ledgerCount": predicate["ledgerCount"],
-        "energy": [one for one in predicate["reconciliation"] if one["name"] == "energy/executed"],
-    }

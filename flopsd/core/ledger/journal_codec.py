@@ -15,12 +15,13 @@ K = TypeVar("K", bound=Hashable)
 Record = Mapping[str, Any]
 # By value: a journal has millions of them, and calling the enumeration takes five times as long.
 _EVIDENCE: Mapping[str, Evidence] = {one.value: one for one in Evidence if one in READ}
+_OF_TALLY = {name: one for name, one in _EVIDENCE.items() if one is not Evidence.GAP}
 _REASON = {one.value: one for one in GapReason}
 _PIPE = {one.value: one for one in Pipe}
 _BY_KEY: Mapping[str, Mapping[str, Any]] = {  # named in a record as in a tally, with what they are by
-    "observed_ns": _EVIDENCE,
+    "observed_ns": _OF_TALLY,
     "gap_ns": _REASON,
-    "recovered_ns": _EVIDENCE,
+    "recovered_ns": _OF_TALLY,
     "unread_ns": _PIPE,
 }
 _BY_EVIDENCE = {
@@ -168,7 +169,7 @@ def _share_from(name: str, record: Record) -> Tally:
 
 def _from_evidence(record: Record) -> dict[tuple[Evidence, Pipe], int]:
     return {
-        (_EVIDENCE[evidence], _PIPE[pipe]): count(cycles)
+        (_OF_TALLY[evidence], _PIPE[pipe]): count(cycles)
         for evidence, pipes in record.items()
         for pipe, cycles in pipes.items()
     }

@@ -12,6 +12,7 @@ from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_fro
 from flopsd.core.ledger.energy import added_up as energy_added_up
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import integers_for_ledger
+from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
 from flopsd.core.phases import split_bucket
 from flopsd.core.policy.conditions import CONTRADICTION
@@ -155,8 +156,9 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
 
 
 def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
-    """The sums of a node ledger whose journal is `history`."""
-    tallies = [tally for incarnation in history.incarnations for tally in incarnation.tallies.values()]
+    """The sums of a node ledger whose journal is `history`, with the time up to its seal as its own coverage has it."""
+    sealed = as_of(history, str(predicate["method"]["sealedAt"]))
+    tallies = [tally for incarnation in sealed.incarnations for tally in incarnation.tallies.values()]
     return sums_of_ledger(
         {
             **predicate,

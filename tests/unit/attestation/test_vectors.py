@@ -23,6 +23,7 @@ from tests.support.independent import payload_of
 from tests.support.paths import ROOT, SCHEMA
 from tests.support.process import in_process
 from tests.support.story import PEAKS, POLICY, VECTORS
+from tests.support.vector_arguments import arguments_of
 from tests.support.vectors import all_vectors, write
 
 ALL = vectors_in(VECTORS)
@@ -32,17 +33,6 @@ CODES = {one["code"]: one["clause"] for one in json.loads(REFUSALS.read_bytes())
 OF_MANY_CLAUSES = ("statement_differs", "statement_malformed", "record_malformed", "entry_malformed", "child_differs")
 NODES = [vector for vector in ALL if not vector.name.startswith("merged/")]
 MERGED = VECTORS / "merged"
-
-
-def arguments_of(vector: Vector, root: Path = VECTORS) -> list[str]:
-    """Those of its verification, from anywhere; `root` has its tables."""
-    files = {"../../peaks.yaml": root / "peaks.yaml", "../../policy.yaml": root / "policy.yaml"}
-    return [
-        str(files.get(word, vector.folder / word))
-        if word.endswith((".json", ".pub", ".yaml")) or word == "children"
-        else word
-        for word in vector.expected["arguments"]
-    ]
 
 
 def outcome_of(vector: Vector, root: Path = VECTORS) -> Outcome:

@@ -1,0 +1,465 @@
+"""The second implementation as a verifier, continued: ledgers of ledgers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.support.independent import M, add, seconds
+from tests.support.independent import said as text_of
+from tests.support.independent_findings import Account, findings
+from tests.support.independent_laws import Refused, is_digest, is_time, need, sha256
+from tests.support.independent_ledger import summed
+from tests.support.independent_merged import _complete, _counts
+from tests.support.independent_statement import NAMES, LeftOut, figures
+
+J = dict[str, Any]
+COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
+SECONDS = re.compile(r"(0|[1-9][0-9]{0,39})\.[0-9]{9}")
+TIMES = (
+    "observedSeconds",
+    "gapSeconds",
+    "recoveredSeconds",
+    "spanSeconds",
+    "jobSeconds",
+    "unknownSeconds",
+    "boundedSeconds",
+)
+OF_NODES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
+MEMBERS = {
+    "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
+    "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "segment", "declared", "totals",
+    "energyJoules", "coverage", *OF_NODES,
+}  # fmt: skip
+COVERAGE = {*TIMES, "coveragePpm", "gapSecondsByReason"}
+
+
+def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
+    from tests.support.independent_verify import TYPES, Found, by_digest, refuse_difference
+
+    predicate = statement["predicate"]
+    try:
+        entries = predicate["children"]
+        need(entries, "no_children")
+        times = [predicate["method"]["sealedAt"], predicate["startedAt"], predicate["lastRecordAt"]]
+        times += [entry[name] for entry in entries for name in ("startedAt", "lastRecordAt")]
+        need(all(map(is_time, times)), "entry_malformed")
+        need(entries == sorted(entries, key=order), "children_order", "statement.predicate.children")
+        claimed_once(entries)
+        named = predicate["method"]["policies"]
+        policies = [
+            {**by_digest(one["sha256"], asked.policies, "policy_unknown"), "sha256": one["sha256"]} for one in named
+        ]
+        facts(predicate)
+        left_out = LeftOut(statement)
+        for entry in entries:
+            need(predicate["kind"] == "lineage" or entry["run"] == predicate["run"]["id"], "other_run_of_child")
+            an_entry(entry, in_lineage=predicate["kind"] == "lineage")
+        again = predicate_of_children(predicate, entries, policies, left_out)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
+        raise Refused("entry_malformed") from fault
+    subject = [{"name": entry["name"], "digest": {"sha256": entry["sha256"]}} for entry in entries]
+    whole = {"_type": TYPES[0], "subject": subject, "predicateType": TYPES[1], "predicate": again}
+    refuse_difference(whole, statement, "statement", "statement_differs")
+    for digest in predicate["method"]["peakTableSha256"]:
+        by_digest(digest, asked.peaks, "peak_table_unknown")
+    need(predicate["replay"] is None or asked.allow_replay, "replay", "statement.predicate.replay")
+    if asked.children is not None:
+        check_children(entries, asked)
+    return Found(payload, again, left_out.paths)
+
+
+def order(entry: J) -> tuple[Any, ...]:
+    rank = entry["rank"]
+    by_run = (entry["run"],) if "completeness" in entry else ()
+    return (*by_run, rank is None, rank or 0, entry["node"] or "", entry["sha256"])
+
+
+def claimed_once(entries: list[J]) -> None:
+    need(len({entry["sha256"] for entry in entries}) == len(entries), "child_twice")
+    claims: dict[tuple[str, str], list[tuple[int, J, J]]] = {}
+    for at, entry in enumerate(entries):
+        periods = {period["incarnation"]: period for period in entry["periods"]}
+        for period in entry["periods"]:
+            if "completeness" in entry:
+                claims.setdefault(("run", entry["run"]), []).append((at, period, period))
+                continue
+            claims.setdefault(("node", entry["node"]), []).append((at, period, period))
+            if entry["rank"] is not None:
+                claims.setdefault(("rank", str(entry["rank"])), []).append((at, period, period))
+        for times in entry["deviceTimes"]:
+            for device in times["devices"]:
+                claims.setdefault(("device", device), []).append((at, times, periods[times["incarnation"]]))
+    for listed in claims.values():
+        for number, one in enumerate(listed):
+            need(not any(one[0] != other[0] and overlap(one, other) for other in listed[number + 1 :]), "counted_twice")
+
+
+def overlap(one: tuple[int, J, J], other: tuple[int, J, J]) -> bool:
+    (_, mine, my_period), (_, its, its_period) = one, other
+    if (my_period["bootId"], mine["beginNs"]) == (its_period["bootId"], its["beginNs"]):
+        return True
+    same = my_period["bootId"] == its_period["bootId"]
+    offsets = (0, 0) if same else (int(my_period["wallOffsetNs"]), int(its_period["wallOffsetNs"]))
+    begins = int(mine["beginNs"]) + offsets[0], int(its["beginNs"]) + offsets[1]
+    ends = int(mine["endNs"]) + offsets[0], int(its["endNs"]) + offsets[1]
+    return max(begins) < min(ends)
+
+
+def facts(predicate: J) -> None:
+    """What no child says."""
+    job = predicate["kind"] == "job"
+    nodes = predicate["jobNodes"]
+    ok = isinstance(nodes, list) and all(isinstance(node, str) for node in nodes)
+    if job:
+        run = predicate["run"]
+        ok = ok and run.keys() == {"id", "platform", "jobName", "jobArn"} and predicate["lineage"] is None
+        ok = ok and all(isinstance(run[name], str) for name in ("id", "platform"))
+        ok = ok and all(run[name] is None or isinstance(run[name], str) for name in ("jobName", "jobArn"))
+    else:
+        ok = ok and isinstance(predicate["lineage"]["name"], str) and predicate["run"] is None and not nodes
+    need(ok, "entry_malformed")
+
+
+def an_entry(entry: J, *, in_lineage: bool) -> None:
+    def ok(holds: object) -> None:
+        need(holds, "entry_malformed")
+
+    node = entry["kind"] == "node"
+    ok(entry["kind"] in (("node", "job") if in_lineage else ("node",)))
+    ok(entry.keys() == MEMBERS | ({"completeness"} if in_lineage else set()))
+    keyids = entry["keyids"]
+    ok(keyids and keyids == sorted(set(keyids)))
+    ok(all(map(is_digest, (entry["sha256"], *keyids, *entry["peakTableSha256"]))))
+    ok(entry["name"] == f"{entry['node' if node else 'run']}/{entry['sha256'][:16]}")
+    ok(isinstance(entry["run"], str) and (not node or isinstance(entry["node"], str)))
+    ok(node or all(entry[name] is None for name in ("node", "rank", "instanceType", "ended", "segment")))
+    ok(entry["rank"] is None or (type(entry["rank"]) is int and 0 <= entry["rank"] < 2**31))
+    ok(isinstance(entry["replay"], bool) and (not node or isinstance(entry["ended"], bool)))
+    ok(entry["flopsdVersions"] and entry["peakTableSha256"])
+    ok(not node or len(entry["flopsdVersions"]) == len(entry["peakTableSha256"]) == 1)
+    ok(entry["periods"] and (node or (len(entry["periods"]) == 1 and not entry["deviceTimes"])))
+    for number, period in enumerate(entry["periods"], 1):
+        ok(period.keys() == {"incarnation", "attempt", "bootId", "beginNs", "endNs", "wallOffsetNs"})
+        ok(period["incarnation"] == (number if node else None) and period["incarnation"] is not True)
+        ok(isinstance(period["bootId"], str) and (isinstance(period["attempt"], str) if node else not period["bootId"]))
+        a_time(period, "beginNs", "endNs", "wallOffsetNs")
+    for times in entry["deviceTimes"]:
+        ok(times.keys() == {"incarnation", "beginNs", "endNs", "devices"} and times["devices"])
+        a_time(times, "beginNs", "endNs")
+    declared = entry["declared"]
+    ok(declared.keys() == {"method", "base", "contradictions"} | (set() if node else {"conflict"}))
+    if entry["segment"] is not None:
+        a_segment(entry["segment"])
+    ok(entry["coverage"].keys() == COVERAGE)
+    for name in TIMES:
+        ok(SECONDS.fullmatch(entry["coverage"][name]))
+    for name in OF_NODES:
+        ok(SECONDS.fullmatch(entry[name]))
+    ok(entry["energyJoules"] is None or re.fullmatch(r"(0|[1-9][0-9]{0,39})\.[0-9]{3}", entry["energyJoules"]))
+    for one in figures_in(entry["totals"]):
+        ok(one["low"] is not None)
+        ok(all(one[name] is None or COUNT.fullmatch(one[name]) for name in NAMES if name in one))
+
+
+def figures_in(part: Any) -> Iterator[J]:
+    if isinstance(part, dict):
+        if "low" in part:
+            yield part
+        for value in part.values():
+            yield from figures_in(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from figures_in(value)
+
+
+def a_time(times: J, *names: str) -> None:
+    need(all(isinstance(times[name], str) and SIGNED.fullmatch(times[name]) for name in names), "entry_malformed")
+    need(int(times["beginNs"]) <= int(times["endNs"]), "entry_malformed")
+
+
+def a_segment(segment: J) -> None:
+    def a_journal(journal: J) -> bool:
+        counts = [journal["bytes"], journal["records"]]
+        return (
+            is_digest(journal["sha256"])
+            and is_digest(journal["headSha256"])
+            and all(isinstance(one, str) and COUNT.fullmatch(one) and one != "0" for one in counts)
+        )
+
+    before = segment["continues"]
+    need(segment.keys() == {"number", "continues", "isContinued", "journal"}, "entry_malformed")
+    need(isinstance(segment["isContinued"], bool) and a_journal(segment["journal"]), "entry_malformed")
+    if before is None:
+        need(segment["number"] == 1 and segment["isContinued"], "entry_malformed")
+    else:
+        need(before["number"] == segment["number"] - 1 >= 1 and a_journal(before), "entry_malformed")
+
+
+def ns(text: str) -> int:
+    whole, _, nine = text.partition(".")
+    return int(whole) * 10**9 + int(nine)
+
+
+def predicate_of_children(predicate: J, entries: list[J], policies: list[J], left_out: LeftOut) -> J:
+    job, take = predicate["kind"] == "job", left_out.take
+    if job:
+        ranks(predicate, entries)
+    try:
+        complete = _complete(predicate, entries)
+    except AssertionError as fault:
+        raise Refused("segments_part") from fault
+    whole = complete is True
+    totals = [entry["totals"] for entry in entries]
+    executed = bounded(add(figures(one["executed"]) for one in totals), whole)
+    told = [one["guidelines"] for one in totals]
+    counted = _counts(told, complete)
+    claimed = None
+    if any(one["asClaimed"] for one in told):
+        claims = summed(
+            {(claim["phase"] or "", claim["precision"] or ""): figures(claim["flop"])}
+            for one in told
+            if one["asClaimed"]
+            for claim in one["asClaimed"]["claims"]
+        )
+        claimed = {
+            **_counts([one["asClaimed"] or one for one in told], complete),
+            "claims": [
+                {"phase": phase or None, "precision": label or None, "flop": text_of(flop), "process": None}
+                for (phase, label), flop in sorted(claims.items())
+            ],
+        }
+    integers = [one["integerOperations"] for one in totals]
+    of_integers = _counts([one["guidelines"] for one in integers], complete)
+    methods = sorted({one["executed"]["method"] for one in totals})
+    conflict = predicate["declared"]["conflict"]
+    declared = declared_of(entries, take)
+    declared["contradictions"] = take("predicate", "declared", "contradictions")
+    account = Account(
+        figures(counted), figures(counted["cumulative"]), (figures(of_integers), figures(of_integers["cumulative"])),
+        None if claimed is None else (figures(claimed), figures(claimed["cumulative"])),
+        declared["method"], declared["base"], whole, conflict is not None,
+    )  # fmt: skip
+    judged = findings(policies, account)
+    for at, one in enumerate(judged[: len(predicate["findings"])]):
+        one["reason"] = take("predicate", "findings", at, "reason")
+    energies = [entry["energyJoules"] for entry in entries if entry["energyJoules"] is not None]
+    replays = sum(entry["replay"] for entry in entries)
+    return {
+        "kind": predicate["kind"],
+        "replay": {"children": str(replays)} if replays else None,
+        "run": predicate["run"],
+        "lineage": None if job else {"name": predicate["lineage"]["name"], "runs": sorted({e["run"] for e in entries})},
+        "jobNodes": predicate["jobNodes"],
+        "completeness": {
+            **{name: take("predicate", "completeness", name) for name in ("missing", "summary")},
+            "complete": complete,
+            **nodes_known(predicate, entries),
+        },
+        "attempts": sorted({p["attempt"] for entry in entries for p in entry["periods"]}) if job else [],
+        "incarnationCount": str(sum(len(entry["periods"]) for entry in entries)) if job else None,
+        "ledgerCount": str(len(entries)),
+        "startedAt": min(entry["startedAt"] for entry in entries),
+        "lastRecordAt": max(entry["lastRecordAt"] for entry in entries),
+        "declared": declared,
+        "totals": {
+            "executed": {
+                **text_of(executed),
+                "method": methods[0] if len(methods) == 1 else take("predicate", "totals", "executed", "method"),
+                "mayBeIntegerFlop": str(sum(int(one["executed"]["mayBeIntegerFlop"]) for one in totals)),
+                "byEvidence": sums_by(totals, "byEvidence"),
+                "byPhase": sums_by(totals, "byPhase"),
+            },
+            "integerOperations": {
+                **text_of(bounded(add(map(figures, integers)), whole)),
+                "guidelines": of_integers,
+            },
+            "guidelines": {**counted, "asClaimed": claimed, "method": take("predicate", "totals", "guidelines", "method")},
+            "architecture": take("predicate", "totals", "architecture"),
+            "architectureAbsentReason": take("predicate", "totals", "architectureAbsentReason"),
+        },
+        "energyJoules": joules(sum(int(text.replace(".", "")) for text in energies)) if energies else None,
+        **{name: seconds(sum(ns(entry[name]) for entry in entries)) for name in OF_NODES},
+        "coverage": coverage([entry["coverage"] for entry in entries]),
+        "findings": judged,
+        "reconciliation": take("predicate", "reconciliation"),
+        "evidence": [],
+        "method": {
+            **{name: predicate["method"][name] for name in ("flopsdVersion", "sealedAt")},
+            "flopsdVersions": sorted({one for entry in entries for one in entry["flopsdVersions"]}),
+            "peakTableSha256": sorted({one for entry in entries for one in entry["peakTableSha256"]}),
+            "policies": [{"id": policy["id"], "sha256": policy["sha256"]} for policy in policies],
+            "assumptions": take("predicate", "method", "assumptions"),
+        },
+        "claim": take("predicate", "claim"),
+        "nodes": summaries(entries) if job else [],
+        "children": entries,
+    }  # fmt: skip
+
+
+def ranks(predicate: J, entries: list[J]) -> None:
+    nodes, most = predicate["jobNodes"], predicate["completeness"]["declaredNodes"]
+    need(not nodes or most is None or int(most) == len(nodes), "too_many_nodes")
+    for entry in entries:
+        if nodes:
+            need(entry["node"] in nodes and nodes.index(entry["node"]) == entry["rank"], "rank_differs")
+        elif most is not None and entry["rank"] is not None:
+            need(entry["rank"] < int(most), "too_many_nodes")
+    need(nodes or most is None or slots(entries) <= int(most), "too_many_nodes")
+
+
+def slots(entries: list[J]) -> int:
+    ranked = all(entry["rank"] is not None for entry in entries)
+    return len({entry["rank"] if ranked else entry["node"] for entry in entries})
+
+
+def nodes_known(predicate: J, entries: list[J]) -> J:
+    if predicate["kind"] == "lineage":
+        return {"expectedNodes": None, "declaredNodes": None, "nodes": None}
+    declared = predicate["completeness"]["declaredNodes"]
+    expected = str(len(predicate["jobNodes"])) if predicate["jobNodes"] else declared
+    return {"expectedNodes": expected, "declaredNodes": declared, "nodes": str(slots(entries))}
+
+
+def declared_of(entries: list[J], take: Any) -> J:
+    methods = [entry["declared"]["method"] for entry in entries]
+    known = set(methods)
+    method = (
+        "pretraining" if "pretraining" in known else None if None in known else "full" if len(known) > 1 else methods[0]
+    )
+    bases = [entry["declared"]["base"] for entry in entries]
+    base = bases[0] if all(one == bases[0] for one in bases) else None
+    return {"method": method, "base": base, "conflict": take("predicate", "declared", "conflict")}
+
+
+def bounded(sum_of: tuple[int, int | None, int | None], whole: bool) -> tuple[int, int | None, int | None]:
+    return sum_of if whole else (*sum_of[:2], None)
+
+
+def sums_by(totals: list[J], name: str) -> J:
+    parts = ({key: figures(one) for key, one in each["executed"][name].items()} for each in totals)
+    return {key: text_of(one) for key, one in summed(parts).items()}
+
+
+def joules(mj: int) -> str:
+    return f"{mj // 1000}.{mj % 1000:03d}"
+
+
+def coverage(children: list[J]) -> J:
+    sums = {name: sum(ns(child[name]) for child in children) for name in TIMES}
+    job, unknown = sums["jobSeconds"], sums["unknownSeconds"]
+    reasons: dict[str, int] = {}
+    for child in children:
+        for reason, text in child["gapSecondsByReason"].items():
+            reasons[reason] = reasons.get(reason, 0) + ns(text)
+    return {
+        **{name: seconds(value) for name, value in sums.items()},
+        "coveragePpm": str((job - unknown) * M // job) if job else None,
+        "gapSecondsByReason": {reason: seconds(value) for reason, value in reasons.items()},
+    }
+
+
+def summaries(entries: list[J]) -> list[J]:
+    groups: dict[tuple[Any, str], list[J]] = {}
+    for entry in entries:
+        groups.setdefault((entry["rank"], entry["node"]), []).append(entry)
+    found = []
+    for (rank, name), group in groups.items():
+        energies = [entry["energyJoules"] for entry in group if entry["energyJoules"] is not None]
+        found.append(
+            {
+                "name": name,
+                "rank": rank,
+                "instanceType": group[0]["instanceType"],
+                "ledgers": str(len(group)),
+                "attempts": str(len({period["attempt"] for entry in group for period in entry["periods"]})),
+                "devices": str(len({d for entry in group for times in entry["deviceTimes"] for d in times["devices"]})),
+                "executed": text_of(add(figures(entry["totals"]["executed"]) for entry in group)),
+                "energyJoules": joules(sum(int(text.replace(".", "")) for text in energies)) if energies else None,
+                **{n: seconds(sum(ns(entry[n]) for entry in group)) for n in ("energyUncountedSeconds", "deviceSeconds")},
+                "coveragePpm": coverage([entry["coverage"] for entry in group])["coveragePpm"],
+            }
+        )  # fmt: skip
+    return found
+
+
+def check_children(entries: list[J], asked: Any) -> None:
+    from tests.support.independent_verify import Asked, read_envelope, refuse_difference, strict_json, verify_one
+
+    by_digest = {entry["sha256"]: entry for entry in entries}
+    seen, others = set(), []
+    for path in sorted(Path(asked.children).rglob("*.json")):
+        payload = read_envelope(path.read_bytes())["payload"]
+        digest = sha256(payload)
+        predicate = strict_json(payload, "payload").get("predicate", {})
+        entry = by_digest.get(digest)
+        if entry is None:
+            others.append((predicate.get("run", {}).get("id"), (predicate.get("node") or {}).get("name")))
+            continue
+        seen.add(digest)
+        alone = Asked(path, [], 0, asked.peaks, asked.policies, allow_replay=True)
+        found = verify_one(path, alone, signed=False)
+        if found.run is not None and entry["kind"] == "node":
+            again = entry_of(found, entry)
+            refuse_difference(again, entry, "entry", "child_differs")
+    for entry in entries:
+        need(entry["sha256"] in seen or (entry["run"], entry["node"]) not in others, "child_changed")
+
+
+def entry_of(found: Any, entry: J) -> J:
+    """The parts of a node's entry that hold figures and times, from its ledger; the rest as the entry has it."""
+    predicate, totals = found.predicate, found.predicate["totals"]
+    executed = {
+        name: totals["executed"][name] for name in (*NAMES, "method", "mayBeIntegerFlop", "byEvidence", "byPhase")
+    }
+    again = dict(entry)
+    guidelines = {name: totals["guidelines"][name] for name in (*NAMES, "cumulative", "asClaimed", "method")}
+    if guidelines["asClaimed"] is not None:
+        claims = [{**claim, "process": None} for claim in guidelines["asClaimed"]["claims"]]
+        guidelines["asClaimed"] = {**guidelines["asClaimed"], "claims": claims}
+    again["totals"] = {
+        **entry["totals"],
+        "executed": executed,
+        "integerOperations": totals["integerOperations"],
+        "guidelines": guidelines,
+    }
+    job, unknown, bounded_ns = 0, 0, 0
+    for devices in found.run.rated:
+        for device in devices.values():
+            job += device.span - device.gap_ns("other_job", "metered_as_mig", "replaced")
+            unknown += device.unknown
+            bounded_ns += device.tally["observed_ns"].get("utilization", 0)
+    covered = predicate["coverage"]
+    again["coverage"] = {
+        **{name: covered[name] for name in (*TIMES[:4], "coveragePpm", "gapSecondsByReason")},
+        "jobSeconds": seconds(job),
+        "unknownSeconds": seconds(unknown),
+        "boundedSeconds": seconds(bounded_ns),
+    }
+    for name in ("energyJoules", "deviceSeconds", "energyUncountedSeconds"):
+        again[name] = predicate[name]
+    again["nodeSeconds"] = predicate["wallSeconds"]
+    again["replay"] = predicate["replay"] is not None
+    again["node"], again["rank"] = predicate["node"]["name"], predicate["node"]["rank"]
+    again["ended"] = predicate["incarnations"][-1]["endReason"] is not None
+    again["flopsdVersions"], again["peakTableSha256"] = (
+        [predicate["method"]["flopsdVersion"]],
+        [predicate["method"]["peakTableSha256"]],
+    )
+    again["startedAt"] = predicate["incarnations"][0]["startedAt"]
+    again["lastRecordAt"] = predicate["method"]["journal"]["lastRecordAt"]
+    run = found.run
+    again["periods"] = [
+        {
+            "incarnation": at,
+            "attempt": begin["context"]["attempt"],
+            "bootId": begin["boot_id"],
+            "beginNs": str(begin["ns"]),
+            "endNs": str(last),
+            "wallOffsetNs": str(begin["wall_ns"] - begin["ns"]),
+        }
+        for at, (begin, last) in enumerate(zip(run.begins, run.last_ns, strict=True), 1)
+    ]
+    return again

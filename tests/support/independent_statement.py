@@ -1,0 +1,371 @@
+"""The second implementation, continued: the whole predicate of a node, all but the words.
+
+Words stand between people, and what of a model's shape is not implemented here is not computed either: `LEFT_OUT` takes
+them from the statement and names them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.independent import ESTIMATING, Figures, M, Rated, add, said, seconds
+from tests.support.independent_findings import Account, findings
+from tests.support.independent_ledger import Run, _is_known, _sessions, earlier_seals, figures_of, summed
+from tests.support.independent_rates import ceil
+
+J = dict[str, Any]
+WORDS = {"cycles": "hardware cycle counters", "activity": "hardware activity percentages and the SM clock",
+         "count": "the vendor's software count (executions x compiled operations)"}  # fmt: skip
+NOTHING = "no counter that estimates was read: high is a ceiling, not an estimate"
+NAMES = ("low", "measured", "high")
+RATIOS = (("executed/architecture", "executed"), ("guidelines/architecture", ""), ("framework/architecture", ""))
+
+
+@dataclass
+class LeftOut:
+    """Takes a member from the statement as it is, and notes that it did."""
+
+    statement: J
+    paths: list[str] = field(default_factory=list)
+
+    def take(self, *path: str | int) -> Any:
+        found: Any = self.statement
+        text = "statement"
+        for step in path:
+            found = found[step]
+            text += f"[{step}]" if isinstance(step, int) else f".{step}"
+        self.paths.append(text)
+        return found
+
+
+def figures(text: J) -> Figures:
+    low, measured, high = (None if text[name] is None else int(text[name]) for name in NAMES)
+    assert low is not None
+    return low, measured, high
+
+
+def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement: J, left_out: LeftOut) -> J:
+    """`facts`: what identifies the journal, the files and the seal."""
+    said_of = statement["predicate"]
+    computed = figures_of(run)
+    first, sessions = run.begins[0], _sessions_of(run.records)
+    devices = _devices(run, computed)
+    declared_ = run.begins[-1].get("declared") or {}
+    # Of a model flopsd may refuse more: it knows what a field means, and its limits.
+    refused = said_of["totals"]["architecture"] is None and computed["architecture"] is not None
+    known = _is_known(_sessions(run.records)) and not refused
+    everything = [(device, row) for _, device in _tallies(run) for row in device.rows()]
+    margins: dict[str, int] = {}
+    for _, row in everything:
+        if row["margin"] is not None:
+            margins[row["key"][1]] = max(margins.get(row["key"][1], 0), row["margin"])
+    seen = {e for _, device in _tallies(run) for e, ns in device.tally["observed_ns"].items() if ns}
+    method = "; ".join(WORDS[evidence] for evidence in ESTIMATING if evidence in seen) or NOTHING
+    executed = {
+        **computed["executed"],
+        "method": method,
+        "marginPpm": margins,
+        "clockUncertaintyFlop": computed["clockUncertaintyFlop"],
+        "mayBeIntegerFlop": computed["mayBeIntegerFlop"],
+        "byEvidence": computed["byEvidence"],
+        "byPhase": computed["byPhase"] or ({} if run.rated and any(run.rated) else _nothing_by_phase()),
+    }
+    take = left_out.take
+    totals: tuple[str, ...] = ("predicate", "totals")
+    if computed["guidelines"] is not None and not refused:
+        words = {name: take(*totals, "guidelines", name) for name in ("method", "requiredPpmSource")}
+        guidelines = {**computed["guidelines"], **words}
+        integers = computed["integerOperations"]
+    else:
+        guidelines = take(*totals, "guidelines")
+        integers = {**computed["integerOperations"], "guidelines": take(*totals, "integerOperations", "guidelines")}
+    basis = computed["architecture"]
+    if not known:
+        basis = take(*totals, "architecture")
+    elif basis is not None:
+        basis = {
+            **basis,
+            "marginPpm": "300000",
+            **{n: take(*totals, "architecture", n) for n in ("assumptions", "method")},
+        }
+    absent = None if basis is not None else take(*totals, "architectureAbsentReason")
+    nodes = first["context"]["node"]["jobNodes"]
+    segment = computed["segment"]
+    account = _account(guidelines, integers, declared_, whole=len(nodes) <= 1 and segment is None)
+    judged = findings(policies, account)
+    for at, one in enumerate(judged):
+        if at < len(said_of["findings"]):
+            one["reason"] = take("predicate", "findings", at, "reason")
+    spans = [device for _, device in _tallies(run)]
+    base = declared_.get("base")
+    return {
+        "kind": "node",
+        "replay": _replay(run.records),
+        "segment": segment,
+        "run": {"id": first["run"], **first["context"]["run"]},
+        "node": {"name": first["node"], **first["context"]["node"]},
+        "attempts": sorted({begin["context"]["attempt"] for begin in run.begins}),
+        "incarnations": _incarnations(run, facts["codes"]),
+        "devices": devices,
+        "declared": {
+            **{name: declared_.get(name) for name in ("phase", "method", "recomputation")},
+            "base": None if base is None else {**base, "declaredBy": "config"},
+            "sessions": sessions,
+            "contradictions": take("predicate", "declared", "contradictions"),
+        },
+        "totals": {
+            "executed": executed,
+            "integerOperations": integers,
+            "guidelines": guidelines,
+            "architecture": basis,
+            "architectureAbsentReason": absent,
+        },
+        **{name: computed[name] for name in ("energyJoules", "energyUncountedSeconds", "deviceSeconds", "wallSeconds")},
+        "coverage": {
+            **_times(spans),
+            "coveragePpm": computed["coveragePpm"],
+            "gapSecondsByReason": _by_reason(spans),
+            "gaps": computed["gaps"],
+            "gapsNotListed": computed["gapsNotListed"],
+        },
+        "findings": judged,
+        "reconciliation": _reconciliation(run, computed, said_of, left_out) if known else take("predicate", "reconciliation"),
+        "evidence": said_of["evidence"],
+        "isolation": {
+            **computed["isolation"],
+            "key": said_of["isolation"]["key"],
+            "jobCouldReadKey": could_read(said_of["isolation"]["key"], computed["isolation"]),
+        },
+        "method": {
+            "flopsdVersion": said_of["method"]["flopsdVersion"],
+            "sealedAt": said_of["method"]["sealedAt"],
+            "peakTableSha256": facts["peaks"],
+            "policies": [{"id": policy["id"], "sha256": policy["sha256"]} for policy in policies],
+            "configSha256": sorted({begin["config_sha256"] for begin in run.begins}),
+            "margins": {name: {"ppm": one["ppm"], "source": line(one)} for name, one in table["margins"].items()},
+            "assumptions": take("predicate", "method", "assumptions"),
+            "codeSecrets": facts["secrets"],
+            "earlierSeals": earlier_seals(run.records),
+            "journal": {**facts["journal"], "lastRecordAt": _last_utc(run.records)},
+        },
+        "claim": take("predicate", "claim"),
+    }  # fmt: skip
+
+
+def line(margin: J) -> Any:
+    return margin.get("source")
+
+
+def _nothing_by_phase() -> J:
+    return {"undeclared": said((0, None, None))}
+
+
+def _tallies(run: Run) -> list[tuple[int, Rated]]:
+    return [(at, device) for at, devices in enumerate(run.rated) for device in devices.values()]
+
+
+def _replay(records: list[J]) -> Any:
+    facts = [record["facts"] for record in last_sources(records)]
+    return next((one["replay"] for one in facts if one.get("replay")), None)
+
+
+def last_sources(records: list[J]) -> list[J]:
+    """The `source` records, the last of a name in an incarnation, at the place of the first."""
+    found: dict[tuple[int, str], J] = {}
+    for record in records:
+        if record["kind"] == "source":
+            found[record["incarnation"], record["name"]] = record
+    return list(found.values())
+
+
+def _incarnations(run: Run, codes: list[str]) -> list[J]:
+    found = []
+    for at, begin in enumerate(run.begins):
+        mine = [record for record in run.records if record["incarnation"] == at + 1]
+        end = next((record for record in mine if record["kind"] == "end"), None)
+        told = begin["precision"]
+        found.append(
+            {
+                "number": at + 1,
+                "bootId": begin["boot_id"],
+                "startedAt": begin["utc"],
+                "lastRecordAt": _last_utc(mine),
+                "endReason": end and end["reason"],
+                "childExitCode": end and end.get("child_exit_code"),
+                "attempt": begin["context"]["attempt"],
+                "flopsdVersion": begin["flopsd_version"],
+                "checkpoints": str(sum(record["kind"] == "checkpoint" for record in mine)),
+                "codes": codes[at],
+                "recovered": begin["recovered"],
+                "precision": told and {"sharesPpm": told["shares_ppm"], "declaredBy": told["declared_by"]},
+                "phase": (begin.get("declared") or {}).get("phase"),
+                "sources": {record["name"]: record["facts"] for record in last_sources(mine)},
+            }
+        )
+    return found
+
+
+def _last_utc(records: list[J]) -> str:
+    return str([record["utc"] for record in records if record["kind"] in ("begin", "checkpoint", "end")][-1])
+
+
+def _devices(run: Run, computed: J) -> list[J]:
+    found = []
+    last: dict[str, Rated] = {}
+    for _, device in _tallies(run):
+        last[device.record["uuid"]] = device
+    for uuid, device in last.items():
+        record, row, tally = device.record, device.row or {}, device.tally
+        same = [one for _, one in _tallies(run) if one.record["uuid"] == uuid]
+        running = tally.get("running")
+        counters: J = {name: str(value) for name, value in tally.get("counters", {}).items()}
+        if running:
+            ((origin, read),) = running.items()
+            cycles = {name: str(value) for name, value in read.items() if name not in ("ns", "elapsed")}
+            counters["running"] = {"origin": origin, "elapsedSmCycles": str(read["elapsed"]), "smCycles": cycles}
+        by = _declarers(same)
+        computed_ = computed["devices"][uuid]
+        found.append(
+            {
+                "uuid": uuid,
+                **{name: record[name] for name in ("index", "source", "vendor", "model", "serial", "driver", "parent")},
+                "pciBusId": record["pci_bus_id"],
+                "pciDeviceId": None if record["pci_device_id"] is None else f"0x{record['pci_device_id']:04x}",
+                "smCount": record["sm_count"],
+                "smCountExpected": row.get("sm_count"),
+                "smClockMaxMhz": record["sm_clock_max_mhz"],
+                "peakRow": record["peak_row"],
+                "peakStatus": row.get("status"),
+                "evidence": record["evidence"],
+                "evidenceReason": record["evidence_reason"],
+                "sharedWith": record["shared_with"],
+                **computed_,
+                "counters": counters,
+                "work": [
+                    {**one, "precisionDeclaredBy": by.get((one["phase"], one["evidence"], one["pipe"] or "", one["precision"]))}
+                    for one in computed_["work"]
+                ],
+            }
+        )  # fmt: skip
+    return sorted(found, key=lambda one: (one["index"], one["uuid"]))
+
+
+def _declarers(same: list[Rated]) -> dict[tuple[str, str, str, str], str | None]:
+    found: dict[tuple[str, str, str, str], str | None] = {}
+    for device in same:
+        for row in device.rows():
+            pipe, label, told = row["key"][2], row["key"][3], device.record["precision"]
+            by = None
+            if label != "undeclared" and pipe in ("", "tensor", "tensor_hmma"):
+                by = told["declared_by"] if told else "process" if row["bucket"] != "undeclared" else None
+            found[row["key"]] = found.get(row["key"]) or by
+    return found
+
+
+def _sessions_of(records: list[J]) -> list[J]:
+    process: J = {}
+    for record in records:
+        for one in record.get("sessions", ()):
+            process.setdefault(one["id"], {name: one[name] for name in ("pid", "uid", "client")})
+    return [
+        {
+            "id": name,
+            "process": process[name],
+            "facts": session["facts"],
+            "work": {
+                phase: {counter: str(value) for counter, value in counted.items()}
+                for phase, counted in session["work"].items()
+            },
+        }
+        for name, session in zip(sorted(process), _sessions(records), strict=True)
+    ]
+
+
+def _times(devices: list[Rated]) -> J:
+    return {
+        "observedSeconds": seconds(sum(sum(device.tally["observed_ns"].values()) for device in devices)),
+        "gapSeconds": seconds(sum(device.gap_ns() for device in devices)),
+        "recoveredSeconds": seconds(sum(sum(device.tally.get("recovered_ns", {}).values()) for device in devices)),
+        "spanSeconds": seconds(sum(device.span for device in devices)),
+    }
+
+
+def _by_reason(devices: list[Rated]) -> J:
+    found: dict[str, int] = {}
+    for device in devices:
+        for reason, ns in device.tally["gap_ns"].items():
+            found[reason] = found.get(reason, 0) + ns
+    return {reason: seconds(ns) for reason, ns in found.items()}
+
+
+def could_read(key: J | None, isolation: J) -> bool | None:
+    if key is None or key["kind"] != "file":
+        return None
+    if isolation["jobContainer"]:
+        return False
+    users = {int(user) for user in isolation["jobUsers"]}
+    if int(key["mode"], 8) & 0o044 or users & {0, int(key["ownerUser"])}:
+        return True
+    return False if users else None
+
+
+def _account(guidelines: J, integers: J, declared: J, *, whole: bool) -> Account:
+    claimed = guidelines["asClaimed"]
+    return Account(
+        figures(guidelines),
+        figures(guidelines["cumulative"]),
+        (figures(integers["guidelines"]), figures(integers["guidelines"]["cumulative"])),
+        None if claimed is None else (figures(claimed), figures(claimed["cumulative"])),
+        declared.get("method"),
+        declared.get("base"),
+        whole,
+    )
+
+
+def _reconciliation(run: Run, computed: J, said_of: J, left_out: LeftOut) -> list[J]:
+    basis, take = computed["architecture"], left_out.take
+    energy = computed["energy"]
+    if basis is None:
+        return [*energy]
+    phases = summed(device.by_phase() for _, device in _tallies(run))
+    declared = add([(0, None, 0), *(figures for phase, figures in phases.items() if phase != "undeclared")])
+    most = add([declared, phases.get("undeclared", (0, None, 0))])[2]
+    of = [(*declared[:2], most), figures(computed["guidelines"])]
+    to = [basis["executed"], basis]
+    found: list[tuple[int | None, int | None, int | None]] = []
+    for one, other in zip(of, to, strict=True):
+        low, computed_, high = (None if other[n] is None else int(other[n]) for n in ("low", "computed", "high"))
+        found.append(
+            (
+                one[0] * M // high if high else None,
+                one[1] * M // computed_ if one[1] is not None and computed_ else None,
+                ceil(one[2] * M, low) if low and one[2] is not None else None,
+            )
+        )
+    counts = [work.get("framework_flop", 0) for session in _sessions(run.records) for work in session["work"].values()]
+    if (framework := max(counts, default=0)) and basis["computed"] and int(basis["computed"]):
+        found.append((framework * M // int(basis["computed"]),) * 3)
+    ratios = [
+        {
+            "name": RATIOS[at][0],
+            **{name: take("predicate", "reconciliation", at, name) for name in ("numerator", "denominator", "summary")},
+            "ratioPpm": {name: None if n is None else str(n) for name, n in zip(NAMES, ratio, strict=True)},
+            "marginPpm": "300000",
+            "withinMargin": None if ratio[1] is None else abs(ratio[1] - M) <= 300_000,
+            "warning": warning(at, ratio[1]),
+        }
+        for at, ratio in enumerate(found)
+        if at < len(said_of["reconciliation"])
+    ]
+    return [*ratios, *energy]
+
+
+def warning(at: int, measured: int | None) -> str | None:
+    if measured is None:
+        return "NOT_COMPARABLE"
+    if abs(measured - M) <= 300_000:
+        return None
+    if at == 2:
+        return "FRAMEWORK_COUNT_DIFFERS"
+    return f"{'MORE' if measured > M else 'LESS'}_EXECUTED_THAN_THE_MODEL_NEEDS"

@@ -1,0 +1,20 @@
+"""The arguments of a vector's verification, from any folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conformance.vectors import Vector
+from tests.support.story import VECTORS
+
+
+def arguments_of(vector: Vector, root: Path = VECTORS) -> list[str]:
+    """`root` has the tables."""
+    files = {"../../peaks.yaml": root / "peaks.yaml", "../../policy.yaml": root / "policy.yaml"}
+
+    def is_file(word: str) -> bool:
+        return word.endswith((".json", ".pub", ".yaml")) or word == "children"
+
+    return [
+        str(files.get(word, vector.folder / word)) if is_file(word) else word for word in vector.expected["arguments"]
+    ]
