@@ -11,8 +11,8 @@ from tests.support.independent import M, add, seconds
 from tests.support.independent import said as text_of
 from tests.support.independent_findings import Account, findings
 from tests.support.independent_laws import Refused, is_digest, is_time, need, sha256
-from tests.support.independent_ledger import summed
-from tests.support.independent_merged import _complete, _counts
+from tests.support.independent_ledger import energy_said, summed
+from tests.support.independent_merged import _complete, _counts, energy_of
 from tests.support.independent_statement import NAMES, LeftOut, figures
 
 J = dict[str, Any]
@@ -31,7 +31,7 @@ OF_NODES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
 MEMBERS = {
     "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
     "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "segment", "declared", "totals",
-    "energyJoules", "coverage", *OF_NODES,
+    "energyJoules", "coverage", "reconciliation", *OF_NODES,
 }  # fmt: skip
 COVERAGE = {*TIMES, "coveragePpm", "gapSecondsByReason"}
 
@@ -284,7 +284,7 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
         **{name: seconds(sum(ns(entry[name]) for entry in entries)) for name in OF_NODES},
         "coverage": coverage([entry["coverage"] for entry in entries]),
         "findings": judged,
-        "reconciliation": take("predicate", "reconciliation"),
+        "reconciliation": reconciliation(predicate, entries, take),
         "evidence": [],
         "method": {
             **{name: predicate["method"][name] for name in ("flopsdVersion", "sealedAt")},
@@ -359,6 +359,12 @@ def coverage(children: list[J]) -> J:
         "coveragePpm": str((job - unknown) * M // job) if job else None,
         "gapSecondsByReason": {reason: seconds(value) for reason, value in reasons.items()},
     }
+
+
+def reconciliation(predicate: J, entries: list[J], take: Any) -> list[J]:
+    ratios = [one["name"] for one in predicate["reconciliation"] if one["name"] != "energy/executed"]
+    energy = energy_said([energy_of(one) for entry in entries for one in entry["reconciliation"]])
+    return [*(take("predicate", "reconciliation", at) for at in range(len(ratios))), *energy]
 
 
 def summaries(entries: list[J]) -> list[J]:
@@ -440,6 +446,7 @@ def entry_of(found: Any, entry: J) -> J:
     }
     for name in ("energyJoules", "deviceSeconds", "energyUncountedSeconds"):
         again[name] = predicate[name]
+    again["reconciliation"] = [one for one in predicate["reconciliation"] if one["name"] == "energy/executed"]
     again["nodeSeconds"] = predicate["wallSeconds"]
     again["replay"] = predicate["replay"] is not None
     again["node"], again["rank"] = predicate["node"]["name"], predicate["node"]["rank"]
