@@ -26,6 +26,7 @@ class Account:
     base: J | None
     whole: bool
     conflict: bool = False
+    by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on what processes count of operators
 
 
 def number(text: object) -> Fraction:
@@ -45,6 +46,13 @@ def findings(policies: list[J], account: Account) -> list[J]:
 
 def of_policy(policy: J, account: Account) -> list[J]:
     judged = judge(policy, account, account.updates, account.cumulative)
+    updates, cumulative = account.by_operators
+    without: list[Figures] = [
+        (low - less, measured, high)
+        for (low, measured, high), less in ((account.updates, updates), (account.cumulative, cumulative))
+    ]
+    for one, other in zip(judged, judge(policy, account, without[0], without[1]), strict=True):
+        one["restsOn"] = None if other["state"] == one["state"] else "operator_count"
     if account.claimed is not None:
         for one, other in zip(judged, judge(policy, account, *account.claimed), strict=True):
             if other["state"] != one["state"]:

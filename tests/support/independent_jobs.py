@@ -13,7 +13,7 @@ from tests.support.independent_findings import Account, findings
 from tests.support.independent_laws import Refused, is_digest, is_time, need, sha256
 from tests.support.independent_ledger import energy_said, summed
 from tests.support.independent_merged import _complete, _counts, energy_of
-from tests.support.independent_statement import NAMES, LeftOut, figures
+from tests.support.independent_statement import NAMES, LeftOut, by_operators, figures
 
 J = dict[str, Any]
 COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
@@ -235,12 +235,14 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
     of_integers = _counts([one["guidelines"] for one in integers], complete)
     methods = sorted({one["executed"]["method"] for one in totals})
     conflict = predicate["declared"]["conflict"]
+    names = ("low", "cumulativeLow")
+    operators = {name: str(sum(int(one["operatorCount"][name]) for one in told)) for name in names}
     declared = declared_of(entries, take)
     declared["contradictions"] = take("predicate", "declared", "contradictions")
     account = Account(
         figures(counted), figures(counted["cumulative"]), (figures(of_integers), figures(of_integers["cumulative"])),
         None if claimed is None else (figures(claimed), figures(claimed["cumulative"])),
-        declared["method"], declared["base"], whole, conflict is not None,
+        declared["method"], declared["base"], whole, conflict is not None, by_operators({"operatorCount": operators}),
     )  # fmt: skip
     judged = findings(policies, account)
     for at, one in enumerate(judged[: len(predicate["findings"])]):
@@ -276,7 +278,7 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
                 **text_of(bounded(add(map(figures, integers)), whole)),
                 "guidelines": of_integers,
             },
-            "guidelines": {**counted, "asClaimed": claimed, "method": take("predicate", "totals", "guidelines", "method")},
+            "guidelines": {**counted, "operatorCount": operators, "asClaimed": claimed, "method": take("predicate", "totals", "guidelines", "method")},
             "architecture": take("predicate", "totals", "architecture"),
             "architectureAbsentReason": take("predicate", "totals", "architectureAbsentReason"),
         },
@@ -421,7 +423,9 @@ def entry_of(found: Any, entry: J) -> J:
         name: totals["executed"][name] for name in (*NAMES, "method", "mayBeIntegerFlop", "byEvidence", "byPhase")
     }
     again = dict(entry)
-    guidelines = {name: totals["guidelines"][name] for name in (*NAMES, "cumulative", "asClaimed", "method")}
+    guidelines = {
+        name: totals["guidelines"][name] for name in (*NAMES, "cumulative", "operatorCount", "asClaimed", "method")
+    }
     if guidelines["asClaimed"] is not None:
         claims = [{**claim, "process": None} for claim in guidelines["asClaimed"]["claims"]]
         guidelines["asClaimed"] = {**guidelines["asClaimed"], "claims": claims}

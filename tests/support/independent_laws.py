@@ -99,6 +99,7 @@ class Laws:
         self.gaps_until: dict[int, int] = {}
         self.watched: set[str] = set()
         self.sessions: dict[str, tuple[Any, dict[tuple[str, str], int]]] = {}
+        self.of_device: dict[str, Any] = {}
         self.last_ns = 0
 
     def take(self, at: int, record: J) -> None:
@@ -247,8 +248,14 @@ class Laws:
         try:
             for fact, value in record.get("facts", {}).items():
                 FACTS[fact](value)
+            if "facts" in record:
+                of = record["facts"].get("device")
+                need(self.of_device.setdefault(name, of) in (None, of))
+                self.of_device[name] = of
             worked = counters(record.get("work", {}))
             counters(record.get("before", {}))
+            if "refused" in record:
+                refused_count(record["refused"])
         except (Refused, KeyError, TypeError, ValueError, AttributeError) as fault:
             raise Refused("law_10") from fault
         need("before" not in record or "continues" in self.begins[0], "law_1")
@@ -446,13 +453,14 @@ def isolation(record: J) -> None:
     need(record["continues"] in (None, "launcher", "file_owner", "nothing"))
 
 
+REFUSALS = ("COUNT_EXCEEDS_CEILING", "DEVICE_CHANGED")
 COUNTERS = (
     "steps", "forward_passes", "sequences", "tokens", "padding_tokens", "square_pairs", "window_pairs",
     "target_tokens", "target_square_pairs", "cross_pairs", "images", "patches", "patch_square_pairs",
     "patch_window_pairs", "headless_tokens", "unlabelled_tokens", "fused_head_tokens", "weight_passes",
     "weight_products", "trained_weight_products", "graded_weight_products", "recomputed_weight_products",
     "other_weight_products", "other_weight_products_max", "weight_square_pairs", "weight_pair_products",
-    "framework_flop",
+    "framework_flop", "operator_flop", "recomputed_operator_flop",
 )  # fmt: skip
 
 
@@ -485,13 +493,25 @@ def left_out(value: J) -> None:
         need(isinstance(texts, list) and all(isinstance(one, str) for one in texts))
 
 
+def a_device(value: Any) -> None:
+    need(re.fullmatch("[!-~]{1,100}", value))
+
+
+def refused_count(value: J) -> None:
+    need(value.keys() <= {"reason", "device", "flop", "ceiling"} and value["reason"] in REFUSALS)
+    or_null(count, value["ceiling"])
+    need((value["ceiling"] is None) != (value["reason"] == "COUNT_EXCEEDS_CEILING"))
+    text(value["device"])
+    count(value["flop"])
+
+
 FACTS: dict[str, Any] = {
     "parameters_total": count, "parameters_trainable": count, "method": one_of(*METHODS),
     "recomputation": one_of("none", "full", "selective"), "precision": precision, "attention": text, "lora": adapters,
     "model_config": lambda value: need(isinstance(value, dict)), "model_name": text, "not_counted": left_out,
     "role": one_of("reference", "reward", "teacher", "critic", "other"), "model_revision": text, "framework": text,
     "packing": lambda value: need(isinstance(value, bool)), "window": count, "rank": count, "local_rank": count,
-    "world_size": count,
+    "world_size": count, "device": a_device,
 }  # fmt: skip
 
 

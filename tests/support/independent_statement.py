@@ -16,7 +16,8 @@ from tests.support.independent_rates import ceil
 
 J = dict[str, Any]
 WORDS = {"cycles": "hardware cycle counters", "activity": "hardware activity percentages and the SM clock",
-         "count": "the vendor's software count (executions x compiled operations)"}  # fmt: skip
+         "count": "the vendor's software count (executions x compiled operations)",
+         "operator_count": "software's count of operators by the training process"}  # fmt: skip
 NOTHING = "no counter that estimates was read: high is a ceiling, not an estimate"
 NAMES = ("low", "measured", "high")
 RATIOS = (("executed/architecture", "executed"), ("guidelines/architecture", ""), ("framework/architecture", ""))
@@ -61,7 +62,8 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
         if row["margin"] is not None:
             margins[row["key"][1]] = max(margins.get(row["key"][1], 0), row["margin"])
     seen = {e for _, device in _tallies(run) for e, ns in device.tally["observed_ns"].items() if ns}
-    method = "; ".join(WORDS[evidence] for evidence in ESTIMATING if evidence in seen) or NOTHING
+    seen |= computed["byEvidence"].keys() & {"operator_count"}
+    method = "; ".join(words for evidence, words in WORDS.items() if evidence in seen) or NOTHING
     executed = {
         **computed["executed"],
         "method": method,
@@ -320,7 +322,12 @@ def _account(guidelines: J, integers: J, declared: J, *, whole: bool) -> Account
         declared.get("method"),
         declared.get("base"),
         whole,
+        by_operators=by_operators(guidelines),
     )
+
+
+def by_operators(guidelines: J) -> tuple[int, int]:
+    return int(guidelines["operatorCount"]["low"]), int(guidelines["operatorCount"]["cumulativeLow"])
 
 
 def _reconciliation(run: Run, computed: J, said_of: J, left_out: LeftOut) -> list[J]:
