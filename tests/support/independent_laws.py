@@ -453,7 +453,7 @@ def isolation(record: J) -> None:
     need(record["continues"] in (None, "launcher", "file_owner", "nothing"))
 
 
-REFUSALS = ("COUNT_EXCEEDS_CEILING", "DEVICE_CHANGED")
+REFUSALS = ("count_exceeds_ceiling", "device_changed")
 COUNTERS = (
     "steps", "forward_passes", "sequences", "tokens", "padding_tokens", "square_pairs", "window_pairs",
     "target_tokens", "target_square_pairs", "cross_pairs", "images", "patches", "patch_square_pairs",
@@ -500,8 +500,8 @@ def a_device(value: Any) -> None:
 def refused_count(value: J) -> None:
     need(value.keys() <= {"reason", "device", "flop", "ceiling"} and value["reason"] in REFUSALS)
     or_null(count, value["ceiling"])
-    need((value["ceiling"] is None) != (value["reason"] == "COUNT_EXCEEDS_CEILING"))
-    text(value["device"])
+    need((value["ceiling"] is None) != (value["reason"] == "count_exceeds_ceiling"))
+    or_null(text, value["device"])
     count(value["flop"])
 
 

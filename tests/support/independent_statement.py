@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.independent import ESTIMATING, Figures, M, Rated, add, said, seconds
+from tests.support.independent import Figures, M, Rated, add, said, seconds
 from tests.support.independent_findings import Account, findings
 from tests.support.independent_ledger import Run, _is_known, _sessions, earlier_seals, figures_of, summed
 from tests.support.independent_rates import ceil
