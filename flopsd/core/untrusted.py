@@ -17,10 +17,11 @@ from flopsd.errors import NotVerifiedError
 MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once
 _LONG_TEXT = 16_384  # bytes
 MAX_DEPTH = 100  # objects and lists in each other
-_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_NO_BRACKETS = bytes(one for one in range(256) if one not in b"{}[]")
+_AS_BRACES, _NO_STRUCTURE = bytes.maketrans(b"[]", b"{}"), bytes(one for one in range(256) if one not in b'{}[]"')
+_OPENED = ord("{")
 MAX_SHOWN = 60  # characters of a value or a key in a message
 _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that is half a character
 Report = Callable[[str], object]
 _R = TypeVar("_R", bound="FieldReader")
 
@@ -74,8 +75,8 @@ def parse_json(data: bytes, what: str, path: str = "") -> Any:
     try:
         text = data.decode("utf-8")
         parsed = decode(text)
-        if "\\u" in text:
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
+        if _SURROGATE.search(text):
+            json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # one without its other half cannot be encoded
     except _RefusedError as fault:
         raise refused(f"contains {fault.args[0]}", fault.args[1]) from fault
     except UnicodeError as fault:
@@ -90,21 +91,20 @@ def _is_deep(data: bytes) -> bool:
     """Whether JSON has more than `MAX_DEPTH` objects and lists in each other."""
     if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
         return False
-    brackets = _TEXT.sub(b"", data).translate(None, _NO_BRACKETS)
+    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    # Two quotes side by side, a text without brackets for one, change nothing of what is within the others.
+    quoted = unescaped.translate(_AS_BRACES, _NO_STRUCTURE).replace(b'""', b"").split(b'"')
+    braces = left = b"".join(quoted[::2])
     for _ in range(MAX_DEPTH):
-        if not brackets:
+        if not left:
             return False
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    # What is left may be no JSON at all, which the decoder finds out, unless it is deep first.
-    return _opened(brackets) > MAX_DEPTH
-
-
-def _opened(brackets: bytes) -> int:
-    depth = most = 0
-    for one in brackets:
-        depth += 1 if one in b"{[" else -1
-        most = max(most, depth)
-    return most
+        left = left.replace(b"{}", b"")
+    depth = 0
+    for one in braces:  # it is deep, or no JSON, which the decoder finds out unless it is deep first
+        depth += 1 if one == _OPENED else -1
+        if not 0 <= depth <= MAX_DEPTH:
+            break
+    return depth > MAX_DEPTH
 
 
 def collecting(problems: list[str], where: str) -> Report:

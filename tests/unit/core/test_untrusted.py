@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from flopsd.core.envelope import MAX_SIGNATURES, parse_envelope
-from flopsd.core.untrusted import MAX_VALUES, FieldReader, collecting, parse_json, raising
+from flopsd.core.untrusted import MAX_DEPTH, MAX_VALUES, FieldReader, collecting, parse_json, raising
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, frame, read_lines
@@ -115,6 +116,26 @@ def test_two_hundred_thousand_names_and_one_of_them_twice_are_refused_in_linear_
 def test_what_would_fill_the_memory_is_not_parsed(data: bytes) -> None:
     with pytest.raises(NotVerifiedError, match=f"more than {MAX_VALUES} parts"):
         parse_json(data, "it")
+
+
+def test_what_is_nested_too_deeply_is_refused_whatever_its_texts_hold() -> None:
+    """Lists and objects in turn, as many as are allowed and one more, with brackets, quotes and backslashes in texts."""
+    rng = random.Random(7)
+
+    def text() -> str:
+        return "".join(rng.choice('[]{}"\\\n,:a\u20ac') for _ in range(rng.randrange(6)))
+
+    for kinds in ("[", "{", "[{", "[[{"):
+        for depth in (MAX_DEPTH, MAX_DEPTH + 1):
+            value: Any = text()
+            for at in range(depth):
+                value = [text(), value, text()] if kinds[at % len(kinds)] == "[" else {text(): value, "x" * 7: text()}
+            data = json.dumps(value).encode()
+            if depth == MAX_DEPTH:
+                assert parse_json(data, "it") == value
+            else:
+                with pytest.raises(NotVerifiedError, match="nested too deeply"):
+                    parse_json(data, "it")
 
 
 def test_a_long_name_or_number_is_not_repeated_whole() -> None:
