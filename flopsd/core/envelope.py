@@ -50,6 +50,7 @@ def parse_envelope(data: bytes) -> Envelope:
             path="envelope",
         )
     document = parse_json(data, "the ledger", "envelope")
+    del data  # of a job of thousands of nodes each copy has some 50 MB
     if not isinstance(document, dict):
         raise NotVerifiedError("the ledger is not a JSON object", code="envelope_malformed", path="envelope")
     payload_type, signatures = document.get("payloadType"), document.get("signatures")
@@ -76,7 +77,8 @@ def parse_envelope(data: bytes) -> Envelope:
         keyid = signature.get("keyid") or ""
         found.append((keyid if isinstance(keyid, str) else "", _base64(signature["sig"], "a signature")))
         extensions.append({name: value for name, value in signature.items() if name not in ("keyid", "sig")})
-    return Envelope(_base64(document["payload"], "the payload"), payload_type, tuple(found), tuple(extensions))
+    payload = _base64(document.pop("payload"), "the payload")
+    return Envelope(payload, payload_type, tuple(found), tuple(extensions))
 
 
 def encode64(data: bytes) -> str:
@@ -92,7 +94,8 @@ def _base64(text: str, what: str) -> bytes:
         found = base64.b64decode(raw, validate=True)
     except binascii.Error as fault:
         raise _no_base64(what) from fault
-    if base64.b64encode(found) != raw:  # bits behind the last byte, or padding too many
+    last = (len(found) - 1) // 3 * 3  # where the last group begins: only there may be bits behind the last byte
+    if len(raw) != -(-len(found) // 3) * 4 or base64.b64encode(found[last:]) != raw[last // 3 * 4 :]:
         raise _no_base64(what)
     return found
 
