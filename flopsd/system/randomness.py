@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from random import SystemRandom
+import os
+
+_BYTES = 16  # so many that no number below a limit is likelier than another by more than 1 in 10^20
 
 
 def random_below(limit: int) -> int:
     """As `secrets.randbelow`, without OpenSSL, which that loads."""
-    return SystemRandom().randrange(limit)
+    return int.from_bytes(os.urandom(_BYTES), "big") % limit
