@@ -28,6 +28,7 @@ REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that no devi
 FIRST_READ_SECONDS = 0.2  # the first figure comes early; GPM needs 100 ms between samples
 FINAL_READ_SECONDS = 5.0
 POLL_PAUSE_NS = 200_000
+_REASONS = frozenset(one.value for one in GapReason)
 APART_NS = 200_000_000  # two reads of short intervals: GPM needs 100 ms between samples
 
 
@@ -53,7 +54,7 @@ class SourceReader:
         self._reopen_seconds, self._absent = REOPEN_SECONDS, False
         self._due_ns = clock.boottime_ns()
         self._described = False  # whether the writer has the facts of the open source
-        self._facts_version: object = None  # as it has them
+        self._facts_version: str | None = None  # as it has them
 
     def start(self) -> None:
         """Read from now on, in a new thread."""
@@ -155,7 +156,7 @@ class SourceReader:
         text = f"source {self.source_name!r} failed: {shown(fault, 1000)}"
         if isinstance(fault, SourceError):
             text = f"{fault}; {fault.hint}" if fault.hint and not absent else str(fault)
-            if fault.reason:
+            if fault.reason in _REASONS:
                 reason = GapReason(fault.reason)
         return Message(
             self.source_name,

@@ -48,9 +48,13 @@ def facts_of(source: Source) -> Mapping[str, Any]:
     return _call(source, lambda: source.describe(), check_facts)
 
 
-def facts_version_of(source: Source | None) -> object:
+def facts_version_of(source: Source | None) -> str | None:
     """What differs once `facts_of` gives others than before; None of most sources, whose facts stay."""
-    return getattr(source, "facts_version", None)
+    try:
+        version = getattr(source, "facts_version", None)
+    except Exception:  # noqa: BLE001 - facts that are not renewed never cost a reading
+        return None
+    return version if isinstance(version, str) else None
 
 
 def close_source(source: Source) -> None:

@@ -20,6 +20,7 @@ from flopsd.sources import Source, SourceSettings
 from flopsd.sources.dcgm import own_exporter, own_source
 from flopsd.sources.dcgm.exposition import FIELD_OF_NAME
 from flopsd.sources.dcgm.own_exporter import Ending, ending_of
+from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.nvml.counter_servers import running
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
@@ -129,6 +130,7 @@ def test_one_that_is_killed_is_started_again_and_a_page_in_between_is_none(own: 
     source = own.open()
     own.measures()
     version = getattr(source, "facts_version", None)
+    own.source._exporter.lines.append("No permission to read what is not asked for")  # type: ignore[union-attr]
     os.kill(own.installed.pids[0], signal.SIGKILL)
     fault = own.fault()
     assert "was ended by signal 9" in str(fault)
@@ -231,7 +233,7 @@ def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypa
     monkeypatch.setattr(own_source, "running", lambda _: {**seen, own.installed.pids[0]: "dcgm-exporter"})
     own.open()
     with exporting("") as theirs:
-        own.source._served = theirs.url  # type: ignore[union-attr]
+        own.source._open_other = lambda: DcgmSource(own.clock, table(), theirs.url)  # type: ignore[union-attr]
         own.measures()
         seen[1] = "nv-hostengine"
         own.read(60)

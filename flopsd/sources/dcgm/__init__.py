@@ -36,7 +36,7 @@ def _open(settings: SourceSettings) -> Source:
             raise
         from flopsd.sources.dcgm.own import open_own
 
-        return open_own(settings, program, fault, is_asked=own != "auto")
+        return open_own(settings, program, fault, seconds, is_asked=own != "auto")
     from flopsd.sources.dcgm.source import DcgmSource
     from flopsd.sources.nvml.sm_clock import open_clocks
 

@@ -19,9 +19,11 @@ from flopsd.system.clock import NS_PER_S
 _INTERVAL_SECONDS = 5.0  # several reads a collection, so that none is missed
 
 
-def open_own(settings: SourceSettings, path: str, fault: SourceUnavailableError, *, is_asked: bool) -> Source:
-    """A source that starts the program at `path`. `fault` is why no exporter is read; `is_asked`: the setting names
-    the program. Raises SourceUnavailableError."""
+def open_own(
+    settings: SourceSettings, path: str, fault: SourceUnavailableError, theirs_seconds: float, *, is_asked: bool
+) -> Source:
+    """A source that starts the program at `path`. `fault` is why no exporter is read; `theirs_seconds` is how
+    often another one would collect, `is_asked`: the setting names the program. Raises SourceUnavailableError."""
     clock, peaks = settings.clock, settings.peaks
     devices, access = gpus_without_gpm(clock, peaks)
     remedy = advice(access, find_context(os.environ).platform)
@@ -39,10 +41,10 @@ def open_own(settings: SourceSettings, path: str, fault: SourceUnavailableError,
     if why_not:
         raise SourceUnavailableError(f"{fault}; flopsd starts none: {why_not}", hint=hint, absent=not is_asked)
     seconds = float(settings.options.get("interval_seconds") or _INTERVAL_SECONDS)
-    clocks = partial(open_clocks, clock, peaks, round(4 * seconds * NS_PER_S))
 
-    def read(url: str) -> DcgmSource:
+    def read(url: str, seconds: float = seconds) -> DcgmSource:
+        clocks = partial(open_clocks, clock, peaks, round(4 * seconds * NS_PER_S))
         return DcgmSource(clock, peaks, url, seconds, settings.origins, clocks)
 
-    served = None if is_asked else str(settings.options["url"])
-    return OwnDcgmSource(clock, devices, path, round(seconds * 1000), read, remedy, served)
+    read_other = None if is_asked else partial(read, str(settings.options["url"]), theirs_seconds)
+    return OwnDcgmSource(clock, devices, path, round(seconds * 1000), read, remedy, read_other)

@@ -108,6 +108,7 @@ class OwnExporter:
         """Raises SourceUnavailableError."""
         self.stop()
         self.lines.clear()
+        self._rest = b""
         flags = ("-f", str(_COUNTERS), "-c", str(self._interval_ms), "-a", self.address, "--web-systemd-socket")
         env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         try:

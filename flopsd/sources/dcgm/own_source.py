@@ -43,14 +43,14 @@ class OwnDcgmSource:
         interval_ms: int,
         read: Callable[[str], DcgmSource],
         remedy: str,
-        served: str | None,
+        read_other: Callable[[], DcgmSource] | None,
     ) -> None:
         """`devices` are those that it is started for, `read` reads a page by its address, `remedy` is for lack of
-        privilege. `served`: where another exporter would answer, which then takes its place; None: this one stays.
+        privilege. `read_other` reads another exporter, which takes its place where one comes; None: this one stays.
         Raises SourceUnavailableError."""
         why = "dcgm-exporter is starting"
         self._starting = [replace(one, evidence=Evidence.GAP, evidence_reason=why) for one in devices]
-        self._clock, self._open, self._served = clock, read, served
+        self._clock, self._open, self._open_other = clock, read, read_other
         self._hints = {**_HINTS, Ending.REFUSED: f"{remedy}; flopsd does not try again until it is started anew"}
         self._exporter = OwnExporter(path, interval_ms)
         self._reader: DcgmSource | None = None
@@ -69,9 +69,9 @@ class OwnDcgmSource:
             raise
 
     @property
-    def facts_version(self) -> object:
-        lost = 0 if self._reader is None else self._reader.facts_version
-        return self._starts, str(self._fault or ""), self._is_over, lost
+    def facts_version(self) -> str:
+        lost = "" if self._reader is None else self._reader.facts_version
+        return f"{self._starts} {self._is_over} {lost} {self._fault or ''}"
 
     def devices(self) -> Sequence[Device]:
         return self._starting if self._reader is None else self._reader.devices()
@@ -93,7 +93,7 @@ class OwnDcgmSource:
     def read(self) -> Sweep:
         """What became known since the last read. Raises SourceUnavailableError while the exporter gives nothing."""
         now_ns = self._clock.boottime_ns()
-        if self._served is not None and not self._is_over and now_ns - self._looked_ns >= LOOK_NS:
+        if self._open_other is not None and not self._is_over and now_ns - self._looked_ns >= LOOK_NS:
             self._look_for_others(now_ns)
         if self._is_over:
             return self._read_other()
@@ -106,7 +106,8 @@ class OwnDcgmSource:
         ended = self._exporter.look()
         if ended is not None:
             ending, words = ending_of(list(self._exporter.lines))
-            self._fail(ending, f"{ended}: {words}")
+            # One that had the counters did not end for want of them, whatever it has said of other things.
+            self._fail(ending if self._is_first else Ending.FAULT, f"{ended}: {words}")
         sweep = self._read_page(now_ns)
         cost = self._exporter.cost
         return replace(sweep, child=ChildCost(self._starts, cost.cpu_ns, cost.memory_bytes))
@@ -119,24 +120,28 @@ class OwnDcgmSource:
             self._reader.close()
         self._exporter.close()
 
+    @property
+    def _is_first(self) -> bool:
+        """Whether it has given no page since it was started."""
+        return self._starts == 0 or self._fault is not None
+
     def _start(self) -> None:
         self._exporter.start()
         self._answered_ns = self._clock.boottime_ns()
 
     def _read_page(self, now_ns: int) -> Sweep:
-        is_first = self._starts == 0 or self._fault is not None
         try:
             if self._reader is None:
                 self._reader = self._open(f"http://{self._exporter.address}/metrics")
             sweep = self._reader.read()
         except SourceError as fault:
-            if now_ns - self._answered_ns > (STARTUP_NS if is_first else SILENT_NS):
+            if now_ns - self._answered_ns > (STARTUP_NS if self._is_first else SILENT_NS):
                 self._fail(Ending.FAULT, f"gives no page for {(now_ns - self._answered_ns) // NS_PER_S} s: it hangs")
             if self._reader is None:
                 return Sweep(())
             raise (self._fault or fault) from fault
         self._answered_ns = now_ns
-        if is_first:
+        if self._is_first:
             self._answers()
         return sweep
 
@@ -193,6 +198,6 @@ class OwnDcgmSource:
 
     def _read_other(self) -> Sweep:
         if self._reader is None:
-            assert self._served is not None
-            self._reader = self._open(self._served)
+            assert self._open_other is not None
+            self._reader = self._open_other()
         return self._reader.read()

@@ -55,7 +55,11 @@ class DcgmSource:
         self._is_interrupted = False
 
     @property
-    def facts_version(self) -> int:
+    def facts_version(self) -> str:
+        return str(self._lost)
+
+    @property
+    def _lost(self) -> int:
         """How often a GPU's tensor activity went away: taken by another profiler, or paused."""
         return sum(gpu.lost for gpu in self._gpus.values())
 
@@ -72,7 +76,7 @@ class DcgmSource:
             "driver": first.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
             "interval_ms": self._interval_ns // 1_000_000,
             "fields": " ".join(sorted(found)),
-            "profiling_lost": self.facts_version,
+            "profiling_lost": self._lost,
             "replay": None,
         }
 

@@ -79,7 +79,7 @@ class FilteredSource:
         return replace(sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others)
 
     @property
-    def facts_version(self) -> object:
+    def facts_version(self) -> str | None:
         return facts_version_of(self._source)
 
     def poll(self, until_ns: int) -> int | None:
