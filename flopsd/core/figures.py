@@ -163,7 +163,8 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     label = precision_label(None, rating)
     if Evidence.UTILIZATION in tally.observed_ns:
         busy, known_ns = tally.busy_sm_cycles, tally.known_ns(Evidence.UTILIZATION)
-        flop, integers = (Figures(0, None, None if rate is None else busy * rate) for rate in _rates(rating, table))
+        most = _most_busy(tally, rating)
+        flop, integers = (Figures(0, None, None if rate is None else most * rate) for rate in _rates(rating, table))
         found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))
     if unknown_ns := tally.unknown_ns:
         is_bounded = tally.gap_ns.keys().isdisjoint(UNBOUNDED)
@@ -275,11 +276,23 @@ def _counted(flop: int, duration_ns: int, rating: Rating, table: PeakTable) -> R
 
 def _deviation(evidence: Evidence, pipe: Pipe, tally: Tally, rating: Rating) -> int:
     """How far a sum of random samples of the clock may be off, in SM-cycles; 0 where it was not sampled so."""
-    square_sum = tally.square_sum.get((evidence, pipe), 0)
+    return _deviation_of(tally.square_sum.get((evidence, pipe), 0), tally.known_ns(evidence), rating)
+
+
+def _deviation_of(square_sum: int, known_ns: int, rating: Rating) -> int:
     if not square_sum or not isinstance(rating.limits, Limits):
         return 0
-    widest, whole = (max_plausible_sm_cycles(rating.limits, ns) for ns in (SLOT_MAX_NS, tally.known_ns(evidence)))
+    widest, whole = (max_plausible_sm_cycles(rating.limits, ns) for ns in (SLOT_MAX_NS, known_ns))
     return deviation(square_sum, widest, whole)
+
+
+def _most_busy(tally: Tally, rating: Rating) -> int:
+    """SM-cycles at most in which anything ran: at the maximum clock, or where that is less at the sampled one."""
+    busy, sampled = tally.busy_sm_cycles, tally.sampled_busy_sm_cycles
+    if not 0 < sampled <= busy or not isinstance(rating.limits, Limits):
+        return busy
+    doubt = _deviation_of(tally.clocked_square_sum, tally.known_ns(Evidence.UTILIZATION), rating)
+    return busy - sampled + min(sampled, tally.clocked_sm_cycles + doubt)
 
 
 def _unread(pipe: Pipe, duration_ns: int, rating: Rating, table: PeakTable) -> Row:

@@ -251,10 +251,20 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
             unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
         )
     assert isinstance(work, Busy)
-    if not 0 <= work.sm_cycles <= possible:
+    clocked = work.clocked_sm_cycles
+    # An estimate by the clock may end in the time of the next reading, so that it alone may be above what is possible.
+    if not 0 <= work.sm_cycles <= possible or not 0 <= (clocked or 0) <= 2 * possible or work.square_sum < 0:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
     known = _known(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION)
-    return replace(tally, **known, busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles)
+    after = replace(tally, **known, busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles)
+    if clocked is None:
+        return after
+    return replace(
+        after,
+        sampled_busy_sm_cycles=tally.sampled_busy_sm_cycles + work.sm_cycles,
+        clocked_sm_cycles=tally.clocked_sm_cycles + clocked,
+        clocked_square_sum=tally.clocked_square_sum + work.square_sum,
+    )
 
 
 def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: Limits | ChipLimits | None) -> Tally:

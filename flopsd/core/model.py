@@ -157,9 +157,15 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A ceiling: SM-cycles, at most, during which anything at all ran."""
+    """A ceiling: SM-cycles, at most, during which anything at all ran.
+
+    `clocked_sm_cycles` is another one, by random samples of the clock: at most but for the deviation of `square_sum`,
+    which is small only of many readings together. None: the clock was not sampled, or promised no lower one.
+    """
 
     sm_cycles: int
+    clocked_sm_cycles: int | None = None
+    square_sum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +265,9 @@ class Tally:
     active_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
     counted_flop: int = 0
     busy_sm_cycles: int = 0
+    sampled_busy_sm_cycles: int = 0  # the part of it in readings whose clock was sampled,
+    clocked_sm_cycles: int = 0  # and the same by that clock
+    clocked_square_sum: int = 0
     observed_ns: Mapping[Evidence, int] = field(default_factory=dict)
     gap_ns: Mapping[GapReason, int] = field(default_factory=dict)
     recovered_ns: Mapping[Evidence, int] = field(default_factory=dict)  # gap time whose work was learnt afterwards
@@ -315,7 +324,9 @@ class Tally:
 
 
 # The fields of a tally that grow and add up, besides its span and energy_mj: the shares of its phases have no others.
-TALLY_AMOUNTS = ("counted_flop", "busy_sm_cycles", "energy_ns")
+TALLY_AMOUNTS = (
+    "counted_flop", "busy_sm_cycles", "sampled_busy_sm_cycles", "clocked_sm_cycles", "clocked_square_sum", "energy_ns",
+)  # fmt: skip
 TALLY_ABSOLUTES = ("counters", "energy_at_ns", "totals", "totals_ns")  # what counting goes on from
 TALLY_MAPPINGS = (
     "active_sm_cycles", "observed_ns", "gap_ns", "recovered_ns", "uncertainty_sm_cycles", "square_sum", "unread_ns",

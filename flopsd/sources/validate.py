@@ -174,8 +174,10 @@ def _check_reading(reading: object, now_ns: int) -> None:
         if not is_count(work.counted_flop):
             raise _refusal(uid, "work.counted_flop", work.counted_flop, "a whole number")
     elif isinstance(work, Busy):
-        if not is_count(work.sm_cycles):
-            raise _refusal(uid, "work.sm_cycles", work.sm_cycles, "a whole number")
+        for name in ("sm_cycles", "clocked_sm_cycles", "square_sum"):
+            value = getattr(work, name)
+            if not is_count(value) and not (name == "clocked_sm_cycles" and value is None):
+                raise _refusal(uid, f"work.{name}", value, "a whole number")
     elif not isinstance(work, Counted):
         raise _refusal(uid, "work", work, "Active, Growth, Counted, Busy or Gap")
     elif not is_count(work.flop):

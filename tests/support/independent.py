@@ -284,8 +284,12 @@ class Rated(Rates):
             else:
                 row("count", None, 0, known("count"), (c * (M - m) // M, c, most), (0, 0, 0), 0, m)
         if "utilization" in observed:
-            busy = tally.get("busy_sm_cycles", 0)
-            highs = [None if r is None else busy * r for r in (self.ceiling_rate(), self.integer_ceiling_rate())]
+            busy, sampled = tally.get("busy_sm_cycles", 0), tally.get("sampled_busy_sm_cycles", 0)
+            most = busy
+            if self.sms_mhz is not None and sampled <= busy:
+                d = self.deviation(tally.get("clocked_square_sum", 0), known("utilization"))
+                most += min(0, tally.get("clocked_sm_cycles", 0) + d - sampled)
+            highs = [None if r is None else most * r for r in (self.ceiling_rate(), self.integer_ceiling_rate())]
             row("utilization", None, busy, known("utilization"), (0, None, highs[0]), (0, None, highs[1]))
         if unknown := unknown_of(tally):
             flop, integers = (self.ceiling(unknown, integers=of) for of in (False, True))

@@ -20,6 +20,7 @@ from tests.support.story import (
     HALF_KNOWN,
     STRANGER,
     TRAINIUM,
+    Second,
     Story,
     active,
     gap,
@@ -121,6 +122,25 @@ def phases(folder: Path) -> bytes:
     for session, tokens in ((first, 16384), (second, 12288)):
         story.says(WorkCounted(session, {"train": work(tokens, steps=8), "evaluate": work(2048)}))
         story.says(SessionClosed(session, clean=True))
+    return story.finish()
+
+
+def clocked(folder: Path) -> bytes:
+    """A ceiling by the clock: a GPU that is busy at seven tenths of its maximum clock, then idle, then in a phase."""
+    story, process = Story(folder, (A100,)), "33" * 16
+    elapsed = 108 * 1410 * 10**6
+
+    def busy(second: Second) -> Busy:
+        seconds = (second.end_ns - second.begin_ns) // NS_PER_S
+        return Busy(elapsed * seconds, elapsed * 7 // 10 * seconds + 13, seconds * 18 * (108 * 10**6) ** 2)
+
+    story.clock.advance(1000 * NS_PER_S)
+    story.during(2, {A100: busy})
+    story.during(2, {A100: lambda _: Busy(elapsed // 3)})
+    story.says(SessionOpened(process, 4711, 1000, "0.1.0"), PhaseChanged(process, "evaluate"))
+    story.during(1, {A100: busy})
+    story.clock.advance(100 * NS_PER_S)
+    story.during(1, {A100: busy})
     return story.finish()
 
 

@@ -49,6 +49,7 @@ VALID_RUNS = {
     "recovered-tail": runs.torn,
     "job-of-another-user": runs.apart,
     "journal-replaced": runs.lost,
+    "ceiling-by-clock": runs.clocked,
     "energy-as-published": runs.plausible,
     "energy-below-published": runs.frugal,
     "operator-count": runs.operators,

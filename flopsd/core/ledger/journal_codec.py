@@ -29,7 +29,8 @@ _BY_EVIDENCE = {
     "uncertainty_sm_cycles": "uncertainty_sm_cycles",
     "square_sum": "square_sum",
 }
-_AMOUNTS = {"busy_sm_cycles", "energy_ns", "counted_flop", "energy_mj"}
+_NOT_ZERO = ("busy_sm_cycles", "sampled_busy_sm_cycles", "clocked_sm_cycles", "clocked_square_sum", "energy_ns")
+_AMOUNTS = {*_NOT_ZERO, "counted_flop", "energy_mj"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def tally_columns(tallies: Sequence[Tally]) -> dict[str, Any]:
             by_evidence = found[name] = {}
             for evidence, pipe in _keys(maps):
                 by_evidence.setdefault(evidence, {})[pipe] = [one.get((evidence, pipe)) for one in maps]
-    for name in ("busy_sm_cycles", "energy_ns"):
+    for name in _NOT_ZERO:
         if any(amounts := [getattr(tally, name) for tally in tallies]):
             found[name] = amounts
     if any(Evidence.COUNT in tally.observed_ns or tally.counted_flop for tally in tallies):

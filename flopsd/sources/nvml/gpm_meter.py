@@ -85,22 +85,14 @@ class GpmMeter:
         """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
         if self._buffered_clock or not self._kept or self.evidence[0] is Evidence.CYCLES:
             return None
-        if self._polled.planned_until_ns != until_ns:
-            self._polled.plan(self._driver.clock.boottime_ns(), until_ns)
-        return self._polled.due_ns
+        return self._polled.next_ns(self._driver.clock.boottime_ns(), until_ns)
 
     def poll(self) -> None:
         """Read the clock, if a moment for it has come. Raises NVMLError."""
-        now_ns, due_ns = self._driver.clock.boottime_ns(), self._polled.due_ns
-        if due_ns is None or due_ns > now_ns:
-            return
-        mhz = None
-        try:
-            mhz = self._driver.sm_clock_mhz(self._handle, self._max_mhz)
-        finally:  # an answer that took long is not of the moment of the call
-            self._polled.polled(self._driver.clock.boottime_ns(), mhz)
-        if mhz is not None:
-            self._clock.append((now_ns, mhz))
+        driver = self._driver
+        sample = self._polled.poll(driver.clock, lambda: driver.sm_clock_mhz(self._handle, self._max_mhz))
+        if sample is not None:
+            self._clock.append(sample)
 
     def read(self) -> tuple[Reading | None, Gauges | None]:
         """The interval since the last read; none where it is too short. Raises NVMLError, UnusableError."""

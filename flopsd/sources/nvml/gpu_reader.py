@@ -82,8 +82,8 @@ class GpuReader:
         for meter in self._open_meters():
             self._driver.optional(meter.poll)
 
-    def _open_meters(self) -> list[GpmMeter]:
-        return [gpu.meter for gpu in self._gpus if isinstance(gpu.meter, GpmMeter) and gpu.handle is not None]
+    def _open_meters(self) -> list[GpmMeter | UtilizationMeter]:
+        return [gpu.meter for gpu in self._gpus if not isinstance(gpu.meter, Unread) and gpu.handle is not None]
 
     def release(self) -> None:
         """Give the driver's memory back."""

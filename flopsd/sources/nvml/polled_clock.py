@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flopsd.core.clock_bound import SLOT_MAX_NS
-from flopsd.core.clock_integral import Cycles
+from flopsd.core.clock_integral import ClockSample, Cycles
 from flopsd.core.meter import CLOCK_TOLERANCE_PPM
 from flopsd.core.values import ceil_div
+from flopsd.system.clock import Clock
 from flopsd.system.randomness import random_below
 
 LATE_NS = 5_000_000  # a process that wakes up later than this after a drawn moment did not poll at it
@@ -24,6 +25,16 @@ class _Slot:
     end_ns: int
     draw_ns: int
     mhz: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What one SM ran at most up to `until_ns`; `expected_mhz`: the clock as it was known before the first draw."""
+
+    expected_mhz: int | None
+    cycles: int
+    square_sum: int
+    until_ns: int
 
 
 class PolledClock:
@@ -44,11 +55,12 @@ class PolledClock:
         return self._slots[self._next].draw_ns if self._next < len(self._slots) else None
 
     def plan(self, now_ns: int, until_ns: int) -> None:
-        """Draw the moments of the polls between now and `until_ns`."""
-        self.planned_until_ns, self._next = until_ns, 0
+        """Draw the moments of the polls between now and `until_ns`. Slots that are over and in no sum yet are kept."""
+        kept = [slot for slot in self._slots if slot.end_ns <= now_ns]
+        self.planned_until_ns, self._next = until_ns, len(kept)
         number = ceil_div(max(0, until_ns - now_ns), SLOT_MAX_NS)
         edges = [now_ns + (until_ns - now_ns) * at // number for at in range(number)] + [until_ns]
-        self._slots = [
+        self._slots = kept + [
             _Slot(begin, end, begin + self._draw_below(end - begin)) for begin, end in pairwise(edges) if end > begin
         ]
 
@@ -59,6 +71,52 @@ class PolledClock:
             if at_ns - due_ns <= LATE_NS and mhz is not None and mhz <= self.max_mhz:
                 self._slots[self._next].mhz = mhz
             self._next += 1
+
+    def next_ns(self, now_ns: int, until_ns: int) -> int | None:
+        """The moment of the next poll before the read at `until_ns`, as `due_ns`; it is drawn where it was not yet."""
+        if self.planned_until_ns != until_ns:
+            self.plan(now_ns, until_ns)
+        return self.due_ns
+
+    def poll(self, clock: Clock, read_mhz: Callable[[], int | None]) -> ClockSample | None:
+        """Read the clock, if a moment for it has come: the sample, if there is one. Raises what `read_mhz` raises."""
+        now_ns, due_ns = clock.boottime_ns(), self.due_ns
+        if due_ns is None or due_ns > now_ns:
+            return None
+        mhz = None
+        try:
+            mhz = read_mhz()
+        finally:  # an answer that took long is not of the moment of the call
+            self.polled(clock.boottime_ns(), mhz)
+        return None if mhz is None else (now_ns, mhz)
+
+    def at_most(self, begin_ns: int, end_ns: int, now_ns: int) -> Ceiling:
+        """Cycles of one SM at most in [begin_ns, end_ns) and the rest of the slot that `end_ns` is in, but for the
+        deviation of the squares. What no poll covers is at the maximum clock.
+
+        A slot whose poll was missed is at the maximum too, with the widest square: whether it was missed may depend on
+        the load.
+        """
+        expected = self._last_mhz
+        predicted = self.max_mhz // 2 if expected is None else expected
+        taken = [slot for slot in self._slots if begin_ns <= slot.begin_ns < end_ns and slot.end_ns <= now_ns]
+        self._slots, self._next = [slot for slot in self._slots if slot.begin_ns >= end_ns], 0
+        while self._next < len(self._slots) and self._slots[self._next].end_ns <= now_ns:
+            self._next += 1
+        khz_ns = squares = sampled_ns = 0
+        for slot in taken:
+            length_ns = slot.end_ns - slot.begin_ns
+            sampled_ns += length_ns
+            if slot.mhz is None:
+                khz_ns += self.max_mhz * length_ns
+                squares += ceil_div(self.max_mhz * length_ns, 1000) ** 2
+                continue
+            khz_ns += slot.mhz * length_ns
+            squares += ceil_div(abs(slot.mhz - predicted) * length_ns, 1000) ** 2 + 1
+            predicted = self._last_mhz = slot.mhz
+        until_ns = max(end_ns, taken[-1].end_ns) if taken else end_ns
+        khz_ns += self.max_mhz * max(0, until_ns - begin_ns - sampled_ns)
+        return Ceiling(expected, ceil_div(khz_ns, 1000), squares, until_ns)
 
     def cycles(self, begin_ns: int, end_ns: int, mhz: int | None) -> Cycles:
         """Cycles of one SM from one read to the next; `mhz` is the clock as the second read it.

@@ -126,11 +126,7 @@ class SmClocks:
         gpu.parts = [part for part in gpu.parts if part.begin_ns >= oldest_ns]
 
     def _poll(self, gpu: _Gpu) -> None:
-        mhz = None
-        try:
-            mhz = self._driver.sm_clock_mhz(gpu.handle, gpu.max_mhz)
-        finally:
-            gpu.polled.polled(self._clock.boottime_ns(), mhz)
+        gpu.polled.poll(self._clock, lambda: self._driver.sm_clock_mhz(gpu.handle, gpu.max_mhz))
 
 
 def open_clocks(clock: Clock, peaks: PeakTable, keep_ns: int) -> SmClocks | None:

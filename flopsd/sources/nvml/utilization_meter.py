@@ -8,6 +8,7 @@ from typing import Any
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Gauges, Limits, Reading, Totals
 from flopsd.sources.nvml.driver import PERCENT_MAX, Driver, UnusableError
+from flopsd.sources.nvml.polled_clock import PolledClock
 from flopsd.system.clock import NS_PER_S
 
 _SAMPLE_PERIOD_MAX_NS = NS_PER_S  # "between 1 second and 1/6 second, depending on the product", nvml.h
@@ -24,7 +25,8 @@ class UtilizationMeter:
         self._driver, self._handle, self._uid, self._limits = driver, handle, device.uid, limits
         self._max_mhz = device.sm_clock_max_mhz
         self._since_ns = driver.clock.boottime_ns()
-        self._seen_ns = 0
+        self._seen_ns = self._clocked_ns = 0
+        self._polled = PolledClock(0 if limits is None else limits.sm_clock_max_mhz)
         self._begun = False
         self._unread_reason = GapReason.STARTING
         self.evidence: tuple[Evidence, str, str] = (Evidence.UTILIZATION, *why)
@@ -61,7 +63,32 @@ class UtilizationMeter:
                 return None, gauges
             raise UnusableError(GapReason.COUNTER_STALLED)
         self._since_ns = end_ns
-        return Reading(self._uid, since_ns, end_ns, Busy(self._ceiling(samples, since_ns, end_ns)), counters), gauges
+        busy = self._by_clock(self._ceiling(samples, since_ns, end_ns), since_ns, end_ns, now_ns)
+        return Reading(self._uid, since_ns, end_ns, busy, counters), gauges
+
+    def next_poll_ns(self, until_ns: int) -> int | None:
+        """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
+        if self._limits is None or not self._begun:
+            return None
+        return self._polled.next_ns(self._driver.clock.boottime_ns(), until_ns)
+
+    def poll(self) -> None:
+        """Read the clock, if a moment for it has come. Raises NVMLError."""
+        driver = self._driver
+        self._polled.poll(driver.clock, lambda: driver.sm_clock_mhz(self._handle, self._max_mhz))
+
+    def _by_clock(self, ceiling: int, since_ns: int, end_ns: int, now_ns: int) -> Busy:
+        """The ceiling, with that of all cycles that elapsed, by the polled clock, where the clock that was known before
+        its draws promised a lower one: a choice by the draws themselves would not leave their sum unbiased."""
+        limits = self._limits
+        if limits is None:
+            return Busy(ceiling)
+        elapsed = self._polled.at_most(max(since_ns, self._clocked_ns), end_ns, now_ns)
+        expected_mhz = elapsed.expected_mhz
+        if expected_mhz is None or expected_mhz * limits.sm_count * (end_ns - since_ns) // 1000 >= ceiling:
+            return Busy(ceiling)
+        self._clocked_ns = elapsed.until_ns
+        return Busy(ceiling, elapsed.cycles * limits.sm_count, elapsed.square_sum * limits.sm_count**2)
 
     def _ceiling(self, samples: Sequence[tuple[int, int]], since_ns: int, end_ns: int) -> int:
         """SM-cycles at most: each sample stands for the time since the one before it, whole percents
