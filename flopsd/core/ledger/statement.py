@@ -66,8 +66,8 @@ ASSUMPTIONS = (
     "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
     "Energy is what the devices' counters counted; device seconds of which none told it are named beside it. Energy "
     "for each FLOP beside that of published runs is a check of plausibility and bounds nothing.",
-    "utilization is the share of time in which any kernel ran: a ceiling, never an estimate. It is at the maximum clock, or "
-    "at the clock as read at random moments where the sum of these is lower with its bound.",
+    "utilization is the share of time in which any kernel ran: a ceiling, never an estimate. It is at the maximum "
+    "clock, or at the clock as read at random moments where the sum of these is lower with its bound.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
     "them, or by readings that came late. Their origin says their scale as the self-test found it: SM-cycles = "
     "counter x N.",
