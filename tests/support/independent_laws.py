@@ -26,7 +26,10 @@ METHODS = ("pretraining", "full", "partial", "lora", "qlora")
 FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
 BY_KEY = {"observed_ns": EVIDENCE, "gap_ns": REASONS, "recovered_ns": EVIDENCE, "unread_ns": PIPES}
 BY_EVIDENCE = ("sm_cycles", "uncertainty_sm_cycles", "square_sum")
-AMOUNTS = ("busy_sm_cycles", "energy_ns", "counted_flop", "energy_mj")
+AMOUNTS = (
+    "busy_sm_cycles", "sampled_busy_sm_cycles", "clocked_sm_cycles", "clocked_square_sum", "energy_ns", "counted_flop",
+    "energy_mj",
+)  # fmt: skip
 GROWING = (*BY_KEY, *BY_EVIDENCE, *AMOUNTS)
 DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
