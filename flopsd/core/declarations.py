@@ -323,5 +323,6 @@ _FACTS: Mapping[str, Callable[[FieldReader, str], Any]] = {
     "local_rank": _count_fact,
     "world_size": _count_fact,
     "framework": _text_fact,
+    "operators_not_counted": _not_counted,  # as not_counted, of operator_flop
     "device": _device,  # the accelerator that operator_flop are of; it never changes
 }

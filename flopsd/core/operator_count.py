@@ -17,6 +17,7 @@ from flopsd.core.unused_count import Unused, UnusedCount
 
 OPERATOR_FLOP, RECOMPUTED = "operator_flop", "recomputed_operator_flop"
 OPERATOR_COUNTERS = (OPERATOR_FLOP, RECOMPUTED)
+NOT_COUNTED = ("not_counted", "operators_not_counted")  # facts that leave the count of a phase open
 _CEILINGS = (Evidence.UTILIZATION, Evidence.GAP)
 
 
@@ -71,7 +72,7 @@ def _of_device(sessions: Iterable[DeclaredSession]) -> DeviceCount:
         for phase, counters in session.work.items():
             if counted := counters.get(OPERATOR_FLOP, 0):
                 flop[phase] = flop.get(phase, 0) + counted
-    left_out = (session.facts.get("not_counted", {}) for session in listed)
+    left_out = (session.facts.get(name, {}) for session in listed for name in NOT_COUNTED)
     return DeviceCount(flop, tuple(one.id for one in listed), frozenset(phase for one in left_out for phase in one))
 
 

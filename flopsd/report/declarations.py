@@ -27,6 +27,8 @@ _NAMES = {
     "precision": "Number format",
     "packing": "Packing",
     "not_counted": "Not counted",
+    "operators_not_counted": "Operators not counted",
+    "device": "Device of the operators",
     "window": "Causal window",
     "rank": "Rank",
     "local_rank": "Local rank",
@@ -34,7 +36,7 @@ _NAMES = {
     "framework": "Framework",
 }
 # What differs between the processes of one job by design: shown as a count, not value by value.
-_PER_PROCESS = ("rank", "local_rank")
+_PER_PROCESS = ("rank", "local_rank", "device")
 # Counters that are the same work seen by every process: adding them up would multiply it.
 _SHARED = ("steps",)
 _BY_JOB = "the settings"

@@ -7,6 +7,7 @@ from typing import Any
 from tests.support.independent import Figures, Rated, add
 
 J = dict[str, Any]
+LEFT_OUT = ("not_counted", "operators_not_counted")
 PHASES = ("train", "evaluate", "generate", "other")
 
 
@@ -34,7 +35,7 @@ def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
             known = sum(one[phase][n] or 0 for one in by_phase if phase in one)
             parts.append(min(left[n], max(0, counted[phase] - known)))
             left[n] -= parts[n]
-        is_open = any(phase in one["facts"].get("not_counted", {}) for one in own)
+        is_open = any(phase in one["facts"].get(name, {}) for one in own for name in LEFT_OUT)
         figures: Figures = (parts[0], None if is_open else parts[1], 0)
         if figures[0] or figures[1]:
             found.append(
@@ -54,7 +55,7 @@ def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
 
 def operators_of(sessions: list[J]) -> int | None:
     """The share s of operators in training that were not computed again, in millionths."""
-    if any("train" in one["facts"].get("not_counted", {}) for one in sessions):
+    if any("train" in one["facts"].get(name, {}) for one in sessions for name in LEFT_OUT):
         return None
     work = [one["work"].get("train", {}) for one in sessions if not one.get("refused")]
     whole, again = (sum(one.get(f"{name}operator_flop", 0) for one in work) for name in ("", "recomputed_"))

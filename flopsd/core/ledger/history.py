@@ -38,7 +38,7 @@ from flopsd.core.ledger.journal_codec import (
 from flopsd.core.ledger.segments import ROTATED, Continued
 from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import DeviceUid, GapReason, Tally
-from flopsd.core.operator_count import NO_COUNTS, OPERATOR_FLOP, OperatorCounts, counts_of
+from flopsd.core.operator_count import NO_COUNTS, OperatorCounts, counted_flop, counts_of
 from flopsd.core.phases import remainder
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.unused_count import UnusedCount
@@ -354,11 +354,12 @@ def _numbers(checkpoint: Record) -> list[int]:
 
 
 def skip_to(history: History, checkpoint: Record) -> None:
-    """Take the totals of a checkpoint, those before it left out. Only of a journal that was read whole before: nothing
-    is checked."""
+    """Take the totals of a checkpoint, those before it left out; what processes count in these is for `take_sessions`.
+    Only of a journal that was read whole before: nothing is checked."""
     incarnation = history.incarnations[-1]
     incarnation.tallies.update(incarnation.tallies_of(_numbers(checkpoint), checkpoint["tallies"]))
     incarnation.newest = None
+    take_sessions(history, checkpoint)
     incarnation.last_ns, incarnation.last_utc = count(checkpoint["ns"]), text(checkpoint["utc"])
 
 
@@ -392,12 +393,13 @@ def _session(history: History, record: Record) -> None:
         if history.continues is None:
             raise JournalDamagedError("a session has counters of an earlier segment, and there is none", code="law_1")
         history.work_before[name] = before
+        history.has_counts = history.has_counts or counted_flop(before) > 0
+    history.has_counts = history.has_counts or counted_flop(work) > 0
     for phase, counters in work.items():
         known = session.work.setdefault(phase, {})
         if any(value < known.get(counter, 0) for counter, value in counters.items()):
             raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")
         known.update(counters)
-        history.has_counts = history.has_counts or OPERATOR_FLOP in counters
 
 
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:

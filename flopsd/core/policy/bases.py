@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import added_up
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.operator_count import OPERATOR_FLOP, RECOMPUTED
+from flopsd.core.operator_count import NOT_COUNTED, OPERATOR_FLOP, RECOMPUTED
 from flopsd.core.policy.declared_work import is_trained
 from flopsd.core.policy.guidelines import (
     LEAST_PPM,
@@ -83,7 +83,7 @@ def _counted_share(sessions: Sequence[DeclaredSession], known: Required) -> Requ
     train = Phase.TRAIN.value
     counting = [one.work.get(train, {}) for one in sessions if one.refused is None]
     whole, again = (sum(work.get(name, 0) for work in counting) for name in (OPERATOR_FLOP, RECOMPUTED))
-    if not whole or again > whole or any(train in one.facts.get("not_counted", ()) for one in sessions):
+    if not whole or again > whole or any(train in one.facts.get(name, ()) for one in sessions for name in NOT_COUNTED):
         return known
     return replace(known, stated_ppm=(whole - again) * PPM // whole, source=f"{known.source}; {COUNTED}")
 

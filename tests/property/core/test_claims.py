@@ -97,6 +97,9 @@ class Lie:
     facts: tuple[dict[str, Any], ...]
 
     def view(self, *, lying: bool = True) -> RunView:
+        return view_of(self.history(lying=lying), table(), (policy(),))
+
+    def history(self, *, lying: bool = True) -> History:
         begin = {"incarnation": 1, "run": "r", "node": "n", "declared": self.operator.for_journal(),
                  "context": {"node": {"jobNodes": []}}}  # fmt: skip
         start = Incarnation(begin)
@@ -112,7 +115,7 @@ class Lie:
             start.tallies[uid] = tally
         work = work_from({"train": {"tokens": 4096, "sequences": 64, "square_pairs": 64 * 4096}})
         told = [DeclaredSession(str(n), n, 0, "0", facts_from(f), work) for n, f in enumerate(self.facts)]
-        return view_of(History([start], sessions={one.id: one for one in told if lying}), table(), (policy(),))
+        return History([start], sessions={one.id: one for one in told if lying})
 
 
 BOLD = ({"recomputation": "none", "method": "lora"},)

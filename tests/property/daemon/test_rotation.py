@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count, pairwise
@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.core.ledger.history import History
+from flopsd.core.ledger.growing_run import GrowingRun
+from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.run_view import counted_in, rated_tallies, view_of
 from flopsd.core.ledger.segments import added_work
 from flopsd.core.model import Gap, GapReason, Growth, Pipe, Reading, Sweep
@@ -25,6 +26,7 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
+from flopsd.journal.reading import read_journal
 from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
@@ -47,12 +49,16 @@ STEPS = st.one_of(
 )
 
 
+def work_of(tokens: int) -> dict[str, int]:
+    return {"tokens": tokens, "operator_flop": tokens * 10**11}
+
+
 class Twin:
     """One of two runs that are told the same, on a clock of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.state, self.clock, self.devices = StateDir(folder), FakeClock(), [H100, CYCLES_H100]
-        self.done = dict.fromkeys(PROCESSES, 0)
+        self.done, self.printed = dict.fromkeys(PROCESSES, 0), list[str]()
         self.start()
 
     def start(self) -> None:
@@ -61,13 +67,14 @@ class Twin:
         found = recover(self.journal, self.clock, None)
         run, history = choose_run(self.journal, found, "run", CONTEXT.node, table(), self.clock)
         wanted = WriterSettings(NS_PER_S, 5 * NS_PER_S, "0" * 64, None, ("sim",))
-        self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, lambda _: None)
+        self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, self.printed.append)
         self.writer.begin(run, history, found.recovery, closed=found.closed)
         self.since_ns = self.clock.boottime_ns()
         self.send(Sweep(()), opened={"replay": None})
         for process in PROCESSES:
             self.writer.take_event(SessionOpened(process, 7, 1000, "1"))
-            self.writer.take_event(FactsDeclared(process, {"precision": "fp8"}))
+            device = (CYCLES_H100 if process is PROCESSES[0] else A100).uid
+            self.writer.take_event(FactsDeclared(process, {"precision": "fp8", "device": device}))
 
     def send(self, sweep: Sweep, **more: Any) -> None:
         self.writer.take(Message("sim", self.clock.boottime_ns(), tuple(self.devices), sweep, **more))
@@ -90,7 +97,7 @@ class Twin:
         elif what == "work":
             for process in PROCESSES:
                 self.done[process] += n
-                self.writer.take_event(WorkCounted(process, {"train": {"tokens": self.done[process]}}))
+                self.writer.take_event(WorkCounted(process, {"train": work_of(self.done[process])}))
             self.writer.tick()  # else a kill loses it, unless a rotation comes first
         elif what == "appear" and A100 not in self.devices:
             self.devices.append(A100)
@@ -118,6 +125,22 @@ class Twin:
         self.journal.close()
         self.state.release()
         return [*map(history_of, closed_segments(self.state)), history_of(self.state.journal)]
+
+
+def check_printed(lines: Iterable[str], journals: Sequence[Path]) -> None:
+    """Each checkpoint line of a rotated run follows from the records of its journal up to it."""
+    said = [dict(field.split("=", 1) for field in line.split()[1:]) for line in lines]
+    for number, journal in enumerate(journals, start=1):
+        history, run = History(), GrowingRun(table())
+        here = {int(one["records"]): one for one in said if one.get("segment", "1") == str(number)}
+        for line in read_journal(journal):
+            extend(history, line.record())
+            if (one := here.get(line.number)) is not None and one["head"] == line.head.hex():
+                figures = run.figures(history)
+                shown = (figures.low_flop, figures.measured_flop, figures.high_flop)
+                assert [one[f"{name}_flop"] for name in ("low", "measured", "high")] == [
+                    "unknown" if flop is None else str(flop) for flop in shown
+                ]
 
 
 def totals(histories: Iterable[History]) -> dict[str, Any]:
@@ -172,6 +195,7 @@ def compare(steps: list[tuple[str, int]]) -> None:
         assert totals(parts) == totals([single])
         assert view_of(parts[-1], table(), whole_run=True).figures == view_of(single, table()).figures
         assert rotated.writer.snapshot.journal_records == sum(history.records for history in parts)
+        check_printed(rotated.printed, [*closed_segments(rotated.state), rotated.state.journal])
 
 
 CALLS = ("replace", "fsync", "pwrite", "open", "ftruncate", "mkdir", "close")

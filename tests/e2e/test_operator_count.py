@@ -1,0 +1,97 @@
+"""An A100 that only has utilization, and a process that counts its operators: from a ceiling to a figure."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.model import Pipe
+from flopsd.system.clock import NS_PER_S
+from tests.support.process import environment, flopsd, predicate
+from tests.support.scenario import Scenario, Segment, a100
+
+TENSOR_FLOP = 2048  # of BF16, of an SM in a cycle
+GPU = a100((Segment(1000, mhz=1200, hmma=0.6),))
+
+# Counts for three seconds, from when the daemon knows it, what the stand-in's GPU does in its simulated truth, so many times.
+JOB = """
+import os, sys, time
+import flopsd.client
+rate, factor, device, journal = sys.argv[1:]
+client = flopsd.client.connect()
+client.declare(device=device, precision="bf16", method="full")
+client.set_phase("train")
+while not os.path.exists(journal) or b'"declaration"' not in open(journal, "rb").read():
+    time.sleep(0.02)
+began, counted = time.clock_gettime_ns(time.CLOCK_BOOTTIME), 0
+for _ in range(30):
+    time.sleep(0.1)
+    done = int(rate) * (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - began) // 10**9
+    client.count("train", operator_flop=max(0, int(done * float(factor)) - counted), steps=1)
+    counted = max(counted, int(done * float(factor)))
+print(counted)
+client.close()
+"""
+
+
+J = dict[str, Any]
+NEAR = ("--base-flop", str(10**23 - 10**14), "--base-systemic", "false")
+TRAINING = ("--phase", "train", "--method", "full", "--recomputation", "none", *NEAR)
+
+
+def metered(tmp_path: Path, standin: Path, factor: float, *options: str) -> tuple[J, int, int]:
+    """The ledger of a job that counts `factor` times the truth, the truth, and what was counted."""
+    scenario = Scenario((GPU,))
+    rate = int(GPU.sm_cycles(Pipe.TENSOR_HMMA, 0, NS_PER_S, 108)) * TENSOR_FLOP
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
+    job = (
+        sys.executable,
+        "-c",
+        JOB,
+        str(rate),
+        str(factor),
+        scenario.uuid(0),
+        str(tmp_path / "state" / "journal.jsonl"),
+    )
+    done = flopsd(
+        "exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen", "off",
+        *options, "--", *job, env=env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (counted,) = (int(line) for line in done.stdout.splitlines() if line.isdigit())
+    found = predicate(tmp_path / "ledger.json")
+    return found, int(rate * Fraction(found["deviceSeconds"])), counted
+
+
+def test_a_ceiling_becomes_a_figure_and_a_verdict_that_says_whose_word_it_rests_on(
+    tmp_path: Path, standin: Path
+) -> None:
+    found, truth, counted = metered(tmp_path, standin, 1, *TRAINING, "--precision", "bf16")
+    low, measured, high = (int(found["totals"]["executed"][name]) for name in ("low", "measured", "high"))
+    assert 0 < low == measured == counted <= truth <= high <= 4 * low
+    (rule,) = (one for one in found["findings"] if one["rule"] == "base-not-gpai")
+    assert (rule["state"], rule["restsOn"]) == ("above", "operator_count")
+    said = flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), code=0).stdout
+    assert "count of operators by its training processes" in " ".join(said.split())
+
+
+def test_as_claimed_with_the_format_that_the_process_sees(tmp_path: Path, standin: Path) -> None:
+    found, truth, counted = metered(tmp_path, standin, 1, *TRAINING)
+    executed, claimed = found["totals"]["executed"], found["totals"]["guidelines"]["asClaimed"]
+    assert int(executed["low"]) == int(executed["measured"]) == counted <= truth <= int(executed["high"])
+    assert truth <= int(claimed["high"]) <= 4 * int(claimed["low"])
+    assert int(claimed["high"]) <= int(executed["high"])
+
+
+def test_a_process_that_counts_ten_times_what_it_did_moves_nothing(tmp_path: Path, standin: Path) -> None:
+    found, truth, counted = metered(tmp_path, standin, 10, *TRAINING, "--precision", "bf16")
+    executed = found["totals"]["executed"]
+    assert (executed["low"], executed["measured"]) == ("0", None)
+    assert truth <= int(executed["high"]) < counted
+    (note,) = found["declared"]["contradictions"]
+    assert note["name"] == "COUNT_EXCEEDS_CEILING"
+    assert str(counted) in note["summary"]
+    assert executed["high"] in note["summary"]
+    assert [one["restsOn"] for one in found["findings"]] == [None] * len(found["findings"])

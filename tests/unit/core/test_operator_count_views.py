@@ -1,0 +1,86 @@
+"""What training processes count, in everything that is made of a journal: each record's figures, course, merge, metrics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.ledger.growing_run import GrowingRun
+from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.run_view import view_of
+from flopsd.core.model import Evidence, Pipe
+from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
+from flopsd.journal.reading import read_journal
+from flopsd.report import build
+from flopsd.report.build import course_of
+from flopsd.telemetry.prometheus import Exposition
+from tests.support.independent import payload_of
+from tests.support.story import A100, VECTORS, Story, active, table
+from tests.support.vector_runs import BUSY
+from tests.support.vectors_merged import of_one_node
+
+VECTOR = VECTORS / "valid" / "operator-count"
+JOURNAL = VECTOR / "ledger.journal.jsonl"
+PROCESS = "ab" * 16
+
+
+def test_the_figures_at_each_record_are_those_of_the_records_up_to_it() -> None:
+    growing, history, seen = GrowingRun(table()), History(), set()
+    for line in read_journal(JOURNAL):
+        extend(history, line.record())
+        view = view_of(history, table())
+        assert growing.figures(history) == view.figures
+        assert growing.sums(history).figures == view.figures
+        assert growing.sums(history).by_phase.get("evaluate") == view.bases.by_phase.get("evaluate")
+        seen.add(sum(row.figures.low_flop for row in view.operator_rows))
+    assert len(seen) > 2, "the vector's counts grow"
+
+
+def test_a_course_of_few_points_has_what_was_counted_at_points_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "MAX_POINTS", 1)
+    whole = payload_of(VECTOR / "ledger.json")["predicate"]["totals"]["executed"]
+    (point,) = course_of(JOURNAL, 10**6, table())
+    assert point["executed"] == {name: whole[name] for name in ("low", "measured", "high")}
+
+
+def test_a_merged_ledger_says_how_much_of_it_and_which_finding_rest_on_the_count() -> None:
+    node, merged = payload_of(VECTOR / "ledger.json")["predicate"], of_one_node("operator-count")["predicate"]
+    assert merged["totals"]["guidelines"]["operatorCount"] == node["totals"]["guidelines"]["operatorCount"]
+    assert merged["totals"]["guidelines"]["operatorCount"]["low"] != "0"
+    assert [one["restsOn"] for one in merged["findings"]] == [one["restsOn"] for one in node["findings"]]
+    assert [one["restsOn"] for one in merged["findings"]].count("operator_count") == 1
+    assert merged["declared"]["contradictions"] == sorted(
+        node["declared"]["contradictions"], key=lambda one: (one["name"], one["summary"])
+    )
+
+
+def test_the_metric_does_not_fall_where_counters_measure_what_was_counted_before(tmp_path: Path) -> None:
+    story, exposition = Story(tmp_path, (A100,)), Exposition()
+    story.says(SessionOpened(PROCESS, 1, 1, "0"), FactsDeclared(PROCESS, {"device": A100.uid}))
+
+    def value(evidence: str) -> float:
+        page = exposition.render(story.writer.snapshot, "")[0].decode().splitlines()
+        lines = [line for line in page if line.startswith("flopsd_flop_total{") and f'evidence="{evidence}"' in line]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def row() -> int:
+        return sum(one.figures.measured_flop or 0 for one in story.writer.snapshot.view.operator_rows)
+
+    counted, values, rows = 0, [], []
+    story.devices = (replace(A100, evidence=Evidence.ACTIVITY),)
+    for second in range(8):
+        work: Any = BUSY if second < 4 else active(108, 1400, {Pipe.TENSOR_HMMA: 400_000})
+        story.during(1, {A100: work})
+        counted += 10**14
+        story.says(WorkCounted(PROCESS, {"train": {"operator_flop": counted}}))
+        story.writer.tick()
+        values.append(value("operator_count"))
+        rows.append(row())
+    assert rows[3] == 4 * 10**14
+    assert rows[-1] < rows[3], "counters measured more in the second half than was counted"
+    assert values == sorted(values)
+    assert values[-1] == float(max(rows))
+    assert value("activity") > 0
