@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.model import Active, Evidence, GapReason, Sweep
+from flopsd.core.model import Active, Device, Evidence, GapReason, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceSettings
 from flopsd.sources.dcgm import own_exporter, own_source
 from flopsd.sources.dcgm.exposition import FIELD_OF_NAME
+from flopsd.sources.dcgm.own import open_own
 from flopsd.sources.dcgm.own_exporter import Ending, ending_of
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.nvml.counter_servers import running
+from flopsd.sources.nvml.profiling_access import ProfilingAccess
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
 from flopsd.system.guarded_child import GuardedChild
@@ -331,3 +333,38 @@ def test_the_digest_is_that_of_the_program_that_runs_and_not_of_one_put_in_its_p
     finally:
         own.close()
     assert own.program_sha256() is None
+
+
+@pytest.mark.parametrize(
+    ("is_asked", "access", "gpus", "others", "says", "hint"),
+    [
+        (True, ProfilingAccess.NO_CAPABILITY, 1, (), "closed to this process", "dcgm-exporter as root"),
+        (False, ProfilingAccess.NO_CAPABILITY, 1, (), "closed to this process", "dcgm-exporter as root"),
+        (False, ProfilingAccess.PERFMON_ONLY, 1, (), "not known to be open", "install dcgm-exporter"),
+        (False, ProfilingAccess.OPEN_TO_ALL, 0, (), "NVML shows no GPU that needs it", "theirs"),
+        (False, ProfilingAccess.OPEN_TO_ALL, 1, ("ncu", "nv-hostengine"), "ncu, nv-hostengine runs here", "theirs"),
+    ],
+)  # fmt: skip
+def test_it_is_not_started_where_counters_are_closed_or_taken_or_not_needed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_asked: bool,
+    access: ProfilingAccess,
+    gpus: int,
+    others: tuple[str, ...],
+    says: str,
+    hint: str,
+) -> None:
+    installed, devices = Installed(tmp_path), tuple(Device(f"GPU-{at}", at, "nvidia", "A100") for at in range(gpus))
+    monkeypatch.setattr("flopsd.sources.dcgm.own.gpus_without_gpm", lambda *_: (devices, access))
+    monkeypatch.setattr("flopsd.sources.dcgm.own.running", lambda _: dict(enumerate(others)))
+    for name in ("KUBERNETES_SERVICE_HOST", "SLURM_JOB_ID", "TRAINING_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    fault = SourceUnavailableError("no exporter answers", hint="theirs", absent=True)
+    settings = SourceSettings(FakeClock(), table(), {"url": "http://127.0.0.1:9400/metrics"})
+    with pytest.raises(SourceUnavailableError) as caught:
+        open_own(settings, str(installed.path), fault, 30, is_asked=is_asked)
+    assert says in str(caught.value)
+    assert hint in caught.value.hint
+    assert caught.value.absent is not is_asked
+    assert not installed.starts

@@ -23,6 +23,7 @@ _COUNTERS = Path(__file__).parent / "counters.csv"  # watched by the exporter as
 # Settings of another exporter on this machine, such as DCGM_REMOTE_HOSTENGINE_INFO, and secrets, do not reach it.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "NODE_NAME", "NVIDIA_VISIBLE_DEVICES")
 _VERSION = re.compile(r'msg="Starting dcgm-exporter" Version=(\S+)')
+_SERVING = "Starting webserver"
 _MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _TEXT_MAX = 300
 
@@ -71,6 +72,7 @@ class OwnExporter:
         self.path, self._interval_ms = path, interval_ms
         self.version: str | None = None
         self.lines: deque[str] = deque(maxlen=50)
+        self.is_serving = False  # whether it says that it answers
         self._rest = b""
         self._child: GuardedChild | None = None
         self._before, self._now = Cost(), Cost()
@@ -108,7 +110,7 @@ class OwnExporter:
         """Raises SourceUnavailableError."""
         self.stop()
         self.lines.clear()
-        self._rest = b""
+        self._rest, self.is_serving = b"", False
         flags = ("-f", str(_COUNTERS), "-c", str(self._interval_ms), "-a", self.address, "--web-systemd-socket")
         env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         try:
@@ -165,6 +167,7 @@ class OwnExporter:
             self.lines.append(line)
         if found := _VERSION.search(line):
             self.version = found[1]
+        self.is_serving = self.is_serving or _SERVING in line
 
 
 def _wait(child: GuardedChild, seconds: float) -> None:

@@ -20,6 +20,7 @@ from flopsd.sources.nvml.counter_servers import SERVERS, running
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
+UNHEARD_NS = 10 * NS_PER_S  # of one whose log does not say when it answers
 STARTUP_NS = 60 * NS_PER_S  # until its first page: it initialises every GPU
 SILENT_NS = 15 * NS_PER_S  # longer than this without a page: it hangs
 LOOK_NS = 60 * NS_PER_S  # for another server of the counters, which comes first
@@ -130,6 +131,8 @@ class OwnDcgmSource:
         self._answered_ns = self._clock.boottime_ns()
 
     def _read_page(self, now_ns: int) -> Sweep:
+        if not self._exporter.is_serving and now_ns - self._answered_ns < UNHEARD_NS:
+            return self._nothing()  # a request would only wait, and the end of a run with it
         try:
             if self._reader is None:
                 self._reader = self._open(f"http://{self._exporter.address}/metrics")
@@ -137,13 +140,19 @@ class OwnDcgmSource:
         except SourceError as fault:
             if now_ns - self._answered_ns > (STARTUP_NS if self._is_first else SILENT_NS):
                 self._fail(Ending.FAULT, f"gives no page for {(now_ns - self._answered_ns) // NS_PER_S} s: it hangs")
-            if self._reader is None:
-                return Sweep(())
-            raise (self._fault or fault) from fault
+            return self._nothing(fault)
         self._answered_ns = now_ns
         if self._is_first:
             self._answers()
         return sweep
+
+    def _nothing(self, fault: SourceError | None = None) -> Sweep:
+        """What a read gives while there is no page: none at the first start. Raises else: NVML has the devices then."""
+        if self._fault is not None:
+            raise self._fault
+        if fault is not None and self._reader is not None:
+            raise fault
+        return Sweep(())
 
     def _answers(self) -> None:
         """It gave a first page since it was started. One without profiling fields is of no use."""
