@@ -12,7 +12,7 @@ from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.signing.public_key import PublicKey
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.statement import JournalFacts
+from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 from flopsd.system.known_files import known_file

@@ -26,14 +26,8 @@ from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import key_from
-from flopsd.core.ledger.statement import (
-    PAYLOAD_TYPE,
-    PREDICATE_TYPE,
-    STATEMENT_TYPE,
-    JournalFacts,
-    SealFacts,
-    statement,
-)
+from flopsd.core.ledger.journal_facts import JournalFacts
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, SealFacts, statement
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.untrusted import parse_json

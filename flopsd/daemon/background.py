@@ -24,13 +24,12 @@ from flopsd.system.progress import ProgressLine, is_screen
 from flopsd.system.socket_thread import SocketThread
 from flopsd.system.streams import say
 from flopsd.telemetry.metric_lines import MetricLines
-from flopsd.telemetry.push.feed import Feed
-from flopsd.telemetry.push.states import metrics
 from flopsd.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from flopsd.telemetry.families import Family
     from flopsd.telemetry.http.scrapes import Scrapes
+    from flopsd.telemetry.push.feed import Feed
     from flopsd.telemetry.target_file import TargetFile
 
 log = logging.getLogger("flopsd")
@@ -168,7 +167,11 @@ class BackgroundTasks:
         return self._custody.shown(self._writer.snapshot)
 
     def _push_metrics(self) -> Iterable[Family]:
-        return () if self._feed is None else metrics(self._feed.states)
+        if self._feed is None:
+            return ()
+        from flopsd.telemetry.push.states import metrics
+
+        return metrics(self._feed.states)
 
 
 def progress_line(snapshot: Snapshot, seconds: int) -> str:

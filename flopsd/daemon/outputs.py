@@ -11,10 +11,10 @@ from flopsd.settings.platform import scheduler_labels
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import Clock
 from flopsd.system.streams import say
-from flopsd.telemetry.push.feed import Feed
 from flopsd.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from flopsd.telemetry.push.feed import Feed
     from flopsd.telemetry.target_file import TargetFile
 
 log = logging.getLogger("flopsd")
@@ -40,6 +40,7 @@ def feed_of(settings: Settings, command: Sequence[str], shown: Callable[[], Snap
     """None, and nothing loaded, unless metrics are pushed."""
     if not settings.pushes or not command:
         return None
+    from flopsd.telemetry.push.feed import Feed
 
     def render() -> bytes:
         from flopsd.telemetry.prometheus import Exposition

@@ -44,7 +44,6 @@ from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.sd_notify import Notifier
 from flopsd.system.users import find_user, only_own_user_writes
 from flopsd.telemetry.metric_lines import MetricLines
-from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS
 
 log = logging.getLogger("flopsd")
 
@@ -199,6 +198,8 @@ def run_daemon(
 
                 copied &= seal_left(settings, folder, clock, ended_ns, environment, custody.refused_pin)
         if feed is not None:
+            from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS
+
             feed.end(min(LAST_PUSH_SECONDS, _seconds_left(settings, clock, daemon.stopped_ns)))
     finally:
         journal.close()

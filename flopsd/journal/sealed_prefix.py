@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from flopsd.core.ledger.statement import JournalFacts
+from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, looks_like_records, read_lines
 from flopsd.journal.reading import read_journal

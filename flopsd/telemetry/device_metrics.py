@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from flopsd.core.figures import UNDECLARED, gap_ceiling_flop, precision_label
-from flopsd.core.ledger.devices import lasting_name
+from flopsd.core.lasting_name import lasting_name
 from flopsd.core.model import DeviceUid, Evidence, Pipe
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge

@@ -6,18 +6,16 @@ device time was observed, and each gap with its reason and ceiling.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from flopsd.core.figures import UNDECLARED, Rating, Row, gap_ceiling_flop, sum_figures, takes_a_declaration
 from flopsd.core.ledger.history import GapInterval, History
 from flopsd.core.ledger.run_view import DeviceView, RatedTallies, RatedTally, RunView
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED, Device, Tally
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED, Tally
 from flopsd.core.values import joules, seconds
 
 MAX_LISTED_GAPS = 1000
-_HEX_RUN = re.compile("[0-9a-fA-F]{8}")
 
 
 def devices_for_ledger(view: RunView) -> list[dict[str, Any]]:
@@ -100,13 +98,6 @@ def _counters(tally: Tally) -> dict[str, Any]:
             "smCycles": {pipe.value: str(cycles) for pipe, cycles in sorted(tally.totals.sm_cycles.items())},
         }
     return found
-
-
-def lasting_name(device: Device, node: str) -> str:
-    """A device's name among all machines: `neuron0` is one on every machine, a UUID or serial is not."""
-    if device.serial is not None or _HEX_RUN.search(device.uid):
-        return device.uid
-    return f"{node}/{device.uid}"
 
 
 def coverage_for_ledger(history: History, view: RunView) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flopsd.core.ledger.devices import lasting_name
+from flopsd.core.lasting_name import lasting_name
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.merged_segments import IDENTITY
 from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from
 from flopsd.core.figures import added_up
@@ -18,6 +18,7 @@ from flopsd.core.ledger.energy import compared, energy_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.isolation import isolation_for_ledger
+from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import Evidence, Figures
@@ -81,15 +82,6 @@ ASSUMPTIONS = (
     "says it ran. Nobody checked it. It is in low and in measured where no counter measured, and lowers no high; "
     "guidelines.operatorCount says how much of low rests on it, restsOn which finding.",
 )
-
-
-class JournalFacts(NamedTuple):
-    """What identifies a journal file."""
-
-    sha256: str
-    size_bytes: int
-    records: int
-    head_sha256: str  # chain hash of its last record
 
 
 @dataclass(frozen=True, slots=True)

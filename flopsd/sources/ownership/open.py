@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import DevicesSetting, Whose
 from flopsd.sources import Source, SourceInfo
-from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule, VendorDevices, VisibleRule
 from flopsd.system.clock import Clock
 
 if TYPE_CHECKING:
+    from flopsd.sources.ownership.filtered_source import FilteredSource
     from flopsd.sources.ownership.processes import JobProcesses
 
 
@@ -33,6 +33,8 @@ def own(source: Source, vendor: VendorDevices, setting: DevicesSetting, job: Job
     except OwnershipError as fault:
         source.close()
         raise SourceUnavailableError(f"devices: {setting}: {fault}", hint=fault.hint) from fault
+    from flopsd.sources.ownership.filtered_source import FilteredSource
+
     return FilteredSource(source, rule, clock, sharing=_sharing(setting, job, vendor))
 
 

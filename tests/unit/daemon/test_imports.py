@@ -11,7 +11,8 @@ NOT_NEEDED = (
     "hashlib", "hmac", "secrets", "ssl", "http.client", "http.server", "socketserver", "urllib.request", "email", "html",
     "asyncio", "concurrent", "multiprocessing", "importlib.metadata", "xml", "uuid", "psutil", "cryptography", "jinja2",
     "platform", "encodings.idna", "prometheus_client.exposition", "prometheus_client.metrics", "flopsd.core.architecture",
-    "flopsd.sources.dcgm.source", "flopsd.sources.neuron.source", "flopsd.telemetry.page", "flopsd.telemetry.push.pusher",
+    "flopsd.sources.dcgm.source", "flopsd.sources.neuron.source", "flopsd.telemetry.page", "flopsd.telemetry.push",
+    "flopsd.core.ledger.statement", "flopsd.sources.ownership.filtered_source",
 )  # fmt: skip
 CODE = """
 import gc, os, signal, socket, sys, threading

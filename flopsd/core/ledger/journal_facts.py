@@ -1,0 +1,14 @@
+"""What identifies a journal file. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class JournalFacts(NamedTuple):
+    """What identifies a journal file."""
+
+    sha256: str
+    size_bytes: int
+    records: int
+    head_sha256: str  # chain hash of its last record
