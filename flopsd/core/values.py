@@ -140,3 +140,10 @@ def span_seconds(begin: str, end: str) -> int:
     Raises ValueError for other text.
     """
     return max(0, utc_ns(end) // _NS - utc_ns(begin) // _NS)
+
+
+def short_flop(flop: int) -> str:
+    """An exact count in few digits: 1e23."""
+    digits = str(flop).rstrip("0") or "0"
+    zeros = len(str(flop)) - len(digits)
+    return f"{digits}e{zeros}" if zeros > 3 else str(flop)

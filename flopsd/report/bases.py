@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from flopsd.core.ledger.energy import ABOVE as ENERGY_ABOVE
-from flopsd.core.ledger.energy import BELOW as ENERGY_BELOW
 from flopsd.core.ledger.energy import NAME as ENERGY
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
-from flopsd.report.claims import AS_CLAIMED, BY_COUNT, claims_text, operators_text
+from flopsd.report.claims import AS_CLAIMED, BY_COUNT, claims_text, operators_text, required_source
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
 from flopsd.report.numbers import (
@@ -44,12 +42,6 @@ EVIDENCE = {
     "gap": "nothing was read: an upper bound",
 }
 AGREEMENT = {True: "Agree", False: "Do not agree", None: "Indeterminate"}
-ENERGY_WORDS = {
-    ENERGY_ABOVE: "The devices took more energy for each measured FLOP than any published run of the part: they idled, "
-    "moved data or computed integers, or the counters saw less work than there was. ",
-    ENERGY_BELOW: "The devices took less energy for each measured FLOP than any published run of the part: the work "
-    "was in another number format or of a kind that no published run had, or one of the two counters is wrong. ",
-}
 ENERGY_LIMIT = "A check of plausibility: no bound and no finding rests on it."
 PHASES = {
     "train": "training steps",
@@ -68,7 +60,7 @@ def bases_of(predicate: LedgerObject) -> tuple[Basis, ...]:
 
 def _executed(totals: LedgerObject) -> Basis:
     entry = totals.object("executed")
-    facts = [Fact("Read from", entry.text("method"))]
+    facts = [Fact("Read from", "; ".join(entry.all_words("method", "executed.method")))]
     margins = entry.maybe_object("marginPpm")
     if margins is not None:
         known = [f"{name} {percent(margins.count(name))} either way" for name in margins.mapping if name in EVIDENCE]
@@ -93,8 +85,8 @@ def _guidelines(totals: LedgerObject) -> Basis:
             "It is not more than was executed."
         )
         return Basis("guidelines", GUIDELINES, absent=absent)
-    facts = [Fact("Taken from", entry.text("requiredPpmSource"))] if "requiredPpmSource" in entry else []
-    facts += [Fact("How", entry.text("method"))] if "method" in entry else []
+    facts = [Fact("Taken from", required_source(entry.mapping))] if "requiredPpmSource" in entry else []
+    facts += [Fact("How", entry.words("method", "guidelines.method"))] if "method" in entry else []
     both = (entry.figures(), *([entry.figures("cumulative")] if "cumulative" in entry else []))
     facts += [Fact("Bounds", wide)] if (wide := next(filter(None, map(beyond_margin, both)), "")) else []
     facts += [Fact(AS_CLAIMED, claims)] if (claims := claims_text(entry.mapping)) else []
@@ -132,7 +124,7 @@ def _architecture(totals: LedgerObject) -> Basis:
         reason = totals.maybe_text("architectureAbsentReason") or "this ledger does not say why"
         absent = f"Not computed: {reason}. So there is nothing to compare with the counters."
         return Basis("architecture", ARCHITECTURE, "computed", absent=absent)
-    facts = [Fact("How", entry.text("method"))] if "method" in entry else []
+    facts = [Fact("How", " ".join(entry.all_words("method", "architecture.method")))] if "method" in entry else []
     parameters = entry.maybe_object("parameters")
     if parameters is not None:
         names = [name for name in ("total", "active", "trainable") if name in parameters]
@@ -156,7 +148,7 @@ def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:
 
 def _energy_comparison(entry: LedgerObject) -> Comparison:
     per_flop, published = entry.object("fjPerFlop"), entry.object("publishedFjPerFlop")
-    measured, warning = per_flop.count("measured"), entry.maybe_text("warning") or ""
+    measured, warned = per_flop.count("measured"), "warning" in entry
     ends = fj_per_flop(per_flop.count("low"), per_flop.maybe_count("high"))
     part, precision = entry.text("part"), entry.text("precision")
     return Comparison(
@@ -165,22 +157,22 @@ def _energy_comparison(entry: LedgerObject) -> Comparison:
         f"{fj_per_flop(measured, measured)} ({ends})",
         f"published runs in {precision} took {fj_per_flop(published.count('low'), published.count('high'))}",
         AGREEMENT[entry.flag("withinMargin")],
-        warning,
-        ENERGY_WORDS.get(warning, "") + ENERGY_LIMIT,
+        entry.text("warning") if warned else "",
+        (entry.words("warning", "reconciliation.warning") + " " if warned else "") + ENERGY_LIMIT,
     )
 
 
 def _comparison(entry: LedgerObject) -> Comparison:
     within = entry.flag("withinMargin")
-    margin = entry.maybe_count("marginPpm")
+    margin, warned = entry.maybe_count("marginPpm"), "warning" in entry
     return Comparison(
         entry.text("name"),
-        " / ".join(entry.text(name) for name in ("numerator", "denominator") if name in entry),
+        entry.words("name", "reconciliation.name"),
         _ratio(entry.maybe_object("ratioPpm")),
         "no margin" if margin is None else f"margin {percent(margin)} either way",
         AGREEMENT[within],
-        entry.maybe_text("warning") or "",
-        entry.maybe_text("summary") or "",
+        entry.text("warning") if warned else "",
+        entry.words("warning", "reconciliation.warning") if warned else "They agree within the margin.",
     )
 
 

@@ -113,8 +113,8 @@ def _content(
         form=form_of(predicate, policy),
         method=_method(predicate),
         items=items_of(predicate, found),
-        claims=claim.text("text"),
-        does_not_claim=claim.text("limits"),
+        claims=claim.words("states", "claim.states"),
+        does_not_claim=" ".join(claim.all_words("limits", "claim.limits")),
         isolation=isolation_text(predicate),
         advice=_ADVICE if rules or others else "",
     )
@@ -172,9 +172,8 @@ def _method(predicate: LedgerObject) -> ReportMethod:
     facts += [Fact("Policy applied", policy.text("id")) for policy in entry.objects("policies")]
     if not list(entry.objects("policies")):
         facts.append(Fact("Policy applied", "none"))
-    return ReportMethod(
-        predicate.object("totals").object("executed").text("method"), tuple(facts), entry.texts("assumptions")
-    )
+    counted = predicate.object("totals").object("executed").all_words("method", "executed.method")
+    return ReportMethod("; ".join(counted), tuple(facts), entry.all_words("assumptions", "method.assumptions"))
 
 
 def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:

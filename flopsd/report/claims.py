@@ -48,6 +48,14 @@ def operators_text(guidelines: Mapping[str, Any]) -> str:
     return f"{flop(low).text} FLOP: software's count by the training process, which nobody checked"
 
 
+def required_source(guidelines: Mapping[str, Any]) -> str:
+    """What the counted share of executed training work follows from."""
+    words = LedgerObject(guidelines, "predicate.totals.guidelines").all_words(
+        "requiredPpmSource", "guidelines.requiredPpmSource"
+    )
+    return "; ".join(words)
+
+
 def _claim(claim: LedgerObject) -> str:
     phase, precision = claim.maybe_text("phase"), claim.maybe_text("precision")
     what = f"{precision} work" if phase is None else _PHASES.get(phase, phase)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,7 @@ from flopsd.core.untrusted import FieldReader, Report, raising
 from flopsd.core.values import is_whole, utc_ns, whole_number
 from flopsd.errors import LedgerError
 from flopsd.report.terminal import one_line
+from flopsd.settings.words import say
 from flopsd.system.clock import rfc3339
 
 MAX_TEXT = 2000
@@ -32,6 +33,23 @@ class LedgerObject(FieldReader):
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(map(line, super().texts(key)))
+
+    def words(self, key: str, member: str) -> str:
+        """A code or a note in words, by the table's codes of `member`."""
+        entry = self.object(key).note() if isinstance(self.raw(key), Mapping) else super().text(key)
+        return line(say(member, entry))
+
+    def all_words(self, key: str, member: str) -> tuple[str, ...]:
+        """A list of codes or of notes in words."""
+        listed = self.raw(key)
+        if isinstance(listed, list) and any(isinstance(one, Mapping) for one in listed):
+            return tuple(line(say(member, one.note())) for one in self.objects(key))
+        return tuple(line(say(member, code)) for code in super().texts(key))
+
+    def note(self) -> dict[str, Any]:
+        """This object as a note: a code and parameters that are texts or lists of texts."""
+        named = {n: self.texts(n) if isinstance(self.raw(n), list) else self.text(n) for n in self.mapping}
+        return {**named, "code": self.text("code")}
 
     def items(self, key: str) -> Iterator[tuple[str, LedgerObject]]:
         """Name, printable, and value of each member of a map; none where there is no map."""

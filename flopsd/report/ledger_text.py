@@ -14,12 +14,13 @@ from flopsd.core.model import Figures
 from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns
-from flopsd.report.claims import claims_text, operators_text
+from flopsd.report.claims import claims_text, operators_text, required_source
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
 from flopsd.report.terminal import LABEL, counted, facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
+from flopsd.settings.words import say, say_all
 from flopsd.system.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ def children_text(verified: VerifiedMerge) -> str:
 def _claim(predicate: Mapping[str, Any]) -> list[str]:
     claim = predicate["claim"]
     return [
-        *wrapped(f"The signature states: {claim['text']}"),
-        *wrapped(f"It does not state: {claim['limits']}"),
+        *wrapped(f"The signature states: {say('claim.states', claim['states'])}"),
+        *wrapped(f"It does not state: {say_all('claim.limits', claim['limits'], ' ')}"),
     ]
 
 
@@ -190,7 +191,7 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     """The other bases and the findings, in short; `flopsd report` has them whole."""
     totals = predicate["totals"]
     guidelines, architecture = totals["guidelines"], totals["architecture"]
-    source = f" ({one_line(guidelines['requiredPpmSource'])})" if "requiredPpmSource" in guidelines else ""
+    source = f" ({required_source(guidelines)})" if "requiredPpmSource" in guidelines else ""
     rows = [("guidelines", f"{figures_text(figures_in(guidelines))}: what contributes to parameter updates{source}")]
     rows += [("guidelines", wide)] if (wide := beyond_margin(figures_in(guidelines))) else []
     rows += [("by count", counts)] if (counts := operators_text(guidelines)) else []

@@ -8,14 +8,16 @@ from typing import Any
 
 from flopsd.core.declarations import Method
 from flopsd.core.figures import NS_PER_S, UNDECLARED
-from flopsd.core.ledger.statement import NOTHING_ESTIMATES
+from flopsd.core.ledger.statement import NO_METHOD
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
 from flopsd.core.phases import PROCESS
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.values import nanoseconds
+from flopsd.report.claims import required_source
 from flopsd.report.numbers import beyond_margin, figures_in
 from flopsd.report.rule_words import doubt, of_compute_alone
+from flopsd.settings.words import say, say_all
 
 _QUANTITIES = {
     "updates": "compute directly contributing to parameter updates",
@@ -31,7 +33,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
     """How the compute was measured: evidence, coverage, what was taken out, and how uncertain it is."""
     executed, guidelines = predicate["totals"]["executed"], predicate["totals"].get("guidelines")
     sentences = [
-        _measured_from(f"flopsd {predicate['method']['flopsdVersion']}", executed["method"]),
+        _measured_from(f"flopsd {predicate['method']['flopsdVersion']}", executed),
         "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
         *_assumed_format(predicate),
         *_coverage(predicate, (guidelines or executed)["high"]),
@@ -43,9 +45,9 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
         )
     else:
         source = (
-            f"Taken from {guidelines['requiredPpmSource']}: " if "requiredPpmSource" in guidelines else ""
+            f"Taken from {required_source(guidelines)}: " if "requiredPpmSource" in guidelines else ""
         )  # a sum has several
-        sentences.append(_sentence(f"{source}{guidelines['method']}"))
+        sentences.append(_sentence(f"{source}{say('guidelines.method', guidelines['method'])}"))
     sentences += [*_reservations(predicate), _uncertainty(guidelines or executed, executed)]
     return " ".join(sentences)
 
@@ -115,13 +117,13 @@ def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
     return "; ".join(filter(None, parts)) + "."
 
 
-def _measured_from(flopsd: str, method: str) -> str:
-    parts = method.split("; ")  # a sum has those of all its ledgers
-    known = [part for part in parts if part != NOTHING_ESTIMATES]
+def _measured_from(flopsd: str, executed: Mapping[str, Any]) -> str:
+    methods = [code for code in executed["method"] if code != NO_METHOD]  # a sum has those of all its ledgers
+    known = say_all("executed.method", methods)
     if not known:
         return f"Metered with {flopsd}, which read no counter that gives an estimate: the upper bound is a ceiling."
-    some = "; on some nodes no counter that gives an estimate was read" if len(known) < len(parts) else ""
-    return f"Measured with {flopsd} from {'; '.join(known)}{some}."
+    some = "; on some nodes no counter that gives an estimate was read" if NO_METHOD in executed["method"] else ""
+    return f"Measured with {flopsd} from {known}{some}."
 
 
 def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.policy.conditions import short
 from flopsd.core.policy.contradictions import presumed_systemic
+from flopsd.core.values import short_flop
 from flopsd.errors import ConfigError
 from flopsd.settings.client_socket import VARIABLE as SOCKET_VARIABLE
 from flopsd.settings.data_files import load_policies
@@ -88,7 +88,7 @@ def declared_of(settings: Settings) -> OperatorDeclarations:
         if base.systemic is False and base.reason is None:
             problems += [
                 f"--base-systemic false: {policy.presumed.citation} presumes systemic risk of a base model above "
-                f"{short(policy.presumed.above_flop)} FLOP: give the reason with --base-systemic-reason"
+                f"{short_flop(policy.presumed.above_flop)} FLOP: give the reason with --base-systemic-reason"
                 for policy in load_policies(settings.policies)
                 if policy.presumed is not None and presumed_systemic(base, policy)
             ]

@@ -226,7 +226,7 @@ class Judge:
         found["threshold"] = {
             "low": str(low),
             "high": None if high is None else str(high),
-            "comparison": "at least" if at_least else "greater than",
+            "comparison": "at_least" if at_least else "greater_than",
         }
         found["state"] = state
         if state == "indeterminate":

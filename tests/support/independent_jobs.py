@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support import independent_codes as codes
 from tests.support.independent import M, add, seconds
 from tests.support.independent import said as text_of
 from tests.support.independent_findings import Account, findings
@@ -233,7 +234,6 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
         }
     integers = [one["integerOperations"] for one in totals]
     of_integers = _counts([one["guidelines"] for one in integers], complete)
-    methods = sorted({one["executed"]["method"] for one in totals})
     conflict = predicate["declared"]["conflict"]
     names = ("low", "cumulativeLow")
     operators = {name: str(sum(int(one["operatorCount"][name]) for one in told)) for name in names}
@@ -269,7 +269,7 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
         "totals": {
             "executed": {
                 **text_of(executed),
-                "method": methods[0] if len(methods) == 1 else take("predicate", "totals", "executed", "method"),
+                "method": codes.methods(method for one in totals for method in one["executed"]["method"]),
                 "mayBeIntegerFlop": str(sum(int(one["executed"]["mayBeIntegerFlop"]) for one in totals)),
                 "byEvidence": sums_by(totals, "byEvidence"),
                 "byPhase": sums_by(totals, "byPhase"),
@@ -278,7 +278,7 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
                 **text_of(bounded(add(map(figures, integers)), whole)),
                 "guidelines": of_integers,
             },
-            "guidelines": {**counted, "operatorCount": operators, "asClaimed": claimed, "method": take("predicate", "totals", "guidelines", "method")},
+            "guidelines": {**counted, "operatorCount": operators, "asClaimed": claimed, "method": "annex_a1"},
             "architecture": take("predicate", "totals", "architecture"),
             "architectureAbsentReason": take("predicate", "totals", "architectureAbsentReason"),
         },
@@ -293,9 +293,9 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
             "flopsdVersions": sorted({one for entry in entries for one in entry["flopsdVersions"]}),
             "peakTableSha256": sorted({one for entry in entries for one in entry["peakTableSha256"]}),
             "policies": [{"id": policy["id"], "sha256": policy["sha256"]} for policy in policies],
-            "assumptions": take("predicate", "method", "assumptions"),
+            "assumptions": codes.OF_SUM,
         },
-        "claim": take("predicate", "claim"),
+        "claim": codes.claim(predicate["kind"]),
         "nodes": summaries(entries) if job else [],
         "children": entries,
     }  # fmt: skip

@@ -13,6 +13,7 @@ import yaml
 
 from tests.support import independent_architecture as architecture
 from tests.support.independent import ELSEWHERE, M, Rated, add, records_of, said, seconds, tallies_of
+from tests.support.independent_codes import share_source
 from tests.support.independent_operators import operator_rows, operators_of
 
 J = dict[str, Any]
@@ -101,18 +102,9 @@ def figures_of(run: Run) -> J:
     method, how, basis, trained = architecture.declared(settings, sessions) if _is_known(sessions) else (None,) * 4
     counted, integers = None, None
     if everything and _is_known(sessions):
-        shares = required(
-            settings,
-            method,
-            how,
-            trained,
-            operators_of(sessions),
-            counts_fused=any(
-                counters.get("fused_head_tokens")
-                for session in sessions
-                for counters in session.get("work", {}).values()
-            ),
-        )
+        fused = any(work.get("fused_head_tokens") for session in sessions for work in session.get("work", {}).values())
+        again = operators_of(sessions)
+        shares = required(settings, method, how, trained, again, counts_fused=fused)
         counted = _guidelines(everything, "figures", shares, operators)
         integers = _guidelines(everything, "integers", shares, [])
         alone = guidelines(summed(d.by_words("figures")[0] for d in everything), shares)
@@ -120,6 +112,11 @@ def figures_of(run: Run) -> J:
         low, cumulative = (str(int(whole["low"]) - int(part["low"])) for whole, part in parts)
         counted["operatorCount"] = {"low": low, "cumulativeLow": cumulative}
         names = ("low", "stated", "high")
+        by_model = trained is not None and all(trained[1])
+        counted["requiredPpmSource"] = share_source(
+            settings, method, how, by_model=by_model, by_operators=again is not None, fused=fused
+        )
+        counted["method"] = "annex_a1"
         counted["requiredPpm"] = {n: None if ppm is None else str(ppm) for n, ppm in zip(names, shares, strict=True)}
         counted["asClaimed"] = _claimed(everything, shares, operators, {session["pid"] for session in sessions})
     return {
@@ -466,7 +463,17 @@ def energy_said(compared: list[tuple[Any, ...]]) -> list[J]:
 
 def _counted(predicate: J) -> J:
     told = predicate["totals"]["guidelines"]
-    names = ("low", "measured", "high", "cumulative", "requiredPpm", "operatorCount", "asClaimed")
+    names = (
+        "low",
+        "measured",
+        "high",
+        "cumulative",
+        "requiredPpm",
+        "operatorCount",
+        "asClaimed",
+        "method",
+        "requiredPpmSource",
+    )
     return {name: told[name] for name in names}
 
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support import independent_codes as codes
 from tests.support.independent import Figures, M, Rated, add, said, seconds
 from tests.support.independent_findings import Account, findings
 from tests.support.independent_ledger import Run, _is_known, _sessions, earlier_seals, figures_of, summed
 from tests.support.independent_rates import ceil
 
 J = dict[str, Any]
-WORDS = {"cycles": "hardware cycle counters", "activity": "hardware activity percentages and the SM clock",
-         "count": "the vendor's software count (executions x compiled operations)",
-         "operator_count": "software's count of operators by the training process"}  # fmt: skip
-NOTHING = "no counter that estimates was read: high is a ceiling, not an estimate"
 NAMES = ("low", "measured", "high")
 RATIOS = (("executed/architecture", "executed"), ("guidelines/architecture", ""), ("framework/architecture", ""))
 
@@ -63,10 +60,9 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             margins[row["key"][1]] = max(margins.get(row["key"][1], 0), row["margin"])
     seen = {e for _, device in _tallies(run) for e, ns in device.tally["observed_ns"].items() if ns}
     seen |= computed["byEvidence"].keys() & {"operator_count"}
-    method = "; ".join(words for evidence, words in WORDS.items() if evidence in seen) or NOTHING
     executed = {
         **computed["executed"],
-        "method": method,
+        "method": codes.methods(seen),
         "marginPpm": margins,
         "clockUncertaintyFlop": computed["clockUncertaintyFlop"],
         "mayBeIntegerFlop": computed["mayBeIntegerFlop"],
@@ -76,8 +72,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
     take = left_out.take
     totals: tuple[str, ...] = ("predicate", "totals")
     if computed["guidelines"] is not None and not refused:
-        words = {name: take(*totals, "guidelines", name) for name in ("method", "requiredPpmSource")}
-        guidelines = {**computed["guidelines"], **words}
+        guidelines = computed["guidelines"]
         integers = computed["integerOperations"]
     else:
         guidelines = take(*totals, "guidelines")
@@ -89,7 +84,8 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
         basis = {
             **basis,
             "marginPpm": "300000",
-            **{n: take(*totals, "architecture", n) for n in ("assumptions", "method")},
+            "method": ["shape"],
+            "assumptions": take(*totals, "architecture", "assumptions"),
         }
     absent = None if basis is not None else take(*totals, "architectureAbsentReason")
     nodes = first["context"]["node"]["jobNodes"]
@@ -132,7 +128,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             "gapsNotListed": computed["gapsNotListed"],
         },
         "findings": judged,
-        "reconciliation": _reconciliation(run, computed, said_of, left_out) if known else take("predicate", "reconciliation"),
+        "reconciliation": _reconciliation(run, computed, said_of) if known else take("predicate", "reconciliation"),
         "evidence": said_of["evidence"],
         "isolation": {
             **computed["isolation"],
@@ -146,12 +142,12 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             "policies": [{"id": policy["id"], "sha256": policy["sha256"]} for policy in policies],
             "configSha256": sorted({begin["config_sha256"] for begin in run.begins}),
             "margins": {name: {"ppm": one["ppm"], "source": line(one)} for name, one in table["margins"].items()},
-            "assumptions": take("predicate", "method", "assumptions"),
+            "assumptions": codes.OF_NODE,
             "codeSecrets": facts["secrets"],
             "earlierSeals": earlier_seals(run.records),
             "journal": {**facts["journal"], "lastRecordAt": _last_utc(run.records)},
         },
-        "claim": take("predicate", "claim"),
+        "claim": codes.claim("node", segment=segment is not None),
     }  # fmt: skip
 
 
@@ -330,8 +326,8 @@ def by_operators(guidelines: J) -> tuple[int, int]:
     return int(guidelines["operatorCount"]["low"]), int(guidelines["operatorCount"]["cumulativeLow"])
 
 
-def _reconciliation(run: Run, computed: J, said_of: J, left_out: LeftOut) -> list[J]:
-    basis, take = computed["architecture"], left_out.take
+def _reconciliation(run: Run, computed: J, said_of: J) -> list[J]:
+    basis = computed["architecture"]
     energy = computed["energy"]
     if basis is None:
         return [*energy]
@@ -356,7 +352,6 @@ def _reconciliation(run: Run, computed: J, said_of: J, left_out: LeftOut) -> lis
     ratios = [
         {
             "name": RATIOS[at][0],
-            **{name: take("predicate", "reconciliation", at, name) for name in ("numerator", "denominator", "summary")},
             "ratioPpm": {name: None if n is None else str(n) for name, n in zip(NAMES, ratio, strict=True)},
             "marginPpm": "300000",
             "withinMargin": None if ratio[1] is None else abs(ratio[1] - M) <= 300_000,

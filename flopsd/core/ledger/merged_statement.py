@@ -14,7 +14,7 @@ from flopsd.core.ledger.merged_completeness import ENDLESS, WHOLE, Completeness,
 from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger
 from flopsd.core.ledger.merged_types import refuse_wrong_entry, refuse_wrong_facts
-from flopsd.core.ledger.statement import CLAIM_LIMIT, policies_for_ledger, statement_about
+from flopsd.core.ledger.statement import CLAIM_LIMITS, policies_for_ledger, statement_about
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK, reconcile
@@ -25,22 +25,17 @@ _QUIET = frozenset((NO_PROCESS, NO_WORK))
 JOB, LINEAGE = "job", "lineage"
 KINDS = (JOB, LINEAGE)
 
-CLAIM = (
-    "This is the sum of the ledgers named here. Whoever holds the named key verified each with the keys they trust, "
-    "recomputed node ledgers from their journals, and found no ledger, node, rank or device in it twice at one time."
-)
-LINEAGE_LIMIT = " Which jobs belong to the lineage is declared by whoever merged them: no ledger can tell of others."
 ENDLESS_JOB = (
     "Not every node of the jobs named here has an end: the figures are the sum of what is here, "
     "and of the whole no upper bound is known."
 )
 ASSUMPTIONS = (
-    "Sums are exact. What no child measured stays null; high is null as soon as one child's is, or one is missing.",
-    "Of totals.guidelines measured is null as soon as one child's is, unless nothing of that child can count.",
-    "What a missing ledger would say has no ceiling here, since nobody told what devices that node had.",
-    "Energy is the sum of what was counted; energyUncountedSeconds is the device time of which no counter told it.",
-    "A device's name is a UUID or serial; where it has neither it is taken together with its node's name.",
-    "Times of one boot are compared by the boot-time clock, times of different boots by the wall clock.",
+    "sums_are_exact",
+    "guidelines_need_all",
+    "missing_has_no_ceiling",
+    "energy_of_counted",
+    "device_names",
+    "times_of_boots",
 )
 
 
@@ -190,7 +185,10 @@ class Merging:
                 "policies": policies_for_ledger(facts.policies),
                 "assumptions": list(ASSUMPTIONS),
             },
-            "claim": {"text": CLAIM, "limits": CLAIM_LIMIT + ("" if job else LINEAGE_LIMIT)},
+            "claim": {
+                "states": "sum_of_ledgers",
+                "limits": [*CLAIM_LIMITS, *([] if job else ["lineage_is_declared"])],
+            },
             "nodes": nodes,
             "children": children,
         }

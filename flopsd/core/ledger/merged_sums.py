@@ -11,7 +11,7 @@ from flopsd.core.figures import added_up
 from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from
 from flopsd.core.ledger.energy import added_up as energy_added_up
 from flopsd.core.ledger.history import History
-from flopsd.core.ledger.statement import integers_for_ledger
+from flopsd.core.ledger.statement import METHODS, integers_for_ledger, methods_for_ledger
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
 from flopsd.core.phases import split_bucket
@@ -86,7 +86,7 @@ class LedgerSums:
             "totals": {
                 "executed": {
                     **figures.for_ledger(),
-                    "method": _AND.join(sorted(self.methods)),
+                    "method": methods_for_ledger(self.methods),
                     "mayBeIntegerFlop": str(self.may_be_integer_flop),
                     "byEvidence": {name: self.by_evidence[name].for_ledger() for name in sorted(self.by_evidence)},
                     "byPhase": {name: self.by_phase[name].for_ledger() for name in sorted(self.by_phase)},
@@ -136,7 +136,7 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
     return LedgerSums(
         figures_from(executed),
         {str(name): figures_from(figures) for name, figures in executed["byEvidence"].items()},
-        frozenset(part for part in executed["method"].split(_AND) if part),
+        _methods_from(executed["method"]),
         None if ledger["energyJoules"] is None else millijoules(ledger["energyJoules"]),
         {
             **{name: nanoseconds(ledger[name]) for name in TIMES},
@@ -179,6 +179,13 @@ def figures_from(entry: Mapping[str, Any]) -> Figures:
     if low is None:
         raise ValueError("low is never null")
     return Figures(low, measured, high)
+
+
+def _methods_from(listed: Iterable[str]) -> frozenset[str]:
+    methods = frozenset(listed)
+    if not methods <= {*METHODS}:
+        raise ValueError("a measured figure comes from no known counter")
+    return methods
 
 
 def _guidelines_from(entry: Mapping[str, Any]) -> Guidelines:

@@ -7,7 +7,7 @@ runs it again on the journal and compares every field. Counts are decimal string
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from flopsd.core.ledger.isolation import isolation_for_ledger
 from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
-from flopsd.core.model import Evidence, Figures
+from flopsd.core.model import ESTIMATING, Evidence, Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.contradictions import contradictions
@@ -34,53 +34,25 @@ from flopsd.core.values import joules, seconds, text_or_none
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:uuid:961e75da-79e6-4b84-bec0-b0fcb65b8a61#compute-ledger-v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-NOTHING_ESTIMATES = "no counter that estimates was read: high is a ceiling, not an estimate"
-
-CLAIM = (
-    "This is what the daemon of the named key's holder read from the accelerators' driver, complete since its "
-    "first record, unaltered since the checkpoints that left the host, with the gaps listed here."
-)
-CLAIM_LIMIT = (
-    "It does not prove that the compute took place: whoever controls the host can present a false driver. "
-    "totals.executed is what the hardware executed, not what a regulation counts; what a regulation counts rests on "
-    "declarations, which nobody measured. Findings are no legal advice."
-)
-SEGMENT_LIMIT = (
-    " It is one segment of a rotated run: the run's compute is the sum of all its segments, of which no upper bound is "
-    "known from one of them."
-)
+NO_METHOD = "none"
+METHODS = (*(evidence.value for evidence in ESTIMATING), Evidence.OPERATOR_COUNT.value, NO_METHOD)
+CLAIM_LIMITS = ("false_driver", "executed_is_not_counted", "no_legal_advice")
 ASSUMPTIONS = (
-    "One fused multiply-add is 2 FLOP. Rates are dense: structured sparsity is not doubled.",
-    "measured = SM-cycles of an active pipe x dense FLOP per cycle of the pipe. It says nothing of gaps.",
-    "No counter separates FP16, BF16, TF32, FP8 and FP4. Where no format is declared, measured takes dense BF16, "
-    "low the slowest and high the fastest format of the pipe on that part.",
-    "What training processes declare narrows neither low nor high, which only the settings do: it makes measured and "
-    "asClaimed, on which no finding's state rests.",
-    "A reading belongs to a declared phase only where that phase was in force for all of the reading's time; a change "
-    "takes effect when the daemon hears of it.",
-    "FLOP are floating-point. integerOperations are those of the tensor cores, which have a counter of their own "
-    "(IMMA); vector pipes have none. Tensor activity that no counter of a kind accounts for, a vendor's count without "
-    "a declared format, and the FP32 pipe, which counts integer multiply-adds too, may be either: measured takes them "
-    "for FLOP (mayBeIntegerFlop is how much), low of both leaves them out, and high of both holds them whole.",
-    "low leaves out what is only bounded.",
-    "high adds the margins, and the most that the device can do for every interval only bounded or not observed.",
-    "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
-    "Energy is what the devices' counters counted; device seconds of which none told it are named beside it. Energy "
-    "for each FLOP beside that of published runs is a check of plausibility and bounds nothing.",
-    "utilization is the share of time in which any kernel ran: a ceiling, never an estimate. It is at the maximum "
-    "clock, or at the clock as read at random moments where the sum of these is lower with its bound.",
-    "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
-    "them, or by readings that came late. Their origin says their scale as the self-test found it: SM-cycles = "
-    "counter x N.",
-    "The SM clock of activity is integrated from samples that the driver keeps; between two of them half their "
-    "difference is taken as the doubt, which is no proven bound. Of an exporter's clock alone, one value a collection, "
-    "low assumes zero and high the maximum clock. Where NVML keeps no samples, the clock is read once at a random "
-    "moment of each slot of 58 ms at most: if the load does not know these moments, the "
-    "sum is off by more than the bound once in a million rows. clockUncertaintyFlop is how far off the clock may be.",
-    "count is what the vendor's software counted (executions x compiled operations), not a hardware counter.",
-    "operator_count is software's count by the training process: floating-point operations of the operators that it "
-    "says it ran. Nobody checked it. It is in low and in measured where no counter measured, and lowers no high; "
-    "guidelines.operatorCount says how much of low rests on it, restsOn which finding.",
+    "fma_is_two_and_dense",
+    "measured_is_cycles_times_rate",
+    "undeclared_format",
+    "claims_narrow_nothing",
+    "phase_for_whole_reading",
+    "integers_beside_flop",
+    "low_without_bounded",
+    "high_with_margins_and_ceilings",
+    "unrated_pipe",
+    "energy_by_counters",
+    "utilization_is_a_ceiling",
+    "cycles_run_on",
+    "clock_of_activity",
+    "count_is_the_vendors",
+    "operators_are_the_processes_word",
 )
 
 
@@ -171,7 +143,10 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
                 "lastRecordAt": last.last_utc,
             },
         },
-        "claim": {"text": CLAIM, "limits": CLAIM_LIMIT + (SEGMENT_LIMIT if history.is_segment else "")},
+        "claim": {
+            "states": "read_from_the_driver",
+            "limits": [*CLAIM_LIMITS, *(["segment"] if history.is_segment else [])],
+        },
     }
 
 
@@ -228,25 +203,13 @@ def _executed(view: RunView) -> dict[str, Any]:
             margins[row.evidence.value] = max(margins.get(row.evidence.value, 0), row.margin_ppm)
     return {
         **view.figures.for_ledger(),
-        "method": _method({*view.observed_ns_by_evidence, *(row.evidence for row in view.operator_rows)}),
+        "method": methods_for_ledger({*view.observed_ns_by_evidence, *(row.evidence for row in view.operator_rows)}),
         "marginPpm": dict(sorted(margins.items())),
         "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for row in view.rows)),
         "mayBeIntegerFlop": str(view.may_be_integer_flop),
         "byEvidence": {e.value: by_evidence[e].for_ledger() for e in sorted(by_evidence)},
         "byPhase": {phase: figures.for_ledger() for phase, figures in sorted(view.bases.by_phase.items())},
     }
-
-
-def _method(observed: Collection[Evidence]) -> str:
-    """Where the measured figure comes from, in words."""
-    words = {
-        Evidence.CYCLES: "hardware cycle counters",
-        Evidence.ACTIVITY: "hardware activity percentages and the SM clock",
-        Evidence.COUNT: "the vendor's software count (executions x compiled operations)",
-        Evidence.OPERATOR_COUNT: "software's count of operators by the training process",
-    }
-    found = [words[evidence] for evidence in words if evidence in observed]
-    return "; ".join(found) or NOTHING_ESTIMATES
 
 
 def _declared(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession], view: RunView) -> dict[str, Any]:
@@ -272,6 +235,12 @@ def _declared(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession
     }
 
 
+def methods_for_ledger(found: Iterable[str]) -> list[str]:
+    """Where a measured figure comes from: the evidence, or `none` of what was estimated by nothing."""
+    known = set(found)
+    return [name for name in METHODS if name in known] or [NO_METHOD]
+
+
 def integers_for_ledger(executed: Figures, counted: Guidelines) -> dict[str, Any]:
     """Integer operations, and what the guidelines count of them if a policy takes integers for FLOP."""
     return {
@@ -289,7 +258,7 @@ def _guidelines(found: Bases) -> dict[str, Any]:
             "stated": text_or_none(share.stated_ppm),
             "high": str(share.high_ppm),
         },
-        "requiredPpmSource": share.source,
+        "requiredPpmSource": list(share.source),
     }
 
 

@@ -68,10 +68,9 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
         share = _counted_share(sessions, share)
     if recomputation is not None and declared.recomputation is None:
         # Who says that nothing was recomputed may have recomputed everything.
-        source = f"{share.source}; by the training processes' word, which low leaves out"
-        share = replace(share, low_ppm=LEAST_PPM, source=source)
+        share = replace(share, low_ppm=LEAST_PPM, source=(*share.source, "processes_word"))
     if recomputes_head(declared, sessions):
-        share = replace(share, low_ppm=LEAST_PPM, source=f"{share.source}; but {FUSED}")
+        share = replace(share, low_ppm=LEAST_PPM, source=(*share.source, "fused_head"))
     counts = [counters.get("framework_flop", 0) for session in sessions for counters in session.work.values()]
     processes = {session.pid for session in sessions}
     process = processes.pop() if len(processes) == 1 else None
@@ -85,10 +84,9 @@ def _counted_share(sessions: Sequence[DeclaredSession], known: Required) -> Requ
     whole, again = (sum(work.get(name, 0) for work in counting) for name in (OPERATOR_FLOP, RECOMPUTED))
     if not whole or again > whole or any(train in one.facts.get(name, ()) for one in sessions for name in NOT_COUNTED):
         return known
-    return replace(known, stated_ppm=(whole - again) * PPM // whole, source=f"{known.source}; {COUNTED}")
+    return replace(known, stated_ppm=(whole - again) * PPM // whole, source=(*known.source, "operators_again"))
 
 
-COUNTED = "stated by the operators that the training processes say they computed again"
 FUSED = "a training process counts tokens whose logits a fused loss computed twice"
 
 
@@ -169,4 +167,4 @@ def _share_of(found: Architecture, known: Required) -> Required:
         return known
     stated = min(PPM, needed.computed * PPM // did.computed)
     # What the terms leave out, such as the optimizer, is executed and not recomputed: no upper end below 1 is certain.
-    return replace(known, stated_ppm=stated, source=f"{known.source}; by the model's own terms")
+    return replace(known, stated_ppm=stated, source=(*known.source, "model_terms"))

@@ -8,6 +8,7 @@ from fractions import Fraction
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import PPM
 from flopsd.core.policy.policy_file import Conditions
+from flopsd.core.values import short_flop
 
 NOT_DECLARED = "the base model is not declared"
 NO_METHOD = "the method is not declared (--method), so whether a base model was modified is not known"
@@ -117,14 +118,7 @@ def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
         return None
     low, high = base_bounds(base, margin_ppm)
     if low > limit:
-        return above, f"the base model's compute is above {short(limit)} FLOP"
+        return above, f"the base model's compute is above {short_flop(limit)} FLOP"
     if high is None or high > limit:
-        return None, f"whether the base model's compute is above {short(limit)} FLOP is not known"
-    return not above, f"the base model's compute is not above {short(limit)} FLOP"
-
-
-def short(flop: int) -> str:
-    """An exact count in few digits: 1e23."""
-    digits = str(flop).rstrip("0") or "0"
-    zeros = len(str(flop)) - len(digits)
-    return f"{digits}e{zeros}" if zeros > 3 else str(flop)
+        return None, f"whether the base model's compute is above {short_flop(limit)} FLOP is not known"
+    return not above, f"the base model's compute is not above {short_flop(limit)} FLOP"

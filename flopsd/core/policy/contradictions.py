@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
 from flopsd.core.policy.bases import FUSED, recomputes_head
-from flopsd.core.policy.conditions import CONTRADICTION, base_bounds, short
+from flopsd.core.policy.conditions import CONTRADICTION, base_bounds
 from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.unused_count import UnusedCount
+from flopsd.core.values import short_flop
 
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
 
@@ -58,8 +59,8 @@ def of_base(base: Base | None, policies: Iterable[Policy]) -> Iterator[Contradic
             declared = f"the settings declare that it does not: {base.reason or 'no reason is given'}"
         yield Contradiction(
             "SYSTEMIC_RISK_IS_PRESUMED",
-            f"the base model's compute is above {short(policy.presumed.above_flop)} FLOP, so it is presumed to carry "
-            f"systemic risk ({policy.presumed.citation}); {declared}",
+            f"the base model's compute is above {short_flop(policy.presumed.above_flop)} FLOP, so it is presumed to "
+            f"carry systemic risk ({policy.presumed.citation}); {declared}",
         )
 
 

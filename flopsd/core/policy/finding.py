@@ -13,7 +13,7 @@ from flopsd.core.values import ceil_div, text_or_none
 
 OPERATOR_COUNT = "operator_count"  # what a state can rest on, beside what was read
 BY_OPERATORS = "this rests on the operators that the training processes say they ran, which nobody checked"
-GREATER_THAN, AT_LEAST = "greater than", "at least"
+GREATER_THAN, AT_LEAST = "greater_than", "at_least"
 
 
 class Verdict(str, Enum):

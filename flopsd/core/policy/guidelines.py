@@ -24,12 +24,6 @@ LEAST_PPM = 666_666
 LEAST_WITHOUT_CHECKPOINTS_PPM = 857_142
 # Para 120: an estimate is good where the truth is within 30 % of it.
 MARGIN_PPM = 300_000
-METHOD = (
-    "Executed training work less the recomputation of activations (Guidelines C(2025) 5045, annex A.1); cumulative "
-    "counts generated data too. low counts what the settings declare as training, and high everything but what they "
-    "declare as evaluation. What training processes declare makes measured and asClaimed, and neither end. There is no "
-    "measured figure where what may count beside it was measured at more than 30 % of it (paragraph 120)."
-)
 _STATED = {
     (Recomputation.NONE, None): PPM,
     (Recomputation.FULL, Method.PRETRAINING): 750_000,
@@ -46,7 +40,7 @@ class Required:
     low_ppm: int
     stated_ppm: int | None
     high_ppm: int
-    source: str
+    source: tuple[str, ...]  # codes
 
 
 ByOperators = tuple[int, int]
@@ -67,7 +61,7 @@ class Guidelines:
             "cumulative": self.cumulative.for_ledger(),
             "operatorCount": {"low": str(low), "cumulativeLow": str(cumulative)},
             "asClaimed": None if claimed is None else claimed.for_ledger(),
-            "method": METHOD,
+            "method": "annex_a1",
         }
 
     def __add__(self, other: Guidelines) -> Guidelines:
@@ -117,14 +111,11 @@ def required_share(method: Method | None, recomputation: Recomputation | None) -
     """The share by what was declared, where the model's own arithmetic is not at hand."""
     stated = _STATED.get((recomputation, None if recomputation is Recomputation.NONE else method))  # type: ignore[arg-type]
     if recomputation is Recomputation.NONE:
-        return Required(LEAST_WITHOUT_CHECKPOINTS_PPM, stated, PPM, "declared: no activation checkpointing")
+        return Required(LEAST_WITHOUT_CHECKPOINTS_PPM, stated, PPM, ("none",))
     if recomputation is None:
-        return Required(LEAST_PPM, None, PPM, "activation checkpointing is not declared: bounds only")
-    if stated is None:
-        return Required(LEAST_PPM, None, PPM, f"declared: {recomputation.value} activation checkpointing: bounds only")
-    words = f"declared: {recomputation.value} activation checkpointing, {method.value if method else 'no'} training"
-    parts = "6 of 8" if stated == 750_000 else "4 of 6"
-    return Required(LEAST_PPM, stated, PPM, f"{words}: {parts} parts required, attention left out")
+        return Required(LEAST_PPM, None, PPM, ("not_declared",))
+    known = "" if stated is None or method is None else f"_{method.value}"
+    return Required(LEAST_PPM, stated, PPM, (f"{recomputation.value}{known}",))
 
 
 def measured_as(ends: Guidelines, point: Guidelines) -> Guidelines:

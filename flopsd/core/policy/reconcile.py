@@ -16,11 +16,7 @@ from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.open_bounds import OpenBounds, open_bounds_from
 from flopsd.core.values import ceil_div, text_or_none, whole_number
 
-COUNTED = "Counted from the model's shape and the tokens that its processes declare. No hardware was asked."
-COUNTED_BY_WEIGHTS = (
-    "Of a model whose shape flopsd does not read, counted by the weights that rows passed, as the process counted "
-    "them. No hardware was asked."
-)
+SHAPE, WEIGHTS = "shape", "weights"  # how the FLOP of a declared model were counted
 MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
 LESS_EXECUTED = "LESS_EXECUTED_THAN_THE_MODEL_NEEDS"
 NOT_COMPARABLE = "NOT_COMPARABLE"
@@ -28,16 +24,6 @@ FRAMEWORK_DIFFERS = "FRAMEWORK_COUNT_DIFFERS"
 NO_PROCESS = "no training process declared its model and its tokens"
 MOST_REASONS = 4
 NO_WORK = "a training process declared its model, and no work of it"
-_WORDS = {
-    MORE_EXECUTED: "The counters saw more than the model and its tokens need: other work on the devices, recomputation "
-    "that was not declared, a wrong number format, or tokens that were not counted.",
-    LESS_EXECUTED: "The counters saw less in declared phases than the model and its tokens need: work that no phase "
-    "was declared of, as at a phase's edges (the upper end has it), devices or time that were not metered, a wrong "
-    "model or number format, or tokens counted twice (tensor, pipeline or context parallel ranks).",
-    NOT_COMPARABLE: "One of the two has no point figure: only bounds are known.",
-    FRAMEWORK_DIFFERS: "The training framework's own count is its estimate (6 x parameters x tokens in the Trainer), "
-    "blind to frozen weights, attention and recomputation.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +33,7 @@ class ArchitectureFigures:
     required: OpenBounds
     executed: OpenBounds
     tokens: int
-    methods: frozenset[str] = frozenset([COUNTED])
+    methods: frozenset[str] = frozenset([SHAPE])
 
     def __add__(self, other: ArchitectureFigures) -> ArchitectureFigures:
         tokens = self.tokens + other.tokens
@@ -59,7 +45,7 @@ class ArchitectureFigures:
         return {
             **self.required.for_ledger(),
             "executed": self.executed.for_ledger(),
-            "method": " ".join(sorted(self.methods)),
+            "method": sorted(self.methods),
             "tokens": str(self.tokens),
             "marginPpm": str(MARGIN_PPM),
         }
@@ -81,7 +67,9 @@ class Architecture:
 def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
     """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
     tokens = whole_number(entry["tokens"])
-    methods = frozenset(method for method in (COUNTED, COUNTED_BY_WEIGHTS) if method in entry["method"])
+    methods = frozenset(entry["method"])
+    if not methods <= {SHAPE, WEIGHTS}:
+        raise ValueError("the FLOP of a model were counted in no known way")
     return ArchitectureFigures(open_bounds_from(entry), open_bounds_from(entry["executed"]), tokens, methods)
 
 
@@ -89,8 +77,6 @@ class Ratio(NamedTuple):
     """`low` and `high` are None where a bound is missing or zero; `measured` where a point is."""
 
     name: str
-    of: str
-    to: str
     low_ppm: int | None
     measured_ppm: int | None
     high_ppm: int | None
@@ -112,17 +98,13 @@ class Ratio(NamedTuple):
         return self.more if self.measured_ppm > PPM else self.less
 
     def for_ledger(self) -> dict[str, Any]:
-        warning = self.warning
         ratio = {"low": self.low_ppm, "measured": self.measured_ppm, "high": self.high_ppm}
         return {
             "name": self.name,
-            "numerator": self.of,
-            "denominator": self.to,
             "ratioPpm": {name: text_or_none(ppm) for name, ppm in ratio.items()},
             "marginPpm": str(MARGIN_PPM),
             "withinMargin": self.within,
-            "warning": warning,
-            "summary": "They agree within the margin." if warning is None else _WORDS[warning],
+            "warning": self.warning,
         }
 
 
@@ -140,34 +122,29 @@ def reconcile(
         declared += by_phase.get(phase.value, NO_FIGURES)
     most = (declared + by_phase.get(UNDECLARED_PHASE, NO_FIGURES)).high_flop  # what was not declared may be of them
     needed, all_of_it = architecture.required, architecture.executed
-    of_training = "architecture, required for training"
     ratios = [
         _ratio(
             "executed/architecture",
-            "executed in declared phases, and at most what was not declared too",
-            "architecture, with recomputation, evaluation and generation",
             Figures(declared.low_flop, declared.measured_flop, most),
             Figures(all_of_it.low, all_of_it.computed, all_of_it.high),
         ),
         _ratio(
             "guidelines/architecture",
-            "guidelines, directly contributing to parameter updates",
-            of_training,
             updates,
             Figures(needed.low, needed.computed, needed.high),
         ),
     ]
     if framework_flop and needed.computed:
         ppm = framework_flop * PPM // needed.computed
-        words = ("framework/architecture", "the training framework's own count", of_training)
-        ratios.append(Ratio(*words, ppm, ppm, ppm, more=FRAMEWORK_DIFFERS, less=FRAMEWORK_DIFFERS))
+        differs = FRAMEWORK_DIFFERS
+        ratios.append(Ratio("framework/architecture", ppm, ppm, ppm, more=differs, less=differs))
     return tuple(ratios)
 
 
-def _ratio(name: str, of: str, to: str, one: Figures, other: Figures) -> Ratio:
+def _ratio(name: str, one: Figures, other: Figures) -> Ratio:
     low = one.low_flop * PPM // other.high_flop if other.high_flop else None
     high = ceil_div(one.high_flop * PPM, other.low_flop) if other.low_flop and one.high_flop is not None else None
     measured: int | None = None
     if one.measured_flop is not None and other.measured_flop:
         measured = one.measured_flop * PPM // other.measured_flop
-    return Ratio(name, of, to, low, measured, high)
+    return Ratio(name, low, measured, high)

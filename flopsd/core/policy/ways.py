@@ -20,7 +20,7 @@ from flopsd.core.architecture import (
 )
 from flopsd.core.architecture.by_weights import is_counted, weights_flop, weights_forward
 from flopsd.core.policy.declared_work import has_passed
-from flopsd.core.policy.reconcile import COUNTED, COUNTED_BY_WEIGHTS
+from flopsd.core.policy.reconcile import SHAPE, WEIGHTS
 from flopsd.errors import ArchitectureError
 
 Work = Mapping[str, int]
@@ -68,7 +68,7 @@ def by_shape(model: Model) -> Way:
     def forward(work: Work, training: Training) -> Bounds:
         return forward_flop(model, work, training)
 
-    return Way(counted, forward, has_passed, parameters(model), COUNTED)
+    return Way(counted, forward, has_passed, parameters(model), SHAPE)
 
 
 def _by_weights(config: Mapping[str, Any], total: int | None, why: str) -> Way:
@@ -82,4 +82,4 @@ def _by_weights(config: Mapping[str, Any], total: int | None, why: str) -> Way:
         return weights_forward(config, work)
 
     sizes = Parameters(total, 0, 0, total)
-    return Way(counted, forward, is_counted, sizes, COUNTED_BY_WEIGHTS, (f"not by the model's shape: {why}",))
+    return Way(counted, forward, is_counted, sizes, WEIGHTS, (f"not by the model's shape: {why}",))

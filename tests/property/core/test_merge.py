@@ -17,7 +17,7 @@ from flopsd.core.ledger.merged_sums import COVERAGE_TIMES, TIMES, LedgerSums, su
 from flopsd.core.model import Figures
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.open_bounds import OpenBounds
-from flopsd.core.policy.reconcile import COUNTED, COUNTED_BY_WEIGHTS, ArchitectureFigures, figures_of_ledger
+from flopsd.core.policy.reconcile import SHAPE, WEIGHTS, ArchitectureFigures, figures_of_ledger
 from flopsd.core.values import nanoseconds, seconds, whole_number
 from flopsd.errors import LedgerError
 
@@ -27,7 +27,7 @@ figures = st.builds(Figures, flop, st.none() | flop, st.none() | flop)
 bounds = st.builds(OpenBounds, flop, st.none() | flop, st.none() | flop)
 names = st.sampled_from(["activity", "cycles", "gap", "utilization"])
 
-methods = st.frozensets(st.sampled_from([COUNTED, COUNTED_BY_WEIGHTS]), min_size=1)
+methods = st.frozensets(st.sampled_from([SHAPE, WEIGHTS]), min_size=1)
 claim_keys = st.tuples(
     st.sampled_from(["", "train", "evaluate"]), st.sampled_from(["", "bf16", "bf16:0.9,fp8:0.1"])
 ).filter(any)

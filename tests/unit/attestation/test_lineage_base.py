@@ -115,7 +115,7 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(nodes: Nod
     exact = {"low": str(10**18), "high": str(10**18)}
     # The truth lies in [0.7 E, 1.3 E], so a third of it does.
     ends = exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)}
-    assert third["threshold"] == {**ends, "comparison": "greater than"}
+    assert third["threshold"] == {**ends, "comparison": "greater_than"}
     assert (third["applies"], third["state"]) == (True, "below")
     other = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, Base("n", "known", 10**18, None, False))
     split = lineage_of(nodes, [*jobs, job(nodes, "kto", 200, other)], rules)

@@ -21,7 +21,7 @@ from flopsd.settings.parsers import precision
 @pytest.mark.parametrize(("off_ppm", "within"), [(MARGIN_PPM, True), (MARGIN_PPM + 1, False)])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_margin_is_in_the_margin(sign: int, off_ppm: int, within: bool) -> None:
-    ratio = Ratio("a ratio", "one", "another", None, PPM + sign * off_ppm, None)
+    ratio = Ratio("a ratio", None, PPM + sign * off_ppm, None)
     assert ratio.within is within
     assert (ratio.warning is None) is within
 

@@ -32,7 +32,7 @@ REACHED = replace(
     ),
 )
 POLICIES = (*load_policies(list(packaged_policies())), REACHED)
-GREATER = "greater than"
+GREATER = "greater_than"
 BELOW, ABOVE, OPEN = Verdict.BELOW, Verdict.ABOVE, Verdict.INDETERMINATE
 KNOWN = Base("base", "known", 9 * 10**23, None, False)
 SYSTEMIC = Base("base", "known", 3 * 10**25, None, True)
@@ -394,7 +394,7 @@ def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> No
     assert found.for_ledger() == {
         "policy": "p", "rule": "gpai-indicative", "quantity": "updates",
         "countsIntegerOperations": False, "applies": True, "reason": "why",
-        "threshold": {"low": "7/3", "high": "8", "comparison": "greater than"}, "state": "indeterminate",
+        "threshold": {"low": "7/3", "high": "8", "comparison": "greater_than"}, "state": "indeterminate",
         "restsOn": None, "stateIfClaimsHold": None, "aboveOnlyIfBase": None, "value": {"low": "1", "measured": "2", "high": "3"},
         "sharePpm": {"low": "125000", "measured": None, "high": "1285715"},
         "title": rule.title, "citation": rule.citation, "consequence": rule.consequence, "assumes": rule.assumes,

@@ -123,7 +123,7 @@ def own(**fields: object) -> Finding:
 def test_a_fraction_of_the_base_model_can_be_reached_too() -> None:
     quarter = {"of_base": "1/40"}
     assert (own(at_least=quarter).state, own(greater_than=quarter).state) == (ABOVE, BELOW)
-    assert own(at_least="1e24").for_ledger()["threshold"]["comparison"] == "at least"
+    assert own(at_least="1e24").for_ledger()["threshold"]["comparison"] == "at_least"
     exact = own(at_least=10**24 + 1)
     assert (exact.state, exact.rule.title, exact.rule.status, exact.quantity) == (BELOW, "r", "text", "cumulative")
 

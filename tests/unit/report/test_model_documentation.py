@@ -52,9 +52,8 @@ def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | N
     ledger["totals"]["guidelines"] = {
         **texts_of(updates),
         "cumulative": texts_of(cumulative),
-        "requiredPpmSource": "executed FLOP",
-        "method": "recomputation taken out as declared",
-        "assumptions": [],
+        "requiredPpmSource": ["not_declared"],
+        "method": "annex_a1",
     }
     ledger["findings"] = [f.for_ledger() for f in findings(ACT, Case(updates, cumulative, method, base))]
     ledger["declared"] = {
@@ -151,7 +150,7 @@ def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
     assert shown.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
     assert "nothing that was read gives one: only bounds are." in shown
     job = node("job", "merged")
-    job["totals"]["executed"]["method"] += f"; {ledger['totals']['executed']['method']}"
+    job["totals"]["executed"]["method"] += ledger["totals"]["executed"]["method"]
     shown = lines(form(job, ACT))["Measurement methodology, compute"].ai_office
     assert "the SM clock; on some nodes no counter that gives an estimate was read. Every" in shown
     assert "since what was measured and declared leaves it open" in shown, "of which nobody declared what it was for"
@@ -186,7 +185,10 @@ def test_the_declared_model_and_its_base() -> None:
     assert found["Model dependencies"].ai_office == "Llama-3.1-8B"
     assert found["Amount of computation used for training"].ai_office == "2.0x10^0 FLOP"
     assert found["Amount of computation used for training, cumulative"].ai_office == "5.0x10^0 FLOP"
-    assert "recomputation taken out as declared." in found["Measurement methodology, compute"].ai_office
+    assert (
+        "Executed training work less the recomputation of activations"
+        in found["Measurement methodology, compute"].ai_office
+    )
     pretrained = lines(form(judged(Figures(1, 2, 3), Figures(1, 2, 3), Method.PRETRAINING, None), ACT))
     assert pretrained["Model dependencies"].ai_office == "N/A"
 

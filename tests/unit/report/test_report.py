@@ -178,7 +178,7 @@ def test_bases_stand_side_by_side_with_what_they_are_not() -> None:
         "Do not agree",
         "Do not agree",
     ]
-    assert content(SCENES["everything"]()).comparisons[1].warning == "FRAMEWORK_COUNT_FAR_OFF"
+    assert content(SCENES["everything"]()).comparisons[1].warning == "FRAMEWORK_COUNT_DIFFERS"
 
 
 def test_declarations_stand_with_who_made_them() -> None:

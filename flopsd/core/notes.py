@@ -1,0 +1,44 @@
+"""What a ledger states about its figures, as a code with parameters: verifiers compare it, words are for people. Pure.
+
+The words of every code are in the table that ships (`ledger/schema/words-v1.json`), which `settings/words.py` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A code of the table and its parameters by name, in their order: texts, or tuples of texts."""
+
+    code: str
+    parameters: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
+
+    def for_ledger(self) -> dict[str, Any]:
+        said = {name: list(value) if isinstance(value, tuple) else value for name, value in self.parameters}
+        return {"code": self.code, **said}
+
+
+def note(code: str, **parameters: str | tuple[str, ...]) -> Note:
+    return Note(code, tuple(parameters.items()))
+
+
+def note_from(said: Mapping[str, Any]) -> Note:
+    """The inverse of `for_ledger`. Raises KeyError, TypeError, ValueError for what is no note."""
+    parameters = []
+    for name, value in said.items():
+        many = isinstance(value, list)
+        if not all(isinstance(one, str) for one in (value if many else [value])):
+            raise TypeError("a parameter of a note is no text")
+        if name != "code":
+            parameters.append((name, tuple(value) if many else value))
+    if not isinstance(said["code"], str):
+        raise TypeError("the code of a note is no text")
+    return Note(said["code"], tuple(parameters))
+
+
+def notes_for_ledger(notes: Iterable[Note]) -> list[dict[str, Any]]:
+    return [one.for_ledger() for one in notes]

@@ -1,0 +1,57 @@
+"""The words for the codes of a ledger: the table that ships, and a code with its parameters as a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.notes import Note
+from flopsd.core.values import short_flop
+
+TABLE = Path(__file__).resolve().parents[1] / "core" / "ledger" / "schema" / "words-v1.json"
+
+
+@cache
+def table() -> Mapping[str, Mapping[str, str]]:
+    """By member of the ledger the words of each code, with its parameters in braces."""
+    words: Mapping[str, Mapping[str, str]] = json.loads(TABLE.read_bytes())["words"]
+    return words
+
+
+class _Value(str):
+    """A parameter: `{flop:flop}` shortens an exact count to 1e23."""
+
+    def __format__(self, how: str) -> str:
+        return short_flop(int(self)) if how == "flop" and self.isdecimal() and len(self) <= 40 else str(self)
+
+
+class _Values(dict[str, _Value]):
+    """The parameters by name. A missing one is shown as its name: the ledger may be by a newer flopsd."""
+
+    def __missing__(self, name: str) -> _Value:
+        return _Value(f"{{{name}}}")
+
+
+def say(member: str, said: str | Note | Mapping[str, Any]) -> str:
+    """A code of the member in words, as a sentence's part; a code that the table does not have as it is."""
+    code, parameters = said, {}
+    if isinstance(said, Note):
+        said = said.for_ledger()
+    if not isinstance(said, str):
+        code = str(said.get("code", ""))
+        parameters = {name: value for name, value in said.items() if name != "code"}
+    words = table().get(member, {}).get(str(code))
+    if words is None:
+        return " ".join([str(code), *(f"{name}={_joined(value)}" for name, value in parameters.items())])
+    return words.format_map(_Values({name: _Value(_joined(value)) for name, value in parameters.items()}))
+
+
+def say_all(member: str, said: Iterable[str | Note | Mapping[str, Any]], between: str = "; ") -> str:
+    return between.join(say(member, one) for one in said)
+
+
+def _joined(value: Any) -> str:
+    return " and ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
