@@ -89,11 +89,13 @@ def parse_json(data: bytes, what: str, path: str = "") -> Any:
 
 def _is_deep(data: bytes) -> bool:
     """Whether JSON has more than `MAX_DEPTH` objects and lists in each other."""
-    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+    if b"\\" in data:
+        data = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    structure = data.translate(_AS_BRACES, _NO_STRUCTURE)
+    if structure.count(b"{") <= MAX_DEPTH:  # those in texts included
         return False
-    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
     # Two quotes side by side, a text without brackets for one, change nothing of what is within the others.
-    quoted = unescaped.translate(_AS_BRACES, _NO_STRUCTURE).replace(b'""', b"").split(b'"')
+    quoted = structure.replace(b'""', b"").split(b'"')
     braces = left = b"".join(quoted[::2])
     for _ in range(MAX_DEPTH):
         if not left:
