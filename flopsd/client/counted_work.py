@@ -59,7 +59,7 @@ class CountedWork:
                     phase, counters = self._noted.popleft()
                     sums = self._sums.setdefault(phase, {})
                     for name, value in counters.items():
-                        sums[name] = sums.get(name, 0) + value
+                        sums[name] = min(sums.get(name, 0) + value, MAX_COUNT)  # the daemon refuses more
                     self._has_unsent = True
             finally:
                 self._summing = False

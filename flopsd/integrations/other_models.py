@@ -22,6 +22,7 @@ from flopsd.client import Client
 from flopsd.core.declarations import Role
 from flopsd.integrations.describe_model import describe
 from flopsd.integrations.forward_counter import ForwardCounter, PhaseOf
+from flopsd.integrations.operator_counter import OperatorCounter
 
 MAX_OTHER_MODELS = 4  # each is a connection to the daemon, which serves 64
 _ROLES = (
@@ -73,8 +74,8 @@ def count_other_model(client: Client, model: Any, role: str, phase_of: PhaseOf |
 class OtherModels:
     """Those that a Trainer holds, found among its attributes and among the arguments of its constructor."""
 
-    def __init__(self, client: Client, phase_of: PhaseOf) -> None:
-        self._client, self._phase_of = client, phase_of
+    def __init__(self, client: Client, phase_of: PhaseOf, operators: OperatorCounter | None = None) -> None:
+        self._client, self._phase_of, self._operators = client, phase_of, operators
         self._counters: list[ForwardCounter] = []
         self.not_counted: list[str] = []  # those that could not be attached to
 
@@ -99,6 +100,8 @@ class OtherModels:
             counter.settle_phase(phase)
 
     def _attach(self, name: str, model: Any) -> None:
+        if self._operators is not None:
+            self._operators.attach(model, compiled=hasattr(model, "_orig_mod"), phase_of=self._phase_of)
         compiled = getattr(model, "_compiled_call_impl", None) is not None
         if len(self._counters) >= MAX_OTHER_MODELS or compiled:
             why = "a hook would break its compiled graph" if compiled else f"more than {MAX_OTHER_MODELS} models"

@@ -22,11 +22,13 @@ from transformers import TrainerCallback
 from flopsd.client import Client, connect
 from flopsd.integrations.describe_model import describe
 from flopsd.integrations.forward_counter import UNSETTLED, ForwardCounter
+from flopsd.integrations.operator_counter import WHOLE_GRAPH, OperatorCounter
 from flopsd.integrations.other_models import OtherModels
 from flopsd.integrations.work_left_out import left_out
 
 log = logging.getLogger("flopsd.client")
 Event = Callable[..., None]
+OPERATOR_COUNT_VARIABLE = "FLOPSD_OPERATOR_COUNT"
 
 
 def _guarded(event: Event) -> Event:
@@ -35,9 +37,10 @@ def _guarded(event: Event) -> Event:
 
     @functools.wraps(event)
     def guarded(
-        self: FlopsdCallback, args: Any = None, state: Any = None, *_: Any, model: Any = None, **__: Any
+        self: FlopsdCallback, args: Any = None, state: Any = None, *_: Any, model: Any = None, **named: Any
     ) -> None:
         try:
+            self._optimizer = named.get("optimizer")
             event(self, args, state, model)
         except Exception:  # noqa: BLE001 (logged there)
             self._log_failure(event.__name__)
@@ -49,18 +52,30 @@ class FlopsdCallback(TrainerCallback):
     """Declares what the Trainer does.
 
     `method`: needed for pretraining, which the model does not show. `packing`: needed if rows hold several documents
-    and the Trainer's arguments do not say so. `facts`: any others of docs/training-process.md.
+    and the Trainer's arguments do not say so. `operator_count`: count the operators that run, unless
+    FLOPSD_OPERATOR_COUNT=off. `facts`: any others of docs/training-process.md.
     """
 
     def __init__(
-        self, *, method: str | None = None, packing: bool | None = None, client: Client | None = None, **facts: Any
+        self,
+        *,
+        method: str | None = None,
+        packing: bool | None = None,
+        operator_count: bool = True,
+        client: Client | None = None,
+        **facts: Any,
     ) -> None:
         self.client = connect() if client is None else client
         self.failed: set[str] = set()
         self._count_step = self.client.counting("train", steps=1)
         self._facts = {"method": method, "packing": packing, **facts}
         self._counter = ForwardCounter(self.client, self._phase_of)
-        self._others = OtherModels(self.client, self._phase_of_other)
+        self._operators: OperatorCounter | None = None
+        if operator_count and os.environ.get(OPERATOR_COUNT_VARIABLE, "").lower() not in ("off", "0", "false"):
+            shown = facts.get("precision") is None
+            self._operators = OperatorCounter(self.client, phase_of=self._phase_of, declares_precision=shown)
+        self._others = OtherModels(self.client, self._phase_of_other, self._operators)
+        self._optimizer: Any = None
         self._left_out: dict[str, list[str]] = {}
         self._training = self._in_step = self._predicting = False
         self._flop_declared = 0
@@ -110,6 +125,8 @@ class FlopsdCallback(TrainerCallback):
         self._predicting = True
         self._counter.settle_phase("evaluate")
         self._others.settle_phase("evaluate")
+        if self._operators is not None:
+            self._operators.settle("evaluate")
         self.client.set_phase("evaluate")
 
     @_guarded
@@ -162,8 +179,12 @@ class FlopsdCallback(TrainerCallback):
                     "`flopsd.client` if they are needed"
                 )
             self._logged_compiled = True
+            if self._operators is not None:
+                self._operators.leave_out(WHOLE_GRAPH)
             self._declare_left_out(arguments)
             return
+        if self._operators is not None:
+            self._operators.attach(model, self._optimizer, compiled=compiled)
         # Ranks of one tensor-parallel group see the same tokens, so the first one counts.
         is_first = int(getattr(arguments, "process_index", 0)) % int(getattr(model, "tp_size", None) or 1) == 0
         if is_first and not self._counter.counts(model):
@@ -196,6 +217,8 @@ class FlopsdCallback(TrainerCallback):
     def _settle(self, phase: str = "other") -> None:
         self._counter.settle(phase)
         self._others.settle(phase)
+        if self._operators is not None:
+            self._operators.settle(phase)
 
     def _declare_left_out(self, arguments: Any) -> None:
         found = left_out(arguments, self._others.not_counted, self._counter.failed)

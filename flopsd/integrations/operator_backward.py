@@ -1,0 +1,122 @@
+"""Counts the operators of backward passes, by hooks on the nodes of the graph that autograd kept of a forward pass.
+
+A mode that is entered before `backward` would have to be left by someone after it. Each node enters and leaves its own
+instead, so that nothing stays behind, also after an error: autograd restores the state of its thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from flopsd.integrations.operator_mode import Counted, CountingMode
+
+MAX_NODES, MAX_OUTPUTS, MAX_DEPTH = 200_000, 16, 3
+_MARK = "flopsd"
+# The task of autograd that this thread works on: -1 outside of a backward pass.
+graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
+# Which backward pass of a forward pass: the first, second, …, the output that it came by (-1: by none), and whether it
+# has gradients of its own.
+Way = tuple[int, int, bool]
+
+
+@dataclass(slots=True)
+class BackwardPasses:
+    """Those of one forward pass. `ended` takes what was counted, `began` is called where nothing is."""
+
+    ended: Callable[[Way, Counted], None] | None
+    began: Callable[[Way], None]
+    tasks: dict[int, Counted | None] = field(default_factory=dict)
+
+
+class BackwardCounter:
+    """The hooks of all passes."""
+
+    def __init__(self, guard: Callable[[Callable[..., None]], Callable[..., None]], failed: Callable[[], None]) -> None:
+        self._guard, self._failed = guard, failed
+        self._tracked: deque[int] = deque(maxlen=64)  # tasks that are counted, or were
+        self._local = threading.local()  # modes of the nodes that this thread is in
+
+    def is_tracked(self, task: int) -> bool:
+        return task in self._tracked
+
+    def watch(self, passes: BackwardPasses, output: Any, inputs: Any) -> None:
+        """Hook what `output` was computed by from `inputs`."""
+        roots = _nodes_of(output)
+        for at, node in enumerate(roots):
+            node.register_prehook(self._guard(functools.partial(self._enter_task, passes, at)))
+        if passes.ended is not None:
+            self._local.modes = []  # of a node that raised an error
+            for node in _graph(roots, _nodes_of(inputs)):
+                node.register_prehook(self._guard(functools.partial(self._enter_node, passes)))
+                node.register_hook(self._guard(self._leave_node))
+
+    def _enter_task(self, passes: BackwardPasses, at: int, _: Any = None) -> None:
+        assert graph_task is not None
+        if (task := graph_task()) in passes.tasks:
+            return
+        way = len(passes.tasks), at, torch.is_grad_enabled()
+        self._tracked.append(task)
+        if passes.ended is None:
+            passes.tasks[task] = None
+            passes.began(way)
+        else:
+            counted = passes.tasks[task] = Counted()
+            ended = functools.partial(passes.ended, way, counted)
+            torch.autograd.Variable._execution_engine.queue_callback(self._guard(ended))
+
+    def _enter_node(self, passes: BackwardPasses, _: Any) -> None:
+        assert graph_task is not None
+        if (task := graph_task()) not in passes.tasks:  # it came by what was no output
+            self._enter_task(passes, -1)
+        counted = passes.tasks[task]
+        assert counted is not None
+        # With gradients of gradients they are enabled everywhere, and recomputation cannot be told apart.
+        mode = CountingMode(counted, self._failed, backward=not torch.is_grad_enabled())
+        mode.__enter__()
+        modes = self._local.__dict__.setdefault("modes", [])
+        modes.append(mode)
+
+    def _leave_node(self, *_: Any) -> None:
+        self._local.modes.pop().__exit__(None, None, None)
+
+
+def tensors_of(value: Any, depth: int = MAX_DEPTH) -> Iterator[Any]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth and isinstance(value, Mapping):
+        for one in value.values():
+            yield from tensors_of(one, depth - 1)
+    elif depth and isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors_of(one, depth - 1)
+
+
+def _nodes_of(value: Any) -> Sequence[Any]:
+    """The nodes that made these tensors, each once, in their order."""
+    found: dict[Any, None] = {}
+    for tensor in tensors_of(value):
+        if (node := tensor.grad_fn) is not None:
+            found[node] = None
+            if len(found) >= MAX_OUTPUTS:
+                break
+    return list(found)
+
+
+def _graph(roots: Sequence[Any], inputs: Sequence[Any]) -> Iterator[Any]:
+    seen, stack = set(inputs), list(roots)
+    while stack and len(seen) < MAX_NODES:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        stack += [before for before, _ in node.next_functions]
+        if node.name() != "torch::autograd::AccumulateGrad" and _MARK not in node.metadata:
+            node.metadata[_MARK] = True
+            yield node

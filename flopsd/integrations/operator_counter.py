@@ -1,0 +1,331 @@
+"""Counts the floating-point operations of the operators that a training process runs, and declares them.
+
+    counter = OperatorCounter(client)
+    counter.attach(model, optimizer)
+
+The operators of a pass are seen once for each signature of its arguments; later passes of the same signature add what
+was kept, and are looked at again ever more seldom. It is software's count: a claim of the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+
+from flopsd.core.declarations import Phase
+from flopsd.integrations.forward_counter import PhaseOf
+from flopsd.integrations.head_counter import backbone_of
+from flopsd.integrations.inert_hook import Hook
+from flopsd.integrations.operator_backward import BackwardCounter, BackwardPasses, Way, graph_task
+from flopsd.integrations.operator_mode import Counted, CountingMode, is_capturing
+from flopsd.integrations.operator_sessions import DeviceSessions
+from flopsd.integrations.operator_signature import Signature
+from flopsd.integrations.operator_totals import Kept
+from flopsd.integrations.token_counter import past_length
+
+log = logging.getLogger("flopsd.client")
+MAX_SIGNATURES = 2048
+_AFTER_ERROR = "all that ran after an error in flopsd's counter of operators"
+_TOO_MANY = f"passes of more than {MAX_SIGNATURES} different shapes"
+_CAPTURED = "a CUDA graph that the loop captured: its replays are not seen"
+_TEMPLATES = "products that torch.compile generated kernels for (max-autotune)"
+_COMPILED = "a compiled model: PyTorch is too old to see what its graphs run"
+WHOLE_GRAPH = "a model compiled as one graph, which a hook would break"
+
+
+@dataclass(slots=True)
+class _Root:
+    """A model that is attached."""
+
+    signature: Signature
+    phase_of: PhaseOf
+    kept: dict[object, Kept] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """A forward pass that goes on."""
+
+    kept: Kept
+    phase: str
+    arguments: Any
+    counted: Counted | None = None
+    mode: Any = None
+
+
+class _Inside(threading.local):
+    depth = 0
+    current: _Pass | None = None
+
+
+class OperatorCounter:
+    """Declares to `client` what the models that are attached to it compute, and their optimizer.
+
+    `device`: the UUID of the accelerator, where PyTorch does not know it; else $FLOPSD_DEVICE_UUID. `phase_of` as for
+    `ForwardCounter`.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        device: str | None = None,
+        phase_of: PhaseOf | None = None,
+        declares_precision: bool = True,
+    ) -> None:
+        self.client, self._phase_of = client, phase_of or self._usual_phase
+        self._sessions = DeviceSessions(client, device, declares_precision=declares_precision)
+        self._backward = BackwardCounter(self._guarded, self._fail)
+        self._inside = _Inside()
+        self._handles: list[Any] = []
+        self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.RLock()
+        self._adding: dict[tuple[int, str], tuple[Counted, list[Callable[[], None]]]] = {}
+        self._step: _Pass | None = None
+        self._templates_seen = 0
+        self.failed = False
+
+    def attach(
+        self, model: Any, optimizer: Any = None, *, compiled: bool = False, phase_of: PhaseOf | None = None
+    ) -> None:
+        """Count the passes of `model` and the steps of `optimizer` from now on, beside what was attached before.
+
+        The model is on its device. `compiled`: torch.compile will compile it after this.
+        """
+        try:
+            self._attach(model, compiled, phase_of or self._phase_of)
+            self._attach_optimizer(optimizer)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._fail()
+
+    def leave_out(self, words: str, phase: str = "train") -> None:
+        """Declare work that cannot be counted."""
+        self._sessions.say([words], phase)
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._attached.clear()
+        self._adding.clear()
+
+    def settle(self, phase: str = "other") -> None:
+        """Declare in `phase` what had none."""
+        with self._lock:
+            self._sessions.settle(phase)
+
+    def _attach(self, model: Any, compiled: bool, phase_of: PhaseOf) -> None:
+        parameter = next(model.parameters(), None)
+        unknown = parameter is not None and not self._sessions.counts_on(parameter.device)
+        if graph_task is None or unknown or model in self._attached:
+            return
+        wrapped = hasattr(model, "_orig_mod")
+        if getattr(model, "_compiled_call_impl", None) is not None:
+            self.leave_out(WHOLE_GRAPH)
+            return
+        if not hasattr(TorchDispatchMode, "ignore_compile_internals") and (wrapped or compiled or _has_flex(model)):
+            self.leave_out(_COMPILED)
+            return
+        self._attached.add(model)
+        root = _Root(Signature(model), phase_of)
+        enter: Any = functools.partial(self._enter, root)
+        leave: Any = self._leave
+        if compiled and not wrapped:  # the graph breaks before each hook and continues after it
+            enter, leave = torch.compiler.disable(enter), torch.compiler.disable(leave)
+        outer = [model]
+        if not wrapped:
+            # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
+            inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+            backbone = None if compiled else backbone_of(inner)
+            outer += [one for one in (inner, backbone) if one is not None and one is not model]
+        for one in outer:
+            self._handles.append(one.register_forward_pre_hook(Hook(enter), with_kwargs=True))
+            self._handles.append(one.register_forward_hook(Hook(leave), always_call=True))
+
+    def _attach_optimizer(self, optimizer: Any) -> None:
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
+        if isinstance(optimizer, torch.optim.Optimizer) and optimizer not in self._attached:
+            self._attached.add(optimizer)
+            kept = Kept()
+            self._handles.append(optimizer.register_step_pre_hook(Hook(functools.partial(self._begin_step, kept))))
+            self._handles.append(optimizer.register_step_post_hook(Hook(self._end_step)))
+
+    def _enter(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        inside = self._inside
+        inside.depth += 1
+        if inside.depth > 1 or self.failed:
+            return
+        try:
+            self._leave_step()
+            inside.current = self._begin(root, model, arguments, named)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._fail()
+
+    def _leave(self, _model: Any, _arguments: Any, output: Any) -> None:
+        inside = self._inside
+        inside.depth -= inside.depth > 0
+        if inside.depth or (one := inside.current) is None:
+            return
+        inside.current = None
+        if one.mode is not None:
+            one.mode.__exit__(None, None, None)
+        if self.failed:
+            return
+        try:
+            self._end(one, output)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._fail()
+
+    def _begin(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> _Pass | None:
+        assert graph_task is not None
+        task = graph_task()
+        if task != -1 and self._backward.is_tracked(task):
+            return None  # computed again, in a backward pass that is counted as a whole
+        past = past_length(named.get("past_key_values", named.get("cache")))
+        phase = root.phase_of(model, past is not None)
+        if is_capturing():
+            self._sessions.say([_CAPTURED], phase)
+            return None
+        key = task != -1, root.signature.of_pass(model, arguments, named)
+        kept = root.kept.get(key)
+        if kept is None:
+            if len(root.kept) >= MAX_SIGNATURES:
+                self._sessions.say([_TOO_MANY], phase)
+                return None
+            kept = root.kept[key] = Kept()
+        one = _Pass(kept, phase, (arguments, named))
+        if kept.next_is_counted() or (key[1][2] and not kept.backward and kept.passes <= 8):
+            one.counted = Counted()
+            one.mode = CountingMode(one.counted, self._fail, again=task != -1)
+            one.mode.__enter__()
+        return one
+
+    def _end(self, one: _Pass, output: Any) -> None:
+        kept, phase = one.kept, one.phase
+        if one.counted is None:
+            self._add_kept(kept.forward, phase)
+        else:
+            if output is not None:  # else it ended with an error
+                kept.keep_forward(one.counted)
+            self._add_counted(kept, kept.forward if one.counted.captured else one.counted, phase)
+        if output is not None and torch.is_grad_enabled():
+            ended = None if one.counted is None else functools.partial(self._end_backward, kept, phase)
+            passes = BackwardPasses(ended, functools.partial(self._begin_backward, kept, phase))
+            self._backward.watch(passes, output, one.arguments)
+
+    def _begin_backward(self, kept: Kept, phase: str, way: Way) -> None:
+        if way in kept.backward:
+            self._add_kept(kept.backward[way], phase)
+        else:
+            self._sessions.say(["a backward pass of another kind than those that were seen"], phase)
+
+    def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted) -> None:
+        kept.keep_backward(way, counted)
+        self._add_counted(kept, kept.backward[way] if counted.captured else counted, phase)
+
+    def _add_counted(self, kept: Kept, counted: Counted | None, phase: str) -> None:
+        if counted is None:
+            return
+        with self._lock:
+            if self._has_templates():
+                kept.words.add(_TEMPLATES)
+            if kept.words:
+                self._sessions.say(kept.words, phase)
+            self._sessions.add(counted, phase)
+            self._sessions.see_formats(counted)
+
+    def _add_kept(self, counted: Counted | None, phase: str) -> None:
+        if counted is None or not counted.flop:
+            return
+        known = self._adding.get((id(counted), phase))
+        if known is None:
+            with self._lock:
+                known = self._adding[id(counted), phase] = counted, self._sessions.adding(counted, phase)
+        for add in known[1]:
+            add()
+
+    def _begin_step(self, kept: Kept, _optimizer: Any, arguments: Any, named: Any) -> None:
+        if self.failed:
+            return
+        try:
+            self._leave_step()
+            if any(one is not None for one in (*arguments[1:], *named.values())):
+                self._sessions.say(["steps of an optimizer with a closure"], "train")
+                return
+            self._step = _Pass(kept, "train", None)
+            if kept.next_is_counted():
+                self._step.counted = Counted()
+                self._step.mode = CountingMode(self._step.counted, self._fail)
+                self._step.mode.__enter__()
+        except Exception:  # noqa: BLE001 (logged there)
+            self._fail()
+
+    def _end_step(self, *_: Any) -> None:
+        one = self._step
+        self._leave_step()
+        if one is None or self.failed:
+            return
+        try:
+            if one.counted is None:
+                self._add_kept(one.kept.forward, "train")
+            else:
+                one.kept.keep_forward(one.counted)
+                self._add_counted(one.kept, one.counted, "train")
+        except Exception:  # noqa: BLE001 (logged there)
+            self._fail()
+
+    def _leave_step(self) -> None:
+        """Leave a step's mode, also where the step raised an error that was caught."""
+        step, self._step = self._step, None
+        if step is not None and step.mode is not None and _get_current_dispatch_mode() is step.mode:
+            step.mode.__exit__(None, None, None)
+
+    def _has_templates(self) -> bool:
+        """Whether torch.compile generated products itself, which no operator shows."""
+        cache = getattr(sys.modules.get("torch._inductor.codecache"), "PyCodeCache", None)
+        modules = list(getattr(cache, "modules", ()))
+        new, self._templates_seen = modules[self._templates_seen :], len(modules)
+        return any("_tem_" in Path(one.__file__).read_text() for one in new if getattr(one, "__file__", None))
+
+    def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:
+        def guarded(*arguments: Any) -> None:
+            if self.failed:
+                return
+            try:
+                call(*arguments)
+            except Exception:  # noqa: BLE001 (logged there)
+                self._fail()
+
+        return guarded
+
+    def _fail(self) -> None:
+        """Count nothing from now on."""
+        if self.failed:
+            return
+        self.failed = True
+        log.exception("flopsd stops counting operators; the training goes on")
+        with suppress(Exception):
+            self._sessions.settle("other")
+            for phase in Phase:
+                self._sessions.say([_AFTER_ERROR], phase.value)
+
+    def _usual_phase(self, model: Any, generating: bool) -> str:  # noqa: ARG002 - as every PhaseOf is called
+        if torch.is_grad_enabled() and model.training:
+            return "train"
+        named = self.client.current_phase
+        return named if named in ("evaluate", "generate") else "other"
+
+
+def _has_flex(model: Any) -> bool:
+    return getattr(getattr(model, "config", None), "_attn_implementation", None) == "flex_attention"

@@ -1,0 +1,183 @@
+"""Floating-point operations of one operator of PyTorch, by its schema and the shapes of its arguments.
+
+Products of matrices, convolutions and attention, a multiply-add being 2, as `torch.utils.flop_counter` counts them.
+Everything else, such as sums, norms and activations, counts nothing: it is a low end. Where a kernel may skip work,
+only what it cannot skip counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import conv_flop_count, flop_registry
+
+Named = Mapping[str, Any]  # the arguments of a call by the names of its schema
+Product = Callable[[Named, Any], int]
+# Namespaces whose operators make no products, or such as are seen by themselves.
+_WITHOUT_PRODUCTS = frozenset(
+    {"aten", "prim", "prims", "profiler", "c10d", "_c10d_functional", "c10d_functional", "_dtensor", "fsdp", "inductor",
+     "rngprims", "debugprims", "streams", "bitsandbytes"}
+)  # fmt: skip
+# Operators of aten and others that make products, and have no formula here.
+_UNKNOWN = (
+    "linalg_", "_linalg_", "fft_", "_fft_", "cholesky", "lu_", "triangular_solve", "_trilinear", "_cdist_", "_sparse_",
+    "sparse_", "_transformer_encoder", "_native_multi_head", "mkldnn_rnn", "_cudnn_rnn", "miopen_", "_thnn_conv",
+    "_convolution_double", "_dyn_quant_matmul",
+)  # fmt: skip
+_NORMS = frozenset({"linalg_vector_norm", "linalg_cross", "_linalg_check_errors"})
+_CONVOLUTIONS = frozenset(
+    {"convolution", "_convolution", "cudnn_convolution", "_slow_conv2d_forward", "convolution_overrideable"}
+)
+_VARLEN = "attention between documents of several lengths is counted at one pair a token"
+_FAST = "convolutions are not counted, since cuDNN may compute them with fewer operations"
+
+
+class Formula:
+    """What one call counts: `flop`, and in words what it leaves out."""
+
+    __slots__ = ("flop", "words")
+
+    def __init__(self, flop: int, words: str | None = None) -> None:
+        self.flop, self.words = flop, words
+
+
+NOTHING = Formula(0)
+
+
+def formula_of(operator: Any, arguments: Sequence[Any], named: Named, output: Any) -> Formula:
+    """What this call of `operator`, an OpOverload, computes."""
+    schema = operator._schema
+    space, _, name = schema.name.partition("::")
+    if name in _PRODUCTS:
+        if any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in _tensors(arguments, named)):
+            return Formula(_PRODUCTS[name](_by_name(schema, arguments, named), output))
+        return NOTHING  # products of integers are no FLOP
+    if name in _CONVOLUTIONS or name == "convolution_backward":
+        return _convolution(name, _by_name(schema, arguments, named), output)
+    unknown = Formula(0, f"{space}::{name} has no formula")
+    if space == "aten" and name.startswith(_UNKNOWN) and name not in _NORMS:
+        return unknown
+    if "attention" in name or "flash_attn" in space:
+        by_name = _by_name(schema, arguments, named)
+        of = [next((one for one in (word, word[0]) if one in by_name), "") for word in ("query", "key", "value")]
+        if all(of):
+            return _attention(name, by_name, *(by_name[one] for one in of))
+    if operator._overloadpacket in flop_registry:  # what a newer PyTorch knows
+        return Formula(int(flop_registry[operator._overloadpacket](*arguments, **named, out_val=output)))
+    return NOTHING if space in _WITHOUT_PRODUCTS else unknown
+
+
+def _by_name(schema: Any, arguments: Sequence[Any], named: Named) -> dict[str, Any]:
+    found = {argument.name: value for argument, value in zip(schema.arguments, arguments, strict=False)}
+    for argument in schema.arguments[len(found) :]:
+        default = argument.default_value if argument.has_default_value() else None
+        found[argument.name] = named.get(argument.name, default)
+    return found
+
+
+def _tensors(arguments: Sequence[Any], named: Named) -> list[Any]:
+    return [one for one in (*arguments, *named.values()) if isinstance(one, torch.Tensor)]
+
+
+def _two(first: str, second: str) -> Product:
+    def product(of: Named, _: Any) -> int:
+        shape = of[second].shape
+        return 2 * int(of[first].numel()) * int(shape[-1] if len(shape) > 1 else 1)
+
+    return product
+
+
+def _grouped(of: Named, _: Any) -> int:
+    """Rows of several matrices, one behind the other: `offs` has where each ends, and behind the last nothing is
+    computed."""
+    ends = of["offs"]
+    left, right = ([int(size) for size in of[name].shape] for name in ("self", "mat2"))
+    if ends is None:
+        return 2 * prod(left) * right[-1]
+    rows = int(ends[-1].item()) if ends.numel() else 0
+    if len(left) == 2 and len(right) == 3:  # tokens by experts
+        return 2 * min(rows, left[0]) * left[1] * right[2]
+    if len(left) == 2:  # the gradient of the experts: the tokens are what is summed over
+        return 2 * left[0] * min(rows, left[1]) * right[1]
+    return 2 * left[1] * left[2] * min(rows, right[-1])
+
+
+def _of_output(of: Named, output: Any) -> int:
+    """A matrix whose packed shape does not show its size."""
+    return 2 * int(output.numel()) * int(next(iter(of.values())).shape[-1])
+
+
+def _four_bits(of: Named, _: Any) -> int:
+    return 2 * int(of["A"].numel()) * int(of["shapeB"][0])
+
+
+_PRODUCTS: Mapping[str, Product] = {
+    "mm": _two("self", "mat2"),
+    "addmm": _two("mat1", "mat2"),
+    "_addmm_activation": _two("mat1", "mat2"),
+    "bmm": _two("self", "mat2"),
+    "baddbmm": _two("batch1", "batch2"),
+    "addbmm": _two("batch1", "batch2"),
+    "mv": _two("self", "vec"),
+    "addmv": _two("mat", "vec"),
+    "dot": _two("self", "tensor"),
+    "_scaled_mm": _two("self", "mat2"),
+    "_scaled_mm_v2": _two("self", "mat2"),
+    "_grouped_mm": _grouped,
+    "_scaled_grouped_mm": _grouped,
+    "_scaled_grouped_mm_v2": _grouped,
+    "_weight_int4pack_mm": _of_output,
+    "_weight_int8pack_mm": _of_output,
+    "_linear_pointwise": _of_output,  # of mkldnn
+    "gemv_4bit": _four_bits,  # of bitsandbytes, as its other products of 4-bit weights: these are products of floats
+    "gemm_4bit": _four_bits,
+}
+
+
+def _convolution(name: str, of: Named, output: Any) -> Formula:
+    source, weight, transposed = of.get("input", of.get("self")), of["weight"], bool(of.get("transposed"))
+    filters, steps = weight.shape[2:], of.get("stride") or (1,)
+    if source.device.type != "cpu" and prod(filters) > 1 and all(step == 1 for step in steps):
+        return Formula(0, _FAST)  # Winograd's and Fourier's ways need steps of 1
+    if name != "convolution_backward":
+        return Formula(conv_flop_count(source.shape, weight.shape, output.shape, transposed))
+    # Both products have as many as the forward pass: each element of a filter, at each place of it.
+    forward = conv_flop_count(source.shape, weight.shape, of["grad_output"].shape, transposed)
+    return Formula(forward * sum(of["output_mask"][:2]))
+
+
+def _attention(name: str, of: Named, query: Any, key: Any, value: Any) -> Formula:
+    """Attention by one kernel: queries with keys, and weights with values; its backward pass computes the first again,
+    and two products of gradients for each."""
+    first_heads = name.startswith("_scaled_dot_product")
+    words = None
+    if query.dim() == 3 or any(of.get(lengths) is not None for lengths in ("seqused_k", "seqlen_k")):
+        heads, pairs = query.shape[-2], min(prod(query.shape[:-2]), prod(key.shape[:-2]))
+        words = _VARLEN
+    else:
+        heads = query.shape[1] if first_heads else query.shape[2]
+        length, others = (tensor.shape[2 if first_heads else 1] for tensor in (query, key))
+        pairs = query.shape[0] * _pairs(of, length, others)
+    width, value_width = query.shape[-1], value.shape[-1]
+    if not any(one in of for one in ("grad_out", "grad_out_", "dout", "grad_output")):
+        return Formula(2 * heads * pairs * (width + value_width), words)
+    masked = of.get("grad_input_mask") or (True, True, True)
+    products = width + value_width + width * sum(masked[:2]) + value_width * masked[2]
+    return Formula(2 * heads * pairs * products, words)
+
+
+def _pairs(of: Named, length: int, others: int) -> int:
+    """Pairs of a query and a key that no kernel can skip. Where they differ in number, causal masks are aligned at
+    either end: the fewer of both."""
+    causal = bool(of.get("is_causal") or of.get("causal") or of.get("custom_mask_type"))
+    sides = [of.get("window_size_left"), None if causal else of.get("window_size_right")]
+    reach = [side + 1 for side in sides if side is not None and side >= 0]
+    reach += [of["window_size"]] if of.get("window_size") else []  # here with the query's own place
+    if not causal and not reach:
+        return length * others
+    rows = min(length, others)
+    window: int = min([rows, *reach])
+    return window * (window + 1) // 2 + (rows - window) * window

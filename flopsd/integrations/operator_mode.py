@@ -1,0 +1,162 @@
+"""Sees each operator that PyTorch dispatches, and adds up what it computes. Tensors pass through unchanged.
+
+Within regions of torch.compile it sees what the compiled code calls, and the compilation does not see it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flopsd.integrations.operator_formulas import formula_of
+
+MAX_WORDS = 16
+# Results on which Python may decide what runs next, and products of as many rows as a tensor says.
+_READS = frozenset(
+    {"_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "unique_dim", "_unique", "_unique2",
+     "unique_consecutive", "unique_dim_consecutive", "_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2"}
+)  # fmt: skip
+_QUESTIONS = frozenset(
+    {"is_contiguous", "is_strides_like_format", "is_non_overlapping_and_dense", "size", "stride", "storage_offset",
+     "numel", "dim", "layout", "device"}
+)  # fmt: skip
+_FORMATS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+Device = Any  # a torch.device
+
+
+class Counted:
+    """What operators computed: FLOP by device and tensor-core format (None: of none), and those of recomputation."""
+
+    def __init__(self) -> None:
+        self.flop: dict[tuple[Device, str | None], int] = defaultdict(int)
+        self.again: dict[Device, int] = defaultdict(int)
+        self.words: set[str] = set()
+        self.reads_content = False  # so that another pass of these shapes may run other operators
+        self.captured = False  # into a CUDA graph, not all that ran was seen
+        self._lock = threading.Lock()  # a backward pass has a thread for each device
+
+    def add(self, device: Device, format_: str | None, flop: int, *, again: bool) -> None:
+        with self._lock:
+            self.flop[device, format_] += flop
+            if again:
+                self.again[device] += flop
+
+    def say(self, words: str) -> None:
+        if len(self.words) < MAX_WORDS:
+            self.words.add(words)
+
+    @property
+    def total(self) -> int:
+        return sum(self.flop.values())
+
+    def by_device(self) -> dict[Device, dict[str, int]]:
+        """Counters as a training process declares them."""
+        found: dict[Device, dict[str, int]] = {}
+        for (device, _), flop in self.flop.items():
+            counters = found.setdefault(device, {"operator_flop": 0})
+            counters["operator_flop"] += flop
+        for device, flop in self.again.items():
+            found[device]["recomputed_operator_flop"] = flop
+        return found
+
+
+class CountingMode(TorchDispatchMode):
+    """Adds to `counted` until it is left. `again`: all of it is recomputation; `backward`: what runs with gradients
+    enabled is. `failed` is called for an error in counting, which the operator is not affected by."""
+
+    supports_higher_order_operators = True
+
+    def __init__(
+        self, counted: Counted, failed: Callable[[], None], *, again: bool = False, backward: bool = False
+    ) -> None:
+        super().__init__()
+        self._counted, self._failed, self._again, self._backward = counted, failed, again, backward
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True  # else torch.compile would run eagerly what it is to compile
+
+    def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        named = named or {}
+        if isinstance(operator, torch._ops.HigherOrderOperator):
+            return self._of_higher_order(operator, arguments, named)
+        if types and any(_has_parts(one) for one in types):
+            return NotImplemented  # a distributed or quantized tensor calls operators on its parts, which come here
+        if types and any(issubclass(one, FakeTensor) for one in types):
+            return operator(*arguments, **named)  # computes shapes only
+        name = operator._schema.name.partition("::")[2]
+        if name.startswith("sym_") or name in _QUESTIONS:
+            return NotImplemented
+        if _is_made_of_others(operator):
+            with self:
+                output = operator.decompose(*arguments, **named)
+            if output is not NotImplemented:
+                return output
+        output = operator(*arguments, **named)
+        try:
+            self._count(operator, name, arguments, named, output)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._failed()
+        return output
+
+    def _count(self, operator: Any, name: str, arguments: Any, named: Mapping[str, Any], output: Any) -> None:
+        if name in _READS or (name == "index" and any(_is_mask(one) for one in arguments[1])):
+            self._counted.reads_content = True
+        if is_capturing():  # nothing is computed yet, and nothing may be read of the device
+            self._counted.captured = True
+            return
+        found = formula_of(operator, arguments, named, output)
+        if found.words is not None:
+            self._counted.say(found.words)
+        if found.flop:
+            tensor = next(_tensors((arguments, named)))
+            again = self._again or (self._backward and torch.is_grad_enabled())
+            self._counted.add(tensor.device, _format(tensor), found.flop, again=again)
+
+    def _of_higher_order(self, operator: Any, arguments: Any, named: Any) -> Any:
+        if operator.name() == "inductor_compiled_code":
+            with self:
+                return arguments[0](arguments[1])
+        self._counted.say(f"{operator.name()} has no formula")
+        return operator(*arguments, **named)
+
+
+def is_capturing() -> bool:
+    """Whether this thread's kernels become a CUDA graph instead of running."""
+    return bool(torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
+
+
+def _tensors(of: Any) -> Iterator[Any]:
+    if isinstance(of, torch.Tensor):
+        yield of
+    elif isinstance(of, Mapping | list | tuple):
+        for one in of.values() if isinstance(of, Mapping) else of:
+            yield from _tensors(one)
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
+
+
+def _has_parts(kind: type) -> bool:
+    return hasattr(kind, "__tensor_flatten__")
+
+
+def _is_made_of_others(operator: Any) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"))
+
+
+def _format(tensor: Any) -> str | None:
+    """The format in which tensor cores multiply, by the type of an operator's first argument."""
+    dtype = tensor.dtype
+    if dtype is torch.float32:
+        reduced = tensor.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
+        return "tf32" if reduced else None
+    name = str(dtype)
+    return _FORMATS.get(dtype) or next((to for of, to in (("float8", "fp8"), ("float4", "fp4")) if of in name), None)

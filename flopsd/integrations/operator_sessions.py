@@ -1,0 +1,120 @@
+"""Declares what operators computed, one session for each device, in the names that NVML has for devices."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from flopsd.core.declarations import MAX_LEFT_OUT, MAX_TEXT
+from flopsd.core.model import PPM
+from flopsd.integrations.operator_mode import Counted, Device
+
+DEVICE_VARIABLE = "FLOPSD_DEVICE_UUID"
+UNSETTLED = ""  # a phase that becomes known later
+_STEP_PPM = 10_000
+
+
+def device_uuid(device: Device) -> str | None:
+    """As NVML names the accelerator; None of any other device, and where it is not known."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if visible.startswith("MIG-"):  # CUDA gives a process one instance
+        return visible
+    uuid = getattr(properties, "uuid", None)
+    return None if uuid is None else ("MIG-" if " MIG " in properties.name else "GPU-") + str(uuid)
+
+
+class DeviceSessions:
+    """The session of `client` is the first device's. `device`: the UUID of the one that all work is of, whatever
+    PyTorch says: for stand-ins and tests on a CPU."""
+
+    def __init__(self, client: Any, device: str | None = None, *, declares_precision: bool = True) -> None:
+        self._client, self._device = client, device or os.environ.get(DEVICE_VARIABLE) or None
+        self._declares_precision = declares_precision
+        self._uuids: dict[Device, str | None] = {}
+        self._sessions: dict[str, Any] = {}
+        self._unsettled: dict[str, dict[str, int]] = {}
+        self._words: dict[str, set[str]] = defaultdict(set)
+        self._formats: dict[str, int] = defaultdict(int)
+
+    def counts_on(self, device: Device) -> bool:
+        """Whether work on `device` is counted."""
+        return self._uuid(device) is not None
+
+    def add(self, counted: Counted, phase: str) -> None:
+        for counters in self.adding(counted, phase):
+            counters()
+
+    def adding(self, counted: Counted, phase: str) -> list[Callable[[], None]]:
+        """Functions that each add what one device computed."""
+        by_uuid: dict[str, dict[str, int]] = {}
+        for device, counters in counted.by_device().items():
+            if (uuid := self._uuid(device)) is not None:
+                _add_to(by_uuid.setdefault(uuid, {}), counters)
+        if phase == UNSETTLED:
+            return [functools.partial(self._keep, uuid, counters) for uuid, counters in by_uuid.items()]
+        return [self._session(uuid).counting(phase, **counters) for uuid, counters in by_uuid.items()]
+
+    def settle(self, phase: str) -> None:
+        """Declare in `phase` what had none."""
+        unsettled, self._unsettled = self._unsettled, {}
+        for uuid, counters in unsettled.items():
+            self._session(uuid).count(phase, **counters)
+        if words := self._words.pop(UNSETTLED, set()):
+            self.say(words, phase)
+
+    def say(self, words: Iterable[str], phase: str) -> None:
+        """Declare what is not counted in `phase`."""
+        known = self._words[phase]
+        if known.issuperset(words) or len(known) >= MAX_LEFT_OUT:
+            return
+        known.update(one[:MAX_TEXT] for one in sorted(words)[: MAX_LEFT_OUT - len(known)])
+        for session in self._sessions.values() or (self._client,):
+            session.declare(**self._left_out())
+
+    def see_formats(self, counted: Counted) -> None:
+        """Declare the shares of tensor-core formats, as the types of operators show them."""
+        for (_, name), flop in counted.flop.items():
+            if name is not None:
+                self._formats[name] += flop
+        total = sum(self._formats.values())
+        if not self._declares_precision or not total:
+            return
+        shares = {name: flop * PPM // total // _STEP_PPM * _STEP_PPM for name, flop in self._formats.items()}
+        shares[max(shares, key=lambda name: shares[name])] += PPM - sum(shares.values())
+        declared = {name: share for name, share in sorted(shares.items()) if share}
+        for session in self._sessions.values():
+            session.declare(precision=declared)
+
+    def _uuid(self, device: Device) -> str | None:
+        if self._device is not None:
+            return self._device
+        if device not in self._uuids:
+            self._uuids[device] = device_uuid(device)
+        return self._uuids[device]
+
+    def _session(self, uuid: str) -> Any:
+        if (session := self._sessions.get(uuid)) is None:
+            session = self._client if not self._sessions else self._client.another_session()
+            self._sessions[uuid] = session
+            session.declare(device=uuid, **self._left_out())
+        return session
+
+    def _left_out(self) -> dict[str, Any]:
+        found = {phase: sorted(words) for phase, words in self._words.items() if words and phase != UNSETTLED}
+        return {"operators_not_counted": found} if found else {}
+
+    def _keep(self, uuid: str, counters: Mapping[str, int]) -> None:
+        _add_to(self._unsettled.setdefault(uuid, {}), counters)
+
+
+def _add_to(sums: dict[str, int], counters: Mapping[str, int]) -> None:
+    for name, value in counters.items():
+        sums[name] = sums.get(name, 0) + value

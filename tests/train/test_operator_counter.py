@@ -1,0 +1,373 @@
+"""The count of operators against PyTorch's own counter, around the same steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.client import connect
+from tests.support.process import free_port
+from tests.train.operator_cases import BATCH, CASES, DEVICE, LENGTH, STEPS, Counters, compare, train
+from tests.train.preloaded import Preloaded
+from tests.train.trainers import LLAMA, arguments, llama, rows, told_to, trainer_of
+
+pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
+_EQUAL = [name for name, case in CASES.items() if not case.difference]
+_SAMPLED = ("LoRA", "checkpointing", "checkpointing, reentrant", "Mixtral, a loop of experts", "evaluation", "Muon", "compiled graph")  # fmt: skip
+
+
+def attached(model: Any, optimizer: Any = None, **options: Any) -> tuple[Any, Counters]:
+    from flopsd.integrations.operator_counter import OperatorCounter
+
+    counters = Counters()
+    counter = OperatorCounter(counters, device=DEVICE, **options)
+    counter.attach(model, optimizer)
+    return counter, counters
+
+
+def stack_depth() -> int:
+    import torch
+
+    return int(torch._C._len_torch_dispatch_stack())
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in _SAMPLED else pytest.mark.exhaustive) for name in _EQUAL]
+)
+def test_as_many_as_pytorch_counts(name: str) -> None:
+    found = compare(name)
+    assert found.ours.flop == found.theirs
+    assert found.ours.facts.keys() - {"precision"} == {"device"}
+    assert list(found.ours.work) == ["evaluate" if CASES[name].evaluate else "train"]
+
+
+@pytest.mark.parametrize("name", ["checkpointing", "checkpointing, reentrant"])
+def test_recomputation_is_what_checkpointing_adds(name: str) -> None:
+    found, without = compare(name).ours, compare("full").ours
+    assert found.again == found.flop - without.flop > 0
+    assert without.again == 0
+
+
+def test_experts_in_grouped_products_count_as_the_same_in_a_loop() -> None:
+    assert compare("Mixtral, grouped").ours.flop == compare("Mixtral, a loop of experts").theirs
+
+
+def test_one_kernel_of_causal_attention_counts_the_pairs_that_it_cannot_skip() -> None:
+    lengths = [LENGTH + 2 * (step % 2) for step in range(STEPS)]
+    pair = 2 * BATCH * LLAMA["hidden_size"] * LLAMA["num_hidden_layers"]
+    whole = sum(pair * 6 * length**2 for length in lengths)
+    causal = sum(pair * 7 * length * (length + 1) // 2 for length in lengths)
+    found = compare("attention by one kernel").ours.flop
+    assert found == compare("full").theirs - whole + causal
+
+
+def test_products_of_4_bit_weights_and_grouped_convolutions() -> None:
+    found = compare("4-bit weights")
+    passed = sum(LENGTH + 2 * (step % 2) for step in range(STEPS))
+    assert found.ours.flop == found.theirs + 2 * passed * (64 * 128 + 128 * 64)
+    assert compare("convolutions", 1).ours.flop == _by_the_patched_formula("convolutions")
+
+
+def _by_the_patched_formula(name: str) -> int:
+    from tests.train.families import flop_counter
+
+    with flop_counter() as counter:
+        train(CASES[name], 1)
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(
+    ("call", "products"),
+    [
+        # Shapes: 2 sequences, 4 heads, 2 of keys, 8 and 8 tokens of width 16. Products of pairs: 2 forward, 5 backward.
+        ("sdpa, causal", 2 * 4 * 36 * 2),
+        ("sdpa, whole", 2 * 4 * 64 * 2),
+        ("flash, causal, window 2", 2 * 4 * (1 + 2 + 6 * 3) * 2),
+        ("flash, documents", 4 * 16 * 2),
+        ("flash, backward", 2 * 4 * 64 * 5),
+        ("efficient, causal, window 3", 2 * 4 * (1 + 2 + 6 * 3) * 2),
+    ],
+)
+def test_kernels_of_attention(call: str, products: int) -> None:
+    """By their schemas, on tensors without storage: only a GPU has the kernels."""
+    import torch
+
+    from flopsd.integrations.operator_formulas import formula_of
+
+    def of(*shape: int) -> Any:
+        return torch.empty(*shape, device="meta")
+
+    aten = torch.ops.aten
+    first = of(2, 4, 8, 16), of(2, 2, 8, 16), of(2, 2, 8, 16)
+    last = of(2, 8, 4, 16), of(2, 8, 2, 16), of(2, 8, 2, 16)
+    documents = of(16, 4, 16), of(16, 2, 16), of(16, 2, 16)
+    ends = of(4)
+    flash, efficient = aten._flash_attention_forward.default, aten._efficient_attention_forward.default
+    calls: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
+        "sdpa, causal": (aten._scaled_dot_product_flash_attention.default, (*first, 0.0, True), {}),
+        "sdpa, whole": (aten._scaled_dot_product_efficient_attention.default, (*first, None, True), {}),
+        "flash, causal, window 2": (
+            flash, (*last, None, None, 8, 8, 0.0, True, False), {"window_size_left": 2, "window_size_right": 0},
+        ),
+        "flash, documents": (flash, (*documents, ends, ends, 8, 8, 0.0, True, False), {}),
+        "flash, backward": (
+            aten._flash_attention_backward.default, (last[0], *last, last[0], ends, None, None, 8, 8, 0.0, False, ends, ends), {},
+        ),
+        "efficient, causal, window 3": (
+            efficient, (*last, None, None, None, 8, 8, 0.0, 1), {"window_size": 3},
+        ),
+    }  # fmt: skip
+    operator, given, named = calls[call]
+    found = formula_of(operator, given, named, None)
+    assert found.flop == 2 * 16 * products
+    assert (found.words is not None) == ("documents" in call)
+
+
+def test_products_of_integers_are_no_flop() -> None:
+    import torch
+
+    from flopsd.integrations.operator_formulas import formula_of
+
+    whole = torch.ones(32, 32, dtype=torch.int8)
+    for operator in (torch.ops.aten._int_mm.default, torch.ops.aten.mm.default):
+        assert (found := formula_of(operator, (whole, whole), {}, whole)).flop == 0
+        assert found.words is None
+
+
+def test_an_operator_of_someone_else_is_named() -> None:
+    import torch
+
+    library = torch.library.Library("flopsd_tests", "DEF")
+    library.define("product(Tensor a, Tensor b) -> Tensor")
+    library.impl("product", lambda a, b: a @ b, "CPU")
+
+    class Model(torch.nn.Linear):
+        def forward(self, rows_: Any) -> Any:
+            return super().forward(torch.ops.flopsd_tests.product(rows_, rows_))
+
+    _, found = attached(model := Model(4, 4).eval())
+    with torch.no_grad():
+        model(torch.ones(4, 4))
+    assert found.facts["operators_not_counted"] == {"evaluate": ["flopsd_tests::product has no formula"]}
+    assert found.flop == 2 * 4 * 4 * 4
+
+
+def test_where_content_decides_the_least_that_was_seen_is_counted() -> None:
+    import torch
+
+    class Model(torch.nn.Linear):
+        def forward(self, rows_: Any) -> Any:
+            for _ in range(int(rows_.sum())):
+                rows_ = super().forward(rows_)
+            return rows_
+
+    _, found = attached(model := Model(2, 2).eval())
+    one = 2 * 2 * 2
+    with torch.inference_mode():
+        for times in (3, 1, 5):  # the third of a shape is not looked at
+            before = found.flop
+            model(torch.tensor([[float(times), 0.0]]))
+            assert found.flop - before == one * min(times, 3 if times == 3 else 1)
+    assert "the least that was seen" in found.facts["operators_not_counted"]["evaluate"][0]
+
+
+def test_after_so_many_shapes_no_more_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from flopsd.integrations import operator_counter
+
+    monkeypatch.setattr(operator_counter, "MAX_SIGNATURES", 2)
+    _, found = attached(model := torch.nn.Linear(2, 2).eval())
+    with torch.no_grad():
+        for length in (1, 2, 3, 4, 2):
+            model(torch.ones(length, 2))
+    assert found.flop == 2 * 2 * 2 * (1 + 2 + 2)
+    assert found.facts["operators_not_counted"]["evaluate"] == [operator_counter._TOO_MANY]
+
+
+def test_backward_passes_of_all_kinds() -> None:
+    import torch
+
+    _, found = attached(model := torch.nn.Linear(4, 4, bias=False))
+    one = 2 * 3 * 4 * 4
+    for times in (1, 2, 1):
+        before = found.flop
+        loss = model(torch.ones(3, 4)).sum()
+        for _ in range(times):
+            loss.backward(retain_graph=True)
+        assert found.flop - before == one * (1 + times)
+    first, second = model(torch.ones(5, 4)), model(torch.ones(5, 4))  # two passes before one backward pass
+    before = found.flop
+    (first + second).sum().backward()
+    assert found.flop - before == 2 * 2 * 5 * 4 * 4
+    assert "operators_not_counted" not in found.facts
+
+
+def test_errors_of_the_training_leave_nothing_behind() -> None:
+    import torch
+
+    class Breaks(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, rows_: Any) -> Any:
+            return rows_.clone()
+
+        @staticmethod
+        def backward(_: Any, *__: Any) -> Any:
+            raise RuntimeError("backward")
+
+    class Model(torch.nn.Linear):
+        breaks = ""
+
+        def forward(self, rows_: Any) -> Any:
+            if self.breaks == "forward":
+                raise RuntimeError("forward")
+            found = super().forward(rows_)
+            return super().forward(Breaks.apply(found) if self.breaks else found)
+
+    model = Model(4, 4)
+    optimizer = torch.optim.SGD(model.parameters())
+    counter, found = attached(model, optimizer)
+    for model.breaks in ("forward", "backward"):
+        with pytest.raises(RuntimeError, match=model.breaks):
+            model(torch.ones(5, 4)).sum().backward()
+        assert stack_depth() == 0
+    groups, optimizer.param_groups = optimizer.param_groups, None
+    with pytest.raises(TypeError):
+        optimizer.step()
+    optimizer.param_groups = groups
+    model.breaks = ""
+    before = found.flop
+    model(torch.ones(5, 4)).sum().backward()
+    optimizer.step()
+    assert found.flop - before == 2 * 5 * 4 * 4 * 5
+    assert stack_depth() == 0
+    assert not counter.failed
+
+
+def test_an_error_in_counting_ends_the_count_and_not_the_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    from flopsd.core.declarations import Phase
+    from flopsd.integrations import operator_mode
+
+    def breaks(*_: Any) -> None:
+        raise ValueError("a formula")
+
+    case = CASES["checkpointing"]
+    undisturbed = train(case, 2).state_dict()
+    monkeypatch.setattr(operator_mode, "formula_of", breaks)
+    counters: list[Any] = []
+
+    def attach(model: Any, optimizer: Any) -> None:
+        counters.append(attached(model, optimizer))
+
+    with caplog.at_level(logging.ERROR, "flopsd.client"):
+        model = train(case, 2, attach=attach)
+    assert all(torch.equal(undisturbed[name], value) for name, value in model.state_dict().items())
+    ((counter, found),) = counters
+    assert counter.failed
+    assert found.facts["operators_not_counted"].keys() == {phase.value for phase in Phase}
+    assert [record.getMessage() for record in caplog.records] == ["flopsd stops counting operators; the training goes on"]  # fmt: skip
+
+
+def test_each_device_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from flopsd.integrations import operator_sessions
+    from flopsd.integrations.operator_counter import OperatorCounter
+
+    names = {"cpu": "GPU-0", "meta": "GPU-1"}
+    monkeypatch.setattr(operator_sessions, "device_uuid", lambda device: names[device.type])
+
+    class Model(torch.nn.Linear):
+        def forward(self, rows_: Any) -> Any:
+            torch.ones(3, 3, device="meta") @ torch.ones(3, 3, device="meta")
+            return super().forward(rows_.bfloat16())
+
+    model, found = Model(4, 4, dtype=torch.bfloat16).eval(), Counters()
+    OperatorCounter(found).attach(model)
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.ones(5, 4))
+    (other,) = found.others
+    assert (found.facts["device"], other.facts["device"]) == ("GPU-1", "GPU-0")
+    assert (found.flop, other.flop) == (3 * 2 * 3**3, 3 * 2 * 5 * 4 * 4)
+    assert other.facts["precision"] == {"bf16": 1_000_000}
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FLOPSD_DEVICE_UUID", DEVICE)
+    return DEVICE
+
+
+def counting(run: Callable[[], object]) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> None:
+    from transformers import Trainer
+
+    options = {
+        "gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "gradient_checkpointing": True,
+        "save_strategy": "steps", "save_steps": 2, "max_steps": 4,
+    }  # fmt: skip
+    with told_to(tmp_path / "1.sock", method="full") as (callback, found):
+        trainer = Trainer(llama(), arguments(tmp_path, **options), train_dataset=rows(), eval_dataset=rows(8), callbacks=[callback])  # fmt: skip
+        whole = counting(trainer.train)
+    assert found.facts["device"] == device
+    assert "operators_not_counted" not in found.facts
+    assert found.work["train"]["operator_flop"] + found.work["evaluate"]["operator_flop"] == whole
+    assert 0 < found.work["train"]["recomputed_operator_flop"] < found.work["train"]["operator_flop"]
+    with told_to(tmp_path / "2.sock", method="full") as (callback, found):
+        trainer = trainer_of(tmp_path, callback, **{**options, "eval_strategy": "no"})
+        whole = counting(lambda: trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2")))
+    assert found.work["train"]["operator_flop"] == whole
+
+
+def test_the_flag_and_the_variable_turn_it_off(tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at, options in enumerate(({"operator_count": False}, {})):
+        with told_to(tmp_path / f"{at}.sock", **options) as (callback, found):
+            trainer_of(tmp_path, callback, max_steps=1).train()
+        assert "operator_flop" not in found.work["train"]
+        assert "device" not in found.facts
+        monkeypatch.setenv("FLOPSD_OPERATOR_COUNT", "off")
+    assert device not in str(found.facts)
+
+
+def test_each_rank_counts_what_it_computes(tmp_path: Path, scripts: Preloaded) -> None:
+    import json
+
+    said, script = tmp_path / "said", tmp_path / "script.py"
+    script.write_text("from tests.train.operator_ranks import main\nmain()\n")
+    both = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2",
+    }  # fmt: skip
+    codes = scripts.run(script, [{**both, "RANK": rank} for rank in "01"], said)
+    assert codes == [0, 0], said.read_text()
+    found = [json.loads(line) for line in said.read_text().splitlines() if line.startswith("{")]
+    parts = {"ddp": 1, "fsdp": 1, "tensor": 2}
+    assert sorted(one["how"] for one in found) == sorted(2 * list(parts))
+    for one in found:
+        assert one["ours"] * parts[one["how"]] == one["alone"], one
+        assert one["facts"] == {"device": DEVICE}
+
+
+def test_the_sums_end_at_what_the_daemon_reads(tmp_path: Path) -> None:
+    from flopsd.core.declarations import MAX_COUNT, work_from
+
+    client = connect(tmp_path / "nobody.sock")
+    for value in (MAX_COUNT, MAX_COUNT, -1, MAX_COUNT + 1, float("nan"), 1.0):
+        client.count("train", operator_flop=value)  # type: ignore[arg-type]
+    assert work_from(client._work.changed()) == {"train": {"operator_flop": MAX_COUNT}}
+    client.close(0)
