@@ -7,7 +7,6 @@ instead, so that nothing stays behind, also after an error: autograd restores th
 from __future__ import annotations
 
 import functools
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,10 +27,10 @@ Way = tuple[int, int, bool]
 
 @dataclass(slots=True)
 class BackwardPasses:
-    """Those of one forward pass. `ended` takes what was counted, `began` is called where nothing is."""
+    """Those of one forward pass. `ended` takes what was counted, None where only its end is to be seen."""
 
-    ended: Callable[[Way, Counted], None] | None
-    began: Callable[[Way], None]
+    ended: Callable[[Way, Counted | None], None]
+    is_counted: bool
     tasks: dict[int, Counted | None] = field(default_factory=dict)
 
 
@@ -41,7 +40,6 @@ class BackwardCounter:
     def __init__(self, guard: Callable[[Callable[..., None]], Callable[..., None]], failed: Callable[[], None]) -> None:
         self._guard, self._failed = guard, failed
         self._tracked: deque[int] = deque(maxlen=64)  # tasks that are counted, or were
-        self._local = threading.local()  # modes of the nodes that this thread is in
 
     def is_tracked(self, task: int) -> bool:
         return task in self._tracked
@@ -51,11 +49,11 @@ class BackwardCounter:
         roots = _nodes_of(output)
         for at, node in enumerate(roots):
             node.register_prehook(self._guard(functools.partial(self._enter_task, passes, at)))
-        if passes.ended is not None:
-            self._local.modes = []  # of a node that raised an error
+        if passes.is_counted:
             for node in _graph(roots, _nodes_of(inputs)):
-                node.register_prehook(self._guard(functools.partial(self._enter_node, passes)))
-                node.register_hook(self._guard(self._leave_node))
+                modes: list[Any] = []
+                node.register_prehook(self._guard(functools.partial(self._enter_node, passes, modes)))
+                node.register_hook(functools.partial(_leave_node, modes))
 
     def _enter_task(self, passes: BackwardPasses, at: int, _: Any = None) -> None:
         assert graph_task is not None
@@ -63,15 +61,11 @@ class BackwardCounter:
             return
         way = len(passes.tasks), at, torch.is_grad_enabled()
         self._tracked.append(task)
-        if passes.ended is None:
-            passes.tasks[task] = None
-            passes.began(way)
-        else:
-            counted = passes.tasks[task] = Counted()
-            ended = functools.partial(passes.ended, way, counted)
-            torch.autograd.Variable._execution_engine.queue_callback(self._guard(ended))
+        counted = passes.tasks[task] = Counted() if passes.is_counted else None
+        ended = functools.partial(passes.ended, way, counted)
+        torch.autograd.Variable._execution_engine.queue_callback(self._guard(ended))
 
-    def _enter_node(self, passes: BackwardPasses, _: Any) -> None:
+    def _enter_node(self, passes: BackwardPasses, modes: list[Any], _: Any) -> None:
         assert graph_task is not None
         if (task := graph_task()) not in passes.tasks:  # it came by what was no output
             self._enter_task(passes, -1)
@@ -80,11 +74,12 @@ class BackwardCounter:
         # With gradients of gradients they are enabled everywhere, and recomputation cannot be told apart.
         mode = CountingMode(counted, self._failed, backward=not torch.is_grad_enabled())
         mode.__enter__()
-        modes = self._local.__dict__.setdefault("modes", [])
         modes.append(mode)
 
-    def _leave_node(self, *_: Any) -> None:
-        self._local.modes.pop().__exit__(None, None, None)
+
+def _leave_node(modes: list[Any], *_: Any) -> None:
+    if modes:  # none where counting ended before
+        modes.pop().__exit__(None, None, None)
 
 
 def tensors_of(value: Any, depth: int = MAX_DEPTH) -> Iterator[Any]:

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flopsd.core.declarations import Phase
 from flopsd.integrations.forward_counter import PhaseOf
@@ -31,15 +29,15 @@ from flopsd.integrations.operator_backward import BackwardCounter, BackwardPasse
 from flopsd.integrations.operator_mode import Counted, CountingMode, is_capturing
 from flopsd.integrations.operator_sessions import DeviceSessions
 from flopsd.integrations.operator_signature import Signature
-from flopsd.integrations.operator_totals import Kept
-from flopsd.integrations.token_counter import past_length
+from flopsd.integrations.operator_steps import OptimizerSteps
+from flopsd.integrations.operator_totals import Kept, Totals
 
 log = logging.getLogger("flopsd.client")
 MAX_SIGNATURES = 2048
 _AFTER_ERROR = "all that ran after an error in flopsd's counter of operators"
 _TOO_MANY = f"passes of more than {MAX_SIGNATURES} different shapes"
 _CAPTURED = "a CUDA graph that the loop captured: its replays are not seen"
-_TEMPLATES = "products that torch.compile generated kernels for (max-autotune)"
+_OTHER_WAY = "a backward pass of another kind than those that were seen"
 _COMPILED = "a compiled model: PyTorch is too old to see what its graphs run"
 WHOLE_GRAPH = "a model compiled as one graph, which a hook would break"
 
@@ -90,10 +88,8 @@ class OperatorCounter:
         self._inside = _Inside()
         self._handles: list[Any] = []
         self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._lock = threading.RLock()
-        self._adding: dict[tuple[int, str], tuple[Counted, list[Callable[[], None]]]] = {}
-        self._step: _Pass | None = None
-        self._templates_seen = 0
+        self._totals = Totals(self._sessions)
+        self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
         self.failed = False
 
     def attach(
@@ -105,7 +101,10 @@ class OperatorCounter:
         """
         try:
             self._attach(model, compiled, phase_of or self._phase_of)
-            self._attach_optimizer(optimizer)
+            optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
+            if optimizer is not None and optimizer not in self._attached:
+                self._attached.add(optimizer)
+                self._handles += self._steps.attach(optimizer)
         except Exception:  # noqa: BLE001 (logged there)
             self._fail()
 
@@ -118,12 +117,10 @@ class OperatorCounter:
             handle.remove()
         self._handles.clear()
         self._attached.clear()
-        self._adding.clear()
 
     def settle(self, phase: str = "other") -> None:
         """Declare in `phase` what had none."""
-        with self._lock:
-            self._sessions.settle(phase)
+        self._sessions.settle(phase)
 
     def _attach(self, model: Any, compiled: bool, phase_of: PhaseOf) -> None:
         parameter = next(model.parameters(), None)
@@ -153,21 +150,13 @@ class OperatorCounter:
             self._handles.append(one.register_forward_pre_hook(Hook(enter), with_kwargs=True))
             self._handles.append(one.register_forward_hook(Hook(leave), always_call=True))
 
-    def _attach_optimizer(self, optimizer: Any) -> None:
-        optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
-        if isinstance(optimizer, torch.optim.Optimizer) and optimizer not in self._attached:
-            self._attached.add(optimizer)
-            kept = Kept()
-            self._handles.append(optimizer.register_step_pre_hook(Hook(functools.partial(self._begin_step, kept))))
-            self._handles.append(optimizer.register_step_post_hook(Hook(self._end_step)))
-
     def _enter(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         inside = self._inside
         inside.depth += 1
         if inside.depth > 1 or self.failed:
             return
         try:
-            self._leave_step()
+            self._steps.leave()
             inside.current = self._begin(root, model, arguments, named)
         except Exception:  # noqa: BLE001 (logged there)
             self._fail()
@@ -192,8 +181,7 @@ class OperatorCounter:
         task = graph_task()
         if task != -1 and self._backward.is_tracked(task):
             return None  # computed again, in a backward pass that is counted as a whole
-        past = past_length(named.get("past_key_values", named.get("cache")))
-        phase = root.phase_of(model, past is not None)
+        phase = root.phase_of(model, named.get("past_key_values", named.get("cache")) is not None)
         if is_capturing():
             self._sessions.say([_CAPTURED], phase)
             return None
@@ -214,89 +202,24 @@ class OperatorCounter:
     def _end(self, one: _Pass, output: Any) -> None:
         kept, phase = one.kept, one.phase
         if one.counted is None:
-            self._add_kept(kept.forward, phase)
+            self._totals.add_kept(kept.forward, phase)
         else:
             if output is not None:  # else it ended with an error
                 kept.keep_forward(one.counted)
-            self._add_counted(kept, kept.forward if one.counted.captured else one.counted, phase)
+            self._totals.add_counted(kept, kept.forward if one.counted.captured else one.counted, phase)
         if output is not None and torch.is_grad_enabled():
-            ended = None if one.counted is None else functools.partial(self._end_backward, kept, phase)
-            passes = BackwardPasses(ended, functools.partial(self._begin_backward, kept, phase))
+            ended = functools.partial(self._end_backward, kept, phase)
+            passes = BackwardPasses(ended, one.counted is not None)
             self._backward.watch(passes, output, one.arguments)
 
-    def _begin_backward(self, kept: Kept, phase: str, way: Way) -> None:
-        if way in kept.backward:
-            self._add_kept(kept.backward[way], phase)
+    def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted | None) -> None:
+        if counted is not None:
+            kept.keep_backward(way, counted)
+            self._totals.add_counted(kept, kept.backward[way] if counted.captured else counted, phase)
+        elif way in kept.backward:
+            self._totals.add_kept(kept.backward[way], phase)
         else:
-            self._sessions.say(["a backward pass of another kind than those that were seen"], phase)
-
-    def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted) -> None:
-        kept.keep_backward(way, counted)
-        self._add_counted(kept, kept.backward[way] if counted.captured else counted, phase)
-
-    def _add_counted(self, kept: Kept, counted: Counted | None, phase: str) -> None:
-        if counted is None:
-            return
-        with self._lock:
-            if self._has_templates():
-                kept.words.add(_TEMPLATES)
-            if kept.words:
-                self._sessions.say(kept.words, phase)
-            self._sessions.add(counted, phase)
-            self._sessions.see_formats(counted)
-
-    def _add_kept(self, counted: Counted | None, phase: str) -> None:
-        if counted is None or not counted.flop:
-            return
-        known = self._adding.get((id(counted), phase))
-        if known is None:
-            with self._lock:
-                known = self._adding[id(counted), phase] = counted, self._sessions.adding(counted, phase)
-        for add in known[1]:
-            add()
-
-    def _begin_step(self, kept: Kept, _optimizer: Any, arguments: Any, named: Any) -> None:
-        if self.failed:
-            return
-        try:
-            self._leave_step()
-            if any(one is not None for one in (*arguments[1:], *named.values())):
-                self._sessions.say(["steps of an optimizer with a closure"], "train")
-                return
-            self._step = _Pass(kept, "train", None)
-            if kept.next_is_counted():
-                self._step.counted = Counted()
-                self._step.mode = CountingMode(self._step.counted, self._fail)
-                self._step.mode.__enter__()
-        except Exception:  # noqa: BLE001 (logged there)
-            self._fail()
-
-    def _end_step(self, *_: Any) -> None:
-        one = self._step
-        self._leave_step()
-        if one is None or self.failed:
-            return
-        try:
-            if one.counted is None:
-                self._add_kept(one.kept.forward, "train")
-            else:
-                one.kept.keep_forward(one.counted)
-                self._add_counted(one.kept, one.counted, "train")
-        except Exception:  # noqa: BLE001 (logged there)
-            self._fail()
-
-    def _leave_step(self) -> None:
-        """Leave a step's mode, also where the step raised an error that was caught."""
-        step, self._step = self._step, None
-        if step is not None and step.mode is not None and _get_current_dispatch_mode() is step.mode:
-            step.mode.__exit__(None, None, None)
-
-    def _has_templates(self) -> bool:
-        """Whether torch.compile generated products itself, which no operator shows."""
-        cache = getattr(sys.modules.get("torch._inductor.codecache"), "PyCodeCache", None)
-        modules = list(getattr(cache, "modules", ()))
-        new, self._templates_seen = modules[self._templates_seen :], len(modules)
-        return any("_tem_" in Path(one.__file__).read_text() for one in new if getattr(one, "__file__", None))
+            self._sessions.say([_OTHER_WAY], phase)
 
     def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:
         def guarded(*arguments: Any) -> None:

@@ -36,12 +36,13 @@ _FAST = "convolutions are not counted, since cuDNN may compute them with fewer o
 
 
 class Formula:
-    """What one call counts: `flop`, and in words what it leaves out."""
+    """What one call counts: `flop`, in words what it leaves out, and `spare`, the part of `flop` that a call of these
+    shapes without its mask would not count."""
 
-    __slots__ = ("flop", "words")
+    __slots__ = ("flop", "spare", "words")
 
-    def __init__(self, flop: int, words: str | None = None) -> None:
-        self.flop, self.words = flop, words
+    def __init__(self, flop: int, words: str | None = None, spare: int = 0) -> None:
+        self.flop, self.words, self.spare = flop, words, spare
 
 
 NOTHING = Formula(0)
@@ -153,20 +154,22 @@ def _attention(name: str, of: Named, query: Any, key: Any, value: Any) -> Formul
     """Attention by one kernel: queries with keys, and weights with values; its backward pass computes the first again,
     and two products of gradients for each."""
     first_heads = name.startswith("_scaled_dot_product")
-    words = None
+    words: str | None = None
     if query.dim() == 3 or any(of.get(lengths) is not None for lengths in ("seqused_k", "seqlen_k")):
         heads, pairs = query.shape[-2], min(prod(query.shape[:-2]), prod(key.shape[:-2]))
-        words = _VARLEN
+        words, spare = _VARLEN, 0
     else:
         heads = query.shape[1] if first_heads else query.shape[2]
         length, others = (tensor.shape[2 if first_heads else 1] for tensor in (query, key))
         pairs = query.shape[0] * _pairs(of, length, others)
+        masked = any(of.get(mask) is not None for mask in ("attn_mask", "attn_bias", "bias"))
+        spare = pairs - query.shape[0] * _causal(min(length, others)) if masked else 0
     width, value_width = query.shape[-1], value.shape[-1]
     if not any(one in of for one in ("grad_out", "grad_out_", "dout", "grad_output")):
-        return Formula(2 * heads * pairs * (width + value_width), words)
-    masked = of.get("grad_input_mask") or (True, True, True)
-    products = width + value_width + width * sum(masked[:2]) + value_width * masked[2]
-    return Formula(2 * heads * pairs * products, words)
+        return Formula(2 * heads * pairs * (width + value_width), words, 2 * heads * spare * (width + value_width))
+    wanted = of.get("grad_input_mask") or (True, True, True)
+    products = width + value_width + width * sum(wanted[:2]) + value_width * wanted[2]
+    return Formula(2 * heads * pairs * products, words, 2 * heads * spare * products)
 
 
 def _pairs(of: Named, length: int, others: int) -> int:
@@ -179,5 +182,9 @@ def _pairs(of: Named, length: int, others: int) -> int:
     if not causal and not reach:
         return length * others
     rows = min(length, others)
-    window: int = min([rows, *reach])
+    return _causal(rows, min([rows, *reach]))
+
+
+def _causal(rows: int, window: int | None = None) -> int:
+    window = rows if window is None else window
     return window * (window + 1) // 2 + (rows - window) * window

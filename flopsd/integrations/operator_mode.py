@@ -36,16 +36,30 @@ class Counted:
     def __init__(self) -> None:
         self.flop: dict[tuple[Device, str | None], int] = defaultdict(int)
         self.again: dict[Device, int] = defaultdict(int)
+        self.spare: list[tuple[Device, str | None, int, bool]] = []  # of `flop`: see `Formula`
         self.words: set[str] = set()
         self.reads_content = False  # so that another pass of these shapes may run other operators
         self.captured = False  # into a CUDA graph, not all that ran was seen
         self._lock = threading.Lock()  # a backward pass has a thread for each device
 
-    def add(self, device: Device, format_: str | None, flop: int, *, again: bool) -> None:
+    def add(self, device: Device, format_: str | None, flop: int, spare: int, *, again: bool) -> None:
         with self._lock:
             self.flop[device, format_] += flop
             if again:
                 self.again[device] += flop
+            if spare:
+                self.spare.append((device, format_, spare, again))
+
+    def without_spare(self) -> Counted:
+        """What passes of these shapes count whether they have masks or not."""
+        found = Counted()
+        found.flop.update(self.flop)
+        found.again.update(self.again)
+        found.words, found.reads_content, found.captured = self.words, self.reads_content, self.captured
+        for device, format_, spare, again in self.spare:
+            found.flop[device, format_] -= spare
+            found.again[device] -= spare if again else 0
+        return found
 
     def say(self, words: str) -> None:
         if len(self.words) < MAX_WORDS:
@@ -117,7 +131,7 @@ class CountingMode(TorchDispatchMode):
         if found.flop:
             tensor = next(_tensors((arguments, named)))
             again = self._again or (self._backward and torch.is_grad_enabled())
-            self._counted.add(tensor.device, _format(tensor), found.flop, again=again)
+            self._counted.add(tensor.device, _format(tensor), found.flop, found.spare, again=again)
 
     def _of_higher_order(self, operator: Any, arguments: Any, named: Any) -> Any:
         if operator.name() == "inductor_compiled_code":

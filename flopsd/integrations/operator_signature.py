@@ -24,6 +24,7 @@ class Signature:
         # Weak, so that a parameter that was replaced, such as by a shard of it, is freed.
         self._parameters: list[Callable[[], Any]] = []
         self._checkpointed: list[Callable[[], Any]] = []
+        self._adapted: list[Callable[[], Any]] = []
         self._find()
 
     def of_pass(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[object, ...]:
@@ -31,7 +32,7 @@ class Signature:
         return (
             type(model), model.training, grads, torch.is_inference_mode_enabled(),
             torch.is_autocast_enabled("cuda"), torch.is_autocast_enabled("cpu"),
-            self._switches() if grads else None,
+            self._switches() if grads else None, tuple([_adapters(one()) for one in self._adapted]),
             tuple([_of(one) for one in arguments]),
             tuple([(name, _of(one)) for name, one in named.items() if name not in _IGNORED]),
         )  # fmt: skip
@@ -51,7 +52,15 @@ class Signature:
         if (model := self._model()) is None:
             return
         self._parameters = [weakref.ref(one) for one in model.parameters()]
+        adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
+        self._adapted = [weakref.ref(one) for one in adapted[:1]]  # PEFT switches all of them together
         self._checkpointed = [weakref.ref(one) for one in model.modules() if hasattr(one, "gradient_checkpointing")]
+
+
+def _adapters(layer: Any) -> object:
+    """Which adapters a layer of PEFT uses."""
+    names = ("_disable_adapters", "_active_adapter", "merged_adapters")
+    return tuple([str(getattr(layer, name, None)) for name in names])
 
 
 def _of(value: Any, depth: int = 3) -> object:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flopsd.integrations.operator_backward import Way
 from flopsd.integrations.operator_mode import Counted
+from flopsd.integrations.operator_sessions import DeviceSessions
 
+_TEMPLATES = "products that torch.compile generated kernels for (max-autotune)"
 LEAST = "passes of one shape ran different operators: the least that was seen is counted"
 
 
@@ -32,13 +38,16 @@ class Kept:
         return number == 2 or self.forward.reads_content or (number.bit_length() - 1) % 3 == 0  # 8, 64, 512
 
     def keep_forward(self, counted: Counted) -> None:
-        self.forward = self._less(self.forward, counted)
+        self.forward = self._less(self.forward, counted, counted.reads_content)
 
     def keep_backward(self, way: Way, counted: Counted) -> None:
-        self.backward[way] = self._less(self.backward.get(way), counted)
+        reads = counted.reads_content or self.forward is None or self.forward.reads_content
+        self.backward[way] = self._less(self.backward.get(way), counted, reads)
 
-    def _less(self, before: Counted | None, now: Counted) -> Counted:
+    def _less(self, before: Counted | None, now: Counted, reads_content: bool) -> Counted:
         self.words |= now.words
+        if reads_content:  # such as whether a mask masks anything, without which a kernel skips half of the pairs
+            now = now.without_spare()
         if now.captured:
             self.is_fixed = True
             return before or now
@@ -48,3 +57,41 @@ class Kept:
         less = min(before, now, key=lambda one: one.total)
         less.reads_content = True
         return less
+
+
+class Totals:
+    """Adds up what was counted anew, and what was kept."""
+
+    def __init__(self, sessions: DeviceSessions) -> None:
+        self.sessions = sessions
+        self._lock = threading.RLock()  # a backward pass has threads of its own
+        self._adding: dict[tuple[int, str], tuple[Counted, list[Callable[[], None]]]] = {}
+        self._templates_seen = 0
+
+    def add_counted(self, kept: Kept, counted: Counted | None, phase: str) -> None:
+        if counted is None:
+            return
+        with self._lock:
+            if self._has_templates():
+                kept.words.add(_TEMPLATES)
+            if kept.words:
+                self.sessions.say(kept.words, phase)
+            self.sessions.add(counted, phase)
+            self.sessions.see_formats(counted)
+
+    def add_kept(self, counted: Counted | None, phase: str) -> None:
+        if counted is None or not counted.flop:
+            return
+        known = self._adding.get((id(counted), phase))
+        if known is None:
+            with self._lock:
+                known = self._adding[id(counted), phase] = counted, self.sessions.adding(counted, phase)
+        for add in known[1]:
+            add()
+
+    def _has_templates(self) -> bool:
+        """Whether torch.compile generated products itself, which no operator shows."""
+        cache = getattr(sys.modules.get("torch._inductor.codecache"), "PyCodeCache", None)
+        modules = list(getattr(cache, "modules", ()))
+        new, self._templates_seen = modules[self._templates_seen :], len(modules)
+        return any("_tem_" in Path(one.__file__).read_text() for one in new if getattr(one, "__file__", None))

@@ -98,6 +98,12 @@ def _images() -> Any:
     )
 
 
+def _linear() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(64, 32, bias=False), nn.GELU(), nn.Linear(32, 16, bias=False))
+
+
 @dataclass(frozen=True)
 class Case:
     build: Callable[[], Any]
@@ -107,7 +113,6 @@ class Case:
     accumulate: int = 1
     evaluate: bool = False
     padded: bool = False
-    slow: bool = False
     # Why PyTorch's count is another one.
     difference: str = ""
 
@@ -131,20 +136,15 @@ CASES: Mapping[str, Case] = {
     ),
     "convolutions": Case(_images, "images", difference="PyTorch leaves the groups out of a gradient's formula"),
     "4-bit weights": Case(_qlora, "rows", difference="products of 4-bit weights in one kernel have no formula in PyTorch"),
-    "Muon": Case(lambda: _linear(), "rows", optimizer="Muon"),
-    "compiled graph": Case(llama, backend="aot_eager"),
+    "Muon": Case(_linear, "rows", optimizer="Muon"),
+    "compiled graph": Case(_linear, "rows", backend="aot_eager"),
+    "compiled graph of a Llama": Case(llama, backend="aot_eager"),
     "compiled graph, LoRA, checkpointing": Case(
-        lambda: _checkpointed(_lora(), reentrant=False), backend="aot_eager", slow=True,
+        lambda: _checkpointed(_lora(), reentrant=False), backend="aot_eager",
         difference="the compiled graph computes the whole layer again, and PyTorch's eager pass stops early",
     ),
-    "compiled by inductor": Case(llama, backend="inductor", slow=True),
+    "compiled by inductor": Case(llama, backend="inductor"),
 }  # fmt: skip
-
-
-def _linear() -> Any:
-    from torch import nn
-
-    return nn.Sequential(nn.Linear(64, 32, bias=False), nn.GELU(), nn.Linear(32, 16, bias=False))
 
 
 @dataclass(frozen=True)

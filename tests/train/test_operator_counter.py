@@ -175,6 +175,45 @@ def test_where_content_decides_the_least_that_was_seen_is_counted() -> None:
     assert "the least that was seen" in found.facts["operators_not_counted"]["evaluate"][0]
 
 
+def test_a_mask_that_masks_nothing_is_left_out_by_a_model_and_the_count_is_one_of_both_ways() -> None:
+    """Of batches of one shape transformers hands the kernel a mask for some, and for others "causal" and no mask."""
+    import torch
+
+    from flopsd.integrations.operator_mode import Counted, CountingMode
+
+    _, found = attached(model := llama("sdpa"))
+    ids = torch.full((2, 8), 3)
+    whole, padded = torch.ones_like(ids), (torch.arange(8) < 5).long().expand(2, 8)
+    pairs = 2 * 2 * 32 * 2 * (8 * 8 - 36) * (2 + 5)  # that a mask adds: width, layers, forward and backward products
+    for number, mask in enumerate((padded, whole, padded, whole, padded, padded, whole), 1):
+        before = found.flop
+        with CountingMode(seen := Counted(), pytest.fail):
+            model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False).loss.backward()
+        least = seen.total - (pairs if mask is padded else 0)
+        assert found.flop - before == (seen.total if number in (1, 2, 4) else least)
+    assert "operators_not_counted" not in found.facts
+
+
+def test_adapters_that_are_switched_off_are_another_signature() -> None:
+    import torch
+
+    _, found = attached(model := CASES["LoRA"].build())
+    ids = torch.full((2, 8), 3)
+    by_adapters: dict[bool, set[int]] = {True: set(), False: set()}
+    for on in 4 * [True, False]:
+        before = found.flop
+        with torch.no_grad():
+            if on:
+                model(input_ids=ids)
+            else:
+                with model.disable_adapter():
+                    model(input_ids=ids)
+        by_adapters[on].add(found.flop - before)
+    (with_them,), (without,) = by_adapters[True], by_adapters[False]
+    assert with_them > without
+    assert "operators_not_counted" not in found.facts
+
+
 def test_after_so_many_shapes_no_more_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -272,8 +311,32 @@ def test_an_error_in_counting_ends_the_count_and_not_the_training(
     assert all(torch.equal(undisturbed[name], value) for name, value in model.state_dict().items())
     ((counter, found),) = counters
     assert counter.failed
+    assert stack_depth() == 0
     assert found.facts["operators_not_counted"].keys() == {phase.value for phase in Phase}
     assert [record.getMessage() for record in caplog.records] == ["flopsd stops counting operators; the training goes on"]  # fmt: skip
+
+
+@pytest.mark.parametrize("fails_in", ["step", "backward"])
+def test_an_error_in_counting_amid_a_step_or_a_node_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, fails_in: str
+) -> None:
+    import torch
+
+    from flopsd.integrations import operator_mode
+
+    model = torch.nn.Linear(4, 4)
+    counter, _ = attached(model, optimizer := torch.optim.SGD(model.parameters()))
+    model(torch.ones(3, 4)).sum().backward()
+    optimizer.step()
+    loss = model(torch.ones(3, 4)).sum()
+    if fails_in == "step":
+        loss.backward()
+    monkeypatch.setattr(operator_mode, "formula_of", None)
+    if fails_in == "backward":
+        loss.backward()
+    optimizer.step()
+    assert counter.failed
+    assert stack_depth() == 0
 
 
 def test_each_device_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
