@@ -28,6 +28,7 @@ SEND_SECONDS = 0.2  # between two sends; a phase that changes after a quiet time
 WORK_SECONDS = 1.0
 # Phase changes kept between two sends: at most 40 a second, below what the daemon reads from one process.
 MAX_TRANSITIONS = 8
+_OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop"})
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
@@ -61,7 +62,7 @@ class Client:
         self._work_sent_ns = 0
         self._logged: set[str] = set()
         self._connection: DaemonConnection | None = None
-        self._backoff_seconds = BACKOFF_SECONDS
+        self._backoff_seconds, self._was_met = BACKOFF_SECONDS, False
         self._closing, self._leaving = threading.Event(), False
         self._others: list[Client] = []
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
@@ -159,6 +160,7 @@ class Client:
     def another_session(self) -> Client:
         """A session of its own for another model of this process, with the same daemon. It ends with this one."""
         other = Client(self._paths, self._clock)
+        other._was_met = self._was_met
         self._others.append(other)
         return other
 
@@ -235,6 +237,9 @@ class Client:
         daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
         daemon.hello(self.session)
+        if not self._was_met:  # what ran before is in no run of this daemon
+            self._was_met = True
+            self._work.forget(_OF_DEVICES)
         self._work.send_again()
         with self._lock:
             self._unsent_facts = set(self._facts)

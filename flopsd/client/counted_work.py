@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from flopsd.core.declarations import COUNTERS, MAX_COUNT, Phase
@@ -42,6 +42,14 @@ class CountedWork:
         with self._lock:
             has_unsent, self._has_unsent = self._has_unsent, False
             return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}
+
+    def forget(self, names: Set[str]) -> None:
+        """Begin these counters anew."""
+        self._sum_up()
+        with self._lock:
+            for counters in self._sums.values():
+                for name in names & counters.keys():
+                    del counters[name]
 
     def send_again(self) -> None:
         """A new daemon knows nothing: the next `changed` returns the sums even if nothing is added until then."""

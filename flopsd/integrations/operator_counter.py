@@ -86,8 +86,8 @@ class OperatorCounter:
         self._sessions = DeviceSessions(client, device, declares_precision=declares_precision)
         self._backward = BackwardCounter(self._guarded, self._fail)
         self._inside = _Inside()
-        self._handles: list[Any] = []
-        self._attached: weakref.WeakSet[Any] = weakref.WeakSet()
+        # Weak, so that models and optimizers are freed with their owners.
+        self._handles: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
         self._totals = Totals(self._sessions)
         self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
         self.failed = False
@@ -102,9 +102,8 @@ class OperatorCounter:
         try:
             self._attach(model, compiled, phase_of or self._phase_of)
             optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
-            if optimizer is not None and optimizer not in self._attached:
-                self._attached.add(optimizer)
-                self._handles += self._steps.attach(optimizer)
+            if optimizer is not None and optimizer not in self._handles:
+                self._handles[optimizer] = self._steps.attach(optimizer)
         except Exception:  # noqa: BLE001 (logged there)
             self._fail()
 
@@ -113,10 +112,13 @@ class OperatorCounter:
         self._sessions.say([words], phase)
 
     def detach(self) -> None:
-        for handle in self._handles:
+        for one in list(self._handles):
+            self.release(one)
+
+    def release(self, one: Any) -> None:
+        """Count a model or an optimizer no more."""
+        for handle in self._handles.pop(one, ()):
             handle.remove()
-        self._handles.clear()
-        self._attached.clear()
 
     def settle(self, phase: str = "other") -> None:
         """Declare in `phase` what had none."""
@@ -125,7 +127,7 @@ class OperatorCounter:
     def _attach(self, model: Any, compiled: bool, phase_of: PhaseOf) -> None:
         parameter = next(model.parameters(), None)
         unknown = parameter is not None and not self._sessions.counts_on(parameter.device)
-        if graph_task is None or unknown or model in self._attached:
+        if graph_task is None or unknown or model in self._handles:
             return
         wrapped = hasattr(model, "_orig_mod")
         if getattr(model, "_compiled_call_impl", None) is not None:
@@ -134,7 +136,6 @@ class OperatorCounter:
         if not hasattr(TorchDispatchMode, "ignore_compile_internals") and (wrapped or compiled or _has_flex(model)):
             self.leave_out(_COMPILED)
             return
-        self._attached.add(model)
         root = _Root(Signature(model), phase_of)
         enter: Any = functools.partial(self._enter, root)
         leave: Any = self._leave
@@ -146,9 +147,14 @@ class OperatorCounter:
             inner = model.get_base_model() if hasattr(model, "get_base_model") else model
             backbone = None if compiled else backbone_of(inner)
             outer += [one for one in (inner, backbone) if one is not None and one is not model]
+        for hook in list(model._forward_pre_hooks.values()):  # such as of a Trainer before this one
+            if isinstance(other := getattr(hook, "counter", None), OperatorCounter):
+                other.release(model)
+        handles = self._handles[model] = []
         for one in outer:
-            self._handles.append(one.register_forward_pre_hook(Hook(enter), with_kwargs=True))
-            self._handles.append(one.register_forward_hook(Hook(leave), always_call=True))
+            (before := Hook(enter)).counter = self  # type: ignore[attr-defined]
+            handles.append(one.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(one.register_forward_hook(Hook(leave), always_call=True))
 
     def _enter(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         inside = self._inside

@@ -30,6 +30,7 @@ from tests.bench.journals import SECRET, fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.measuring import cpu_ns, p50_p99, scrape, timed
 from tests.bench.merge import merge, merge_many
+from tests.bench.operators import operators
 from tests.bench.peers import peers
 from tests.bench.soak import soak
 from tests.support.process import daemon_pid, environment, get, started
@@ -164,6 +165,7 @@ BENCHES: dict[str, Callable[[Path, Path], None]] = {
     "merge": lambda _, folder: merge(folder, say),
     "merge-many": lambda _, folder: merge_many(folder, say),
     "client": lambda _, folder: client(folder, say),
+    "operators": lambda _, folder: operators(say),
 }
 
 

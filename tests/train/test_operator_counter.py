@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from flopsd.client import connect
-from tests.support.process import free_port
+from tests.support.process import free_port, wait_until
+from tests.support.session_servers import EventServer, work_of
 from tests.train.operator_cases import BATCH, CASES, DEVICE, LENGTH, STEPS, Counters, compare, train
 from tests.train.preloaded import Preloaded
 from tests.train.trainers import LLAMA, arguments, llama, rows, told_to, trainer_of
@@ -192,6 +193,19 @@ def test_a_mask_that_masks_nothing_is_left_out_by_a_model_and_the_count_is_one_o
         least = seen.total - (pairs if mask is padded else 0)
         assert found.flop - before == (seen.total if number in (1, 2, 4) else least)
     assert "operators_not_counted" not in found.facts
+
+
+def test_of_two_counters_the_one_that_came_last_counts() -> None:
+    import torch
+
+    model = torch.nn.Linear(2, 2)
+    (_, first), (counter, second) = attached(model), attached(model)
+    for length in (3, 3):
+        model(torch.ones(length, 2)).sum().backward()
+    assert (first.flop, second.flop) == (0, 2 * 2 * 2 * (3 + 3) * 2)
+    counter.detach()
+    assert not model._forward_pre_hooks
+    assert not model._forward_hooks
 
 
 def test_adapters_that_are_switched_off_are_another_signature() -> None:
@@ -387,6 +401,7 @@ def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> 
     }  # fmt: skip
     with told_to(tmp_path / "1.sock", method="full") as (callback, found):
         trainer = Trainer(llama(), arguments(tmp_path, **options), train_dataset=rows(), eval_dataset=rows(8), callbacks=[callback])  # fmt: skip
+        wait_until(lambda: callback.client._was_met, "the daemon is met")
         whole = counting(trainer.train)
     assert found.facts["device"] == device
     assert "operators_not_counted" not in found.facts
@@ -394,6 +409,7 @@ def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> 
     assert 0 < found.work["train"]["recomputed_operator_flop"] < found.work["train"]["operator_flop"]
     with told_to(tmp_path / "2.sock", method="full") as (callback, found):
         trainer = trainer_of(tmp_path, callback, **{**options, "eval_strategy": "no"})
+        wait_until(lambda: callback.client._was_met, "the daemon is met")
         whole = counting(lambda: trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2")))
     assert found.work["train"]["operator_flop"] == whole
 
@@ -424,6 +440,21 @@ def test_each_rank_counts_what_it_computes(tmp_path: Path, scripts: Preloaded) -
     for one in found:
         assert one["ours"] * parts[one["how"]] == one["alone"], one
         assert one["facts"] == {"device": DEVICE}
+
+
+def test_what_ran_before_the_daemon_was_there_is_not_sent_to_it(tmp_path: Path) -> None:
+    client = connect(path := tmp_path / "client.sock")
+    client.count("train", operator_flop=5, steps=1)
+    server = EventServer(path)
+    wait_until(lambda: client._was_met, "the daemon is met")
+    wait_until(lambda: not client._work._sums["train"].get("operator_flop"), "nothing is left of before")
+    client.count("train", operator_flop=7)
+    client.another_session().count("train", operator_flop=11)
+    client.close()
+    events = server.all()
+    sessions = {event.session for event in events}
+    works = {name == client.session: work_of([one for one in events if one.session == name]) for name in sessions}
+    assert works == {True: {"train": {"operator_flop": 7, "steps": 1}}, False: {"train": {"operator_flop": 11}}}
 
 
 def test_the_sums_end_at_what_the_daemon_reads(tmp_path: Path) -> None:
