@@ -165,7 +165,7 @@ BENCHES: dict[str, Callable[[Path, Path], None]] = {
     "merge": lambda _, folder: merge(folder, say),
     "merge-many": lambda _, folder: merge_many(folder, say),
     "client": lambda _, folder: client(folder, say),
-    "operators": lambda _, folder: operators(say),
+    "operators": lambda *_: operators(say),
 }
 
 
