@@ -44,16 +44,19 @@ class BackwardCounter:
     def is_tracked(self, task: int) -> bool:
         return task in self._tracked
 
-    def watch(self, passes: BackwardPasses, output: Any, inputs: Any) -> None:
-        """Hook what `output` was computed by from `inputs`."""
-        roots = _nodes_of(output)
+    def watch(self, passes: BackwardPasses, output: Any, inputs: Any) -> bool:
+        """Hook what `output` was computed by from `inputs`. Whether a graph of torch.compile is among it, where the
+        backward pass is counted."""
+        compiled, roots = False, _nodes_of(output)
         for at, node in enumerate(roots):
             node.register_prehook(self._guard(functools.partial(self._enter_task, passes, at)))
         if passes.is_counted:
             for node in _graph(roots, _nodes_of(inputs)):
+                compiled = compiled or "CompiledFunction" in node.name()
                 modes: list[Any] = []
                 node.register_prehook(self._guard(functools.partial(self._enter_node, passes, modes)))
                 node.register_hook(functools.partial(_leave_node, modes))
+        return compiled
 
     def _enter_task(self, passes: BackwardPasses, at: int, _: Any = None) -> None:
         assert graph_task is not None

@@ -37,6 +37,7 @@ MAX_SIGNATURES = 2048
 _AFTER_ERROR = "all that ran after an error in flopsd's counter of operators"
 _TOO_MANY = f"passes of more than {MAX_SIGNATURES} different shapes"
 _CAPTURED = "a CUDA graph that the loop captured: its replays are not seen"
+_MIXED = "recomputation within graphs of torch.compile is not told apart"
 _OTHER_WAY = "a backward pass of another kind than those that were seen"
 _COMPILED = "a compiled model: PyTorch is too old to see what its graphs run"
 WHOLE_GRAPH = "a model compiled as one graph, which a hook would break"
@@ -55,6 +56,7 @@ class _Root:
 class _Pass:
     """A forward pass that goes on."""
 
+    root: _Root
     kept: Kept
     phase: str
     arguments: Any
@@ -198,7 +200,7 @@ class OperatorCounter:
                 self._sessions.say([_TOO_MANY], phase)
                 return None
             kept = root.kept[key] = Kept()
-        one = _Pass(kept, phase, (arguments, named))
+        one = _Pass(root, kept, phase, (arguments, named))
         if kept.next_is_counted() or (key[1][2] and not kept.backward and kept.passes <= 8):
             one.counted = Counted()
             one.mode = CountingMode(one.counted, self._fail, again=task != -1)
@@ -216,7 +218,8 @@ class OperatorCounter:
         if output is not None and torch.is_grad_enabled():
             ended = functools.partial(self._end_backward, kept, phase)
             passes = BackwardPasses(ended, one.counted is not None)
-            self._backward.watch(passes, output, one.arguments)
+            if self._backward.watch(passes, output, one.arguments) and one.root.signature.checkpoints():
+                kept.words.add(_MIXED)
 
     def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted | None) -> None:
         if counted is not None:

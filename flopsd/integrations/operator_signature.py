@@ -37,6 +37,10 @@ class Signature:
             tuple([(name, _of(one)) for name, one in named.items() if name not in _IGNORED]),
         )  # fmt: skip
 
+    def checkpoints(self) -> bool:
+        """Whether any layer is computed again."""
+        return any(self._switches()[1])
+
     def _switches(self) -> tuple[bytes, bytes]:
         """Which parameters are trained, and which layers are computed again in the backward pass."""
         for _ in range(2):

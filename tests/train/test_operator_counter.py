@@ -53,6 +53,14 @@ def test_recomputation_is_what_checkpointing_adds(name: str) -> None:
     assert without.again == 0
 
 
+@pytest.mark.exhaustive
+def test_recomputation_in_compiled_graphs_is_declared_as_not_told_apart() -> None:
+    found = compare("compiled graph, LoRA, checkpointing").ours
+    (words,) = found.facts["operators_not_counted"]["train"]
+    assert words.startswith("recomputation within graphs")
+    assert found.again == 0
+
+
 def test_experts_in_grouped_products_count_as_the_same_in_a_loop() -> None:
     assert compare("Mixtral, grouped").ours.flop == compare("Mixtral, a loop of experts").theirs
 
