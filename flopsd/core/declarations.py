@@ -325,5 +325,4 @@ _FACTS: Mapping[str, Callable[[FieldReader, str], Any]] = {
     "framework": _text_fact,
     "operators_not_counted": _not_counted,  # as not_counted, of operator_flop
     "device": _device,  # the accelerator that operator_flop are of; it never changes
-    "operators_not_counted": _not_counted,  # as not_counted, of operator_flop
 }

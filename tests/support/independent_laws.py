@@ -514,7 +514,7 @@ FACTS: dict[str, Any] = {
     "model_config": lambda value: need(isinstance(value, dict)), "model_name": text, "not_counted": left_out,
     "role": one_of("reference", "reward", "teacher", "critic", "other"), "model_revision": text, "framework": text,
     "packing": lambda value: need(isinstance(value, bool)), "window": count, "rank": count, "local_rank": count,
-    "world_size": count, "device": a_device,
+    "world_size": count, "device": a_device, "operators_not_counted": left_out,
 }  # fmt: skip
 
 
