@@ -39,8 +39,11 @@ from flopsd.system.progress import Progress, no_progress
 log = logging.getLogger("flopsd")
 CACHE_KIB = 4096
 _SCHEMA = """
-CREATE TABLE child (number INTEGER PRIMARY KEY, run TEXT, rank INTEGER, node TEXT, sha256 TEXT, label TEXT, entry TEXT);
-CREATE TABLE claim (what INTEGER, key TEXT, child INTEGER, claim TEXT);
+CREATE TABLE child (
+    number INTEGER PRIMARY KEY, run TEXT, rank INTEGER, node TEXT, sha256 TEXT, label TEXT, subject TEXT, entry TEXT
+);
+-- Times are text: the format's numbers may have more than 64 bits.
+CREATE TABLE claim (what INTEGER, key TEXT, child INTEGER, boot TEXT, begins TEXT, ends TEXT, offset TEXT);
 """
 _ORDER = "child.run, child.rank, child.node, child.sha256, child.label"
 
@@ -105,7 +108,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             completeness = merging.completeness()
             _refuse_incomplete(completeness, request)
             children = Lines(lambda: (entry for entry, _ in spool.entries()))
-            subject = Lines(lambda: (json.dumps(subject_of(json.loads(entry))) for entry, _ in spool.entries()))
+            subject = Lines(spool.subjects)
             predicate = merging.predicate(Lines(lambda: _lines(temporary / "nodes")), children)
             digest = sign_statement(statement_about(subject, predicate), key, request.ledger, temporary)
         public_key = public_key_beside(request.ledger)
@@ -258,23 +261,27 @@ class Spool:
     def add(self, entry: Entry, label: str, claims: Iterable[Claim]) -> None:
         """Store a child, its claims, and its name in messages."""
         shown = label.encode(errors="backslashreplace").decode()  # a file name need not be UTF-8
-        row = (*sort_key(entry), shown, json.dumps(entry, separators=(",", ":")))
+        row = (*sort_key(entry), shown, json.dumps(subject_of(entry)), json.dumps(entry, separators=(",", ":")))
         self.size_bytes += len(row[-1])
-        self._base.execute("INSERT INTO child VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
+        self._base.execute("INSERT INTO child VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
         self.count += 1
-        times = ((c, json.dumps([c.boot_id, c.begin_ns, c.end_ns, c.wall_offset_ns])) for c in claims)
-        rows = ((c.what, c.key, self.count, text) for c, text in times)
-        self._base.executemany("INSERT INTO claim VALUES (?, ?, ?, ?)", rows)
+        times = ((c, str(c.begin_ns), str(c.end_ns), str(c.wall_offset_ns)) for c in claims)
+        rows = ((c.what, c.key, self.count, c.boot_id, *texts) for c, *texts in times)
+        self._base.executemany("INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Every child's entry as one line of JSON, and its label, in the order of `sort_key`."""
         yield from self._base.execute(f"SELECT entry, label FROM child ORDER BY {_ORDER}")
 
+    def subjects(self) -> Iterator[str]:
+        """Every child as the statement's subject, as `entries`."""
+        return (subject for (subject,) in self._base.execute(f"SELECT subject FROM child ORDER BY {_ORDER}"))
+
     def claimed(self) -> Iterator[DeviceClaims]:
         """Every claim, sorted by what and key."""
         rows = self._base.execute(
-            "SELECT what, key, claim, child.number, child.label FROM claim JOIN child ON claim.child = child.number"
-            f" ORDER BY what, key, {_ORDER}"
+            "SELECT child.number, child.label, what, key, boot, begins, ends, offset FROM claim"
+            f" JOIN child ON claim.child = child.number ORDER BY what, key, {_ORDER}"
         )
-        for what, key, claim, number, label in rows:
-            yield DeviceClaims(Claim(what, key, *json.loads(claim)), number, label)
+        for number, label, what, key, boot, *times in rows:
+            yield DeviceClaims(Claim(what, key, boot, *map(int, times)), number, label)
