@@ -60,3 +60,15 @@ def operators_of(sessions: list[J]) -> int | None:
     work = [one["work"].get("train", {}) for one in sessions if not one.get("refused")]
     whole, again = (sum(one.get(f"{name}operator_flop", 0) for one in work) for name in ("", "recomputed_"))
     return (whole - again) * 10**6 // whole if whole and again <= whole else None
+
+
+def counted_of(devices: list[Rated], sessions: list[J]) -> list[tuple[Figures, int]]:
+    """Of each device that counters measured and whose operators are counted: its figures without the count, and that."""
+    found = []
+    for uuid in {device.record["uuid"] for device in devices}:
+        own = [one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused")]
+        c = sum(work.get("operator_flop", 0) for one in own for work in one["work"].values())
+        figures = add(device.total() for device in devices if device.record["uuid"] == uuid)
+        if c and figures[1] is not None:
+            found.append((figures, c))
+    return found

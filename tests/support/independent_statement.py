@@ -12,12 +12,16 @@ from typing import Any
 from tests.support import independent_codes as codes
 from tests.support.independent import Figures, M, Rated, add, said, seconds
 from tests.support.independent_findings import Account, findings
-from tests.support.independent_ledger import Run, _is_known, _sessions, earlier_seals, figures_of, summed
+from tests.support.independent_ledger import Run, _is_known, _sessions, earlier_seals, figures_of
+from tests.support.independent_operators import counted_of
 from tests.support.independent_rates import ceil
 
 J = dict[str, Any]
+Figures3 = tuple[int | None, int | None, int | None]
 NAMES = ("low", "measured", "high")
-RATIOS = (("executed/architecture", "executed"), ("guidelines/architecture", ""), ("framework/architecture", ""))
+RATIOS = ("executed/architecture", "guidelines/architecture", "framework/architecture", "executed/operator_count")
+WARNINGS = {"framework/architecture": ("FRAMEWORK_COUNT_DIFFERS",) * 2,
+            "executed/operator_count": ("MORE_MEASURED_THAN_THE_OPERATORS_COUNT", "LESS_MEASURED_THAN_THE_OPERATORS_COUNT")}  # fmt: skip
 
 
 @dataclass
@@ -327,47 +331,50 @@ def by_operators(guidelines: J) -> tuple[int, int]:
 
 
 def _reconciliation(run: Run, computed: J, said_of: J) -> list[J]:
-    basis = computed["architecture"]
-    energy = computed["energy"]
-    if basis is None:
-        return [*energy]
-    phases = summed(device.by_phase() for _, device in _tallies(run))
-    declared = add([(0, None, 0), *(figures for phase, figures in phases.items() if phase != "undeclared")])
-    most = add([declared, phases.get("undeclared", (0, None, 0))])[2]
-    of = [(*declared[:2], most), figures(computed["guidelines"])]
-    to = [basis["executed"], basis]
-    found: list[tuple[int | None, int | None, int | None]] = []
-    for one, other in zip(of, to, strict=True):
-        low, computed_, high = (None if other[n] is None else int(other[n]) for n in ("low", "computed", "high"))
-        found.append(
-            (
-                one[0] * M // high if high else None,
-                one[1] * M // computed_ if one[1] is not None and computed_ else None,
-                ceil(one[2] * M, low) if low and one[2] is not None else None,
-            )
-        )
-    counts = [work.get("framework_flop", 0) for session in _sessions(run.records) for work in session["work"].values()]
-    if (framework := max(counts, default=0)) and basis["computed"] and int(basis["computed"]):
-        found.append((framework * M // int(basis["computed"]),) * 3)
+    basis, found = computed["architecture"], dict[str, Figures3]()
+    if basis is not None:
+        phases = {phase: figures(text) for phase, text in computed["byPhase"].items()}
+        declared = add([(0, None, 0), *(one for phase, one in phases.items() if phase != "undeclared")])
+        most = add([declared, phases.get("undeclared", (0, None, 0))])[2]
+        needed = [tuple(None if one[n] is None else int(one[n]) for n in ("low", "computed", "high"))
+                  for one in (basis["executed"], basis)]  # fmt: skip
+        found[RATIOS[0]] = divided((*declared[:2], most), needed[0])
+        found[RATIOS[1]] = divided(figures(computed["guidelines"]), needed[1])
+        sessions = _sessions(run.records)
+        counts = [work.get("framework_flop", 0) for session in sessions for work in session["work"].values()]
+        if (framework := max(counts, default=0)) and needed[1][1]:
+            found[RATIOS[2]] = (framework * M // needed[1][1],) * 3
+    counted = counted_of([device for _, device in _tallies(run)], _sessions(run.records))
+    if counted:
+        c = sum(one for _, one in counted)
+        found[RATIOS[3]] = divided(add(of for of, _ in counted), (c, c, c))
     ratios = [
         {
-            "name": RATIOS[at][0],
-            "ratioPpm": {name: None if n is None else str(n) for name, n in zip(NAMES, ratio, strict=True)},
+            "name": name,
+            "ratioPpm": {which: None if n is None else str(n) for which, n in zip(NAMES, ratio, strict=True)},
             "marginPpm": "300000",
             "withinMargin": None if ratio[1] is None else abs(ratio[1] - M) <= 300_000,
-            "warning": warning(at, ratio[1]),
+            "warning": warning(name, ratio[1]),
         }
-        for at, ratio in enumerate(found)
+        for at, (name, ratio) in enumerate(found.items())
         if at < len(said_of["reconciliation"])
     ]
-    return [*ratios, *energy]
+    return [*ratios, *computed["energy"]]
 
 
-def warning(at: int, measured: int | None) -> str | None:
+def divided(one: Figures, other: tuple[int | None, ...]) -> Figures3:
+    low, point, high = other
+    return (
+        one[0] * M // high if high else None,
+        one[1] * M // point if one[1] is not None and point else None,
+        ceil(one[2] * M, low) if low and one[2] is not None else None,
+    )
+
+
+def warning(name: str, measured: int | None) -> str | None:
     if measured is None:
         return "NOT_COMPARABLE"
     if abs(measured - M) <= 300_000:
         return None
-    if at == 2:
-        return "FRAMEWORK_COUNT_DIFFERS"
-    return f"{'MORE' if measured > M else 'LESS'}_EXECUTED_THAN_THE_MODEL_NEEDS"
+    more, less = WARNINGS.get(name, tuple(f"{word}_EXECUTED_THAN_THE_MODEL_NEEDS" for word in ("MORE", "LESS")))
+    return more if measured > M else less

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from
-from flopsd.core.figures import added_up
+from flopsd.core.figures import added_up, sum_figures
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.energy import compared, energy_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
@@ -27,7 +27,7 @@ from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.contradictions import contradictions
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.policy.reconcile import Architecture, reconcile
+from flopsd.core.policy.reconcile import Architecture, operators_ratio, reconcile
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import joules, seconds, text_or_none
 
@@ -115,7 +115,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "wallSeconds": seconds(sum(inc.last_ns - inc.begin["ns"] for inc in history.incarnations)),
         "coverage": coverage_for_ledger(history, view),
         "findings": [finding.for_ledger() for finding in view.findings],
-        "reconciliation": [*_reconciliation(view.bases), *energy_for_ledger(compared(view.devices))],
+        "reconciliation": [*_reconciliation(view), *energy_for_ledger(compared(view.devices))],
         "evidence": [dict(item) for item in seal.evidence],
         "isolation": isolation_for_ledger(
             [incarnation.begin for incarnation in history.incarnations],
@@ -188,10 +188,18 @@ def _precision(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if record is None else {"sharesPpm": record["shares_ppm"], "declaredBy": record["declared_by"]}
 
 
-def _reconciliation(found: Bases) -> list[dict[str, Any]]:
+def _reconciliation(view: RunView) -> list[dict[str, Any]]:
+    found = view.bases
     declared = found.declarations
     counted = None if declared.architecture is None else declared.architecture.counted
-    ratios = reconcile(found.by_phase, found.guidelines.updates, counted, declared.framework_flop)
+    ratios = [*reconcile(found.by_phase, found.guidelines.updates, counted, declared.framework_flop)]
+    both = [
+        (one.read.whole, one.count) for one in view.devices if one.count and one.read.whole.measured_flop is not None
+    ]
+    if both:
+        ratios.append(
+            operators_ratio(sum_figures(read for read, _ in both), sum(count.total_flop for _, count in both))
+        )
     return [ratio.for_ledger() for ratio in ratios]
 
 

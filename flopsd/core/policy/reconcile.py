@@ -21,6 +21,8 @@ MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
 LESS_EXECUTED = "LESS_EXECUTED_THAN_THE_MODEL_NEEDS"
 NOT_COMPARABLE = "NOT_COMPARABLE"
 FRAMEWORK_DIFFERS = "FRAMEWORK_COUNT_DIFFERS"
+MORE_MEASURED = "MORE_MEASURED_THAN_THE_OPERATORS_COUNT"
+LESS_MEASURED = "LESS_MEASURED_THAN_THE_OPERATORS_COUNT"
 NO_PROCESS = "no training process declared its model and its tokens"
 MOST_REASONS = 4
 NO_WORK = "a training process declared its model, and no work of it"
@@ -139,6 +141,12 @@ def reconcile(
         differs = FRAMEWORK_DIFFERS
         ratios.append(Ratio("framework/architecture", ppm, ppm, ppm, more=differs, less=differs))
     return tuple(ratios)
+
+
+def operators_ratio(measured: Figures, counted_flop: int) -> Ratio:
+    """What counters measured on devices whose operators training processes count, against that count."""
+    counted = Figures(counted_flop, counted_flop, counted_flop)
+    return _ratio("executed/operator_count", measured, counted)._replace(more=MORE_MEASURED, less=LESS_MEASURED)
 
 
 def _ratio(name: str, one: Figures, other: Figures) -> Ratio:

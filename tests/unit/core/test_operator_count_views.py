@@ -11,14 +11,15 @@ import pytest
 from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Evidence, Pipe
+from flopsd.core.model import Evidence, Figures, GapReason, Pipe
+from flopsd.core.policy.reconcile import operators_ratio
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.journal.reading import read_journal
 from flopsd.report import build
 from flopsd.report.build import course_of
 from flopsd.telemetry.prometheus import Exposition
 from tests.support.independent import payload_of
-from tests.support.story import A100, VECTORS, Story, active, table
+from tests.support.story import A100, VECTORS, Story, active, gap, table
 from tests.support.vector_runs import BUSY
 from tests.support.vectors_merged import of_one_node
 
@@ -84,3 +85,26 @@ def test_the_metric_does_not_fall_where_counters_measure_what_was_counted_before
     assert values == sorted(values)
     assert values[-1] == float(max(rows))
     assert value("activity") > 0
+
+
+def test_what_counters_measured_and_what_was_counted_are_compared_by_name() -> None:
+    (pair,) = payload_of(VECTOR / "ledger.json")["predicate"]["reconciliation"]
+    assert (pair["name"], pair["withinMargin"], pair["warning"]) == ("executed/operator_count", True, None)
+    only_bounded = payload_of(VECTORS / "valid" / "operator-count-exceeding" / "ledger.json")["predicate"]
+    assert only_bounded["reconciliation"] == []
+    ratios = [operators_ratio(Figures(0, measured, 40), 20) for measured in (10, 14, 26, 27)]
+    assert [ratio.warning for ratio in ratios] == [
+        "LESS_MEASURED_THAN_THE_OPERATORS_COUNT", None, None, "MORE_MEASURED_THAN_THE_OPERATORS_COUNT",
+    ]  # fmt: skip
+
+
+def test_a_gpu_whose_slices_are_metered_in_its_place_has_no_count_of_its_own(tmp_path: Path) -> None:
+    story = Story(tmp_path, (A100,))
+    story.says(SessionOpened(PROCESS, 1, 1, "0"), FactsDeclared(PROCESS, {"device": A100.uid}))
+    story.during(2, {A100: gap(GapReason.METERED_AS_MIG)})
+    before = story.writer.snapshot.view.figures
+    story.says(WorkCounted(PROCESS, {"train": {"operator_flop": 10**16}}))
+    story.during(2, {A100: gap(GapReason.METERED_AS_MIG)})
+    view = story.writer.snapshot.view
+    assert view.figures == before
+    assert [one.reason.value for one in view.unused] == ["count_exceeds_ceiling"]
