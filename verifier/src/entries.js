@@ -1,0 +1,234 @@
+// Entries of children in a merged ledger: their shape, and how one is made from the ledger of a node or a job.
+import { Refusal, isAmount, isObject, isText, require } from "./basics.js";
+import { seconds } from "./figures.js";
+import { coveragePpm } from "./coverage.js";
+import { BASE_KINDS, METHODS } from "./names.js";
+import { microseconds } from "./history.js";
+import { EVIDENCE, PHASES, REASONS, amountOf, elsewhereOf, unknownOf } from "./tallies.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {(value: any, path: string) => void} Check */
+
+/** @param {(value: any) => boolean} holds @param {string} what @returns {Check} */
+const is = (holds, what) => (value, path) => {
+  const shown = isText(value) ? `'${value}'` : String(value);
+  if (!holds(value)) throw new Refusal("entry", `${path}: ${shown} is not ${what}`, path);
+};
+/** @param {RegExp} pattern @param {string} what */
+const matching = (pattern, what) => is((value) => isText(value) && pattern.test(value), what);
+const count = matching(/^(0|[1-9][0-9]{0,39})$/, "a count");
+const time = matching(/^(0|[1-9][0-9]{0,19})\.[0-9]{9}$/, "seconds");
+const signed = matching(/^(0|-?[1-9][0-9]{0,39})$/, "a number of nanoseconds");
+const sha = matching(/^[0-9a-f]{64}$/, "a SHA-256");
+const utc = matching(/^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$/, "a time");
+const text = is(isText, "a text");
+const flag = is((value) => typeof value === "boolean", "true or false");
+const small = is((value) => isAmount(value) && value < 1n << 53n, "a small number");
+/** @param {Check} check @returns {Check} */
+const orNull = (check) => (value, path) => {
+  if (value !== null) check(value, path);
+};
+/** @param {(string | null)[]} names */
+const oneOf = (names) => is((value) => names.includes(value), `one of ${names.join(", ")}`);
+/** @param {Check} check @returns {Check} */
+const list = (check) => (value, path) => {
+  require(Array.isArray(value), "entry", `${path} is no list`, path);
+  value.forEach((/** @type {any} */ one, /** @type {number} */ i) => check(one, `${path}[${i}]`));
+};
+/** @param {Check} check @returns {Check} */
+const some = (check) => (value, path) => {
+  list(check)(value, path);
+  require(value.length, "entry", `${path} is empty`, path);
+};
+/** @param {string[]} names @param {Check} check @returns {Check} */
+const map = (names, check) => (value, path) => {
+  require(isObject(value), "entry", `${path} is no object`, path);
+  for (const name of Object.keys(value)) {
+    require(names.includes(name), "entry", `${path}: '${name}' is no name of it`, path);
+    check(value[name], `${path}.${name}`);
+  }
+};
+/** @param {Record<string, Check>} members @param {Record<string, Check>} [may] @returns {Check} */
+const shape = (members, may = {}) => (value, path) => {
+  require(isObject(value), "entry", `${path} is no object`, path);
+  for (const name of Object.keys(value)) {
+    const check = members[name] ?? may[name];
+    require(check, "entry", `${path}.${name} is a member that no entry has`, `${path}.${name}`);
+    check(value[name], `${path}.${name}`);
+  }
+  const missing = Object.keys(members).find((name) => !(name in value));
+  require(missing === undefined, "entry", `${path}.${missing} is missing`, path);
+};
+
+const _FIGURES = { low: count, measured: orNull(count), high: orNull(count) };
+const figures = shape(_FIGURES);
+const _COUNTED = { ..._FIGURES, cumulative: figures };
+const bounds = { low: count, computed: orNull(count), high: orNull(count) };
+const claim = shape({ phase: oneOf([...PHASES, null]), precision: orNull(text), flop: figures, process: orNull(small) });
+const totals = shape({
+  executed: shape({
+    ..._FIGURES, method: text, mayBeIntegerFlop: count, byEvidence: map(EVIDENCE, figures),
+    byPhase: map([...PHASES, "undeclared"], figures),
+  }),
+  integerOperations: shape({ ..._FIGURES, guidelines: shape(_COUNTED) }),
+  guidelines: shape({ ..._COUNTED, asClaimed: orNull(shape({ ..._COUNTED, claims: some(claim) })) }, { method: text }),
+  architecture: orNull(shape({
+    ...bounds, executed: shape(bounds), tokens: count, marginPpm: count,
+  }, { method: () => {} })),
+}, { architectureAbsentReason: () => {} });
+const coverage = shape({
+  observedSeconds: time, gapSeconds: time, recoveredSeconds: time, spanSeconds: time, jobSeconds: time,
+  unknownSeconds: time, boundedSeconds: time, coveragePpm: orNull(count), gapSecondsByReason: map(REASONS, time),
+});
+const base = orNull(shape({
+  name: orNull(text), kind: oneOf(BASE_KINDS), flop: orNull(count), method: orNull(text), systemic: orNull(flag),
+}, { declaredBy: text, reason: text }));
+const _JOURNAL = { sha256: sha, headSha256: sha, bytes: count, records: count };
+const segment = orNull(shape({
+  number: small, continues: orNull(shape({ number: small, ..._JOURNAL })), isContinued: flag, journal: shape(_JOURNAL),
+}));
+const entry = shape({
+  name: text, sha256: sha, kind: oneOf(["node", "job"]), keyids: some(sha), run: text, node: orNull(text),
+  rank: orNull(small), instanceType: orNull(text), replay: flag, flopsdVersions: list(text), peakTableSha256: list(sha),
+  startedAt: utc, lastRecordAt: utc,
+  periods: some(shape({
+    incarnation: orNull(small), attempt: orNull(text), bootId: text, beginNs: signed, endNs: signed, wallOffsetNs: signed,
+  })),
+  deviceTimes: list(shape({ incarnation: small, beginNs: signed, endNs: signed, devices: some(text) })),
+  ended: orNull(flag), segment,
+  declared: shape({ method: oneOf([...METHODS, null]), base, contradictions: list(isAnything) }, { conflict: () => {} }),
+  totals, energyJoules: orNull(matching(/^(0|[1-9][0-9]{0,30})\.[0-9]{3}$/, "an energy")),
+  energyUncountedSeconds: time, deviceSeconds: time, nodeSeconds: time, coverage,
+}, { completeness: shape({ complete: orNull(flag), missing: list(() => {}) }) });
+
+/** @param {any} value @param {string} path */
+function isAnything(value, path) {
+  require(isObject(value) || isText(value), "entry", `${path} is no contradiction`, path);
+}
+
+/** @param {any} children @param {string} kind */
+export function checkEntries(children, kind) {
+  const path = "statement.predicate.children";
+  require(Array.isArray(children) && children.length, "entry", "a merged ledger without children", path);
+  children.forEach((/** @type {J} */ one, /** @type {number} */ i) => {
+    const where = `${path}[${i}]`;
+    entry(one, where);
+    const isJob = one.kind === "job";
+    require(kind === "lineage" || !isJob, "entry", `${where}: a job in a job`, where);
+    const wanted = isJob || kind === "lineage";
+    require(wanted === "completeness" in one, "entry", `${where}: completeness`, where);
+    require(isJob === "conflict" in one.declared, "entry", `${where}: declared.conflict`, where);
+    const name = `${isJob ? one.run : one.node}/${one.sha256.slice(0, 16)}`;
+    require(one.name === name, "entry", `${where}: the name is not ${name}`, where);
+    const sorted = one.keyids.every((/** @type {string} */ id, /** @type {number} */ n) => !n || one.keyids[n - 1] < id);
+    require(sorted, "entry", `${where}: keyids are not in order`, where);
+    for (const period of [...one.periods, ...one.deviceTimes]) {
+      require(BigInt(period.beginNs) <= BigInt(period.endNs), "entry", `${where}: time runs backwards`, where);
+    }
+  });
+}
+
+/** Merge's own record of who signed and in which words: taken over, not computed. @param {J} stated */
+function kept(stated) {
+  return { keyids: stated.keyids };
+}
+
+/** @param {J} predicate @param {string[]} members */
+function pick(predicate, members) {
+  return Object.fromEntries(members.filter((name) => name in predicate).map((name) => [name, predicate[name]]));
+}
+
+/** @param {J} totals @returns {J} */
+function sums(totals) {
+  const { executed, integerOperations, guidelines, architecture } = totals;
+  const claimed = guidelines.asClaimed;
+  return {
+    executed: pick(executed, ["low", "measured", "high", "method", "mayBeIntegerFlop", "byEvidence", "byPhase"]),
+    integerOperations,
+    guidelines: {
+      ...pick(guidelines, ["low", "measured", "high", "cumulative", "method"]),
+      asClaimed: claimed && {
+        ...claimed, claims: claimed.claims.map((/** @type {J} */ one) => ({ ...one, process: null })),
+      },
+    },
+    architecture: architecture && pick(architecture, ["low", "computed", "high", "executed", "method", "tokens", "marginPpm"]),
+    ...pick(totals, ["architectureAbsentReason"]),
+  };
+}
+
+/** Time as the journal has it, without what lies behind its last record. @param {import("./history.js").History} history */
+function jobTime(history) {
+  let job = 0n, unknown = 0n, bounded = 0n;
+  for (const device of history.devices) {
+    const tally = device.journalled ?? device.last;
+    job += tally.to - device.first - elsewhereOf(tally);
+    unknown += unknownOf(tally);
+    bounded += amountOf(tally, "observed_ns/utilization");
+  }
+  return { job, unknown, bounded };
+}
+
+/** @param {import("./history.js").History} history @param {string} node */
+function deviceTimes(history, node) {
+  /** @type {J[]} */
+  const found = [];
+  for (const one of history.incarnations) {
+    for (const device of one.devices) {
+      const end = (device.journalled ?? device.last).to;
+      const { known } = device;
+      const hasUuid = known.uuid !== "" && (known.serial !== null || /^(GPU|MIG)-/.test(known.uuid) || known.uuid.includes("-"));
+      const name = hasUuid ? known.uuid : `${node}/${known.uuid}`;
+      const begin = { incarnation: one.begin.incarnation, beginNs: String(device.first), endNs: String(end) };
+      const same = found.find((other) =>
+        other.incarnation === begin.incarnation && other.beginNs === begin.beginNs && other.endNs === begin.endNs);
+      if (same) same.devices.push(name);
+      else found.push({ ...begin, devices: [name] });
+    }
+  }
+  return found;
+}
+
+/** The entry of a node. @param {J} statement @param {string} sha256 @param {import("./history.js").History} history
+ * @param {J} stated */
+export function nodeEntry(statement, sha256, history, stated) {
+  const { predicate } = statement;
+  const { coverage: covered, method, segment: part } = predicate;
+  const { job, unknown, bounded } = jobTime(history);
+  return {
+    name: `${predicate.node.name}/${sha256.slice(0, 16)}`, sha256, kind: "node", ...kept(stated), run: predicate.run.id,
+    node: predicate.node.name, rank: predicate.node.rank, instanceType: predicate.node.instanceType,
+    replay: predicate.replay !== null, flopsdVersions: [method.flopsdVersion], peakTableSha256: [method.peakTableSha256],
+    startedAt: history.first.utc, lastRecordAt: history.latest.last.utc,
+    periods: history.incarnations.map(({ begin, last }) => ({
+      incarnation: begin.incarnation, attempt: begin.context.attempt, bootId: begin.boot_id, beginNs: String(begin.ns),
+      endNs: String(last.ns), wallOffsetNs: String(begin.wall_ns - begin.ns),
+    })),
+    deviceTimes: deviceTimes(history, predicate.node.name), ended: history.latest.end !== null,
+    segment: part && { ...part, journal: pick(method.journal, ["sha256", "headSha256", "bytes", "records"]) },
+    declared: pick(predicate.declared, ["method", "base", "contradictions"]), totals: sums(predicate.totals),
+    ...pick(predicate, ["energyJoules", "energyUncountedSeconds", "deviceSeconds"]), nodeSeconds: predicate.wallSeconds,
+    coverage: {
+      ...pick(covered, ["observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds", "gapSecondsByReason"]),
+      jobSeconds: seconds(job), unknownSeconds: seconds(unknown), boundedSeconds: seconds(bounded),
+      coveragePpm: coveragePpm(job, unknown),
+    },
+  };
+}
+
+/** The entry of a job in a lineage. @param {J} statement @param {string} sha256 @param {J} stated */
+export function jobEntry(statement, sha256, stated) {
+  const { predicate } = statement;
+  const ns = (/** @type {string} */ utc_) => String(microseconds(utc_) * 1000n);
+  return {
+    name: `${predicate.run.id}/${sha256.slice(0, 16)}`, sha256, kind: "job", ...kept(stated), run: predicate.run.id, node: null,
+    rank: null, instanceType: null, replay: predicate.replay !== null, flopsdVersions: predicate.method.flopsdVersions,
+    ...pick(predicate.method, ["peakTableSha256"]), ...pick(predicate, ["startedAt", "lastRecordAt"]),
+    periods: [{
+      incarnation: null, attempt: null, bootId: "", beginNs: ns(predicate.startedAt), endNs: ns(predicate.lastRecordAt),
+      wallOffsetNs: "0",
+    }],
+    deviceTimes: [], ended: null, segment: null, completeness: pick(predicate.completeness, ["complete", "missing"]),
+    declared: pick(predicate.declared, ["method", "base", "contradictions", "conflict"]), totals: sums(predicate.totals),
+    ...pick(predicate, ["energyJoules", "energyUncountedSeconds", "deviceSeconds", "nodeSeconds", "coverage"]),
+  };
+}

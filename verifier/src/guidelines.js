@@ -1,0 +1,195 @@
+// What the Commission's Guidelines count of a run, and what would follow from what its processes claim.
+import { byText } from "./basics.js";
+import { counted } from "./declared.js";
+import { MILLION, ceilDiv, plus, written, zero } from "./figures.js";
+import { integersOf, withZero } from "./rows.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {import("./figures.js").Figures} Figures */
+/** @typedef {import("./statement.js").Account} Account */
+/** @typedef {{low: bigint, stated: bigint | null, high: bigint}} Shares */
+/** @typedef {Map<string, Figures>} ByPhase */
+/** @typedef {{figures: Figures, cumulative: Figures}} Counted */
+const _MARGIN_PPM = 300000n;
+
+/** @param {ByPhase} map @param {string} phase @param {Figures} figures */
+function add(map, phase, figures) {
+  map.set(phase, plus(map.get(phase) ?? zero(), figures));
+}
+
+/** G(E): low and high by `ends`, measured by `points`. @param {ByPhase} ends @param {ByPhase} points @param {Shares} shares
+ * @returns {Counted} */
+export function counts(ends, points, shares) {
+  const of = (/** @type {ByPhase} */ map, /** @type {string} */ phase) => map.get(phase) ?? zero();
+  const train = of(ends, "train"), generate = of(ends, "generate");
+  const low = (train.low * shares.low) / MILLION;
+  let high = train.high === null ? null : ceilDiv(train.high * shares.high, MILLION);
+  for (const phase of ["generate", "other", "undeclared"]) {
+    const more = of(ends, phase).high;
+    high = high === null || more === null ? null : high + more;
+  }
+  const { measured, cumulative } = points_(points, shares);
+  return { figures: { low, measured, high }, cumulative: { low: low + generate.low, measured: cumulative, high } };
+}
+
+/** @param {ByPhase} points @param {Shares} shares */
+function points_(points, { stated }) {
+  const train = points.get("train"), generate = points.get("generate") ?? zero();
+  const trained = train?.measured ?? null;
+  let measured = stated === null || trained === null ? null : (trained * stated) / MILLION;
+  /** @type {bigint | null} */
+  let cumulative;
+  if (!train) cumulative = generate.measured;
+  else if (generate.high === 0n) cumulative = measured;
+  else cumulative = measured === null || generate.measured === null ? null : measured + generate.measured;
+  let beside = 0n;
+  for (const phase of ["other", "undeclared"]) beside += points.get(phase)?.measured ?? 0n;
+  if (measured !== null && beside * MILLION > _MARGIN_PPM * measured) measured = null;
+  if (cumulative !== null && beside * MILLION > _MARGIN_PPM * cumulative) cumulative = null;
+  return { measured, cumulative };
+}
+
+/** The value on which all that declare one agree; null: none, or they differ.
+ * @param {any} setting @param {import("./history.js").Session[]} sessions @param {string} fact */
+function agreed(setting, sessions, fact) {
+  if (setting !== null) return setting;
+  const values = new Set(sessions.map(({ facts }) => facts[fact]).filter((one) => one !== undefined && one !== null));
+  return values.size === 1 ? [...values][0] : null;
+}
+
+/** @param {import("./history.js").History} history @returns {Shares} */
+export function requiredPpm(history) {
+  const { method, recomputation } = history.latest.begin.declared;
+  const all = [...history.sessions.values()];
+  const own = all.filter(({ facts }) => facts.role === undefined || facts.role === null);
+  const fused = all.some((one) => counted(one, "fused_head_tokens"));
+  const low = recomputation === "none" && !fused ? 857142n : 666666n;
+  const again = agreed(recomputation, own, "recomputation"), how = agreed(method, own, "method");
+  const whole = own.length > 0 && own.every(({ facts }) =>
+    typeof facts.parameters_total === "bigint" && facts.parameters_total === facts.parameters_trainable);
+  const byMethod = /** @type {Record<string, bigint>} */ ({
+    pretraining: 750000n, full: 750000n, lora: 666667n, qlora: 666667n,
+  });
+  const named = how ?? (whole ? "full" : "");
+  const stated = again === "none" ? MILLION : again === "full" ? byMethod[named] ?? null : null;
+  return { low, stated, high: MILLION };
+}
+
+/** Figures by the phase of the settings, `undeclared` without one, of one kind.
+ * @param {Account[]} accounts @param {"flop" | "integer"} kind */
+function bySettings(accounts, kind) {
+  /** @type {ByPhase} */
+  const ends = new Map();
+  /** @type {Map<string, {figures: Figures, read: boolean}>} */
+  const points = new Map();
+  const point = (/** @type {string} */ phase, /** @type {Figures} */ figures, /** @type {boolean} */ read) => {
+    const held = points.get(phase) ?? { figures: zero(), read: false };
+    points.set(phase, { figures: plus(held.figures, figures), read: held.read || read });
+  };
+  for (const { device, of } of accounts) {
+    const phase = device.incarnation.begin.declared.phase;
+    add(ends, phase ?? "undeclared", of[kind]);
+    if (phase !== null) point(phase, of[kind], kind === "flop" ? of.read : of.told);
+    else {
+      for (const part of of.parts) {
+        if (!part.rows.length && !part.read) continue;
+        point(part.phase, part[kind], kind === "flop" ? part.read : part.integersTold);
+      }
+    }
+  }
+  const settle = kind === "flop" ? withZero : integersOf;
+  return { ends, points: new Map([...points].map(([phase, one]) => [phase, settle(one.figures, one.read)])) };
+}
+
+/** Figures by what the processes claim. @param {Account[]} accounts @param {"claimed" | "claimedInteger"} kind */
+function byClaims(accounts, kind) {
+  /** @type {Map<string, {figures: Figures, read: boolean}>} */
+  const found = new Map();
+  for (const { device, of } of accounts) {
+    const settings = device.incarnation.begin.declared.phase ?? "undeclared";
+    for (const part of of.parts) {
+      if (!part.rows.length && !part.read) continue;
+      const phase = part.phase === "undeclared" ? settings : part.phase;
+      const read = kind === "claimed" ? part.read : part.integersTold;
+      const held = found.get(phase) ?? { figures: zero(), read: false };
+      found.set(phase, { figures: plus(held.figures, part[kind]), read: held.read || read });
+    }
+  }
+  const settle = kind === "claimed" ? withZero : integersOf;
+  return new Map([...found].map(([phase, one]) => [phase, settle(one.figures, one.read)]));
+}
+
+/** What the claims rest on. @param {import("./history.js").History} history @param {Account[]} accounts */
+function claims(history, accounts) {
+  /** @type {Map<string, {phase: string | null, precision: string | null, flop: Figures}>} */
+  const found = new Map();
+  for (const { device, of } of accounts) {
+    const settings = device.incarnation.begin.declared.phase;
+    for (const part of of.parts) {
+      const [name, format = null] = part.name.split("@");
+      if (name === "undeclared" || !part.rows.length) continue;
+      const phase = settings === name ? null : name;
+      const precision = device.known.precision === null ? format : null;
+      if (phase === null && precision === null) continue;
+      const key = `${phase ?? ""}\n${precision ?? ""}`;
+      const held = found.get(key) ?? { phase, precision, flop: zero() };
+      found.set(key, { ...held, flop: plus(held.flop, part.flop) });
+    }
+  }
+  const pids = new Set([...history.sessions.values()].map(({ process }) => process.pid));
+  const process = pids.size === 1 ? [...pids][0] : null;
+  return [...found.keys()].sort(byText).map((key) => {
+    const one = /** @type {{phase: string | null, precision: string | null, flop: Figures}} */ (found.get(key));
+    return { phase: one.phase, precision: one.precision, flop: written(one.flop), process };
+  });
+}
+
+/** @param {Counted} counted */
+function writtenCounted({ figures, cumulative }) {
+  return { ...written(figures), cumulative: written(cumulative) };
+}
+
+/** @param {import("./history.js").History} history @param {Account[]} accounts @param {boolean} none
+ * @param {import("./architecture.js").Basis} basis @param {J} stated */
+export function guidelines(history, accounts, none, basis, stated) {
+  const shares = requiredPpm(history);
+  const unverified = [];
+  if (shares.stated !== null && basis.replacesShare) {
+    const told = stated.totals?.guidelines?.requiredPpm?.stated;
+    const number = typeof told === "string" && /^[0-9]{1,7}$/.test(told) ? BigInt(told) : shares.stated;
+    shares.stated = number < MILLION ? number : MILLION;
+    unverified.push("predicate.totals.guidelines.requiredPpm.stated");
+  }
+  const unknown = { low: 0n, measured: null, high: null };
+  const { ends, points } = none
+    ? { ends: new Map([["undeclared", unknown]]), points: new Map([["undeclared", unknown]]) } : bySettings(accounts, "flop");
+  const rested = claims(history, accounts);
+  const byClaim = byClaims(accounts, "claimed");
+  const counted = counts(ends, points, shares);
+  return {
+    shares, unverified,
+    claimedIntegers: rested.length ? counts(...twice(byClaims(accounts, "claimedInteger")), shares) : null,
+    written: {
+      ...writtenCounted(counted),
+      asClaimed: rested.length ? { ...writtenCounted(counts(byClaim, byClaim, shares)), claims: rested } : null,
+      requiredPpm: {
+        low: String(shares.low), stated: shares.stated === null ? null : String(shares.stated), high: String(shares.high),
+      },
+    },
+  };
+}
+
+/** @param {ByPhase} map @returns {[ByPhase, ByPhase]} */
+function twice(map) {
+  return [map, map];
+}
+
+/** @param {import("./history.js").History} history @param {Account[]} accounts @param {boolean} none
+ * @param {ReturnType<typeof guidelines>} rules */
+export function integerGuidelines(history, accounts, none, rules) {
+  const unknown = { low: 0n, measured: null, high: null };
+  const { ends, points } = none
+    ? { ends: new Map([["undeclared", unknown]]), points: new Map([["undeclared", unknown]]) }
+    : bySettings(accounts, "integer");
+  return writtenCounted(counts(ends, points, rules.shares));
+}

@@ -1,0 +1,206 @@
+// A run as its journal tells it: incarnations, devices with their last tallies, gaps, processes, seals.
+import { Refusal, isAmount, isInteger, isText, require } from "./basics.js";
+import { Laws } from "./laws.js";
+import { checkRecord } from "./records.js";
+import { REASONS, talliesOfColumns, tallyOfDevice } from "./tallies.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {import("./tallies.js").Tally} Tally */
+/** @typedef {{record: J, first: bigint, last: Tally, incarnation: Incarnation, known: J,
+ *   journalled?: Tally}} Device
+ *   `known`: what it is, as learned at last; `journalled`: its last tally, without the time behind the last record */
+/** @typedef {{device: Device, reason: string, begin: bigint, end: bigint}} Gap */
+/** @typedef {{begin: J, sources: Map<string, J>, devices: Device[], checkpoints: bigint, last: J, end: J | null}}
+ *   Incarnation `last`: its last checkpoint or end, else its begin */
+/** @typedef {{process: J, facts: J, work: Map<string, bigint>}} Session */
+/** @typedef {{ns: bigint, utc: string, tallies: Map<string, Tally>}} Point */
+const _LOOK_BACK = 63;
+
+export class History {
+  /** @param {import("./peaks.js").Peaks | null} peaks null: laws that need rates are left out */
+  constructor(peaks) {
+    this.laws = new Laws(peaks);
+    /** @type {Incarnation[]} */
+    this.incarnations = [];
+    /** @type {Gap[]} */
+    this.gaps = [];
+    /** @type {Map<string, Session>} */
+    this.sessions = new Map();
+    /** @type {J[]} */
+    this.seals = [];
+    /** By the end of each record, the chain's hash there. @type {Map<bigint, string>} */
+    this.heads = new Map();
+    /** For the curve over time. @type {{inc: number, at: number, utc: string, devices: Tally[]}[]} */
+    this.points = [];
+    this.records = 0n;
+    /** @type {J | null} */
+    this.lastRecord = null;
+  }
+
+  get first() {
+    return this.incarnations[0].begin;
+  }
+
+  get latest() {
+    return this.incarnations[this.incarnations.length - 1];
+  }
+
+  /** @returns {Device[]} */
+  get devices() {
+    return this.incarnations.flatMap((one) => one.devices);
+  }
+
+  /** @param {import("./journal.js").Line} line */
+  add({ number, record, end, head }) {
+    const where = `line ${number}`;
+    checkRecord(record, where);
+    this.laws.order(record, this.incarnations, this.lastRecord, where);
+    this.records++;
+    if (record.kind === "begin") this.begin(record);
+    else if (record.kind === "source") this.latest.sources.set(record.name, record.facts);
+    else if (record.kind === "device") this.device(record, where);
+    else if (record.kind === "evidence") this.evidence(record, where);
+    else if (record.kind === "declaration") this.declared(record.sessions, "facts", where);
+    else if (record.kind === "checkpoint") this.checkpoint(record, where);
+    else if (record.kind === "sealed") {
+      const seals = this.heads.get(record.bytes);
+      require(seals === record.head_sha256, "law-15", `journal ${where} lists a seal of another journal`, where);
+      this.seals.push(record);
+    } else {
+      this.laws.time(record, this.latest, where);
+      this.latest.last = this.latest.end = record;
+    }
+    this.heads.set(BigInt(end), head);
+    this.lastRecord = record;
+  }
+
+  /** @param {J} record */
+  begin(record) {
+    this.incarnations.push({ begin: record, sources: new Map(), devices: [], checkpoints: 0n, last: record, end: null });
+  }
+
+  /** @param {J} record @param {string} where */
+  device(record, where) {
+    const now = this.latest;
+    const tally = tallyOfDevice(record, where);
+    const device = { record, first: tally.to, last: tally, incarnation: now, known: record };
+    this.laws.device(device, now, this.incarnations, where);
+    now.devices.push(device);
+  }
+
+  /** @param {J} record @param {string} where */
+  evidence(record, where) {
+    const device = this.latest.devices[Number(record.number)];
+    require(device, "law-3", `journal ${where}: no device ${record.number}`, where);
+    this.laws.time(record, this.latest, where);
+    const { source, evidence, evidence_reason, evidence_fix, shared_with } = record;
+    device.known = { ...device.known, source, evidence, evidence_reason, evidence_fix, shared_with };
+    if (!("identity" in record)) return;
+    const named = device.known.peak_row === null;
+    require(named, "record", `journal ${where}: a device with a peak_row gets no identity`, where);
+    device.known = { ...device.known, ...record.identity };
+  }
+
+  /** @param {J[]} sessions @param {"facts" | "work"} what @param {string} where */
+  declared(sessions, what, where) {
+    for (const one of sessions) {
+      const process = { pid: one.pid, uid: one.uid, client: one.client };
+      const held = this.sessions.get(one.id) ?? { process, facts: {}, work: new Map() };
+      this.laws.session(held, one, process, what, where);
+      if (what === "facts") held.facts = one.facts;
+      else held.work = this.laws.work(held.work, one.work, where);
+      this.sessions.set(one.id, held);
+    }
+  }
+
+  /** @param {J} record @param {string} where */
+  checkpoint(record, where) {
+    const now = this.latest;
+    this.laws.time(record, now, where);
+    let before = -1n;
+    for (const number of record.devices) {
+      require(number > before, "law-3", `journal ${where}: devices are not in the order of their numbers`, where);
+      require(now.devices[Number(number)], "law-3", `journal ${where}: no device ${number}`, where);
+      before = number;
+    }
+    const tallies = talliesOfColumns(record.tallies, record.devices.length, where);
+    const listed = this.listed(record, where);
+    record.devices.forEach((/** @type {bigint} */ number, /** @type {number} */ i) => {
+      const device = now.devices[Number(number)];
+      this.laws.tally(device, tallies[i], record, listed.get(number) ?? new Map(), where);
+      listed.delete(number);
+      device.last = tallies[i];
+    });
+    require(!listed.size, "law-6", `journal ${where}: the listed gaps do not add up to the gap totals`, where);
+    if (record.sessions !== undefined) this.declared(record.sessions, "work", where);
+    now.checkpoints++;
+    now.last = record;
+    this.points.push({
+      inc: this.incarnations.length - 1, at: Number(record.ns), utc: record.utc, devices: now.devices.map((one) => one.last),
+    });
+  }
+
+  /** The gaps of a checkpoint: kept as intervals, and added up by device and reason.
+   * @param {J} record @param {string} where @returns {Map<bigint, Map<string, bigint>>} */
+  listed(record, where) {
+    /** @type {Map<bigint, Map<string, bigint>>} */
+    const sums = new Map();
+    for (const gap of record.gaps) {
+      const whole = Array.isArray(gap) && gap.length === 4 && isAmount(gap[0]) && isInteger(gap[1]) && isInteger(gap[2]);
+      require(whole && isText(gap[3]), "record", `journal ${where}: a gap that is none`, where);
+      const [number, begin, end, reason] = gap;
+      require(REASONS.includes(reason), "law-2", `journal ${where}: '${reason}' is not a reason of a gap`, where);
+      const backwards = `journal ${where}: a gap in which time runs backwards, by ${begin - end}, or is empty`;
+      require(end > begin, "law-6", backwards, where);
+      const device = this.latest.devices[Number(number)];
+      require(device, "law-3", `journal ${where}: no device ${number}`, where);
+      const held = sums.get(number) ?? new Map();
+      held.set(reason, (held.get(reason) ?? 0n) + end - begin);
+      sums.set(number, held);
+      this.gap({ device, reason, begin, end });
+    }
+    return sums;
+  }
+
+  /** @param {Gap} gap */
+  gap(gap) {
+    const least = Math.max(0, this.gaps.length - _LOOK_BACK);
+    for (let i = this.gaps.length - 1; i >= least; i--) {
+      const last = this.gaps[i];
+      if (last.device !== gap.device) continue;
+      if (last.reason !== gap.reason || last.end !== gap.begin) break;
+      last.end = gap.end;
+      return;
+    }
+    this.gaps.push({ ...gap });
+  }
+
+  /** The laws over the whole journal, and the time behind its last record.
+   * @param {string} sealedAt */
+  finish(sealedAt) {
+    require(this.incarnations.length, "law-1", "the journal has no records");
+    this.laws.finish(this);
+    if (this.latest.end !== null) return;
+    const utc = this.latest.last.utc;
+    const age = microseconds(sealedAt) * 1000n - microseconds(utc) * 1000n;
+    const length = age > 1000n ? age : 1000n;
+    const known = age >= 0n && age <= 2n * this.latest.begin.checkpoint_ns;
+    const reason = known ? "not_journalled" : "end_unknown";
+    for (const device of this.latest.devices) {
+      const { last } = device;
+      const amounts = new Map(last.amounts);
+      amounts.set(`gap_ns/${reason}`, (amounts.get(`gap_ns/${reason}`) ?? 0n) + length);
+      device.journalled = last;
+      device.last = { ...last, amounts, to: last.to + length };
+      this.gap({ device, reason, begin: last.to, end: last.to + length });
+    }
+  }
+}
+
+/** @param {string} utc @returns {bigint} Since 1970, to the microsecond below. */
+export function microseconds(utc) {
+  const seconds = Date.parse(utc.slice(0, 19) + "Z");
+  if (Number.isNaN(seconds)) throw new Refusal("record", `${utc} is no time`);
+  const digits = /\.([0-9]{1,9})Z$/.exec(utc)?.[1] ?? "";
+  return BigInt(seconds) * 1000n + BigInt(digits.padEnd(9, "0").slice(0, 6));
+}

@@ -1,0 +1,94 @@
+// Framing, chain and codes of a journal.
+import { Refusal, hex, require, unhex, utf8 } from "./basics.js";
+import { parseBytes } from "./json.js";
+import { hmacSha256, sha256 } from "./sha256.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {{number: number, record: J, end: number, head: string}} Line */
+
+const _LONGEST = 4 * 1024 * 1024;
+const _HEAD = /^\{"h":"([0-9a-f]{64})",(?:"m":"([0-9a-f]{32})",)?"r":$/;
+const _HEAD_BYTES = 6 + 64 + 2 + 4;
+const _CODE_BYTES = 5 + 32 + 2;
+const _KEY_OF = "flopsd checkpoint key ";
+const _NEXT_KEY = utf8("flopsd next key");
+
+/** @param {Uint8Array} bytes */
+const latin = (bytes) => String.fromCharCode(...bytes);
+
+/** @param {Uint8Array} line Without its newline. @param {number} number
+ * @returns {{stated: string, code: string | null, record: Uint8Array}} */
+function framed(line, number) {
+  const hasCode = line.length > _HEAD_BYTES + _CODE_BYTES && line[_HEAD_BYTES - 3] === 0x6d;
+  const begins = _HEAD_BYTES + (hasCode ? _CODE_BYTES : 0);
+  const match = _HEAD.exec(latin(line.subarray(0, begins)));
+  if (!match || line[line.length - 1] !== 0x7d) {
+    throw new Refusal("journal-frame", `journal line ${number}: not a framed record`, `line ${number}`);
+  }
+  return { stated: match[1], code: match[2] ?? null, record: line.subarray(begins, line.length - 1) };
+}
+
+/** What the codes of one incarnation must be. */
+class Codes {
+  /** @param {J} begin @param {Map<string, Uint8Array>} secrets By their SHA-256. */
+  constructor(begin, secrets) {
+    const named = begin.code_secret_sha256;
+    this.named = typeof named === "string";
+    const secret = this.named ? secrets.get(named) : undefined;
+    this.key = secret ? hmacSha256(secret, utf8(`${_KEY_OF}${begin.incarnation}`)) : null;
+    this.ended = false;
+  }
+
+  /** @param {string | null} code @param {Uint8Array} head @param {J} record @param {number} number */
+  check(code, head, record, number) {
+    const where = `line ${number}`;
+    if (!this.named) {
+      require(code === null, "code", `journal line ${number} has a code, and its daemon start has none`, where);
+      return;
+    }
+    require(!this.ended, "code", `journal line ${number} follows a line without a code in its daemon start`, where);
+    if (code === null) {
+      const why = `journal line ${number} has no code: altered, or put in by another process`;
+      require(record.kind === "checkpoint", "code", why, where);
+      this.ended = true;
+      return;
+    }
+    if (this.key === null) return;
+    const wanted = hex(hmacSha256(this.key, head).subarray(0, 16));
+    this.key = sha256(_NEXT_KEY, this.key);
+    const why = `journal line ${number} has a wrong code: the daemon that had the key did not write it there`;
+    require(code === wanted, "code", why, where);
+  }
+}
+
+/** The records of a journal, chain and codes checked.
+ * @param {Uint8Array} bytes @param {Map<string, Uint8Array>} secrets @returns {Generator<Line>} */
+export function* readJournal(bytes, secrets) {
+  let at = 0, number = 0;
+  let head = new Uint8Array(32);
+  /** @type {Codes | null} */
+  let codes = null;
+  while (at < bytes.length) {
+    number++;
+    const end = bytes.indexOf(10, at);
+    const torn = `journal line ${number}: no newline at its end: the file was cut or is being written`;
+    require(end >= 0, "journal-frame", torn, `line ${number}`);
+    require(end + 1 - at <= _LONGEST, "journal-frame", `journal line ${number} has more than 4 MiB`, `line ${number}`);
+    const { stated, code, record } = framed(bytes.subarray(at, end), number);
+    head = sha256(head, record);
+    const found = hex(head);
+    const broken = `journal line ${number}: its hash does not continue the chain: altered, moved or left out`;
+    require(found === stated, "chain", broken, `line ${number}`);
+    const read = parseBytes(record, `journal line ${number}`);
+    if (read?.kind === "begin") codes = new Codes(read, secrets);
+    require(codes, "law-1", `journal line ${number}: the first record is no begin`, `line ${number}`);
+    /** @type {Codes} */ (codes).check(code, head, read, number);
+    at = end + 1;
+    yield { number, record: read, end: at, head: found };
+  }
+}
+
+/** @param {string[]} texts @returns {Map<string, Uint8Array>} */
+export function secretsOf(texts) {
+  return new Map(texts.map((text) => [hex(sha256(unhex(text))), unhex(text)]));
+}

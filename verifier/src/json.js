@@ -1,0 +1,162 @@
+// Strict JSON: what two readers could read differently is refused. Whole numbers become BigInt.
+import { Refusal, decodeUtf8, object } from "./basics.js";
+
+const _NUMBER = /-?[0-9][0-9.eE+-]*|-?[A-Za-z]+/y;
+const _WHOLE = /^-?(0|[1-9][0-9]*)$/;
+const _ESCAPES = /** @type {Record<string, string>} */ ({
+  '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t",
+});
+const _LONE_SURROGATE = /\p{Surrogate}/u;
+const _MOST_CHARACTERS = 40;
+const _DEEPEST = 200;
+
+/** @param {Uint8Array} bytes @param {string} what */
+export function parseBytes(bytes, what) {
+  return parseJson(decodeUtf8(bytes, what), what);
+}
+
+/** @param {string} text @param {string} what @returns {any} */
+export function parseJson(text, what) {
+  let at = 0, depth = 0;
+
+  /** @param {string} why */
+  const notJson = (why) => new Refusal("not-json", `${what} is not JSON: ${why} at character ${at + 1}`);
+
+  const skip = () => {
+    for (; at < text.length; at++) {
+      const code = text.charCodeAt(at);
+      if (code !== 32 && code !== 10 && code !== 13 && code !== 9) return;
+    }
+  };
+
+  const string = () => {
+    const end = text.indexOf('"', at + 1);
+    if (end < 0) throw notJson("a text without an end");
+    const plain = text.slice(at + 1, end);
+    if (!/[\\\u0000-\u001f]/.test(plain)) {
+      at = end + 1;
+      return plain;
+    }
+    return escaped();
+  };
+
+  const escaped = () => {
+    let found = "";
+    for (at++; ; ) {
+      const one = text[at];
+      if (one === undefined || one < " ") throw notJson("a text with a control character or without an end");
+      if (one === '"') break;
+      if (one !== "\\") {
+        found += one;
+        at++;
+        continue;
+      }
+      const kind = text[at + 1];
+      if (kind === "u") {
+        const digits = text.slice(at + 2, at + 6);
+        if (!/^[0-9a-fA-F]{4}$/.test(digits)) throw notJson("an escape that is none");
+        found += String.fromCharCode(parseInt(digits, 16));
+        at += 6;
+      } else {
+        if (!Object.hasOwn(_ESCAPES, kind)) throw notJson("an escape that is none");
+        found += _ESCAPES[kind];
+        at += 2;
+      }
+    }
+    at++;
+    if (_LONE_SURROGATE.test(found)) throw new Refusal("lone-surrogate", `${what} is not valid UTF-8 text`);
+    return found;
+  };
+
+  const scalar = () => {
+    _NUMBER.lastIndex = at;
+    const match = _NUMBER.exec(text);
+    if (!match) throw notJson("no value");
+    const word = match[0];
+    if (word === "null" || word === "true" || word === "false") {
+      at += word.length;
+      return word === "null" ? null : word === "true";
+    }
+    if (word.length > _MOST_CHARACTERS) {
+      throw new Refusal("number", `${what} contains ${word.slice(0, 12)}…, not a whole number of at most 40 digits`);
+    }
+    if (!_WHOLE.test(word)) throw new Refusal("number", `${what} contains the number '${word}'`);
+    at += word.length;
+    return BigInt(word);
+  };
+
+  const members = () => {
+    const found = object();
+    at++;
+    skip();
+    if (text[at] === "}") {
+      at++;
+      return found;
+    }
+    for (;;) {
+      skip();
+      if (text[at] !== '"') throw notJson("no name of a member");
+      const name = string();
+      skip();
+      if (text[at] !== ":") throw notJson("no colon");
+      at++;
+      if (name in found) throw new Refusal("duplicate-member", `${what} contains the key '${name}' twice`);
+      found[name] = value();
+      skip();
+      const next = text[at++];
+      if (next === "}") return found;
+      if (next !== ",") throw notJson("no comma");
+    }
+  };
+
+  const items = () => {
+    const found = [];
+    at++;
+    skip();
+    if (text[at] === "]") {
+      at++;
+      return found;
+    }
+    for (;;) {
+      found.push(value());
+      skip();
+      const next = text[at++];
+      if (next === "]") return found;
+      if (next !== ",") throw notJson("no comma");
+    }
+  };
+
+  /** @returns {any} */
+  const value = () => {
+    skip();
+    const one = text[at];
+    if (one === '"') return string();
+    if (one !== "{" && one !== "[") return scalar();
+    if (++depth > _DEEPEST) throw notJson("too many levels");
+    const found = one === "{" ? members() : items();
+    depth--;
+    return found;
+  };
+
+  const found = value();
+  skip();
+  if (at !== text.length) throw notJson("something behind its end");
+  return found;
+}
+
+/** JSON of a statement or a report, with whole numbers as they are.
+ * @param {any} value @param {string} [indent] @returns {string} */
+export function writeJson(value, indent = "") {
+  const deeper = indent + " ";
+  if (typeof value === "bigint" || typeof value === "number" || typeof value === "boolean") return String(value);
+  if (value === null || value === undefined) return "null";
+  if (typeof value === "string") return JSON.stringify(value);
+  if (Array.isArray(value)) {
+    if (!value.length) return "[]";
+    return `[\n${value.map((one) => deeper + writeJson(one, deeper)).join(",\n")}\n${indent}]`;
+  }
+  const names = Object.keys(value);
+  if (!names.length) return "{}";
+  const lines = names.map((name) => `${deeper}${JSON.stringify(name)}: ${writeJson(value[name], deeper)}`);
+  return `{\n${lines.join(",\n")}\n${indent}}`;
+}

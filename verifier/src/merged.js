@@ -1,0 +1,296 @@
+// Ledgers made of ledgers: the statement computed from the entries, and each entry from its child.
+import { Refusal, byText, hex, isObject, object, require, sortedTexts } from "./basics.js";
+import { same } from "./compare.js";
+import { coveragePpm } from "./coverage.js";
+import { checkEntries, jobEntry, nodeEntry } from "./entries.js";
+import { joules, nanoseconds, plus, readFigures, seconds, written, zero } from "./figures.js";
+import { findings } from "./findings.js";
+import { microseconds } from "./history.js";
+import { checkOrder, checkTogether, completeness } from "./merging.js";
+import { parseJson } from "./json.js";
+import { decodeUtf8 } from "./basics.js";
+import { base64 } from "./basics.js";
+import { sha256 } from "./sha256.js";
+import { pair } from "./reconciliation.js";
+import { EXECUTED_METHODS, NO_METHOD, PREDICATE, STATEMENT, writtenMap } from "./statement.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {import("./figures.js").Figures} Figures */
+
+/** @param {J[]} children @param {(child: J) => J} of @returns {J} */
+function figuresSum(children, of) {
+  return written(children.map((one) => readFigures(of(one))).reduce(plus, zero()));
+}
+
+/** @param {J[]} children @param {(child: J) => J} of @returns {J} */
+function mapSum(children, of) {
+  /** @type {Map<string, Figures>} */
+  const sums = new Map();
+  for (const child of children) {
+    const found = of(child);
+    for (const name of Object.keys(found)) sums.set(name, plus(sums.get(name) ?? zero(), readFigures(found[name])));
+  }
+  return writtenMap(sums);
+}
+
+/** Sums of which `measured` is null as soon as that of one child is whose high is not 0.
+ * @param {J[]} all @param {boolean} whole */
+function countedSum(all, whole) {
+  const found = all.map(readFigures);
+  const open = found.some((one) => one.measured === null && one.high !== 0n);
+  const sum = found.reduce(plus, zero());
+  return written({ low: sum.low, measured: open ? null : sum.measured, high: whole ? sum.high : null });
+}
+
+/** @param {J[]} all @param {boolean} whole */
+function counted(all, whole) {
+  return { ...countedSum(all, whole), cumulative: countedSum(all.map((one) => one.cumulative), whole) };
+}
+
+/** @param {J[]} children */
+function claims(children) {
+  /** @type {Map<string, {phase: string | null, precision: string | null, flop: Figures}>} */
+  const sums = new Map();
+  for (const { totals } of children) {
+    for (const one of totals.guidelines.asClaimed?.claims ?? []) {
+      const key = `${one.phase ?? ""}\n${one.precision ?? ""}`;
+      const held = sums.get(key) ?? { phase: one.phase, precision: one.precision, flop: zero() };
+      sums.set(key, { ...held, flop: plus(held.flop, readFigures(one.flop)) });
+    }
+  }
+  return [...sums.entries()].sort(([a], [b]) => byText(a, b))
+    .map(([, one]) => ({ phase: one.phase, precision: one.precision, flop: written(one.flop), process: null }));
+}
+
+/** @param {J[]} children @returns {J | null} */
+function architectureSum(children) {
+  const all = children.map((one) => one.totals.architecture);
+  if (all.includes(null)) return null;
+  const bounds = (/** @type {J[]} */ some) => {
+    const sum = (/** @type {string} */ name) =>
+      some.some((one) => one[name] === null) ? null : String(some.reduce((total, one) => total + BigInt(one[name]), 0n));
+    return { low: sum("low"), computed: sum("computed"), high: sum("high") };
+  };
+  const margins = all.map((one) => BigInt(one.marginPpm));
+  return {
+    ...bounds(all), executed: bounds(all.map((one) => one.executed)),
+    tokens: String(all.reduce((total, one) => total + BigInt(one.tokens), 0n)),
+    marginPpm: String(margins.reduce((a, b) => (a > b ? a : b))),
+  };
+}
+
+/** A segment of which no process declared a model takes nothing from the sum, where another of its node has a basis.
+ * @param {J[]} children */
+function withBasis(children) {
+  const silent = (/** @type {J} */ one) => one.segment !== null && one.totals.architecture === null;
+  const kept = children.filter((one) => !silent(one) || !children.some((other) =>
+    other !== one && other.node === one.node && other.rank === one.rank && other.segment !== null && other.totals.architecture));
+  return kept.length ? kept : children;
+}
+
+/** @param {J[]} children @param {boolean} whole */
+function totals(children, whole) {
+  const executed = children.map((one) => one.totals.executed);
+  const phrases = EXECUTED_METHODS.filter((phrase) => executed.some((one) => one.method.split("; ").includes(phrase)));
+  const sum = figuresSum(children, (one) => one.totals.executed);
+  const integers = children.map((one) => one.totals.integerOperations);
+  const rules = children.map((one) => one.totals.guidelines);
+  const claimed = rules.some((one) => one.asClaimed !== null)
+    ? { ...counted(rules.map((one) => one.asClaimed ?? one), whole), claims: claims(children) } : null;
+  const integerSum = figuresSum(children, (one) => one.totals.integerOperations);
+  return {
+    executed: {
+      ...sum, high: whole ? sum.high : null, method: phrases.join("; ") || NO_METHOD,
+      mayBeIntegerFlop: String(executed.reduce((total, one) => total + BigInt(one.mayBeIntegerFlop), 0n)),
+      byEvidence: mapSum(children, (one) => one.totals.executed.byEvidence),
+      byPhase: mapSum(children, (one) => one.totals.executed.byPhase),
+    },
+    integerOperations: {
+      ...integerSum, high: whole ? integerSum.high : null, guidelines: counted(integers.map((one) => one.guidelines), whole),
+    },
+    guidelines: { ...counted(rules, whole), asClaimed: claimed }, architecture: architectureSum(withBasis(children)),
+  };
+}
+
+/** @param {J[]} children @param {(child: J) => string} of */
+function timeSum(children, of) {
+  return seconds(children.reduce((sum, one) => sum + nanoseconds(of(one)), 0n));
+}
+
+/** @param {J[]} children */
+function coverage(children) {
+  /** @type {J} */
+  const found = object();
+  const names = ["observed", "gap", "recovered", "span", "job", "unknown", "bounded"].map((name) => `${name}Seconds`);
+  for (const name of names) found[name] = timeSum(children, (one) => one.coverage[name]);
+  const reasons = object();
+  for (const child of children) {
+    for (const reason of Object.keys(child.coverage.gapSecondsByReason)) {
+      const ns = nanoseconds(child.coverage.gapSecondsByReason[reason]);
+      reasons[reason] = seconds(nanoseconds(reasons[reason] ?? "0.000000000") + ns);
+    }
+  }
+  const ppm = coveragePpm(nanoseconds(found.jobSeconds), nanoseconds(found.unknownSeconds));
+  return { ...found, coveragePpm: ppm, gapSecondsByReason: reasons };
+}
+
+/** @param {J[]} children */
+function energy(children) {
+  const known = children.map((one) => one.energyJoules).filter((one) => one !== null);
+  const sum = known.reduce((total, one) => total + BigInt(one.replace(".", "")), 0n);
+  return known.length ? joules(sum) : null;
+}
+
+/** @param {J[]} children */
+function nodes(children) {
+  /** @type {Map<string, J[]>} */
+  const all = new Map();
+  for (const child of children) {
+    const key = `${child.rank}/${child.node}`;
+    all.set(key, [...(all.get(key) ?? []), child]);
+  }
+  return [...all.values()].map((own) => ({
+    name: own[0].node, rank: own[0].rank, instanceType: own[0].instanceType, ledgers: String(own.length),
+    attempts: String(new Set(own.flatMap((one) => one.periods.map((/** @type {J} */ period) => period.attempt))).size),
+    devices: String(new Set(own.flatMap((one) => one.deviceTimes.flatMap((/** @type {J} */ times) => times.devices))).size),
+    executed: figuresSum(own, (one) => one.totals.executed), energyJoules: energy(own),
+    energyUncountedSeconds: timeSum(own, (one) => one.energyUncountedSeconds),
+    deviceSeconds: timeSum(own, (one) => one.deviceSeconds), coveragePpm: coverage(own).coveragePpm,
+  }));
+}
+
+/** @param {J[]} children */
+function declared(children) {
+  const methods = children.map((one) => one.declared.method);
+  const different = new Set(methods).size > 1;
+  const method = methods.includes("pretraining") ? "pretraining" : methods.includes(null) ? null : different ? "full" : methods[0];
+  const text = (/** @type {J} */ base) => JSON.stringify(Object.keys(base).sort().map((name) => [name, base[name]]));
+  /** @type {Map<string, J>} */
+  const bases = new Map();
+  for (const child of children) if (child.declared.base) bases.set(text(child.declared.base), child.declared.base);
+  const base = bases.size === 1 ? [...bases.values()][0] : null;
+  const conflict = bases.size > 1 || (bases.size === 1 && method === "pretraining") ||
+    children.some((one) => (one.declared.conflict ?? null) !== null);
+  return { method, base, conflict };
+}
+
+/** @param {J} statement @param {import("./library.js").Library} library @returns {J} */
+export function mergedStatement(statement, library) {
+  const { predicate } = statement;
+  const { children, kind } = predicate;
+  const isJob = kind === "job";
+  const whole = completeness(children, predicate);
+  const complete = whole.complete === true;
+  const said = declared(children);
+  const sums = totals(children, complete);
+  const policies = predicate.method.policies.map((/** @type {J} */ one) => library.policy(one));
+  const replays = children.filter((/** @type {J} */ one) => one.replay).length;
+  const by = (/** @type {string} */ name, /** @type {number} */ sign) => children.map((/** @type {J} */ one) => one[name])
+    .reduce((/** @type {string} */ a, /** @type {string} */ b) => (Number(microseconds(b) - microseconds(a)) * sign < 0 ? a : b));
+  const { missing, ...counts } = whole;
+  const basis = sums.architecture;
+  return {
+    _type: STATEMENT,
+    subject: children.map((/** @type {J} */ one) => ({ name: one.name, digest: { sha256: one.sha256 } })),
+    predicateType: PREDICATE,
+    predicate: {
+      kind, replay: replays ? { children: String(replays) } : null,
+      run: isJob ? { ...predicate.run, id: children[0].run } : null,
+      lineage: isJob ? null
+        : { name: predicate.lineage?.name, runs: sortedTexts(children.map((/** @type {J} */ one) => one.run)) },
+      jobNodes: isJob ? predicate.jobNodes : [],
+      completeness: { ...counts, missing: predicate.completeness.missing.slice(0, missing) },
+      attempts: isJob ? sortedTexts(children.flatMap((/** @type {J} */ one) => one.periods.map((/** @type {J} */ p) => p.attempt))) : [],
+      incarnationCount: isJob ? String(children.reduce((/** @type {number} */ n, /** @type {J} */ one) => n + one.periods.length, 0)) : null,
+      ledgerCount: String(children.length), startedAt: by("startedAt", -1), lastRecordAt: by("lastRecordAt", 1),
+      declared: { ...said, conflict: predicate.declared.conflict, contradictions: predicate.declared.contradictions },
+      totals: sums,
+      findings: findings({
+        policies, guidelines: sums.guidelines, integers: sums.integerOperations.guidelines, declared: said, open: false,
+        conflict: said.conflict,
+      }),
+      reconciliation: basis === null ? [] : mergedPairs(sums, basis),
+      energyJoules: energy(children), energyUncountedSeconds: timeSum(children, (one) => one.energyUncountedSeconds),
+      deviceSeconds: timeSum(children, (one) => one.deviceSeconds), nodeSeconds: timeSum(children, (one) => one.nodeSeconds),
+      coverage: coverage(children), nodes: isJob ? nodes(children) : [], children, evidence: predicate.evidence,
+      method: {
+        flopsdVersion: predicate.method.flopsdVersion, sealedAt: predicate.method.sealedAt,
+        flopsdVersions: sortedTexts(children.flatMap((/** @type {J} */ one) => one.flopsdVersions)),
+        peakTableSha256: sortedTexts(children.flatMap((/** @type {J} */ one) => one.peakTableSha256)),
+        policies: policies.map((/** @type {any} */ one) => ({ id: one.id, sha256: one.sha256 })),
+      },
+    },
+  };
+}
+
+/** @param {J} sums @param {J} basis */
+function mergedPairs(sums, basis) {
+  const of = (/** @type {J} */ bounds) => readFigures({ low: bounds.low, measured: bounds.computed, high: bounds.high });
+  const { byPhase } = sums.executed;
+  const named = Object.keys(byPhase).filter((name) => name !== "undeclared").map((name) => readFigures(byPhase[name]));
+  const known = named.reduce(plus, zero());
+  const executed = { ...known, high: sums.executed.high === null ? null : BigInt(sums.executed.high) };
+  const margin = BigInt(basis.marginPpm);
+  return [
+    pair("executed/architecture", executed, of(basis.executed), margin),
+    pair("guidelines/architecture", readFigures(sums.guidelines), of(basis), margin),
+  ];
+}
+
+/** The SHA-256 of a ledger's payload, whoever signed it. @param {Uint8Array} ledger @returns {{digest: string, statement: J}} */
+function payloadOf(ledger) {
+  const envelope = parseJson(decodeUtf8(ledger, "a child"), "a child");
+  const payload = base64(String(envelope.payload), "the payload of a child");
+  return { digest: hex(sha256(payload)), statement: parseJson(decodeUtf8(payload, "the payload of a child"), "the payload of a child") };
+}
+
+/** @param {J} statement @param {import("./verify.js").Given} given
+ * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number, words: Set<string>}} tally */
+async function checkChildren(statement, given, verify, tally) {
+  const { children, kind } = statement.predicate;
+  const notes = [];
+  for (const [i, file] of (given.children ?? []).entries()) {
+    const { digest, statement: own } = payloadOf(file.ledger);
+    const p = own.predicate ?? {};
+    const entry = children.find((/** @type {J} */ one) => one.sha256 === digest);
+    if (!entry) {
+      const place = p.kind === "node" ? p.node?.name : p.run?.id;
+      throw new Refusal("child-changed", `${file.name} is not the ledger that was merged for ${place}`, file.name);
+    }
+    await given.progress?.(i / /** @type {any[]} */ (given.children).length, `child ${file.name}`);
+    const child = await verify({ ...given, ledger: file.ledger, journal: file.journal, children: null, progress: undefined, threshold: 1 });
+    const predicate = child.statement.predicate;
+    const made = predicate.kind === "node" ? nodeEntry(child.statement, digest, /** @type {any} */ (child.history), entry)
+      : jobEntry(child.statement, digest, entry);
+    const completeness_ = kind === "lineage" && predicate.kind === "node"
+      ? { completeness: entry.completeness } : {};
+    same(entry, { ...made, ...completeness_ }, `statement.predicate.children[${children.indexOf(entry)}]`, `this child: ${file.name}`, tally);
+    notes.push(file.name);
+  }
+  return notes;
+}
+
+/** @param {J} statement @param {import("./verify.js").Given} given
+ * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify
+ * @returns {Promise<any>} */
+export async function verifyMerged(statement, given, verify) {
+  const { predicate } = statement;
+  checkEntries(predicate.children, predicate.kind);
+  checkOrder(predicate.children, predicate.kind);
+  checkTogether(predicate.children, predicate);
+  require(isObject(predicate.method) && Array.isArray(predicate.method.policies), "mismatch", "the ledger has no method.policies");
+  const tally = { leaves: 0, words: new Set() };
+  const computed = mergedStatement(statement, given.library);
+  same(statement, computed, "statement", "the entries of its children", tally);
+  const tables = predicate.method.peakTableSha256.map((/** @type {string} */ digest) => given.library.peaks(digest));
+  const verified = await checkChildren(statement, given, verify, tally);
+  require(!predicate.replay || given.allowReplay, "replay", "a child of this ledger is a replay: no hardware was metered");
+  await given.progress?.(1, "statement");
+  const unverified = predicate.children.filter((/** @type {J} */ one) => one.totals.architecture)
+    .map((/** @type {J} */ one) => `children ${one.name}: totals.architecture`);
+  return {
+    unverified, notCompared: [...tally.words], leaves: tally.leaves, history: null, head: null,
+    tables: tables.map((/** @type {any} */ one) => ({ what: "peaks", sha256: one.sha256, own: one.own })),
+    notes: verified.length === predicate.children.length ? [] : ["children-not-given"],
+  };
+}

@@ -1,0 +1,142 @@
+// What may not be in one merged ledger, and whether it is whole.
+import { Refusal, byText, require } from "./basics.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {{begin: bigint, end: bigint, boot: string, offset: bigint}} Span */
+
+/** @param {J} child @returns {Span[]} */
+function periodsOf(child) {
+  return child.periods.map((/** @type {J} */ one) => ({
+    begin: BigInt(one.beginNs), end: BigInt(one.endNs), boot: one.bootId, offset: BigInt(one.wallOffsetNs),
+  }));
+}
+
+/** @param {Span} a @param {Span} b */
+function overlap(a, b) {
+  const own = a.boot !== "" && a.boot === b.boot;
+  const [x, y] = own ? [0n, 0n] : [a.offset, b.offset];
+  const begin = a.begin + x > b.begin + y ? a.begin + x : b.begin + y;
+  const end = a.end + x < b.end + y ? a.end + x : b.end + y;
+  return begin < end;
+}
+
+/** @param {J} a @param {J} b */
+function atOneTime(a, b) {
+  return periodsOf(a).some((x) => periodsOf(b).some((y) => overlap(x, y)));
+}
+
+/** By rank (none last), node, digest; in a lineage by run first.
+ * @param {J} a @param {J} b @param {string} kind */
+function order(a, b, kind) {
+  const run = kind === "lineage" ? byText(a.run, b.run) : 0;
+  if (run) return run;
+  if (a.rank !== b.rank) {
+    if (a.rank === null || b.rank === null) return a.rank === null ? 1 : -1;
+    return a.rank < b.rank ? -1 : 1;
+  }
+  return byText(a.node ?? "", b.node ?? "") || byText(a.sha256, b.sha256);
+}
+
+/** @param {J[]} children @param {string} kind */
+export function checkOrder(children, kind) {
+  const twice = new Set(children.map((one) => one.sha256)).size < children.length;
+  require(!twice, "merge-duplicate", "its children cannot be merged: the same ledger is given twice");
+  const sorted = children.every((one, i) => !i || order(children[i - 1], one, kind) < 0);
+  require(sorted, "merge-order", "the children are not in the order of the format", "statement.predicate.children");
+}
+
+/** @param {J[]} children @param {J} predicate */
+export function checkTogether(children, predicate) {
+  const { kind, jobNodes } = predicate;
+  const refuse = (/** @type {string} */ why) => new Refusal("merge", `its children cannot be merged: ${why}`);
+  if (kind === "job") {
+    for (const child of children) {
+      if (child.run !== children[0].run) throw refuse("they are of different runs");
+      if (!jobNodes.length) continue;
+      const at = jobNodes.indexOf(child.node);
+      if (at < 0) throw refuse(`${child.node} is no node of the job`);
+      if (child.rank !== null && jobNodes[Number(child.rank)] !== child.node) throw refuse(`${child.node} has another rank`);
+    }
+  }
+  /** @type {{device: string, span: Span, i: number}[]} */
+  const devices = [];
+  children.forEach((child, i) => {
+    for (const times of child.deviceTimes) {
+      const period = child.periods.find((/** @type {J} */ one) => one.incarnation === times.incarnation);
+      if (!period) throw refuse(`${child.name} has no incarnation ${times.incarnation}`);
+      const span = {
+        begin: BigInt(times.beginNs), end: BigInt(times.endNs), boot: period.bootId, offset: BigInt(period.wallOffsetNs),
+      };
+      for (const device of times.devices) devices.push({ device, span, i });
+    }
+    for (const other of children.slice(i + 1)) {
+      if (child.run !== other.run || child.kind === "job" || !atOneTime(child, other)) continue;
+      if (child.node === other.node) throw refuse(`node ${child.node} is in two ledgers at one time`);
+      if (child.rank !== null && child.rank === other.rank) throw refuse(`rank ${child.rank} is in two ledgers at one time`);
+    }
+  });
+  /** @type {Map<string, {span: Span, i: number}[]>} */
+  const held = new Map();
+  for (const { device, span, i } of devices) {
+    const own = held.get(device) ?? [];
+    if (own.some((one) => one.i !== i && overlap(one.span, span))) throw refuse(`${device} is counted twice at one time`);
+    held.set(device, [...own, { span, i }]);
+  }
+}
+
+/** Segments that continue each other. @param {J[]} children @returns {number} How many are missing. */
+function missingSegments(children) {
+  const parts = children.filter((one) => one.segment !== null);
+  let missing = 0;
+  for (const child of parts) {
+    const { continues, isContinued, journal } = child.segment;
+    const same = (/** @type {J} */ one) => one.run === child.run && one.node === child.node;
+    if (continues) {
+      const before = parts.find((one) => one.segment.journal.sha256 === continues.sha256);
+      if (before) {
+        const { segment } = before;
+        const fits = segment.number === continues.number && segment.isContinued &&
+          ["headSha256", "bytes", "records"].every((name) => segment.journal[name] === continues[name]);
+        require(fits && same(before), "merge-segments", `${child.name} cannot continue ${before.name}: they differ`);
+      } else missing++;
+    }
+    const next = parts.filter((one) => one.segment.continues?.sha256 === journal.sha256);
+    require(next.length <= 1, "merge-fork", `FORK: two segments continue ${child.name}: two histories of one run`);
+    require(isContinued || !next.length, "merge-segments", `${child.name} cannot continue: it is the last of its run`);
+    if (isContinued && !next.length) missing++;
+  }
+  return missing;
+}
+
+/** @param {J[]} children @param {J} predicate */
+export function completeness(children, predicate) {
+  const stated = predicate.completeness ?? {};
+  if (predicate.kind === "lineage") {
+    const all = children.map((one) => one.completeness.complete);
+    const missing = children.reduce((sum, one) => sum + one.completeness.missing.length, 0);
+    const complete = all.includes(false) ? false : all.includes(null) ? null : true;
+    return { complete, missing, expectedNodes: null, declaredNodes: null, nodes: null };
+  }
+  const { jobNodes } = predicate;
+  const declared = stated.declaredNodes ?? null;
+  const nodes = new Set(children.map((one) => `${one.rank}/${one.node}`));
+  const expected = jobNodes.length ? BigInt(jobNodes.length) : declared === null ? null : BigInt(declared);
+  const most = expected === null || BigInt(nodes.size) <= expected;
+  require(most, "merge", `its children cannot be merged: they are of ${nodes.size} nodes, of ${expected} declared`);
+  const attempts = new Set(children.flatMap((one) => one.periods.map((/** @type {J} */ period) => period.attempt)));
+  let holes = missingSegments(children);
+  const present = (/** @type {string} */ node, /** @type {string} */ attempt) =>
+    children.some((one) => one.node === node && one.periods.some((/** @type {J} */ period) => period.attempt === attempt));
+  const names = jobNodes.length ? jobNodes : [...new Set(children.map((one) => one.node))];
+  for (const node of names) {
+    if (!children.some((one) => one.node === node)) holes++;
+    else holes += [...attempts].filter((attempt) => !present(node, attempt)).length;
+  }
+  if (!jobNodes.length && expected !== null && expected > BigInt(nodes.size)) holes += Number(expected) - nodes.size;
+  const open = children.filter((one) => one.ended === false).length;
+  const complete = holes ? false : expected === null || open ? null : true;
+  return {
+    complete, missing: holes + open, expectedNodes: expected === null ? null : String(expected), declaredNodes: declared,
+    nodes: String(nodes.size),
+  };
+}

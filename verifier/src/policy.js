@@ -1,0 +1,49 @@
+// A policy file (flopsd-policy/1): rules and their thresholds, as exact fractions.
+import { Refusal, isObject, isText, require } from "./basics.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {{over: bigint, under: bigint}} Fraction */
+/** @typedef {{id: string, sha256: string, own: boolean, title: string, countsIntegers: boolean, marginPpm: bigint,
+ *   presumed: bigint | null, rules: J[]}} Policy */
+
+/** @param {bigint} over @param {bigint} [under] @returns {Fraction} */
+export function fraction(over, under = 1n) {
+  let a = over, b = under;
+  while (b) [a, b] = [b, a % b];
+  return a ? { over: over / a, under: under / a } : { over, under };
+}
+
+/** @param {Fraction} a @param {Fraction} b Below zero, zero or above, as a is less, the same or more. */
+export function compare(a, b) {
+  const [x, y] = [a.over * b.under, b.over * a.under];
+  return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/** @param {Fraction} a @param {Fraction} b */
+export function times(a, b) {
+  return fraction(a.over * b.over, a.under * b.under);
+}
+
+/** @param {Fraction} a */
+export function text(a) {
+  return a.under === 1n ? String(a.over) : `${a.over}/${a.under}`;
+}
+
+/** "1e25/3", "1/3", "1000". @param {any} found @returns {Fraction} */
+export function parseFraction(found) {
+  const match = /^([0-9]{1,40})(?:e([0-9]{1,2}))?(?:\/([1-9][0-9]{0,39}))?$/.exec(String(found));
+  if (!match) throw new Refusal("policy", `'${found}' is no count and no fraction of one`);
+  return fraction(BigInt(match[1]) * 10n ** BigInt(match[2] ?? "0"), BigInt(match[3] ?? "1"));
+}
+
+/** @param {J} found @param {string} sha256 @param {boolean} own @returns {Policy} */
+export function readPolicy(found, sha256, own) {
+  const whole = isObject(found) && isText(found.id) && Array.isArray(found.rules);
+  require(whole, "policy", "a policy file without id or rules");
+  const presumed = found.base_systemic_presumed?.above;
+  return {
+    id: found.id, sha256, own, title: found.title ?? found.id, countsIntegers: found.integer_operations === "counted",
+    marginPpm: found.estimation_margin?.ppm ?? 300000n,
+    presumed: presumed === undefined ? null : parseFraction(presumed).over, rules: found.rules,
+  };
+}

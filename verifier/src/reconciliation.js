@@ -1,0 +1,52 @@
+// Comparisons of what was counted with what the model's shape and its tokens need.
+import { MILLION, ceilDiv, readFigures, zero, plus } from "./figures.js";
+import { counted } from "./declared.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {import("./figures.js").Figures} Figures */
+
+/** @param {bigint | null} a @param {bigint | null} b @param {boolean} up */
+function ratio(a, b, up) {
+  if (a === null || b === null || b === 0n) return null;
+  return up ? ceilDiv(a * MILLION, b) : (a * MILLION) / b;
+}
+
+/** @param {J} bounds @returns {Figures} */
+function ofBounds(bounds) {
+  return readFigures({ low: bounds.low, measured: bounds.computed, high: bounds.high });
+}
+
+/** @param {string} name @param {Figures} over @param {Figures} under @param {bigint} margin */
+export function pair(name, over, under, margin) {
+  const measured = over.measured === 0n ? null : ratio(over.measured, under.measured, false);
+  const text = (/** @type {bigint | null} */ one) => (one === null ? null : String(one));
+  const off = measured === null ? null : measured > MILLION ? measured - MILLION : MILLION - measured;
+  return {
+    name,
+    ratioPpm: {
+      low: text(ratio(over.low, under.high, false)), measured: text(measured), high: text(ratio(over.high, under.low, true)),
+    },
+    marginPpm: String(margin), withinMargin: off === null ? null : off <= margin,
+  };
+}
+
+/** @param {J} byPhase As written @param {J} guidelines As written @param {import("./architecture.js").Basis} basis
+ * @param {import("./history.js").History} history */
+export function reconciliation(byPhase, guidelines, basis, history) {
+  if (basis.stated === null) return [];
+  const margin = BigInt(basis.stated.marginPpm);
+  const declared = Object.keys(byPhase).filter((name) => name !== "undeclared").map((name) => readFigures(byPhase[name]));
+  const known = declared.reduce(plus, zero());
+  const rest = byPhase.undeclared ? readFigures(byPhase.undeclared).high : 0n;
+  const executed = { ...known, high: known.high === null || rest === null ? null : known.high + rest };
+  const found = [
+    pair("executed/architecture", executed, ofBounds(basis.stated.executed), margin),
+    pair("guidelines/architecture", readFigures(guidelines), ofBounds(basis.stated), margin),
+  ];
+  const framework = [...history.sessions.values()].reduce((sum, one) => sum + counted(one, "framework_flop"), 0n);
+  if (framework) {
+    const all = { low: framework, measured: framework, high: framework };
+    found.push(pair("framework/architecture", all, ofBounds(basis.stated), margin));
+  }
+  return found;
+}

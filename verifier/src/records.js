@@ -1,0 +1,112 @@
+// What the records of a journal must hold. Members that are not named here are left alone.
+import { Refusal, isAmount, isInteger, isObject, isText } from "./basics.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** @typedef {(value: any) => boolean} Check */
+
+const _UTC = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$/;
+const _HEX = /^[0-9a-f]{64}$/;
+export const FORMAT = "flopsd-journal/1";
+
+/** @param {any} value */
+const utc = (value) => isText(value) && _UTC.test(value) && !Number.isNaN(Date.parse(value.slice(0, 19) + "Z"));
+/** @param {any} value */
+const sha = (value) => isText(value) && _HEX.test(value);
+/** @param {any} value */
+const flag = (value) => typeof value === "boolean";
+/** @param {any} value */
+const texts = (value) => Array.isArray(value) && value.every(isText);
+/** @param {Check} check @returns {Check} */
+const orNull = (check) => (value) => value === null || check(value);
+/** @param {string[]} names @returns {Check} */
+const oneOf = (names) => (value) => names.includes(value);
+/** @param {Record<string, Check>} members @param {boolean} [exact] @returns {Check} */
+const shape = (members, exact = false) => (value) =>
+  isObject(value) && Object.keys(members).every((name) => name in value && members[name](value[name])) &&
+  (!exact || Object.keys(value).length === Object.keys(members).length);
+
+export const precision = orNull((value) =>
+  isObject(value) && isText(value.declared_by) && isObject(value.shares_ppm) &&
+  Object.values(value.shares_ppm).length > 0 && Object.values(value.shares_ppm).every(isAmount));
+const phase = orNull(oneOf(["train", "evaluate", "generate", "other"]));
+const method = orNull(oneOf(["pretraining", "full", "partial", "lora", "qlora"]));
+const recomputation = orNull(oneOf(["none", "full", "selective"]));
+const base = orNull(shape({
+  name: orNull(isText), kind: oneOf(["known", "estimated", "unknown"]), flop: orNull((v) => isText(v) || isAmount(v)),
+  method: orNull(isText), systemic: orNull(flag),
+}));
+const runOf = shape({ platform: isText, jobName: orNull(isText), jobArn: orNull(isText) }, true);
+const nodeOf = shape({ rank: orNull(isAmount), jobNodes: texts, instanceType: orNull(isText) }, true);
+const isolation = shape({
+  daemon_user: isAmount, job_user: orNull(isAmount), job_container: flag, files_private: flag,
+  checkpoint_output: oneOf(["stdout", "stderr", "off"]), continues: orNull(oneOf(["launcher", "file_owner", "nothing"])),
+});
+const policy = shape({ id: isText, sha256: sha });
+const recovered = orNull(shape({ cutBytes: isText, cutSha256: sha, reason: isText }));
+const segment = shape({ segment: isAmount, bytes: isAmount, records: isAmount, sha256: sha, head_sha256: sha, run: isObject });
+
+const _EVIDENCE_MEMBERS = /** @type {Record<string, Check>} */ ({
+  source: isText, evidence: oneOf(["cycles", "activity", "count", "utilization", "gap"]), evidence_reason: isText,
+  evidence_fix: isText, shared_with: orNull(isText),
+});
+const _IDENTITY = /** @type {Record<string, Check>} */ ({
+  model: isText, serial: orNull(isText), pci_bus_id: orNull(isText), pci_device_id: orNull(isAmount),
+  sm_count: orNull(isAmount), sm_clock_max_mhz: orNull(isAmount), driver: orNull(isText), peak_row: orNull(isText),
+  precision,
+});
+const _PROCESS = /** @type {Record<string, Check>} */ ({ id: isText, pid: orNull(isAmount), uid: isAmount, client: isText });
+
+const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
+  begin: {
+    format: isText, run: isText, node: isText, boot_id: isText, ns: isInteger, wall_ns: isInteger, utc,
+    flopsd_version: isText, peak_table_sha256: sha, config_sha256: sha, interval_ns: isAmount, checkpoint_ns: isAmount,
+    context: shape({ run: runOf, node: nodeOf, attempt: isText }, true), precision, recovered, isolation,
+    declared: shape({ phase, method, recomputation, base }), policies: (v) => Array.isArray(v) && v.every(policy),
+    code_secret_sha256: orNull(sha),
+  },
+  source: { name: isText, facts: isObject },
+  device: {
+    number: isAmount, uuid: isText, index: isAmount, vendor: isText, parent: orNull(isText), ..._IDENTITY,
+    ..._EVIDENCE_MEMBERS,
+  },
+  evidence: { number: isAmount, ns: isInteger, ..._EVIDENCE_MEMBERS },
+  checkpoint: {
+    ns: isInteger, utc, devices: (v) => Array.isArray(v) && v.every(isAmount), tallies: isObject, gaps: Array.isArray,
+  },
+  declaration: { sessions: Array.isArray },
+  sealed: {
+    bytes: isAmount, head_sha256: sha, payload_sha256: sha, utc,
+    witness: orNull((v) => isObject(v) && (isText(v.token) || isText(v.absent))),
+  },
+  end: { ns: isInteger, utc, reason: isText, child_exit_code: orNull(isInteger) },
+});
+
+/** @param {J} record @param {Record<string, Check>} members @param {string} where */
+function check(record, members, where) {
+  for (const [name, holds] of Object.entries(members)) {
+    if (!(name in record)) throw new Refusal("record", `journal ${where}: a ${record.kind} without ${name}`, where);
+    if (!holds(record[name])) throw new Refusal("record", `journal ${where}: ${name} of a ${record.kind}`, where);
+  }
+}
+
+/** @param {any} record @param {string} where */
+export function checkRecord(record, where) {
+  if (!isObject(record) || !isText(record.kind) || !Object.hasOwn(_KINDS, record.kind)) {
+    throw new Refusal("record-kind", `journal ${where}: unknown kind of record '${record?.kind}'`, where);
+  }
+  if (record.kind === "begin" && record.format !== FORMAT) {
+    throw new Refusal("journal-format", `journal ${where}: format '${record.format}', not '${FORMAT}'`, where);
+  }
+  check(record, { incarnation: isAmount, ..._KINDS[record.kind] }, where);
+  if (record.kind === "begin" && "continues" in record) check(record, { continues: segment }, where);
+  if (record.kind === "evidence" && "identity" in record) {
+    check(record, { identity: shape(_IDENTITY) }, where);
+  }
+  for (const member of ["sessions", "before"]) {
+    if (!(member in record)) continue;
+    const work = record.kind === "checkpoint" || member === "before" ? { work: isObject } : { facts: isObject };
+    const one = member === "before" ? isObject : shape({ ..._PROCESS, ...work });
+    const holds = (/** @type {any} */ v) => (Array.isArray(v) && v.every(one)) || (member === "before" && isObject(v));
+    check(record, { [member]: holds }, where);
+  }
+}

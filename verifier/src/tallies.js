@@ -1,0 +1,198 @@
+// Running totals of one device, out of a device record or the columns of a checkpoint.
+import { Refusal, isAmount, isInteger, isObject, require } from "./basics.js";
+
+/** @typedef {import("./basics.js").J} J */
+/** Amounts by path, such as `sm_cycles/activity/fp32`.
+ * @typedef {{to: bigint, amounts: Map<string, bigint>}} Share */
+/** @typedef {Share & {shares: Map<string, Share>, counters: Map<string, bigint>, energyAt: bigint | null,
+ *   running: {origin: string, values: Map<string, bigint>} | null}} Tally */
+
+export const EVIDENCE = ["cycles", "activity", "count", "utilization", "gap"];
+export const ESTIMATING = ["cycles", "activity", "count"];
+export const PIPES = ["tensor", "tensor_hmma", "tensor_imma", "tensor_dfma", "fp64", "fp32", "fp16"];
+export const PHASES = ["train", "evaluate", "generate", "other"];
+export const ELSEWHERE = ["other_job", "metered_as_mig", "replaced"];
+export const WITHOUT_CEILING = ["journal_replaced", "end_unknown"];
+export const REASONS = [
+  "starting", "stopping", "daemon_down", "source_down", "source_silent", "device_missing", "device_lost", "other_job",
+  "metered_as_mig", "replaced", "driver_timeout", "driver_error", "no_permission", "not_supported", "not_a_number",
+  "out_of_range", "counter_reset", "counter_stalled", "contradictory", "counters_disabled", "zero_at_full_load", "stale",
+  "uncounted_work", "unknown_device", "overlap", "missed_reading", "not_journalled", "end_unknown", "journal_replaced",
+];
+
+/** By member, the names that may stand on each level below it. */
+const _LEVELS = /** @type {Record<string, string[][]>} */ ({
+  observed_ns: [EVIDENCE], gap_ns: [REASONS], recovered_ns: [EVIDENCE], sm_cycles: [EVIDENCE, PIPES],
+  uncertainty_sm_cycles: [EVIDENCE, PIPES], square_sum: [EVIDENCE, PIPES], unread_ns: [PIPES],
+  busy_sm_cycles: [], counted_flop: [], energy_mj: [], energy_ns: [],
+});
+
+/** @returns {Tally} */
+export function emptyTally() {
+  return { to: 0n, amounts: new Map(), shares: new Map(), counters: new Map(), energyAt: null, running: null };
+}
+
+/** @param {Share} tally @param {string} member */
+export function sumOf(tally, member) {
+  let sum = 0n;
+  for (const [path, value] of tally.amounts) if (path.startsWith(member)) sum += value;
+  return sum;
+}
+
+/** @param {Share} tally @param {string} path */
+export function amountOf(tally, path) {
+  return tally.amounts.get(path) ?? 0n;
+}
+
+/** What a tally has under one member, by what is behind it in the path.
+ * @param {Share} tally @param {string} member @returns {[string, bigint][]} */
+export function under(tally, member) {
+  /** @type {[string, bigint][]} */
+  const found = [];
+  for (const [path, value] of tally.amounts) {
+    if (path.startsWith(member + "/")) found.push([path.slice(member.length + 1), value]);
+  }
+  return found;
+}
+
+/** @param {Share} tally */
+export function elsewhereOf(tally) {
+  return ELSEWHERE.reduce((sum, reason) => sum + amountOf(tally, `gap_ns/${reason}`), 0n);
+}
+
+/** @param {Share} tally */
+export function unknownOf(tally) {
+  const unknown = sumOf(tally, "gap_ns/") - elsewhereOf(tally) - sumOf(tally, "recovered_ns/");
+  return unknown > 0n ? unknown : 0n;
+}
+
+/** Reads the members of tallies, in a shape that is the same for one value and for a column of values. */
+class Reader {
+  /** @param {Tally[]} tallies @param {string} where @param {boolean} columns */
+  constructor(tallies, where, columns) {
+    this.tallies = tallies;
+    this.where = where;
+    this.columns = columns;
+  }
+
+  /** @param {string} what @returns {Refusal} */
+  refusal(what) {
+    return new Refusal("law-2", `journal ${this.where}: ${what}`, this.where);
+  }
+
+  /** @param {any} value @param {string} path @param {boolean} signed
+   * @param {(tally: Tally, value: bigint) => void} put */
+  leaf(value, path, signed, put) {
+    const list = this.columns ? value : [value];
+    if (!Array.isArray(list)) throw this.refusal(`${path} is no column`);
+    if (list.length !== this.tallies.length) {
+      throw new Refusal("law-3", `journal ${this.where}: ${path} has ${list.length} values`, this.where);
+    }
+    list.forEach((one, i) => {
+      if (one === null && this.columns) return;
+      if (signed ? !isInteger(one) : !isAmount(one)) throw this.refusal(`${path}: ${one} is not a count`);
+      put(this.tallies[i], one);
+    });
+  }
+
+  /** @param {any} value @param {string} path @param {string[][] | null} levels null: any names, one level
+   * @param {(tally: Tally, path: string, value: bigint) => void} put */
+  tree(value, path, levels, put) {
+    if (levels !== null && !levels.length) {
+      this.leaf(value, path, false, (tally, one) => put(tally, path, one));
+      return;
+    }
+    if (!isObject(value)) throw this.refusal(`${path} is no object`);
+    for (const name of Object.keys(value)) {
+      if (levels !== null && !levels[0].includes(name)) throw this.refusal(`${path}: '${name}' is no name of it`);
+      this.tree(value[name], path ? `${path}/${name}` : name, levels === null ? [] : levels.slice(1), put);
+    }
+  }
+
+  /** @param {J} found @param {(tally: Tally) => Share} into @param {boolean} strict Unknown members are refused. */
+  amounts(found, into, strict) {
+    for (const member of Object.keys(found)) {
+      const value = found[member];
+      if (member === "to_ns") this.leaf(value, member, true, (tally, one) => void (into(tally).to = one));
+      else if (Object.hasOwn(_LEVELS, member)) {
+        this.tree(value, member, _LEVELS[member], (tally, path, one) => into(tally).amounts.set(path, one));
+      } else if (strict) throw this.refusal(`'${member}' is no member of a tally`);
+    }
+  }
+
+  /** @param {J} found */
+  running(found) {
+    if (!isObject(found)) throw this.refusal("running is no object");
+    for (const origin of Object.keys(found)) {
+      const held = found[origin];
+      if (!isObject(held)) throw this.refusal("running has no object by origin");
+      for (const name of Object.keys(held)) {
+        if (name !== "ns" && name !== "elapsed" && !PIPES.includes(name)) throw this.refusal(`running: '${name}'`);
+        this.leaf(held[name], `running/${name}`, name === "ns", (tally, one) => {
+          tally.running ??= { origin, values: new Map() };
+          if (tally.running.origin !== origin) throw this.refusal("running has more than one origin");
+          tally.running.values.set(name, one);
+        });
+      }
+    }
+  }
+
+  /** @param {J} found */
+  phases(found) {
+    if (!isObject(found)) throw this.refusal("phases is no object");
+    for (const name of Object.keys(found)) {
+      const [phase] = name.split("@");
+      if (!PHASES.includes(phase) || !isObject(found[name])) throw this.refusal(`'${name}' is no phase`);
+      /** @param {Tally} tally */
+      const share = (tally) => {
+        let held = tally.shares.get(name);
+        if (!held) tally.shares.set(name, (held = { to: 0n, amounts: new Map() }));
+        return held;
+      };
+      this.amounts(found[name], share, true);
+    }
+  }
+
+  /** @param {J} found @param {boolean} strict */
+  tally(found, strict) {
+    const { phases, counters, running, energy_at_ns: energyAt, ...rest } = found;
+    this.amounts(rest, (tally) => tally, strict);
+    if (phases !== undefined) this.phases(phases);
+    if (running !== undefined) this.running(running);
+    if (counters !== undefined) this.tree(counters, "", null, (tally, path, one) => tally.counters.set(path, one));
+    if (energyAt !== undefined) this.leaf(energyAt, "energy_at_ns", true, (tally, one) => void (tally.energyAt = one));
+  }
+}
+
+/** @param {J} record A device record. @param {string} where */
+export function tallyOfDevice(record, where) {
+  const tally = emptyTally();
+  require(isInteger(record.to_ns), "law-12", `journal ${where}: a device without to_ns`, where);
+  new Reader([tally], where, false).tally(record, false);
+  return tally;
+}
+
+/** @param {any} columns @param {number} count @param {string} where */
+export function talliesOfColumns(columns, count, where) {
+  const tallies = Array.from({ length: count }, emptyTally);
+  require(isObject(columns), "law-2", `journal ${where}: tallies is no object`, where);
+  require(!count || "to_ns" in columns, "law-2", `journal ${where}: tallies without to_ns`, where);
+  new Reader(tallies, where, true).tally(columns, true);
+  return tallies;
+}
+
+/** What the shares leave of a tally. An amount of which nothing is left is left out.
+ * @param {Tally} tally @param {bigint} span @returns {Share} */
+export function undeclaredOf(tally, span) {
+  const amounts = new Map(tally.amounts);
+  let left = span;
+  for (const share of tally.shares.values()) {
+    left -= share.to;
+    for (const [path, value] of share.amounts) {
+      const rest = (amounts.get(path) ?? 0n) - value;
+      if (rest === 0n) amounts.delete(path);
+      else amounts.set(path, rest);
+    }
+  }
+  return { to: left, amounts };
+}
