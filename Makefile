@@ -32,7 +32,7 @@ MUTATE_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz mutate-ledgers hardware recording clean
+.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -93,6 +93,12 @@ campaign: $(INSTALLED) ## meter simulated machines of every load and fault, hold
 fuzz: $(INSTALLED) ## coverage-guided fuzzing (Atheris) of each parser for FUZZ_SECONDS; renews tests/fuzz/corpus
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+verifier-page: $(INSTALLED) ## build verifier/index.html and its digest in docs, after a change of it, of config/ or of report.css
+	@$(BIN)/python -m verifier.build
+
+verifier-pictures: $(INSTALLED) ## pictures of the verifier's page in build/verifier
+	@$(BIN)/python -m tests.bench.verifier
 
 mutate-ledgers: $(INSTALLED) ## verify 56,000 mutants of ledgers and their files, print what is forged, crashed, slow or large
 	@$(BIN)/python -m tests.fuzz.ledgers $(MUTATE_ARGS)

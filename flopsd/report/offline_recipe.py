@@ -14,6 +14,8 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 from flopsd.report.terminal import one_line, shell_command
+from flopsd.settings.data_files import verifier_page
+from flopsd.system.sha256 import hex_sha256
 
 FUNCTIONS = """\
 unbase64() {  # either alphabet, padded or not, and nothing else
@@ -77,7 +79,17 @@ def recipe(ledger: Path, key_files: Sequence[str], journal: Path | None = None) 
         lines.append('\n# Whether the journal is the sealed one.\nsealed "$journal"\n')
         lines.append("\n# Whether its records are those that were written, in their order.\nchained\n")
     lines.append(f"\n# What it states.\n{FIGURES}")
-    return "".join(lines)
+    return "".join([*lines, *_page()])
+
+
+def _page() -> list[str]:
+    """Where the page lies that computes the figures again, and by what to know it."""
+    page = verifier_page()
+    return [
+        "\n# No line here computes a figure again. This page does, in a browser, without network and flopsd.\n"
+        "# Its SHA-256 stands in docs/you-received-a-ledger.md too: take it from nobody who sent you a ledger.\n"
+        f"# {one_line(page.absolute())}\n# {hex_sha256(page.read_bytes())}\n"
+    ]
 
 
 def _quoted(path: Path) -> str:

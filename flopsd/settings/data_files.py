@@ -26,6 +26,13 @@ def config_dir() -> Path:
     return packaged if packaged.is_dir() else package.parent / "config"
 
 
+def verifier_page() -> Path:
+    """The page that verifies a ledger in a browser: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "_verifier" / "index.html"
+    return packaged if packaged.is_file() else package.parent / "verifier" / "index.html"
+
+
 class Tables:
     """Peak tables and policies by digest: packaged ones, old versions included, and those in the given files."""
 

@@ -33,6 +33,7 @@ from tests.bench.merge import merge, merge_many
 from tests.bench.operators import operators
 from tests.bench.peers import peers
 from tests.bench.soak import soak
+from tests.bench.verifier import verifier
 from tests.support.process import daemon_pid, environment, get, started
 from tests.support.restarts import restarted
 from tests.support.runs import CONTEXT
@@ -162,6 +163,7 @@ BENCHES: dict[str, Callable[[Path, Path], None]] = {
     "integral": integral_error,
     "week": lambda _, folder: week(folder),
     "starts": lambda _, folder: starts(folder),
+    "verifier": lambda _, folder: verifier(folder, say),
     "merge": lambda _, folder: merge(folder, say),
     "merge-many": lambda _, folder: merge_many(folder, say),
     "client": lambda _, folder: client(folder, say),

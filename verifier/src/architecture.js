@@ -1,6 +1,6 @@
 // The architecture basis. Its figures follow from the shapes of some sixty families of models, which this verifier does
 // not read: where a ledger has one, it is taken as stated, and named as not verified.
-import { counted } from "./declared.js";
+import { counted } from "./sessions.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {{stated: J | null, replacesShare: boolean, written: J, unverified: string[]}} Basis */

@@ -8,9 +8,12 @@ export class Refusal extends Error {
   constructor(code, message, path = null) {
     super(message);
     this.code = code;
-    this.path = path;
+    this.path = path === null ? null : path.replace(/^line (\d+)$/, "journal:$1");
   }
 }
+
+/** What keeps this verifier from a verdict: a file of the reader, or this browser. */
+export class Fault extends Error {}
 
 /** @param {any} holds @param {string} code @param {string} message @param {string | null} [path] */
 export function require(holds, code, message, path = null) {
@@ -41,8 +44,13 @@ export function decodeUtf8(bytes, what) {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw new Refusal("not-utf8", `${what} is not valid UTF-8 text`);
+    throw new Refusal("json_not_utf8", `${what} is not valid UTF-8 text`);
   }
+}
+
+/** The type that WebCrypto's functions ask for: nothing here is shared memory. @param {Uint8Array} bytes */
+export function owned(bytes) {
+  return /** @type {Uint8Array<ArrayBuffer>} */ (bytes);
 }
 
 /** @param {...Uint8Array} parts */
@@ -64,13 +72,13 @@ for (const [one, value] of /** @type {[string, number][]} */ ([["+", 62], ["-", 
   _DIGITS[one.charCodeAt(0)] = value;
 }
 
-/** Both alphabets and padding, and nothing else.
+/** Both alphabets, padding or none, and nothing else.
  * @param {string} text @param {string} what */
 export function base64(text, what) {
-  const refuse = () => new Refusal("not-base64", `${what} is not base64`);
-  if (text.length % 4) throw refuse();
+  const refuse = () => new Refusal("base64", `${what} is not base64`);
   const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
   const digits = text.length - padding;
+  if (digits % 4 === 1 || (padding && text.length % 4)) throw refuse();
   const bytes = new Uint8Array(Math.floor((digits * 3) / 4));
   let held = 0, bits = 0, at = 0;
   for (let i = 0; i < digits; i++) {
@@ -84,6 +92,7 @@ export function base64(text, what) {
       bytes[at++] = (held >> bits) & 0xff;
     }
   }
+  if (held & ((1 << bits) - 1)) throw refuse();
   return bytes;
 }
 
@@ -112,6 +121,14 @@ export function object() {
 /** @param {any} value @returns {value is J} */
 export function isObject(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** A value for a message. @param {any} value */
+export function shown(value) {
+  if (value === undefined) return "absent";
+  if (typeof value === "bigint") return String(value);
+  const text = JSON.stringify(value, (_, one) => (typeof one === "bigint" ? String(one) : one));
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
 
 /** @param {any} value @returns {value is string} */

@@ -1,18 +1,12 @@
 // The statement as stated against the one that was computed, member by member.
-import { Refusal, isObject } from "./basics.js";
+import { Refusal, isObject, shown } from "./basics.js";
 import { isWords } from "./words.js";
 
-/** @param {any} value */
-function shown(value) {
-  if (value === undefined) return "absent";
-  const text = typeof value === "bigint" ? String(value) : JSON.stringify(value, (_, one) => (typeof one === "bigint" ? String(one) : one));
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
-}
-
-/** @param {any} stated @param {any} computed @param {string} path @param {string} what @param {{leaves: number, words: Set<string>}} tally */
-export function same(stated, computed, path, what, tally) {
+/** @param {any} stated @param {any} computed @param {string} path @param {string} what @param {{leaves: number, words: Set<string>}} tally
+ * @param {string} [code] */
+export function same(stated, computed, path, what, tally, code = "statement_differs") {
   const differ = (/** @type {string} */ why, /** @type {string} */ where) =>
-    new Refusal("mismatch", `the ledger does not match ${what}: ${where} ${why}`, where);
+    new Refusal(code, `the ledger does not match ${what}: ${where} ${why}`, where);
   if (isWords(path)) {
     tally.words.add(path.replace(/\[\d+\]/g, "[]"));
     return;
@@ -21,7 +15,7 @@ export function same(stated, computed, path, what, tally) {
     for (const name of Object.keys(stated)) {
       const where = `${path}.${name}`;
       if (!(name in computed) && !isWords(where)) throw differ("is a member that cannot be computed", where);
-      same(stated[name], computed[name], where, what, tally);
+      same(stated[name], computed[name], where, what, tally, code);
     }
     for (const name of Object.keys(computed)) if (!(name in stated)) throw differ("is missing", `${path}.${name}`);
     return;
@@ -30,7 +24,7 @@ export function same(stated, computed, path, what, tally) {
     if (stated.length !== computed.length) {
       throw differ(`has ${stated.length} entries, recomputed are ${computed.length}`, path);
     }
-    stated.forEach((one, i) => same(one, computed[i], `${path}[${i}]`, what, tally));
+    stated.forEach((one, i) => same(one, computed[i], `${path}[${i}]`, what, tally, code));
     return;
   }
   tally.leaves++;

@@ -1,17 +1,26 @@
 // `devices` of a statement: each accelerator, as described in its last incarnation, with the sums over its tallies.
 import { byText, object } from "./basics.js";
 import { plus, seconds, written, zero } from "./figures.js";
+import { OPERATOR_COUNT } from "./operators.js";
 import { sumOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./statement.js").Account} Account */
 /** @typedef {import("./rows.js").Row} Row */
 
-/** @param {Account[]} accounts */
-function work(accounts) {
+/** @param {import("./operators.js").Counted} counted @returns {Row} */
+function rowOf({ phase, flop }) {
+  return {
+    phase, evidence: OPERATOR_COUNT, pipe: null, precision: "undeclared", declaredBy: null, smCycles: 0n, ns: 0n, flop,
+    integer: zero(), clock: 0n, margin: null, mayBeInteger: false,
+  };
+}
+
+/** @param {Account[]} accounts @param {import("./operators.js").Counted[]} operators */
+function work(accounts, operators) {
   /** @type {Map<string, Row>} */
   const rows = new Map();
-  for (const row of accounts.flatMap(({ of }) => of.parts.flatMap((part) => part.rows))) {
+  for (const row of [...accounts.flatMap(({ of }) => of.parts.flatMap((part) => part.rows)), ...operators.map(rowOf)]) {
     const key = [row.phase, row.evidence, row.pipe ?? "", row.precision].join("\n");
     const held = rows.get(key);
     rows.set(key, !held ? row : {
@@ -41,9 +50,9 @@ function counters(tally) {
   return found;
 }
 
-/** @param {Account[]} accounts @param {import("./peaks.js").Peaks} peaks
+/** @param {Account[]} accounts @param {import("./operators.js").Counted[]} operators @param {import("./peaks.js").Peaks} peaks
  * @param {(devices: import("./history.js").Device[]) => J} energyOf */
-export function deviceEntries(accounts, peaks, energyOf) {
+export function deviceEntries(accounts, operators, peaks, energyOf) {
   /** @type {Map<string, Account[]>} */
   const all = new Map();
   for (const one of accounts) {
@@ -53,6 +62,7 @@ export function deviceEntries(accounts, peaks, energyOf) {
   const entries = [...all.values()].map((own) => {
     const { known, last } = own[own.length - 1].device;
     const row = peaks.row(known.peak_row);
+    const counts = operators.filter((one) => one.uuid === known.uuid);
     const sum = (/** @type {string} */ member) => own.reduce((total, { device }) => total + sumOf(device.last, member), 0n);
     const id = known.pci_device_id;
     return {
@@ -62,13 +72,13 @@ export function deviceEntries(accounts, peaks, energyOf) {
       parent: known.parent, smCount: known.sm_count, smCountExpected: row?.sm_count ?? null,
       smClockMaxMhz: known.sm_clock_max_mhz, peakRow: known.peak_row, peakStatus: row?.status ?? null,
       evidence: known.evidence, evidenceReason: known.evidence_reason, sharedWith: known.shared_with,
-      executed: written(own.map(({ of }) => of.flop).reduce(plus, zero())),
+      executed: written([...own.map(({ of }) => of.flop), ...counts.map(({ flop }) => flop)].reduce(plus, zero())),
       integerOperations: written(own.map(({ of }) => of.integer).reduce(plus, zero())),
       ...energyOf(own.map(({ device }) => device)),
       observedSeconds: seconds(sum("observed_ns/")), gapSeconds: seconds(sum("gap_ns/")),
       recoveredSeconds: seconds(sum("recovered_ns/")),
       spanSeconds: seconds(own.reduce((total, { device }) => total + device.last.to - device.first, 0n)),
-      counters: counters(last), work: work(own),
+      counters: counters(last), work: work(own, counts),
     };
   });
   return entries.sort((a, b) => (a.index === b.index ? byText(a.uuid, b.uuid) : a.index < b.index ? -1 : 1));

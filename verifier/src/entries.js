@@ -1,18 +1,20 @@
 // Entries of children in a merged ledger: their shape, and how one is made from the ledger of a node or a job.
-import { Refusal, isAmount, isObject, isText, require } from "./basics.js";
+import { Refusal, byText, isAmount, isObject, isText, require, shown } from "./basics.js";
+import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD } from "./codes.js";
+import { ENERGY_RATIO } from "./energy.js";
 import { seconds } from "./figures.js";
 import { coveragePpm } from "./coverage.js";
-import { BASE_KINDS, METHODS } from "./names.js";
+import { BASE_KINDS, METHODS, PHASES } from "./names.js";
 import { microseconds } from "./history.js";
-import { EVIDENCE, PHASES, REASONS, amountOf, elsewhereOf, unknownOf } from "./tallies.js";
+import { OPERATOR_COUNT } from "./operators.js";
+import { EVIDENCE, REASONS, amountOf, elsewhereOf, unknownOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {(value: any, path: string) => void} Check */
 
 /** @param {(value: any) => boolean} holds @param {string} what @returns {Check} */
 const is = (holds, what) => (value, path) => {
-  const shown = isText(value) ? `'${value}'` : String(value);
-  if (!holds(value)) throw new Refusal("entry", `${path}: ${shown} is not ${what}`, path);
+  if (!holds(value)) throw new Refusal("entry_malformed", `${path}: ${shown(value)} is not ${what}`, path);
 };
 /** @param {RegExp} pattern @param {string} what */
 const matching = (pattern, what) => is((value) => isText(value) && pattern.test(value), what);
@@ -32,32 +34,32 @@ const orNull = (check) => (value, path) => {
 const oneOf = (names) => is((value) => names.includes(value), `one of ${names.join(", ")}`);
 /** @param {Check} check @returns {Check} */
 const list = (check) => (value, path) => {
-  require(Array.isArray(value), "entry", `${path} is no list`, path);
+  require(Array.isArray(value), "entry_malformed", `${path} is no list`, path);
   value.forEach((/** @type {any} */ one, /** @type {number} */ i) => check(one, `${path}[${i}]`));
 };
 /** @param {Check} check @returns {Check} */
 const some = (check) => (value, path) => {
   list(check)(value, path);
-  require(value.length, "entry", `${path} is empty`, path);
+  require(value.length, "entry_malformed", `${path} is empty`, path);
 };
 /** @param {string[]} names @param {Check} check @returns {Check} */
 const map = (names, check) => (value, path) => {
-  require(isObject(value), "entry", `${path} is no object`, path);
+  require(isObject(value), "entry_malformed", `${path} is no object`, path);
   for (const name of Object.keys(value)) {
-    require(names.includes(name), "entry", `${path}: '${name}' is no name of it`, path);
+    require(names.includes(name), "entry_malformed", `${path}: '${name}' is no name of it`, path);
     check(value[name], `${path}.${name}`);
   }
 };
 /** @param {Record<string, Check>} members @param {Record<string, Check>} [may] @returns {Check} */
 const shape = (members, may = {}) => (value, path) => {
-  require(isObject(value), "entry", `${path} is no object`, path);
+  require(isObject(value), "entry_malformed", `${path} is no object`, path);
   for (const name of Object.keys(value)) {
     const check = members[name] ?? may[name];
-    require(check, "entry", `${path}.${name} is a member that no entry has`, `${path}.${name}`);
+    require(check, "entry_malformed", `${path}.${name} is a member that no entry has`, `${path}.${name}`);
     check(value[name], `${path}.${name}`);
   }
   const missing = Object.keys(members).find((name) => !(name in value));
-  require(missing === undefined, "entry", `${path}.${missing} is missing`, path);
+  require(missing === undefined, "entry_malformed", `${path}.${missing} is missing`, path);
 };
 
 const _FIGURES = { low: count, measured: orNull(count), high: orNull(count) };
@@ -67,14 +69,14 @@ const bounds = { low: count, computed: orNull(count), high: orNull(count) };
 const claim = shape({ phase: oneOf([...PHASES, null]), precision: orNull(text), flop: figures, process: orNull(small) });
 const totals = shape({
   executed: shape({
-    ..._FIGURES, method: text, mayBeIntegerFlop: count, byEvidence: map(EVIDENCE, figures),
+    ..._FIGURES, method: some(oneOf(EXECUTED_METHODS)), mayBeIntegerFlop: count, byEvidence: map([...EVIDENCE, "gap", OPERATOR_COUNT], figures),
     byPhase: map([...PHASES, "undeclared"], figures),
   }),
   integerOperations: shape({ ..._FIGURES, guidelines: shape(_COUNTED) }),
-  guidelines: shape({ ..._COUNTED, asClaimed: orNull(shape({ ..._COUNTED, claims: some(claim) })) }, { method: text }),
+  guidelines: shape({ ..._COUNTED, operatorCount: shape({ low: count, cumulativeLow: count }), asClaimed: orNull(shape({ ..._COUNTED, claims: some(claim) })), method: oneOf([GUIDELINES_METHOD]) }),
   architecture: orNull(shape({
-    ...bounds, executed: shape(bounds), tokens: count, marginPpm: count,
-  }, { method: () => {} })),
+    ...bounds, executed: shape(bounds), tokens: count, marginPpm: count, method: some(oneOf(ARCHITECTURE_METHODS)),
+  })),
 }, { architectureAbsentReason: () => {} });
 const coverage = shape({
   observedSeconds: time, gapSeconds: time, recoveredSeconds: time, spanSeconds: time, jobSeconds: time,
@@ -87,6 +89,12 @@ const _JOURNAL = { sha256: sha, headSha256: sha, bytes: count, records: count };
 const segment = orNull(shape({
   number: small, continues: orNull(shape({ number: small, ..._JOURNAL })), isContinued: flag, journal: shape(_JOURNAL),
 }));
+const joules = matching(/^(0|[1-9][0-9]{0,30})\.[0-9]{3}$/, "an energy");
+const energy = shape({
+  name: oneOf([ENERGY_RATIO]), part: text, precision: text, publishedFjPerFlop: shape({ low: count, high: count }),
+  deviceSeconds: time, energyJoules: joules, measuredFlop: count, doubtFlop: count, fjPerFlop: figures, withinMargin: flag,
+  warning: orNull(text),
+});
 const entry = shape({
   name: text, sha256: sha, kind: oneOf(["node", "job"]), keyids: some(sha), run: text, node: orNull(text),
   rank: orNull(small), instanceType: orNull(text), replay: flag, flopsdVersions: list(text), peakTableSha256: list(sha),
@@ -97,33 +105,34 @@ const entry = shape({
   deviceTimes: list(shape({ incarnation: small, beginNs: signed, endNs: signed, devices: some(text) })),
   ended: orNull(flag), segment,
   declared: shape({ method: oneOf([...METHODS, null]), base, contradictions: list(isAnything) }, { conflict: () => {} }),
-  totals, energyJoules: orNull(matching(/^(0|[1-9][0-9]{0,30})\.[0-9]{3}$/, "an energy")),
-  energyUncountedSeconds: time, deviceSeconds: time, nodeSeconds: time, coverage,
+  totals, energyJoules: orNull(joules),
+  energyUncountedSeconds: time, deviceSeconds: time, nodeSeconds: time, coverage, reconciliation: list(energy),
 }, { completeness: shape({ complete: orNull(flag), missing: list(() => {}) }) });
 
 /** @param {any} value @param {string} path */
 function isAnything(value, path) {
-  require(isObject(value) || isText(value), "entry", `${path} is no contradiction`, path);
+  require(isObject(value) || isText(value), "entry_malformed", `${path} is no contradiction`, path);
 }
 
 /** @param {any} children @param {string} kind */
 export function checkEntries(children, kind) {
   const path = "statement.predicate.children";
-  require(Array.isArray(children) && children.length, "entry", "a merged ledger without children", path);
+  require(Array.isArray(children), "entry_malformed", "children is no list", path);
+  require(children.length, "no_children", "a merged ledger without children", path);
   children.forEach((/** @type {J} */ one, /** @type {number} */ i) => {
     const where = `${path}[${i}]`;
     entry(one, where);
     const isJob = one.kind === "job";
-    require(kind === "lineage" || !isJob, "entry", `${where}: a job in a job`, where);
+    require(kind === "lineage" || !isJob, "entry_malformed", `${where}: a job in a job`, where);
     const wanted = isJob || kind === "lineage";
-    require(wanted === "completeness" in one, "entry", `${where}: completeness`, where);
-    require(isJob === "conflict" in one.declared, "entry", `${where}: declared.conflict`, where);
+    require(wanted === "completeness" in one, "entry_malformed", `${where}: completeness`, where);
+    require(isJob === "conflict" in one.declared, "entry_malformed", `${where}: declared.conflict`, where);
     const name = `${isJob ? one.run : one.node}/${one.sha256.slice(0, 16)}`;
-    require(one.name === name, "entry", `${where}: the name is not ${name}`, where);
+    require(one.name === name, "entry_malformed", `${where}: the name is not ${name}`, where);
     const sorted = one.keyids.every((/** @type {string} */ id, /** @type {number} */ n) => !n || one.keyids[n - 1] < id);
-    require(sorted, "entry", `${where}: keyids are not in order`, where);
+    require(sorted, "entry_malformed", `${where}: keyids are not in order`, where);
     for (const period of [...one.periods, ...one.deviceTimes]) {
-      require(BigInt(period.beginNs) <= BigInt(period.endNs), "entry", `${where}: time runs backwards`, where);
+      require(BigInt(period.beginNs) <= BigInt(period.endNs), "entry_malformed", `${where}: time runs backwards`, where);
     }
   });
 }
@@ -146,7 +155,7 @@ function sums(totals) {
     executed: pick(executed, ["low", "measured", "high", "method", "mayBeIntegerFlop", "byEvidence", "byPhase"]),
     integerOperations,
     guidelines: {
-      ...pick(guidelines, ["low", "measured", "high", "cumulative", "method"]),
+      ...pick(guidelines, ["low", "measured", "high", "cumulative", "operatorCount", "method"]),
       asClaimed: claimed && {
         ...claimed, claims: claimed.claims.map((/** @type {J} */ one) => ({ ...one, process: null })),
       },
@@ -156,17 +165,24 @@ function sums(totals) {
   };
 }
 
-/** Time as the journal has it, without what lies behind its last record. @param {import("./history.js").History} history */
+/** @param {J} predicate @returns {J[]} */
+function energyOf({ reconciliation }) {
+  return reconciliation.filter((/** @type {J} */ one) => one.name === ENERGY_RATIO);
+}
+
+/** @param {import("./history.js").History} history */
 function jobTime(history) {
   let job = 0n, unknown = 0n, bounded = 0n;
   for (const device of history.devices) {
-    const tally = device.journalled ?? device.last;
+    const tally = device.last;
     job += tally.to - device.first - elsewhereOf(tally);
     unknown += unknownOf(tally);
     bounded += amountOf(tally, "observed_ns/utilization");
   }
   return { job, unknown, bounded };
 }
+
+const _UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/i;
 
 /** @param {import("./history.js").History} history @param {string} node */
 function deviceTimes(history, node) {
@@ -176,8 +192,9 @@ function deviceTimes(history, node) {
     for (const device of one.devices) {
       const end = (device.journalled ?? device.last).to;
       const { known } = device;
-      const hasUuid = known.uuid !== "" && (known.serial !== null || /^(GPU|MIG)-/.test(known.uuid) || known.uuid.includes("-"));
-      const name = hasUuid ? known.uuid : `${node}/${known.uuid}`;
+      if (end === device.first) continue;
+      const named = known.serial !== null || _UUID.test(known.uuid);
+      const name = named ? known.uuid : `${node}/${known.uuid}`;
       const begin = { incarnation: one.begin.incarnation, beginNs: String(device.first), endNs: String(end) };
       const same = found.find((other) =>
         other.incarnation === begin.incarnation && other.beginNs === begin.beginNs && other.endNs === begin.endNs);
@@ -185,6 +202,7 @@ function deviceTimes(history, node) {
       else found.push({ ...begin, devices: [name] });
     }
   }
+  for (const one of found) one.devices.sort(byText);
   return found;
 }
 
@@ -207,6 +225,7 @@ export function nodeEntry(statement, sha256, history, stated) {
     segment: part && { ...part, journal: pick(method.journal, ["sha256", "headSha256", "bytes", "records"]) },
     declared: pick(predicate.declared, ["method", "base", "contradictions"]), totals: sums(predicate.totals),
     ...pick(predicate, ["energyJoules", "energyUncountedSeconds", "deviceSeconds"]), nodeSeconds: predicate.wallSeconds,
+    reconciliation: energyOf(predicate),
     coverage: {
       ...pick(covered, ["observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds", "gapSecondsByReason"]),
       jobSeconds: seconds(job), unknownSeconds: seconds(unknown), boundedSeconds: seconds(bounded),
@@ -230,5 +249,6 @@ export function jobEntry(statement, sha256, stated) {
     deviceTimes: [], ended: null, segment: null, completeness: pick(predicate.completeness, ["complete", "missing"]),
     declared: pick(predicate.declared, ["method", "base", "contradictions", "conflict"]), totals: sums(predicate.totals),
     ...pick(predicate, ["energyJoules", "energyUncountedSeconds", "deviceSeconds", "nodeSeconds", "coverage"]),
+    reconciliation: energyOf(predicate),
   };
 }

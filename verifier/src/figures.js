@@ -62,13 +62,21 @@ export function joules(mj) {
   return mj === null ? null : `${mj / 1000n}.${String(mj % 1000n).padStart(3, "0")}`;
 }
 
-/** C's `%g`. @param {number} value */
-export function percentG(value) {
-  if (value === 0) return "0";
-  const [digits, power] = value.toExponential(5).split("e");
-  const exponent = Number(power);
-  const trim = (/** @type {string} */ text) => (text.includes(".") ? text.replace(/\.?0+$/, "") : text);
-  if (exponent >= -4 && exponent < 6) return trim(value.toFixed(5 - exponent));
-  const size = String(Math.abs(exponent)).padStart(2, "0");
-  return `${trim(digits)}e${exponent < 0 ? "-" : "+"}${size}`;
+/** C's `%g` of a fraction up to 1: six significant digits, half to even. @param {bigint} over @param {bigint} under */
+export function percentG(over, under) {
+  if (!over) return "0";
+  let exponent = 0;
+  for (let one = over; one < under; one *= 10n) exponent--;
+  const scale = 10n ** BigInt(5 - exponent);
+  const twice = 2n * ((over * scale) % under);
+  let digits = (over * scale) / under;
+  if (twice > under || (twice === under && digits % 2n)) digits += 1n;
+  if (digits === 1000000n) {
+    digits = 100000n;
+    exponent++;
+  }
+  const trim = (/** @type {string} */ text) => text.replace(/\.?0+$/, "");
+  const text = String(digits);
+  if (exponent < -4) return `${trim(`${text[0]}.${text.slice(1)}`)}e-${String(-exponent).padStart(2, "0")}`;
+  return exponent === 0 ? trim(`${text[0]}.${text.slice(1)}`) : trim(`0.${"0".repeat(-exponent - 1)}${text}`);
 }

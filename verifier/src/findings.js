@@ -1,81 +1,17 @@
 // Findings: each rule of each policy, on figures that are intervals and declarations that may be missing.
+import { Declared, every } from "./base_model.js";
 import { MILLION, ceilDiv, plus, readFigures, written } from "./figures.js";
+import { OPERATOR_COUNT } from "./operators.js";
 import { compare, fraction, parseFraction, text, times } from "./policy.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./figures.js").Figures} Figures */
 /** @typedef {import("./policy.js").Fraction} Fraction */
 /** @typedef {import("./policy.js").Policy} Policy */
-/** What may be the compute of the base model; `most` null: without end.
- * @typedef {{least: Fraction, most: Fraction | null, isAbove?: boolean}} Range `isAbove`: `least` itself is not in it */
-/** `certain`: what `value.low` must be above for the state `above`, null: it cannot be.
- * @typedef {{applies: boolean | null, quantity: string, low: Fraction, high: Fraction | null, value: Figures,
- *   onlyIf: J | null, atLeast: boolean, certain: Fraction | null}} Outcome */
+/** @typedef {import("./base_model.js").Range} Range */
+/** @typedef {{applies: boolean | null, quantity: string, low: Fraction, high: Fraction | null, value: Figures,
+ *   onlyIf: J | null, atLeast: boolean, state: string | null}} Outcome */
 /** @typedef {{updates: Figures, cumulative: Figures}} Amounts */
-
-const _ZERO = fraction(0n);
-
-/** What is declared of a base model. */
-class Declared {
-  /** @param {J} declared @param {bigint} marginPpm @param {boolean} conflict */
-  constructor(declared, marginPpm, conflict) {
-    const { method, base } = declared;
-    this.modification = conflict || method === null ? null : method !== "pretraining";
-    this.base = conflict ? null : base;
-    // A model that is trained from the start has no base model that could carry systemic risk.
-    this.systemic = this.base?.systemic ?? (this.modification === false && this.base === null ? false : null);
-    /** @type {Range} */
-    this.range = { least: _ZERO, most: null };
-    const flop = this.base?.flop ?? null;
-    if (flop === null) return;
-    const exact = fraction(BigInt(flop));
-    const off = (/** @type {bigint} */ ppm) => times(exact, fraction(ppm, MILLION));
-    this.range = this.base?.kind === "estimated"
-      ? { least: off(MILLION - marginPpm), most: off(MILLION + marginPpm) } : { least: exact, most: exact };
-  }
-
-  /** @param {J} when @returns {Map<string, boolean | null>} By condition: whether it holds; null: that is open. */
-  conditions(when) {
-    const found = new Map();
-    const is = (/** @type {any} */ known, /** @type {any} */ wanted) => (known === null ? null : known === wanted);
-    if ("modification" in when) found.set("modification", is(this.modification, when.modification));
-    if ("method" in when) found.set("method", this.method === null ? null : when.method.includes(this.method));
-    if ("base.kind" in when) found.set("base.kind", this.base === null ? null : when["base.kind"].includes(this.base.kind));
-    if ("base.systemic" in when) found.set("base.systemic", is(this.systemic, when["base.systemic"]));
-    if ("base.flop" in when) found.set("base.flop", this.flop(when["base.flop"]));
-    return found;
-  }
-
-  get method() {
-    return this.modification === null ? null : this.given;
-  }
-
-  /** @type {string | null} */
-  given = null;
-
-  /** @param {J} wanted */
-  flop(wanted) {
-    const limit = parseFraction(wanted.above ?? wanted.not_above);
-    const above = compare(this.range.least, limit) > 0;
-    const not = this.range.most !== null && compare(this.range.most, limit) <= 0;
-    if (!above && !not) return null;
-    return "above" in wanted ? above : not;
-  }
-
-  /** The base models that a rule is for, among those that are possible. @param {J} when @returns {Range} */
-  within(when) {
-    const wanted = when["base.flop"];
-    if (!wanted || this.base?.kind === "unknown") return this.range;
-    const limit = parseFraction(wanted.above ?? wanted.not_above);
-    const { least, most } = this.range;
-    if ("above" in wanted) {
-      if (most !== null && compare(most, limit) <= 0) return this.range;
-      return compare(least, limit) > 0 ? this.range : { least: limit, most, isAbove: true };
-    }
-    if (compare(least, limit) > 0) return this.range;
-    return { least, most: most === null || compare(most, limit) > 0 ? limit : most };
-  }
-}
 
 /** @param {Figures} a @param {Figures} b @returns {Figures} */
 function widest(a, b) {
@@ -83,11 +19,6 @@ function widest(a, b) {
     low: a.low < b.low ? a.low : b.low, measured: a.measured === b.measured ? a.measured : null,
     high: a.high === null || b.high === null ? null : a.high > b.high ? a.high : b.high,
   };
-}
-
-/** @param {(boolean | null)[]} all */
-function every(all) {
-  return all.includes(false) ? false : all.includes(null) ? null : true;
 }
 
 /** @param {Fraction} a @param {boolean} up */
@@ -101,28 +32,31 @@ class Judge {
     this.policy = policy;
     this.amounts = amounts;
     this.declared = new Declared(declared, policy.marginPpm, conflict);
-    this.declared.given = declared.method;
     /** @type {Map<string, Outcome>} */
     this.outcomes = new Map();
   }
 
+  /** @param {string} id @returns {J} */
+  rule(id) {
+    return this.policy.rules.find((one) => one.id === id) ?? {};
+  }
+
   /** @param {string} id @returns {Outcome} */
   outcome(id) {
-    const held = this.outcomes.get(id);
-    if (held) return held;
-    const rule = this.policy.rules.find((one) => one.id === id) ?? {};
-    const found = rule.derived ? this.derived(rule) : this.direct(rule);
+    const rule = this.rule(id);
+    const found = this.outcomes.get(id) ?? (rule.derived ? this.derived(rule) : this.direct(rule));
     this.outcomes.set(id, found);
     return found;
   }
 
-  /** @param {any} quantity @returns {string} */
-  quantity(quantity) {
-    if (quantity === undefined) return "cumulative";
+  /** @param {J} rule @returns {string} */
+  quantity(rule) {
+    const { quantity = "cumulative", when = {} } = rule;
     if (typeof quantity === "string") return quantity;
     const { ordinary_base: ordinary, systemic_base: systemic } = quantity;
-    if (this.declared.systemic === null) return ordinary === systemic ? ordinary : `${ordinary} or ${systemic}`;
-    return this.declared.systemic ? systemic : ordinary;
+    const known = this.declared.systemic(when);
+    if (known === null) return ordinary === systemic ? ordinary : `${ordinary} or ${systemic}`;
+    return known ? systemic : ordinary;
   }
 
   /** @param {string} quantity @param {Range} base @returns {Figures} */
@@ -134,84 +68,92 @@ class Judge {
     return { low: whole(base.least, false) + low, measured: null, high: most };
   }
 
+  /** @param {J} rule @param {Range} base */
+  threshold(rule, base) {
+    const limit = rule.greater_than ?? rule.at_least;
+    if (typeof limit !== "object") return { low: parseFraction(limit), high: parseFraction(limit) };
+    const part = parseFraction(limit.of_base);
+    return { low: times(base.least, part), high: base.most === null ? null : times(base.most, part) };
+  }
+
+  /** What follows if the rule applies. @param {J} rule @param {Range} base */
+  applied(rule, base) {
+    const atLeast = rule.greater_than === undefined;
+    const quantity = this.quantity(rule), value = this.value(quantity, base), { low, high } = this.threshold(rule, base);
+    const crosses = (/** @type {bigint} */ amount, /** @type {Fraction} */ limit) =>
+      compare(fraction(amount), limit) > (atLeast ? -1 : 0);
+    const state = high !== null && crosses(value.low, high) ? "above"
+      : value.high !== null && !crosses(value.high, low) ? "below" : "indeterminate";
+    return { quantity, value, low, high, atLeast, state };
+  }
+
   /** @param {J} rule @returns {Outcome} */
   direct(rule) {
     const when = rule.when ?? {};
     const conditions = this.declared.conditions(when);
     const applies = every([...conditions.values()]);
-    const base = this.declared.within(when);
-    const limit = rule.greater_than ?? rule.at_least;
-    const atLeast = rule.greater_than === undefined;
-    const quantity = this.quantity(rule.quantity);
-    const value = this.value(quantity, base);
-    /** @type {Fraction} */ let low;
-    /** @type {Fraction | null} */ let high;
-    if (typeof limit === "object") {
-      const part = parseFraction(limit.of_base);
-      low = times(base.least, part);
-      high = base.most === null ? null : times(base.most, part);
-    } else low = high = parseFraction(limit);
+    const base = applies === false ? this.declared.range : this.declared.within(when);
+    const found = this.applied(rule, base);
     const open = [...conditions].filter(([, holds]) => holds === null).map(([name]) => name);
-    let certain = applies === true ? high : null;
-    if (rule.or_else && open.length === 1 && open[0] === "base.systemic") {
-      const other = this.policy.rules.find((one) => one.id === rule.or_else);
-      const its = parseFraction(other?.greater_than ?? other?.at_least);
-      certain = compare(its, /** @type {Fraction} */ (high)) > 0 ? its : high;
-    }
-    const found = { applies, quantity, low, high, value, onlyIf: null, atLeast, certain };
-    return { ...found, onlyIf: this.onlyIf(rule, found, base) };
+    /** @type {string | null} */
+    let state = applies === false ? null : found.state;
+    if (applies === null && state === "above" && !this.alternative(rule, open)) state = "indeterminate";
+    const onlyIf = state === "indeterminate" ? this.onlyIf(rule, found, base) : null;
+    return { ...found, applies, state, onlyIf };
   }
 
-  /** The base models for which an open rule would be above. @param {J} rule @param {Outcome} found @param {Range} base
-   * @returns {J | null} */
+  /** Whether the other of two rules, of which one applies, is above too. @param {J} rule @param {string[]} open */
+  alternative(rule, open) {
+    if (!rule.or_else || open.length !== 1 || open[0] !== "base.systemic") return false;
+    const other = this.rule(rule.or_else);
+    return this.applied(other, this.declared.within(other.when ?? {})).state === "above";
+  }
+
+  /** The base models for which an open rule would be above.
+   * @param {J} rule @param {ReturnType<Judge["applied"]>} found @param {Range} base @returns {J | null} */
   onlyIf(rule, found, base) {
-    const { value, atLeast } = found;
-    const isPoint = base.most !== null && compare(base.least, base.most) === 0;
-    if (isPoint || this.declared.base?.kind === "unknown" || value.high === null || state(found) !== "indeterminate") return null;
+    const { atLeast, quantity, low } = found;
+    const own = this.value(quantity.split(" or ").map((one) => one.replace("base+", "")).join(" or "), base).high;
+    if (own === null || (base.most !== null && compare(base.least, base.most) === 0)) return null;
     const more = atLeast ? 0n : 1n;
     let least = base.isAbove ? whole(base.least, false) + 1n : whole(base.least, true);
     let most = base.most === null ? null : whole(base.most, false);
-    if (found.quantity.startsWith("base+")) {
-      const own = this.value(found.quantity.slice(5), base).high ?? 0n;
-      const short = whole(found.low, true) - own + more;
+    const limit = rule.greater_than ?? rule.at_least;
+    if (quantity.startsWith("base+")) {
+      const short = (atLeast ? whole(low, true) : whole(low, false)) - own + more;
       if (short > least) least = short;
-    } else if (typeof (rule.greater_than ?? rule.at_least) === "object") {
-      const part = parseFraction((rule.greater_than ?? rule.at_least).of_base);
-      const edge = (value.high * part.under - more) / part.over;
+    } else if (typeof limit === "object") {
+      const { over, under } = parseFraction(limit.of_base);
+      const edge = atLeast ? (own * under) / over : ceilDiv(own * under, over) - 1n;
       if (most === null || edge < most) most = edge;
     } else return null;
-    if (most === null) return null;
+    if (most === null || least > most) return null;
     return { leastFlop: String(least), mostFlop: String(most), systemic: (rule.when ?? {})["base.systemic"] ?? null };
   }
 
-  /** A derived rule takes over the result of the rule that applies; where that is open, of the first that is not below.
-   * @param {J} rule @returns {Outcome} */
+  /** A derived rule takes over the result of the rules that it names. @param {J} rule @returns {Outcome} */
   derived(rule) {
     const own = every([...this.declared.conditions(rule.when ?? {}).values()]);
     /** @type {Outcome[]} */
     const all = rule.derived.map((/** @type {string} */ id) => this.outcome(id));
-    const certain = all.find((one) => one.applies === true);
-    if (own !== false && certain) return { ...certain, applies: own, certain: own ? certain.certain : null };
-    const open = all.filter((one) => one.applies === null);
-    if (own === false || !open.length) return { ...all[0], applies: false };
-    const undecided = open.filter((one) => state(one) !== "below");
-    const found = undecided[0] ?? open[0];
-    return { ...found, applies: null, certain: null, onlyIf: undecided.length === 1 ? found.onlyIf : null };
+    const taken = all.filter((one) => one.applies !== false);
+    if (own === false || !taken.length) return { ...all[0], applies: false, state: null, onlyIf: null };
+    const open = taken.filter((one) => one.state !== "below");
+    const rest = open.length ? open : taken;
+    const applies = own && taken.length === 1 && taken[0].applies ? true : null;
+    const state = applies || !open.length ? rest[0].state : "indeterminate";
+    return { ...rest[0], applies, state, onlyIf: rest.length === 1 ? rest[0].onlyIf : null };
   }
 }
 
-/** @param {Outcome} found @returns {string | null} */
-function state({ applies, value, low, certain, atLeast }) {
-  if (applies === false) return null;
-  const isAbove = (/** @type {bigint} */ amount, /** @type {Fraction} */ limit) =>
-    compare(fraction(amount), limit) > (atLeast ? -1 : 0);
-  if (value.high !== null && !isAbove(value.high, low)) return "below";
-  if (certain !== null && isAbove(value.low, certain)) return "above";
-  return "indeterminate";
+/** White space within a text is one blank. @param {string | undefined} words */
+function blanks(words) {
+  return words === undefined || words === null ? null : words.split(/\s+/).filter(Boolean).join(" ");
 }
 
 /** @param {Outcome} found */
 function sharePpm({ applies, value, low, high }) {
+  /** @type {{low: string | null, measured: string | null, high: string | null}} */
   const none = { low: null, measured: null, high: null };
   if (applies === false) return none;
   const over = (/** @type {bigint} */ amount, /** @type {Fraction} */ limit) => fraction(amount * MILLION * limit.under, limit.over);
@@ -241,6 +183,14 @@ function together(a, b) {
   return { updates: sum(a.updates, b.updates), cumulative: sum(a.cumulative, b.cumulative) };
 }
 
+/** @param {Amounts} amounts @param {J} counted What of the lower ends only software counted. @returns {Amounts} */
+function less({ updates, cumulative }, counted) {
+  return {
+    updates: { ...updates, low: updates.low - BigInt(counted.low) },
+    cumulative: { ...cumulative, low: cumulative.low - BigInt(counted.cumulativeLow) },
+  };
+}
+
 /** @param {Amounts} amounts @returns {Amounts} */
 function withoutEnd({ updates, cumulative }) {
   return { updates: { ...updates, high: null }, cumulative: { ...cumulative, high: null } };
@@ -257,21 +207,24 @@ export function findings({ policies, guidelines, integers, declared, open, confl
     };
     const stated = /** @type {Amounts} */ (settle(amountsOf(guidelines)));
     const claimed = settle(amountsOf(guidelines.asClaimed));
+    const rests = new Judge(policy, declared, less(stated, guidelines.operatorCount), conflict);
     const judge = new Judge(policy, declared, stated, conflict);
     const other = claimed === null ? null : new Judge(policy, declared, claimed, conflict);
     return policy.rules.map((rule) => {
       const found = judge.outcome(rule.id);
-      const is = state(found), held = other === null ? is : state(other.outcome(rule.id));
+      const is = found.state, held = other === null ? is : other.outcome(rule.id).state;
       return {
         policy: policy.id, rule: rule.id, quantity: found.quantity, countsIntegerOperations: policy.countsIntegers,
         applies: found.applies,
         threshold: found.applies === false ? null : {
           low: text(found.low), high: found.high === null ? null : text(found.high),
-          comparison: found.atLeast ? "at least" : "greater than",
+          comparison: found.atLeast ? "at_least" : "greater_than",
         },
-        state: is, stateIfClaimsHold: held === is ? null : held, aboveOnlyIfBase: found.applies === false ? null : found.onlyIf,
-        value: written(found.value), sharePpm: sharePpm(found), title: rule.title ?? rule.id, citation: rule.citation,
-        consequence: rule.consequence ?? null, assumes: rule.assumes ?? null, otherConditions: rule.other_conditions ?? [],
+        state: is, restsOn: rests.outcome(rule.id).state === is ? null : OPERATOR_COUNT,
+        stateIfClaimsHold: held === is ? null : held, aboveOnlyIfBase: found.onlyIf,
+        value: written(found.value), sharePpm: sharePpm(found), title: blanks(rule.title ?? rule.id), citation: blanks(rule.citation),
+        consequence: blanks(rule.consequence), assumes: blanks(rule.assumes),
+        otherConditions: (rule.other_conditions ?? []).map(blanks),
         status: rule.status ?? "text", since: rule.since ?? null,
       };
     });

@@ -1,7 +1,9 @@
 // What the Commission's Guidelines count of a run, and what would follow from what its processes claim.
 import { byText } from "./basics.js";
-import { counted } from "./declared.js";
+import { counted } from "./sessions.js";
 import { MILLION, ceilDiv, plus, written, zero } from "./figures.js";
+import { GUIDELINES_METHOD } from "./codes.js";
+import { countingSessions, leavesOut } from "./operators.js";
 import { integersOf, withZero } from "./rows.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -9,6 +11,7 @@ import { integersOf, withZero } from "./rows.js";
 /** @typedef {import("./statement.js").Account} Account */
 /** @typedef {{low: bigint, stated: bigint | null, high: bigint}} Shares */
 /** @typedef {Map<string, Figures>} ByPhase */
+/** @typedef {import("./operators.js").Counted[]} Operators */
 /** @typedef {{figures: Figures, cumulative: Figures}} Counted */
 const _MARGIN_PPM = 300000n;
 
@@ -57,27 +60,46 @@ function agreed(setting, sessions, fact) {
   return values.size === 1 ? [...values][0] : null;
 }
 
-/** @param {import("./history.js").History} history @returns {Shares} */
-export function requiredPpm(history) {
+/** Recomputation and method, from the settings or what all processes agree on. @param {import("./history.js").History} history */
+function known(history) {
   const { method, recomputation } = history.latest.begin.declared;
   const all = [...history.sessions.values()];
   const own = all.filter(({ facts }) => facts.role === undefined || facts.role === null);
   const fused = all.some((one) => counted(one, "fused_head_tokens"));
-  const low = recomputation === "none" && !fused ? 857142n : 666666n;
+  const working = own.filter(({ work }) => work.size > 0);
+  const whole = working.length > 0 && working.every(({ facts }) =>
+    typeof facts.parameters_total === "bigint" && facts.parameters_total > 0n && facts.parameters_total === facts.parameters_trainable);
   const again = agreed(recomputation, own, "recomputation"), how = agreed(method, own, "method");
-  const whole = own.length > 0 && own.every(({ facts }) =>
-    typeof facts.parameters_total === "bigint" && facts.parameters_total === facts.parameters_trainable);
+  return { again, named: how ?? (whole ? "full" : ""), fused, byProcesses: recomputation === null && again !== null };
+}
+
+/** What `requiredPpm` rests on, by codes.
+ * @param {import("./history.js").History} history @param {boolean} byOperators @param {boolean} byModel */
+function source(history, byOperators, byModel) {
+  const { again, named, fused, byProcesses } = known(history);
+  const whole = ["pretraining", "full", "lora", "qlora"].includes(named);
+  const declaredNone = history.latest.begin.declared.recomputation === "none";
+  return [
+    again === null ? "not_declared" : again === "full" && whole ? `full_${named}` : again,
+    ...(byModel ? ["model_terms"] : []), ...(byOperators ? ["operators_again"] : []),
+    ...(byProcesses ? ["processes_word"] : []), ...(declaredNone && fused ? ["fused_head"] : []),
+  ];
+}
+
+/** @param {import("./history.js").History} history @returns {Shares} */
+export function requiredPpm(history) {
+  const { again, named, fused } = known(history);
+  const low = history.latest.begin.declared.recomputation === "none" && !fused ? 857142n : 666666n;
   const byMethod = /** @type {Record<string, bigint>} */ ({
     pretraining: 750000n, full: 750000n, lora: 666667n, qlora: 666667n,
   });
-  const named = how ?? (whole ? "full" : "");
   const stated = again === "none" ? MILLION : again === "full" ? byMethod[named] ?? null : null;
   return { low, stated, high: MILLION };
 }
 
 /** Figures by the phase of the settings, `undeclared` without one, of one kind.
  * @param {Account[]} accounts @param {"flop" | "integer"} kind */
-function bySettings(accounts, kind) {
+function bySettings(accounts, kind, /** @type {Operators} */ operators = []) {
   /** @type {ByPhase} */
   const ends = new Map();
   /** @type {Map<string, {figures: Figures, read: boolean}>} */
@@ -88,6 +110,7 @@ function bySettings(accounts, kind) {
   };
   for (const { device, of } of accounts) {
     const phase = device.incarnation.begin.declared.phase;
+    if (!of.parts.some((part) => part.rows.length || part.read)) continue; // without time it is of no phase
     add(ends, phase ?? "undeclared", of[kind]);
     if (phase !== null) point(phase, of[kind], kind === "flop" ? of.read : of.told);
     else {
@@ -98,43 +121,66 @@ function bySettings(accounts, kind) {
     }
   }
   const settle = kind === "flop" ? withZero : integersOf;
-  return { ends, points: new Map([...points].map(([phase, one]) => [phase, settle(one.figures, one.read)])) };
-}
-
-/** Figures by what the processes claim. @param {Account[]} accounts @param {"claimed" | "claimedInteger"} kind */
-function byClaims(accounts, kind) {
-  /** @type {Map<string, {figures: Figures, read: boolean}>} */
-  const found = new Map();
-  for (const { device, of } of accounts) {
-    const settings = device.incarnation.begin.declared.phase ?? "undeclared";
-    for (const part of of.parts) {
-      if (!part.rows.length && !part.read) continue;
-      const phase = part.phase === "undeclared" ? settings : part.phase;
-      const read = kind === "claimed" ? part.read : part.integersTold;
-      const held = found.get(phase) ?? { figures: zero(), read: false };
-      found.set(phase, { figures: plus(held.figures, part[kind]), read: held.read || read });
-    }
+  const settled = new Map([...points].map(([phase, one]) => [phase, settle(one.figures, one.read)]));
+  for (const { phase, settings, flop } of operators) {
+    add(ends, settings, flop);
+    add(settled, settings === "undeclared" ? phase : settings, flop);
   }
-  const settle = kind === "claimed" ? withZero : integersOf;
-  return new Map([...found].map(([phase, one]) => [phase, settle(one.figures, one.read)]));
+  return { ends, points: settled };
 }
 
-/** What the claims rest on. @param {import("./history.js").History} history @param {Account[]} accounts */
-function claims(history, accounts) {
-  /** @type {Map<string, {phase: string | null, precision: string | null, flop: Figures}>} */
+/** What a share claims beyond the settings; null: nothing.
+ * @param {import("./history.js").Device} device @param {import("./rows.js").Part} part */
+function claimOf(device, part) {
+  const [name, format = null] = part.name.split("@");
+  if (name === "undeclared" || !part.rows.length) return null;
+  const phase = device.incarnation.begin.declared.phase === name ? null : name;
+  const precision = device.known.precision === null ? format : null;
+  return phase === null && precision === null ? null : { phase, precision };
+}
+
+/** Figures by what the processes claim. @param {Account[]} accounts @param {"claimed" | "claimedInteger"} kind
+ * @param {Operators} [operators] */
+function byClaims(accounts, kind, operators = []) {
+  /** @type {ByPhase} */
   const found = new Map();
   for (const { device, of } of accounts) {
     const settings = device.incarnation.begin.declared.phase;
+    const claims_ = of.parts.some((part) => claimOf(device, part) !== null);
+    if (!claims_ && settings !== null) {
+      if (of.parts.some((part) => part.rows.length || part.read)) add(found, settings, of[kind]);
+      continue;
+    }
     for (const part of of.parts) {
-      const [name, format = null] = part.name.split("@");
-      if (name === "undeclared" || !part.rows.length) continue;
-      const phase = settings === name ? null : name;
-      const precision = device.known.precision === null ? format : null;
-      if (phase === null && precision === null) continue;
+      const isOther = part.phase !== "undeclared" && part.phase !== settings;
+      if (!part.rows.length && (!part.read || (claims_ && isOther))) continue;
+      const figures = kind === "claimed" ? withZero(part.claimed, part.read) : part.claimedInteger;
+      add(found, part.phase === "undeclared" ? settings ?? "undeclared" : part.phase, figures);
+    }
+  }
+  for (const { phase, flop } of operators) add(found, phase, flop);
+  return found;
+}
+
+/** What the claims rest on.
+ * @param {import("./history.js").History} history @param {Account[]} accounts @param {Operators} operators */
+function claims(history, accounts, operators) {
+  /** @type {Map<string, {phase: string | null, precision: string | null, flop: Figures}>} */
+  const found = new Map();
+  for (const { device, of } of accounts) {
+    for (const part of of.parts) {
+      const claim = claimOf(device, part);
+      if (claim === null) continue;
+      const { phase, precision } = claim;
       const key = `${phase ?? ""}\n${precision ?? ""}`;
       const held = found.get(key) ?? { phase, precision, flop: zero() };
       found.set(key, { ...held, flop: plus(held.flop, part.flop) });
     }
+  }
+  for (const { phase, settings, flop } of operators) {
+    if (phase === settings) continue;
+    const held = found.get(`${phase}\n`) ?? { phase, precision: null, flop: zero() };
+    found.set(`${phase}\n`, { ...held, flop: plus(held.flop, flop) });
   }
   const pids = new Set([...history.sessions.values()].map(({ process }) => process.pid));
   const process = pids.size === 1 ? [...pids][0] : null;
@@ -149,12 +195,27 @@ function writtenCounted({ figures, cumulative }) {
   return { ...written(figures), cumulative: written(cumulative) };
 }
 
-/** @param {import("./history.js").History} history @param {Account[]} accounts @param {boolean} none
- * @param {import("./architecture.js").Basis} basis @param {J} stated */
-export function guidelines(history, accounts, none, basis, stated) {
+/** s by the operators that processes say they computed again; null: not by these.
+ * @param {import("./history.js").History} history */
+function statedByOperators(history) {
+  const { recomputation } = history.latest.begin.declared;
+  const sessions = [...history.sessions.values()];
+  if ((recomputation !== null && recomputation !== "selective") || leavesOut(sessions, "train")) return null;
+  const sum = (/** @type {string} */ name) =>
+    countingSessions(history).reduce((all, one) => all + counted(one, name, ["train"]), 0n);
+  const all = sum("operator_flop"), again = sum("recomputed_operator_flop");
+  return all && all >= again ? ((all - again) * MILLION) / all : null;
+}
+
+/** @param {import("./history.js").History} history @param {Account[]} accounts @param {Operators} operators
+ * @param {boolean} none @param {import("./architecture.js").Basis} basis @param {J} stated */
+export function guidelines(history, accounts, operators, none, basis, stated) {
   const shares = requiredPpm(history);
   const unverified = [];
-  if (shares.stated !== null && basis.replacesShare) {
+  const byOperators = statedByOperators(history);
+  if (byOperators !== null) shares.stated = byOperators;
+  const replaced = byOperators === null && shares.stated !== null && basis.replacesShare;
+  if (replaced && shares.stated !== null) {
     const told = stated.totals?.guidelines?.requiredPpm?.stated;
     const number = typeof told === "string" && /^[0-9]{1,7}$/.test(told) ? BigInt(told) : shares.stated;
     shares.stated = number < MILLION ? number : MILLION;
@@ -162,16 +223,22 @@ export function guidelines(history, accounts, none, basis, stated) {
   }
   const unknown = { low: 0n, measured: null, high: null };
   const { ends, points } = none
-    ? { ends: new Map([["undeclared", unknown]]), points: new Map([["undeclared", unknown]]) } : bySettings(accounts, "flop");
-  const rested = claims(history, accounts);
-  const byClaim = byClaims(accounts, "claimed");
-  const counted = counts(ends, points, shares);
+    ? { ends: new Map([["undeclared", unknown]]), points: new Map([["undeclared", unknown]]) } : bySettings(accounts, "flop", operators);
+  const rested = claims(history, accounts, operators);
+  const byClaim = byClaims(accounts, "claimed", operators);
+  const found = counts(ends, points, shares);
+  const without = none ? found : counts(bySettings(accounts, "flop").ends, points, shares);
   return {
     shares, unverified,
     claimedIntegers: rested.length ? counts(...twice(byClaims(accounts, "claimedInteger")), shares) : null,
     written: {
-      ...writtenCounted(counted),
+      ...writtenCounted(found),
+      operatorCount: {
+        low: String(found.figures.low - without.figures.low),
+        cumulativeLow: String(found.cumulative.low - without.cumulative.low),
+      },
       asClaimed: rested.length ? { ...writtenCounted(counts(byClaim, byClaim, shares)), claims: rested } : null,
+      method: GUIDELINES_METHOD, requiredPpmSource: source(history, byOperators !== null, replaced),
       requiredPpm: {
         low: String(shares.low), stated: shares.stated === null ? null : String(shares.stated), high: String(shares.high),
       },

@@ -7,19 +7,19 @@ import { REASONS, talliesOfColumns, tallyOfDevice } from "./tallies.js";
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./tallies.js").Tally} Tally */
 /** @typedef {{record: J, first: bigint, last: Tally, incarnation: Incarnation, known: J,
- *   journalled?: Tally}} Device
+ *   journalled?: Tally, lastGap?: bigint}} Device
  *   `known`: what it is, as learned at last; `journalled`: its last tally, without the time behind the last record */
 /** @typedef {{device: Device, reason: string, begin: bigint, end: bigint}} Gap */
 /** @typedef {{begin: J, sources: Map<string, J>, devices: Device[], checkpoints: bigint, last: J, end: J | null}}
  *   Incarnation `last`: its last checkpoint or end, else its begin */
-/** @typedef {{process: J, facts: J, work: Map<string, bigint>}} Session */
-/** @typedef {{ns: bigint, utc: string, tallies: Map<string, Tally>}} Point */
+/** @typedef {{process: J, facts: J, work: Map<string, bigint>, refused: J | null}} Session `refused`: why its count of
+ *   operators is used no more */
 const _LOOK_BACK = 63;
+const _MOST_POINTS = 256;
 
 export class History {
-  /** @param {import("./peaks.js").Peaks | null} peaks null: laws that need rates are left out */
-  constructor(peaks) {
-    this.laws = new Laws(peaks);
+  constructor() {
+    this.laws = new Laws();
     /** @type {Incarnation[]} */
     this.incarnations = [];
     /** @type {Gap[]} */
@@ -30,8 +30,10 @@ export class History {
     this.seals = [];
     /** By the end of each record, the chain's hash there. @type {Map<bigint, string>} */
     this.heads = new Map();
-    /** For the curve over time. @type {{inc: number, at: number, utc: string, devices: Tally[]}[]} */
+    /** @type {{utc: string, tallies: {device: Device, tally: Tally}[]}[]} */
     this.points = [];
+    this.checkpoints = 0;
+    this.stride = 1;
     this.records = 0n;
     /** @type {J | null} */
     this.lastRecord = null;
@@ -50,8 +52,8 @@ export class History {
     return this.incarnations.flatMap((one) => one.devices);
   }
 
-  /** @param {import("./journal.js").Line} line */
-  add({ number, record, end, head }) {
+  /** @param {import("./journal.js").Line} line @param {J} record */
+  add({ number, end, head }, record) {
     const where = `line ${number}`;
     checkRecord(record, where);
     this.laws.order(record, this.incarnations, this.lastRecord, where);
@@ -64,7 +66,7 @@ export class History {
     else if (record.kind === "checkpoint") this.checkpoint(record, where);
     else if (record.kind === "sealed") {
       const seals = this.heads.get(record.bytes);
-      require(seals === record.head_sha256, "law-15", `journal ${where} lists a seal of another journal`, where);
+      require(seals === record.head_sha256, "law_15", `journal ${where} lists a seal of another journal`, where);
       this.seals.push(record);
     } else {
       this.laws.time(record, this.latest, where);
@@ -91,13 +93,13 @@ export class History {
   /** @param {J} record @param {string} where */
   evidence(record, where) {
     const device = this.latest.devices[Number(record.number)];
-    require(device, "law-3", `journal ${where}: no device ${record.number}`, where);
+    require(device, "law_3", `journal ${where}: no device ${record.number}`, where);
     this.laws.time(record, this.latest, where);
     const { source, evidence, evidence_reason, evidence_fix, shared_with } = record;
     device.known = { ...device.known, source, evidence, evidence_reason, evidence_fix, shared_with };
     if (!("identity" in record)) return;
     const named = device.known.peak_row === null;
-    require(named, "record", `journal ${where}: a device with a peak_row gets no identity`, where);
+    require(named, "record_malformed", `journal ${where}: a device with a peak_row gets no identity`, where);
     device.known = { ...device.known, ...record.identity };
   }
 
@@ -105,10 +107,12 @@ export class History {
   declared(sessions, what, where) {
     for (const one of sessions) {
       const process = { pid: one.pid, uid: one.uid, client: one.client };
-      const held = this.sessions.get(one.id) ?? { process, facts: {}, work: new Map() };
+      const held = this.sessions.get(one.id) ?? { process, facts: {}, work: new Map(), refused: null };
       this.laws.session(held, one, process, what, where);
-      if (what === "facts") held.facts = one.facts;
-      else held.work = this.laws.work(held.work, one.work, where);
+      if (what === "facts") {
+        held.facts = one.facts;
+        held.refused = one.refused ?? held.refused;
+      } else held.work = this.laws.work(held.work, one.work, where);
       this.sessions.set(one.id, held);
     }
   }
@@ -119,11 +123,12 @@ export class History {
     this.laws.time(record, now, where);
     let before = -1n;
     for (const number of record.devices) {
-      require(number > before, "law-3", `journal ${where}: devices are not in the order of their numbers`, where);
-      require(now.devices[Number(number)], "law-3", `journal ${where}: no device ${number}`, where);
+      require(number > before, "law_3", `journal ${where}: devices are not in the order of their numbers`, where);
+      require(now.devices[Number(number)], "law_3", `journal ${where}: no device ${number}`, where);
       before = number;
     }
     const tallies = talliesOfColumns(record.tallies, record.devices.length, where);
+    this.places(record, tallies, where);
     const listed = this.listed(record, where);
     record.devices.forEach((/** @type {bigint} */ number, /** @type {number} */ i) => {
       const device = now.devices[Number(number)];
@@ -131,13 +136,37 @@ export class History {
       listed.delete(number);
       device.last = tallies[i];
     });
-    require(!listed.size, "law-6", `journal ${where}: the listed gaps do not add up to the gap totals`, where);
+    require(!listed.size, "law_6", `journal ${where}: the listed gaps do not add up to the gap totals`, where);
     if (record.sessions !== undefined) this.declared(record.sessions, "work", where);
     now.checkpoints++;
     now.last = record;
-    this.points.push({
-      inc: this.incarnations.length - 1, at: Number(record.ns), utc: record.utc, devices: now.devices.map((one) => one.last),
-    });
+    this.point(record);
+  }
+
+  /** Law 6: gaps lie within their device's time, each behind the one before it.
+   * @param {J} record @param {Tally[]} tallies @param {string} where */
+  places(record, tallies, where) {
+    for (const gap of record.gaps) {
+      if (!Array.isArray(gap) || gap.length !== 4) continue; // `listed` refuses it
+      const [number, begin, end] = gap;
+      const device = this.latest.devices[Number(number)];
+      const to = tallies[record.devices.indexOf(number)]?.to;
+      if (!device || to === undefined) continue;
+      const within = begin >= (device.lastGap ?? device.first) && end <= to;
+      require(within, "law_6", `journal ${where}: a gap outside of its device's time, or over another one`, where);
+      device.lastGap = end;
+    }
+  }
+
+  /** Kept for the curve over time: so few that a journal of any length takes little memory. @param {J} record */
+  point(record) {
+    if (this.checkpoints++ % this.stride) return;
+    const ended = this.incarnations.slice(0, -1).flatMap((one) => one.devices);
+    const tallies = [...ended, ...this.latest.devices].map((device) => ({ device, tally: device.last }));
+    this.points.push({ utc: record.utc, tallies });
+    if (this.points.length < _MOST_POINTS) return;
+    this.points = this.points.filter((_, i) => i % 2 === 0);
+    this.stride *= 2;
   }
 
   /** The gaps of a checkpoint: kept as intervals, and added up by device and reason.
@@ -147,13 +176,13 @@ export class History {
     const sums = new Map();
     for (const gap of record.gaps) {
       const whole = Array.isArray(gap) && gap.length === 4 && isAmount(gap[0]) && isInteger(gap[1]) && isInteger(gap[2]);
-      require(whole && isText(gap[3]), "record", `journal ${where}: a gap that is none`, where);
+      require(whole && isText(gap[3]), "record_malformed", `journal ${where}: a gap that is none`, where);
       const [number, begin, end, reason] = gap;
-      require(REASONS.includes(reason), "law-2", `journal ${where}: '${reason}' is not a reason of a gap`, where);
+      require(REASONS.includes(reason), "record_malformed", `journal ${where}: '${reason}' is not a reason of a gap`, where);
       const backwards = `journal ${where}: a gap in which time runs backwards, by ${begin - end}, or is empty`;
-      require(end > begin, "law-6", backwards, where);
+      require(end > begin, "law_6", backwards, where);
       const device = this.latest.devices[Number(number)];
-      require(device, "law-3", `journal ${where}: no device ${number}`, where);
+      require(device, "law_3", `journal ${where}: no device ${number}`, where);
       const held = sums.get(number) ?? new Map();
       held.set(reason, (held.get(reason) ?? 0n) + end - begin);
       sums.set(number, held);
@@ -176,10 +205,9 @@ export class History {
   }
 
   /** The laws over the whole journal, and the time behind its last record.
-   * @param {string} sealedAt */
-  finish(sealedAt) {
-    require(this.incarnations.length, "law-1", "the journal has no records");
-    this.laws.finish(this);
+   * @param {string} sealedAt @param {import("./peaks.js").Peaks} peaks */
+  finish(sealedAt, peaks) {
+    this.laws.finish(this, peaks);
     if (this.latest.end !== null) return;
     const utc = this.latest.last.utc;
     const age = microseconds(sealedAt) * 1000n - microseconds(utc) * 1000n;
@@ -200,7 +228,7 @@ export class History {
 /** @param {string} utc @returns {bigint} Since 1970, to the microsecond below. */
 export function microseconds(utc) {
   const seconds = Date.parse(utc.slice(0, 19) + "Z");
-  if (Number.isNaN(seconds)) throw new Refusal("record", `${utc} is no time`);
+  if (Number.isNaN(seconds)) throw new Refusal("record_malformed", `${utc} is no time`);
   const digits = /\.([0-9]{1,9})Z$/.exec(utc)?.[1] ?? "";
   return BigInt(seconds) * 1000n + BigInt(digits.padEnd(9, "0").slice(0, 6));
 }

@@ -4,7 +4,7 @@ import { parseBytes } from "./json.js";
 import { hmacSha256, sha256 } from "./sha256.js";
 
 /** @typedef {import("./basics.js").J} J */
-/** @typedef {{number: number, record: J, end: number, head: string}} Line */
+/** @typedef {{number: number, record: Uint8Array, code: string | null, hash: Uint8Array, head: string, end: number}} Line */
 
 const _LONGEST = 4 * 1024 * 1024;
 const _HEAD = /^\{"h":"([0-9a-f]{64})",(?:"m":"([0-9a-f]{32})",)?"r":$/;
@@ -23,7 +23,7 @@ function framed(line, number) {
   const begins = _HEAD_BYTES + (hasCode ? _CODE_BYTES : 0);
   const match = _HEAD.exec(latin(line.subarray(0, begins)));
   if (!match || line[line.length - 1] !== 0x7d) {
-    throw new Refusal("journal-frame", `journal line ${number}: not a framed record`, `line ${number}`);
+    throw new Refusal("journal_frame", `journal line ${number}: not a framed record`, `line ${number}`);
   }
   return { stated: match[1], code: match[2] ?? null, record: line.subarray(begins, line.length - 1) };
 }
@@ -43,13 +43,13 @@ class Codes {
   check(code, head, record, number) {
     const where = `line ${number}`;
     if (!this.named) {
-      require(code === null, "code", `journal line ${number} has a code, and its daemon start has none`, where);
+      require(code === null, "line_code", `journal line ${number} has a code, and its daemon start has none`, where);
       return;
     }
-    require(!this.ended, "code", `journal line ${number} follows a line without a code in its daemon start`, where);
+    require(!this.ended, "line_code", `journal line ${number} follows a line without a code in its daemon start`, where);
     if (code === null) {
       const why = `journal line ${number} has no code: altered, or put in by another process`;
-      require(record.kind === "checkpoint", "code", why, where);
+      require(record.kind === "checkpoint", "line_code", why, where);
       this.ended = true;
       return;
     }
@@ -57,34 +57,47 @@ class Codes {
     const wanted = hex(hmacSha256(this.key, head).subarray(0, 16));
     this.key = sha256(_NEXT_KEY, this.key);
     const why = `journal line ${number} has a wrong code: the daemon that had the key did not write it there`;
-    require(code === wanted, "code", why, where);
+    require(code === wanted, "line_code", why, where);
   }
 }
 
-/** The records of a journal, chain and codes checked.
- * @param {Uint8Array} bytes @param {Map<string, Uint8Array>} secrets @returns {Generator<Line>} */
-export function* readJournal(bytes, secrets) {
+/** The lines of a journal, to its end, frame and chain checked.
+ * @param {Uint8Array} bytes @returns {Generator<Line>} */
+export function* readLines(bytes) {
   let at = 0, number = 0;
-  let head = new Uint8Array(32);
-  /** @type {Codes | null} */
-  let codes = null;
+  let hash = new Uint8Array(32);
   while (at < bytes.length) {
-    number++;
+    const where = `line ${++number}`;
     const end = bytes.indexOf(10, at);
-    const torn = `journal line ${number}: no newline at its end: the file was cut or is being written`;
-    require(end >= 0, "journal-frame", torn, `line ${number}`);
-    require(end + 1 - at <= _LONGEST, "journal-frame", `journal line ${number} has more than 4 MiB`, `line ${number}`);
+    const torn = `journal ${where}: no newline at its end: the file was cut or is being written`;
+    require(end >= 0, "journal_frame", torn, where);
+    require(end + 1 - at <= _LONGEST, "journal_frame", `journal ${where} has more than 4 MiB`, where);
     const { stated, code, record } = framed(bytes.subarray(at, end), number);
-    head = sha256(head, record);
-    const found = hex(head);
-    const broken = `journal line ${number}: its hash does not continue the chain: altered, moved or left out`;
-    require(found === stated, "chain", broken, `line ${number}`);
-    const read = parseBytes(record, `journal line ${number}`);
-    if (read?.kind === "begin") codes = new Codes(read, secrets);
-    require(codes, "law-1", `journal line ${number}: the first record is no begin`, `line ${number}`);
-    /** @type {Codes} */ (codes).check(code, head, read, number);
+    hash = sha256(hash, record);
+    const head = hex(hash);
+    const broken = `journal ${where}: its hash does not continue the chain: altered, moved or left out`;
+    require(head === stated, "journal_chain", broken, where);
     at = end + 1;
-    yield { number, record: read, end: at, head: found };
+    yield { number, record, code, hash, head, end: at };
+  }
+}
+
+/** Reads lines one by one as records: of each its JSON, then its code. */
+export class Records {
+  /** @param {Map<string, Uint8Array>} secrets */
+  constructor(secrets) {
+    this.secrets = secrets;
+    /** @type {Codes | null} */
+    this.codes = null;
+  }
+
+  /** @param {Line} line @returns {any} */
+  read({ number, record, code, hash }) {
+    const where = `journal line ${number}`;
+    const found = parseBytes(record, where);
+    if (found?.kind === "begin") this.codes = new Codes(found, this.secrets);
+    this.codes?.check(code, hash, found, number);
+    return found;
   }
 }
 

@@ -1,14 +1,14 @@
 // Strict JSON: what two readers could read differently is refused. Whole numbers become BigInt.
 import { Refusal, decodeUtf8, object } from "./basics.js";
 
-const _NUMBER = /-?[0-9][0-9.eE+-]*|-?[A-Za-z]+/y;
-const _WHOLE = /^-?(0|[1-9][0-9]*)$/;
+const _SCALAR = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|null|true|false|NaN|-?Infinity/y;
+const _WHOLE = /^-?[0-9]+$/;
 const _ESCAPES = /** @type {Record<string, string>} */ ({
   '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t",
 });
 const _LONE_SURROGATE = /\p{Surrogate}/u;
 const _MOST_CHARACTERS = 40;
-const _DEEPEST = 200;
+const _DEEPEST = 100;
 
 /** @param {Uint8Array} bytes @param {string} what */
 export function parseBytes(bytes, what) {
@@ -17,10 +17,10 @@ export function parseBytes(bytes, what) {
 
 /** @param {string} text @param {string} what @returns {any} */
 export function parseJson(text, what) {
-  let at = 0, depth = 0;
+  let at = 0;
 
   /** @param {string} why */
-  const notJson = (why) => new Refusal("not-json", `${what} is not JSON: ${why} at character ${at + 1}`);
+  const notJson = (why) => new Refusal("json_malformed", `${what} is not JSON: ${why} at character ${at + 1}`);
 
   const skip = () => {
     for (; at < text.length; at++) {
@@ -64,13 +64,13 @@ export function parseJson(text, what) {
       }
     }
     at++;
-    if (_LONE_SURROGATE.test(found)) throw new Refusal("lone-surrogate", `${what} is not valid UTF-8 text`);
+    if (_LONE_SURROGATE.test(found)) throw new Refusal("json_surrogate", `${what} is not valid UTF-8 text`);
     return found;
   };
 
   const scalar = () => {
-    _NUMBER.lastIndex = at;
-    const match = _NUMBER.exec(text);
+    _SCALAR.lastIndex = at;
+    const match = _SCALAR.exec(text);
     if (!match) throw notJson("no value");
     const word = match[0];
     if (word === "null" || word === "true" || word === "false") {
@@ -78,9 +78,9 @@ export function parseJson(text, what) {
       return word === "null" ? null : word === "true";
     }
     if (word.length > _MOST_CHARACTERS) {
-      throw new Refusal("number", `${what} contains ${word.slice(0, 12)}…, not a whole number of at most 40 digits`);
+      throw new Refusal("json_number", `${what} contains ${word.slice(0, 12)}…, not a whole number of at most 40 digits`);
     }
-    if (!_WHOLE.test(word)) throw new Refusal("number", `${what} contains the number '${word}'`);
+    if (!_WHOLE.test(word)) throw new Refusal("json_number", `${what} contains the number '${word}'`);
     at += word.length;
     return BigInt(word);
   };
@@ -100,7 +100,7 @@ export function parseJson(text, what) {
       skip();
       if (text[at] !== ":") throw notJson("no colon");
       at++;
-      if (name in found) throw new Refusal("duplicate-member", `${what} contains the key '${name}' twice`);
+      if (name in found) throw new Refusal("json_duplicate_member", `${what} contains the key '${name}' twice`);
       found[name] = value();
       skip();
       const next = text[at++];
@@ -110,6 +110,7 @@ export function parseJson(text, what) {
   };
 
   const items = () => {
+    /** @type {any[]} */
     const found = [];
     at++;
     skip();
@@ -132,16 +133,32 @@ export function parseJson(text, what) {
     const one = text[at];
     if (one === '"') return string();
     if (one !== "{" && one !== "[") return scalar();
-    if (++depth > _DEEPEST) throw notJson("too many levels");
-    const found = one === "{" ? members() : items();
-    depth--;
-    return found;
+    return one === "{" ? members() : items();
   };
 
+  if (tooDeep(text)) throw new Refusal("json_too_deep", `${what} has more than ${_DEEPEST} levels`);
   const found = value();
   skip();
   if (at !== text.length) throw notJson("something behind its end");
   return found;
+}
+
+/** Whether objects and lists are in each other too often, which is looked at before anything else. @param {string} text */
+function tooDeep(text) {
+  let openers = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === 91 || code === 123) openers++;
+  }
+  if (openers <= _DEEPEST) return false;
+  const marks = /"(?:[^"\\]|\\.)*"|[[{]|[\]}]/gs;
+  let depth = 0;
+  for (const [mark] of text.matchAll(marks)) {
+    if (mark[0] === '"') continue;
+    depth += mark === "{" || mark === "[" ? 1 : -1;
+    if (depth > _DEEPEST) return true;
+  }
+  return false;
 }
 
 /** JSON of a statement or a report, with whole numbers as they are.

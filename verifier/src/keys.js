@@ -1,8 +1,9 @@
 // Public keys (Ed25519, P-256) and the signatures of an envelope.
-import { Refusal, base64, hex, isObject, isText, joined, require, utf8 } from "./basics.js";
+import { Fault, Refusal, base64, hex, isObject, isText, joined, owned, require, utf8 } from "./basics.js";
 import { parseBytes } from "./json.js";
 import { sha256 } from "./sha256.js";
 
+const _MOST_SIGNATURES = 64;
 const _MOST_BYTES = 64 * 1024 * 1024;
 const _ED25519 = "302a300506032b6570032100";
 const _P256 = "3059301306072a8648ce3d020106082a8648ce3d03010703420004";
@@ -22,17 +23,17 @@ const _SMALL_ORDER = new Set([
 /** @param {string} pem @param {string} name @returns {Key} */
 export function readKey(pem, name) {
   const match = /-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----/.exec(pem);
-  if (!match) throw new Refusal("key", `${name} is not a public key in PEM`);
+  if (!match) throw new Refusal("key_not_allowed", `${name} is not a public key in PEM`);
   const der = base64(match[1].replace(/\s/g, ""), name);
   const text = hex(der), id = hex(sha256(der));
   if (text.startsWith(_ED25519) && der.length === 44) {
     const point = der.slice(12);
     point[31] &= 0x7f;
-    require(!_SMALL_ORDER.has(hex(point)), "key", `${name} is an Ed25519 key of small order: anybody can sign under it`);
+    require(!_SMALL_ORDER.has(hex(point)), "key_not_allowed", `${name} is an Ed25519 key of small order: anybody can sign under it`);
     return { id, kind: "Ed25519", der, name };
   }
   if (text.startsWith(_P256) && der.length === 91) return { id, kind: "P-256", der, name };
-  throw new Refusal("key", `${name} is neither an Ed25519 key nor one on P-256`);
+  throw new Refusal("key_not_allowed", `${name} is neither an Ed25519 key nor one on P-256`);
 }
 
 /** r and s of a signature in DER, as WebCrypto takes them; null: it is none.
@@ -59,16 +60,16 @@ export function rawSignature(der) {
 /** @param {Key} key @returns {Promise<CryptoKey>} */
 async function imported(key) {
   const subtle = globalThis.crypto?.subtle;
-  require(subtle, "no-crypto", "this browser has no WebCrypto here: open the page from disk or over https");
+  if (!subtle) throw new Fault("this browser has no WebCrypto here: open the page from disk or over https");
   const name = key.kind === "Ed25519" ? { name: "Ed25519" } : { name: "ECDSA", namedCurve: "P-256" };
   try {
-    return await subtle.importKey("spki", key.der, name, false, ["verify"]);
+    return await subtle.importKey("spki", owned(key.der), name, false, ["verify"]);
   } catch (error) {
     if (/** @type {Error} */ (error).name !== "NotSupportedError") {
-      throw new Refusal("key", `${key.name} is no point of its curve`);
+      throw new Refusal("key_not_allowed", `${key.name} is no point of its curve`);
     }
     const hint = "use a current Chrome, Edge, Firefox or Safari, or Node 20";
-    throw new Refusal("no-crypto", `this browser cannot check ${key.kind} signatures: ${hint}`);
+    throw new Fault(`this browser cannot check ${key.kind} signatures: ${hint}`);
   }
 }
 
@@ -76,25 +77,27 @@ async function imported(key) {
 async function verifies(key, signature, text) {
   const held = await imported(key);
   if (key.kind === "Ed25519") {
-    return signature.length === 64 && crypto.subtle.verify({ name: "Ed25519" }, held, signature, text);
+    return signature.length === 64 && crypto.subtle.verify({ name: "Ed25519" }, held, owned(signature), owned(text));
   }
   const raw = rawSignature(signature);
-  return raw !== null && crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, held, raw, text);
+  return raw !== null && crypto.subtle.verify({ name: "ECDSA", hash: "SHA-256" }, held, owned(raw), owned(text));
 }
 
 /** @typedef {{payload: Uint8Array, type: string, signatures: Uint8Array[], sha256: string}} Envelope */
 
 /** @param {Uint8Array} bytes @returns {Envelope} */
 export function readEnvelope(bytes) {
-  require(bytes.length <= _MOST_BYTES, "envelope", "the ledger has more than 64 MiB");
+  require(bytes.length <= _MOST_BYTES, "envelope_too_large", "the ledger has more than 64 MiB");
   const found = parseBytes(bytes, "the ledger");
-  require(isObject(found), "envelope", "the ledger is no envelope");
+  require(isObject(found), "envelope_malformed", "the ledger is no envelope");
   const { payload, payloadType, signatures } = found;
-  require(isText(payload) && isText(payloadType), "envelope", "the ledger is no envelope: payload or payloadType");
-  require(Array.isArray(signatures), "envelope", "the ledger is no envelope: signatures");
-  require(signatures.length, "no-signature", "the ledger is not signed: it has no signatures");
+  require(isText(payload) && isText(payloadType), "envelope_malformed", "the ledger is no envelope: payload or payloadType");
+  require(Array.isArray(signatures), "envelope_malformed", "the ledger is no envelope: signatures");
+  require(signatures.length, "no_signature", "the ledger is not signed: it has no signatures");
+  require(signatures.length <= _MOST_SIGNATURES, "too_many_signatures", "the ledger has more than 64 signatures");
   const held = signatures.map((/** @type {any} */ one) => {
-    require(isObject(one) && isText(one.sig), "envelope", "the ledger is no envelope: a signature without sig");
+    const whole = isObject(one) && isText(one.sig) && (!("keyid" in one) || isText(one.keyid));
+    require(whole, "envelope_malformed", "the ledger is no envelope: a signature without sig");
     return base64(one.sig, "a signature");
   });
   const content = base64(payload, "the payload");
@@ -115,6 +118,6 @@ export async function checkSignatures(envelope, keys, threshold) {
   }
   const many = threshold === 1 ? "a signature is required" : `${threshold} signatures are required`;
   const found = `${many}, by distinct keys that you trust, and ${signed.size} verified: the ledger was changed after it`;
-  require(signed.size >= threshold, "signature", `${found} was signed, or other keys signed it`);
+  require(signed.size >= threshold, "too_few_signatures", `${found} was signed, or other keys signed it`);
   return [...signed.values()];
 }

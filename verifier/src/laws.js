@@ -1,7 +1,8 @@
 // The laws of a journal: no daemon writes one that breaks one of them.
 import { isAmount, isObject, require } from "./basics.js";
-import { FACTS, WORK } from "./names.js";
-import { PHASES, elsewhereOf, sumOf, under } from "./tallies.js";
+import { strangeFact } from "./facts.js";
+import { PHASES, WORK } from "./names.js";
+import { elsewhereOf, sumOf, under } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./tallies.js").Tally} Tally */
@@ -12,98 +13,73 @@ import { PHASES, elsewhereOf, sumOf, under } from "./tallies.js";
 const _SECOND = 1000000000n;
 
 export class Laws {
-  /** @param {import("./peaks.js").Peaks | null} peaks */
-  constructor(peaks) {
-    this.peaks = peaks;
-  }
-
   /** Law 1. @param {J} record @param {Incarnation[]} incarnations @param {J | null} last @param {string} where */
   order(record, incarnations, last, where) {
     const now = incarnations[incarnations.length - 1];
     if (record.kind === "begin") {
       const next = BigInt(incarnations.length + 1);
-      require(record.incarnation === next, "law-1", `journal ${where}: incarnation ${record.incarnation}, not ${next}`, where);
-      require(!now || !("continues" in record), "law-1", `journal ${where}: continues in a later begin`, where);
+      require(record.incarnation === next, "law_1", `journal ${where}: incarnation ${record.incarnation}, not ${next}`, where);
+      require(!now || !("continues" in record), "law_1", `journal ${where}: continues in a later begin`, where);
       for (const name of ["run", "node", "peak_table_sha256"]) {
         const same = !now || record[name] === incarnations[0].begin[name];
-        require(same, "law-1", `journal ${where}: another ${name} than in the first begin`, where);
+        require(same, "law_1", `journal ${where}: another ${name} than in the first begin`, where);
       }
       const rotated = now?.end?.reason === "rotated";
-      require(!rotated, "law-1", `journal ${where}: a record after the end of a rotated journal`, where);
+      require(!rotated, "law_1", `journal ${where}: a record after the end of a rotated journal`, where);
       return;
     }
-    require(now, "law-1", `journal ${where}: the first record is no begin`, where);
+    require(now, "law_1", `journal ${where}: the first record is no begin`, where);
     const own = record.incarnation === now.begin.incarnation;
-    require(own, "law-1", `journal ${where}: not of the incarnation before it`, where);
+    require(own, "law_1", `journal ${where}: not of the incarnation before it`, where);
     const late = `journal ${where}: a '${record.kind}' record after the incarnation's end`;
-    require(last?.kind !== "end", "law-1", late, where);
+    require(last?.kind !== "end", "law_1", late, where);
     const may = !("before" in record) || "continues" in incarnations[0].begin;
-    require(may, "law-1", `journal ${where}: before, in a journal that continues none`, where);
+    require(may, "law_1", `journal ${where}: before, in a journal that continues none`, where);
   }
 
   /** Law 13. @param {J} record @param {Incarnation} now @param {string} where */
   time(record, now, where) {
     const backwards = `journal ${where}: time runs backwards, by ${now.last.ns - record.ns}`;
-    require(record.ns >= now.last.ns, "law-13", backwards, where);
+    require(record.ns >= now.last.ns, "law_13", backwards, where);
   }
 
   /** Laws 3 and 12.
    * @param {Device} device @param {Incarnation} now @param {Incarnation[]} all @param {string} where */
   device(device, now, all, where) {
     const { record, last } = device;
-    require(record.number === BigInt(now.devices.length), "law-3", `journal ${where}: device ${record.number}`, where);
+    require(record.number === BigInt(now.devices.length), "law_3", `journal ${where}: device ${record.number}`, where);
     const twice = now.devices.some((one) => one.record.uuid === record.uuid);
-    require(!twice, "law-3", `journal ${where}: ${record.uuid} comes twice`, where);
+    require(!twice, "law_3", `journal ${where}: ${record.uuid} comes twice`, where);
     const counts = last.amounts.size || last.shares.size;
-    require(!counts, "law-12", `journal ${where}: a device has counts before its first reading`, where);
+    require(!counts, "law_12", `journal ${where}: a device has counts before its first reading`, where);
     const metered = all.some((one) => one !== now && one.devices.some((other) => other.record.uuid === record.uuid));
     const may = last.to >= now.begin.ns || metered || "continues" in all[0].begin;
-    require(may, "law-12", `journal ${where}: a device is counted before its daemon began`, where);
+    require(may, "law_12", `journal ${where}: a device is counted before its daemon began`, where);
   }
 
-  /** Laws 2, 4 to 6, 8, 9 and 13 for one tally of a checkpoint.
+  /** Laws 4 to 6, 9 and 13 for one tally of a checkpoint.
    * @param {Device} device @param {Tally} next @param {J} record @param {Map<string, bigint>} listed @param {string} where */
   tally(device, next, record, listed, where) {
     const { last, first } = device;
     grows(last, next, where);
+    for (const [name, share] of last.shares) grows(share, next.shares.get(name) ?? nothing(), where);
+    for (const [name, share] of next.shares) if (!last.shares.has(name)) grows(nothing(), share, where);
     const ahead = `journal ${where}: a device is accounted for beyond the time of its record`;
-    require(next.to <= record.ns + _SECOND, "law-13", ahead, where);
+    require(next.to <= record.ns + _SECOND, "law_13", ahead, where);
     adds(next, next.to - first, where);
+    shares(next, next.to - first, where);
     for (const [path, value] of under(next, "gap_ns")) {
       const grown = value - (last.amounts.get(`gap_ns/${path}`) ?? 0n);
       const wrong = `journal ${where}: the listed gaps do not add up to the gap totals`;
-      require(grown === (listed.get(path) ?? 0n), "law-6", wrong, where);
+      require(grown === (listed.get(path) ?? 0n), "law_6", wrong, where);
       listed.delete(path);
     }
-    require(!listed.size, "law-6", `journal ${where}: the listed gaps do not add up to the gap totals`, where);
-    this.shares(last, next, next.to - first, where);
-    this.limits(device, next, where);
+    require(!listed.size, "law_6", `journal ${where}: the listed gaps do not add up to the gap totals`, where);
   }
 
-  /** Law 9. @param {Tally} last @param {Tally} next @param {bigint} span @param {string} where */
-  shares(last, next, span, where) {
-    for (const [name, share] of last.shares) {
-      if (next.shares.has(name)) continue;
-      grows(share, { to: 0n, amounts: new Map() }, where);
-    }
-    let left = span;
-    /** @type {Map<string, bigint>} */
-    const sums = new Map();
-    for (const [name, share] of next.shares) {
-      grows(last.shares.get(name) ?? { to: 0n, amounts: new Map() }, share, where);
-      adds(share, share.to, where);
-      left -= share.to;
-      for (const [path, value] of share.amounts) sums.set(path, (sums.get(path) ?? 0n) + value);
-    }
-    const much = `journal ${where}: the phases of a device are more than all of it`;
-    require(left >= 0n, "law-9", much, where);
-    for (const [path, value] of sums) require(value <= (next.amounts.get(path) ?? 0n), "law-9", much, where);
-  }
-
-  /** Law 8. @param {Device} device @param {Tally} tally @param {string} where */
-  limits(device, tally, where) {
-    if (!this.peaks) return;
-    const rating = this.peaks.rating(device.known, null);
+  /** Law 8. @param {Device} device @param {import("./peaks.js").Peaks} peaks */
+  limits(device, peaks) {
+    const tally = device.last, rating = peaks.rating(device.known, null);
     const span = tally.to - device.first;
     const { sms, mhz, perSecond } = rating;
     for (const [path, cycles] of under(tally, "sm_cycles")) {
@@ -112,8 +88,8 @@ export class Laws {
       const time = (tally.amounts.get(`observed_ns/${evidence}`) ?? 0n) + (tally.amounts.get(`recovered_ns/${evidence}`) ?? 0n);
       const possible = rating.cyclesIn(time + (evidence === "cycles" ? 200000000n : 0n));
       const most = possible + (possible * 10000n) / 1000000n + 1n + span / 1000000n;
-      const why = `journal ${where}: ${path.split("/")[1]} was active for ${cycles} cycles, of ${most} at most`;
-      require(cycles <= most, "law-8", why, where);
+      const why = `${path.split("/")[1]} was active for ${cycles} cycles, of ${most} at most`;
+      require(cycles <= most, "law_8", why);
     }
     const counted = tally.amounts.get("counted_flop");
     if (counted === undefined) return;
@@ -123,21 +99,23 @@ export class Laws {
       const whole = rating.integersPerSecond !== null && rating.integersPerSecond > perSecond;
       most = (time * (whole ? /** @type {bigint} */ (rating.integersPerSecond) : perSecond)) / _SECOND;
     } else if (sms !== null && mhz !== null) {
-      const plain = this.peaks.rating({ ...device.known, precision: null }, null);
+      const plain = peaks.rating({ ...device.known, precision: null }, null);
       const flop = plain.ceilingRate("flop"), integers = plain.ceilingRate("integer");
       if (flop !== null && integers !== null) most = rating.cyclesIn(time) * (flop + integers);
     }
-    const why = `journal ${where}: ${counted} FLOP were counted, of ${most} at most`;
-    require(most === null || counted <= most, "law-8", why, where);
+    const why = `${counted} FLOP were counted, of ${most} at most`;
+    require(most === null || counted <= most, "law_8", why);
   }
 
-  /** Law 10. @param {{process: J}} held @param {J} one @param {J} process @param {string} what @param {string} where */
+  /** Law 10. @param {{process: J, facts: J}} held @param {J} one @param {J} process @param {string} what @param {string} where */
   session(held, one, process, what, where) {
     const same = ["pid", "uid", "client"].every((name) => held.process[name] === process[name]);
-    require(same, "law-10", `journal ${where}: the session ${one.id} is two processes`, where);
+    require(same, "law_10", `journal ${where}: the session ${one.id} is two processes`, where);
     if (what !== "facts") return;
-    const strange = Object.keys(one.facts).find((name) => !FACTS.includes(name));
-    require(strange === undefined, "law-10", `journal ${where}: '${strange}' is no fact of a session`, where);
+    const strange = strangeFact(one.facts);
+    require(strange === undefined, "law_10", `journal ${where}: '${strange}' is no fact of a session`, where);
+    const moved = held.facts.device !== undefined && one.facts.device !== held.facts.device;
+    require(!moved, "law_10", `journal ${where}: the session ${one.id} changes its device`, where);
   }
 
   /** Law 10. @param {Map<string, bigint>} held @param {J} work @param {string} where @returns {Map<string, bigint>} */
@@ -145,36 +123,37 @@ export class Laws {
     const found = new Map();
     for (const phase of Object.keys(work)) {
       const known = (PHASES.includes(phase) || phase === "undeclared") && isObject(work[phase]);
-      require(known, "law-10", `journal ${where}: '${phase}' is no phase`, where);
+      require(known, "law_10", `journal ${where}: '${phase}' is no phase`, where);
       for (const name of Object.keys(work[phase])) {
-        require(WORK.includes(name), "law-10", `journal ${where}: '${name}' is no counter of a session`, where);
-        require(isAmount(work[phase][name]), "law-10", `journal ${where}: ${name} is no count`, where);
+        require(WORK.includes(name), "law_10", `journal ${where}: '${name}' is no counter of a session`, where);
+        require(isAmount(work[phase][name]), "law_10", `journal ${where}: ${name} is no count`, where);
         found.set(`${phase}/${name}`, work[phase][name]);
       }
     }
     for (const [path, value] of held) {
-      require((found.get(path) ?? 0n) >= value, "law-10", `journal ${where}: ${path} fell since the record before`, where);
+      require((found.get(path) ?? 0n) >= value, "law_10", `journal ${where}: ${path} fell since the record before`, where);
     }
     return found;
   }
 
-  /** Laws 7, 8 and 11, over all incarnations. @param {import("./history.js").History} history */
-  finish(history) {
+  /** Laws 7, 8 and 11, over all incarnations.
+   * @param {import("./history.js").History} history @param {import("./peaks.js").Peaks} peaks */
+  finish(history, peaks) {
     /** @type {Map<string, Device[]>} */
     const devices = new Map();
     for (const device of history.devices) {
-      const uuid = device.record.uuid;
+      const { uuid } = device.record;
       devices.set(uuid, [...(devices.get(uuid) ?? []), device]);
-      this.limits(device, device.last, "as a whole");
     }
+    for (const [uuid, all] of devices) overlap(uuid, all);
+    for (const device of history.devices) this.limits(device, peaks);
     for (const [uuid, all] of devices) {
       const sum = (/** @type {(tally: Tally) => bigint} */ of) => all.reduce((total, one) => total + of(one.last), 0n);
       const recovered = sum((tally) => sumOf(tally, "recovered_ns/"));
-      require(recovered <= sum((tally) => sumOf(tally, "gap_ns/")), "law-11", `${uuid}: more time was recovered than lost`);
+      require(recovered <= sum((tally) => sumOf(tally, "gap_ns/")), "law_11", `${uuid}: more time was recovered than lost`);
       const job = all.reduce((total, one) => total + one.last.to - one.first - elsewhereOf(one.last), 0n);
       const energy = sum((tally) => tally.amounts.get("energy_ns") ?? 0n);
-      require(energy <= job, "law-11", `${uuid}: energy was counted for more time than there was`);
-      overlap(uuid, all);
+      require(energy <= job, "law_11", `${uuid}: energy was counted for more time than there was`);
     }
   }
 }
@@ -185,30 +164,50 @@ function overlap(uuid, all) {
     for (const other of all.slice(i + 1)) {
       if (one.incarnation.begin.boot_id !== other.incarnation.begin.boot_id) continue;
       const apart = one.last.to <= other.first || other.last.to <= one.first;
-      require(apart, "law-7", `${uuid} is counted twice at the same time`);
+      require(apart, "law_7", `${uuid} is counted twice at the same time`);
     }
   });
 }
 
 /** Law 4. @param {Share} last @param {Share} next @param {string} where */
 function grows(last, next, where) {
-  require(next.to >= last.to, "law-4", `journal ${where}: to_ns fell since the record before`, where);
+  require(next.to >= last.to, "law_4", `journal ${where}: to_ns fell since the record before`, where);
   let recovered = false;
   for (const [path, value] of last.amounts) {
     const now = next.amounts.get(path) ?? 0n;
-    require(now >= value, "law-4", `journal ${where}: ${path} fell since the record before`, where);
+    require(now >= value, "law_4", `journal ${where}: ${path} fell since the record before`, where);
     if (path.startsWith("recovered_ns/") && now !== value) recovered = true;
   }
   if (next.to !== last.to || recovered) return;
   for (const [path, value] of next.amounts) {
     const held = last.amounts.get(path) ?? 0n;
     if (path.startsWith("recovered_ns/") && value !== held) return;
-    require(value === held, "law-4", `journal ${where}: ${path} grew in no time`, where);
+    require(value === held, "law_4", `journal ${where}: ${path} grew in no time`, where);
   }
+}
+
+/** @returns {Share} */
+function nothing() {
+  return { to: 0n, amounts: new Map() };
+}
+
+/** Law 9. @param {Tally} tally @param {bigint} span @param {string} where */
+function shares(tally, span, where) {
+  let left = span;
+  /** @type {Map<string, bigint>} */
+  const sums = new Map();
+  for (const share of tally.shares.values()) {
+    left -= share.to;
+    for (const [path, value] of share.amounts) sums.set(path, (sums.get(path) ?? 0n) + value);
+  }
+  const much = `journal ${where}: the phases of a device are more than all of it`;
+  require(left >= 0n, "law_9", much, where);
+  for (const [path, value] of sums) require(value <= (tally.amounts.get(path) ?? 0n), "law_9", much, where);
+  for (const share of tally.shares.values()) adds(share, share.to, where);
 }
 
 /** Law 5. @param {Share} tally @param {bigint} span @param {string} where */
 function adds(tally, span, where) {
   const sum = sumOf(tally, "observed_ns/") + sumOf(tally, "gap_ns/");
-  require(sum === span, "law-5", `journal ${where}: a tally does not add up: observed + gap is not its span`, where);
+  require(sum === span, "law_5", `journal ${where}: a tally does not add up: observed + gap is not its span`, where);
 }

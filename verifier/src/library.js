@@ -1,5 +1,5 @@
 // The peak tables and policies that this verifier ships, and those that the reader accepts by hand.
-import { Refusal, decodeUtf8, hex } from "./basics.js";
+import { Fault, Refusal, decodeUtf8, hex } from "./basics.js";
 import { Peaks } from "./peaks.js";
 import { readPolicy } from "./policy.js";
 import { sha256 } from "./sha256.js";
@@ -19,7 +19,7 @@ export class Library {
 
   /** A file that the reader accepts. @param {Uint8Array} bytes @param {string} name */
   accept(bytes, name) {
-    if (bytes.length > 1 << 20) throw new Refusal("yaml", `${name} has more than 1 MiB`);
+    if (bytes.length > 1 << 20) throw new Fault(`${name} has more than 1 MiB`);
     const found = parseYaml(decodeUtf8(bytes, name));
     const digest = hex(sha256(bytes));
     if (found?.schema === "flopsd-peaks/1") {
@@ -31,13 +31,13 @@ export class Library {
   peaks(digest) {
     const found = this.tables.get(digest);
     if (found) return found;
-    throw new Refusal("peak-table", `a peak table that is not flopsd's own, with SHA-256 ${digest}: give it if you trust it`);
+    throw new Refusal("peak_table_unknown", `a peak table that is not flopsd's own, with SHA-256 ${digest}: give it if you trust it`);
   }
 
   /** @param {J} named @returns {Policy} */
   policy(named) {
     const found = this.rules.get(named.sha256);
     if (found) return found;
-    throw new Refusal("policy", `policy '${named.id}' with SHA-256 ${named.sha256} is not here: give it if you trust it`);
+    throw new Refusal("policy_unknown", `policy '${named.id}' with SHA-256 ${named.sha256} is not here: give it if you trust it`);
   }
 }

@@ -1,18 +1,17 @@
 // Ledgers made of ledgers: the statement computed from the entries, and each entry from its child.
-import { Refusal, byText, hex, isObject, object, require, sortedTexts } from "./basics.js";
+import { byText, isObject, object, require, sortedTexts } from "./basics.js";
+import { checkChildren } from "./children.js";
+import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD, assumptions, claim, ordered } from "./codes.js";
 import { same } from "./compare.js";
 import { coveragePpm } from "./coverage.js";
-import { checkEntries, jobEntry, nodeEntry } from "./entries.js";
+import { checkEntries } from "./entries.js";
 import { joules, nanoseconds, plus, readFigures, seconds, written, zero } from "./figures.js";
+import { addedRatios } from "./energy.js";
 import { findings } from "./findings.js";
 import { microseconds } from "./history.js";
 import { checkOrder, checkTogether, completeness } from "./merging.js";
-import { parseJson } from "./json.js";
-import { decodeUtf8 } from "./basics.js";
-import { base64 } from "./basics.js";
-import { sha256 } from "./sha256.js";
 import { pair } from "./reconciliation.js";
-import { EXECUTED_METHODS, NO_METHOD, PREDICATE, STATEMENT, writtenMap } from "./statement.js";
+import { PREDICATE, STATEMENT, writtenMap } from "./statement.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./figures.js").Figures} Figures */
@@ -47,6 +46,12 @@ function counted(all, whole) {
   return { ...countedSum(all, whole), cumulative: countedSum(all.map((one) => one.cumulative), whole) };
 }
 
+/** @param {J[]} rules */
+function operatorCount(rules) {
+  const sum = (/** @type {string} */ name) => String(rules.reduce((all, one) => all + BigInt(one.operatorCount[name]), 0n));
+  return { low: sum("low"), cumulativeLow: sum("cumulativeLow") };
+}
+
 /** @param {J[]} children */
 function claims(children) {
   /** @type {Map<string, {phase: string | null, precision: string | null, flop: Figures}>} */
@@ -75,23 +80,24 @@ function architectureSum(children) {
   return {
     ...bounds(all), executed: bounds(all.map((one) => one.executed)),
     tokens: String(all.reduce((total, one) => total + BigInt(one.tokens), 0n)),
-    marginPpm: String(margins.reduce((a, b) => (a > b ? a : b))),
+    marginPpm: String(margins.reduce((a, b) => (a > b ? a : b))), method: ordered(ARCHITECTURE_METHODS, all.flatMap((one) => one.method)),
   };
 }
+
+const _SILENT = /^(no training process declared its model|a training process declared its model, and no work of it)/;
 
 /** A segment of which no process declared a model takes nothing from the sum, where another of its node has a basis.
  * @param {J[]} children */
 function withBasis(children) {
-  const silent = (/** @type {J} */ one) => one.segment !== null && one.totals.architecture === null;
+  const silent = (/** @type {J} */ one) => one.segment !== null && _SILENT.test(one.totals.architectureAbsentReason ?? "");
   const kept = children.filter((one) => !silent(one) || !children.some((other) =>
-    other !== one && other.node === one.node && other.rank === one.rank && other.segment !== null && other.totals.architecture));
+    other !== one && other.node === one.node && other.rank === one.rank && other.segment !== null && !silent(other)));
   return kept.length ? kept : children;
 }
 
 /** @param {J[]} children @param {boolean} whole */
 function totals(children, whole) {
   const executed = children.map((one) => one.totals.executed);
-  const phrases = EXECUTED_METHODS.filter((phrase) => executed.some((one) => one.method.split("; ").includes(phrase)));
   const sum = figuresSum(children, (one) => one.totals.executed);
   const integers = children.map((one) => one.totals.integerOperations);
   const rules = children.map((one) => one.totals.guidelines);
@@ -100,7 +106,7 @@ function totals(children, whole) {
   const integerSum = figuresSum(children, (one) => one.totals.integerOperations);
   return {
     executed: {
-      ...sum, high: whole ? sum.high : null, method: phrases.join("; ") || NO_METHOD,
+      ...sum, high: whole ? sum.high : null, method: ordered(EXECUTED_METHODS, executed.flatMap((one) => one.method)),
       mayBeIntegerFlop: String(executed.reduce((total, one) => total + BigInt(one.mayBeIntegerFlop), 0n)),
       byEvidence: mapSum(children, (one) => one.totals.executed.byEvidence),
       byPhase: mapSum(children, (one) => one.totals.executed.byPhase),
@@ -108,7 +114,7 @@ function totals(children, whole) {
     integerOperations: {
       ...integerSum, high: whole ? integerSum.high : null, guidelines: counted(integers.map((one) => one.guidelines), whole),
     },
-    guidelines: { ...counted(rules, whole), asClaimed: claimed }, architecture: architectureSum(withBasis(children)),
+    guidelines: { ...counted(rules, whole), method: GUIDELINES_METHOD, operatorCount: operatorCount(rules), asClaimed: claimed }, architecture: whole ? architectureSum(withBasis(children)) : null,
   };
 }
 
@@ -165,12 +171,13 @@ function declared(children) {
   const different = new Set(methods).size > 1;
   const method = methods.includes("pretraining") ? "pretraining" : methods.includes(null) ? null : different ? "full" : methods[0];
   const text = (/** @type {J} */ base) => JSON.stringify(Object.keys(base).sort().map((name) => [name, base[name]]));
-  /** @type {Map<string, J>} */
-  const bases = new Map();
-  for (const child of children) if (child.declared.base) bases.set(text(child.declared.base), child.declared.base);
-  const base = bases.size === 1 ? [...bases.values()][0] : null;
-  const conflict = bases.size > 1 || (bases.size === 1 && method === "pretraining") ||
-    children.some((one) => (one.declared.conflict ?? null) !== null);
+  /** @type {J[]} */
+  const declared_ = children.map((one) => one.declared.base).filter((one) => one !== null);
+  const bases = new Set(declared_.map(text));
+  const differ = bases.size > 1 || children.some((one) => /different base models/.test(one.declared.conflict ?? ""));
+  const base = bases.size && !differ ? declared_[0] : null;
+  // Of different base models none is taken; pretraining beside one leaves open whether it was modified.
+  const conflict = method === "pretraining" && (bases.size > 0 || differ);
   return { method, base, conflict };
 }
 
@@ -209,15 +216,19 @@ export function mergedStatement(statement, library) {
         policies, guidelines: sums.guidelines, integers: sums.integerOperations.guidelines, declared: said, open: false,
         conflict: said.conflict,
       }),
-      reconciliation: basis === null ? [] : mergedPairs(sums, basis),
+      reconciliation: [
+        ...(basis === null ? [] : mergedPairs(sums, basis)),
+        ...addedRatios(children.flatMap((/** @type {J} */ one) => one.reconciliation)),
+      ],
       energyJoules: energy(children), energyUncountedSeconds: timeSum(children, (one) => one.energyUncountedSeconds),
       deviceSeconds: timeSum(children, (one) => one.deviceSeconds), nodeSeconds: timeSum(children, (one) => one.nodeSeconds),
       coverage: coverage(children), nodes: isJob ? nodes(children) : [], children, evidence: predicate.evidence,
+      claim: claim(kind, false),
       method: {
         flopsdVersion: predicate.method.flopsdVersion, sealedAt: predicate.method.sealedAt,
         flopsdVersions: sortedTexts(children.flatMap((/** @type {J} */ one) => one.flopsdVersions)),
         peakTableSha256: sortedTexts(children.flatMap((/** @type {J} */ one) => one.peakTableSha256)),
-        policies: policies.map((/** @type {any} */ one) => ({ id: one.id, sha256: one.sha256 })),
+        policies: policies.map((/** @type {any} */ one) => ({ id: one.id, sha256: one.sha256 })), assumptions: assumptions(kind),
       },
     },
   };
@@ -237,39 +248,6 @@ function mergedPairs(sums, basis) {
   ];
 }
 
-/** The SHA-256 of a ledger's payload, whoever signed it. @param {Uint8Array} ledger @returns {{digest: string, statement: J}} */
-function payloadOf(ledger) {
-  const envelope = parseJson(decodeUtf8(ledger, "a child"), "a child");
-  const payload = base64(String(envelope.payload), "the payload of a child");
-  return { digest: hex(sha256(payload)), statement: parseJson(decodeUtf8(payload, "the payload of a child"), "the payload of a child") };
-}
-
-/** @param {J} statement @param {import("./verify.js").Given} given
- * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number, words: Set<string>}} tally */
-async function checkChildren(statement, given, verify, tally) {
-  const { children, kind } = statement.predicate;
-  const notes = [];
-  for (const [i, file] of (given.children ?? []).entries()) {
-    const { digest, statement: own } = payloadOf(file.ledger);
-    const p = own.predicate ?? {};
-    const entry = children.find((/** @type {J} */ one) => one.sha256 === digest);
-    if (!entry) {
-      const place = p.kind === "node" ? p.node?.name : p.run?.id;
-      throw new Refusal("child-changed", `${file.name} is not the ledger that was merged for ${place}`, file.name);
-    }
-    await given.progress?.(i / /** @type {any[]} */ (given.children).length, `child ${file.name}`);
-    const child = await verify({ ...given, ledger: file.ledger, journal: file.journal, children: null, progress: undefined, threshold: 1 });
-    const predicate = child.statement.predicate;
-    const made = predicate.kind === "node" ? nodeEntry(child.statement, digest, /** @type {any} */ (child.history), entry)
-      : jobEntry(child.statement, digest, entry);
-    const completeness_ = kind === "lineage" && predicate.kind === "node"
-      ? { completeness: entry.completeness } : {};
-    same(entry, { ...made, ...completeness_ }, `statement.predicate.children[${children.indexOf(entry)}]`, `this child: ${file.name}`, tally);
-    notes.push(file.name);
-  }
-  return notes;
-}
-
 /** @param {J} statement @param {import("./verify.js").Given} given
  * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify
  * @returns {Promise<any>} */
@@ -278,7 +256,7 @@ export async function verifyMerged(statement, given, verify) {
   checkEntries(predicate.children, predicate.kind);
   checkOrder(predicate.children, predicate.kind);
   checkTogether(predicate.children, predicate);
-  require(isObject(predicate.method) && Array.isArray(predicate.method.policies), "mismatch", "the ledger has no method.policies");
+  require(isObject(predicate.method) && Array.isArray(predicate.method.policies), "entry_malformed", "the ledger has no method.policies");
   const tally = { leaves: 0, words: new Set() };
   const computed = mergedStatement(statement, given.library);
   same(statement, computed, "statement", "the entries of its children", tally);

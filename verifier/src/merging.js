@@ -40,22 +40,22 @@ function order(a, b, kind) {
 /** @param {J[]} children @param {string} kind */
 export function checkOrder(children, kind) {
   const twice = new Set(children.map((one) => one.sha256)).size < children.length;
-  require(!twice, "merge-duplicate", "its children cannot be merged: the same ledger is given twice");
+  require(!twice, "child_twice", "its children cannot be merged: the same ledger is given twice");
   const sorted = children.every((one, i) => !i || order(children[i - 1], one, kind) < 0);
-  require(sorted, "merge-order", "the children are not in the order of the format", "statement.predicate.children");
+  require(sorted, "children_order", "the children are not in the order of the format", "statement.predicate.children");
 }
 
 /** @param {J[]} children @param {J} predicate */
 export function checkTogether(children, predicate) {
   const { kind, jobNodes } = predicate;
-  const refuse = (/** @type {string} */ why) => new Refusal("merge", `its children cannot be merged: ${why}`);
+  const refuse = (/** @type {string} */ code, /** @type {string} */ why) => new Refusal(code, `its children cannot be merged: ${why}`);
   if (kind === "job") {
     for (const child of children) {
-      if (child.run !== children[0].run) throw refuse("they are of different runs");
+      if (child.run !== children[0].run) throw refuse("other_run_of_child", "they are of different runs");
       if (!jobNodes.length) continue;
       const at = jobNodes.indexOf(child.node);
-      if (at < 0) throw refuse(`${child.node} is no node of the job`);
-      if (child.rank !== null && jobNodes[Number(child.rank)] !== child.node) throw refuse(`${child.node} has another rank`);
+      if (at < 0) throw refuse("rank_differs", `${child.node} is no node of the job`);
+      if (child.rank !== null && jobNodes[Number(child.rank)] !== child.node) throw refuse("rank_differs", `${child.node} has another rank`);
     }
   }
   /** @type {{device: string, span: Span, i: number}[]} */
@@ -63,7 +63,7 @@ export function checkTogether(children, predicate) {
   children.forEach((child, i) => {
     for (const times of child.deviceTimes) {
       const period = child.periods.find((/** @type {J} */ one) => one.incarnation === times.incarnation);
-      if (!period) throw refuse(`${child.name} has no incarnation ${times.incarnation}`);
+      if (!period) throw refuse("entry_malformed", `${child.name} has no incarnation ${times.incarnation}`);
       const span = {
         begin: BigInt(times.beginNs), end: BigInt(times.endNs), boot: period.bootId, offset: BigInt(period.wallOffsetNs),
       };
@@ -71,15 +71,15 @@ export function checkTogether(children, predicate) {
     }
     for (const other of children.slice(i + 1)) {
       if (child.run !== other.run || child.kind === "job" || !atOneTime(child, other)) continue;
-      if (child.node === other.node) throw refuse(`node ${child.node} is in two ledgers at one time`);
-      if (child.rank !== null && child.rank === other.rank) throw refuse(`rank ${child.rank} is in two ledgers at one time`);
+      if (child.node === other.node) throw refuse("counted_twice", `node ${child.node} is in two ledgers at one time`);
+      if (child.rank !== null && child.rank === other.rank) throw refuse("counted_twice", `rank ${child.rank} is in two ledgers at one time`);
     }
   });
   /** @type {Map<string, {span: Span, i: number}[]>} */
   const held = new Map();
   for (const { device, span, i } of devices) {
     const own = held.get(device) ?? [];
-    if (own.some((one) => one.i !== i && overlap(one.span, span))) throw refuse(`${device} is counted twice at one time`);
+    if (own.some((one) => one.i !== i && overlap(one.span, span))) throw refuse("counted_twice", `${device} is counted twice at one time`);
     held.set(device, [...own, { span, i }]);
   }
 }
@@ -97,12 +97,12 @@ function missingSegments(children) {
         const { segment } = before;
         const fits = segment.number === continues.number && segment.isContinued &&
           ["headSha256", "bytes", "records"].every((name) => segment.journal[name] === continues[name]);
-        require(fits && same(before), "merge-segments", `${child.name} cannot continue ${before.name}: they differ`);
+        require(fits && same(before), "segments_part", `${child.name} cannot continue ${before.name}: they differ`);
       } else missing++;
     }
     const next = parts.filter((one) => one.segment.continues?.sha256 === journal.sha256);
-    require(next.length <= 1, "merge-fork", `FORK: two segments continue ${child.name}: two histories of one run`);
-    require(isContinued || !next.length, "merge-segments", `${child.name} cannot continue: it is the last of its run`);
+    require(next.length <= 1, "segments_part", `FORK: two segments continue ${child.name}: two histories of one run`);
+    require(isContinued || !next.length, "segments_part", `${child.name} cannot continue: it is the last of its run`);
     if (isContinued && !next.length) missing++;
   }
   return missing;
@@ -122,7 +122,7 @@ export function completeness(children, predicate) {
   const nodes = new Set(children.map((one) => `${one.rank}/${one.node}`));
   const expected = jobNodes.length ? BigInt(jobNodes.length) : declared === null ? null : BigInt(declared);
   const most = expected === null || BigInt(nodes.size) <= expected;
-  require(most, "merge", `its children cannot be merged: they are of ${nodes.size} nodes, of ${expected} declared`);
+  require(most, "too_many_nodes", `its children cannot be merged: they are of ${nodes.size} nodes, of ${expected} declared`);
   const attempts = new Set(children.flatMap((one) => one.periods.map((/** @type {J} */ period) => period.attempt)));
   let holes = missingSegments(children);
   const present = (/** @type {string} */ node, /** @type {string} */ attempt) =>

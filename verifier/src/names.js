@@ -1,16 +1,13 @@
-// The facts and counters that a training process may declare (docs/training-process.md).
+// Names of the format, and the counters that a training process may declare (docs/training-process.md).
 
-export const FACTS = [
-  "model_config", "model_name", "model_revision", "parameters_total", "parameters_trainable", "method", "lora",
-  "recomputation", "attention", "precision", "packing", "window", "role", "not_counted", "rank", "local_rank",
-  "world_size", "framework",
-];
 export const WORK = [
   "steps", "forward_passes", "sequences", "tokens", "padding_tokens", "square_pairs", "window_pairs", "target_tokens",
   "target_square_pairs", "cross_pairs", "framework_flop", "weight_products", "trained_weight_products",
   "graded_weight_products", "recomputed_weight_products", "other_weight_products", "other_weight_products_max",
   "weight_passes", "weight_square_pairs", "weight_pair_products", "headless_tokens", "unlabelled_tokens",
-  "fused_head_tokens", "images", "patches", "patch_square_pairs", "patch_window_pairs",
+  "fused_head_tokens", "images", "patches", "patch_square_pairs", "patch_window_pairs", "operator_flop",
+  "recomputed_operator_flop",
 ];
 export const METHODS = ["pretraining", "full", "partial", "lora", "qlora"];
 export const BASE_KINDS = ["known", "estimated", "unknown"];
+export const PHASES = ["train", "evaluate", "generate", "other"];

@@ -151,8 +151,11 @@ export class Rating {
     const { high } = this.rates(kind, pipe, beside);
     if (high !== null || this.row === null) return high;
     const name = kind === "integer" ? "int8" : pipe.replace("tensor_", "");
+    /** @type {bigint | undefined} */
     const times = this.table.unrated_pipe_bounds?.[name]?.times_fp32;
-    return times === undefined || this.vector.fp32 === undefined ? null : this.vector.fp32 * times;
+    /** @type {bigint | undefined} */
+    const rate = this.vector.fp32;
+    return times === undefined || rate === undefined ? null : rate * times;
   }
 
   /** @param {Kind} kind @returns {bigint | null} */
@@ -200,7 +203,7 @@ export class Rating {
     if (formats.length === 1) return formats[0][0];
     const parts = formats.reduce((sum, [, ppm]) => sum + ppm, 0n);
     const sorted = [...formats].sort(([a], [b]) => (a < b ? -1 : 1));
-    return sorted.map(([name, ppm]) => `${name}:${percentG(Number(ppm) / Number(parts))}`).join(",");
+    return sorted.map(([name, ppm]) => `${name}:${percentG(ppm, parts)}`).join(",");
   }
 
   /** Whether a vendor's count may hold integer operations. */
@@ -236,7 +239,7 @@ export class Peaks {
   /** @param {J} table @param {string} sha256 @param {boolean} own Whether this verifier ships it. */
   constructor(table, sha256, own) {
     if (!isObject(table) || table.schema !== "flopsd-peaks/1") {
-      throw new Refusal("peak-table", "the peak table is not of schema flopsd-peaks/1");
+      throw new Refusal("peak_table_unknown", "the peak table is not of schema flopsd-peaks/1");
     }
     this.table = table;
     this.sha256 = sha256;
@@ -251,7 +254,7 @@ export class Peaks {
   row(id) {
     if (id === null) return null;
     const row = this.rows.get(id);
-    if (!row) throw new Refusal("peak-row", `the peak table has no row '${id}'`);
+    if (!row) throw new Refusal("peak_row_unknown", `the peak table has no row '${id}'`);
     return row;
   }
 
@@ -269,7 +272,7 @@ export class Peaks {
 /** A share as C's `%g` writes it, in ppm. @param {string} share */
 function ppmOf(share) {
   const ppm = Math.round(Number(share) * 1e6);
-  if (!Number.isSafeInteger(ppm) || ppm < 0) throw new Refusal("law-2", `'${share}' is no share of a format`);
+  if (!Number.isSafeInteger(ppm) || ppm < 0) throw new Refusal("record_malformed", `'${share}' is no share of a format`);
   return BigInt(ppm);
 }
 

@@ -32,14 +32,14 @@ export function text(a) {
 /** "1e25/3", "1/3", "1000". @param {any} found @returns {Fraction} */
 export function parseFraction(found) {
   const match = /^([0-9]{1,40})(?:e([0-9]{1,2}))?(?:\/([1-9][0-9]{0,39}))?$/.exec(String(found));
-  if (!match) throw new Refusal("policy", `'${found}' is no count and no fraction of one`);
+  if (!match) throw new Refusal("policy_unknown", `'${found}' is no count and no fraction of one`);
   return fraction(BigInt(match[1]) * 10n ** BigInt(match[2] ?? "0"), BigInt(match[3] ?? "1"));
 }
 
 /** @param {J} found @param {string} sha256 @param {boolean} own @returns {Policy} */
 export function readPolicy(found, sha256, own) {
   const whole = isObject(found) && isText(found.id) && Array.isArray(found.rules);
-  require(whole, "policy", "a policy file without id or rules");
+  require(whole, "policy_unknown", "a policy file without id or rules");
   const presumed = found.base_systemic_presumed?.above;
   return {
     id: found.id, sha256, own, title: found.title ?? found.id, countsIntegers: found.integer_operations === "counted",

@@ -1,6 +1,7 @@
 // Comparisons of what was counted with what the model's shape and its tokens need.
+import { warning } from "./codes.js";
 import { MILLION, ceilDiv, readFigures, zero, plus } from "./figures.js";
-import { counted } from "./declared.js";
+import { counted } from "./sessions.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./figures.js").Figures} Figures */
@@ -18,15 +19,16 @@ function ofBounds(bounds) {
 
 /** @param {string} name @param {Figures} over @param {Figures} under @param {bigint} margin */
 export function pair(name, over, under, margin) {
-  const measured = over.measured === 0n ? null : ratio(over.measured, under.measured, false);
+  const measured = ratio(over.measured, under.measured, false);
   const text = (/** @type {bigint | null} */ one) => (one === null ? null : String(one));
   const off = measured === null ? null : measured > MILLION ? measured - MILLION : MILLION - measured;
+  const within = off === null ? null : off <= margin;
   return {
     name,
     ratioPpm: {
       low: text(ratio(over.low, under.high, false)), measured: text(measured), high: text(ratio(over.high, under.low, true)),
     },
-    marginPpm: String(margin), withinMargin: off === null ? null : off <= margin,
+    marginPpm: String(margin), withinMargin: within, warning: warning(name, text(measured), within),
   };
 }
 

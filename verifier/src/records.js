@@ -1,5 +1,7 @@
 // What the records of a journal must hold. Members that are not named here are left alone.
-import { Refusal, isAmount, isInteger, isObject, isText } from "./basics.js";
+import { Refusal, isAmount, isInteger, isObject, isText, shown } from "./basics.js";
+
+import { EVIDENCE } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {(value: any) => boolean} Check */
@@ -37,16 +39,20 @@ const base = orNull(shape({
 }));
 const runOf = shape({ platform: isText, jobName: orNull(isText), jobArn: orNull(isText) }, true);
 const nodeOf = shape({ rank: orNull(isAmount), jobNodes: texts, instanceType: orNull(isText) }, true);
+const _CONTEXT = shape({ run: runOf, node: nodeOf, attempt: isText }, true);
 const isolation = shape({
   daemon_user: isAmount, job_user: orNull(isAmount), job_container: flag, files_private: flag,
-  checkpoint_output: oneOf(["stdout", "stderr", "off"]), continues: orNull(oneOf(["launcher", "file_owner", "nothing"])),
+  checkpoint_output: isText, continues: orNull(oneOf(["launcher", "file_owner", "nothing"])),
 });
 const policy = shape({ id: isText, sha256: sha });
-const recovered = orNull(shape({ cutBytes: isText, cutSha256: sha, reason: isText }));
+const recovered = orNull(isObject);
+const refused = shape({
+  reason: oneOf(["count_exceeds_ceiling", "device_changed"]), device: isText, flop: isAmount, ceiling: orNull(isAmount),
+});
 const segment = shape({ segment: isAmount, bytes: isAmount, records: isAmount, sha256: sha, head_sha256: sha, run: isObject });
 
 const _EVIDENCE_MEMBERS = /** @type {Record<string, Check>} */ ({
-  source: isText, evidence: oneOf(["cycles", "activity", "count", "utilization", "gap"]), evidence_reason: isText,
+  source: isText, evidence: oneOf([...EVIDENCE, "gap"]), evidence_reason: isText,
   evidence_fix: isText, shared_with: orNull(isText),
 });
 const _IDENTITY = /** @type {Record<string, Check>} */ ({
@@ -58,9 +64,9 @@ const _PROCESS = /** @type {Record<string, Check>} */ ({ id: isText, pid: orNull
 
 const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
   begin: {
-    format: isText, run: isText, node: isText, boot_id: isText, ns: isInteger, wall_ns: isInteger, utc,
+    format: isText, run: isText, node: isText, boot_id: isText, ns: isAmount, wall_ns: isAmount, utc,
     flopsd_version: isText, peak_table_sha256: sha, config_sha256: sha, interval_ns: isAmount, checkpoint_ns: isAmount,
-    context: shape({ run: runOf, node: nodeOf, attempt: isText }, true), precision, recovered, isolation,
+    context: isObject, precision, recovered, isolation,
     declared: shape({ phase, method, recomputation, base }), policies: (v) => Array.isArray(v) && v.every(policy),
     code_secret_sha256: orNull(sha),
   },
@@ -69,43 +75,47 @@ const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
     number: isAmount, uuid: isText, index: isAmount, vendor: isText, parent: orNull(isText), ..._IDENTITY,
     ..._EVIDENCE_MEMBERS,
   },
-  evidence: { number: isAmount, ns: isInteger, ..._EVIDENCE_MEMBERS },
+  evidence: { number: isAmount, ns: isAmount, ..._EVIDENCE_MEMBERS },
   checkpoint: {
-    ns: isInteger, utc, devices: (v) => Array.isArray(v) && v.every(isAmount), tallies: isObject, gaps: Array.isArray,
+    ns: isAmount, utc, devices: (v) => Array.isArray(v) && v.every(isAmount), tallies: isObject, gaps: Array.isArray,
   },
   declaration: { sessions: Array.isArray },
   sealed: {
     bytes: isAmount, head_sha256: sha, payload_sha256: sha, utc,
     witness: orNull((v) => isObject(v) && (isText(v.token) || isText(v.absent))),
   },
-  end: { ns: isInteger, utc, reason: isText, child_exit_code: orNull(isInteger) },
+  end: { ns: isAmount, utc, reason: isText, child_exit_code: orNull(isInteger) },
 });
 
 /** @param {J} record @param {Record<string, Check>} members @param {string} where */
 function check(record, members, where) {
   for (const [name, holds] of Object.entries(members)) {
-    if (!(name in record)) throw new Refusal("record", `journal ${where}: a ${record.kind} without ${name}`, where);
-    if (!holds(record[name])) throw new Refusal("record", `journal ${where}: ${name} of a ${record.kind}`, where);
+    if (!(name in record)) throw new Refusal("record_malformed", `journal ${where}: a ${record.kind} without ${name}`, where);
+    if (!holds(record[name])) throw new Refusal("record_malformed", `journal ${where}: ${name} of a ${record.kind}`, where);
   }
 }
 
 /** @param {any} record @param {string} where */
 export function checkRecord(record, where) {
   if (!isObject(record) || !isText(record.kind) || !Object.hasOwn(_KINDS, record.kind)) {
-    throw new Refusal("record-kind", `journal ${where}: unknown kind of record '${record?.kind}'`, where);
+    throw new Refusal("record_malformed", `journal ${where}: unknown kind of record ${shown(record?.kind)}`, where);
   }
   if (record.kind === "begin" && record.format !== FORMAT) {
-    throw new Refusal("journal-format", `journal ${where}: format '${record.format}', not '${FORMAT}'`, where);
+    throw new Refusal("record_malformed", `journal ${where}: format ${shown(record.format)}, not '${FORMAT}'`, where);
   }
   check(record, { incarnation: isAmount, ..._KINDS[record.kind] }, where);
+  const context = record.kind !== "begin" || _CONTEXT(record.context);
+  if (!context) throw new Refusal("law_14", `journal ${where}: context has other members than those of the format`, where);
   if (record.kind === "begin" && "continues" in record) check(record, { continues: segment }, where);
   if (record.kind === "evidence" && "identity" in record) {
     check(record, { identity: shape(_IDENTITY) }, where);
   }
   for (const member of ["sessions", "before"]) {
     if (!(member in record)) continue;
+    /** @type {Record<string, Check>} */
     const work = record.kind === "checkpoint" || member === "before" ? { work: isObject } : { facts: isObject };
-    const one = member === "before" ? isObject : shape({ ..._PROCESS, ...work });
+    const whole = shape({ ..._PROCESS, ...work });
+    const one = member === "before" ? isObject : (/** @type {any} */ v) => whole(v) && (!("refused" in v) || refused(v.refused));
     const holds = (/** @type {any} */ v) => (Array.isArray(v) && v.every(one)) || (member === "before" && isObject(v));
     check(record, { [member]: holds }, where);
   }

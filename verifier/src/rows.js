@@ -100,14 +100,23 @@ class Maker {
   }
 
   busy() {
-    const busy = amountOf(this.part, "busy_sm_cycles");
+    const busy = amountOf(this.part, "busy_sm_cycles"), ns = this.time("utilization");
+    const most = this.clocked(busy, ns);
     /** @param {Kind} kind @returns {Figures} */
     const figures = (kind) => {
       const rate = this.plain.ceilingRate(kind);
-      return { low: 0n, measured: null, high: rate === null ? null : busy * rate };
+      return { low: 0n, measured: null, high: rate === null ? null : most * rate };
     };
-    const ns = this.time("utilization");
     this.put({ evidence: "utilization", smCycles: busy, ns, flop: figures("flop"), integer: figures("integer") });
+  }
+
+  /** Busy cycles at most, where the clock of a part of them was read at random moments. @param {bigint} busy @param {bigint} ns */
+  clocked(busy, ns) {
+    const sampled = amountOf(this.part, "sampled_busy_sm_cycles");
+    if (sampled > busy || this.plain.sms === null) return busy;
+    const off = this.plain.deviation(amountOf(this.part, "clocked_square_sum"), ns);
+    const clocked = amountOf(this.part, "clocked_sm_cycles") + off;
+    return busy - sampled + (sampled < clocked ? sampled : clocked);
   }
 
   gap() {
@@ -122,7 +131,7 @@ class Maker {
   all() {
     for (const [path, cycles] of under(this.part, "sm_cycles")) this.pipe(path, cycles);
     for (const [pipe, ns] of under(this.part, "unread_ns")) if (ns) this.unread(pipe, ns);
-    if (amountOf(this.part, "observed_ns/count") || this.part.amounts.has("counted_flop")) this.count();
+    if (amountOf(this.part, "observed_ns/count") || amountOf(this.part, "counted_flop")) this.count();
     if (amountOf(this.part, "observed_ns/utilization")) this.busy();
     this.gap();
     return this.rows;

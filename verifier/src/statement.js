@@ -1,15 +1,18 @@
 // The statement of kind `node`, computed from a journal.
 import { byText, object, sortedTexts } from "./basics.js";
 import { architecture } from "./architecture.js";
+import { assumptions, claim } from "./codes.js";
 import { coverage } from "./coverage.js";
 import { declared } from "./declared.js";
 import { deviceEntries } from "./devices.js";
+import { energyRatios } from "./energy.js";
 import { zero, joules, plus, seconds, written } from "./figures.js";
 import { findings } from "./findings.js";
 import { guidelines, integerGuidelines } from "./guidelines.js";
+import { OPERATOR_COUNT, operatorRows } from "./operators.js";
 import { isolation } from "./isolation.js";
 import { reconciliation } from "./reconciliation.js";
-import { integersOf, rated, withZero } from "./rows.js";
+import { rated, withZero } from "./rows.js";
 import { ESTIMATING, elsewhereOf, sumOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -17,33 +20,30 @@ import { ESTIMATING, elsewhereOf, sumOf } from "./tallies.js";
 /** @typedef {import("./history.js").History} History */
 /** @typedef {import("./history.js").Device} Device */
 /** @typedef {import("./rows.js").Rated} Rated */
+/** @typedef {import("./operators.js").Counted} Counted */
 /** @typedef {{device: Device, of: Rated}} Account */
+/** `stated`: the predicate, for what no journal decides; `disclosed`: secrets by their SHA-256.
+ * @typedef {{history: History, stated: J, journal: {sha256: string, bytes: number, head: string},
+ *   policies: import("./policy.js").Policy[], peaks: import("./peaks.js").Peaks, disclosed: Map<string, string>}} From */
 
 export const STATEMENT = "https://in-toto.io/Statement/v1";
 export const PREDICATE = "urn:uuid:961e75da-79e6-4b84-bec0-b0fcb65b8a61#compute-ledger-v1";
-const _METHODS = /** @type {Record<string, string>} */ ({
-  cycles: "hardware cycle counters",
-  activity: "hardware activity percentages and the SM clock",
-  count: "the vendor's software count (executions x compiled operations)",
-});
-export const EXECUTED_METHODS = Object.values(_METHODS);
-export const NO_METHOD = "no counter that estimates was read: high is a ceiling, not an estimate";
 const _UNKNOWN = { low: 0n, measured: null, high: null };
 
-/** @param {Account[]} accounts @param {"flop" | "integer"} kind @returns {Map<string, Figures>} */
-export function byPhase(accounts, kind) {
+/** @param {Account[]} accounts @param {Counted[]} operators @returns {Map<string, Figures>} */
+function byPhase(accounts, operators) {
   /** @type {Map<string, {figures: Figures, read: boolean}>} */
   const found = new Map();
   for (const { of } of accounts) {
     for (const part of of.parts) {
       if (!part.rows.length && !part.read) continue;
       const held = found.get(part.phase) ?? { figures: zero(), read: false };
-      const read = held.read || (kind === "flop" ? part.read : part.integersTold);
-      found.set(part.phase, { figures: plus(held.figures, part[kind]), read });
+      found.set(part.phase, { figures: plus(held.figures, part.flop), read: held.read || part.read });
     }
   }
-  const settled = kind === "flop" ? withZero : integersOf;
-  return new Map([...found].map(([phase, { figures, read }]) => [phase, settled(figures, read)]));
+  const phases = new Map([...found].map(([phase, { figures, read }]) => [phase, withZero(figures, read)]));
+  for (const { phase, flop } of operators) phases.set(phase, plus(phases.get(phase) ?? zero(), flop));
+  return phases;
 }
 
 /** @param {Map<string, Figures>} map @returns {J} */
@@ -53,8 +53,8 @@ export function writtenMap(map) {
   return found;
 }
 
-/** @param {Account[]} accounts @param {boolean} none Whether no incarnation has a device. */
-function executed(accounts, none) {
+/** @param {Account[]} accounts @param {Counted[]} operators @param {boolean} none Whether no incarnation has a device. */
+function executed(accounts, operators, none) {
   const rows = accounts.flatMap(({ of }) => of.parts.flatMap((part) => part.rows));
   /** @type {Map<string, Figures>} */
   const byEvidence = new Map();
@@ -68,18 +68,21 @@ function executed(accounts, none) {
     if (row.margin === null) continue;
     if (!(row.evidence in margins) || margins[row.evidence] < row.margin) margins[row.evidence] = row.margin;
   }
+  for (const { flop } of operators) byEvidence.set(OPERATOR_COUNT, plus(byEvidence.get(OPERATOR_COUNT) ?? zero(), flop));
+  /** @type {string[]} */
   const read = ESTIMATING.filter((name) => accounts.some(({ device }) => sumOf(device.last, `observed_ns/${name}`) > 0n));
-  const phases = none ? new Map([["undeclared", _UNKNOWN]]) : byPhase(accounts, "flop");
+  if (operators.length) read.push(OPERATOR_COUNT);
+  const phases = none ? new Map([["undeclared", _UNKNOWN]]) : byPhase(accounts, operators);
   return {
-    ...written(none ? _UNKNOWN : accounts.map(({ of }) => of.flop).reduce(plus, zero())),
-    method: read.map((name) => _METHODS[name]).join("; ") || NO_METHOD,
+    ...written(none ? _UNKNOWN : [...accounts.map(({ of }) => of.flop), ...operators.map(({ flop }) => flop)].reduce(plus, zero())),
+    method: read.length ? read : ["none"],
     marginPpm: margins, clockUncertaintyFlop: String(clock), mayBeIntegerFlop: String(mayBeInteger),
     byEvidence: writtenMap(byEvidence), byPhase: writtenMap(phases),
   };
 }
 
-/** @param {History} history */
-function incarnations(history, /** @type {Set<string>} */ secrets) {
+/** @param {History} history @param {Set<string>} secrets */
+function incarnations(history, secrets) {
   return history.incarnations.map(({ begin, sources, checkpoints, last, end }) => ({
     number: begin.incarnation, bootId: begin.boot_id, startedAt: begin.utc, lastRecordAt: last.utc,
     endReason: end?.reason ?? null, childExitCode: end?.child_exit_code ?? null, attempt: begin.context.attempt,
@@ -130,8 +133,8 @@ export function energyOf(devices) {
   return { energyJoules: joules(energy), energyUncountedSeconds: seconds(left > 0n ? left : 0n) };
 }
 
-/** @param {History} history @param {J} stated The predicate as stated @param {string[]} disclosed By their SHA-256 */
-function method(history, stated, journal, policies, peaks, disclosed) {
+/** @param {From} from */
+function method({ history, stated, journal, policies, peaks, disclosed }) {
   const named = history.incarnations.map(({ begin }) => begin.code_secret_sha256);
   const order = [...new Set(named)].filter((name) => disclosed.has(name));
   const margins = object();
@@ -143,8 +146,8 @@ function method(history, stated, journal, policies, peaks, disclosed) {
     flopsdVersion: stated.method.flopsdVersion, sealedAt: stated.method.sealedAt,
     peakTableSha256: history.first.peak_table_sha256,
     configSha256: sortedTexts(history.incarnations.map(({ begin }) => begin.config_sha256)), margins,
-    policies: policies.map((one) => ({ id: one.id, sha256: one.sha256 })),
-    codeSecrets: order.map((name) => disclosed.get(name)),
+    policies: policies.map((/** @type {J} */ one) => ({ id: one.id, sha256: one.sha256 })),
+    assumptions: assumptions("node"), codeSecrets: order.map((name) => disclosed.get(name)),
     earlierSeals: {
       count: String(history.seals.length),
       newest: seal
@@ -158,29 +161,31 @@ function method(history, stated, journal, policies, peaks, disclosed) {
   };
 }
 
-/** @param {{history: History, stated: J, journal: {sha256: string, bytes: number, head: string}, policies: any[],
- *   peaks: import("./peaks.js").Peaks, disclosed: Map<string, string>}} from */
-export function statementOf({ history, stated, journal, policies, peaks, disclosed }) {
+/** @param {From} from */
+export function statementOf(from) {
+  const { history, stated, journal, policies, peaks, disclosed } = from;
   const accounts = history.devices.map((device) => ({ device, of: rated(device, peaks) }));
   const none = !accounts.length;
   const { first } = history;
   const basis = architecture(history, stated);
-  const exec = executed(accounts, none);
+  const operators = operatorRows(history, accounts);
+  const exec = executed(accounts, operators.rows, none);
   const integers = none ? _UNKNOWN : accounts.map(({ of }) => of.integer).reduce(plus, zero());
-  const rules = guidelines(history, accounts, none, basis, stated);
+  const rules = guidelines(history, accounts, operators.rows, none, basis, stated);
   const integerRules = integerGuidelines(history, accounts, none, rules);
   const segment = segmentOf(history);
   const context = first.context;
   const open = segment !== null || context.node.jobNodes.some((/** @type {string} */ name) => name !== first.node);
-  const said = declared(history, policies);
-  const wall = history.incarnations.reduce((sum, { last, begin }) => sum + last.ns - begin.ns, 0n);
-  const spans = history.devices.reduce((sum, { last, first: from }) => sum + last.to - from, 0n);
+  const said = declared(history, policies, operators.exceeding);
+  let wall = 0n;
+  for (const { last, begin } of history.incarnations) wall += /** @type {bigint} */ (last.ns) - /** @type {bigint} */ (begin.ns);
+  const spans = history.devices.reduce((sum, one) => sum + one.last.to - one.first, 0n);
   const predicate = {
     kind: "node", replay: replayOf(history), segment,
     run: { id: first.run, ...context.run }, node: { name: first.node, ...context.node },
     attempts: sortedTexts(history.incarnations.map(({ begin }) => begin.context.attempt)),
     incarnations: incarnations(history, new Set(disclosed.keys())),
-    devices: deviceEntries(accounts, peaks, energyOf), declared: said,
+    devices: deviceEntries(accounts, operators.rows, peaks, energyOf), declared: said,
     totals: {
       executed: exec,
       integerOperations: { ...written(integers), guidelines: integerRules },
@@ -189,9 +194,11 @@ export function statementOf({ history, stated, journal, policies, peaks, disclos
     ...energyOf(history.devices), deviceSeconds: seconds(spans), wallSeconds: seconds(wall),
     coverage: coverage(history, accounts, peaks),
     findings: findings({ policies, guidelines: rules.written, integers: integerRules, declared: said, open }),
-    reconciliation: reconciliation(exec.byPhase, rules.written, basis, history),
+    reconciliation: [
+      ...reconciliation(exec.byPhase, rules.written, basis, history), ...energyRatios(accounts, peaks),
+    ],
     evidence: stated.evidence, isolation: isolation(history, stated),
-    method: method(history, stated, journal, policies, peaks, disclosed),
+    method: method(from), claim: claim("node", segment !== null),
   };
   return {
     statement: {

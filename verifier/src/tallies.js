@@ -1,5 +1,6 @@
 // Running totals of one device, out of a device record or the columns of a checkpoint.
-import { Refusal, isAmount, isInteger, isObject, require } from "./basics.js";
+import { Refusal, isAmount, isInteger, isObject, require, shown } from "./basics.js";
+import { PHASES } from "./names.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** Amounts by path, such as `sm_cycles/activity/fp32`.
@@ -7,24 +8,25 @@ import { Refusal, isAmount, isInteger, isObject, require } from "./basics.js";
 /** @typedef {Share & {shares: Map<string, Share>, counters: Map<string, bigint>, energyAt: bigint | null,
  *   running: {origin: string, values: Map<string, bigint>} | null}} Tally */
 
-export const EVIDENCE = ["cycles", "activity", "count", "utilization", "gap"];
+/** That of tallies; rows have `gap` and `operator_count` too. */
+export const EVIDENCE = ["cycles", "activity", "count", "utilization"];
 export const ESTIMATING = ["cycles", "activity", "count"];
 export const PIPES = ["tensor", "tensor_hmma", "tensor_imma", "tensor_dfma", "fp64", "fp32", "fp16"];
-export const PHASES = ["train", "evaluate", "generate", "other"];
+
 export const ELSEWHERE = ["other_job", "metered_as_mig", "replaced"];
 export const WITHOUT_CEILING = ["journal_replaced", "end_unknown"];
 export const REASONS = [
   "starting", "stopping", "daemon_down", "source_down", "source_silent", "device_missing", "device_lost", "other_job",
   "metered_as_mig", "replaced", "driver_timeout", "driver_error", "no_permission", "not_supported", "not_a_number",
-  "out_of_range", "counter_reset", "counter_stalled", "contradictory", "counters_disabled", "zero_at_full_load", "stale",
-  "uncounted_work", "unknown_device", "overlap", "missed_reading", "not_journalled", "end_unknown", "journal_replaced",
+  "out_of_range", "counter_reset", "counter_stalled", "contradictory", "counters_disabled", "counters_in_use", "zero_at_full_load",
+  "stale", "uncounted_work", "unknown_device", "overlap", "missed_reading", "not_journalled", "end_unknown", "journal_replaced",
 ];
 
 /** By member, the names that may stand on each level below it. */
 const _LEVELS = /** @type {Record<string, string[][]>} */ ({
   observed_ns: [EVIDENCE], gap_ns: [REASONS], recovered_ns: [EVIDENCE], sm_cycles: [EVIDENCE, PIPES],
   uncertainty_sm_cycles: [EVIDENCE, PIPES], square_sum: [EVIDENCE, PIPES], unread_ns: [PIPES],
-  busy_sm_cycles: [], counted_flop: [], energy_mj: [], energy_ns: [],
+  busy_sm_cycles: [], sampled_busy_sm_cycles: [], clocked_sm_cycles: [], clocked_square_sum: [], counted_flop: [], energy_mj: [], energy_ns: [],
 });
 
 /** @returns {Tally} */
@@ -77,7 +79,7 @@ class Reader {
 
   /** @param {string} what @returns {Refusal} */
   refusal(what) {
-    return new Refusal("law-2", `journal ${this.where}: ${what}`, this.where);
+    return new Refusal("record_malformed", `journal ${this.where}: ${what}`, this.where);
   }
 
   /** @param {any} value @param {string} path @param {boolean} signed
@@ -85,12 +87,10 @@ class Reader {
   leaf(value, path, signed, put) {
     const list = this.columns ? value : [value];
     if (!Array.isArray(list)) throw this.refusal(`${path} is no column`);
-    if (list.length !== this.tallies.length) {
-      throw new Refusal("law-3", `journal ${this.where}: ${path} has ${list.length} values`, this.where);
-    }
+    if (list.length !== this.tallies.length) throw this.refusal(`${path} has ${list.length} values`);
     list.forEach((one, i) => {
       if (one === null && this.columns) return;
-      if (signed ? !isInteger(one) : !isAmount(one)) throw this.refusal(`${path}: ${one} is not a count`);
+      if (signed ? !isInteger(one) : !isAmount(one)) throw this.refusal(`${path}: ${shown(one)} is not a count`);
       put(this.tallies[i], one);
     });
   }
@@ -167,7 +167,7 @@ class Reader {
 /** @param {J} record A device record. @param {string} where */
 export function tallyOfDevice(record, where) {
   const tally = emptyTally();
-  require(isInteger(record.to_ns), "law-12", `journal ${where}: a device without to_ns`, where);
+  require(isInteger(record.to_ns), "law_12", `journal ${where}: a device without to_ns`, where);
   new Reader([tally], where, false).tally(record, false);
   return tally;
 }
@@ -175,8 +175,8 @@ export function tallyOfDevice(record, where) {
 /** @param {any} columns @param {number} count @param {string} where */
 export function talliesOfColumns(columns, count, where) {
   const tallies = Array.from({ length: count }, emptyTally);
-  require(isObject(columns), "law-2", `journal ${where}: tallies is no object`, where);
-  require(!count || "to_ns" in columns, "law-2", `journal ${where}: tallies without to_ns`, where);
+  require(isObject(columns), "record_malformed", `journal ${where}: tallies is no object`, where);
+  require(!count || "to_ns" in columns, "record_malformed", `journal ${where}: tallies without to_ns`, where);
   new Reader(tallies, where, true).tally(columns, true);
   return tallies;
 }

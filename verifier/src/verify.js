@@ -1,12 +1,11 @@
 // The order of the checks: the first that fails is the reason to refuse.
-import { Refusal, hex, isObject, isText, require } from "./basics.js";
+import { Fault, Refusal, hex, isObject, isText, owned, require } from "./basics.js";
 import { same } from "./compare.js";
 import { History } from "./history.js";
-import { readJournal, secretsOf } from "./journal.js";
+import { Records, readLines, secretsOf } from "./journal.js";
 import { parseBytes } from "./json.js";
 import { checkSignatures, readEnvelope } from "./keys.js";
 import { verifyMerged } from "./merged.js";
-import { sha256 } from "./sha256.js";
 import { PREDICATE, STATEMENT, statementOf } from "./statement.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -17,138 +16,147 @@ import { PREDICATE, STATEMENT, statementOf } from "./statement.js";
  *   allowReplay: boolean, children?: {name: string, ledger: Uint8Array, journal: Uint8Array | null}[] | null,
  *   progress?: Progress}} Given */
 /** @typedef {{verdict: "accept", statement: J, sha256: string, signers: Key[], unverified: string[], notCompared: string[],
- *   leaves: number, history: History | null, head: string | null, tables: J[], notes: string[]}} Accepted */
+ *   leaves: number, history: History | null, peaks?: import("./peaks.js").Peaks, head: string | null, tables: J[], notes: string[]}} Accepted */
 
 export const PAYLOAD_TYPE = "application/vnd.in-toto+json";
 const _COUNT = /^(0|[1-9][0-9]{0,39})$/;
 const _HEX = /^[0-9a-f]{64}$/;
+const _TIME = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$/;
 const _EVERY = 200;
 
 /** @param {import("./keys.js").Envelope} envelope @returns {J} */
 export function readStatement(envelope) {
   const statement = parseBytes(envelope.payload, "the payload");
   const type = `the payload has type '${envelope.type}', not '${PAYLOAD_TYPE}'`;
-  require(envelope.type === PAYLOAD_TYPE, "payload-type", type);
+  require(envelope.type === PAYLOAD_TYPE, "payload_type", type);
   const none = `the payload is not an in-toto statement of type '${STATEMENT}'`;
-  require(isObject(statement) && statement._type === STATEMENT, "statement-type", none, "statement._type");
+  require(isObject(statement) && statement._type === STATEMENT, "statement_type", none, "statement._type");
   const other = `the predicate has type '${statement.predicateType}', not '${PREDICATE}'`;
-  require(statement.predicateType === PREDICATE, "predicate-type", other, "statement.predicateType");
-  require(isObject(statement.predicate), "statement-type", none, "statement.predicate");
+  require(statement.predicateType === PREDICATE, "predicate_type", other, "statement.predicateType");
+  require(isObject(statement.predicate), "statement_type", none, "statement.predicate");
   return statement;
 }
 
 /** @param {any} value @param {string} path */
 export function count(value, path) {
-  require(isText(value) && _COUNT.test(value), "count", `${path} is not a count`, path);
+  require(isText(value) && _COUNT.test(value), "statement_malformed", `${path} is not a count`, path);
   return BigInt(value);
 }
 
 /** @param {Given} given @returns {Promise<Accepted>} */
 export async function verify(given) {
   const envelope = readEnvelope(given.ledger);
-  const signers = await checkSignatures(envelope, given.keys, given.threshold);
+  // A child was checked against the keys of whoever merged, which nobody else has.
+  const signers = given.threshold ? await checkSignatures(envelope, given.keys, given.threshold) : [];
   const statement = readStatement(envelope);
   const { kind } = statement.predicate;
   const base = { verdict: /** @type {"accept"} */ ("accept"), statement, sha256: envelope.sha256, signers };
   if (kind === "job" || kind === "lineage") return { ...base, ...(await verifyMerged(statement, given, verify)) };
-  require(kind === "node", "mismatch", `'${kind}' is no kind of ledger`, "statement.predicate.kind");
+  require(kind === "node", "statement_differs", `'${kind}' is no kind of ledger`, "statement.predicate.kind");
   return { ...base, ...(await verifyNode(statement, given)) };
 }
 
-/** @param {J} statement @param {Uint8Array} journal @param {Map<string, Uint8Array>} secrets
- * @param {import("./peaks.js").Peaks} peaks @param {Progress} progress */
-async function readSealed(statement, journal, secrets, peaks, progress) {
-  const stated = statement.predicate.method.journal;
-  const bytes = count(stated?.bytes, "statement.predicate.method.journal.bytes");
-  const history = new History(peaks);
-  let head = "00".repeat(32);
-  const cut = `the journal is truncated: it has ${journal.length} bytes, ${bytes} were sealed`;
-  for (const line of readJournal(journal, secrets)) {
-    if (line.end > bytes) break;
-    history.add(line);
-    head = line.head;
-    if (line.number % _EVERY === 0) await progress(line.end / Number(bytes), "journal");
+/** Frame and chain of the whole file, and that its sealed part is what the statement names.
+ * @param {J} stated `method.journal` @param {Uint8Array} journal @param {Progress} progress */
+async function readSealed(stated, journal, progress) {
+  const size = count(stated.bytes, "statement.predicate.method.journal.bytes");
+  const records = count(stated.records, "statement.predicate.method.journal.records");
+  /** @type {import("./journal.js").Line[]} */
+  const lines = [];
+  for (const line of readLines(journal)) {
+    if (BigInt(line.end) <= size) lines.push(line);
+    if (line.number % _EVERY === 0) await progress((0.4 * line.end) / journal.length, "chain");
   }
-  require(BigInt(journal.length) >= bytes, "truncated", cut);
-  require(bytes === 0n || history.heads.has(bytes), "journal-frame", "the sealed part ends within a record");
-  return { history, head, bytes: Number(bytes) };
+  const last = lines[lines.length - 1];
+  const bytes = last?.end ?? 0, head = last?.head ?? "00".repeat(32);
+  const content = journal.subarray(0, bytes);
+  const sha = hex(new Uint8Array(await crypto.subtle.digest("SHA-256", owned(content))));
+  const fewer = `the journal is truncated: it has ${lines.length} records, ${records} were sealed`;
+  require(BigInt(lines.length) >= records, "journal_truncated", fewer, "statement.predicate.method.journal.records");
+  const facts = BigInt(lines.length) === records && BigInt(bytes) === size && sha === stated.sha256;
+  const isOther = head !== stated.headSha256;
+  require(!isOther, "journal_other", "this is not the sealed journal", "statement.predicate.method.journal");
+  require(facts, "journal_facts", "the journal has other bytes or records than stated", "statement.predicate.method.journal");
+  return { lines, bytes, head, sha256: sha };
 }
 
-/** @param {Uint8Array} journal @param {Map<string, Uint8Array>} secrets */
-function checkTail(journal, secrets) {
-  for (const line of readJournal(journal, secrets)) void line;
+/** What a verification starts from. @param {J} statement */
+function checkBasics(statement) {
+  const { method, totals } = statement.predicate;
+  const subject = statement.subject?.[0]?.digest?.sha256;
+  const wrong = (/** @type {string} */ path) => new Refusal("statement_malformed", `${path} is missing or of another type`, path);
+  const sha = (/** @type {any} */ value) => isText(value) && _HEX.test(value);
+  if (!sha(subject)) throw new Refusal("statement_malformed", "the statement does not name its journal", "statement.subject");
+  const journal = method?.journal;
+  if (!isObject(journal)) throw wrong("statement.predicate.method.journal");
+  if (!sha(journal.headSha256)) throw wrong("statement.predicate.method.journal.headSha256");
+  if (journal.sha256 !== subject) throw wrong("statement.predicate.method.journal.sha256");
+  for (const name of ["records", "bytes"]) count(journal[name], `statement.predicate.method.journal.${name}`);
+  if (!isObject(totals?.executed)) throw wrong("statement.predicate.totals.executed");
+  for (const name of ["low", "measured", "high"]) {
+    const path = `statement.predicate.totals.executed.${name}`;
+    if (totals.executed[name] !== null || name === "low") count(totals.executed[name], path);
+  }
+  if (!isText(method.sealedAt) || !_TIME.test(method.sealedAt)) throw wrong("statement.predicate.method.sealedAt");
+  const listed = method.codeSecrets;
+  if (!Array.isArray(listed) || !listed.every(sha)) throw wrong("statement.predicate.method.codeSecrets");
 }
 
 /** @param {J} statement @param {Given} given */
 async function verifyNode(statement, { journal, library, allowReplay, progress = () => {} }) {
   const { predicate } = statement;
-  const subject = statement.subject?.[0]?.digest?.sha256;
-  const named = isText(subject) && _HEX.test(subject) && isObject(predicate.method);
-  require(named, "subject", "the statement does not name its journal", "statement.subject");
-  require(journal !== null, "no-journal", "the journal does not exist: no total can be recomputed");
-  const listed = predicate.method.codeSecrets;
-  const whole = Array.isArray(listed) && listed.every((one) => isText(one) && _HEX.test(one));
-  require(whole, "mismatch", "statement.predicate.method.codeSecrets is no list of secrets", "statement.predicate.method.codeSecrets");
-  const secrets = secretsOf(listed);
-  const bytes = /** @type {Uint8Array} */ (journal);
-  const peaks = library.peaks(firstTable(bytes, secrets));
-  const sealed = await readSealed(statement, bytes, secrets, peaks, progress);
-  if (sealed.bytes < bytes.length) checkTail(bytes, secrets);
-  const content = bytes.subarray(0, sealed.bytes);
-  const digest = hex(new Uint8Array(await crypto.subtle.digest("SHA-256", content)));
-  require(digest === subject, "subject", "this is not the sealed journal: its SHA-256 is another", "statement.subject");
-  const { history } = sealed;
-  require(isText(predicate.method.sealedAt), "mismatch", "sealedAt is no time", "statement.predicate.method.sealedAt");
-  history.finish(predicate.method.sealedAt);
+  checkBasics(statement);
+  if (journal === null) throw new Refusal("journal_missing", "the journal does not exist: no total can be recomputed");
+  const sealed = await readSealed(predicate.method.journal, journal, progress);
+  const secrets = secretsOf(predicate.method.codeSecrets);
+  const history = new History(), records = new Records(secrets);
+  for (const line of sealed.lines) {
+    history.add(line, records.read(line));
+    if (line.number % _EVERY === 0) await progress(0.4 + (0.6 * line.end) / journal.length, "records");
+  }
+  require(history.incarnations.length, "law_1", "the journal has no records");
+  const peaks = library.peaks(history.first.peak_table_sha256);
   const policies = history.latest.begin.policies.map((/** @type {J} */ one) => library.policy(one));
+  history.finish(predicate.method.sealedAt, peaks);
   const disclosed = new Map([...secrets].map(([name, secret]) => [name, hex(secret)]));
-  const from = { history, stated: predicate, journal: { sha256: digest, bytes: sealed.bytes, head: sealed.head }, policies, peaks, disclosed };
+  const from = { history, stated: predicate, journal: sealed, policies, peaks, disclosed };
   const { statement: computed, unverified } = statementOf(from);
   const tally = { leaves: 0, words: new Set() };
   same(statement, computed, "statement", "the journal", tally);
   const replay = predicate.replay && `this ledger is a replay of the recording '${predicate.replay.recording}'`;
   require(!replay || allowReplay, "replay", `${replay}: no hardware was metered`, "statement.predicate.replay");
   await progress(1, "statement");
+  const rules = policies.map((/** @type {any} */ one) => ({ what: one.id, sha256: one.sha256, own: one.own }));
   return {
-    unverified, notCompared: [...tally.words], leaves: tally.leaves, history, head: sealed.head,
-    tables: [{ what: "peaks", sha256: peaks.sha256, own: peaks.own }, ...policies.map((/** @type {any} */ one) => ({ what: one.id, sha256: one.sha256, own: one.own }))],
-    notes: predicate.replay ? ["replay"] : [],
+    unverified, notCompared: [...tally.words], leaves: tally.leaves, history, peaks, head: sealed.head,
+    tables: [{ what: "peaks", sha256: peaks.sha256, own: peaks.own }, ...rules], notes: predicate.replay ? ["replay"] : [],
   };
-}
-
-/** @param {Uint8Array} journal @param {Map<string, Uint8Array>} secrets @returns {string} */
-function firstTable(journal, secrets) {
-  for (const { record } of readJournal(journal, secrets)) {
-    if (isText(record.peak_table_sha256)) return record.peak_table_sha256;
-    break;
-  }
-  return "";
 }
 
 /** Two ledgers of one run and node: the same up to the end of the shorter one, or two histories.
  * @param {Accepted} one @param {Accepted} other */
 export function compareHistories(one, other) {
   const a = one.statement.predicate, b = other.statement.predicate;
-  if (a.kind !== "node" || b.kind !== "node" || a.run.id !== b.run.id || a.node.name !== b.node.name) return;
+  const same_ = a.kind === "node" && b.kind === "node" && a.run.id === b.run.id && a.node.name === b.node.name;
+  require(same_, "another_run", "the other ledger is of another run or node: nothing can be held against it");
   if (!one.history || !other.history) return;
   const x = [...one.history.heads.values()], y = [...other.history.heads.values()];
   const shared = Math.min(x.length, y.length);
-  let same_ = 0;
-  while (same_ < shared && x[same_] === y[same_]) same_++;
-  if (same_ === shared) return;
-  if (same_ === 0) {
+  let common = 0;
+  while (common < shared && x[common] === y[common]) common++;
+  if (common === shared) return;
+  if (common === 0) {
     const apart = one.history.latest.last.utc < other.history.first.utc || other.history.latest.last.utc < one.history.first.utc;
     if (apart) return;
   }
   const where = `run '${a.run.id}' on node '${a.node.name}'`;
-  throw new Refusal("fork", `these are two histories of ${where}: their journals part after record ${same_}`);
+  throw new Refusal("two_histories", `these are two histories of ${where}: their journals part after record ${common}`);
 }
 
-/** @param {unknown} error @returns {{verdict: "refuse", code: string, message: string, path: string | null}} */
-export function refusal(error) {
+/** @param {unknown} error @param {boolean} [merged] Whether it is of a merged ledger. @returns {{verdict: "refuse", code: string, message: string, path: string | null}} */
+export function refusal(error, merged = false) {
   if (error instanceof Refusal) return { verdict: "refuse", code: error.code, message: error.message, path: error.path };
-  const message = error instanceof Error ? error.message : String(error);
-  return { verdict: "refuse", code: "shape", message: `the ledger has another shape than the format: ${message}`, path: null };
+  if (error instanceof Fault || !(error instanceof TypeError || error instanceof SyntaxError)) throw error;
+  const message = `the ledger has another shape than the format: ${error.message}`;
+  return { verdict: "refuse", code: merged ? "entry_malformed" : "statement_differs", message, path: null };
 }
-
-export { sha256 };

@@ -1,6 +1,6 @@
 // The YAML that peak tables and policies are written in: block and flow maps and lists, plain, quoted and folded text.
 // Anything else (anchors, tags, several documents, tabs) is refused: another reader could read it differently.
-import { Refusal, object } from "./basics.js";
+import { Fault, object } from "./basics.js";
 
 /** @typedef {{indent: number, text: string, number: number}} Row */
 
@@ -20,9 +20,9 @@ class Yaml {
     this.at = 0;
   }
 
-  /** @param {string} why @returns {Refusal} */
+  /** @param {string} why @returns {Fault} */
   refusal(why) {
-    return new Refusal("yaml", `line ${this.at + 1} of the YAML file: ${why}`);
+    return new Fault(`line ${this.at + 1} of the YAML file: ${why}`);
   }
 
   /** The next line that says something. @returns {Row | null} */

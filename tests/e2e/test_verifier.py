@@ -1,0 +1,171 @@
+"""The verifier that needs nothing installed, as it is used: its command, and its page in a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.axe import axe_source, faults
+from tests.support.chromium import Page, chromium
+from tests.support.paths import ROOT
+from tests.support.story import PEAKS, POLICY, VECTORS
+from tests.support.tools import missing
+from tests.support.verifier import PAGE, VERIFIER, Vector, by_node, by_page, vectors
+
+IN_PART = 5
+PHONE, DESK = 360, 1280
+# Verdicts that need what the page does not take: a second ledger of the same run.
+BY_COMMAND = {"invalid/fork"}
+YAML_FILES = [PEAKS, POLICY, *sorted((ROOT / "config" / "policies").glob("*.yaml")), ROOT / "config" / "peaks.yaml"]
+
+
+def wrong(one: Vector, verdict: str | None, code: str | None) -> str | None:
+    if (verdict, code) == (one.expected["verdict"], one.expected["code"]):
+        return None
+    return f"{one.name}: {verdict} {code}, not {one.expected['verdict']} {one.expected['code']}"
+
+
+@pytest.mark.tool("node")
+def test_the_command_gives_every_vector_its_verdict_and_its_reason() -> None:
+    given = list(vectors())
+    said = by_node(given)
+    verdicts = ["refuse" if found["status"] == 3 else "accept" for found in said]
+    assert [found["fault"] for found in said if found["fault"]] == []
+    assert [
+        why for one, v, found in zip(given, verdicts, said, strict=True) if (why := wrong(one, v, found["code"]))
+    ] == []
+    # What is not computed is named, and then the ledger is not called verified.
+    for found in said:
+        if found["status"] != 3:
+            assert found["verified"] == (found["status"] == 0) == (not found["notVerified"])
+    assert {one.name for one, found in zip(given, said, strict=True) if found["status"] == IN_PART} == {
+        "valid/declared-phases"
+    }
+
+
+@pytest.mark.tool("node")
+def test_no_leaf_of_a_statement_can_be_changed_unseen() -> None:
+    script = """
+import fs from "node:fs";
+import { same } from "./src/compare.js";
+import { parseJson } from "./src/json.js";
+const leaves = (value, path, put, found) => {
+  if (value !== null && typeof value === "object") {
+    for (const name of Object.keys(value)) leaves(value[name], [...path, name], (x) => (value[name] = x), found);
+  } else found.push({ path: path.join("."), value, put });
+  return found;
+};
+const missed = [];
+let count = 0;
+for (const folder of process.argv.slice(1)) {
+  const { payload } = parseJson(fs.readFileSync(`${folder}/ledger.json`, "utf8"), "it");
+  const bytes = Buffer.from(payload, "base64").toString("utf8");
+  const stated = parseJson(bytes, "it"), computed = parseJson(bytes, "it");
+  for (const { path, value, put } of leaves(stated, [], null, [])) {
+    count++;
+    put(value === null ? "0" : typeof value === "bigint" ? value + 1n : typeof value === "boolean" ? !value : value + "0");
+    try {
+      same(stated, computed, "statement", "it", { leaves: 0, words: new Set() });
+      missed.push(path);
+    } catch (error) {
+      if (error.code !== "statement_differs") throw error;
+    }
+    put(value);
+  }
+}
+console.log(JSON.stringify({ count, missed: [...new Set(missed.map((one) => one.replace(/\\.[0-9]+(?=\\.|$)/g, "[]")))].sort() }));
+"""
+    folders = [str(VECTORS / "valid" / name) for name in ("declared-phases", "cycles-recovered", "operator-count")]
+    command = ["node", "--input-type=module", "-e", script, *folders]
+    found = json.loads(subprocess.run(command, cwd=VERIFIER, capture_output=True, text=True, check=True).stdout)
+    assert found["count"] > 1000
+    assert found["missed"] == WORDS
+
+
+# Members in words for people: nothing defines what they follow from, and the report names them.
+WORDS = [
+    "predicate.declared.contradictions[].summary",
+    "predicate.findings[].reason",
+    "predicate.totals.architectureAbsentReason",
+]
+
+
+@pytest.mark.tool("node")
+def test_its_reader_of_yaml_reads_what_pyyaml_reads() -> None:
+    script = """
+import fs from "node:fs";
+import { parseYaml } from "./src/yaml.js";
+import { writeJson } from "./src/json.js";
+for (const file of process.argv.slice(1)) console.log(writeJson(parseYaml(fs.readFileSync(file, "utf8"))).replaceAll("\\n", ""));
+"""
+    command = ["node", "--input-type=module", "-e", script, *map(str, YAML_FILES)]
+    done = subprocess.run(command, cwd=VERIFIER, capture_output=True, text=True, check=True)
+    for path, line in zip(YAML_FILES, done.stdout.splitlines(), strict=True):
+        assert json.loads(line) == plain(yaml.safe_load(path.read_bytes())), path
+
+
+def plain(value: object) -> object:
+    """Numbers with a point as their text: the verifier has whole numbers alone."""
+    if isinstance(value, dict):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return repr(value) if isinstance(value, float) else value
+
+
+@pytest.mark.tool("node")
+def test_its_types_hold() -> None:
+    modules = os.environ.get("GRAFANA_DATA", "")
+    compiler = Path(modules) / ".bin" / "tsc"
+    if not modules or not compiler.exists():
+        missing("GRAFANA_DATA names no node_modules with typescript and @types/node; npm installs them")
+    types = ["--typeRoots", f"{modules}/@types"]
+    done = subprocess.run(
+        [str(compiler), "-p", str(VERIFIER / "jsconfig.json"), *types], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.tool("chromium")
+def test_the_page_gives_every_vector_its_verdict_without_a_request() -> None:
+    given = [one for one in vectors() if one.name not in BY_COMMAND]
+    with chromium() as page:
+        page.load(PAGE)
+        said = [by_page(page, one) for one in given]
+        asked = [
+            event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert asked == [PAGE.as_uri()]
+        assert [
+            event for event in page.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+        ] == []
+        assert page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'not sent')") == "not sent"
+        refused = [event for event in page.events if event["method"] == "Log.entryAdded"]
+        assert any("Content Security Policy" in event["params"]["entry"]["text"] for event in refused)
+    assert [
+        why for one, found in zip(given, said, strict=True) if (why := wrong(one, found["verdict"], found["code"]))
+    ] == []
+
+
+@pytest.mark.tool("chromium")
+def test_the_page_can_be_read_by_everybody() -> None:
+    source = axe_source()
+    shown = {one.name: one for one in vectors()}
+    with chromium() as page:
+        page.load(PAGE)
+        assert_read(page, source)
+        for name in ("valid/declared-phases", "invalid/totals-that-fall", "merged/job-with-a-hole"):
+            by_page(page, shown[name])
+            assert_read(page, source)
+
+
+def assert_read(page: Page, source: str) -> None:
+    for width, dark in ((DESK, False), (PHONE, True)):
+        page.look(width, dark=dark)
+        page.assert_whole(width, dark=dark)
+        assert faults(page, source) == []

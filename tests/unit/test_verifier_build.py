@@ -1,0 +1,57 @@
+"""The verifier's page is what its build makes of its modules, and flopsd names it by its digest."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from flopsd.report.offline_recipe import recipe
+from flopsd.settings.data_files import verifier_page
+from tests.support.story import VECTORS
+from verifier import build
+
+PAGE = build.PAGE.read_text()
+LEDGER = VECTORS / "valid" / "activity-and-gaps" / "ledger.json"
+
+
+def test_what_is_committed_is_what_is_built() -> None:
+    """Where this fails: `python -m verifier.build`, after a change of config/, of report.css or of the verifier."""
+    assert page_of(build.page()) == page_of(PAGE)
+    stale = [name for name, made in (("tables.js", build.tables()), ("index.html", build.page())) if made != held(name)]
+    assert stale == []
+    assert build.DOCUMENT.read_text() == build.documented()
+
+
+def held(name: str) -> str:
+    return {path.name: path for path in (build.TABLES, build.PAGE)}[name].read_text()
+
+
+def page_of(text: str) -> str:
+    """Without script and style, which a failure would print whole."""
+    return re.sub(r"<(script|style)>.*?</\1>", "", text, flags=re.S)
+
+
+def test_the_page_allows_nothing_but_its_own_script_and_style() -> None:
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', PAGE)
+    parts = dict(part.split(" ", 1) for part in policy.split("; "))
+    (script,), (style,) = (re.findall(rf"<{tag}>(.*?)</{tag}>", PAGE, re.S) for tag in ("script", "style"))
+    assert parts == {
+        "default-src": "'none'", "script-src": f"'{digest_of(script)}'", "style-src": f"'{digest_of(style)}'",
+        "base-uri": "'none'", "form-action": "'none'",
+    }  # fmt: skip
+    assert re.findall(r"<(?:script|style)\b", PAGE) == ["<style", "<script"]
+    assert re.findall(r'\b(?:src|srcset|href)="(?!#)[^"]*"', PAGE) == []
+
+
+def digest_of(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def test_explain_names_the_page_and_its_digest() -> None:
+    lines = recipe(LEDGER, []).splitlines()
+    path, digest = (line.removeprefix("# ") for line in lines[-2:])
+    assert Path(path) == verifier_page() == build.PAGE
+    assert digest == hashlib.sha256(build.PAGE.read_bytes()).hexdigest()
+    assert f"{digest}  verifier/index.html" in build.DOCUMENT.read_text()

@@ -1,0 +1,99 @@
+// The verifier as a command: what its words mean, and what it prints. docs/conformance.md has the contract.
+import fs from "node:fs";
+import path from "node:path";
+import { parseJson, writeJson } from "./src/json.js";
+import { readKey } from "./src/keys.js";
+import { Library } from "./src/library.js";
+import { SHIPPED } from "./src/tables.js";
+import { compareHistories, refusal, verify } from "./src/verify.js";
+
+export const USAGE = `usage: node cli.mjs LEDGER --key FILE [--key FILE ...] [--threshold N] [--journal FILE] [--children FOLDER]
+                [--peaks FILE] [--policy FILE] [--also LEDGER] [--allow-replay] [--json]
+Exit 0: verified. 3: refused. 5: verified but for what is named. 2: wrong usage.`;
+const VALUES = ["--key", "--threshold", "--journal", "--children", "--peaks", "--policy", "--also"];
+const STATUS = { accepted: 0, refused: 3, inPart: 5 };
+
+/** @param {string[]} words */
+function parsed(words) {
+  /** @type {Record<string, string[]>} */
+  const options = Object.fromEntries(VALUES.map((name) => [name, []]));
+  const flags = new Set();
+  /** @type {string[]} */
+  const files = [];
+  for (let i = 0; i < words.length; i++) {
+    const [word, ...rest] = words[i].split("=");
+    if (VALUES.includes(word)) {
+      const value = words[i].includes("=") ? rest.join("=") : words[++i];
+      if (value === undefined) throw new Error(`${word} without a value`);
+      options[word].push(value);
+    } else if (words[i] === "--json" || words[i] === "--allow-replay") flags.add(words[i]);
+    else if (words[i].startsWith("--")) throw new Error(`unknown option ${words[i]}`);
+    else files.push(words[i]);
+  }
+  if (files.length !== 1) throw new Error("one ledger is needed");
+  if (!options["--key"].length) throw new Error("a key that you trust is needed: --key FILE");
+  return { ledger: files[0], options, flags };
+}
+
+/** @param {string} file */
+const read = (file) => new Uint8Array(fs.readFileSync(file));
+/** @param {string} file */
+const maybe = (file) => (fs.existsSync(file) ? read(file) : null);
+/** @param {string} ledger */
+const journalOf = (ledger) => ledger.replace(/\.json$/, "") + ".journal.jsonl";
+
+/** @param {string} folder */
+function childrenIn(folder) {
+  const found = /** @type {string[]} */ (fs.readdirSync(folder, { recursive: true })).filter((name) => name.endsWith(".json"));
+  return found.sort().map((name) => {
+    const file = path.join(folder, name);
+    return { name, ledger: read(file), journal: maybe(journalOf(file)) };
+  });
+}
+
+/** @param {string[]} words @param {string} [folder] What files are relative to. */
+async function verdict(words, folder = ".") {
+  const { ledger, options, flags } = parsed(words);
+  const at = (/** @type {string} */ file) => path.resolve(folder, file);
+  const library = new Library(parseJson(SHIPPED, "the tables that this verifier ships"));
+  const [below] = options["--children"];
+  const children = below === undefined ? null : childrenIn(at(below));
+  const given = (/** @type {string} */ file, /** @type {string | undefined} */ journal) => ({
+    ledger: read(at(file)), journal: journal === undefined ? maybe(journalOf(at(file))) : read(at(journal)), keys, children, library,
+    threshold: Number(options["--threshold"][0] ?? 1), allowReplay: flags.has("--allow-replay"),
+  });
+  /** @type {import("./src/keys.js").Key[]} */
+  let keys = [];
+  try {
+    keys = options["--key"].map((file) => readKey(fs.readFileSync(at(file), "utf8"), path.basename(file)));
+    for (const file of [...options["--peaks"], ...options["--policy"]]) library.accept(read(at(file)), path.basename(file));
+    const found = await verify(given(ledger, options["--journal"][0]));
+    for (const other of options["--also"]) compareHistories(found, await verify(given(other, undefined)));
+    return found;
+  } catch (error) {
+    return refusal(error);
+  }
+}
+
+/** Exit status and what is printed. @param {string[]} words @param {string} [folder] */
+export async function command(words, folder) {
+  const found = await verdict(words, folder);
+  const json = words.includes("--json");
+  if (found.verdict === "refuse") {
+    const { code, path: where, message } = found;
+    return { status: STATUS.refused, out: json ? writeJson({ verified: false, code, path: where, message }) : `REFUSED: ${message}` };
+  }
+  const { unverified, leaves, statement, tables } = found;
+  const whole = !unverified.length;
+  const status = whole ? STATUS.accepted : STATUS.inPart;
+  if (json) {
+    const told = { verified: whole, code: null, path: null, notVerified: unverified, compared: leaves };
+    return { status, out: writeJson({ ...told, predicate: statement.predicate }) };
+  }
+  const lines = [
+    `${whole ? "VERIFIED" : "VERIFIED IN PART"}: ${leaves} values computed again and equal`,
+    ...unverified.map((one) => `not verified: ${one}`),
+    ...tables.filter((one) => !one.own).map((one) => `accepted by you: ${one.what} ${one.sha256}`),
+  ];
+  return { status, out: lines.join("\n") };
+}

@@ -1,0 +1,38 @@
+// The facts that a training process may declare, and their types (docs/training-process.md).
+import { isAmount, isObject, isText } from "./basics.js";
+import { METHODS, PHASES } from "./names.js";
+
+/** @typedef {(value: any) => boolean} Check */
+const _MOST_ENTRIES = 400;
+
+/** @param {any} value */
+const texts = (value) => Array.isArray(value) && value.every(isText);
+/** @param {string[]} names @returns {Check} */
+const oneOf = (names) => (value) => names.includes(value);
+/** @param {any} value */
+const flag = (value) => typeof value === "boolean";
+
+/** @param {any} value */
+function isPrecision(value) {
+  if (isText(value)) return /^[a-z][a-z0-9_]*$/.test(value);
+  return isObject(value) && Object.keys(value).length > 0 && Object.values(value).every(isAmount);
+}
+
+/** @param {any} value */
+function byPhase(value) {
+  return isObject(value) && Object.keys(value).every((name) => PHASES.includes(name) && texts(value[name]));
+}
+
+const _FACTS = /** @type {Record<string, Check>} */ ({
+  model_config: (value) => isObject(value) && Object.keys(value).length <= _MOST_ENTRIES, model_name: isText,
+  model_revision: isText, parameters_total: isAmount, parameters_trainable: isAmount, method: oneOf(METHODS), lora: isObject,
+  recomputation: oneOf(["none", "full", "selective"]), attention: isText, precision: isPrecision, packing: flag,
+  window: isAmount, role: oneOf(["reference", "reward", "teacher", "critic", "other"]),
+  not_counted: byPhase, operators_not_counted: byPhase,
+  rank: isAmount, local_rank: isAmount, world_size: isAmount, framework: isText, device: isText,
+});
+
+/** The name of a fact that is none, or not of its type. @param {import("./basics.js").J} facts */
+export function strangeFact(facts) {
+  return Object.keys(facts).find((name) => !Object.hasOwn(_FACTS, name) || !_FACTS[name](facts[name]));
+}

@@ -1,0 +1,86 @@
+// Rows of evidence `operator_count`: what training processes counted of the operators that they ran on a device.
+import { counted } from "./sessions.js";
+import { plus, total, zero } from "./figures.js";
+import { withZero } from "./rows.js";
+import { PHASES } from "./names.js";
+
+/** @typedef {import("./figures.js").Figures} Figures */
+/** @typedef {import("./history.js").History} History */
+/** @typedef {import("./history.js").Session} Session */
+/** @typedef {import("./statement.js").Account} Account */
+/** `settings`: the phase that the settings declare for all of the device's time, or `undeclared`.
+ * @typedef {{uuid: string, phase: string, settings: string, flop: Figures}} Counted */
+
+export const OPERATOR_COUNT = "operator_count";
+const _ORDER = ["train", "evaluate", "generate", "other"];
+
+/** @param {bigint} a @param {bigint} b */
+const lesser = (a, b) => (a < b ? a : b);
+/** @param {bigint} a @param {bigint} b */
+const beyond = (a, b) => (a > b ? a - b : 0n);
+
+/** Sessions whose count of operators is in use. @param {History} history */
+export function countingSessions(history) {
+  return [...history.sessions.values()].filter((one) => one.refused === null);
+}
+
+/** @param {Session[]} sessions @param {string} phase */
+export function leavesOut(sessions, phase) {
+  return sessions.some(({ facts }) => [facts.not_counted, facts.operators_not_counted].some((one) => one && phase in one));
+}
+
+/** @param {Account[]} own Of one device. @param {string} phase */
+function figuresOf(own, phase) {
+  const parts = own.flatMap(({ of }) => of.parts.filter((part) => part.phase === phase));
+  return withZero(total(parts.map((part) => part.flop)), parts.some((part) => part.read));
+}
+
+/** @param {Account[]} own @param {Session[]} sessions @returns {Counted[] | null} null: more was counted than can be. */
+function rowsOf(own, sessions) {
+  const { uuid } = own[0].device.record;
+  const c = new Map(PHASES.map((phase) => [phase, sessions.reduce((sum, one) => sum + counted(one, "operator_flop", [phase]), 0n)]));
+  const all = [...c.values()].reduce((a, b) => a + b, 0n);
+  const whole = own.map(({ of }) => of.flop).reduce(plus, zero());
+  if (whole.high !== null && all > whole.high) return null;
+  const open = own.flatMap(({ of }) => of.parts.flatMap((part) => part.rows))
+    .filter((row) => row.evidence === "gap" || row.evidence === "utilization")
+    .reduce((/** @type {bigint | null} */ sum, row) => (sum === null || row.flop.high === null ? null : sum + row.flop.high), 0n);
+  const room = (/** @type {bigint} */ known) => (open === null ? beyond(all, known) : lesser(open, beyond(all, known)));
+  const phases = new Set(own.map(({ device }) => device.incarnation.begin.declared.phase ?? "undeclared"));
+  const settings = phases.size === 1 ? [...phases][0] : "undeclared";
+  let left = room(whole.low), leftMeasured = room(whole.measured ?? 0n);
+  /** @type {Counted[]} */
+  const rows = [];
+  for (const phase of _ORDER) {
+    const figures = figuresOf(own, phase), count = c.get(phase) ?? 0n;
+    const low = lesser(beyond(count, figures.low), left);
+    const point = lesser(beyond(count, figures.measured ?? 0n), leftMeasured);
+    const measured = leavesOut(sessions, phase) ? null : point;
+    left -= low;
+    leftMeasured -= measured ?? 0n;
+    if (!low && !measured) continue;
+    rows.push({ uuid, phase, settings, flop: { low, measured, high: 0n } });
+  }
+  return rows;
+}
+
+/** @param {History} history @param {Account[]} accounts */
+export function operatorRows(history, accounts) {
+  /** @type {Map<string, Account[]>} */
+  const devices = new Map();
+  for (const one of accounts) {
+    const { uuid } = one.device.record;
+    devices.set(uuid, [...(devices.get(uuid) ?? []), one]);
+  }
+  const sessions = countingSessions(history);
+  /** @type {Counted[]} */
+  const rows = [];
+  /** @type {string[]} */
+  const exceeding = [];
+  for (const [uuid, own] of devices) {
+    const found = rowsOf(own, sessions.filter(({ facts }) => facts.device === uuid));
+    if (found === null) exceeding.push(uuid);
+    else rows.push(...found);
+  }
+  return { rows, exceeding };
+}
