@@ -95,8 +95,9 @@ def _arguments(case: Case, place: Path) -> Iterator[str]:
     yield "ledger.json"
     for key in case.keys:
         yield from ("--key", key)
-    for option, path in zip(("--peaks", "--policy"), TRUSTED, strict=True):
-        yield from (option, str(path))
+    for option, paths in TRUSTED.items():
+        for path in paths:
+            yield from (option, str(path))
     if case.threshold > 1:
         yield from ("--threshold", str(case.threshold))
     yield "--allow-replay"
