@@ -23,6 +23,8 @@ MAX_COUNT = 10**30
 MAX_MODULES = 256
 MAX_LEFT_OUT = 16
 FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
+# What a training process reads of its environment, which is the daemon's too under `flopsd exec`.
+OPERATOR_COUNT_VARIABLE, DEVICE_VARIABLE = "FLOPSD_OPERATOR_COUNT", "FLOPSD_DEVICE_UUID"
 _FLOP = re.compile("0|[1-9][0-9]{0,59}")
 _DEVICE = re.compile("[!-~]{1,100}")
 _ATTENTION = re.compile("[a-z0-9_]{1,40}")

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from flopsd.core.declarations import MAX_LEFT_OUT, MAX_TEXT
+from flopsd.core.declarations import DEVICE_VARIABLE, MAX_LEFT_OUT, MAX_TEXT
 from flopsd.core.model import PPM
 from flopsd.integrations.operator_mode import Counted, Device
 
-DEVICE_VARIABLE = "FLOPSD_DEVICE_UUID"
 UNSETTLED = ""  # a phase that becomes known later
 _STEP_PPM = 10_000
 

@@ -20,6 +20,7 @@ import torch
 from transformers import TrainerCallback
 
 from flopsd.client import Client, connect
+from flopsd.core.declarations import OPERATOR_COUNT_VARIABLE
 from flopsd.integrations.describe_model import describe
 from flopsd.integrations.forward_counter import UNSETTLED, ForwardCounter
 from flopsd.integrations.operator_counter import WHOLE_GRAPH, OperatorCounter
@@ -28,7 +29,6 @@ from flopsd.integrations.work_left_out import left_out
 
 log = logging.getLogger("flopsd.client")
 Event = Callable[..., None]
-OPERATOR_COUNT_VARIABLE = "FLOPSD_OPERATOR_COUNT"
 
 
 def _guarded(event: Event) -> Event:

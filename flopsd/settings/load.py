@@ -12,7 +12,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.declarations import (
+    DEVICE_VARIABLE,
+    OPERATOR_COUNT_VARIABLE,
+    Base,
+    Method,
+    OperatorDeclarations,
+    Phase,
+    Recomputation,
+)
 from flopsd.core.policy.contradictions import presumed_systemic
 from flopsd.core.values import short_flop
 from flopsd.errors import ConfigError
@@ -30,7 +38,8 @@ PASSPHRASE, PASSPHRASE_FILE = "FLOPSD_KEY_PASSPHRASE", "FLOPSD_KEY_PASSPHRASE_FI
 PKCS11_PIN = "FLOPSD_PKCS11_PIN"
 PUSH_AUTH = "FLOPSD_PUSH_AUTH"
 SECRETS = (PASSPHRASE, PKCS11_PIN, PUSH_AUTH)  # removed from the environment of the job that `flopsd exec` starts
-_OTHER_VARIABLES = ("FLOPSD_CONFIG", PASSPHRASE_FILE, SOCKET_VARIABLE, *SECRETS)
+_OF_THE_PROCESS = (SOCKET_VARIABLE, OPERATOR_COUNT_VARIABLE, DEVICE_VARIABLE)
+_OTHER_VARIABLES = ("FLOPSD_CONFIG", PASSPHRASE_FILE, *_OF_THE_PROCESS, *SECRETS)
 ENVIRONMENT, COMMAND_LINE = "environment", "command line"
 
 

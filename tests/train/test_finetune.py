@@ -10,23 +10,28 @@ from typing import Any
 import pytest
 
 from tests.support.process import environment, predicate, started
-from tests.support.scenario import Scenario, Segment, h100
+from tests.support.scenario import Gpu, Scenario, Segment, a100, h100
 from tests.train.finetune import STEPS
 
 pytestmark = pytest.mark.training("transformers", "peft", "accelerate")
 LOAD = (Segment(1000, mhz=1755, util=100, watts=500, hmma=0.4, fp32=0.05),)
 
 
-def finetune(tmp_path: Path, standin: Path, method: str, *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def finetune(
+    tmp_path: Path, standin: Path, method: str, *options: str, gpu: Gpu | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The predicate of the run, and what the script printed."""
-    scenario = Scenario((h100(LOAD),)).write(tmp_path / "scenario.txt")
+    simulated = Scenario((gpu or h100(LOAD),))
+    scenario = simulated.write(tmp_path / "scenario.txt")
     ledger = tmp_path / "ledger.json"
     arguments = (
         "exec", "--source", "nvml", "--state-dir", str(tmp_path / "state"), "--run-id", "finetune", "--listen", "off",
         "--interval", "0.1", "--checkpoint", "1", "--checkpoint-output", "stderr", "--ledger", str(ledger), *options,
         "--", sys.executable, "-m", "tests.train.finetune", str(tmp_path / "out"), method,
     )  # fmt: skip
-    with started(*arguments, env=environment(standin, scenario, HF_HUB_OFFLINE="1")) as program:
+    with started(
+        *arguments, env=environment(standin, scenario, HF_HUB_OFFLINE="1", FLOPSD_DEVICE_UUID=simulated.uuid(0))
+    ) as program:
         code = program.finish()
     assert code == 0, program.text
     printed = json.loads(next(line for line in program.out.splitlines() if line.startswith('{"flopCounter"')))
@@ -48,6 +53,7 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
     assert session["work"]["train"]["steps"] == str(printed["steps"]) == str(STEPS)
     assert session["work"]["train"]["tokens"] == str(STEPS * 2 * 4 * 64)
     assert session["work"]["evaluate"]["tokens"] == str(2 * 80 * 64)
+    assert sum(int(work["operator_flop"]) for work in session["work"].values()) == printed["flopCounter"]
     architecture = totals["architecture"]
     ratio = int(architecture["executed"]["computed"]) / printed["flopCounter"]
     assert 0.98 <= ratio <= 1.02, (architecture, printed)
@@ -64,3 +70,11 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
     assert named["guidelines/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
     states = {finding["rule"]: (finding["applies"], finding["state"]) for finding in found["findings"]}
     assert states["base-not-gpai"] == (True, "below")
+
+
+@pytest.mark.exhaustive
+def test_on_a_gpu_without_counters_the_operators_are_the_measured_figure(tmp_path: Path, standin: Path) -> None:
+    found, printed = finetune(tmp_path, standin, "full", "--phase", "train", gpu=a100((Segment(1000, util=100),)))
+    executed = found["totals"]["executed"]
+    assert int(executed["low"]) == int(executed["measured"]) == printed["flopCounter"] < int(executed["high"])
+    assert executed["method"] == ["operator_count"]
