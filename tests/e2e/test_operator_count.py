@@ -13,7 +13,7 @@ from tests.support.process import environment, flopsd, predicate
 from tests.support.scenario import Scenario, Segment, a100
 
 TENSOR_FLOP = 2048  # of BF16, of an SM in a cycle
-GPU = a100((Segment(1000, mhz=1200, hmma=0.6),))
+GPU = a100((Segment(1000, mhz=1200, hmma=0.75),))
 
 # Counts for three seconds, from when the daemon knows it, what the stand-in's GPU does in its simulated truth, so many times.
 JOB = """
