@@ -55,7 +55,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, standin: Path) -> Iterator[
     file.write_text(
         f"tls_server_config: {{cert_file: server.crt, key_file: server.key}}\nbasic_auth_users: {{prometheus: '{hashed}'}}\n"
     )
-    scenario = Scenario((h100(BUSY, clock_samples_ms=100), a100(BUSY))).write(folder / "scenario.txt")
+    scenario = Scenario((h100(BUSY, clock_samples_ms=100), h100(BUSY, clock_samples_ms=100))).write(
+        folder / "scenario.txt"
+    )
     env = environment(standin, scenario, NVML_STANDIN_CALLS=str(folder / "calls"))
     with started("run", "--state-dir", str(folder / "state"), "--listen", "127.0.0.1:0", "--no-seal", "--interval", "60",
                  "--web-config-file", str(file), env=env) as program:  # fmt: skip
