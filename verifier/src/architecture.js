@@ -3,7 +3,7 @@
 import { counted } from "./sessions.js";
 
 /** @typedef {import("./basics.js").J} J */
-/** @typedef {{stated: J | null, replacesShare: boolean, written: J, unverified: string[]}} Basis */
+/** @typedef {{stated: J | null, written: J, unverified: string[]}} Basis */
 
 /** Whether some process declared a model, and tokens or products that passed it.
  * @param {import("./history.js").History} history */
@@ -19,10 +19,8 @@ export function mayHaveArchitecture(history) {
 /** @param {import("./history.js").History} history @param {J} stated @returns {Basis} */
 export function architecture(history, stated) {
   if (!mayHaveArchitecture(history)) {
-    return { stated: null, replacesShare: false, written: { architecture: null }, unverified: [] };
+    return { stated: null, written: { architecture: null }, unverified: [] };
   }
   const told = stated.totals?.architecture ?? null;
-  const bounds = told?.executed ?? {};
-  const replacesShare = told !== null && ["low", "computed", "high"].every((name) => bounds[name] !== "0");
-  return { stated: told, replacesShare, written: { architecture: told }, unverified: ["predicate.totals.architecture"] };
+  return { stated: told, written: { architecture: told }, unverified: ["predicate.totals.architecture"] };
 }

@@ -36,5 +36,7 @@ export function warning(name, measured, within) {
   if (measured === null) return "NOT_COMPARABLE";
   if (within) return null;
   if (name === "framework/architecture") return "FRAMEWORK_COUNT_DIFFERS";
-  return BigInt(measured) > 1000000n ? "MORE_EXECUTED_THAN_THE_MODEL_NEEDS" : "LESS_EXECUTED_THAN_THE_MODEL_NEEDS";
+  const more = BigInt(measured) > 1000000n ? "MORE" : "LESS";
+  return name === "executed/operator_count" ? `${more}_MEASURED_THAN_THE_OPERATORS_COUNT`
+    : `${more}_EXECUTED_THAN_THE_MODEL_NEEDS`;
 }

@@ -7,7 +7,7 @@ import { coveragePpm } from "./coverage.js";
 import { BASE_KINDS, METHODS, PHASES } from "./names.js";
 import { microseconds } from "./history.js";
 import { OPERATOR_COUNT } from "./operators.js";
-import { EVIDENCE, REASONS, amountOf, elsewhereOf, unknownOf } from "./tallies.js";
+import { ELSEWHERE, EVIDENCE, REASONS, amountOf, elsewhereOf, unknownOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {(value: any, path: string) => void} Check */
@@ -182,6 +182,16 @@ function jobTime(history) {
   return { job, unknown, bounded };
 }
 
+/** From when to when a device was the job's: without what was accounted elsewhere at both ends.
+ * @param {import("./history.js").Device} device @param {import("./history.js").Gap[]} gaps */
+function ownTime(device, gaps) {
+  const own = gaps.filter((gap) => gap.device === device && ELSEWHERE.includes(gap.reason));
+  let begin = device.first, end = (device.journalled ?? device.last).to;
+  for (const gap of own) if (gap.begin <= begin && gap.end > begin) begin = gap.end;
+  for (const gap of own.reverse()) if (gap.end >= end && gap.begin < end) end = gap.begin;
+  return { begin, end };
+}
+
 const _UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/i;
 
 /** @param {import("./history.js").History} history @param {string} node */
@@ -190,12 +200,12 @@ function deviceTimes(history, node) {
   const found = [];
   for (const one of history.incarnations) {
     for (const device of one.devices) {
-      const end = (device.journalled ?? device.last).to;
       const { known } = device;
-      if (end === device.first) continue;
+      const { begin: from, end } = ownTime(device, history.gaps);
+      if (end <= from) continue;
       const named = known.serial !== null || _UUID.test(known.uuid);
       const name = named ? known.uuid : `${node}/${known.uuid}`;
-      const begin = { incarnation: one.begin.incarnation, beginNs: String(device.first), endNs: String(end) };
+      const begin = { incarnation: one.begin.incarnation, beginNs: String(from), endNs: String(end) };
       const same = found.find((other) =>
         other.incarnation === begin.incarnation && other.beginNs === begin.beginNs && other.endNs === begin.endNs);
       if (same) same.devices.push(name);
@@ -203,7 +213,12 @@ function deviceTimes(history, node) {
     }
   }
   for (const one of found) one.devices.sort(byText);
-  return found;
+  const by = (/** @type {J} */ one) => [one.incarnation, BigInt(one.beginNs), BigInt(one.endNs)];
+  return found.sort((a, b) => {
+    const [x, y] = [by(a), by(b)];
+    const at = x.findIndex((value, i) => value !== y[i]);
+    return at < 0 ? 0 : x[at] < y[at] ? -1 : 1;
+  });
 }
 
 /** The entry of a node. @param {J} statement @param {string} sha256 @param {import("./history.js").History} history

@@ -214,7 +214,10 @@ export function guidelines(history, accounts, operators, none, basis, stated) {
   const unverified = [];
   const byOperators = statedByOperators(history);
   if (byOperators !== null) shares.stated = byOperators;
-  const replaced = byOperators === null && shares.stated !== null && basis.replacesShare;
+  const { requiredPpmSource } = stated.totals?.guidelines ?? {};
+  const may = byOperators === null && shares.stated !== null && basis.stated !== null;
+  const replaced = may && Array.isArray(requiredPpmSource) && requiredPpmSource.includes("model_terms");
+  if (may) unverified.push("predicate.totals.guidelines.requiredPpmSource");
   if (replaced && shares.stated !== null) {
     const told = stated.totals?.guidelines?.requiredPpm?.stated;
     const number = typeof told === "string" && /^[0-9]{1,7}$/.test(told) ? BigInt(told) : shares.stated;

@@ -1,7 +1,7 @@
 // A run as its journal tells it: incarnations, devices with their last tallies, gaps, processes, seals.
 import { Refusal, isAmount, isInteger, isText, require } from "./basics.js";
 import { Laws } from "./laws.js";
-import { checkRecord } from "./records.js";
+import { checkKind, checkMembers } from "./records.js";
 import { REASONS, talliesOfColumns, tallyOfDevice } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -55,8 +55,9 @@ export class History {
   /** @param {import("./journal.js").Line} line @param {J} record */
   add({ number, end, head }, record) {
     const where = `line ${number}`;
-    checkRecord(record, where);
+    checkKind(record, where);
     this.laws.order(record, this.incarnations, this.lastRecord, where);
+    checkMembers(record, where);
     this.records++;
     if (record.kind === "begin") this.begin(record);
     else if (record.kind === "source") this.latest.sources.set(record.name, record.facts);

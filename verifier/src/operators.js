@@ -35,12 +35,19 @@ function figuresOf(own, phase) {
   return withZero(total(parts.map((part) => part.flop)), parts.some((part) => part.read));
 }
 
+/** What sessions count by phase. @param {Session[]} sessions */
+function countsOf(sessions) {
+  return new Map(PHASES.map((phase) => [phase, sessions.reduce((sum, one) => sum + counted(one, "operator_flop", [phase]), 0n)]));
+}
+
+/** @param {Account[]} own */
+const figuresOfAll = (own) => own.map(({ of }) => of.flop).reduce(plus, zero());
+
 /** @param {Account[]} own @param {Session[]} sessions @returns {Counted[] | null} null: more was counted than can be. */
 function rowsOf(own, sessions) {
   const { uuid } = own[0].device.record;
-  const c = new Map(PHASES.map((phase) => [phase, sessions.reduce((sum, one) => sum + counted(one, "operator_flop", [phase]), 0n)]));
+  const c = countsOf(sessions), whole = figuresOfAll(own);
   const all = [...c.values()].reduce((a, b) => a + b, 0n);
-  const whole = own.map(({ of }) => of.flop).reduce(plus, zero());
   if (whole.high !== null && all > whole.high) return null;
   const open = own.flatMap(({ of }) => of.parts.flatMap((part) => part.rows))
     .filter((row) => row.evidence === "gap" || row.evidence === "utilization")
@@ -77,10 +84,20 @@ export function operatorRows(history, accounts) {
   const rows = [];
   /** @type {string[]} */
   const exceeding = [];
+  /** Figures and counts of the devices that have both. @type {{figures: Figures, count: bigint}} */
+  const beside = { figures: zero(), count: 0n };
   for (const [uuid, own] of devices) {
-    const found = rowsOf(own, sessions.filter(({ facts }) => facts.device === uuid));
-    if (found === null) exceeding.push(uuid);
-    else rows.push(...found);
+    const counting = sessions.filter(({ facts }) => facts.device === uuid);
+    const found = rowsOf(own, counting), figures = figuresOfAll(own);
+    if (found === null) {
+      exceeding.push(uuid);
+      continue;
+    }
+    rows.push(...found);
+    const count = [...countsOf(counting).values()].reduce((a, b) => a + b, 0n);
+    if (!count || figures.measured === null) continue;
+    beside.figures = plus(beside.figures, figures);
+    beside.count += count;
   }
-  return { rows, exceeding };
+  return { rows, exceeding, beside };
 }

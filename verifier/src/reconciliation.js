@@ -6,6 +6,8 @@ import { counted } from "./sessions.js";
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./figures.js").Figures} Figures */
 
+const _MARGIN_PPM = 300000n;
+
 /** @param {bigint | null} a @param {bigint | null} b @param {boolean} up */
 function ratio(a, b, up) {
   if (a === null || b === null || b === 0n) return null;
@@ -30,6 +32,14 @@ export function pair(name, over, under, margin) {
     },
     marginPpm: String(margin), withinMargin: within, warning: warning(name, text(measured), within),
   };
+}
+
+/** What counters measured, beside what training processes count of the same devices.
+ * @param {{figures: Figures, count: bigint}} beside */
+export function besideOperators({ figures, count }) {
+  if (!count) return [];
+  const all = { low: count, measured: count, high: count };
+  return [pair("executed/operator_count", figures, all, _MARGIN_PPM)];
 }
 
 /** @param {J} byPhase As written @param {J} guidelines As written @param {import("./architecture.js").Basis} basis

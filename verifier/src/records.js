@@ -43,7 +43,7 @@ const _CONTEXT = shape({ run: runOf, node: nodeOf, attempt: isText }, true);
 const isolation = shape({
   daemon_user: isAmount, job_user: orNull(isAmount), job_container: flag, files_private: flag,
   checkpoint_output: isText, continues: orNull(oneOf(["launcher", "file_owner", "nothing"])),
-});
+}, true);
 const policy = shape({ id: isText, sha256: sha });
 const recovered = orNull(isObject);
 const refused = shape({
@@ -95,11 +95,16 @@ function check(record, members, where) {
   }
 }
 
-/** @param {any} record @param {string} where */
-export function checkRecord(record, where) {
+/** What must be known of a record before its place is looked at. @param {any} record @param {string} where */
+export function checkKind(record, where) {
   if (!isObject(record) || !isText(record.kind) || !Object.hasOwn(_KINDS, record.kind)) {
     throw new Refusal("record_malformed", `journal ${where}: unknown kind of record ${shown(record?.kind)}`, where);
   }
+  if (!isAmount(record.incarnation)) throw new Refusal("record_malformed", `journal ${where}: incarnation`, where);
+}
+
+/** The members of a record. @param {J} record @param {string} where */
+export function checkMembers(record, where) {
   if (record.kind === "begin" && record.format !== FORMAT) {
     throw new Refusal("record_malformed", `journal ${where}: format ${shown(record.format)}, not '${FORMAT}'`, where);
   }

@@ -11,7 +11,7 @@ import { findings } from "./findings.js";
 import { guidelines, integerGuidelines } from "./guidelines.js";
 import { OPERATOR_COUNT, operatorRows } from "./operators.js";
 import { isolation } from "./isolation.js";
-import { reconciliation } from "./reconciliation.js";
+import { besideOperators, reconciliation } from "./reconciliation.js";
 import { rated, withZero } from "./rows.js";
 import { ESTIMATING, elsewhereOf, sumOf } from "./tallies.js";
 
@@ -195,7 +195,8 @@ export function statementOf(from) {
     coverage: coverage(history, accounts, peaks),
     findings: findings({ policies, guidelines: rules.written, integers: integerRules, declared: said, open }),
     reconciliation: [
-      ...reconciliation(exec.byPhase, rules.written, basis, history), ...energyRatios(accounts, peaks),
+      ...reconciliation(exec.byPhase, rules.written, basis, history), ...besideOperators(operators.beside),
+      ...energyRatios(accounts, peaks),
     ],
     evidence: stated.evidence, isolation: isolation(history, stated),
     method: method(from), claim: claim("node", segment !== null),

@@ -167,7 +167,7 @@ class Reader {
 /** @param {J} record A device record. @param {string} where */
 export function tallyOfDevice(record, where) {
   const tally = emptyTally();
-  require(isInteger(record.to_ns), "law_12", `journal ${where}: a device without to_ns`, where);
+  require(isInteger(record.to_ns), "record_malformed", `journal ${where}: a device without to_ns`, where);
   new Reader([tally], where, false).tally(record, false);
   return tally;
 }
