@@ -25,6 +25,10 @@ EXECUTED = (
     "What the accelerators' own counters recorded: everything that ran, recomputation of activations, padding and "
     "evaluation included."
 )
+AND_COUNTED = (
+    " Where no counter measured, measured and the lower bound have what the training processes say that they ran: "
+    "software's count, which nobody checked. The upper bound does not rest on it."
+)
 GUIDELINES = (
     "The part of it that directly contributed to parameter updates, as Annex A.1 of the Commission's Guidelines "
     "counts: recomputation of activations and purely diagnostic work taken out, by what the settings declare."
@@ -74,7 +78,10 @@ def _executed(totals: LedgerObject) -> Basis:
         text = f"{flop(mixed).text} FLOP: no counter tells them apart"
         facts.append(Fact("Of the measured figure, may be integer operations", text, exact=flop(mixed).exact))
     shown = interval(entry.figures())
-    return Basis("executed", EXECUTED, value=shown, no_middle=NOTHING_MEASURED, facts=tuple(facts))
+    by_evidence = entry.maybe_object("byEvidence")
+    counts = by_evidence is not None and "operator_count" in by_evidence.mapping
+    meaning = EXECUTED + AND_COUNTED if counts else EXECUTED
+    return Basis("executed", meaning, value=shown, no_middle=NOTHING_MEASURED, facts=tuple(facts))
 
 
 def _guidelines(totals: LedgerObject) -> Basis:

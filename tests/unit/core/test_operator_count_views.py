@@ -17,7 +17,10 @@ from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCount
 from flopsd.journal.reading import read_journal
 from flopsd.report import build
 from flopsd.report.build import course_of
+from flopsd.report.html import report_html
+from flopsd.report.report_text import report_text
 from flopsd.telemetry.prometheus import Exposition
+from tests.support.enriched import report
 from tests.support.independent import payload_of
 from tests.support.story import A100, VECTORS, Story, active, gap, table
 from tests.support.vector_runs import BUSY
@@ -108,3 +111,14 @@ def test_a_gpu_whose_slices_are_metered_in_its_place_has_no_count_of_its_own(tmp
     view = story.writer.snapshot.view
     assert view.figures == before
     assert [one.reason.value for one in view.unused] == ["count_exceeds_ceiling"]
+
+
+def test_a_report_says_whose_word_figures_and_a_finding_rest_on() -> None:
+    shown = report(payload_of(VECTOR / "ledger.json"))
+    for text in (" ".join(report_text(shown).split()), report_html(shown).replace("&#39;", "'").replace("&#x27;", "'")):
+        assert "This rests on the count of operators by its training processes, which nobody checked." in text
+        assert "what the training processes say that they ran" in text
+        assert "software's count by the training process" in text
+        assert "COUNT_EXCEEDS_CEILING" in text
+    silent = " ".join(report_text(report(payload_of(VECTORS / "valid" / "activity-and-gaps" / "ledger.json"))).split())
+    assert "training processes say that they ran" not in silent
