@@ -32,7 +32,7 @@ MUTATE_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers hardware recording clean
+.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers vector-mutants hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ verifier-page: $(INSTALLED) ## build verifier/index.html and its digest in docs,
 
 verifier-pictures: $(INSTALLED) ## pictures of the verifier's page in build/verifier
 	@$(BIN)/python -m tests.bench.verifier
+
+vector-mutants: $(INSTALLED) ## break the second implementation in 300 places, print which faults no test vector notices
+	@$(BIN)/python -m tests.support.vector_mutants $(or $(VECTOR_MUTANTS_ARGS),300 0)
 
 mutate-ledgers: $(INSTALLED) ## verify 56,000 mutants of ledgers and their files, print what is forged, crashed, slow or large
 	@$(BIN)/python -m tests.fuzz.ledgers $(MUTATE_ARGS)

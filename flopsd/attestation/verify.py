@@ -128,7 +128,7 @@ def verify_ledger(
         table = tables.peaks(one_peak_table(history), peaks_beside(opened.path))
         progress("recomputing the totals", 0, 0)
         log.debug("recomputing with peak table %s", table.sha256)
-        refuse_malformed_times(signed["predicate"])
+        _refuse_times(signed["predicate"])
         _recompute(signed, history, facts, table, tables.policies(history.policy_sha256), secrets)
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(
@@ -161,6 +161,13 @@ def verify_ledger(
         anchored,
         foreign_files(signed["predicate"], tables),
     )
+
+
+def _refuse_times(predicate: Mapping[str, Any]) -> None:
+    try:
+        refuse_malformed_times(predicate)
+    except ValueError as fault:
+        raise NotVerifiedError(f"the ledger states a time that is none: {fault}", code="time_malformed") from fault
 
 
 def read_ledger(ledger: Path) -> bytes:

@@ -11,6 +11,7 @@ J = dict[str, Any]
 M = 10**6
 Figures = tuple[int, int | None, int | None]
 Range = tuple[Fraction, Fraction | None]
+NAMES = ("low", "measured", "high")
 WITH_BASE = ("base+updates", "base+cumulative")
 
 
@@ -215,7 +216,7 @@ class Judge:
             "threshold": None,
             "state": None,
             "aboveOnlyIfBase": None,
-            "sharePpm": dict.fromkeys(("low", "measured", "high")),
+            "sharePpm": dict.fromkeys(NAMES),
         }
         if applies is False:
             return found
@@ -274,7 +275,8 @@ class Judge:
         applies, first = self.applies(rule), plain[rule["derived"][0]]
         sources = [plain[name] for name in rule["derived"] if plain[name]["applies"] is not False]
         if applies is False or not sources:
-            return {**first, "applies": False, "threshold": None, "state": None, "aboveOnlyIfBase": None}
+            nothing = {"threshold": None, "state": None, "aboveOnlyIfBase": None, "sharePpm": dict.fromkeys(NAMES)}
+            return {**first, "applies": False, **nothing}
         open_ones = [source for source in sources if source["state"] != "below"]
         rest = open_ones or sources
         certain = applies is True and len(sources) == 1 and rest[0]["applies"] is True
@@ -287,4 +289,4 @@ class Judge:
 
 
 def as_text(figures: tuple[int | None, int | None, int | None]) -> J:
-    return {name: None if n is None else str(n) for name, n in zip(("low", "measured", "high"), figures, strict=True)}
+    return {name: None if n is None else str(n) for name, n in zip(NAMES, figures, strict=True)}

@@ -308,6 +308,7 @@ def a_tally(record: J, *, share: bool = False) -> J:
             need(not share and len(value) == 1)
             (read,) = value.values()
             count(read["ns"], signed=True)
+            count(read["elapsed"])
             need(all(pipe in PIPES for pipe in read if pipe not in ("ns", "elapsed")))
             for pipe, amount in read.items():
                 count(amount, signed=pipe == "ns")

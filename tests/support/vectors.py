@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -196,11 +197,18 @@ def _liberal(payload: bytes) -> bytes:
     return json.dumps(document).encode()
 
 
+@lru_cache(maxsize=1)
 def all_vectors() -> Files:
+    """With the `expected.json` of those that are made from tables; the others' are written by hand."""
+    from tests.support.vectors_envelopes import envelopes, gaps_vectors
+    from tests.support.vectors_findings import findings_vectors, models_vectors
     from tests.support.vectors_invalid import invalid
     from tests.support.vectors_merged import merged_vectors
+    from tests.support.vectors_records import records_vectors
+    from tests.support.vectors_refused_merges import refused_merges
 
-    return {**valid(), **invalid(), **merged_vectors()}
+    made = {**valid(), **invalid(), **merged_vectors(), **records_vectors(), **envelopes(), **gaps_vectors()}
+    return {**made, **findings_vectors(), **models_vectors(), **refused_merges()}
 
 
 def write(files: Files) -> None:

@@ -217,7 +217,7 @@ def _take(history: History, record: Record) -> None:
             f"record of incarnation {record['incarnation']} within incarnation {incarnation.number}", code="law_1"
         )
     if kind == "source":
-        incarnation.sources[text(record["name"])] = dict(record["facts"])
+        incarnation.sources[text(record["name"])] = {**record["facts"]}
     elif kind == "device":
         entry = device_entry(record)
         if record["number"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:

@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from conformance.clauses import clauses
-from conformance.judge import PASSED, Outcome, judge
+from conformance.judge import PASSED, Outcome, is_below, judge
 from conformance.run import predicate_of
 from conformance.vectors import Vector, vectors_in
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
@@ -27,10 +27,20 @@ from tests.support.vector_arguments import arguments_of
 from tests.support.vectors import all_vectors, write
 
 ALL = vectors_in(VECTORS)
+
 REFUSALS = SCHEMA.with_name("refusals-v1.json")
 CODES = {one["code"]: one["clause"] for one in json.loads(REFUSALS.read_bytes())["codes"]}
 # What these mean is said by one clause, and what is wrong by any other.
-OF_MANY_CLAUSES = ("statement_differs", "statement_malformed", "record_malformed", "entry_malformed", "child_differs")
+OF_MANY_CLAUSES = (
+    "statement_differs",
+    "statement_malformed",
+    "record_malformed",
+    "entry_malformed",
+    "child_differs",
+    "law_4",
+    "law_5",
+    "too_few_signatures",
+)
 NODES = [vector for vector in ALL if not vector.name.startswith("merged/")]
 MERGED = VECTORS / "merged"
 
@@ -68,29 +78,42 @@ def validator() -> Draft202012Validator:
     return Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize("vector", ALL, ids=lambda vector: vector.name)
-def test_each_vector_is_judged_as_it_says(vector: Vector) -> None:
+def test_each_vector_is_judged_as_it_says() -> None:
     """For its reason and at its place; flopsd leaves nothing out."""
-    outcome = outcome_of(vector)
-    assert (outcome.result, outcome.why) == (PASSED, "")
-    expected = vector.expected
-    assert (expected["verdict"] == "accept") == (expected["code"] is None) == (expected["clause"] is None)
-    assert expected["path"] in (None, outcome.path) or outcome.path is None
-    assert CODES.get(expected["code"]) in (None, expected["clause"]) or expected["code"] in OF_MANY_CLAUSES
+    wrong = [f"{vector.name}: {fault}" for vector in ALL if (fault := _fault_of(vector))]
+    assert wrong == []
+    assert len(ALL) > 480
+
+
+def _fault_of(vector: Vector) -> str:
+    outcome, expected = outcome_of(vector), vector.expected
+    if outcome.result != PASSED:
+        return outcome.why
+    if not (expected["verdict"] == "accept") == (expected["code"] is None) == (expected["clause"] is None):
+        return "a code without a refusal, or a refusal without"
+    if CODES.get(expected["code"]) not in (None, expected["clause"]) and expected["code"] not in OF_MANY_CLAUSES:
+        return f"the clause of {expected['code']} is {CODES[expected['code']]}"
+    if None not in (expected["path"], outcome.path) and not is_below(outcome.path, [expected["path"]]):
+        return f"refused at {outcome.path}"
     if expected.get("acceptedWithoutChildren"):
         arguments = [word for word in arguments_of(vector) if word != "--children" and not word.endswith("/children")]
-        assert in_process("verify", *arguments).returncode == 0
+        return "" if in_process("verify", *arguments).returncode == 0 else "refused without its children too"
+    return ""
 
 
-@pytest.mark.parametrize("vector", ALL, ids=lambda vector: vector.name)
-def test_the_schema_does_with_each_payload_what_it_says(vector: Vector) -> None:
-    how = vector.expected["schema"]
-    assert how in ("accepts", "refuses", "not applicable")
-    if how == "not applicable":
-        return
-    payload = json.loads(parse_envelope((vector.folder / "ledger.json").read_bytes()).payload)
-    faults = [f"{fault.json_path}: {fault.message[:200]}" for fault in validator().iter_errors(payload)]
-    assert bool(faults) == (how == "refuses"), faults
+def test_the_schema_does_with_each_payload_what_it_says() -> None:
+    """Those that are made from tables have it from the schema itself."""
+    for vector in ALL:
+        how = vector.expected["schema"]
+        assert how in ("accepts", "refuses", "not applicable")
+        payload = (
+            parse_envelope((vector.folder / "ledger.json").read_bytes()).payload if how != "not applicable" else b""
+        )
+        if payload and f"{vector.name}/expected.json" not in all_vectors():
+            faults = [
+                f"{fault.json_path}: {fault.message[:200]}" for fault in validator().iter_errors(json.loads(payload))
+            ]
+            assert bool(faults) == (how == "refuses"), (vector.name, faults)
 
 
 def test_every_code_is_of_the_table_and_every_clause_of_the_pages() -> None:
@@ -108,7 +131,8 @@ def test_the_vectors_are_what_this_flopsd_writes() -> None:
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         write(made)
     files = [path for kind in ("valid", "invalid", "merged") for path in (VECTORS / kind).rglob("*") if path.is_file()]
-    there = {str(path.relative_to(VECTORS)): path for path in files if path.name != "expected.json"}
+    found = {str(path.relative_to(VECTORS)): path for path in files}
+    there = {name: path for name, path in found.items() if path.name != "expected.json" or name in made}
     assert sorted(made) == sorted(there)
     for name, data in made.items():
         assert there[name].read_bytes() == data, f"{name} is not what this flopsd writes"

@@ -1,0 +1,249 @@
+"""How much the vectors decide: the second implementation is broken in many places, one at a time, and run over them.
+
+`python -m tests.support.vector_mutants [NUMBER [SEED]]` (`make vector-mutants`) prints the share of faults that change a
+verdict or its reason on any vector, and every one that changes none. A fault is a comparison, a sum, a condition, a
+bound or a check that is another one; each is run in a process of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import io
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from conformance.vectors import Vector, vectors_in
+from tests.support.story import VECTORS
+from tests.support.vector_arguments import arguments_of
+
+FOLDER = Path(__file__).parent
+# In the order of their imports.
+MODULES = (
+    "independent_rates", "independent", "independent_laws", "independent_findings", "independent_architecture",
+    "independent_operators", "independent_ledger", "independent_merged", "independent_statement", "independent_jobs",
+    "independent_verify",
+)  # fmt: skip
+# What is no rule of the format: a command line, names of files, and helpers for tests.
+NOT_RULES = {
+    "main",
+    "recompute",
+    "stated",
+    "_counted",
+    "_shaped",
+    "table_of",
+    "payload_of",
+    "records_of",
+    "fork",
+    "line",
+}
+SECONDS = 20  # of processor time, for one fault
+OTHER: dict[type, type] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub, ast.Sub: ast.Add,
+    ast.Mult: ast.Add, ast.FloorDiv: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+SWAPPED = {"min": "max", "max": "min", "floor": "ceil", "ceil": "floor", "all": "any", "any": "all", "sum": "len"}
+Verdicts = dict[str, tuple[int, str | None]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One change of one module: which node of its tree, in the order of `ast.walk`, and what becomes of it."""
+
+    module: str
+    node: int
+    kind: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.py:{self.line}: {self.kind}: {self.text}"
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse((FOLDER / f"{module}.py").read_text())
+
+
+@cache
+def code_of(module: str) -> types.CodeType:
+    return compile(tree_of(module), f"{module}.py", "exec")
+
+
+def faults() -> list[Fault]:
+    """Every fault that can be made."""
+    return [fault for module in MODULES for fault in faults_of(module)]
+
+
+def faults_of(module: str) -> Iterator[Fault]:
+    tree = tree_of(module)
+    left_out = set(_no_rules(tree))
+    for at, node in enumerate(ast.walk(tree)):
+        if id(node) in left_out:
+            continue
+        for kind in _kinds(node):
+            yield Fault(module, at, kind, getattr(node, "lineno", 0), ast.unparse(node)[:90])
+
+
+def _no_rules(tree: ast.Module) -> Iterator[int]:
+    """Nodes of annotations, texts, paths of errors and what is no rule."""
+    for node in ast.walk(tree):
+        skipped: list[ast.AST] = []
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in NOT_RULES:
+            skipped.append(node)
+        elif isinstance(node, ast.FunctionDef):
+            skipped += [one for one in (*node.args.args, *node.args.kwonlyargs, node.returns) if one is not None]
+        elif isinstance(node, ast.AnnAssign):
+            skipped.append(node.annotation)
+        elif isinstance(node, ast.Assert | ast.Raise | ast.JoinedStr | ast.ExceptHandler | ast.Import | ast.ImportFrom):
+            skipped.append(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("need", "ok", "take"):
+            skipped += node.args[1:]
+        elif (
+            isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.BitOr)
+        ):
+            skipped.append(node)  # a type
+        for one in skipped:
+            yield from map(id, ast.walk(one))
+
+
+def _kinds(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OTHER:
+        yield "another comparison"
+    elif isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in OTHER:
+        if not (
+            isinstance(node, ast.BinOp)
+            and any(isinstance(one, ast.List | ast.Tuple) for one in (node.left, node.right))
+        ):
+            yield "another operator"
+    elif isinstance(node, ast.Constant) and type(node.value) is int:
+        yield "one more"
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield "not left out"
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id in ("need", "ok"):
+            yield "check left out"
+        elif node.func.id in SWAPPED:
+            yield "another function"
+    elif isinstance(node, ast.IfExp):
+        yield "the other branch"
+    elif isinstance(node, ast.If) and not node.orelse:
+        yield "condition never true"
+
+
+def broken(fault: Fault) -> types.CodeType:
+    """The module with that fault."""
+    tree = copy.deepcopy(tree_of(fault.module))
+    node: Any = next(one for at, one in enumerate(ast.walk(tree)) if at == fault.node)
+    if fault.kind == "another comparison":
+        node.ops = [OTHER[type(node.ops[0])]()]
+    elif fault.kind == "another operator":
+        node.op = OTHER[type(node.op)]()
+    elif fault.kind == "one more":
+        node.value += 1
+    elif fault.kind == "check left out":
+        node.args[0] = ast.copy_location(ast.Constant(True), node)
+    elif fault.kind == "another function":
+        node.func.id = SWAPPED[node.func.id]
+    elif fault.kind == "the other branch":
+        node.body, node.orelse = node.orelse, node.body
+    else:
+        name = "operand" if fault.kind == "not left out" else "test"
+        if fault.kind == "not left out":
+            node.op, node.operand = ast.Not(), ast.UnaryOp(ast.Not(), node.operand)
+        else:
+            setattr(node, name, ast.Constant(False))
+    return compile(ast.fix_missing_locations(tree), f"{fault.module}.py", "exec")
+
+
+def load(fault: Fault | None) -> Any:
+    """The second verifier's module, in this process, with the fault."""
+    for module in MODULES:
+        name = f"tests.support.{module}"
+        fresh = types.ModuleType(name)
+        fresh.__package__, fresh.__file__ = "tests.support", str(FOLDER / f"{module}.py")
+        sys.modules[name] = fresh
+        setattr(sys.modules["tests.support"], module, fresh)
+        exec(broken(fault) if fault is not None and fault.module == module else code_of(module), fresh.__dict__)
+    return sys.modules["tests.support.independent_verify"]
+
+
+def verdict(verifier: Any, vector: Vector) -> tuple[int, str | None]:
+    """Exit status and reason; in part is as good as whole. A fault that stops the program is a verdict of its own."""
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            status = verifier.main(arguments_of(vector))
+        code = json.loads(out.getvalue())["code"]
+    except Exception as fault:  # noqa: BLE001
+        return -1, type(fault).__name__
+    return (0 if status == 5 else status), code
+
+
+def is_noticed(fault: Fault, vectors: Sequence[Vector], expected: Verdicts) -> str | None:
+    """The first vector whose verdict changes; None: none does. In a process of its own, which may hang."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+        found = b""
+        try:
+            verifier = load(fault)
+            changed = (one.name for one in vectors if verdict(verifier, one) != expected[one.name])
+            found = next(changed, "").encode()
+        except BaseException:  # noqa: BLE001 - it does not even load
+            found = b"(it does not load)"
+        os.write(write, found or b"-")
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        answer = pipe.read().decode()
+    os.waitpid(child, 0)
+    return {"-": None, "": "(it never ends)"}.get(answer, answer)
+
+
+def baseline(vectors: Sequence[Vector]) -> Verdicts:
+    verifier = load(None)
+    return {vector.name: verdict(verifier, vector) for vector in vectors}
+
+
+def campaign(number: int, seed: int) -> Iterator[tuple[Fault, str | None]]:
+    """`number` faults of all, or all where it is 0, and the vector that notices each."""
+    chance = random.Random(seed)
+    vectors = vectors_in(VECTORS)
+    expected = baseline(vectors)
+    every = faults()
+    for fault in every if not number else chance.sample(every, number):
+        shuffled = chance.sample(vectors, len(vectors))
+        yield fault, is_noticed(fault, shuffled, expected)
+
+
+def main(words: Sequence[str]) -> int:
+    number, seed = (int(word) for word in (*words, *("200", "0")[len(words) :]))
+    found = []
+    for fault, vector in campaign(number, seed):
+        found.append((fault, vector))
+        if vector is None:
+            print(f"not noticed: {fault}", flush=True)
+    noticed = sum(vector is not None for _, vector in found)
+    print(f"{noticed} of {len(found)} faults change a verdict: {100 * noticed / len(found):.1f} % (seed {seed})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,210 @@
+"""Vectors of findings and of what a model's shape requires: valid ledgers whose policies and declarations decide.
+
+Each finding's vector has a policy of its own beside it, `our.policy.yaml`, with thresholds around what the run computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.ledger.statement import encode
+from flopsd.core.policy.policy_file import Policy
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.settings.data_files import parse_policy
+from tests.support.story import CONTEXT, H100, Story, tell
+from tests.support.vector_runs import TRAINING
+from tests.support.vectors import Files, case, signed, statement_of
+from tests.support.vectors_records import expectation
+
+J = dict[str, Any]
+TRAIN, FULL, NONE = Phase.TRAIN, Method.FULL, Recomputation.NONE
+PRE = Method.PRETRAINING
+# What two seconds of the story come to, by what counts: from the ledger itself, so that thresholds lie at its ends.
+LOW, MEASURED, HIGH = "LOW", "MEASURED", "HIGH"
+
+
+def base(kind: str = "known", flop: int | None = 10**15, systemic: bool | None = None) -> Base:
+    return Base("a base model", kind, flop, "6 x parameters x tokens" if kind == "estimated" else None, systemic)
+
+
+def declared(
+    method: Method | None = None, base: Base | None = None, phase: Phase | None = TRAIN
+) -> OperatorDeclarations:
+    return OperatorDeclarations(phase, method, NONE, base)
+
+
+MODIFIED = "when: {modification: true}"
+KNOWN = 'when: {modification: true, base.kind: [known, estimated], base.flop: {above: "1e15"}}'
+SMALL = 'when: {modification: true, base.kind: [known, estimated], base.flop: {not_above: "1e15"}}'
+FALLBACKS = """
+  - {{id: with-risk, citation: c, quantity: cumulative, {0}, or_else: without-risk,
+     when: {{modification: true, base.kind: [unknown], base.systemic: true}}}}
+  - {{id: without-risk, citation: c, quantity: updates, {1}, or_else: with-risk,
+     when: {{modification: true, base.kind: [unknown], base.systemic: false}}}}"""
+
+
+def rule(threshold: str, *more: str) -> str:
+    return "\n  - {id: one, citation: c, " + ", ".join((threshold, *more)) + "}"
+
+
+# Name, what it is, rules, what is declared. HIGH and LOW stand for the ends of the run's own figures.
+CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
+    ("tie-greater", "The upper end is the threshold: not greater, so below.", rule('greater_than: "HIGH"'), declared(PRE)),
+    ("tie-at-least", "The upper end is the threshold of `at_least`: not below.", rule('at_least: "HIGH"'), declared(PRE)),
+    ("tie-low-greater", "The lower end is the threshold: not above.", rule('greater_than: "LOW"'), declared(PRE)),
+    ("tie-low-at-least", "The lower end is the threshold of `at_least`: above.", rule('at_least: "LOW"'), declared(PRE)),
+    ("one-less", "The threshold is one FLOP below the lower end: above.", rule('greater_than: "LOW-1"'), declared(PRE)),
+    ("share-of-a-half", "Shares that are rounded: down, to the even side, up.", rule('greater_than: "MEASUREDx2000000"'), declared(PRE)),
+    ("share-of-a-third", "A threshold that is no whole number.", rule('greater_than: "HIGH/3"'), declared(PRE)),
+    ("straddling", "A threshold between the two ends: indeterminate.", rule('greater_than: "MEASURED"'), declared(PRE)),
+    ("modification-not-declared", "No method: whether the rule applies is not known; it is above if it does.", rule('at_least: "LOW"', MODIFIED), declared()),
+    ("modification-not-declared-below", "No method, and below whether it applies or not.", rule('at_least: "1e30"', MODIFIED), declared()),
+    ("modification-of-pretraining", "Pretraining is no modification: the rule does not apply.", rule('at_least: "LOW"', MODIFIED), declared(PRE)),
+    ("no-modification-of-a-method", "A rule of models trained from the start, and a fine-tuning.", rule('at_least: "LOW"', "when: {modification: false}"), declared(FULL)),
+    ("pretraining-with-a-base", "Pretraining and a base model contradict each other.", rule('at_least: "LOW"', MODIFIED), declared(PRE, base())),
+    ("method-in-the-list", "A rule for two methods, and one of them.", rule('at_least: "LOW"', "when: {method: [lora, full]}"), declared(FULL)),
+    ("method-not-in-the-list", "A rule for other methods.", rule('at_least: "LOW"', "when: {method: [lora, qlora]}"), declared(FULL)),
+    ("method-of-nobody", "A rule for a method, and none is declared.", rule('at_least: "LOW"', "when: {method: [lora]}"), declared()),
+    ("base-of-nobody", "A rule for base models, and none is declared: the threshold has no upper end.", rule('greater_than: {of_base: "1/3"}', KNOWN), declared(FULL)),
+    ("base-of-another-kind", "The base model's compute is unknown: the rule does not apply.", rule('greater_than: {of_base: "1/3"}', KNOWN), declared(FULL, base("unknown", None))),
+    ("base-above", "A third of a known base model above the limit.", rule('greater_than: {of_base: "1/3"}', KNOWN), declared(FULL, base(flop=10**15 + 1))),
+    ("base-at-the-limit", "The base model is at the limit, which is not above it.", rule('greater_than: {of_base: "1/3"}', KNOWN), declared(FULL, base())),
+    ("base-at-most", "The base model is at the limit of `not_above`.", rule('at_least: "HIGH"', "quantity: base+updates", SMALL), declared(FULL, base())),
+    ("base-estimated-across", "An estimate with the limit between its ends: open.", rule('greater_than: {of_base: "1/3"}', KNOWN), declared(FULL, base("estimated", 11 * 10**14))),
+    ("base-estimated-above", "An estimate whose both ends are above the limit: a threshold with two ends.", rule('greater_than: {of_base: "1/7"}', KNOWN), declared(FULL, base("estimated", 16 * 10**15))),
+    ("base-estimated-of-base", "An estimate alone decides: which base models would be above.", rule('at_least: {of_base: "1/7"}', MODIFIED), declared(FULL, base("estimated", 17 * 10**15))),
+    ("base-and-updates", "The base model's compute is added to both ends, and nothing is measured.", rule('greater_than: "1e16"', "quantity: base+updates"), declared(FULL, base(flop=9 * 10**15))),
+    ("base-and-updates-estimated", "An estimate with ends that are no whole numbers is added outward.", rule('greater_than: "1e16"', "quantity: base+updates"), declared(FULL, base("estimated", 7 * 10**15 + 3))),
+    ("base-and-updates-open", "Nothing is declared of the base model: above only if it took so much.", rule('greater_than: "1e16"', "quantity: base+updates", "when: {base.flop: {not_above: \"9e15\"}}"), declared(FULL)),
+    ("base-and-updates-at-least", "The same of `at_least`: one FLOP less suffices.", rule('at_least: "1e16"', "quantity: base+cumulative", "when: {base.flop: {not_above: \"9e15\"}}"), declared(FULL)),
+    ("base-of-a-range", "A fraction of a base model above a limit, of which nothing is declared.", rule('greater_than: {of_base: "1/3"}', "when: {base.flop: {above: \"1e15\"}, base.systemic: false}"), declared(FULL)),
+    ("base-at-least-of-a-range", "The same of `at_least`.", rule('at_least: {of_base: "1/3"}', "when: {base.flop: {above: \"1e15\"}}"), declared(FULL)),
+    ("systemic-not-declared", "Either quantity may be meant: systemic risk is not declared.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: cumulative}"), declared(FULL, base())),
+    ("systemic-declared", "With systemic risk the second quantity is meant.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: base+cumulative}"), declared(FULL, base(systemic=True))),
+    ("systemic-of-pretraining", "Of a model trained from the start the first quantity is meant.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: base+cumulative}"), declared(PRE)),
+    ("systemic-by-the-rule", "The rule itself is for models without systemic risk.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: base+cumulative}", "when: {base.systemic: false}"), declared(FULL, base())),
+    ("systemic-of-both-kinds", "A rule for systemic risk, a base model without.", rule('greater_than: "LOW-1"', "when: {base.systemic: true}"), declared(FULL, base(systemic=False))),
+    ("fallbacks-both-above", "One of two rules applies, and both are above.", FALLBACKS.format('at_least: "LOW"', 'at_least: "LOW"'), declared(FULL, base("unknown", None))),
+    ("fallbacks-one-above", "One of two rules applies, and only one is above.", FALLBACKS.format('at_least: "HIGH"', 'at_least: "LOW"'), declared(FULL, base("unknown", None))),
+    ("fallbacks-declared", "Systemic risk is declared: one of the two applies.", FALLBACKS.format('at_least: "LOW"', 'at_least: "LOW"'), declared(FULL, base("unknown", None, systemic=False))),
+    ("derived-of-one", "A rule takes over what another one has.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one]}", declared(FULL)),
+    ("derived-of-none", "A rule is derived from one that does not apply.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one]}", declared(PRE)),
+    ("derived-of-two", "A rule is derived from two that both apply: its state is that of neither for certain.", rule('at_least: "LOW"', MODIFIED) + '\n  - {id: other, citation: c, at_least: "HIGH"}\n  - {id: two, citation: c, derived: [one, other]}', declared(FULL)),
+    ("derived-of-two-below", "Both are below, and so it is.", rule('at_least: "1e30"', MODIFIED) + '\n  - {id: other, citation: c, at_least: "1e31"}\n  - {id: two, citation: c, derived: [one, other]}', declared(FULL)),
+    ("derived-with-a-condition", "A derived rule with a condition of its own, which is open.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one], when: {base.systemic: true}}", declared(FULL, base())),
+    ("derived-that-does-not-apply", "A derived rule with a condition of its own, which is false.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one], when: {base.systemic: true}}", declared(FULL, base(systemic=False))),
+    ("integers-counted", "Integer operations count too.", rule('greater_than: "HIGH"'), declared(PRE)),
+    ("claims-change-the-state", "If the process says the truth the rule is below.", rule('greater_than: "HIGH/2"'), declared(PRE)),
+    ("part-of-a-job", "The job has another node: no upper end is known.", rule('greater_than: "1e30"'), declared(PRE)),
+    ("phase-not-declared", "Nothing counts for certain where no phase is declared.", rule('greater_than: "HIGH"'), declared(PRE, phase=None)),
+]  # fmt: skip
+
+
+def story_of(name: str, said: OperatorDeclarations, policies: tuple[Policy, ...]) -> Callable[[Path], bytes]:
+    def story(folder: Path) -> bytes:
+        context = CONTEXT
+        if name == "part-of-a-job":
+            from dataclasses import replace
+
+            context = replace(CONTEXT, job_nodes=("node-0", "node-1"), rank=0)
+        told = Story(folder, (H100,), declared=said, policies=policies, context=context)
+        if name == "claims-change-the-state":
+            told.says(SessionOpened("11" * 16, 4711, 1000, "0.1.0"), FactsDeclared("11" * 16, {"precision": "fp8"}))
+            told.says(PhaseChanged("11" * 16, "evaluate"))
+        told.during(2, {H100: TRAINING})
+        return told.finish()
+
+    return story
+
+
+def findings_vectors() -> Files:
+    files: Files = {}
+    ends: dict[str, J] = {}
+    for name, what, rules, said in CASES:
+        head = "id: ours\ntitle: ours\n" + ("integer_operations: counted\n" if name == "integers-counted" else "")
+        if str(said) not in ends:
+            empty = _policy(head + 'rules:\n  - {id: one, citation: c, at_least: "1"}\n')
+            journal = tell(story_of("", said, (empty,)))
+            ends[str(said)] = statement_of(journal, policies=(empty,))["predicate"]["totals"]["guidelines"]
+        counted = ends[str(said)]
+        text = rules
+        for word, value in (("MEASUREDx2000000", _times(counted["measured"])), ("LOW-1", str(int(counted["low"]) - 1))):
+            text = text.replace(word, value)
+        for word in ("low", "measured", "high"):
+            text = text.replace(word.upper(), counted[word] or "1")
+        data = f"{head}rules:{text}\n"
+        policy = _policy(data)
+        journal = tell(story_of(name, said, (policy,)))
+        ledger = signed(encode(statement_of(journal, policies=(policy,))))
+        files |= case(f"valid/finding-{name}", ledger, journal)
+        files[f"valid/finding-{name}/our.policy.yaml"] = data.encode()
+        files[f"valid/finding-{name}/expected.json"] = expectation(
+            what, None, None, None, "--policy", "our.policy.yaml"
+        )
+    return files
+
+
+def _times(measured: str | None) -> str:
+    return str(int(measured or 1) * 2_000_000)
+
+
+def _policy(text: str) -> Policy:
+    policy = parse_policy(text.encode(), "our.policy.yaml")
+    assert policy.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    return policy
+
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 31,
+}  # fmt: skip
+WORK = {"tokens": 70, "sequences": 3, "square_pairs": 1700}
+HEADS = {**WORK, "headless_tokens": 11, "unlabelled_tokens": 13, "fused_head_tokens": 17}
+TOTAL = 10**6 + 7
+# Name, what it is, and facts and work of each process.
+MODELS: list[tuple[str, str, list[tuple[J, dict[str, J]]]]] = [
+    ("full-eager", "A Llama trained in full, with eager attention.", [({"model_config": LLAMA, "method": "full", "attention": "eager", "recomputation": "none"}, {"train": HEADS})]),
+    ("full-sdpa", "The same with a kernel that recomputes scores, and full activation checkpointing.", [({"model_config": LLAMA, "method": "full", "attention": "sdpa", "recomputation": "full"}, {"train": HEADS, "evaluate": WORK})]),
+    ("full-selective", "Selective checkpointing; nobody says which attention.", [({"model_config": LLAMA, "method": "pretraining", "recomputation": "selective"}, {"train": WORK, "generate": HEADS, "other": WORK})]),
+    ("lora-attention", "LoRA of two projections.", [({"model_config": LLAMA, "method": "lora", "lora": {"r": 3, "target_modules": ["q_proj", "v_proj"]}, "recomputation": "full", "attention": "eager"}, {"train": HEADS, "other": WORK})]),
+    ("lora-all", "QLoRA of all linear layers.", [({"model_config": LLAMA, "method": "qlora", "lora": {"r": 2, "target_modules": ["all-linear"]}, "recomputation": "none", "attention": "sdpa"}, {"train": WORK})]),
+    ("lora-down", "LoRA of two other projections; the counted parameters differ from the declared ones.", [({"model_config": LLAMA, "method": "lora", "lora": {"r": 1, "target_modules": ["down_proj", "k_proj"]}, "parameters_total": 5000}, {"train": WORK})]),
+    ("lora-of-nobody", "LoRA of which the modules are not declared.", [({"model_config": LLAMA, "method": "lora", "lora": {"r": 4}, "recomputation": "selective"}, {"train": WORK})]),
+    ("another-size", "More parameters are declared than the shape has.", [({"model_config": LLAMA, "method": "full", "parameters_total": 9999, "parameters_trainable": 9999}, {"train": WORK})]),
+    ("partial", "Weights are trained in part.", [({"model_config": LLAMA, "method": "partial", "parameters_trainable": 2000}, {"train": HEADS})]),
+    ("size-alone", "Only a size is declared.", [({"parameters_total": TOTAL}, {"train": WORK, "evaluate": WORK})]),
+    ("size-full", "Only a size, trained in full, checkpointed.", [({"parameters_total": TOTAL, "method": "full", "recomputation": "full"}, {"train": WORK, "other": WORK})]),
+    ("size-all-trainable", "Only a size, of which all is trainable.", [({"parameters_total": TOTAL, "parameters_trainable": TOTAL, "recomputation": "full"}, {"train": WORK})]),
+    ("size-lora", "Only a size, with adapters.", [({"parameters_total": TOTAL, "parameters_trainable": 9001, "method": "lora", "recomputation": "none"}, {"train": WORK, "generate": WORK})]),
+    ("size-lora-of-nobody", "Only a size, with adapters of which the size is not known.", [({"parameters_total": TOTAL, "method": "lora"}, {"train": WORK})]),
+    ("two-ranks", "Two processes of one training add up.", [({"parameters_total": TOTAL, "method": "full"}, {"train": WORK}), ({"parameters_total": TOTAL, "method": "full"}, {"train": {**WORK, "tokens": 69}})]),
+    ("with-a-critic", "A second model is trained beside, and passes without gradients.", [({"parameters_total": TOTAL, "method": "full"}, {"train": WORK}), ({"parameters_total": 10**5 + 1, "role": "critic"}, {"train": WORK, "other": WORK})]),
+    ("with-a-reference", "A reference model passes without gradients.", [({"model_config": LLAMA, "method": "full"}, {"train": WORK}), ({"model_config": LLAMA, "role": "reference"}, {"other": HEADS, "evaluate": WORK})]),
+    ("not-all-counted", "A process says what it does not count of generation.", [({"parameters_total": TOTAL, "method": "full", "not_counted": {"generate": ["by vLLM"]}}, {"train": WORK})]),
+    ("training-not-all-counted", "A process says what it does not count of training.", [({"parameters_total": TOTAL, "method": "full", "recomputation": "full", "not_counted": {"train": ["a judge"]}}, {"train": WORK})]),
+    ("own-count", "The framework has a count of its own.", [({"parameters_total": TOTAL, "method": "full"}, {"train": {**WORK, "framework_flop": 6 * TOTAL * 70}})]),
+    ("methods-differ", "Two processes declare different methods.", [({"parameters_total": TOTAL, "method": "full"}, {"train": WORK}), ({"parameters_total": TOTAL, "method": "lora"}, {"train": WORK})]),
+]  # fmt: skip
+
+
+def models_vectors() -> Files:
+    files: Files = {}
+    for name, what, processes in MODELS:
+
+        def story(folder: Path, processes: list[tuple[J, dict[str, J]]] = processes) -> bytes:
+            run = Story(folder, (H100,))
+            for rank, (facts, work) in enumerate(processes):
+                session = f"{rank:032x}"
+                run.says(SessionOpened(session, 1 + rank, 2, "0.1.0"), FactsDeclared(session, facts))
+                run.says(PhaseChanged(session, "train"), WorkCounted(session, work))
+            run.during(1, {H100: TRAINING})
+            return run.finish()
+
+        journal = tell(story)
+        files |= case(f"valid/model-{name}", signed(encode(statement_of(journal))), journal)
+        files[f"valid/model-{name}/expected.json"] = expectation(what, None, None, None)
+    return files

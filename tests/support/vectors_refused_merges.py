@@ -1,0 +1,175 @@
+"""Vectors of merged ledgers that must be refused for one fault in an entry; the sums follow from the entries as they are."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+from flopsd.core.ledger.statement import encode
+from tests.support.independent_jobs import order, predicate_of_children
+from tests.support.independent_laws import Refused
+from tests.support.independent_statement import LeftOut
+from tests.support.independent_verify import read_yaml
+from tests.support.story import POLICY
+from tests.support.vectors import Files, case, signed
+from tests.support.vectors_merged import merged, node, segments
+from tests.support.vectors_records import expectation, ordered, schema_of
+
+J = dict[str, Any]
+Edit = Callable[[J], object]
+E, BENT = "entry_malformed", "statement_differs"
+
+
+def first(**changes: Any) -> Edit:
+    return lambda p: p["children"][0].update(changes)
+
+
+def inside(*path: str | int, value: Any) -> Edit:
+    """Sets a member of the first entry; `...` drops it."""
+
+    def edit(predicate: J) -> None:
+        part: Any = predicate["children"][0]
+        for step in path[:-1]:
+            part = part[step]
+        if value is ...:
+            del part[path[-1]]
+        else:
+            part[path[-1]] = value
+
+    return edit
+
+
+def of_predicate(*path: str, value: Any) -> Edit:
+    def edit(predicate: J) -> None:
+        part: Any = predicate
+        for step in path[:-1]:
+            part = part[step]
+        part[path[-1]] = value
+
+    return edit
+
+
+def _at_one_time(name: str) -> Edit:
+    """The second child has what the first has, at the same wall time."""
+
+    def edit(predicate: J) -> None:
+        one, other = predicate["children"]
+        if name == "devices":
+            other["deviceTimes"][0]["devices"] = list(one["deviceTimes"][0]["devices"])
+        else:
+            other[name] = one[name]
+            if name == "node":
+                other["name"] = f"{one['node']}/{other['sha256'][:16]}"
+            predicate["jobNodes"] = []
+            predicate["completeness"]["declaredNodes"] = "2"
+
+    return edit
+
+
+def _declared(number: str | None) -> Edit:
+    def edit(predicate: J) -> None:
+        predicate["jobNodes"] = []
+        predicate["completeness"]["declaredNodes"] = number
+
+    return edit
+
+
+def _unranked(predicate: J) -> None:
+    _declared("1")(predicate)
+    for entry in predicate["children"]:
+        entry["rank"] = None
+
+
+# Name, what it is, code, clause, of a segmented run, and the edit of the predicate.
+CASES: list[tuple[str, str, str, str, bool, Edit]] = [
+    ("entry-without-a-member", "An entry has no `energyJoules`.", E, "MERGE-26", False, inside("energyJoules", value=...)),
+    ("entry-with-another-member", "An entry has one member too many.", E, "MERGE-26", False, first(certified=True)),
+    ("entry-of-another-kind", "An entry of a job is of kind `lineage`.", E, "MERGE-26", False, first(kind="lineage")),
+    ("entry-signed-by-nobody", "An entry names no key.", E, "MERGE-25", False, first(keyids=[])),
+    ("entry-signed-twice", "An entry names a key twice.", E, "MERGE-25", False, lambda p: p["children"][0].update(keyids=p["children"][0]["keyids"] * 2)),
+    ("entry-with-a-key-that-is-none", "A key id of an entry is no SHA-256.", E, "MERGE-26", False, first(keyids=["ab"])),
+    ("entry-of-another-name", "The name of an entry does not follow from its digest.", E, "MERGE-25", False, first(name="node-0/0000000000000000")),
+    ("entry-with-a-rank-below-zero", "A rank is below zero.", E, "MERGE-26", False, lambda p: (p.update(jobNodes=[]), p["children"][0].update(rank=-1))),
+    ("entry-that-may-be-a-replay", "`replay` of an entry is a text.", E, "MERGE-26", False, first(replay="no")),
+    ("entry-that-may-have-ended", "`ended` of an entry is null.", E, "MERGE-26", False, first(ended=None)),
+    ("entry-of-two-versions", "An entry of a node has two versions.", E, "MERGE-26", False, first(flopsdVersions=["0.1.0", "0.2.0"])),
+    ("entry-of-no-table", "An entry names no peak table.", E, "MERGE-26", False, first(peakTableSha256=[])),
+    ("entry-of-no-time", "An entry has no period.", E, "MERGE-20", False, lambda p: p["children"][0].update(periods=[], deviceTimes=[])),
+    ("entry-with-a-period-of-number-two", "The first period has number 2.", E, "MERGE-20", False, lambda p: (p["children"][0]["periods"][0].update(incarnation=2), p["children"][0]["deviceTimes"][0].update(incarnation=2))),
+    ("entry-with-a-period-that-ends-first", "A period ends before it begins.", E, "MERGE-20", False, inside("periods", 0, "endNs", value="1")),
+    ("entry-with-a-period-without-an-attempt", "A period has no attempt.", E, "MERGE-20", False, inside("periods", 0, "attempt", value=None)),
+    ("entry-with-device-times-of-nobody", "A device time names no device.", E, "MERGE-21", False, inside("deviceTimes", 0, "devices", value=[])),
+    ("entry-with-a-conflict", "An entry of a node has a conflict, which only jobs have.", E, "MERGE-19", False, inside("declared", "conflict", value=None)),
+    ("entry-with-time-as-a-number", "Device time is a number.", E, "MERGE-25", False, first(deviceSeconds=8)),
+    ("entry-with-time-below-zero", "Gap time is below zero.", E, "MERGE-25", False, inside("coverage", "gapSeconds", value="-1.000000000")),
+    ("entry-with-time-in-milliseconds", "Device time has three decimals.", E, "MERGE-25", False, first(deviceSeconds="8.000")),
+    ("entry-with-energy-in-no-decimals", "Energy has no decimals.", E, "MERGE-25", False, first(energyJoules="4")),
+    ("entry-without-a-low", "`low` of an entry is null.", E, "MERGE-26", False, inside("totals", "executed", "low", value=None)),
+    ("entry-of-another-run", "A child is of another run than the job.", "other_run_of_child", "MERGE-30", False, first(run="another")),
+    ("entry-of-another-rank", "A node has another rank than the list of nodes gives it.", "rank_differs", "MERGE-31", False, lambda p: p.update(jobNodes=p["jobNodes"][::-1])),
+    ("entry-of-no-node-of-the-job", "A node is not among those of the job.", "rank_differs", "MERGE-31", False, lambda p: p.update(jobNodes=["node-0", "node-9"])),
+    ("more-nodes-than-declared", "A rank is as high as the declared number of nodes.", "too_many_nodes", "MERGE-32", False, _declared("1")),
+    ("more-unranked-nodes-than-declared", "Two nodes without ranks, of one that was declared.", "too_many_nodes", "MERGE-32", False, _unranked),
+    ("other-nodes-than-declared", "The list of nodes has two, and three were declared.", "too_many_nodes", "MERGE-32", False, of_predicate("completeness", "declaredNodes", value="3")),
+    ("rank-twice", "One rank is in two children at one time.", "counted_twice", "MERGE-29", False, _at_one_time("rank")),
+    ("node-twice", "One node is in two children at one time.", "counted_twice", "MERGE-29", False, _at_one_time("node")),
+    ("device-in-two-children", "One device is in two children at one time.", "counted_twice", "MERGE-29", False, _at_one_time("devices")),
+    ("job-with-a-run-of-more", "`run` has one member too many.", E, "MERGE-3", False, lambda p: p["run"].update(queue="x")),
+    ("job-with-nodes-in-one-text", "`jobNodes` is a text.", E, "MERGE-5", False, lambda p: p.update(jobNodes="")),
+    ("job-sealed-at-no-time", "`sealedAt` is no time.", E, "MERGE-18", False, of_predicate("method", "sealedAt", value="today")),
+    ("job-of-no-children", "No child is there.", "no_children", "MERGE-27", False, lambda p: p.update(children=[])),
+    ("segment-that-is-alone", "A segment continues none and is not continued.", E, "MERGE-19", True, lambda p: p["children"][0]["segment"].update(isContinued=False, continues=None)),
+    ("segment-of-another-number", "A segment continues one of another number than the one before.", E, "MERGE-19", True, lambda p: [e["segment"].update(number=9) for e in p["children"] if e["segment"]["number"] == 3]),
+    ("segment-of-no-records", "The journal of a segment has no records.", E, "MERGE-19", True, lambda p: p["children"][0]["segment"]["journal"].update(records="0")),
+    ("segment-of-other-bytes", "A segment names other bytes than the one before has.", "segments_part", "MERGE-24", True, lambda p: [e["segment"]["continues"].update(bytes="1") for e in p["children"] if e["segment"]["number"] == 2]),
+    ("segment-behind-an-end", "A segment continues one that is not continued.", "segments_part", "MERGE-24", True, lambda p: [e["segment"].update(isContinued=False) for e in p["children"] if e["segment"]["number"] == 2]),
+    ("sum-of-integers-bent", "Integer operations are one more than the sum.", BENT, "MERGE-10", False, lambda p: _more(p["totals"]["integerOperations"], "high")),
+    ("sum-of-what-counts-bent", "What counts is one more than the sum.", BENT, "MERGE-11", False, lambda p: _more(p["totals"]["guidelines"]["cumulative"], "high")),
+    ("sum-of-energy-bent", "Energy is more than the sum.", BENT, "MERGE-14", False, of_predicate("energyJoules", value="8.401")),
+    ("sum-of-device-time-bent", "Device time is more than the sum.", BENT, "MERGE-14", False, of_predicate("deviceSeconds", value="16.000000001")),
+    ("coverage-bent", "Coverage is one millionth less.", BENT, "MERGE-15", False, of_predicate("coverage", "coveragePpm", value="999999")),
+    ("count-of-ledgers-bent", "There is one ledger more than children.", BENT, "MERGE-7", False, of_predicate("ledgerCount", value="3")),
+    ("begin-of-the-job-bent", "The job begins before its children.", BENT, "MERGE-8", False, of_predicate("startedAt", value="2026-09-21T14:13:19.000000Z")),
+    ("method-of-the-job-bent", "A method is declared that no child declares.", BENT, "MERGE-12", False, of_predicate("declared", "method", value="full")),
+    ("state-of-the-job-bent", "A finding of the job has another state.", BENT, "MERGE-13", False, lambda p: p["findings"][0].update(state="above")),
+    ("node-of-the-job-bent", "A node's summary has a device more.", BENT, "MERGE-16", False, lambda p: p["nodes"][0].update(devices="3")),
+    ("replay-of-the-job-bent", "A child is said to be a replay.", BENT, "MERGE-2", False, of_predicate("replay", value={"children": "1"})),
+]  # fmt: skip
+
+
+def _more(figures: J, name: str) -> None:
+    figures[name] = str(int(figures[name]) + 1)
+
+
+def follows(statement: J, policy: J) -> J:
+    """The statement of the entries as they are; as it was where none follows."""
+    predicate = statement["predicate"]
+    try:
+        predicate["children"].sort(key=order)
+        again = predicate_of_children(predicate, predicate["children"], [policy], LeftOut(statement))
+        subject = [{"name": entry["name"], "digest": {"sha256": entry["sha256"]}} for entry in predicate["children"]]
+        encode({**statement, "subject": subject, "predicate": again})
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError, Refused):
+        return statement
+    found: J = ordered({**statement, "subject": subject, "predicate": again}, statement)
+    return found
+
+
+def refused_merges() -> Files:
+    files: Files = {}
+    job = json.loads(json.dumps(merged("job", [node(0), node(1)])))
+    alone = {"jobNodes": [], "completeness": {"declaredNodes": "1"}}
+    run = json.loads(json.dumps(merged("job", segments(), **alone)))
+    named = job["predicate"]["method"]["policies"][0]
+    policy = {**read_yaml(POLICY.read_bytes()), "sha256": named["sha256"]}
+    for name, what, code, clause, is_rotated, edit in CASES:
+        changed = copy.deepcopy(run if is_rotated else job)
+        edit(changed["predicate"])
+        if code != BENT:
+            changed = follows(changed, policy)
+        payload = encode(changed)
+        files |= case(f"merged/{name}", signed(payload), None)
+        files[f"merged/{name}/expected.json"] = expectation(what, code, clause, None, schema=schema_of(payload))
+    return files
