@@ -52,6 +52,7 @@ def formula_of(operator: Any, arguments: Sequence[Any], named: Named, output: An
     """What this call of `operator`, an OpOverload, computes."""
     schema = operator._schema
     space, _, name = schema.name.partition("::")
+    name = name.rstrip("_")  # in place
     if name in _PRODUCTS:
         if any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in _tensors(arguments, named)):
             return Formula(_PRODUCTS[name](_by_name(schema, arguments, named), output))

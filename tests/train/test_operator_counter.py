@@ -409,7 +409,6 @@ def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> 
     }  # fmt: skip
     with told_to(tmp_path / "1.sock", method="full") as (callback, found):
         trainer = Trainer(llama(), arguments(tmp_path, **options), train_dataset=rows(), eval_dataset=rows(8), callbacks=[callback])  # fmt: skip
-        wait_until(lambda: callback.client._was_met, "the daemon is met")
         whole = counting(trainer.train)
     assert found.facts["device"] == device
     assert "operators_not_counted" not in found.facts
@@ -417,7 +416,6 @@ def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> 
     assert 0 < found.work["train"]["recomputed_operator_flop"] < found.work["train"]["operator_flop"]
     with told_to(tmp_path / "2.sock", method="full") as (callback, found):
         trainer = trainer_of(tmp_path, callback, **{**options, "eval_strategy": "no"})
-        wait_until(lambda: callback.client._was_met, "the daemon is met")
         whole = counting(lambda: trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2")))
     assert found.work["train"]["operator_flop"] == whole
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flopsd.client import connect
 from flopsd.core.session_protocol import Event, FactsDeclared, PhaseChanged
+from tests.support.process import wait_until
 from tests.support.session_servers import EventServer, work_of
 
 VOCABULARY, LENGTH, REAL, ROWS = 64, 12, 10, 16
@@ -91,6 +92,7 @@ def told_to(path: Path, **options: Any) -> Iterator[tuple[Any, Told]]:
     server = EventServer(path)
     callback = FlopsdCallback(client=connect(path), **options)
     found = Told(session=callback.client.session)
+    wait_until(lambda: callback.client._was_met, "the client is connected")
     try:
         yield callback, found
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -9,10 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from flopsd.core.declarations import DEVICE_VARIABLE
 from flopsd.core.model import Active, Evidence, Pipe
 from tests.support.story import H100, Story, tell
 from tests.support.vectors import statement_of
+from tests.train.operator_cases import DEVICE
 from tests.train.trainers import Told, llama, told_to
 
 Make = Callable[[Any, Path], Any]  # a trainer, from the callback and a folder
@@ -199,6 +203,11 @@ class Trained:
     told: Told
 
     @property
+    def operators(self) -> int:
+        """What the process counted of its operators, those of all models."""
+        return sum(work.get("operator_flop", 0) for work in self.told.work.values())
+
+    @property
     def executed(self) -> tuple[int, int | None, int | None]:
         low, computed, high = (self.basis["executed"][name] for name in ("low", "computed", "high"))
         return int(low), None if computed is None else int(computed), None if high is None else int(high)
@@ -220,6 +229,7 @@ def train(name: str) -> Trained:
         warnings.simplefilter("ignore")
         path = Path(folder)
         with (
+            mock.patch.dict(os.environ, {DEVICE_VARIABLE: DEVICE}),
             told_to(path / "client.sock", method=None if "LoRA" in name else "full") as (callback, told),
             FlopCounterMode(display=False, custom_mapping=in_place) as counter,
         ):
