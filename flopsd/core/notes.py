@@ -26,14 +26,15 @@ def note(code: str, **parameters: str | tuple[str, ...]) -> Note:
     return Note(code, tuple(parameters.items()))
 
 
-def note_from(said: Mapping[str, Any]) -> Note:
-    """The inverse of `for_ledger`. Raises KeyError, TypeError, ValueError for what is no note."""
+def note_from(said: Mapping[str, Any], *beside: str) -> Note:
+    """The inverse of `for_ledger`; `beside` are members that are none of the note. Raises KeyError, TypeError for what
+    is no note."""
     parameters = []
     for name, value in said.items():
         many = isinstance(value, list)
         if not all(isinstance(one, str) for one in (value if many else [value])):
             raise TypeError("a parameter of a note is no text")
-        if name != "code":
+        if name != "code" and name not in beside:
             parameters.append((name, tuple(value) if many else value))
     if not isinstance(said["code"], str):
         raise TypeError("the code of a note is no text")

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from flopsd.core.model import DeviceUid
+from flopsd.core.notes import Note, note
 from flopsd.core.untrusted import FieldReader, raising
 
 _MOST, _MAX_DEVICE = 10**39, 100
@@ -53,10 +54,10 @@ class UnusedCount:
         return cls(reason, session, device, fields.whole("flop", 0, _MOST), ceiling)
 
     @property
-    def words(self) -> str:
-        counted = f"training process {self.session[:8]} counts {self.counted_flop} FLOP"
-        if self.reason is Unused.COUNT_EXCEEDS_CEILING:
-            return f"{counted} on device {self.device}, which can have executed {self.ceiling_flop} at most"
-        if self.reason is Unused.DEVICE_CHANGED:
-            return f"{counted} on device {self.device}, and then declares another device"
-        return f"{counted} on {self.device or 'a device that it does not name'}, which is not metered here"
+    def note(self) -> Note:
+        counted = {"session": self.session[:8], "flop": str(self.counted_flop)}
+        if self.device is None:
+            return note("device_not_named", **counted)
+        if self.ceiling_flop is not None:
+            return note("count_exceeds_ceiling", **counted, device=self.device, ceiling=str(self.ceiling_flop))
+        return note(self.reason.value, **counted, device=self.device)

@@ -34,6 +34,7 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.core.unused_count import Unused, UnusedCount
+from flopsd.settings.words import say
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
@@ -218,7 +219,8 @@ class SessionTracker:
         if session.refused is None:
             session.refused = UnusedCount(why, session.id, session.facts["device"], counted, ceiling)
             self._declared[session.id], self._counts = None, None
-            log.warning("%s; what it counts of operators is not used", session.refused.words)
+            words = say("declared.contradictions", session.refused.note)
+            log.warning("%s; what it counts of operators is not used", words)
 
     def _bucket(self) -> str:
         """The phase that all processes which named one agree on; undeclared where they differ, since a counter does

@@ -7,7 +7,7 @@ from typing import Any
 
 from flopsd.core.declarations import COUNTERS
 from flopsd.core.rounding import format_flop, grouped
-from flopsd.report.ledger_json import LedgerObject, line
+from flopsd.report.ledger_json import LedgerObject, contradiction_text, line
 from flopsd.report.model import Fact, ReportDeclarations
 from flopsd.report.terminal import counted
 
@@ -51,10 +51,10 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     by = _BY_JOB if "sessions" in entry else "the ledgers that were merged"
     known = ((name, entry.maybe_text(name)) for name in names)
     job = [Fact(_NAMES[name], text or NOT_DECLARED, by if text else "") for name, text in known]
-    if "conflict" in entry:
-        job.append(Fact("Conflict", entry.text("conflict")))
+    if conflict := entry.all_words("conflict", "declared.conflict") if "conflict" in entry else ():
+        job.append(Fact("Conflict", "; ".join(conflict)))
     named = entry.objects("contradictions")
-    job += [Fact("Contradiction", f"{one.text('name')}: {one.text('summary')}") for one in named]
+    job += [Fact("Contradiction", contradiction_text(one)) for one in named]
     return ReportDeclarations(
         (*job, *_base(entry)), _processes(sessions), _work(sessions), len(sessions), recorded=True
     )

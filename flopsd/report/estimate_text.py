@@ -24,6 +24,7 @@ from flopsd.report.numbers import percent
 from flopsd.report.planned_hardware import Hardware, Need
 from flopsd.report.rule_words import beside_source
 from flopsd.report.terminal import one_line, shown, tables, wrapped
+from flopsd.settings.words import say_all
 
 _MARKS = {INTERPRETATION: " *", SECONDARY: " +"}
 _HOUR_S = 3600
@@ -149,7 +150,9 @@ def _reasons(findings: Sequence[Finding]) -> list[str]:
     names = [
         f"{one_line(one.policy)} {one_line(one.rule.id)}" if several else one_line(one.rule.id) for one in open_ones
     ]
-    reasons = dict.fromkeys(f"{name}: {one_line(one.why)}" for name, one in zip(names, open_ones, strict=True))
+    reasons = dict.fromkeys(
+        f"{name}: {one_line(say_all('findings.reasons', one.why))}" for name, one in zip(names, open_ones, strict=True)
+    )
     lines = ["", "indeterminate:"] if reasons else []
     for reason in reasons:
         lines += wrapped(reason, "    ", "  ")

@@ -104,7 +104,7 @@ def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
     entry = predicate.maybe_object("completeness")
     if entry is None:
         return None
-    missing = entry.texts("missing")
+    missing = entry.all_words("missing", "completeness.missing")
     facts = [
         Fact(name, entry.text(member))
         for name, member in (
@@ -116,7 +116,11 @@ def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
     ]
     left_out = max(0, len(missing) - MAX_LISTED)
     return ReportCompleteness(
-        entry.flag("complete"), entry.text("summary"), missing[:MAX_LISTED], left_out, tuple(facts)
+        entry.flag("complete"),
+        entry.words("summary", "completeness.summary"),
+        missing[:MAX_LISTED],
+        left_out,
+        tuple(facts),
     )
 
 

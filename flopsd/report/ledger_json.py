@@ -46,6 +46,10 @@ class LedgerObject(FieldReader):
             return tuple(line(say(member, one.note())) for one in self.objects(key))
         return tuple(line(say(member, code)) for code in super().texts(key))
 
+    def own_words(self, member: str) -> str:
+        """This object, which is a note beside other members, in words."""
+        return line(say(member, self.note()))
+
     def note(self) -> dict[str, Any]:
         """This object as a note: a code and parameters that are texts or lists of texts."""
         named = {n: self.texts(n) if isinstance(self.raw(n), list) else self.text(n) for n in self.mapping}
@@ -95,6 +99,10 @@ class LedgerObject(FieldReader):
         """Low, measured and high of the member, or of this object itself."""
         found = self if key is None else self.object(key)
         return Figures(found.count("low"), found.maybe_count(middle), found.maybe_count("high"))
+
+
+def contradiction_text(entry: LedgerObject) -> str:
+    return f"{entry.text('name')}: {entry.own_words('declared.contradictions')}"
 
 
 HINT = "this is not what flopsd writes: ask whoever gave you the ledger, and verify it with --key"

@@ -16,7 +16,7 @@ from flopsd.core.rounding import Towards, format_duration, format_energy, format
 from flopsd.core.values import utc_ns
 from flopsd.report.claims import claims_text, operators_text, required_source
 from flopsd.report.isolation_text import isolation_text
-from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.ledger_json import LedgerObject, contradiction_text
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
 from flopsd.report.terminal import LABEL, counted, facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
@@ -205,7 +205,7 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     rows += [("WARNING", f"{one_line(ratio['name'])}: {one_line(ratio['warning'])}") for ratio in warned]
     declared = LedgerObject(predicate, "predicate").maybe_object("declared")
     named = () if declared is None else declared.objects("contradictions")
-    rows += [("WARNING", f"{one.text('name')}: {one.text('summary')}") for one in named]
+    rows += [("WARNING", contradiction_text(one)) for one in named]
     return [*rows, *threshold_facts(predicate["findings"])]
 
 
@@ -296,8 +296,8 @@ def _job(predicate: Mapping[str, Any]) -> list[str]:
     return [
         *(wrapped(f"REPLAY: {recordings} of recordings; {NO_EVIDENCE}") if replay else []),
         *wrapped(_subject(predicate)),
-        *wrapped(f"{word}: {completeness['summary']}"),
-        *_indented([("missing", text) for text in _some(completeness["missing"])]),
+        *wrapped(f"{word}: {say('completeness.summary', completeness['summary'])}"),
+        *_indented([("missing", say("completeness.missing", one)) for one in _some(completeness["missing"])]),
         "executed FLOP:",
         *_indented([*_executed(predicate), *_meaning(predicate)]),
     ]

@@ -26,6 +26,7 @@ from flopsd.report.model_documentation_texts import (
     without_base,
 )
 from flopsd.report.numbers import beyond_margin, figures_in
+from flopsd.settings.words import say_all
 
 DAY_S = 86_400
 MONTH_DAYS = Fraction(365, 12)
@@ -215,7 +216,11 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
 
 def _dependencies(predicate: Mapping[str, Any]) -> FormLine:
     declared = predicate.get("declared") or {}
-    base, method, conflict = declared.get("base"), declared.get("method"), declared.get("conflict")
+    base, method, conflict = (
+        declared.get("base"),
+        declared.get("method"),
+        say_all("declared.conflict", declared.get("conflict") or ()),
+    )
     if base is not None:
         name = base["name"] or "a base model whose name is not declared"
         return FormLine("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")

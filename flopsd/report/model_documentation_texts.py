@@ -106,7 +106,7 @@ def without_base(predicate: Mapping[str, Any]) -> str:
 
 
 def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
-    value, figures, quantity = found["value"], rules.notification_figures, found["quantity"]
+    value, figures, quantity = found["value"], rules.notification_figures, " or ".join(found["quantities"])
     low = scientific(int(value["low"]), figures, Towards.DOWN)
     high = None if value["high"] is None else scientific(int(value["high"]), figures, Towards.UP)
     amount = f"at least {low} FLOP" if high is None else f"between {low} and {high} FLOP"
@@ -181,7 +181,9 @@ def _reservations(predicate: Mapping[str, Any]) -> list[str]:
         found.append("This is a replayed recording, not a measurement of a machine.")
     completeness = predicate.get("completeness")
     if completeness is not None and completeness["complete"] is not True:
-        found.append(_sentence(f"The ledgers may be incomplete: {completeness['summary']}"))
+        found.append(
+            _sentence(f"The ledgers may be incomplete: {say('completeness.summary', completeness['summary'])}")
+        )
     return found
 
 

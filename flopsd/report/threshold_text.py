@@ -12,6 +12,7 @@ from flopsd.report.claims import BY_COUNT_ALONE
 from flopsd.report.numbers import NO_UPPER_BOUND
 from flopsd.report.rule_words import doubt_note, not_decided
 from flopsd.report.terminal import counted, one_line
+from flopsd.settings.words import say_all
 
 Row = tuple[str, str]
 
@@ -58,7 +59,7 @@ def _finding(finding: Mapping[str, Any], *, named: bool) -> str:
 def _against(finding: Mapping[str, Any]) -> str:
     high, threshold = finding["value"]["high"], finding["threshold"]
     if threshold is None or finding["state"] == "indeterminate":
-        return one_line(finding["reason"])
+        return one_line(say_all("findings.reasons", finding["reasons"]))
     return NO_UPPER_BOUND if high is None else share_at_most(int(high), Fraction(threshold["low"]))
 
 

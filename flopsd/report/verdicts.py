@@ -87,7 +87,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     state, only_if = _state(applies, compared), _only_if(finding)
     title = finding.maybe_text("title") or finding.text("rule")
     title = title[:1].upper() + title[1:]
-    quantities = (finding.maybe_text("quantity") or "").split(" or ")
+    quantities = finding.texts("quantities")
     shown = None if low is None else _shown(low, high)
     share, status = _share(value, low, high), finding.maybe_text("status") or ""
     other_conditions = finding.texts("otherConditions")
@@ -112,7 +112,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
                 ),
             )
         ),
-        why=finding.maybe_text("reason") or "",
+        why="; ".join(finding.all_words("reasons", "findings.reasons")) if "reasons" in finding else "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),
         threshold=shown,

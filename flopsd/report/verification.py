@@ -109,7 +109,7 @@ def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag,
     whole = predicate.maybe_object("completeness")
     if whole is not None and whole.flag("complete") is not True:
         word = "INCOMPLETE" if whole.flag("complete") is False else "COMPLETENESS UNKNOWN"
-        flags.append(Flag(word, whole.text("summary")))
+        flags.append(Flag(word, whole.words("summary", "completeness.summary")))
     return tuple(flags)
 
 

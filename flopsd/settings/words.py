@@ -11,6 +11,7 @@ from typing import Any
 from flopsd.core.notes import Note
 from flopsd.core.values import short_flop
 
+_BETWEEN = " and "
 TABLE = Path(__file__).resolve().parents[1] / "core" / "ledger" / "schema" / "words-v1.json"
 
 
@@ -22,9 +23,11 @@ def table() -> Mapping[str, Mapping[str, str]]:
 
 
 class _Value(str):
-    """A parameter: `{flop:flop}` shortens an exact count to 1e23."""
+    """A parameter: `{flop:flop}` shortens an exact count to 1e23, `{rules:or}` joins a list by "or"."""
 
     def __format__(self, how: str) -> str:
+        if how == "or":
+            return self.replace(_BETWEEN, " or ")
         return short_flop(int(self)) if how == "flop" and self.isdecimal() and len(self) <= 40 else str(self)
 
 
@@ -46,7 +49,16 @@ def say(member: str, said: str | Note | Mapping[str, Any]) -> str:
     words = table().get(member, {}).get(str(code))
     if words is None:
         return " ".join([str(code), *(f"{name}={_joined(value)}" for name, value in parameters.items())])
-    return words.format_map(_Values({name: _Value(_joined(value)) for name, value in parameters.items()}))
+    values = _Values({name: _Value(_joined(value)) for name, value in parameters.items()})
+    values.setdefault("who", _Value(_who(parameters)))
+    job = f"job {values['job']}: " if "job" in parameters else ""
+    return job + words.format_map(values)
+
+
+def _who(parameters: Mapping[str, Any]) -> str:
+    """Of `rank` and `node` those that are there."""
+    rank, node = parameters.get("rank"), parameters.get("node")
+    return f"node {node}" if rank is None else f"rank {rank}" if node is None else f"rank {rank} ({node})"
 
 
 def say_all(member: str, said: Iterable[str | Note | Mapping[str, Any]], between: str = "; ") -> str:
@@ -54,4 +66,4 @@ def say_all(member: str, said: Iterable[str | Note | Mapping[str, Any]], between
 
 
 def _joined(value: Any) -> str:
-    return " and ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return _BETWEEN.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

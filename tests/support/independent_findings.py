@@ -211,7 +211,7 @@ class Judge:
         value = self.value(quantities, base)
         found: J = {
             "applies": applies,
-            "quantity": " or ".join(quantities),
+            "quantities": list(quantities),
             "value": as_text(value),
             "threshold": None,
             "state": None,

@@ -234,19 +234,18 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
         }
     integers = [one["integerOperations"] for one in totals]
     of_integers = _counts([one["guidelines"] for one in integers], complete)
-    conflict = predicate["declared"]["conflict"]
     names = ("low", "cumulativeLow")
     operators = {name: str(sum(int(one["operatorCount"][name]) for one in told)) for name in names}
-    declared = declared_of(entries, take)
+    declared = declared_of(entries)
     declared["contradictions"] = take("predicate", "declared", "contradictions")
     account = Account(
         figures(counted), figures(counted["cumulative"]), (figures(of_integers), figures(of_integers["cumulative"])),
         None if claimed is None else (figures(claimed), figures(claimed["cumulative"])),
-        declared["method"], declared["base"], whole, conflict is not None, by_operators({"operatorCount": operators}),
+        declared["method"], declared["base"], whole, bool(declared["conflict"]), by_operators({"operatorCount": operators}),
     )  # fmt: skip
     judged = findings(policies, account)
     for at, one in enumerate(judged[: len(predicate["findings"])]):
-        one["reason"] = take("predicate", "findings", at, "reason")
+        one["reasons"] = take("predicate", "findings", at, "reasons")
     energies = [entry["energyJoules"] for entry in entries if entry["energyJoules"] is not None]
     replays = sum(entry["replay"] for entry in entries)
     return {
@@ -256,7 +255,8 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
         "lineage": None if job else {"name": predicate["lineage"]["name"], "runs": sorted({e["run"] for e in entries})},
         "jobNodes": predicate["jobNodes"],
         "completeness": {
-            **{name: take("predicate", "completeness", name) for name in ("missing", "summary")},
+            "missing": take("predicate", "completeness", "missing"),
+            "summary": summary_of(predicate, entries, complete),
             "complete": complete,
             **nodes_known(predicate, entries),
         },
@@ -317,6 +317,17 @@ def slots(entries: list[J]) -> int:
     return len({entry["rank"] if ranked else entry["node"] for entry in entries})
 
 
+def summary_of(predicate: J, entries: list[J], complete: bool | None) -> str:
+    job = predicate["kind"] == "job"
+    if complete is not None:
+        return ("whole" if job else "jobs_whole") if complete else "ledgers_missing"
+    if job:
+        return "nodes_unknown" if nodes_known(predicate, entries)["expectedNodes"] is None else "no_end"
+    told = [entry["completeness"] for entry in entries]
+    unknown = any(one["complete"] is None and not one["missing"] for one in told)
+    return "nodes_unknown" if unknown else "jobs_no_end"
+
+
 def nodes_known(predicate: J, entries: list[J]) -> J:
     if predicate["kind"] == "lineage":
         return {"expectedNodes": None, "declaredNodes": None, "nodes": None}
@@ -325,7 +336,7 @@ def nodes_known(predicate: J, entries: list[J]) -> J:
     return {"expectedNodes": expected, "declaredNodes": declared, "nodes": str(slots(entries))}
 
 
-def declared_of(entries: list[J], take: Any) -> J:
+def declared_of(entries: list[J]) -> J:
     methods = [entry["declared"]["method"] for entry in entries]
     known = set(methods)
     method = (
@@ -333,7 +344,13 @@ def declared_of(entries: list[J], take: Any) -> J:
     )
     bases = [entry["declared"]["base"] for entry in entries]
     base = bases[0] if all(one == bases[0] for one in bases) else None
-    return {"method": method, "base": base, "conflict": take("predicate", "declared", "conflict")}
+    given = [one for one in bases if one is not None]
+    differ = any(one != given[0] for one in given) or any(
+        "bases_differ" in entry["declared"].get("conflict", ()) for entry in entries
+    )
+    conflict = ["bases_differ"] if differ else []
+    conflict += ["pretraining_with_base"] if method == "pretraining" and (differ or given) else []
+    return {"method": method, "base": base, "conflict": conflict}
 
 
 def bounded(sum_of: tuple[int, int | None, int | None], whole: bool) -> tuple[int, int | None, int | None]:

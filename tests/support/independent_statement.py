@@ -98,7 +98,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
     judged = findings(policies, account)
     for at, one in enumerate(judged):
         if at < len(said_of["findings"]):
-            one["reason"] = take("predicate", "findings", at, "reason")
+            one["reasons"] = take("predicate", "findings", at, "reasons")
     spans = [device for _, device in _tallies(run)]
     base = declared_.get("base")
     return {

@@ -214,7 +214,7 @@ export function findings({ policies, guidelines, integers, declared, open, confl
       const found = judge.outcome(rule.id);
       const is = found.state, held = other === null ? is : other.outcome(rule.id).state;
       return {
-        policy: policy.id, rule: rule.id, quantity: found.quantity, countsIntegerOperations: policy.countsIntegers,
+        policy: policy.id, rule: rule.id, quantities: found.quantity.split(" or "), countsIntegerOperations: policy.countsIntegers,
         applies: found.applies,
         threshold: found.applies === false ? null : {
           low: text(found.low), high: found.high === null ? null : text(found.high),

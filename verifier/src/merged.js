@@ -174,10 +174,11 @@ function declared(children) {
   /** @type {J[]} */
   const declared_ = children.map((one) => one.declared.base).filter((one) => one !== null);
   const bases = new Set(declared_.map(text));
-  const differ = bases.size > 1 || children.some((one) => /different base models/.test(one.declared.conflict ?? ""));
+  const differ = bases.size > 1 || children.some((one) => one.declared.conflict?.includes("bases_differ"));
   const base = bases.size && !differ ? declared_[0] : null;
   // Of different base models none is taken; pretraining beside one leaves open whether it was modified.
-  const conflict = method === "pretraining" && (bases.size > 0 || differ);
+  const both = method === "pretraining" && (bases.size > 0 || differ);
+  const conflict = [...(differ ? ["bases_differ"] : []), ...(both ? ["pretraining_with_base"] : [])];
   return { method, base, conflict };
 }
 
@@ -210,11 +211,11 @@ export function mergedStatement(statement, library) {
       attempts: isJob ? sortedTexts(children.flatMap((/** @type {J} */ one) => one.periods.map((/** @type {J} */ p) => p.attempt))) : [],
       incarnationCount: isJob ? String(children.reduce((/** @type {number} */ n, /** @type {J} */ one) => n + one.periods.length, 0)) : null,
       ledgerCount: String(children.length), startedAt: by("startedAt", -1), lastRecordAt: by("lastRecordAt", 1),
-      declared: { ...said, conflict: predicate.declared.conflict, contradictions: predicate.declared.contradictions },
+      declared: { ...said, contradictions: predicate.declared.contradictions },
       totals: sums,
       findings: findings({
         policies, guidelines: sums.guidelines, integers: sums.integerOperations.guidelines, declared: said, open: false,
-        conflict: said.conflict,
+        conflict: said.conflict.includes("pretraining_with_base"),
       }),
       reconciliation: [
         ...(basis === null ? [] : mergedPairs(sums, basis)),

@@ -2,10 +2,9 @@
 
 const _WORDS = [
   /\.totals\.architectureAbsentReason$/,
-  /\.findings\[\d+\]\.reason$/,
-  /\.contradictions\[\d+\]\.summary$/,
+  /\.findings\[\d+\]\.reasons$/,
+  /\.contradictions\[\d+\]\.(?!name$)\w+$/,
   /\.completeness\.(summary|missing\[\d+\])$/,
-  /\.declared\.conflict$/,
 ];
 
 /** @param {string} path */

@@ -24,14 +24,16 @@ from flopsd.attestation.merge.streamed_envelope import Lines, refuse_too_large, 
 from flopsd.attestation.same_run import SealedRun, compare
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import read_ledger, statement_in
+from flopsd.core import notes
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double
-from flopsd.core.ledger.merged_completeness import Completeness
+from flopsd.core.ledger.merged_completeness import MAX_LISTED, Completeness
 from flopsd.core.ledger.merged_entry import Entry, sort_key
 from flopsd.core.ledger.merged_statement import JOB, LINEAGE, MergeFacts, Merging, subject_of
 from flopsd.core.ledger.statement import statement_about
 from flopsd.errors import LedgerError, NodeGivenTwiceError, NotVerifiedError
 from flopsd.settings.data_files import Tables, load_policies
+from flopsd.settings.words import say_all
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
 from flopsd.system.progress import Progress, no_progress
@@ -231,11 +233,17 @@ def _lines(path: Path) -> Iterator[str]:
 def _refuse_incomplete(completeness: Completeness, request: MergeRequest) -> None:
     if completeness.complete is False and not request.allow_incomplete:
         raise LedgerError(
-            f"the {request.kind} is incomplete: {completeness.missing_text}",
+            f"the {request.kind} is incomplete: {missing_text(completeness.missing)}",
             hint="give these ledgers too, or merge without them and without an upper bound: --allow-incomplete"
             if request.kind == JOB
             else "merge these jobs again with all their ledgers, or merge without an upper bound: --allow-incomplete",
         )
+
+
+def missing_text(missing: Sequence[notes.Note]) -> str:
+    """What is missing, in a message of limited length."""
+    more = len(missing) - MAX_LISTED
+    return say_all("completeness.missing", missing[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
 class Spool:

@@ -12,21 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.ledger.merged_segments import SegmentCheck
+from flopsd.core.notes import Note, note, notes_for_ledger
 from flopsd.core.values import text_or_none
 from flopsd.errors import LedgerError
 
 MAX_LISTED = 20
 
-WHOLE = "A ledger of every node and attempt that the ledgers know of is here."
-NOT_WHOLE = "Ledgers are missing: the figures are the sum of what is here, and of the whole no upper bound is known."
-ENDLESS = (
-    "A ledger of every node and attempt is here, but not each has an end: "
-    "the figures are the sum of what is here, and of the whole no upper bound is known."
-)
-NODES_UNKNOWN = (
-    "No ledger says how many nodes the job had, so a missing one would go unseen: "
-    "the figures are the sum of what is here, and of the whole no upper bound is known."
-)
+WHOLE, NOT_WHOLE, ENDLESS, NODES_UNKNOWN = "whole", "ledgers_missing", "no_end", "nodes_unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +27,7 @@ class Completeness:
     nodes the job had is not known."""
 
     complete: bool | None
-    missing: tuple[str, ...]
+    missing: tuple[Note, ...]
     expected_nodes: int | None
     nodes: int
     declared_nodes: int | None
@@ -44,7 +36,7 @@ class Completeness:
     def for_ledger(self) -> dict[str, Any]:
         return {
             "complete": self.complete,
-            "missing": list(self.missing),
+            "missing": notes_for_ledger(self.missing),
             "expectedNodes": text_or_none(self.expected_nodes),
             "declaredNodes": text_or_none(self.declared_nodes),
             "nodes": str(self.nodes),
@@ -53,33 +45,32 @@ class Completeness:
             ],
         }
 
-    @property
-    def missing_text(self) -> str:
-        """What is missing, in a message of limited length."""
-        more = len(self.missing) - MAX_LISTED
-        return "; ".join(self.missing[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
-
 
 def completeness_of_single(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Of a job of one node, as a lineage's entry has it."""
     endless = _endless(entry)
     if (segment := entry["segment"]) is not None:
-        part = f"{_who(entry['rank'], entry['node'])}: ledger {entry['name']} is segment {segment['number']} of its run"
-        return {"complete": False, "missing": [f"{part}, and the others are not added up with it", *endless]}
-    return {"complete": None if endless else True, "missing": endless}
+        who = of_node(entry["rank"], entry["node"])
+        alone = note("segment_alone", **who, ledger=entry["name"], segment=str(segment["number"]))
+        return {"complete": False, "missing": notes_for_ledger([alone, *endless])}
+    return {"complete": None if endless else True, "missing": notes_for_ledger(endless)}
 
 
-def _endless(entry: Mapping[str, Any]) -> list[str]:
+def _endless(entry: Mapping[str, Any]) -> list[Note]:
     """What is not known of a node whose last incarnation has no end. Earlier ones were taken up by the next, which
     accounts for the time in between."""
     if entry["ended"] is True:
         return []
-    who = _who(entry["rank"], entry["node"])
-    return [f"{who}: no end in ledger {entry['name']}, and what it did after {entry['lastRecordAt']} is not known"]
+    who = of_node(entry["rank"], entry["node"])
+    return [note("no_end", **who, ledger=entry["name"], after=entry["lastRecordAt"])]
 
 
-def _who(rank: int | None, node: str) -> str:
-    return f"node {node}" if rank is None else f"rank {rank} ({node})"
+def of_node(rank: int | None, node: str | None) -> dict[str, str]:
+    """The parameters that name a node in a note."""
+    return {
+        **({} if rank is None else {"rank": str(rank)}),
+        **({} if node is None else {"node": node}),
+    }
 
 
 class NodeCheck:
@@ -91,7 +82,7 @@ class NodeCheck:
         self._seen: dict[tuple[int | None, str], set[str]] = {}  # attempts by rank and node
         self._attempts: dict[str, str] = {}  # every attempt's name, held once
         self._named = True
-        self._endless: list[str] = []
+        self._endless: list[Note] = []
         self._segments = SegmentCheck()
         if self._job_nodes and declared_nodes not in (None, len(self._job_nodes)):
             raise LedgerError(
@@ -118,7 +109,7 @@ class NodeCheck:
                 code="too_many_nodes",
             )
         self._endless += _endless(entry)
-        self._segments.add(entry["segment"], _who(rank, node), entry["name"])
+        self._segments.add(entry["segment"], of_node(rank, node), entry["name"])
         attempts = self._seen.setdefault((rank, node), set())
         for period in entry["periods"]:
             attempts.add(self._attempts.setdefault(period["attempt"], period["attempt"]))
@@ -143,14 +134,15 @@ class NodeCheck:
         listed = (*missing, *self._endless)
         return Completeness(complete, listed, expected, len(slots), self._declared, nodes_unknown=expected is None)
 
-    def _absent(self, slots: Mapping[int | str, object], ranked: bool) -> list[str]:
+    def _absent(self, slots: Mapping[int | str, object], ranked: bool) -> list[Note]:
         if self._job_nodes:
             here = {node for _, node in self._seen}
-            return [f"rank {rank} ({node}): no ledger" for rank, node in enumerate(self._job_nodes) if node not in here]
+            absent = [(rank, node) for rank, node in enumerate(self._job_nodes) if node not in here]
+            return [note("no_ledger", **of_node(rank, node)) for rank, node in absent]
         if ranked:
             highest = max((slot for slot in slots if isinstance(slot, int)), default=-1)
             expected = range(self._declared if self._declared is not None else highest + 1)
-            return [f"rank {rank}: no ledger" for rank in expected if rank not in slots]
+            return [note("no_ledger", **of_node(rank, None)) for rank in expected if rank not in slots]
         if self._declared is None or len(slots) == self._declared:
             return []
         if len(slots) > self._declared:
@@ -159,16 +151,16 @@ class NodeCheck:
                 hint="give --nodes the number of nodes that the job had",
                 code="too_many_nodes",
             )
-        return [f"{self._declared - len(slots)} of {self._declared} nodes: no ledger, and none here says of which rank"]
+        return [note("nodes_missing", missing=str(self._declared - len(slots)), nodes=str(self._declared))]
 
-    def _absent_attempts(self, slots: Mapping[int | str, set[str]], names: Mapping[int | str, str]) -> list[str]:
-        missing = []
+    def _absent_attempts(self, slots: Mapping[int | str, set[str]], names: Mapping[int | str, str]) -> list[Note]:
+        missing: list[Note] = []
         most = max((len(attempts) for attempts in slots.values()), default=0)
         for slot in sorted(slots, key=lambda slot: (str(type(slot)), slot)):
-            who = _who(slot if isinstance(slot, int) else None, names[slot])
+            who = of_node(slot if isinstance(slot, int) else None, names[slot])
             if self._named:
                 absent = sorted(set(self._attempts) - slots[slot])
-                missing += [f"{who}: no ledger of attempt {attempt!r}" for attempt in absent]
+                missing += [note("no_ledger_of_attempt", **who, attempt=attempt) for attempt in absent]
             elif len(slots[slot]) < most:
-                missing.append(f"{who}: ledgers of {len(slots[slot])} attempts, while other nodes have {most}")
+                missing.append(note("fewer_attempts", **who, attempts=str(len(slots[slot])), most=str(most)))
         return missing

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flopsd.core.notes import Note, note
 from flopsd.errors import LedgerError
 
 IDENTITY = ("sha256", "headSha256", "bytes", "records")  # of a journal
@@ -13,7 +14,7 @@ IDENTITY = ("sha256", "headSha256", "bytes", "records")  # of a journal
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    who: str
+    who: Mapping[str, str]
     ledger: str
     segment: Mapping[str, Any]
 
@@ -29,7 +30,7 @@ class SegmentCheck:
     _here: dict[str, _Segment] = field(default_factory=dict)
     _continued_by: dict[str, _Segment] = field(default_factory=dict)
 
-    def add(self, segment: Mapping[str, Any] | None, who: str, ledger: str) -> None:
+    def add(self, segment: Mapping[str, Any] | None, who: Mapping[str, str], ledger: str) -> None:
         """Add what an entry says of its segment; None: it is the whole of its run. Raises LedgerError for a fork."""
         if segment is None:
             return
@@ -40,20 +41,21 @@ class SegmentCheck:
         before = segment["continues"]["sha256"]
         other = self._continued_by.setdefault(before, one)
         if other is not one:
+            said = " ".join(f"{name} {value}" for name, value in who.items())
             raise LedgerError(
-                f"FORK: {other.ledger} and {ledger} both continue segment {segment['continues']['number']} of {who}: "
+                f"FORK: {other.ledger} and {ledger} both continue segment {segment['continues']['number']} of {said}: "
                 "they are two histories of one run",
                 hint="at most one of them is true for its time; a state folder that was copied or restored forks like "
                 "this",
                 code="segments_part",
             )
 
-    def missing(self) -> Iterator[str]:
+    def missing(self) -> Iterator[Note]:
         """Each segment that another one names and that is not here. Raises LedgerError for one that cannot be so."""
         for digest, after in self._continued_by.items():
             named, before = after.segment["continues"], self._here.get(digest)
             if before is None:
-                yield f"{after.who}: no ledger of segment {named['number']}, which ledger {after.ledger} continues"
+                yield note("no_segment_before", **after.who, segment=str(named["number"]), ledger=after.ledger)
                 continue
             found = {"number": before.number, **{name: before.segment["journal"][name] for name in IDENTITY}}
             if not before.segment["isContinued"] or dict(named) != found:
@@ -65,4 +67,4 @@ class SegmentCheck:
                 )
         for digest, one in self._here.items():
             if one.segment["isContinued"] and digest not in self._continued_by:
-                yield f"{one.who}: no ledger of segment {one.number + 1}, which continues ledger {one.ledger}"
+                yield note("no_segment_after", **one.who, segment=str(one.number + 1), ledger=one.ledger)

@@ -15,6 +15,7 @@ from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger
 from flopsd.core.ledger.merged_types import refuse_wrong_entry, refuse_wrong_facts
 from flopsd.core.ledger.statement import CLAIM_LIMITS, policies_for_ledger, statement_about
+from flopsd.core.notes import Note, note_from
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK, reconcile
@@ -25,10 +26,6 @@ _QUIET = frozenset((NO_PROCESS, NO_WORK))
 JOB, LINEAGE = "job", "lineage"
 KINDS = (JOB, LINEAGE)
 
-ENDLESS_JOB = (
-    "Not every node of the jobs named here has an end: the figures are the sum of what is here, "
-    "and of the whole no upper bound is known."
-)
 ASSUMPTIONS = (
     "sums_are_exact",
     "guidelines_need_all",
@@ -68,7 +65,7 @@ class Merging:
         self._begun = self._last = ""
         self._node: NodeSummary | None = None
         self._declared = MergedDeclarations()
-        self._jobs_missing: list[str] = []
+        self._jobs_missing: list[Note] = []
         self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
         self._nodes_unknown = False
         self._quiet: dict[tuple[int | None, str | None], set[str]] = {}  # nodes, and why segments of them have no basis
@@ -100,7 +97,8 @@ class Merging:
             job = entry["completeness"]
             self._wholes.add(job["complete"])
             self._nodes_unknown = self._nodes_unknown or (job["complete"] is None and not job["missing"])
-            self._jobs_missing += [f"job {entry['run']}: {hole}" for hole in job["missing"]]
+            holes = map(note_from, job["missing"])
+            self._jobs_missing += [Note(hole.code, (("job", entry["run"]), *hole.parameters)) for hole in holes]
             return None
         self.incarnations += len(entry["periods"])
         self._attempts.update(period["attempt"] for period in entry["periods"])
@@ -262,5 +260,5 @@ def recompute_merged(
 
 def _jobs_of(completeness: Completeness) -> dict[str, Any]:
     listed = completeness.for_ledger()
-    words = {WHOLE: "Every job named here is whole.", ENDLESS: ENDLESS_JOB}
-    return {**listed, "nodes": None, "summary": words.get(listed["summary"], listed["summary"])}
+    jobs = {WHOLE: "jobs_whole", ENDLESS: "jobs_no_end"}
+    return {**listed, "nodes": None, "summary": jobs.get(listed["summary"], listed["summary"])}

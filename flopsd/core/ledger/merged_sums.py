@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,11 +12,12 @@ from flopsd.core.figures import added_up
 from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from
 from flopsd.core.ledger.energy import added_up as energy_added_up
 from flopsd.core.ledger.history import History
-from flopsd.core.ledger.statement import METHODS, integers_for_ledger, methods_for_ledger
+from flopsd.core.ledger.statement import METHODS, integers_for_ledger
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
+from flopsd.core.notes import note, note_from
 from flopsd.core.phases import split_bucket
-from flopsd.core.policy.conditions import CONTRADICTION
+from flopsd.core.policy.conditions import PRETRAINING_WITH_BASE
 from flopsd.core.policy.contradictions import Contradiction, of_base
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.policy_file import Policy
@@ -28,7 +30,7 @@ COVERAGE_TIMES = (
     "boundedSeconds",
 )  # fmt: skip
 _AND = "; "  # between methods, and between conflicts
-DIFFERENT = "the ledgers declare different base models, so none is taken"
+BASES_DIFFER = "bases_differ"
 _INCOMPLETE = "a ledger may be missing, so there is no sum of the architecture bases"
 
 
@@ -86,7 +88,7 @@ class LedgerSums:
             "totals": {
                 "executed": {
                     **figures.for_ledger(),
-                    "method": methods_for_ledger(self.methods),
+                    "method": [name for name in METHODS if name in self.methods],
                     "mayBeIntegerFlop": str(self.may_be_integer_flop),
                     "byEvidence": {name: self.by_evidence[name].for_ledger() for name in sorted(self.by_evidence)},
                     "byPhase": {name: self.by_phase[name].for_ledger() for name in sorted(self.by_phase)},
@@ -227,8 +229,8 @@ class MergedDeclarations:
         if (parsed := base_from(base)) is not None:
             self._bases[repr(parsed)] = base
         for one in declared["contradictions"]:
-            self._contradictions.add(Contradiction(one["name"], one["summary"]))
-        self._differ = self._differ or DIFFERENT in (declared.get("conflict") or "").split(_AND)
+            self._contradictions.add(Contradiction(one["name"], note_from(one, "name")))
+        self._differ = self._differ or BASES_DIFFER in declared.get("conflict", ())
 
     @property
     def method(self) -> Method | None:
@@ -249,17 +251,17 @@ class MergedDeclarations:
         found = {*self._contradictions, *of_base(self.base, policies)}
         methods = sorted(method for method in self._methods if method is not None)
         if one_job and len(methods) > 1:
-            found.add(Contradiction("METHOD_DIFFERS", f"nodes of one job declare {' and '.join(methods)}"))
-        return sorted(found, key=lambda one: (one.name, one.summary))
+            found.add(Contradiction("METHOD_DIFFERS", note("node_methods_differ", methods=tuple(methods))))
+        return sorted(found, key=lambda one: json.dumps(one.for_ledger(), sort_keys=True, separators=(",", ":")))
 
     @property
-    def conflict(self) -> str:
-        """What the children say of the base model that cannot all be so; empty: nothing."""
+    def conflict(self) -> tuple[str, ...]:
+        """What the children say of the base model that cannot all be so, by codes."""
         differ = self._differ or len(self._bases) > 1
-        found = [DIFFERENT] if differ else []
+        found = [BASES_DIFFER] if differ else []
         if (differ or self._bases) and self.method is Method.PRETRAINING:
-            found.append(CONTRADICTION)
-        return _AND.join(found)
+            found.append(PRETRAINING_WITH_BASE)
+        return tuple(found)
 
     @property
     def _base(self) -> Mapping[str, Any] | None:
@@ -269,5 +271,5 @@ class MergedDeclarations:
         return {
             "method": None if self.method is None else self.method.value,
             "base": None if self._base is None else dict(self._base),
-            "conflict": self.conflict or None,
+            "conflict": list(self.conflict),
         }

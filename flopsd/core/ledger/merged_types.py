@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.ledger.merged_segments import IDENTITY
+from flopsd.core.notes import note_from
 from flopsd.core.untrusted import FieldReader, raising
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 
@@ -51,7 +52,10 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
         completeness = entry.object("completeness")
         _exactly(completeness, {"complete", "missing"})
         completeness.flag("complete")
-        _texts(completeness, "missing")
+        if not isinstance(completeness.raw("missing"), list):
+            completeness.wrong("missing", "a list")
+        for hole in completeness.objects("missing"):
+            note_from(hole.mapping)
 
 
 def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:
@@ -132,10 +136,10 @@ def _declared(declared: FieldReader, *, conflict: bool) -> None:
     if not isinstance(declared.raw("contradictions"), list):
         declared.wrong("contradictions", "a list")
     for one in declared.objects("contradictions"):
-        _exactly(one, {"name", "summary"})
-        one.text("name"), one.text("summary")
-    for name in ("method", "conflict"):
-        declared.maybe_text(name)
+        one.text("name"), note_from(one.mapping)
+    declared.maybe_text("method")
+    if conflict:
+        _texts(declared, "conflict")
     if (base := declared.maybe_object("base")) is not None:
         _exactly(base, _BASE | ({"reason"} if "reason" in base else set()))
         base.text("declaredBy")

@@ -87,9 +87,6 @@ def _counted_share(sessions: Sequence[DeclaredSession], known: Required) -> Requ
     return replace(known, stated_ppm=(whole - again) * PPM // whole, source=(*known.source, "operators_again"))
 
 
-FUSED = "a training process counts tokens whose logits a fused loss computed twice"
-
-
 def recomputes_head(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> bool:
     """Whether the settings deny all recomputation, and a process counts some: the share is not believed then."""
     counted = any(counters.get("fused_head_tokens") for session in sessions for counters in session.work.values())

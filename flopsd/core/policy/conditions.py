@@ -7,14 +7,13 @@ from fractions import Fraction
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import PPM
+from flopsd.core.notes import Note, note
 from flopsd.core.policy.policy_file import Conditions
-from flopsd.core.values import short_flop
 
-NOT_DECLARED = "the base model is not declared"
-NO_METHOD = "the method is not declared (--method), so whether a base model was modified is not known"
-CONTRADICTION = "pretraining is declared and so is a base model: one of the two is not so"
-_SYSTEMIC_OPEN = "whether the base model carries systemic risk is not declared"
-_Answer = tuple[bool | None, str]
+PRETRAINING_WITH_BASE = "pretraining_with_base"
+_NO_METHOD = Note("method_not_declared")
+_SYSTEMIC_OPEN = Note("base_systemic_not_declared")
+_Answer = tuple[bool | None, Note]
 
 
 def base_bounds(base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction | None]:
@@ -41,31 +40,31 @@ def base_range(when: Conditions, base: Base | None, margin_ppm: int) -> tuple[Fr
 
 
 def applies_to(
-    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: str = ""
-) -> tuple[bool | None, str, bool]:
+    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: Sequence[str] = ()
+) -> tuple[bool | None, tuple[Note, ...], bool]:
     """Whether the rule applies, why, and whether only the base model's systemic risk is open.
 
-    `conflict` names a contradiction in what is declared of the base model; empty: there is none.
+    `conflict` has the codes of what is contradictory in what is declared of the base model.
     """
     answers = _answers(when, method, base, margin_ppm, conflict)
-    no = [words for holds, words in answers if holds is False]
+    no = [why for holds, why in answers if holds is False]
     if no:
-        return False, no[0], False
-    unsure = list(dict.fromkeys(words for holds, words in answers if holds is None))
+        return False, (no[0],), False
+    unsure = tuple(dict.fromkeys(why for holds, why in answers if holds is None))
     if unsure:
-        return None, "; ".join(unsure), unsure == [_SYSTEMIC_OPEN]
-    return True, "; ".join(dict.fromkeys(words for _, words in answers)) or "applies to every account", False
+        return None, unsure, unsure == (_SYSTEMIC_OPEN,)
+    return True, tuple(dict.fromkeys(why for _, why in answers)) or (Note("every_account"),), False
 
 
 def _answers(
-    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: str
+    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: Sequence[str]
 ) -> list[_Answer]:
-    found: list[_Answer | None] = [
-        None if when.modification is None else _modification(when.modification, method, base, conflict),
-        _method(when.methods, method) if when.methods else None,
-    ]
+    found: list[_Answer | None] = []
+    if when.modification is not None:
+        found += _modification(when.modification, method, base, conflict)
+    found.append(_method(when.methods, method) if when.methods else None)
     if base is None:
-        found.append((None, conflict or NOT_DECLARED) if _asks_of_base(when) else None)
+        found += [(None, Note(code)) for code in conflict or ["base_not_declared"]] if _asks_of_base(when) else []
     else:
         found += [
             _base_kind(when.base_kinds, base) if when.base_kinds else None,
@@ -80,35 +79,30 @@ def _asks_of_base(when: Conditions) -> bool:
     return bool(when.base_kinds) or any(one is not None for one in asked)
 
 
-def _modification(wanted: bool, method: Method | None, base: Base | None, conflict: str) -> _Answer:
+def _modification(wanted: bool, method: Method | None, base: Base | None, conflict: Sequence[str]) -> list[_Answer]:
     if method is None:
-        return None, NO_METHOD
+        return [(None, _NO_METHOD)]
     if method is Method.PRETRAINING:
         if base is not None or conflict:
-            return None, conflict or CONTRADICTION
-        return not wanted, "a model trained from the start: no base model"
-    return wanted, "a base model was modified"
+            return [(None, Note(code)) for code in conflict or [PRETRAINING_WITH_BASE]]
+        return [(not wanted, Note("no_base_model"))]
+    return [(wanted, Note("base_modified"))]
 
 
 def _method(wanted: Sequence[Method], method: Method | None) -> _Answer:
     if method is None:
-        return None, NO_METHOD
-    return method in wanted, f"the method is {method.value}"
+        return None, _NO_METHOD
+    return method in wanted, note("method_is", method=method.value)
 
 
 def _base_kind(wanted: Sequence[str], base: Base) -> _Answer:
-    words = {
-        "known": "the base model's compute is declared as known",
-        "estimated": "the base model's compute is declared as an estimate",
-        "unknown": "the base model's compute is declared as neither known nor estimable",
-    }
-    return base.kind in wanted, words.get(base.kind, f"the base model's compute is declared as {base.kind}")
+    return base.kind in wanted, Note(f"base_flop_{base.kind}")
 
 
 def _systemic(wanted: bool, base: Base) -> _Answer:
     if base.systemic is None:
         return None, _SYSTEMIC_OPEN
-    return base.systemic is wanted, f"the base model carries {'' if base.systemic else 'no '}systemic risk"
+    return base.systemic is wanted, Note("base_systemic" if base.systemic else "base_not_systemic")
 
 
 def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
@@ -118,7 +112,7 @@ def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
         return None
     low, high = base_bounds(base, margin_ppm)
     if low > limit:
-        return above, f"the base model's compute is above {short_flop(limit)} FLOP"
+        return above, note("base_above", flop=str(limit))
     if high is None or high > limit:
-        return None, f"whether the base model's compute is above {short_flop(limit)} FLOP is not known"
-    return not above, f"the base model's compute is not above {short_flop(limit)} FLOP"
+        return None, note("base_above_not_known", flop=str(limit))
+    return not above, note("base_not_above", flop=str(limit))

@@ -7,16 +7,16 @@ that the declaration raised (bases.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
-from flopsd.core.policy.bases import FUSED, recomputes_head
-from flopsd.core.policy.conditions import CONTRADICTION, base_bounds
+from flopsd.core.notes import Note, note
+from flopsd.core.policy.bases import recomputes_head
+from flopsd.core.policy.conditions import PRETRAINING_WITH_BASE, base_bounds
 from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.unused_count import UnusedCount
-from flopsd.core.values import short_flop
 
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
 
@@ -25,10 +25,10 @@ class Contradiction(NamedTuple):
     """A name to look up and to alert on, and what contradicts what."""
 
     name: str
-    summary: str
+    note: Note
 
-    def for_ledger(self) -> dict[str, str]:
-        return {"name": self.name, "summary": self.summary}
+    def for_ledger(self) -> dict[str, Any]:
+        return {"name": self.name, **self.note.for_ledger()}
 
 
 def contradictions(
@@ -40,11 +40,10 @@ def contradictions(
     """Each once, in the order of the declarations."""
     found = [*of_base(settings.base, policies), *_of_settings(settings)]
     if recomputes_head(settings, sessions):
-        words = f"the settings declare that nothing is recomputed, and {FUSED}: `selective` is true"
-        found.append(Contradiction("LOSS_RECOMPUTES", words))
+        found.append(Contradiction("LOSS_RECOMPUTES", Note("fused_head")))
     for session in filter(is_trained, sessions):
         found += _of_session(settings, session)
-    found += (Contradiction(one.reason.value.upper(), one.words) for one in unused)
+    found += (Contradiction(one.reason.value.upper(), one.note) for one in unused)
     return tuple(dict.fromkeys(found))
 
 
@@ -54,14 +53,14 @@ def of_base(base: Base | None, policies: Iterable[Policy]) -> Iterator[Contradic
         if base is None or base.systemic or not presumed_systemic(base, policy):
             continue
         assert policy.presumed is not None
-        declared = "whether it does is not declared"
-        if base.systemic is False:
-            declared = f"the settings declare that it does not: {base.reason or 'no reason is given'}"
-        yield Contradiction(
-            "SYSTEMIC_RISK_IS_PRESUMED",
-            f"the base model's compute is above {short_flop(policy.presumed.above_flop)} FLOP, so it is presumed to "
-            f"carry systemic risk ({policy.presumed.citation}); {declared}",
-        )
+        presumed = {"flop": str(policy.presumed.above_flop), "citation": policy.presumed.citation}
+        if base.systemic is None:
+            why = note("systemic_presumed", **presumed)
+        elif base.reason:
+            why = note("systemic_presumed_and_denied", **presumed, reason=base.reason)
+        else:
+            why = note("systemic_presumed_and_denied_without_reason", **presumed)
+        yield Contradiction("SYSTEMIC_RISK_IS_PRESUMED", why)
 
 
 def presumed_systemic(base: Base, policy: Policy) -> bool:
@@ -71,34 +70,31 @@ def presumed_systemic(base: Base, policy: Policy) -> bool:
 
 def _of_settings(settings: OperatorDeclarations) -> Iterator[Contradiction]:
     if settings.method is Method.PRETRAINING and settings.base is not None:
-        yield Contradiction("PRETRAINING_WITH_A_BASE", CONTRADICTION)
+        yield Contradiction("PRETRAINING_WITH_A_BASE", Note(PRETRAINING_WITH_BASE))
     if settings.phase is Phase.EVALUATE and settings.method is not None:
-        words = f"the settings declare evaluation, which trains nothing, and the method {settings.method.value}"
-        yield Contradiction("EVALUATION_WITH_A_METHOD", words)
+        yield Contradiction("EVALUATION_WITH_A_METHOD", note("evaluation_with_method", method=settings.method.value))
 
 
 def _of_session(settings: OperatorDeclarations, session: DeclaredSession) -> Iterator[Contradiction]:
     said = session.facts.get("method")
     if said is not None and settings.method is not None and said != settings.method.value:
-        words = f"the settings declare {settings.method.value}, a training process {said}"
-        yield Contradiction("METHOD_DIFFERS", words)
+        differs = note("process_method_differs", settings=settings.method.value, process=said)
+        yield Contradiction("METHOD_DIFFERS", differs)
     loaded = session.facts.get("model_name")
     if settings.base is not None and settings.base.name and loaded and _other_model(settings.base.name, loaded):
-        words = f"the settings name the base model {settings.base.name}, a training process loaded {loaded}"
-        yield Contradiction("BASE_MODEL_DIFFERS", words)
-    if said == Method.PRETRAINING.value and settings.base is not None and settings.method is None:
         yield Contradiction(
-            "PRETRAINING_WITH_A_BASE", "a training process declares pretraining, the settings a base model"
+            "BASE_MODEL_DIFFERS", note("process_model_differs", settings=settings.base.name, process=loaded)
         )
+    if said == Method.PRETRAINING.value and settings.base is not None and settings.method is None:
+        yield Contradiction("PRETRAINING_WITH_A_BASE", Note("process_pretraining_with_base"))
     if settings.phase is Phase.EVALUATE and has_passed(session.work.get(Phase.TRAIN.value, {})):
-        words = "the settings declare evaluation, and a training process counts tokens or images that it trained on"
-        yield Contradiction("EVALUATION_THAT_TRAINS", words)
+        yield Contradiction("EVALUATION_THAT_TRAINS", Note("evaluation_that_trains"))
     method = settings.method or (None if said is None else Method(said))
     total, trainable = (session.facts.get(f"parameters_{which}") for which in ("total", "trainable"))
     if method is None or not total or trainable is None or (trainable == total) == (method in _ALL_WEIGHTS):
         return
-    words = f"{method.value} is declared, and a training process trains {trainable} of its {total} parameters"
-    yield Contradiction("TRAINABLE_SHARE_DIFFERS", words)
+    share = note("trainable_share_differs", method=method.value, trainable=str(trainable), total=str(total))
+    yield Contradiction("TRAINABLE_SHARE_DIFFERS", share)
 
 
 def _other_model(declared: str, loaded: str) -> bool:

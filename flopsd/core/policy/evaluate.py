@@ -16,8 +16,9 @@ from typing import NamedTuple, cast
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
+from flopsd.core.notes import Note, note
 from flopsd.core.policy.conditions import applies_to, base_range
-from flopsd.core.policy.finding import BY_OPERATORS, OPERATOR_COUNT, Finding, Limit, OnlyIfBase, Verdict, ceil_of
+from flopsd.core.policy.finding import OPERATOR_COUNT, QUANTITY_OR, Finding, Limit, OnlyIfBase, Verdict, ceil_of
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import Conditions, Policy, Quantity, Rule
 
@@ -39,7 +40,7 @@ class Case:
     method: Method | None = None
     base: Base | None = None
     whole: bool = True
-    conflict: str = ""
+    conflict: tuple[str, ...] = ()  # codes
     integers: Guidelines = NOTHING_COUNTED
     by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on training processes' count of operators
     claimed: Guidelines | None = None  # what counts of FLOP if training processes say the truth
@@ -56,7 +57,9 @@ def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
             cumulative=replace(case.cumulative, low_flop=case.cumulative.low_flop - cumulative),
         )
         judged = tuple(
-            one if one.state is other.state else replace(one, rests_on=OPERATOR_COUNT, why=f"{one.why}; {BY_OPERATORS}")
+            one
+            if one.state is other.state
+            else replace(one, rests_on=OPERATOR_COUNT, why=(*one.why, Note("by_operators")))
             for one, other in zip(judged, _judged(policy, read), strict=True)
         )
     if case.claimed is None:
@@ -82,7 +85,7 @@ class _Stated(NamedTuple):
     """What declarations say of a rule, whatever was computed. `limit` is None where it does not apply."""
 
     applies: bool | None
-    why: str
+    why: tuple[Note, ...]
     only_systemic_open: bool
     quantities: tuple[Quantity, ...]
     quantity: str
@@ -101,7 +104,7 @@ def _stated(policy: Policy, rule: Rule, case: Case) -> _Stated:
     base = base_range(Conditions() if applies is False else rule.when, case.base, margin_ppm)
     if applies is not False and rule.threshold is not None:
         limit = lowest_and_highest(rule, case.base, margin_ppm)
-    words = " or ".join(quantity.value for quantity in quantities)
+    words = QUANTITY_OR.join(quantity.value for quantity in quantities)
     found = _Stated(applies, why, only_systemic_open, quantities, words, base, limit)
     if len(policy.known) >= _MAX_KNOWN:
         policy.known.clear()
@@ -119,10 +122,10 @@ def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
         state, reason = _state(value, limit, case)
         unsure = applies is None and not (stated.only_systemic_open and _either_way(policy, rule, case))
         if state is Verdict.ABOVE and unsure:
-            state, reason = Verdict.INDETERMINATE, "above the threshold, if the rule applies"
+            state, reason = Verdict.INDETERMINATE, (Note("above_if_it_applies"),)
         if state is Verdict.INDETERMINATE:
             only_if = _only_if(rule, stated.quantities, case, stated.base)
-        why = f"{why}; {reason}" if reason else why
+        why += reason
     return Finding(
         policy.id, rule, applies, why, stated.quantity, value, limit, state, policy.counts_integers, only_if=only_if
     )
@@ -186,7 +189,7 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
     applies, why = stated.applies, stated.why
     sources = [found[other] for other in rule.derived if found[other].applies is not False]
     if applies is not False and not sources:
-        applies, why = False, f"no rule that it rests on applies: {found[rule.derived[0]].why}"
+        applies, why = False, (Note("no_rule_applies"), *found[rule.derived[0]].why)
     if applies is False:
         return replace(found[rule.derived[0]], rule=rule, applies=False, why=why, limit=None, state=None, only_if=None)
     open_ones = [source for source in sources if source.state is not Verdict.BELOW]
@@ -194,9 +197,9 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
     certain = applies is True and len(sources) == 1 and rest[0].applies is True
     state = rest[0].state if certain or not open_ones else Verdict.INDETERMINATE
     if applies:
-        why = f"as {' or '.join(source.rule.id for source in rest)}: {rest[0].why}"
+        why = (note("as_rules", rules=tuple(source.rule.id for source in rest)), *rest[0].why)
     else:
-        why = "; ".join(dict.fromkeys((*why.split("; "), *rest[0].why.split("; "))))
+        why = tuple(dict.fromkeys((*why, *rest[0].why)))
     only_if = rest[0].only_if if len(rest) == 1 else None
     return replace(rest[0], rule=rule, applies=True if certain else None, why=why, state=state, only_if=only_if)
 
@@ -245,18 +248,18 @@ def _hull(values: Sequence[Figures]) -> Figures:
     )
 
 
-def _state(value: Figures, limit: Limit, case: Case) -> tuple[Verdict, str]:
+def _state(value: Figures, limit: Limit, case: Case) -> tuple[Verdict, tuple[Note, ...]]:
     """The state, and for an indeterminate one the reason."""
     if limit.is_above(value.low_flop):
-        return Verdict.ABOVE, ""
+        return Verdict.ABOVE, ()
     if value.high_flop is not None and limit.is_below(value.high_flop):
-        return Verdict.BELOW, ""
+        return Verdict.BELOW, ()
     if not case.whole:
-        return Verdict.INDETERMINATE, "something is missing from the account, so that no upper bound is known"
+        return Verdict.INDETERMINATE, (Note("account_not_whole"),)
     if value.high_flop is None:
-        return Verdict.INDETERMINATE, "no upper bound is known"
+        return Verdict.INDETERMINATE, (Note("no_upper_bound"),)
     if limit.high is None:
-        return Verdict.INDETERMINATE, "the threshold is not known, since the base model's compute is not"
+        return Verdict.INDETERMINATE, (Note("threshold_not_known"),)
     if limit.low != limit.high:
-        return Verdict.INDETERMINATE, "between the figures' two ends and the base model's two ends both answers lie"
-    return Verdict.INDETERMINATE, "the threshold lies between the lower and the upper end"
+        return Verdict.INDETERMINATE, (Note("both_answers"),)
+    return Verdict.INDETERMINATE, (Note("threshold_between"),)

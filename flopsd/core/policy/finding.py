@@ -8,11 +8,12 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from flopsd.core.model import PPM, Figures
+from flopsd.core.notes import Note, notes_for_ledger
 from flopsd.core.policy.policy_file import Rule
 from flopsd.core.values import ceil_div, text_or_none
 
+QUANTITY_OR = " or "  # between the quantities that a rule may mean
 OPERATOR_COUNT = "operator_count"  # what a state can rest on, beside what was read
-BY_OPERATORS = "this rests on the operators that the training processes say they ran, which nobody checked"
 GREATER_THAN, AT_LEAST = "greater_than", "at_least"
 
 
@@ -79,7 +80,7 @@ class Finding:
     policy: str
     rule: Rule
     applies: bool | None
-    why: str
+    why: tuple[Note, ...]
     quantity: str
     value: Figures
     limit: Limit | None
@@ -113,10 +114,10 @@ class Finding:
         return {
             "policy": self.policy,
             "rule": self.rule.id,
-            "quantity": self.quantity,
+            "quantities": self.quantity.split(QUANTITY_OR),
             "countsIntegerOperations": self.counts_integers,
             "applies": self.applies,
-            "reason": self.why,
+            "reasons": notes_for_ledger(self.why),
             "threshold": None if self.limit is None else self.limit.for_ledger(),
             "state": None if self.state is None else self.state.value,
             "restsOn": self.rests_on,

@@ -9,7 +9,7 @@ from typing import Any
 
 from flopsd.core.figures import NS_PER_S
 from flopsd.core.model import Figures
-from flopsd.core.policy.finding import Finding, Limit, ceil_of
+from flopsd.core.policy.finding import QUANTITY_OR, Finding, Limit, ceil_of
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.values import ceil_div, text_or_none
 
@@ -94,7 +94,7 @@ def _crossing(finding: Finding, rates: Rates | None) -> dict[str, str | None] | 
 
 def _rate_of(finding: Finding, rates: Rates) -> Rate:
     """The rate of what the rule counts; of all that it may count, where which it is is not known."""
-    mine = [rates["cumulative" in quantity] for quantity in finding.quantity.split(" or ")]
+    mine = [rates["cumulative" in quantity] for quantity in finding.quantity.split(QUANTITY_OR)]
     highs = [rate.high_flop_per_s for rate in mine]
     return Rate(
         min(rate.low_flop_per_s for rate in mine),

@@ -111,7 +111,7 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(nodes: Nod
     rules = policy(tmp_path, 10**30)
     lineage = lineage_of(nodes, jobs, rules)
     sealed, third = payload_of(lineage)["predicate"]["declared"], findings(lineage)["third"]
-    assert (sealed["method"], sealed["base"]["flop"], sealed["conflict"]) == ("full", str(3 * 10**18), None)
+    assert (sealed["method"], sealed["base"]["flop"], sealed["conflict"]) == ("full", str(3 * 10**18), [])
     exact = {"low": str(10**18), "high": str(10**18)}
     # The truth lies in [0.7 E, 1.3 E], so a third of it does.
     ends = exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)}
@@ -121,9 +121,9 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(nodes: Nod
     split = lineage_of(nodes, [*jobs, job(nodes, "kto", 200, other)], rules)
     sealed = payload_of(split)["predicate"]["declared"]
     assert sealed["base"] is None
-    assert "different base models" in sealed["conflict"]
+    assert "bases_differ" in sealed["conflict"]
     assert findings(split)["third"]["applies"] is None
-    assert findings(split)["third"]["reason"].startswith(sealed["conflict"]), "and not that none is declared"
+    assert findings(split)["third"]["reasons"][0] == {"code": "bases_differ"}, "and not that none is declared"
 
 
 def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(nodes: Nodes, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(nodes: N
     ).ledger
     sealed = payload_of(lineage)["predicate"]["declared"]
     assert sealed["base"] is None, "the one job that agrees with itself does not decide it"
-    assert "different base models" in sealed["conflict"]
+    assert "bases_differ" in sealed["conflict"]
 
 
 def test_what_contradicts_in_a_child_is_named_in_the_sum(nodes: Nodes) -> None:
@@ -152,7 +152,7 @@ def test_what_contradicts_in_a_child_is_named_in_the_sum(nodes: Nodes) -> None:
     for made in (merged, lineage):
         named = payload_of(made.ledger)["predicate"]["declared"]["contradictions"]
         assert [one["name"] for one in named] == ["EVALUATION_WITH_A_METHOD", "METHOD_DIFFERS"]
-        assert named[1]["summary"] == "nodes of one job declare full and lora"
+        assert named[1] == {"name": "METHOD_DIFFERS", "code": "node_methods_differ", "methods": ["full", "lora"]}
         key = str(made.public_key)
         said = in_process("verify", str(made.ledger), "--key", key, code=0).stdout
         assert "METHOD_DIFFERS" in said
@@ -171,12 +171,12 @@ def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(
     predicate = payload_of(lineage)["predicate"]
     sealed = predicate["declared"]
     assert (sealed["method"], sealed["base"]["flop"]) == ("pretraining", str(38 * 10**24))
-    assert sealed["conflict"] == "pretraining is declared and so is a base model: one of the two is not so"
+    assert sealed["conflict"] == ["pretraining_with_base"]
     assert findings(lineage)["third"]["applies"] is None
     by_act = {found["rule"]: found for found in predicate["findings"] if found["policy"] == "eu-ai-act"}
     assert by_act["modification-systemic"]["applies"] is None
-    assert sealed["conflict"] in by_act["modification-systemic"]["reason"]
-    assert sealed["conflict"] in by_act["gpai-indicative"]["reason"]
+    assert {"code": "pretraining_with_base"} in by_act["modification-systemic"]["reasons"]
+    assert {"code": "pretraining_with_base"} in by_act["gpai-indicative"]["reasons"]
 
 
 def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(nodes: Nodes, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(nodes:
     rules = policy(tmp_path, 10**30)
     lineage = lineage_of(nodes, jobs, rules)
     sealed = payload_of(lineage)["predicate"]["declared"]
-    assert (sealed["method"], sealed["base"], sealed["conflict"]) == ("pretraining", None, None)
+    assert (sealed["method"], sealed["base"], sealed["conflict"]) == ("pretraining", None, [])
     assert findings(lineage)["third"]["applies"] is False
 
 

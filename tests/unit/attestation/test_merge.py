@@ -21,6 +21,7 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.model import GapReason
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.settings.platform import Context
+from flopsd.settings.words import say, say_all
 from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
 from tests.support.runs import Run, finished
@@ -261,7 +262,8 @@ def test_how_long_a_killed_node_went_on_nobody_knows_so_there_is_no_maximum(node
     ledgers = [nodes.ledger(sagemaker(0)), killed(nodes, 1)[1]]
     merged = nodes.merge(*ledgers)
     assert merged.completeness.complete is None
-    (words,) = merged.completeness.missing
+    (hole,) = merged.completeness.missing
+    words = say("completeness.missing", hole)
     assert re.fullmatch(
         r"rank 1 \(algo-2\): no end in ledger algo-2/\w{16}, and what it did after 2\S+ is not known", words
     )
@@ -269,11 +271,11 @@ def test_how_long_a_killed_node_went_on_nobody_knows_so_there_is_no_maximum(node
     assert executed["high"] is None
     assert executed["low"] == str(sum(int(predicate(one)["totals"]["executed"]["low"]) for one in ledgers))
     assert "below" not in {finding["state"] for finding in merged.predicate["findings"]}
-    assert "not each has an end" in merged.predicate["completeness"]["summary"]
+    assert merged.predicate["completeness"]["summary"] == "no_end"
     lineage = nodes.merge(merged.ledger, kind="lineage", lineage="m", ledger=nodes.folder / "l.json")
     assert (lineage.completeness.complete, lineage.predicate["totals"]["executed"]["high"]) == (None, None)
-    assert lineage.completeness.missing == (f"job train-7: {words}",)
-    assert "Not every node of the jobs named here has an end" in lineage.predicate["completeness"]["summary"]
+    assert say_all("completeness.missing", lineage.completeness.missing) == f"job train-7: {words}"
+    assert lineage.predicate["completeness"]["summary"] == "jobs_no_end"
 
 
 def test_a_lone_node_without_an_end_makes_no_whole_lineage_nor_does_an_attempt_that_knows_nothing_of_it(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
+from flopsd.core.notes import Note, note
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding, Limit, Verdict
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
@@ -85,14 +86,14 @@ def test_a_row_on_both_sides_and_straddling(
     assert (over.applies, over.state) == (True, ABOVE)
     astride = finding(rule, fine_tune(figures(highest, highest + 1), base, method))
     assert (astride.applies, astride.state) == (True, OPEN)
-    assert "between the lower and the upper end" in astride.why
+    assert Note("threshold_between") in astride.why
     without_end = finding(rule, fine_tune(unbounded(highest), base, method))
     assert without_end.state is OPEN
-    assert "no upper bound is known" in without_end.why
+    assert Note("no_upper_bound") in without_end.why
     assert finding(rule, fine_tune(unbounded(highest + 1), base, method)).state is ABOVE
     missing = finding(rule, replace(fine_tune(figures(highest), base, method), whole=False))
     assert missing.state is OPEN
-    assert "something is missing" in missing.why
+    assert Note("account_not_whole") in missing.why
 
 
 def test_an_estimate_of_the_base_model_is_an_interval() -> None:
@@ -118,7 +119,7 @@ def test_whether_an_estimated_base_is_one_can_be_open() -> None:
     assert (low.applies, low.state) == (None, BELOW)
     high = finding("modification-third", fine_tune(figures(10**23), base))
     assert (high.applies, high.state) == (None, OPEN)
-    assert "if the rule applies" in high.why
+    assert Note("above_if_it_applies") in high.why
     assert finding("base-not-gpai", fine_tune(figures(10**18), base)).applies is None
 
 
@@ -184,7 +185,10 @@ def test_what_is_known_is_said_whatever_is_not_declared(
     if named is not None:
         assert named.systemic is found.rule.when.base_systemic or found.rule.derived
     if state is OPEN:
-        assert "not declared" in found.why or "if the rule applies" in found.why, "it says on what it hangs"
+        codes = {one.code for one in found.why}
+        assert "above_if_it_applies" in codes or any(code.endswith("_not_declared") for code in codes), (
+            "on what it hangs"
+        )
 
 
 def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
@@ -201,21 +205,21 @@ def test_pretraining_leaves_out_what_is_about_modifications() -> None:
         assert (found.state is None) is bool(about)
         if about:
             assert found.for_ledger()["threshold"] is None
-            assert "no base model" in found.why
+            assert Note("no_base_model") in found.why
     contradiction = finding("gpai-indicative", fine_tune(figures(10**24), KNOWN, Method.PRETRAINING))
     assert (contradiction.applies, contradiction.state) == (None, OPEN)
-    assert "one of the two is not so" in contradiction.why
+    assert contradiction.why[0] == Note("pretraining_with_base")
 
 
 def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
-    words = "the ledgers declare different base models, so none is taken"
+    differ = ("bases_differ",)
     for method in (Method.FULL, Method.PRETRAINING):
-        case = Case(figures(1), figures(2), method, None, conflict=words)
+        case = Case(figures(1), figures(2), method, None, conflict=differ)
         found = finding("modification-third", case)
-        assert (found.applies, found.state, found.why) == (None, BELOW, words)
+        assert (found.applies, found.state, found.why) == (None, BELOW, (Note("bases_differ"),))
         assert found.quantity == "updates or cumulative", "the base model may carry systemic risk"
         assert finding("base-not-gpai", case).state is OPEN
-    assert finding("gpai-indicative", Case(figures(1), figures(1), Method.PRETRAINING, conflict=words)).applies is None
+    assert finding("gpai-indicative", Case(figures(1), figures(1), Method.PRETRAINING, conflict=differ)).applies is None
 
 
 def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
@@ -250,7 +254,7 @@ def test_a_small_tune_of_a_base_above_the_threshold_is_below() -> None:
     case = fine_tune(Figures(1, 2 * 10**15, 10**16), replace(SYSTEMIC, systemic=False))
     assert {f.rule.id: f.state for f in findings(ACT, case) if f.applies} == {"modification-third": BELOW}
     together = finding("base-and-modification-systemic", case)
-    assert (together.applies, together.why) == (False, "the base model's compute is above 1e25 FLOP")
+    assert (together.applies, together.why) == (False, (note("base_above", flop=str(10**25)),))
     at = replace(SYSTEMIC, systemic=False, flop=10**25)
     assert finding("base-and-modification-systemic", fine_tune(figures(1), at)).state is ABOVE
 
@@ -360,7 +364,7 @@ def test_what_is_declared_later_changes_no_verdict(case: Case, method: Method, b
 
 
 SMALLEST = Finding(
-    "p", ACT.rule("gpai-indicative"), True, "", "updates", Figures(1, 2, 3), Limit(Fraction(1), Fraction(1)), ABOVE
+    "p", ACT.rule("gpai-indicative"), True, (), "updates", Figures(1, 2, 3), Limit(Fraction(1), Fraction(1)), ABOVE
 )
 
 
@@ -390,10 +394,12 @@ def test_shares_are_those_of_exact_fractions(flop: int, more: int, end: Fraction
 
 def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> None:
     rule = ACT.rule("gpai-indicative")
-    found = Finding("p", rule, True, "why", "updates", Figures(1, 2, 3), Limit(Fraction(7, 3), Fraction(8)), OPEN)
+    found = Finding(
+        "p", rule, True, (Note("every_account"),), "updates", Figures(1, 2, 3), Limit(Fraction(7, 3), Fraction(8)), OPEN
+    )
     assert found.for_ledger() == {
-        "policy": "p", "rule": "gpai-indicative", "quantity": "updates",
-        "countsIntegerOperations": False, "applies": True, "reason": "why",
+        "policy": "p", "rule": "gpai-indicative", "quantities": ["updates"],
+        "countsIntegerOperations": False, "applies": True, "reasons": [{"code": "every_account"}],
         "threshold": {"low": "7/3", "high": "8", "comparison": "greater_than"}, "state": "indeterminate",
         "restsOn": None, "stateIfClaimsHold": None, "aboveOnlyIfBase": None, "value": {"low": "1", "measured": "2", "high": "3"},
         "sharePpm": {"low": "125000", "measured": None, "high": "1285715"},
@@ -429,9 +435,9 @@ def test_an_estimated_base_model_is_named_as_what_leaves_it_open() -> None:
     third = 10**24 // 3
     open_by_base = finding("modification-third", fine_tune(figures(third), estimated))
     assert open_by_base.state is OPEN
-    assert "the base model's two ends" in open_by_base.why
+    assert Note("both_answers") in open_by_base.why
     open_by_figures = finding(
         "modification-third", fine_tune(figures(third, third + 1), replace(estimated, kind="known"))
     )
     assert open_by_figures.state is OPEN
-    assert "between the lower and the upper end" in open_by_figures.why
+    assert Note("threshold_between") in open_by_figures.why

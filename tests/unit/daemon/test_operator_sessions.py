@@ -18,6 +18,7 @@ from flopsd.core.session_protocol import (
 )
 from flopsd.core.unused_count import Unused
 from flopsd.daemon.session_tracker import QUEUED_NS, SessionTracker
+from flopsd.settings.words import say
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 
@@ -69,7 +70,9 @@ def test_more_than_the_device_can_do_since_the_process_connected_ends_the_use_of
         "flop": most + 1,
         "ceiling": most,
     }
-    assert [line.message for line in caplog.records] == [f"{refused.words}; what it counts of operators is not used"]
+    assert [line.message for line in caplog.records] == [
+        f"{say('declared.contradictions', refused.note)}; what it counts of operators is not used"
+    ]
     (counted,) = sessions.new_work()
     assert counted["work"]["train"] == {"operator_flop": most, "steps": 51}, "its other counters are recorded still"
 

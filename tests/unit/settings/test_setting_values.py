@@ -22,6 +22,7 @@ from flopsd.settings.evidence_kinds import KINDS, parse_kinds
 from flopsd.settings.load import declared_of
 from flopsd.settings.parsers import device_precision
 from flopsd.settings.push_targets import Target, parse_target
+from flopsd.settings.words import say
 from tests.support.independent import payload_of
 from tests.support.runs import H100, finished
 from tests.support.settings import load_settings
@@ -205,8 +206,9 @@ def test_a_presumption_of_systemic_risk_is_overridden_with_a_reason() -> None:
     assert declared_from(declared.for_journal()) == declared
     (found,) = contradictions(declared, (), load_policies())
     assert found.name == "SYSTEMIC_RISK_IS_PRESUMED"
-    assert "above 1e25 FLOP" in found.summary
-    assert found.summary.endswith("the settings declare that it does not: rebutted: decision 7")
+    words = say("declared.contradictions", found.note)
+    assert "above 1e25 FLOP" in words
+    assert words.endswith("the settings declare that it does not: rebutted: decision 7")
     estimated = {"base_flop": "1.2e25", "base_flop_method": "6ND", "base_systemic": "false"}
     assert contradictions(declared_of(load_settings(estimated, {})), (), load_policies()) == (), "0.84e25 is not above"
 
