@@ -75,7 +75,7 @@ class GrowingRun:
         while self._starts < len(history.incarnations) - 1:
             earlier = self._view(history.incarnations[self._starts])
             self._before += _sums(earlier)
-            for one in earlier.rated if history.has_counts else ():
+            for one in earlier.rated:  # what processes count later is of all of them
                 self._read[one.uid] = self._read.get(one.uid, ReadFigures()) + one.read
             self._starts += 1
         return self._view(history.incarnations[-1])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.ledger.growing_run import GrowingRun
@@ -165,6 +165,9 @@ def totals(histories: Iterable[History]) -> dict[str, Any]:
 
 @settings(max_examples=8, deadline=None)
 @given(steps=st.lists(STEPS, min_size=4, max_size=24))
+@example(
+    steps=[("kill", 0), ("silence", 5), ("work", 67), ("silence", 5)]
+)  # counted for the first time after a restart
 def test_a_rotated_run_counts_what_it_counts_unrotated(steps: list[tuple[str, int]]) -> None:
     compare(steps)
 
