@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conformance import run as runner
 from conformance.clauses import clauses
+from conformance.decided import decided, undecided
 from conformance.judge import FAILED
 from conformance.pack import NAME, pack
 from conformance.vectors import ROOT, unpack, vectors_in
@@ -30,11 +31,13 @@ def main(words: list[str] | None = None) -> int:
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     packing = verbs.add_parser("pack", help="write the vectors as one archive with a manifest")
     packing.add_argument("-o", "--output", type=Path, default=Path(f"{NAME}.tar.gz"))
-    verbs.add_parser("clauses", help="list the clauses of the format's pages")
+    verbs.add_parser("clauses", help="list the clauses of the format's pages with the vectors that decide each")
     arguments = parser.parse_args(words)
     if arguments.verb == "clauses":
+        names, reasons = decided(VECTORS, vectors_in(VECTORS)), undecided(VECTORS)
         for clause in clauses(ROOT / "docs"):
-            print(f"{clause.id}\t{clause.page}:{clause.line}\t{clause.text}")
+            by = " ".join(names.get(clause.id, ())) or f"none: {reasons.get(clause.id)}"
+            print(f"{clause.id}\t{clause.page}:{clause.line}\t{by}\t{clause.text}")
         return 0
     if arguments.verb == "pack":
         arguments.output.write_bytes(pack(VECTORS, REFUSALS))

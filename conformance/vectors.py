@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("valid", "invalid", "merged")
-COMMON = ("peaks.yaml", "policy.yaml")
+COMMON = ("peaks.yaml", "policy.yaml", "clauses.json")
 MANIFEST = "manifest.json"
 
 

@@ -343,11 +343,11 @@ def declared_of(entries: list[J]) -> J:
         "pretraining" if "pretraining" in known else None if None in known else "full" if len(known) > 1 else methods[0]
     )
     bases = [entry["declared"]["base"] for entry in entries]
-    base = bases[0] if all(one == bases[0] for one in bases) else None
     given = [one for one in bases if one is not None]
     differ = any(one != given[0] for one in given) or any(
         "bases_differ" in entry["declared"].get("conflict", ()) for entry in entries
     )
+    base = given[0] if given and not differ else None
     conflict = ["bases_differ"] if differ else []
     conflict += ["pretraining_with_base"] if method == "pretraining" and (differ or given) else []
     return {"method": method, "base": base, "conflict": conflict}

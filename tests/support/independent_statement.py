@@ -100,6 +100,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
         if at < len(said_of["findings"]):
             one["reasons"] = take("predicate", "findings", at, "reasons")
     spans = [device for _, device in _tallies(run)]
+    shown = {"guidelines": guidelines, "byPhase": executed["byPhase"]}
     base = declared_.get("base")
     return {
         "kind": "node",
@@ -132,7 +133,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             "gapsNotListed": computed["gapsNotListed"],
         },
         "findings": judged,
-        "reconciliation": _reconciliation(run, computed, said_of) if known else take("predicate", "reconciliation"),
+        "reconciliation": _reconciliation(run, {**computed, **shown}, said_of) if known else take("predicate", "reconciliation"),
         "evidence": said_of["evidence"],
         "isolation": {
             **computed["isolation"],

@@ -206,9 +206,10 @@ def all_vectors() -> Files:
     from tests.support.vectors_merged import merged_vectors
     from tests.support.vectors_records import records_vectors
     from tests.support.vectors_refused_merges import refused_merges
+    from tests.support.vectors_rows import rows_vectors
 
     made = {**valid(), **invalid(), **merged_vectors(), **records_vectors(), **envelopes(), **gaps_vectors()}
-    return {**made, **findings_vectors(), **models_vectors(), **refused_merges()}
+    return {**made, **rows_vectors(), **findings_vectors(), **models_vectors(), **refused_merges()}
 
 
 def write(files: Files) -> None:

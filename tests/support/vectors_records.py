@@ -23,6 +23,7 @@ from tests.support.independent_verify import read_yaml
 from tests.support.paths import SCHEMA
 from tests.support.story import PEAKS, POLICY, chain, tell
 from tests.support.vectors import Files, case, claimed, facts_of, listing, parsed, signed, statement_of
+from tests.support.vectors_merged import segments
 
 J = dict[str, Any]
 Edit = Callable[[list[J]], object]
@@ -257,6 +258,12 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("fact-of-a-role-that-is-none", "A session declares a role that there is not.", "law_10", "LAW-10", None, "lying", _facts(role="spare")),
     ("fact-of-parameters-below-zero", "A session declares fewer parameters than none.", "law_10", "LAW-10", None, "lying", _facts(parameters_total=-1)),
     ("fact-of-half-a-precision", "The shares of a declared format are not a million.", "law_10", "LAW-10", None, "lying", _facts(precision={"bf16": 500000})),
+    ("fact-of-adapters-of-another-member", "A session declares LoRA with a member that there is not.", "law_10", "LAW-10", None, "lying", _facts(lora={"r": 1, "alpha": 2})),
+    ("fact-not-counted-in-one-text", "What is not counted is a text.", "law_10", "LAW-10", None, "lying", _facts(not_counted={"train": "a judge"})),
+    ("column-too-deep", "A column has six names.", M, "TALLY-2", 4, "nested", lambda r: r[3]["tallies"]["sm_cycles"]["activity"].update(fp32={"a": {"b": {"c": {"d": [1]}}}})),
+    ("segment-before-of-number-none", "The segment before has number 0.", M, "SEG-1", 1, "middle", put(0, "continues", "segment", value=0)),
+    ("segment-before-of-no-digest", "The segment before has no SHA-256.", M, "SEG-1", 1, "middle", put(0, "continues", "sha256", value="0")),
+    ("segment-before-with-more", "What is continued has one member too many.", M, "SEG-1", 1, "middle", put(0, "continues", "more", value=1)),
     ("fact-of-adapters-of-no-rank", "A session declares LoRA without `r`.", "law_10", "LAW-10", None, "lying", _facts(lora={"target_modules": []})),
     ("work-of-an-unknown-counter", "A session counts something that there is not.", "law_10", "LAW-10", None, "phases", _work(train={"naps": 1})),
     ("work-in-an-unknown-phase", "A session counts in a phase that there is not.", "law_10", "LAW-10", None, "phases", _work(rest={"tokens": 1})),
@@ -326,7 +333,10 @@ def _fallen(records: list[J]) -> None:
 
 
 def journal_of(base: str) -> bytes:
-    return listing(tell(runs.small)) if base == "seal" else tell(getattr(runs, {"columns": "activity"}.get(base, base)))
+    if base == "middle":
+        return segments()[1].files["ledger-0002.journal.jsonl"]
+    of = {"columns": "activity", "nested": "small"}.get(base, base)
+    return listing(tell(runs.small)) if base == "seal" else tell(getattr(runs, of))
 
 
 def ordered(one: Any, like: Any) -> Any:
@@ -378,11 +388,11 @@ def records_vectors() -> Files:
         if base not in bases:
             journal = journal_of(base)
             records = [dict(line.record()) for line in parsed(journal)]
-            bases[base] = (records if base == "columns" else by_device(records)), statement_of(journal)
+            bases[base] = (records if base in ("columns", "nested") else by_device(records)), statement_of(journal)
         records, said = bases[base]
         changed = copy.deepcopy(records)
         edit(changed)
-        journal = chain(changed if base == "columns" else in_columns(changed))
+        journal = chain(changed if base in ("columns", "nested") else in_columns(changed))
         payload = encode(follows(journal, said))
         files |= case(f"invalid/{name}", signed(payload), journal)
         path = None if at is None else f"journal:{at}"

@@ -100,6 +100,8 @@ CASES: list[tuple[str, str, str, str, bool, Edit]] = [
     ("entry-with-a-period-of-number-two", "The first period has number 2.", E, "MERGE-20", False, lambda p: (p["children"][0]["periods"][0].update(incarnation=2), p["children"][0]["deviceTimes"][0].update(incarnation=2))),
     ("entry-with-a-period-that-ends-first", "A period ends before it begins.", E, "MERGE-20", False, inside("periods", 0, "endNs", value="1")),
     ("entry-with-a-period-without-an-attempt", "A period has no attempt.", E, "MERGE-20", False, inside("periods", 0, "attempt", value=None)),
+    ("entry-with-a-period-of-more", "A period has one member too many.", E, "MERGE-20", False, inside("periods", 0, "more", value=1)),
+    ("entry-of-no-version", "An entry names no version.", E, "MERGE-26", False, first(flopsdVersions=[])),
     ("entry-with-device-times-of-nobody", "A device time names no device.", E, "MERGE-21", False, inside("deviceTimes", 0, "devices", value=[])),
     ("entry-with-a-conflict", "An entry of a node has a conflict, which only jobs have.", E, "MERGE-19", False, inside("declared", "conflict", value=None)),
     ("entry-with-time-as-a-number", "Device time is a number.", E, "MERGE-25", False, first(deviceSeconds=8)),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+from conformance.__main__ import VECTORS
 from conformance.clauses import PAGES, clauses, clauses_of
+from conformance.decided import decided, undecided
+from conformance.vectors import vectors_in
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -27,6 +30,14 @@ def test_an_id_that_a_page_refers_to_is_a_clause() -> None:
             f"{family}-{number}" for family, number in re.findall(r"\[([A-Z]+)-(\d+)\]", text) if family in families
         }
         assert named <= known
+
+
+def test_every_clause_has_vectors_that_decide_it_or_a_reason_why_none_can() -> None:
+    ids = {clause.id for clause in clauses(DOCS)}
+    names, reasons = decided(VECTORS, vectors_in(VECTORS)), undecided(VECTORS)
+    assert ids - names.keys() - reasons.keys() == set()
+    assert (names.keys() | reasons.keys()) - ids == set()
+    assert names.keys() & reasons.keys() == set()
 
 
 def test_a_clause_ends_where_the_next_thing_begins() -> None:
