@@ -1,5 +1,4 @@
 // What of the declarations cannot all be so.
-import { byText } from "./basics.js";
 import { counted } from "./sessions.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -65,7 +64,7 @@ function ofCounts(id, session, uuids, exceeding) {
 /** @param {import("./history.js").History} history @param {any[]} policies @param {string[]} exceeding @returns {J[]} */
 export function contradictions(history, policies, exceeding) {
   const settings = history.latest.begin.declared;
-  const sessions = [...history.sessions].sort(([a], [b]) => byText(a, b));
+  const sessions = [...history.sessions];
   const own = sessions.filter(([, { facts }]) => facts.role === undefined || facts.role === null);
   const uuids = history.devices.map((one) => one.record.uuid);
   const all = [
