@@ -43,9 +43,8 @@ def test_the_command_gives_every_vector_its_verdict_and_its_reason() -> None:
     for found in said:
         if found["status"] != 3:
             assert found["verified"] == (found["status"] == 0) == (not found["notVerified"])
-    assert {one.name for one, found in zip(given, said, strict=True) if found["status"] == IN_PART} == {
-        "valid/declared-phases"
-    }
+    in_part = {one.name for one, found in zip(given, said, strict=True) if found["status"] == IN_PART}
+    assert in_part == {one.name for one in given if one.name.startswith("valid/model-")} | {"valid/declared-phases"}
 
 
 @pytest.mark.tool("node")
@@ -91,7 +90,6 @@ console.log(JSON.stringify({ count, missed: [...new Set(missed.map((one) => one.
 WORDS = [
     "predicate.declared.contradictions[].summary",
     "predicate.findings[].reason",
-    "predicate.totals.architectureAbsentReason",
 ]
 
 

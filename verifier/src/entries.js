@@ -7,6 +7,7 @@ import { coveragePpm } from "./coverage.js";
 import { BASE_KINDS, METHODS, PHASES } from "./names.js";
 import { microseconds } from "./history.js";
 import { OPERATOR_COUNT } from "./operators.js";
+import { isTime } from "./times.js";
 import { ELSEWHERE, EVIDENCE, REASONS, amountOf, elsewhereOf, unknownOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -22,7 +23,7 @@ const count = matching(/^(0|[1-9][0-9]{0,39})$/, "a count");
 const time = matching(/^(0|[1-9][0-9]{0,19})\.[0-9]{9}$/, "seconds");
 const signed = matching(/^(0|-?[1-9][0-9]{0,39})$/, "a number of nanoseconds");
 const sha = matching(/^[0-9a-f]{64}$/, "a SHA-256");
-const utc = matching(/^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$/, "a time");
+const utc = is(isTime, "a time");
 const text = is(isText, "a text");
 const flag = is((value) => typeof value === "boolean", "true or false");
 const small = is((value) => isAmount(value) && value < 1n << 53n, "a small number");
@@ -97,7 +98,7 @@ const energy = shape({
 });
 const entry = shape({
   name: text, sha256: sha, kind: oneOf(["node", "job"]), keyids: some(sha), run: text, node: orNull(text),
-  rank: orNull(small), instanceType: orNull(text), replay: flag, flopsdVersions: list(text), peakTableSha256: list(sha),
+  rank: orNull(small), instanceType: orNull(text), replay: flag, flopsdVersions: some(text), peakTableSha256: some(sha),
   startedAt: utc, lastRecordAt: utc,
   periods: some(shape({
     incarnation: orNull(small), attempt: orNull(text), bootId: text, beginNs: signed, endNs: signed, wallOffsetNs: signed,
@@ -108,6 +109,18 @@ const entry = shape({
   totals, energyJoules: orNull(joules),
   energyUncountedSeconds: time, deviceSeconds: time, nodeSeconds: time, coverage, reconciliation: list(energy),
 }, { completeness: shape({ complete: orNull(flag), missing: list(() => {}) }) });
+
+const _RUN = shape({ id: text, platform: text, jobName: orNull(text), jobArn: orNull(text) });
+
+/** The facts of the merge. @param {J} predicate */
+export function checkMerge({ kind, run, jobNodes, method }) {
+  const path = "statement.predicate";
+  if (kind === "job") _RUN(run, `${path}.run`);
+  list(text)(jobNodes, `${path}.jobNodes`);
+  utc(method?.sealedAt, `${path}.method.sealedAt`);
+  text(method.flopsdVersion, `${path}.method.flopsdVersion`);
+  list(isAnything)(method.policies, `${path}.method.policies`);
+}
 
 /** @param {any} value @param {string} path */
 function isAnything(value, path) {
@@ -127,6 +140,7 @@ export function checkEntries(children, kind) {
     const wanted = isJob || kind === "lineage";
     require(wanted === "completeness" in one, "entry_malformed", `${where}: completeness`, where);
     require(isJob === "conflict" in one.declared, "entry_malformed", `${where}: declared.conflict`, where);
+    checkOfKind(one, isJob, where);
     const name = `${isJob ? one.run : one.node}/${one.sha256.slice(0, 16)}`;
     require(one.name === name, "entry_malformed", `${where}: the name is not ${name}`, where);
     const sorted = one.keyids.every((/** @type {string} */ id, /** @type {number} */ n) => !n || one.keyids[n - 1] < id);
@@ -135,6 +149,21 @@ export function checkEntries(children, kind) {
       require(BigInt(period.beginNs) <= BigInt(period.endNs), "entry_malformed", `${where}: time runs backwards`, where);
     }
   });
+}
+
+/** What depends on whether the child is a node or a job. @param {J} one @param {boolean} isJob @param {string} where */
+function checkOfKind(one, isJob, where) {
+  const { periods, segment: part } = one;
+  const holds = isJob
+    ? one.ended === null && one.node === null && part === null && periods.length === 1
+    : typeof one.ended === "boolean" && isText(one.node) && one.flopsdVersions.length === 1 &&
+      periods.every((/** @type {J} */ period, /** @type {number} */ i) => period.incarnation === BigInt(i + 1) && isText(period.attempt));
+  require(holds, "entry_malformed", `${where} has not the members of a ${one.kind}`, where);
+  if (part === null) return;
+  const first = part.number === 1n;
+  const whole = first === (part.continues === null) && (part.continues !== null || part.isContinued) &&
+    part.journal.records !== "0" && (first || part.continues.number === part.number - 1n);
+  require(whole, "entry_malformed", `${where}.segment is none`, `${where}.segment`);
 }
 
 /** Merge's own record of who signed and in which words: taken over, not computed. @param {J} stated */

@@ -1,6 +1,6 @@
 // The facts that a training process may declare, and their types (docs/training-process.md).
 import { isAmount, isObject, isText } from "./basics.js";
-import { METHODS, PHASES } from "./names.js";
+import { FORMATS, METHODS, PHASES } from "./names.js";
 
 /** @typedef {(value: any) => boolean} Check */
 const _MOST_ENTRIES = 400;
@@ -14,8 +14,10 @@ const flag = (value) => typeof value === "boolean";
 
 /** @param {any} value */
 function isPrecision(value) {
-  if (isText(value)) return /^[a-z][a-z0-9_]*$/.test(value);
-  return isObject(value) && Object.keys(value).length > 0 && Object.values(value).every(isAmount);
+  if (isText(value)) return FORMATS.includes(value);
+  if (!isObject(value) || !Object.keys(value).every((name) => FORMATS.includes(name))) return false;
+  const shares = Object.values(value);
+  return shares.every(isAmount) && shares.reduce((/** @type {bigint} */ sum, one) => sum + one, 0n) === 1000000n;
 }
 
 /** @param {any} value */
@@ -25,7 +27,7 @@ function byPhase(value) {
 
 const _FACTS = /** @type {Record<string, Check>} */ ({
   model_config: (value) => isObject(value) && Object.keys(value).length <= _MOST_ENTRIES, model_name: isText,
-  model_revision: isText, parameters_total: isAmount, parameters_trainable: isAmount, method: oneOf(METHODS), lora: isObject,
+  model_revision: isText, parameters_total: isAmount, parameters_trainable: isAmount, method: oneOf(METHODS), lora: (value) => isObject(value) && isAmount(value.r) && value.r > 0n,
   recomputation: oneOf(["none", "full", "selective"]), attention: isText, precision: isPrecision, packing: flag,
   window: isAmount, role: oneOf(["reference", "reward", "teacher", "critic", "other"]),
   not_counted: byPhase, operators_not_counted: byPhase,

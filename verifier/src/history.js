@@ -2,6 +2,7 @@
 import { Refusal, isAmount, isInteger, isText, require } from "./basics.js";
 import { Laws } from "./laws.js";
 import { checkKind, checkMembers } from "./records.js";
+import { isTime } from "./times.js";
 import { REASONS, talliesOfColumns, tallyOfDevice } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -94,7 +95,7 @@ export class History {
   /** @param {J} record @param {string} where */
   evidence(record, where) {
     const device = this.latest.devices[Number(record.number)];
-    require(device, "law_3", `journal ${where}: no device ${record.number}`, where);
+    require(device, "record_malformed", `journal ${where}: no device ${record.number}`, where);
     this.laws.time(record, this.latest, where);
     const { source, evidence, evidence_reason, evidence_fix, shared_with } = record;
     device.known = { ...device.known, source, evidence, evidence_reason, evidence_fix, shared_with };
@@ -125,7 +126,7 @@ export class History {
     let before = -1n;
     for (const number of record.devices) {
       require(number > before, "law_3", `journal ${where}: devices are not in the order of their numbers`, where);
-      require(now.devices[Number(number)], "law_3", `journal ${where}: no device ${number}`, where);
+      require(now.devices[Number(number)], "record_malformed", `journal ${where}: no device ${number}`, where);
       before = number;
     }
     const tallies = talliesOfColumns(record.tallies, record.devices.length, where);
@@ -183,7 +184,7 @@ export class History {
       const backwards = `journal ${where}: a gap in which time runs backwards, by ${begin - end}, or is empty`;
       require(end > begin, "law_6", backwards, where);
       const device = this.latest.devices[Number(number)];
-      require(device, "law_3", `journal ${where}: no device ${number}`, where);
+      require(device, "record_malformed", `journal ${where}: no device ${number}`, where);
       const held = sums.get(number) ?? new Map();
       held.set(reason, (held.get(reason) ?? 0n) + end - begin);
       sums.set(number, held);
@@ -203,6 +204,13 @@ export class History {
       return;
     }
     this.gaps.push({ ...gap });
+  }
+
+  /** The times that a statement has. */
+  checkTimes() {
+    const all = [...this.incarnations.flatMap(({ begin, last }) => [begin.utc, last.utc]), ...this.seals.map((one) => one.utc)];
+    const strange = all.find((one) => !isTime(one));
+    require(strange === undefined, "time_malformed", `${strange} is no time`);
   }
 
   /** The laws over the whole journal, and the time behind its last record.

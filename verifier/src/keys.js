@@ -92,8 +92,7 @@ export function readEnvelope(bytes) {
   require(isObject(found), "envelope_malformed", "the ledger is no envelope");
   const { payload, payloadType, signatures } = found;
   require(isText(payload) && isText(payloadType), "envelope_malformed", "the ledger is no envelope: payload or payloadType");
-  require(Array.isArray(signatures), "envelope_malformed", "the ledger is no envelope: signatures");
-  require(signatures.length, "no_signature", "the ledger is not signed: it has no signatures");
+  require(Array.isArray(signatures) && signatures.length, "no_signature", "the ledger is not signed: it has no signatures");
   require(signatures.length <= _MOST_SIGNATURES, "too_many_signatures", "the ledger has more than 64 signatures");
   const held = signatures.map((/** @type {any} */ one) => {
     const whole = isObject(one) && isText(one.sig) && (!("keyid" in one) || isText(one.keyid));

@@ -33,7 +33,9 @@ export class Laws {
     require(own, "law_1", `journal ${where}: not of the incarnation before it`, where);
     const late = `journal ${where}: a '${record.kind}' record after the incarnation's end`;
     require(last?.kind !== "end", "law_1", late, where);
-    const may = !("before" in record) || "continues" in incarnations[0].begin;
+    const sessions = Array.isArray(record.sessions) ? record.sessions : [];
+    const has = sessions.some((/** @type {any} */ one) => isObject(one) && "before" in one);
+    const may = !has || "continues" in incarnations[0].begin;
     require(may, "law_1", `journal ${where}: before, in a journal that continues none`, where);
   }
 

@@ -4,13 +4,14 @@ import { checkChildren } from "./children.js";
 import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD, assumptions, claim, ordered } from "./codes.js";
 import { same } from "./compare.js";
 import { coveragePpm } from "./coverage.js";
-import { checkEntries } from "./entries.js";
+import { checkEntries, checkMerge } from "./entries.js";
 import { joules, nanoseconds, plus, readFigures, seconds, written, zero } from "./figures.js";
 import { addedRatios } from "./energy.js";
 import { findings } from "./findings.js";
 import { microseconds } from "./history.js";
 import { checkOrder, checkTogether, completeness } from "./merging.js";
 import { pair } from "./reconciliation.js";
+import { checkEvidence } from "./evidence.js";
 import { PREDICATE, STATEMENT, writtenMap } from "./statement.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -96,6 +97,14 @@ function withBasis(children) {
 }
 
 /** @param {J[]} children @param {boolean} whole */
+function absentReason(children, whole) {
+  const own = withBasis(children);
+  if (whole && own.every((one) => one.totals.architecture)) return null;
+  const reasons = sortedTexts(own.map((one) => one.totals.architectureAbsentReason).filter((one) => one !== null));
+  return reasons.slice(0, 4).join("; ") || "a ledger may be missing, so there is no sum of the architecture bases";
+}
+
+/** @param {J[]} children @param {boolean} whole */
 function totals(children, whole) {
   const executed = children.map((one) => one.totals.executed);
   const sum = figuresSum(children, (one) => one.totals.executed);
@@ -115,6 +124,7 @@ function totals(children, whole) {
       ...integerSum, high: whole ? integerSum.high : null, guidelines: counted(integers.map((one) => one.guidelines), whole),
     },
     guidelines: { ...counted(rules, whole), method: GUIDELINES_METHOD, operatorCount: operatorCount(rules), asClaimed: claimed }, architecture: whole ? architectureSum(withBasis(children)) : null,
+    architectureAbsentReason: absentReason(children, whole),
   };
 }
 
@@ -257,9 +267,10 @@ export async function verifyMerged(statement, given, verify) {
   checkEntries(predicate.children, predicate.kind);
   checkOrder(predicate.children, predicate.kind);
   checkTogether(predicate.children, predicate);
-  require(isObject(predicate.method) && Array.isArray(predicate.method.policies), "entry_malformed", "the ledger has no method.policies");
+  checkMerge(predicate);
   const tally = { leaves: 0, words: new Set() };
   const computed = mergedStatement(statement, given.library);
+  checkEvidence(predicate.evidence);
   same(statement, computed, "statement", "the entries of its children", tally);
   const tables = predicate.method.peakTableSha256.map((/** @type {string} */ digest) => given.library.peaks(digest));
   const verified = await checkChildren(statement, given, verify, tally);

@@ -121,6 +121,8 @@ export function completeness(children, predicate) {
   const declared = stated.declaredNodes ?? null;
   const nodes = new Set(children.map((one) => `${one.rank}/${one.node}`));
   const expected = jobNodes.length ? BigInt(jobNodes.length) : declared === null ? null : BigInt(declared);
+  const listed = jobNodes.length && declared !== null && BigInt(declared) !== BigInt(jobNodes.length);
+  require(!listed, "too_many_nodes", `its children cannot be merged: ${jobNodes.length} nodes are listed, ${declared} declared`);
   const most = expected === null || BigInt(nodes.size) <= expected;
   require(most, "too_many_nodes", `its children cannot be merged: they are of ${nodes.size} nodes, of ${expected} declared`);
   const attempts = new Set(children.flatMap((one) => one.periods.map((/** @type {J} */ period) => period.attempt)));

@@ -11,3 +11,4 @@ export const WORK = [
 export const METHODS = ["pretraining", "full", "partial", "lora", "qlora"];
 export const BASE_KINDS = ["known", "estimated", "unknown"];
 export const PHASES = ["train", "evaluate", "generate", "other"];
+export const FORMATS = ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8", "int4"];

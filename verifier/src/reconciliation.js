@@ -19,6 +19,12 @@ function ofBounds(bounds) {
   return readFigures({ low: bounds.low, measured: bounds.computed, high: bounds.high });
 }
 
+/** @param {J} point @returns {Figures} */
+function ofPoint({ computed }) {
+  const one = computed === null ? null : BigInt(computed);
+  return { low: one ?? 0n, measured: one, high: one };
+}
+
 /** @param {string} name @param {Figures} over @param {Figures} under @param {bigint} margin */
 export function pair(name, over, under, margin) {
   const measured = ratio(over.measured, under.measured, false);
@@ -58,7 +64,7 @@ export function reconciliation(byPhase, guidelines, basis, history) {
   const framework = [...history.sessions.values()].reduce((sum, one) => sum + counted(one, "framework_flop"), 0n);
   if (framework) {
     const all = { low: framework, measured: framework, high: framework };
-    found.push(pair("framework/architecture", all, ofBounds(basis.stated), margin));
+    found.push(pair("framework/architecture", all, ofPoint(basis.stated), margin));
   }
   return found;
 }

@@ -1,17 +1,17 @@
 // What the records of a journal must hold. Members that are not named here are left alone.
 import { Refusal, isAmount, isInteger, isObject, isText, shown } from "./basics.js";
 
+import { isTime } from "./times.js";
 import { EVIDENCE } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {(value: any) => boolean} Check */
 
-const _UTC = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$/;
 const _HEX = /^[0-9a-f]{64}$/;
 export const FORMAT = "flopsd-journal/1";
 
 /** @param {any} value */
-const utc = (value) => isText(value) && _UTC.test(value) && !Number.isNaN(Date.parse(value.slice(0, 19) + "Z"));
+const utc = (value) => isText(value); // whether it is a time is looked at later: `time_malformed`
 /** @param {any} value */
 const sha = (value) => isText(value) && _HEX.test(value);
 /** @param {any} value */
@@ -33,10 +33,12 @@ export const precision = orNull((value) =>
 const phase = orNull(oneOf(["train", "evaluate", "generate", "other"]));
 const method = orNull(oneOf(["pretraining", "full", "partial", "lora", "qlora"]));
 const recomputation = orNull(oneOf(["none", "full", "selective"]));
-const base = orNull(shape({
-  name: orNull(isText), kind: oneOf(["known", "estimated", "unknown"]), flop: orNull((v) => isText(v) || isAmount(v)),
-  method: orNull(isText), systemic: orNull(flag),
-}));
+const base = orNull((value) => _BASE(value) && (value.flop === null) === (value.kind === "unknown") &&
+  (value.method === null) === (value.kind !== "estimated") && (!("reason" in value) || orNull(isText)(value.reason)));
+const _BASE = shape({
+  name: orNull(isText), kind: oneOf(["known", "estimated", "unknown"]),
+  flop: orNull((v) => isText(v) && /^(0|[1-9][0-9]{0,59})$/.test(v)), method: orNull(isText), systemic: orNull(flag),
+});
 const runOf = shape({ platform: isText, jobName: orNull(isText), jobArn: orNull(isText) }, true);
 const nodeOf = shape({ rank: orNull(isAmount), jobNodes: texts, instanceType: orNull(isText) }, true);
 const _CONTEXT = shape({ run: runOf, node: nodeOf, attempt: isText }, true);
@@ -81,8 +83,8 @@ const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
   },
   declaration: { sessions: Array.isArray },
   sealed: {
-    bytes: isAmount, head_sha256: sha, payload_sha256: sha, utc,
-    witness: orNull((v) => isObject(v) && (isText(v.token) || isText(v.absent))),
+    bytes: isAmount, head_sha256: sha, payload_sha256: sha, utc: isTime,
+    witness: orNull((v) => isObject(v) && Object.keys(v).length === 1 && (isText(v.token) || isText(v.absent))),
   },
   end: { ns: isAmount, utc, reason: isText, child_exit_code: orNull(isInteger) },
 });
@@ -115,13 +117,11 @@ export function checkMembers(record, where) {
   if (record.kind === "evidence" && "identity" in record) {
     check(record, { identity: shape(_IDENTITY) }, where);
   }
-  for (const member of ["sessions", "before"]) {
-    if (!(member in record)) continue;
-    /** @type {Record<string, Check>} */
-    const work = record.kind === "checkpoint" || member === "before" ? { work: isObject } : { facts: isObject };
-    const whole = shape({ ..._PROCESS, ...work });
-    const one = member === "before" ? isObject : (/** @type {any} */ v) => whole(v) && (!("refused" in v) || refused(v.refused));
-    const holds = (/** @type {any} */ v) => (Array.isArray(v) && v.every(one)) || (member === "before" && isObject(v));
-    check(record, { [member]: holds }, where);
-  }
+  if (!("sessions" in record)) return;
+  /** @type {Record<string, Check>} */
+  const work = record.kind === "checkpoint" ? { work: isObject } : { facts: isObject };
+  const whole = shape({ ..._PROCESS, ...work });
+  const one = (/** @type {any} */ v) =>
+    whole(v) && (!("refused" in v) || refused(v.refused)) && (!("before" in v) || isObject(v.before));
+  check(record, { sessions: (v) => Array.isArray(v) && v.every(one) }, where);
 }

@@ -1,6 +1,6 @@
 // Running totals of one device, out of a device record or the columns of a checkpoint.
 import { Refusal, isAmount, isInteger, isObject, require, shown } from "./basics.js";
-import { PHASES } from "./names.js";
+import { FORMATS, PHASES } from "./names.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** Amounts by path, such as `sm_cycles/activity/fp32`.
@@ -66,6 +66,15 @@ export function elsewhereOf(tally) {
 export function unknownOf(tally) {
   const unknown = sumOf(tally, "gap_ns/") - elsewhereOf(tally) - sumOf(tally, "recovered_ns/");
   return unknown > 0n ? unknown : 0n;
+}
+
+/** Whether a share's format is one, or several that are a whole. @param {string} text */
+function isFormats(text) {
+  const parts = text.split(",").map((one) => one.split(":"));
+  if (parts.length === 1 && parts[0].length === 1) return FORMATS.includes(parts[0][0]);
+  const whole = parts.every(([name, share]) => FORMATS.includes(name) && Number(share) > 0);
+  const sum = parts.reduce((total, [, share]) => total + Math.round(Number(share) * 1e6), 0);
+  return whole && Math.abs(sum - 1e6) <= parts.length;
 }
 
 /** Reads the members of tallies, in a shape that is the same for one value and for a column of values. */
@@ -134,6 +143,9 @@ class Reader {
           tally.running.values.set(name, one);
         });
       }
+      const whole = this.tallies.every(({ running }) =>
+        running === null || running.origin !== origin || (running.values.has("ns") && running.values.has("elapsed")));
+      if (!whole) throw this.refusal("running without ns or elapsed");
     }
   }
 
@@ -141,8 +153,9 @@ class Reader {
   phases(found) {
     if (!isObject(found)) throw this.refusal("phases is no object");
     for (const name of Object.keys(found)) {
-      const [phase] = name.split("@");
-      if (!PHASES.includes(phase) || !isObject(found[name])) throw this.refusal(`'${name}' is no phase`);
+      const [phase, formats] = name.split("@");
+      const known = PHASES.includes(phase) && (formats === undefined || isFormats(formats)) && isObject(found[name]);
+      if (!known) throw this.refusal(`'${name}' is no phase`);
       /** @param {Tally} tally */
       const share = (tally) => {
         let held = tally.shares.get(name);

@@ -1,5 +1,5 @@
 // The order of the checks: the first that fails is the reason to refuse.
-import { Fault, Refusal, hex, isObject, isText, owned, require } from "./basics.js";
+import { Fault, Refusal, hex, isObject, isText, owned, require, shown } from "./basics.js";
 import { same } from "./compare.js";
 import { History } from "./history.js";
 import { Records, readLines, secretsOf } from "./journal.js";
@@ -7,6 +7,8 @@ import { parseBytes } from "./json.js";
 import { checkSignatures, readEnvelope } from "./keys.js";
 import { verifyMerged } from "./merged.js";
 import { PREDICATE, STATEMENT, statementOf } from "./statement.js";
+import { isTime } from "./times.js";
+import { checkEvidence } from "./evidence.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./keys.js").Key} Key */
@@ -21,7 +23,6 @@ import { PREDICATE, STATEMENT, statementOf } from "./statement.js";
 export const PAYLOAD_TYPE = "application/vnd.in-toto+json";
 const _COUNT = /^(0|[1-9][0-9]{0,39})$/;
 const _HEX = /^[0-9a-f]{64}$/;
-const _TIME = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$/;
 const _EVERY = 200;
 
 /** @param {import("./keys.js").Envelope} envelope @returns {J} */
@@ -33,7 +34,10 @@ export function readStatement(envelope) {
   require(isObject(statement) && statement._type === STATEMENT, "statement_type", none, "statement._type");
   const other = `the predicate has type '${statement.predicateType}', not '${PREDICATE}'`;
   require(statement.predicateType === PREDICATE, "predicate_type", other, "statement.predicateType");
-  require(isObject(statement.predicate), "statement_type", none, "statement.predicate");
+  require(isObject(statement.predicate), "statement_malformed", "the predicate is no object", "statement.predicate");
+  const { kind } = statement.predicate;
+  const known = ["node", "job", "lineage"].includes(kind);
+  require(known, "statement_malformed", `${shown(kind)} is no kind of ledger`, "statement.predicate.kind");
   return statement;
 }
 
@@ -52,7 +56,6 @@ export async function verify(given) {
   const { kind } = statement.predicate;
   const base = { verdict: /** @type {"accept"} */ ("accept"), statement, sha256: envelope.sha256, signers };
   if (kind === "job" || kind === "lineage") return { ...base, ...(await verifyMerged(statement, given, verify)) };
-  require(kind === "node", "statement_differs", `'${kind}' is no kind of ledger`, "statement.predicate.kind");
   return { ...base, ...(await verifyNode(statement, given)) };
 }
 
@@ -97,7 +100,7 @@ function checkBasics(statement) {
     const path = `statement.predicate.totals.executed.${name}`;
     if (totals.executed[name] !== null || name === "low") count(totals.executed[name], path);
   }
-  if (!isText(method.sealedAt) || !_TIME.test(method.sealedAt)) throw wrong("statement.predicate.method.sealedAt");
+  if (!isTime(method.sealedAt)) throw wrong("statement.predicate.method.sealedAt");
   const listed = method.codeSecrets;
   if (!Array.isArray(listed) || !listed.every(sha)) throw wrong("statement.predicate.method.codeSecrets");
 }
@@ -116,12 +119,14 @@ async function verifyNode(statement, { journal, library, allowReplay, progress =
   }
   require(history.incarnations.length, "law_1", "the journal has no records");
   const peaks = library.peaks(history.first.peak_table_sha256);
+  history.checkTimes();
   const policies = history.latest.begin.policies.map((/** @type {J} */ one) => library.policy(one));
   history.finish(predicate.method.sealedAt, peaks);
   const disclosed = new Map([...secrets].map(([name, secret]) => [name, hex(secret)]));
   const from = { history, stated: predicate, journal: sealed, policies, peaks, disclosed };
   const { statement: computed, unverified } = statementOf(from);
   const tally = { leaves: 0, words: new Set() };
+  checkEvidence(predicate.evidence);
   same(statement, computed, "statement", "the journal", tally);
   const replay = predicate.replay && `this ledger is a replay of the recording '${predicate.replay.recording}'`;
   require(!replay || allowReplay, "replay", `${replay}: no hardware was metered`, "statement.predicate.replay");

@@ -1,0 +1,15 @@
+// Times as ledgers and journals write them.
+import { isText } from "./basics.js";
+
+const _TIME = /^([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]{1,9})?Z$/;
+
+/** Whether it is a time of a day of the calendar. @param {any} value @returns {value is string} */
+export function isTime(value) {
+  const match = isText(value) ? _TIME.exec(value) : null;
+  if (!match) return false;
+  const [year, month, day, hour, minute, second] = match.slice(1, 7).map(Number);
+  const date = new Date(Date.UTC(2000, month - 1, day));
+  date.setUTCFullYear(year, month - 1, day);
+  const isDay = month >= 1 && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
+  return isDay && hour < 24 && minute < 60 && second < 60;
+}
