@@ -12,6 +12,7 @@ import yaml
 
 from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium
+from tests.support.extent import Extent, sampled
 from tests.support.paths import ROOT
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.tools import missing
@@ -129,9 +130,10 @@ def test_its_types_hold() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@sampled(6)
 @pytest.mark.tool("chromium")
-def test_the_page_gives_every_vector_its_verdict_without_a_request() -> None:
-    given = [one for one in vectors() if one.name not in BY_COMMAND]
+def test_the_page_gives_every_vector_its_verdict_without_a_request(extent: Extent) -> None:
+    given = extent.of([one for one in vectors() if one.name not in BY_COMMAND])
     with chromium() as page:
         page.load(PAGE)
         said = [by_page(page, one) for one in given]
