@@ -1,9 +1,10 @@
 // What of the declarations cannot all be so.
+import { once } from "./reasons.js";
 import { counted } from "./sessions.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./history.js").Session} Session */
-/** `what`: all that makes it another one than one of the same name. @typedef {{name: string, what: string}} Contradiction */
+/** A name, and a note. @typedef {J} Contradiction */
 
 /** The last part of a model's name; null: it is a path or none. @param {any} name */
 function lastPart(name) {
@@ -19,16 +20,22 @@ function shareDiffers(method, { facts }) {
   return (method === "lora" || method === "qlora") && some === all;
 }
 
-/** Of the settings. @param {J} settings @param {Session[]} sessions @param {any[]} policies @returns {string[]} */
+/** Of the settings. @param {J} settings @param {Session[]} sessions @param {any[]} policies @returns {Contradiction[]} */
 function ofSettings({ base, method, phase, recomputation }, sessions, policies) {
   const found = [];
   const flop = base?.flop == null ? null : BigInt(base.flop);
-  const presumed = policies.some((one) => one.presumed !== null && flop !== null && flop > one.presumed);
-  if (presumed && base.systemic !== true) found.push("SYSTEMIC_RISK_IS_PRESUMED");
-  if (base && method === "pretraining") found.push("PRETRAINING_WITH_A_BASE");
-  if (phase === "evaluate" && method) found.push("EVALUATION_WITH_A_METHOD");
+  for (const { presumed, citation } of policies) {
+    if (presumed === null || flop === null || flop <= presumed || base.systemic === true) continue;
+    const more = { flop: String(presumed), citation };
+    const name = "SYSTEMIC_RISK_IS_PRESUMED";
+    if (base.systemic === null) found.push({ name, code: "systemic_presumed", ...more });
+    else if (base.reason === undefined) found.push({ name, code: "systemic_presumed_and_denied_without_reason", ...more });
+    else found.push({ name, code: "systemic_presumed_and_denied", ...more, reason: base.reason });
+  }
+  if (base && method === "pretraining") found.push({ name: "PRETRAINING_WITH_A_BASE", code: "pretraining_with_base" });
+  if (phase === "evaluate" && method) found.push({ name: "EVALUATION_WITH_A_METHOD", code: "evaluation_with_method", method });
   const fused = sessions.some((one) => counted(one, "fused_head_tokens"));
-  if (recomputation === "none" && fused) found.push("LOSS_RECOMPUTES");
+  if (recomputation === "none" && fused) found.push({ name: "LOSS_RECOMPUTES", code: "fused_head" });
   return found;
 }
 
@@ -36,42 +43,59 @@ function ofSettings({ base, method, phase, recomputation }, sessions, policies) 
 function ofSession({ base, method, phase }, session) {
   const { facts } = session;
   const found = [];
-  if (method && facts.method && facts.method !== method) found.push({ name: "METHOD_DIFFERS", what: facts.method });
+  if (method && facts.method && facts.method !== method) {
+    found.push({ name: "METHOD_DIFFERS", code: "process_method_differs", settings: method, process: facts.method });
+  }
   const [name, model] = [lastPart(base?.name), lastPart(facts.model_name)];
-  if (name !== null && model !== null && model !== name) found.push({ name: "BASE_MODEL_DIFFERS", what: facts.model_name });
-  if (base && !method && facts.method === "pretraining") found.push({ name: "PRETRAINING_WITH_A_BASE", what: "" });
+  if (name !== null && model !== null && model !== name) {
+    const both = { settings: base.name, process: facts.model_name };
+    found.push({ name: "BASE_MODEL_DIFFERS", code: "process_model_differs", ...both });
+  }
+  if (base && !method && facts.method === "pretraining") {
+    found.push({ name: "PRETRAINING_WITH_A_BASE", code: "process_pretraining_with_base" });
+  }
   const trained = counted(session, "tokens", ["train"]) + counted(session, "images", ["train"]);
-  if (phase === "evaluate" && trained) found.push({ name: "EVALUATION_THAT_TRAINS", what: "" });
+  if (phase === "evaluate" && trained) found.push({ name: "EVALUATION_THAT_TRAINS", code: "evaluation_that_trains" });
   if (shareDiffers(method ?? facts.method ?? null, session)) {
-    const share = `${facts.parameters_trainable} of ${facts.parameters_total}`;
-    found.push({ name: "TRAINABLE_SHARE_DIFFERS", what: share });
+    const share = { trainable: String(facts.parameters_trainable), total: String(facts.parameters_total) };
+    found.push({ name: "TRAINABLE_SHARE_DIFFERS", code: "trainable_share_differs", method: method ?? facts.method, ...share });
   }
   return found;
 }
 
 /** Counts of operators that no figure has. @param {string} id @param {Session} session @param {string[]} uuids
- * @param {string[]} exceeding Devices of which more was counted than can be. @returns {Contradiction[]} */
+ * @param {Map<string, bigint>} exceeding Devices of which more was counted than can be, with that.
+ * @returns {Contradiction[]} */
 function ofCounts(id, session, uuids, exceeding) {
   const { facts, refused } = session;
+  const short = id.slice(0, 8);
   if (refused !== null) {
-    return [{ name: refused.reason === "device_changed" ? "DEVICE_CHANGED" : "COUNT_EXCEEDS_CEILING", what: id }];
+    const told = { session: short, flop: String(refused.flop), device: refused.device };
+    if (refused.reason === "device_changed") return [{ name: "DEVICE_CHANGED", code: "device_changed", ...told }];
+    return [{ name: "COUNT_EXCEEDS_CEILING", code: "count_exceeds_ceiling", ...told, ceiling: String(refused.ceiling) }];
   }
-  if (!counted(session, "operator_flop") || facts.device === undefined) return [];
-  if (exceeding.includes(facts.device)) return [{ name: "COUNT_EXCEEDS_CEILING", what: id }];
-  return uuids.includes(facts.device) ? [] : [{ name: "DEVICE_NOT_METERED", what: id }];
+  const flop = counted(session, "operator_flop");
+  if (!flop) return [];
+  const told = { session: short, flop: String(flop) };
+  const { device } = facts;
+  if (device === undefined) return [{ name: "DEVICE_NOT_METERED", code: "device_not_named", ...told }];
+  const ceiling = exceeding.get(device);
+  if (ceiling !== undefined) {
+    return [{ name: "COUNT_EXCEEDS_CEILING", code: "count_exceeds_ceiling", ...told, device, ceiling: String(ceiling) }];
+  }
+  return uuids.includes(device) ? [] : [{ name: "DEVICE_NOT_METERED", code: "device_not_metered", ...told, device }];
 }
 
-/** @param {import("./history.js").History} history @param {any[]} policies @param {string[]} exceeding @returns {J[]} */
+/** @param {import("./history.js").History} history @param {any[]} policies @param {Map<string, bigint>} exceeding @returns {J[]} */
 export function contradictions(history, policies, exceeding) {
   const settings = history.latest.begin.declared;
   const sessions = [...history.sessions];
   const own = sessions.filter(([, { facts }]) => facts.role === undefined || facts.role === null);
   const uuids = history.devices.map((one) => one.record.uuid);
   const all = [
-    ...ofSettings(settings, sessions.map(([, one]) => one), policies).map((name) => ({ name, what: "" })),
+    ...ofSettings(settings, sessions.map(([, one]) => one), policies),
     ...own.flatMap(([, one]) => ofSession(settings, one)),
     ...sessions.flatMap(([id, one]) => ofCounts(id, one, uuids, exceeding)),
   ];
-  const distinct = new Map(all.map((one) => [`${one.name}\n${one.what}`, one.name]));
-  return [...distinct.values()].map((name) => ({ name }));
+  return once(all);
 }

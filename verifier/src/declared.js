@@ -6,7 +6,7 @@ import { workOf } from "./sessions.js";
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./history.js").Session} Session */
 
-/** @param {import("./history.js").History} history @param {any[]} policies @param {string[]} exceeding */
+/** @param {import("./history.js").History} history @param {any[]} policies @param {Map<string, bigint>} exceeding */
 export function declared(history, policies, exceeding) {
   const settings = history.latest.begin.declared;
   const base = settings.base && {

@@ -1,6 +1,7 @@
 // Findings: each rule of each policy, on figures that are intervals and declarations that may be missing.
 import { Declared, every } from "./base_model.js";
 import { MILLION, ceilDiv, plus, readFigures, written } from "./figures.js";
+import { ofConditions, ofState, once } from "./reasons.js";
 import { OPERATOR_COUNT } from "./operators.js";
 import { compare, fraction, parseFraction, text, times } from "./policy.js";
 
@@ -10,7 +11,7 @@ import { compare, fraction, parseFraction, text, times } from "./policy.js";
 /** @typedef {import("./policy.js").Policy} Policy */
 /** @typedef {import("./base_model.js").Range} Range */
 /** @typedef {{applies: boolean | null, quantity: string, low: Fraction, high: Fraction | null, value: Figures,
- *   onlyIf: J | null, atLeast: boolean, state: string | null}} Outcome */
+ *   onlyIf: J | null, atLeast: boolean, state: string | null, id: string, notes: J[]}} Outcome */
 /** @typedef {{updates: Figures, cumulative: Figures}} Amounts */
 
 /** @param {Figures} a @param {Figures} b @returns {Figures} */
@@ -27,11 +28,13 @@ function whole(a, up) {
 }
 
 class Judge {
-  /** @param {Policy} policy @param {J} declared @param {Amounts} amounts @param {boolean} conflict */
-  constructor(policy, declared, amounts, conflict) {
+  /** @param {Policy} policy @param {J} declared @param {Amounts} amounts @param {string[]} conflict @param {boolean} isOpen */
+  constructor(policy, declared, amounts, conflict, isOpen) {
+    this.conflict = conflict;
+    this.isOpen = isOpen;
     this.policy = policy;
     this.amounts = amounts;
-    this.declared = new Declared(declared, policy.marginPpm, conflict);
+    this.declared = new Declared(declared, policy.marginPpm, conflict.length > 0);
     /** @type {Map<string, Outcome>} */
     this.outcomes = new Map();
   }
@@ -99,7 +102,12 @@ class Judge {
     let state = applies === false ? null : found.state;
     if (applies === null && state === "above" && !this.alternative(rule, open)) state = "indeterminate";
     const onlyIf = state === "indeterminate" ? this.onlyIf(rule, found, base) : null;
-    return { ...found, applies, state, onlyIf };
+    const lowered = applies === null && found.state === "above" && state === "indeterminate";
+    const notes = [
+      ...ofConditions(when, conditions, applies, this.declared, this.conflict),
+      ...ofState({ ...found, state }, this.isOpen, lowered),
+    ];
+    return { ...found, id: rule.id, applies, state, onlyIf, notes };
   }
 
   /** Whether the other of two rules, of which one applies, is above too. @param {J} rule @param {string[]} open */
@@ -133,16 +141,21 @@ class Judge {
 
   /** A derived rule takes over the result of the rules that it names. @param {J} rule @returns {Outcome} */
   derived(rule) {
-    const own = every([...this.declared.conditions(rule.when ?? {}).values()]);
+    const when = rule.when ?? {}, conditions = this.declared.conditions(when);
+    const own = every([...conditions.values()]);
+    const notes = ofConditions(when, conditions, own, this.declared, this.conflict);
     /** @type {Outcome[]} */
     const all = rule.derived.map((/** @type {string} */ id) => this.outcome(id));
     const taken = all.filter((one) => one.applies !== false);
-    if (own === false || !taken.length) return { ...all[0], applies: false, state: null, onlyIf: null };
+    const none = { ...all[0], applies: false, state: null, onlyIf: null };
+    if (own === false) return { ...none, notes };
+    if (!taken.length) return { ...none, notes: [{ code: "no_rule_applies" }, ...all[0].notes] };
     const open = taken.filter((one) => one.state !== "below");
     const rest = open.length ? open : taken;
     const applies = own && taken.length === 1 && taken[0].applies ? true : null;
     const state = applies || !open.length ? rest[0].state : "indeterminate";
-    return { ...rest[0], applies, state, onlyIf: rest.length === 1 ? rest[0].onlyIf : null };
+    const of = own ? [{ code: "as_rules", rules: rest.map((one) => one.id) }, ...rest[0].notes] : once([...notes, ...rest[0].notes]);
+    return { ...rest[0], applies, state, onlyIf: rest.length === 1 ? rest[0].onlyIf : null, notes: of };
   }
 }
 
@@ -196,9 +209,9 @@ function withoutEnd({ updates, cumulative }) {
   return { updates: { ...updates, high: null }, cumulative: { ...cumulative, high: null } };
 }
 
-/** @param {{policies: Policy[], guidelines: J, integers: J, declared: J, open: boolean, conflict?: boolean}} from
+/** @param {{policies: Policy[], guidelines: J, integers: J, declared: J, open: boolean, conflict?: string[]}} from
  * @returns {J[]} */
-export function findings({ policies, guidelines, integers, declared, open, conflict = false }) {
+export function findings({ policies, guidelines, integers, declared, open, conflict = [] }) {
   return policies.flatMap((policy) => {
     const settle = (/** @type {Amounts | null} */ amounts) => {
       if (amounts === null) return null;
@@ -207,20 +220,22 @@ export function findings({ policies, guidelines, integers, declared, open, confl
     };
     const stated = /** @type {Amounts} */ (settle(amountsOf(guidelines)));
     const claimed = settle(amountsOf(guidelines.asClaimed));
-    const rests = new Judge(policy, declared, less(stated, guidelines.operatorCount), conflict);
-    const judge = new Judge(policy, declared, stated, conflict);
-    const other = claimed === null ? null : new Judge(policy, declared, claimed, conflict);
+    const rests = new Judge(policy, declared, less(stated, guidelines.operatorCount), conflict, open);
+    const judge = new Judge(policy, declared, stated, conflict, open);
+    const other = claimed === null ? null : new Judge(policy, declared, claimed, conflict, open);
     return policy.rules.map((rule) => {
       const found = judge.outcome(rule.id);
       const is = found.state, held = other === null ? is : other.outcome(rule.id).state;
+      const restsOn = rests.outcome(rule.id).state === is ? null : OPERATOR_COUNT;
       return {
+        reasons: restsOn === null ? found.notes : [...found.notes, { code: "by_operators" }],
         policy: policy.id, rule: rule.id, quantities: found.quantity.split(" or "), countsIntegerOperations: policy.countsIntegers,
         applies: found.applies,
         threshold: found.applies === false ? null : {
           low: text(found.low), high: found.high === null ? null : text(found.high),
           comparison: found.atLeast ? "at_least" : "greater_than",
         },
-        state: is, restsOn: rests.outcome(rule.id).state === is ? null : OPERATOR_COUNT,
+        state: is, restsOn,
         stateIfClaimsHold: held === is ? null : held, aboveOnlyIfBase: found.onlyIf,
         value: written(found.value), sharePpm: sharePpm(found), title: blanks(rule.title ?? rule.id), citation: blanks(rule.citation),
         consequence: blanks(rule.consequence), assumes: blanks(rule.assumes),

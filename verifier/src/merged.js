@@ -224,8 +224,8 @@ export function mergedStatement(statement, library) {
       declared: { ...said, contradictions: predicate.declared.contradictions },
       totals: sums,
       findings: findings({
-        policies, guidelines: sums.guidelines, integers: sums.integerOperations.guidelines, declared: said, open: false,
-        conflict: said.conflict.includes("pretraining_with_base"),
+        policies, guidelines: sums.guidelines, integers: sums.integerOperations.guidelines, declared: said, open: !complete,
+        conflict: said.conflict,
       }),
       reconciliation: [
         ...(basis === null ? [] : mergedPairs(sums, basis)),

@@ -115,7 +115,10 @@ export function completeness(children, predicate) {
     const all = children.map((one) => one.completeness.complete);
     const missing = children.reduce((sum, one) => sum + one.completeness.missing.length, 0);
     const complete = all.includes(false) ? false : all.includes(null) ? null : true;
-    return { complete, missing, expectedNodes: null, declaredNodes: null, nodes: null };
+    const unknown = children.some((one) => one.completeness.complete === null && !one.completeness.missing.length);
+    const open = unknown ? "nodes_unknown" : "jobs_no_end";
+    const summary = complete ? "jobs_whole" : complete === false ? "ledgers_missing" : open;
+    return { complete, missing, expectedNodes: null, declaredNodes: null, nodes: null, summary };
   }
   const { jobNodes } = predicate;
   const declared = stated.declaredNodes ?? null;
@@ -137,8 +140,9 @@ export function completeness(children, predicate) {
   if (!jobNodes.length && expected !== null && expected > BigInt(nodes.size)) holes += Number(expected) - nodes.size;
   const open = children.filter((one) => one.ended === false).length;
   const complete = holes ? false : expected === null || open ? null : true;
+  const ending = expected === null ? "nodes_unknown" : "no_end";
   return {
     complete, missing: holes + open, expectedNodes: expected === null ? null : String(expected), declaredNodes: declared,
-    nodes: String(nodes.size),
+    nodes: String(nodes.size), summary: complete ? "whole" : complete === false ? "ledgers_missing" : ending,
   };
 }

@@ -82,15 +82,15 @@ export function operatorRows(history, accounts) {
   const sessions = countingSessions(history);
   /** @type {Counted[]} */
   const rows = [];
-  /** @type {string[]} */
-  const exceeding = [];
+  /** @type {Map<string, bigint>} */
+  const exceeding = new Map();
   /** Figures and counts of the devices that have both. @type {{figures: Figures, count: bigint}} */
   const beside = { figures: zero(), count: 0n };
   for (const [uuid, own] of devices) {
     const counting = sessions.filter(({ facts }) => facts.device === uuid);
     const found = rowsOf(own, counting), figures = figuresOfAll(own);
     if (found === null) {
-      exceeding.push(uuid);
+      exceeding.set(uuid, /** @type {bigint} */ (figures.high));
       continue;
     }
     rows.push(...found);

@@ -1,10 +1,6 @@
 // Members in words for people, which follow from nothing that is defined. They are shown and named as not compared.
 
-const _WORDS = [
-  /\.findings\[\d+\]\.reasons$/,
-  /\.contradictions\[\d+\]\.(?!name$)\w+$/,
-  /\.completeness\.(summary|missing\[\d+\])$/,
-];
+const _WORDS = [/\.completeness\.missing\[\d+\](\..*)?$/];
 
 /** @param {string} path */
 export function isWords(path) {
