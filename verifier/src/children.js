@@ -15,7 +15,7 @@ function payloadOf(ledger) {
 }
 
 /** @param {J} statement @param {import("./verify.js").Given} given
- * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number, words: Set<string>}} tally */
+ * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number}} tally */
 export async function checkChildren(statement, given, verify, tally) {
   const { children, kind } = statement.predicate;
   const notes = [];

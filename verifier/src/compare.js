@@ -1,20 +1,15 @@
 // The statement as stated against the one that was computed, member by member.
 import { Refusal, isObject, shown } from "./basics.js";
-import { isWords } from "./words.js";
 
-/** @param {any} stated @param {any} computed @param {string} path @param {string} what @param {{leaves: number, words: Set<string>}} tally
+/** @param {any} stated @param {any} computed @param {string} path @param {string} what @param {{leaves: number}} tally
  * @param {string} [code] */
 export function same(stated, computed, path, what, tally, code = "statement_differs") {
   const differ = (/** @type {string} */ why, /** @type {string} */ where) =>
     new Refusal(code, `the ledger does not match ${what}: ${where} ${why}`, where);
-  if (isWords(path)) {
-    tally.words.add(path.replace(/\[\d+\]/g, "[]"));
-    return;
-  }
   if (isObject(stated) && isObject(computed)) {
     for (const name of Object.keys(stated)) {
       const where = `${path}.${name}`;
-      if (!(name in computed) && !isWords(where)) throw differ("is a member that cannot be computed", where);
+      if (!(name in computed)) throw differ("is a member that cannot be computed", where);
       same(stated[name], computed[name], where, what, tally, code);
     }
     for (const name of Object.keys(computed)) if (!(name in stated)) throw differ("is missing", `${path}.${name}`);

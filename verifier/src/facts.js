@@ -3,6 +3,7 @@ import { isAmount, isObject, isText } from "./basics.js";
 import { FORMATS, METHODS, PHASES } from "./names.js";
 
 /** @typedef {(value: any) => boolean} Check */
+const _LORA = ["target_modules", "modules_to_save"];
 const _MOST_ENTRIES = 400;
 
 /** @param {any} value */
@@ -21,13 +22,19 @@ function isPrecision(value) {
 }
 
 /** @param {any} value */
+function isLora(value) {
+  if (!isObject(value) || !isAmount(value.r) || value.r < 1n) return false;
+  return Object.keys(value).every((name) => name === "r" || (_LORA.includes(name) && texts(value[name])));
+}
+
+/** @param {any} value */
 function byPhase(value) {
   return isObject(value) && Object.keys(value).every((name) => PHASES.includes(name) && texts(value[name]));
 }
 
 const _FACTS = /** @type {Record<string, Check>} */ ({
   model_config: (value) => isObject(value) && Object.keys(value).length <= _MOST_ENTRIES, model_name: isText,
-  model_revision: isText, parameters_total: isAmount, parameters_trainable: isAmount, method: oneOf(METHODS), lora: (value) => isObject(value) && isAmount(value.r) && value.r > 0n,
+  model_revision: isText, parameters_total: isAmount, parameters_trainable: isAmount, method: oneOf(METHODS), lora: isLora,
   recomputation: oneOf(["none", "full", "selective"]), attention: isText, precision: isPrecision, packing: flag,
   window: isAmount, role: oneOf(["reference", "reward", "teacher", "critic", "other"]),
   not_counted: byPhase, operators_not_counted: byPhase,

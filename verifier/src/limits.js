@@ -41,6 +41,5 @@ export function limits(found) {
   for (const one of found.tables) {
     if (!one.own) says.push(`Its ${one.what} file (SHA-256 ${one.sha256}) is not one of flopsd's: you accepted its figures.`);
   }
-  if (found.notCompared.length) says.push(`Members in words for people were not compared: ${found.notCompared.join(", ")}.`);
   return says;
 }

@@ -205,7 +205,6 @@ export function mergedStatement(statement, library) {
   const replays = children.filter((/** @type {J} */ one) => one.replay).length;
   const by = (/** @type {string} */ name, /** @type {number} */ sign) => children.map((/** @type {J} */ one) => one[name])
     .reduce((/** @type {string} */ a, /** @type {string} */ b) => (Number(microseconds(b) - microseconds(a)) * sign < 0 ? a : b));
-  const { missing, ...counts } = whole;
   const basis = sums.architecture;
   return {
     _type: STATEMENT,
@@ -217,7 +216,7 @@ export function mergedStatement(statement, library) {
       lineage: isJob ? null
         : { name: predicate.lineage?.name, runs: sortedTexts(children.map((/** @type {J} */ one) => one.run)) },
       jobNodes: isJob ? predicate.jobNodes : [],
-      completeness: { ...counts, missing: predicate.completeness.missing.slice(0, missing) },
+      completeness: whole,
       attempts: isJob ? sortedTexts(children.flatMap((/** @type {J} */ one) => one.periods.map((/** @type {J} */ p) => p.attempt))) : [],
       incarnationCount: isJob ? String(children.reduce((/** @type {number} */ n, /** @type {J} */ one) => n + one.periods.length, 0)) : null,
       ledgerCount: String(children.length), startedAt: by("startedAt", -1), lastRecordAt: by("lastRecordAt", 1),
@@ -268,7 +267,7 @@ export async function verifyMerged(statement, given, verify) {
   checkOrder(predicate.children, predicate.kind);
   checkTogether(predicate.children, predicate);
   checkMerge(predicate);
-  const tally = { leaves: 0, words: new Set() };
+  const tally = { leaves: 0 };
   const computed = mergedStatement(statement, given.library);
   checkEvidence(predicate.evidence);
   same(statement, computed, "statement", "the entries of its children", tally);
@@ -279,7 +278,7 @@ export async function verifyMerged(statement, given, verify) {
   const unverified = predicate.children.filter((/** @type {J} */ one) => one.totals.architecture)
     .map((/** @type {J} */ one) => `children ${one.name}: totals.architecture`);
   return {
-    unverified, notCompared: [...tally.words], leaves: tally.leaves, history: null, head: null,
+    unverified, leaves: tally.leaves, history: null, head: null,
     tables: tables.map((/** @type {any} */ one) => ({ what: "peaks", sha256: one.sha256, own: one.own })),
     notes: verified.length === predicate.children.length ? [] : ["children-not-given"],
   };

@@ -1,5 +1,5 @@
 // What may not be in one merged ledger, and whether it is whole.
-import { Refusal, byText, require } from "./basics.js";
+import { Refusal, byText, require, sortedTexts } from "./basics.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {{begin: bigint, end: bigint, boot: string, offset: bigint}} Span */
@@ -84,12 +84,18 @@ export function checkTogether(children, predicate) {
   }
 }
 
-/** Segments that continue each other. @param {J[]} children @returns {number} How many are missing. */
+/** What names a node in a note. @param {J} child */
+function place({ rank, node }) {
+  return { ...(rank === null ? {} : { rank: String(rank) }), ...(node === null ? {} : { node }) };
+}
+
+/** Segments that continue each other. @param {J[]} children @returns {J[]} A note of each that is missing. */
 function missingSegments(children) {
   const parts = children.filter((one) => one.segment !== null);
-  let missing = 0;
+  /** @type {J[]} */
+  const missing = [];
   for (const child of parts) {
-    const { continues, isContinued, journal } = child.segment;
+    const { continues, isContinued, journal, number } = child.segment;
     const same = (/** @type {J} */ one) => one.run === child.run && one.node === child.node;
     if (continues) {
       const before = parts.find((one) => one.segment.journal.sha256 === continues.sha256);
@@ -98,51 +104,60 @@ function missingSegments(children) {
         const fits = segment.number === continues.number && segment.isContinued &&
           ["headSha256", "bytes", "records"].every((name) => segment.journal[name] === continues[name]);
         require(fits && same(before), "segments_part", `${child.name} cannot continue ${before.name}: they differ`);
-      } else missing++;
+      } else missing.push({ code: "no_segment_before", ...place(child), segment: String(continues.number), ledger: child.name });
     }
     const next = parts.filter((one) => one.segment.continues?.sha256 === journal.sha256);
     require(next.length <= 1, "segments_part", `FORK: two segments continue ${child.name}: two histories of one run`);
     require(isContinued || !next.length, "segments_part", `${child.name} cannot continue: it is the last of its run`);
-    if (isContinued && !next.length) missing++;
+    if (isContinued && !next.length) {
+      missing.push({ code: "no_segment_after", ...place(child), segment: String(number + 1n), ledger: child.name });
+    }
   }
   return missing;
 }
 
 /** @param {J[]} children @param {J} predicate */
 export function completeness(children, predicate) {
-  const stated = predicate.completeness ?? {};
-  if (predicate.kind === "lineage") {
-    const all = children.map((one) => one.completeness.complete);
-    const missing = children.reduce((sum, one) => sum + one.completeness.missing.length, 0);
-    const complete = all.includes(false) ? false : all.includes(null) ? null : true;
-    const unknown = children.some((one) => one.completeness.complete === null && !one.completeness.missing.length);
-    const open = unknown ? "nodes_unknown" : "jobs_no_end";
-    const summary = complete ? "jobs_whole" : complete === false ? "ledgers_missing" : open;
-    return { complete, missing, expectedNodes: null, declaredNodes: null, nodes: null, summary };
-  }
+  if (predicate.kind === "lineage") return ofLineage(children);
   const { jobNodes } = predicate;
-  const declared = stated.declaredNodes ?? null;
-  const nodes = new Set(children.map((one) => `${one.rank}/${one.node}`));
+  const declared = predicate.completeness?.declaredNodes ?? null;
+  const nodes = new Map(children.map((one) => [`${one.rank}/${one.node}`, one]));
   const expected = jobNodes.length ? BigInt(jobNodes.length) : declared === null ? null : BigInt(declared);
   const listed = jobNodes.length && declared !== null && BigInt(declared) !== BigInt(jobNodes.length);
   require(!listed, "too_many_nodes", `its children cannot be merged: ${jobNodes.length} nodes are listed, ${declared} declared`);
   const most = expected === null || BigInt(nodes.size) <= expected;
   require(most, "too_many_nodes", `its children cannot be merged: they are of ${nodes.size} nodes, of ${expected} declared`);
-  const attempts = new Set(children.flatMap((one) => one.periods.map((/** @type {J} */ period) => period.attempt)));
-  let holes = missingSegments(children);
-  const present = (/** @type {string} */ node, /** @type {string} */ attempt) =>
-    children.some((one) => one.node === node && one.periods.some((/** @type {J} */ period) => period.attempt === attempt));
-  const names = jobNodes.length ? jobNodes : [...new Set(children.map((one) => one.node))];
-  for (const node of names) {
-    if (!children.some((one) => one.node === node)) holes++;
-    else holes += [...attempts].filter((attempt) => !present(node, attempt)).length;
+  const attempts = sortedTexts(children.flatMap((one) => one.periods.map((/** @type {J} */ period) => period.attempt)));
+  const holes = jobNodes.flatMap((/** @type {string} */ node, /** @type {number} */ rank) =>
+    children.some((one) => one.node === node) ? [] : [{ code: "no_ledger", rank: String(rank), node }]);
+  if (!jobNodes.length && expected !== null && expected > BigInt(nodes.size)) {
+    holes.push({ code: "nodes_missing", missing: String(expected - BigInt(nodes.size)), nodes: String(expected) });
   }
-  if (!jobNodes.length && expected !== null && expected > BigInt(nodes.size)) holes += Number(expected) - nodes.size;
-  const open = children.filter((one) => one.ended === false).length;
-  const complete = holes ? false : expected === null || open ? null : true;
+  for (const one of nodes.values()) {
+    const own = children.filter((other) => other.node === one.node).flatMap((other) => other.periods);
+    for (const attempt of attempts) {
+      if (own.some((/** @type {J} */ period) => period.attempt === attempt)) continue;
+      holes.push({ code: "no_ledger_of_attempt", ...place(one), attempt });
+    }
+  }
+  holes.push(...missingSegments(children));
+  const open = children.filter((one) => one.ended === false)
+    .map((one) => ({ code: "no_end", ...place(one), ledger: one.name, after: one.lastRecordAt }));
+  const complete = holes.length ? false : expected === null || open.length ? null : true;
   const ending = expected === null ? "nodes_unknown" : "no_end";
   return {
-    complete, missing: holes + open, expectedNodes: expected === null ? null : String(expected), declaredNodes: declared,
+    complete, missing: [...holes, ...open], expectedNodes: expected === null ? null : String(expected), declaredNodes: declared,
     nodes: String(nodes.size), summary: complete ? "whole" : complete === false ? "ledgers_missing" : ending,
   };
+}
+
+/** @param {J[]} children */
+function ofLineage(children) {
+  const all = children.map((one) => one.completeness.complete);
+  const missing = children.flatMap((one) => one.completeness.missing.map((/** @type {J} */ note) => ({ ...note, job: one.run })));
+  const complete = all.includes(false) ? false : all.includes(null) ? null : true;
+  const unknown = children.some((one) => one.completeness.complete === null && !one.completeness.missing.length);
+  const open = unknown ? "nodes_unknown" : "jobs_no_end";
+  const summary = complete ? "jobs_whole" : complete === false ? "ledgers_missing" : open;
+  return { complete, missing, expectedNodes: null, declaredNodes: null, nodes: null, summary };
 }

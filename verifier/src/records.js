@@ -51,7 +51,9 @@ const recovered = orNull(isObject);
 const refused = shape({
   reason: oneOf(["count_exceeds_ceiling", "device_changed"]), device: isText, flop: isAmount, ceiling: orNull(isAmount),
 });
-const segment = shape({ segment: isAmount, bytes: isAmount, records: isAmount, sha256: sha, head_sha256: sha, run: isObject });
+const segment = shape({
+  segment: (v) => isAmount(v) && v > 0n, bytes: isAmount, records: isAmount, sha256: sha, head_sha256: sha, run: isObject,
+}, true);
 
 const _EVIDENCE_MEMBERS = /** @type {Record<string, Check>} */ ({
   source: isText, evidence: oneOf([...EVIDENCE, "gap"]), evidence_reason: isText,
