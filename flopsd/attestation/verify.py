@@ -167,7 +167,7 @@ def _refuse_times(predicate: Mapping[str, Any]) -> None:
     try:
         refuse_malformed_times(predicate)
     except ValueError as fault:
-        raise NotVerifiedError(f"the ledger states a time that is none: {fault}", code="time_malformed") from fault
+        raise NotVerifiedError(f"the ledger has a time that cannot be read: {fault}", code="time_malformed") from fault
 
 
 def read_ledger(ledger: Path) -> bytes:

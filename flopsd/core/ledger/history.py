@@ -274,7 +274,7 @@ def _begin(history: History, record: Record) -> None:
     try:
         refuse_context(record["context"])
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        raise JournalDamagedError(f"its context is none: {fault!r:.200}", code="law_14") from fault
+        raise JournalDamagedError(f"its context cannot be read: {fault!r:.200}", code="law_14") from fault
     isolation_from(record["isolation"])
     for name in ("run", "node"):
         text(record[name])
@@ -383,7 +383,7 @@ def _session(history: History, record: Record) -> None:
         refused = UnusedCount.from_record(name, record["refused"]) if "refused" in record else session.refused
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise JournalDamagedError(
-            f"session {name!r:.60} declares what is none: {fault!r:.200}", code="law_10"
+            f"session {name!r:.60} declares what cannot be read: {fault!r:.200}", code="law_10"
         ) from fault
     if session.facts.get("device", facts.get("device")) != facts.get("device"):
         raise JournalDamagedError(f"session {name!r:.60} changes its device", code="law_10")
