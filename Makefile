@@ -29,6 +29,7 @@ CAMPAIGN_ARGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_ARGS ?=
 MUTATE_ARGS ?=
+AGREEMENT_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
