@@ -33,7 +33,7 @@ AGREEMENT_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers vector-mutants hardware recording clean
+.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers vector-mutants agreement hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ vector-mutants: $(INSTALLED) ## break the second implementation in 300 places, p
 
 mutate-ledgers: $(INSTALLED) ## verify 56,000 mutants of ledgers and their files, print what is forged, crashed, slow or large
 	@$(BIN)/python -m tests.fuzz.ledgers $(MUTATE_ARGS)
+
+agreement: $(INSTALLED) ## random ledgers and mutants through every implementation of the format: who says otherwise
+	@$(BIN)/python -m tests.agreement $(AGREEMENT_ARGS)
 
 hardware: ## true against metered FLOP on this NVIDIA GPU; changes no setting of it
 	@$(HARDWARE_PYTHON) -m tests.hardware --date "$$(date -u +%F)" --out "$(HARDWARE_DIR)" $(HARDWARE_ARGS)
