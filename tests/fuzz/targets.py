@@ -104,7 +104,7 @@ def records(data: bytes) -> None:
     totals = statement["predicate"]["totals"]
     for figures in (totals["executed"], totals["integerOperations"], totals["guidelines"]):
         known = {name: int(figures[name]) for name in ("low", "measured", "high") if figures[name] is not None}
-        assert 0 <= min(known.values()), figures
+        assert min(known.values()) >= 0, figures
         assert max(known.values()) == known.get("high", max(known.values())), figures
         # Of a count of operators that leaves work out there is a `low` and nothing is measured.
         leaves_out = b'not_counted"' in data
