@@ -66,10 +66,10 @@ export class Laws {
     grows(last, next, where);
     for (const [name, share] of last.shares) grows(share, next.shares.get(name) ?? nothing(), where);
     for (const [name, share] of next.shares) if (!last.shares.has(name)) grows(nothing(), share, where);
-    const ahead = `journal ${where}: a device is accounted for beyond the time of its record`;
-    require(next.to <= record.ns + _SECOND, "law_13", ahead, where);
     adds(next, next.to - first, where);
     shares(next, next.to - first, where);
+    const ahead = `journal ${where}: a device is accounted for beyond the time of its record`;
+    require(next.to <= record.ns + _SECOND, "law_13", ahead, where);
     for (const [path, value] of under(next, "gap_ns")) {
       const grown = value - (last.amounts.get(`gap_ns/${path}`) ?? 0n);
       const wrong = `journal ${where}: the listed gaps do not add up to the gap totals`;

@@ -94,6 +94,8 @@ function missingSegments(children) {
   const parts = children.filter((one) => one.segment !== null);
   /** @type {J[]} */
   const missing = [];
+  /** @type {J[]} */
+  const behind = [];
   for (const child of parts) {
     const { continues, isContinued, journal, number } = child.segment;
     const same = (/** @type {J} */ one) => one.run === child.run && one.node === child.node;
@@ -110,10 +112,10 @@ function missingSegments(children) {
     require(next.length <= 1, "segments_part", `FORK: two segments continue ${child.name}: two histories of one run`);
     require(isContinued || !next.length, "segments_part", `${child.name} cannot continue: it is the last of its run`);
     if (isContinued && !next.length) {
-      missing.push({ code: "no_segment_after", ...place(child), segment: String(number + 1n), ledger: child.name });
+      behind.push({ code: "no_segment_after", ...place(child), segment: String(number + 1n), ledger: child.name });
     }
   }
-  return missing;
+  return [...missing, ...behind];
 }
 
 /** @param {J[]} children @param {J} predicate */
