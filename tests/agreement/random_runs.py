@@ -81,6 +81,7 @@ class _Teller:
     def __init__(self, draw: random.Random, node: Node) -> None:
         self.draw, self.node = draw, node
         self.sessions: list[str] = []
+        self.boots = draw.sample(BOOTS, len(BOOTS))  # none twice
 
     def tell(self, folder: Path) -> bytes:
         run = self.open(folder)
@@ -89,7 +90,7 @@ class _Teller:
             if self.draw.random() < 0.25:
                 run.kill(for_seconds=self.draw.randint(0, 9))
                 if self.draw.random() < 0.3:
-                    run.reboot(replace(self.node.context, boot_id=self.draw.choice(BOOTS), attempt=str(self.draw.randint(0, 9))))  # fmt: skip
+                    run.reboot(replace(self.node.context, boot_id=self.boots.pop(), attempt=str(self.draw.randint(0, 9))))  # fmt: skip
                 run.start()
                 self.sessions = self.sessions if self.draw.random() < 0.5 else []
         return run.so_far() if self.draw.random() < 0.15 else run.finish()
