@@ -178,11 +178,15 @@ class Rated(Rates):
 
     def by_words(self, name: str) -> tuple[dict[str, Figures], dict[str, Figures], dict[str, Figures]]:
         """By phase as the settings have it, as these or else the processes have it, and as the processes or else these."""
-        settings, recorded = {self.word or "undeclared": self.total(name)}, self.by_phase(name)
+        recorded = self.by_phase(name)
+        settings = {self.word or "undeclared": self.total(name)} if recorded else {}
+        measured = settings if self.word else recorded
+        if not self.claims():
+            return settings, measured, measured
         claimed: dict[str, list[Figures]] = {}
         for phase, figures in self.by_phase(name, claimed=True).items():
             claimed.setdefault(self.word or phase if phase == "undeclared" else phase, []).append(figures)
-        return settings, settings if self.word else recorded, {phase: add(parts) for phase, parts in claimed.items()}
+        return settings, measured, {phase: add(parts) for phase, parts in claimed.items()}
 
     def claims(self) -> list[tuple[tuple[str, str], Figures]]:
         """Phase and format that processes claim and the settings do not say, and what was executed so."""
