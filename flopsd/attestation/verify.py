@@ -294,8 +294,15 @@ def _recompute(
     method = signed["predicate"]["method"]
     isolation = signed["predicate"]["isolation"]
     version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))
-    key, known = key_from(isolation["key"]), by_sha256(secrets)
-    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), key, policies, known)
+    try:
+        key = key_from(isolation["key"])
+    except (KeyError, TypeError, ValueError) as fault:
+        raise NotVerifiedError(
+            f"isolation.key does not describe a key: {fault!r:.200}",
+            code="statement_differs",
+            path="statement.predicate.isolation.key",
+        ) from fault
+    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), key, policies, by_sha256(secrets))
     refuse_difference(statement(history, table, facts, seal), signed, "the journal")
 
 

@@ -1,5 +1,5 @@
 // Whether the job could have written the journal that it was metered with.
-import { byText, sortedTexts } from "./basics.js";
+import { byText, require, sortedTexts } from "./basics.js";
 
 /** @typedef {import("./basics.js").J} J */
 
@@ -15,6 +15,16 @@ function couldReadKey(key, container, users) {
   const open = key.mode.slice(2).split("").some((/** @type {string} */ digit) => Number(digit) & 4);
   if (open || users.includes("0") || users.includes(key.ownerUser)) return true;
   return users.length ? false : null;
+}
+
+/** The key that sealed, as a seal describes it: its form is all that can be checked. @param {any} key */
+function checkKey(key) {
+  if (key === null) return;
+  const names = typeof key === "object" ? Object.keys(key).sort().join() : "";
+  const isFile = names === "kind,mode,ownerUser" && key.kind === "file" && /^[0-7]{4}$/.test(key.mode)
+    && /^(0|[1-9][0-9]{0,39})$/.test(key.ownerUser);
+  require(isFile || (names === "kind" && typeof key.kind === "string" && key.kind !== "file"), "statement_differs",
+    "isolation.key does not describe a key", "statement.predicate.isolation.key");
 }
 
 /** @param {import("./history.js").History} history @param {J} stated */
@@ -36,6 +46,7 @@ export function isolation(history, stated) {
   if (!filesPrivate) reasons.push("files_open_to_others");
   if (continues.includes("nothing")) reasons.push("continued_unchecked");
   const key = stated.isolation?.key ?? null;
+  checkKey(key);
   return {
     daemonUsers, jobUsers, jobContainer, filesPrivate,
     checkpointOutput: sortedTexts(all.map((one) => one.checkpoint_output)).sort(byText), continues, key,
