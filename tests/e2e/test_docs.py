@@ -33,7 +33,8 @@ from tests.support.story import PEAKS, POLICY, VECTORS
 
 DOCS = ROOT / "docs"
 RECEIVED, FORMAT = (DOCS / "you-received-a-ledger.md").read_text(), (DOCS / "ledger-format.md").read_text()
-FORMAT_PAGES = "\n".join((DOCS / f"ledger-{name}.md").read_text() for name in ("format", "journal", "arithmetic"))
+NAMES = ("format", "journal", "arithmetic", "codes")
+FORMAT_PAGES = "\n".join((DOCS / f"ledger-{name}.md").read_text() for name in NAMES)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 END_OF_STEP = "---- end of step ----"
 

@@ -304,6 +304,8 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
 def ranks(predicate: J, entries: list[J]) -> None:
     nodes, most = predicate["jobNodes"], predicate["completeness"]["declaredNodes"]
     need(not nodes or most is None or int(most) == len(nodes), "too_many_nodes")
+    need(most is None or int(most) <= 100_000, "too_many_nodes")
+    need(all(entry["rank"] is None or entry["rank"] < 100_000 for entry in entries), "too_many_nodes")
     for entry in entries:
         if nodes:
             need(entry["node"] in nodes and nodes.index(entry["node"]) == entry["rank"], "rank_differs")

@@ -114,6 +114,7 @@ CASES: list[tuple[str, str, str, str, bool, Edit]] = [
     ("entry-of-no-node-of-the-job", "A node is not among those of the job.", "rank_differs", "MERGE-31", False, lambda p: p.update(jobNodes=["node-0", "node-9"])),
     ("more-nodes-than-declared", "A rank is as high as the declared number of nodes.", "too_many_nodes", "MERGE-32", False, _declared("1")),
     ("more-unranked-nodes-than-declared", "Two nodes without ranks, of one that was declared.", "too_many_nodes", "MERGE-32", False, _unranked),
+    ("more-nodes-than-a-job-can-have", "A million nodes were declared.", "too_many_nodes", "MERGE-32", False, _declared("1000000")),
     ("other-nodes-than-declared", "The list of nodes has two, and three were declared.", "too_many_nodes", "MERGE-32", False, of_predicate("completeness", "declaredNodes", value="3")),
     ("rank-twice", "One rank is in two children at one time.", "counted_twice", "MERGE-29", False, _at_one_time("rank")),
     ("node-twice", "One node is in two children at one time.", "counted_twice", "MERGE-29", False, _at_one_time("node")),

@@ -211,14 +211,19 @@ function jobTime(history) {
   return { job, unknown, bounded };
 }
 
-/** From when to when a device was the job's: without what was accounted elsewhere at both ends.
+/** The spans in which a device was the job's: its time without the gaps that are accounted elsewhere.
  * @param {import("./history.js").Device} device @param {import("./history.js").Gap[]} gaps */
-function ownTime(device, gaps) {
+function ownTimes(device, gaps) {
   const own = gaps.filter((gap) => gap.device === device && ELSEWHERE.includes(gap.reason));
-  let begin = device.first, end = (device.journalled ?? device.last).to;
-  for (const gap of own) if (gap.begin <= begin && gap.end > begin) begin = gap.end;
-  for (const gap of own.reverse()) if (gap.end >= end && gap.begin < end) end = gap.begin;
-  return { begin, end };
+  own.sort((a, b) => (a.begin < b.begin ? -1 : a.begin > b.begin ? 1 : 0));
+  const last = (device.journalled ?? device.last).to;
+  const found = [];
+  let at = device.first;
+  for (const { begin, end } of [...own, { begin: last, end: last }]) {
+    if (at < begin) found.push({ from: at, end: begin });
+    if (end > at) at = end;
+  }
+  return found;
 }
 
 const _UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/i;
@@ -230,15 +235,15 @@ function deviceTimes(history, node) {
   for (const one of history.incarnations) {
     for (const device of one.devices) {
       const { known } = device;
-      const { begin: from, end } = ownTime(device, history.gaps);
-      if (end <= from) continue;
       const named = known.serial !== null || _UUID.test(known.uuid);
       const name = named ? known.uuid : `${node}/${known.uuid}`;
-      const begin = { incarnation: one.begin.incarnation, beginNs: String(from), endNs: String(end) };
-      const same = found.find((other) =>
-        other.incarnation === begin.incarnation && other.beginNs === begin.beginNs && other.endNs === begin.endNs);
-      if (same) same.devices.push(name);
-      else found.push({ ...begin, devices: [name] });
+      for (const { from, end } of ownTimes(device, history.gaps)) {
+        const begin = { incarnation: one.begin.incarnation, beginNs: String(from), endNs: String(end) };
+        const same = found.find((other) =>
+          other.incarnation === begin.incarnation && other.beginNs === begin.beginNs && other.endNs === begin.endNs);
+        if (same) same.devices.push(name);
+        else found.push({ ...begin, devices: [name] });
+      }
     }
   }
   for (const one of found) one.devices.sort(byText);

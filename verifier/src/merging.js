@@ -118,30 +118,71 @@ function missingSegments(children) {
   return [...missing, ...behind];
 }
 
+const MOST_NODES = 100_000n;
+
+/** @typedef {{rank: bigint | null, node: string, attempts: Set<string>}} Slot */
+
+/** The nodes of a job: by rank where each child has one, else by name. @param {J[]} children @returns {Slot[]} */
+function slotsOf(children) {
+  const ranked = children.every((one) => one.rank !== null);
+  /** @type {Map<bigint | string, Slot>} */
+  const found = new Map();
+  for (const { rank, node, periods } of children) {
+    const slot = found.get(ranked ? rank : node) ?? { rank: ranked ? rank : null, node, attempts: new Set() };
+    if (node < slot.node) slot.node = node;
+    for (const { attempt } of periods) slot.attempts.add(attempt);
+    found.set(ranked ? rank : node, slot);
+  }
+  return [...found.values()].sort((a, b) => (a.rank !== null && b.rank !== null ? Number(a.rank - b.rank) : byText(a.node, b.node)));
+}
+
+/** Nodes without a ledger. @param {Slot[]} slots @param {J[]} children @param {string[]} jobNodes
+ * @param {bigint | null} expected @returns {J[]} */
+function absentNodes(slots, children, jobNodes, expected) {
+  if (jobNodes.length) {
+    const here = new Set(children.map((one) => one.node));
+    return jobNodes.map((node, rank) => ({ code: "no_ledger", rank: String(rank), node })).filter(({ node }) => !here.has(node));
+  }
+  if (slots.length && slots.every(({ rank }) => rank !== null)) {
+    const here = new Set(slots.map(({ rank }) => String(rank)));
+    const count = expected ?? /** @type {bigint} */ (slots[slots.length - 1].rank) + 1n;
+    return Array.from({ length: Number(count) }, (_, rank) => ({ code: "no_ledger", rank: String(rank) })).filter(({ rank }) => !here.has(rank));
+  }
+  if (expected === null || expected === BigInt(slots.length)) return [];
+  return [{ code: "nodes_missing", missing: String(expected - BigInt(slots.length)), nodes: String(expected) }];
+}
+
+/** Attempts of which other nodes have a ledger. Where a boot stands for an attempt, nodes are compared by their number.
+ * @param {Slot[]} slots @param {J[]} children @returns {J[]} */
+function absentAttempts(slots, children) {
+  const periods = children.flatMap((one) => one.periods);
+  const named = periods.every((/** @type {J} */ one) => one.attempt !== one.bootId);
+  const all = sortedTexts(periods.map((/** @type {J} */ one) => one.attempt));
+  const most = Math.max(0, ...slots.map(({ attempts }) => attempts.size));
+  return slots.flatMap(attemptsOf);
+
+  /** @param {Slot} slot @returns {J[]} */
+  function attemptsOf(slot) {
+    if (named) return all.filter((one) => !slot.attempts.has(one)).map((attempt) => ({ code: "no_ledger_of_attempt", ...place(slot), attempt }));
+    return slot.attempts.size < most ? [{ code: "fewer_attempts", ...place(slot), attempts: String(slot.attempts.size), most: String(most) }] : [];
+  }
+}
+
 /** @param {J[]} children @param {J} predicate */
 export function completeness(children, predicate) {
   if (predicate.kind === "lineage") return ofLineage(children);
   const { jobNodes } = predicate;
   const declared = predicate.completeness?.declaredNodes ?? null;
-  const nodes = new Map(children.map((one) => [`${one.rank}/${one.node}`, one]));
+  const slots = slotsOf(children);
   const expected = jobNodes.length ? BigInt(jobNodes.length) : declared === null ? null : BigInt(declared);
   const listed = jobNodes.length && declared !== null && BigInt(declared) !== BigInt(jobNodes.length);
   require(!listed, "too_many_nodes", `its children cannot be merged: ${jobNodes.length} nodes are listed, ${declared} declared`);
-  const most = expected === null || BigInt(nodes.size) <= expected;
-  require(most, "too_many_nodes", `its children cannot be merged: they are of ${nodes.size} nodes, of ${expected} declared`);
-  const attempts = sortedTexts(children.flatMap((one) => one.periods.map((/** @type {J} */ period) => period.attempt)));
-  const holes = jobNodes.flatMap((/** @type {string} */ node, /** @type {number} */ rank) =>
-    children.some((one) => one.node === node) ? [] : [{ code: "no_ledger", rank: String(rank), node }]);
-  if (!jobNodes.length && expected !== null && expected > BigInt(nodes.size)) {
-    holes.push({ code: "nodes_missing", missing: String(expected - BigInt(nodes.size)), nodes: String(expected) });
-  }
-  for (const one of nodes.values()) {
-    const own = children.filter((other) => other.node === one.node).flatMap((other) => other.periods);
-    for (const attempt of attempts) {
-      if (own.some((/** @type {J} */ period) => period.attempt === attempt)) continue;
-      holes.push({ code: "no_ledger_of_attempt", ...place(one), attempt });
-    }
-  }
+  const few = (expected ?? 0n) <= MOST_NODES && children.every(({ rank }) => rank === null || rank < MOST_NODES);
+  require(few, "too_many_nodes", `its children cannot be merged: a job has ${MOST_NODES} nodes at most`);
+  const most = expected === null || BigInt(slots.length) <= expected;
+  require(most, "too_many_nodes", `its children cannot be merged: they are of ${slots.length} nodes, of ${expected} declared`);
+  let holes = absentNodes(slots, children, jobNodes, expected);
+  if (!holes.length) holes = absentAttempts(slots, children);
   holes.push(...missingSegments(children));
   const open = children.filter((one) => one.ended === false)
     .map((one) => ({ code: "no_end", ...place(one), ledger: one.name, after: one.lastRecordAt }));
@@ -149,7 +190,7 @@ export function completeness(children, predicate) {
   const ending = expected === null ? "nodes_unknown" : "no_end";
   return {
     complete, missing: [...holes, ...open], expectedNodes: expected === null ? null : String(expected), declaredNodes: declared,
-    nodes: String(nodes.size), summary: complete ? "whole" : complete === false ? "ledgers_missing" : ending,
+    nodes: String(slots.length), summary: complete ? "whole" : complete === false ? "ledgers_missing" : ending,
   };
 }
 

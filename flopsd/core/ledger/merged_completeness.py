@@ -73,6 +73,9 @@ def of_node(rank: int | None, node: str | None) -> dict[str, str]:
     }
 
 
+MOST_NODES = 100_000  # of a job: each that is missing is named, so that a stranger's number must not fill the memory
+
+
 class NodeCheck:
     """Which nodes of a job have ledgers, and of which attempts."""
 
@@ -84,6 +87,8 @@ class NodeCheck:
         self._named = True
         self._endless: list[Note] = []
         self._segments = SegmentCheck()
+        if declared_nodes is not None and declared_nodes > MOST_NODES:
+            raise _too_many(declared_nodes)
         if self._job_nodes and declared_nodes not in (None, len(self._job_nodes)):
             raise LedgerError(
                 f"the ledgers name {len(self._job_nodes)} nodes of the job, --nodes declares {declared_nodes}",
@@ -108,6 +113,8 @@ class NodeCheck:
                 hint="give --nodes the number of nodes that the job had",
                 code="too_many_nodes",
             )
+        if rank is not None and rank >= MOST_NODES:
+            raise _too_many(rank + 1)
         self._endless += _endless(entry)
         self._segments.add(entry["segment"], of_node(rank, node), entry["name"])
         attempts = self._seen.setdefault((rank, node), set())
@@ -164,3 +171,11 @@ class NodeCheck:
             elif len(slots[slot]) < most:
                 missing.append(note("fewer_attempts", **who, attempts=str(len(slots[slot])), most=str(most)))
         return missing
+
+
+def _too_many(nodes: int) -> LedgerError:
+    return LedgerError(
+        f"a job of {nodes} nodes: at most {MOST_NODES} can be merged",
+        hint="merge its parts, and add these up as a lineage",
+        code="too_many_nodes",
+    )
