@@ -137,15 +137,21 @@ class FileChangedError(FlopsdError):
 
 
 class ArchitectureError(FlopsdError):
-    """A model or the work on it is not described well enough to compute its FLOP. The message names the field."""
+    """A model or the work on it is not described well enough to compute its FLOP: a code of the table of words
+    (`architectureAbsentReasons`) and its parameters, as a ledger has them. Whoever shows it puts it into words."""
+
+    def __init__(self, code: str, *, hint: str = "", **parameters: str | int | tuple[str, ...]) -> None:
+        self.parameters = tuple(
+            (name, value if isinstance(value, tuple) else str(value)) for name, value in parameters.items()
+        )
+        shown = [f"{name}={value}" for name, value in self.parameters]
+        super().__init__(" ".join([code, *shown]), hint=hint, code=code)
 
 
 class UnknownFieldsError(ArchitectureError):
-    """A model's configuration has fields that flopsd does not know; `names` are all of them."""
+    """A model's configuration has fields that flopsd does not know; `fields` are all of them."""
 
-    def __init__(self, message: str, names: Sequence[str], *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.names = tuple(names)
+    fields: tuple[str, ...] = ()
 
 
 class StorageError(FlopsdError):

@@ -120,7 +120,7 @@ def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
 
 def _model(arguments: argparse.Namespace) -> Model:
     from flopsd.core.architecture import bare_model, read_model
-    from flopsd.errors import ArchitectureError, ConfigError
+    from flopsd.errors import ConfigError, FlopsdError
 
     if arguments.model is None:
         return bare_model(
@@ -141,7 +141,7 @@ def _model(arguments: argparse.Namespace) -> Model:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as fault:
-        raise ArchitectureError(f"cannot read {path}: {fault.strerror}", hint="give a model's config.json") from fault
+        raise FlopsdError(f"cannot read {path}: {fault.strerror}", hint="give a model's config.json") from fault
     try:
         if len(data) > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
@@ -149,5 +149,5 @@ def _model(arguments: argparse.Namespace) -> Model:
         if not isinstance(config, dict):
             raise ValueError("it holds no object")
     except (ValueError, RecursionError) as fault:
-        raise ArchitectureError(f"{path} is no config.json: {fault}", hint="give a model's config.json") from fault
+        raise FlopsdError(f"{path} is no config.json: {fault}", hint="give a model's config.json") from fault
     return read_model(config)

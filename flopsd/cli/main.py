@@ -13,8 +13,9 @@ from typing import NoReturn
 from flopsd import __version__
 from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE, note
 from flopsd.cli.parser import Parser
-from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
+from flopsd.errors import ArchitectureError, ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
 from flopsd.report.terminal import shown
+from flopsd.settings.words import words_of
 from flopsd.sources.registry import known_sources
 from flopsd.system.streams import let_go, open_missing, say, with_priority
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _report(fault: FlopsdError) -> int:
-    for line in fault.lines:
+    for line in (words_of(fault),) if isinstance(fault, ArchitectureError) else fault.lines:
         note(line, logging.ERROR)
     if fault.hint:
         note(f"hint: {fault.hint}", logging.ERROR)

@@ -20,6 +20,7 @@ from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import facts_from, phase_from
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
 from flopsd.settings.client_socket import client_socket_candidates
+from flopsd.settings.words import words_of
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
 
 log = logging.getLogger("flopsd.client")
@@ -122,8 +123,8 @@ class Client:
             except (ValueError, TypeError, RecursionError) as fault:
                 self._log_once(f"declare: ignored: {fault}")
                 continue
-            if name == "model_config" and (reason := why_not_read(checked)):
-                self._log_once(f"declare: flopsd cannot read this model_config: {reason}")
+            if name == "model_config" and (why := why_not_read(checked)) is not None:
+                self._log_once(f"declare: flopsd cannot read this model_config: {words_of(why)}; {why.hint}")
             with self._lock:
                 if name not in self._facts or self._facts[name] != checked:
                     self._facts[name] = checked

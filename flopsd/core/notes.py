@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flopsd.errors import ArchitectureError
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -24,6 +26,15 @@ class Note:
 
 def note(code: str, **parameters: str | tuple[str, ...]) -> Note:
     return Note(code, tuple(parameters.items()))
+
+
+def note_of(fault: ArchitectureError) -> Note:
+    return Note(fault.code, fault.parameters)
+
+
+def with_reason(code: str, why: Note, **parameters: str) -> Note:
+    """A note that rests on another: its code is the parameter `why`, and its parameters are this one's too."""
+    return Note(code, (*parameters.items(), *(one for one in why.parameters if one[0] != "why"), ("why", why.code)))
 
 
 def note_from(said: Mapping[str, Any], *beside: str) -> Note:

@@ -16,6 +16,7 @@ from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.ledger.run_view import counted_in, whole_sessions
 from flopsd.core.ledger.segments import ROTATED, Continued
 from flopsd.core.model import GapReason
+from flopsd.core.notes import Note, note_of
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import declarations_of
 from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK
@@ -38,6 +39,7 @@ from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.journal.segments import ClosedSegment
 from flopsd.settings.platform import Context
+from flopsd.settings.words import ABSENT, say_all
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -73,7 +75,7 @@ class Writer:
         self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
         self._closed = False
         self._publisher = Publisher(table, settings, context)
-        self._logged_absent = {NO_PROCESS, NO_WORK}  # which are no faults of a declaration
+        self._logged_absent: set[tuple[Note, ...]] = {(NO_PROCESS,), (NO_WORK,)}  # which are no faults of a declaration
 
     def begin(
         self,
@@ -211,13 +213,15 @@ class Writer:
         if isinstance(event, FactsDeclared) and "model_config" in event.facts:
             from flopsd.core.architecture import why_not_read
 
-            self._log_absent(why_not_read(event.facts["model_config"]))
+            if (fault := why_not_read(event.facts["model_config"])) is not None:
+                self._log_absent((note_of(fault),), fault.hint)
 
-    def _log_absent(self, reason: str) -> None:
+    def _log_absent(self, reasons: tuple[Note, ...], hint: str = "") -> None:
         """Log once why what was declared of a model gives no FLOP."""
-        if reason and reason not in self._logged_absent and len(self._logged_absent) < MOST_ABSENT_LOGGED:
-            self._logged_absent.add(reason)
-            log.warning("no FLOP by the model that a training process declares: %s", reason)
+        if reasons and reasons not in self._logged_absent and len(self._logged_absent) < MOST_ABSENT_LOGGED:
+            self._logged_absent.add(reasons)
+            words = "; ".join(filter(None, (say_all(ABSENT, reasons), hint)))
+            log.warning("no FLOP by the model that a training process declares: %s", words)
 
     def tick(self) -> None:
         """Account for silence, journal, publish. Called once an interval in which no message came."""

@@ -96,15 +96,15 @@ def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def why_unread(base: Any) -> str:
-    """Why flopsd cannot compute the FLOP of a model from its configuration; empty where it can."""
+def is_unread(base: Any) -> bool:
+    """Whether flopsd cannot compute the FLOP of a model from its configuration."""
     config: Any = getattr(base, "config", None)
     if not (hasattr(config, "to_dict") or isinstance(config, Mapping)):
-        return "the model has no configuration"
+        return True
     try:
-        return why_not_read(facts_from({"model_config": config_of(base)})["model_config"])
-    except Exception as fault:  # noqa: BLE001 (whatever an unusual configuration raises)
-        return f"its configuration cannot be declared: {fault!r:.200}"
+        return why_not_read(facts_from({"model_config": config_of(base)})["model_config"]) is not None
+    except Exception:  # noqa: BLE001 (whatever an unusual configuration raises)
+        return True
 
 
 def method(model: Any, base: Any) -> Method | None:

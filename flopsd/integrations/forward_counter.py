@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import torch
 
-from flopsd.integrations.describe_model import why_unread
+from flopsd.integrations.describe_model import is_unread
 from flopsd.integrations.device_sums import DeviceSum, DeviceSums
 from flopsd.integrations.head_counter import backbone_of, head_work
 from flopsd.integrations.image_counter import ImageCounter, tower_of
@@ -97,7 +97,7 @@ class ForwardCounter:
         if backbone is not None:
             self._backbone = weakref.ref(backbone)
         self._latents = latent_rows(inner)
-        if not compiled and why_unread(inner):
+        if not compiled and is_unread(inner):
             self._weights = weight_passes_of(model)
         self._images = ImageCounter.of(inner)
         tower = tower_of(inner) if self._images is not None and self._images.has_tower else None

@@ -20,6 +20,7 @@ from flopsd.report.numbers import (
     interval,
     percent,
 )
+from flopsd.settings.words import ABSENT
 
 EXECUTED = (
     "What the accelerators' own counters recorded: everything that ran, recomputation of activations, padding and "
@@ -121,15 +122,16 @@ def _basis(
         interval(entry.figures(middle=middle)),
         facts=tuple(facts),
         further=tuple(more),
-        assumptions=entry.texts("assumptions"),
+        assumptions=entry.all_words("assumptions", f"{name}.assumptions") if "assumptions" in entry else (),
     )
 
 
 def _architecture(totals: LedgerObject) -> Basis:
     entry = totals.maybe_object("architecture")
     if entry is None:
-        reason = totals.maybe_text("architectureAbsentReason") or "this ledger does not say why"
-        absent = f"Not computed: {reason}. So there is nothing to compare with the counters."
+        reasons = totals.all_words(ABSENT, ABSENT) if ABSENT in totals else ()
+        why = "; ".join(reasons) or "this ledger does not say why"
+        absent = f"Not computed: {why}. So there is nothing to compare with the counters."
         return Basis("architecture", ARCHITECTURE, "computed", absent=absent)
     facts = [Fact("How", " ".join(entry.all_words("method", "architecture.method")))] if "method" in entry else []
     parameters = entry.maybe_object("parameters")

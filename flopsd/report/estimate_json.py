@@ -8,6 +8,7 @@ from typing import Any
 from flopsd.core.rounding import Towards, divided
 from flopsd.report.estimate import Estimate, Option
 from flopsd.report.planned_hardware import Hardware, Need
+from flopsd.settings.words import say
 
 
 def as_dict(found: Estimate) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def _option(option: Option, hardware: tuple[Hardware, ...]) -> dict[str, Any]:
         "required": option.flop.required.for_ledger(),
         "executed": option.flop.executed.for_ledger(),
         "terms": {name: str(value) for name, value in option.flop.terms.items()},
-        "assumptions": list(option.flop.assumptions),
+        "assumptions": [say("architecture.assumptions", note) for note in option.flop.assumptions],
         "on": [_need(one.name, need) for one, need in zip(hardware, option.needs, strict=True)],
         "findings": [finding.for_ledger() for finding in option.findings],
     }

@@ -24,7 +24,7 @@ from flopsd.report.numbers import percent
 from flopsd.report.planned_hardware import Hardware, Need
 from flopsd.report.rule_words import beside_source
 from flopsd.report.terminal import one_line, shown, tables, wrapped
-from flopsd.settings.words import say_all
+from flopsd.settings.words import say, say_all
 
 _MARKS = {INTERPRETATION: " *", SECONDARY: " +"}
 _HOUR_S = 3600
@@ -35,7 +35,7 @@ def estimate_text(found: Estimate) -> str:
     plan = found.plan
     notes = dict.fromkeys(note for option in found.options for note in option.flop.assumptions)
     lines = [*_subject(found), "", *_answers(found.options), "", *_table(plan, found.options), "", "assumed:"]
-    for note in (*found.assumed, *notes):
+    for note in (*found.assumed, *(say("architecture.assumptions", note) for note in notes)):
         lines += wrapped(one_line(note), "    ", "  ")
     for policy in plan.policies:
         margin = f"compared with a margin of {percent(policy.margin_ppm, Towards.UP)} either way for estimates"

@@ -20,7 +20,7 @@ from flopsd.report.ledger_json import LedgerObject, contradiction_text
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
 from flopsd.report.terminal import LABEL, counted, facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
-from flopsd.settings.words import say, say_all
+from flopsd.settings.words import ABSENT, say, say_all
 from flopsd.system.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -199,8 +199,8 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     if architecture is not None:
         computed = figures_text(figures_in(architecture, "computed"))
         rows.append(("by model", f"{computed}: from its architecture and tokens"))
-    elif (reason := totals.get("architectureAbsentReason")) not in (None, NO_PROCESS):
-        rows.append(("by model", f"no figure: {one_line(reason)}"))
+    elif (reasons := totals.get(ABSENT)) and reasons != [NO_PROCESS.for_ledger()]:
+        rows.append(("by model", f"no figure: {one_line(say_all(ABSENT, reasons))}"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
     rows += [("WARNING", f"{one_line(ratio['name'])}: {one_line(ratio['warning'])}") for ratio in warned]
     declared = LedgerObject(predicate, "predicate").maybe_object("declared")

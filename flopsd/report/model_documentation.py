@@ -26,7 +26,7 @@ from flopsd.report.model_documentation_texts import (
     without_base,
 )
 from flopsd.report.numbers import beyond_margin, figures_in
-from flopsd.settings.words import say_all
+from flopsd.settings.words import ABSENT, say_all
 
 DAY_S = 86_400
 MONTH_DAYS = Fraction(365, 12)
@@ -103,7 +103,7 @@ def _size(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     if predicate["kind"] != "node":  # ledgers add up FLOP, never the parameters of one model
         return FormLine(name, NOT_KNOWN, NOT_KNOWN, "it is in the node ledgers, where a model was declared")
     if architecture is None:
-        reason = predicate["totals"].get("architectureAbsentReason") or "the ledger does not say why"
+        reason = say_all(ABSENT, predicate["totals"].get(ABSENT, ())) or "the ledger does not say why"
         return FormLine(name, NOT_KNOWN, NOT_KNOWN, f"not computed from the model's architecture: {reason}")
     text = f"{scientific(int(architecture['parameters']['total']), rules.parameters_figures)} parameters"
     return FormLine(name, text, text, "counted from the declared architecture")

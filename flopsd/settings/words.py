@@ -8,10 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.notes import Note
+from flopsd.core.notes import Note, note_of
 from flopsd.core.values import short_flop
+from flopsd.errors import ArchitectureError
 
 _BETWEEN = " and "
+ABSENT = "architectureAbsentReasons"
 TABLE = Path(__file__).resolve().parents[1] / "core" / "ledger" / "schema" / "words-v1.json"
 
 
@@ -50,15 +52,25 @@ def say(member: str, said: str | Note | Mapping[str, Any]) -> str:
     if words is None:
         return " ".join([str(code), *(f"{name}={_joined(value)}" for name, value in parameters.items())])
     values = _Values({name: _Value(_joined(value)) for name, value in parameters.items()})
+    if "why" in parameters:  # the code of a note that this one rests on, with which it shares its parameters
+        values["why"] = _Value(say(ABSENT, {**_without_why(parameters), "code": parameters["why"]}))
     values.setdefault("who", _Value(_who(parameters)))
     job = f"job {values['job']}: " if "job" in parameters else ""
     return job + words.format_map(values)
+
+
+def _without_why(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name != "why"}
 
 
 def _who(parameters: Mapping[str, Any]) -> str:
     """Of `rank` and `node` those that are there."""
     rank, node = parameters.get("rank"), parameters.get("node")
     return f"node {node}" if rank is None else f"rank {rank}" if node is None else f"rank {rank} ({node})"
+
+
+def words_of(fault: ArchitectureError) -> str:
+    return say(ABSENT, note_of(fault))
 
 
 def say_all(member: str, said: Iterable[str | Note | Mapping[str, Any]], between: str = "; ") -> str:

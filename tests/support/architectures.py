@@ -1,9 +1,16 @@
-"""Configurations of published models, with what their checkpoints hold."""
+"""Configurations of published models, with what their checkpoints hold; and what is refused of others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+import pytest
+
+from flopsd.errors import ArchitectureError
+from flopsd.settings.words import words_of
 
 LLAMA_8B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -57,3 +64,11 @@ PUBLISHED: Mapping[str, tuple[dict[str, Any], int, int]] = {
     "T5 small": ({"model_type": "t5"}, 60_506_624, 60_506_624),
     "BART large": ({"model_type": "bart"}, 406_291_456, 406_291_456),
 }  # fmt: skip
+
+
+@contextmanager
+def refused(*, match: str) -> Iterator[pytest.ExceptionInfo[ArchitectureError]]:
+    """A model or its work is refused, in these words."""
+    with pytest.raises(ArchitectureError) as caught:
+        yield caught
+    assert re.search(match, words_of(caught.value)), words_of(caught.value)

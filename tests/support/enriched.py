@@ -158,7 +158,7 @@ def with_architecture(statement: J) -> J:
         "parameters": {"total": "8030261248", "active": "8030261248", "trainable": "3407872"},
         "tokens": "4194304000",
         "marginPpm": "300000",
-        "assumptions": ["The backward pass of frozen weights needs no weight gradient."],
+        "assumptions": [{"code": "products_only"}, {"code": "lengths_not_counted", "most": "131072"}],
     }
     predicate["reconciliation"] = [
         _ratio(

@@ -280,7 +280,7 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
             },
             "guidelines": {**counted, "operatorCount": operators, "asClaimed": claimed, "method": "annex_a1"},
             "architecture": take("predicate", "totals", "architecture"),
-            "architectureAbsentReason": take("predicate", "totals", "architectureAbsentReason"),
+            "architectureAbsentReasons": take("predicate", "totals", "architectureAbsentReasons"),
         },
         "energyJoules": joules(sum(int(text.replace(".", "")) for text in energies)) if energies else None,
         **{name: seconds(sum(ns(entry[name]) for entry in entries)) for name in OF_NODES},

@@ -91,7 +91,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             "method": ["shape"],
             "assumptions": take(*totals, "architecture", "assumptions"),
         }
-    absent = None if basis is not None else take(*totals, "architectureAbsentReason")
+    absent = [] if basis is not None else take(*totals, "architectureAbsentReasons")
     nodes = first["context"]["node"]["jobNodes"]
     segment = computed["segment"]
     account = _account(guidelines, integers, declared_, whole=len(nodes) <= 1 and segment is None)
@@ -122,7 +122,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             "integerOperations": integers,
             "guidelines": guidelines,
             "architecture": basis,
-            "architectureAbsentReason": absent,
+            "architectureAbsentReasons": absent,
         },
         **{name: computed[name] for name in ("energyJoules", "energyUncountedSeconds", "deviceSeconds", "wallSeconds")},
         "coverage": {

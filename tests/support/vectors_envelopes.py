@@ -206,9 +206,9 @@ BENT: list[tuple[str, str, str]] = [
     ("declared.phase", '"evaluate"', "DECL-2"), ("method.peakTableSha256", '"0"', "NODE-51"), ("method.configSha256", "[]", "NODE-52"),
     ("method.margins.activity.ppm", "1", "NODE-53"), ("method.policies", '[{"id": "x", "sha256": "y"}]', "NODE-54"), ("method.earlierSeals.count", '"1"', "NODE-57"),
     ("method.journal.lastRecordAt", '"2026-09-21T14:13:27.000000Z"', "NODE-58"), ("claim.limits", '""', "NODE-23"), ("totals.executed.method", '"guesswork"', "NODE-11"),
-    ("totals.architectureAbsentReason", "null", "NODE-14"), ("method.assumptions", "[]", "NODE-55"),
+    ("totals.architectureAbsentReasons", "[]", "NODE-14"), ("method.assumptions", "[]", "NODE-55"),
 ]  # fmt: skip
-_WORDS = ("claim.limits", "totals.architectureAbsentReason", "method.assumptions")
+_WORDS = ("claim.limits", "totals.architectureAbsentReasons", "method.assumptions")
 
 
 def _statements(said: J, journal: bytes) -> Files:

@@ -242,5 +242,5 @@ def train(name: str) -> Trained:
             return run.finish()
 
         totals = statement_of(tell(story))["predicate"]["totals"]
-    assert totals["architecture"] is not None, totals["architectureAbsentReason"]
+    assert totals["architecture"] is not None, totals["architectureAbsentReasons"]
     return Trained(counter.get_total_flops(), totals["architecture"], told)

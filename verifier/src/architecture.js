@@ -6,7 +6,7 @@
 
 const _TOTALS = "predicate.totals";
 
-/** Why there is none; null: some process declared a model and counted work of it.
+/** The code of why there is none; null: some process declared a model and counted work of it.
  * @param {import("./history.js").History} history */
 function absentReason(history) {
   const all = [...history.sessions.values()].map(({ facts, work }) => ({
@@ -14,19 +14,18 @@ function absentReason(history) {
   }));
   if (all.some((one) => one.model && one.work)) return null;
   if (all.some((one) => one.work)) {
-    return "a training process counted work and declared neither model_config nor parameters_total; declare one of them";
+    return "no_model_declared";
   }
-  return all.some((one) => one.model) ? "a training process declared its model, and no work of it"
-    : "no training process declared its model and its tokens";
+  return all.some((one) => one.model) ? "no_work" : "no_process";
 }
 
 /** @param {import("./history.js").History} history @param {J} stated @returns {Basis} */
 export function architecture(history, stated) {
-  const reason = absentReason(history);
-  if (reason !== null) return { stated: null, written: { architecture: null, architectureAbsentReason: reason }, unverified: [] };
-  const { architecture: told = null, architectureAbsentReason = null } = stated.totals ?? {};
+  const code = absentReason(history);
+  if (code !== null) return { stated: null, written: { architecture: null, architectureAbsentReasons: [{ code }] }, unverified: [] };
+  const { architecture: told = null, architectureAbsentReasons = [] } = stated.totals ?? {};
   return {
-    stated: told, written: { architecture: told, architectureAbsentReason },
-    unverified: [`${_TOTALS}.architecture`, `${_TOTALS}.architectureAbsentReason`],
+    stated: told, written: { architecture: told, architectureAbsentReasons },
+    unverified: [`${_TOTALS}.architecture`, `${_TOTALS}.architectureAbsentReasons`],
   };
 }

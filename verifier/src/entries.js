@@ -1,5 +1,5 @@
 // Entries of children in a merged ledger: their shape, and how one is made from the ledger of a node or a job.
-import { Refusal, byText, isAmount, isObject, isText, require, shown } from "./basics.js";
+import { absentReasons, Refusal, byText, isAmount, isObject, isText, require, shown } from "./basics.js";
 import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD } from "./codes.js";
 import { ENERGY_RATIO } from "./energy.js";
 import { seconds } from "./figures.js";
@@ -68,7 +68,7 @@ const figures = shape(_FIGURES);
 const _COUNTED = { ..._FIGURES, cumulative: figures };
 const bounds = { low: count, computed: orNull(count), high: orNull(count) };
 const claim = shape({ phase: oneOf([...PHASES, null]), precision: orNull(text), flop: figures, process: orNull(small) });
-const totals = shape({
+const _totals = shape({
   executed: shape({
     ..._FIGURES, method: some(oneOf(EXECUTED_METHODS)), mayBeIntegerFlop: count, byEvidence: map([...EVIDENCE, "gap", OPERATOR_COUNT], figures),
     byPhase: map([...PHASES, "undeclared"], figures),
@@ -78,7 +78,16 @@ const totals = shape({
   architecture: orNull(shape({
     ...bounds, executed: shape(bounds), tokens: count, marginPpm: count, method: some(oneOf(ARCHITECTURE_METHODS)),
   })),
-}, { architectureAbsentReason: () => {} });
+  architectureAbsentReasons: list((value, path) => {
+    require(isObject(value) && typeof value.code === "string", "entry_malformed", `${path} is no note`, path);
+  }),
+});
+/** @type {Check} */
+const totals = (value, path) => {
+  _totals(value, path);
+  require((value.architecture === null) === (value.architectureAbsentReasons.length > 0), "entry_malformed",
+    `${path} has neither an architecture basis nor a reason, or both`, path);
+};
 const coverage = shape({
   observedSeconds: time, gapSeconds: time, recoveredSeconds: time, spanSeconds: time, jobSeconds: time,
   unknownSeconds: time, boundedSeconds: time, coveragePpm: orNull(count), gapSecondsByReason: map(REASONS, time),
@@ -190,7 +199,7 @@ function sums(totals) {
       },
     },
     architecture: architecture && pick(architecture, ["low", "computed", "high", "executed", "method", "tokens", "marginPpm"]),
-    ...pick(totals, ["architectureAbsentReason"]),
+    architectureAbsentReasons: absentReasons(totals.architectureAbsentReasons),
   };
 }
 

@@ -1,5 +1,5 @@
 // Ledgers made of ledgers: the statement computed from the entries, and each entry from its child.
-import { byText, isObject, object, require, sortedTexts } from "./basics.js";
+import { absentReasons, byText, isObject, object, require, sortedTexts } from "./basics.js";
 import { checkChildren } from "./children.js";
 import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD, assumptions, claim, ordered } from "./codes.js";
 import { same } from "./compare.js";
@@ -85,23 +85,24 @@ function architectureSum(children) {
   };
 }
 
-const _SILENT = /^(no training process declared its model|a training process declared its model, and no work of it)/;
+const _SILENT = ["no_process", "no_work"];
 
 /** A segment of which no process declared a model takes nothing from the sum, where another of its node has a basis.
  * @param {J[]} children */
 function withBasis(children) {
-  const silent = (/** @type {J} */ one) => one.segment !== null && _SILENT.test(one.totals.architectureAbsentReason ?? "");
+  const silent = (/** @type {J} */ one) => one.segment !== null && one.totals.architecture === null
+    && one.totals.architectureAbsentReasons.every((/** @type {J} */ reason) => _SILENT.includes(reason.code));
   const kept = children.filter((one) => !silent(one) || !children.some((other) =>
     other !== one && other.node === one.node && other.rank === one.rank && other.segment !== null && !silent(other)));
   return kept.length ? kept : children;
 }
 
 /** @param {J[]} children @param {boolean} whole */
-function absentReason(children, whole) {
+function whyAbsent(children, whole) {
   const own = withBasis(children);
-  if (whole && own.every((one) => one.totals.architecture)) return null;
-  const reasons = sortedTexts(own.map((one) => one.totals.architectureAbsentReason).filter((one) => one !== null));
-  return reasons.slice(0, 4).join("; ") || "a ledger may be missing, so there is no sum of the architecture bases";
+  if (whole && own.every((one) => one.totals.architecture)) return [];
+  const reasons = own.flatMap((one) => one.totals.architectureAbsentReasons);
+  return reasons.length ? absentReasons(reasons) : [{ code: "ledger_may_be_missing" }];
 }
 
 /** @param {J[]} children @param {boolean} whole */
@@ -124,7 +125,7 @@ function totals(children, whole) {
       ...integerSum, high: whole ? integerSum.high : null, guidelines: counted(integers.map((one) => one.guidelines), whole),
     },
     guidelines: { ...counted(rules, whole), method: GUIDELINES_METHOD, operatorCount: operatorCount(rules), asClaimed: claimed }, architecture: whole ? architectureSum(withBasis(children)) : null,
-    architectureAbsentReason: absentReason(children, whole),
+    architectureAbsentReasons: whyAbsent(children, whole),
   };
 }
 

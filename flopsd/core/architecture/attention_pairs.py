@@ -201,19 +201,19 @@ def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *
     padding = 0 if prefix else work.get("padding_tokens", 0)
     sequences = None if cached else work.get("sequences") or None
     if padding > tokens:
-        raise _contradiction(f"{padding} padding_tokens of {tokens} tokens")
+        raise _contradiction("padding_contradicts", padding=padding, tokens=tokens)
     least = ceil_div(tokens**2, sequences) if sequences else tokens
     if sequences is not None and sequences > tokens > 0:
-        raise _contradiction(f"{sequences} sequences of {tokens} {prefix}tokens")
+        raise _contradiction("sequences_contradict", sequences=sequences, tokens=tokens, counter=f"{prefix}tokens")
     if square is None:
         return Side(tokens, padding, sequences, least, max(least, tokens * min(tokens, max_positions or tokens)))
     if square < least or (square > tokens**2 and not cached):
-        raise _contradiction(f"{square} {prefix}square_pairs of {tokens} {prefix}tokens in {sequences} sequences")
+        code = "pairs_contradict" if sequences is None else "pairs_of_sequences_contradict"
+        more = {} if sequences is None else {"sequences": sequences}
+        raise _contradiction(code, pairs=square, counter=f"{prefix}square_pairs", tokens=tokens, **more)
     return Side(tokens, padding, sequences, square, square)
 
 
-def _contradiction(what: str) -> ArchitectureError:
-    return ArchitectureError(
-        f"the counters of the work contradict each other: {what}",
-        hint="square_pairs are summed over the same sequences as tokens: s tokens have s x s",
-    )
+def _contradiction(code: str, **parameters: str | int) -> ArchitectureError:
+    hint = "square_pairs are summed over the same sequences as tokens: s tokens have s x s"
+    return ArchitectureError(code, hint=hint, **parameters)

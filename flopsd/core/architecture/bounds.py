@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flopsd.core.notes import Note
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -28,4 +30,4 @@ class ArchitectureFlop:
     required: Bounds
     executed: Bounds
     terms: Mapping[str, int]
-    assumptions: tuple[str, ...]
+    assumptions: tuple[Note, ...]

@@ -17,10 +17,10 @@ from typing import Any
 from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.training import Training
 from flopsd.core.declarations import Recomputation
+from flopsd.core.notes import Note, note
 from flopsd.core.values import ceil_div, is_whole
 from flopsd.errors import ArchitectureError
 
-BASIS = "by the weights that rows passed, as the process counted them"
 # Products of a pair of positions in a layer: scores and what they weigh; with relative positions two more.
 PRODUCTS, RELATIVE_PRODUCTS = 2, 4
 _WIDTHS = (
@@ -93,7 +93,7 @@ class _Passed:
     recomputed: int
     other: Bounds
     attention: int
-    assumptions: tuple[str, ...]
+    assumptions: tuple[Note, ...]
 
     @property
     def forward(self) -> Bounds:
@@ -105,15 +105,15 @@ def _passed(config: Mapping[str, Any], work: Mapping[str, int]) -> _Passed:
     whole, counted = work.get("forward_passes", 0), work.get("weight_passes", 0)
     if counted < whole:
         raise ArchitectureError(
-            f"what passes the weights was counted in {counted} of {whole} forward passes",
+            "weights_not_counted",
+            counted=counted,
+            passes=whole,
             hint="attach the counter before the first pass, and compile the model before it or not at all",
         )
     products = work.get("weight_products", 0)
     other = Bounds(0, work.get("other_weight_products", 0), work.get("other_weight_products_max", 0))
     if other.computed > other.high or products < max(work.get(f"{name}_weight_products", 0) for name in _PARTS):
-        raise ArchitectureError(
-            "the counters of the weights contradict each other", hint="each product is counted once in weight_products"
-        )
+        raise ArchitectureError("weights_contradict", hint="each product is counted once in weight_products")
     attention, assumption = _attention(config, work)
     return _Passed(
         products,
@@ -129,19 +129,15 @@ def _passed(config: Mapping[str, Any], work: Mapping[str, int]) -> _Passed:
 _PARTS = ("trained", "graded")
 
 
-def _assumed(products: int, other: Bounds) -> Iterator[str]:
-    yield f"{BASIS}: products with weights only, so attention is in no computed figure"
-    yield "a gradient is taken to be computed wherever the forward pass recorded that it is needed"
+def _assumed(products: int, other: Bounds) -> Iterator[Note]:
+    yield note("weights_of_the_process")
+    yield note("gradients_as_recorded")
     if other.high:
         share = other.high * 1000 // max(1, products + other.high)
-        yield (
-            f"at most {share // 10}.{share % 10} % of the products are of weights that no module of a known kind "
-            "holds, or of tables that may be a head too: none of them in low, by the rows that enter their module in "
-            "computed"
-        )
+        yield note("other_weights", percent=f"{share // 10}.{share % 10}")
 
 
-def _attention(config: Mapping[str, Any], work: Mapping[str, int]) -> tuple[int, str]:
+def _attention(config: Mapping[str, Any], work: Mapping[str, int]) -> tuple[int, Note]:
     """FLOP of all products of pairs of positions in the forward pass, at most, and what that rests on."""
     known = sum(work.get(name, 0) for name in ("square_pairs", "target_square_pairs", "cross_pairs"))
     counted = work.get("weight_square_pairs", 0)
@@ -152,12 +148,12 @@ def _attention(config: Mapping[str, Any], work: Mapping[str, int]) -> tuple[int,
     if shapes:
         tokens = max(work.get("tokens", 0) + work.get("target_tokens", 0), isqrt(pairs))
         whole = (pairs + tokens * max(more for *_, more in shapes)) * sum(width * layers for width, layers, _ in shapes)
-        rests = "in each layer, by widths and layers of the configuration"
+        rests = "pairs_by_layers"
     else:
         # Queries, keys and values come from products with weights. With a cache there are more pairs than passed.
         whole = ceil_div(work.get("weight_pair_products", 0) * pairs, max(1, counted))
-        rests = "for each product with weights, at its narrower side"
-    return 2 * products * whole, f"at most {products} products of each pair of positions {rests}"
+        rests = "pairs_by_products"
+    return 2 * products * whole, note(rests, products=str(products))
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -82,7 +82,7 @@ class Fields:
             value = self._defaults.get(name, None if default == REQUIRED else default)
         if value is None:
             raise ArchitectureError(
-                f"{self.family}: the configuration has no {name}", hint="give the whole config.json of the model"
+                "field_missing", family=self.family, name=name, hint="give the whole config.json of the model"
             )
         if not is_whole(value) or not at_least <= value <= MAX_SIZE:
             raise self.wrong(name, value)
@@ -140,7 +140,10 @@ class Fields:
         value = self.get(name, allowed[0] if missing is None else missing)
         if value not in allowed:
             raise ArchitectureError(
-                f"{self.family}: {name} is {value!r:.60}, which flopsd does not model",
+                "field_not_modelled",
+                family=self.family,
+                name=name,
+                value=f"{value!r:.60}",
                 hint=self.instead(),
             )
 
@@ -149,7 +152,8 @@ class Fields:
         return instead(self.family, self._config)
 
     def wrong(self, name: str, value: object) -> ArchitectureError:
-        return ArchitectureError(f"{self.family}: {name} is {value!r:.60}, which is invalid", hint="check config.json")
+        said = f"{value!r:.60}"
+        return ArchitectureError("field_invalid", family=self.family, name=name, value=said, hint="check config.json")
 
     def finish(self, irrelevant: Sequence[str] = ()) -> None:
         """Refuse the fields that were not read: an unknown field may change the counts."""
@@ -158,10 +162,10 @@ class Fields:
                 self.only(name, *allowed)
         unknown = sorted(set(map(str, self._config)) - self._seen - IRRELEVANT - set(irrelevant))
         if unknown:
-            shown = ", ".join(name[:60] if name.isprintable() else f"{name!r:.60}" for name in unknown[:8])
-            more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-            raise UnknownFieldsError(
-                f"{self.family}: flopsd does not know {shown}{more}: it may change the counts",
-                unknown,
-                hint=f"leave the field out if it changes no shape; else {self.instead()}",
-            )
+            shown = tuple(name[:60] if name.isprintable() else f"{name!r:.60}" for name in unknown[:8])
+            more = {"more": len(unknown) - len(shown)} if unknown[len(shown) :] else {}
+            code = "more_fields_not_known" if more else "fields_not_known"
+            hint = f"leave the field out if it changes no shape; else {self.instead()}"
+            fault = UnknownFieldsError(code, family=self.family, names=shown, **more, hint=hint)
+            fault.fields = tuple(unknown)
+            raise fault

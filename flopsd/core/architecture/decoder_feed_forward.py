@@ -6,6 +6,7 @@ from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoder_attention import declared_bias
 from flopsd.core.architecture.decoder_styles import Experts, Style
 from flopsd.core.architecture.model import Linear, Mlp
+from flopsd.core.notes import Note, note
 
 _ALIAS = {"num_experts": "num_local_experts", "num_local_experts": "num_experts"}
 
@@ -18,7 +19,7 @@ class FeedForward:
         self.bias = declared_bias(fields, style.mlp_bias)
         self.dropout = fields.spare_tail(style.dropout) if style.dropout else True
         self.routed_layers: frozenset[int] = frozenset()
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[Note, ...] = ()
         experts = style.experts
         if experts is None:
             self.size = fields.number("intermediate_size")
@@ -36,10 +37,7 @@ class FeedForward:
             self.shared_size = self.expert_size * fields.number(experts.shared_count, at_least=0)
         self.routed_layers = _routed_layers(fields, experts, layers)
         if experts.all_passed and self.routed_layers:
-            self.notes = (
-                f"transformers' class sends each token through all {self.held} experts of a layer, which computed has; "
-                f"the routing asks for {self.used}, which low has",
-            )
+            self.notes = (note("all_experts_passed", held=str(self.held), used=str(self.used)),)
 
     def spare_tail(self, index: int) -> bool | None:
         """Whether nothing of the backward pass needs the output of the layer's last product: no norm follows it, nor

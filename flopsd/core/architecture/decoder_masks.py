@@ -24,13 +24,17 @@ def layer_masks(fields: Fields, style: Style, layers: int) -> Masks:
     if types is not None:
         if len(types) != layers or any(name not in ("full_attention", kind) for name in types):
             raise ArchitectureError(
-                f"{fields.family}: layer_types does not name full_attention or {kind} for each of {layers} layers",
+                "layer_types_not_known",
+                family=fields.family,
+                kinds=("full_attention", kind),
+                layers=layers,
                 hint=f"flopsd models no other kind of layer; {fields.instead()}",
             )
         local = [name == kind for name in types]
     elif size is not None and fields.family == "qwen2_moe":
         raise ArchitectureError(
-            "qwen2_moe: which layers have the sliding window differs between versions of transformers",
+            "window_layers_not_known",
+            family=fields.family,
             hint="give layer_types, as the loaded model's configuration has it",
         )
     return [(mask, size) if size is not None and here else (Mask.CAUSAL, None) for here in local]

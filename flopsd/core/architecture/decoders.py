@@ -16,6 +16,7 @@ from flopsd.core.architecture.decoder_latent_attention import LatentAttention
 from flopsd.core.architecture.decoder_styles import Style
 from flopsd.core.architecture.heads import causal_heads, head_of
 from flopsd.core.architecture.model import Block, Embedding, Model
+from flopsd.core.notes import Note, note
 
 
 def read_decoder(
@@ -53,9 +54,9 @@ def read_decoder(
     )  # fmt: skip
 
 
-def _untrained(fields: Fields, style: Style) -> tuple[str, ...]:
+def _untrained(fields: Fields, style: Style) -> tuple[Note, ...]:
     """A note on the layers for multi-token prediction, which a checkpoint may hold."""
     count = fields.number(style.untrained, at_least=0) if style.untrained else 0
     if count == 0:
         return ()
-    return (f"layers for multi-token prediction ({count}) are not counted: transformers' class does not have them",)
+    return (note("prediction_layers_not_counted", layers=str(count)),)

@@ -11,6 +11,7 @@ from flopsd.core.architecture.hybrid_parts import experts, gated_mlp, kinds_of, 
 from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Recurrence
 from flopsd.core.architecture.recurrent import Convolution, delta_products
 from flopsd.core.architecture.recurrent_work import NOTE
+from flopsd.core.notes import note
 
 _ALIKE = {
     "num_attention_heads": 16, "head_dim": 256, "max_position_embeddings": 32_768, "linear_conv_kernel_dim": 4,
@@ -70,7 +71,7 @@ def read_delta_decoder(family: str, config: Mapping[str, Any], *, prefix: str = 
 
 
 _IRRELEVANT = ("intermediate_size", "mamba_ssm_dtype", "mlp_only_layers", "mtp_use_dedicated_embeddings")
-_FURTHER = "layers that predict further tokens (mtp_num_hidden_layers) are in no class of transformers: not counted"
+_FURTHER = note("further_tokens_not_counted", name="mtp_num_hidden_layers")
 
 
 class _Delta:

@@ -27,10 +27,11 @@ from flopsd.core.architecture.passes import EMBEDDED, PairsOf, PassFlop, walk
 from flopsd.core.architecture.recurrent_work import StateWork
 from flopsd.core.architecture.training import Trained, Training, check_names
 from flopsd.core.declarations import Method, Recomputation
+from flopsd.core.notes import Note, note
 from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
 
-NOT_COUNTED = "matrix products only: norms, softmax, activations and the optimizer are not counted"
+NOT_COUNTED = note("products_only")
 
 
 def flop(model: Model, work: Mapping[str, int], training: Training) -> ArchitectureFlop:
@@ -66,7 +67,7 @@ class _Case:
         self.parameters = parameters(model)
         if training.lora is not None:
             check_names(model, training.lora)
-        self.notes: list[str] = _lengths(model, work)
+        self.notes: list[Note] = _lengths(model, work)
         if model.images is not None and "patches" not in work:
             self.notes.append(IMAGES_NOT_COUNTED)
         self.method = self._method()
@@ -74,7 +75,7 @@ class _Case:
         self.detailed = adapted and training.lora is not None and training.lora.target_modules is not None
         self.undetailed = adapted and not self.detailed  # adapters, and where they are is not declared
         if self.undetailed:
-            self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
+            self.notes.append(note("adapters_not_declared"))
         self.ambiguous = False
         self.surplus = 0  # adapter parameters that the process counts and the names do not explain
         self.fewer = False  # or the other way round: some layers have none, perhaps all but the last
@@ -176,25 +177,25 @@ class _Case:
             explained |= {ours + count for count in extra | {self.training.trainable or 0}}
         if theirs is None or theirs in explained or theirs == 0:
             return bounds
-        self.notes.append(f"the process counts {theirs} parameters and the configuration has {ours}: bounds widened")
+        self.notes.append(note("parameters_differ", process=str(theirs), configuration=str(ours)))
         return Bounds(
             bounds.low * min(theirs, ours) // ours, bounds.computed, ceil_div(bounds.high * max(theirs, ours), ours)
         )
 
-    def assumptions(self) -> tuple[str, ...]:
+    def assumptions(self) -> tuple[Note, ...]:
         training, notes = self.training, [NOT_COUNTED, *self.model.notes, *dict.fromkeys(self.notes)]
         if training.recomputation is None:
-            notes.append("recomputation is not declared: executed has none at its low end, all layers at its high end")
+            notes.append(note("recomputation_not_declared"))
         if training.recomputation is Recomputation.SELECTIVE:
-            notes.append("selective recomputation is taken to be that of attention; all layers at the high end")
+            notes.append(note("selective_is_attention"))
         if self.kernel is Kernel.EITHER:
-            notes.append("which attention kernel ran is not known: it is taken to skip what is masked, unless padded")
+            notes.append(note("kernel_not_known"))
         if self._unpadded() and self.pairs.sides[Stream.TOKENS].padding:
-            notes.append("padding may have been removed before the first layer: it is in computed, and not in low")
+            notes.append(note("padding_perhaps_removed"))
         if any(linear.stream in (Stream.TOKENS, Stream.TARGET) for linear in self.model.heads):
             notes.append(self.head.assumption)
         if training.packing:
-            notes.append("rows hold several documents of unknown length: attention at least each token with itself")
+            notes.append(note("documents_packed"))
         return tuple(notes)
 
     def _states(self, level: Level) -> StateWork:
@@ -215,15 +216,15 @@ class _Case:
     def _method(self) -> Method | None:
         method, trainable = self.training.method, self.training.trainable
         if method is None:
-            self.notes.append("the method is not declared: full at the high end, forward passes alone at the low end")
+            self.notes.append(note("method_not_declared"))
         everything = self.parameters.total - self.model.constants
         if method is Method.PARTIAL and self.model.constants and trainable == everything:
             return Method.FULL  # a process sees that some parameters have no gradient
         if method is Method.FULL and trainable is not None and trainable < everything:
-            self.notes.append(f"full, with {trainable} of {self.parameters.total} parameters trained: taken as partial")
+            self.notes.append(note("full_taken_as_partial", trainable=str(trainable), total=str(self.parameters.total)))
             return Method.PARTIAL
         if method is Method.PARTIAL:
-            self.notes.append("which weights are frozen is not declared: gradients reach all layers in computed")
+            self.notes.append(note("frozen_not_declared"))
         return method
 
     def _match_adapters(self) -> None:
@@ -231,10 +232,10 @@ class _Case:
         assert lora is not None
         plain, more = (adapters(self.model, lora, ambiguous=some) for some in (False, True))
         if plain != more:
-            self.notes.append("whether experts and routers have adapters depends on the version of transformers")
+            self.notes.append(note("adapters_by_version"))
         self.ambiguous = plain != more and counted == more
         if counted is not None and counted not in (plain, more):
-            self.notes.append(f"the process trains {counted} parameters, the named adapters have {plain}")
+            self.notes.append(note("adapters_differ", trainable=str(counted), named=str(plain)))
             self.surplus, self.fewer = max(0, counted - plain), counted < plain
 
     def _with_surplus(self, sums: PassFlop, level: Level) -> PassFlop:
@@ -252,7 +253,7 @@ class _Case:
         return sums
 
 
-def _lengths(model: Model, work: Mapping[str, int]) -> list[str]:
+def _lengths(model: Model, work: Mapping[str, int]) -> list[Note]:
     """Notes on what bounds the pairs of sequences whose lengths were not counted."""
     most, sides = model.max_positions, ("", "target_")
     unknown = [
@@ -260,7 +261,7 @@ def _lengths(model: Model, work: Mapping[str, int]) -> list[str]:
     ]
     if most is None or not unknown:
         return []
-    return [f"no counter tells the length of the sequences: taken to be at most {most} tokens, the model's positions"]
+    return [note("lengths_not_counted", most=str(most))]
 
 
 def _resolve(
@@ -268,17 +269,18 @@ def _resolve(
 ) -> tuple[Pairs, Mapping[Level, ImageWork], dict[Level, dict[Stream, int]], HeadWork]:
     """The pairs, the rows of every stream at every level, and the work of the head."""
     if model.reads_text and "tokens" not in work:
-        raise ArchitectureError("the work has no tokens", hint="declare the tokens that passed through the model")
+        raise ArchitectureError("no_tokens", hint="declare the tokens that passed through the model")
     source = side_from(work, "", model.max_positions, cached=cached)
     sides = {Stream.TOKENS: source}
     if model.compares and "cross_pairs" not in work:
         raise ArchitectureError(
-            f"{model.family}: the work has no cross_pairs", hint="count every text of a batch with every image of it"
+            "no_cross_pairs", family=model.family, hint="count every text of a batch with every image of it"
         )
     if model.two_sided:
         if "target_tokens" not in work or "cross_pairs" not in work:
             raise ArchitectureError(
-                f"{model.family}: the work has no target_tokens or no cross_pairs",
+                "no_target_tokens",
+                family=model.family,
                 hint="an encoder-decoder counts both sides: tokens are the encoder's",
             )
         sides[Stream.TARGET] = side_from(work, "target_", model.max_positions, cached=cached)

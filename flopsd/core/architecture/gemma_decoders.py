@@ -198,7 +198,13 @@ class _Gemma3n:
         ):
             raise fields.wrong("intermediate_size", size)
         if inputs.width is None:
-            raise ArchitectureError("gemma3n_text: hidden_size_per_layer_input is 0", hint=fields.instead())
+            raise ArchitectureError(
+                "field_not_modelled",
+                family=fields.family,
+                name="hidden_size_per_layer_input",
+                value="0",
+                hint=fields.instead(),
+            )
 
     def streams_by(self, path: str) -> Block:
         """Between embedding and streams, or streams and head: a matrix for each stream but the first."""

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 from flopsd.core.architecture.attention_pairs import Level
 from flopsd.core.architecture.model import Model, Stream
+from flopsd.core.notes import Note, note
 from flopsd.errors import ArchitectureError
 
-_FOR_ALL = "the head is taken to be computed for every token, masked ones of the loss too"
-_FOR_SOME = (
-    "the head is computed for the tokens that the process counted; for those without a label, and by a loss outside of "
-    "the model, in high only"
-)
+_FOR_ALL = note("head_taken_for_all")
+_FOR_SOME = note("head_as_counted")
 _TOKENS = (Stream.TOKENS, Stream.TARGET)
 
 
@@ -42,8 +40,11 @@ class HeadWork:
         again = work.get("fused_head_tokens", 0)
         if without + unlabelled + again > tokens:
             raise ArchitectureError(
-                f"the counters of the work contradict each other: {without} headless_tokens, {unlabelled} "
-                f"unlabelled_tokens and {again} fused_head_tokens of {tokens} tokens",
+                "head_tokens_contradict",
+                headless=without,
+                unlabelled=unlabelled,
+                fused=again,
+                tokens=tokens,
                 hint="a token is one of these at most",
             )
         padding = 0 if decodes else work.get("padding_tokens", 0)
@@ -63,5 +64,5 @@ class HeadWork:
         return 2 * weights * (self.again + (self.possible if level is Level.HIGH else 0))
 
     @property
-    def assumption(self) -> str:
+    def assumption(self) -> Note:
         return _FOR_SOME if self.is_counted else _FOR_ALL

@@ -20,7 +20,10 @@ def head_of(fields: Fields, heads: Mapping[str, Head], default: str) -> tuple[tu
         if name.endswith(ending):
             return heads[ending]()
     raise ArchitectureError(
-        f"{fields.family}: flopsd does not know the head of {name:.80}; it knows those ending in {', '.join(heads)}",
+        "head_not_known",
+        family=fields.family,
+        name=f"{name:.80}",
+        known=tuple(heads),
         hint=fields.instead(),
     )
 

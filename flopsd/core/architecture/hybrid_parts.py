@@ -79,7 +79,10 @@ def kinds_of(fields: Fields, layers: int, names: Mapping[str, str], default: Seq
     named = next((kinds for name in ("layer_types", *more) if (kinds := fields.sequence(name)) is not None), default)
     if len(named) != layers or not set(map(str, named)) <= set(names):
         raise ArchitectureError(
-            f"{fields.family}: layer_types does not name {' or '.join(names)} for each of {layers} layers",
+            "layer_types_not_known",
+            family=fields.family,
+            kinds=tuple(names),
+            layers=layers,
             hint=f"flopsd models no other kind of layer; {fields.instead()}",
         )
     return [names[str(kind)] for kind in named]

@@ -98,7 +98,9 @@ def read_llava(config: Mapping[str, Any]) -> Model:
     text, images = inner_config(fields, "text"), inner_config(fields, "vision")
     family, kind = str(text.get("model_type", "llama")), str(images.get("model_type", "clip_vision_model"))
     if family not in STYLES or kind not in ("clip_vision_model", "siglip_vision_model"):
-        raise ArchitectureError(f"llava: flopsd does not read {family} with {kind} in it", hint=fields.instead())
+        raise ArchitectureError(
+            "parts_not_read", family=fields.family, parts=(f"{family:.60}", f"{kind:.60}"), hint=fields.instead()
+        )
     decoder = read_decoder(family, text, prefix="model.language_model.", head=False)
     vision = Fields(kind, images)
     tower = read_tower(vision, "model.vision_tower.")
@@ -145,7 +147,7 @@ def read_idefics3(family: str, config: Mapping[str, Any]) -> Model:
     text, images = inner_config(fields, "text"), inner_config(fields, "vision")
     name = str(text.get("model_type", "llama"))
     if name not in STYLES:
-        raise ArchitectureError(f"{family}: flopsd does not read {name} in it", hint=fields.instead())
+        raise ArchitectureError("parts_not_read", family=family, parts=(f"{name!s:.60}",), hint=fields.instead())
     dropped = {*_UNREAD_TEXT, *(switch for switch in _SWITCHED_OFF if text.get(switch) is False)}
     text = {key: value for key, value in text.items() if key not in dropped}
     decoder = read_decoder(name, text, prefix="model.text_model.", head=False)
@@ -164,7 +166,9 @@ def inner_config(fields: Fields, which: str) -> Mapping[str, Any]:
     """The configuration of the text or of the vision part."""
     config = fields.get(f"{which}_config")
     if not isinstance(config, Mapping):
-        raise ArchitectureError(f"{fields.family}: {which}_config is missing", hint="give the whole config.json")
+        raise ArchitectureError(
+            "field_missing", family=fields.family, name=f"{which}_config", hint="give the whole config.json"
+        )
     return config
 
 

@@ -140,5 +140,7 @@ def _inner(fields: Fields, which: str, family: str) -> Fields:
     whole, older = fields.get(f"{which}_config"), fields.get(f"{which}_config_dict")
     config = whole if older is None else older
     if not isinstance(config, Mapping | None):
-        raise ArchitectureError(f"{fields.family}: {which}_config is no object", hint="give the whole config.json")
+        raise ArchitectureError(
+            "field_no_object", family=fields.family, name=f"{which}_config", hint="give the whole config.json"
+        )
     return Fields(family, config or {})

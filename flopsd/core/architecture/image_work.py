@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from flopsd.core.architecture.attention_pairs import Level, Side
 from flopsd.core.architecture.model import Attention, Images, Mask, Model, Stream
+from flopsd.core.notes import note
 from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
 
-NOT_COUNTED = "no counter tells how many images passed: the upper bound has as many as the tokens could stand for"
+NOT_COUNTED = note("images_not_counted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,7 @@ def image_work(model: Model, work: Mapping[str, int], text: Side) -> Mapping[Lev
     if "patches" in work:
         return _counted(images, work)
     if not model.reads_text:
-        raise ArchitectureError(
-            f"{model.family}: the work has no patches", hint="count the rows that pass the image tower"
-        )
+        raise ArchitectureError("no_patches", family=model.family, hint="count the rows that pass the image tower")
     return {Level.LOW: ImageWork(), Level.COMPUTED: ImageWork(), Level.HIGH: _at_most(images, text)}
 
 
@@ -67,7 +66,9 @@ def _counted(images: Images, work: Mapping[str, int]) -> Mapping[Level, ImageWor
     least = ceil_div(patches**2, count) if count else patches
     if square is not None and not least <= square <= patches**2:
         raise ArchitectureError(
-            f"the counters of the work contradict each other: {square} patch_square_pairs of {patches} patches",
+            "patch_pairs_contradict",
+            pairs=square,
+            patches=patches,
             hint="patch_square_pairs are summed over images: of p patches p x p",
         )
     known = ceil_div(patches, images.patches) if images.patches else min(patches, 1)

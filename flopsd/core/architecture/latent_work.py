@@ -15,10 +15,8 @@ def latent_side(model: Model, work: Mapping[str, int], tokens: int) -> Side:
     """The rows of images. Raises ArchitectureError where the counters do not have them, or contradict each other."""
     patches = work.get("patches")
     if patches is None or "sequences" not in work:
-        raise ArchitectureError(f"{model.family}: the work has no patches or no sequences", hint=_HINT)
+        raise ArchitectureError("no_patches_or_sequences", family=model.family, hint=_HINT)
     if patches > tokens:
-        raise ArchitectureError(
-            f"the counters of the work contradict each other: {patches} patches of {tokens} tokens", hint=_HINT
-        )
+        raise ArchitectureError("patches_contradict", patches=patches, tokens=tokens, hint=_HINT)
     names = {"tokens": "patches", "square_pairs": "patch_square_pairs", "sequences": "sequences"}
     return side_from({to: work[name] for to, name in names.items() if name in work}, "", None)

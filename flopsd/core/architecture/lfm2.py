@@ -59,7 +59,9 @@ def _default_kinds(fields: Fields, layers: int) -> Sequence[str]:
     """Without layer_types LFM2 lists the layers with attention, and no list is all of them."""
     if fields.family == "lfm2_moe":
         if fields.get("layer_types") is None:
-            raise ArchitectureError("lfm2_moe: the configuration has no layer_types", hint="give the whole config.json")
+            raise ArchitectureError(
+                "field_missing", family="lfm2_moe", name="layer_types", hint="give the whole config.json"
+            )
         return ()
     whole = fields.sequence("full_attn_idxs")
     return ["full_attention" if whole is None or index in whole else "conv" for index in range(layers)]

@@ -10,6 +10,7 @@ from enum import Enum
 from math import isqrt
 
 from flopsd.core.architecture.recurrent import Convolution, State
+from flopsd.core.notes import Note
 
 
 class Stream(str, Enum):
@@ -248,7 +249,7 @@ class Size:
 class Model:
     """A model whose every matrix is known; or, with `bare`, one of which only its size is.
 
-    `notes` are sentences for the assumptions of whatever is computed from it.
+    `notes` are for the assumptions of whatever is computed from it.
     """
 
     family: str
@@ -262,7 +263,7 @@ class Model:
     bare: Size | None = None
     constants: int = 0  # parameters that no training changes, such as sinusoidal positions
     unpads: bool = False  # padding is removed before the first layer where the attention kernel allows it
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def two_sided(self) -> bool:

@@ -12,6 +12,7 @@ from flopsd.core.architecture.hybrid_parts import kinds_of, read_heads, read_use
 from flopsd.core.architecture.mamba_mixer import mamba2
 from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Part
 from flopsd.core.architecture.recurrent_work import NOTE
+from flopsd.core.notes import note
 
 # What a field that is left out means in transformers 5.24.
 _DEFAULTS: Mapping[str, int] = {
@@ -31,7 +32,7 @@ _IRRELEVANT = tuple(
     sliding_window time_step_floor time_step_limit time_step_max time_step_min topk_group use_mamba_kernels
     """.split()  # noqa: SIM905 (twenty quoted words read worse)
 )
-_FURTHER = "layers that predict further tokens (num_nextn_predict_layers) are in no class of transformers: not counted"
+_FURTHER = note("further_tokens_not_counted", name="num_nextn_predict_layers")
 
 
 def read_nemotron_h(config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:

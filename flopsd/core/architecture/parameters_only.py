@@ -9,7 +9,7 @@ layers with a state, whose chunks may be longer than the sequences: that there a
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt
@@ -19,6 +19,7 @@ from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.model import Size
 from flopsd.core.architecture.training import Training
 from flopsd.core.declarations import Method, Recomputation
+from flopsd.core.notes import Note, note
 from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
 
@@ -35,10 +36,7 @@ MOST_ROWS = 300_000
 _WIDTH_CUBED_TO_ACTIVE = 32
 # Norms and biases: a dozen vectors of width d beside the 12 d^2 of a layer.
 _VECTORS = Fraction(1, 100)
-_ONCE = (
-    "each weight is used at most once a token, which shared layers, convolutions, image and audio towers do not keep; "
-    "of products without weights there is attention alone, and no state as in Mamba's layers"
-)
+_ONCE = note("weights_used_once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +98,27 @@ def most_looked_up(active: int) -> int:
     return min(active // 2, MOST_ROWS * width)
 
 
-def _assumed(size: Size) -> tuple[str, ...]:
+def _assumed(size: Size) -> Iterator[Note]:
     if size.active is None:
-        known = "only the number of parameters is known: 6PD, which leaves attention out of computed"
-        parts = [f"at least 1/{LEAST_ACTIVE} of the parameters is used for a token"]
+        yield note("only_total_known")
+        yield note("least_active", part=str(LEAST_ACTIVE))
     else:
-        known = "only the size is known: 6PD of the active parameters, which leaves attention out of computed"
-        parts = ["a head is computed for every token"]
+        yield note("only_size_known")
+        yield note("head_for_all_tokens")
         if size.active < size.total:
-            parts.append("experts compute no tokens but those that are sent to them")
+            yield note("experts_as_sent")
         if size.embedding is None:
-            looked_up = f"at most half of the active parameters, and at most {MOST_ROWS} rows of a table"
-            parts.append(f"{looked_up}, are looked up and not multiplied")
+            yield note("looked_up_at_most", rows=str(MOST_ROWS))
     if size.layers is None:
-        parts.append(f"at most {MOST_LAYERS} layers")
+        yield note("layers_at_most", layers=str(MOST_LAYERS))
     else:
-        parts.append(f"attention of width {size.attention_width} at most in each of {size.layers} layers")
-    return known, "; ".join(parts), _ONCE
+        yield note("attention_at_most", width=str(size.attention_width), layers=str(size.layers))
+    yield _ONCE
 
 
 def _passed(work: Mapping[str, int], *, cached: bool = False) -> _Work:
     if "tokens" not in work:
-        raise ArchitectureError("the work has no tokens", hint="declare the tokens that passed through the model")
+        raise ArchitectureError("no_tokens", hint="declare the tokens that passed through the model")
     one = side_from(work, "", None, cached=cached)
     if "target_tokens" not in work:
         return _Work(Bounds(one.tokens - one.padding, one.tokens, one.tokens), one.square_high)
@@ -164,16 +161,15 @@ def _everything(size: Size, training: Training) -> bool:
     return training.method in (Method.FULL, Method.PRETRAINING)
 
 
-def _trained(size: Size, training: Training) -> tuple[_Weights, tuple[str, ...]]:
+def _trained(size: Size, training: Training) -> tuple[_Weights, tuple[Note, ...]]:
     """Weights with gradients, of those that a token is multiplied by."""
     count, passed = training.trainable, _passed_weights(size)
     if _everything(size, training):
         return passed, ()
     if count is None and training.adapted:
-        return _Weights(Fraction(0), 0, passed.high), ("how many parameters the adapters have is not declared",)
+        return _Weights(Fraction(0), 0, passed.high), (note("adapters_size_not_declared"),)
     if count is None:
-        note = "how many parameters are trained is not declared: all in computed, none in low"
-        return _Weights(Fraction(0), passed.computed, passed.high), (note,)
+        return _Weights(Fraction(0), passed.computed, passed.high), (note("trainable_not_declared"),)
     # The trained ones may be those that few tokens use: experts, or tables.
     if training.adapted or size.active is None:
         return _Weights(Fraction(0), count, count), ()

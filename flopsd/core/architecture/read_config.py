@@ -8,6 +8,7 @@ from typing import Any
 
 from flopsd.core.architecture.model import Model, Size
 from flopsd.core.architecture.weight_reuse import instead
+from flopsd.core.notes import note
 from flopsd.errors import ArchitectureError, UnknownFieldsError
 
 _OF_OTHER_TYPES = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
@@ -24,37 +25,34 @@ def read_model(config: Mapping[str, Any]) -> Model:
     """
     family = config.get("model_type", config.get("_class_name"))
     if family is not None and not isinstance(family, str):
-        raise ArchitectureError(f"model_type is {family!r:.60}, not a name", hint="give a model's config.json")
+        raise ArchitectureError("model_type_no_name", value=f"{family!r:.60}", hint="give a model's config.json")
     if family is None and config.get("parameters_total") is not None:
         return bare_model(config["parameters_total"])
     if family is None:
-        raise ArchitectureError("the configuration has no model_type", hint=instead(family, config))
+        raise ArchitectureError("no_model_type", hint=instead(family, config))
     from flopsd.core.architecture.families import DIFFUSERS, READERS  # late: a run that declares no model needs none
 
     reader = READERS.get(family) or DIFFUSERS.get(family)
     if reader is None:
-        raise ArchitectureError(
-            f"flopsd does not model the family {family!r:.60} (model_type)", hint=instead(family, config)
-        )
+        raise ArchitectureError("family_not_modelled", family=f"{family:.60}", hint=instead(family, config))
     try:
         model = _read(reader, config)
     except _OF_OTHER_TYPES as fault:
         raise ArchitectureError(
-            f"{family}: a field of the configuration has an unexpected type: {fault!r:.100}", hint="check config.json"
+            "field_of_other_type", family=family, hint=f"check config.json ({fault!r:.100})"
         ) from fault
     if not config.get("auto_map"):
         return model
-    note = "the configuration names code of its own (auto_map): counted is the family's own architecture"
-    return replace(model, notes=(*model.notes, note))
+    return replace(model, notes=(*model.notes, note("code_of_its_own")))
 
 
-def why_not_read(config: Mapping[str, Any]) -> str:
-    """Why `read_model` refuses a configuration, and what to do about it; empty where it reads it."""
+def why_not_read(config: Mapping[str, Any]) -> ArchitectureError | None:
+    """Why `read_model` refuses a configuration; None where it reads it."""
     try:
         read_model(config)
     except ArchitectureError as fault:
-        return f"{fault}; {fault.hint}"
-    return ""
+        return fault
+    return None
 
 
 def _read(reader: Callable[[Mapping[str, Any]], Model], config: Mapping[str, Any]) -> Model:
@@ -64,14 +62,14 @@ def _read(reader: Callable[[Mapping[str, Any]], Model], config: Mapping[str, Any
         try:
             model = reader(config)
         except UnknownFieldsError as fault:
-            fewer = _without(config, fault.names)
+            fewer = _without(config, fault.fields)
             if fewer == config:
                 raise
-            off += fault.names
+            off += fault.fields
             config = fewer
         else:
             break
-    notes = (f"flopsd does not know {name}, which is null, false or empty: it is taken to be off" for name in off)
+    notes = (note("field_taken_as_off", name=f"{name!s:.60}") for name in off)
     return replace(model, notes=(*model.notes, *notes)) if off else model
 
 
@@ -107,20 +105,17 @@ def bare_model(
     Raises ArchitectureError where the numbers contradict each other.
     """
     if parameters_total < 1:
-        raise ArchitectureError("parameters_total is 0", hint="count the parameters before they are sharded or packed")
+        raise ArchitectureError("total_is_zero", hint="count the parameters before they are sharded or packed")
     if active is not None and not 1 <= active <= parameters_total:
         raise ArchitectureError(
-            f"{active} parameters are active, of {parameters_total}", hint="active parameters are a part of all"
+            "active_not_of_all", active=active, total=parameters_total, hint="active parameters are a part of all"
         )
     if embedding is not None and (active is None or embedding >= active):
-        raise ArchitectureError(
-            f"{embedding} parameters of embeddings, of {active if active is not None else 'an unknown number of'} "
-            "active ones",
-            hint="they are a part of the active parameters",
-        )
+        code, more = ("embedding_alone", {}) if active is None else ("embedding_not_of_active", {"active": active})
+        raise ArchitectureError(code, embedding=embedding, **more, hint="they are a part of the active parameters")
     if (layers is None) != (attention_width is None):
         raise ArchitectureError(
-            "the number of layers and the width of their attention bound it only together",
+            "layers_without_width",
             hint="give both; the width is the number of heads x the head size",
         )
     return Model("bare", bare=Size(parameters_total, active, embedding, layers, attention_width))

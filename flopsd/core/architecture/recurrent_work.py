@@ -13,12 +13,10 @@ from dataclasses import dataclass
 
 from flopsd.core.architecture.attention_pairs import Level, Side
 from flopsd.core.architecture.recurrent import Convolution, Product, Span, State
+from flopsd.core.notes import note
 from flopsd.core.values import ceil_div
 
-NOTE = (
-    "layers with a state: computed is that of transformers' own chunks; what kernels compute, again in the backward "
-    "pass too, is within the high end, and at the low end each token reads the state once"
-)
+NOTE = note("layers_with_state")
 
 
 @dataclass(frozen=True, slots=True)

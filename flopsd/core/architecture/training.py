@@ -107,5 +107,5 @@ def check_names(model: Model, lora: Lora) -> None:
         if name != ALL_LINEAR and not any(matches(path, (name,)) for path in paths):
             known = sorted({path.rsplit(".", 1)[-1] for path in paths})
             raise ArchitectureError(
-                f"{model.family}: no module is named {name!r:.60}", hint=f"it has {', '.join(known)}"
+                "no_such_module", family=model.family, name=f"{name:.60}", hint=f"it has {', '.join(known)}"
             )

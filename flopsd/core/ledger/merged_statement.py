@@ -68,7 +68,9 @@ class Merging:
         self._jobs_missing: list[Note] = []
         self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
         self._nodes_unknown = False
-        self._quiet: dict[tuple[int | None, str | None], set[str]] = {}  # nodes, and why segments of them have no basis
+        self._quiet: dict[
+            tuple[int | None, str | None], set[Note]
+        ] = {}  # nodes, and why segments of them have no basis
         self._loud: set[tuple[int | None, str | None]] = set()  # nodes of which a segment has one, or another reason
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:

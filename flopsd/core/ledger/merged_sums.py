@@ -15,7 +15,7 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import METHODS, integers_for_ledger
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
-from flopsd.core.notes import note, note_from
+from flopsd.core.notes import Note, note, note_from, notes_for_ledger
 from flopsd.core.phases import split_bucket
 from flopsd.core.policy.conditions import PRETRAINING_WITH_BASE
 from flopsd.core.policy.contradictions import Contradiction, of_base
@@ -29,9 +29,9 @@ COVERAGE_TIMES = (
     "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds", "jobSeconds", "unknownSeconds",
     "boundedSeconds",
 )  # fmt: skip
-_AND = "; "  # between methods, and between conflicts
 BASES_DIFFER = "bases_differ"
-_INCOMPLETE = "a ledger may be missing, so there is no sum of the architecture bases"
+_MORE = note("more_reasons")  # than a sum lists
+_INCOMPLETE = note("ledger_may_be_missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class LedgerSums:
     by_phase: Mapping[str, Figures] = field(default_factory=dict)
     guidelines: Guidelines = NOTHING_COUNTED
     counted: ArchitectureFigures | None = None  # the architecture basis of those ledgers that have one
-    absent: frozenset[str] = frozenset()  # why the others have none
+    absent: frozenset[Note] = frozenset()  # why the others have none
     integers: Figures = NO_FIGURES
     integers_counted: Guidelines = NOTHING_COUNTED  # what the guidelines count of them
     may_be_integer_flop: int = 0
@@ -96,7 +96,7 @@ class LedgerSums:
                 "integerOperations": integers_for_ledger(integers, self.bounded(self.integers_counted, whole=whole)),
                 "guidelines": self.bounded(self.guidelines, whole=whole).for_ledger(self.claims(whole=whole)),
                 "architecture": None if architecture is None else architecture.for_ledger(),
-                "architectureAbsentReason": None if architecture is not None else self._why_absent(),
+                "architectureAbsentReasons": [] if architecture is not None else self._why_absent(),
             },
             "reconciliation": energy_for_ledger(self.energy),
             "energyJoules": joules(self.energy_mj),
@@ -108,11 +108,11 @@ class LedgerSums:
             },
         }
 
-    def _why_absent(self) -> str:
+    def _why_absent(self) -> list[dict[str, Any]]:
         """The reasons, at most so many: a job may have thousands of nodes, and its children have them all."""
-        reasons = sorted(self.absent)
-        more = [f"and {len(reasons) - MOST_REASONS} more reasons"] if len(reasons) > MOST_REASONS else []
-        return _AND.join([*reasons[:MOST_REASONS], *more]) or _INCOMPLETE
+        reasons = sorted(notes_for_ledger((self.absent or {_INCOMPLETE}) - {_MORE}), key=_compact)
+        more = [_MORE.for_ledger()] if _MORE in self.absent or len(reasons) > MOST_REASONS else []
+        return [*reasons[:MOST_REASONS], *more]
 
     @staticmethod
     def bounded(known: Guidelines, *, whole: bool) -> Guidelines:
@@ -148,13 +148,26 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
         {str(name): figures_from(figures) for name, figures in executed["byPhase"].items()},
         replace(_guidelines_from(guidelines), by_operators=_by_operators(guidelines["operatorCount"])),
         None if architecture is None else figures_of_ledger(architecture),
-        frozenset() if architecture is not None else frozenset([str(totals["architectureAbsentReason"])]),
+        _reasons_from(totals["architectureAbsentReasons"], architecture),
         figures_from(integers),
         _guidelines_from(integers["guidelines"]),
         whole_number(executed["mayBeIntegerFlop"]),
         None if guidelines["asClaimed"] is None else _claimed_from(guidelines["asClaimed"]),
         energy_from(ledger["reconciliation"]),
     )
+
+
+def _compact(said: Mapping[str, Any]) -> str:
+    return json.dumps(said, sort_keys=True, separators=(",", ":"))
+
+
+def _reasons_from(said: Iterable[Mapping[str, Any]], architecture: object) -> frozenset[Note]:
+    """Without a basis there is a reason: else the sum would take the child for one that is in it."""
+    notes = map(note_from, said)
+    reasons = frozenset(Note(one.code, tuple(sorted(one.parameters))) for one in notes)
+    if (architecture is None) != bool(reasons):
+        raise ValueError("an architecture basis, or a reason why there is none, and not both")
+    return reasons
 
 
 def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:

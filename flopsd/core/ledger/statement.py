@@ -22,6 +22,7 @@ from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ESTIMATING, Evidence, Figures
+from flopsd.core.notes import notes_for_ledger
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.contradictions import contradictions
@@ -107,7 +108,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
             "integerOperations": integers_for_ledger(view.integers, view.bases.integers),
             "guidelines": _guidelines(view.bases),
             "architecture": _architecture(view.declarations.architecture),
-            "architectureAbsentReason": view.declarations.absent or None,
+            "architectureAbsentReasons": notes_for_ledger(view.declarations.absent),
         },
         "energyJoules": joules(view.energy_mj),
         "energyUncountedSeconds": seconds(view.energy_unknown_ns),
@@ -280,7 +281,7 @@ def _architecture(found: Architecture | None) -> dict[str, Any] | None:
             "active": str(found.parameters_active),
             "trainable": text_or_none(found.parameters_trainable),
         },
-        "assumptions": list(found.assumptions),
+        "assumptions": notes_for_ledger(found.assumptions),
     }
 
 

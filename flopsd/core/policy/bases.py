@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import added_up
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.notes import Note
 from flopsd.core.operator_count import NOT_COUNTED, OPERATOR_FLOP, RECOMPUTED
 from flopsd.core.policy.declared_work import is_trained
 from flopsd.core.policy.guidelines import (
@@ -34,7 +35,7 @@ class Declarations(NamedTuple):
     settings: OperatorDeclarations
     required: Required
     architecture: Architecture | None
-    absent: str
+    absent: tuple[Note, ...]
     framework_flop: int | None
     process: int | None = None  # whose claims they are, where all are one's
 
@@ -56,7 +57,8 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
     method = declared.method or _agreed(trained, "method", Method)
     recomputation = declared.recomputation or _agreed(trained, "recomputation", Recomputation)
     counted_as = method or _all_weights(trained)
-    found, absent = None, NO_PROCESS
+    found: Architecture | None = None
+    absent: tuple[Note, ...] = (NO_PROCESS,)
     if sessions:
         from flopsd.core.policy.model_basis import architecture_of  # 0.7 MB that a run without them does not need
 
@@ -93,7 +95,7 @@ def recomputes_head(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
     return declared.recomputation is Recomputation.NONE and counted
 
 
-NO_DECLARATIONS = Declarations(NOTHING_DECLARED, required_share(None, None), None, NO_PROCESS, None)
+NO_DECLARATIONS = Declarations(NOTHING_DECLARED, required_share(None, None), None, (NO_PROCESS,), None)
 
 
 ByPhase = Mapping[str, Figures]

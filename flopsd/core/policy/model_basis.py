@@ -12,6 +12,7 @@ from typing import Any
 
 from flopsd.core.architecture import training_from, why_not_read
 from flopsd.core.declarations import Method, Phase, Recomputation
+from flopsd.core.notes import Note, note, note_of
 from flopsd.core.policy.declared_work import is_trained
 from flopsd.core.policy.open_bounds import OpenBounds
 from flopsd.core.policy.other_models import (
@@ -36,7 +37,7 @@ _MODEL_FACTS = (
 
 def architecture_of(
     sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
-) -> tuple[Architecture | None, str]:
+) -> tuple[Architecture | None, tuple[Note, ...]]:
     """The basis, or None and why there is none; `method` and `recomputation` are agreed, or set by the operator."""
     working = [session for session in sessions if session.work and is_trained(session)]
     if not working:
@@ -56,11 +57,11 @@ def architecture_of(
         try:
             found.append(_of_model(facts, work))
         except ArchitectureError as fault:
-            absent.append(f"{fault}; {fault.hint}")
-        except NO_MODEL as fault:
-            absent.append(f"what a process declared of its model is not of the types that flopsd knows: {fault!r:.100}")
+            absent.append(note_of(fault))
+        except NO_MODEL:
+            absent.append(note("model_of_other_types"))
     if absent:
-        return None, "; ".join(dict.fromkeys(absent[:MOST_REASONS]))
+        return None, tuple(dict.fromkeys(absent[:MOST_REASONS]))
     whole = found[0]
     for more in found[1:]:
         whole = Architecture(
@@ -71,7 +72,7 @@ def architecture_of(
             None,
             tuple(dict.fromkeys((*whole.assumptions, *more.assumptions))),
         )
-    return _with_others(whole, other_models(sessions)), ""
+    return _with_others(whole, other_models(sessions)), ()
 
 
 def _with_others(found: Architecture, others: OtherModels) -> Architecture:
@@ -88,13 +89,13 @@ def _with_others(found: Architecture, others: OtherModels) -> Architecture:
     )
 
 
-def _without_work(sessions: Sequence[DeclaredSession]) -> str:
+def _without_work(sessions: Sequence[DeclaredSession]) -> tuple[Note, ...]:
     """Why there is no architecture basis before any work was declared."""
     configs = [session.facts["model_config"] for session in sessions if "model_config" in session.facts]
-    refused = dict.fromkeys(filter(None, map(why_not_read, configs)))
+    refused = dict.fromkeys(note_of(fault) for fault in map(why_not_read, configs) if fault is not None)
     if refused:
-        return "; ".join([*refused][:MOST_REASONS])
-    return NO_WORK if configs or any("parameters_total" in session.facts for session in sessions) else NO_PROCESS
+        return tuple(refused)[:MOST_REASONS]
+    return (NO_WORK if configs or any("parameters_total" in session.facts for session in sessions) else NO_PROCESS,)
 
 
 def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Architecture:
@@ -106,7 +107,8 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
             if counters.get("forward_passes") and passed:
                 continue
             raise ArchitectureError(
-                f"no tokens were counted in phase {phase}, in which work was done",
+                "no_tokens_in_phase",
+                phase=phase,
                 hint="count the tokens that passed through the model",
             )
     training = training_from(facts)

@@ -15,6 +15,7 @@ from typing import Any
 from flopsd.core.architecture import Bounds, bare_model, training_from
 from flopsd.core.architecture.by_weights import is_counted
 from flopsd.core.declarations import Phase
+from flopsd.core.notes import Note, note, note_of, with_reason
 from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.open_bounds import OpenBounds
 from flopsd.core.policy.ways import Way, by_shape, way_for
@@ -24,10 +25,7 @@ from flopsd.errors import ArchitectureError
 # A process may declare anything, and must not stop the metering with it.
 NO_MODEL = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 NO_FLOP = Bounds(0, 0, 0)
-WITHOUT_GRADIENTS = (
-    "passes without gradients in phase other, of the trained model and of others, are in required but for its low end: "
-    "the Guidelines do not mention them"
-)
+WITHOUT_GRADIENTS = note("passes_without_gradients")
 _DIAGNOSTIC_OR_DATA = (Phase.EVALUATE.value, Phase.GENERATE.value)  # never required for an update
 
 
@@ -37,18 +35,18 @@ class OtherModels:
 
     required: OpenBounds
     executed: OpenBounds
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
     """The sum over all sessions with a role; and open ends for all work that any session declares as not counted."""
     found = OtherModels(OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP))
     for session in sessions:
-        parts = [_left_out(session.facts.get("not_counted", {}))]
+        parts = [_left_out(_named_by_the_process(session.facts.get("not_counted", {})))]
         if not is_trained(session):
             parts += [_of_model(session.facts, session.work)] if session.work else []
         elif uncounted := [phase for phase, counters in session.work.items() if _uncounted(counters)]:
-            parts.append(_left_out({phase: ["tokens of the trained model's passes"] for phase in uncounted}))
+            parts.append(_left_out({phase: [note("trained_tokens_not_counted")] for phase in uncounted}))
         for part in parts:
             notes = tuple(dict.fromkeys((*found.notes, *part.notes)))
             found = OtherModels(found.required + part.required, found.executed + part.executed, notes)
@@ -64,12 +62,16 @@ def _uncounted(counters: Mapping[str, int]) -> bool:
     return bool(counters.get("forward_passes")) and not (has_passed(counters) or is_counted(counters))
 
 
-def _left_out(work: Mapping[str, Sequence[str]]) -> OtherModels:
+def _named_by_the_process(work: Mapping[str, Sequence[str]]) -> dict[str, list[Note]]:
+    return {phase: [note("not_counted", what=text) for text in texts] for phase, texts in work.items()}
+
+
+def _left_out(work: Mapping[str, Sequence[Note]]) -> OtherModels:
     matters = any(phase not in _DIAGNOSTIC_OR_DATA for phase in work)
     return OtherModels(
         OpenBounds.of(NO_FLOP, is_open=matters),
         OpenBounds.of(NO_FLOP, is_open=bool(work)),
-        tuple(f"not counted: {text}" for phase in sorted(work) for text in work[phase]),
+        tuple(one for phase in sorted(work) for one in work[phase]),
     )
 
 
@@ -78,13 +80,14 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
     if way is None or any(
         counters.get("forward_passes") and not way.has_passed(counters) for counters in work.values()
     ):
-        why = "has passes whose tokens were not counted" if way is not None else "is not of a kind that flopsd reads"
-        return _left_out({Phase.OTHER.value: [f"the {role} model, which {why}"]})
+        code = "other_model_tokens_not_counted" if way is not None else "other_model_not_read"
+        return _left_out({Phase.OTHER.value: [note(code, role=role)]})
     try:
         required, executed = _passes(way, facts, work)
     except (ArchitectureError, *NO_MODEL) as fault:
-        return _left_out({Phase.OTHER.value: [f"the {role} model: {fault!s:.200}"]})
-    return OtherModels(OpenBounds.of(required), OpenBounds.of(executed), (f"executed includes the {role} model",))
+        why = note_of(fault) if isinstance(fault, ArchitectureError) else note("model_of_other_types")
+        return _left_out({Phase.OTHER.value: [with_reason("other_model_not_counted", why, role=role)]})
+    return OtherModels(OpenBounds.of(required), OpenBounds.of(executed), (note("executed_has_other_model", role=role),))
 
 
 def _way(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Way | None:

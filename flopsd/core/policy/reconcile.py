@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Phase
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.notes import Note, note
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.open_bounds import OpenBounds, open_bounds_from
 from flopsd.core.values import ceil_div, text_or_none, whole_number
@@ -23,9 +24,9 @@ NOT_COMPARABLE = "NOT_COMPARABLE"
 FRAMEWORK_DIFFERS = "FRAMEWORK_COUNT_DIFFERS"
 MORE_MEASURED = "MORE_MEASURED_THAN_THE_OPERATORS_COUNT"
 LESS_MEASURED = "LESS_MEASURED_THAN_THE_OPERATORS_COUNT"
-NO_PROCESS = "no training process declared its model and its tokens"
+NO_PROCESS = note("no_process")
 MOST_REASONS = 4
-NO_WORK = "a training process declared its model, and no work of it"
+NO_WORK = note("no_work")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Architecture:
     parameters_total: int
     parameters_active: int
     parameters_trainable: int | None
-    assumptions: tuple[str, ...]
+    assumptions: tuple[Note, ...]
 
 
 def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:

@@ -19,6 +19,7 @@ from flopsd.core.architecture import (
     read_model,
 )
 from flopsd.core.architecture.by_weights import is_counted, weights_flop, weights_forward
+from flopsd.core.notes import Note, note, note_of, with_reason
 from flopsd.core.policy.declared_work import has_passed
 from flopsd.core.policy.reconcile import SHAPE, WEIGHTS
 from flopsd.errors import ArchitectureError
@@ -35,7 +36,7 @@ class Way:
     has_passed: Callable[[Work], bool]
     sizes: Parameters
     method: str
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def way_for(facts: Mapping[str, Any], work: Mapping[str, Work]) -> Way:
@@ -44,7 +45,7 @@ def way_for(facts: Mapping[str, Any], work: Mapping[str, Work]) -> Way:
     by_weights = any(map(is_counted, work.values()))
     if config is None and total is None:
         raise ArchitectureError(
-            "a training process counted work and declared neither model_config nor parameters_total",
+            "no_model_declared",
             hint="declare one of them",
         )
     try:
@@ -55,8 +56,8 @@ def way_for(facts: Mapping[str, Any], work: Mapping[str, Work]) -> Way:
     except ArchitectureError as fault:
         if not by_weights:
             raise
-        return _by_weights(config or {}, total, str(fault))
-    return _by_weights({}, total, "the process declared no configuration")
+        return _by_weights(config or {}, total, note_of(fault))
+    return _by_weights({}, total, note("no_configuration"))
 
 
 def by_shape(model: Model) -> Way:
@@ -71,9 +72,11 @@ def by_shape(model: Model) -> Way:
     return Way(counted, forward, has_passed, parameters(model), SHAPE)
 
 
-def _by_weights(config: Mapping[str, Any], total: int | None, why: str) -> Way:
+def _by_weights(config: Mapping[str, Any], total: int | None, why: Note) -> Way:
     if not total:
-        raise ArchitectureError(f"{why}; nor is parameters_total known", hint="declare parameters_total")
+        raise ArchitectureError(
+            "no_parameters_total", hint="declare parameters_total", why=why.code, **dict(why.parameters)
+        )
 
     def counted(work: Work, training: Training) -> ArchitectureFlop:
         return weights_flop(config, work, training)
@@ -82,4 +85,4 @@ def _by_weights(config: Mapping[str, Any], total: int | None, why: str) -> Way:
         return weights_forward(config, work)
 
     sizes = Parameters(total, 0, 0, total)
-    return Way(counted, forward, is_counted, sizes, WEIGHTS, (f"not by the model's shape: {why}",))
+    return Way(counted, forward, is_counted, sizes, WEIGHTS, (with_reason("not_by_shape", why),))

@@ -32,7 +32,7 @@ LEFT_OUT = {
     f"statement.predicate.{name}"
     for name in (
         "completeness.missing", "declared.contradictions", "findings[].reasons", "reconciliation",
-        "totals.architecture", "totals.architecture.assumptions", "totals.architectureAbsentReason",
+        "totals.architecture", "totals.architecture.assumptions", "totals.architectureAbsentReasons",
         "totals.guidelines", "totals.integerOperations.guidelines",
     )
 }  # fmt: skip

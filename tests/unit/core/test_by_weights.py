@@ -8,7 +8,8 @@ import pytest
 
 from flopsd.core.architecture import Bounds, training_from
 from flopsd.core.architecture.by_weights import weights_flop, weights_forward
-from flopsd.errors import ArchitectureError
+from flopsd.settings.words import say
+from tests.support.architectures import refused
 
 # 8 tokens of one sequence, a quarter padding; 125 multiply-adds of each token with weights.
 WORK = {
@@ -61,7 +62,7 @@ def test_flop_by_hand(
     assert found.required == Bounds(*required)
     assert found.executed == Bounds(*executed)
     assert sum(found.terms.values()) == found.executed.computed
-    assert "attention is in no computed figure" in found.assumptions[0]
+    assert "attention is in no computed figure" in say("architecture.assumptions", found.assumptions[0])
 
 
 def test_a_forward_pass_alone() -> None:
@@ -78,6 +79,6 @@ def test_a_forward_pass_alone() -> None:
     ],
 )
 def test_counters_that_contradict_each_other_give_no_figure(change: dict[str, int], why: str) -> None:
-    with pytest.raises(ArchitectureError, match=why) as caught:
+    with refused(match=why) as caught:
         weights_flop(SHAPE, {**WORK, **change}, training_from({}))
     assert caught.value.hint

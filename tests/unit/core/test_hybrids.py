@@ -10,7 +10,7 @@ from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.core.architecture.attention_pairs import Level, Side
 from flopsd.core.architecture.recurrent import State, delta_products, ssd_products
 from flopsd.core.architecture.recurrent_work import StateFlop, StateWork
-from flopsd.errors import ArchitectureError
+from tests.support.architectures import refused
 from tests.support.published_hybrids import PUBLISHED_HYBRIDS
 
 DELTA = delta_products(key_heads=16, value_heads=32, key=128, value=128)
@@ -128,7 +128,7 @@ def test_figures_of_a_whole_model_are_in_order(name: str, work: dict[str, int]) 
     ],
 )
 def test_a_shape_that_does_not_fit_is_refused_by_name(name: str, fields: dict[str, object], said: str) -> None:
-    with pytest.raises(ArchitectureError, match=said):
+    with refused(match=said):
         read_model({**PUBLISHED_HYBRIDS[name][0], **fields})
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from flopsd.core.architecture import flop, forward_flop, read_model, training_from
 from flopsd.core.declarations import NOTHING_DECLARED, facts_from
+from flopsd.core.notes import note
 from flopsd.core.policy.bases import Declarations, declarations_of
 from flopsd.core.policy.contradictions import contradictions
 from flopsd.core.policy.other_models import WITHOUT_GRADIENTS
@@ -71,7 +72,7 @@ def test_passes_of_the_trained_model_without_their_tokens_leave_no_point() -> No
     whole = found((TRAINED, passed)).architecture
     assert whole is not None
     assert (whole.counted.required.low, whole.counted.required.computed, whole.counted.executed.high) == (0, None, None)
-    assert "not counted: tokens of the trained model's passes" in whole.assumptions
+    assert note("trained_tokens_not_counted") in whole.assumptions
 
 
 def test_a_model_that_is_not_read_counts_by_its_size() -> None:

@@ -12,6 +12,7 @@ import pytest
 from flopsd.client import connect
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.settings.platform import Context
+from flopsd.settings.words import say_all
 from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, gpus, plain
 from tests.support.process import in_process
@@ -58,7 +59,7 @@ def test_the_reason_is_in_the_log_the_ledger_every_report_and_the_form(
     assert len(logged) == (0 if "no work of it" in reason else 1)
     totals = payload_of(ledger)["predicate"]["totals"]
     assert totals["architecture"] is None
-    assert reason in totals["architectureAbsentReason"]
+    assert reason in say_all("architectureAbsentReasons", totals["architectureAbsentReasons"])
     assert all(reason in line for line in logged)
     for shape in ("text", "html", "form"):
         shown = in_process("report", str(ledger), "--format", shape, code=0).stdout
@@ -78,9 +79,12 @@ def test_a_job_has_the_reason_of_each_node(tmp_path: Path) -> None:
         ledger_of(nodes, plain("node-1"), {"parameters_total": 1000}, {"train": {"steps": 3}}),
     ]
     predicate = payload_of(nodes.merge(*ledgers).ledger)["predicate"]
-    reasons = [child["totals"]["architectureAbsentReason"] for child in predicate["children"]]
-    assert ["olmo9" in reason for reason in reasons] == [True, False]
-    assert predicate["totals"]["architectureAbsentReason"] == "; ".join(sorted(reasons))
+    reasons = [child["totals"]["architectureAbsentReasons"] for child in predicate["children"]]
+    assert reasons == [
+        [{"code": "family_not_modelled", "family": "olmo9"}],
+        [{"code": "no_tokens_in_phase", "phase": "train"}],
+    ]
+    assert predicate["totals"]["architectureAbsentReasons"] == [*reasons[0], *reasons[1]]
 
 
 def test_the_reason_is_in_the_log_of_the_training_process_at_once(
