@@ -27,8 +27,8 @@ Figures = tuple[int, int | None, int | None]
 
 
 def payload_of(ledger: Path) -> J:
-    text = json.loads(ledger.read_bytes())["payload"].replace("-", "+").replace("_", "/")
-    found: J = json.loads(base64.b64decode(text, validate=True))
+    text = json.loads(ledger.read_bytes())["payload"].replace("-", "+").replace("_", "/").rstrip("=")
+    found: J = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))
     return found
 
 
