@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -110,7 +109,9 @@ def read_both(left: dict[str, Any]) -> tuple[Model, Model] | None:
     try:
         ours, theirs = (replace(read_model(config), max_positions=None) for config in (left, filled))
     except ArchitectureError as fault:
-        assert re.search("has no|is missing|is invalid|vision_use_head", str(fault)), fault
+        assert fault.code in ("field_missing", "field_invalid") or ("name", "vision_use_head") in fault.parameters, (
+            fault
+        )
         return None
     return ours, theirs
 
