@@ -293,11 +293,12 @@ def _job(predicate: Mapping[str, Any]) -> list[str]:
     replay, completeness = predicate["replay"], predicate["completeness"]
     word = {True: "COMPLETE", False: "INCOMPLETE", None: "COMPLETENESS UNKNOWN"}[completeness["complete"]]
     recordings = "" if replay is None else counted(int(replay["children"]), "ledger")
+    holes = [say("completeness.missing", one) for one in completeness["missing"]]
     return [
         *(wrapped(f"REPLAY: {recordings} of recordings; {NO_EVIDENCE}") if replay else []),
         *wrapped(_subject(predicate)),
         *wrapped(f"{word}: {say('completeness.summary', completeness['summary'])}"),
-        *_indented([("missing", say("completeness.missing", one)) for one in _some(completeness["missing"])]),
+        *_indented([("missing", words) for words in _some(holes)]),
         "executed FLOP:",
         *_indented([*_executed(predicate), *_meaning(predicate)]),
     ]
