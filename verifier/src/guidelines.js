@@ -152,8 +152,7 @@ function byClaims(accounts, kind, operators = []) {
       continue;
     }
     for (const part of of.parts) {
-      const isOther = part.phase !== "undeclared" && part.phase !== settings;
-      if (!part.rows.length && (!part.read || (claims_ && isOther))) continue;
+      if (!part.rows.length && !part.read) continue;
       const figures = kind === "claimed" ? withZero(part.claimed, part.read) : part.claimedInteger;
       add(found, part.phase === "undeclared" ? settings ?? "undeclared" : part.phase, figures);
     }
