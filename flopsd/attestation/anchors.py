@@ -17,7 +17,8 @@ from typing import Any
 from flopsd.attestation.foreign_lines import ForeignLines, LineJudge
 from flopsd.attestation.log_export import Anchor, SkippedLines, find_anchors
 from flopsd.core.ledger.growing_run import GrowingRun
-from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import extend
 from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.model import Figures
 from flopsd.core.peaks import PeakTable

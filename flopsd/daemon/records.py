@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from flopsd import __version__
-from flopsd.core.ledger.history import FORMAT
+from flopsd.core.ledger.history_from_records import FORMAT
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.ledger.journal_codec import precision_record, tally_columns
 from flopsd.core.ledger.segments import Continued

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, peaks_beside, public_key_beside
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
-from flopsd.core.ledger.history import History, extend, read_history
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import extend, read_history
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import SegmentFacts
 from flopsd.core.peaks import PeakTable

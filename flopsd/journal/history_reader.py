@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import extend
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.codes import CodeChecker
 from flopsd.journal.framing import JournalLine

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import extend
 from flopsd.core.ledger.run_view import view_of
 from flopsd.errors import FlopsdError, JournalError, StorageError
 from flopsd.journal.delivery_note import read_deliveries

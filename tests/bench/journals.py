@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pynvml
 
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import GapReason, Pipe
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.reading import read_journal, read_live

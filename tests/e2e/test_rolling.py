@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.journal.reading import read_live
 from flopsd.settings.data_files import config_dir
 from tests.support.process import (

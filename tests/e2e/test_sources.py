@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Evidence
 from flopsd.journal.reading import read_journal
 from flopsd.system.clock import NS_PER_S, SystemClock

@@ -12,7 +12,8 @@ from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import (
     Active,
     Busy,

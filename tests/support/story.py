@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.isolation import UNKNOWN, Isolation
 from flopsd.core.model import (
     Active,

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flopsd.attestation.signing.dsse import pae
 from flopsd.core.envelope import Envelope, encode_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, SealFacts, encode, statement
 from flopsd.core.peaks import PeakTable

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
 from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import encode

@@ -94,7 +94,7 @@ def _made(name: str, what: str, records: list[J], edit: Callable[[list[J]], obje
 
 def _keys(records: list[J]) -> Files:
     """Who could read the key that sealed."""
-    from flopsd.core.ledger.history import read_history
+    from flopsd.core.ledger.history_from_records import read_history
 
     files: Files = {}
     for name, (what, key, container) in KEYS.items():

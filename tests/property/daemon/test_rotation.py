@@ -16,7 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.ledger.growing_run import GrowingRun
-from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import extend
 from flopsd.core.ledger.run_view import counted_in, rated_tallies, view_of
 from flopsd.core.ledger.segments import added_work
 from flopsd.core.model import Gap, GapReason, Growth, Pipe, Reading, Sweep

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from flopsd.core.declarations import NOTHING_DECLARED
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.errors import JournalDamagedError

@@ -14,7 +14,8 @@ import pytest
 
 from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.ledger import history as histories
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import Busy, GapReason, Growth, Pipe
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted

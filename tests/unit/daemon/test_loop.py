@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.writer import Writer

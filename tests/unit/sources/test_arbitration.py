@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.journal_codec import DeviceEntry, evidence_record, identified
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Busy, Device, DeviceUid, Evidence, Gap, GapReason, Pipe, Reading, Sweep

@@ -13,7 +13,7 @@ import pytest
 
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import (
     Active,
     Busy,

@@ -1,0 +1,289 @@
+"""The journal's records: what is written, and the history that reading them back gives.
+
+Records are plain JSON objects of ints and strings. All figures in them are running totals, so the
+last checkpoint of an incarnation has all that the incarnation counted; FLOP are not in them, they
+follow from the cycles and the peak table.
+
+    begin        one start of the daemon: run, node, boot, clocks, versions, settings
+    source       a source was opened: its versions and facts; a replay says so here
+    device       a device seen for the first time in this incarnation
+    evidence     a device's source, its expected evidence or the reason for it changed; or what it is was learned
+    declaration  training processes and the facts that they declared
+    sealed       a ledger of the first bytes of this journal was sealed
+    checkpoint   running totals of every device, the gaps since the checkpoint before, and the counters of training
+                 processes that changed since then
+    end          the incarnation stopped on purpose; a killed one has none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from flopsd.core.declarations import declared_from, facts_from, work_from
+from flopsd.core.ledger.earlier_seals import EarlierSeal
+from flopsd.core.ledger.history import GapInterval, History, Incarnation
+from flopsd.core.ledger.impossible_records import LEAD_NS, grew_from, refuse_context, refuse_counted, refuse_time
+from flopsd.core.ledger.isolation import isolation_from
+from flopsd.core.ledger.journal_codec import (
+    Record,
+    count,
+    device_entry,
+    evidence_from_record,
+    identified,
+    tally_from_record,
+    tally_rows,
+    text,
+)
+from flopsd.core.ledger.segments import Continued
+from flopsd.core.ledger.steady import Steady
+from flopsd.core.model import GapReason, Tally
+from flopsd.core.operator_count import counted_flop, counts_of
+from flopsd.core.phases import remainder
+from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.unused_count import UnusedCount
+from flopsd.core.values import is_digest
+from flopsd.errors import JournalDamagedError
+
+FORMAT = "flopsd-journal/1"
+MALFORMED = "record_malformed"  # as in refusals-v1.json
+
+
+def read_history(records: Iterable[Record]) -> History:
+    """The history that a journal records.
+
+    Raises JournalDamagedError for records that no daemon of this format writes: unknown kinds,
+    totals that fall, time that is not conserved, gaps that do not add up.
+    """
+    history = History()
+    for record in records:
+        extend(history, record)
+    return history
+
+
+def extend(history: History, record: Record) -> None:
+    """Add one record. Raises JournalDamagedError as `read_history` does."""
+    line = history.records + 1
+    try:
+        _take(history, record)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
+        text = f"journal line {line}: not a record of {FORMAT}: {fault!r}"
+        raise JournalDamagedError(text, code=MALFORMED, path=f"journal:{line}") from fault
+    except JournalDamagedError as fault:
+        raise JournalDamagedError(f"journal line {line}: {fault}", code=fault.code, path=f"journal:{line}") from fault
+    history.records = line
+
+
+def _take(history: History, record: Record) -> None:
+    kind = record["kind"]
+    count(record["incarnation"])
+    if kind == "begin":
+        _begin(history, record)
+        return
+    if not history.incarnations:
+        raise JournalDamagedError("the first record is not a 'begin'", code="law_1")
+    incarnation = history.incarnations[-1]
+    if incarnation.end is not None:
+        raise JournalDamagedError(f"a {kind!r} record after the incarnation's end", code="law_1")
+    if record["incarnation"] != incarnation.number:
+        raise JournalDamagedError(
+            f"record of incarnation {record['incarnation']} within incarnation {incarnation.number}", code="law_1"
+        )
+    if kind == "source":
+        incarnation.sources[text(record["name"])] = {**record["facts"]}
+    elif kind == "device":
+        entry = device_entry(record)
+        if record["number"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
+            raise JournalDamagedError("device numbered out of order or named twice", code="law_3")
+        incarnation.devices[record["number"]] = entry
+        start = tally_from_record(record, entry.begin_ns)
+        is_older = entry.device.uid in history.tracked or history.continues is not None
+        refuse_counted(start, None if is_older else incarnation.begin["ns"])
+        incarnation.tallies[entry.device.uid] = start
+        history.tracked.add(entry.device.uid)
+    elif kind == "evidence":
+        seen = incarnation.devices[record["number"]]
+        if "identity" in record:
+            seen = identified(seen, record["identity"])
+        changed = replace(seen.device, **evidence_from_record(record))
+        incarnation.devices[record["number"]] = replace(seen, device=changed, source=record["source"])
+        refuse_time(incarnation.last_ns, count(record["ns"]))
+    elif kind == "declaration":
+        take_sessions(history, record)
+    elif kind == "sealed":
+        history.seals.add(EarlierSeal.from_record(record))
+    elif kind == "checkpoint":
+        _checkpoint(history, incarnation, record)
+    elif kind == "end":
+        refuse_time(incarnation.last_ns, count(record["ns"]))
+        incarnation.end = record
+        incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
+    else:
+        raise JournalDamagedError(f"unknown kind of record {kind!r}", code=MALFORMED)
+
+
+def _begin(history: History, record: Record) -> None:
+    if history.is_rotated:
+        raise JournalDamagedError(
+            "a 'begin' record after the end of a rotated journal, which another one continues", code="law_1"
+        )
+    if "continues" in record:
+        if history.incarnations:
+            raise JournalDamagedError("only the first 'begin' of a journal continues another one", code="law_1")
+        history.continues = Continued.from_record(record["continues"])
+    if record["format"] != FORMAT:
+        raise JournalDamagedError(f"format {record['format']!r}; this flopsd reads {FORMAT!r}", code=MALFORMED)
+    if record["incarnation"] != len(history.incarnations) + 1:
+        raise JournalDamagedError(
+            f"incarnation {record['incarnation']} where {len(history.incarnations) + 1} comes next", code="law_1"
+        )
+    for name in ("boot_id", "utc", "flopsd_version", "peak_table_sha256", "config_sha256"):
+        text(record[name])
+    for name in ("ns", "wall_ns", "checkpoint_ns"):
+        count(record[name])
+    if record.get("code_secret_sha256") is not None and not is_digest(record["code_secret_sha256"]):
+        raise JournalDamagedError("its code_secret_sha256 is no SHA-256", code=MALFORMED)
+    declared_from(record.get("declared"))
+    try:
+        refuse_context(record["context"])
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise JournalDamagedError(f"its context cannot be read: {fault!r:.200}", code="law_14") from fault
+    isolation_from(record["isolation"])
+    for name in ("run", "node"):
+        text(record[name])
+        if history.incarnations and record[name] != history.incarnations[0].begin[name]:
+            raise JournalDamagedError(
+                f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}", code="law_1"
+            )
+    incarnation = Incarnation(record, last_ns=record["ns"], last_utc=record["utc"])
+    if history.has_counts:
+        incarnation.counts_before = counts_of(history.sessions.values())
+    history.incarnations.append(incarnation)
+
+
+def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
+    devices, tallies, at_ns = _numbers(record), record["tallies"], count(record["ns"])
+    newest, watched = incarnation.newest, list[Tally]()
+    before = None if newest is None else newest.tallies
+    if newest is not None and record["gaps"] == [] and newest.goes_on(devices, tallies, at_ns + LEAD_NS):
+        incarnation.is_read = incarnation.is_read and newest.tallies is before
+    else:
+        _take_tallies(history, incarnation, record)
+        watched = list(incarnation.tallies.values())
+        begin_ns = [incarnation.read[incarnation.devices[number].device.uid].begin_ns for number in devices]
+        incarnation.newest = Steady(devices, tallies, begin_ns)
+    take_sessions(history, record)
+    refuse_time(incarnation.last_ns, at_ns, *watched)
+    incarnation.checkpoints += 1
+    incarnation.last_ns, incarnation.last_utc = at_ns, text(record["utc"])
+
+
+def _take_tallies(history: History, incarnation: Incarnation, record: Record) -> None:
+    """Check the tallies of a checkpoint, and its gaps, device by device."""
+    devices, tallies = _numbers(record), incarnation.tallies
+    grown: dict[tuple[int, GapReason], int] = {}
+    for number, row in zip(devices, tally_rows(record["tallies"], len(devices)), strict=True):
+        seen = incarnation.devices[number]
+        before = tallies[seen.device.uid]
+        after = tally_from_record(row, before.begin_ns)
+        if not grew_from(before, after):
+            raise JournalDamagedError(f"totals of device {seen.device.uid} fell since the record before", code="law_4")
+        if after.total_observed_ns + after.total_gap_ns != after.span_ns:
+            raise JournalDamagedError(
+                f"time of device {seen.device.uid} does not add up: observed + gap is not its span", code="law_5"
+            )
+        if after.phases:
+            try:
+                remainder(after)
+            except ValueError as fault:
+                raise JournalDamagedError(
+                    f"phases of device {seen.device.uid} have more than there is", code="law_9"
+                ) from fault
+        if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
+            raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up", code="law_5")
+        for reason, gap_ns in after.gap_ns.items():
+            grown[(number, reason)] = gap_ns - before.gap_ns.get(reason, 0)
+        tallies[seen.device.uid] = after
+    for number, begin_ns, end_ns, name in record["gaps"]:
+        reason = GapReason(name)
+        uid = incarnation.devices[number].device.uid
+        since = incarnation.gaps_until.get(number, tallies[uid].begin_ns)
+        if count(begin_ns, signed=True) < since or count(end_ns, signed=True) > tallies[uid].watermark_ns:
+            text = f"a gap of device {uid} overlaps another one, or lies outside of the device's time"
+            raise JournalDamagedError(text, code="law_6")
+        incarnation.gaps_until[number] = end_ns
+        grown[(number, reason)] = grown.get((number, reason), 0) - (end_ns - begin_ns)
+        _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
+    if any(grown.values()):
+        raise JournalDamagedError("the listed gaps do not add up to the gap totals", code="law_6")
+
+
+def _numbers(checkpoint: Record) -> list[int]:
+    """Of the devices of a checkpoint."""
+    numbers = [count(number) for number in checkpoint["devices"]]
+    if numbers != sorted(set(numbers)):
+        raise JournalDamagedError("the devices of a checkpoint are not in order", code="law_3")
+    return numbers
+
+
+def skip_to(history: History, checkpoint: Record) -> None:
+    """Take the totals of a checkpoint, those before it left out; what processes count in these is for `take_sessions`.
+    Only of a journal that was read whole before: nothing is checked."""
+    incarnation = history.incarnations[-1]
+    incarnation.tallies.update(incarnation.tallies_of(_numbers(checkpoint), checkpoint["tallies"]))
+    incarnation.newest = None
+    take_sessions(history, checkpoint)
+    incarnation.last_ns, incarnation.last_utc = count(checkpoint["ns"]), text(checkpoint["utc"])
+
+
+def take_sessions(history: History, record: Record) -> None:
+    """What training processes declare in a record, and what they count."""
+    for session in record.get("sessions", ()):
+        _session(history, session)
+
+
+def _session(history: History, record: Record) -> None:
+    name = text(record["id"])
+    pid = record["pid"]
+    process = (None if pid is None else count(pid), count(record["uid"]), text(record["client"]))
+    session = history.sessions.setdefault(name, DeclaredSession(name, *process))
+    if (session.pid, session.uid, session.client) != process:
+        raise JournalDamagedError(f"session {name!r:.60} belongs to two processes", code="law_10")
+    try:
+        facts = facts_from(record["facts"]) if "facts" in record else session.facts
+        work = work_from(record.get("work", {}))
+        before = work_from(record.get("before", {}))
+        refused = UnusedCount.from_record(name, record["refused"]) if "refused" in record else session.refused
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise JournalDamagedError(
+            f"session {name!r:.60} declares what cannot be read: {fault!r:.200}", code="law_10"
+        ) from fault
+    if session.facts.get("device", facts.get("device")) != facts.get("device"):
+        raise JournalDamagedError(f"session {name!r:.60} changes its device", code="law_10")
+    session.facts, session.refused = facts, refused
+    history.has_counts = history.has_counts or refused is not None
+    if "before" in record:
+        if history.continues is None:
+            raise JournalDamagedError("a session has counters of an earlier segment, and there is none", code="law_1")
+        history.work_before[name] = before
+        history.has_counts = history.has_counts or counted_flop(before) > 0
+    history.has_counts = history.has_counts or counted_flop(work) > 0
+    for phase, counters in work.items():
+        known = session.work.setdefault(phase, {})
+        if any(value < known.get(counter, 0) for counter, value in counters.items()):
+            raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")
+        known.update(counters)
+
+
+def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:
+    """Append `gap`, or lengthen the last one of the same device and reason that it continues."""
+    if gap.begin_ns >= gap.end_ns:
+        raise JournalDamagedError("a gap that ends before it begins", code="law_6")
+    for at in range(len(gaps) - 1, max(-1, len(gaps) - 64), -1):
+        last = gaps[at]
+        if (last.incarnation, last.device) == (gap.incarnation, gap.device):
+            if last.reason is gap.reason and last.end_ns == gap.begin_ns:
+                gaps[at] = replace(last, end_ns=gap.end_ns)
+                return
+            break
+    gaps.append(gap)
