@@ -13,7 +13,9 @@ from flopsd.report.model import Basis, Comparison, Fact, Share
 from flopsd.report.numbers import (
     NO_UPPER_BOUND,
     NOTHING_MEASURED,
+    PJ_PER_FLOP,
     beyond_margin,
+    duration,
     fj_per_flop,
     flop,
     integers_text,
@@ -160,10 +162,11 @@ def _energy_comparison(entry: LedgerObject) -> Comparison:
     measured, warned = per_flop.count("measured"), "warning" in entry
     ends = fj_per_flop(per_flop.count("low"), per_flop.maybe_count("high"))
     part, precision = entry.text("part"), entry.text("precision")
+    same = duration(entry.decimal("deviceSeconds")).text
     return Comparison(
         f"{ENERGY}: {part}",
-        f"energy by the devices' counters / FLOP measured in the same {entry.text('deviceSeconds')} s of device time",
-        f"{fj_per_flop(measured, measured)} ({ends})",
+        f"energy by the devices' counters / FLOP measured in the same {same} of device time",
+        f"{fj_per_flop(measured, measured)} ({ends.removesuffix(PJ_PER_FLOP)})",
         f"published runs in {precision} took {fj_per_flop(published.count('low'), published.count('high'))}",
         AGREEMENT[entry.flag("withinMargin")],
         entry.text("warning") if warned else "",

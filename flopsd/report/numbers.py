@@ -127,12 +127,15 @@ def energy(joules: Fraction) -> Amount:
     return Amount(format_energy(joules), f"{_plain(joules)} J")
 
 
+PJ_PER_FLOP = " pJ/FLOP"
+
+
 def fj_per_flop(low: int, high: int | None) -> str:
     """Energy for each FLOP from low to high, in picojoules."""
     least, *most = (f"{fj // 1000}.{fj % 1000:03d}" for fj in (low, high) if fj is not None)
     if not most:
-        return f"at least {least} pJ/FLOP"
-    return f"{least if most == [least] else f'{least} to {most[0]}'} pJ/FLOP"
+        return f"at least {least}{PJ_PER_FLOP}"
+    return f"{least if most == [least] else f'{least} to {most[0]}'}{PJ_PER_FLOP}"
 
 
 def _plain(value: Fraction) -> str:

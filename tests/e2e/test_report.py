@@ -99,8 +99,9 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
 )
 def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape: str) -> None:
     folder = VECTORS / "invalid" / case
-    answer = json.loads((folder / "expected.json").read_bytes())
-    keys = [part for name in answer["keys"] for part in ("--key", str(folder / name))]
+    arguments = json.loads((folder / "expected.json").read_bytes())["arguments"]
+    names = [name for option, name in itertools.pairwise(arguments) if option == "--key"]
+    keys = [part for name in names for part in ("--key", str(folder / name))]
     done = flopsd("report", str(folder / "ledger.json"), *keys, "--peaks", str(PEAKS), "--format", shape, code=3)
     assert "REFUSED" in done.stdout
     assert not re.search("10[⁰¹²³⁴⁵⁶⁷⁸⁹]", done.stdout)

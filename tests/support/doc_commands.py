@@ -274,7 +274,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "python -m conformance run --json report.json -- flopsd verify --json": By(
             "e2e/test_docs.py::test_the_runner_of_conformance_drives_flopsd"
         ),
-        "python -m conformance clauses": Run("ENV-1", {"python": sys.executable}, at=ROOT),
+        "python -m conformance clauses": Run("ENV-1", {"python": sys.executable}, long=True, at=ROOT),
         "python -m conformance pack -o flopsd-vectors-v1.tar.gz": By(
             "unit/conformance/test_judge.py::test_the_packed_vectors_are_those_of_the_folder_and_a_changed_file_is_noticed"
         ),

@@ -153,7 +153,7 @@ export function absentReasons(reasons) {
   const text = (/** @type {J} */ note) => JSON.stringify(note, Object.keys(note).sort())
     .replace(/[\u007f-\uffff]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
   const texts = new Map(known.map((note) => [text(note), note]));
-  const sorted = [...texts.keys()].sort().map((one) => texts.get(one));
+  const sorted = [...texts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, note]) => note);
   const more = known.length < reasons.length || sorted.length > 4;
   return [...sorted.slice(0, 4), ...(more ? [{ code: "more_reasons" }] : [])];
 }
