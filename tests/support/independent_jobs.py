@@ -160,6 +160,11 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
     for name in OF_NODES:
         ok(SECONDS.fullmatch(entry[name]))
     ok(entry["energyJoules"] is None or re.fullmatch(r"(0|[1-9][0-9]{0,39})\.[0-9]{3}", entry["energyJoules"]))
+    executed, reasons = entry["totals"]["executed"], entry["totals"]["architectureAbsentReasons"]
+    ok(executed["method"] == codes.methods(executed["method"]))
+    for part in ("byEvidence", "byPhase"):
+        ok(all(one.keys() == set(NAMES) for one in executed[part].values()))
+    ok(isinstance(reasons, list) and (entry["totals"]["architecture"] is None) == bool(reasons))
     for one in figures_in(entry["totals"]):
         ok(one["low"] is not None)
         ok(all(one[name] is None or COUNT.fullmatch(one[name]) for name in NAMES if name in one))

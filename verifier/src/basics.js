@@ -146,14 +146,19 @@ export function isAmount(value) {
   return typeof value === "bigint" && value >= 0n;
 }
 
+/** Notes, each once, by their JSON text: compact, with sorted members, in ASCII. @param {J[]} notes @returns {Map<string, J>} */
+export function byJsonText(notes) {
+  const text = (/** @type {J} */ note) => JSON.stringify(note, Object.keys(note).sort())
+    .replace(/[\u007f-\uffff]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const texts = new Map(notes.map((note) => [text(note), note]));
+  return new Map([...texts].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
 /** Why sums have no architecture basis: each reason once, by its JSON text in ASCII, the first four.
  * @param {J[]} reasons @returns {J[]} */
 export function absentReasons(reasons) {
   const known = reasons.filter(({ code }) => code !== "more_reasons");
-  const text = (/** @type {J} */ note) => JSON.stringify(note, Object.keys(note).sort())
-    .replace(/[\u007f-\uffff]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
-  const texts = new Map(known.map((note) => [text(note), note]));
-  const sorted = [...texts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, note]) => note);
+  const sorted = [...byJsonText(known).values()];
   const more = known.length < reasons.length || sorted.length > 4;
   return [...sorted.slice(0, 4), ...(more ? [{ code: "more_reasons" }] : [])];
 }

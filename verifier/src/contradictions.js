@@ -1,4 +1,5 @@
 // What of the declarations cannot all be so.
+import { byJsonText, sortedTexts } from "./basics.js";
 import { once } from "./reasons.js";
 import { counted } from "./sessions.js";
 
@@ -20,18 +21,27 @@ function shareDiffers(method, { facts }) {
   return (method === "lora" || method === "qlora") && some === all;
 }
 
-/** Of the settings. @param {J} settings @param {Session[]} sessions @param {any[]} policies @returns {Contradiction[]} */
-function ofSettings({ base, method, phase, recomputation }, sessions, policies) {
+/** Of a base model that the law presumes to carry systemic risk. @param {J | null} base @param {any[]} policies
+ * @returns {Contradiction[]} */
+function ofBase(base, policies) {
+  /** @type {Contradiction[]} */
   const found = [];
-  const flop = base?.flop == null ? null : BigInt(base.flop);
+  if (!base || base.flop === null) return found;
+  const flop = BigInt(base.flop);
   for (const { presumed, citation } of policies) {
-    if (presumed === null || flop === null || flop <= presumed || base.systemic === true) continue;
+    if (presumed === null || flop <= presumed || base.systemic === true) continue;
     const more = { flop: String(presumed), citation };
     const name = "SYSTEMIC_RISK_IS_PRESUMED";
     if (base.systemic === null) found.push({ name, code: "systemic_presumed", ...more });
     else if (base.reason === undefined) found.push({ name, code: "systemic_presumed_and_denied_without_reason", ...more });
     else found.push({ name, code: "systemic_presumed_and_denied", ...more, reason: base.reason });
   }
+  return found;
+}
+
+/** Of the settings. @param {J} settings @param {Session[]} sessions @param {any[]} policies @returns {Contradiction[]} */
+function ofSettings({ base, method, phase, recomputation }, sessions, policies) {
+  const found = ofBase(base, policies);
   if (base && method === "pretraining") found.push({ name: "PRETRAINING_WITH_A_BASE", code: "pretraining_with_base" });
   if (phase === "evaluate" && method) found.push({ name: "EVALUATION_WITH_A_METHOD", code: "evaluation_with_method", method });
   const fused = sessions.some((one) => counted(one, "fused_head_tokens"));
@@ -98,4 +108,13 @@ export function contradictions(history, policies, exceeding) {
     ...sessions.flatMap(([id, one]) => ofCounts(id, one, uuids, exceeding)),
   ];
   return once(all);
+}
+
+/** Of a job or lineage: those of each child, of the base model of the whole, and between the nodes of one job.
+ * @param {J[]} children @param {J | null} base @param {any[]} policies @param {boolean} isJob @returns {J[]} */
+export function mergedContradictions(children, base, policies, isJob) {
+  const all = [...children.flatMap(({ declared }) => declared.contradictions), ...ofBase(base, policies)];
+  const methods = sortedTexts(children.map(({ declared }) => declared.method).filter((one) => one !== null));
+  if (isJob && methods.length > 1) all.push({ name: "METHOD_DIFFERS", code: "node_methods_differ", methods });
+  return [...byJsonText(all).values()];
 }

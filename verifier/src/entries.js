@@ -1,6 +1,6 @@
 // Entries of children in a merged ledger: their shape, and how one is made from the ledger of a node or a job.
 import { absentReasons, Refusal, byText, isAmount, isObject, isText, require, shown } from "./basics.js";
-import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD } from "./codes.js";
+import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD, ordered } from "./codes.js";
 import { ENERGY_RATIO } from "./energy.js";
 import { seconds } from "./figures.js";
 import { coveragePpm } from "./coverage.js";
@@ -85,6 +85,8 @@ const _totals = shape({
 /** @type {Check} */
 const totals = (value, path) => {
   _totals(value, path);
+  require(ordered(EXECUTED_METHODS, value.executed.method).join() === value.executed.method.join(), "entry_malformed",
+    `${path}.executed.method names something twice, or in another order`, path);
   require((value.architecture === null) === (value.architectureAbsentReasons.length > 0), "entry_malformed",
     `${path} has neither an architecture basis nor a reason, or both`, path);
 };

@@ -2,6 +2,7 @@
 import { absentReasons, byText, isObject, object, require, sortedTexts } from "./basics.js";
 import { checkChildren } from "./children.js";
 import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD, assumptions, claim, ordered } from "./codes.js";
+import { mergedContradictions } from "./contradictions.js";
 import { same } from "./compare.js";
 import { coveragePpm } from "./coverage.js";
 import { checkEntries, checkMerge } from "./entries.js";
@@ -221,7 +222,7 @@ export function mergedStatement(statement, library) {
       attempts: isJob ? sortedTexts(children.flatMap((/** @type {J} */ one) => one.periods.map((/** @type {J} */ p) => p.attempt))) : [],
       incarnationCount: isJob ? String(children.reduce((/** @type {number} */ n, /** @type {J} */ one) => n + one.periods.length, 0)) : null,
       ledgerCount: String(children.length), startedAt: by("startedAt", -1), lastRecordAt: by("lastRecordAt", 1),
-      declared: { ...said, contradictions: predicate.declared.contradictions },
+      declared: { ...said, contradictions: mergedContradictions(children, said.base, policies, isJob) },
       totals: sums,
       findings: findings({
         policies, guidelines: sums.guidelines, integers: sums.integerOperations.guidelines, declared: said, open: !complete,
