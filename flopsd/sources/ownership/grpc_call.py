@@ -54,7 +54,10 @@ def call(peer: socket.socket, method: str, request: bytes, *, within_seconds: fl
         peer.settimeout(left_ns / NS_PER_S)
         with suppress(BrokenPipeError):  # what the server said before it closed is still there to be read
             peer.sendall(connection.data_to_send())
-        received = peer.recv(_RECEIVE_BYTES)
+        try:
+            received = peer.recv(_RECEIVE_BYTES)
+        except ConnectionResetError:  # it closed before it read all; what it said before that is still there
+            received = peer.recv(_RECEIVE_BYTES)
         if not received:
             raise CallError("UNAVAILABLE", "the connection was closed before the answer was complete")
         try:
