@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from flopsd.core.ledger.statement import PREDICATE_TYPE
@@ -37,11 +38,11 @@ def _cosign(key: Path, blob: Path, kind: str, *how: str) -> Done:
 
 def shell(script: str, folder: Path, code: int | None = None) -> Done:
     """Run `script` by sh in `folder`; `flopsd` there is the one under test."""
-    commands = folder / ".bin"
-    commands.mkdir(exist_ok=True)
-    (commands / "flopsd").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flopsd "$@"\n')
-    (commands / "flopsd").chmod(0o755)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("FLOPSD_")}
-    env |= {"PATH": f"{commands}:{env['PATH']}", "LC_ALL": "C.UTF-8", "TMPDIR": str(folder)}
-    done = subprocess.run(["sh"], input=script, cwd=folder, env=env, capture_output=True, text=True, timeout=180, check=False)  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="flopsd-commands-") as commands:  # `folder` may be the checkout
+        flopsd = Path(commands, "flopsd")
+        flopsd.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flopsd "$@"\n')
+        flopsd.chmod(0o755)
+        env = {name: value for name, value in os.environ.items() if not name.startswith("FLOPSD_")}
+        env |= {"PATH": f"{commands}:{env['PATH']}", "LC_ALL": "C.UTF-8", "TMPDIR": str(folder)}
+        done = subprocess.run(["sh"], input=script, cwd=folder, env=env, capture_output=True, text=True, timeout=180, check=False)  # fmt: skip
     return as_expected(done, code, ())
