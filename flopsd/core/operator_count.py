@@ -17,18 +17,16 @@ from flopsd.core.unused_count import Unused, UnusedCount
 
 OPERATOR_FLOP, RECOMPUTED = "operator_flop", "recomputed_operator_flop"
 OPERATOR_COUNTERS = (OPERATOR_FLOP, RECOMPUTED)
-NOT_COUNTED = ("not_counted", "operators_not_counted")  # facts that leave the count of a phase open
+NOT_COUNTED = ("not_counted", "operators_not_counted")  # facts about work of a phase that the count leaves out
 _CEILINGS = (Evidence.UTILIZATION, Evidence.GAP)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceCount:
-    """What the sessions of one device count together, by phase. `open`: phases in which one has work that it cannot
-    count, so that the count is a lower end alone."""
+    """What the sessions of one device count together, by phase."""
 
     flop: Mapping[str, int]
     sessions: tuple[str, ...]
-    open: frozenset[str] = frozenset()
 
     @property
     def total_flop(self) -> int:
@@ -72,8 +70,7 @@ def _of_device(sessions: Iterable[DeclaredSession]) -> DeviceCount:
         for phase, counters in session.work.items():
             if counted := counters.get(OPERATOR_FLOP, 0):
                 flop[phase] = flop.get(phase, 0) + counted
-    left_out = (session.facts.get(name, {}) for session in listed for name in NOT_COUNTED)
-    return DeviceCount(flop, tuple(one.id for one in listed), frozenset(phase for one in left_out for phase in one))
+    return DeviceCount(flop, tuple(one.id for one in listed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def rows_of(count: DeviceCount, read: ReadFigures) -> tuple[Row, ...]:
     known = {phase: figures.measured_flop or 0 for phase, figures in by_phase.items()}
     more_low = _shared(count, lows, read.whole.low_flop, read.unmeasured_high)
     more = _shared(count, known, read.whole.measured_flop or 0, read.unmeasured_high)
-    figures = {phase: Figures(more_low[phase], None if phase in count.open else more[phase], 0) for phase in more_low}
+    figures = {phase: Figures(more_low[phase], more[phase], 0) for phase in more_low}
     return tuple(
         Row(Evidence.OPERATOR_COUNT, None, UNDECLARED, 0, 0, one, NO_FIGURES, bucket=phase)
         for phase, one in figures.items()

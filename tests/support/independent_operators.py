@@ -35,8 +35,7 @@ def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
             known = sum(one[phase][n] or 0 for one in by_phase if phase in one)
             parts.append(min(left[n], max(0, counted[phase] - known)))
             left[n] -= parts[n]
-        is_open = any(phase in one["facts"].get(name, {}) for one in own for name in LEFT_OUT)
-        figures: Figures = (parts[0], None if is_open else parts[1], 0)
+        figures: Figures = (parts[0], parts[1], 0)
         if figures[0] or figures[1]:
             found.append(
                 {
@@ -59,7 +58,7 @@ def operators_of(sessions: list[J]) -> int | None:
         return None
     work = [one["work"].get("train", {}) for one in sessions if not one.get("refused")]
     whole, again = (sum(one.get(f"{name}operator_flop", 0) for one in work) for name in ("", "recomputed_"))
-    return (whole - again) * 10**6 // whole if whole and again <= whole else None
+    return max(666666, (whole - again) * 10**6 // whole) if whole and again <= whole else None
 
 
 def counted_of(devices: list[Rated], sessions: list[J]) -> list[tuple[Figures, int]]:

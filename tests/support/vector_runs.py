@@ -215,11 +215,13 @@ def operators(folder: Path) -> bytes:
 
 
 def exceeding(folder: Path) -> bytes:
-    """What a daemon's slack lets pass is more than the device can have executed in all: no figure has it."""
+    """What a daemon's slack lets pass is more than the device can have executed in all: no figure has it. And more of it
+    was computed again than any recomputation comes to."""
     story, process = Story(folder, (A100,), declared=OperatorDeclarations(Phase.TRAIN)), "ab" * 16
     story.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"device": A100.uid}))
     story.during(3, {A100: BUSY})
-    story.says(WorkCounted(process, {"train": {"operator_flop": 2 * 10**15}}))
+    counted = {"operator_flop": 2 * 10**15, "recomputed_operator_flop": 10**15}
+    story.says(WorkCounted(process, {"train": counted}))
     story.during(2, {A100: BUSY})
     return story.finish()
 

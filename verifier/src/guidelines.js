@@ -203,7 +203,9 @@ function statedByOperators(history) {
   const sum = (/** @type {string} */ name) =>
     countingSessions(history).reduce((all, one) => all + counted(one, name, ["train"]), 0n);
   const all = sum("operator_flop"), again = sum("recomputed_operator_flop");
-  return all && all >= again ? ((all - again) * MILLION) / all : null;
+  if (!all || all < again) return null;
+  const share = ((all - again) * MILLION) / all;
+  return share < 666666n ? 666666n : share;
 }
 
 /** @param {import("./history.js").History} history @param {Account[]} accounts @param {Operators} operators

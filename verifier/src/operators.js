@@ -61,10 +61,9 @@ function rowsOf(own, sessions) {
   for (const phase of _ORDER) {
     const figures = figuresOf(own, phase), count = c.get(phase) ?? 0n;
     const low = lesser(beyond(count, figures.low), left);
-    const point = lesser(beyond(count, figures.measured ?? 0n), leftMeasured);
-    const measured = leavesOut(sessions, phase) ? null : point;
+    const measured = lesser(beyond(count, figures.measured ?? 0n), leftMeasured);
     left -= low;
-    leftMeasured -= measured ?? 0n;
+    leftMeasured -= measured;
     if (!low && !measured) continue;
     rows.push({ uuid, phase, settings, flop: { low, measured, high: 0n } });
   }

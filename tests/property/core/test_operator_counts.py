@@ -64,6 +64,7 @@ def test_no_count_moves_a_ceiling_or_lowers_an_end(lie: Lie, told: Counts, left_
         assert one.low_flop >= other.low_flop
         assert one.high_flop is None or one.low_flop <= one.high_flop
     for one, other in (pairs[0], *pairs[3:]):
+        assert one.low_flop <= (one.measured_flop or 0)
         assert (one.measured_flop or 0) >= (other.measured_flop or 0)
         assert one.high_flop is None or (one.measured_flop or 0) <= one.high_flop
     assert counted.integers == silent.integers
