@@ -30,7 +30,8 @@ EXECUTED = (
 )
 AND_COUNTED = (
     " Where no counter measured, measured and the lower bound have what the training processes say that they ran: "
-    "software's count, which nobody checked. Work that they cannot count is in neither. The upper bound does not rest on it."
+    "software's count, which nobody checked. Work that they cannot count is in neither. The upper bound "
+    "does not rest on it."
 )
 GUIDELINES = (
     "The part of it that directly contributed to parameter updates, as Annex A.1 of the Commission's Guidelines "
