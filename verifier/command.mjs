@@ -42,6 +42,19 @@ const maybe = (file) => (fs.existsSync(file) ? read(file) : null);
 /** @param {string} ledger */
 const journalOf = (ledger) => ledger.replace(/\.json$/, "") + ".journal.jsonl";
 
+const _COMPANION = /^\.(peaks|policy)-[0-9a-f]{16}\.yaml$/;
+
+/** Tells of the peak tables and policies that came with a ledger. @param {string} ledger @param {Library} library */
+function nameCompanions(ledger, library) {
+  const stem = path.basename(ledger).replace(/\.json$/, "");
+  for (const name of fs.readdirSync(path.dirname(ledger))) {
+    if (!name.startsWith(stem) || !_COMPANION.test(name.slice(stem.length))) continue;
+    const file = path.join(path.dirname(ledger), name);
+    const found = fs.statSync(file, { throwIfNoEntry: false });
+    if (found?.isFile() && found.size <= 1 << 20) library.cameWith(read(file), name);
+  }
+}
+
 /** @param {string} folder */
 function childrenIn(folder) {
   const found = /** @type {string[]} */ (fs.readdirSync(folder, { recursive: true })).filter((name) => name.endsWith(".json"));
@@ -67,6 +80,7 @@ async function verdict(words, folder = ".") {
   try {
     keys = options["--key"].map((file) => readKey(fs.readFileSync(at(file), "utf8"), path.basename(file)));
     for (const file of [...options["--peaks"], ...options["--policy"]]) library.accept(read(at(file)), path.basename(file));
+    nameCompanions(at(ledger), library);
     const found = await verify(given(ledger, options["--journal"][0]));
     for (const other of options["--also"]) compareHistories(found, await verify(given(other, undefined)));
     return found;

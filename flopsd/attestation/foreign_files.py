@@ -3,53 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from flopsd.settings.data_files import Tables
+from flopsd.core.companions import PEAKS, POLICY, companion_name
+from flopsd.settings.data_files import Tables, companion_beside, has_digest
 
 _ROLES = {
-    "peak table": ("rated", "its rates are the sender's, and every FLOP follows from them"),
-    "policy": ("judged", "its rules are the sender's, and every finding by it follows from them"),
+    PEAKS: ("peak table", "rated", "its rates are the sender's, and every FLOP follows from them"),
+    POLICY: ("policy", "judged", "its rules are the sender's, and every finding by it follows from them"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignFile:
-    """A file that flopsd does not ship. `file`: the name of the one that the user gave by hand; empty: not given."""
+    """A file that flopsd does not ship. `file`: the name of the one that the user gave by hand; empty: not given.
+    `beside`: the name of the file that came with the ledger as that; empty: none did."""
 
     kind: str
     sha256: str
     id: str = ""  # of a policy
     file: str = ""
+    beside: str = ""
+
+    @property
+    def what(self) -> str:
+        return _ROLES[self.kind][0]
 
     @property
     def word(self) -> str:
         """What it stands under in a headline."""
-        return self.kind.upper()
+        return self.what.upper()
 
     @property
     def text(self) -> str:
-        verb, meaning = _ROLES[self.kind]
+        what, verb, meaning = _ROLES[self.kind]
         names = ", ".join(name for name in (self.id, self.file, f"SHA-256 {self.sha256}") if name)
-        return f"{verb} by a {self.kind} that is not flopsd's own: {names}; {meaning}."
+        untrusted = "" if self.file or not self.beside else f" {self.beside} came with the ledger; read it first."
+        return f"{verb} by a {what} that is not flopsd's own: {names}; {meaning}.{untrusted}"
 
     @property
     def option(self) -> list[str]:
         """The words of a command that accept it."""
-        flag = "--peaks" if self.kind == "peak table" else "--policy"
-        return [flag, self.file or self.kind.upper().replace(" ", "-")]
+        return [f"--{self.kind}", self.file or self.beside or self.word.replace(" ", "-")]
 
     def for_json(self) -> dict[str, str | None]:
-        return {"kind": self.kind, "sha256": self.sha256, "id": self.id or None, "file": self.file or None}
+        return {"kind": self.what, "sha256": self.sha256, "id": self.id or None, "file": self.file or None}
 
 
-def foreign_files(predicate: Mapping[str, Any], tables: Tables) -> tuple[ForeignFile, ...]:
-    """In the order of the predicate, peak tables first. Raises LookupError or TypeError for a malformed one."""
+def foreign_files(predicate: Mapping[str, Any], tables: Tables, ledger: Path | None = None) -> tuple[ForeignFile, ...]:
+    """In the order of the predicate, peak tables first. `ledger`: beside which its companions lie. Raises LookupError
+    or TypeError for a malformed one."""
     method = predicate["method"]
     named = method["peakTableSha256"]
-    found = [("peak table", str(sha256), "") for sha256 in ([named] if isinstance(named, str) else named)]
-    found += [("policy", str(policy["sha256"]), str(policy["id"])) for policy in method.get("policies", ())]
+    found = [(PEAKS, str(sha256), "") for sha256 in ([named] if isinstance(named, str) else named)]
+    found += [(POLICY, str(policy["sha256"]), str(policy["id"])) for policy in method.get("policies", ())]
     foreign = [one for one in dict.fromkeys(found) if not tables.is_packaged(one[1])]
-    files = [tables.file_of(sha256) for _, sha256, _ in foreign]
-    return tuple(ForeignFile(*one, "" if file is None else file.name) for one, file in zip(foreign, files, strict=True))
+    return tuple(_with_files(ForeignFile(*one), tables, ledger) for one in foreign)
+
+
+def _with_files(one: ForeignFile, tables: Tables, ledger: Path | None) -> ForeignFile:
+    given = tables.given(one.sha256)
+    beside = None if ledger is None else companion_beside(ledger, companion_name(one.kind, one.sha256))
+    there = beside is not None and has_digest(beside, one.sha256)
+    return replace(one, file="" if given is None else given[0].name, beside=beside.name if beside and there else "")
+
+
+def companions_of(predicate: Mapping[str, Any], tables: Tables) -> dict[str, bytes]:
+    """The companions of a ledger by name, from the files that `tables` was given."""
+    found = ((one, tables.given(one.sha256)) for one in foreign_files(predicate, tables))
+    return {companion_name(one.kind, one.sha256): given[1] for one, given in found if given is not None}

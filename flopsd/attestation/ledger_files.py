@@ -10,18 +10,21 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
+from flopsd.core.companions import MAX_COMPANION_BYTES, bears_digest, is_companion_name
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest
 from flopsd.errors import LedgerError, NotVerifiedError, OtherFileThereError
+from flopsd.settings.data_files import companion_beside
 from flopsd.system.atomic_files import remove_unfinished, sync_folder
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
-from flopsd.system.known_files import Content, begin_alike, known_file, put_file, sha256_of, size_of
+from flopsd.system.known_files import Content, KnownFile, begin_alike, known_file, put_file, sha256_of, size_of
 from flopsd.system.regular_files import open_regular
 
 LEDGER_MODE = 0o644  # to be handed on, whatever the umask of the job
@@ -29,18 +32,19 @@ LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
 
 class LedgerFiles(NamedTuple):
-    """The files of one ledger; no journal of a merged one, no peak table if it is a packaged one."""
+    """The files of one ledger; no journal of a merged one. `companions`: the peak tables and policies that flopsd does
+    not ship, by name."""
 
     ledger: Content
     journal: Content | None
     public_key: Content
-    peaks: Content | None = None
+    companions: Mapping[str, Content] = MappingProxyType({})
 
     def beside(self, ledger: Path) -> dict[Path, Content]:
         """Path and content of each if the ledger is called `ledger`, in the order of writing: the ledger is last."""
         found = {
             journal_beside(ledger): self.journal,
-            peaks_beside(ledger): self.peaks,
+            **{companion_beside(ledger, name): content for name, content in self.companions.items()},
             public_key_beside(ledger): self.public_key,
             ledger: self.ledger,
         }
@@ -56,9 +60,28 @@ def public_key_beside(ledger: Path) -> Path:
     return ledger.parent / f"{ledger.stem}.pub"
 
 
-def peaks_beside(ledger: Path) -> Path:
-    """The path of a ledger's peak table if it is not a packaged one."""
-    return ledger.parent / f"{ledger.stem}.peaks.yaml"
+def companions_beside(ledger: Path) -> dict[str, KnownFile]:
+    """The companions of a ledger, by name. What has the name of one and is another file is none: no regular file, a
+    larger one, or one of another digest. Raises OSError."""
+    before, found = f"{ledger.stem}.", {}
+    for entry in sorted(os.listdir(ledger.parent)):
+        name = entry.removeprefix(before)
+        if not entry.startswith(before) or not is_companion_name(name):
+            continue
+        try:
+            file = known_file(ledger.parent / entry, MAX_COMPANION_BYTES + 1)
+        except OSError:
+            continue
+        if file.size_bytes <= MAX_COMPANION_BYTES and bears_digest(name, file.sha256):
+            found[name] = file
+    return found
+
+
+def paths_of(ledger: Path, other: Path) -> dict[Path, Path]:
+    """The files of `ledger` that are there, and where each is if the ledger is called `other`; the ledger last."""
+    found = {journal_beside(ledger): journal_beside(other), public_key_beside(ledger): public_key_beside(other)}
+    found |= {file.path: companion_beside(other, name) for name, file in companions_beside(ledger).items()}
+    return {path: there for path, there in {**found, ledger: other}.items() if path.exists()}
 
 
 def disclosed_secrets(ledger: Path) -> list[bytes]:
@@ -73,15 +96,15 @@ def disclosed_secrets(ledger: Path) -> list[bytes]:
         return []
 
 
-BESIDE = (journal_beside, public_key_beside, peaks_beside)
+BESIDE = (journal_beside, public_key_beside)
 
 
 def read_ledger_files(ledger: Path) -> LedgerFiles:
     """The files of a ledger as they are now. Raises OSError."""
-    journal, public_key, peaks = (known_file(path) if path.exists() else None for path in _all_beside(ledger))
+    journal, public_key = (known_file(path) if path.exists() else None for path in _all_beside(ledger))
     if public_key is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(public_key_beside(ledger)))
-    return LedgerFiles(known_file(ledger), journal, public_key, peaks)
+    return LedgerFiles(known_file(ledger), journal, public_key, companions_beside(ledger))
 
 
 def write_ledger_files(
@@ -94,9 +117,9 @@ def write_ledger_files(
     if ledger.is_dir():
         raise LedgerError(f"{ledger} is a folder", hint=f"give --ledger a file, such as {ledger / 'ledger.json'}")
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    for path in (ledger, *_all_beside(ledger)):
-        remove_unfinished(path)
     files = new.beside(ledger)
+    for path in dict.fromkeys((*files, *_all_beside(ledger))):
+        remove_unfinished(path)
     if not only_longer and all(_has(path, content) for path, content in reversed(files.items())):
         return
     there, continues = journal_beside(ledger), False
@@ -107,7 +130,7 @@ def write_ledger_files(
                 f"{ledger} already covers {known} bytes of this journal, and this seal only {wanted}",
                 hint="nothing was changed; to seal an older state of the run, give --ledger another file name",
             )
-        continues = _fits(ledger, new)
+        continues = _has(public_key_beside(ledger), new.public_key)  # until it is replaced
     exists = ledger.exists()
     if exists and (keep or not continues):
         _keep_aside(ledger, clock)
@@ -116,6 +139,14 @@ def write_ledger_files(
             path.unlink(missing_ok=True)
     for path, content in files.items():
         put_file(path, content, LEDGER_MODE)
+    remove_companions(ledger, but=new.companions)
+
+
+def remove_companions(ledger: Path, *, but: Container[str]) -> None:
+    """Remove those of a ledger that was replaced. Raises OSError."""
+    for name, file in companions_beside(ledger).items():
+        if name not in but:
+            file.path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -154,24 +185,15 @@ def _has(path: Path, content: Content) -> bool:
     return same_size and known_file(path).sha256 == sha256_of(content)
 
 
-def _fits(ledger: Path, new: LedgerFiles) -> bool:
-    """Whether the existing ledger goes with the new key and peak table too, until it is replaced."""
-    peaks = peaks_beside(ledger)
-    return _has(public_key_beside(ledger), new.public_key) and (
-        new.peaks is None or not peaks.exists() or _has(peaks, new.peaks)
-    )
-
-
 def _keep_aside(ledger: Path, clock: Clock) -> None:
     """Give the files of a ledger a second name, with the time until which they had the first. They are linked, where
     the file system has links, and take no space."""
     kept = _unused(ledger, f"until-{file_stamp(clock.wall_ns())}")
-    for where in (*BESIDE, Path):  # the ledger last
-        if where(ledger).exists():
-            try:
-                os.link(where(ledger), where(kept))
-            except OSError:
-                put_file(where(kept), known_file(where(ledger)), LEDGER_MODE)
+    for path, there in paths_of(ledger, kept).items():
+        try:
+            os.link(path, there)
+        except OSError:
+            put_file(there, known_file(path), LEDGER_MODE)
     sync_folder(kept.parent)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from flopsd import __version__
 from flopsd.attestation.evidence.collect import collect, stamp
+from flopsd.attestation.foreign_files import companions_of
 from flopsd.attestation.ledger_files import (
     LedgerFiles,
+    companions_beside,
     disclosed_secrets,
     journal_beside,
     ledger_files_lock,
-    peaks_beside,
     public_key_beside,
     write_ledger_files,
 )
@@ -36,7 +37,7 @@ from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import Head, RequiredHead
 from flopsd.journal.history_reader import HistoryReader
 from flopsd.journal.sealed_prefix import durable_prefix
-from flopsd.settings.data_files import Tables, is_packaged, own_policies
+from flopsd.settings.data_files import Tables, companion_beside
 from flopsd.settings.evidence_kinds import WITNESS, EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
 from flopsd.system.known_files import KnownFile
@@ -60,8 +61,7 @@ class Sealed:
     run: str = ""
     node: str = ""
     timestamp: str = ""  # the time of the timestamp, or why there is none; empty: not requested
-    peaks: Path | None = None  # to be handed to the verifier, as the policies; None: a packaged one
-    policies: tuple[Path, ...] = ()
+    companions: tuple[Path, ...] = ()  # to be handed to the verifier
     is_new: bool = True  # false: it was sealed before, and is as it was
     segment: int | None = None  # its number in a rotated run
     is_segment: bool = False  # whether there are others of the run
@@ -87,7 +87,8 @@ def seal_journal(
 ) -> Sealed:
     """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
-    `peaks_files`: among them is the peak table of the run if that is not a packaged one; it is then copied too.
+    `peaks_files`, `policy_files`: among them are the peak table and the policies of the run that are not packaged ones;
+    these are then copied too.
     `wanted` is the evidence to collect, in bounded time; None: no evidence is recorded, not even as absent.
     `live`: the journal may be growing or truncated, and its longest valid prefix is sealed. `rolling`: replace only a
     ledger that covers less. `lock`: a file that serializes the seals of one state folder.
@@ -124,7 +125,7 @@ def seal_journal(
     if is_final is not None and is_final(history.ended):
         before = sealed_before(ledger, sealed.facts, key.public, secrets)
         if before is not None:
-            return _as_sealed_before(ledger, history, *before, policy_files)
+            return _as_sealed_before(ledger, history, *before)
     tables = Tables(peaks_files, policy_files)
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
@@ -138,10 +139,9 @@ def seal_journal(
     if wanted is not None:
         data, timestamp = stamp(data, wanted, clock)
     try:
-        peaks_file = None if is_packaged(sha256) else tables.file_of(sha256)
-        peaks = None if peaks_file is None else peaks_file.read_bytes()
+        companions = companions_of(document["predicate"], tables)
         prefix = KnownFile(journal, sealed.facts.size_bytes, sealed.facts.sha256)
-        files, kept = LedgerFiles(data, prefix, key.public.pem, peaks), keep is not None and keep()
+        files, kept = LedgerFiles(data, prefix, key.public.pem, companions), keep is not None and keep()
         with ledger_files_lock(lock, clock):
             write_ledger_files(ledger, files, clock, only_longer=rolling, keep=kept)
     except OSError as fault:
@@ -166,8 +166,7 @@ def seal_journal(
         history.run,
         history.node,
         timestamp,
-        None if peaks is None else peaks_beside(ledger),
-        tuple(file.absolute() for file in own_policies(policy_files)),
+        tuple(companion_beside(ledger, name) for name in companions),
         is_segment=history.is_segment,
     )
 
@@ -177,7 +176,6 @@ def _as_sealed_before(
     history: History,
     predicate: Mapping[str, Any],
     seal: EarlierSeal,
-    policy_files: Sequence[str],
 ) -> Sealed:
     return Sealed(
         ledger,
@@ -189,8 +187,7 @@ def _as_sealed_before(
         history.ended,
         history.run,
         history.node,
-        peaks=peaks_beside(ledger) if peaks_beside(ledger).exists() else None,
-        policies=tuple(file.absolute() for file in own_policies(policy_files)),
+        companions=tuple(file.path for file in companions_beside(ledger).values()),
         is_new=False,
         is_segment=history.is_segment,
     )

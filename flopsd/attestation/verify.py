@@ -18,7 +18,7 @@ from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, Evide
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.evidence.witness import of_earlier_seals
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
-from flopsd.attestation.ledger_files import journal_beside, peaks_beside
+from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.seal import MALFORMED, one_peak_table
 from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.times import refuse_malformed_times
@@ -125,11 +125,12 @@ def verify_ledger(
         history = reader.history()
         if not history.incarnations:
             raise NotVerifiedError("the journal is empty", code="law_1")
-        table = tables.peaks(one_peak_table(history), peaks_beside(opened.path))
+        table = tables.peaks(one_peak_table(history), opened.path)
         progress("recomputing the totals", 0, 0)
         log.debug("recomputing with peak table %s", table.sha256)
         _refuse_times(signed["predicate"])
-        _recompute(signed, history, facts, table, tables.policies(history.policy_sha256), secrets)
+        policies = tables.policies(history.policy_sha256, opened.path)
+        _recompute(signed, history, facts, table, policies, secrets)
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",

@@ -162,8 +162,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     verdict = sys.stdout
     if arguments.explain:
         from flopsd.report.offline_recipe import recipe
+        from flopsd.settings.data_files import own_policies
 
-        print(recipe(Path(arguments.ledger), arguments.key, arguments.journal), end="", flush=True)
+        given = [*arguments.peaks, *own_policies(arguments.policy)]
+        print(recipe(Path(arguments.ledger), arguments.key, arguments.journal, given), end="", flush=True)
         verdict = sys.stderr
     try:
         with waiting(arguments, f"verifying {arguments.ledger}") as line:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flopsd.core.companions import PEAKS, POLICY, kind_of
 from flopsd.daemon.ledger_places import copy_destinations, local_ledger, names_of
-from flopsd.errors import FlopsdError, StorageError
+from flopsd.errors import StorageError
 from flopsd.journal.delivery_note import COPIED_BYTES_PER_S
-from flopsd.journal.segments import first_record
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.locations import S3Location
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import Clock
+from flopsd.system.known_files import known_file
+from flopsd.system.regular_files import open_regular
 
 if TYPE_CHECKING:
     from flopsd.attestation.seal import Sealed
@@ -41,25 +44,33 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_second
     here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
     destinations = [*here, *copy_destinations(settings, *names)]
     copies = []
-    own = _kept_table(folder)
+    own = _kept_companions(folder)
     if destinations:
         copies = copy_journal(folder.journal, own, destinations, clock, copy_seconds(settings, used_seconds))
     lost = "".join(f"; it was NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault)
     kept = [str(path) for path in (folder.journal, *(copy.location for copy in copies if copy.fault is None))]
     return (
         f"the complete journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
-        f"{folder.path}`, or a copy of it with `flopsd seal --journal`{'' if own is None else ' and --peaks'}"
+        f"{folder.path}`, or a copy of it with `flopsd seal --journal`{_with_options(own)}"
     )
 
 
-def _kept_table(folder: StateDir) -> Path | None:
-    """The peak table of the folder's journal; None: a packaged one, or none that is here."""
+def _kept_companions(folder: StateDir) -> dict[str, Path]:
+    """By name, the peak tables and policies that the folder keeps and its journal names, readable or damaged."""
+    kept = [path for kind in (PEAKS, POLICY) for path in folder.companions(kind)]
+    if not kept:
+        return {}
     try:
-        first = first_record(folder.journal) or {}
-    except (OSError, FlopsdError):
-        return None
-    table = folder.peaks(str(first.get("peak_table_sha256")))
-    return table if table.exists() else None
+        with open_regular(folder.journal) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as journal:
+            return {path.name: path for path in kept if journal.find(known_file(path).sha256.encode()) >= 0}
+    except (OSError, ValueError):  # ValueError: it is empty
+        return {}
+
+
+def _with_options(companions: Iterable[str]) -> str:
+    """The options that name them."""
+    kinds = sorted({kind_of(name) for name in companions})
+    return f" and {' and '.join(f'--{kind}' for kind in kinds)} for what lies beside it" if kinds else ""
 
 
 def copy_sealed(

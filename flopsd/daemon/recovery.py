@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, peaks_beside, public_key_beside
+from flopsd.attestation.ledger_files import LEDGER_MODE, companions_beside, journal_beside, paths_of
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend, read_history
@@ -192,6 +192,8 @@ def restore(
             if not (fits and (is_before or newest.begins_with(saved.journal.size_bytes, saved.journal.sha256))):
                 _keep_beside(saved, ledger)
         if fits:
+            for name, file in companions_beside(newest.ledger).items():
+                put_file(folder.path / name, file, 0o600)
             put_file(folder.journal, newest.journal, 0o600)
     except (OSError, FlopsdError) as fault:
         _log_not_restored(newest.ledger, fault)
@@ -274,11 +276,9 @@ def _keep_beside(saved: Saved, ledger: Path) -> None:
     """Copy another attempt's ledger, with its files, to where `flopsd merge` finds it beside this attempt's."""
     kept = ledger.with_name(f"{ledger.stem}-attempt-{saved.head.hex()[:8]}{ledger.suffix}")
     try:
-        for where in (journal_beside, public_key_beside, peaks_beside, Path):
-            source = where(saved.ledger)
-            if source.exists():
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                put_file(where(kept), known_file(source), LEDGER_MODE)
+        for path, there in paths_of(saved.ledger, kept).items():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            put_file(there, known_file(path), LEDGER_MODE)
     except (OSError, FlopsdError) as fault:
         log.error(
             "the ledger %s of an earlier attempt could not be copied beside %s: %s; it stays where it is",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 import flopsd
+from flopsd.core.companions import PEAKS, POLICY, companion_name
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
@@ -31,14 +32,14 @@ from flopsd.journal.recovery import Recovery
 from flopsd.journal.segments import closed_name, closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
-from flopsd.settings.data_files import is_packaged, load_policies
+from flopsd.settings.data_files import is_packaged, read_policies
 from flopsd.settings.load import declared_of
 from flopsd.settings.locations import S3Location
 from flopsd.settings.platform import Context, find_context
 from flopsd.settings.schema import CONTAINER, Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
-from flopsd.sources.peak_rows import RunTable, table_of
+from flopsd.sources.peak_rows import table_of
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.sd_notify import Notifier
@@ -74,7 +75,8 @@ def run_daemon(
     # What the run is: data files, platform, sources.
     starts_anyway = lifeline is not None or settings.wait_for_source
     rated = table_of(settings.peaks, settings.sources, _without_rows if starts_anyway else None)
-    table, policies, declared = rated.table, load_policies(settings.policies), declared_of(settings)
+    table, judged, declared = rated.table, read_policies(settings.policies), declared_of(settings)
+    policies = tuple(policy for policy, _ in judged)
     context = find_context(environment)
     job_user = _job_user(settings, lifeline)
     is_shared = lifeline is not None and job_user != os.geteuid()
@@ -89,7 +91,9 @@ def run_daemon(
     stop_requests = StopRequests(lifeline)  # a signal before this line loses nothing, and simply ends the process
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
-    _keep_table(folder, rated)
+    _keep(folder, PEAKS, table.sha256, rated.data)
+    for policy, data in judged:
+        _keep(folder, POLICY, policy.sha256, data)
     journal = Journal(folder)
     try:
         # Which run it continues.
@@ -227,20 +231,21 @@ def _without_rows(fault: FlopsdError) -> None:
     log.error("%s; %s; metering goes on without them: time of their devices is a gap", fault, fault.hint)
 
 
-def _keep_table(folder: StateDir, rated: RunTable) -> None:
-    """Keep a table that is not flopsd's own beside the journal: a file may be edited and a plug-in be uninstalled
-    before the last seal."""
-    if is_packaged(rated.table.sha256):
+def _keep(folder: StateDir, kind: str, sha256: str, data: bytes) -> None:
+    """Keep a peak table or policy that is not flopsd's own beside the journal: a file may be edited and a plug-in be
+    uninstalled before the last seal."""
+    if is_packaged(sha256):
         return
     try:
-        replace_file(folder.peaks(rated.table.sha256), rated.data, 0o600)
+        replace_file(folder.companion(kind, sha256), data, 0o600)
     except OSError as fault:
         log.error(
-            "the peak table cannot be kept in %s: %s; metering goes on, and the seal needs --peaks with a file of "
-            "SHA-256 %s",
+            "%s cannot be kept in %s: %s; metering goes on, and the seal needs --%s with a file of SHA-256 %s",
+            companion_name(kind, sha256),
             folder.path,
             fault.strerror,
-            rated.table.sha256,
+            kind,
+            sha256,
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from flopsd.core.companions import PEAKS, POLICY
 from flopsd.daemon.copying import copies_made, copy_sealed, keep_journal
 from flopsd.daemon.ledger_places import local_ledger, names_of, state_dir
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError, LedgerError, StorageError
@@ -80,9 +81,9 @@ def seal(
         key,
         ledger,
         clock,
-        StateDir(folder).peaks_files(settings.peaks),
+        StateDir(folder).data_files(PEAKS, [] if settings.peaks is None else [settings.peaks]),
         evidence,
-        settings.policies,
+        StateDir(folder).data_files(POLICY, settings.policies),
         live=live,
         rolling=is_rolling,
         lock=lock,

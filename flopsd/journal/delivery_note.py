@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from flopsd.core.companions import is_companion_name
 from flopsd.core.values import is_digest
 from flopsd.errors import StorageError
 from flopsd.system.atomic_files import replace_file
@@ -42,7 +43,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class NotedLedger:
-    """A sealed ledger, the SHA-256 of each of its files by the name of its kind, and where it goes."""
+    """A sealed ledger, the SHA-256 of each of its files, and where it goes. The files by kind, companions by name."""
 
     ledger: Path
     sha256: Mapping[str, str]
@@ -89,7 +90,10 @@ def write_deliveries(path: Path, ledgers: Sequence[NotedLedger]) -> None:
 def _noted(record: Any) -> NotedLedger:
     """Raises LookupError, TypeError, ValueError."""
     digests = dict(record["sha256"])
-    if not all(map(is_digest, digests.values())) or not {"ledger", "publicKey"} <= digests.keys():
+    companions = digests.keys() - {"ledger", "journal", "publicKey"}
+    if not all(map(is_digest, digests.values())) or not all(map(is_companion_name, companions)):
+        raise ValueError
+    if not {"ledger", "publicKey"} <= digests.keys():
         raise ValueError
     places = (Destination(one["address"], Delivery(one["state"]), one["reason"]) for one in record["destinations"])
     return NotedLedger(Path(record["ledger"]), digests, tuple(places))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
+from flopsd.core.companions import companion_name, is_companion_name
 from flopsd.errors import JournalError, StateDirBusyError
 from flopsd.system.atomic_files import sync_folder
 
@@ -61,17 +63,22 @@ class StateDir:
         """Where whoever seals the journal notes a PIN that the key's token refused."""
         return self.path / REFUSED_PIN_NAME
 
-    def peaks(self, sha256: str) -> Path:
-        """Where the daemon keeps a peak table that is not a packaged one."""
-        return self.path / f"peaks-{sha256[:16]}.yaml"
+    def companion(self, kind: str, sha256: str) -> Path:
+        """Where the daemon keeps a peak table or policy that is not a packaged one."""
+        return self.path / companion_name(kind, sha256)
 
-    def peaks_files(self, given: str | None) -> list[str]:
-        """Where the peak tables of this folder's journals may be: in the file `given`, and in what daemon starts kept.
+    def companions(self, kind: str) -> list[Path]:
+        """What daemon starts kept of a kind, of every journal that the folder had."""
+        return sorted(path for path in self.path.glob(f"{kind}-*.yaml") if is_companion_name(path.name))
+
+    def data_files(self, kind: str, given: Iterable[str]) -> list[str]:
+        """Where the peak tables or policies of this folder's journals may be: in the files `given`, and in what daemon
+        starts kept.
 
         A given file that is gone is left out where any was kept, else whoever reads it reports its name.
         """
-        kept = sorted(map(str, self.path.glob("peaks-*.yaml")))
-        return kept if given is None or (kept and not Path(given).is_file()) else [given, *kept]
+        kept = [str(path) for path in self.companions(kind)]
+        return [*(file for file in given if not kept or Path(file).is_file()), *kept]
 
     def unused(self, name: str) -> Path:
         """A path in the folder that does not exist yet, `name` or with a number before it: nothing is overwritten."""

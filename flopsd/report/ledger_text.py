@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.times import seal_time_doubts, short_utc
+from flopsd.core.companions import kind_of
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.ledger.segments import segment_text
 from flopsd.core.model import Figures
@@ -49,8 +50,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *([("timestamp", sealed.timestamp)] if sealed.timestamp else []),
         *[("copied to", str(copy)) for copy in copies],
     ]
-    peaks = [] if sealed.peaks is None else [sealed.peaks]
-    command = verify_command(sealed.ledger, sealed.public_key, peaks, sealed.policies, replay=sealed.replay)
+    command = verify_command(sealed.ledger, sealed.public_key, sealed.companions, replay=sealed.replay)
     head = f"sealed {sealed.ledger}" if sealed.is_new else f"{sealed.ledger} was sealed before, and is as it was"
     return shown([head, *_indented(rows), "verify it with:", f"  {command}"])
 
@@ -58,7 +58,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
 def merged_text(merged: Merged) -> str:
     """What was merged, what it adds up to, what is missing, and how to verify it."""
     replay = merged.predicate["replay"] is not None
-    command = verify_command(merged.ledger, merged.public_key, merged.peaks, merged.policies, replay=replay)
+    command = verify_command(merged.ledger, merged.public_key, merged.companions, replay=replay)
     head = [f"merged {merged.ledger}", *_foreign(merged.foreign), *_job(merged.predicate)]
     key = _indented([("public key", str(merged.public_key))])
     return shown([*head, *key, "verify it with:", f"  {command}"])
@@ -108,12 +108,10 @@ def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> s
     )
 
 
-def verify_command(
-    ledger: Path, public_key: Path, peaks: Iterable[object], policies: Iterable[object], *, replay: bool
-) -> str:
+def verify_command(ledger: Path, public_key: Path, companions: Iterable[Path], *, replay: bool) -> str:
     """The shell command that verifies a ledger where it was just written."""
-    more = [word for file in peaks for word in ("--peaks", str(file))]
-    more += [word for file in policies for word in ("--policy", str(file))]
+    before = f"{ledger.stem}."
+    more = [word for file in companions for word in (f"--{kind_of(file.name.removeprefix(before))}", str(file))]
     more += ["--allow-replay"] if replay else []
     return shell_command(["flopsd", "verify", str(ledger), "--key", str(public_key), *more])
 

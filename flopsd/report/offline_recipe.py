@@ -14,7 +14,7 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 from flopsd.report.terminal import one_line, shell_command
-from flopsd.settings.data_files import verifier_page
+from flopsd.settings.data_files import packaged_files, verifier_page
 from flopsd.system.sha256 import hex_sha256
 
 FUNCTIONS = """\
@@ -55,6 +55,14 @@ assert (sealed["records"], sealed["headSha256"]) == (str(count), head.hex()), "a
 print(f"{count} records, an unbroken chain, and the head that was sealed")
 END
 }
+rated() {  # LEDGER FILE...: which of these files, that you trust, its figures and findings follow from
+  name=${1%.json}; shift
+  jq -r '.predicate.method | [.peakTableSha256, .policies[].sha256] | flatten[]' payload.json | while read -r digest; do
+    sha256sum "$@" </dev/null | grep "$digest" && continue
+    beside=$(ls "$name".*-"$(echo "$digest" | cut -c1-16)".yaml 2>/dev/null) || beside="one that you have to ask for"
+    echo "$digest is of no file that you trust, but of the sender's: $beside"
+  done
+}
 """
 FIGURES = """\
 jq '.predicate | {kind, replay, run: .run.id?, node: .node.name?, executed: (.totals.executed | {low, measured, high}),
@@ -62,8 +70,11 @@ jq '.predicate | {kind, replay, run: .run.id?, node: .node.name?, executed: (.to
 """
 
 
-def recipe(ledger: Path, key_files: Sequence[str], journal: Path | None = None) -> str:
-    """The script for one ledger. It is given for any file, one that flopsd refuses too: it is for doubters."""
+def recipe(
+    ledger: Path, key_files: Sequence[str], journal: Path | None = None, trusted: Sequence[str | Path] = ()
+) -> str:
+    """The script for one ledger. It is given for any file, one that flopsd refuses too: it is for doubters. `trusted`:
+    the peak tables and policies that the reader gave."""
     beside = journal if journal is not None else journal_beside(ledger)
     lines = [
         f"# How to check {one_line(ledger.name)} without flopsd, in a folder of its own: "
@@ -78,6 +89,11 @@ def recipe(ledger: Path, key_files: Sequence[str], journal: Path | None = None) 
     if _has_journal(ledger):
         lines.append('\n# Whether the journal is the sealed one.\nsealed "$journal"\n')
         lines.append("\n# Whether its records are those that were written, in their order.\nchained\n")
+    files = " ".join(_quoted(Path(file)) for file in (*trusted, *packaged_files()))
+    lines.append(
+        "\n# Whose rates and rules it follows from. These files are flopsd's own, and those that you gave. One that\n"
+        f'# came with the ledger is trusted no more for that.\nrated "$ledger" {files}\n'
+    )
     lines.append(f"\n# What it states.\n{FIGURES}")
     return "".join([*lines, *_page()])
 

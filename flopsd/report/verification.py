@@ -42,6 +42,7 @@ class LedgerDocument:
     keyids: tuple[str, ...]  # hints: who is said to have signed
     keys: tuple[str, ...] = ()  # the names of the key files that the reader gave
     tables: Tables = field(default_factory=Tables)  # the peak tables and policies that the reader gave, too
+    path: Path | None = None  # beside which its companions lie
 
     @property
     def predicate(self) -> LedgerObject:
@@ -50,7 +51,7 @@ class LedgerDocument:
     def foreign(self) -> tuple[ForeignFile, ...]:
         """Raises LedgerError where the ledger does not name its tables and policies."""
         try:
-            return foreign_files(self.statement["predicate"], self.tables)
+            return foreign_files(self.statement["predicate"], self.tables, self.path)
         except (LookupError, TypeError) as fault:
             raise LedgerError(f"predicate.method is malformed: {line(repr(fault)[:200])}", hint=HINT) from fault
 
@@ -70,6 +71,7 @@ def read_document(
         tuple(line(keyid) or "not named" for keyid, _ in envelope.signatures),
         tuple(Path(key).name for key in keys),
         tables or Tables(),
+        ledger,
     )
 
 
@@ -149,6 +151,7 @@ def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
     ledger = shell_command([document.name])
     steps = [FUNCTIONS, f"open_ledger {ledger}\nsigned_by {shell_command([key])} {ledger}\n"]
     steps += [f"sealed {shell_command([document.journal])}\nchained\n"] if node else []
+    steps += [f"rated {ledger} PEAK-TABLES-AND-POLICIES-THAT-YOU-TRUST\n"]
     steps += [FIGURES]
     command = verify_command(document)
     again = "Check the signatures and recompute every figure from the journal and the peak table"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from flopsd.core.companions import MAX_COMPANION_BYTES, PEAKS, POLICY, companion_name
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.policy_reader import HINT, policy_from
@@ -14,9 +16,15 @@ from flopsd.settings.strict_yaml import read_yaml, read_yaml_lines
 from flopsd.system.regular_files import read_at_most
 from flopsd.system.sha256 import hex_sha256
 
-MAX_BYTES = 1 << 20  # of a peak table or a policy
 DEFAULT_POLICY = "eu-ai-act"
 _ROWS = b"\naccelerators:\n"
+# By kind of companion: what it is, what it did, whose word it is, and which one to give.
+_SAID = {
+    PEAKS: ("peak table", "the run was rated by", "its rates are the sender's: every FLOP follows from them",
+            "the table that the run was metered with; every FLOP follows from its rates"),
+    POLICY: ("policy", "the ledger was judged by", "its rules are the sender's: every finding by it follows from them",
+             "the file that the ledger was sealed with; every finding by it follows from its rules"),
+}  # fmt: skip
 
 
 def config_dir() -> Path:
@@ -50,13 +58,10 @@ class Tables:
         self._policies: dict[str, Policy] = {}
         self._is_packaged: dict[str, bool] = {}
 
-    def peaks(self, sha256: str, beside: Path | None = None) -> PeakTable:
-        """As `find_peaks`. `beside`: what came with the ledger, which is named to the user and never used.
-
-        Raises PeakTableError.
-        """
+    def peaks(self, sha256: str, ledger: Path | None = None) -> PeakTable:
+        """As `find_peaks`. Raises PeakTableError."""
         if sha256 not in self._peaks:
-            self._peaks[sha256] = find_peaks(sha256, self._peaks_files, beside)
+            self._peaks[sha256] = find_peaks(sha256, self._peaks_files, ledger)
         return self._peaks[sha256]
 
     def is_packaged(self, sha256: str) -> bool:
@@ -65,19 +70,31 @@ class Tables:
             self._is_packaged[sha256] = is_packaged(sha256)
         return self._is_packaged[sha256]
 
-    def file_of(self, sha256: str) -> Path | None:
-        """The given file with this digest; None: none has it."""
-        given = (*self._peaks_files, *self._policy_files)
-        return next((path for path in given if _has_digest(path, sha256)), None)
+    def given(self, sha256: str) -> tuple[Path, bytes] | None:
+        """The given file with this digest, and its bytes; None: none has it."""
+        for path in (*self._peaks_files, *self._policy_files):
+            try:
+                data = read_at_most(path, MAX_COMPANION_BYTES)
+            except OSError:
+                continue
+            if hex_sha256(data) == sha256:
+                return path, data
+        return None
 
-    def policies(self, sha256s: Iterable[str]) -> tuple[Policy, ...]:
-        """As `find_policy`, of each. Raises PolicyError."""
-        found = []
-        for sha256 in sha256s:
-            if sha256 not in self._policies:
-                self._policies[sha256] = find_policy(sha256, self._policy_files)
-            found.append(self._policies[sha256])
-        return tuple(found)
+    def policies(self, sha256s: Iterable[str], ledger: Path | None = None) -> tuple[Policy, ...]:
+        """As `find_policy`, of each. Raises PolicyError, which names all that are not here."""
+        wanted, missing = list(sha256s), dict[str, PolicyError]()
+        for sha256 in wanted:
+            if sha256 in self._policies:
+                continue
+            try:
+                self._policies[sha256] = find_policy(sha256, self._policy_files, ledger)
+            except PolicyError as fault:
+                missing[sha256] = fault
+        if missing:
+            problems = [problem for fault in missing.values() for problem in fault.problems]
+            raise PolicyError(problems, hint="; ".join(dict.fromkeys(fault.hint for fault in missing.values())))
+        return tuple(self._policies[sha256] for sha256 in wanted)
 
 
 def load_peaks(file: str | None = None) -> PeakTable:
@@ -105,8 +122,8 @@ def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
         added += [b"  " + (line[indent:] if not line[:indent].strip() else line) for line in lines]
         expected += read_yaml(rows[source], source)[0]
     combined = data.replace(_ROWS, _ROWS + b"\n".join(added) + b"\n", 1)
-    if len(combined) > MAX_BYTES:
-        raise PeakTableError(f"with them the table has more than {MAX_BYTES} bytes")
+    if len(combined) > MAX_COMPANION_BYTES:
+        raise PeakTableError(f"with them the table has more than {MAX_COMPANION_BYTES} bytes")
     found, problems = read_yaml(combined, "")
     table, _ = read_yaml(data, "")
     if problems or found != {**table, "accelerators": expected + table["accelerators"]}:
@@ -122,44 +139,74 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
     return PeakTable.from_data(document, hex_sha256(data))
 
 
-def find_peaks(sha256: str, candidates: Sequence[Path] = (), beside: Path | None = None) -> PeakTable:
-    """The peak table with this digest: a packaged one, old ones included, or one of `candidates`; never `beside`.
+def find_peaks(sha256: str, candidates: Sequence[Path] = (), ledger: Path | None = None) -> PeakTable:
+    """The peak table with this digest: a packaged one, old ones included, or one of `candidates`. What came with
+    `ledger` is named to the user and never used.
 
     Raises PeakTableError when none has it.
     """
-    for path in (*candidates, *_packaged_tables()):
-        if path.exists() and hex_sha256(data := _read_peaks(path)) == sha256:
-            return parse_peaks(data, str(path))
-    if beside is not None and _has_digest(beside, sha256):
-        raise PeakTableError(
-            f"the run was rated by a peak table that is not flopsd's own: {beside}, SHA-256 {sha256}",
-            hint="it came with the ledger, and its rates are the sender's: every FLOP follows from them; read it, and "
-            f"accept it by hand with --peaks {beside}",
-        )
-    raise PeakTableError(
-        f"flopsd has no peak table with SHA-256 {sha256}",
-        hint="give --peaks the table that the run was metered with; every FLOP follows from its rates",
+    found = _found(sha256, (*candidates, *_packaged_tables()), _read_peaks)
+    if found is None:
+        said, hint = _missing(PEAKS, sha256, ledger)
+        raise PeakTableError(said, hint=hint)
+    return parse_peaks(*found)
+
+
+def _found(sha256: str, paths: Iterable[Path], read: Callable[[Path], bytes]) -> tuple[bytes, str] | None:
+    """Bytes and name of the first of these files with that digest. Raises what `read` raises."""
+    for path in paths:
+        if path.exists() and hex_sha256(data := read(path)) == sha256:
+            return data, str(path)
+    return None
+
+
+def companion_beside(ledger: Path, name: str) -> Path:
+    """Where a ledger's companion of this name lies."""
+    return ledger.parent / f"{ledger.stem}.{name}"
+
+
+def _missing(kind: str, sha256: str, ledger: Path | None) -> tuple[str, str]:
+    """What to say of a file that flopsd does not ship and nobody gave, and the hint."""
+    what, did, whose, which = _SAID[kind]
+    absent, give = f"flopsd has no {what} with SHA-256 {sha256}", f"give --{kind} {which}"
+    beside = None if ledger is None else companion_beside(ledger, companion_name(kind, sha256))
+    if beside is None or not os.path.lexists(beside):
+        return absent, give
+    try:
+        found = hex_sha256(read_at_most(beside, MAX_COMPANION_BYTES))
+    except OSError as fault:
+        return f"{absent}, and {beside} is not it: {fault.strerror}", give
+    if found != sha256:
+        return f"{absent}, and {beside} is not it: its SHA-256 is {found}", give
+    return (
+        f"{did} a {what} that is not flopsd's own: {beside}, SHA-256 {sha256}",
+        f"it came with the ledger, and {whose}; read it, and accept it by hand with --{kind} {beside}",
     )
 
 
-def _has_digest(path: Path, sha256: str) -> bool:
+def has_digest(path: Path, sha256: str) -> bool:
+    """Whether it is a regular file with this digest, and not larger than a peak table or policy may be."""
     try:
-        return hex_sha256(read_at_most(path, MAX_BYTES)) == sha256
+        return hex_sha256(read_at_most(path, MAX_COMPANION_BYTES)) == sha256
     except OSError:
         return False
 
 
 def _read_peaks(path: Path) -> bytes:
     try:
-        return read_at_most(path, MAX_BYTES)
+        return read_at_most(path, MAX_COMPANION_BYTES)
     except OSError as fault:
         raise PeakTableError(f"cannot read the peak table {path}: {fault.strerror}") from fault
 
 
 def is_packaged(sha256: str) -> bool:
     """Whether this version of flopsd contains the peak table or policy with this digest."""
-    packaged = (*_packaged_tables(), *_packaged_policies(), *_packaged_policies("policies/old"))
-    return any(map(partial(_has_digest, sha256=sha256), packaged))
+    return any(map(partial(has_digest, sha256=sha256), packaged_files()))
+
+
+def packaged_files() -> list[Path]:
+    """The peak tables and policies that this flopsd ships, old versions included."""
+    return [*_packaged_tables(), *_packaged_policies(), *_packaged_policies("policies/old")]
 
 
 def _packaged_tables() -> list[Path]:
@@ -167,22 +214,29 @@ def _packaged_tables() -> list[Path]:
 
 
 def load_policies(chosen: Sequence[str] = ()) -> tuple[Policy, ...]:
-    """The policies that are chosen, by the name of a packaged one or by file; none chosen: that of the EU AI Act.
+    """The policies of `read_policies`, without their bytes."""
+    return tuple(policy for policy, _ in read_policies(chosen))
+
+
+def read_policies(chosen: Sequence[str] = ()) -> tuple[tuple[Policy, bytes], ...]:
+    """The policies that are chosen, by the name of a packaged one or by file, each with the bytes that its SHA-256 is
+    of; none chosen: that of the EU AI Act.
 
     In order of their ids. Raises PolicyError with every problem of every file.
     """
     problems: list[str] = []
-    found: dict[str, Policy] = {}
+    found: dict[str, tuple[Policy, bytes]] = {}
     for name in chosen or (DEFAULT_POLICY,):
         path = packaged_policies().get(name, Path(name))
         try:
-            policy = parse_policy(read_policy(path), str(path))
+            data = read_policy(path)
+            policy = parse_policy(data, str(path))
         except PolicyError as fault:
             problems += fault.problems
             continue
         if policy.id in found:
             problems.append(f"{path}: policy {policy.id} is given twice")
-        found[policy.id] = policy
+        found[policy.id] = policy, data
     if problems:
         raise PolicyError(problems, hint=f"packaged policies: {', '.join(packaged_policies())}; {HINT}")
     return tuple(found[name] for name in sorted(found))
@@ -209,17 +263,17 @@ def parse_policy(data: bytes, name: str) -> Policy:
         raise PolicyError([f"{name}: {problem}" for problem in fault.problems], hint=fault.hint) from fault
 
 
-def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
-    """The policy with this digest: a packaged one, old ones included, or one of `candidates`.
+def find_policy(sha256: str, candidates: Iterable[Path] = (), ledger: Path | None = None) -> Policy:
+    """The policy with this digest: a packaged one, old ones included, or one of `candidates`. What came with `ledger`
+    is named to the user and never used.
 
     Raises PolicyError when none has it.
     """
-    for path in (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")):
-        if path.exists() and hex_sha256(data := read_policy(path)) == sha256:
-            return parse_policy(data, str(path))
-    raise PolicyError(
-        [f"there is no policy with SHA-256 {sha256}"], hint="give --policy the file that the ledger was sealed with"
-    )
+    found = _found(sha256, (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")), read_policy)
+    if found is None:
+        said, hint = _missing(POLICY, sha256, ledger)
+        raise PolicyError([said], hint=hint)
+    return parse_policy(*found)
 
 
 def _packaged_policies(folder: str = "policies") -> list[Path]:
@@ -229,6 +283,6 @@ def _packaged_policies(folder: str = "policies") -> list[Path]:
 def read_policy(path: Path) -> bytes:
     """The bytes of a policy's file. Raises PolicyError."""
     try:
-        return read_at_most(path, MAX_BYTES)
+        return read_at_most(path, MAX_COMPANION_BYTES)
     except OSError as fault:
         raise PolicyError([f"{path}: cannot be read: {fault.strerror}"]) from fault

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flopsd.core.companions import PEAKS, POLICY
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend
 from flopsd.core.ledger.run_view import view_of
@@ -39,7 +40,8 @@ def from_state_dir(
         head = line.head
     if not history.incarnations:
         raise JournalError(f"the journal in {state.path} holds no complete record yet")
-    tables = Tables(state.peaks_files(peaks_file), policy_files)
+    peaks_files = [] if peaks_file is None else [peaks_file]
+    tables = Tables(state.data_files(PEAKS, peaks_files), state.data_files(POLICY, policy_files))
     table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))
     before = view_of(history, table, whole_run=True).figures, history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.settings.data_files import config_dir
+from tests.support.own_files import Own
 from tests.support.paths import ROOT
 from tests.support.process import (
     FLOPSD,
@@ -180,12 +181,12 @@ def test_status_tells_a_lost_source(tmp_path: Path, standin: Path) -> None:
     assert flopsd("status", "--url", url).returncode == 1
 
 
-def test_status_takes_the_table_that_the_run_was_metered_with(tmp_path: Path) -> None:
-    custom, state = tmp_path / "mine.yaml", str(tmp_path / "s")
-    custom.write_text((config_dir() / "peaks.yaml").read_text() + "# ours\n")
+def test_status_takes_the_table_and_policies_that_the_run_was_metered_with(tmp_path: Path) -> None:
+    own, state = Own.in_folder(tmp_path / "own"), str(tmp_path / "s")
+    custom = Path(own.peaks)
     flopsd("run", "--source", "replay", "--state-dir", state, "--listen", "off", "--duration", "1.5", "--peaks",
-           str(custom), code=0)  # fmt: skip
-    custom.unlink()
+           own.peaks, *(word for file in own.policies for word in ("--policy", file)), code=0)  # fmt: skip
+    shutil.rmtree(tmp_path / "own")
     assert "x10^15 FLOP" in in_process("status", "--state-dir", state).stdout, "by what the daemon kept"
     assert "x10^15 FLOP" in in_process("status", "--state-dir", state, "--peaks", str(custom)).stdout
     for kept in Path(state).glob("peaks-*.yaml"):

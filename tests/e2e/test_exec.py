@@ -16,12 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
-from flopsd.settings.data_files import config_dir
+from tests.support.own_files import Own
 from tests.support.paths import ROOT
 from tests.support.process import (
     FLOPSD,
     PATIENCE_SECONDS,
     Done,
+    accepting,
     daemon_pid,
     environment,
     flopsd,
@@ -155,10 +156,11 @@ def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Pa
     copies.mkdir()
     (copies / "old.journal.jsonl").write_text("another run's")
     places = ("--ledger-copy", str(copies / "l.json"), "--ledger-copy", str(copies / "old.json"))
-    own = tmp_path / "own.yaml"
-    own.write_text((config_dir() / "peaks.yaml").read_text() + "# ours\n")
-    options = ("--key", missing, "--peaks", str(own), *places)
-    done = run(tmp_path, env, *metered(tmp_path, f"rm {own}; echo the job ends >&2; exit 3"), options=options)
+    own = Own.in_folder(tmp_path / "own")
+    options = ("--key", missing, "--peaks", own.peaks, "--policy", own.policies[0], *places)
+    done = run(
+        tmp_path, env, *metered(tmp_path, f"rm -r {tmp_path}/own; echo the job ends >&2; exit 3"), options=options
+    )
     assert done.returncode == 3
     begun, _, ended = done.stderr.partition("the job ends")
     assert f"THE LEDGER WILL NOT BE SEALED unless this is fixed: cannot read the key {missing}" in begun
@@ -169,8 +171,9 @@ def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Pa
     shutil.rmtree(tmp_path / "state")
     for kept in (tmp_path / "ledger.journal.jsonl", copies / "l.journal.jsonl", beside):
         assert str(kept) in ended
-        table = str(kept).replace(".journal.jsonl", ".peaks.yaml")
-        flopsd("seal", "--journal", str(kept), "--peaks", table, "--ledger", str(tmp_path / "later" / "l.json"), code=0)
+        given = accepting(Path(str(kept).replace(".journal.jsonl", ".json")))
+        assert len(given) == 4
+        flopsd("seal", "--journal", str(kept), *given, "--ledger", str(tmp_path / "later" / "l.json"), code=0)
         sealed = predicate(tmp_path / "later" / "l.json")
         assert int(sealed["totals"]["executed"]["measured"]) > 0
         assert sealed["incarnations"][0]["endReason"] == "job ended"

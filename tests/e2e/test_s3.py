@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
@@ -17,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.settings.data_files import config_dir
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.authorities import Answer, serving
+from tests.support.own_files import Own
 from tests.support.process import environment, flopsd, in_process, predicate, started, wait_until
 from tests.support.runs import finished
 from tests.support.s3 import Store
@@ -56,13 +57,16 @@ def fetched(store: Store, bucket: str, stem: str, folder: Path) -> Path:
 
 
 def test_a_run_into_s3_only_leaves_all_there_and_a_copy_here(tmp_path: Path, store: Store) -> None:
-    bucket, state, table = store.bucket("only"), tmp_path / "state", tmp_path / "mine.yaml"
-    table.write_text((config_dir() / "peaks.yaml").read_text() + "# ours\n")
+    bucket, state = store.bucket("only"), tmp_path / "state"
+    own = Own.in_folder(tmp_path / "own")
+    table, rule = own.peaks, own.policies[0]
     done = flopsd("run", "--source", "replay", "--state-dir", str(state), "--listen", "off", "--duration", "1.5",
-                  "--peaks", str(table), "--run-id", "job", "--ledger", f"s3://{bucket}/runs/{{run}}/algo-1.json",
+                  "--peaks", table, "--policy", rule, "--run-id", "job", "--ledger", f"s3://{bucket}/runs/{{run}}/algo-1.json",
                   env=environment(None, None, **store.variables), code=0)  # fmt: skip
     assert f"copied to   s3://{bucket}/runs/job/algo-1.json" in done.stderr
-    assert store.keys(bucket) == [f"runs/job/algo-1{end}" for end in sorted((*ENDS, ".peaks.yaml"))]
+    beside = [f".{kind}-{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}.yaml"
+              for kind, file in (("peaks", table), ("policy", rule))]  # fmt: skip
+    assert store.keys(bucket) == [f"runs/job/algo-1{end}" for end in sorted((*ENDS, *beside))]
     assert predicate(fetched(store, bucket, "runs/job/algo-1", tmp_path / "far")) == predicate(
         state / "job.ledger.json"
     )

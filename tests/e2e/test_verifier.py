@@ -16,7 +16,7 @@ from tests.support.extent import Extent, sampled
 from tests.support.paths import ROOT
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.tools import missing
-from tests.support.verifier import PAGE, VERIFIER, Vector, by_node, by_page, vectors
+from tests.support.verifier import PAGE, VERIFIED, VERIFIER, Vector, by_node, by_page, give, vectors
 
 IN_PART = 5
 PHONE, DESK = 360, 1280
@@ -44,6 +44,10 @@ def test_the_command_gives_every_vector_its_verdict_and_its_reason() -> None:
     for found in said:
         if found["status"] != 3:
             assert found["verified"] == (found["status"] == 0) == (not found["notVerified"])
+    told = {
+        one.name for one, found in zip(given, said, strict=True) if "came with the ledger" in str(found.get("message"))
+    }
+    assert told == {"invalid/foreign-policy-beside", "invalid/foreign-table-beside"}
     in_part = {one.name for one, found in zip(given, said, strict=True) if found["status"] == IN_PART}
     assert in_part == {one.name for one in given if one.name.startswith("valid/model-")} | {"valid/declared-phases"}
 
@@ -144,6 +148,31 @@ def test_the_page_gives_every_vector_its_verdict_without_a_request(extent: Exten
     assert [
         why for one, found in zip(given, said, strict=True) if (why := wrong(one, found["verdict"], found["code"]))
     ] == []
+
+
+@pytest.mark.tool("chromium")
+def test_what_lies_beside_a_ledger_is_accepted_by_nobody_but_the_reader() -> None:
+    """Dropping and choosing a folder are one list for the page."""
+    one = next(one for one in vectors() if one.name == "invalid/foreign-table-beside")
+    with chromium() as page:
+        page.load(PAGE)
+        give(page, "keys", [one.folder / "ledger.pub"])
+        page.evaluate(_LISTED.format("keys"))
+        give(page, "folder", [one.folder])
+        page.evaluate(_LISTED.format("ledgers"))
+        page.evaluate(_LISTED.format("beside"))
+        assert page.evaluate(VERIFIED)["code"] == "peak_table_unknown"
+        shown = page.evaluate("document.getElementById('result').textContent")
+        assert "ledger.peaks-828813512e85e001.yaml came with the ledger and is the sender's" in shown
+        give(page, "tables", [next(one.folder.glob("*.yaml"))])
+        page.evaluate(_LISTED.format("tables"))
+        assert page.evaluate(VERIFIED)["verdict"] == "accept"
+
+
+_LISTED = (
+    "new Promise(done => {{ const look = () => document.querySelectorAll('#{}-given li').length ? done() : "
+    "setTimeout(look, 2); look() }})"
+)
 
 
 @pytest.mark.tool("chromium")

@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from flopsd.attestation.ledger_files import companions_beside
 from flopsd.cli.main import main
+from flopsd.core.companions import kind_of
+from flopsd.settings.data_files import companion_beside
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.scenario import Scenario
 from tests.support.tools import missing, require_tools
@@ -225,11 +228,16 @@ def running(command: Sequence[str], url: str) -> Iterator[str]:
             process.terminate()
 
 
+def accepting(ledger: Path) -> list[str]:
+    """The options that accept what lies beside a ledger."""
+    found = ((kind_of(name), companion_beside(ledger, name)) for name in companions_beside(ledger))
+    return [word for kind, path in found for word in (f"--{kind}", str(path))]
+
+
 def predicate(ledger: Path) -> dict[str, Any]:
     """The predicate of a ledger that `flopsd verify` accepts; fails with its reason otherwise."""
-    beside = ledger.with_suffix(".peaks.yaml")
     command = ["verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--json", "--allow-replay"]
-    done = in_process(*command, *(["--peaks", str(beside)] if beside.exists() else []), code=0)
+    done = in_process(*command, *accepting(ledger), code=0)
     found: dict[str, Any] = json.loads(done.stdout)["predicate"]
     return found
 

@@ -201,7 +201,7 @@ def _liberal(payload: bytes) -> bytes:
 def all_vectors() -> Files:
     """With the `expected.json` of those that are made from tables; the others' are written by hand."""
     from tests.support.vectors_envelopes import envelopes, gaps_vectors
-    from tests.support.vectors_findings import findings_vectors, models_vectors
+    from tests.support.vectors_findings import companion_vectors, findings_vectors, models_vectors
     from tests.support.vectors_invalid import invalid
     from tests.support.vectors_merged import merged_vectors
     from tests.support.vectors_records import records_vectors
@@ -209,7 +209,8 @@ def all_vectors() -> Files:
     from tests.support.vectors_rows import rows_vectors
 
     made = {**valid(), **invalid(), **merged_vectors(), **records_vectors(), **envelopes(), **gaps_vectors()}
-    return {**made, **rows_vectors(), **findings_vectors(), **models_vectors(), **refused_merges()}
+    made |= {**rows_vectors(), **findings_vectors(), **companion_vectors(), **models_vectors(), **refused_merges()}
+    return made
 
 
 def write(files: Files) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flopsd.core.companions import POLICY, companion_name
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.ledger.statement import encode
 from flopsd.core.policy.policy_file import Policy
@@ -145,6 +146,31 @@ def findings_vectors() -> Files:
         files[f"valid/finding-{name}/expected.json"] = expectation(
             what, None, None, None, "--policy", "our.policy.yaml"
         )
+    return files
+
+
+def companion_vectors() -> Files:
+    """A ledger judged by two policies that lie beside it: who accepts both by hand accepts it."""
+    said = declared(FULL)
+    texts = {
+        name: f'id: {name}\ntitle: t\nrules:\n  - {{id: one, citation: c, at_least: "1"}}\n' for name in ("a", "b")
+    }
+    policies = tuple(_policy(text) for text in texts.values())
+    journal = tell(story_of("", said, policies))
+    ledger = signed(encode(statement_of(journal, policies=policies)))
+    first, second = (f"ledger.{companion_name(POLICY, policy.sha256)}" for policy in policies)
+    one, two = (text.encode() for text in texts.values())
+    given = ("--policy", first, "--policy", second)
+    cases = [
+        ("valid/companions-accepted", "Two policies came with the ledger, and the reader accepts both by hand.", None, two, given),
+        ("invalid/foreign-policy-beside", "Two policies came with the ledger, and the reader accepts one of them.", "policy_unknown", two, given[:2]),
+        ("invalid/companion-of-another-digest", "A file has the name of a policy that the ledger names, and other bytes.", "policy_unknown", two + b"#\n", given),
+    ]  # fmt: skip
+    files: Files = {}
+    for name, what, code, lying, more in cases:
+        files |= {**case(name, ledger, journal), f"{name}/{first}": one, f"{name}/{second}": lying}
+        clause = None if code is None else "VERIFY-6"
+        files[f"{name}/expected.json"] = expectation(what, code, clause, None, *more)
     return files
 
 

@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from flopsd.core.companions import PEAKS as TABLE
+from flopsd.core.companions import companion_name
 from flopsd.core.envelope import encode_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, encode
 from flopsd.journal.framing import GENESIS, frame
 from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
-from tests.support.story import PEAKS, chain, tell
+from tests.support.story import PEAKS, chain, table, tell
 from tests.support.vectors import (
     FIRST,
     SECOND,
@@ -51,8 +53,8 @@ def invalid() -> Files:
     files: Files = {}
     for name, *made in cases:
         files |= case(f"invalid/{name}", *made)
-    foreign = "invalid/foreign-table-beside"
-    files |= {**case(foreign, good, journal), f"{foreign}/ledger.peaks.yaml": PEAKS.read_bytes()}
+    foreign, beside = "invalid/foreign-table-beside", f"ledger.{companion_name(TABLE, table().sha256)}"
+    files |= {**case(foreign, good, journal), f"{foreign}/{beside}": PEAKS.read_bytes()}
     other = _journals(journal)["edited-journal-chained-anew"]
     files |= case("invalid/fork", good, journal)
     files |= {"invalid/fork/other.json": signed(encode(statement_of(other))), "invalid/fork/other.journal.jsonl": other}

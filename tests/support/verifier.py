@@ -16,7 +16,7 @@ from tests.support.story import VECTORS
 VERIFIER = ROOT / "verifier"
 PAGE = VERIFIER / "index.html"
 J = dict[str, Any]
-_DONE = """new Promise(done => { document.getElementById('verify').click(); const look = () => {
+VERIFIED = """new Promise(done => { document.getElementById('verify').click(); const look = () => {
   if (document.getElementById('verify').disabled) return setTimeout(look, 5);
   const code = document.querySelector('#result [data-code]');
   const shown = document.querySelector('#result [data-verdict]');
@@ -90,5 +90,5 @@ def by_page(page: Page, one: Vector) -> J:
         "new Promise(done => { const look = () => document.querySelectorAll('.given li').length === "
         f"{count} ? done() : setTimeout(look, 2); look() }})"
     )
-    found: J = page.evaluate(_DONE)
+    found: J = page.evaluate(VERIFIED)
     return found

@@ -15,6 +15,20 @@ export class Library {
     this.tables = new Map(shipped.peaks.map(({ sha256: digest, content }) => [digest, new Peaks(content, digest, true)]));
     /** @type {Map<string, Policy>} */
     this.rules = new Map(shipped.policies.map(({ sha256: digest, content }) => [digest, readPolicy(content, digest, true)]));
+    /** @type {Map<string, string>} */
+    this.beside = new Map();
+  }
+
+  /** A file that came with the ledger: it is named where the ledger asks for it, and never used.
+   * @param {Uint8Array} bytes @param {string} name */
+  cameWith(bytes, name) {
+    if (bytes.length <= 1 << 20) this.beside.set(hex(sha256(bytes)), name);
+  }
+
+  /** @param {string} digest */
+  _missing(digest) {
+    const name = this.beside.get(digest);
+    return name ? `${name} came with the ledger and is the sender's: read it, and give it by hand if you accept it` : "give it if you trust it";
   }
 
   /** A file that the reader accepts. @param {Uint8Array} bytes @param {string} name */
@@ -31,13 +45,13 @@ export class Library {
   peaks(digest) {
     const found = this.tables.get(digest);
     if (found) return found;
-    throw new Refusal("peak_table_unknown", `a peak table that is not flopsd's own, with SHA-256 ${digest}: give it if you trust it`);
+    throw new Refusal("peak_table_unknown", `a peak table that is not flopsd's own, with SHA-256 ${digest}: ${this._missing(digest)}`);
   }
 
   /** @param {J} named @returns {Policy} */
   policy(named) {
     const found = this.rules.get(named.sha256);
     if (found) return found;
-    throw new Refusal("policy_unknown", `policy '${named.id}' with SHA-256 ${named.sha256} is not here: give it if you trust it`);
+    throw new Refusal("policy_unknown", `policy '${named.id}' with SHA-256 ${named.sha256} is not here: ${this._missing(named.sha256)}`);
   }
 }

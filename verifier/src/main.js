@@ -10,9 +10,10 @@ import { refusal, verify } from "./verify.js";
 
 /** @typedef {{name: string, bytes: Uint8Array}} Given */
 const _SLICE_MS = 40;
-const _LISTS = ["ledgers", "keys", "tables"];
+const _BOXES = ["ledgers", "keys", "tables"];
+const _LISTS = [..._BOXES, "beside"]; // the last: peak tables and policies that came with the ledger
 /** @type {Record<string, Given[]>} */
-const _given = { ledgers: [], keys: [], tables: [] };
+const _given = { ledgers: [], keys: [], tables: [], beside: [] };
 
 /** @param {string} id */
 const at = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
@@ -55,7 +56,7 @@ async function takeEntry(entry) {
 /** Where a dropped file belongs, by its name. @param {string} name */
 function listOf(name) {
   if (/\.(pub|pem)$/i.test(name)) return "keys";
-  return /\.ya?ml$/i.test(name) ? "tables" : "ledgers";
+  return /\.ya?ml$/i.test(name) ? "beside" : "ledgers";
 }
 
 /** @param {Uint8Array} ledger */
@@ -104,6 +105,7 @@ async function run() {
   const began = performance.now();
   if (!_given.keys.length) throw new Fault("Give a public key that you trust: without one nothing is proven.");
   const library = new Library(parseJson(SHIPPED, "the tables of this page"));
+  for (const one of _given.beside) library.cameWith(one.bytes, one.name);
   for (const one of _given.tables) library.accept(one.bytes, one.name);
   const files = sorted();
   try {
@@ -141,17 +143,18 @@ async function onDrop(event) {
   for (const entry of entries) if (entry) await takeEntry(entry);
 }
 
-for (const name of _LISTS) {
+for (const name of _BOXES) {
   at(name).addEventListener("change", () => void take(name, [...(at(name).files ?? [])]));
 }
 at("folder").addEventListener("change", () => {
-  const files = [...(at("folder").files ?? [])].filter((one) => /\.jsonl?$/i.test(one.name));
-  void take("ledgers", files);
+  const files = [...(at("folder").files ?? [])];
+  void take("ledgers", files.filter((one) => /\.jsonl?$/i.test(one.name)));
+  void take("beside", files.filter((one) => /\.ya?ml$/i.test(one.name)));
 });
 at("verify").addEventListener("click", () => void onVerify());
 at("clear").addEventListener("click", () => {
   for (const name of _LISTS) _given[name] = [];
-  for (const name of [..._LISTS, "folder"]) at(name).value = "";
+  for (const name of [..._BOXES, "folder"]) at(name).value = "";
   at("result").replaceChildren();
   say("");
   listed();

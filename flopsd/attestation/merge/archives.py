@@ -1,6 +1,6 @@
 """Ledgers in a `.tar.gz`, as SageMaker packs /opt/ml/output/data and /opt/ml/model.
 
-The archive is read as a stream. Only ledgers, journals and peak tables are unpacked, into numbered folders of a private
+The archive is read as a stream. Only ledgers, journals and companions are unpacked, into numbered folders of a private
 temporary folder: no folder name in an archive ever becomes a path.
 """
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from flopsd.core.companions import MAX_COMPANION_BYTES, has_companion_name
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES
 from flopsd.errors import LedgerError
 from flopsd.system.regular_files import open_regular
 
-JOURNAL_ENDING, PEAKS_ENDING, LEDGER_ENDING, OWN_ENDING = ".journal.jsonl", ".peaks.yaml", ".json", ".ledger.json"
+JOURNAL_ENDING, LEDGER_ENDING, OWN_ENDING = ".journal.jsonl", ".json", ".ledger.json"
 ROLLING_ENDING = ".rolling.json"
 MAX_JOURNAL_BYTES = 2 * 1024**3
-MAX_PEAKS_BYTES = 1024**2
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
 _CHUNK = 1 << 20
 _MARK = b'"payloadType"'
@@ -48,14 +48,12 @@ class FoundLedger:
 
 def most_bytes(name: str) -> int | None:
     """The size limit of a file of a ledger by its name; None if it belongs to no ledger."""
-    for ending, most in (
-        (JOURNAL_ENDING, MAX_JOURNAL_BYTES),
-        (PEAKS_ENDING, MAX_PEAKS_BYTES),
-        (LEDGER_ENDING, MAX_ENVELOPE_BYTES),
-    ):
-        if name.endswith(ending) and not name.startswith("."):
+    if name.startswith("."):
+        return None
+    for ending, most in ((JOURNAL_ENDING, MAX_JOURNAL_BYTES), (LEDGER_ENDING, MAX_ENVELOPE_BYTES)):
+        if name.endswith(ending):
             return most
-    return None
+    return MAX_COMPANION_BYTES if has_companion_name(name) else None
 
 
 def is_same(path: Path, resolved: Path) -> bool:

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flopsd import __version__
-from flopsd.attestation.foreign_files import ForeignFile, foreign_files
-from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, public_key_beside
+from flopsd.attestation.foreign_files import ForeignFile, companions_of, foreign_files
+from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, public_key_beside, remove_companions
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import Note
 from flopsd.attestation.merge.read_child import Child, ChildReader
@@ -32,7 +32,7 @@ from flopsd.core.ledger.merged_entry import Entry, sort_key
 from flopsd.core.ledger.merged_statement import JOB, LINEAGE, MergeFacts, Merging, subject_of
 from flopsd.core.ledger.statement import statement_about
 from flopsd.errors import LedgerError, NodeGivenTwiceError, NotVerifiedError
-from flopsd.settings.data_files import Tables, load_policies
+from flopsd.settings.data_files import Tables, companion_beside, load_policies
 from flopsd.settings.words import say_all
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
@@ -78,8 +78,7 @@ class Merged:
     completeness: Completeness
     predicate: Mapping[str, Any]
     foreign: tuple[ForeignFile, ...] = ()
-    peaks: Sequence[str] = ()  # files that a verifier needs too
-    policies: Sequence[str] = ()
+    companions: Sequence[Path] = ()  # files that a verifier needs too
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Progress = no_progress) -> Merged:
@@ -112,9 +111,13 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             children = Lines(lambda: (entry for entry, _ in spool.entries()))
             subject = Lines(spool.subjects)
             predicate = merging.predicate(Lines(lambda: _lines(temporary / "nodes")), children)
+            companions = companions_of(predicate, tables)
+            for file, data in companions.items():
+                replace_file(companion_beside(request.ledger, file), data, LEDGER_MODE)
             digest = sign_statement(statement_about(subject, predicate), key, request.ledger, temporary)
         public_key = public_key_beside(request.ledger)
         replace_file(public_key, key.public.pem, LEDGER_MODE)
+        remove_companions(request.ledger, but=companions)
     except sqlite3.Error as fault:
         raise LedgerError(
             f"cannot write to the temporary folder: {fault}",
@@ -126,8 +129,8 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             hint="give --ledger a writable path with free disk space",
         ) from fault
     short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
-    foreign = foreign_files(short, tables)
-    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, *files)
+    foreign, beside = foreign_files(short, tables), [companion_beside(request.ledger, file) for file in companions]
+    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, beside)
 
 
 def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:

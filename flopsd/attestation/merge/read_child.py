@@ -147,7 +147,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
             for claim in claims_of(entry)
         ]
         refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
-        policies = tables.policies(str(policy["sha256"]) for policy in predicate["method"]["policies"])
+        policies = tables.policies((str(policy["sha256"]) for policy in predicate["method"]["policies"]), opened.path)
         again = recompute_merged(predicate, entries, policies)
     except PolicyError as fault:
         raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code) from fault
@@ -162,11 +162,9 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
     refuse_difference(mine, signed, "the entries of its children")
     try:
         for sha256 in predicate["method"]["peakTableSha256"]:
-            tables.peaks(sha256)
+            tables.peaks(sha256, opened.path)
     except PeakTableError as fault:
-        raise NotVerifiedError(
-            f"a ledger in it is rated by a foreign peak table: {fault}", hint=fault.hint, code=fault.code
-        ) from fault
+        raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code) from fault
     if predicate["replay"] is not None and not allow_replay:
         raise NotVerifiedError(
             f"{predicate['replay']['children']} of its {len(entries)} children are replays: no hardware was metered",

@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from flopsd.attestation.foreign_files import foreign_files
 from flopsd.attestation.merge.archives import in_archive
 from flopsd.attestation.merge.ledger_folders import (
     ARCHIVE_ENDINGS,
     JOURNAL_ENDING,
     LEDGER_ENDING,
-    PEAKS_ENDING,
     FoundLedger,
     Note,
     final_of,
@@ -23,7 +23,12 @@ from flopsd.attestation.merge.ledger_folders import (
     most_bytes,
     note_skipped,
 )
-from flopsd.errors import LedgerError
+from flopsd.attestation.verify import read_ledger, statement_in
+from flopsd.core.companions import companion_name
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.values import is_digest
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.settings.data_files import Tables
 
 SCHEME = "s3://"
 ATTEMPTS = 4
@@ -51,7 +56,7 @@ def in_s3(url: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
 
 def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
     archives = listed = rolling = 0
-    journals: set[str] = set()
+    journals, packaged = set[str](), Tables()
     for key, size in store.keys(prefix):
         listed += 1
         folder, _, name = key.rpartition("/")
@@ -69,7 +74,7 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
                 store.fetch(key, ledger, most_bytes(name))
                 if not has_journal and not looks_like_a_ledger(ledger):
                     continue
-                for ending in (JOURNAL_ENDING, PEAKS_ENDING):
+                for ending in (JOURNAL_ENDING, *(f".{name}" for name in _companions(ledger, packaged))):
                     part = ledger.with_name(ledger.stem + ending)
                     store.fetch(stem + ending, part, most_bytes(part.name), needed=False)
                 if _is_superseded(store, folder, ledger):
@@ -81,6 +86,15 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
     note_skipped(rolling, archives, f"{store.name}/{prefix}", note)
     if not listed:
         raise LedgerError(f"no object found under {store.name}/{prefix}")
+
+
+def _companions(ledger: Path, packaged: Tables) -> list[str]:
+    """The names of the companions that a ledger may have; none of what is no ledger."""
+    try:
+        foreign = foreign_files(statement_in(parse_envelope(read_ledger(ledger)))["predicate"], packaged)
+    except (NotVerifiedError, LookupError, TypeError):
+        return []
+    return [companion_name(one.kind, one.sha256) for one in foreign if is_digest(one.sha256)]
 
 
 def _is_superseded(store: _Store, folder: str, ledger: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +11,13 @@ from flopsd.attestation.ledger_files import (
     LEDGER_MODE,
     LedgerFiles,
     journal_beside,
-    peaks_beside,
     read_ledger_files,
     write_ledger_files,
 )
 from flopsd.attestation.storage import s3
 from flopsd.errors import FileChangedError, FlopsdError, OtherFileThereError, StorageError
+from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import S3Location
-from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.known_files import begin_alike, known_file, put_file, sha256_of
 
@@ -81,17 +80,21 @@ def copy_files(
 
 
 def copy_journal(
-    journal: Path, peaks: Path | None, locations: Sequence[Path | S3Location], clock: Clock, seconds: float
+    journal: Path,
+    companions: Mapping[str, Path],
+    locations: Sequence[Path | S3Location],
+    clock: Clock,
+    seconds: float,
 ) -> list[CopyResult]:
-    """Copy a journal that could not be sealed, and its peak table if that is not a packaged one, to where they would
-    lie next to the ledger; a failed copy does not raise.
+    """Copy a journal that could not be sealed, and its companions by name, to where they would lie next to the ledger;
+    a failed copy does not raise.
 
     An existing file is kept unless it is an earlier state of this journal. In S3 the copy has the name of a rolling
     journal, without a lock, so that a later seal can write another state. A result's `location` is that of the copy.
     """
     try:
         data = known_file(journal)
-        table = None if peaks is None else peaks.read_bytes()
+        found = {name: known_file(path) for name, path in companions.items()}
     except OSError as fault:
         return [CopyResult(p, f"cannot read {fault.filename}: {fault.strerror}") for p in locations]
 
@@ -100,16 +103,18 @@ def copy_journal(
         if isinstance(ledger, S3Location):
             rolling = ledger.for_rolling()
             copy.location = rolling.beside(journal_beside(Path(rolling.key)).name)
-            peaks_there = rolling.beside(peaks_beside(Path(rolling.key)).name)
-            s3.upload({**({} if table is None else {peaks_there: table}), copy.location: data}, clock)
+            here = Path(rolling.key)
+            there = {rolling.beside(companion_beside(here, name).name): file for name, file in found.items()}
+            s3.upload({**there, copy.location: data}, clock)
             return
-        path = journal_beside(ledger.absolute())
+        ledger = ledger.absolute()
+        path = journal_beside(ledger)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not (path.stat().st_size <= data.size_bytes and begin_alike(path, data)):
-            path = path.with_name(f"{ledger.stem}-unsealed-{data.sha256[:8]}.journal.jsonl")
-        if table is not None:
-            beside = path.name.removesuffix(".journal.jsonl") + ".peaks.yaml"
-            replace_file(path.with_name(beside), table, LEDGER_MODE)
+            ledger = ledger.with_name(f"{ledger.stem}-unsealed-{data.sha256[:8]}{ledger.suffix}")
+            path = journal_beside(ledger)
+        for name, file in found.items():
+            put_file(companion_beside(ledger, name), file, LEDGER_MODE)
         put_file(path, data, LEDGER_MODE)
         copy.location = path
 

@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from flopsd.attestation.ledger_files import (
     LedgerFiles,
+    companions_beside,
     journal_beside,
     ledger_files_lock,
-    peaks_beside,
     public_key_beside,
 )
 from flopsd.attestation.storage.copies import CopyResult, copy_files, said_of
@@ -31,13 +31,14 @@ from flopsd.journal.delivery_note import (
     write_deliveries,
 )
 from flopsd.journal.state_dir import StateDir
+from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import S3Location, plain_location
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.known_files import begin_alike, known_file
 
 log = logging.getLogger("flopsd")
 Location: TypeAlias = "Path | S3Location"
-WHERE = {"journal": journal_beside, "peaks": peaks_beside, "publicKey": public_key_beside, "ledger": Path}
+WHERE = {"journal": journal_beside, "publicKey": public_key_beside, "ledger": Path}
 SLOW_SECONDS = 5.0  # a store that took longer to fail is tried once a round, not once for each ledger
 
 
@@ -61,6 +62,7 @@ class Deliveries:
         ledger = ledger.absolute()
         paths = {kind: where(ledger) for kind, where in WHERE.items()}
         digests = {kind: known_file(path).sha256 for kind, path in paths.items() if path.exists()}
+        digests |= {name: file.sha256 for name, file in companions_beside(ledger).items()}
         wanted = {place.name: place for place in (Destination(_address(location)) for location in locations)}
 
         def change(noted: list[NotedLedger]) -> list[NotedLedger]:
@@ -211,11 +213,15 @@ def _state(copy: CopyResult) -> Delivery:
 
 def _as_sealed(entry: NotedLedger) -> LedgerFiles:
     """The files of a ledger, which are what was sealed. Raises OSError, FileChangedError."""
-    found = {kind: known_file(WHERE[kind](entry.ledger)) for kind in entry.sha256}
+    found = {
+        kind: known_file(WHERE[kind](entry.ledger) if kind in WHERE else companion_beside(entry.ledger, kind))
+        for kind in entry.sha256
+    }
     for kind, file in found.items():
         if file.sha256 != entry.sha256[kind]:
             raise FileChangedError(file.path)
-    return LedgerFiles(found["ledger"], found.get("journal"), found["publicKey"], found.get("peaks"))
+    companions = {kind: file for kind, file in found.items() if kind not in WHERE}
+    return LedgerFiles(found["ledger"], found.get("journal"), found["publicKey"], companions)
 
 
 def _put_aside(entry: NotedLedger) -> NotedLedger | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.attestation.ledger_files import LedgerFiles, _fits, peaks_beside, public_key_beside
+from flopsd.attestation.ledger_files import companions_beside
 from flopsd.attestation.log_export import _moment
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
@@ -37,26 +37,14 @@ def test_a_moment_is_of_a_year_with_four_digits(given: object, taken: bool) -> N
     assert _moment(given) == (given if taken else None)
 
 
-@pytest.mark.parametrize(
-    ("there", "new", "fits"), [(None, b"a", True), (b"a", None, True), (b"a", b"a", True), (b"a", b"b", False)]
-)
-def test_a_ledger_of_another_peak_table_is_moved_aside(
-    tmp_path: Path, there: bytes | None, new: bytes | None, fits: bool
-) -> None:
-    ledger = tmp_path / "ledger.json"
-    public_key_beside(ledger).write_bytes(b"key")
-    if there is not None:
-        peaks_beside(ledger).write_bytes(there)
-    assert _fits(ledger, LedgerFiles(b"ledger", b"journal", b"key", new)) is fits
-
-
 def test_the_packaged_peak_table_does_not_go_with_the_ledger(tmp_path: Path) -> None:
     run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
     run.meter(3)
     run.finish()
     uri, _ = ensure_key(None, run.state.path)
     seal_journal(run.state.journal, uri, ledger, run.clock, peaks_files=[str(config_dir() / "peaks.yaml")])
-    assert not peaks_beside(ledger).exists()
+    assert not companions_beside(ledger)
+    assert not list(tmp_path.glob("*.yaml"))
 
 
 @pytest.mark.parametrize(

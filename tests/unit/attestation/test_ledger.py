@@ -122,17 +122,18 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     run = finished(tmp_path / "state", 1)
     uri, _ = ensure_key(None, run.state.path)
     sealed = seal_journal(run.state.journal, uri, tmp_path / "ledger.json", run.clock, [str(custom)])
-    beside, sha256 = tmp_path / "ledger.peaks.yaml", load_peaks(str(custom)).sha256
+    sha256 = load_peaks(str(custom)).sha256
+    beside = tmp_path / f"ledger.peaks-{sha256[:16]}.yaml"
     with pytest.raises(NotVerifiedError, match="not flopsd's own") as caught:
         verify(sealed)
     assert str(beside) in str(caught.value)
     assert sha256 in str(caught.value)
     assert f"--peaks {beside}" in caught.value.hint
     command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing tells
-    headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: ledger.peaks.yaml, SHA-256 {sha256}"
+    headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: {beside.name}, SHA-256 {sha256}"
     assert headline in " ".join(in_process(*command, code=0).stdout.split())
     told = json.loads(in_process(*command, "--json", code=0).stdout)["foreignFiles"]
-    assert told == [{"kind": "peak table", "sha256": sha256, "id": None, "file": "ledger.peaks.yaml"}]
+    assert told == [{"kind": "peak table", "sha256": sha256, "id": None, "file": beside.name}]
     reported = in_process("report", *command[1:], code=0).stdout
     assert headline in " ".join(reported.split())
     merged = (
@@ -150,7 +151,7 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     assert "not flopsd's own" in in_process(*merged, code=3).stderr
     assert headline in " ".join(in_process(*merged, *command[4:], code=0).stdout.split())
     check = ("verify", str(tmp_path / "job"), "--key", str(tmp_path / "job.pub"))
-    assert f"no peak table with SHA-256 {sha256}" in in_process(*check, code=3).stdout
+    assert f"job.peaks-{sha256[:16]}.yaml, SHA-256 {sha256}" in in_process(*check, code=3).stdout
     assert headline in " ".join(in_process(*check, *command[4:], code=0).stdout.split())
     beside.unlink()
     with pytest.raises(NotVerifiedError, match="no peak table with SHA-256"):

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.system.sha256 import hex_sha256
 from tests.support.paths import VECTORS
 from tests.support.process import FLOPSD, environment, in_little_memory
 
 NODE, CHILDREN = VECTORS / "valid" / "activity-and-gaps", VECTORS / "merged" / "job"
 HUGE = 20 * 10**9
+BESIDE = f"ledger.peaks-{hex_sha256((VECTORS / 'peaks.yaml').read_bytes())[:16]}.yaml"
 
 
 def sparse(path: Path) -> None:
@@ -38,7 +40,7 @@ def device(path: Path) -> None:
     [
         ("ledger.json", ("more than 67108864 bytes", "not a regular file")),
         ("ledger.journal.jsonl", ("no newline at its end", "not a regular file")),
-        ("ledger.peaks.yaml", ("flopsd has no peak table", "flopsd has no peak table")),
+        (BESIDE, ("larger than 1048576 bytes", "not a regular file")),
         ("ledger.pub", ("65536 bytes", "not a regular file")),
     ],
 )
@@ -47,7 +49,7 @@ def test_whatever_lies_there_in_place_of_a_file_is_refused(
 ) -> None:
     for file in NODE.glob("ledger*"):
         shutil.copy(file, tmp_path)
-    shutil.copy(VECTORS / "peaks.yaml", tmp_path / "ledger.peaks.yaml")
+    shutil.copy(VECTORS / "peaks.yaml", tmp_path / BESIDE)
     if name == "ledger.journal.jsonl" and spoil is sparse:
         (tmp_path / name).unlink()
     spoil(tmp_path / name)

@@ -151,7 +151,9 @@ def test_a_merge_of_replays_is_no_evidence(nodes: Nodes) -> None:
     merged = nodes.merge(one, allow_replay=True)
     assert "REPLAY: 1 ledger of recordings" in merged_text(merged)
     assert "--allow-replay" in merged_text(merged)
-    assert "--policy 'my own.yaml'" in merged_text(replace(merged, policies=["my own.yaml"]))
+    own = merged.ledger.with_name("my own.policy-0.yaml")
+    renamed = replace(merged, ledger=merged.ledger.with_name("my own.json"), companions=[own])
+    assert f"--policy '{own}'" in merged_text(renamed)
     with pytest.raises(NotVerifiedError, match="1 of its 1 children are replays"):
         verify(nodes, merged.ledger)
     assert verify(nodes, merged.ledger, allow_replay=True).replay
@@ -230,7 +232,10 @@ def test_a_job_is_in_a_lineage_once(nodes: Nodes) -> None:
         ("node-0.json", 67_108_864),
         ("node-0.rolling.json", 67_108_864),
         ("node-0.journal.jsonl", 2_147_483_648),
-        ("node-0.peaks.yaml", 1_048_576),
+        ("node-0.peaks-0123456789abcdef.yaml", 1_048_576),
+        ("node-0.policy-0123456789abcdef.yaml", 1_048_576),
+        ("node-0.policy-0123456789abcde.yaml", None),
+        ("policy-0123456789abcdef.yaml", None),
         ("node-0.pub", None),
         (".node-0.json", None),
         ("node-0.yaml", None),

@@ -21,9 +21,11 @@ from flopsd.core.ledger.run_view import view_of
 from flopsd.daemon.recovery import is_sealed_whole, restore
 from flopsd.journal.recovery import Recovery
 from flopsd.journal.state_dir import StateDir
+from flopsd.settings.data_files import load_policies
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
+from tests.support.own_files import Own
 from tests.support.runs import A100, H100, Run, history_of, verified
 from tests.support.strategies import table
 
@@ -125,6 +127,21 @@ def test_a_device_that_returns_late_continues_without_a_hole(tmp_path: Path) -> 
     run.finish()
     tally = history_of(run.state.journal).incarnations[1].tallies["GPU-h"]
     assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns == (100 - 40 + 7) * NS_PER_S
+
+
+def test_what_it_was_judged_by_is_restored_too(tmp_path: Path) -> None:
+    """So the journal can be sealed before another start names policies."""
+    own, run = Own.in_folder(tmp_path / "own"), Run(tmp_path / "one", context=on("boot-1"), run_id="job-1")
+    run.kill()
+    run.policies = load_policies(own.policies)
+    run.start()
+    run.meter(2)
+    run.finish()
+    sealed = run.seal(tmp_path / "saved" / "algo-1.json", policy_files=own.policies)
+    assert len(sealed.companions) == 2
+    assert again(tmp_path) is not None
+    kept = StateDir(tmp_path / "two").companions("policy")
+    assert sorted(path.read_bytes() for path in kept) == sorted(path.read_bytes() for path in sealed.companions)
 
 
 @pytest.mark.parametrize("other", [{"run": "job-2"}, {"node": "algo-2"}])
