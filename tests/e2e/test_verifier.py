@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -151,20 +152,21 @@ def test_the_page_gives_every_vector_its_verdict_without_a_request(extent: Exten
 
 
 @pytest.mark.tool("chromium")
-def test_what_lies_beside_a_ledger_is_accepted_by_nobody_but_the_reader() -> None:
+def test_what_lies_beside_a_ledger_is_accepted_by_nobody_but_the_reader(tmp_path: Path) -> None:
     """Dropping and choosing a folder are one list for the page."""
-    one = next(one for one in vectors() if one.name == "invalid/foreign-table-beside")
+    for file in (VECTORS / "invalid" / "foreign-table-beside").glob("ledger.*"):
+        shutil.copy(file, tmp_path)
     with chromium() as page:
         page.load(PAGE)
-        give(page, "keys", [one.folder / "ledger.pub"])
+        give(page, "keys", [tmp_path / "ledger.pub"])
         page.evaluate(_LISTED.format("keys"))
-        give(page, "folder", [one.folder])
+        give(page, "folder", [tmp_path])
         page.evaluate(_LISTED.format("ledgers"))
         page.evaluate(_LISTED.format("beside"))
         assert page.evaluate(VERIFIED)["code"] == "peak_table_unknown"
         shown = page.evaluate("document.getElementById('result').textContent")
         assert "ledger.peaks-828813512e85e001.yaml came with the ledger and is the sender's" in shown
-        give(page, "tables", [next(one.folder.glob("*.yaml"))])
+        give(page, "tables", [next(tmp_path.glob("*.yaml"))])
         page.evaluate(_LISTED.format("tables"))
         assert page.evaluate(VERIFIED)["verdict"] == "accept"
 
