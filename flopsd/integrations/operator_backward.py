@@ -7,6 +7,7 @@ instead, so that nothing stays behind, also after an error: autograd restores th
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +17,29 @@ import torch
 
 from flopsd.integrations.operator_mode import Counted, CountingMode
 
-MAX_NODES, MAX_OUTPUTS, MAX_DEPTH = 200_000, 16, 3
-_MARK = "flopsd"
+MAX_NODES, MAX_OUTPUTS, MAX_DEPTH, MAX_NEAR = 200_000, 16, 3, 32
+_MARK, _LEAF = "flopsd", "torch::autograd::AccumulateGrad"
 # The task of autograd that this thread works on: -1 outside of a backward pass.
 graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
-# Which backward pass of a forward pass: the first, second, …, the output that it came by (-1: by none), and whether it
-# has gradients of its own.
-Way = tuple[int, int, bool]
+# Which backward pass of a forward pass: the first, second, …, the outputs that it came by, each with the nodes that it
+# runs if these are not all, and whether it has gradients of its own.
+Way = tuple[int, tuple[tuple[int, bytes], ...], bool]
+_NO_OUTPUT = -1
+_will_run: Callable[[Any], bool] | None = getattr(torch._C, "_will_engine_execute_node", None)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """A backward pass that goes on."""
+
+    number: int
+    counted: Counted | None
+    has_gradients: bool
+    outputs: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def way(self) -> Way:
+        return self.number, tuple(sorted(self.outputs.items())), self.has_gradients
 
 
 @dataclass(slots=True)
@@ -31,7 +48,7 @@ class BackwardPasses:
 
     ended: Callable[[Way, Counted | None], None]
     is_counted: bool
-    tasks: dict[int, Counted | None] = field(default_factory=dict)
+    tasks: dict[int, _Pass] = field(default_factory=dict)
 
 
 class BackwardCounter:
@@ -52,6 +69,9 @@ class BackwardCounter:
             node.register_prehook(self._guard(functools.partial(self._enter_task, passes, at)))
         if passes.is_counted:
             for node in _graph(roots, _nodes_of(inputs)):
+                if node.name() == _LEAF or _MARK in node.metadata:
+                    continue
+                node.metadata[_MARK] = True
                 compiled = compiled or "CompiledFunction" in node.name()
                 modes: list[Any] = []
                 node.register_prehook(self._guard(functools.partial(self._enter_node, passes, modes)))
@@ -60,19 +80,23 @@ class BackwardCounter:
 
     def _enter_task(self, passes: BackwardPasses, at: int, _: Any = None) -> None:
         assert graph_task is not None
-        if (task := graph_task()) in passes.tasks:
-            return
-        way = len(passes.tasks), at, torch.is_grad_enabled()
-        self._tracked.append(task)
-        counted = passes.tasks[task] = Counted() if passes.is_counted else None
-        ended = functools.partial(passes.ended, way, counted)
-        torch.autograd.Variable._execution_engine.queue_callback(self._guard(ended))
+        if (one := passes.tasks.get(task := graph_task())) is None:
+            self._tracked.append(task)
+            counted = Counted() if passes.is_counted else None
+            one = passes.tasks[task] = _Pass(len(passes.tasks), counted, torch.is_grad_enabled())
+            ended = functools.partial(self._leave_task, passes, one)
+            torch.autograd.Variable._execution_engine.queue_callback(self._guard(ended))
+        if at != _NO_OUTPUT:
+            one.outputs[at] = _chosen()
+
+    def _leave_task(self, passes: BackwardPasses, one: _Pass) -> None:
+        passes.ended(one.way, one.counted)
 
     def _enter_node(self, passes: BackwardPasses, modes: list[Any], _: Any) -> None:
         assert graph_task is not None
         if (task := graph_task()) not in passes.tasks:  # it came by what was no output
-            self._enter_task(passes, -1)
-        counted = passes.tasks[task]
+            self._enter_task(passes, _NO_OUTPUT)
+        counted = passes.tasks[task].counted
         assert counted is not None
         # With gradients of gradients they are enabled everywhere, and recomputation cannot be told apart.
         mode = CountingMode(counted, self._failed, backward=not torch.is_grad_enabled())
@@ -107,14 +131,32 @@ def _nodes_of(value: Any) -> Sequence[Any]:
     return list(found)
 
 
-def _graph(roots: Sequence[Any], inputs: Sequence[Any]) -> Iterator[Any]:
-    seen, stack = set(inputs), list(roots)
-    while stack and len(seen) < MAX_NODES:
-        node = stack.pop()
+def _graph(roots: Sequence[Any], ends: Sequence[Any] = ()) -> Iterator[Any]:
+    """The nodes that these lead to, near ones first."""
+    seen, following = set(ends), deque(roots)
+    while following and len(seen) < MAX_NODES:
+        node = following.popleft()
         if node is None or node in seen:
             continue
         seen.add(node)
-        stack += [before for before, _ in node.next_functions]
-        if node.name() != "torch::autograd::AccumulateGrad" and _MARK not in node.metadata:
-            node.metadata[_MARK] = True
-            yield node
+        yield node
+        following += [before for before, _ in node.next_functions]
+
+
+def _chosen() -> bytes:
+    """Which nodes behind the one that begins run, where not all of the near ones do: in a pass for some gradients
+    alone, such as that of autograd.grad, which runs no leaf."""
+    if _will_run is None:
+        return b""
+    node = torch._C._current_autograd_node()
+    if all(_runs(one) == 1 for one in itertools.islice(_graph([node]), 1, MAX_NEAR)):
+        return b""
+    return bytes(map(_runs, _graph([node])))
+
+
+def _runs(node: Any) -> int:
+    assert _will_run is not None
+    try:
+        return int(_will_run(node))
+    except RuntimeError:  # of a leaf whose gradient is handed out instead
+        return 2

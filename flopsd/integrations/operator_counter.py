@@ -39,6 +39,7 @@ _TOO_MANY = f"passes of more than {MAX_SIGNATURES} different shapes"
 _CAPTURED = "a CUDA graph that the loop captured: its replays are not seen"
 _MIXED = "recomputation within graphs of torch.compile is not told apart"
 _OTHER_WAY = "a backward pass of another kind than those that were seen"
+_TWICE = "gradients of gradients are counted in part"
 _COMPILED = "a compiled model: PyTorch is too old to see what its graphs run"
 WHOLE_GRAPH = "a model compiled as one graph, which a hook would break"
 
@@ -222,12 +223,15 @@ class OperatorCounter:
                 kept.words.add(_MIXED)
 
     def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted | None) -> None:
+        if way[2]:
+            self._sessions.say([_TWICE], phase)
         if counted is not None:
             kept.keep_backward(way, counted)
             self._totals.add_counted(kept, kept.backward[way] if counted.captured else counted, phase)
         elif way in kept.backward:
             self._totals.add_kept(kept.backward[way], phase)
         else:
+            kept.is_wanted = True
             self._sessions.say([_OTHER_WAY], phase)
 
     def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:

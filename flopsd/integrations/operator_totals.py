@@ -12,6 +12,7 @@ from flopsd.integrations.operator_backward import Way
 from flopsd.integrations.operator_mode import Counted
 from flopsd.integrations.operator_sessions import DeviceSessions
 
+MAX_WAYS = 16
 _TEMPLATES = "products that torch.compile generated kernels for (max-autotune)"
 LEAST = "passes of one shape ran different operators: the least that was seen is counted"
 
@@ -24,6 +25,7 @@ class Kept:
     backward: dict[Way, Counted] = field(default_factory=dict)
     passes: int = 0
     is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more is to be seen
+    is_wanted: bool = False  # the next pass is to be counted anew
     words: set[str] = field(default_factory=set)
 
     def next_is_counted(self) -> bool:
@@ -31,7 +33,8 @@ class Kept:
         nothing changed. More of them where Python reads results, and may decide by them."""
         self.passes += 1
         number = self.passes
-        if self.forward is None:
+        wanted, self.is_wanted = self.is_wanted, False
+        if self.forward is None or (wanted and len(self.backward) < MAX_WAYS):
             return True
         if self.is_fixed or number & (number - 1):
             return False

@@ -11,13 +11,13 @@ from typing import Any
 from tests.train.operator_cases import DEVICE, Case, Counters, train
 from tests.train.trainers import llama
 
-WAYS = ("ddp", "fsdp", "tensor")  # FSDP of one flat parameter does not run on CPUs
+WAYS = ("ddp", "fsdp", "fsdp of one flat parameter", "tensor")
 
 
 def spread(how: str) -> Any:
     from torch import nn
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
     mesh = init_device_mesh("cpu", (2,))
@@ -26,6 +26,11 @@ def spread(how: str) -> Any:
     model = llama()
     if how == "ddp":
         return nn.parallel.DistributedDataParallel(model)
+    if "flat" in how:
+        from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+        layers = ModuleWrapPolicy({type(model.model.layers[0])})
+        return FullyShardedDataParallel(model, auto_wrap_policy=layers, device_id=model.device)
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     return fully_shard(model, mesh=mesh)

@@ -1,0 +1,111 @@
+"""Backward passes of all kinds: what each computes is counted, and nothing that it leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.train.test_operator_counter import attached
+
+pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
+OTHER = "a backward pass of another kind than those that were seen"
+
+
+def test_backward_passes_of_all_kinds() -> None:
+    import torch
+
+    _, found = attached(model := torch.nn.Linear(4, 4, bias=False))
+    one = 2 * 3 * 4 * 4
+    for times in (1, 2, 1):
+        before = found.flop
+        loss = model(torch.ones(3, 4)).sum()
+        for _ in range(times):
+            loss.backward(retain_graph=True)
+        assert found.flop - before == one * (1 + times)
+    first, second = model(torch.ones(5, 4)), model(torch.ones(5, 4))  # two passes before one backward pass
+    before = found.flop
+    (first + second).sum().backward()
+    assert found.flop - before == 2 * 2 * 5 * 4 * 4
+    assert "operators_not_counted" not in found.facts
+
+
+def _all(_: Any, loss: Any) -> None:
+    loss.backward()
+
+
+def _grad_of_all(model: Any, loss: Any) -> None:
+    import torch
+
+    torch.autograd.grad(loss, list(model.parameters()))
+
+
+def _grad_of_the_last(model: Any, loss: Any) -> None:
+    import torch
+
+    torch.autograd.grad(loss, [model[-1].weight])
+
+
+def _inputs(model: Any, loss: Any) -> None:
+    loss.backward(inputs=[model[-1].weight])
+
+
+Ways = list[Callable[[Any, Any], None]]
+WHOLE, LAST = 2 * 5 * (8 * 4 + 4 * 2) + 2 * 5 * (8 * 4 + 2 * 4 * 2), 2 * 5 * (8 * 4 + 4 * 2) + 2 * 5 * 4 * 2
+
+
+@pytest.mark.parametrize("some", [_grad_of_the_last, _inputs])
+@pytest.mark.parametrize("whole", [_all, _grad_of_all])
+def test_a_pass_for_some_gradients_counts_these(whole: Any, some: Any) -> None:
+    """Of two layers of 8 to 4 to 2; in turn from the first step on, and only after many whole ones."""
+    assert _counted([whole, some] * 4) == ([WHOLE, LAST] * 4, None)
+    assert _counted([some, whole] * 4) == ([LAST, WHOLE] * 4, None)
+    counted, words = _counted([whole] * 4 + [some] * 4)
+    assert counted == [WHOLE] * 4 + [2 * 5 * (8 * 4 + 4 * 2)] + [LAST] * 3, "the first of a kind may not have been seen"
+    assert words == [OTHER]
+
+
+def test_of_three_outputs_those_count_that_a_loss_uses() -> None:
+    import torch
+
+    class Three(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = torch.nn.ModuleList(torch.nn.Linear(4, 4, bias=False) for _ in range(3))
+
+        def forward(self, rows: Any) -> Any:
+            return tuple(part(rows) for part in self.parts)
+
+    _, found = attached(model := Three())
+    one = 2 * 5 * 4 * 4
+    for used in ((0, 1, 2), (1, 2), (0, 1, 2), (1, 2), (1, 2), (0, 1, 2)):
+        before, outputs = found.flop, model(torch.ones(5, 4))
+        sum(outputs[at].sum() for at in used).backward()
+        assert found.flop - before == one * (3 + len(used))
+    assert "operators_not_counted" not in found.facts
+
+
+def test_gradients_of_gradients_are_declared_as_counted_in_part() -> None:
+    import torch
+
+    _, found = attached(model := torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Tanh()))
+    for _ in range(3):
+        rows = torch.ones(5, 8, requires_grad=True)
+        (gradient,) = torch.autograd.grad(model(rows).sum(), [rows], create_graph=True)
+        gradient.norm().backward()
+    assert found.facts["operators_not_counted"] == {"train": ["gradients of gradients are counted in part"]}
+
+
+def _counted(ways: Ways) -> tuple[list[int], Any]:
+    """What each step counts, and what is declared as left out."""
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(8, 4, bias=False), torch.nn.Tanh(), torch.nn.Linear(4, 2, bias=False))
+    _, found = attached(model)
+    steps = []
+    for way in ways:
+        before = found.flop
+        way(model, model(torch.ones(5, 8)).sum())
+        steps.append(found.flop - before)
+    return steps, found.facts.get("operators_not_counted", {}).get("train")
