@@ -23,11 +23,11 @@ def device_uuid(device: Device) -> str | None:
     if device.type != "cuda" or torch.version.hip is not None:
         return None
     properties = torch.cuda.get_device_properties(device)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    if visible.startswith("MIG-"):  # CUDA gives a process one instance
-        return visible
     uuid = getattr(properties, "uuid", None)
-    return None if uuid is None else ("MIG-" if " MIG " in properties.name else "GPU-") + str(uuid)
+    name = None if uuid is None else ("MIG-" if " MIG " in properties.name else "GPU-") + str(uuid)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    # CUDA gives a process one instance, which may be named in short. Of one, older drivers tell the GPU's UUID.
+    return visible if visible.startswith("MIG-") and not (name or "").startswith(visible) else name
 
 
 class DeviceSessions:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flopsd.core.model import Pipe
 from flopsd.system.clock import NS_PER_S
 from tests.support.process import environment, flopsd, predicate
-from tests.support.scenario import Scenario, Segment, a100
+from tests.support.scenario import Gpu, Scenario, Segment, Slice, a100
 
 TENSOR_FLOP = 2048  # of BF16, of an SM in a cycle
 GPU = a100((Segment(1000, mhz=1200, hmma=0.75),))
+# Three and four sevenths of an A100, as MIG cuts it.
+CUT = replace(GPU, mig=True, slices=(Slice(1, 42, GPU.segments), Slice(2, 56, GPU.segments)))
+SLICES = tuple(f"MIG-5a4d0000-0000-4000-8000-000000{gi:03d}000" for gi in (1, 2))
 
 # Counts for three seconds, from when the daemon knows it, what the stand-in's GPU does in its simulated truth, so many times.
 JOB = """
@@ -41,10 +47,18 @@ NEAR = ("--base-flop", str(10**23 - 10**14), "--base-systemic", "false")
 TRAINING = ("--phase", "train", "--method", "full", "--recomputation", "none", *NEAR)
 
 
-def metered(tmp_path: Path, standin: Path, factor: float, *options: str) -> tuple[J, int, int]:
+def metered(
+    tmp_path: Path,
+    standin: Path,
+    factor: float,
+    *options: str,
+    gpu: Gpu = GPU,
+    sms: int = 108,
+    device: str | None = None,
+) -> tuple[J, int, int]:
     """The ledger of a job that counts `factor` times the truth, the truth, and what was counted."""
-    scenario = Scenario((GPU,))
-    rate = int(GPU.sm_cycles(Pipe.TENSOR_HMMA, 0, NS_PER_S, 108)) * TENSOR_FLOP
+    scenario = Scenario((gpu,))
+    rate = int(GPU.sm_cycles(Pipe.TENSOR_HMMA, 0, NS_PER_S, sms)) * TENSOR_FLOP
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     job = (
         sys.executable,
@@ -52,7 +66,7 @@ def metered(tmp_path: Path, standin: Path, factor: float, *options: str) -> tupl
         JOB,
         str(rate),
         str(factor),
-        scenario.uuid(0),
+        device or scenario.uuid(0),
         str(tmp_path / "state" / "journal.jsonl"),
     )
     done = flopsd(
@@ -94,3 +108,25 @@ def test_a_process_that_counts_ten_times_what_it_did_moves_nothing(tmp_path: Pat
     assert note["name"] == "COUNT_EXCEEDS_CEILING"
     assert (note["flop"], note["ceiling"]) == (str(counted), executed["high"])
     assert [one["restsOn"] for one in found["findings"]] == [None] * len(found["findings"])
+
+
+@pytest.mark.parametrize("factor", [1, 7])
+def test_a_count_on_a_mig_slice_is_of_that_slice_alone(tmp_path: Path, standin: Path, factor: int) -> None:
+    """Seven times its truth is more than the slice can have done, and less than the whole GPU can."""
+    found, truth, counted = metered(
+        tmp_path, standin, factor, *TRAINING, "--precision", "bf16", gpu=CUT, sms=42, device=SLICES[0]
+    )
+    executed = {one["uuid"]: one["executed"] for one in found["devices"]}
+    own, sibling = (executed.pop(uuid) for uuid in SLICES)
+    assert truth <= int(own["high"]) < int(sibling["high"])
+    assert [(one["low"], one["measured"]) for one in (sibling, *executed.values())] == [("0", None)] * (
+        1 + len(executed)
+    )
+    if factor == 1:
+        assert 0 < int(own["low"]) == int(own["measured"]) == counted <= truth
+        assert found["totals"]["executed"]["low"] == str(counted)
+    else:
+        assert (own["low"], own["measured"]) == ("0", None)
+        (note,) = found["declared"]["contradictions"]
+        assert (note["name"], note["device"], note["ceiling"]) == ("COUNT_EXCEEDS_CEILING", SLICES[0], own["high"])
+        assert int(own["high"]) < counted < int(own["high"]) * 108 // 42

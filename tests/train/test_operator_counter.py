@@ -385,6 +385,38 @@ def test_each_device_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     assert other.facts["precision"] == {"bf16": 1_000_000}
 
 
+@pytest.mark.parametrize(
+    ("visible", "model", "uuid", "expected"),
+    [
+        (None, "NVIDIA A100", "12ab-34", "GPU-12ab-34"),
+        ("1,0", "NVIDIA A100", "12ab-34", "GPU-12ab-34"),
+        ("MIG-12ab-34,MIG-56", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-12ab-34"),
+        ("MIG-12", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-12ab-34"),
+        ("MIG-56", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-56"),  # it is the GPU's
+        ("MIG-GPU-12ab-34/1/0", "NVIDIA A100 MIG 3g.40gb", "12ab-34", "MIG-GPU-12ab-34/1/0"),
+        ("MIG-56", "NVIDIA A100 MIG 3g.40gb", None, "MIG-56"),
+        (None, "NVIDIA A100", None, None),
+    ],
+)
+def test_the_device_is_named_as_nvml_names_it(
+    visible: str | None, model: str, uuid: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    import torch
+
+    from flopsd.integrations.operator_sessions import device_uuid
+
+    properties = SimpleNamespace(name=model, uuid=uuid)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.version, "hip", None)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert device_uuid(torch.device("cuda", 0)) == expected
+
+
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("FLOPSD_DEVICE_UUID", DEVICE)
