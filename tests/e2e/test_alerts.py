@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from flopsd.core.model import GapReason
+from flopsd.core.unused_count import Unused
 from flopsd.errors import KeyFault
 from tests.support.prometheus import (
     ALERTS,
@@ -76,6 +77,13 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
          'flopsd_observed_seconds_total{job="flopsd",instance="a",gpu="0",uuid="G0",evidence="utilization"}':
              "0x60 0+60x60"},
         {"FlopsdNoLongerMeasured"},
+    ),
+    "a process counts more than its GPU can do": (
+        {'flopsd_operator_counts_unused{job="flopsd",instance="a",reason="count_exceeds_ceiling"}': "_x90 1x30"},
+        {"FlopsdOperatorCountUnused"},
+    ),
+    "a process did so two hours ago": (
+        {'flopsd_operator_counts_unused{job="flopsd",instance="a",reason="count_exceeds_ceiling"}': "1x120"}, set(),
     ),
     "it is started again and again": ({"flopsd_daemon_starts": "1x70 2x5 3x5 4x40"}, {"FlopsdRestarting"}),
     "another run began at the same place": ({"flopsd_daemon_starts": "6x70 1x50"}, set()),
@@ -293,7 +301,8 @@ def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> 
 
 def test_the_runbook_has_every_reason_of_a_gap_and_of_a_key_and_the_alert_every_lie() -> None:
     text = RUNBOOK.read_text()
-    assert {reason.value for reason in GapReason} == set(re.findall(r"^\| `(\w+)` \|", text, re.M))
+    known = {*(reason.value for reason in GapReason), *(reason.value for reason in Unused)}
+    assert known == set(re.findall(r"^\| `(\w+)` \|", text, re.M))
     assert set(get_args(KeyFault)) == set(re.findall(r"^  \| `(\w+)` \|", text, re.M))
     expression = str(alerts()["FlopsdCountersImplausible"]["expr"])
     for listed in re.findall(r'reason=~"([^"]+)"', expression):
