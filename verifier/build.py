@@ -18,6 +18,7 @@ ROOT = HERE.parent
 SOURCES = HERE / "src"
 TABLES = SOURCES / "tables.js"
 PAGE = HERE / "index.html"
+REPORT = ROOT / "flopsd" / "report"
 DOCUMENT = ROOT / "docs" / "you-received-a-ledger.md"
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w-]+)\.js";\n', re.M)
 _EXPORTED = re.compile(r"^export (?:async )?(?:function\*?|class|const) ([A-Za-z_$][\w$]*)", re.M)
@@ -40,10 +41,12 @@ def tables() -> str:
 
 def page() -> str:
     script = _script()
-    style = (ROOT / "flopsd" / "report" / "report.css").read_text() + (SOURCES / "page.css").read_text()
+    style = "".join(path.read_text() for path in (REPORT / "report.css", REPORT / "print.css", SOURCES / "page.css"))
+    style = style.replace("RUNNING-HEADER", "flopsd ledger, shown by verifier/index.html")
     text = (SOURCES / "page.html").read_text()
     hashed = f"script-src '{_hash(script)}'; style-src '{_hash(style)}'"
-    policy = f"default-src 'none'; {hashed}; base-uri 'none'; form-action 'none'"
+    # The thread that verifies has this page's own script, and its policy: no request leaves it either.
+    policy = f"default-src 'none'; {hashed}; worker-src blob:; base-uri 'none'; form-action 'none'"
     for mark, content in (("POLICY", policy), ("STYLE", style), ("SCRIPT", script)):
         before, found, after = text.partition(f"@{mark}@")
         if not found:

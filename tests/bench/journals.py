@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flopsd.core.ledger.history_from_records import read_history
-from flopsd.core.model import Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
+from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Pipe, Reading, Sweep, Totals
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -34,9 +34,11 @@ def gpus(count: int) -> tuple[Device, ...]:
 
 
 def fill(
-    state: StateDir, clock: FakeClock, devices: Sequence[Device], minutes: int, context: Context, run: str
-) -> None:
-    """A finished run with a checkpoint every minute, each line with a code that follows from `SECRET`."""
+    state: StateDir, clock: FakeClock, devices: Sequence[Device], minutes: int, context: Context, run: str,
+    missed: int = 0,
+) -> None:  # fmt: skip
+    """A finished run with a checkpoint every minute, each line with a code that follows from `SECRET`. `missed`: each
+    device is not read in one minute of so many."""
     state.acquire()
     journal = Journal(state)
     journal.recover("aside")
@@ -50,7 +52,12 @@ def fill(
         now = clock.boottime_ns()
         cycles = (1_500_000_000 * 132 * 60 + 7919) * (minute + 40_000)
         totals = Totals(ORIGIN, cycles, {pipe: cycles // share for pipe, share in SHARES.items()})
-        readings = tuple(Reading(d.uid, since, now, Growth(), {"energy_mj": now // 1000}, totals) for d in devices)
+        readings = tuple(
+            Reading(d.uid, since, now, Gap(GapReason.DRIVER_TIMEOUT))
+            if missed and (minute + 7 * d.index) % missed == missed - 1
+            else Reading(d.uid, since, now, Growth(), {"energy_mj": now // 1000}, totals)
+            for d in devices
+        )
         writer.take(Message("sim", now, tuple(devices), Sweep(readings, {devices[0].uid: Gauges()})))
         since = now
     writer.close("bench")

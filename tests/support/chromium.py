@@ -8,7 +8,7 @@ import json
 import os
 import select
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,6 +82,12 @@ class Page:
         shown = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in shown, shown["exceptionDetails"]
         return shown["result"].get("value")
+
+    def give(self, box: str, files: Sequence[Path]) -> None:
+        """Files, or a folder, into the input with that id, as a reader who chooses them."""
+        root = self.ask("DOM.getDocument")["root"]["nodeId"]
+        node = self.ask("DOM.querySelector", nodeId=root, selector=f"#{box}")["nodeId"]
+        self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in files])
 
     def assert_whole(self, width: int, *, dark: bool) -> None:
         """Nothing is cut or lies over something else, and the colours are those of the scheme."""

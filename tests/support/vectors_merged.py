@@ -24,6 +24,7 @@ from tests.support.story import A100, CONTEXT, CYCLES_H100, H100, VECTORS, VERSI
 from tests.support.vector_runs import BUSY, PLAIN, TRAINING
 from tests.support.vectors import FIRST, SEALED_AT, SECOND, Files, case, parsed, signed, statement_of
 
+LATER_VERSION = "0.2.0"  # what merges the nodes of a job that `VERSION` metered
 HOSTS = ("node-0", "node-1")
 
 
@@ -126,6 +127,8 @@ def merged_vectors() -> Files:
     payload = encode(job)
     entry = job_entry(json.loads(payload)["predicate"], hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
     endless = [nodes[0], node(1, ended=False)]
+    sealed_later = encode(merged("job", nodes, method={"flopsdVersion": LATER_VERSION, "sealedAt": SEALED_AT}))
+    later = job_entry(json.loads(sealed_later)["predicate"], hashlib.sha256(sealed_later).hexdigest(), [FIRST.keyid])
     energetic = [node(0, compared=True), node(1, compared=True)]
     child = base64.b64decode(json.loads(nodes[1].files["node-1/ledger.json"])["payload"])
     countersigned = {**handed(nodes), "node-1/ledger.json": signed(child, FIRST, SECOND).rstrip()}
@@ -140,6 +143,10 @@ def merged_vectors() -> Files:
         "job-with-a-hole": (signed(encode(merged("job", nodes[:1]))), handed(nodes[:1])),
         "job-without-an-end": (signed(encode(merged("job", endless))), handed(endless)),
         "lineage": (signed(encode(merged("lineage", [Child(entry, {})]))), {}),
+        "lineage-of-a-job-at-hand": (
+            signed(encode(merged("lineage", [Child(later, {})]))),
+            {"ledger.json": signed(sealed_later)},
+        ),
         "sum-bent": (bent(job, lambda p: p["totals"]["executed"].update(high=str(int(high) + 1))), {}),
         "amount-below-zero": (bent(job, lambda p: p["children"][1]["totals"]["executed"].update(low="-1")), {}),
         "hole-left-out": (

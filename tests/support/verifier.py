@@ -7,9 +7,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tests.support.chromium import Page
 from tests.support.paths import ROOT
 from tests.support.story import VECTORS
 
@@ -52,13 +51,13 @@ def by_node(given: Sequence[Vector]) -> list[J]:
     return [{"status": one["status"], "fault": one.get("fault"), **json.loads(one["out"])} for one in answers]
 
 
-def give(page: Page, box: str, files: Sequence[Path]) -> None:
-    root = page.ask("DOM.getDocument")["root"]["nodeId"]
-    node = page.ask("DOM.querySelector", nodeId=root, selector=f"#{box}")["nodeId"]
-    page.ask("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in files])
+class Browser(Protocol):
+    def evaluate(self, expression: str) -> Any: ...
+
+    def give(self, box: str, files: Sequence[Path]) -> None: ...
 
 
-def by_page(page: Page, one: Vector) -> J:
+def by_page(page: Browser, one: Vector) -> J:
     """What the page shows when it is given the files of a vector."""
     files: dict[str, list[Path]] = {"ledgers": [one.folder / "ledger.json"], "keys": [], "tables": [], "folder": []}
     below = 0
@@ -79,16 +78,16 @@ def by_page(page: Page, one: Vector) -> J:
         elif word in ("--key", "--peaks", "--policy"):
             files["keys" if word == "--key" else "tables"].append((one.folder / value).resolve())
     page.evaluate(
-        f"document.getElementById('clear').click(); document.getElementById('threshold').value = {threshold};"
+        f"document.getElementById('clear').click(), document.getElementById('threshold').value = {threshold},"
         f"document.getElementById('replay').checked = {str(replay).lower()}"
     )
     for box, paths in files.items():
         if paths:
-            give(page, box, paths)
+            page.give(box, paths)
     count = below + sum(len(paths) for box, paths in files.items() if box != "folder")
     page.evaluate(
-        "new Promise(done => { const look = () => document.querySelectorAll('.given li').length === "
-        f"{count} ? done() : setTimeout(look, 2); look() }})"
+        "new Promise(done => { const look = () => [...document.querySelectorAll('.given')]"
+        f".reduce((sum, one) => sum + Number(one.dataset.count), 0) === {count} ? done() : setTimeout(look, 2); look() }})"
     )
     found: J = page.evaluate(VERIFIED)
     return found

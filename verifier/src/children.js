@@ -15,10 +15,12 @@ function payloadOf(ledger) {
 }
 
 /** @param {J} statement @param {import("./verify.js").Given} given
- * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number}} tally */
+ * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number}} tally
+ * @returns {Promise<boolean>} Whether all were at hand, down to the journals. */
 export async function checkChildren(statement, given, verify, tally) {
   const { children, kind } = statement.predicate;
-  const notes = [];
+  const found = new Set();
+  let whole = true;
   for (const [i, file] of (given.children ?? []).entries()) {
     const { digest, statement: own } = payloadOf(file.ledger);
     const p = own.predicate ?? {};
@@ -35,7 +37,8 @@ export async function checkChildren(statement, given, verify, tally) {
     const completeness_ = kind === "lineage" && predicate.kind === "node"
       ? { completeness: entry.completeness } : {};
     same(entry, { ...made, ...completeness_ }, `statement.predicate.children[${children.indexOf(entry)}]`, `this child: ${file.name}`, tally, "child_differs");
-    notes.push(file.name);
+    found.add(digest);
+    whole &&= predicate.kind === "node";
   }
-  return notes;
+  return whole && found.size === children.length;
 }

@@ -1,5 +1,5 @@
 // FLOP over time, from the checkpoints of the journal: at least, measured and at most.
-import { about, h, svg } from "./dom.js";
+import { about, duration, h, svg } from "./dom.js";
 import { plus, zero } from "./figures.js";
 import { microseconds } from "./history.js";
 import { rated } from "./rows.js";
@@ -34,7 +34,7 @@ export function curve(spots) {
   const back = [...bounded].reverse().map((one) => `L${x(one.at).toFixed(1)} ${y(one.figures.low).toFixed(1)}`).join("");
   const text = (/** @type {number} */ left, /** @type {number} */ top, /** @type {string} */ words, anchor = "start") =>
     svg("text", { x: left, y: top, "text-anchor": anchor }, words);
-  const words = `Measured ${about(end.figures.measured)} FLOP at the end, at least ${about(end.figures.low)}, at most ${about(end.figures.high)}`;
+  const words = `Measured ${about(end.figures.measured)} FLOP at the end, at least ${about(end.figures.low, "down")}, at most ${about(end.figures.high, "up")}`;
   return h("div", {},
     svg("svg", { class: "plot", viewBox: `0 0 ${_WIDTH} ${_HEIGHT}`, role: "img", "aria-label": words },
       svg("line", { class: "grid", x1: _LEFT, x2: _WIDTH - _LEFT, y1: _TOP, y2: _TOP }),
@@ -42,8 +42,8 @@ export function curve(spots) {
       bounded.length > 1 ? svg("path", { class: "band-fill", d: `${path((one) => one.high)}${back}Z` }) : null,
       svg("path", { class: "line low-line", d: path((one) => one.low) }),
       svg("path", { class: "line", d: path((one) => one.measured) }),
-      text(_LEFT, _TOP - 8, `${about(most)} FLOP`), text(_LEFT, _HEIGHT - 10, "begin"),
-      text(_WIDTH - _LEFT, _HEIGHT - 10, `after ${(span / 3600).toFixed(2)} h`, "end")),
-    h("ul", { class: "legend" }, h("li", {}, "solid line: measured"), h("li", {}, "broken line: at least"),
-      h("li", {}, bounded.length === spots.length ? "band: up to at most" : "band: up to at most, where that is known")));
+      text(_LEFT, _TOP - 8, `${about(most, "up")} FLOP`), text(_LEFT, _HEIGHT - 10, "begin"),
+      text(_WIDTH - _LEFT, _HEIGHT - 10, `after ${duration(String(span))}`, "end")),
+    h("ul", { class: "legend" }, h("li", {}, "solid line: measured"), h("li", {}, "dashed line: at least"),
+      h("li", {}, bounded.length === spots.length ? "band: from at least to at most" : "band: from at least to at most, where that is known")));
 }

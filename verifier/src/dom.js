@@ -3,14 +3,23 @@
 const _SVG = "http://www.w3.org/2000/svg";
 const _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
+const _UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u034f\u115f\u1160\u3164\uffa0]/gu;
+const _MOST_ROWS = 50;
+
 /** @typedef {Node | string | null | undefined} Child */
+
+/** Text of a file as it can be seen: what would turn its direction, hide or move a part of it is spelled out.
+ * @param {string} text */
+export function visible(text) {
+  return text.replace(_UNSEEN, (one) => `\\u{${/** @type {number} */ (one.codePointAt(0)).toString(16)}}`);
+}
 
 /** @param {Element} element @param {Record<string, any>} attributes @param {Child[]} children */
 function filled(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : String(value));
+    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : visible(String(value)));
   }
-  for (const child of children) if (child !== null && child !== undefined) element.append(child);
+  for (const child of children) if (child !== null && child !== undefined) element.append(typeof child === "string" ? visible(child) : child);
   return element;
 }
 
@@ -24,17 +33,23 @@ export function svg(tag, attributes = {}, ...children) {
   return filled(document.createElementNS(_SVG, tag), attributes, children);
 }
 
-/** Three digits and a power of ten, as print has them. @param {string | bigint | null} count */
-export function about(count) {
-  if (count === null) return "not known";
+/** Three digits and a power of ten, as print has them. A bound is rounded so that it still holds.
+ * @param {string | bigint | null} count @param {"down" | "near" | "up"} [towards] */
+export function about(count, towards = "near") {
+  if (count === null) return towards === "up" ? "no bound known" : "not known";
   const digits = String(count);
   if (digits.length <= 4) return digits;
-  const number = Number(digits.slice(0, 17));
-  const [mantissa] = number.toExponential(2).split("e");
-  const carried = mantissa.startsWith("10") ? "1.00" : mantissa;
-  const power = digits.length - 1 + (Number(digits.slice(0, 17)).toExponential(2).endsWith(`e+${Math.min(digits.length, 17)}`) ? 1 : 0);
+  let power = digits.length - 1;
+  const rest = digits.slice(3), half = BigInt(rest) * 2n - 10n ** BigInt(rest.length);
+  const odd = Number(digits[2]) % 2 === 1;
+  const isUp = towards === "up" ? BigInt(rest) > 0n : towards === "near" && (half > 0n || (half === 0n && odd));
+  let three = Number(digits.slice(0, 3)) + (isUp ? 1 : 0);
+  if (three === 1000) {
+    three = 100;
+    power++;
+  }
   const raised = [...String(power)].map((one) => _SUPERSCRIPTS[Number(one)]).join("");
-  return `${carried}\u00a0×\u00a010${raised}`;
+  return `${(three / 100).toFixed(2)}\u00a0×\u00a010${raised}`;
 }
 
 /** @param {string} seconds As a ledger writes them. */
@@ -45,18 +60,23 @@ export function duration(seconds) {
   return all < 172800 ? `${(all / 3600).toFixed(1)} h` : `${(all / 86400).toFixed(1)} days`;
 }
 
-/** @param {string | null} ppm */
+/** Rounded down. @param {string | null} ppm */
 export function percent(ppm) {
-  return ppm === null ? "not known" : `${Number((Number(ppm) / 10000).toFixed(2))} %`;
+  return ppm === null ? "not known" : `${Math.floor(Number(ppm) / 100) / 100} %`;
 }
 
-/** @param {string} caption @param {string[]} heads @param {Child[][]} rows @param {number[]} [numeric] Columns of numbers. */
-export function table(caption, heads, rows, numeric = []) {
+/** Of more rows than a reader reads the first; `hidden` more are nowhere.
+ * @param {string} caption @param {string[]} heads @param {Child[][]} rows @param {number[]} [numeric] Columns of numbers.
+ * @param {number} [hidden] */
+export function table(caption, heads, rows, numeric = [], hidden = 0) {
   const cls = (/** @type {number} */ i) => (numeric.includes(i) ? "n" : null);
   const cell = (/** @type {Child} */ one, /** @type {number} */ i) =>
     i === 0 ? h("th", { scope: "row", class: cls(i) }, one) : h("td", { class: cls(i) }, one);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", {}, h("caption", {}, caption),
-      h("thead", {}, h("tr", {}, ...heads.map((one, i) => h("th", { scope: "col", class: cls(i) }, one)))),
-      h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map(cell))))));
+  const more = hidden + Math.max(0, rows.length - _MOST_ROWS);
+  return h("div", {},
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+      h("table", {}, h("caption", {}, caption),
+        h("thead", {}, h("tr", {}, ...heads.map((one, i) => h("th", { scope: "col", class: cls(i) }, one)))),
+        h("tbody", {}, ...rows.slice(0, _MOST_ROWS).map((row) => h("tr", {}, ...row.map(cell)))))),
+    more ? h("p", { class: "note" }, `${more} more are not shown; they are in every sum.`) : null);
 }

@@ -1,5 +1,5 @@
 // Entries of children in a merged ledger: their shape, and how one is made from the ledger of a node or a job.
-import { absentReasons, Refusal, byText, isAmount, isObject, isText, require, shown } from "./basics.js";
+import { absentReasons, Refusal, byText, isAmount, isObject, isText, require, shown, sortedTexts } from "./basics.js";
 import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD, ordered } from "./codes.js";
 import { ENERGY_RATIO } from "./energy.js";
 import { seconds } from "./figures.js";
@@ -300,7 +300,7 @@ export function jobEntry(statement, sha256, stated) {
   const ns = (/** @type {string} */ utc_) => String(microseconds(utc_) * 1000n);
   return {
     name: `${predicate.run.id}/${sha256.slice(0, 16)}`, sha256, kind: "job", ...kept(stated), run: predicate.run.id, node: null,
-    rank: null, instanceType: null, replay: predicate.replay !== null, flopsdVersions: predicate.method.flopsdVersions,
+    rank: null, instanceType: null, replay: predicate.replay !== null, flopsdVersions: sortedTexts([predicate.method.flopsdVersion, ...predicate.method.flopsdVersions]),
     ...pick(predicate.method, ["peakTableSha256"]), ...pick(predicate, ["startedAt", "lastRecordAt"]),
     periods: [{
       incarnation: null, attempt: null, bootId: "", beginNs: ns(predicate.startedAt), endNs: ns(predicate.lastRecordAt),

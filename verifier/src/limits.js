@@ -12,34 +12,34 @@ const _ISOLATION = /** @type {Record<string, string>} */ ({
 
 /** @param {J} predicate */
 function ofNode(predicate) {
-  const found = (predicate.isolation?.reasons ?? []).map((/** @type {string} */ one) => _ISOLATION[one] ?? one);
+  const found = (predicate.isolation?.reasons ?? []).map((/** @type {string} */ one) => (Object.hasOwn(_ISOLATION, one) ? _ISOLATION[one] : one));
   if (predicate.isolation?.jobCouldReadKey) found.push("The job could have read the key that sealed this ledger.");
   const open = predicate.incarnations.filter((/** @type {J} */ one) => one.codes === "not_checkable").length;
   if (open) found.push(`The codes of ${open} of ${predicate.incarnations.length} starts of the daemon cannot be checked.`);
   const last = predicate.incarnations[predicate.incarnations.length - 1];
-  if (last.endReason === null) found.push("The run has no end here: what the devices did after the last record is not known.");
+  if (last.endReason === null) found.push("The end of the run: what the devices did after the last record is not known.");
   if (predicate.segment) found.push("It is one segment of a rotated run: the run's compute is the sum of all of its segments.");
-  if (predicate.method.sealedAt < last.lastRecordAt) found.push("It says that it was sealed before its last record.");
+  if (predicate.method.sealedAt < last.lastRecordAt) found.push("It states a time of sealing before its last record.");
   if (predicate.evidence.length) found.push(`${predicate.evidence.length} items of evidence are attached, which this page does not check.`);
   return found;
 }
 
-/** @param {import("./verify.js").Accepted} found @returns {string[]} */
+/** @param {import("./worker.js").Shown} found @returns {string[]} */
 export function limits(found) {
   const { predicate } = found.statement;
   const says = [
     "That the compute took place: whoever controls a host can present a false driver.",
-    "That there were no other runs: a ledger speaks of its own.",
-    "What the work was for: that is declared, and nobody measured it.",
-    "When it was sealed, by which version and key file: that is the word of whoever signed.",
+    "That there were no other runs: a ledger is about its own run alone.",
+    "What the work was for: that was declared, not measured.",
+    "When it was sealed, by which version, and where the key was: whoever signed stated that.",
   ];
   if (found.notes.includes("replay")) says.unshift("Anything of hardware: it is a replay of a recording, and none was metered.");
-  if (found.notes.includes("children-not-given")) says.push("Whether each child adds up: not all were given, and their entries were taken as they stand.");
+  if (found.notes.includes("children-not-given")) says.push("Whether every ledger that it adds up follows from its journal: not all were given.");
   if (predicate.kind === "node") says.push(...ofNode(predicate));
   else if (predicate.completeness.complete !== true) says.push("All of it: ledgers are missing, or have no end, so no upper bound is known.");
   if (predicate.energyUncountedSeconds !== "0.000000000") says.push("All of the energy: for a part of the time no counter was read.");
   for (const one of found.tables) {
-    if (!one.own) says.push(`Its ${one.what} file (SHA-256 ${one.sha256}) is not one of flopsd's: you accepted its figures.`);
+    if (!one.own) says.push(`That its ${one.what === "peaks" ? "peak table" : `policy ${one.what}`} is right (SHA-256 ${one.sha256}): it is not one of flopsd's, and you accepted it.`);
   }
   return says;
 }

@@ -1,167 +1,184 @@
-// The page: files are given, verified in slices so that it stays responsive, and shown.
-import { Fault, Refusal, base64, decodeUtf8 } from "./basics.js";
-import { h } from "./dom.js";
-import { parseJson } from "./json.js";
-import { readKey } from "./keys.js";
-import { Library } from "./library.js";
+// The page: files are given, a thread verifies them, and its answer is shown.
+import { h, visible } from "./dom.js";
 import { accepted, refused } from "./report.js";
-import { SHIPPED } from "./tables.js";
-import { refusal, verify } from "./verify.js";
+import { work } from "./worker.js";
 
-/** @typedef {{name: string, bytes: Uint8Array}} Given */
-const _SLICE_MS = 40;
-const _BOXES = ["ledgers", "keys", "tables"];
-const _LISTS = [..._BOXES, "beside"]; // the last: peak tables and policies that came with the ledger
+/** @typedef {import("./worker.js").Answer} Answer */
+/** @typedef {{name: string, file: File}} Given */
+const _LISTS = ["ledgers", "keys", "tables"];
+const _MOST_LISTED = 12;
+const _NO_THREAD = "This browser starts no thread for this page: open it from disk in a current Chrome, Edge, Firefox or Safari.";
 /** @type {Record<string, Given[]>} */
-const _given = { ledgers: [], keys: [], tables: [], beside: [] };
+const _given = { ledgers: [], keys: [], tables: [] };
+/** @type {Worker | null} */
+let _running = null;
+let _script = "";
 
 /** @param {string} id */
 const at = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
 /** @param {string} words */
-const say = (words) => void (at("status").textContent = words);
+const say = (words) => void (at("status").textContent = visible(words));
 
 function listed() {
   for (const name of _LISTS) {
-    at(`${name}-given`).replaceChildren(..._given[name].map((one) => h("li", {}, `${one.name} (${one.bytes.length} bytes)`)));
+    const all = _given[name], shown = all.slice(0, _MOST_LISTED);
+    const rows = shown.map((one) => h("li", {}, `${one.name} (${one.file.size} bytes)`));
+    if (all.length > shown.length) rows.push(h("li", {}, `and ${all.length - shown.length} more`));
+    at(`${name}-given`).replaceChildren(...rows);
+    at(`${name}-given`).dataset.count = String(all.length);
   }
 }
 
-/** @param {string} list @param {File[]} files @param {string} [folder] Where they lay, if that is known. */
-async function take(list, files, folder = "") {
-  for (const file of files) {
-    const bytes = new Uint8Array(await file.arrayBuffer());
-    const name = file.webkitRelativePath || folder + file.name;
-    _given[list] = [..._given[list].filter((one) => one.name !== name), { name, bytes }];
-  }
+/** What is shown is never of other files than those that are listed. */
+function changed() {
+  stop();
+  at("result").replaceChildren();
+  at("files").toggleAttribute("open", true);
+  say("");
+}
+
+/** @param {string} list @param {Given[]} files */
+function take(list, files) {
+  if (!files.length) return;
+  changed();
+  const before = _given[list].length;
+  const kept = new Map(_given[list].map((one) => [one.name, one]));
+  for (const one of files) kept.set(one.name, one);
+  _given[list] = [...kept.values()];
+  const again = before + files.length - kept.size;
+  if (again) say(`${again === 1 ? "A file takes" : `${again} files take`} the place of one with the same name.`);
   listed();
 }
 
-/** A dropped file, or all files below a dropped folder. @param {FileSystemEntry} entry */
-async function takeEntry(entry) {
-  const folder = entry.fullPath.slice(1, entry.fullPath.length - entry.name.length);
+/** All files below a dropped folder, or the one that was dropped.
+ * @param {FileSystemEntry} entry @returns {Promise<Given[]>} */
+async function filesOf(entry) {
   if (entry.isFile) {
     const file = await new Promise((done, failed) => /** @type {FileSystemFileEntry} */ (entry).file(done, failed));
-    await take(listOf(entry.name), [file], folder);
-    return;
+    return [{ name: entry.fullPath.slice(1), file }];
   }
   const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
+  const found = [];
   for (;;) {
     /** @type {FileSystemEntry[]} */
     const some = await new Promise((done, failed) => reader.readEntries(done, failed));
-    if (!some.length) return;
-    for (const one of some) await takeEntry(one);
+    if (!some.length) return found;
+    for (const one of some) found.push(...(await filesOf(one)));
   }
 }
 
-/** Where a dropped file belongs, by its name. @param {string} name */
+/** Where a file that was dropped by itself belongs, by its name. @param {string} name */
 function listOf(name) {
   if (/\.(pub|pem)$/i.test(name)) return "keys";
-  return /\.ya?ml$/i.test(name) ? "beside" : "ledgers";
+  return /\.ya?ml$/i.test(name) ? "tables" : "ledgers";
 }
 
-/** @param {Uint8Array} ledger */
-function kindOf(ledger) {
-  try {
-    const { payload } = parseJson(decodeUtf8(ledger, "a ledger"), "a ledger");
-    return parseJson(decodeUtf8(base64(payload, "a payload"), "a payload"), "a payload").predicate.kind;
-  } catch {
-    return null;
-  }
-}
+/** Of a folder ledgers and journals alone: whoever made it put keys into it too. @param {Given[]} files */
+const ledgersOf = (files) => files.filter((one) => /\.jsonl?$/i.test(one.name));
 
-/** The ledger, its journal, and the others as its children. */
-function sorted() {
-  const journals = _given.ledgers.filter((one) => /\.jsonl$/i.test(one.name));
-  const ledgers = _given.ledgers.filter((one) => !journals.includes(one));
-  if (!ledgers.length) throw new Fault("Give a ledger: a file NAME.json.");
-  const order = ["lineage", "job", "node"];
-  const kinds = new Map(ledgers.map((one) => [one, kindOf(one.bytes)]));
-  const merged = ledgers.filter((one) => kinds.get(one) === "lineage" || kinds.get(one) === "job");
-  const top = [...merged].sort((a, b) => order.indexOf(kinds.get(a)) - order.indexOf(kinds.get(b)))[0];
-  if (!top && ledgers.length > 1) throw new Fault("Give one ledger, or that of a job with its children.");
-  const ledger = top ?? ledgers[0];
-  const journalOf = (/** @type {Given} */ one) => {
-    const name = one.name.replace(/\.json$/i, "") + ".journal.jsonl";
-    const found = journals.find((other) => other.name === name);
-    return (found ?? (ledgers.length === 1 && journals.length === 1 ? journals[0] : null))?.bytes ?? null;
-  };
-  const children = ledgers.filter((one) => one !== ledger)
-    .map((one) => ({ name: one.name, ledger: one.bytes, journal: journalOf(one) }));
-  return { ledger: ledger.bytes, journal: journalOf(ledger), children: children.length ? children : null };
-}
-
-/** Lets the browser draw once in a while. */
-function pace() {
-  let since = performance.now();
-  return async (/** @type {number} */ share) => {
-    if (performance.now() - since < _SLICE_MS) return;
-    at("progress").value = String(share);
-    await new Promise((done) => setTimeout(done));
-    since = performance.now();
-  };
-}
-
-async function run() {
-  const began = performance.now();
-  if (!_given.keys.length) throw new Fault("Give a public key that you trust: without one nothing is proven.");
-  const library = new Library(parseJson(SHIPPED, "the tables of this page"));
-  for (const one of _given.beside) library.cameWith(one.bytes, one.name);
-  for (const one of _given.tables) library.accept(one.bytes, one.name);
-  const files = sorted();
-  try {
-    const keys = _given.keys.map((one) => readKey(decodeUtf8(one.bytes, one.name), one.name));
-    const threshold = Math.max(1, Number(at("threshold").value) || 1);
-    const found = await verify({ ...files, keys, threshold, library, allowReplay: at("replay").checked, progress: pace() });
-    return accepted(found, (performance.now() - began) / 1000);
-  } catch (error) {
-    return refused(/** @type {any} */ (refusal(error)));
-  }
-}
-
-async function onVerify() {
-  at("verify").disabled = true;
-  at("progress").hidden = false;
-  at("result").replaceChildren();
-  say("Verifying…");
-  try {
-    at("result").replaceChildren(await run());
-    say("Done.");
-    at("result").focus();
-  } catch (error) {
-    const known = error instanceof Fault || error instanceof Refusal;
-    say(known ? error.message : `This page failed, which is no verdict: ${error}`);
-  }
+function stop() {
+  _running?.terminate();
+  _running = null;
+  at("stop").hidden = true;
   at("progress").hidden = true;
   at("verify").disabled = false;
+}
+
+/** @param {HTMLElement} shown */
+function show(shown) {
+  at("result").replaceChildren(shown);
+  at("files").toggleAttribute("open", false);
+  say("");
+  at("result").focus({ preventScroll: true });
+  scrollTo(0, 0);
+}
+
+/** @param {Answer} answer */
+function onAnswer(answer) {
+  if ("share" in answer) {
+    at("progress").value = String(answer.share);
+    say(`Verifying: ${Math.floor(100 * answer.share)} %`);
+    return;
+  }
+  stop();
+  if ("accepted" in answer) show(accepted(answer.accepted));
+  else if ("refused" in answer) show(refused(answer.refused));
+  else say(answer.fault);
+}
+
+function onVerify() {
+  changed();
+  if (!_given.ledgers.length) return say("Give a ledger: a file NAME.json.");
+  if (!_given.keys.length) return say("Give a public key that you trust: without one nothing is proven.");
+  const address = URL.createObjectURL(new Blob([_script], { type: "text/javascript" }));
+  const worker = new Worker(address);
+  _running = worker;
+  worker.onmessage = ({ data }) => {
+    if (worker !== _running) return; // sent before it was stopped
+    URL.revokeObjectURL(address);
+    onAnswer(data);
+  };
+  worker.onerror = (event) => {
+    if (worker !== _running) return;
+    stop();
+    say(event.message ? `This page failed, which is no verdict: ${event.message}` : _NO_THREAD);
+  };
+  at("verify").disabled = true;
+  at("stop").hidden = at("progress").hidden = false;
+  at("progress").removeAttribute("value");
+  say("Reading the files");
+  const threshold = Math.max(1, Math.floor(Number(at("threshold").value)) || 1);
+  worker.postMessage({ ..._given, threshold, allowReplay: at("replay").checked });
 }
 
 /** @param {DragEvent} event */
 async function onDrop(event) {
   event.preventDefault();
   document.body.classList.remove("over");
+  // Entries are there only until this function waits.
   const entries = [...(event.dataTransfer?.items ?? [])].map((one) => one.webkitGetAsEntry());
-  for (const entry of entries) if (entry) await takeEntry(entry);
+  for (const entry of entries) {
+    if (!entry) continue;
+    try {
+      const files = await filesOf(entry);
+      if (entry.isFile) take(listOf(entry.name), files);
+      else take("ledgers", ledgersOf(files));
+    } catch (error) {
+      say(`${entry.name} cannot be read: ${/** @type {Error} */ (error).message}`);
+    }
+  }
 }
 
-for (const name of _BOXES) {
-  at(name).addEventListener("change", () => void take(name, [...(at(name).files ?? [])]));
-}
-at("folder").addEventListener("change", () => {
-  const files = [...(at("folder").files ?? [])];
-  void take("ledgers", files.filter((one) => /\.jsonl?$/i.test(one.name)));
-  void take("beside", files.filter((one) => /\.ya?ml$/i.test(one.name)));
-});
-at("verify").addEventListener("click", () => void onVerify());
-at("clear").addEventListener("click", () => {
-  for (const name of _LISTS) _given[name] = [];
-  for (const name of [..._BOXES, "folder"]) at(name).value = "";
-  at("result").replaceChildren();
-  say("");
+function start() {
+  _script = /** @type {HTMLElement} */ (document.currentScript).textContent ?? "";
+  for (const name of _LISTS) {
+    at(name).addEventListener("change", () => take(name, [...(at(name).files ?? [])].map((file) => ({ name: file.name, file }))));
+  }
+  at("folder").addEventListener("change", () => {
+    take("ledgers", ledgersOf([...(at("folder").files ?? [])].map((file) => ({ name: file.webkitRelativePath || file.name, file }))));
+  });
+  for (const name of ["threshold", "replay"]) at(name).addEventListener("change", changed);
+  at("verify").addEventListener("click", onVerify);
+  at("stop").addEventListener("click", () => {
+    changed();
+    say("Stopped: there is no verdict.");
+  });
+  at("clear").addEventListener("click", () => {
+    changed();
+    for (const name of _LISTS) _given[name] = [];
+    for (const name of [..._LISTS, "folder"]) at(name).value = "";
+    listed();
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("over");
+  });
+  document.addEventListener("dragleave", () => document.body.classList.remove("over"));
+  document.addEventListener("drop", (event) => void onDrop(event));
   listed();
-});
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  document.body.classList.add("over");
-});
-document.addEventListener("dragleave", () => document.body.classList.remove("over"));
-document.addEventListener("drop", (event) => void onDrop(event));
+}
+
+if (typeof document === "undefined") {
+  const thread = /** @type {any} */ (globalThis);
+  thread.onmessage = (/** @type {MessageEvent} */ { data }) => void work(data, (answer) => thread.postMessage(answer));
+} else start();

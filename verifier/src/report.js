@@ -1,13 +1,20 @@
 // What the page shows of a ledger that was verified, or why it is refused.
-import { course, curve } from "./curve.js";
+import { curve } from "./curve.js";
 import { about, duration, h, percent, table } from "./dom.js";
 import { limits } from "./limits.js";
 
 /** @typedef {import("./basics.js").J} J */
-/** @typedef {import("./verify.js").Accepted} Accepted */
+/** @typedef {import("./worker.js").Shown} Shown */
 /** @typedef {import("./dom.js").Child} Child */
 
-const _MOST_ROWS = 200;
+const _MOST_NAMED = 10;
+const _EVIDENCE = /** @type {Record<string, string>} */ ({
+  cycles: "hardware counters since boot", activity: "hardware percentages, an estimate", count: "counted by the vendor's software",
+  operator_count: "said by the training process", utilization: "time in which anything ran, an upper bound", gap: "not read, an upper bound",
+});
+
+/** A code of the ledger as words. @param {string} code */
+const words = (code) => code.replaceAll("_", " ");
 
 /** @param {string} id @param {string} title @param {...Child} children */
 function section(id, title, ...children) {
@@ -21,27 +28,54 @@ function facts(pairs, cls = "facts") {
 
 /** @param {"verified" | "in-part" | "refused"} state @param {string} says @param {...Child} children */
 function verdict(state, says, ...children) {
-  const cls = state === "verified" ? "check-verified" : state === "refused" ? "check-refused" : "check-in-part";
   const stated = state === "refused" ? "refuse" : "accept";
-  return h("div", { class: `check ${cls}`, role: "alert", "data-verdict": stated }, h("div", {}, h("p", { class: "says" }, says), ...children));
+  return h("div", { class: `check check-${state}`, role: "alert", "data-verdict": stated }, h("div", {}, h("p", { class: "says" }, says), ...children));
 }
 
-/** @param {{code: string, message: string, path: string | null}} found */
-export function refused({ code, message, path }) {
-  const more = code === "peak_table_unknown" || code === "policy_unknown"
-    ? "If you have that file and accept its rates or rules, give it above as accepted."
-    : "No figure of a ledger that is refused is shown.";
-  return h("div", {}, verdict("refused", `Refused: ${message}`, h("p", {}, more),
-    facts([["Reason code", h("span", { class: "mono", "data-code": code }, code)], ["Where", h("span", { class: "mono" }, path ?? "not known")]])));
+/** @param {import("./worker.js").Named} named */
+function filesOf({ name, journalName, given }) {
+  const children = given ? ` and ${given} other ledger${given === 1 ? "" : "s"}` : "";
+  return h("span", { class: "mono" }, `${name}${journalName ? `, ${journalName}` : ""}${children}`);
+}
+
+const _ADVICE = /** @type {Record<string, string>} */ ({
+  peak_table_unknown: "If you have that file and accept its rates, give it as a peak table that you accept.",
+  policy_unknown: "If you have that file and accept its rules, give it as a policy that you accept.",
+  journal_missing: "Give its journal too: NAME.journal.jsonl.",
+  too_few_signatures: "Give the public key of whoever signed, if you trust it.",
+  key_not_allowed: "Give the public key as a PEM file: BEGIN PUBLIC KEY, Ed25519 or P-256.",
+  replay: "A replay metered no hardware: it is evidence of nothing but its own arithmetic. To see it all the same, accept replays.",
+});
+
+/** @param {import("./worker.js").Refused} found */
+export function refused(found) {
+  const { code, message, path } = found;
+  const advice = Object.hasOwn(_ADVICE, code) ? _ADVICE[code] : null;
+  return h("div", {}, verdict("refused", `Refused: ${message}`,
+    h("p", {}, "Nothing that this ledger states is shown, since nothing of it is proven."), advice ? h("p", {}, advice) : null,
+    facts([
+      ["Files", filesOf(found)], ["Reason code", h("span", { class: "mono", "data-code": code }, code)],
+      ["Where", h("span", { class: "mono" }, path ?? "–")],
+    ])));
 }
 
 /** @param {J} figures @param {string} unit */
 function triple(figures, unit) {
-  const value = (/** @type {string | null} */ one) => h("span", {}, about(one), " ", one === null ? null : h("span", { class: "unit" }, unit));
+  const value = (/** @type {string | null} */ one, /** @type {"down" | "near" | "up"} */ towards) =>
+    h("span", {}, about(one, towards), " ", one === null ? null : h("span", { class: "unit" }, unit));
   return h("dl", { class: "triple" },
-    h("div", { class: "main" }, h("dt", {}, "Measured"), h("dd", {}, value(figures.measured))),
-    h("div", {}, h("dt", {}, "At least"), h("dd", {}, value(figures.low))),
-    h("div", {}, h("dt", {}, "At most"), h("dd", {}, value(figures.high))));
+    h("div", { class: "main" }, h("dt", {}, "Measured"), h("dd", {}, value(figures.measured, "near"))),
+    h("div", {}, h("dt", {}, "At least"), h("dd", {}, value(figures.low, "down"))),
+    h("div", {}, h("dt", {}, "At most"), h("dd", {}, value(figures.high, "up"))));
+}
+
+/** At least, measured, at most. @param {J} figures */
+const three = (figures) => [about(figures.low, "down"), about(figures.measured), about(figures.high, "up")];
+
+/** @param {string} joules With three decimals. */
+function energy(joules) {
+  const kilowattHours = Number(joules) / 3.6e6;
+  return kilowattHours < 1 ? `${joules} J` : `${about(joules.split(".")[0])} J, ${kilowattHours.toFixed(1)} kWh`;
 }
 
 /** @param {J} predicate */
@@ -55,41 +89,47 @@ function figures(predicate) {
       card("Executed", "What the accelerators executed, whatever for.", triple(executed, "FLOP")),
       card("Counts under the Guidelines", "What directly contributes to parameter updates; cumulative adds generated data.",
         triple(guidelines, "FLOP"), h("h4", {}, "Cumulative"), triple(guidelines.cumulative, "FLOP"),
-        ...(claimed ? [h("h4", {}, "If the training processes say the truth"), triple(claimed, "FLOP")] : [])),
+        ...(claimed ? [h("h4", {}, "If what the training processes state is true"), triple(claimed, "FLOP")] : [])),
       card("Integer operations", "Of tensor cores, beside the FLOP.", triple(integerOperations, "operations")),
-      architecture ? card("By the model's shape", "Stated, and not verified here.", triple({ ...architecture, measured: architecture.computed }, "FLOP")) : null),
-    table("Executed, by phase", ["Phase", "At least", "Measured", "At most"], Object.keys(executed.byPhase).map((phase) => {
-      const one = executed.byPhase[phase];
-      return [phase, about(one.low), about(one.measured), about(one.high)];
-    }), [1, 2, 3]),
-    table("Executed, by evidence", ["Evidence", "At least", "Measured", "At most"], Object.keys(executed.byEvidence).map((name) => {
-      const one = executed.byEvidence[name];
-      return [name, about(one.low), about(one.measured), about(one.high)];
-    }), [1, 2, 3]),
+      architecture ? card("By the model's shape", "From what the training process declared.", triple({ ...architecture, measured: architecture.computed }, "FLOP")) : null),
+    table("FLOP executed, by phase", ["Phase", "At least", "Measured", "At most"],
+      Object.keys(executed.byPhase).map((phase) => [phase, ...three(executed.byPhase[phase])]), [1, 2, 3]),
+    table("FLOP executed, by evidence", ["Evidence", "At least", "Measured", "At most"],
+      Object.keys(executed.byEvidence).map((name) => [
+        h("span", {}, words(name), Object.hasOwn(_EVIDENCE, name) ? h("span", { class: "sub" }, _EVIDENCE[name]) : null),
+        ...three(executed.byEvidence[name]),
+      ]), [1, 2, 3]),
     facts([
-      ["Energy", predicate.energyJoules === null ? "no counter" : `${predicate.energyJoules} J`],
+      ["Energy", predicate.energyJoules === null ? "no counter" : energy(predicate.energyJoules)],
       ["Device time without an energy counter", duration(predicate.energyUncountedSeconds)],
       ["Device time", duration(predicate.deviceSeconds)],
-      ["Not unknown, of the job's device time", percent(predicate.coverage.coveragePpm)],
+      ["Device time of the job that is known", percent(predicate.coverage.coveragePpm)],
     ]));
 }
 
 /** @param {J[]} findings */
 function answer(findings) {
-  if (!findings.length) return section("findings", "Rules", h("p", {}, "The ledger was judged by no policy."));
+  if (!findings.length) return section("findings", "Rules", h("p", {}, "No policy was applied to this ledger."));
   const chip = (/** @type {string | null} */ state) =>
     state === null ? h("span", { class: "none" }, "does not apply") : h("span", { class: `chip chip-${state}` }, `\u00a0${state}`);
   const rows = findings.map((one) => [
     h("span", {}, one.title, h("span", { class: "sub" }, `${one.policy}: ${one.rule}; ${one.citation}`)), chip(one.state),
-    one.threshold === null ? "–" : `${one.threshold.comparison.replace("_", " ")} ${shownFraction(one.threshold.low)}` +
-      (one.threshold.low === one.threshold.high ? "" : ` to ${one.threshold.high === null ? "no end" : shownFraction(one.threshold.high)}`),
-    about(one.value.low), about(one.value.high), one.applies === null ? "not declared" : one.applies ? "yes" : "no",
+    one.threshold === null ? "–" : `${words(one.threshold.comparison)} ${shownThreshold(one.threshold)}`,
+    about(one.value.low, "down"), about(one.value.high, "up"), one.applies === null ? "not declared" : one.applies ? "yes" : "no",
   ]);
   return section("findings", "Rules",
+    h("p", { class: "note" }, "Below: even the upper bound does not cross the threshold. Above: the lower bound crosses it. " +
+      "Indeterminate: this ledger does not decide it."),
     table("Each rule of each policy", ["Rule", "State", "Threshold, FLOP", "At least", "At most", "Applies"], rows, [3, 4]));
 }
 
-/** @param {string} text A count, or a shownFraction of two. */
+/** @param {J} threshold */
+function shownThreshold({ low, high }) {
+  if (low === high) return shownFraction(low);
+  return high === null ? `a value of ${shownFraction(low)} or more` : `a value from ${shownFraction(low)} to ${shownFraction(high)}`;
+}
+
+/** @param {string} text A count, or a fraction of two. */
 function shownFraction(text) {
   const [over, under] = text.split("/");
   return under === undefined ? about(over) : `${about(over)} / ${under.length > 4 ? about(under) : under}`;
@@ -100,61 +140,105 @@ function gaps(coverage) {
   const reasons = Object.keys(coverage.gapSecondsByReason);
   if (!reasons.length) return section("gaps", "Gaps", h("p", {}, "Every device was read in all of its time."));
   const listed = coverage.gaps ?? [];
-  const rows = listed.slice(0, _MOST_ROWS).map((/** @type {J} */ one) => [
-    h("span", { class: "mono" }, one.device), one.reason, String(one.incarnation), duration(one.beginSeconds), duration(one.seconds),
-    one.ceiling === null ? "no ceiling" : about(one.ceiling),
+  const longest = [...listed].sort((a, b) => Number(b.seconds) - Number(a.seconds));
+  const rows = longest.map((/** @type {J} */ one) => [
+    h("span", { class: "mono" }, one.device), words(one.reason), String(one.incarnation), duration(one.beginSeconds), duration(one.seconds),
+    one.ceiling === null ? "no bound known" : about(one.ceiling, "up"),
   ]);
-  const hidden = listed.length - rows.length + Number(coverage.gapsNotListed ?? 0);
   return section("gaps", "Gaps",
-    table("Time without a reading, by reason", ["Reason", "Time"], reasons.map((name) => [name, duration(coverage.gapSecondsByReason[name])]), [1]),
-    rows.length ? table("The longest gaps", ["Device", "Reason", "Start of the daemon", "Begins after", "Length", "FLOP at most"], rows, [2, 3, 4, 5]) : null,
-    hidden > 0 ? h("p", { class: "note" }, `${hidden} more gaps are not shown here; they are in every sum.`) : null);
+    h("p", { class: "note" }, "In a gap it is not known what a device did. What no running counter recovered adds nothing to the measured figure, and to the upper bound all that the device can do."),
+    table("Time without a reading, by reason", ["Reason", "Time"], reasons.map((name) => [words(name), duration(coverage.gapSecondsByReason[name])]), [1]),
+    rows.length ? table("Single gaps, the longest first", ["Device", "Reason", "Start of the daemon", "Begins after", "Length", "FLOP at most"], rows, [2, 3, 4, 5],
+      Number(coverage.gapsNotListed ?? 0)) : null);
 }
 
 /** @param {J} predicate */
 function parts(predicate) {
   if (predicate.kind === "node") {
     const rows = predicate.devices.map((/** @type {J} */ one) => [
-      h("span", { class: "mono" }, one.uuid), one.model, one.evidence, about(one.executed.low), about(one.executed.measured),
-      about(one.executed.high), duration(one.spanSeconds),
+      h("span", { class: "mono" }, one.uuid), one.model, words(one.evidence), ...three(one.executed), duration(one.spanSeconds),
     ]);
     return section("devices", "Devices",
-      table("Accelerators", ["Device", "Model", "Evidence", "At least", "Measured", "At most", "Time"], rows, [3, 4, 5, 6]));
+      table("FLOP executed by each accelerator", ["Device", "Model", "Evidence", "At least", "Measured", "At most", "Time"], rows, [3, 4, 5, 6]));
   }
   const rows = predicate.children.map((/** @type {J} */ one) => [
-    h("span", { class: "mono" }, one.name), one.run, one.rank === null ? "–" : String(one.rank), about(one.totals.executed.low),
-    about(one.totals.executed.measured), about(one.totals.executed.high), percent(one.coverage.coveragePpm),
+    h("span", { class: "mono" }, one.name), one.run, one.rank === null ? "–" : String(one.rank), ...three(one.totals.executed),
+    percent(one.coverage.coveragePpm),
   ]);
   return section("children", "Ledgers that were added up",
-    table("Children", ["Ledger", "Run", "Rank", "At least", "Measured", "At most", "Coverage"], rows.slice(0, _MOST_ROWS), [2, 3, 4, 5, 6]),
-    rows.length > _MOST_ROWS ? h("p", { class: "note" }, `${rows.length - _MOST_ROWS} more are not shown.`) : null);
+    table("FLOP executed in each", ["Ledger", "Run", "Rank", "At least", "Measured", "At most", "Time known"], rows, [2, 3, 4, 5, 6]));
 }
 
-/** @param {Accepted} found @param {number} seconds */
-export function accepted(found, seconds) {
+/** What the verdict rests on, and what it leaves out: two lists. @param {Shown} found */
+function grounds(found) {
   const { predicate } = found.statement;
-  const whole = !found.unverified.length;
-  const says = whole ? "Verified: every figure was computed again and is equal."
-    : "Verified in part: what is named below was not computed again.";
+  const { signers, records, leaves, given, unverified, notes } = found;
+  const merged = predicate.kind !== "node", nodes = (predicate.children ?? []).every((/** @type {J} */ one) => one.kind === "node");
+  const count = (/** @type {number | bigint} */ number, /** @type {string} */ noun) => `${number} ${noun}${String(number) === "1" ? "" : "s"}`;
+  const names = signers.map((one) => one.name).join(", ");
+  const holds = [
+    `Signed by ${count(signers.length, "key")} that you gave: ${names}.`,
+    merged ? "Its sums and findings follow from the entries of the ledgers that it adds up."
+      : `The journal is the one that was sealed: ${count(records ?? 0, "record")} in an unbroken chain, by the laws of the format.`,
+    ...(given ? [`${count(given, "ledger")} that it adds up: ${nodes ? "each follows from its own journal, and its entry from it"
+      : "each follows from what it states of its own nodes, and its entry from it"}.`] : []),
+    `${count(leaves, "value")} of the ledger computed again: all are equal.`,
+  ];
+  const open = unverified.slice(0, _MOST_NAMED).map((one) => h("span", {}, "Not computed again: ", h("span", { class: "mono" }, one)));
+  if (unverified.length > open.length) open.push(h("span", {}, `and ${unverified.length - open.length} more`));
+  if (notes.includes("children-not-given")) {
+    open.push(h("span", {}, given && !nodes ? "The ledgers of the jobs' nodes: verify each job's ledger with those of its nodes."
+      : `${count(predicate.children.length, "ledger")} are added up, and not all were given: the figures of the others were taken as they stand.`));
+  }
+  if (given) open.push(h("span", {}, "The signatures of the ledgers that it adds up: whoever added them up checked those, and signed which ledgers they are."));
+  if (notes.includes("replay") || predicate.replay) open.unshift(h("span", {}, "This is the replay of a recording: no hardware was metered."));
+  const list = (/** @type {string} */ title, /** @type {Child[]} */ rows) =>
+    h("div", {}, h("p", {}, title), h("ul", {}, ...rows.map((one) => h("li", {}, one))));
+  const whose = h("span", {}, "Whose keys these are, and that the compute took place. ", h("a", { href: "#limits" }, "What this ledger does not say"));
+  return h("div", { class: "grounds" }, list("Verified", holds), list("Not verified", [...open, whose]));
+}
+
+/** @param {Shown} found @returns {["verified" | "in-part", string]} */
+function judged({ statement, unverified, notes }) {
+  if (statement.predicate.replay) return ["in-part", "Verified, but a replay: no hardware was metered."];
+  if (unverified.length) return ["in-part", "Verified in part: some figures were not computed again."];
+  if (notes.includes("children-not-given")) return ["in-part", "Verified in part: the sums hold, but not every ledger below them was given."];
+  return ["verified", "Verified: every figure was computed again and is equal."];
+}
+
+/** @param {J} completeness */
+function complete({ complete: is, missing }) {
+  if (is === true) return "yes, of what was known when they were added up";
+  const codes = [...new Set(missing.map((/** @type {J} */ one) => words(one.code)))].slice(0, _MOST_NAMED);
+  return `${is === false ? "no" : "not known"}${codes.length ? `: ${codes.join(", ")}` : ""}`;
+}
+
+/** @param {Shown} found */
+export function accepted(found) {
+  const { predicate } = found.statement;
+  const [state, says] = judged(found);
   const name = predicate.kind === "lineage" ? predicate.lineage.name : predicate.run.id;
-  const by = found.signers.map((one) => `${one.kind} ${one.id}`);
+  const titles = /** @type {Record<string, string>} */ ({ node: "A node of run", job: "The job of run", lineage: "Lineage" });
+  const by = found.signers.map((one) => `${one.name}: ${one.kind} ${one.id}`);
+  /** @type {[string, Child][]} */
+  const where = predicate.kind === "node" ? [["Node", predicate.node.name]]
+    : [["Ledgers added up", String(predicate.children.length)], ["Complete", complete(predicate.completeness)]];
+  if (predicate.run) where.push(["Platform", predicate.run.platform ?? "not known"]);
+  /** @type {[string, Child][]} */
+  const head = found.head === null ? [] : [["Chain hash of the last record", h("span", { class: "mono" }, found.head)]];
   return h("div", {},
-    verdict(whole ? "verified" : "in-part", says,
-      h("p", {}, `${found.leaves} values compared, ${found.history ? `${found.history.records} records, ` : ""}in ${seconds.toFixed(1)} s.`),
-      ...found.unverified.map((one) => h("p", { class: "mono" }, one))),
-    section("ledger", `${predicate.kind} ${name}`,
+    verdict(state, says, facts([["Files", filesOf(found)], ["Time taken", `${Math.max(0.1, found.seconds).toFixed(1)} s`]]), grounds(found)),
+    section("ledger", `${titles[predicate.kind]} ${name}`,
       facts([
-        ["Node", predicate.node?.name ?? "–"], ["Platform", predicate.run?.platform ?? "–"], ["Sealed at", predicate.method.sealedAt],
-        ["flopsd", predicate.method.flopsdVersion],
+        ...where, ["First record", predicate.startedAt ?? predicate.incarnations[0].startedAt ?? "–"], ["Sealed at", predicate.method.sealedAt],
+        ["By flopsd", predicate.method.flopsdVersion],
       ]),
       facts([
         ["Signed by, as SHA-256 of the key", h("span", {}, ...by.map((one) => h("span", { class: "sub mono" }, one)))],
-        ["SHA-256 of the payload", h("span", { class: "mono" }, found.sha256)],
-        ["Chain hash of the journal's last record", h("span", { class: "mono" }, found.head ?? "–")],
+        ["SHA-256 of the payload", h("span", { class: "mono" }, found.sha256)], ...head,
       ], "facts digests")),
-    answer(predicate.findings), figures(predicate),
-    found.history && found.peaks && found.history.points.length
-      ? section("course", "Over time", curve(course(found.history, found.peaks))) : null,
+    figures(predicate), answer(predicate.findings),
+    found.course.length ? section("course", "Over time", curve(found.course)) : null,
     parts(predicate), gaps(predicate.coverage),
     section("limits", "What this ledger does not say", h("ul", { class: "missing" }, ...limits(found).map((one) => h("li", {}, one)))));
 }
