@@ -17,7 +17,7 @@ from tests.support.extent import Extent, sampled
 from tests.support.paths import ROOT
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.tools import missing
-from tests.support.verifier import PAGE, VERIFIED, VERIFIER, Vector, by_node, by_page, give, vectors
+from tests.support.verifier import PAGE, VERIFIED, VERIFIER, Vector, by_node, by_page, vectors
 
 IN_PART = 5
 PHONE, DESK = 360, 1280
@@ -132,7 +132,7 @@ def test_its_types_hold() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@sampled(6)
+@sampled(12)
 @pytest.mark.tool("chromium")
 def test_the_page_gives_every_vector_its_verdict_without_a_request(extent: Extent) -> None:
     every = {one.name: one for one in vectors() if one.name not in BY_COMMAND}
@@ -164,15 +164,15 @@ def test_what_lies_beside_a_ledger_is_accepted_by_nobody_but_the_reader(tmp_path
         shutil.copy(file, tmp_path)
     with chromium() as page:
         page.load(PAGE)
-        give(page, "keys", [tmp_path / "ledger.pub"])
+        page.give("keys", [tmp_path / "ledger.pub"])
         page.evaluate(_LISTED.format("keys"))
-        give(page, "folder", [tmp_path])
+        page.give("folder", [tmp_path])
         page.evaluate(_LISTED.format("ledgers"))
         page.evaluate(_LISTED.format("beside"))
         assert page.evaluate(VERIFIED)["code"] == "peak_table_unknown"
         shown = page.evaluate("document.getElementById('result').textContent")
         assert "ledger.peaks-828813512e85e001.yaml came with the ledger and is the sender's" in shown
-        give(page, "tables", [next(tmp_path.glob("*.yaml"))])
+        page.give("tables", [next(tmp_path.glob("*.yaml"))])
         page.evaluate(_LISTED.format("tables"))
         assert page.evaluate(VERIFIED)["verdict"] == "accept"
 

@@ -29,7 +29,9 @@ class FirefoxPage:
     def __init__(self, connection: socket.socket, scratch: Path) -> None:
         self._connection, self._scratch, self._buffer, self._last = connection, scratch, b"", 0
         self._receive()  # its greeting
-        self.ask("WebDriver:NewSession", capabilities={"alwaysMatch": {"timeouts": {"script": 1000 * PATIENCE_SECONDS}}})
+        self.ask(
+            "WebDriver:NewSession", capabilities={"alwaysMatch": {"timeouts": {"script": 1000 * PATIENCE_SECONDS}}}
+        )
 
     def ask(self, command: str, **parameters: Any) -> Any:
         self._last += 1

@@ -15,6 +15,7 @@ from tests.support.story import VECTORS
 VERIFIER = ROOT / "verifier"
 PAGE = VERIFIER / "index.html"
 J = dict[str, Any]
+# Verifies what was given, and is what the page says then.
 VERIFIED = """new Promise(done => { document.getElementById('verify').click(); const look = () => {
   if (document.getElementById('verify').disabled) return setTimeout(look, 5);
   const code = document.querySelector('#result [data-code]');

@@ -9,6 +9,8 @@ const _ESCAPES = /** @type {Record<string, string>} */ ({
 const _LONE_SURROGATE = /\p{Surrogate}/u;
 const _MOST_CHARACTERS = 40;
 const _DEEPEST = 100;
+const _MOST_PARTS = 4_000_000;
+const _QUOTE = 34, _COMMA = 44, _LIST = 91, _BACKSLASH = 92, _OBJECT = 123, _TO_END = 2; // from a bracket to its other one
 
 /** @param {Uint8Array} bytes @param {string} what */
 export function parseBytes(bytes, what) {
@@ -136,27 +138,37 @@ export function parseJson(text, what) {
     return one === "{" ? members() : items();
   };
 
-  if (tooDeep(text)) throw new Refusal("json_too_deep", `${what} has more than ${_DEEPEST} levels`);
+  const { parts, openers } = partsOf(text);
+  if (parts > _MOST_PARTS) throw new Refusal("json_too_many_values", `${what} has more than ${_MOST_PARTS} parts`);
+  if (openers > _DEEPEST && tooDeep(text)) throw new Refusal("json_too_deep", `${what} has more than ${_DEEPEST} levels`);
   const found = value();
   skip();
   if (at !== text.length) throw notJson("something behind its end");
   return found;
 }
 
-/** Whether objects and lists are in each other too often, which is looked at before anything else. @param {string} text */
-function tooDeep(text) {
-  let openers = 0;
+/** How often `{`, `[` and `,` occur, within texts too: what is parsed takes no more time and memory than that.
+ * @param {string} text */
+function partsOf(text) {
+  let openers = 0, commas = 0;
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
-    if (code === 91 || code === 123) openers++;
+    if (code === _LIST || code === _OBJECT) openers++;
+    else if (code === _COMMA) commas++;
   }
-  if (openers <= _DEEPEST) return false;
-  const marks = /"(?:[^"\\]|\\.)*"|[[{]|[\]}]/gs;
-  let depth = 0;
-  for (const [mark] of text.matchAll(marks)) {
-    if (mark[0] === '"') continue;
-    depth += mark === "{" || mark === "[" ? 1 : -1;
-    if (depth > _DEEPEST) return true;
+  return { parts: openers + commas, openers };
+}
+
+/** Whether objects and lists are in each other too often, which is looked at before anything else. @param {string} text */
+function tooDeep(text) {
+  let depth = 0, isText = false;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === _QUOTE) isText = !isText;
+    else if (isText) i += code === _BACKSLASH ? 1 : 0;
+    else if (code === _LIST || code === _OBJECT) {
+      if (++depth > _DEEPEST) return true;
+    } else if (code === _LIST + _TO_END || code === _OBJECT + _TO_END) depth--;
   }
   return false;
 }

@@ -24,6 +24,8 @@ const _SMALL_ORDER = new Set([
 export function readKey(pem, name) {
   const match = /-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----/.exec(pem);
   if (!match) throw new Refusal("key_not_allowed", `${name} is not a public key in PEM`);
+  const many = pem.split("-----BEGIN PUBLIC KEY-----").length - 1;
+  require(many === 1, "key_not_allowed", `${name} has ${many} keys: give each in a file of its own`);
   const der = base64(match[1].replace(/\s/g, ""), name);
   const text = hex(der), id = hex(sha256(der));
   if (text.startsWith(_ED25519) && der.length === 44) {

@@ -5,11 +5,12 @@ import { work } from "./worker.js";
 
 /** @typedef {import("./worker.js").Answer} Answer */
 /** @typedef {{name: string, file: File}} Given */
-const _LISTS = ["ledgers", "keys", "tables"];
+const _BOXES = ["ledgers", "keys", "tables"];
+const _LISTS = [..._BOXES, "beside"]; // the last: peak tables and policies that came with the ledger
 const _MOST_LISTED = 12;
 const _NO_THREAD = "This browser starts no thread for this page: open it from disk in a current Chrome, Edge, Firefox or Safari.";
 /** @type {Record<string, Given[]>} */
-const _given = { ledgers: [], keys: [], tables: [] };
+const _given = { ledgers: [], keys: [], tables: [], beside: [] };
 /** @type {Worker | null} */
 let _running = null;
 let _script = "";
@@ -50,8 +51,16 @@ function take(list, files) {
   listed();
 }
 
-/** All files below a dropped folder, or the one that was dropped.
- * @param {FileSystemEntry} entry @returns {Promise<Given[]>} */
+/** All files below a dropped folder. @param {any} handle @param {string} [above] @returns {Promise<Given[]>} */
+async function filesBelow(handle, above = "") {
+  const name = above + handle.name;
+  if (handle.kind === "file") return [{ name, file: await handle.getFile() }];
+  const found = [];
+  for await (const one of handle.values()) found.push(...(await filesBelow(one, `${name}/`)));
+  return found;
+}
+
+/** The same where there are no handles. @param {FileSystemEntry} entry @returns {Promise<Given[]>} */
 async function filesOf(entry) {
   if (entry.isFile) {
     const file = await new Promise((done, failed) => /** @type {FileSystemFileEntry} */ (entry).file(done, failed));
@@ -67,14 +76,29 @@ async function filesOf(entry) {
   }
 }
 
+/** What was dropped, which can be asked for only while the event lasts. Chromium reads no entry for a page that was opened
+ * from disk, and the other browsers have no handles.
+ * @param {any} item @returns {{name: string, isFolder: boolean, files: Promise<Given[]>} | null} */
+function dropped(item) {
+  const entry = item.webkitGetAsEntry(), file = item.getAsFile();
+  if (entry?.isDirectory) {
+    const files = item.getAsFileSystemHandle ? item.getAsFileSystemHandle().then((/** @type {any} */ handle) => filesBelow(handle)) : filesOf(entry);
+    return { name: entry.name, isFolder: true, files };
+  }
+  return file && { name: file.name, isFolder: false, files: Promise.resolve([{ name: file.name, file }]) };
+}
+
 /** Where a file that was dropped by itself belongs, by its name. @param {string} name */
 function listOf(name) {
   if (/\.(pub|pem)$/i.test(name)) return "keys";
-  return /\.ya?ml$/i.test(name) ? "tables" : "ledgers";
+  return /\.ya?ml$/i.test(name) ? "beside" : "ledgers";
 }
 
-/** Of a folder ledgers and journals alone: whoever made it put keys into it too. @param {Given[]} files */
-const ledgersOf = (files) => files.filter((one) => /\.jsonl?$/i.test(one.name));
+/** Of a folder no key: whoever made it could have put his own into it. @param {Given[]} files */
+function takeFolder(files) {
+  take("ledgers", files.filter((one) => /\.jsonl?$/i.test(one.name)));
+  take("beside", files.filter((one) => /\.ya?ml$/i.test(one.name)));
+}
 
 function stop() {
   _running?.terminate();
@@ -135,27 +159,25 @@ function onVerify() {
 async function onDrop(event) {
   event.preventDefault();
   document.body.classList.remove("over");
-  // Entries are there only until this function waits.
-  const entries = [...(event.dataTransfer?.items ?? [])].map((one) => one.webkitGetAsEntry());
-  for (const entry of entries) {
-    if (!entry) continue;
+  for (const one of [...(event.dataTransfer?.items ?? [])].map(dropped)) {
+    if (!one) continue;
     try {
-      const files = await filesOf(entry);
-      if (entry.isFile) take(listOf(entry.name), files);
-      else take("ledgers", ledgersOf(files));
+      const files = await one.files;
+      if (one.isFolder) takeFolder(files);
+      else take(listOf(one.name), files);
     } catch (error) {
-      say(`${entry.name} cannot be read: ${/** @type {Error} */ (error).message}`);
+      say(`${one.name} cannot be read: choose it with the button instead. (${/** @type {Error} */ (error).message})`);
     }
   }
 }
 
 function start() {
   _script = /** @type {HTMLElement} */ (document.currentScript).textContent ?? "";
-  for (const name of _LISTS) {
+  for (const name of _BOXES) {
     at(name).addEventListener("change", () => take(name, [...(at(name).files ?? [])].map((file) => ({ name: file.name, file }))));
   }
   at("folder").addEventListener("change", () => {
-    take("ledgers", ledgersOf([...(at("folder").files ?? [])].map((file) => ({ name: file.webkitRelativePath || file.name, file }))));
+    takeFolder([...(at("folder").files ?? [])].map((file) => ({ name: file.webkitRelativePath || file.name, file })));
   });
   for (const name of ["threshold", "replay"]) at(name).addEventListener("change", changed);
   at("verify").addEventListener("click", onVerify);
@@ -166,7 +188,7 @@ function start() {
   at("clear").addEventListener("click", () => {
     changed();
     for (const name of _LISTS) _given[name] = [];
-    for (const name of [..._LISTS, "folder"]) at(name).value = "";
+    for (const name of [..._BOXES, "folder"]) at(name).value = "";
     listed();
   });
   document.addEventListener("dragover", (event) => {

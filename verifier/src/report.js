@@ -39,8 +39,8 @@ function filesOf({ name, journalName, given }) {
 }
 
 const _ADVICE = /** @type {Record<string, string>} */ ({
-  peak_table_unknown: "If you have that file and accept its rates, give it as a peak table that you accept.",
-  policy_unknown: "If you have that file and accept its rules, give it as a policy that you accept.",
+  peak_table_unknown: "If you have that file and accept its rates, choose it as a peak table that you accept.",
+  policy_unknown: "If you have that file and accept its rules, choose it as a policy that you accept.",
   journal_missing: "Give its journal too: NAME.journal.jsonl.",
   too_few_signatures: "Give the public key of whoever signed, if you trust it.",
   key_not_allowed: "Give the public key as a PEM file: BEGIN PUBLIC KEY, Ed25519 or P-256.",

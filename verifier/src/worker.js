@@ -10,7 +10,7 @@ import { refusal, verify } from "./verify.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {{name: string, file: Blob}} Handed */
-/** @typedef {{ledgers: Handed[], keys: Handed[], tables: Handed[], threshold: number, allowReplay: boolean}} Asked */
+/** @typedef {{ledgers: Handed[], keys: Handed[], tables: Handed[], beside: Handed[], threshold: number, allowReplay: boolean}} Asked */
 /** @typedef {{name: string, journalName: string | null, given: number}} Named */
 /** What the page shows: without classes, since it passes from one thread to another.
  * @typedef {Named & {statement: J, sha256: string, signers: import("./keys.js").Key[], unverified: string[], leaves: number,
@@ -50,6 +50,7 @@ function progress(answer) {
 async function answerTo(asked, answer) {
   const began = performance.now();
   const library = new Library(parseJson(SHIPPED, "the tables of this page"));
+  for (const { bytes, name } of await readAll(asked.beside)) library.cameWith(bytes, name);
   for (const { bytes, name } of await readAll(asked.tables)) library.accept(bytes, name);
   const { files, ...names } = sorted(await readAll(asked.ledgers));
   const keyFiles = await readAll(asked.keys);

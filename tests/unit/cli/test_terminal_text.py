@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +22,8 @@ from flopsd.cli.main import _log_to_stderr
 from flopsd.report.terminal import shell_command, shown
 from tests.support.jobs import Nodes, plain
 from tests.support.process import Done, in_process
+from tests.support.story import VECTORS
+from tests.support.vectors import FIRST, signed
 
 EVIL = "x\x1b[1A\x1b[2K\r\x9b2J\u202e\nflopsd: VERIFIED\x07"
 JOB_OPTIONS = ("--nodes", "1")
@@ -63,6 +69,39 @@ def test_what_a_ledger_says_is_text(nodes: Nodes) -> None:
         done = in_process(*arguments)
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         assert is_harmless(done), arguments
+
+
+# What a reader takes for a figure, a digest or a time, and what it refuses where it does not know it.
+_NOT_WORDS = re.compile(r"-?[0-9][0-9./]*|[0-9a-f]{32,}|\d{4}-\d\d-\d\dT.*|node|job|lineage|below|above|indeterminate|")
+
+
+def evil(value: Any) -> Any:
+    """A part of a statement with `EVIL` and markup in every word, name of a breakdown and parameter of a code."""
+    if isinstance(value, dict):
+        changed = {name: evil(one) for name, one in value.items()}
+        figures = [one for name, one in changed.items() if name in ("undeclared", "gap", "code")]
+        return changed | {f"{EVIL}<b>": one for one in figures}
+    if isinstance(value, list):
+        return [evil(one) for one in value]
+    return f"{value}{EVIL}<img src=x>" if isinstance(value, str) and not _NOT_WORDS.fullmatch(value) else value
+
+
+@pytest.mark.parametrize("vector", ["valid/declared-phases", "valid/finding-straddling", "merged/job-with-a-hole", "merged/lineage"])  # fmt: skip
+def test_what_a_stranger_wrote_into_a_ledger_is_text(vector: str, tmp_path: Path) -> None:
+    """It is read without a key, and refused with one, whoever signed it."""
+    envelope = json.loads((VECTORS / vector / "ledger.json").read_bytes())
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    ledger, key = tmp_path / "ledger.json", tmp_path / "ledger.pub"
+    ledger.write_bytes(signed(json.dumps(statement | {"predicate": evil(statement["predicate"])}).encode()))
+    key.write_bytes(FIRST.public_pem)
+    for form in ("text", "html", "form"):
+        done = in_process("report", str(ledger), "--format", form)
+        assert (done.returncode, is_harmless(done)) == (0, True), (form, done.stderr)
+        assert "\\x1b[1A\\x1b[2K" in done.stdout
+        assert form != "html" or ("<img" not in done.stdout and "&lt;img src=x&gt;" in done.stdout)
+    for arguments in (("verify",), ("verify", "--json"), ("report",)):
+        done = in_process(*arguments, str(ledger), "--key", str(key))
+        assert (done.returncode, is_harmless(done)) == (3, True), (arguments, done.stdout, done.stderr)
 
 
 def test_what_a_file_is_called_is_text_in_verdicts_and_errors(nodes: Nodes) -> None:

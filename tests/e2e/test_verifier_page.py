@@ -1,0 +1,200 @@
+"""The verifier's page with what a stranger gives it: it runs nothing, does not hang, and its verdict is of these files."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.chromium import Page, chromium
+from tests.support.firefox import firefox
+from tests.support.jobs import Nodes, plain
+from tests.support.story import VECTORS
+from tests.support.verifier import PAGE, VERIFIED, Browser, Vector, by_page, vectors
+
+EVIL = "x\x1b[2K\u202e\u200b\n<img src=x onerror=document.title=1></td><script>document.title=2</script>"
+MIB = 1 << 20
+GOOD, OTHER, REFUSED = "valid/declared-mix", "valid/p256", "invalid/totals-that-fall"
+KEY = (VECTORS / GOOD / "ledger.pub").read_text()
+# Files made in the page itself, under any name and of any size, as if a reader had chosen them.
+_PUT = """(box, ...files) => { const all = new DataTransfer();
+  for (const [name, ...parts] of files) all.items.add(new File(parts, name));
+  const input = document.getElementById(box); input.files = all.files; input.dispatchEvent(new Event('change')); }"""
+_STATE = """({text: document.getElementById('result').innerText, status: document.getElementById('status').textContent,
+  runs: document.getElementById('verify').disabled})"""
+NOTHING = {"text": "", "status": "", "runs": False}
+SHOWN = (GOOD, REFUSED, "valid/journal-goes-on", "valid/replay", "merged/job", "merged/lineage-of-a-job-at-hand")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Page]:
+    with chromium() as page:
+        page.load(PAGE)
+        yield page
+
+
+@pytest.fixture
+def page(opened: Page) -> Page:
+    opened.evaluate("document.getElementById('clear').click()")
+    return opened
+
+
+def vector(name: str) -> Vector:
+    return Vector(name, VECTORS / name, json.loads((VECTORS / name / "expected.json").read_bytes()))
+
+
+def put(box: str, *files: tuple[str, str]) -> str:
+    """Of each file its name and an expression for its content."""
+    return f"({_PUT})({json.dumps(box)}, {', '.join(f'[{json.dumps(name)}, {content}]' for name, content in files)})"
+
+
+def content(data: bytes) -> str:
+    return f"Uint8Array.from(atob('{base64.b64encode(data).decode()}'), one => one.charCodeAt(0))"
+
+
+def given(folder: Path) -> tuple[tuple[str, str], ...]:
+    return tuple((name, content((folder / name).read_bytes())) for name in ("ledger.json", "ledger.journal.jsonl"))
+
+
+def said(page: Page) -> dict[str, Any]:
+    found: dict[str, Any] = page.evaluate(VERIFIED) | page.evaluate(_STATE)
+    return found
+
+
+@pytest.mark.tool("chromium")
+def test_what_is_shown_is_of_the_files_that_are_listed(page: Page) -> None:
+    verify, other = "document.getElementById('verify').click()", put("tables", ("more.yaml", "''"))
+    for change in (
+        other,
+        "document.getElementById('replay').click()",
+        "document.getElementById('threshold').dispatchEvent(new Event('change'))",
+    ):
+        assert by_page(page, vector(GOOD))["verdict"] == "accept"
+        # Behind a verdict, and while the next verification runs.
+        for before in ("", verify + ","):
+            page.evaluate(f"({before} {change})")
+            assert page.evaluate(_STATE)["text"] == ""
+            assert not page.evaluate(_STATE)["runs"]
+    by_page(page, vector(GOOD))
+    assert page.evaluate(f"({verify}, document.getElementById('stop').click(), {_STATE})") == NOTHING | {
+        "status": "Stopped: there is no verdict."
+    }
+    # What was stopped says nothing any more, whatever is verified next.
+    page.evaluate(verify)
+    assert by_page(page, vector(REFUSED))["verdict"] == "refuse"
+    page.evaluate(verify)
+    assert by_page(page, vector(OTHER))["verdict"] == "accept"
+
+
+@pytest.mark.tool("chromium")
+def test_a_name_is_text_that_can_be_seen(page: Page, tmp_path: Path) -> None:
+    nodes, shapes = Nodes(tmp_path), []
+    for name in ("plain", EVIL):
+        ledger = nodes.ledger(plain(name), str(len(shapes)), run_id=name)
+        page.evaluate("document.getElementById('clear').click()")
+        page.evaluate(put("ledgers", *((name + path, data) for path, data in given(ledger.parent))))
+        page.evaluate(put("keys", (f"{name}.pub", content(nodes.public.read_bytes()))))
+        assert said(page)["verdict"] == "accept"
+        shapes.append(page.evaluate("[...document.querySelectorAll('#result *, .given *')].map(one => one.tagName)"))
+    assert shapes[0] == shapes[1]
+    assert page.evaluate("document.title") == "Verify a flopsd ledger"
+    text = page.evaluate("document.body.innerText")
+    assert "\\u{1b}[2K\\u{202e}\\u{200b}\\u{a}<img src=x" in text
+    assert not {"\x1b", "\u202e", "\u200b"} & set(text)
+
+
+# Ledger, then the reason code, or the beginning of what the status says instead of a verdict.
+STRANGE = {
+    "of 65 MiB": (f"new Uint8Array({65 * MIB})", "envelope_too_large"),
+    "nested": ("'['.repeat(10000)", "json_too_deep"),
+    "nested behind a long text": ("'[\"' + 'A'.repeat(2e7) + '\"' + ',['.repeat(101)", "json_too_deep"),
+    "of brackets in a long text": ("'[\"' + '[\\\\n'.repeat(3e6) + '\"]'", "envelope_malformed"),
+    "of many values": ("'[' + '0,'.repeat(4e6) + '0]'", "json_too_many_values"),
+    "of other names": ('\'{"__proto__": {"payload": ""}, "constructor": 1, "toString": 2}\'', "envelope_malformed"),
+    "packed": ("new Uint8Array([31, 139, 8, 0, 255, 254])", "json_not_utf8"),
+    "empty": ("''", "json_malformed"),
+}  # fmt: skip
+KEYS = {
+    "of nothing": ("''", "key_not_allowed"),
+    "in DER": ("new Uint8Array([48, 42, 48, 5, 255])", "key_not_allowed"),
+    "private": ("'-----BEGIN PRIVATE KEY-----\\nMC4CAQ==\\n-----END PRIVATE KEY-----'", "key_not_allowed"),
+    "of two": (json.dumps(KEY + KEY), "key_not_allowed"),
+    "of another system": (json.dumps("\ufeffBag Attributes\r\n" + KEY.replace("\n", "\r\n")), None),
+}  # fmt: skip
+
+
+@pytest.mark.tool("chromium")
+def test_what_is_no_ledger_and_no_key_gets_its_reason(page: Page) -> None:
+    files = given(VECTORS / GOOD)
+    yaml = [(path.name, content(path.read_bytes())) for path in sorted(VECTORS.glob("*.yaml"))]
+    cases = [(what, "ledgers", ("strange.json", data), code) for what, (data, code) in STRANGE.items()]
+    cases += [(what, "keys", ("strange.pub", data), code) for what, (data, code) in KEYS.items()]
+    for what, box, strange, code in cases:
+        page.evaluate("document.getElementById('clear').click()")
+        page.evaluate(put("tables", *yaml))
+        page.evaluate(put("ledgers", *([strange] if box == "ledgers" else files)))
+        page.evaluate(put("keys", strange if box == "keys" else ("trusted.pub", json.dumps(KEY))))
+        found = said(page)
+        assert (found["verdict"], found["code"]) == ("refuse" if code else "accept", code), (what, found)
+
+
+@pytest.mark.tool("chromium")
+def test_files_that_do_not_belong_together_get_no_verdict(page: Page) -> None:
+    (name, ledger), (_, journal) = given(VECTORS / GOOD)
+    job = content((VECTORS / "merged/job/ledger.json").read_bytes())
+    page.evaluate(put("keys", ("trusted.pub", json.dumps(KEY))))
+    for files, says in (
+        ([(name, ledger), ("another.json", ledger)], "Several ledgers were given"),
+        ([("one.json", job), ("other.json", job)], "Several ledgers were given"),
+        ([(name, ledger), ("a.jsonl", journal), ("b.jsonl", journal)], "Which journal"),
+        ([("a.jsonl", journal)], "Give a ledger"),
+    ):
+        page.evaluate(put("ledgers", *files))
+        found = said(page)
+        assert (found["verdict"], found["text"]) == (None, ""), says
+        assert found["status"].startswith(says)
+        page.evaluate("document.getElementById('clear').click()")
+        page.evaluate(put("keys", ("trusted.pub", json.dumps(KEY))))
+    # The same file twice is one, and the journal of another ledger is refused.
+    page.evaluate(put("ledgers", (name, ledger), ("ledger.journal.jsonl", given(VECTORS / OTHER)[1][1])))
+    page.evaluate(put("ledgers", (name, ledger)))
+    assert page.evaluate("document.querySelectorAll('#ledgers-given li').length") == 2
+    found = said(page)
+    assert (found["verdict"], found["code"]) == ("refuse", "journal_truncated"), found
+    page.evaluate("document.getElementById('clear').click()")
+    page.evaluate(put("ledgers", (name, ledger)))
+    assert said(page)["status"].startswith("Give a public key")
+
+
+@pytest.mark.tool("chromium")
+def test_a_dropped_folder_brings_no_key_and_no_table(page: Page) -> None:
+    """Whoever made it could have put his own into it."""
+    counts = "[...document.querySelectorAll('.given')].map(one => one.dataset.count).join()"  # beside: last
+    for dropped, expected in (  # expected.json is no ledger, and named as one
+        ([VECTORS / GOOD], "3,0,0,0"),
+        ([VECTORS / GOOD / "ledger.pub", VECTORS / "peaks.yaml"], "3,1,0,1"),
+    ):
+        data = {"items": [], "files": [str(path) for path in dropped], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            page.ask("Input.dispatchDragEvent", type=kind, x=200, y=300, data=data)
+        look = f"const look = () => {counts} === '{expected}' ? done() : setTimeout(look, 2); look()"
+        page.evaluate(f"new Promise(done => {{ {look} }})")
+    assert page.evaluate("document.getElementById('ledgers-given').innerText").startswith(f"{Path(GOOD).name}/")
+
+
+def shown_by(page: Browser, names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Of each ledger the verdict, and all that is shown but the time that it took."""
+    text = "document.getElementById('result').textContent.replace(/Time taken[0-9.]+ s/, '')"
+    every = {one.name: one for one in vectors()}
+    return [(by_page(page, every[name])["verdict"], page.evaluate(text)) for name in names]
+
+
+@pytest.mark.tool("chromium", "firefox-esr")
+def test_firefox_shows_what_chromium_shows(page: Page) -> None:
+    with firefox() as other:
+        other.load(PAGE)
+        assert shown_by(other, SHOWN) == shown_by(page, SHOWN)
