@@ -92,7 +92,8 @@ def test_what_is_shown_is_of_the_files_that_are_listed(page: Page) -> None:
 
 @pytest.mark.tool("chromium")
 def test_a_name_is_text_that_can_be_seen(page: Page, tmp_path: Path) -> None:
-    nodes, shapes = Nodes(tmp_path), []
+    nodes = Nodes(tmp_path)
+    shapes: list[list[str]] = []
     for name in ("plain", EVIL):
         ledger = nodes.ledger(plain(name), str(len(shapes)), run_id=name)
         page.evaluate("document.getElementById('clear').click()")
@@ -108,7 +109,7 @@ def test_a_name_is_text_that_can_be_seen(page: Page, tmp_path: Path) -> None:
 
 
 # Ledger, then the reason code, or the beginning of what the status says instead of a verdict.
-STRANGE = {
+STRANGE: dict[str, tuple[str, str | None]] = {
     "of 65 MiB": (f"new Uint8Array({65 * MIB})", "envelope_too_large"),
     "nested": ("'['.repeat(10000)", "json_too_deep"),
     "nested behind a long text": ("'[\"' + 'A'.repeat(2e7) + '\"' + ',['.repeat(101)", "json_too_deep"),
@@ -118,7 +119,7 @@ STRANGE = {
     "packed": ("new Uint8Array([31, 139, 8, 0, 255, 254])", "json_not_utf8"),
     "empty": ("''", "json_malformed"),
 }  # fmt: skip
-KEYS = {
+KEYS: dict[str, tuple[str, str | None]] = {
     "of nothing": ("''", "key_not_allowed"),
     "in DER": ("new Uint8Array([48, 42, 48, 5, 255])", "key_not_allowed"),
     "private": ("'-----BEGIN PRIVATE KEY-----\\nMC4CAQ==\\n-----END PRIVATE KEY-----'", "key_not_allowed"),
