@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.meter import max_plausible_sm_cycles, max_sm_cycles
@@ -52,8 +52,7 @@ class Rating:
     _labels: dict[Pipe | None, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One disjoint share of a total. `pipe` is None where work is only bounded or counted whole."""
 
     evidence: Evidence
@@ -91,17 +90,16 @@ def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
         of_share = _rows(share, rating, table)
         if claimed is not None:
             of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=claimed), table)))
-        found += [replace(row, bucket=name, declared_by=by) for row in of_share]
+        found += [row._replace(bucket=name, declared_by=by) for row in of_share]
     return [*found, *_rows(remainder(tally), rating, table)]
 
 
 def _measured_as(row: Row, claimed: Row) -> Row:
     """`row` with the measured figures of the same row as a process declares its format."""
-    return replace(
-        row,
+    return row._replace(
         precision=claimed.precision,
-        figures=replace(row.figures, measured_flop=claimed.figures.measured_flop),
-        integers=replace(row.integers, measured_flop=claimed.integers.measured_flop),
+        figures=row.figures._replace(measured_flop=claimed.figures.measured_flop),
+        integers=row.integers._replace(measured_flop=claimed.integers.measured_flop),
         clock_uncertainty_flop=claimed.clock_uncertainty_flop,
         claimed=claimed.figures,
     )
@@ -185,10 +183,13 @@ def sum_figures(parts: Iterable[Figures]) -> Figures:
     listed = list(parts)
     if len(listed) == 1:
         return listed[0]
-    measured = [part.measured_flop for part in listed if part.measured_flop is not None]
-    highs = [part.high_flop for part in listed if part.high_flop is not None]
-    high = sum(highs) if len(highs) == len(listed) else None
-    return Figures(sum([part.low_flop for part in listed]), sum(measured) if measured else None, high)
+    low, measured, high = NO_FIGURES.low_flop, NO_FIGURES.measured_flop, NO_FIGURES.high_flop
+    for part in listed:
+        low += part.low_flop
+        if part.measured_flop is not None:
+            measured = part.measured_flop if measured is None else measured + part.measured_flop
+        high = None if high is None or part.high_flop is None else high + part.high_flop
+    return Figures(low, measured, high)
 
 
 def added_up(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:
@@ -224,10 +225,9 @@ def _rates(rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
 
     A declaration is believed of floating-point work; whatever it says, integers may have been multiplied too.
     """
-    part, precision = rating.part, rating.precision
-    if part is None:
+    if rating.part is None:
         return None, None
-    return table.ceiling_flop_per_cycle(part, precision), table.integer_bound(part, Pipe.TENSOR_IMMA, precision)
+    return table.ceilings_per_cycle(rating.part, rating.precision)
 
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:

@@ -7,8 +7,9 @@ readings into a `Tally`, whose fields only grow; peaks turn a tally into `Figure
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from flopsd.core.values import text_or_none
 
@@ -335,8 +336,7 @@ TALLY_MAPPINGS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """The three figures of any total. `measured` is None where nothing estimating was read;
     `high_flop` is None where no ceiling is known. Never one number."""
 
@@ -344,7 +344,7 @@ class Figures:
     measured_flop: int | None
     high_flop: int | None
 
-    def __add__(self, other: Figures) -> Figures:
+    def __add__(self, other: Figures) -> Figures:  # type: ignore[override]  # no list of three numbers
         measured, more = self.measured_flop, other.measured_flop
         if more is not None:
             measured = more if measured is None else measured + more
@@ -354,7 +354,7 @@ class Figures:
     @property
     def unbounded(self) -> Figures:
         """The same of what is not whole: no upper bound is known of it."""
-        return replace(self, high_flop=None)
+        return self._replace(high_flop=None)
 
     def for_ledger(self) -> dict[str, str | None]:
         """`{low, measured, high}` as decimal strings; null is what is not known."""

@@ -76,9 +76,7 @@ class Part:
     margins: Mapping[tuple[Evidence, str], Margin] = field(default_factory=dict)  # by tensor format, of its own runs
     energy: Mapping[str, Energy] = field(default_factory=dict)  # by the tensor format of the runs
     # What a table made of this row, with that table; see `PeakTable.pipe_rates`.
-    known: dict[tuple[Evidence, Pipe, Precision | None], tuple[Any, Any]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    known: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _known: dict[tuple[bool, Pipe, Precision | None], Rates] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Limits, Pipe, Precision
 from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, MAX_KNOWN, Energy, Margin, Part, Rates
 from flopsd.core.values import is_whole
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
+T = TypeVar("T")
+_UNKNOWN: tuple[Any, Any] = (None, None)
 _CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # as H100, A10G or GB300; not SXM5 or HBM3
 
 
@@ -54,21 +56,35 @@ class PeakTable:
 
     def pipe_rates(self, evidence: Evidence, part: Part, pipe: Pipe, precision: Precision | None) -> PipeRates:
         """All that turns the cycles of one pipe into operations."""
-        table, found = part.known.get((evidence, pipe, precision), (None, None))
+        table, found = part.known.get((evidence, pipe, precision), _UNKNOWN)
         if table is self and isinstance(found, PipeRates):
             return found
+        return self._remember(
+            part,
+            (evidence, pipe, precision),
+            PipeRates(
+                part.rates(pipe, precision),
+                self.bound(part, pipe, precision),
+                part.integer_rates(pipe, precision),
+                self.integer_bound(part, pipe, precision),
+                self.margin_ppm(evidence, part, part.formats(pipe, precision)),
+                part.may_be_integer(pipe, precision),
+            ),
+        )
+
+    def _remember(self, part: Part, key: tuple[Any, ...], found: T) -> T:
         if len(part.known) >= MAX_KNOWN:
             part.known.clear()
-        found = PipeRates(
-            part.rates(pipe, precision),
-            self.bound(part, pipe, precision),
-            part.integer_rates(pipe, precision),
-            self.integer_bound(part, pipe, precision),
-            self.margin_ppm(evidence, part, part.formats(pipe, precision)),
-            part.may_be_integer(pipe, precision),
-        )
-        part.known[evidence, pipe, precision] = self, found
+        part.known[key] = self, found
         return found
+
+    def ceilings_per_cycle(self, part: Part, precision: Precision | None) -> tuple[int | None, int | None]:
+        """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known."""
+        table, found = part.known.get((precision,), _UNKNOWN)
+        if table is self and found is not None:
+            return found  # type: ignore[no-any-return]
+        most = self.ceiling_flop_per_cycle(part, precision), self.integer_bound(part, Pipe.TENSOR_IMMA, precision)
+        return self._remember(part, (precision,), most)
 
     def bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
         """The most FLOP per SM-cycle of a pipe, by its rate or by the bound for a rate that the part's row does not
@@ -124,9 +140,13 @@ class PeakTable:
         clocks = [c for c in (device.sm_clock_max_mhz, part.tensor_ref_mhz, part.vector_ref_mhz) if c]
         if sm_count is None or not clocks:
             return None
+        key = sm_count, max(clocks)
+        table, found = part.known.get(key, _UNKNOWN)
+        if table is self and isinstance(found, Limits):
+            return found
         flop, integers = self.ceiling_flop_per_cycle(part, None), self.integer_bound(part, Pipe.TENSOR, None)
         at_once = None if flop is None or integers is None else flop + integers
-        return Limits(sm_count, max(clocks), at_once)
+        return self._remember(part, key, Limits(*key, at_once))
 
     def margin_ppm(self, evidence: Evidence, part: Part | None = None, formats: tuple[str, ...] = ()) -> int:
         """The widest margin of the formats that the work may be in: each its own, where the part's row has one."""

@@ -17,6 +17,7 @@ from flopsd.errors import NotVerifiedError
 MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once
 _LONG_TEXT = 16_384  # bytes
 MAX_DEPTH = 100  # objects and lists in each other
+_WHITE_SPACE = " \t\n\r"
 _AS_BRACES, _NO_STRUCTURE = bytes.maketrans(b"[]", b"{}"), bytes(one for one in range(256) if one not in b'{}[]"')
 _OPENED = ord("{")
 MAX_SHOWN = 60  # characters of a value or a key in a message
@@ -48,10 +49,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 # Making a decoder takes as long as a short text.
-_decode, _decode_long = (
-    json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse, parse_int=whole, object_pairs_hook=_unique).decode
+_decoder, _decoder_long = (
+    json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse, parse_int=whole, object_pairs_hook=_unique)
     for whole in (int, _whole)
 )
+
+
+def _decode(text: str, decoder: Any) -> Any:
+    """As `decoder.decode`, which looks for white space with two regular expressions."""
+    try:
+        parsed, end = decoder.scan_once(text, 0)
+    except StopIteration:
+        return decoder.decode(text)  # white space before it, or no JSON
+    if end == len(text) or not text[end:].strip(_WHITE_SPACE):
+        return parsed
+    return decoder.decode(text)  # raises
 
 
 def parse_json(data: bytes, what: str, path: str = "") -> Any:
@@ -71,11 +83,10 @@ def parse_json(data: bytes, what: str, path: str = "") -> Any:
     # Most texts have no number near the limit, and looking at each number of a record would take as long as all the
     # rest. A text as long as a ledger has few numbers: its counts are text.
     long = len(data) > _LONG_TEXT or _MANY_DIGITS in data.translate(_ZEROS)
-    decode = _decode_long if long else _decode
     try:
         text = data.decode("utf-8")
-        parsed = decode(text)
-        if _SURROGATE.search(text):
+        parsed = _decode(text, _decoder_long if long else _decoder)
+        if "\\u" in text and _SURROGATE.search(text):
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # one without its other half cannot be encoded
     except _RefusedError as fault:
         raise refused(f"contains {fault.args[0]}", fault.args[1]) from fault

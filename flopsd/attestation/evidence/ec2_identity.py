@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.attestation.evidence.http import request
 from flopsd.attestation.evidence.item import (
     CheckContext,
     CollectContext,
@@ -112,6 +111,8 @@ def _endpoint(context: CollectContext) -> str:
 
 
 def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
+    from flopsd.attestation.evidence.http import request  # and with it an HTTP client: only for who seals
+
     return request(
         url, method=method, headers=headers, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_LIMIT_BYTES, proxies=False
     )

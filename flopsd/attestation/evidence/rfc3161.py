@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
-from flopsd.attestation.evidence.http import request
 from flopsd.attestation.evidence.item import EvidenceKind, EvidenceState
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import TIMESTAMP
@@ -34,6 +33,8 @@ def fetch(signature: bytes, url: str) -> bytes:
 
     Raises EvidenceError. Does not check whether the authority can be trusted; the verifier does.
     """
+    from flopsd.attestation.evidence.http import request  # and with it an HTTP client: only for who seals
+
     lib = _lib()
     builder = lib.TimestampRequestBuilder().data(signature).hash_algorithm(lib.HashAlgorithm.SHA256)
     query = builder.nonce(nonce=True).cert_request(cert_request=True).build()

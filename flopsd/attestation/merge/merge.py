@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,7 @@ from flopsd.core import notes
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import MAX_LISTED, Completeness
-from flopsd.core.ledger.merged_entry import Entry, sort_key
-from flopsd.core.ledger.merged_statement import JOB, LINEAGE, MergeFacts, Merging, subject_of
+from flopsd.core.ledger.merged_statement import JOB, LINEAGE, MergeFacts, Merging
 from flopsd.core.ledger.statement import statement_about
 from flopsd.errors import LedgerError, NodeGivenTwiceError, NotVerifiedError
 from flopsd.settings.data_files import Tables, companion_beside, load_policies
@@ -45,7 +44,7 @@ CREATE TABLE child (
     number INTEGER PRIMARY KEY, run TEXT, rank INTEGER, node TEXT, sha256 TEXT, label TEXT, subject TEXT, entry TEXT
 );
 -- Times are text: the format's numbers may have more than 64 bits.
-CREATE TABLE claim (what INTEGER, key TEXT, child INTEGER, boot TEXT, begins TEXT, ends TEXT, offset TEXT);
+CREATE TABLE claim (child INTEGER, what INTEGER, key TEXT, boot TEXT, begins TEXT, ends TEXT, offset TEXT);
 """
 _ORDER = "child.run, child.rank, child.node, child.sha256, child.label"
 
@@ -170,7 +169,7 @@ def _read_children(
                 first = child, found.label
             elif request.kind == JOB:
                 _refuse_mixed(first, (child, found.label))
-            spool.add(child.entry, found.label, child.claims)
+            spool.add(child, found.label)
             refuse_too_large(spool.size_bytes)
             progress("ledgers verified:", spool.count, 0)
     if others:
@@ -269,15 +268,17 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self._base.close()
 
-    def add(self, entry: Entry, label: str, claims: Iterable[Claim]) -> None:
-        """Store a child, its claims, and its name in messages."""
+    def add(self, child: Child, label: str) -> None:
+        """Store a child with its claims, and its name in messages."""
         shown = label.encode(errors="backslashreplace").decode()  # a file name need not be UTF-8
-        row = (*sort_key(entry), shown, json.dumps(subject_of(entry)), json.dumps(entry, separators=(",", ":")))
-        self.size_bytes += len(row[-1])
+        row = (*child.order, shown, child.subject, child.entry)
+        self.size_bytes += len(child.entry)
         self._base.execute("INSERT INTO child VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
-        self.count += 1
-        times = ((c, str(c.begin_ns), str(c.end_ns), str(c.wall_offset_ns)) for c in claims)
-        rows = ((c.what, c.key, self.count, c.boot_id, *texts) for c, *texts in times)
+        self.count = number = self.count + 1
+        rows = [
+            (number, what, key, boot_id, str(begin_ns), str(end_ns), str(wall_offset_ns))
+            for what, key, boot_id, begin_ns, end_ns, wall_offset_ns in child.claims
+        ]
         self._base.executemany("INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def entries(self) -> Iterator[tuple[str, str]]:
@@ -289,10 +290,12 @@ class Spool:
         return (subject for (subject,) in self._base.execute(f"SELECT subject FROM child ORDER BY {_ORDER}"))
 
     def claimed(self) -> Iterator[DeviceClaims]:
-        """Every claim, sorted by what and key."""
+        """Every claim to what more than one child claims, sorted by what and key."""
+        several = "SELECT what, key FROM claim GROUP BY what, key HAVING min(child) < max(child)"
         rows = self._base.execute(
             "SELECT child.number, child.label, what, key, boot, begins, ends, offset FROM claim"
-            f" JOIN child ON claim.child = child.number ORDER BY what, key, {_ORDER}"
+            f" JOIN ({several}) USING (what, key) JOIN child ON claim.child = child.number"
+            f" ORDER BY what, key, {_ORDER}"
         )
         for number, label, what, key, boot, *times in rows:
             yield DeviceClaims(Claim(what, key, boot, *map(int, times)), number, label)

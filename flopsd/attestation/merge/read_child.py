@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
-from flopsd.core.ledger.merged_statement import JOB, KINDS, LINEAGE, recompute_merged
+from flopsd.core.ledger.merged_statement import JOB, KINDS, LINEAGE, recompute_merged, subject_of
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError, PeakTableError, PolicyError
@@ -36,12 +37,19 @@ NODE = "node"
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A verified child: its entry, its claims, and what all children of a job must agree on."""
+    """A verified child as it is stored, in JSON, its claims, and what all children of a job must agree on."""
 
-    entry: Entry
+    order: tuple[str, int, str, str]  # its `sort_key`
+    subject: str
+    entry: str
     claims: list[Claim]
     run: Mapping[str, Any]
     nodes: tuple[str, ...]  # of its job, as the platform listed them
+
+    @classmethod
+    def of(cls, entry: Entry, claims: list[Claim], run: Mapping[str, Any], nodes: Sequence[str] = ()) -> Child:
+        line = json.dumps(entry, separators=(",", ":"))
+        return cls(sort_key(entry), json.dumps(subject_of(entry)), line, claims, run, tuple(nodes))
 
 
 class ChildReader:
@@ -75,7 +83,7 @@ class ChildReader:
         if kind == JOB and self._kind == LINEAGE:
             recompute(opened, self._tables, allow_replay=self._allow_replay)
             entry = job_entry(predicate, opened.payload_sha256, opened.keyids)
-            return Child(entry, [*claims_of(entry), *_claims_below(predicate)], predicate["run"], ())
+            return Child.of(entry, [*claims_of(entry), *_claims_below(predicate)], predicate["run"])
         if kind != NODE:
             raise LedgerError(
                 f"this is a ledger of kind {kind!r:.60}, which cannot be part of a {self._kind}",
@@ -87,7 +95,7 @@ class ChildReader:
         if self._kind == LINEAGE:
             _refuse_part_of_job(entry, predicate)
             entry["completeness"] = completeness_of_single(entry)
-        return Child(entry, list(claims_of(entry)), predicate["run"], tuple(predicate["node"]["jobNodes"]))
+        return Child.of(entry, list(claims_of(entry)), predicate["run"], predicate["node"]["jobNodes"])
 
 
 def entry_again(opened: SignedStatement, tables: Tables, *, allow_replay: bool) -> Entry:

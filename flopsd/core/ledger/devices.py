@@ -77,11 +77,11 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "pipe": pipe or None,
             "precision": precision,
             "precisionDeclaredBy": next((by for by, _ in group if by), None),
-            "smCycles": str(sum(row.sm_cycles for _, row in group)),
-            "seconds": seconds(sum(row.duration_ns for _, row in group)),
-            "flop": sum_figures(row.figures for _, row in group).for_ledger(),
-            "integerOperations": sum_figures(row.integers for _, row in group).for_ledger(),
-            "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for _, row in group)),
+            "smCycles": str(sum([row.sm_cycles for _, row in group])),
+            "seconds": seconds(sum([row.duration_ns for _, row in group])),
+            "flop": sum_figures([row.figures for _, row in group]).for_ledger(),
+            "integerOperations": sum_figures([row.integers for _, row in group]).for_ledger(),
+            "clockUncertaintyFlop": str(sum([row.clock_uncertainty_flop for _, row in group])),
         }
         for (phase, evidence, pipe, precision), group in sorted(grouped.items())
     ]

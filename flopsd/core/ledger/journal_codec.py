@@ -31,6 +31,7 @@ _BY_EVIDENCE = {
 }
 _NOT_ZERO = ("busy_sm_cycles", "sampled_busy_sm_cycles", "clocked_sm_cycles", "clocked_square_sum", "energy_ns")
 _AMOUNTS = {*_NOT_ZERO, "counted_flop", "energy_mj"}
+_OF_TALLIES = {*_BY_KEY, *_BY_EVIDENCE, *_AMOUNTS, "counters", "running", "phases"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ def tally_record(tally: Tally) -> dict[str, Any]:
 def tally_from_record(record: Record, begin_ns: int) -> Tally:
     """A tally from its own record. Raises KeyError, TypeError, ValueError or AttributeError on anything else."""
     found: dict[str, Any] = {}
-    for name, value in record.items():
+    for name in [name for name in record if name in _OF_TALLIES]:
+        value = record[name]
         if (keys := _BY_KEY.get(name)) is not None:
             found[name] = {keys[key]: ns for key, amount in value.items() if (ns := count(amount)) or key not in keys}
         elif (field := _BY_EVIDENCE.get(name)) is not None:

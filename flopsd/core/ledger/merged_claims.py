@@ -6,8 +6,7 @@ Two children that claim the same at the same time count something twice, and are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError, NodeGivenTwiceError
@@ -15,8 +14,7 @@ from flopsd.errors import LedgerError, NodeGivenTwiceError
 LEDGER, NODE, RANK, RUN, DEVICE = range(5)  # in the order of the checks
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One thing for one stretch of time, on the boot-time clock of `boot_id`."""
 
     what: int
@@ -35,8 +33,7 @@ class Claim:
         return max(self.begin_ns + mine, other.begin_ns + its) < min(self.end_ns + mine, other.end_ns + its)
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceClaims:
+class DeviceClaims(NamedTuple):
     """A claim, the number of its child, and how messages name that child."""
 
     claim: Claim

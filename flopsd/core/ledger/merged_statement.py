@@ -200,19 +200,20 @@ class NodeSummary:
     def __init__(self, entry: Mapping[str, Any]) -> None:
         self.rank, self.name = entry["rank"], entry["node"]
         self._instance_type = entry["instanceType"]
-        self._sums = LedgerSums()
+        self._first = entry  # which has the sums of a node with one ledger as they are written
+        self._sums: LedgerSums | None = None
         self._ledgers = 0
         self._devices: set[str] = set()
         self._attempts: set[str] = set()
 
     def add(self, entry: Mapping[str, Any], sums: LedgerSums) -> None:
-        self._sums += sums
+        self._sums = sums if self._sums is None else self._sums + sums
         self._ledgers += 1
         self._devices.update(name for times in entry["deviceTimes"] for name in times["devices"])
         self._attempts.update(period["attempt"] for period in entry["periods"])
 
     def for_ledger(self) -> dict[str, Any]:
-        sums = self._sums.for_ledger()
+        sums = self._first if self._ledgers == 1 or self._sums is None else self._sums.for_ledger()
         executed = sums["totals"]["executed"]
         return {
             "name": self.name,

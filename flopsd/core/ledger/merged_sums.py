@@ -190,10 +190,14 @@ def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
 
 def figures_from(entry: Mapping[str, Any]) -> Figures:
     """The inverse of `Figures.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
-    low, measured, high = (None if entry[k] is None else whole_number(entry[k]) for k in ("low", "measured", "high"))
+    low, measured, high = entry["low"], entry["measured"], entry["high"]
     if low is None:
         raise ValueError("low is never null")
-    return Figures(low, measured, high)
+    return Figures(
+        whole_number(low),
+        None if measured is None else whole_number(measured),
+        None if high is None else whole_number(high),
+    )
 
 
 def _methods_from(listed: Iterable[str]) -> frozenset[str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import chain
 
 from flopsd.core.declarations import Phase, declared_from
 from flopsd.core.figures import Rating, Row, added_up, by_phase, rows, sum_figures, total_of
+from flopsd.core.lazy import lazy
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.segments import Counted, added_work
@@ -45,21 +45,21 @@ class RatedTally:
     def uid(self) -> DeviceUid:
         return self.entry.device.uid
 
-    @cached_property
+    @lazy
     def rows(self) -> tuple[Row, ...]:
         """Disjoint; their sum is the tally's total."""
         return tuple(rows(self.tally, self.rating, self.table))
 
-    @cached_property
+    @lazy
     def figures(self) -> Figures:
         return total_of(self.rows, self.tally)
 
-    @cached_property
+    @lazy
     def integers(self) -> Figures:
         """Integer operations, which are no FLOP."""
         return total_of(self.rows, self.tally, integers=True)
 
-    @cached_property
+    @lazy
     def by_phase(self) -> Phased:
         if not self.tally.phases:
             return self._undeclared(self.figures)
@@ -76,7 +76,7 @@ class RatedTally:
             shares[self.phase.value] = known + left
         return replace(found, claimed=shares, claims=claims)
 
-    @cached_property
+    @lazy
     def integers_by_phase(self) -> Phased:
         if not self.tally.phases:
             return self._undeclared(self.integers)
@@ -94,7 +94,7 @@ class RatedTally:
         measured = recorded if self.phase is None else settings
         return Phased(recorded, settings, measured, measured)
 
-    @cached_property
+    @lazy
     def read(self) -> ReadFigures:
         return ReadFigures.of(self.figures, self.by_phase.recorded, self.rows)
 
@@ -124,14 +124,14 @@ class RatedTallies:
     def rows(self) -> Iterable[Row]:
         return chain((row for one in self.rated for row in one.rows), self.operator_rows)
 
-    @cached_property
+    @lazy
     def figures(self) -> Figures:
         """Without any device no ceiling is known: there may have been some."""
         if not self.rated:
             return Figures(0, None, None)
         return sum_figures([*(one.figures for one in self.rated), *(row.figures for row in self.operator_rows)])
 
-    @cached_property
+    @lazy
     def integers(self) -> Figures:
         return sum_figures(one.integers for one in self.rated) if self.rated else Figures(0, None, None)
 
@@ -142,27 +142,27 @@ class RatedTallies:
 
     @property
     def observed_ns(self) -> int:
-        return sum(one.tally.total_observed_ns for one in self.rated)
+        return sum([one.tally.total_observed_ns for one in self.rated])
 
     @property
     def gap_ns(self) -> int:
-        return sum(one.tally.total_gap_ns for one in self.rated)
+        return sum([one.tally.total_gap_ns for one in self.rated])
 
     @property
     def recovered_ns(self) -> int:
-        return sum(one.tally.total_recovered_ns for one in self.rated)
+        return sum([one.tally.total_recovered_ns for one in self.rated])
 
     @property
     def span_ns(self) -> int:
-        return sum(one.tally.span_ns for one in self.rated)
+        return sum([one.tally.span_ns for one in self.rated])
 
     @property
     def job_ns(self) -> int:
-        return sum(one.tally.job_ns for one in self.rated)
+        return sum([one.tally.job_ns for one in self.rated])
 
     @property
     def unknown_ns(self) -> int:
-        return sum(one.tally.unknown_ns for one in self.rated)
+        return sum([one.tally.unknown_ns for one in self.rated])
 
     @property
     def coverage_ppm(self) -> int | None:
@@ -189,7 +189,7 @@ class RatedTallies:
 
         A tally's energy can be of time that an earlier one left open, so only the sum is not below zero.
         """
-        return max(0, self.job_ns - sum(one.tally.energy_ns for one in self.rated))
+        return max(0, self.job_ns - sum([one.tally.energy_ns for one in self.rated]))
 
 
 @dataclass(frozen=True)
@@ -198,12 +198,12 @@ class DeviceView(RatedTallies):
 
     count: DeviceCount | None = field(default=None, kw_only=True)
 
-    @cached_property
+    @lazy
     def read(self) -> ReadFigures:
         """What was read of it."""
         return sum((one.read for one in self.rated), ReadFigures())
 
-    @cached_property
+    @lazy
     def operator_rows(self) -> tuple[Row, ...]:
         return () if self.count is None or exceeds(self.count, self.read) else rows_of(self.count, self.read)
 
@@ -250,18 +250,18 @@ class RunView(RatedTallies):
     counts_before: OperatorCounts = NO_COUNTS  # the same when this daemon start began
     is_whole: bool = True  # false: the job has other nodes too, or the run other segments
 
-    @cached_property
+    @lazy
     def bases(self) -> Bases:
         """The figures by phase, and what counts of them."""
         flop, integers = [one.by_phase for one in self.rated], [one.integers_by_phase for one in self.rated]
         counted = [one.counted_by_phase for one in self.devices if one.operator_rows] if self.counts.by_device else []
         return run_bases(flop, integers, self.figures, self.declarations, counted)
 
-    @cached_property
+    @lazy
     def operator_rows(self) -> tuple[Row, ...]:
         return tuple(row for one in self.devices for row in one.operator_rows) if self.counts.by_device else ()
 
-    @cached_property
+    @lazy
     def unused(self) -> tuple[UnusedCount, ...]:
         """What training processes count of operators and no figure has."""
         metered = {one.device.uid for one in self.devices} if self.counts.by_device else set()
@@ -274,7 +274,7 @@ class RunView(RatedTallies):
         exceeding = (one for device in self.devices for one in device.unused)
         return (*self.counts.refused, *exceeding, *elsewhere)
 
-    @cached_property
+    @lazy
     def findings(self) -> tuple[Finding, ...]:
         """The run held against the thresholds of every policy, in their order."""
         counted, claimed, settings = self.bases.guidelines, self.bases.claimed, self.declarations.settings
@@ -290,7 +290,7 @@ class RunView(RatedTallies):
         )
         return tuple(finding for policy in self.policies for finding in findings(policy, case))
 
-    @cached_property
+    @lazy
     def devices(self) -> tuple[DeviceView, ...]:
         """In the order of the drivers' index, then the UUID."""
         found: dict[DeviceUid, list[RatedTally]] = {}

@@ -53,8 +53,8 @@ def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
         updates, cumulative = case.by_operators
         read = replace(
             case,
-            updates=replace(case.updates, low_flop=case.updates.low_flop - updates),
-            cumulative=replace(case.cumulative, low_flop=case.cumulative.low_flop - cumulative),
+            updates=case.updates._replace(low_flop=case.updates.low_flop - updates),
+            cumulative=case.cumulative._replace(low_flop=case.cumulative.low_flop - cumulative),
         )
         judged = tuple(
             one

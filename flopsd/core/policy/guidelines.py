@@ -73,7 +73,7 @@ class Guidelines:
 
 def _both(one: Figures, other: Figures) -> Figures:
     unmeasured = any(part.measured_flop is None and part.high_flop != 0 for part in (one, other))
-    return replace(one + other, measured_flop=None) if unmeasured else one + other
+    return (one + other)._replace(measured_flop=None) if unmeasured else one + other
 
 
 NOTHING_COUNTED = Guidelines(NO_FIGURES, NO_FIGURES)
@@ -122,8 +122,8 @@ def measured_as(ends: Guidelines, point: Guidelines) -> Guidelines:
     """The ends of the one basis, and the measured figures of the other."""
     return replace(
         ends,
-        updates=replace(ends.updates, measured_flop=point.updates.measured_flop),
-        cumulative=replace(ends.cumulative, measured_flop=point.cumulative.measured_flop),
+        updates=ends.updates._replace(measured_flop=point.updates.measured_flop),
+        cumulative=ends.cumulative._replace(measured_flop=point.cumulative.measured_flop),
     )
 
 
