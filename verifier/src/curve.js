@@ -6,7 +6,7 @@ import { rated } from "./rows.js";
 
 /** @typedef {import("./figures.js").Figures} Figures */
 /** @typedef {{at: number, figures: Figures}} Spot */
-const _WIDTH = 900, _HEIGHT = 300, _LEFT = 10, _TOP = 24, _BOTTOM = 30;
+const _WIDTH = 900, _HEIGHT = 250, _LEFT = 4, _TOP = 4, _BOTTOM = 4;
 
 /** @param {import("./history.js").History} history @param {import("./peaks.js").Peaks} peaks @returns {Spot[]} */
 export function course(history, peaks) {
@@ -32,18 +32,16 @@ export function curve(spots) {
     .map((one, i) => `${i ? "L" : "M"}${x(one.at).toFixed(1)} ${y(/** @type {bigint} */ (of(one.figures))).toFixed(1)}`).join("");
   const bounded = spots.filter((one) => one.figures.high !== null);
   const back = [...bounded].reverse().map((one) => `L${x(one.at).toFixed(1)} ${y(one.figures.low).toFixed(1)}`).join("");
-  const text = (/** @type {number} */ left, /** @type {number} */ top, /** @type {string} */ words, anchor = "start") =>
-    svg("text", { x: left, y: top, "text-anchor": anchor }, words);
   const words = `Measured ${about(end.figures.measured)} FLOP at the end, at least ${about(end.figures.low, "down")}, at most ${about(end.figures.high, "up")}`;
-  return h("div", {},
+  return h("div", { class: "over-time" },
+    h("p", { class: "sub" }, `${about(most, "up")} FLOP`),
     svg("svg", { class: "plot", viewBox: `0 0 ${_WIDTH} ${_HEIGHT}`, role: "img", "aria-label": words },
       svg("line", { class: "grid", x1: _LEFT, x2: _WIDTH - _LEFT, y1: _TOP, y2: _TOP }),
       svg("line", { class: "track", x1: _LEFT, x2: _WIDTH - _LEFT, y1: _HEIGHT - _BOTTOM, y2: _HEIGHT - _BOTTOM }),
       bounded.length > 1 ? svg("path", { class: "band-fill", d: `${path((one) => one.high)}${back}Z` }) : null,
       svg("path", { class: "line low-line", d: path((one) => one.low) }),
-      svg("path", { class: "line", d: path((one) => one.measured) }),
-      text(_LEFT, _TOP - 8, `${about(most, "up")} FLOP`), text(_LEFT, _HEIGHT - 10, "begin"),
-      text(_WIDTH - _LEFT, _HEIGHT - 10, `after ${duration(String(span))}`, "end")),
+      svg("path", { class: "line", d: path((one) => one.measured) })),
+    h("p", { class: "sub ends" }, h("span", {}, "first record"), h("span", {}, `${duration(String(span))} later`)),
     h("ul", { class: "legend" }, h("li", {}, "solid line: measured"), h("li", {}, "dashed line: at least"),
       h("li", {}, bounded.length === spots.length ? "band: from at least to at most" : "band: from at least to at most, where that is known")));
 }

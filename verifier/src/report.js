@@ -13,6 +13,9 @@ const _EVIDENCE = /** @type {Record<string, string>} */ ({
   operator_count: "said by the training process", utilization: "time in which anything ran, an upper bound", gap: "not read, an upper bound",
 });
 
+/** @param {string} utc */
+const time = (utc) => utc.replace("T", " ").replace(/(\.\d+)?Z$/, " UTC");
+
 /** A code of the ledger as words. @param {string} code */
 const words = (code) => code.replaceAll("_", " ");
 
@@ -142,13 +145,13 @@ function gaps(coverage) {
   const listed = coverage.gaps ?? [];
   const longest = [...listed].sort((a, b) => Number(b.seconds) - Number(a.seconds));
   const rows = longest.map((/** @type {J} */ one) => [
-    h("span", { class: "mono" }, one.device), words(one.reason), String(one.incarnation), duration(one.beginSeconds), duration(one.seconds),
-    one.ceiling === null ? "no bound known" : about(one.ceiling, "up"),
+    h("span", { class: "mono" }, one.device), duration(one.seconds), about(one.ceiling, "up"), words(one.reason), duration(one.beginSeconds),
+    String(one.incarnation),
   ]);
   return section("gaps", "Gaps",
     h("p", { class: "note" }, "In a gap it is not known what a device did. What no running counter recovered adds nothing to the measured figure, and to the upper bound all that the device can do."),
     table("Time without a reading, by reason", ["Reason", "Time"], reasons.map((name) => [words(name), duration(coverage.gapSecondsByReason[name])]), [1]),
-    rows.length ? table("Single gaps, the longest first", ["Device", "Reason", "Start of the daemon", "Begins after", "Length", "FLOP at most"], rows, [2, 3, 4, 5],
+    rows.length ? table("Single gaps, the longest first", ["Device", "Length", "FLOP at most", "Reason", "Begins after", "Start of the daemon"], rows, [1, 2, 4, 5],
       Number(coverage.gapsNotListed ?? 0)) : null);
 }
 
@@ -190,6 +193,9 @@ function grounds(found) {
     open.push(h("span", {}, given && !nodes ? "The ledgers of the jobs' nodes: verify each job's ledger with those of its nodes."
       : `${count(predicate.children.length, "ledger")} are added up, and not all were given: the figures of the others were taken as they stand.`));
   }
+  if (merged && predicate.completeness.complete !== true) {
+    open.unshift(h("span", {}, `Whether these are all of its ledgers: ${complete(predicate.completeness)}.`));
+  }
   if (given) open.push(h("span", {}, "The signatures of the ledgers that it adds up: whoever added them up checked those, and signed which ledgers they are."));
   if (notes.includes("replay") || predicate.replay) open.unshift(h("span", {}, "This is the replay of a recording: no hardware was metered."));
   const list = (/** @type {string} */ title, /** @type {Child[]} */ rows) =>
@@ -209,8 +215,9 @@ function judged({ statement, unverified, notes }) {
 /** @param {J} completeness */
 function complete({ complete: is, missing }) {
   if (is === true) return "yes, of what was known when they were added up";
-  const codes = [...new Set(missing.map((/** @type {J} */ one) => words(one.code)))].slice(0, _MOST_NAMED);
-  return `${is === false ? "no" : "not known"}${codes.length ? `: ${codes.join(", ")}` : ""}`;
+  const named = [...new Set(missing.map((/** @type {J} */ one) => `${words(one.code)}${one.node ? ` of ${one.node}` : ""}`))];
+  const more = named.length > _MOST_NAMED ? `, and ${named.length - _MOST_NAMED} more` : "";
+  return `${is === false ? "no" : "not known"}${named.length ? ` (${named.slice(0, _MOST_NAMED).join(", ")}${more})` : ""}`;
 }
 
 /** @param {Shown} found */
@@ -230,7 +237,7 @@ export function accepted(found) {
     verdict(state, says, facts([["Files", filesOf(found)], ["Time taken", `${Math.max(0.1, found.seconds).toFixed(1)} s`]]), grounds(found)),
     section("ledger", `${titles[predicate.kind]} ${name}`,
       facts([
-        ...where, ["First record", predicate.startedAt ?? predicate.incarnations[0].startedAt ?? "–"], ["Sealed at", predicate.method.sealedAt],
+        ...where, ["First record", time(predicate.startedAt ?? predicate.incarnations[0].startedAt)], ["Sealed", time(predicate.method.sealedAt)],
         ["By flopsd", predicate.method.flopsdVersion],
       ]),
       facts([
