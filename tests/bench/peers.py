@@ -1,7 +1,9 @@
 """flopsd beside a bare loop and nvitop-exporter: the same 8 GPUs, the same second, one machine.
 
 In a run the three start one after the other, then all of them run at once, first at rest and then each scraped every
-second: what else the machine does meets all three. A driver call answers at once, or waits 100 µs as a busy driver does.
+second: what else the machine does meets all three, each with its defaults. A driver call answers at once, or waits
+100 µs as a busy driver does. Two kinds of machine: GPUs alone, whose driver answers what flopsd asks; and a training
+node, where a process holds each GPU, the load moves, and memory, temperatures, PCIe and 18 NVLinks answer too.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ import psutil
 
 from tests.bench.measuring import cpu_ns, scrape, timed
 from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, free_port
-from tests.support.scenario import Scenario, Segment, h100
+from tests.support.scenario import Gpu, Process, Scenario, Segment, compile_standin, h100
 
 GPUS, RUNS, WARM_SECONDS, SECONDS, SCRAPES = 8, 3, 10, 12, 50
-DELAYS_US = (0, 100)
+ALONE, NODE = "GPUs alone", "training node"
+MACHINES = ((ALONE, 0), (NODE, 0), (NODE, 100))  # with the microseconds that a driver call waits
 BUSY = (Segment(1000, hmma=0.5, fp32=0.1, util=100, watts=500),)
+STEPS = (Segment(700, hmma=0.8, fp32=0.1, util=100, watts=650), Segment(300, util=0, watts=130))
+TRAINING = (sys.executable, "-c", "import time; time.sleep(10**6)", "train.py", "--config", "run.yaml")
 OURS, BARE, NVITOP = "flopsd", "bare loop", "nvitop-exporter"
 # What is measured, with digits after the point, and what ours is to be of whose.
 ROWS = (
@@ -48,15 +53,16 @@ def peers(standin: Path, folder: Path) -> None:
     }
     if nvitop := _nvitop(folder / "venv"):
         commands[NVITOP] = [str(nvitop), "--bind-address", "127.0.0.1", "--port", "{port}", "--interval", "1"]
-    for delay_us in DELAYS_US:
+    standins = {ALONE: standin, NODE: compile_standin(folder / NODE, "TRAINING_NODE").parent}
+    for machine, delay_us in MACHINES:
         found: dict[str, Figures] = {name: {row[0]: [] for row in ROWS} for name in commands}
         for run in range(RUNS):
-            place = folder / f"{delay_us}us{run}"
+            place = folder / f"{machine} {delay_us} {run}"
             place.mkdir()
-            _run(standin, place, commands, found, delay_us)
-        print(
-            f"\n{f'{GPUS} GPUs, {delay_us} us a driver call, {RUNS} runs':<38}", *(f"{name:<22}" for name in commands)
-        )
+            with _gpus(machine) as gpus:
+                _run(standins[machine], place, Scenario(gpus), commands, found, delay_us)
+        title = f"{machine}, {delay_us} us a driver call"
+        print(f"\n{title:<38}", *(f"{name:<22}" for name in commands))
         for what, digits, target in ROWS:
             ratio = ""
             if target is not None and target[0] in found:
@@ -65,14 +71,28 @@ def peers(standin: Path, folder: Path) -> None:
             print(f"{what:<38}", *(f"{_shown(found[name][what], digits):<22}" for name in commands), ratio, flush=True)
 
 
+@contextmanager
+def _gpus(machine: str) -> Iterator[tuple[Gpu, ...]]:
+    if machine == ALONE:
+        yield tuple(h100(BUSY, counters="average") for _ in range(GPUS))
+        return
+    with ExitStack() as stack:
+        pids = [stack.enter_context(_started(TRAINING, None)).pid for _ in range(GPUS)]
+        yield tuple(h100(STEPS, counters="average", processes=(Process(0, 10**12, pid),)) for pid in pids)
+
+
 def _shown(values: Sequence[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 def _run(
-    standin: Path, folder: Path, commands: Mapping[str, Sequence[str]], found: Mapping[str, Figures], delay_us: int
+    standin: Path,
+    folder: Path,
+    scenario: Scenario,
+    commands: Mapping[str, Sequence[str]],
+    found: Mapping[str, Figures],
+    delay_us: int,
 ) -> None:
-    scenario = Scenario(tuple(h100(BUSY, counters="average") for _ in range(GPUS)))
     env = environment(standin, scenario.write(folder / "scenario.txt"), NVML_STANDIN_DELAY_US=str(delay_us))
     pause = threading.Event()
     with ExitStack() as stack:
@@ -109,7 +129,7 @@ def _run(
 
 
 @contextmanager
-def _started(command: Sequence[str], env: Mapping[str, str]) -> Iterator[psutil.Process]:
+def _started(command: Sequence[str], env: Mapping[str, str] | None) -> Iterator[psutil.Process]:
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             yield psutil.Process(process.pid)
