@@ -15,7 +15,6 @@ Laws (tests/property/core/test_meter.py):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TypedDict
 
 from flopsd.core.model import (
@@ -91,7 +90,7 @@ def advance(
     if active.bucket == UNDECLARED_PHASE or covers_since_ns < active.since_ns:
         return after
     if tally.energy_at_ns < active.since_ns:  # the energy is of time before the phase too
-        tally = replace(tally, energy_mj=after.energy_mj, energy_ns=after.energy_ns)
+        tally = tally.changed(energy_mj=after.energy_mj, energy_ns=after.energy_ns)
     return with_share(after, tally, active.bucket)
 
 
@@ -103,12 +102,12 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
     elsewhere = isinstance(reading.work, Gap) and reading.work.reason in ACCOUNTED_ELSEWHERE
     if elsewhere and "energy_mj" in tally.counters:  # what it grew by until its next reading is another's
         kept = {name: value for name, value in tally.counters.items() if name != "energy_mj"}
-        tally = replace(tally, counters=kept, energy_at_ns=0)
+        tally = tally.changed(counters=kept, energy_at_ns=0)
     after = _with_absolutes(_apply(tally, reading, limits), reading)
     # Totals would count this time again, or another's work as this one's.
     settled = elsewhere or not isinstance(reading.work, Gap)
     if settled and reading.totals is None and after.totals is not None:
-        after = replace(after, totals=None, totals_ns=0)
+        after = after.changed(totals=None, totals_ns=0)
     return after
 
 
@@ -149,8 +148,7 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     unread_ns = tally.unread_ns
     if work.unread:
         unread_ns = added(unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns))
-    return replace(
-        tally,
+    return tally.changed(
         **_known(tally, tally.totals_ns, reading.end_ns, Evidence.CYCLES),
         **_absolutes(tally, reading),
         active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, _disjoint(grown))),
@@ -242,8 +240,7 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
         amounts = (*work.sm_cycles.values(), *work.uncertainty_sm_cycles.values())
         if any(not 0 <= cycles <= possible for cycles in amounts):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-        return replace(
-            tally,
+        return tally.changed(
             **_known(tally, reading.begin_ns, reading.end_ns, work.evidence),
             active_sm_cycles=added(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
             uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
@@ -256,11 +253,10 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
     if not 0 <= work.sm_cycles <= possible or not 0 <= (clocked or 0) <= 2 * possible or work.square_sum < 0:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
     known = _known(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION)
-    after = replace(tally, **known, busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles)
+    after = tally.changed(**known, busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles)
     if clocked is None:
         return after
-    return replace(
-        after,
+    return after.changed(
         sampled_busy_sm_cycles=tally.sampled_busy_sm_cycles + work.sm_cycles,
         clocked_sm_cycles=tally.clocked_sm_cycles + clocked,
         clocked_square_sum=tally.clocked_square_sum + work.square_sum,
@@ -274,7 +270,7 @@ def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: 
     if not 0 <= flop <= at_once or tally.counted_flop + flop > in_all:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
     known = _known(tally, reading.begin_ns, reading.end_ns, Evidence.COUNT)
-    return replace(tally, **known, counted_flop=tally.counted_flop + flop)
+    return tally.changed(**known, counted_flop=tally.counted_flop + flop)
 
 
 def _with_known(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipLimits | None) -> Tally:
@@ -283,7 +279,7 @@ def _with_known(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipL
     if not gap.counted_flop or gap.reason in ACCOUNTED_ELSEWHERE or reading.begin_ns < tally.watermark_ns:
         return tally
     counted = _count(tally, reading, reading.end_ns - reading.begin_ns, gap.counted_flop, limits)
-    return replace(tally, counted_flop=counted.counted_flop)
+    return tally.changed(counted_flop=counted.counted_flop)
 
 
 def _of(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, Pipe], int]:
@@ -300,8 +296,7 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
     more_ns = until_ns - tally.watermark_ns
     if more_ns <= 0:
         return tally
-    return replace(
-        tally,
+    return tally.changed(
         watermark_ns=until_ns,
         gap_ns=added(tally.gap_ns, {reason: more_ns}),
         silent_ns=tally.silent_ns + more_ns if reason is GapReason.SOURCE_SILENT else 0,
@@ -311,7 +306,7 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
 def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
     if reading.totals is None and not reading.counters:
         return tally
-    return replace(tally, **_absolutes(tally, reading))
+    return tally.changed(**_absolutes(tally, reading))
 
 
 class _Absolutes(TypedDict):

@@ -7,9 +7,10 @@ readings into a `Tally`, whose fields only grow; peaks turn a tally into `Figure
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from flopsd.core.values import text_or_none
 
@@ -286,6 +287,13 @@ class Tally:
     # restarted daemon reads nothing from before its start.
     silent_ns: int = field(default=0, compare=False)
 
+    def changed(self, **changes: Any) -> Tally:
+        """As `dataclasses.replace`, in a third of its time: a tally is made for each device at each reading."""
+        values = list(_VALUES_OF_TALLY(self))
+        for name, value in changes.items():
+            values[_AT_IN_TALLY[name]] = value
+        return Tally(*values)
+
     @property
     def span_ns(self) -> int:
         """Device time covered, observed or not."""
@@ -326,6 +334,8 @@ class Tally:
         return sum([ns for reason, ns in self.gap_ns.items() if reason in ACCOUNTED_ELSEWHERE])
 
 
+_AT_IN_TALLY = {one.name: at for at, one in enumerate(fields(Tally))}
+_VALUES_OF_TALLY = attrgetter(*_AT_IN_TALLY)
 # The fields of a tally that grow and add up, besides its span and energy_mj: the shares of its phases have no others.
 TALLY_AMOUNTS = (
     "counted_flop", "busy_sm_cycles", "sampled_busy_sm_cycles", "clocked_sm_cycles", "clocked_square_sum", "energy_ns",

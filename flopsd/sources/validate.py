@@ -40,6 +40,8 @@ AHEAD_NS = 10_000_000  # where another clock of the machine gives the end of an 
 
 def is_count(value: object, most: int = MOST) -> bool:
     """A non-negative int of at most `most`, and no bool."""
+    if type(value) is int:
+        return 0 <= value <= most
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
@@ -214,7 +216,7 @@ def _check_cycles(uid: str, what: str, cycles: Mapping[Any, Any]) -> None:
 
 
 def _check_unread(uid: str, unread: object) -> None:
-    if not isinstance(unread, tuple) or not all(isinstance(pipe, Pipe) for pipe in unread):
+    if not isinstance(unread, tuple) or (unread and not all(isinstance(pipe, Pipe) for pipe in unread)):
         raise _refusal(uid, "work.unread", unread, "a tuple of Pipe")
 
 

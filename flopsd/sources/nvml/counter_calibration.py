@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
@@ -55,13 +55,18 @@ class Calibration:
 
     def totals(self, elapsed: int, counters: Mapping[Pipe, int], bits: int | None = None) -> Totals:
         """Counters, which begin anew at 2^`bits`, in SM-cycles."""
-        times, per = self.pipes.times, self.pipes.per
+        times, per = self.pipes
         return Totals(
             self.origin,
             self.elapsed.sm_cycles(elapsed),
             {pipe: counter * times // per for pipe, counter in counters.items()},
-            None if bits is None else (self.elapsed.sm_cycles(2**bits), self.pipes.sm_cycles(2**bits)),
+            _wrap_at(self.elapsed, self.pipes, bits),
         )
+
+
+@lru_cache(maxsize=8)
+def _wrap_at(elapsed: Scale, pipes: Scale, bits: int | None) -> tuple[int, int] | None:
+    return None if bits is None else (elapsed.sm_cycles(2**bits), pipes.sm_cycles(2**bits))
 
 
 class Interval(NamedTuple):
@@ -165,8 +170,11 @@ def follows_clock(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> 
 def contradicts(calibration: Calibration, trial: Interval) -> bool:
     """Whether counters that passed the self-test say another thing than the percentages in this interval."""
     whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
-    times, per, tolerance = calibration.pipes.times, calibration.pipes.per, _RATIO_TOLERANCE * whole
-    return any(abs(active[pipe] * times // per - ratio * whole) > tolerance for pipe, ratio in trial.ratios.items())
+    (times, per), tolerance = calibration.pipes, _RATIO_TOLERANCE * whole
+    for pipe, ratio in trial.ratios.items():  # no generator: this is done for each device at each reading
+        if abs(active[pipe] * times // per - ratio * whole) > tolerance:
+            return True
+    return False
 
 
 def _distance(scale: Scale, window: Window, sm_count: int) -> int:

@@ -149,7 +149,8 @@ class Driver:
     def utilization_ratio(self, handle: Any) -> float | None:
         """Share of time in which any kernel ran, lately; None where it is not reported or cannot be true."""
         rates = self.optional(self.lib.nvmlDeviceGetUtilizationRates, handle)
-        return rates.gpu / 100 if rates is not None and 0 <= rates.gpu <= PERCENT_MAX else None
+        percent = None if rates is None else rates.gpu
+        return percent / 100 if percent is not None and 0 <= percent <= PERCENT_MAX else None
 
     def power_ratio(self, handle: Any) -> float | None:
         """Power drawn, as a share of the effective limit."""

@@ -6,6 +6,7 @@ interval (NVIDIA/open-gpu-kernel-modules#1122). Sources: nvml.h 13.5.37; open-gp
 
 from __future__ import annotations
 
+import ctypes
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +23,14 @@ _ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C 
 )  # fmt: skip
 _PERCENTAGES = (_ANY_TENSOR, _DFMA, _HMMA, _DMMA, _IMMA, _FP64, _FP32, _FP16)
 _COUNTERS = (_ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C)
+_TENSOR, _SUB_PIPES = Pipe.TENSOR, (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
 _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
 _UNKNOWN_ID = (2, 25)  # invalid argument, argument version mismatch
 _NOT_HAD = frozenset((*NOT_OFFERED, *_UNKNOWN_ID))
 # nvmlGpmMetric_t: id, return code, value, three pointers; the array follows version, count and two samples. Read
 # as raw memory, since ctypes takes a microsecond for a field.
-_METRIC, _METRICS_AT = "Iid24x", 24
+_METRIC, _METRICS_AT = "4xid24x", 24
+_SAMPLES, _SAMPLES_AT = struct.Struct("PP"), 8
 _PERCENT_SLACK = 0.5  # rounding of the driver's double
 MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard minimum on Hopper, DCGM#310
 
@@ -48,6 +51,7 @@ class Gpm:
         """`sample_into` fills a sample buffer with the counters as they stand."""
         self._lib, self._sample_into = lib, sample_into
         self._buffers: tuple[Any, Any] | None = None
+        self._addresses = (0, 0)
         self._request: Any = None
         self._ask(_PERCENTAGES + _COUNTERS)
 
@@ -63,12 +67,14 @@ class Gpm:
         """Take the newest sample; `metrics` is about it and the one that was kept before. Raises NVMLError."""
         if self._buffers is None:
             self._buffers = (self._lib.nvmlGpmSampleAlloc(), self._lib.nvmlGpmSampleAlloc())
+            first, second = (ctypes.cast(buffer, ctypes.c_void_p).value or 0 for buffer in self._buffers)
+            self._addresses = (first, second)
         self._sample_into(self._buffers[1])
 
     def keep(self) -> None:
         """Let the newest sample be the one that the next is compared with."""
         assert self._buffers is not None
-        self._buffers = (self._buffers[1], self._buffers[0])
+        self._buffers, self._addresses = self._buffers[::-1], self._addresses[::-1]
 
     def release(self) -> None:
         """Give the buffers back. Raises NVMLError."""
@@ -80,7 +86,7 @@ class Gpm:
         """The metrics between the kept and the newest sample. Raises NVMLError, UnusableError."""
         assert self._buffers is not None
         request = self._request
-        request.sample1, request.sample2 = self._buffers
+        _SAMPLES.pack_into(request, _SAMPLES_AT, *self._addresses)
         try:
             self._lib.nvmlGpmMetricsGet(request)
         except self._lib.NVMLError as fault:
@@ -89,7 +95,7 @@ class Gpm:
             self._ask(_PERCENTAGES)  # an old driver refuses ids that it does not know
             return self.metrics()
         answers = self._answers.unpack_from(request, _METRICS_AT)
-        codes, values = answers[1::3], answers[2::3]
+        codes, values = answers[::2], answers[1::2]
         read: Sequence[float | None] = values
         if any(codes) or not math.isfinite(sum(values)) or min(values) < 0:  # hardly ever
             read = [self._value(code, value) for code, value in zip(codes, values, strict=True)]
@@ -116,40 +122,34 @@ class Gpm:
 
 def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tuple[Pipe, ...]]:
     """Values in the order of _PERCENTAGES as ratios, and the pipes without a value."""
-    known = [percent for percent in percentages if percent is not None]
-    if known and max(known) > PERCENT_MAX + _PERCENT_SLACK:
-        raise UnusableError(GapReason.OUT_OF_RANGE)
-    any_tensor, dfma, hmma, dmma, imma, *vector = [
-        None if percent is None else percent / 100 if percent <= PERCENT_MAX else 1.0 for percent in percentages
-    ]
+    highest = max((percent for percent in percentages if percent is not None), default=0.0)
+    if highest > PERCENT_MAX:
+        if highest > PERCENT_MAX + _PERCENT_SLACK:
+            raise UnusableError(GapReason.OUT_OF_RANGE)
+        percentages = [None if percent is None else min(percent, PERCENT_MAX) for percent in percentages]
+    any_tensor, dfma, hmma, dmma, imma, *vector = percentages
     if any_tensor is None:
         raise UnusableError(GapReason.NOT_SUPPORTED)
-    ratios = {
-        Pipe.TENSOR: any_tensor,
-        # A sub-pipe that this chip does not split off stays in "any tensor".
-        Pipe.TENSOR_HMMA: hmma or 0.0,
-        Pipe.TENSOR_IMMA: imma or 0.0,
-        # How the two ids relate is documented nowhere: never both.
-        Pipe.TENSOR_DFMA: max(dfma or 0.0, dmma or 0.0),
-    }
-    if _sub_pipes(ratios) > any_tensor + SUB_PIPES_TOLERANCE_PPM / PPM:
+    # A sub-pipe that this chip does not split off stays in "any tensor". How DFMA's two ids relate is documented
+    # nowhere: never both.
+    hmma, imma, dfma = (hmma or 0.0) / 100, (imma or 0.0) / 100, max(dfma or 0.0, dmma or 0.0) / 100
+    any_tensor /= 100
+    if hmma + imma + dfma > any_tensor + SUB_PIPES_TOLERANCE_PPM / PPM:
         raise UnusableError(GapReason.CONTRADICTORY)
+    ratios = dict(zip((_TENSOR, *_SUB_PIPES), (any_tensor, hmma, imma, dfma), strict=True))
     unread: tuple[Pipe, ...] = ()
-    for pipe, ratio in zip(_VECTOR, vector, strict=True):
-        if ratio is None:
+    for pipe, percent in zip(_VECTOR, vector, strict=True):
+        if percent is None:
             unread += (pipe,)
         else:
-            ratios[pipe] = ratio
+            ratios[pipe] = percent / 100
     return ratios, unread
 
 
 def remainder(ratios: Mapping[Pipe, float]) -> dict[Pipe, float]:
     """The same ratios, disjoint: TENSOR is what no sub-pipe accounts for."""
-    return {**ratios, Pipe.TENSOR: max(0.0, ratios[Pipe.TENSOR] - _sub_pipes(ratios))}
-
-
-def _sub_pipes(ratios: Mapping[Pipe, float]) -> float:
-    return ratios[Pipe.TENSOR_HMMA] + ratios[Pipe.TENSOR_IMMA] + ratios[Pipe.TENSOR_DFMA]
+    hmma, imma, dfma = _SUB_PIPES
+    return {**ratios, _TENSOR: max(0.0, ratios[_TENSOR] - (ratios[hmma] + ratios[imma] + ratios[dfma]))}
 
 
 def _counters(values: Sequence[float | None]) -> dict[Pipe, int]:
@@ -157,12 +157,8 @@ def _counters(values: Sequence[float | None]) -> dict[Pipe, int]:
     any_tensor, dmma, hmma, imma, dfma, *vector = values
     if any_tensor is None:
         return {}
-    counters = {
-        Pipe.TENSOR: int(any_tensor),
-        Pipe.TENSOR_HMMA: int(hmma or 0),
-        Pipe.TENSOR_IMMA: int(imma or 0),
-        Pipe.TENSOR_DFMA: int(max(dfma or 0, dmma or 0)),
-    }
+    tensor = (int(any_tensor), int(hmma or 0), int(imma or 0), int(max(dfma or 0, dmma or 0)))
+    counters = dict(zip((_TENSOR, *_SUB_PIPES), tensor, strict=True))
     for pipe, value in zip(_VECTOR, vector, strict=True):
         if value is not None:
             counters[pipe] = int(value)

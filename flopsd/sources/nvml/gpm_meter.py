@@ -30,7 +30,8 @@ from flopsd.sources.nvml.gpu_threads import SAMPLING_MAX_NS
 from flopsd.sources.nvml.plausibility import Plausibility
 from flopsd.sources.nvml.polled_clock import PolledClock
 
-_VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
+_VECTOR = {Pipe.FP64: None, Pipe.FP32: None, Pipe.FP16: None}.keys()  # a set, in order
+_GROWTH = Growth()
 
 
 class GpmMeter:
@@ -145,7 +146,8 @@ class GpmMeter:
             self.evidence = self._check.evidence
         totals = self._check.totals(metrics)
         if totals is not None and by_counters:
-            return Growth(tuple(pipe for pipe in _VECTOR if pipe not in totals.sm_cycles)), totals
+            has_all = totals.sm_cycles.keys() >= _VECTOR
+            return _GROWTH if has_all else Growth(tuple(p for p in _VECTOR if p not in totals.sm_cycles)), totals
         if cycles is None:
             if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
