@@ -172,7 +172,7 @@ def run_daemon(
             background.each_tick()
             snapshot = writer.snapshot
             notifier.each_tick(
-                snapshot.ready, lambda: progress_line(snapshot, (clock.boottime_ns() - begin_ns) // NS_PER_S)
+                lambda: snapshot.ready, lambda: progress_line(snapshot, (clock.boottime_ns() - begin_ns) // NS_PER_S)
             )
             if daemon.stopped_ns is not None:
                 notifier.stopping()

@@ -35,13 +35,13 @@ class Notifier:
         """How often the manager expects a watchdog ping; None if it has no watchdog."""
         return None if self._ping_every_ns is None else self._ping_every_ns / NS_PER_S
 
-    def each_tick(self, has_read: bool, status: Callable[[], str]) -> None:
-        """Send what is due. `has_read`: a device has been read. `status` is called only when it is sent."""
+    def each_tick(self, has_read: Callable[[], bool], status: Callable[[], str]) -> None:
+        """Send what is due. `has_read`: whether a device has been read; it and `status` are asked only when needed."""
         if self._address is None or self._stopping:
             return
         now_ns = self._clock.boottime_ns()
         if not self._ready:
-            if not has_read and now_ns - self._begin_ns < READY_SECONDS * NS_PER_S:
+            if not has_read() and now_ns - self._begin_ns < READY_SECONDS * NS_PER_S:
                 return
             self._ready = self._send("READY=1")
             self._status_ns = now_ns

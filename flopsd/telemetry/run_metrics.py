@@ -19,6 +19,8 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import JournalState, Snapshot
 
+_STATES = tuple(Verdict)
+
 
 def figures(snapshot: Snapshot) -> Iterator[Family]:
     yield from (_run_flop(snapshot.view.bases), *_thresholds(snapshot.view))
@@ -78,7 +80,7 @@ def _thresholds(view: RunView) -> Iterator[Family]:
             continue
         name = (finding.policy, finding.rule.id)
         rule.add((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence or ""), 1)
-        for state in Verdict:
+        for state in _STATES:
             verdict.add((*name, state._value_), float(finding.state is state))
         if finding.limit is not None:
             threshold.add((*name, "low"), float(finding.limit.low))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
@@ -53,20 +53,20 @@ class Calibration:
         """Names counters and scale: SM-cycles = counter x times / per. Only totals of one origin are subtracted."""
         return f"{self.counters} pipes x{self.pipes}, elapsed x{self.elapsed}"
 
+    @cached_property
+    def _wrap_at(self) -> dict[int, tuple[int, int]]:
+        """Where the counters begin anew, by their bits."""
+        return {bits: (self.elapsed.sm_cycles(2**bits), self.pipes.sm_cycles(2**bits)) for bits in _WIDTHS}
+
     def totals(self, elapsed: int, counters: Mapping[Pipe, int], bits: int | None = None) -> Totals:
-        """Counters, which begin anew at 2^`bits`, in SM-cycles."""
+        """Counters in SM-cycles. `bits`: what `width` gives, they begin anew at 2^`bits`; None: nowhere."""
         times, per = self.pipes
         return Totals(
             self.origin,
             self.elapsed.sm_cycles(elapsed),
             {pipe: counter * times // per for pipe, counter in counters.items()},
-            _wrap_at(self.elapsed, self.pipes, bits),
+            None if bits is None else self._wrap_at[bits],
         )
-
-
-@lru_cache(maxsize=8)
-def _wrap_at(elapsed: Scale, pipes: Scale, bits: int | None) -> tuple[int, int] | None:
-    return None if bits is None else (elapsed.sm_cycles(2**bits), pipes.sm_cycles(2**bits))
 
 
 class Interval(NamedTuple):
@@ -171,10 +171,7 @@ def contradicts(calibration: Calibration, trial: Interval) -> bool:
     """Whether counters that passed the self-test say another thing than the percentages in this interval."""
     whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
     (times, per), tolerance = calibration.pipes, _RATIO_TOLERANCE * whole
-    for pipe, ratio in trial.ratios.items():  # no generator: this is done for each device at each reading
-        if abs(active[pipe] * times // per - ratio * whole) > tolerance:
-            return True
-    return False
+    return any(abs(active[pipe] * times // per - ratio * whole) > tolerance for pipe, ratio in trial.ratios.items())
 
 
 def _distance(scale: Scale, window: Window, sm_count: int) -> int:

@@ -20,6 +20,7 @@ KEEP_SECONDS = 150  # between two requests of one connection: longer than usual 
 _MAX_DISCARDED = 16 << 20
 _CHUNK = 16_384
 _SCRAPE = b"GET /metrics "
+_USUAL_HOSTS = ("127.0.0.1", "localhost")
 _FOREIGN = b"flopsd listens on a loopback address: ask for localhost or 127.0.0.1, or give --listen another one\n"
 
 
@@ -50,6 +51,9 @@ class Exchange:
         self, access: Access, routes: Routes, *, local: bool = False, scraped: Callable[[], None] = lambda: None
     ) -> None:
         self._access, self._routes, self._local, self._scraped = access, routes, local, scraped
+        self._asked: tuple[bytes, Request] | None = (
+            None  # the last scrape that was answered at once, as sent and parsed
+        )
 
     def serve_at_once(self, connection: Connection) -> bool | None:
         """As `serve`, for one whole scrape that nothing can delay: there is no TLS, no file to read, no password to
@@ -61,12 +65,16 @@ class Exchange:
             return False
         if not data.startswith(_SCRAPE) or data.find(END) != len(data) - len(END):
             return None
-        try:
-            request = take_request(bytearray(data))
-        except RefusedRequest:
-            return None
+        if self._asked is not None and self._asked[0] == data:  # a scraper asks in the same words each time
+            request: Request | None = self._asked[1]
+        else:
+            try:
+                request = take_request(bytearray(data))
+            except RefusedRequest:
+                return None
         if request is None or not _can_send(connection.sock):
             return None
+        self._asked = data, request
         connection.sock.recv(len(data))
         answer = self._answer(request)
         connection.unsent, connection.keeps = answer[connection.sock.send(answer, socket.MSG_DONTWAIT) :], request.keeps
@@ -139,6 +147,8 @@ def is_loopback(address: str) -> bool:
 
 
 def _is_local(host: str) -> bool:
+    if host in _USUAL_HOSTS:
+        return True
     name = host.removesuffix(".")
     return name == "localhost" or name.endswith(".localhost") or is_loopback(host.strip("[]"))
 
