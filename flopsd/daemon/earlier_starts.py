@@ -7,10 +7,12 @@ from collections.abc import Container, Iterable, Iterator
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.run_view import RatedTally, rated_of_run, rated_tallies
-from flopsd.core.ledger.segments import ROTATED
+from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.model import TALLY_ABSOLUTES, DeviceUid, GapReason, Tally
+from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
-from flopsd.system.clock import NS_PER_S, wall_ns_of
+from flopsd.core.values import seconds
+from flopsd.system.clock import wall_ns_of
 
 _TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
 
@@ -54,20 +56,15 @@ class EarlierStarts:
         begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)
 
-    def unknown_time(self) -> str:
-        """Why the length of the gap before this daemon start is unknown; empty where it is known."""
+    def unknown_time(self) -> Note | None:
+        """That the length of the gap before this daemon start is unknown; None where it is known."""
         open_since = {last.number: last for uid, last in self._last.items() if not self._is_closed(uid, last)}
         fell_ns = [
             -passed_ns
             for last in open_since.values()
             if last.boot_id != self._boot_id and (passed_ns := self._passed_ns(last)) < 0
         ]
-        if not fell_ns:
-            return ""
-        return (
-            f"the wall clock stands {max(fell_ns) / NS_PER_S:.1f} s before the last record of another boot: how long "
-            "nobody metered is not known, the gap has the time since this boot only"
-        )
+        return note("time_not_known", seconds=seconds(max(fell_ns))) if fell_ns else None
 
     def _is_closed(self, uid: DeviceUid, last: Incarnation) -> bool:
         """Whether a device was accounted for to the end: by a regular end, or since it was metered as other devices."""

@@ -42,4 +42,4 @@ def write_instead(
     table, context = load_peaks(settings.peaks), find_context(environment)
     writer = Writer(journal, table, of_settings, context, clock, lambda _: None)
     writer.begin(known.run or settings.run_id or "", History(), lost, journal_lost=True)
-    writer.close("journal replaced")
+    writer.close("journal_replaced")

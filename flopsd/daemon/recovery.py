@@ -20,7 +20,10 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend, read_history
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import SegmentFacts
+from flopsd.core.ledger.start_notes import refused_line
+from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
+from flopsd.core.values import whole_number
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalError, JournalReplacedError
 from flopsd.journal.codes import CodeChecker
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
@@ -31,13 +34,13 @@ from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import new_run_id
+from flopsd.settings.words import REASONS, say, say_all
 from flopsd.system.clock import Clock, file_stamp, rfc3339
 from flopsd.system.known_files import KnownFile, known_file, put_file
 from flopsd.system.regular_files import open_regular, read_at_most
 from flopsd.system.sha256 import fastest
 
 log = logging.getLogger("flopsd")
-SEAL_FITS = "whose seal fits"
 
 
 class RecoveredRun(NamedTuple):
@@ -83,7 +86,7 @@ def recover(
     if recovery is not None:
         log.error(
             "the journal was damaged at its end (%s): %d bytes %s; the run goes on with the records before them",
-            recovery.reason,
+            say_all(REASONS, recovery.reasons),
             recovery.cut_bytes,
             f"kept as {recovery.kept_as}" if recovery.kept_as else "were cut off",
         )
@@ -100,7 +103,11 @@ def recover(
     except JournalDamagedError as fault:
         size, head, kept = journal.size_bytes, journal.head_sha256, journal.put_aside(aside)
         log.error("the journal cannot be continued: %s; it is kept as %s, and a new one begins", fault, kept)
-        return RecoveredRun(History(), Recovery(size, head, str(fault), kept), journal_lost=known is not None)
+        return RecoveredRun(
+            History(),
+            Recovery(size, head, (refused_line("not_continued", fault),), kept),
+            journal_lost=known is not None,
+        )
 
 
 def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:
@@ -205,14 +212,15 @@ def restore(
             newest.ledger,
         )
         return None
-    text = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_of(newest)}"
-    log.info("%s; this run continues it", text)
-    return also(None, text)
+    reason = _restored(newest)
+    log.info("%s; this run continues it", say(REASONS, reason))
+    return also(None, reason)
 
 
 def is_sealed_whole(restored: Recovery) -> bool:
     """Whether the ledger beside a restored journal seals all of it."""
-    return restored.reason.endswith(SEAL_FITS)
+    said = dict(restored.reasons[0].parameters)
+    return said.get("sealed") == said["records"]
 
 
 def _saved(path: Path) -> Iterator[Saved]:
@@ -258,18 +266,20 @@ def _read(ledger: Path) -> Saved:
     return Saved(ledger, KnownFile(path, last.end, digest.hexdigest()), history, last.head)
 
 
-def _seal_of(saved: Saved) -> str:
-    """Whether the ledger beside it seals it. Only digests are compared: the verifier decides which keys to trust, and a
-    metering process does not load the libraries for signatures."""
+def _restored(saved: Saved) -> Note:
+    """From which ledger, and how much of the journal that seals. Only digests are compared: the verifier decides which
+    keys to trust, and a metering process does not load the libraries for signatures."""
+    name = saved.ledger.name.encode(errors="replace").decode()  # a file name need not be UTF-8
+    records = str(saved.history.records)
     try:
         envelope = parse_envelope(read_at_most(saved.ledger, MAX_ENVELOPE_BYTES))
         sealed: Any = json.loads(envelope.payload)["predicate"]["method"]["journal"]
         size = int(sealed["bytes"])
         if saved.begins_with(size, sealed["sha256"]):
-            return SEAL_FITS if size == saved.journal.size_bytes else f"of which {sealed['records']} are sealed"
+            return note("restored", ledger=name, records=records, sealed=str(whole_number(sealed["records"])))
     except (OSError, ValueError, RecursionError, KeyError, TypeError, FlopsdError):
         pass
-    return "NOT SEALED: no ledger beside them fits"
+    return note("restored_unsealed", ledger=name, records=records)
 
 
 def _keep_beside(saved: Saved, ledger: Path) -> None:

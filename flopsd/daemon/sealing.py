@@ -23,6 +23,7 @@ from flopsd.journal.segments import settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.schema import Settings
+from flopsd.settings.words import REASONS, say_all
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.progress import ProgressLine, is_screen
 from flopsd.system.streams import say
@@ -172,7 +173,9 @@ def seal_ended(
             write_instead(journal, known, settings, environment, clock, fault)
         if recovery is not None:
             log.warning(
-                "the journal was damaged at its end (%s): %d bytes are left out", recovery.reason, recovery.cut_bytes
+                "the journal was damaged at its end (%s): %d bytes are left out",
+                say_all(REASONS, recovery.reasons),
+                recovery.cut_bytes,
             )
         try:
             return seal(

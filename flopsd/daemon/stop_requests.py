@@ -41,7 +41,7 @@ class StopRequests:
             self._start("duration", lambda: self._stop_after(seconds, clock, daemon))
 
     def _on_signal(self, number: int, _: object) -> None:
-        name = signal.Signals(number).name
+        name = signal.Signals(number).name.lower()
         if self._lifeline is not None:
             self.is_near = True
         elif self._daemon is None:
@@ -63,10 +63,10 @@ class StopRequests:
             for line in pipe:
                 if line.startswith("exit "):
                     self.child_exit_code = int(line.removeprefix("exit "))
-                    daemon.stop("job ended")
+                    daemon.stop("job_ended")
                     return
                 if line.startswith("secret "):
                     self.code_secrets.append(bytes.fromhex(line.removeprefix("secret ")))
                 else:
                     self.is_near = True
-        daemon.stop("launcher gone")
+        daemon.stop("launcher_gone")

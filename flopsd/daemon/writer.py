@@ -14,7 +14,8 @@ from typing import Any
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.ledger.run_view import counted_in, whole_sessions
-from flopsd.core.ledger.segments import ROTATED, Continued
+from flopsd.core.ledger.segments import Continued
+from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.model import GapReason
 from flopsd.core.notes import Note, note_of
 from flopsd.core.peaks import PeakTable
@@ -39,7 +40,7 @@ from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.journal.segments import ClosedSegment
 from flopsd.settings.platform import Context
-from flopsd.settings.words import ABSENT, say_all
+from flopsd.settings.words import ABSENT, REASONS, say, say_all
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -114,7 +115,7 @@ class Writer:
         self._wall_clock = WallClock(self._clock)
         earlier = EarlierStarts(history, self._table, self._context.boot_id, now.ns, now.wall_ns - now.ns)
         if unknown := earlier.unknown_time():
-            log.warning("%s", unknown)
+            log.warning("%s", say(REASONS, unknown))
             recovery = also(recovery, unknown)
         if closed is None:
             utc = str(starts[0].begin["utc"]) if starts else now.utc
@@ -300,7 +301,8 @@ class Writer:
             log.error("the journal was replaced, and no other can be begun: %s; metering goes on", fault.strerror)
             return
         self._lost = None
-        log.error("%s; the run goes on in a new journal, without an upper bound", recovery.reason)
+        words = say_all(REASONS, recovery.reasons)
+        log.error("%s; the run goes on in a new journal, without an upper bound", words)
         self._sessions.forget_journal()
         self._begin(History(), recovery, journal_lost=True)
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from flopsd.core.ledger.earlier_seals import EarlierSeal
+from flopsd.core.ledger.start_notes import refused_line
+from flopsd.core.notes import Note, note
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
 from flopsd.journal.framing import GENESIS, frame
@@ -77,6 +79,7 @@ class Journal:
         Raises JournalReplacedError where the known head is not in it, JournalError if the file cannot be opened.
         """
         recovery: Recovery | None = None
+        cut: Note | None = None
         try:
             self._open()
             self._hashing = sha256_for(os.fstat(self._fd).st_size)
@@ -84,12 +87,14 @@ class Journal:
             try:
                 for line in read_journal(self._path, self._hashing):
                     if known is not None and line.number > known.head.records:
-                        raise JournalDamagedError("what follows is not known to be of the daemon")
+                        cut = note("tail_not_known")
+                        break
                     self._head, self._size, self.records = line.head, line.end, line.number
                     self._digest.update(line.framed())
             except JournalDamagedError as fault:
-                if known is None or self.head == known.head:
-                    recovery = cut_rest(self._path, self._fd, self._size, str(fault), self.state.unused(put_aside_as))
+                cut = refused_line("line_invalid", fault)
+            if cut is not None and (known is None or self.head == known.head):
+                recovery = cut_rest(self._path, self._fd, self._size, cut, self.state.unused(put_aside_as))
             if known is not None and self.head != known.head:
                 raise replaced(self._path, known.head)
             pending = newest_pending(self.state.pending, self._head, known)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from flopsd.core.notes import Note, note, notes_for_ledger
 from flopsd.journal.framing import looks_like_records
 from flopsd.journal.head import Head
 from flopsd.system.sha256 import sha256
@@ -20,35 +21,32 @@ class Recovery:
 
     cut_bytes: int
     cut_sha256: str
-    reason: str
+    reasons: tuple[Note, ...]
     kept_as: str | None  # the file that holds what was cut; None for a line that a crash cut short
 
     def for_journal(self) -> dict[str, Any]:
         return {
             "cutBytes": str(self.cut_bytes),
             "cutSha256": self.cut_sha256,
-            "reason": self.reason,
+            "reasons": notes_for_ledger(self.reasons),
             "keptAs": self.kept_as,
         }
 
 
-def also(recovery: Recovery | None, reason: str) -> Recovery:
+def also(recovery: Recovery | None, reason: Note) -> Recovery:
     """`recovery` with one more reason; the only one if nothing was cut."""
     if recovery is None:
-        return Recovery(0, sha256(b"").hexdigest(), reason, None)
-    return replace(recovery, reason=f"{recovery.reason}; {reason}")
+        return Recovery(0, sha256(b"").hexdigest(), (reason,), None)
+    return replace(recovery, reasons=(*recovery.reasons, reason))
 
 
 def journal_lost(size_bytes: int, head: Head, kept_as: str | None) -> Recovery:
     """What the begin of a journal records that stands in place of a lost one, of which `head` is known."""
-    reason = (
-        f"journal_replaced: another process replaced or altered the journal, which had {head.records} records, the "
-        f"last with chain hash {head.sha256}"
-    )
-    return Recovery(size_bytes, head.sha256, reason, kept_as)
+    reason = note("journal_replaced", records=str(head.records), head=head.sha256)
+    return Recovery(size_bytes, head.sha256, (reason,), kept_as)
 
 
-def cut_rest(path: Path, fd: int, size: int, reason: str, aside: Path) -> Recovery:
+def cut_rest(path: Path, fd: int, size: int, reason: Note, aside: Path) -> Recovery:
     """Cut what follows the first `size` bytes off the journal at `path`, open as `fd`; what may be records of somebody
     is first copied durably to the new file `aside`. Raises OSError."""
     with path.open("rb") as file:
@@ -58,7 +56,7 @@ def cut_rest(path: Path, fd: int, size: int, reason: str, aside: Path) -> Recove
         digest, count = _copy_rest(file, kept)
     os.ftruncate(fd, size)
     os.fsync(fd)
-    return Recovery(count, digest, reason, None if kept is None else kept.name)
+    return Recovery(count, digest, (reason,), None if kept is None else kept.name)
 
 
 def _copy_rest(file: IO[bytes], to: Path | None) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from flopsd.errors import ArchitectureError
 
 _BETWEEN = " and "
 ABSENT = "architectureAbsentReasons"
+REASONS = "recovered.reasons"
 TABLE = Path(__file__).resolve().parents[1] / "core" / "ledger" / "schema" / "words-v1.json"
 
 

@@ -12,6 +12,7 @@ from flopsd.report.claims import claims_text, holds_counts
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval
 from flopsd.report.terminal import facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
+from flopsd.settings.words import say
 
 Row = tuple[str, str]
 _MODEL_COLUMNS, _EVIDENCE_COLUMNS = 28, 12
@@ -87,7 +88,7 @@ def activity_text(device: Mapping[str, Any]) -> str:
 
 
 def run_text(status: Mapping[str, Any]) -> str:
-    ended = f", ended: {one_line(status['endReason'])}" if status["endReason"] else ""
+    ended = f", ended: {one_line(say('end.reason', status['endReason']))}" if status["endReason"] else ""
     starts = status["daemonStarts"]
     again = "" if starts == 1 else f" (started {'twice' if starts == 2 else f'{starts} times'})"
     return f"{one_line(status['run'])} on {one_line(status['node'])}, daemon {status['daemon']}{again}{ended}"

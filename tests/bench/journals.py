@@ -60,7 +60,7 @@ def fill(
         )
         writer.take(Message("sim", now, tuple(devices), Sweep(readings, {devices[0].uid: Gauges()})))
         since = now
-    writer.close("bench")
+    writer.close("sigterm")
     journal.close()
     state.release()
 

@@ -79,7 +79,7 @@ def _run(standin: Path, folder: Path, hours: int) -> None:
                 client.close()
         server.stop()
         source.close()
-        writer.close("the end")
+        writer.close("sigterm")
 
 
 def _resident_kb() -> int:

@@ -113,7 +113,7 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
         assert program.wait_for(r"run (\S+), daemon start 1,")[1] != first
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
-    assert json.loads(flopsd("status", "--state-dir", str(state), "--json").stdout)["endReason"] == "SIGTERM"
+    assert json.loads(flopsd("status", "--state-dir", str(state), "--json").stdout)["endReason"] == "sigterm"
     assert len(list(state.glob(f"{first}-until-*.journal.jsonl"))) == 1  # nothing is overwritten
     assert len(list(state.glob("*.ledger.json"))) == 2
 
@@ -247,7 +247,7 @@ EXEC = "$F exec --run-id r --evidence off --state-dir s --ledger o/l.json --ledg
 def test_with_broken_streams_the_exit_code_is_returned_and_the_ledger_copied(tmp_path: Path, streams: str) -> None:
     shell(f"{EXEC} sh -c 'sleep 1; exit 7' {streams}; exit ${{PIPESTATUS[0]}}", tmp_path, code=7)
     wait_until((tmp_path / "copy" / "l.json").exists, "the copy")
-    assert [one["endReason"] for one in predicate(tmp_path / "copy" / "l.json")["incarnations"]] == ["job ended"]
+    assert [one["endReason"] for one in predicate(tmp_path / "copy" / "l.json")["incarnations"]] == ["job_ended"]
 
 
 @pytest.mark.parametrize("streams", ["2>/dev/full", "--progress 2>&1 | head -1", "2>&- >&-"])

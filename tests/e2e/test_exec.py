@@ -69,7 +69,7 @@ def test_the_jobs_exit_code_is_returned_and_the_ledger_sealed(
     done = run(tmp_path, env, *metered(tmp_path, then), code=code)
     sealed = predicate(tmp_path / "ledger.json")
     assert sealed["incarnations"][0]["childExitCode"] == code
-    assert sealed["incarnations"][0]["endReason"] == "job ended"
+    assert sealed["incarnations"][0]["endReason"] == "job_ended"
     assert int(sealed["totals"]["executed"]["measured"]) > 0
     assert "made the Ed25519 key" in done.stderr
     assert "flopsd verify" in done.stderr
@@ -176,7 +176,7 @@ def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Pa
         flopsd("seal", "--journal", str(kept), *given, "--ledger", str(tmp_path / "later" / "l.json"), code=0)
         sealed = predicate(tmp_path / "later" / "l.json")
         assert int(sealed["totals"]["executed"]["measured"]) > 0
-        assert sealed["incarnations"][0]["endReason"] == "job ended"
+        assert sealed["incarnations"][0]["endReason"] == "job_ended"
         shutil.rmtree(tmp_path / "later")
 
 
@@ -262,7 +262,7 @@ def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_it
             process.terminate()
         assert program.finish() == 3, program.text
     assert "METERING INTERRUPTED" not in program.text
-    assert [one["endReason"] for one in predicate(tmp_path / "ledger.json")["incarnations"]] == ["job ended"]
+    assert [one["endReason"] for one in predicate(tmp_path / "ledger.json")["incarnations"]] == ["job_ended"]
 
 
 def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path, env: dict[str, str]) -> None:
@@ -288,7 +288,7 @@ while journal.read_bytes().count(b'"checkpoint"') < 2:  # so the launcher has le
     threading.Event().wait(0.05)
 records = [json.loads(line)["r"] for line in journal.read_bytes().splitlines()]
 upto = next(at for at, record in enumerate(records) if record["kind"] == "checkpoint")
-end = {"kind": "end", "incarnation": 1, "ns": records[0]["ns"] + 1, "utc": records[0]["utc"], "reason": "job ended", "child_exit_code": 0}
+end = {"kind": "end", "incarnation": 1, "ns": records[0]["ns"] + 1, "utc": records[0]["utc"], "reason": "job_ended", "child_exit_code": 0}
 forged, head = journal.with_name("forged"), GENESIS
 with forged.open("wb") as file:
     for record in [*records[:upto], end]:
@@ -325,7 +325,7 @@ def test_a_journal_that_the_job_put_in_place_is_not_sealed_as_this_runs(
     reasons = {gap["reason"] for gap in predicate(tmp_path / "ledger.json")["coverage"]["gaps"]}
     recovered = predicate(tmp_path / "ledger.json")["incarnations"][0]["recovered"]
     assert (executed["high"] is None) is is_lost
-    assert (recovered or {}).get("reason", "").startswith("journal_replaced: ") is is_lost
+    assert (recovered is not None and recovered["reasons"][0]["code"] == "journal_replaced") is is_lost
     assert ("journal_replaced" in reasons) is (is_lost and bool(predicate(tmp_path / "ledger.json")["devices"]))
     flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
 
@@ -417,7 +417,7 @@ def test_a_job_that_floods_its_meter_with_declarations_is_metered_to_its_end(
     done = run(tmp_path, env, *metered(tmp_path, f"{sys.executable} {job}"), code=0)
     told = predicate(tmp_path / "ledger.json")
     assert "processes declared more than 4 MiB in this run" in done.stderr
-    assert told["incarnations"][-1]["endReason"] == "job ended"
+    assert told["incarnations"][-1]["endReason"] == "job_ended"
     (device,) = told["devices"]
     assert float(device["spanSeconds"]) > 3
 
@@ -441,7 +441,7 @@ def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str,
         os.kill(program.process.pid, signal.SIGKILL)
         wait_until((tmp_path / "ledger.json").exists, "the ledger of an orphaned daemon")
     (start,) = predicate(tmp_path / "ledger.json")["incarnations"]
-    assert (start["endReason"], start["codes"]) == ("launcher gone", "not_checkable")  # the secret went with it
+    assert (start["endReason"], start["codes"]) == ("launcher_gone", "not_checkable")  # the secret went with it
 
 
 def test_a_driver_that_hangs_for_good_holds_up_neither_the_job_nor_the_seal(tmp_path: Path, standin: Path) -> None:

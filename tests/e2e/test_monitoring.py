@@ -154,7 +154,7 @@ def test_increase_over_the_whole_is_the_ledgers_total(tmp_path: Path) -> None:
     story.watched(5, {one: IDLE}, {two: TRAINS})
     story.dies(2)
     story.watched(6, {one: TRAINS}, {two: TRAINS})
-    assert story.writer.close("stopped by SIGTERM")
+    assert story.writer.close("sigterm")
     story.scrape()
     end = story.clock.wall_ns() // NS_PER_S
     story.kill()

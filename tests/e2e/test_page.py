@@ -96,7 +96,7 @@ def full(tmp_path: Path) -> Run:
 
 def ended(tmp_path: Path) -> Run:
     run = eight(tmp_path)
-    assert run.writer.close("SIGTERM")
+    assert run.writer.close("sigterm")
     return run
 
 

@@ -129,7 +129,7 @@ def test_the_daemon_carries_nothing_that_signs_and_a_full_disk_leaves_the_older_
     assert "python" in maps
     assert [name for name in SIGNING if name in maps] == []
     assert after - before < 2 << 20
-    assert found["incarnations"][-1]["endReason"] == "SIGTERM"
+    assert found["incarnations"][-1]["endReason"] == "sigterm"
     assert set(found["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
 
 

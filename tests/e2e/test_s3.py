@@ -214,7 +214,7 @@ def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path:
     assert "NOT COPIED to s3://bucket/l.json: not finished within" in done.stderr
     assert "did not end within" not in done.stderr
     assert "did not seal" not in done.stderr
-    assert predicate(ledger)["incarnations"][0]["endReason"] == "job ended"
+    assert predicate(ledger)["incarnations"][0]["endReason"] == "job_ended"
 
 
 @contextmanager
@@ -320,5 +320,5 @@ def test_rolling_ledgers_have_a_name_of_their_own_and_no_lock(tmp_path: Path, st
     assert {f"{stem}{end}" for stem in ("a", "b") for end in ENDS} < set(store.keys(bucket))
     assert store.client().head_object(Bucket=bucket, Key="a.json")["ObjectLockMode"] == "COMPLIANCE"
     for stem in ("a", "b"):
-        assert predicate(fetched(store, bucket, stem, tmp_path / "end"))["incarnations"][-1]["endReason"] == "job ended"
+        assert predicate(fetched(store, bucket, stem, tmp_path / "end"))["incarnations"][-1]["endReason"] == "job_ended"
     assert json.loads(store.get(bucket, "a.json")) == json.loads(ledger.read_bytes())

@@ -122,7 +122,7 @@ def test_of_a_script_that_does_not_stop_the_account_is_closed_within_the_window(
     with machine.container(*entrypoint(TRAIN)) as container:
         container.metered()
         assert container.stop(PATIENCE_SECONDS) == 143, container.stderr
-    assert predicate(machine.ledger)["incarnations"][-1]["endReason"] == "job ended"
+    assert predicate(machine.ledger)["incarnations"][-1]["endReason"] == "job_ended"
 
 
 def test_a_job_that_does_not_stop_is_killed_and_leaves_a_ledger(make: Make) -> None:
@@ -158,7 +158,7 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
             container.kill()
     first.sync()
     saved = predicate(first.saved)
-    assert (saved["incarnations"][0]["endReason"] == "job ended") == notice
+    assert (saved["incarnations"][0]["endReason"] == "job_ended") == notice
 
     job.hyperparameters = {**job.hyperparameters, "mode": "succeed"}
     second = job.machine("algo-1", scenario(), 2, cards="0ther000")
@@ -168,7 +168,7 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
     sealed = predicate(second.ledger)
     assert [one["number"] for one in sealed["incarnations"]] == [1, 2]
     assert len(sealed["attempts"]) == len({one["bootId"] for one in sealed["incarnations"]}) == 2
-    assert sealed["incarnations"][1]["recovered"]["reason"].startswith("restored from algo-1.json: ")
+    assert sealed["incarnations"][1]["recovered"]["reasons"][0]["ledger"] == "algo-1.json"
     mine = {device["uuid"]: device for device in sealed["devices"]}
     before = {device["uuid"]: device for device in saved["devices"]}
     assert len(mine) == 2

@@ -278,7 +278,7 @@ def test_concurrent_jobs_are_metered_and_scraped_each_by_itself(cluster: Slurm, 
         assert (found["node"]["name"], found["node"]["rank"]) == (node, expected[node, job])
         (uuid,) = [device["uuid"] for device in found["devices"]]
         assert uuid.startswith(f"GPU-{node}-"), "of two GPUs one is the job's"
-        assert found["incarnations"][0]["endReason"] == ("SIGTERM" if job == both[0] else None)
+        assert found["incarnations"][0]["endReason"] == ("sigterm" if job == both[0] else None)
         assert '"lora"' in ledgers[node, job].with_suffix(".journal.jsonl").read_text()
     assert len({found["devices"][0]["uuid"] for found in sealed.values()}) == 3, "no GPU is metered twice"
     key, merged = str(tmp_path / "key.pem"), tmp_path / "job.json"
@@ -308,7 +308,7 @@ def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster:
     assert late.read_bytes() == sealed_earlier.read_bytes()
     (folder,) = set((cluster.folder / "jobs" / "n1").glob("*")) - before
     sealed = predicate(ledger(folder))
-    assert [one["endReason"] for one in sealed["incarnations"]] == [None, "SIGTERM"]
+    assert [one["endReason"] for one in sealed["incarnations"]] == [None, "sigterm"]
     assert len(sealed["devices"]) == 2
 
 

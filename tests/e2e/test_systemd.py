@@ -292,6 +292,6 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
     (ledger,) = (tmp_path / "out").glob("*.ledger.json")
     assert ledger.with_suffix(".pub").read_bytes() == (tmp_path / "out" / "key.pem.pub").read_bytes()
     sealed = predicate(ledger)
-    assert [one["endReason"] for one in sealed["incarnations"]] == [None, "SIGTERM"]
+    assert [one["endReason"] for one in sealed["incarnations"]] == [None, "sigterm"]
     assert int(sealed["totals"]["executed"]["measured"]) > 0
     assert '"lora"' in ledger.with_suffix(".journal.jsonl").read_text(), "another user's process was heard"

@@ -31,6 +31,12 @@ AMOUNTS = (
     "energy_mj",
 )  # fmt: skip
 GROWING = (*BY_KEY, *BY_EVIDENCE, *AMOUNTS)
+ENDS = ("job_ended", "sigterm", "sigint", "duration", "launcher_gone", "rotated", "journal_replaced")
+RECOVERED = {
+    "line_invalid": {"refusal", "line"}, "tail_not_known": set[str](), "not_continued": {"refusal", "line"},
+    "journal_replaced": {"records", "head"}, "restored": {"ledger", "records", "sealed"},
+    "restored_unsealed": {"ledger", "records"}, "time_not_known": {"seconds"},
+}  # fmt: skip
 DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -138,6 +144,7 @@ class Laws:
             count(record[name])
         secret = record.get("code_secret_sha256")
         need(secret is None or is_digest(secret))
+        recovered(record["recovered"])
         declared(record.get("declared"))
         try:
             context(record["context"])
@@ -200,7 +207,7 @@ class Laws:
         need(count(record["ns"]) >= self.last_ns, "law_13")
         text(record["utc"])
         self.ended, self.last_ns = record, record["ns"]
-        record["reason"]
+        need(record["reason"] in ENDS)
 
     def checkpoint(self, record: J) -> None:
         numbers = [count(number) for number in record["devices"]]
@@ -398,6 +405,18 @@ def identity(record: J) -> None:
         text(told["declared_by"])
         for name, ppm in told["shares_ppm"].items():
             text(name), count(ppm)
+
+
+def recovered(found: J | None) -> None:
+    if found is None:
+        return
+    need(re.fullmatch("0|[1-9][0-9]{0,39}", text(found["cutBytes"])))
+    need(is_digest(found["cutSha256"]) and isinstance(found["reasons"], list) and found["reasons"])
+    or_null(text, found["keptAs"])
+    for reason in found["reasons"]:
+        for value in reason.values():
+            text(value)
+        need(reason["code"] in RECOVERED and RECOVERED[reason["code"]] <= reason.keys())
 
 
 def what_is_read(record: J) -> None:

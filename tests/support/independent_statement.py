@@ -19,6 +19,7 @@ from tests.support.independent_rates import ceil
 J = dict[str, Any]
 Figures3 = tuple[int | None, int | None, int | None]
 NAMES = ("low", "measured", "high")
+RECOVERED = ("cutBytes", "cutSha256", "reasons", "keptAs")
 RATIOS = ("executed/architecture", "guidelines/architecture", "framework/architecture", "executed/operator_count")
 WARNINGS = {"framework/architecture": ("FRAMEWORK_COUNT_DIFFERS",) * 2,
             "executed/operator_count": ("MORE_MEASURED_THAN_THE_OPERATORS_COUNT", "LESS_MEASURED_THAN_THE_OPERATORS_COUNT")}  # fmt: skip
@@ -200,7 +201,7 @@ def _incarnations(run: Run, codes: list[str]) -> list[J]:
                 "flopsdVersion": begin["flopsd_version"],
                 "checkpoints": str(sum(record["kind"] == "checkpoint" for record in mine)),
                 "codes": codes[at],
-                "recovered": begin["recovered"],
+                "recovered": begin["recovered"] and {name: begin["recovered"][name] for name in RECOVERED},
                 "precision": told and {"sharesPpm": told["shares_ppm"], "declaredBy": told["declared_by"]},
                 "phase": (begin.get("declared") or {}).get("phase"),
                 "sources": {record["name"]: record["facts"] for record in last_sources(mine)},

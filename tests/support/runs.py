@@ -113,7 +113,7 @@ class Run:
         self.journal.close()
         self.state.release()
 
-    def finish(self, why: str = "test") -> None:
+    def finish(self, why: str = "sigterm") -> None:
         assert self.writer.close(why)
         self.kill()
 

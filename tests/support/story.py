@@ -154,7 +154,7 @@ class Story:
 
     def finish(self) -> bytes:
         """The whole journal of the ended run."""
-        assert self.writer.close("stopped by SIGTERM")
+        assert self.writer.close("sigterm")
         self.kill()
         return self.state.journal.read_bytes()
 

@@ -72,6 +72,19 @@ def put(at: int, *path: str | int, value: Any) -> Edit:
     return edit
 
 
+# Each note of a daemon start.
+RECOVERED: list[J] = [
+    {"code": "line_invalid", "refusal": "journal_frame", "line": "5"}, {"code": "tail_not_known"},
+    {"code": "not_continued", "refusal": "law_4", "line": "7"}, {"code": "journal_replaced", "records": "4", "head": "ab" * 32},
+    {"code": "restored", "ledger": "a.json", "records": "9", "sealed": "8"},
+    {"code": "restored_unsealed", "ledger": "a.json", "records": "9"}, {"code": "time_not_known", "seconds": "40.000000000"},
+]  # fmt: skip
+
+
+def _recovered(*reasons: object, **more: object) -> J:
+    return {"cutBytes": "7", "cutSha256": "cd" * 32, "reasons": list(reasons), "keptAs": None, **more}
+
+
 def _session(**changes: Any) -> Edit:
     def edit(records: list[J]) -> None:
         for record in records:
@@ -249,6 +262,13 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("evidence-of-no-device", "An `evidence` record is of a device that no record has.", M, "REC-5", 4, "small", lambda r: r.insert(3, {"kind": "evidence", "incarnation": 1, "number": 1, "ns": r[3]["ns"], **{n: r[2][n] for n in ("source", "evidence", "evidence_reason", "evidence_fix", "shared_with")}})),
     ("identity-of-a-rated-device", "A device that has a row is identified anew.", M, "REC-5", 4, "small", lambda r: r.insert(3, {"kind": "evidence", "incarnation": 1, "number": 0, "ns": r[3]["ns"], **{n: r[2][n] for n in ("source", "evidence", "evidence_reason", "evidence_fix", "shared_with")}, "identity": {n: r[2][n] for n in ("model", "serial", "pci_bus_id", "pci_device_id", "sm_count", "sm_clock_max_mhz", "driver", "peak_row", "precision")}})),
     ("end-before-its-checkpoint", "`end` is a nanosecond before the last checkpoint.", "law_13", "LAW-13", 6, "small", lambda r: r[5].update(ns=r[4]["ns"] - 1)),
+    ("end-for-no-known-reason", "The `reason` of `end` is none of its codes.", M, "NOTE-29", 6, "small", put(5, "reason", value="tired")),
+    ("recovered-for-no-reason", "`recovered` has no reasons.", M, "REC-15", 1, "small", put(0, "recovered", value=_recovered())),
+    ("recovered-for-a-sentence", "A reason of `recovered` is a text.", M, "REC-15", 1, "small", put(0, "recovered", value=_recovered("it was cut"))),
+    ("recovered-for-no-known-reason", "The code of a reason of `recovered` is none of its codes.", M, "NOTE-28", 1, "small", put(0, "recovered", value=_recovered({"code": "lost"}))),
+    ("recovered-without-a-line", "A reason of `recovered` lacks a parameter.", M, "NOTE-28", 1, "small", put(0, "recovered", value=_recovered({"code": "line_invalid", "refusal": "journal_frame"}))),
+    ("recovered-with-a-line-as-number", "A parameter of a reason of `recovered` is a number.", M, "REC-15", 1, "small", put(0, "recovered", value=_recovered({"code": "line_invalid", "refusal": "journal_frame", "line": 5}))),
+    ("recovered-with-bytes-as-number", "`cutBytes` of `recovered` is a number.", M, "REC-15", 1, "small", put(0, "recovered", value=_recovered(*RECOVERED, cutBytes=7))),
     ("end-without-a-reason", "`end` has no reason.", M, "REC-9", 6, "small", put(5, "reason", value=DROP)),
     ("session-of-two-processes", "One `id` is of two processes.", "law_10", "LAW-10", None, "phases", lambda r: _second_process(r)),
     ("session-of-a-number", "`id` of a session is a number.", M, "REC-7", None, "lying", _session(id=7)),
@@ -397,4 +417,10 @@ def records_vectors() -> Files:
         files |= case(f"invalid/{name}", signed(payload), journal)
         path = None if at is None else f"journal:{at}"
         files[f"invalid/{name}/expected.json"] = expectation(what, code, clause, path, schema=schema_of(payload))
+    noted = [dict(line.record()) for line in parsed(journal_of("small"))]
+    noted[0]["recovered"] = _recovered(*RECOVERED, keptAs="damaged.journal.jsonl", more="a member that nobody knows")
+    journal = chain(noted)
+    files |= case("valid/recovered-notes", signed(encode(statement_of(journal))), journal)
+    what = "A daemon start noted all that one can find of the journal before, and a member that no clause names."
+    files["valid/recovered-notes/expected.json"] = expectation(what, None, None, None)
     return files

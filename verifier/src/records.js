@@ -47,7 +47,18 @@ const isolation = shape({
   checkpoint_output: isText, continues: orNull(oneOf(["launcher", "file_owner", "nothing"])),
 }, true);
 const policy = shape({ id: isText, sha256: sha });
-const recovered = orNull(isObject);
+const _RECOVERED = /** @type {Record<string, string[]>} */ ({
+  line_invalid: ["refusal", "line"], tail_not_known: [], not_continued: ["refusal", "line"], journal_replaced: ["records", "head"],
+  restored: ["ledger", "records", "sealed"], restored_unsealed: ["ledger", "records"], time_not_known: ["seconds"],
+});
+/** @type {Check} */
+const recoveredReason = (value) => isObject(value) && Object.values(value).every(isText) &&
+  Object.hasOwn(_RECOVERED, value.code) && _RECOVERED[value.code].every((name) => name in value);
+const recovered = orNull(shape({
+  cutBytes: (v) => isText(v) && /^(0|[1-9][0-9]{0,39})$/.test(v), cutSha256: sha, keptAs: orNull(isText),
+  reasons: (v) => Array.isArray(v) && v.length > 0 && v.every(recoveredReason),
+}));
+const endReason = oneOf(["job_ended", "sigterm", "sigint", "duration", "launcher_gone", "rotated", "journal_replaced"]);
 const refused = shape({
   reason: oneOf(["count_exceeds_ceiling", "device_changed"]), device: isText, flop: isAmount, ceiling: orNull(isAmount),
 });
@@ -88,7 +99,7 @@ const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
     bytes: isAmount, head_sha256: sha, payload_sha256: sha, utc: isTime,
     witness: orNull((v) => isObject(v) && Object.keys(v).length === 1 && (isText(v.token) || isText(v.absent))),
   },
-  end: { ns: isAmount, utc, reason: isText, child_exit_code: orNull(isInteger) },
+  end: { ns: isAmount, utc, reason: endReason, child_exit_code: orNull(isInteger) },
 });
 
 /** @param {J} record @param {Record<string, Check>} members @param {string} where */

@@ -89,8 +89,8 @@ function incarnations(history, secrets) {
     flopsdVersion: begin.flopsd_version, checkpoints: String(checkpoints),
     codes: secrets.has(begin.code_secret_sha256) ? "checked" : "not_checkable",
     recovered: begin.recovered && {
-      cutBytes: begin.recovered.cutBytes, cutSha256: begin.recovered.cutSha256, reason: begin.recovered.reason,
-      keptAs: begin.recovered.keptAs ?? null,
+      cutBytes: begin.recovered.cutBytes, cutSha256: begin.recovered.cutSha256, reasons: begin.recovered.reasons,
+      keptAs: begin.recovered.keptAs,
     },
     precision: begin.precision && { sharesPpm: begin.precision.shares_ppm, declaredBy: begin.precision.declared_by },
     phase: begin.declared.phase, sources: Object.fromEntries(sources),

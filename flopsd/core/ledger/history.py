@@ -14,7 +14,8 @@ from flopsd.core.ledger.journal_codec import (
     tally_rows,
     text,
 )
-from flopsd.core.ledger.segments import ROTATED, Continued
+from flopsd.core.ledger.segments import Continued
+from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import DeviceUid, GapReason, Tally
 from flopsd.core.operator_count import NO_COUNTS, OperatorCounts, counts_of

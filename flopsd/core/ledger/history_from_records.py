@@ -36,6 +36,7 @@ from flopsd.core.ledger.journal_codec import (
     text,
 )
 from flopsd.core.ledger.segments import Continued
+from flopsd.core.ledger.start_notes import refuse_end, refuse_recovered
 from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import GapReason, Tally
 from flopsd.core.operator_count import counted_flop, counts_of
@@ -116,6 +117,7 @@ def _take(history: History, record: Record) -> None:
         _checkpoint(history, incarnation, record)
     elif kind == "end":
         refuse_time(incarnation.last_ns, count(record["ns"]))
+        refuse_end(record["reason"])
         incarnation.end = record
         incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
     else:
@@ -143,6 +145,7 @@ def _begin(history: History, record: Record) -> None:
         count(record[name])
     if record.get("code_secret_sha256") is not None and not is_digest(record["code_secret_sha256"]):
         raise JournalDamagedError("its code_secret_sha256 is no SHA-256", code=MALFORMED)
+    refuse_recovered(record["recovered"])
     declared_from(record.get("declared"))
     try:
         refuse_context(record["context"])

@@ -24,7 +24,6 @@ from flopsd.core.phases import remainder, sum_of
 from flopsd.core.values import added, is_digest
 
 MOST_STARTS = 64  # whose counts the next segment repeats one by one
-ROTATED = "rotated"  # the reason of the end of a journal that another one continues
 
 
 class SegmentFacts(NamedTuple):

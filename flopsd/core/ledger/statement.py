@@ -178,11 +178,15 @@ def _incarnation(incarnation: Incarnation, checked: bool) -> dict[str, Any]:
         "flopsdVersion": begin["flopsd_version"],
         "checkpoints": str(incarnation.checkpoints),
         "codes": "checked" if checked else "not_checkable",
-        "recovered": begin["recovered"],
+        "recovered": _recovered(begin["recovered"]),
         "precision": _precision(begin["precision"]),
         "phase": declared_from(begin.get("declared")).for_journal()["phase"],
         "sources": incarnation.sources,
     }
+
+
+def _recovered(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if found is None else {name: found[name] for name in ("cutBytes", "cutSha256", "reasons", "keptAs")}
 
 
 def _precision(record: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -204,7 +204,7 @@ class DaemonMachine(RuleBasedStateMachine):
         if hasattr(self, "writer"):
             self.journal.full = False
             self.clock.advance(NS_PER_S)
-            assert self.writer.close("test")
+            assert self.writer.close("sigterm")
             history = read_history(self.journal.read())
             assert history.ended
             for incarnation in history.incarnations[-1:]:

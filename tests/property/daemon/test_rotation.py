@@ -122,7 +122,7 @@ class Twin:
 
     def finish(self) -> list[History]:
         self.read(failed=False)
-        assert self.writer.close("test")
+        assert self.writer.close("sigterm")
         self.journal.close()
         self.state.release()
         return [*map(history_of, closed_segments(self.state)), history_of(self.state.journal)]

@@ -60,7 +60,7 @@ def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> N
     gaps = sum(float(gap["seconds"]) for gap in predicate["coverage"]["gaps"])
     assert gaps == float(predicate["coverage"]["gapSeconds"]) == 12
     assert predicate["energyJoules"] == "25.000"  # 2 devices, 26 s less the first, at half a joule a second
-    assert [i["endReason"] for i in predicate["incarnations"]] == [None, "test"]
+    assert [i["endReason"] for i in predicate["incarnations"]] == [None, "sigterm"]
     guidelines = predicate["totals"]["guidelines"]  # nothing is declared: all of it may count, and none of it
     assert (guidelines["low"], guidelines["measured"], guidelines["high"]) == ("0", None, executed["high"])
 
@@ -81,7 +81,7 @@ def test_what_was_changed_is_not_believed(copy: Sealed, spoil: Callable[[Sealed]
         verify(copy)
 
 
-@pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"recovered": "x", "precision": None}])
+@pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"precision": None}])
 def test_odd_members_in_a_journal_are_told_and_are_no_crash(tmp_path: Path, edit: dict[str, Any]) -> None:
     run = finished(tmp_path / "state", 2)
     head, lines = GENESIS, list[bytes]()

@@ -250,7 +250,7 @@ def test_a_job_whose_folders_hold_modules_of_the_same_names_is_metered(tmp_path:
     assert env["PYTHONPATH"] in done.stdout.splitlines(), "the job's own variable is as it was"
     for found in ("METERING INTERRUPTED", "NO ROLLING SEAL", "NOT SEALED"):
         assert found not in done.stderr, done.stderr
-    assert [one["endReason"] for one in predicate(ledger)["incarnations"]] == ["job ended"]
+    assert [one["endReason"] for one in predicate(ledger)["incarnations"]] == ["job_ended"]
 
 
 def test_by_its_path_it_is_the_package_that_the_file_lies_in(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_words_name_their_parameters_and_a_code_without_words_is_shown_as_it_is(
 # Members whose texts are copied: from the driver, the job, the settings, a table or a policy, or from the journal.
 COPIED = re.compile(
     r"\.devices\[\]\.(model|serial|driver|counters\.running\.origin|evidenceReason|sharedWith)"
-    r"|\.incarnations\[\]\.(sources\..*|recovered\.reason|endReason)"
+    r"|\.incarnations\[\]\.(sources\..*|recovered\.reasons\[\]\.ledger)"
     r"|\.replay\.origin|\.lineage\.name|\.run\.(id|jobName)|\.node\.name"
     r"|(\.children\[\])?\.declared\.base\.(name|method|reason)|\.declared\.sessions\[\]\.facts\..*"
     r"|\.findings\[\]\.(title|citation|consequence|assumes|otherConditions\[\]|since)"

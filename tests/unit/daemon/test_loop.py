@@ -130,7 +130,7 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
             bench.daemon.stop("told")
 
     assert bench.daemon.run(stop_when_told) == "told"
-    assert bench.writer.close("told")
+    assert bench.writer.close("sigterm")
     hang.set()
     (state,) = bench.writer.snapshot.devices
     assert state.tally.gap_ns[GapReason.SOURCE_SILENT] > 0

@@ -45,7 +45,7 @@ def first_attempt(tmp_path: Path, *, ended: bool = False, run_id: str = "job-1")
         save(run, tmp_path)
     run.meter(10)
     if ended:
-        run.finish("SIGTERM")
+        run.finish("sigterm")
         save(run, tmp_path)
     else:
         run.kill()
@@ -78,7 +78,8 @@ def test_a_restored_run_continues_and_unrecorded_time_is_a_gap_with_a_ceiling(tm
     saved = view_of(history_of(tmp_path / "saved/algo-1.journal.jsonl"), table()).figures
     shown = again(tmp_path)
     assert shown is not None
-    assert "whose seal fits" in shown.reason
+    (reason,) = shown.for_journal()["reasons"]
+    assert (reason["code"], reason["sealed"]) == ("restored", reason["records"])
     run = second_attempt(tmp_path, later=600)
     run.meter(5)
     run.finish()
@@ -194,7 +195,7 @@ def test_a_truncated_state_is_continued_and_reported(tmp_path: Path, damage: Cal
     damage(tmp_path / "saved/algo-1.journal.jsonl")
     shown = again(tmp_path)
     assert shown is not None
-    assert "NOT SEALED: no ledger beside them fits" in shown.reason
+    assert [one.code for one in shown.reasons] == ["restored_unsealed"]
     assert shown.for_journal()["cutBytes"] == "0"
     run = second_attempt(tmp_path, later=100)
     run.finish()

@@ -58,7 +58,7 @@ def test_a_run_whose_journal_was_lost_goes_on_as_soon_as_another_can_be_begun(
     run.meter(12)
     run.finish()
     begin = next(read_journal(run.state.journal)).record()
-    assert begin["recovered"]["reason"].startswith("journal_replaced: ")
+    assert [one["code"] for one in begin["recovered"]["reasons"]] == ["journal_replaced"]
     figures = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["totals"]["executed"]
     assert (int(figures["low"]) > 0, figures["high"]) == (True, None)
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flopsd.core.notes import note
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
@@ -99,7 +100,7 @@ def test_invalid_complete_lines_are_put_aside(state: StateDir) -> None:
         recovery = journal.recover("aside.jsonl")
         assert recovery is not None
         assert (recovery.kept_as, recovery.cut_bytes) == (kept_as, len(b"".join(lines[2:])))
-        assert "line 3" in recovery.reason
+        assert recovery.reasons == (note("line_invalid", refusal="journal_chain", line="3"),)
         assert (state.path / kept_as).read_bytes() == b"".join(lines[2:])
         assert (state.path / kept_as).stat().st_mode & 0o777 == 0o600
         assert journal.records == 2

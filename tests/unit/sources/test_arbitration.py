@@ -78,7 +78,7 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(run: Run, whole_first:
         run.clock.advance(NS_PER_S)
         for source, devices in (("dcgm", [whole]), ("nvml", slices))[:: 1 if whole_first else -1]:
             tell(run, source, *((device, Busy(1000)) for device in devices))
-    assert run.writer.close("test")
+    assert run.writer.close("sigterm")
     states = {state.device.uid: state for state in run.writer.snapshot.devices}
     assert set(states) == {"MIG-1", "MIG-2"} | ({whole.uid} if whole_first else set())
     if whole_first:  # it was met before its slices were
@@ -102,7 +102,7 @@ def test_who_a_device_is_does_not_depend_on_who_lists_it_first(run: Run, nameles
         run.clock.advance(NS_PER_S)
         for source in sorted(answer, reverse=not nameless_first):
             tell(run, source, answer[source])
-    assert writer.close("test")
+    assert writer.close("sigterm")
     (shown,) = writer.snapshot.devices
     assert shown.device.serial == H100.serial
     assert shown.tally.observed_ns == {Evidence.ACTIVITY: (30 - nameless_first) * NS_PER_S}

@@ -264,7 +264,7 @@ class Metered:
         good = ScriptedSource("good", [H100], self.good)
         self.daemon = Daemon(self.writer, {"good": lambda: good, "bad": bad}, self.clock, 0.02)
         assert self.daemon.run(each_tick) == "enough"
-        assert self.writer.close("enough")
+        assert self.writer.close("sigterm")
         self.journal.close()
         self.state.release()
 

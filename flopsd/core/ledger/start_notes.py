@@ -1,0 +1,50 @@
+"""Why a daemon start ended, and what one found of the journal that it goes on with: the codes of journal and ledger.
+Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.core.notes import Note, note, note_from
+from flopsd.core.values import is_digest, whole_number
+from flopsd.errors import JournalDamagedError
+
+ROTATED = "rotated"  # of the end of a journal that another one continues
+END_REASONS = {"job_ended", "sigterm", "sigint", "duration", "launcher_gone", ROTATED, "journal_replaced"}
+# With the parameters that each has.
+RECOVERED: Mapping[str, frozenset[str]] = {
+    "line_invalid": frozenset({"refusal", "line"}),
+    "tail_not_known": frozenset(),
+    "not_continued": frozenset({"refusal", "line"}),
+    "journal_replaced": frozenset({"records", "head"}),
+    "restored": frozenset({"ledger", "records", "sealed"}),
+    "restored_unsealed": frozenset({"ledger", "records"}),
+    "time_not_known": frozenset({"seconds"}),
+}
+_MALFORMED = "record_malformed"
+
+
+def refused_line(code: str, fault: JournalDamagedError) -> Note:
+    """A note about the line that a reader refuses for `fault`."""
+    return note(code, refusal=fault.code or _MALFORMED, line=fault.path.rpartition(":")[2])
+
+
+def refuse_end(reason: object) -> None:
+    if reason not in END_REASONS:
+        raise JournalDamagedError(f"an end for the reason {reason!r:.60}", code=_MALFORMED)
+
+
+def refuse_recovered(found: Any) -> None:
+    """Raises JournalDamagedError, KeyError, TypeError, ValueError for what is not `recovered` of a begin."""
+    if found is None:
+        return
+    kept, reasons = found["keptAs"], [note_from(one) for one in found["reasons"]]
+    known = all(
+        one.code in RECOVERED and {name for name, _ in one.parameters} >= RECOVERED[one.code] for one in reasons
+    )
+    texts = all(isinstance(value, str) for one in reasons for _, value in one.parameters)
+    whole_number(found["cutBytes"])
+    cut = is_digest(found["cutSha256"]) and (kept is None or isinstance(kept, str))
+    if not (reasons and known and texts and cut):
+        raise JournalDamagedError("its `recovered` is none that a daemon writes", code=_MALFORMED)
