@@ -176,7 +176,7 @@ class SessionTracker:
             self._leave_out(session.id, f"processes declared more than {MAX_FACTS_BYTES >> 20} MiB")
             return
         session.facts, self._facts_bytes = facts, self._facts_bytes + size
-        self._declared[session.id] = None
+        self._declared[session.id], self._counts = None, None  # what it counts may be of a device now
 
     def _leave_out(self, name: str, why: str) -> None:
         """Record no more of a process; while it runs, no phase is declared."""
