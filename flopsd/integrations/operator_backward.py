@@ -18,6 +18,8 @@ import torch
 from flopsd.integrations.operator_mode import Counted, CountingMode
 
 MAX_NODES, MAX_OUTPUTS, MAX_DEPTH, MAX_NEAR = 200_000, 16, 3, 32
+# Nodes whose operators are not dispatched one by one: of torch.compile, and of torch.cuda.make_graphed_callables.
+COMPILED, GRAPHED = GRAPHS = "CompiledFunction", "GraphedBackward"
 _MARK, _LEAF = "flopsd", "torch::autograd::AccumulateGrad"
 # The task of autograd that this thread works on: -1 outside of a backward pass.
 graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
@@ -61,10 +63,10 @@ class BackwardCounter:
     def is_tracked(self, task: int) -> bool:
         return task in self._tracked
 
-    def watch(self, passes: BackwardPasses, output: Any, inputs: Any) -> bool:
-        """Hook what `output` was computed by from `inputs`. Whether a graph of torch.compile is among it, where the
-        backward pass is counted."""
-        compiled, roots = False, _nodes_of(output)
+    def watch(self, passes: BackwardPasses, output: Any, inputs: Any) -> frozenset[str]:
+        """Hook what `output` was computed by from `inputs`. Which of `GRAPHS` are among it, where the backward pass is
+        counted."""
+        graphs, roots = set(), _nodes_of(output)
         for at, node in enumerate(roots):
             node.register_prehook(self._guard(functools.partial(self._enter_task, passes, at)))
         if passes.is_counted:
@@ -72,11 +74,11 @@ class BackwardCounter:
                 if node.name() == _LEAF or _MARK in node.metadata:
                     continue
                 node.metadata[_MARK] = True
-                compiled = compiled or "CompiledFunction" in node.name()
+                graphs.update(one for one in GRAPHS if one in node.name())
                 modes: list[Any] = []
                 node.register_prehook(self._guard(functools.partial(self._enter_node, passes, modes)))
                 node.register_hook(functools.partial(_leave_node, modes))
-        return compiled
+        return frozenset(graphs)
 
     def _enter_task(self, passes: BackwardPasses, at: int, _: Any = None) -> None:
         assert graph_task is not None

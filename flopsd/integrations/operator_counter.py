@@ -25,7 +25,7 @@ from flopsd.core.declarations import Phase
 from flopsd.integrations.forward_counter import PhaseOf
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.inert_hook import Hook
-from flopsd.integrations.operator_backward import BackwardCounter, BackwardPasses, Way, graph_task
+from flopsd.integrations.operator_backward import COMPILED, GRAPHED, BackwardCounter, BackwardPasses, Way, graph_task
 from flopsd.integrations.operator_mode import Counted, CountingMode, is_capturing
 from flopsd.integrations.operator_sessions import DeviceSessions
 from flopsd.integrations.operator_signature import Signature
@@ -219,8 +219,11 @@ class OperatorCounter:
         if output is not None and torch.is_grad_enabled():
             ended = functools.partial(self._end_backward, kept, phase)
             passes = BackwardPasses(ended, one.counted is not None)
-            if self._backward.watch(passes, output, one.arguments) and one.root.signature.checkpoints():
+            graphs = self._backward.watch(passes, output, one.arguments)
+            if COMPILED in graphs and one.root.signature.checkpoints():
                 kept.words.add(_MIXED)
+            if GRAPHED in graphs:
+                kept.words.add(_CAPTURED)
 
     def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted | None) -> None:
         if way[2]:

@@ -232,7 +232,12 @@ def test_one_that_never_gives_a_page_has_a_minute(own: Own) -> None:
 def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is seen once may be the attempt of another flopsd."""
     seen: dict[int, str] = {}
-    monkeypatch.setattr(own_source, "running", lambda _: {**seen, own.installed.pids[0]: "dcgm-exporter"})
+
+    def running_here(names: tuple[str, ...]) -> dict[int, str]:
+        known = {**seen, own.installed.pids[0]: "dcgm-exporter"}
+        return {pid: name for pid, name in known.items() if name in names}
+
+    monkeypatch.setattr(own_source, "running", running_here)
     own.open()
     with exporting("") as theirs:
         own.source._open_other = lambda: DcgmSource(own.clock, table(), theirs.url)  # type: ignore[union-attr]
@@ -250,6 +255,34 @@ def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypa
         theirs.shows(gpu(BUSY))
         assert isinstance(own.read(1), Sweep)
         assert own.facts["url"] == theirs.url
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_the_counters_are_left_to_a_profiler_that_comes_later_unless_a_setting_names_the_exporter(
+    own: Own, monkeypatch: pytest.MonkeyPatch, is_asked: bool
+) -> None:
+    seen: dict[int, str] = {}
+    monkeypatch.setattr(own_source, "running", lambda names: {p: name for p, name in seen.items() if name in names})
+    own.open()
+    own.source._open_other = None if is_asked else pytest.fail  # type: ignore[union-attr]
+    own.measures()
+    seen[4711] = "ncu"
+    own.read(10)
+    if is_asked:
+        own.measures()
+        return
+    fault = own.fault()
+    assert "ncu runs here (process 4711), and flopsd leaves them to it" in str(fault)
+    assert fault.reason == GapReason.COUNTERS_IN_USE.value
+    assert own.installed.is_gone
+    own.read(60)
+    assert len(own.installed.pids) == 1, "it still runs"
+    seen.clear()
+    own.read(119)
+    assert len(own.installed.pids) == 1
+    own.read(1)
+    own.measures()
+    assert len(own.installed.pids) == 2
 
 
 def test_a_killed_parent_takes_even_a_hanging_exporter_with_it(tmp_path: Path) -> None:

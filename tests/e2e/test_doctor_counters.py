@@ -115,7 +115,11 @@ def test_doctor_says_whether_profiling_counters_are_open_and_the_one_thing_to_do
         "a DCGM hostengine runs here: run `dcgm-exporter --remote-hostengine-info localhost:5555` beside it; flopsd",
     )
     check(exporter, "a dcgm-exporter runs here that does not answer at --dcgm-url: give its address")
-    check(starts, "open to this process", f"none: `flopsd run` starts {installed.path} for them, see --dcgm-hostengine")
+    check(
+        starts,
+        "open to this process",
+        f"none: `flopsd run` starts {installed.path} for them; other profilers are refused them meanwhile, unless --dcgm-hostengine is off",
+    )
     check(secret, "closed to every process: confidential computing is on", "none in this mode")
     check(
         slices,

@@ -97,6 +97,29 @@ def test_gradients_of_gradients_are_declared_as_counted_in_part() -> None:
     assert found.facts["operators_not_counted"] == {"train": ["gradients of gradients are counted in part"]}
 
 
+def test_replays_of_a_cuda_graph_are_declared_as_not_seen() -> None:
+    """The function of torch.cuda.make_graphed_callables, by its name; here it computes nothing."""
+    import torch
+
+    class Graphed(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, rows: Any) -> Any:
+            return rows.clone()
+
+        @staticmethod
+        def backward(_: Any, *gradients: Any) -> Any:
+            return gradients
+
+    class Model(torch.nn.Linear):
+        def forward(self, rows: Any) -> Any:
+            return Graphed.apply(super().forward(rows))
+
+    _, found = attached(model := Model(4, 4))
+    model(torch.ones(3, 4)).sum().backward()
+    (words,) = found.facts["operators_not_counted"]["train"]
+    assert "CUDA graph" in words
+
+
 def _counted(ways: Ways) -> tuple[list[int], Any]:
     """What each step counts, and what is declared as left out."""
     import torch

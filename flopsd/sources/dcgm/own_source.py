@@ -1,6 +1,7 @@
 """A dcgm-exporter that flopsd starts, as a source: what is read of it is what is read of any other.
 
-It is started again when it dies or hangs, ever more rarely. Refused for lack of privilege, or on GPUs without profiling
+It is started again when it dies or hangs, ever more rarely, and ended while a profiler runs, unless it was asked for.
+Refused for lack of privilege, or on GPUs without profiling
 fields, it is not: nothing changes as long as this process runs. Until it answers, its GPUs are bounded by NVML.
 """
 
@@ -16,7 +17,7 @@ from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources.dcgm.exposition import Field
 from flopsd.sources.dcgm.own_exporter import Ending, OwnExporter, ending_of
 from flopsd.sources.dcgm.source import DcgmSource
-from flopsd.sources.nvml.counter_servers import SERVERS, running
+from flopsd.sources.nvml.counter_servers import PROFILERS, SERVERS, running
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
@@ -24,6 +25,7 @@ UNHEARD_NS = 10 * NS_PER_S  # of one whose log does not say when it answers
 STARTUP_NS = 60 * NS_PER_S  # until its first page: it initialises every GPU
 SILENT_NS = 15 * NS_PER_S  # longer than this without a page: it hangs
 LOOK_NS = 60 * NS_PER_S  # for another server of the counters, which comes first
+LOOK_FOR_PROFILERS_NS = 10 * NS_PER_S  # milliseconds each, where a thousand processes run
 _BACKOFF_NS = {Ending.FAULT: (NS_PER_S, 64 * NS_PER_S), Ending.IN_USE: (60 * NS_PER_S, 600 * NS_PER_S)}
 _HINTS = {
     Ending.FAULT: "see its words; --dcgm-hostengine off goes on without it",
@@ -60,7 +62,7 @@ class OwnDcgmSource:
         self._fault: SourceUnavailableError | None = None  # since it gave a page last
         self._retry_ns: int | None = None  # when it is started again; None: it runs, or never
         self._backoff_ns = {ending: first for ending, (first, _) in _BACKOFF_NS.items()}
-        self._answered_ns = self._looked_ns = clock.boottime_ns()
+        self._answered_ns = self._looked_ns = self._looked_for_profilers_ns = clock.boottime_ns()
         self._others: frozenset[int] = frozenset()
         self._is_over = self._has_ended = False  # another exporter is read; the program is not to be started again
         try:
@@ -98,7 +100,10 @@ class OwnDcgmSource:
             self._look_for_others(now_ns)
         if self._is_over:
             return self._read_other()
-        if self._retry_ns is not None and now_ns >= self._retry_ns:
+        is_due = self._retry_ns is not None and now_ns >= self._retry_ns
+        if self._open_other is not None and (self._retry_ns is None or is_due):
+            self._give_way(now_ns, is_due)
+        if is_due:
             self._retry_ns = None
             self._start()
         if self._has_ended or self._retry_ns is not None:
@@ -166,8 +171,10 @@ class OwnDcgmSource:
         self._starts, self._fault = self._starts + 1, None
         self._backoff_ns = {ending: first for ending, (first, _) in _BACKOFF_NS.items()}
         log.info(
-            "started %s %s for the profiling counters of %d GPUs: process %d",
+            "started %s %s for the profiling counters of %d GPUs: process %d; meanwhile the driver refuses them to "
+            "other profilers%s; --dcgm-hostengine off leaves them free",
             self._exporter.path, self._exporter.version or "", len(self._reader.devices()), self._exporter.pid or 0,
+            "" if self._open_other is None else ", and flopsd ends it while ncu or nsys runs",
         )  # fmt: skip
 
     def _fail(self, ending: Ending, words: str) -> None:
@@ -188,6 +195,16 @@ class OwnDcgmSource:
         else:
             self._has_ended = True
         raise self._fault
+
+    def _give_way(self, now_ns: int, is_due: bool) -> None:
+        """End ours, or do not start it, while a profiler runs, which is refused the counters as long as ours has them.
+        Raises SourceUnavailableError then."""
+        if self._has_ended or not (is_due or now_ns - self._looked_for_profilers_ns >= LOOK_FOR_PROFILERS_NS):
+            return
+        self._looked_for_profilers_ns = now_ns
+        if profilers := running(PROFILERS):
+            pid, name = min(profilers.items())
+            self._fail(Ending.IN_USE, f"{name} runs here (process {pid}), and flopsd leaves them to it")
 
     def _look_for_others(self, now_ns: int) -> None:
         """End ours where another server of the counters stays: it is refused them as long as ours has them. One that

@@ -30,7 +30,9 @@ _CLOSED = {
 _OPEN = (
     "install dcgm-exporter and DCGM: flopsd starts it where nothing else is at the counters; or run one: " + _EXPORTER
 )
-_STARTS = "none: `flopsd run` starts {} for them, see --dcgm-hostengine"
+_STARTS = (
+    "none: `flopsd run` starts {} for them; other profilers are refused them meanwhile, unless --dcgm-hostengine is off"
+)
 _SERVED = "a dcgm-exporter runs here that does not answer at --dcgm-url: give its address, unless a flopsd started it"
 _HOSTENGINE = "a DCGM hostengine runs here: run `dcgm-exporter --remote-hostengine-info localhost:5555` beside it; "
 
