@@ -66,7 +66,8 @@ class BackwardCounter:
     def watch(self, passes: BackwardPasses, output: Any, inputs: Any) -> frozenset[str]:
         """Hook what `output` was computed by from `inputs`. Which of `GRAPHS` are among it, where the backward pass is
         counted."""
-        graphs, roots = set(), _nodes_of(output)
+        graphs: set[str] = set()
+        roots = _nodes_of(output)
         for at, node in enumerate(roots):
             node.register_prehook(self._guard(functools.partial(self._enter_task, passes, at)))
         if passes.is_counted:

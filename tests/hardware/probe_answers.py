@@ -97,6 +97,21 @@ def dcgm(document: Facts, _: Mapping[str, str]) -> str:
     return f"all {compared} fields that both have lie between GPM's values just before and just after"
 
 
+def operators(document: Facts, _: Mapping[str, str]) -> str:
+    if (ways := _probe(document, "operators")) is None:
+        raise NotAnsweredError("the driver was simulated")
+    return "; ".join(f"{way}: {_counted(one)}" for way, one in ways.items())
+
+
+def _counted(one: Facts) -> str:
+    """Of one way of launching."""
+    if one["fault"] is not None:
+        return str(one["fault"])
+    queued = "" if one["queued"] is None else "; {} of {} steps were queued at the end".format(*one["queued"])
+    words = f" ({', '.join(one['words'])})" if one["words"] else ""
+    return f"{one['flop'] / one['known']:.4f} of the products{words}{queued}"
+
+
 def _probe(document: Facts, name: str) -> Any:
     if "probes" not in document:
         raise NotAnsweredError("the suite that made these results did not ask")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flopsd.system.clock import NS_PER_S
-from tests.hardware import tools
+from tests.hardware import operators, tools
 from tests.hardware.raw import ANY_TENSOR, Gpu
 
 ELAPSED, MMA = 248, 250
@@ -23,10 +23,12 @@ def before(gpu: Gpu) -> dict[str, Any]:
     }
 
 
-def after(gpu: Gpu, *, change_settings: bool) -> dict[str, Any]:
-    """Asked when flopsd has ended: one of these blinds every reader of the GPU for a moment, where that is allowed."""
+def after(gpu: Gpu, *, change_settings: bool, torch_device: str | None = None) -> dict[str, Any]:
+    """Asked when flopsd has ended: one of these blinds every reader of the GPU for a moment, where that is allowed.
+    `torch_device` is the GPU as PyTorch names it; None: it is simulated."""
     found = {"frozen": _frozen(gpu), "blinded": _blinded(gpu) if change_settings else None}
     found |= {"dcgm": tools.dcgm(gpu), "nsight": tools.nsight()}
+    found["operators"] = None if torch_device is None else operators.counted(torch_device)
     gpu.free()
     return found
 

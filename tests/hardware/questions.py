@@ -222,4 +222,7 @@ QUESTIONS: Sequence[tuple[str, str, str, Callable[[Facts, Mapping[str, str]], st
      "one product of 4096 in each format under ncu, where it is installed", probe_answers.nsight),
     ("DCGM", "Do DCGM's fields 1084 to 1096 and GPM's ids 248 to 260 agree?",
      "dcgmi dmon between two readings of GPM, where it is installed", probe_answers.dcgm),
+    ("operators", "Does the count of operators equal the products by hand, and what is seen of CUDA graphs and of what is queued?",
+     "steps of two layers: eager, by torch.compile with CUDA graphs, by make_graphed_callables, by a graph of the loop",
+     probe_answers.operators),
 )  # fmt: skip

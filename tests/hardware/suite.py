@@ -24,6 +24,7 @@ from tests.hardware.runner import Bench, measure
 
 SETTLE_NS = 300_000_000  # GPM counters are renewed each 100 ms (nvml.h)
 SIMULATED_SETTLE_NS = 100_000_000
+DEVICE = "cuda:0"
 
 
 class SuiteError(Exception):
@@ -51,6 +52,7 @@ class Machine:
     load: Callable[[Spec], Load]
     versions: dict[str, str | None]
     settle_ns: int
+    torch_device: str | None = None
 
 
 def run_suite(options: Options, say: Callable[[str], object]) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _measured(
             save(document, path)
             say(table.row(loads[-1]))
     document["daemon"] |= {"exit_code": meter.exit_code, "verified": _verified(meter.ledger) if seal else None}
-    document["probes"] |= probes.after(gpu, change_settings=options.change_settings)
+    document["probes"] |= probes.after(gpu, change_settings=options.change_settings, torch_device=machine.torch_device)
     document["questions"] = answers(document)
     save(document, path)
     for question in document["questions"]:
@@ -139,9 +141,10 @@ def _torch(clock: SystemClock) -> Machine:
     uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
     return Machine(
         None if uuid is None else "GPU-" + str(uuid).removeprefix("GPU-"),
-        lambda spec: TorchLoad(spec, "cuda:0", clock),
+        lambda spec: TorchLoad(spec, DEVICE, clock),
         {"torch": str(torch.__version__), "cuda": torch.version.cuda},
         SETTLE_NS,
+        DEVICE,
     )
 
 

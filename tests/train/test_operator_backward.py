@@ -120,6 +120,22 @@ def test_replays_of_a_cuda_graph_are_declared_as_not_seen() -> None:
     assert "CUDA graph" in words
 
 
+def test_the_probe_of_the_hardware_suite_counts_steps_by_hand_and_names_what_cannot_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tests.hardware import operators
+    from tests.hardware.probe_answers import operators as answer
+
+    monkeypatch.setattr(operators, "ROWS", 64)
+    monkeypatch.setattr(operators, "STEP_FLOP", 5 * 2 * 64 * operators.WIDTH**2)
+    monkeypatch.delitem(operators.WAYS, "torch.compile with CUDA graphs")  # compiles for the CPU here
+    found = operators.counted("cpu")
+    assert found["eager"]["flop"] == found["eager"]["known"]
+    said = answer({"probes": {"operators": found}}, {})
+    assert said.startswith("eager: 1.0000 of the products; many steps: ")
+    assert all(found[way]["fault"] for way in found.keys() - {"eager"})
+
+
 def _counted(ways: Ways) -> tuple[list[int], Any]:
     """What each step counts, and what is declared as left out."""
     import torch
