@@ -98,7 +98,7 @@ fuzz: $(INSTALLED) ## coverage-guided fuzzing (Atheris) of each parser for FUZZ_
 verifier-page: $(INSTALLED) ## build verifier/index.html and its digest in docs, after a change of it, of config/ or of report.css
 	@$(BIN)/python -m verifier.build
 
-verifier-pictures: $(INSTALLED) ## pictures of the verifier's page in build/verifier
+verifier-pictures: $(INSTALLED) ## pictures of the verifier's page in build/verifier, and what axe-core (AXE_CORE) finds in them
 	@$(BIN)/python -m tests.bench.verifier
 
 vector-mutants: $(INSTALLED) ## break the second implementation in 300 places, print which faults no test vector notices

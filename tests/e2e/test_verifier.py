@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flopsd.core.rounding import Towards, scientific
+from flopsd.report.html_kit import typeset
 from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium
 from tests.support.extent import Extent, sampled
@@ -108,6 +110,38 @@ for (const file of process.argv.slice(1)) console.log(writeJson(parseYaml(fs.rea
     done = subprocess.run(command, cwd=VERIFIER, capture_output=True, text=True, check=True)
     for path, line in zip(YAML_FILES, done.stdout.splitlines(), strict=True):
         assert json.loads(line) == plain(yaml.safe_load(path.read_bytes())), path
+
+
+@pytest.mark.tool("node")
+def test_a_bound_that_it_shows_still_holds() -> None:
+    """As flopsd rounds: a lower bound down, an upper one up."""
+    counts = [
+        0,
+        9,
+        9999,
+        10000,
+        10049,
+        10050,
+        10051,
+        10150,
+        99949,
+        99950,
+        99999,
+        10**15 + 1,
+        2759652088050751,
+        10**40 - 1,
+    ]
+    script = """
+import { about } from "./src/dom.js";
+for (const towards of ["down", "near", "up"]) for (const one of process.argv.slice(1)) console.log(about(one, towards));
+"""
+    command = ["node", "--input-type=module", "-e", script, *map(str, counts)]
+    done = subprocess.run(command, cwd=VERIFIER, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        typeset(scientific(one, 3, towards)) if one > 9999 else str(one)
+        for towards in (Towards.DOWN, Towards.NEAREST, Towards.UP)
+        for one in counts
+    ]
 
 
 def plain(value: object) -> object:

@@ -16,6 +16,8 @@ from tests.support.jobs import Nodes, plain
 from tests.support.story import VECTORS
 from tests.support.verifier import PAGE, VERIFIED, Browser, Vector, by_page, vectors
 
+pytestmark = pytest.mark.xdist_group("verifier-page")  # one Chromium for all
+
 EVIL = "x\x1b[2K\u202e\u200b\n<img src=x onerror=document.title=1></td><script>document.title=2</script>"
 MIB = 1 << 20
 GOOD, OTHER, REFUSED = "valid/declared-mix", "valid/p256", "invalid/totals-that-fall"
@@ -80,6 +82,9 @@ def test_what_is_shown_is_of_the_files_that_are_listed(page: Page) -> None:
             assert page.evaluate(_STATE)["text"] == ""
             assert not page.evaluate(_STATE)["runs"]
     by_page(page, vector(GOOD))
+    hidden = "['progress', 'stop', 'result'].map(one => document.getElementById(one).hidden)"
+    assert page.evaluate(hidden) == [True, True, False]
+    assert page.evaluate(f"({verify}, {hidden})") == [False, False, False]
     assert page.evaluate(f"({verify}, document.getElementById('stop').click(), {_STATE})") == NOTHING | {
         "status": "Stopped: there is no verdict."
     }
@@ -185,6 +190,32 @@ def test_a_dropped_folder_brings_no_key_and_no_table(page: Page) -> None:
         look = f"const look = () => {counts} === '{expected}' ? done() : setTimeout(look, 2); look()"
         page.evaluate(f"new Promise(done => {{ {look} }})")
     assert page.evaluate("document.getElementById('ledgers-given').innerText").startswith(f"{Path(GOOD).name}/")
+
+
+# Of an accepted ledger: how its verdict begins, and what it says that it leaves out.
+LEAVES_OUT = {
+    GOOD: ("Verified: every figure", "that the compute took place"),
+    "valid/replay": ("Verified, but a replay", "no hardware was metered"),
+    "valid/model-two-ranks": ("Verified in part", "predicate.totals.architecture"),
+    "merged/job": ("Verified: every figure", "signatures of the ledgers that it adds up"),
+    "merged/job-alone": ("Verified in part", "2 ledgers are added up, and not all were given"),
+    "merged/job-with-a-hole": ("Verified: every figure", "all of its ledgers: no (no ledger of node-1)"),
+    "merged/lineage-of-a-job-at-hand": ("Verified in part", "The ledgers of the jobs' nodes"),
+}
+
+
+@pytest.mark.tool("chromium")
+def test_a_verdict_begins_with_what_it_leaves_out(page: Page) -> None:
+    for name, (begins, leaves_out) in LEAVES_OUT.items():
+        by_page(page, vector(name))
+        shown = page.evaluate("document.querySelector('#result .check').textContent")
+        assert shown.startswith(begins), name
+        assert leaves_out in shown.partition("Not verified")[2], name
+    # One of two children, twice, is not both.
+    node = given(VECTORS / "merged" / "job" / "children" / "node-0")
+    by_page(page, vector("merged/job-alone"))
+    page.evaluate(put("ledgers", *((at + name, data) for at in "ab" for name, data in node)))
+    assert said(page)["text"].startswith("Verified in part")
 
 
 def shown_by(page: Browser, names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -20,14 +20,21 @@ const at = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id))
 /** @param {string} words */
 const say = (words) => void (at("status").textContent = visible(words));
 
+/** @param {number} bytes */
+function size(bytes) {
+  if (bytes < 1000) return `${bytes} bytes`;
+  return bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
 function listed() {
   for (const name of _LISTS) {
     const all = _given[name], shown = all.slice(0, _MOST_LISTED);
-    const rows = shown.map((one) => h("li", {}, `${one.name} (${one.file.size} bytes)`));
+    const rows = shown.map((one) => h("li", {}, `${one.name} (${size(one.file.size)})`));
     if (all.length > shown.length) rows.push(h("li", {}, `and ${all.length - shown.length} more`));
     at(`${name}-given`).replaceChildren(...rows);
     at(`${name}-given`).dataset.count = String(all.length);
   }
+  at("beside-note").hidden = !_given.beside.length;
 }
 
 /** What is shown is never of other files than those that are listed. */
