@@ -30,13 +30,12 @@ from flopsd.integrations.operator_mode import Counted, CountingMode, is_capturin
 from flopsd.integrations.operator_sessions import DeviceSessions
 from flopsd.integrations.operator_signature import Signature
 from flopsd.integrations.operator_steps import OptimizerSteps
-from flopsd.integrations.operator_totals import Kept, Totals
+from flopsd.integrations.operator_totals import CAPTURED, Kept, Totals
 
 log = logging.getLogger("flopsd.client")
 MAX_SIGNATURES = 2048
 _AFTER_ERROR = "all that ran after an error in flopsd's counter of operators"
 _TOO_MANY = f"passes of more than {MAX_SIGNATURES} different shapes"
-_CAPTURED = "a CUDA graph that the loop captured: its replays are not seen"
 _MIXED = "recomputation within graphs of torch.compile is not told apart"
 _OTHER_WAY = "a backward pass of another kind than those that were seen"
 _TWICE = "gradients of gradients are counted in part"
@@ -192,7 +191,7 @@ class OperatorCounter:
             return None  # computed again, in a backward pass that is counted as a whole
         phase = root.phase_of(model, named.get("past_key_values", named.get("cache")) is not None)
         if is_capturing():
-            self._sessions.say([_CAPTURED], phase)
+            self._sessions.say([CAPTURED], phase)
             return None
         key = task != -1, root.signature.of_pass(model, arguments, named)
         kept = root.kept.get(key)
@@ -223,7 +222,7 @@ class OperatorCounter:
             if COMPILED in graphs and one.root.signature.checkpoints():
                 kept.words.add(_MIXED)
             if GRAPHED in graphs:
-                kept.words.add(_CAPTURED)
+                kept.words.add(CAPTURED)
 
     def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted | None) -> None:
         if way[2]:

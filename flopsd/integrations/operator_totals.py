@@ -14,6 +14,7 @@ from flopsd.integrations.operator_sessions import DeviceSessions
 
 MAX_WAYS = 16
 _TEMPLATES = "products that torch.compile generated kernels for (max-autotune)"
+CAPTURED = "a CUDA graph that the loop captured: its replays are not seen"
 LEAST = "passes of one shape ran different operators: the least that was seen is counted"
 
 
@@ -53,6 +54,8 @@ class Kept:
             now = now.without_spare()
         if now.captured:
             self.is_fixed = True
+            if before is None:
+                self.words.add(CAPTURED)
             return before or now
         if before is None or before.total == now.total:
             return before or now

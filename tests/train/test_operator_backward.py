@@ -120,6 +120,25 @@ def test_replays_of_a_cuda_graph_are_declared_as_not_seen() -> None:
     assert "CUDA graph" in words
 
 
+@pytest.mark.parametrize("captured_at", [0, 1, None])
+def test_replays_of_a_graph_that_torch_compile_captures_add_what_the_pass_before_counted(
+    monkeypatch: pytest.MonkeyPatch, captured_at: int | None
+) -> None:
+    """The 8th pass would be looked at again, and a replay shows no operator. Without a pass before, that is declared."""
+    import torch
+
+    from flopsd.integrations import operator_mode
+
+    _, found = attached(model := torch.nn.Linear(4, 4, bias=False))
+    for number in range(9):
+        before = found.flop
+        monkeypatch.setattr(operator_mode, "is_capturing", lambda number=number: number == captured_at)
+        model(torch.ones(3, 4)).sum().backward()
+        assert found.flop - before == (0 if captured_at == 0 else 2 * 2 * 3 * 4 * 4)
+    words = found.facts.get("operators_not_counted", {}).get("train", [])
+    assert [("CUDA graph" in one) for one in words] == ([True] if captured_at == 0 else [])
+
+
 def test_the_probe_of_the_hardware_suite_counts_steps_by_hand_and_names_what_cannot_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
