@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGES = ("ledger-format.md", "ledger-journal.md", "ledger-arithmetic.md", "ledger-codes.md")
+PAGES = ("ledger-format.md", "ledger-journal.md", "ledger-arithmetic.md", "ledger-codes.md", "ledger-models.md")
 _START = re.compile(r"^(?:- |\| )?\[([A-Z]+)-([1-9][0-9]*)\] (.*)")
 
 

@@ -10,8 +10,7 @@ import io
 import json
 import logging
 import os
-import shlex
-import shutil
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -21,20 +20,21 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from conformance.judge import FAILED
-from conformance.run import counted, run
-from conformance.vectors import vectors_in
+from conformance.judge import FAILED, judge
+from conformance.run import counted, predicate_of
+from conformance.vectors import Vector, vectors_in
 from flopsd.cli import verify
 from flopsd.cli.parser import Parser
 from flopsd.errors import FlopsdError
 from tests.agreement.cases import TRUSTED, Case, ledgers, mutants, write
+from tests.support import independent_verify
 from tests.support.paths import ROOT
 
-NODE = shutil.which("node")
 OTHERS = {
-    "second": (sys.executable, "-m", "tests.support.independent_verify"),
-    "verifier": (NODE or "node", str(ROOT / "verifier" / "cli.mjs"), "--json"),
+    "second": "tests/support/independent_verify.py",
+    "verifier": "verifier/batch.mjs",
 }
+CORES = len(os.sched_getaffinity(0))
 
 
 def main() -> int:
@@ -55,13 +55,48 @@ def main() -> int:
 
 def compared(name: str, folder: Path) -> int:
     """1 where the implementation gives another verdict or another reason than flopsd."""
-    outcomes = run(OTHERS[name], vectors_in(folder), 120)
+    vectors = vectors_in(folder)
+    with ProcessPoolExecutor(CORES) as pool:
+        if name == "second":
+            answers = list(pool.map(_second, vectors, chunksize=10))
+        else:
+            shares = [vectors[begin::CORES] for begin in range(CORES)]
+            by_name = dict(pair for share in pool.map(_third, shares) for pair in share)
+            answers = [by_name[vector.name] for vector in vectors]
+    outcomes = [
+        judge(vector, status, out, predicate_of(vector)) for vector, (status, out) in zip(vectors, answers, strict=True)
+    ]
     wrong = [outcome for outcome in outcomes if outcome.result == FAILED]
-    print(f"{name} ({shlex.join(OTHERS[name])}): {counted(outcomes, 'passed')} alike, {counted(outcomes, 'in part')} in "
+    print(f"{name} ({OTHERS[name]}): {counted(outcomes, 'passed')} alike, {counted(outcomes, 'in part')} in "
           f"part, {len(wrong)} otherwise")  # fmt: skip
     for outcome in wrong[:20]:
         print(f"  {outcome.vector.name}: {outcome.why}")
     return int(bool(wrong))
+
+
+Answer = tuple[int, bytes]
+
+
+def _second(vector: Vector) -> Answer:
+    """As the command, in this process: a start of Python takes longer than a ledger."""
+    out, before = io.StringIO(), Path.cwd()
+    os.chdir(vector.folder)
+    try:
+        with redirect_stdout(out):
+            return independent_verify.main(vector.expected["arguments"]), out.getvalue().encode()
+    except Exception:  # noqa: BLE001 (a verifier that fails gives no verdict)
+        return -1, b""
+    finally:
+        os.chdir(before)
+
+
+def _third(vectors: Sequence[Vector]) -> list[tuple[str, Answer]]:
+    asked = json.dumps([{"folder": str(one.folder), "arguments": one.expected["arguments"]} for one in vectors])
+    done = subprocess.run(
+        ["node", ROOT / "verifier" / "batch.mjs"], input=asked.encode(), capture_output=True, check=True
+    )
+    answers = map(json.loads, done.stdout.splitlines())
+    return [(one.name, (said["status"], said["out"].encode())) for one, said in zip(vectors, answers, strict=True)]
 
 
 def made(folder: Path, seed: int, of_ledgers: int, of_mutants: int) -> Counter[str]:
@@ -69,7 +104,7 @@ def made(folder: Path, seed: int, of_ledgers: int, of_mutants: int) -> Counter[s
     parts = [
         (folder, seed, kind, begin) for kind, count in ((0, of_ledgers), (1, of_mutants)) for begin in range(count)
     ]
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=logging.disable) as pool:
+    with ProcessPoolExecutor(CORES, initializer=logging.disable) as pool:
         return Counter(pool.map(_made, parts, chunksize=10))
 
 

@@ -99,20 +99,23 @@ def figures_of(run: Run) -> J:
     by_evidence: dict[str, list[Any]] = {}
     for row in (*(row for device in everything for row in device.rows()), *operators):
         by_evidence.setdefault(row["key"][1], []).append(row["figures"])
-    method, how, basis, trained = architecture.declared(settings, sessions) if _is_known(sessions) else (None,) * 4
+    basis = architecture.declared(settings, sessions) if architecture.is_known(sessions) else None
     counted, integers = None, None
-    if everything and _is_known(sessions):
+    if basis is not None:
+        method, how, trained = basis.method, basis.recomputation, basis.share
         fused = any(work.get("fused_head_tokens") for session in sessions for work in session.get("work", {}).values())
         again = operators_of(sessions)
         shares = required(settings, method, how, trained, again, counts_fused=fused)
-        counted = _guidelines(everything, "figures", shares, operators)
-        integers = _guidelines(everything, "integers", shares, [])
-        alone = guidelines(summed(d.by_words("figures")[0] for d in everything), shares)
+        unknown = guidelines({"undeclared": (0, None, None)}, shares)
+        counted = _guidelines(everything, "figures", shares, operators) if everything else unknown
+        integers = _guidelines(everything, "integers", shares, []) if everything else unknown
+        alone = guidelines(summed(d.by_words("figures")[0] for d in everything), shares) if everything else unknown
+        counted = {**counted}
         parts = ((counted, alone), (counted["cumulative"], alone["cumulative"]))
         low, cumulative = (str(int(whole["low"]) - int(part["low"])) for whole, part in parts)
         counted["operatorCount"] = {"low": low, "cumulativeLow": cumulative}
         names = ("low", "stated", "high")
-        by_model = trained is not None and all(trained[1])
+        by_model = trained is not None
         counted["requiredPpmSource"] = share_source(
             settings, method, how, by_model=by_model, by_operators=again is not None, fused=fused
         )
@@ -127,7 +130,8 @@ def figures_of(run: Run) -> J:
             ).items()
         },
         "guidelines": counted,
-        "architecture": basis,
+        "architecture": basis and basis.architecture,
+        "architectureAbsentReasons": basis and basis.absent,
         "executed": said(add([*(device.total() for device in everything), *(row["figures"] for row in operators)]))
         if everything
         else said((0, None, None)),
@@ -189,7 +193,7 @@ def stated(statement: J) -> J:
     """The same parts of a sealed statement."""
     predicate = statement["predicate"]
     executed, coverage, method = predicate["totals"]["executed"], predicate["coverage"], predicate["method"]
-    is_known = _is_known(predicate["declared"]["sessions"])
+    is_known = architecture.is_known(predicate["declared"]["sessions"])
     energy = ("energyJoules", "energyUncountedSeconds")
     of_device = (
         "executed",
@@ -212,7 +216,7 @@ def stated(statement: J) -> J:
     )
     of_row += ("clockUncertaintyFlop",)
     integers = predicate["totals"]["integerOperations"]
-    is_counted = predicate["devices"] and is_known
+    is_counted = is_known
     return {
         "executed": {name: executed[name] for name in ("low", "measured", "high")},
         "integerOperations": {**integers, "guidelines": integers["guidelines"] if is_counted else None},
@@ -221,7 +225,8 @@ def stated(statement: J) -> J:
         "byEvidence": executed["byEvidence"],
         "byPhase": executed["byPhase"] if predicate["devices"] else {},
         "guidelines": _counted(predicate) if is_counted else None,
-        "architecture": _shaped(predicate["totals"]["architecture"]) if is_known else None,
+        "architecture": predicate["totals"]["architecture"] if is_known else None,
+        "architectureAbsentReasons": predicate["totals"]["architectureAbsentReasons"] if is_known else None,
         "devices": {
             device["uuid"]: {
                 **{name: device[name] for name in of_device},
@@ -322,23 +327,12 @@ def _sessions(records: list[J]) -> list[J]:
     found: dict[str, J] = {}
     for record in records:
         for change in record.get("sessions", ()):
-            session = found.setdefault(change["id"], {"pid": change["pid"], "facts": {}, "work": {}})
+            session = found.setdefault(change["id"], {"at": len(found), "pid": change["pid"], "facts": {}, "work": {}})
             session["facts"] = change.get("facts", session["facts"])
             session["refused"] = change.get("refused", session.get("refused"))
             for phase, counters in change.get("work", {}).items():
                 session["work"].setdefault(phase, {}).update(counters)
     return [found[name] for name in sorted(found)]
-
-
-def _is_known(sessions: list[J]) -> bool:
-    """Whether all models are of a family whose arithmetic is implemented here."""
-    configs = [s["facts"]["model_config"] for s in sessions if s["work"] and "model_config" in s["facts"]]
-    return all(config.get("model_type") == "llama" for config in configs)
-
-
-def _shaped(basis: J | None) -> J | None:
-    names = ("low", "computed", "high", "executed", "tokens", "parameters")
-    return basis and {name: basis[name] for name in names}
 
 
 def _take(gaps: list[list[Any]], gap: list[Any]) -> None:
@@ -490,7 +484,7 @@ def required(
     stated = M if how == "none" else None
     if how == "full":
         stated = {"pretraining": 750_000, "full": 750_000, "lora": 666_667, "qlora": 666_667}.get(str(method))
-    if stated is not None and trained is not None and all(trained[1]):
+    if stated is not None and trained is not None:
         stated = min(M, trained[0][1] * M // trained[1][1])
     if operators is not None and settings.get("recomputation") in (None, "selective"):
         stated = operators

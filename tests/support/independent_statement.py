@@ -12,7 +12,7 @@ from typing import Any
 from tests.support import independent_codes as codes
 from tests.support.independent import Figures, M, Rated, add, said, seconds
 from tests.support.independent_findings import Account, findings
-from tests.support.independent_ledger import Run, _is_known, _sessions, earlier_seals, figures_of
+from tests.support.independent_ledger import Run, _sessions, earlier_seals, figures_of
 from tests.support.independent_operators import counted_of
 from tests.support.independent_rates import ceil
 
@@ -55,9 +55,6 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
     first, sessions = run.begins[0], _sessions_of(run.records)
     devices = _devices(run, computed)
     declared_ = run.begins[-1].get("declared") or {}
-    # Of a model flopsd may refuse more: it knows what a field means, and its limits.
-    refused = said_of["totals"]["architecture"] is None and computed["architecture"] is not None
-    known = _is_known(_sessions(run.records)) and not refused
     everything = [(device, row) for _, device in _tallies(run) for row in device.rows()]
     margins: dict[str, int] = {}
     for _, row in everything:
@@ -76,7 +73,8 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
     }
     take = left_out.take
     totals: tuple[str, ...] = ("predicate", "totals")
-    if computed["guidelines"] is not None and not refused:
+    known = computed["guidelines"] is not None
+    if known:
         guidelines = computed["guidelines"]
         integers = computed["integerOperations"]
     else:
@@ -85,14 +83,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
     basis = computed["architecture"]
     if not known:
         basis = take(*totals, "architecture")
-    elif basis is not None:
-        basis = {
-            **basis,
-            "marginPpm": "300000",
-            "method": ["shape"],
-            "assumptions": take(*totals, "architecture", "assumptions"),
-        }
-    absent = [] if basis is not None else take(*totals, "architectureAbsentReasons")
+    absent = computed["architectureAbsentReasons"] if known else take(*totals, "architectureAbsentReasons")
     nodes = first["context"]["node"]["jobNodes"]
     segment = computed["segment"]
     account = _account(guidelines, integers, declared_, whole=len(nodes) <= 1 and segment is None)
@@ -276,14 +267,21 @@ def _sessions_of(records: list[J]) -> list[J]:
         {
             "id": name,
             "process": process[name],
-            "facts": session["facts"],
+            "facts": facts_said(session["facts"]),
             "work": {
                 phase: {counter: str(value) for counter, value in counted.items()}
                 for phase, counted in session["work"].items()
+                if counted
             },
         }
         for name, session in zip(sorted(process), _sessions(records), strict=True)
     ]
+
+
+def facts_said(facts: J) -> J:
+    lora = {name: sorted(one) if isinstance(one, list) else one for name, one in (facts.get("lora") or {}).items()}
+    known = {name: one for name, one in lora.items() if one is not None}
+    return {**facts, "lora": known} if known else facts
 
 
 def _times(devices: list[Rated]) -> J:
@@ -345,7 +343,7 @@ def _reconciliation(run: Run, computed: J, said_of: J) -> list[J]:
         sessions = _sessions(run.records)
         counts = [work.get("framework_flop", 0) for session in sessions for work in session["work"].values()]
         if (framework := max(counts, default=0)) and needed[1][1]:
-            found[RATIOS[2]] = (framework * M // needed[1][1],) * 3
+            found[RATIOS[2]] = divided((framework,) * 3, (needed[1][1],) * 3)
     counted = counted_of([device for _, device in _tallies(run)], _sessions(run.records))
     if counted:
         c = sum(one for _, one in counted)

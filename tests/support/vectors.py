@@ -204,13 +204,14 @@ def all_vectors() -> Files:
     from tests.support.vectors_findings import companion_vectors, findings_vectors, models_vectors
     from tests.support.vectors_invalid import invalid
     from tests.support.vectors_merged import merged_vectors
+    from tests.support.vectors_models import shapes_vectors
     from tests.support.vectors_records import records_vectors
     from tests.support.vectors_refused_merges import refused_merges
     from tests.support.vectors_rows import rows_vectors
 
     made = {**valid(), **invalid(), **merged_vectors(), **records_vectors(), **envelopes(), **gaps_vectors()}
-    made |= {**rows_vectors(), **findings_vectors(), **companion_vectors(), **models_vectors(), **refused_merges()}
-    return made
+    made |= {**rows_vectors(), **findings_vectors(), **companion_vectors(), **models_vectors(), **shapes_vectors()}
+    return {**made, **refused_merges()}
 
 
 def write(files: Files) -> None:

@@ -6,7 +6,7 @@ Each finding's vector has a policy of its own beside it, `our.policy.yaml`, with
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.support.vectors import Files, case, signed, statement_of
 from tests.support.vectors_records import expectation
 
 J = dict[str, Any]
+Model = tuple[str, str, list[tuple[J, dict[str, J]]]]
 TRAIN, FULL, NONE = Phase.TRAIN, Method.FULL, Recomputation.NONE
 PRE = Method.PRETRAINING
 # What two seconds of the story come to, by what counts: from the ledger itself, so that thresholds lie at its ends.
@@ -192,7 +193,7 @@ WORK = {"tokens": 70, "sequences": 3, "square_pairs": 1700}
 HEADS = {**WORK, "headless_tokens": 11, "unlabelled_tokens": 13, "fused_head_tokens": 17}
 TOTAL = 10**6 + 7
 # Name, what it is, and facts and work of each process.
-MODELS: list[tuple[str, str, list[tuple[J, dict[str, J]]]]] = [
+MODELS: list[Model] = [
     ("full-eager", "A Llama trained in full, with eager attention.", [({"model_config": LLAMA, "method": "full", "attention": "eager", "recomputation": "none"}, {"train": HEADS})]),
     ("full-sdpa", "The same with a kernel that recomputes scores, and full activation checkpointing.", [({"model_config": LLAMA, "method": "full", "attention": "sdpa", "recomputation": "full"}, {"train": HEADS, "evaluate": WORK})]),
     ("full-selective", "Selective checkpointing; nobody says which attention.", [({"model_config": LLAMA, "method": "pretraining", "recomputation": "selective"}, {"train": WORK, "generate": HEADS, "other": WORK})]),
@@ -217,9 +218,9 @@ MODELS: list[tuple[str, str, list[tuple[J, dict[str, J]]]]] = [
 ]  # fmt: skip
 
 
-def models_vectors() -> Files:
+def models_vectors(models: Sequence[Model] = MODELS) -> Files:
     files: Files = {}
-    for name, what, processes in MODELS:
+    for name, what, processes in models:
 
         def story(folder: Path, processes: list[tuple[J, dict[str, J]]] = processes) -> bytes:
             run = Story(folder, (H100,))

@@ -16,11 +16,14 @@ function payloadOf(ledger) {
 
 /** @param {J} statement @param {import("./verify.js").Given} given
  * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number}} tally
- * @returns {Promise<boolean>} Whether all were at hand, down to the journals. */
+ * @returns {Promise<{whole: boolean, unverified: string[]}>} Whether all were at hand, down to the journals, and what of them is
+ *   not verified. */
 export async function checkChildren(statement, given, verify, tally) {
   const { children, kind } = statement.predicate;
   const found = new Set();
   let whole = true;
+  /** @type {string[]} */
+  const unverified = [];
   for (const [i, file] of (given.children ?? []).entries()) {
     const { digest, statement: own } = payloadOf(file.ledger);
     const p = own.predicate ?? {};
@@ -37,8 +40,10 @@ export async function checkChildren(statement, given, verify, tally) {
     const completeness_ = kind === "lineage" && predicate.kind === "node"
       ? { completeness: entry.completeness } : {};
     same(entry, { ...made, ...completeness_ }, `statement.predicate.children[${children.indexOf(entry)}]`, `this child: ${file.name}`, tally, "child_differs");
+    const place = `statement.predicate.children[${children.indexOf(entry)}]`;
+    unverified.push(...child.unverified.map((path) => path.replace("statement.predicate", place)));
     found.add(digest);
     whole &&= predicate.kind === "node";
   }
-  return whole && found.size === children.length;
+  return { whole: whole && found.size === children.length, unverified };
 }

@@ -1,5 +1,5 @@
 // The facts that a training process may declare, and their types (docs/training-process.md).
-import { isAmount, isObject, isText } from "./basics.js";
+import { byText, isAmount, isObject, isText } from "./basics.js";
 import { FORMATS, METHODS, PHASES } from "./names.js";
 
 /** @typedef {(value: any) => boolean} Check */
@@ -23,8 +23,8 @@ function isPrecision(value) {
 
 /** @param {any} value */
 function isLora(value) {
-  if (!isObject(value) || !isAmount(value.r) || value.r < 1n) return false;
-  return Object.keys(value).every((name) => name === "r" || (_LORA.includes(name) && texts(value[name])));
+  if (!isObject(value) || !isAmount(value.r)) return false;
+  return Object.keys(value).every((name) => name === "r" || (_LORA.includes(name) && (value[name] === null || texts(value[name]))));
 }
 
 /** @param {any} value */
@@ -40,6 +40,15 @@ const _FACTS = /** @type {Record<string, Check>} */ ({
   not_counted: byPhase, operators_not_counted: byPhase,
   rank: isAmount, local_rank: isAmount, world_size: isAmount, framework: isText, device: isText,
 });
+
+/** As a ledger has them: the lists of `lora` are sorted, and what is null in it is left out.
+ * @param {import("./basics.js").J} facts */
+export function sortedFacts(facts) {
+  if (!isObject(facts.lora)) return facts;
+  const members = Object.entries(facts.lora).filter(([, value]) => value !== null);
+  const lora = Object.fromEntries(members.map(([name, value]) => [name, Array.isArray(value) ? [...value].sort(byText) : value]));
+  return { ...facts, lora };
+}
 
 /** The name of a fact that is none, or not of its type. @param {import("./basics.js").J} facts */
 export function strangeFact(facts) {

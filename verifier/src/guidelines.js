@@ -1,4 +1,5 @@
 // What the Commission's Guidelines count of a run, and what would follow from what its processes claim.
+import { shareOf } from "./architecture.js";
 import { byText } from "./basics.js";
 import { counted } from "./sessions.js";
 import { MILLION, ceilDiv, plus, written, zero } from "./figures.js";
@@ -61,7 +62,7 @@ function agreed(setting, sessions, fact) {
 }
 
 /** Recomputation and method, from the settings or what all processes agree on. @param {import("./history.js").History} history */
-function known(history) {
+export function known(history) {
   const { method, recomputation } = history.latest.begin.declared;
   const all = [...history.sessions.values()];
   const own = all.filter(({ facts }) => facts.role === undefined || facts.role === null);
@@ -208,23 +209,33 @@ function statedByOperators(history) {
   return share < 666666n ? 666666n : share;
 }
 
+/** The model's own terms in place of s, where they are known. Of a basis that is taken as stated they are too.
+ * @param {Shares} shares @param {import("./architecture.js").Basis} basis @param {J} stated */
+function byModel(shares, basis, stated) {
+  if (shares.stated === null || basis.stated === null) return { replaced: false, unverified: [] };
+  if (!basis.unverified.length) {
+    const share = shareOf(basis);
+    shares.stated = share ?? shares.stated;
+    return { replaced: share !== null, unverified: [] };
+  }
+  const unverified = ["statement.predicate.totals.guidelines.requiredPpmSource"];
+  const { requiredPpmSource, requiredPpm: told } = stated.totals?.guidelines ?? {};
+  const replaced = Array.isArray(requiredPpmSource) && requiredPpmSource.includes("model_terms");
+  if (replaced) {
+    const number = typeof told?.stated === "string" && /^[0-9]{1,7}$/.test(told.stated) ? BigInt(told.stated) : shares.stated;
+    shares.stated = number < MILLION ? number : MILLION;
+    unverified.push("statement.predicate.totals.guidelines.requiredPpm.stated");
+  }
+  return { replaced, unverified };
+}
+
 /** @param {import("./history.js").History} history @param {Account[]} accounts @param {Operators} operators
  * @param {boolean} none @param {import("./architecture.js").Basis} basis @param {J} stated */
 export function guidelines(history, accounts, operators, none, basis, stated) {
   const shares = requiredPpm(history);
-  const unverified = [];
+  const { unverified, replaced } = byModel(shares, basis, stated);
   const byOperators = statedByOperators(history);
   if (byOperators !== null) shares.stated = byOperators;
-  const { requiredPpmSource } = stated.totals?.guidelines ?? {};
-  const may = byOperators === null && shares.stated !== null && basis.stated !== null;
-  const replaced = may && Array.isArray(requiredPpmSource) && requiredPpmSource.includes("model_terms");
-  if (may) unverified.push("predicate.totals.guidelines.requiredPpmSource");
-  if (replaced && shares.stated !== null) {
-    const told = stated.totals?.guidelines?.requiredPpm?.stated;
-    const number = typeof told === "string" && /^[0-9]{1,7}$/.test(told) ? BigInt(told) : shares.stated;
-    shares.stated = number < MILLION ? number : MILLION;
-    unverified.push("predicate.totals.guidelines.requiredPpm.stated");
-  }
   const unknown = { low: 0n, measured: null, high: null };
   const { ends, points } = none
     ? { ends: new Map([["undeclared", unknown]]), points: new Map([["undeclared", unknown]]) } : bySettings(accounts, "flop", operators);

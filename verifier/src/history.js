@@ -1,5 +1,6 @@
 // A run as its journal tells it: incarnations, devices with their last tallies, gaps, processes, seals.
 import { Refusal, isAmount, isInteger, isText, require } from "./basics.js";
+import { sortedFacts } from "./facts.js";
 import { Laws } from "./laws.js";
 import { checkKind, checkMembers } from "./records.js";
 import { isTime } from "./times.js";
@@ -112,7 +113,7 @@ export class History {
       const held = this.sessions.get(one.id) ?? { process, facts: {}, work: new Map(), refused: null };
       this.laws.session(held, one, process, what, where);
       if (what === "facts") {
-        held.facts = one.facts;
+        held.facts = sortedFacts(one.facts);
         held.refused = one.refused ?? held.refused;
       } else held.work = this.laws.work(held.work, one.work, where);
       this.sessions.set(one.id, held);

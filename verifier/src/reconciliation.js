@@ -1,7 +1,6 @@
 // Comparisons of what was counted with what the model's shape and its tokens need.
 import { warning } from "./codes.js";
 import { MILLION, ceilDiv, readFigures, zero, plus } from "./figures.js";
-import { counted } from "./sessions.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./figures.js").Figures} Figures */
@@ -21,8 +20,8 @@ function ofBounds(bounds) {
 
 /** @param {J} point @returns {Figures} */
 function ofPoint({ computed }) {
-  const one = computed === null ? null : BigInt(computed);
-  return { low: one ?? 0n, measured: one, high: one };
+  const one = BigInt(computed);
+  return { low: one, measured: one, high: one };
 }
 
 /** @param {string} name @param {Figures} over @param {Figures} under @param {bigint} margin */
@@ -61,8 +60,9 @@ export function reconciliation(byPhase, guidelines, basis, history) {
     pair("executed/architecture", executed, ofBounds(basis.stated.executed), margin),
     pair("guidelines/architecture", readFigures(guidelines), ofBounds(basis.stated), margin),
   ];
-  const framework = [...history.sessions.values()].reduce((sum, one) => sum + counted(one, "framework_flop"), 0n);
-  if (framework) {
+  const framework = [...history.sessions.values()].flatMap((one) => [...one.work])
+    .reduce((most, [path, value]) => (path.endsWith("/framework_flop") && value > most ? value : most), 0n);
+  if (framework && BigInt(basis.stated.computed ?? 0)) {
     const all = { low: framework, measured: framework, high: framework };
     found.push(pair("framework/architecture", all, ofPoint(basis.stated), margin));
   }

@@ -8,7 +8,7 @@ import { deviceEntries } from "./devices.js";
 import { energyRatios } from "./energy.js";
 import { zero, joules, plus, seconds, written } from "./figures.js";
 import { findings } from "./findings.js";
-import { guidelines, integerGuidelines } from "./guidelines.js";
+import { guidelines, integerGuidelines, known } from "./guidelines.js";
 import { OPERATOR_COUNT, operatorRows } from "./operators.js";
 import { isolation } from "./isolation.js";
 import { besideOperators, reconciliation } from "./reconciliation.js";
@@ -167,7 +167,8 @@ export function statementOf(from) {
   const accounts = history.devices.map((device) => ({ device, of: rated(device, peaks) }));
   const none = !accounts.length;
   const { first } = history;
-  const basis = architecture(history, stated);
+  const { again, named } = known(history);
+  const basis = architecture(history, { method: named || null, recomputation: again }, stated);
   const operators = operatorRows(history, accounts);
   const exec = executed(accounts, operators.rows, none);
   const integers = none ? _UNKNOWN : accounts.map(({ of }) => of.integer).reduce(plus, zero());

@@ -272,6 +272,8 @@ def _session(history: History, record: Record) -> None:
         history.has_counts = history.has_counts or counted_flop(before) > 0
     history.has_counts = history.has_counts or counted_flop(work) > 0
     for phase, counters in work.items():
+        if not counters:
+            continue  # a phase without counters is none
         known = session.work.setdefault(phase, {})
         if any(value < known.get(counter, 0) for counter, value in counters.items()):
             raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")

@@ -101,7 +101,7 @@ def _without_work(sessions: Sequence[DeclaredSession]) -> tuple[Note, ...]:
 def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Architecture:
     way = way_for(facts, work)
     passed = {phase for phase, counters in work.items() if way.has_passed(counters)}
-    for phase, counters in work.items():
+    for phase, counters in sorted(work.items()):
         # Passes without tokens leave the figures of the others open; steps alone, or nothing else, leave none.
         if phase not in passed and (counters.get("steps") or counters.get("forward_passes")):
             if counters.get("forward_passes") and passed:

@@ -138,9 +138,9 @@ def reconcile(
         ),
     ]
     if framework_flop and needed.computed:
-        ppm = framework_flop * PPM // needed.computed
-        differs = FRAMEWORK_DIFFERS
-        ratios.append(Ratio("framework/architecture", ppm, ppm, ppm, more=differs, less=differs))
+        counted, point = (Figures(flop, flop, flop) for flop in (framework_flop, needed.computed))
+        framework = _ratio("framework/architecture", counted, point)
+        ratios.append(framework._replace(more=FRAMEWORK_DIFFERS, less=FRAMEWORK_DIFFERS))
     return tuple(ratios)
 
 

@@ -20,7 +20,7 @@ from conformance.vectors import Vector, vectors_in
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import UNBOUNDED, Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
-from tests.support import independent, independent_architecture, independent_ledger, independent_verify
+from tests.support import independent, independent_ledger, independent_shapes, independent_verify
 from tests.support.extent import examples
 from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
@@ -202,7 +202,7 @@ def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, i
     total = draw(st.integers(1, 10**10))
     if draw(st.booleans()):
         facts["model_config"] = draw(LLAMAS)
-        total = independent_architecture.Llama(facts["model_config"], 0, 0).parameters()
+        total = independent_shapes.Llama(facts).total
         if draw(st.booleans()):
             facts["parameters_total"] = total + draw(st.sampled_from([0, 0, -1, 7]))
     else:

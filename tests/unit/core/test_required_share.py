@@ -108,7 +108,7 @@ def test_each_ratio_is_of_opposite_ends_and_rounded_outward() -> None:
     executed, guidelines, framework = reconcile(by_phase, Figures(50, 55, 60), basis, 120)
     assert (executed.low_ppm, executed.measured_ppm, executed.high_ppm) == (619_469, 825_242, 1_340_207)
     assert (guidelines.low_ppm, guidelines.measured_ppm, guidelines.high_ppm) == (467_289, 544_554, 674_158)
-    assert (framework.low_ppm, framework.measured_ppm, framework.high_ppm) == (1_188_118,) * 3
+    assert (framework.low_ppm, framework.measured_ppm, framework.high_ppm) == (1_188_118, 1_188_118, 1_188_119)
 
     assert reconcile({"train": Figures(1, 1, 1)}, Figures(1, 1, 1), None, 120) == ()
     names = [ratio.name for ratio in reconcile({"train": Figures(1, 1, 1)}, Figures(1, 1, 1), NEEDED)]

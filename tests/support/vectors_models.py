@@ -1,0 +1,60 @@
+"""Vectors of models: what docs/ledger-models.md says of counters, of a size alone and of a plain Llama."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.vectors import Files
+from tests.support.vectors_findings import HEADS, LLAMA, TOTAL, WORK, Model, models_vectors
+
+J = dict[str, Any]
+BARE = {"tokens": 70}  # neither sequences nor pairs
+PADDED = {**WORK, "padding_tokens": 9}
+BIASED = {
+    **LLAMA, "head_dim": 5, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True,
+    "max_position_embeddings": 16, "architectures": ["LlamaForCausalLM"], "rope_scaling": None, "use_cache": True,
+}  # fmt: skip
+FULL: J = {"model_config": LLAMA, "method": "full"}
+SIZE: J = {"parameters_total": TOTAL, "method": "full"}
+
+
+def lora(*modules: str, method: str = "lora", **facts: Any) -> J:
+    return {"model_config": LLAMA, "method": method, "lora": {"r": 3, "target_modules": list(modules)}, **facts}
+
+
+MODELS: list[Model] = [
+    ("padded", "Rows are padded; nobody says which attention.", [({**FULL, "recomputation": "full"}, {"train": {**PADDED, "headless_tokens": 7}, "evaluate": PADDED})]),
+    ("padded-flash", "Rows are padded, and a flash kernel skips what is masked.", [({**FULL, "attention": "flash_attention_2"}, {"train": {**PADDED, "square_pairs": 3000}})]),
+    ("packed", "Rows hold several documents.", [({**FULL, "attention": "flex_attention", "packing": True}, {"train": WORK})]),
+    ("packed-sdpa", "Rows hold several documents, and the kernel may be handed a mask.", [({**FULL, "attention": "sdpa", "packing": True}, {"train": PADDED})]),
+    ("lengths-not-counted", "Pairs are not counted: sequences have the model's positions at most; biases, heads of another size.", [({"model_config": BIASED, "method": "full", "recomputation": "none"}, {"train": {"tokens": 70, "sequences": 6}, "generate": BARE})]),
+    ("lengths-known", "Neither sequences nor pairs are counted, of a model that states no positions.", [({**FULL, "attention": "eager"}, {"train": BARE})]),
+    ("pairs-of-a-cache", "With a cache more pairs pass than tokens have.", [(FULL, {"train": WORK, "generate": {"tokens": 5, "sequences": 9, "square_pairs": 400}})]),
+    ("lora-of-more", "More weights are trained than the named adapters have.", [(lora("q_proj", "v_proj", parameters_trainable=999, recomputation="selective"), {"train": HEADS, "other": WORK})]),
+    ("lora-of-fewer", "Fewer weights are trained than the named adapters have.", [(lora("o_proj", "gate_proj", parameters_trainable=99, recomputation="full"), {"train": WORK, "evaluate": WORK})]),
+    ("lora-counted", "The process counts base and adapters.", [(lora("up_proj", parameters_total=4404 + 288, parameters_trainable=288), {"train": WORK})]),
+    ("lora-of-rank-0", "An adapter of rank 0 is none.", [({**lora("down_proj"), "lora": {"r": 0, "target_modules": ["down_proj"]}}, {"train": WORK})]),
+    ("lora-counted-of-nobody", "The modules are not declared, the number of trained weights is.", [({"model_config": LLAMA, "method": "qlora", "parameters_trainable": 500, "recomputation": "full"}, {"train": WORK})]),
+    ("full-of-fewer", "Full fine-tuning of fewer weights than there are is partial.", [({**FULL, "parameters_trainable": 2000, "attention": "sdpa"}, {"train": WORK})]),
+    ("fewer-counted", "The process counts fewer parameters than the shape has.", [({**FULL, "parameters_total": 4000}, {"train": WORK, "other": WORK})]),
+    ("size-partial", "Only a size, of which a part is trained.", [({"parameters_total": TOTAL, "parameters_trainable": 1000, "method": "partial"}, {"train": {**PADDED, "sequences": 0}})]),
+    ("size-of-nobody", "Only a size, with adapters counted: forward passes have them at most.", [({"parameters_total": 77, "parameters_trainable": 5, "method": "qlora"}, {"train": BARE, "evaluate": {**WORK, "square_pairs": 9000}})]),
+    ("two-models", "Two models are trained, of different sizes and kernels.", [(FULL | {"attention": "eager"}, {"train": WORK}), ({**SIZE, "parameters_trainable": TOTAL}, {"train": HEADS, "other": WORK}), (FULL | {"attention": "eager"}, {"evaluate": WORK})]),
+    ("steps-alone", "A phase has steps and no tokens.", [(SIZE, {"train": {"steps": 3}, "evaluate": {"forward_passes": 2}, "other": WORK})]),
+    ("passes-without-tokens", "A phase has forward passes and no tokens: the figures have no upper end.", [(FULL, {"train": WORK, "other": {"forward_passes": 3}})]),
+    ("of-size-0", "A size of 0 is none.", [({"parameters_total": 0}, {"train": WORK})]),
+    ("of-nobody", "Work of which nobody says what model it passed.", [({"method": "full"}, {"train": WORK})]),
+    ("of-two-refused", "Two models, each refused for its own counters.", [(SIZE, {"train": {**WORK, "padding_tokens": 71}}), (FULL, {"train": {**WORK, "headless_tokens": 60, "fused_head_tokens": 11}})]),
+    ("too-many-sequences", "More sequences than tokens.", [(FULL, {"train": {"tokens": 2, "sequences": 3}})]),
+    ("too-few-pairs", "Fewer pairs than the sequences have at least.", [(SIZE, {"train": {**WORK, "square_pairs": 1633}})]),
+    ("too-many-pairs", "More pairs than the tokens have at most, in one sequence.", [(FULL, {"train": {"tokens": 70, "square_pairs": 4901}})]),
+    ("declared-without-work", "A model is declared, and nothing passed it.", [(FULL, {})]),
+    ("with-a-teacher-not-counted", "A teacher's tokens are not counted.", [(FULL, {"train": WORK}), ({**SIZE, "role": "teacher"}, {"other": {"forward_passes": 2}})]),
+    ("with-a-reward-of-nobody", "Of a reward model not even the size is declared.", [(FULL, {"train": WORK}), ({"role": "reward"}, {"other": WORK})]),
+    ("with-a-refused-reference", "A reference's counters contradict each other.", [(SIZE, {"train": WORK}), ({"model_config": LLAMA, "role": "reference"}, {"evaluate": {**WORK, "padding_tokens": 99}})]),
+    ("operators-again", "The operators that were computed again replace the model's own terms.", [({**FULL, "recomputation": "full", "device": "GPU-00000000-0000-4000-8000-000000000001"}, {"train": {**WORK, "operator_flop": 10**9, "recomputed_operator_flop": 10**8}})]),
+]  # fmt: skip
+
+
+def shapes_vectors() -> Files:
+    return models_vectors(MODELS)
