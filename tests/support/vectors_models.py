@@ -48,6 +48,7 @@ MODELS: list[Model] = [
     ("too-many-sequences", "More sequences than tokens.", [(FULL, {"train": {"tokens": 2, "sequences": 3}})]),
     ("too-few-pairs", "Fewer pairs than the sequences have at least.", [(SIZE, {"train": {**WORK, "square_pairs": 1633}})]),
     ("too-many-pairs", "More pairs than the tokens have at most, in one sequence.", [(FULL, {"train": {"tokens": 70, "square_pairs": 4901}})]),
+    ("of-another-family", "A model of a family that is not on the page: a verifier may leave it unverified.", [({"model_config": {**LLAMA, "model_type": "mistral", "sliding_window": 5}, "method": "full", "recomputation": "full"}, {"train": WORK})]),
     ("declared-without-work", "A model is declared, and nothing passed it.", [(FULL, {})]),
     ("with-a-teacher-not-counted", "A teacher's tokens are not counted.", [(FULL, {"train": WORK}), ({**SIZE, "role": "teacher"}, {"other": {"forward_passes": 2}})]),
     ("with-a-reward-of-nobody", "Of a reward model not even the size is declared.", [(FULL, {"train": WORK}), ({"role": "reward"}, {"other": WORK})]),
