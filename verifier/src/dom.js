@@ -5,6 +5,7 @@ const _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 
 const _UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u034f\u115f\u1160\u3164\uffa0]/gu;
 const _MOST_ROWS = 50;
+const _MOST_CHARACTERS = 1000;
 
 /** @typedef {Node | string | null | undefined} Child */
 
@@ -14,12 +15,17 @@ export function visible(text) {
   return text.replace(_UNSEEN, (one) => `\\u{${/** @type {number} */ (one.codePointAt(0)).toString(16)}}`);
 }
 
+/** What a browser lays out without a pause. @param {string} text */
+export function shortened(text) {
+  return text.length > _MOST_CHARACTERS ? `${text.slice(0, _MOST_CHARACTERS)}… (${text.length} characters)` : text;
+}
+
 /** @param {Element} element @param {Record<string, any>} attributes @param {Child[]} children */
 function filled(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : visible(String(value)));
   }
-  for (const child of children) if (child !== null && child !== undefined) element.append(typeof child === "string" ? visible(child) : child);
+  for (const child of children) if (child !== null && child !== undefined) element.append(typeof child === "string" ? visible(shortened(child)) : child);
   return element;
 }
 

@@ -1,5 +1,5 @@
 // The page: files are given, a thread verifies them, and its answer is shown.
-import { h, visible } from "./dom.js";
+import { h, shortened, visible } from "./dom.js";
 import { accepted, refused } from "./report.js";
 import { work } from "./worker.js";
 
@@ -18,7 +18,7 @@ let _script = "";
 /** @param {string} id */
 const at = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
 /** @param {string} words */
-const say = (words) => void (at("status").textContent = visible(words));
+const say = (words) => void (at("status").textContent = visible(shortened(words)));
 
 /** @param {number} bytes */
 function size(bytes) {
