@@ -27,7 +27,7 @@ from tests.support.verifier import PAGE, VERIFIER, Vector, by_page, vectors
 
 SHOWN = {
     "good": "valid/declared-mix", "judged": "valid/finding-straddling", "refused": "invalid/totals-that-fall",
-    "rolling": "valid/journal-goes-on", "replay": "valid/replay", "in-part": "valid/model-two-ranks",
+    "rolling": "valid/journal-goes-on", "replay": "valid/replay", "in-part": "valid/model-of-another-family",
     "gaps": "valid/gaps-of-1003", "merged": "merged/job", "hole": "merged/job-with-a-hole",
 }  # fmt: skip
 PHONE, DESK = 390, 1280

@@ -198,7 +198,7 @@ def test_a_dropped_folder_brings_no_key_and_no_table(page: Page) -> None:
 LEAVES_OUT = {
     GOOD: ("Verified: every figure", "that the compute took place"),
     "valid/replay": ("Verified, but a replay", "no hardware was metered"),
-    "valid/model-two-ranks": ("Verified in part", "predicate.totals.architecture"),
+    "valid/model-of-another-family": ("Verified in part", "predicate.totals.architecture"),
     "merged/job": ("Verified: every figure", "signatures of the ledgers that it adds up"),
     "merged/job-alone": ("Verified in part", "2 ledgers are added up, and not all were given"),
     "merged/job-with-a-hole": ("Verified: every figure", "all of its ledgers: no (no ledger of node-1)"),
