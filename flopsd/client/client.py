@@ -18,6 +18,7 @@ from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, lin
 from flopsd.client.counted_work import PHASES, CountedWork, note_of
 from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import facts_from, phase_from
+from flopsd.core.kernel_windows import OBSERVED
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
 from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.settings.words import words_of
@@ -29,7 +30,7 @@ SEND_SECONDS = 0.2  # between two sends; a phase that changes after a quiet time
 WORK_SECONDS = 1.0
 # Phase changes kept between two sends: at most 40 a second, below what the daemon reads from one process.
 MAX_TRANSITIONS = 8
-_OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop"})
+_OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop", *OBSERVED})
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
@@ -97,6 +98,10 @@ class Client:
     def current_phase(self) -> str | None:
         """The phase set last; None before the first."""
         return self._phase
+
+    def now_ns(self) -> int:
+        """The time since boot."""
+        return self._clock.boottime_ns()
 
     @contextmanager
     def phase(self, phase: str | None) -> Iterator[None]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from flopsd.core.kernel_windows import KERNEL_COUNTERS
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision
 from flopsd.core.untrusted import FieldReader, raising
 from flopsd.core.values import is_whole, text_or_none
@@ -25,6 +26,7 @@ MAX_LEFT_OUT = 16
 FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
 # What a training process reads of its environment, which is the daemon's too under `flopsd exec`.
 OPERATOR_COUNT_VARIABLE, DEVICE_VARIABLE = "FLOPSD_OPERATOR_COUNT", "FLOPSD_DEVICE_UUID"
+KERNEL_WINDOWS_VARIABLE = "FLOPSD_KERNEL_WINDOWS"
 _FLOP = re.compile("0|[1-9][0-9]{0,59}")
 _DEVICE = re.compile("[!-~]{1,100}")
 _ATTENTION = re.compile("[a-z0-9_]{1,40}")
@@ -102,6 +104,7 @@ COUNTERS = (
     "framework_flop",  # the framework's own count, such as the Trainer's total_flos
     "operator_flop",  # of all operators that ran on the session's device, a multiply-add being 2
     "recomputed_operator_flop",  # of these, forward operators computed again in a backward pass
+    *KERNEL_COUNTERS,  # of kernels seen in sampled windows
 )
 Work = Mapping[str, int]
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from flopsd.core.declarations import OperatorDeclarations, precision_from
+from flopsd.core.declarations import OperatorDeclarations, Work, precision_from
+from flopsd.core.kernel_windows import OBSERVED, REFUSED, WINDOW_NS, is_impossible
 from flopsd.core.ledger.segments import added_work, work_since
 from flopsd.core.model import UNDECLARED_PHASE, DeviceUid
 from flopsd.core.operator_count import (
@@ -40,6 +41,7 @@ log = logging.getLogger("flopsd")
 MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
 QUEUED_NS = 60_000_000_000  # how long launched operators may wait for their device
 MAX_BUCKETS = 24  # phases, and phases with a number format, that a tally has shares of
+_REFUSED_ONLY, _OF_WINDOWS = frozenset({REFUSED}), OBSERVED | {REFUSED}  # the daemon alone counts what it refuses
 RECORD_BYTES = 256 * 1024  # of declarations in one record of the journal, which may have 4 MiB
 
 
@@ -187,6 +189,7 @@ class SessionTracker:
 
     def _count(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> None:
         counts = not self._is_refused(session, work)
+        left_out = _REFUSED_ONLY if self._takes_windows(session, work) else _OF_WINDOWS
         for phase, counters in work.items():
             known = session.work.setdefault(phase, {})
             for counter, value in counters.items():
@@ -194,6 +197,8 @@ class SessionTracker:
                     if not counts:
                         continue
                     self._counts = None
+                if counter in left_out:
+                    continue
                 if value > known.get(counter, 0):  # values are absolute and only grow: an old message changes nothing
                     known[counter] = value
                     self._worked[session.id] = None
@@ -213,6 +218,23 @@ class SessionTracker:
         if ceiling is not None and counted - before > ceiling:
             self._refuse(session, Unused.COUNT_EXCEEDS_CEILING, counted, before + ceiling)
         return session.refused is not None
+
+    def _takes_windows(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> bool:
+        """Whether what the process saw of kernels can be: judged by how it grew, so that no sum is impossible either.
+        All of it is left out where it is not, and the session says how often."""
+        grown = {phase: _grown(session.work.get(phase, {}), counters) for phase, counters in work.items()}
+        if not any(grown.values()):
+            return True
+        windows_ns = sum(counters.get(WINDOW_NS, 0) for counters in added_work(session.work, grown).values())
+        since_ns, _ = self._opened[session.id]
+        if windows_ns <= self.now_ns() - since_ns + QUEUED_NS and not any(map(is_impossible, grown.values())):
+            return True
+        known = session.work.setdefault(next(phase for phase, counters in grown.items() if counters), {})
+        known[REFUSED] = known.get(REFUSED, 0) + 1
+        self._worked[session.id] = None
+        if known[REFUSED] == 1:
+            log.warning("process %s saw kernels that no device can have run; that is left out", session.pid)
+        return False
 
     def _refuse(self, session: DeclaredSession, why: Unused, counted: int, ceiling: int | None) -> None:
         """Use what the session counts of operators no more."""
@@ -241,6 +263,15 @@ class SessionTracker:
         declared = (self.known[name].facts.get("precision") for name in named)
         formats = {None if one is None else precision_from(one, PROCESS) for one in declared}
         return bucket(phases.pop(), formats.pop() if len(formats) == 1 else None)
+
+
+def _grown(known: Work, counters: Work) -> dict[str, int]:
+    """By how much a message makes what was seen of kernels grow."""
+    return {
+        name: value - known.get(name, 0)
+        for name, value in counters.items()
+        if name in OBSERVED and value > known.get(name, 0)
+    }
 
 
 def _size(value: object) -> int:

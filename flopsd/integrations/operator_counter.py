@@ -94,6 +94,11 @@ class OperatorCounter:
         self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
         self.failed = False
 
+    @property
+    def sessions(self) -> DeviceSessions:
+        """The sessions of the devices that it declares."""
+        return self._sessions
+
     def attach(
         self, model: Any, optimizer: Any = None, *, compiled: bool = False, phase_of: PhaseOf | None = None
     ) -> None:

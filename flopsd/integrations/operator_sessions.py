@@ -61,6 +61,11 @@ class DeviceSessions:
             return [functools.partial(self._keep, uuid, counters) for uuid, counters in by_uuid.items()]
         return [self._session(uuid).counting(phase, **counters) for uuid, counters in by_uuid.items()]
 
+    def count(self, device: Device, phase: str, counters: Mapping[str, int]) -> None:
+        """Count in the session of `device`, if its name is known."""
+        if (uuid := self._uuid(device)) is not None:
+            self._session(uuid).count(phase, **counters)
+
     def settle(self, phase: str) -> None:
         """Declare in `phase` what had none."""
         unsettled, self._unsettled = self._unsettled, {}

@@ -20,9 +20,10 @@ import torch
 from transformers import TrainerCallback
 
 from flopsd.client import Client, connect
-from flopsd.core.declarations import OPERATOR_COUNT_VARIABLE
+from flopsd.core.declarations import KERNEL_WINDOWS_VARIABLE, OPERATOR_COUNT_VARIABLE
 from flopsd.integrations.describe_model import describe
 from flopsd.integrations.forward_counter import UNSETTLED, ForwardCounter
+from flopsd.integrations.kernel_windows import KernelWindows
 from flopsd.integrations.operator_counter import WHOLE_GRAPH, OperatorCounter
 from flopsd.integrations.other_models import OtherModels
 from flopsd.integrations.work_left_out import left_out
@@ -53,7 +54,8 @@ class FlopsdCallback(TrainerCallback):
 
     `method`: needed for pretraining, which the model does not show. `packing`: needed if rows hold several documents
     and the Trainer's arguments do not say so. `operator_count`: count the operators that run, unless
-    FLOPSD_OPERATOR_COUNT=off. `facts`: any others of docs/training-process.md.
+    FLOPSD_OPERATOR_COUNT=off. `kernel_windows`: see in sampled windows which kernels run; so does
+    FLOPSD_KERNEL_WINDOWS=on. `facts`: any others of docs/training-process.md.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class FlopsdCallback(TrainerCallback):
         method: str | None = None,
         packing: bool | None = None,
         operator_count: bool = True,
+        kernel_windows: bool = False,
         client: Client | None = None,
         **facts: Any,
     ) -> None:
@@ -74,6 +77,10 @@ class FlopsdCallback(TrainerCallback):
         if operator_count and os.environ.get(OPERATOR_COUNT_VARIABLE, "").lower() not in ("off", "0", "false"):
             shown = facts.get("precision") is None
             self._operators = OperatorCounter(self.client, phase_of=self._phase_of, declares_precision=shown)
+        self._windows: KernelWindows | None = None
+        if kernel_windows or os.environ.get(KERNEL_WINDOWS_VARIABLE, "").lower() in ("on", "1", "true"):
+            sessions = None if self._operators is None else self._operators.sessions
+            self._windows = KernelWindows(self.client, sessions=sessions)
         self._others = OtherModels(self.client, self._phase_of_other, self._operators)
         self._optimizer: Any = None
         self._left_out: dict[str, list[str]] = {}
@@ -110,6 +117,8 @@ class FlopsdCallback(TrainerCallback):
         try:
             self._in_step = True
             self.client.set_phase("train")
+            if self._windows is not None:
+                self._windows.begin_step()
         except Exception:  # noqa: BLE001 (logged there)
             self._log_failure("on_step_begin")
 
@@ -117,8 +126,15 @@ class FlopsdCallback(TrainerCallback):
         try:
             self._in_step = False
             self._count_step()
+            if self._windows is not None:
+                self._windows.end_step()
         except Exception:  # noqa: BLE001 (logged there)
             self._log_failure("on_step_end")
+
+    @_guarded
+    def on_substep_end(self, *_: Any) -> None:
+        if self._windows is not None:
+            self._windows.end_part()
 
     @_guarded
     def on_prediction_step(self, *_: Any) -> None:
@@ -146,6 +162,8 @@ class FlopsdCallback(TrainerCallback):
     @_guarded
     def on_train_end(self, args: Any, state: Any, _model: Any) -> None:
         self._training = self._in_step = False
+        if self._windows is not None:
+            self._windows.close()
         self._declare_progress(args, state)
         self.client.set_phase("other")
 

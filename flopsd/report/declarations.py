@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 from flopsd.core.declarations import COUNTERS
+from flopsd.core.kernel_windows import KERNEL_COUNTERS
 from flopsd.core.rounding import format_flop, grouped
+from flopsd.report.kernels import kernels_of
 from flopsd.report.ledger_json import LedgerObject, contradiction_text, line
 from flopsd.report.model import Fact, ReportDeclarations
 from flopsd.report.terminal import counted
@@ -56,7 +58,12 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     named = entry.objects("contradictions")
     job += [Fact("Contradiction", contradiction_text(one)) for one in named]
     return ReportDeclarations(
-        (*job, *_base(entry)), _processes(sessions), _work(sessions), len(sessions), recorded=True
+        (*job, *_base(entry)),
+        _processes(sessions),
+        _work(sessions),
+        len(sessions),
+        recorded=True,
+        kernels=kernels_of(predicate, sessions) if sessions else None,
     )
 
 
@@ -133,9 +140,9 @@ def _work(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
     totals: dict[str, dict[str, int]] = {}
     for session in sessions:
         for phase, counters in session.items("work"):
-            sums = totals.setdefault(phase, {})
             for name in COUNTERS:
-                if name in counters:
+                if name in counters and name not in KERNEL_COUNTERS:
+                    sums = totals.setdefault(phase, {})
                     count = counters.count(name)
                     sums[name] = max(sums.get(name, 0), count) if name in _SHARED else sums.get(name, 0) + count
     return tuple(

@@ -16,6 +16,7 @@ from flopsd.report.model import (
     ReportCompleteness,
     ReportDeclarations,
     ReportDevice,
+    ReportKernels,
     ReportMethod,
 )
 from flopsd.report.numbers import NOTHING_MEASURED
@@ -128,6 +129,24 @@ def declared_section(declared: ReportDeclarations) -> Html:
         facts(declared.job),
         processes,
         text(h("h3", "Work that they counted"), facts(declared.work)) if declared.work else None,
+        _kernels(declared.kernels) if declared.kernels else None,
+    )
+
+
+def _kernels(seen: ReportKernels) -> Html:
+    heads = (("Kernels", None), ("Share of their time", "n"), ("Time", "n"), ("Launches", "n"))
+    rows = (
+        h(
+            "tr",
+            h("th", one.name, scope="row"),
+            *(h("td", cell, cls="n") for cell in (one.share, one.time, one.launches)),
+        )
+        for one in seen.classes
+    )
+    return text(
+        h("h3", "Kernels that they saw, sampled"),
+        h("p", seen.sampled, " ", seen.whose),
+        table("Kernels by class", "Kernels in sampled windows, by class", heads, rows) if seen.classes else None,
     )
 
 

@@ -211,6 +211,25 @@ class EvidenceLine:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelClass:
+    """What sampled windows saw of a class of kernels."""
+
+    name: str
+    share: str  # of the time of all kernels in windows
+    time: str
+    launches: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportKernels:
+    """Kernels in sampled windows: how much was sampled, whose word it is, and the classes."""
+
+    sampled: str
+    whose: str
+    classes: tuple[KernelClass, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReportDeclarations:
     """What the operator and the training processes declared."""
 
@@ -219,6 +238,7 @@ class ReportDeclarations:
     work: tuple[Fact, ...]
     sessions: int
     recorded: bool  # whether the ledger is of a kind that can hold declarations at all
+    kernels: ReportKernels | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from flopsd.report.device_groups import DeviceGroup, alike, equal
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import beside_source
-from flopsd.report.terminal import COLUMNS, fact, folded, shown, title, wrapped
+from flopsd.report.terminal import COLUMNS, fact, folded, shown, table, title, wrapped
 from flopsd.report.verdicts import drawn_and_listed, shown_of, words_of
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
@@ -262,6 +262,9 @@ def _declared(content: Content) -> Iterator[str]:
     yield from _facts(declared.job)
     yield from _facts(declared.processes)
     yield from _facts(declared.work)
+    if (seen := declared.kernels) is not None:
+        yield from fact("Kernels", f"{seen.sampled} {seen.whose}", _LABEL)
+        yield from table([(f"   {one.name}", one.share, one.time, one.launches) for one in seen.classes], (1, 2, 3))
     if not declared.sessions:
         yield "No training process declared anything."
 

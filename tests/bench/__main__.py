@@ -34,6 +34,7 @@ from tests.bench.operators import operators
 from tests.bench.peers import peers
 from tests.bench.soak import soak
 from tests.bench.verifier import verifier
+from tests.bench.windows import windows
 from tests.support.process import daemon_pid, environment, get, started
 from tests.support.restarts import restarted
 from tests.support.runs import CONTEXT
@@ -168,6 +169,7 @@ BENCHES: dict[str, Callable[[Path, Path], None]] = {
     "merge-many": lambda _, folder: merge_many(folder, say),
     "client": lambda _, folder: client(folder, say),
     "operators": lambda *_: operators(say),
+    "windows": lambda *_: windows(say),
 }
 
 

@@ -41,7 +41,7 @@ def test_metered_flop_agree_with_the_true_ones_load_by_load(tmp_path: Path) -> N
     assert document["daemon"]["exit_code"] == 0
     assert document["daemon"]["verified"] is True
     assert document["settings"] == {"changed": False}
-    assert [q["number"] for q in document["questions"]] == list(range(1, 16))
+    assert [q["number"] for q in document["questions"]] == list(range(1, 17))
     assert all((q["answer"] is None) != (q["not_answered"] is None) for q in document["questions"])
     assert "tensor_hmma" in document["questions"][2]["answer"]
     assert document["questions"][4]["not_answered"] == "the driver was simulated"

@@ -112,6 +112,24 @@ def _counted(one: Facts) -> str:
     return f"{one['flop'] / one['known']:.4f} of the products{words}{queued}"
 
 
+def windows(document: Facts, _: Mapping[str, str]) -> str:
+    found = _probe(document, "windows")
+    if "why" in found:
+        raise NotAnsweredError(found["why"])
+    first, *more = found["windows"]
+    if first["ended"] is not None:
+        return f"the first ended with {first['ended']}"
+    whole = sum(ns for one in found["windows"] for ns, _ in one["kernels"].values())
+    other = sum(one["kernels"].get("other", [0, 0])[0] for one in found["windows"])
+    costs = ", ".join(f"{one['cost_ms']:.0f}" for one in (first, *more))
+    return (
+        f"opening and reading took {costs} ms; a step {found['without_ms']:.1f} ms without, {more[-1]['step_ms']:.1f} "
+        f"with one and what it costs, {found['after_ms']:.1f} after them; {100 - 100 * other / max(1, whole):.1f} % of the "
+        f"kernels' time has a class; a profiler of the training saw {found['their_kernels']} kernels, and "
+        f"{found['beside']} window was left out beside it"
+    )
+
+
 def _probe(document: Facts, name: str) -> Any:
     if "probes" not in document:
         raise NotAnsweredError("the suite that made these results did not ask")

@@ -225,4 +225,6 @@ QUESTIONS: Sequence[tuple[str, str, str, Callable[[Facts, Mapping[str, str]], st
     ("operators", "Does the count of operators equal the products by hand, and what is seen of CUDA graphs and of what is queued?",
      "steps of two layers: eager, by torch.compile with CUDA graphs, by make_graphed_callables, by a graph of the loop",
      probe_answers.operators),
+    ("kernel windows", "What do kernel windows see and cost, and does a profiler of the training work beside them?",
+     "a training's steps with and without them, in a process of its own", probe_answers.windows),
 )  # fmt: skip

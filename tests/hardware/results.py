@@ -30,8 +30,8 @@ loads         one object a load, in order:
   raw           {whole, steady: {ns, percent, cycles_ab, cycles_bc, cycles_ac} or null,
                  spacings: [{ms, any_tensor: {status, value}}]}; values {status, value} by GPM id
 probes        what was asked once, see probes.py and tools.py: {uptime_seconds, streaming, clock_buffer, frozen,
-               blinded (null: not allowed), dcgm, nsight, operators (null: simulated)}; dcgm and nsight {why} where the
-               tool is not there
+               blinded (null: not allowed), dcgm, nsight, operators (null: simulated), windows}; dcgm, nsight and windows
+               {why} where they cannot be asked
 questions     [{number, subject, question, asked, answer, not_answered}]: answer or not_answered is null
 """
 

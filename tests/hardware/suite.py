@@ -14,7 +14,7 @@ from flopsd import __version__
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.settings.data_files import load_peaks
 from flopsd.system.clock import NS_PER_S, SystemClock
-from tests.hardware import preflight, privileges, probes, table
+from tests.hardware import preflight, privileges, probes, table, windows
 from tests.hardware.loads import Knobs, Load, Spec
 from tests.hardware.meter import ROOT, Meter, MeterError
 from tests.hardware.questions import answers
@@ -95,6 +95,8 @@ def _measured(
             say(table.row(loads[-1]))
     document["daemon"] |= {"exit_code": meter.exit_code, "verified": _verified(meter.ledger) if seal else None}
     document["probes"] |= probes.after(gpu, change_settings=options.change_settings, torch_device=machine.torch_device)
+    simulated = options.plan == "simulated"
+    document["probes"]["windows"] = {"why": "the driver was simulated"} if simulated else windows.windows()
     document["questions"] = answers(document)
     save(document, path)
     for question in document["questions"]:

@@ -273,6 +273,7 @@ class Laws:
             for counter, value in counted.items():
                 need(value >= work.get((phase, counter), 0), "law_10")
                 work[phase, counter] = value
+            windows({counter: value for (of, counter), value in work.items() if of == phase})
 
 
 def columns(record: J) -> list[tuple[int, J]]:
@@ -485,14 +486,31 @@ COUNTERS = (
     "other_weight_products", "other_weight_products_max", "weight_square_pairs", "weight_pair_products",
     "framework_flop", "operator_flop", "recomputed_operator_flop",
 )  # fmt: skip
+KERNELS = (
+    "matrix_bf16", "matrix_fp16", "matrix_tf32", "matrix_fp8", "matrix_fp4", "matrix_int8", "matrix_fp64",
+    "matrix_plain", "matrix_unnamed", "attention", "convolution", "vector", "copy", "communication", "other",
+)  # fmt: skip
+WINDOWS = {
+    *(f"kernel_window{of}" for of in ("s", "_ns", "_cost_ns", "s_skipped", "s_refused")),
+    *(f"kernel_{what}_{kind}" for what in ("ns", "launches") for kind in KERNELS),
+}
 
 
 def counters(work: J) -> J:
     for phase, counted in work.items():
         need(phase in PHASES)
         for name, value in counted.items():
-            need(name in COUNTERS and count(value) <= 10**30)
+            need((name in COUNTERS or name in WINDOWS) and count(value) <= 10**30)
     return work
+
+
+def windows(counted: J) -> None:
+    """Law 10 of what was seen of kernels."""
+    times = {kind: counted.get(f"kernel_ns_{kind}", 0) for kind in KERNELS}
+    whole = counted.get("kernel_window_ns", 0)
+    need(sum(times.values()) <= 128 * whole, "law_10")
+    need(not whole or counted.get("kernel_windows"), "law_10")
+    need(all(counted.get(f"kernel_launches_{kind}") for kind, time in times.items() if time), "law_10")
 
 
 def precision(told: Any) -> None:

@@ -214,6 +214,35 @@ def operators(folder: Path) -> bytes:
     return story.finish()
 
 
+def windows(folder: Path) -> bytes:
+    """A training that saw its kernels in sampled windows, on two devices, across a restart; one message is impossible."""
+    story = Story(folder, (H100, A100), declared=OperatorDeclarations(Phase.TRAIN), policies=(policy(),))
+    trainer, beside = "ab" * 16, "cd" * 16
+    for session, device in ((trainer, H100.uid), (beside, A100.uid)):
+        story.says(SessionOpened(session, 4711, 1000, "0.1.0"), FactsDeclared(session, {"device": device}))
+    story.says(FactsDeclared(trainer, {"model_config": TINY, "method": "full"}), PhaseChanged(trainer, "train"))
+    story.during(3, {H100: TRAINING, A100: BUSY})
+    story.says(WorkCounted(trainer, {"train": {**work(8192, 4), **seen(1)}}), WorkCounted(beside, {"train": seen(1)}))
+    story.says(WorkCounted(beside, {"train": seen(2, matrix_fp8=10**12)}))
+    story.during(3, {H100: TRAINING, A100: BUSY})
+    story.kill(for_seconds=1)
+    story.start()
+    story.says(SessionOpened(trainer, 4711, 1000, "0.1.0"), PhaseChanged(trainer, "train"))
+    story.says(WorkCounted(trainer, {"train": {**work(16384, 8), **seen(3), "kernel_windows_skipped": 2}}))
+    story.during(2, {H100: TRAINING, A100: BUSY})
+    return story.finish()
+
+
+def seen(times: int, **more_ns: int) -> dict[str, int]:
+    """Windows of 40 ms."""
+    kernels = {"matrix_bf16": 24_000_001, "attention": 3_000_000, "vector": 9_000_000, "other": 0, **more_ns}
+    return {
+        "kernel_windows": times, "kernel_window_ns": times * 40_000_000, "kernel_window_cost_ns": times * 2_000_000,
+        **{f"kernel_ns_{name}": times * ns for name, ns in kernels.items()},
+        **{f"kernel_launches_{name}": times * 7 for name in kernels},
+    }  # fmt: skip
+
+
 def exceeding(folder: Path) -> bytes:
     """What a daemon's slack lets pass is more than the device can have executed in all: no figure has it. And more of it
     was computed again than any recomputation comes to."""

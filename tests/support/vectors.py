@@ -56,6 +56,7 @@ VALID_RUNS = {
     "energy-below-published": runs.frugal,
     "operator-count": runs.operators,
     "operator-count-exceeding": runs.exceeding,
+    "kernel-windows": runs.windows,
 }
 
 

@@ -103,6 +103,19 @@ def _work(**changes: Any) -> Edit:
     return edit
 
 
+def _seen(**changes: Any) -> Edit:
+    """In the last record that has any: no later one can fall below it. A counter that is dropped, in all of them."""
+
+    def edit(records: list[J]) -> None:
+        worked = [one["work"]["train"] for record in records for one in record.get("sessions", ()) if one.get("work")]
+        worked[-1].update({name: value for name, value in changes.items() if value is not DROP})
+        for name in (name for name, value in changes.items() if value is DROP):
+            for one in worked:
+                one.pop(name, None)
+
+    return edit
+
+
 def _facts(**changes: Any) -> Edit:
     def edit(records: list[J]) -> None:
         declared = [one for record in records for one in record.get("sessions", ()) if one.get("facts")]
@@ -289,6 +302,10 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("work-in-an-unknown-phase", "A session counts in a phase that there is not.", "law_10", "LAW-10", None, "phases", _work(rest={"tokens": 1})),
     ("work-below-zero", "A counter of a session is below zero.", "law_10", "LAW-10", None, "phases", _work(train={"tokens": -1})),
     ("work-that-falls", "A counter of a session falls.", "law_10", "LAW-10", None, "phases", lambda r: _fallen(r)),
+    ("kernels-beyond-their-windows", "A process saw more kernel time than 128 kernels at once in its windows.", "law_10", "LAW-10", None, "windows", _seen(kernel_ns_vector=128 * 120 * 10**6)),
+    ("kernels-that-were-not-launched", "A class of kernels has time, and no launches.", "law_10", "LAW-10", None, "windows", _seen(kernel_ns_copy=1)),
+    ("windows-that-were-none", "Windows have time, and there were none.", "law_10", "LAW-10", None, "windows", _seen(kernel_windows=DROP)),
+    ("kernels-of-no-class", "Kernels are of a class that there is not.", "law_10", "LAW-10", None, "windows", _seen(kernel_ns_naps=1)),
     ("work-before-of-no-segment", "A session has counters of an earlier segment, and there is none.", "law_1", "LAW-1", None, "lying", _session(before={})),
     ("seal-of-a-byte-less", "A listed seal ends in the middle of a record.", "law_15", "LAW-15", 5, "seal", lambda r: r[4].update(bytes=r[4]["bytes"] - 1)),
     ("seal-at-no-time", "A listed seal has no time.", M, "REC-8", 5, "seal", put(4, "utc", value="yesterday")),

@@ -4,6 +4,7 @@ import { LEVELS, NoBasis, added, addedKnown, nothing, writtenBounds } from "./bo
 import { byText, object } from "./basics.js";
 import { MATRICES, byShape, isPlainLlama } from "./by_shape.js";
 import { bySize } from "./by_size.js";
+import { hasWork } from "./sessions.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {import("./bounds.js").Bounds} Bounds */
@@ -156,7 +157,7 @@ function besides(sessions) {
     const told = session.facts.not_counted ?? {}, phases = Object.keys(told).sort(byText);
     add(leftOut(phases, phases.flatMap((phase) => told[phase].map((/** @type {string} */ what) => ({ code: "not_counted", what })))));
     if ("role" in session.facts) {
-      if (session.work.size) add(besideOf(session));
+      if (hasWork(session)) add(besideOf(session));
       continue;
     }
     const work = workOf([session]);
@@ -202,7 +203,7 @@ function asStated(stated) {
 /** @param {import("./history.js").History} history @param {Held} held @param {J} stated @returns {Basis} */
 export function architecture(history, held, stated) {
   const sessions = [...history.sessions.values()];
-  const works = sessions.filter((one) => one.work.size > 0), working = works.filter(({ facts }) => !("role" in facts));
+  const works = sessions.filter(hasWork), working = works.filter(({ facts }) => !("role" in facts));
   if (!working.length) {
     const configs = sessions.map(({ facts }) => facts.model_config).filter((one) => one !== undefined);
     if (!configs.every(isPlainLlama)) return asStated(stated);

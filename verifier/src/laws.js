@@ -1,7 +1,7 @@
 // The laws of a journal: no daemon writes one that breaks one of them.
 import { isAmount, isObject, require } from "./basics.js";
 import { strangeFact } from "./facts.js";
-import { PHASES, WORK } from "./names.js";
+import { KERNELS, PHASES, SEEN, WORK } from "./names.js";
 import { elsewhereOf, sumOf, under } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -127,7 +127,7 @@ export class Laws {
       const known = (PHASES.includes(phase) || phase === "undeclared") && isObject(work[phase]);
       require(known, "law_10", `journal ${where}: '${phase}' is no phase`, where);
       for (const name of Object.keys(work[phase])) {
-        require(WORK.includes(name), "law_10", `journal ${where}: '${name}' is no counter of a session`, where);
+        require(WORK.includes(name) || SEEN.includes(name), "law_10", `journal ${where}: '${name}' is no counter of a session`, where);
         require(isAmount(work[phase][name]), "law_10", `journal ${where}: ${name} is no count`, where);
         found.set(`${phase}/${name}`, work[phase][name]);
       }
@@ -135,7 +135,17 @@ export class Laws {
     for (const [path, value] of held) {
       require((found.get(path) ?? 0n) >= value, "law_10", `journal ${where}: ${path} fell since the record before`, where);
     }
+    for (const phase of Object.keys(work)) this.windows((name) => found.get(`${phase}/${name}`) ?? 0n, where);
     return found;
+  }
+
+  /** Law 10 of kernels in windows. @param {(name: string) => bigint} of @param {string} where */
+  windows(of, where) {
+    const whole = of("kernel_window_ns"), seen = KERNELS.filter((kind) => of(`kernel_ns_${kind}`) > 0n);
+    const sum = seen.reduce((known, kind) => known + of(`kernel_ns_${kind}`), 0n);
+    const possible = sum <= 128n * whole && (whole === 0n || of("kernel_windows") > 0n)
+      && seen.every((kind) => of(`kernel_launches_${kind}`) > 0n);
+    require(possible, "law_10", `journal ${where}: more kernels were seen than a device runs`, where);
   }
 
   /** Laws 7, 8 and 11, over all incarnations.

@@ -8,6 +8,15 @@ export const WORK = [
   "fused_head_tokens", "images", "patches", "patch_square_pairs", "patch_window_pairs", "operator_flop",
   "recomputed_operator_flop",
 ];
+export const KERNELS = [
+  "matrix_bf16", "matrix_fp16", "matrix_tf32", "matrix_fp8", "matrix_fp4", "matrix_int8", "matrix_fp64", "matrix_plain",
+  "matrix_unnamed", "attention", "convolution", "vector", "copy", "communication", "other",
+];
+/** Of kernels that a process saw in sampled windows. */
+export const SEEN = [
+  "kernel_windows", "kernel_window_ns", "kernel_window_cost_ns", "kernel_windows_skipped", "kernel_windows_refused",
+  ...KERNELS.map((kind) => `kernel_ns_${kind}`), ...KERNELS.map((kind) => `kernel_launches_${kind}`),
+];
 export const METHODS = ["pretraining", "full", "partial", "lora", "qlora"];
 export const BASE_KINDS = ["known", "estimated", "unknown"];
 export const PHASES = ["train", "evaluate", "generate", "other"];

@@ -1,7 +1,11 @@
 // The counters of a training process, by phase.
 import { object } from "./basics.js";
+import { SEEN } from "./names.js";
 
 /** @typedef {import("./history.js").Session} Session */
+
+/** Whether it counted work, and not only what it saw of kernels. @param {Session} session */
+export const hasWork = (session) => [...session.work.keys()].some((path) => !SEEN.includes(path.split("/")[1]));
 
 /** @param {Session} session */
 export function workOf(session) {

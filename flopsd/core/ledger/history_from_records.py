@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from flopsd.core.declarations import declared_from, facts_from, work_from
+from flopsd.core.kernel_windows import is_impossible
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import GapInterval, History, Incarnation
 from flopsd.core.ledger.impossible_records import LEAD_NS, grew_from, refuse_context, refuse_counted, refuse_time
@@ -278,6 +279,8 @@ def _session(history: History, record: Record) -> None:
         if any(value < known.get(counter, 0) for counter, value in counters.items()):
             raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")
         known.update(counters)
+        if is_impossible(known):
+            raise JournalDamagedError(f"session {name!r:.60} saw more kernels than a device runs", code="law_10")
 
 
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:

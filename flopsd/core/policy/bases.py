@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import added_up
+from flopsd.core.kernel_windows import has_work
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
 from flopsd.core.notes import Note
 from flopsd.core.operator_count import NOT_COUNTED, OPERATOR_FLOP, RECOMPUTED
@@ -155,7 +156,9 @@ def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:
 
 def _all_weights(sessions: Sequence[DeclaredSession]) -> Method | None:
     """Whether every process trains all weights: that costs the same in pretraining and in fine-tuning."""
-    sizes = [(s.facts.get("parameters_total"), s.facts.get("parameters_trainable")) for s in sessions if s.work]
+    sizes = [
+        (s.facts.get("parameters_total"), s.facts.get("parameters_trainable")) for s in sessions if has_work(s.work)
+    ]
     return Method.FULL if sizes and all(total and total == trainable for total, trainable in sizes) else None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from flopsd.core.architecture import training_from, why_not_read
 from flopsd.core.declarations import Method, Phase, Recomputation
+from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of
 from flopsd.core.policy.declared_work import is_trained
 from flopsd.core.policy.open_bounds import OpenBounds
@@ -39,7 +40,7 @@ def architecture_of(
     sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
 ) -> tuple[Architecture | None, tuple[Note, ...]]:
     """The basis, or None and why there is none; `method` and `recomputation` are agreed, or set by the operator."""
-    working = [session for session in sessions if session.work and is_trained(session)]
+    working = [session for session in sessions if has_work(session.work) and is_trained(session)]
     if not working:
         return None, _without_work(sessions)
     groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {}

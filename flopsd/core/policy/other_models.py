@@ -15,6 +15,7 @@ from typing import Any
 from flopsd.core.architecture import Bounds, bare_model, training_from
 from flopsd.core.architecture.by_weights import is_counted
 from flopsd.core.declarations import Phase
+from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of, with_reason
 from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.open_bounds import OpenBounds
@@ -44,7 +45,7 @@ def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
     for session in sessions:
         parts = [_left_out(_named_by_the_process(session.facts.get("not_counted", {})))]
         if not is_trained(session):
-            parts += [_of_model(session.facts, session.work)] if session.work else []
+            parts += [_of_model(session.facts, session.work)] if has_work(session.work) else []
         elif uncounted := [phase for phase, counters in session.work.items() if _uncounted(counters)]:
             parts.append(_left_out({phase: [note("trained_tokens_not_counted")] for phase in uncounted}))
         for part in parts:

@@ -31,7 +31,7 @@ from flopsd.attestation.signing.pem import make_pem, write_new
 from flopsd.attestation.signing.pkcs11 import location_of
 from flopsd.attestation.signing.public_key import parse_public
 from flopsd.attestation.signing.secrets import passphrase
-from flopsd.core.declarations import DEVICE_VARIABLE, OPERATOR_COUNT_VARIABLE
+from flopsd.core.declarations import DEVICE_VARIABLE, KERNEL_WINDOWS_VARIABLE, OPERATOR_COUNT_VARIABLE
 from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN
@@ -109,7 +109,9 @@ def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> No
 
 def test_the_variables_for_secrets_are_known_and_their_misspellings_told() -> None:
     load_settings({}, {PASSPHRASE: "x", PASSPHRASE_FILE: "x", PKCS11_PIN: "x", "FLOPSD_SOCKET": "/run/x"})
-    load_settings({}, {OPERATOR_COUNT_VARIABLE: "off", DEVICE_VARIABLE: "GPU-1"})  # the process's, not the daemon's
+    load_settings(
+        {}, {OPERATOR_COUNT_VARIABLE: "off", DEVICE_VARIABLE: "GPU-1", KERNEL_WINDOWS_VARIABLE: "on"}
+    )  # the process's, not the daemon's
     for wrong, right in (
         ("FLOPSD_KEY_PASPHRASE", PASSPHRASE),
         ("FLOPSD_KEY_PASSPHRASE_FIL", PASSPHRASE_FILE),

@@ -1,0 +1,207 @@
+"""Sees which kernels a training runs, in short windows that PyTorch's own profiler opens, and declares them by class.
+
+    windows = KernelWindows(client)
+    for batch in batches:
+        with windows.step():
+            ...
+
+A window is one step, once in ten minutes at most, and seldomer where windows would take more than 0.5 % of the time.
+There is none while another profiler is at work. It never raises an error in the training.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.autograd import profiler as torch_profiler
+
+from flopsd.core.declarations import Phase
+from flopsd.core.kernel_windows import COST_NS, SKIPPED, WINDOW_NS, WINDOWS
+from flopsd.integrations.kernel_classes import KernelClasses
+from flopsd.integrations.operator_mode import is_capturing
+from flopsd.integrations.operator_sessions import DeviceSessions
+
+log = logging.getLogger("flopsd.client")
+FIRST_SECONDS, EVERY_SECONDS = 120.0, 600.0
+MOST_OF_THE_TIME_PPM = 5_000
+PART_NS = 200_000_000  # after so long a window ends with a part of the step
+OLDEST_CUDA = (12, 6)  # before it, PyTorch's profiler can crash a process that replays CUDA graphs
+_SECOND_NS = 1_000_000_000
+# Tools that trace through CUPTI themselves, which serves one at a time, or have PyTorch's profiler do so.
+_OTHER_TOOLS = ("CUDA_INJECTION64_PATH", "NVTX_INJECTION64_PATH", "NSYS_PROFILING_SESSION_ID", "KINETO_USE_DAEMON")
+_PHASES = frozenset(phase.value for phase in Phase)
+_ENTRANCES = ("_prepare_profiler", "_enable_profiler")
+
+
+@dataclass(slots=True)
+class _Window:
+    profile: Any
+    cost_ns: int
+    began_ns: int
+    thread: int = field(default_factory=threading.get_ident)
+    entrances: dict[str, Any] = field(default_factory=dict)
+
+
+class KernelWindows:
+    """Declares to `client` the kernels of sampled windows.
+
+    `sessions`: those that an `OperatorCounter` of the same client declares devices with. `profile` makes the profiler
+    of a window: for tests, where there is no GPU.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        sessions: DeviceSessions | None = None,
+        first_seconds: float = FIRST_SECONDS,
+        every_seconds: float = EVERY_SECONDS,
+        profile: Callable[[], Any] | None = None,
+    ) -> None:
+        self._client, self._sessions = client, sessions or DeviceSessions(client, declares_precision=False)
+        self._every_ns, self._profile, self._now_ns = round(every_seconds * _SECOND_NS), profile, client.now_ns
+        self._next_ns = self._now_ns() + round(first_seconds * _SECOND_NS)
+        self._classes: KernelClasses | None = None
+        self._window: _Window | None = None
+        self._pid = os.getpid()
+        self.ended: str | None = None  # a code: why there are no more windows
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One step of the training; a window where one is due."""
+        self.begin_step()
+        try:
+            yield
+        finally:
+            self.end_step()
+
+    def begin_step(self) -> None:
+        """Open a window if one is due."""
+        if self.ended is not None or (self._window is None and self._now_ns() < self._next_ns):
+            return
+        try:
+            if os.getpid() == self._pid:
+                self._leave()  # of a step that an error ended
+                self._begin()
+        except Exception:  # noqa: BLE001 (logged there)
+            self._end("window_did_not_open")
+
+    def end_part(self) -> None:
+        """A part of a step is over, as with accumulated gradients: end a window that is long enough."""
+        if (window := self._window) is not None and self._now_ns() - window.began_ns >= PART_NS:
+            self.end_step()
+
+    def end_step(self) -> None:
+        """End the window and declare what it saw."""
+        window = self._window
+        if window is None or window.thread != threading.get_ident() or os.getpid() != self._pid:
+            return
+        try:
+            if not is_capturing():  # else it would spoil the graph; with the next step
+                self._close(window)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._end("window_did_not_close")
+
+    def close(self) -> None:
+        """End an open window, and declare nothing of it."""
+        try:
+            self._leave()
+        except Exception:  # noqa: BLE001 (logged there)
+            self._end("window_did_not_close")
+
+    def _begin(self) -> None:
+        if (why := self._why_never()) is not None:
+            self._end(why, because=False)
+            return
+        began_ns = self._now_ns()
+        if _another_profiler() or is_capturing() or torch.compiler.is_compiling():
+            self._skip()
+            return
+        profile = _profile() if self._profile is None else self._profile()
+        profile.start()
+        opened_ns = self._now_ns()
+        self._window = _Window(profile, opened_ns - began_ns, opened_ns)
+        self._watch(self._window)
+
+    def _close(self, window: _Window) -> None:
+        closing_ns = self._now_ns()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        window_ns = self._now_ns() - window.began_ns
+        self._stop(window)
+        self._classes = self._classes or KernelClasses()
+        seen = self._classes.seen(window.profile.profiler.kineto_results.events(), window_ns)
+        cost_ns = window.cost_ns + self._now_ns() - closing_ns
+        self._next_ns = self._now_ns() + max(self._every_ns, cost_ns * 1_000_000 // MOST_OF_THE_TIME_PPM)
+        if not seen:
+            self._end("no_kernels_seen", because=False)
+        for device, counters in seen.items():
+            whole = {WINDOWS: 1, WINDOW_NS: window_ns, COST_NS: cost_ns, **counters}
+            self._sessions.count(torch.device("cuda", device), self._phase(), whole)
+
+    def _watch(self, window: _Window) -> None:
+        """Have a profiler that the training starts meanwhile end the window first: two at a time are an error in it."""
+        for name in _ENTRANCES:
+            original = window.entrances[name] = getattr(torch_profiler, name)
+
+            def entrance(*arguments: Any, original: Any = original, **named: Any) -> Any:
+                self.close()
+                return original(*arguments, **named)
+
+            setattr(torch_profiler, name, entrance)
+
+    def _leave(self) -> None:
+        if self._window is not None and self._window.thread == threading.get_ident():
+            self._stop(self._window)
+            self._skip()
+
+    def _stop(self, window: _Window) -> None:
+        self._window = None
+        for name, original in window.entrances.items():
+            setattr(torch_profiler, name, original)
+        window.profile.stop()
+
+    def _skip(self) -> None:
+        self._next_ns = self._now_ns() + self._every_ns
+        self._client.count(self._phase(), **{SKIPPED: 1})
+
+    def _phase(self) -> str:
+        phase = self._client.current_phase
+        return phase if phase in _PHASES else "other"
+
+    def _why_never(self) -> str | None:
+        if any(os.environ.get(name) for name in _OTHER_TOOLS):
+            return "another_tool_traces"
+        if self._profile is not None:
+            return None
+        if not torch.cuda.is_available() or torch.version.cuda is None:
+            return "no_nvidia_gpu"
+        version = tuple(int(part) for part in torch.version.cuda.split(".")[:2])
+        return "cuda_too_old" if version < OLDEST_CUDA else None
+
+    def _end(self, code: str, *, because: bool = True) -> None:
+        """No more windows in this process."""
+        self.ended = code
+        words = "flopsd sees no more kernels in windows: %s; the training goes on"
+        log.warning(words, code, exc_info=because)
+
+
+def _profile() -> Any:
+    # Below torch.profiler.profile, which marks the process as one that has a schedule of its own.
+    return torch.profiler._KinetoProfile(activities=[torch.profiler.ProfilerActivity.CUDA])
+
+
+def _another_profiler() -> bool:
+    """Whether a profiler of PyTorch is at work, or one with a schedule is waiting for its next step."""
+    return bool(
+        torch_profiler._is_profiler_enabled
+        or torch.autograd._profiler_enabled()
+        or torch.profiler.profiler.PROFILER_STEP_NAME in torch_profiler.KinetoStepTracker._step_dict
+    )

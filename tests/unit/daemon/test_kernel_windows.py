@@ -1,0 +1,122 @@
+"""What training processes say of kernels in windows: kept where it can be, counted as refused where it cannot."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from flopsd.core.declarations import OperatorDeclarations
+from flopsd.core.kernel_windows import CLASSES, KERNEL_COUNTERS, OBSERVED, is_impossible
+from flopsd.core.ledger.segments import work_since
+from flopsd.core.session_protocol import Conversation, DeclaredSession, RefusedError, SessionOpened, WorkCounted
+from flopsd.daemon.session_tracker import QUEUED_NS, SessionTracker
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+
+ONE = "1" * 32
+Counters = dict[str, int]
+SEEN = {
+    "kernel_windows": 2, "kernel_window_ns": 80_000_000, "kernel_window_cost_ns": 4_000_000,
+    "kernel_ns_matrix_bf16": 60_000_000, "kernel_launches_matrix_bf16": 300, "kernel_launches_copy": 3,
+}  # fmt: skip
+
+
+def tracker(clock: FakeClock) -> SessionTracker:
+    found = SessionTracker(OperatorDeclarations(), {}, clock.boottime_ns, lambda _uid, _ns: None)
+    found.apply(SessionOpened(ONE, 7, 1000, "1"))
+    return found
+
+
+def known(sessions: SessionTracker) -> dict[str, Counters]:
+    session: DeclaredSession = sessions.known[ONE]
+    return {phase: counters for phase, counters in session.work.items() if counters}
+
+
+@pytest.mark.parametrize(
+    "value", ["-1", "1.5", "NaN", "1e400", "true", '"7"', "null", "[]", str(10**30 + 1)], ids=lambda text: text[:6]
+)
+def test_what_is_no_count_is_refused_by_the_protocol(value: str) -> None:
+    talk = Conversation(1, 1)
+    talk.receive(b'{"flopsd":1,"kind":"hello","session":"%s","client":"1","pid":1}' % (b"a" * 32))
+    with pytest.raises(RefusedError):
+        talk.receive(b'{"flopsd":1,"kind":"work","work":{"train":{"kernel_ns_vector":%s}}}' % value.encode())
+
+
+def test_a_class_or_a_counter_that_there_is_not_is_refused() -> None:
+    talk = Conversation(1, 1)
+    talk.receive(b'{"flopsd":1,"kind":"hello","session":"%s","client":"1","pid":1}' % (b"a" * 32))
+    for name in ("kernel_ns_naps", "kernel_launches_", "kernel_windows_more"):
+        line = {"flopsd": 1, "kind": "work", "work": {"train": {name: 1}}}
+        with pytest.raises(RefusedError, match="not a known counter"):
+            talk.receive(json.dumps(line).encode())
+
+
+def test_what_can_have_been_seen_is_kept_and_a_repeated_message_changes_nothing() -> None:
+    sessions = tracker(FakeClock())
+    for _ in range(3):
+        sessions.apply(WorkCounted(ONE, {"train": {**SEEN, "steps": 4}}))
+    assert known(sessions) == {"train": {**SEEN, "steps": 4}}
+    sessions.apply(WorkCounted("f" * 32, {"train": {**SEEN, "kernel_windows": 99}}))  # of nobody who said hello
+    assert known(sessions) == {"train": {**SEEN, "steps": 4}}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"kernel_ns_vector": 128 * 160_000_000 + 1, "kernel_launches_vector": 1},  # more than 128 kernels at once
+        {"kernel_ns_vector": 1},  # of no launch
+        {"kernel_window_ns": QUEUED_NS + 10 * NS_PER_S},  # longer than the process has been connected
+        {"kernel_ns_vector": 10**30, "kernel_launches_vector": 10**30},
+    ],
+)
+def test_what_is_impossible_is_left_out_whole_and_counted(lie: Counters, caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    sessions = tracker(clock)
+    sessions.apply(WorkCounted(ONE, {"train": SEEN}))
+    clock.advance(9 * NS_PER_S)
+    more = {**{name: 2 * count for name, count in SEEN.items()}, **lie}
+    with caplog.at_level(logging.WARNING):
+        for flood in range(1, 200):
+            sessions.apply(WorkCounted(ONE, {"train": {**more, "steps": flood}}))
+    assert known(sessions) == {"train": {**SEEN, "steps": 199, "kernel_windows_refused": 199}}
+    assert len(caplog.records) == 1
+    sessions.apply(WorkCounted(ONE, {"train": {name: 2 * count for name, count in SEEN.items()}}))
+    assert known(sessions)["train"]["kernel_windows"] == 4
+
+
+def test_the_daemon_alone_counts_what_it_refuses() -> None:
+    sessions = tracker(FakeClock())
+    sessions.apply(WorkCounted(ONE, {"train": {"kernel_windows_refused": 10**9, "steps": 1}}))
+    assert known(sessions) == {"train": {"steps": 1}}
+
+
+counted = st.dictionaries(st.sampled_from(KERNEL_COUNTERS), st.integers(0, 3) | st.integers(0, 10**12), max_size=6)
+messages = st.lists(st.dictionaries(st.sampled_from(["train", "other"]), counted, min_size=1), max_size=8)
+
+
+EMPTY = {"kernel_windows": 1, "kernel_window_ns": 100}
+
+
+@given(messages, st.integers(0, 8))
+@example([{"train": EMPTY}, {"train": {**EMPTY, "kernel_ns_copy": 50, "kernel_launches_copy": 1}}], 1)
+def test_whatever_is_sent_no_law_of_the_journal_is_broken_in_any_segment(
+    sent: list[dict[str, Counters]], rotated: int
+) -> None:
+    sessions = tracker(FakeClock())
+    before: dict[str, Counters] = {}
+    for at, work in enumerate(sent):
+        if at == rotated:
+            before = {phase: dict(counters) for phase, counters in known(sessions).items()}
+        sessions.apply(WorkCounted(ONE, work))
+    whole = known(sessions)
+    for part in (whole, work_since(whole, before)):
+        assert not any(map(is_impossible, part.values()))
+
+
+def test_the_counters_are_those_of_the_classes() -> None:
+    assert len(KERNEL_COUNTERS) == len(set(KERNEL_COUNTERS)) == 5 + 2 * len(CLASSES)
+    assert set(KERNEL_COUNTERS) - OBSERVED == {"kernel_windows_refused"}
