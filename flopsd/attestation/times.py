@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from flopsd.core.values import utc_ns
@@ -25,7 +26,7 @@ def _times(predicate: Mapping[str, Any]) -> Iterator[Any]:
         yield method["journal"]["lastRecordAt"]
         spans = predicate["incarnations"]
     else:
-        spans = [predicate, *predicate["children"]]
+        spans = chain([predicate], predicate["children"])
     for span in spans:
         yield span["startedAt"]
         yield span["lastRecordAt"]

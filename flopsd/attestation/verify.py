@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import marshal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ from flopsd.system.regular_files import first_bytes, open_regular
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
 
+Parse = Callable[[bytes, str, str], Any]
 log = logging.getLogger("flopsd")
 
 
@@ -81,12 +82,14 @@ class SignedStatement:
         return str(self.statement["predicate"].get("kind"))
 
 
-def open_ledger(ledger: Path, keys: Sequence[PublicKey], threshold: int = 1) -> SignedStatement:
-    """Check the signatures of `ledger`. Raises NotVerifiedError."""
+def open_ledger(
+    ledger: Path, keys: Sequence[PublicKey], threshold: int = 1, *, parse: Parse = parse_json
+) -> SignedStatement:
+    """Check the signatures of `ledger`, and read its statement with `parse`. Raises NotVerifiedError."""
     envelope = parse_envelope(read_ledger(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     digest = hashlib.sha256(envelope.payload).hexdigest()
-    return SignedStatement(ledger, statement_in(envelope), tuple(sorted(keyids)), digest, envelope, tuple(keys))
+    return SignedStatement(ledger, statement_in(envelope, parse), tuple(sorted(keyids)), digest, envelope, tuple(keys))
 
 
 def verify_ledger(
@@ -180,7 +183,7 @@ def read_ledger(ledger: Path) -> bytes:
         raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}") from fault
 
 
-def statement_in(envelope: Envelope) -> Mapping[str, Any]:
+def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:
     """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
     if envelope.payload_type != PAYLOAD_TYPE:
         raise NotVerifiedError(
@@ -188,7 +191,7 @@ def statement_in(envelope: Envelope) -> Mapping[str, Any]:
             code="payload_type",
             path="envelope",
         )
-    signed = parse_json(envelope.payload, "the payload", "payload")
+    signed = parse(envelope.payload, "the payload", "payload")
     if not isinstance(signed, dict) or signed.get("_type") != STATEMENT_TYPE:
         raise NotVerifiedError(
             f"the payload is not an in-toto statement of type {STATEMENT_TYPE!r}",

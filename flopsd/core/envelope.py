@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
+_BEGIN, _PIECE = b'{\n "payload": "', 4 << 16
 MAX_SIGNATURES = 64  # each is tried with each key, over the whole payload
 
 
@@ -49,7 +50,8 @@ def parse_envelope(data: bytes) -> Envelope:
             code="envelope_too_large",
             path="envelope",
         )
-    document = parse_json(data, "the ledger", "envelope")
+    apart = _apart(data)
+    payload, document = apart or (b"", parse_json(data, "the ledger", "envelope"))
     del data  # of a job of thousands of nodes each copy has some 50 MB
     if not isinstance(document, dict):
         raise NotVerifiedError("the ledger is not a JSON object", code="envelope_malformed", path="envelope")
@@ -77,8 +79,33 @@ def parse_envelope(data: bytes) -> Envelope:
         keyid = signature.get("keyid") or ""
         found.append((keyid if isinstance(keyid, str) else "", _base64(signature["sig"], "a signature")))
         extensions.append({name: value for name, value in signature.items() if name not in ("keyid", "sig")})
-    payload = _base64(document.pop("payload"), "the payload")
+    if apart is None:
+        payload = _base64(document.pop("payload"), "the payload")
     return Envelope(payload, payload_type, tuple(found), tuple(extensions))
+
+
+def _apart(data: bytes) -> tuple[bytes, Any] | None:
+    """The payload of an envelope in the layout of `encode_envelope`, and the rest of it; None for another one, and for
+    what is not right in any way. Nearly all of an envelope is its payload, which need not be read as JSON."""
+    end = data.find(b'"', len(_BEGIN))
+    if not data.startswith(_BEGIN) or end < 0:
+        return None
+    try:
+        payload = _decoded(data, len(_BEGIN), end)
+        return payload, parse_json(_BEGIN + data[end:], "")
+    except (ValueError, NotVerifiedError):
+        return None
+
+
+def _decoded(data: bytes, begin: int, end: int) -> bytes:
+    """Padded base64 in the standard alphabet, a piece at a time. Raises ValueError for other text."""
+    found = io.BytesIO()
+    for at in range(begin, end, _PIECE):
+        piece = data[at : min(at + _PIECE, end)]
+        if piece.endswith(b"=") and at + _PIECE < end:
+            raise ValueError("padding is at the end")
+        found.write(_canonical(piece))
+    return found.getvalue()
 
 
 def encode64(data: bytes) -> str:
@@ -91,12 +118,17 @@ def _base64(text: str, what: str) -> bytes:
     if b"=" not in raw:
         raw += b"=" * (-len(raw) % 4)
     try:
-        found = base64.b64decode(raw, validate=True)
-    except binascii.Error as fault:
+        return _canonical(raw)
+    except ValueError as fault:
         raise _no_base64(what) from fault
+
+
+def _canonical(raw: bytes) -> bytes:
+    """What padded base64 in the standard alphabet means. Raises ValueError for what is not the only text of it."""
+    found = base64.b64decode(raw, validate=True)
     last = (len(found) - 1) // 3 * 3  # where the last group begins: only there may be bits behind the last byte
     if len(raw) != -(-len(found) // 3) * 4 or base64.b64encode(found[last:]) != raw[last // 3 * 4 :]:
-        raise _no_base64(what)
+        raise ValueError("not as base64 is written")
     return found
 
 

@@ -66,8 +66,15 @@ def _decode(text: str, decoder: Any) -> Any:
     return decoder.decode(text)  # raises
 
 
-def parse_json(data: bytes, what: str, path: str = "") -> Any:
-    """JSON that no two readers can read differently; `path` is for the error.
+def refuse_too_many_values(data: bytes, what: str, path: str = "") -> None:
+    """Raises NotVerifiedError for JSON of more parts than one reader must hold."""
+    if len(data) > MAX_VALUES and sum(map(data.count, (b"{", b"[", b","))) > MAX_VALUES:
+        raise NotVerifiedError(f"{what} has more than {MAX_VALUES} parts", code="json_too_many_values", path=path)
+
+
+def parse_json(data: bytes, what: str, path: str = "", *, within: int = 0) -> Any:
+    """JSON that no two readers can read differently; `path` is for the error. `within`: how many objects and lists it
+    stands in.
 
     Raises NotVerifiedError for duplicate keys, floats, NaN, huge integers, lone surrogates, non-UTF-8, and for
     what would take more memory than it is worth.
@@ -76,9 +83,8 @@ def parse_json(data: bytes, what: str, path: str = "") -> Any:
     def refused(text: str, code: str) -> NotVerifiedError:
         return NotVerifiedError(f"{what} {text}", code=code, path=path)
 
-    if len(data) > MAX_VALUES and sum(map(data.count, (b"{", b"[", b","))) > MAX_VALUES:
-        raise refused(f"has more than {MAX_VALUES} parts", "json_too_many_values")
-    if _is_deep(data):
+    refuse_too_many_values(data, what, path)
+    if _is_deep(data, MAX_DEPTH - within):
         raise refused("is nested too deeply", "json_too_deep")
     # Most texts have no number near the limit, and looking at each number of a record would take as long as all the
     # rest. A text as long as a ledger has few numbers: its counts are text.
@@ -98,26 +104,26 @@ def parse_json(data: bytes, what: str, path: str = "") -> Any:
     return parsed
 
 
-def _is_deep(data: bytes) -> bool:
-    """Whether JSON has more than `MAX_DEPTH` objects and lists in each other."""
+def _is_deep(data: bytes, most: int) -> bool:
+    """Whether JSON has more than `most` objects and lists in each other."""
     if b"\\" in data:
         data = data.replace(rb"\\", b"").replace(rb"\"", b"")
     structure = data.translate(_AS_BRACES, _NO_STRUCTURE)
-    if structure.count(b"{") <= MAX_DEPTH:  # those in texts included
+    if structure.count(b"{") <= most:  # those in texts included
         return False
     # Two quotes side by side, a text without brackets for one, change nothing of what is within the others.
     quoted = structure.replace(b'""', b"").split(b'"')
     braces = left = b"".join(quoted[::2])
-    for _ in range(MAX_DEPTH):
+    for _ in range(most):
         if not left:
             return False
         left = left.replace(b"{}", b"")
     depth = 0
     for one in braces:  # it is deep, or no JSON, which the decoder finds out unless it is deep first
         depth += 1 if one == _OPENED else -1
-        if not 0 <= depth <= MAX_DEPTH:
+        if not 0 <= depth <= most:
             break
-    return depth > MAX_DEPTH
+    return depth > most
 
 
 def collecting(problems: list[str], where: str) -> Report:

@@ -17,6 +17,7 @@ from flopsd import __version__
 from flopsd.attestation.foreign_files import ForeignFile, companions_of, foreign_files
 from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, public_key_beside, remove_companions
 from flopsd.attestation.merge.find_ledgers import find_ledgers
+from flopsd.attestation.merge.large_statement import parse_statement
 from flopsd.attestation.merge.ledger_folders import Note
 from flopsd.attestation.merge.read_child import Child, ChildReader
 from flopsd.attestation.merge.readers import Reading, read_all
@@ -147,7 +148,7 @@ def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:
 
 def _is_merged(ledger: Path) -> bool:
     try:
-        predicate = statement_in(parse_envelope(read_ledger(ledger)))["predicate"]
+        predicate = statement_in(parse_envelope(read_ledger(ledger)), parse_statement)["predicate"]
     except NotVerifiedError:
         return False
     return predicate.get("kind") in (JOB, LINEAGE)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopsd.attestation.merge.large_statement import parse_statement
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.times import refuse_malformed_times
@@ -42,12 +45,12 @@ class Child:
     order: tuple[str, int, str, str]  # its `sort_key`
     subject: str
     entry: str
-    claims: list[Claim]
+    claims: Iterable[Claim]  # to be taken once: those of a job are many
     run: Mapping[str, Any]
     nodes: tuple[str, ...]  # of its job, as the platform listed them
 
     @classmethod
-    def of(cls, entry: Entry, claims: list[Claim], run: Mapping[str, Any], nodes: Sequence[str] = ()) -> Child:
+    def of(cls, entry: Entry, claims: Iterable[Claim], run: Mapping[str, Any], nodes: Sequence[str] = ()) -> Child:
         line = json.dumps(entry, separators=(",", ":"))
         return cls(sort_key(entry), json.dumps(subject_of(entry)), line, claims, run, tuple(nodes))
 
@@ -64,7 +67,7 @@ class ChildReader:
         Raises NotVerifiedError and LedgerError naming the file.
         """
         try:
-            return self._child(open_ledger(found.path, self._keys))
+            return self._child(open_ledger(found.path, self._keys, parse=parse_statement))
         except FlopsdError as fault:
             if not found.explicit and not found.has_journal and _is_foreign(found.path):
                 return None
@@ -83,7 +86,7 @@ class ChildReader:
         if kind == JOB and self._kind == LINEAGE:
             recompute(opened, self._tables, allow_replay=self._allow_replay)
             entry = job_entry(predicate, opened.payload_sha256, opened.keyids)
-            return Child.of(entry, [*claims_of(entry), *_claims_below(predicate)], predicate["run"])
+            return Child.of(entry, chain(claims_of(entry), _claims_below(predicate)), predicate["run"])
         if kind != NODE:
             raise LedgerError(
                 f"this is a ledger of kind {kind!r:.60}, which cannot be part of a {self._kind}",
@@ -143,17 +146,13 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
         if not entries:
             raise NotVerifiedError("the merged ledger lists no children", code="no_children")
         refuse_malformed_times(predicate)
-        if entries != sorted(entries, key=sort_key):
+        if any(one > other for one, other in pairwise(map(sort_key, entries))):
             raise NotVerifiedError(
                 "the children are not in the order of the format",
                 code="children_order",
                 path="statement.predicate.children",
             )
-        claims = [
-            DeviceClaims(claim, number, entry["name"])
-            for number, entry in enumerate(entries)
-            for claim in claims_of(entry)
-        ]
+        claims = _claimed_again(entries)
         refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
         policies = tables.policies((str(policy["sha256"]) for policy in predicate["method"]["policies"]), opened.path)
         again = recompute_merged(predicate, entries, policies)
@@ -180,6 +179,22 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
             code="replay",
             path="statement.predicate.replay",
         )
+
+
+def _claimed_again(entries: Iterable[Entry]) -> list[DeviceClaims]:
+    """The claims to what more than one entry claims, and few others."""
+    claimed = array("q")  # a hash for each: of a job of thousands of nodes all claims would take more than its text
+    for entry in entries:
+        claimed.extend({hash((claim.what, claim.key)) for claim in claims_of(entry)})
+    again = {one for one, other in pairwise(sorted(claimed)) if one == other}
+    if not again:
+        return []
+    return [
+        DeviceClaims(claim, number, entry["name"])
+        for number, entry in enumerate(entries)
+        for claim in claims_of(entry)
+        if hash((claim.what, claim.key)) in again
+    ]
 
 
 def _without_children(merged: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +178,12 @@ def serve() -> None:
             batch: list[FoundLedger] = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump([_read(reader, one) for one in batch], answers)
+        pickle.dump([_listed(_read(reader, one)) for one in batch], answers)
         answers.flush()
+
+
+def _listed(read: _Read) -> _Read:
+    return replace(read, claims=list(read.claims)) if isinstance(read, Child) else read
 
 
 def _read(reader: ChildReader, found: FoundLedger) -> _Read:

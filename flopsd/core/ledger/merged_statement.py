@@ -6,7 +6,7 @@ verifier adds it up again; with the children at hand it makes each entry again t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -236,7 +236,7 @@ def subject_of(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recompute_merged(
-    predicate: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], policies: tuple[Policy, ...]
+    predicate: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], policies: tuple[Policy, ...]
 ) -> dict[str, Any]:
     """The statement that the children in a merged predicate give; `policies` are those that it names.
 
@@ -256,9 +256,12 @@ def recompute_merged(
         policies,
     )
     merging = Merging(facts)
-    finished = [merging.add(entry, entry["name"]) for entry in entries]
+    finished, subject = [], []
+    for entry in entries:
+        finished.append(merging.add(entry, entry["name"]))
+        subject.append(subject_of(entry))
     summaries = [node for node in (*finished, merging.last_node()) if node is not None]
-    return statement_about([subject_of(entry) for entry in entries], merging.predicate(summaries, list(entries)))
+    return statement_about(subject, merging.predicate(summaries, entries))
 
 
 def _jobs_of(completeness: Completeness) -> dict[str, Any]:

@@ -1,0 +1,89 @@
+"""A short way of reading accepts nothing that the way of the rule refuses, gives the same, and leaves the refusals to
+it: of envelopes, whose payload is not read as JSON, and of large merged ledgers, whose children are read one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flopsd.attestation.merge import large_statement
+from flopsd.attestation.merge.large_statement import Children, parse_statement
+from flopsd.core import envelope
+from flopsd.core.envelope import encode_envelope, parse_envelope
+from flopsd.core.untrusted import MAX_DEPTH, parse_json
+from flopsd.errors import NotVerifiedError
+from tests.support.extent import examples
+
+_ANY_FIXTURE = settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
+_PIECES = st.sampled_from(
+    (b"", b",", b"\n", b"\n  ]", b" ", b"=", b"A", b'"', b"\\", b"\\u0041", b"\\/", b"{}", b"[]", b"}", b"]", b"1", b"1.5",
+     b"-", b"\xc3\xa9", b"\xff", b'"children": [\n', b'"payload": "AA==",', b"9" * 41, b'\n  "children": [\n')
+)  # fmt: skip
+
+
+def outcome(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except NotVerifiedError as fault:
+        return fault.code, fault.path, str(fault)
+
+
+def changed(data: bytes, at: int, removed: int, piece: bytes) -> bytes:
+    at %= len(data) + 1
+    return data[:at] + piece + data[at + removed :]
+
+
+@_ANY_FIXTURE
+@given(st.binary(max_size=40), st.integers(0, 300), st.integers(0, 4), _PIECES)
+def test_an_envelope_is_read_as_the_json_that_it_is(
+    monkeypatch: pytest.MonkeyPatch, payload: bytes, at: int, removed: int, piece: bytes
+) -> None:
+    data = changed(encode_envelope(payload, "type", [("k", b"sig")]), at, removed, piece)
+    with monkeypatch.context() as patch:
+        patch.setattr(envelope, "_PIECE", 8)  # as a long payload
+        found = outcome(lambda: parse_envelope(data))
+    with monkeypatch.context() as patch:
+        patch.setattr(envelope, "_apart", lambda _: None)
+        assert found == outcome(lambda: parse_envelope(data))
+
+
+def listing(*children: Any) -> bytes:
+    """In the layout of a merged ledger, as `write_json`."""
+    lines = ",\n".join(f"   {json.dumps(child)}" for child in children)
+    return f'{{\n "predicate": {{\n  "kind": "job",\n  "children": [\n{lines}\n  ],\n  "n": 1\n }}\n}}\n'.encode()
+
+
+def whole(found: Any) -> Any:
+    if isinstance(found, dict) and isinstance(predicate := found.get("predicate"), dict):
+        predicate = {name: list(one) if isinstance(one, Children) else one for name, one in predicate.items()}
+        return json.dumps({**found, "predicate": predicate})
+    return found if isinstance(found, tuple) else json.dumps(found)
+
+
+@_ANY_FIXTURE
+@given(st.integers(0, 200), st.integers(0, 8), _PIECES)
+def test_children_one_by_one_are_those_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, at: int, removed: int, piece: bytes
+) -> None:
+    monkeypatch.setattr(large_statement, "MANY_BYTES", 0)
+    data = changed(listing({"a": [1, {}]}, {"b": "x,y"}, {}), at, removed, piece)
+    read, rule = outcome(lambda: parse_statement(data, "it", "p")), outcome(lambda: parse_json(data, "it", "p"))
+    assert whole(read) == whole(rule)
+
+
+def nested(depth: int) -> Any:
+    return [] if depth == 1 else [nested(depth - 1)]
+
+
+def test_what_is_around_children_counts_for_their_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_statement, "MANY_BYTES", 0)
+    found = parse_statement(listing({}, nested(MAX_DEPTH - 3)), "it")
+    assert isinstance(found["predicate"]["children"], Children)
+    assert len(found["predicate"]["children"]) == 2
+    with pytest.raises(NotVerifiedError, match="nested too deeply"):
+        parse_statement(listing({}, nested(MAX_DEPTH - 2)), "it")
