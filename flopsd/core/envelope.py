@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,13 +98,13 @@ def _apart(data: bytes) -> tuple[bytes, Any] | None:
 
 def _decoded(data: bytes, begin: int, end: int) -> bytes:
     """Padded base64 in the standard alphabet, a piece at a time. Raises ValueError for other text."""
-    found = io.BytesIO()
+    found = []
     for at in range(begin, end, _PIECE):
         piece = data[at : min(at + _PIECE, end)]
         if piece.endswith(b"=") and at + _PIECE < end:
             raise ValueError("padding is at the end")
-        found.write(_canonical(piece))
-    return found.getvalue()
+        found.append(_canonical(piece))
+    return b"".join(found)
 
 
 def encode64(data: bytes) -> str:
