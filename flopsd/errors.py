@@ -109,7 +109,12 @@ class SigningKeyError(FlopsdError):
 
 
 class EvidenceError(FlopsdError):
-    """A piece of evidence cannot be collected or is invalid."""
+    """A piece of evidence cannot be collected or is invalid. `code`: why it is absent, of the table of words
+    (`evidence.reason`), with its parameters; empty: only its message says it."""
+
+    def __init__(self, message: str, *, hint: str = "", code: str = "", **parameters: str) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.parameters = parameters
 
 
 class LedgerError(FlopsdError):

@@ -193,12 +193,12 @@ def _as_sealed_before(
     )
 
 
-def _witness(wanted: EvidenceWanted | None, evidence: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
+def _witness(wanted: EvidenceWanted | None, evidence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """What the witness said, for the journal; None: it was not asked."""
     if wanted is None or wanted.witness_url is None:
         return None
     item = next(item for item in evidence if item["type"] == WITNESS)
-    return {"absent": str(item["reason"])} if item["data"] is None else {"token": item["data"]["token"]}
+    return {"absent": item["reason"]} if item["data"] is None else {"token": item["data"]["token"]}
 
 
 def one_peak_table(history: History) -> str:

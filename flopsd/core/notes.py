@@ -52,5 +52,10 @@ def note_from(said: Mapping[str, Any], *beside: str) -> Note:
     return Note(said["code"], tuple(parameters))
 
 
+def is_note(said: object) -> bool:
+    """Whether it is a note as a ledger has it, of a code that is known or of another, with texts for parameters."""
+    return isinstance(said, dict) and "code" in said and all(isinstance(value, str) for value in said.values())
+
+
 def notes_for_ledger(notes: Iterable[Note]) -> list[dict[str, Any]]:
     return [one.for_ledger() for one in notes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from flopsd.attestation.evidence.item import EvidenceResult
+from flopsd.attestation.evidence.item import REASON, EvidenceResult
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.rounding import Towards
 from flopsd.report.bases import EVIDENCE
@@ -174,13 +174,15 @@ def items_of(predicate: LedgerObject, found: Sequence[EvidenceResult]) -> tuple[
         return tuple(
             EvidenceLine(line(f.type), f.verdict.value, line(f.text), line(f.proves), line(f.limits)) for f in found
         )
+    from flopsd.attestation.evidence.collect import MODULES
+
+    told = {module.KIND.name: (module.KIND.proves, module.KIND.limits) for module in MODULES}
     return tuple(
         EvidenceLine(
             entry.text("type"),
             "absent" if entry.text("state") == "absent" else "not checked by this report",
-            entry.maybe_text("reason") or f"attached at {entry.utc('collectedAt')}",
-            entry.maybe_text("proves") or "",
-            entry.maybe_text("limits") or "",
+            entry.words("reason", REASON) if entry.raw("reason") else f"attached at {entry.utc('collectedAt')}",
+            *told.get(entry.text("type"), ("", "")),
         )
         for entry in predicate.objects("evidence")
     )

@@ -87,7 +87,7 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     # The simulated driver is no secret: its file's digest stands in the journal and in the ledger.
     (library,) = items(state)["driver-library"]["data"]["libraries"]
     assert library["sha256"] == hashlib.sha256((standin / LIBRARY).read_bytes()).hexdigest()
-    assert "no GPU gives a report: GPU 0: Not Supported" in items(state)["nvidia-spdm"]["reason"]
+    assert "no GPU gives a report: GPU 0: Not Supported" in items(state)["nvidia-spdm"]["reason"]["said"]
 
     code, shown = verify(state, "--aws-certificate", str(IDENTITY / "attacker_cert.pem"))
     assert (code, "NOT VERIFIED: the evidence ec2-instance-identity is invalid" in shown) == (3, True)
@@ -101,8 +101,7 @@ def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, stand
     env = metered(tmp_path, standin)
     said, nothing = seal(tmp_path, env, "--evidence", "off")
     assert "timestamp" not in said
-    off = {"switched off by the setting evidence", "no witness was named (--witness)"}
-    assert {item["reason"] for item in items(tmp_path).values()} == off
+    assert {item["reason"]["code"] for item in items(tmp_path).values()} == {"switched_off", "no_witness"}
 
     hold = threading.Event()
 
@@ -118,7 +117,7 @@ def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, stand
     assert f"timestamp NONE: {nobody} does not answer: timed out" in said
     found = items(tmp_path)
     assert tuple(found) == (*KINDS, WITNESS)
-    assert found["ec2-instance-identity"]["reason"].endswith("/latest/api/token does not answer: timed out")
+    assert found["ec2-instance-identity"]["reason"]["said"].endswith("/latest/api/token does not answer: timed out")
 
     (tmp_path / "ledger.json").unlink()
     closed = {**env, "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1"}

@@ -162,6 +162,8 @@ def _payloads(said: J, journal: bytes) -> Files:
         ("evidence-of-no-state", "An item of evidence is neither present nor absent.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value=[_item(state="lost")])),
         ("evidence-present-without-data", "An item of evidence is present and has no data.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value=[_item(data=None)])),
         ("evidence-absent-without-a-reason", "An item of evidence is absent for no reason.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value=[_item(state="absent", data=None)])),
+        ("evidence-absent-for-a-sentence", "The reason of an item of evidence is a text.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value=[_item(state="absent", data=None, reason="nobody answered")])),
+        ("evidence-absent-for-no-code", "The reason of an item of evidence has no code.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value=[_item(state="absent", data=None, reason={"said": "x"})])),
         ("evidence-of-another-member", "An item of evidence has one member too many.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value=[_item(x=1)])),
         ("evidence-at-no-time", "An item of evidence was collected at no time.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value=[_item(collectedAt="noon")])),
         ("evidence-twice", "Two items of evidence have one type.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value=[_item(), _item()])),
@@ -173,7 +175,7 @@ def _payloads(said: J, journal: bytes) -> Files:
         files[f"invalid/payload-{name}/expected.json"] = expectation(
             what, code, clause, None, schema=schema_of(payload)
         )
-    files |= case("valid/payload-evidence-unknown", signed(changed("predicate", "evidence", value=[_item(), _item(type="b", state="absent", data=None, reason="no")])), journal)  # fmt: skip
+    files |= case("valid/payload-evidence-unknown", signed(changed("predicate", "evidence", value=[_item(), _item(type="b", state="absent", data=None, reason={"code": "of_a_later_version", "more": "x"})])), journal)  # fmt: skip
     files["valid/payload-evidence-unknown/expected.json"] = expectation(
         "Items of evidence of types that nobody knows.", None, None, None
     )
@@ -181,7 +183,7 @@ def _payloads(said: J, journal: bytes) -> Files:
 
 
 def _item(**changes: Any) -> J:
-    item: J = {"type": "a", "collectedAt": "2026-09-21T15:00:00Z", "state": "present", "reason": None, "data": {}, "proves": "nothing", "limits": "all"}  # fmt: skip
+    item: J = {"type": "a", "collectedAt": "2026-09-21T15:00:00Z", "state": "present", "reason": None, "data": {}}  # fmt: skip
     return {**item, **changes}
 
 

@@ -310,6 +310,7 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("seal-of-a-byte-less", "A listed seal ends in the middle of a record.", "law_15", "LAW-15", 5, "seal", lambda r: r[4].update(bytes=r[4]["bytes"] - 1)),
     ("seal-at-no-time", "A listed seal has no time.", M, "REC-8", 5, "seal", put(4, "utc", value="yesterday")),
     ("seal-with-two-witnesses", "`witness` of a listed seal has two members.", M, "REC-8", 5, "seal", put(4, "witness", value={"token": "", "absent": ""})),
+    ("seal-whose-witness-is-absent-for-a-sentence", "The reason of an absent `witness` is a text.", M, "REC-8", 5, "seal", put(4, "witness", value={"absent": "nobody answered"})),
     ("seal-of-no-payload", "`payload_sha256` of a listed seal is no SHA-256.", M, "REC-8", 5, "seal", put(4, "payload_sha256", value="0")),
     ("time-that-is-none", "`utc` of the first record is of a 30 February.", "time_malformed", "NODE-50", None, "small", put(0, "utc", value="2026-02-30T14:13:20.000000Z")),
     ("policy-that-nobody-knows", "The journal names a policy that the reader does not have.", "policy_unknown", "VERIFY-6", None, "lying", put(0, "policies", value=[{"id": "x", "sha256": "ab" * 32}])),

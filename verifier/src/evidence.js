@@ -3,15 +3,18 @@ import { Refusal, isObject, isText } from "./basics.js";
 import { isTime } from "./times.js";
 
 const _MOST = 64;
-const _MEMBERS = ["type", "collectedAt", "state", "data", "reason", "proves", "limits"];
+const _MEMBERS = ["type", "collectedAt", "state", "data", "reason"];
+
+/** A code with parameters, known or not. @param {any} value */
+export const isNote = (value) => isObject(value) && "code" in value && Object.values(value).every(isText);
 
 /** @param {any} item */
 function isItem(item) {
   if (!isObject(item) || Object.keys(item).length !== _MEMBERS.length || !_MEMBERS.every((name) => name in item)) return false;
-  const { type, collectedAt, state, data, reason, proves, limits } = item;
-  if (!isText(type) || !isTime(collectedAt) || !isText(proves) || !isText(limits)) return false;
+  const { type, collectedAt, state, data, reason } = item;
+  if (!isText(type) || !isTime(collectedAt)) return false;
   if (state === "present") return isObject(data) && reason === null;
-  return state === "absent" && data === null && isText(reason);
+  return state === "absent" && data === null && isNote(reason);
 }
 
 /** @param {any} evidence */

@@ -1,6 +1,7 @@
 // What the records of a journal must hold. Members that are not named here are left alone.
 import { Refusal, isAmount, isInteger, isObject, isText, shown } from "./basics.js";
 
+import { isNote } from "./evidence.js";
 import { isTime } from "./times.js";
 import { EVIDENCE } from "./tallies.js";
 
@@ -52,8 +53,7 @@ const _RECOVERED = /** @type {Record<string, string[]>} */ ({
   restored: ["ledger", "records", "sealed"], restored_unsealed: ["ledger", "records"], time_not_known: ["seconds"],
 });
 /** @type {Check} */
-const recoveredReason = (value) => isObject(value) && Object.values(value).every(isText) &&
-  Object.hasOwn(_RECOVERED, value.code) && _RECOVERED[value.code].every((name) => name in value);
+const recoveredReason = (value) => isNote(value) && Object.hasOwn(_RECOVERED, value.code) && _RECOVERED[value.code].every((name) => name in value);
 const recovered = orNull(shape({
   cutBytes: (v) => isText(v) && /^(0|[1-9][0-9]{0,39})$/.test(v), cutSha256: sha, keptAs: orNull(isText),
   reasons: (v) => Array.isArray(v) && v.length > 0 && v.every(recoveredReason),
@@ -97,7 +97,7 @@ const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
   declaration: { sessions: Array.isArray },
   sealed: {
     bytes: isAmount, head_sha256: sha, payload_sha256: sha, utc: isTime,
-    witness: orNull((v) => isObject(v) && Object.keys(v).length === 1 && (isText(v.token) || isText(v.absent))),
+    witness: orNull((v) => isObject(v) && Object.keys(v).length === 1 && (isText(v.token) || isNote(v.absent))),
   },
   end: { ns: isAmount, utc, reason: endReason, child_exit_code: orNull(isInteger) },
 });

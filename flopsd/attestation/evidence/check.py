@@ -8,13 +8,15 @@ from typing import Any
 
 from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.collect import MODULES
-from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
+from flopsd.attestation.evidence.item import REASON, CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.times import TOLERANCE_NS
+from flopsd.core.notes import is_note
 from flopsd.core.values import is_timestamp, utc_ns
 from flopsd.errors import EvidenceError, NotVerifiedError
+from flopsd.settings.words import say
 
-_MEMBERS = {"type", "collectedAt", "state", "reason", "data", "proves", "limits"}
+_MEMBERS = {"type", "collectedAt", "state", "reason", "data"}
 _UNKNOWN = ("Unknown to this verifier.", "A newer flopsd may know this kind.")
 MAX_ITEMS = 64
 _MALFORMED = "evidence_malformed"
@@ -39,11 +41,10 @@ def signed_items(predicate: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
             raise NotVerifiedError(
                 f"{path} must have exactly the fields {', '.join(sorted(_MEMBERS))}", code=_MALFORMED
             )
-        texts = ("type", "collectedAt", "proves", "limits")
-        if not all(isinstance(item[name], str) for name in texts) or not is_timestamp(item["collectedAt"]):
-            raise NotVerifiedError(f"{path} has a malformed type, time, proves or limits", code=_MALFORMED)
+        if not isinstance(item["type"], str) or not is_timestamp(item["collectedAt"]):
+            raise NotVerifiedError(f"{path} has a malformed type or time", code=_MALFORMED)
         there = item["state"] == "present" and isinstance(item["data"], dict) and item["reason"] is None
-        missing = item["state"] == "absent" and item["data"] is None and isinstance(item["reason"], str)
+        missing = item["state"] == "absent" and item["data"] is None and is_note(item["reason"])
         if not there and not missing:
             raise NotVerifiedError(f"{path} must be present with data, or absent with a reason", code=_MALFORMED)
     if len({item["type"] for item in items}) != len(items):
@@ -59,7 +60,7 @@ def findings(items: Sequence[Mapping[str, Any]], context: CheckContext) -> tuple
         module = modules.get(item["type"])
         proves, limits = _UNKNOWN if module is None else (module.KIND.proves, module.KIND.limits)
         if item["state"] == "absent":
-            verdict, text = EvidenceState.ABSENT, str(item["reason"])
+            verdict, text = EvidenceState.ABSENT, say(REASON, item["reason"])
         elif module is None:
             verdict, text = EvidenceState.NOT_CHECKED, "a kind unknown to this verifier"
         else:

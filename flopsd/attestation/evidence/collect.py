@@ -18,9 +18,10 @@ from flopsd.attestation.evidence import (
     sagemaker_job,
     witness,
 )
-from flopsd.attestation.evidence.item import CollectContext, EvidenceModule, item_of
+from flopsd.attestation.evidence.item import CollectContext, EvidenceModule, item_of, not_collected, reason_of
 from flopsd.core.envelope import encode64
 from flopsd.core.ledger.history import History
+from flopsd.core.notes import Note, note
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import NS_PER_S, Clock, rfc3339
@@ -38,12 +39,12 @@ def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: C
     items = []
     for module in modules:
         data: dict[str, Any] | None = None
-        reason: str | None = "switched off by the setting evidence"
+        reason: Note | None = note("switched_off")
         if (call := calls.get(module.KIND.name)) is not None:
             try:
                 data, reason = call.result(), None
             except EvidenceError as fault:
-                reason = str(fault)
+                reason = reason_of(fault)
         items.append(item_of(module.KIND, rfc3339(clock.wall_ns()), data, reason))
     return tuple(items)
 
@@ -89,7 +90,7 @@ class Call(Generic[T]):
         """The result. Raises the EvidenceError of the function, or one if the deadline has passed."""
         left_ns = self._deadline_ns - self._clock.boottime_ns()
         if not self._clock.wait(self._done, left_ns / NS_PER_S):
-            raise EvidenceError(f"no answer within {self._seconds:g} s")
+            raise not_collected("no_answer", seconds=f"{self._seconds:g}")
         if self._fault is not None:
             raise self._fault
         return self._found[0]

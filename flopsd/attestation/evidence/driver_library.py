@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState, not_collected
 from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import DRIVER_LIBRARY
@@ -23,7 +23,7 @@ def collect(context: CollectContext) -> dict[str, Any]:
     """Raises EvidenceError if no source recorded its library."""
     found = _libraries_in(context.history)
     if not found:
-        raise EvidenceError("no source of this journal read through NVIDIA's library")
+        raise not_collected("no_nvidia_library")
     return {"libraries": found}
 
 

@@ -20,6 +20,7 @@ from flopsd.attestation.evidence.item import (
     EvidenceState,
     bytes_of,
     fields_of,
+    not_collected,
 )
 from flopsd.core.envelope import encode64
 from flopsd.errors import EvidenceError
@@ -93,7 +94,7 @@ def _content(message: str, certificates: tuple[Certificate, ...]) -> bytes:
 def _endpoint(context: CollectContext) -> str:
     variables = context.environment
     if variables.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        raise EvidenceError("AWS_EC2_METADATA_DISABLED is set")
+        raise not_collected("metadata_disabled")
     endpoint = variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
     if endpoint:
         if not endpoint.startswith(("http://", "https://")):
@@ -107,7 +108,7 @@ def _endpoint(context: CollectContext) -> str:
                 return _ENDPOINTS[variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() or "ipv4"]
         except (OSError, UnicodeError, KeyError):
             continue
-    raise EvidenceError("this machine is not an EC2 instance")
+    raise not_collected("not_ec2")
 
 
 def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> bytes:

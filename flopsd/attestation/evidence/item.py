@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flopsd.core.ledger.history import History
+from flopsd.core.notes import Note, note
 from flopsd.core.untrusted import FieldReader, raising
 from flopsd.errors import EvidenceError
+from flopsd.settings.words import say
 from flopsd.system.regular_files import open_regular
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
+
+
+REASON = "evidence.reason"
 
 
 class EvidenceState(str, Enum):
@@ -85,16 +90,26 @@ class EvidenceModule(Protocol):
         """The result and its text. Raises EvidenceError if the data are invalid."""
 
 
-def item_of(kind: EvidenceKind, at: str, data: Mapping[str, Any] | None, reason: str | None) -> dict[str, Any]:
+def not_collected(code: str, **parameters: str) -> EvidenceError:
+    """That evidence is absent for a reason of the table of words."""
+    return EvidenceError(say(REASON, note(code, **parameters)), code=code, **parameters)
+
+
+def reason_of(fault: EvidenceError) -> Note:
+    """Why evidence is absent; what only a message says is copied from it, as driver, service and system put it."""
+    if fault.code:
+        return note(fault.code, **fault.parameters)
+    return note("failed", said=str(fault).encode(errors="replace").decode())
+
+
+def item_of(kind: EvidenceKind, at: str, data: Mapping[str, Any] | None, reason: Note | None) -> dict[str, Any]:
     """The item of collected evidence, or of evidence that could not be collected for `reason`."""
     return {
         "type": kind.name,
         "collectedAt": at,
         "state": "absent" if data is None else "present",
-        "reason": reason,
+        "reason": None if reason is None else reason.for_ledger(),
         "data": data,
-        "proves": kind.proves,
-        "limits": kind.limits,
     }
 
 

@@ -19,6 +19,7 @@ from flopsd.attestation.evidence.item import (
     EvidenceState,
     bytes_of,
     fields_of,
+    not_collected,
 )
 from flopsd.attestation.evidence.trust import load_certificates, parse_certificates
 from flopsd.core.envelope import encode64
@@ -50,11 +51,11 @@ def collect(context: CollectContext) -> dict[str, Any]:
     """Certificates and report of every GPU. Raises EvidenceError if no GPU returns one."""
     vendors = {entry.device.vendor for inc in context.history.incarnations for entry in inc.devices.values()}
     if "nvidia" not in vendors or context.history.replay is not None:
-        raise EvidenceError("no NVIDIA GPU was metered")
+        raise not_collected("no_nvidia_gpu")
     try:
         import pynvml
     except ImportError as fault:
-        raise EvidenceError("the Python package nvidia-ml-py is not installed") from fault
+        raise not_collected("no_nvml") from fault
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as fault:

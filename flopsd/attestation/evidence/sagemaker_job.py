@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState, read_bounded
+from flopsd.attestation.evidence.item import (
+    CheckContext,
+    CollectContext,
+    EvidenceKind,
+    EvidenceState,
+    not_collected,
+    read_bounded,
+)
 from flopsd.core.envelope import encode64
-from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import SAGEMAKER
 
 KIND = EvidenceKind(
@@ -31,7 +37,7 @@ def collect(context: CollectContext) -> dict[str, Any]:
     path = context.root / _RESOURCES
     found["resourceConfig"] = encode64(read_bounded(path, _LIMIT_BYTES)) if path.is_file() else None
     if not any(found.values()):
-        raise EvidenceError("this is no SageMaker training job")
+        raise not_collected("not_sagemaker")
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.item import (
+    REASON,
     CheckContext,
     CollectContext,
     EvidenceKind,
@@ -20,11 +21,13 @@ from flopsd.attestation.evidence.item import (
     EvidenceState,
     bytes_of,
     fields_of,
+    not_collected,
 )
 from flopsd.core.envelope import encode64
 from flopsd.core.ledger.earlier_seals import SealsSoFar
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import WITNESS
+from flopsd.settings.words import say
 
 KIND = EvidenceKind(
     WITNESS,
@@ -38,7 +41,7 @@ KIND = EvidenceKind(
 def collect(context: CollectContext) -> dict[str, Any]:
     """The authority's TimeStampResp over the 32 bytes of the head. Raises EvidenceError."""
     if context.witness_url is None:
-        raise EvidenceError("no witness was named (--witness)")
+        raise not_collected("no_witness")
     return {"token": encode64(rfc3161.fetch(bytes.fromhex(context.head_sha256), context.witness_url))}
 
 
@@ -59,7 +62,7 @@ def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[Evidence
     if newest is None:
         return ()
     if not seals.stamped:
-        text = f"of {seals.asked} earlier seals none is stamped; the newest: {newest['absent']}"
+        text = f"of {seals.asked} earlier seals none is stamped; the newest: {say(REASON, newest['absent'])}"
         return (EvidenceResult(KIND.name, EvidenceState.ABSENT, text, KIND.proves, KIND.limits),)
     states, texts = [], [f"{seals.stamped_count} of {seals.asked} earlier seals are stamped"]
     for seal in seals.stamped:

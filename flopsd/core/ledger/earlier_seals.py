@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.ledger.journal_codec import Record, count
+from flopsd.core.notes import is_note
 from flopsd.core.values import is_digest, is_timestamp
 
 
@@ -14,15 +15,15 @@ from flopsd.core.values import is_digest, is_timestamp
 class EarlierSeal:
     """A ledger of the first `size_bytes` of the journal, which end with the chain hash `head_sha256`.
 
-    `witness`: a `token` of the authority that stamped the head, in base64, or why there is none (`absent`); None: no
-    witness was asked.
+    `witness`: a `token` of the authority that stamped the head, in base64, or a note of why there is none (`absent`);
+    None: no witness was asked.
     """
 
     size_bytes: int
     head_sha256: str
     payload_sha256: str
     sealed_at: str
-    witness: Mapping[str, str] | None = None
+    witness: Mapping[str, Any] | None = None
 
     @property
     def token(self) -> str | None:
@@ -41,7 +42,7 @@ class EarlierSeal:
         if witness is not None and (
             not isinstance(witness, dict)
             or list(witness) not in (["token"], ["absent"])
-            or not all(isinstance(value, str) for value in witness.values())
+            or not (isinstance(witness["token"], str) if "token" in witness else is_note(witness["absent"]))
         ):
             raise ValueError("a witness that is neither a token nor absent")
         return cls(count(record["bytes"]), *digests, sealed_at, witness)

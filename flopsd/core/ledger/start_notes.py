@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.core.notes import Note, note, note_from
+from flopsd.core.notes import Note, is_note, note
 from flopsd.core.values import is_digest, whole_number
 from flopsd.errors import JournalDamagedError
 
@@ -22,6 +22,7 @@ RECOVERED: Mapping[str, frozenset[str]] = {
     "restored_unsealed": frozenset({"ledger", "records"}),
     "time_not_known": frozenset({"seconds"}),
 }
+_UNKNOWN = frozenset({""})  # which no note has
 _MALFORMED = "record_malformed"
 
 
@@ -39,12 +40,9 @@ def refuse_recovered(found: Any) -> None:
     """Raises JournalDamagedError, KeyError, TypeError, ValueError for what is not `recovered` of a begin."""
     if found is None:
         return
-    kept, reasons = found["keptAs"], [note_from(one) for one in found["reasons"]]
-    known = all(
-        one.code in RECOVERED and {name for name, _ in one.parameters} >= RECOVERED[one.code] for one in reasons
-    )
-    texts = all(isinstance(value, str) for one in reasons for _, value in one.parameters)
+    kept, reasons = found["keptAs"], list(found["reasons"])
+    known = all(is_note(one) and one.keys() >= RECOVERED.get(one["code"], _UNKNOWN) for one in reasons)
     whole_number(found["cutBytes"])
     cut = is_digest(found["cutSha256"]) and (kept is None or isinstance(kept, str))
-    if not (reasons and known and texts and cut):
+    if not (reasons and known and cut):
         raise JournalDamagedError("its `recovered` is none that a daemon writes", code=_MALFORMED)
