@@ -82,11 +82,14 @@ class GpmMeter:
         self._since_ns, self._kept, self._unread_reason = now_ns, False, reason
         return reading
 
+    @property
+    def polls(self) -> bool:
+        """Whether the clock is to be read before the next read."""
+        return self._kept and not self._buffered_clock and self.evidence[0] is not Evidence.CYCLES
+
     def next_poll_ns(self, until_ns: int) -> int | None:
         """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
-        if self._buffered_clock or not self._kept or self.evidence[0] is Evidence.CYCLES:
-            return None
-        return self._polled.next_ns(self._driver.clock.boottime_ns(), until_ns)
+        return self._polled.next_ns(self._driver.clock.boottime_ns(), until_ns) if self.polls else None
 
     def poll(self) -> None:
         """Read the clock, if a moment for it has come. Raises NVMLError."""

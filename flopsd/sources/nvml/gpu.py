@@ -19,6 +19,7 @@ class Unread:
     since_ns: int
     reason: GapReason
     evidence: tuple[Evidence, str, str]
+    polls = False
 
     def reading(self, now_ns: int, reason: GapReason) -> Reading:
         since_ns, self.since_ns = self.since_ns, now_ns

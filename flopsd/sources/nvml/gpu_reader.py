@@ -36,6 +36,7 @@ class GpuReader:
         self._gpus: list[Gpu] = [discovery.unanswered(index)]
         self._looked_ns = driver.clock.boottime_ns()
         self.devices: Sequence[Device] = [gpu.device for gpu in self._gpus]
+        self.polls = False  # whether a clock is to be read between two reads
 
     @property
     def uid(self) -> DeviceUid | None:
@@ -94,6 +95,7 @@ class GpuReader:
     def _use(self, gpus: Sequence[Gpu]) -> None:
         self._gpus = list(gpus)
         self.devices = [gpu.device for gpu in gpus]
+        self.polls = any(gpu.meter.polls for gpu in gpus)
 
     def _read(self, gpu: Gpu) -> tuple[Reading | None, Gauges | None]:
         try:

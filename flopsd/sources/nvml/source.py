@@ -92,7 +92,9 @@ class NvmlSource:
 
     def poll(self, until_ns: int) -> int | None:
         """Take samples of what is due between two reads, the second of them at `until_ns`; when the next are due."""
-        readers = [reader for reader in self._readers if not self._threads.is_slow(reader)]
+        readers = [reader for reader in self._readers if reader.polls and not self._threads.is_slow(reader)]
+        if not readers:
+            return None
         now_ns = self._clock.boottime_ns()
         due = {reader: reader.next_poll_ns(until_ns) for reader in readers}
         polled = [reader for reader, ns in due.items() if ns is not None and ns <= now_ns]
@@ -131,6 +133,8 @@ class NvmlSource:
     def _log_hangs(self) -> None:
         """GPUs that have not answered since the read before this one."""
         calls = self._threads.hanging
+        if not calls and not self._hanging:
+            return
         hanging = {reader for reader in self._readers if reader in calls}
         for reader in hanging - self._hanging:
             log.error("GPU %d: the driver hangs; its time is a gap until it answers, the others are read", reader.index)

@@ -66,11 +66,14 @@ class UtilizationMeter:
         busy = self._by_clock(self._ceiling(samples, since_ns, end_ns), since_ns, end_ns, now_ns)
         return Reading(self._uid, since_ns, end_ns, busy, counters), gauges
 
+    @property
+    def polls(self) -> bool:
+        """Whether the clock is to be read before the next read."""
+        return self._limits is not None and self._begun
+
     def next_poll_ns(self, until_ns: int) -> int | None:
         """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
-        if self._limits is None or not self._begun:
-            return None
-        return self._polled.next_ns(self._driver.clock.boottime_ns(), until_ns)
+        return self._polled.next_ns(self._driver.clock.boottime_ns(), until_ns) if self.polls else None
 
     def poll(self) -> None:
         """Read the clock, if a moment for it has come. Raises NVMLError."""
