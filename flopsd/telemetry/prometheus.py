@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from flopsd.telemetry import device_metrics, run_metrics
 from flopsd.telemetry.device_metrics import Highest
@@ -61,7 +60,6 @@ class Exposition:
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Family] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
         known = (snapshot.replay, snapshot.view.start, *(state.entry for state in snapshot.devices))
-        published = replace(snapshot, journal_state=None)
         with self._lock:
             if accept != self._accept:
                 self._accept, self._is_openmetrics = accept, _takes_openmetrics(accept)
@@ -71,10 +69,10 @@ class Exposition:
             if is_openmetrics not in self._facts:
                 facts = Lines().text(constant_families(snapshot), is_openmetrics=is_openmetrics)
                 self._facts[is_openmetrics] = facts.encode()
-            if self._rendered != published:
-                self._rendered, self._changing = published, {}
+            if self._rendered != snapshot:
+                self._rendered, self._changing = snapshot, {}
             if is_openmetrics not in self._changing:
-                text = self._lines.text(changing_families(published, self._highest), is_openmetrics=is_openmetrics)
+                text = self._lines.text(changing_families(snapshot, self._highest), is_openmetrics=is_openmetrics)
                 self._changing[is_openmetrics] = text.encode()
             of_now = self._lines_of_now.text(families_of_now(snapshot, more), is_openmetrics=is_openmetrics).encode()
             parts = (self._facts[is_openmetrics], self._changing[is_openmetrics], of_now)
