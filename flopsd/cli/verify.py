@@ -83,16 +83,21 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def verify_with(arguments: argparse.Namespace, line: ProgressLine) -> Verified | VerifiedMerge:
-    """Verify the ledger with the options of `add_verification`.
+def verify_with(
+    arguments: argparse.Namespace, line: ProgressLine, *, in_parts: bool = False
+) -> Verified | VerifiedMerge:
+    """Verify the ledger with the options of `add_verification`; `in_parts`: the children of a large merged one are not
+    asked for as a list, which takes five times the memory of their text.
 
     Raises NotVerifiedError, and ConfigError for options that do not apply to this kind of ledger.
     """
     from flopsd.attestation.evidence.trust import load_trust
     from flopsd.attestation.ledger_files import journal_beside
+    from flopsd.attestation.merge.large_statement import parse_statement
     from flopsd.attestation.same_run import SealedRun, compare
     from flopsd.attestation.signing.keys import load_public
     from flopsd.attestation.verify import open_ledger, verify_ledger
+    from flopsd.core.untrusted import parse_json
     from flopsd.settings.data_files import Tables
 
     try:
@@ -101,7 +106,8 @@ def verify_with(arguments: argparse.Namespace, line: ProgressLine) -> Verified |
         if not fault.code:
             raise
         raise NotVerifiedError(str(fault), hint=fault.hint, code=fault.code) from fault
-    opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold)
+    parse = parse_statement if in_parts else parse_json
+    opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold, parse=parse)
     if opened.kind in ("job", "lineage"):
         return _verify_merged(opened, arguments, line)
     if arguments.children:
@@ -169,7 +175,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         verdict = sys.stderr
     try:
         with waiting(arguments, f"verifying {arguments.ledger}") as line:
-            found = verify_with(arguments, line)
+            found = verify_with(arguments, line, in_parts=not arguments.json)
     except NotVerifiedError as fault:
         if arguments.json:
             facts = {"verified": False, "code": fault.code, "path": fault.path or None}

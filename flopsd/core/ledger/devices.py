@@ -48,7 +48,7 @@ def _device(view: DeviceView) -> dict[str, Any]:
         "energyJoules": joules(view.energy_mj),
         "energyUncountedSeconds": seconds(view.energy_unknown_ns),
         **times_for_ledger(view),
-        "counters": _counters(view.tallies[-1]),
+        "counters": _counters(view.rated[-1].tally),
         "work": _work(
             [
                 *((_declarer(one.rating, row), row) for one in view.rated for row in one.rows),

@@ -209,16 +209,17 @@ def _reconciliation(view: RunView) -> list[dict[str, Any]]:
 
 
 def _executed(view: RunView) -> dict[str, Any]:
-    by_evidence = added_up({row.evidence: row.figures} for row in view.rows)
+    rows = list(view.rows)
+    by_evidence = added_up({row.evidence: row.figures} for row in rows)
     margins: dict[str, int] = {}
-    for row in view.rows:
+    for row in rows:
         if row.margin_ppm is not None:
             margins[row.evidence.value] = max(margins.get(row.evidence.value, 0), row.margin_ppm)
     return {
         **view.figures.for_ledger(),
         "method": methods_for_ledger({*view.observed_ns_by_evidence, *(row.evidence for row in view.operator_rows)}),
         "marginPpm": dict(sorted(margins.items())),
-        "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for row in view.rows)),
+        "clockUncertaintyFlop": str(sum([row.clock_uncertainty_flop for row in rows])),
         "mayBeIntegerFlop": str(view.may_be_integer_flop),
         "byEvidence": {e.value: by_evidence[e].for_ledger() for e in sorted(by_evidence)},
         "byPhase": {phase: figures.for_ledger() for phase, figures in sorted(view.bases.by_phase.items())},

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.attestation.merge import streamed_envelope
+from flopsd.attestation.merge import large_statement, streamed_envelope
+from flopsd.attestation.merge.large_statement import Children, parse_statement
 from flopsd.attestation.merge.ledger_folders import most_bytes
 from flopsd.attestation.merge.streamed_envelope import sign_statement
 from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge, verify_merged
@@ -39,6 +40,24 @@ def held(nodes: Nodes, ledger: Path, *children: Path) -> ChildrenChecked:
 
 def two(nodes: Nodes, **how: Any) -> Path:
     return nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)), **how).ledger
+
+
+def test_a_large_job_is_verified_and_merged_in_parts(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = two(nodes)
+
+    def lineage(name: str) -> Any:
+        path = nodes.merge(job, kind="lineage", lineage="l", ledger=nodes.folder / name).ledger
+        predicate = payload_of(path)["predicate"]
+        return {**predicate, "method": {**predicate["method"], "sealedAt": ""}}
+
+    at_once = lineage("one.json")
+    monkeypatch.setattr(large_statement, "MANY_BYTES", 0)
+    assert lineage("other.json") == at_once
+    opened = open_ledger(job, [load_public(str(nodes.public))], parse=parse_statement)
+    assert isinstance(opened.statement["predicate"]["children"], Children)
+    found = verify_merged(opened, children=[str(nodes.folder / "ledgers")])
+    assert found.children is not None
+    assert (found.children.given, found.children.recomputed) == (2, 2)
 
 
 def test_a_job_ledger_verifies_by_itself_and_with_as_many_children_as_are_at_hand(nodes: Nodes) -> None:
