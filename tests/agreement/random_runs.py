@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.kernel_windows import KERNEL_COUNTERS
 from flopsd.core.model import UNBOUNDED, Busy, Counted, Device, Evidence, GapReason, Growth, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from flopsd.journal.segments import closed_segments
@@ -156,6 +157,9 @@ class _Teller:
         if draw.random() < 0.7:
             tokens = draw.randint(1, 10**6)
             run.says(WorkCounted(session, {phase: {"tokens": tokens, "sequences": 1, "square_pairs": tokens * tokens}}))
+        if draw.random() < 0.3:  # also of a process that counts no work; some of it impossible
+            seen = {name: draw.choice((0, 1, 3 * 10**8)) for name in draw.sample(KERNEL_COUNTERS, 12)}
+            run.says(WorkCounted(session, {phase: {"kernel_windows": 1, "kernel_window_ns": 10**9, **seen}}))
         if draw.random() < 0.2:
             run.says(SessionClosed(session, clean=draw.random() < 0.5))
             self.sessions.remove(session)

@@ -51,7 +51,8 @@ STEPS = st.one_of(
 
 
 def work_of(tokens: int) -> dict[str, int]:
-    return {"tokens": tokens, "operator_flop": tokens * 10**11}
+    seen = {"kernel_windows": tokens, "kernel_window_ns": tokens * 1000, "kernel_launches_vector": 3 * tokens}
+    return {"tokens": tokens, "operator_flop": tokens * 10**11, "kernel_ns_vector": tokens * 900, **seen}
 
 
 class Twin:
