@@ -77,10 +77,8 @@ class KernelWindows:
     def step(self) -> Iterator[None]:
         """One step of the training; a window where one is due."""
         self.begin_step()
-        try:
-            yield
-        finally:
-            self.end_step()
+        yield  # an error leaves the window to the next step: to end it waits for the device, which may hang
+        self.end_step()
 
     def begin_step(self) -> None:
         """Open a window if one is due."""
@@ -89,7 +87,8 @@ class KernelWindows:
         try:
             if os.getpid() == self._pid:
                 self._leave()  # of a step that an error ended
-                self._begin()
+                if self._window is None and self._now_ns() >= self._next_ns:
+                    self._begin()
         except Exception:  # noqa: BLE001 (logged there)
             self._end("window_did_not_open")
 
@@ -104,7 +103,7 @@ class KernelWindows:
         if window is None or window.thread != threading.get_ident() or os.getpid() != self._pid:
             return
         try:
-            if not is_capturing():  # else it would spoil the graph; with the next step
+            if not is_capturing():  # else waiting for the device would spoil the graph
                 self._close(window)
         except Exception:  # noqa: BLE001 (logged there)
             self._end("window_did_not_close")
@@ -158,8 +157,9 @@ class KernelWindows:
             setattr(torch_profiler, name, entrance)
 
     def _leave(self) -> None:
-        if self._window is not None and self._window.thread == threading.get_ident():
-            self._stop(self._window)
+        window = self._window
+        if window is not None and window.thread == threading.get_ident() and not is_capturing():
+            self._stop(window)
             self._skip()
 
     def _stop(self, window: _Window) -> None:
