@@ -45,7 +45,7 @@ EVIDENCE = {
     "cycles": "differences of hardware cycle counters, which count between readings too",
     "activity": "hardware activity percentages times the clock",
     "count": "counted by the vendor's software, not by a hardware counter",
-    "operator_count": "software's count by the training process: the operators that it says it ran; nobody checked it",
+    "operator_count": "software's count by the training process, which nobody checked: what it adds to the other rows",
     "utilization": "share of time in which anything ran: an upper bound, never an estimate",
     "gap": "nothing was read: an upper bound",
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from flopsd.report.charts import Axis, RuleChart
 from flopsd.report.html_kit import Html, h, text
 from flopsd.report.model import Fact
-from flopsd.report.numbers import NO_UPPER_BOUND, Amount, Interval
+from flopsd.report.numbers import IN_OTHER_ROWS, NO_UPPER_BOUND, Amount, Interval
 
 FIGURE_HEADS = (("Measured", "n"), ("At least", "n"), ("At most", "n"))
 _CHECK, _CROSS, _DASH = "M5.6 10.4l3 3 5.8-6.4", "M10 7v5.2M10 14.6v.9", "M6 10h8"
@@ -61,8 +61,12 @@ def figure_cells(value: Interval, absent: str) -> Html:
     return text(
         h("td", amount(value.measured, "") or none(absent), cls="n"),
         h("td", amount(value.low, ""), cls="n"),
-        h("td", amount(value.high, "") or none("not known"), cls="n"),
+        h("td", amount(None if value.is_in_other_rows else value.high, "") or none(_no_high(value)), cls="n"),
     )
+
+
+def _no_high(value: Interval) -> str:
+    return IN_OTHER_ROWS if value.is_in_other_rows else "not known"
 
 
 def table(

@@ -15,6 +15,7 @@ from flopsd.core.rounding import Towards, flop_number, format_duration, format_e
 NO_UPPER_BOUND = "no upper bound is known"
 NO_MEASURED = "no measured figure"
 NOTHING_MEASURED = "nothing was measured"
+IN_OTHER_ROWS = "in the time of other rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Interval:
     low: Amount
     measured: Amount | None
     high: Amount | None
+    is_in_other_rows: bool = False  # a part whose upper bound is in other parts: a process counts it in their time
 
     @property
     def ends(self) -> str:
@@ -41,6 +43,8 @@ class Interval:
     def ends_in(self, unit: str) -> str:
         if self.high is None:
             return f"at least {self.low.text} {unit}; {NO_UPPER_BOUND}"
+        if self.is_in_other_rows:
+            return f"at least {self.low.text} {unit}, {IN_OTHER_ROWS}"
         return f"{self.low.text} to {self.high.text} {unit}"
 
     def facts(self, absent: str, middle: str = "measured") -> list[tuple[str, str]]:
@@ -80,11 +84,12 @@ def figures_in(entry: Mapping[str, Any], middle: str = "measured") -> Figures:
 
 
 def interval(figures: Figures) -> Interval:
-    measured, high = figures.measured_flop, figures.high_flop
+    low, measured, high = figures.low_flop, figures.measured_flop, figures.high_flop
     return Interval(
-        flop(figures.low_flop, Towards.DOWN),
+        flop(low, Towards.DOWN),
         None if measured is None else flop(measured),
         None if high is None else flop(high, Towards.UP),
+        high is not None and high < low,
     )
 
 

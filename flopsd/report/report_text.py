@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from flopsd.core.model import Evidence
 from flopsd.report.device_groups import DeviceGroup, alike, equal
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
@@ -207,9 +206,7 @@ def _shares(shares: Iterable[Share]) -> Iterator[str]:
     for share in shares:
         if share.value is not None:
             measured = "not measured" if share.value.measured is None else f"measured {share.value.measured.text}"
-            only_low = share.name == Evidence.OPERATOR_COUNT.value
-            ends = f"{share.value.low.text} FLOP of at least, none of at most" if only_low else share.value.ends
-            yield from fact(share.name, f"{measured}; {ends}", _LABEL)
+            yield from fact(share.name, f"{measured}; {share.value.ends}", _LABEL)
 
 
 def _tables(content: Content) -> Iterator[str]:

@@ -73,7 +73,11 @@ function triple(figures, unit) {
 }
 
 /** At least, measured, at most. @param {J} figures */
-const three = (figures) => [about(figures.low, "down"), about(figures.measured), about(figures.high, "up")];
+function three({ low, measured, high }) {
+  // Else it is a part that a process counts in the time of other parts.
+  const isWhole = high === null || BigInt(high) >= BigInt(low);
+  return [about(low, "down"), about(measured), isWhole ? about(high, "up") : "in the time of other rows"];
+}
 
 /** @param {string} joules With three decimals. */
 function energy(joules) {
