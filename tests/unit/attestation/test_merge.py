@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from flopsd.attestation.merge.merge import missing_text
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
 from flopsd.core.envelope import encode_envelope, parse_envelope
+from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.model import GapReason
+from flopsd.core.notes import note
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.settings.platform import Context
 from flopsd.settings.words import say, say_all
@@ -52,6 +55,15 @@ def test_a_job_is_the_exact_sum_of_its_nodes(nodes: Nodes) -> None:
         ("algo-2", 1, "3", "1"),
     ]
     assert job["method"]["peakTableSha256"] == [children[0]["method"]["peakTableSha256"]]
+
+
+@pytest.mark.parametrize("count", [MAX_LISTED - 1, MAX_LISTED, MAX_LISTED + 2])
+def test_a_message_names_the_first_of_what_is_missing_and_counts_the_others(count: int) -> None:
+    missing = [note("no_ledger", node=f"node-{number}", rank=str(number)) for number in range(count)]
+    said = missing_text(missing)
+    assert [f"node-{number}" in said for number in range(count)] == [number < MAX_LISTED for number in range(count)]
+    assert said.endswith("; and 2 more") == (count > MAX_LISTED)
+    assert (" more" in said) == (count > MAX_LISTED)
 
 
 def test_the_subject_is_the_payload_so_a_counter_signature_changes_nothing(nodes: Nodes) -> None:

@@ -89,6 +89,13 @@ def test_a_short_sequence_pairs_its_positions_and_a_long_one_reads_its_state() -
     assert of(DELTA, [10**6], Level.LOW).forward > 0.99 * 2 * DELTA.read * 10**6
 
 
+def test_the_gradients_of_one_chunk_are_two_products_for_each_forward() -> None:
+    """Of the high end, with the inverse of its triangular system; nothing is left out for a state of zeros."""
+    for state in (DELTA, SSD):
+        high = of(state, [state.chunk], Level.HIGH)
+        assert (high.gradients, high.again) == (2 * high.forward, 2 * high.forward)
+
+
 @pytest.mark.parametrize("name", PUBLISHED_HYBRIDS)
 @pytest.mark.parametrize("work", [{}, {"sequences": 300}, {"sequences": 300, "padding_tokens": 10**5}])
 def test_figures_of_a_whole_model_are_in_order(name: str, work: dict[str, int]) -> None:

@@ -15,10 +15,11 @@ from flopsd.core.meter import advance
 from flopsd.core.model import Device, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Tally, Totals
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
+from flopsd.sources import SourceInfo
 from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
 from flopsd.sources.ownership.filtered_source import FilteredSource
-from flopsd.sources.ownership.open import own
+from flopsd.sources.ownership.open import own, own_if_asked
 from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule, VendorDevices
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
@@ -61,6 +62,17 @@ def later(node: Node, source: FilteredSource, seconds: int = 10) -> list[str]:
     read = [reading.device for reading in source.read().readings]
     assert read == uids(source)
     return read
+
+
+@pytest.mark.parametrize(("devices", "root_pid", "is_wrapped"), [
+    ("all", None, False), ("all", os.getpid(), True), ("GPU-604ac76c-d9cf-fef3-62e9-d92044ab6e52", None, True),
+])  # fmt: skip
+def test_a_source_is_wrapped_where_devices_are_chosen_or_the_jobs_processes_are_known(
+    node: Node, devices: str, root_pid: int | None, is_wrapped: bool
+) -> None:
+    info = SourceInfo("scripted", "a test", lambda _: node.source, (Evidence.COUNT,), "none")
+    found = own_if_asked(node.source, info, parse_devices(devices), Job({}, root_pid=root_pid), node.clock)
+    assert isinstance(found, FilteredSource) == is_wrapped
 
 
 def test_only_the_jobs_devices_are_listed_and_read(node: Node) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.cli.doctor import can_meter, doctor_text, examine
+from flopsd.cli.doctor import Diagnosis, can_meter, doctor_text, examine
 from flopsd.core.model import Device, Evidence, Sweep
 from flopsd.errors import ConfigError, PeakTableError, SourceError, SourceUnavailableError
 from flopsd.settings.data_files import config_dir
@@ -259,6 +259,14 @@ def test_doctor_asks_plug_ins_that_nobody_named_and_none_of_them_costs_another(
     by_name = examine(replace(given, sources=("extra",)), {}, FakeClock(), known_sources())
     assert can_meter(by_name)
     assert not {"plug-in", "source unfit"} & {check.name for check in by_name}
+
+
+def test_doctor_gives_no_remedy_for_an_absent_source_where_another_one_meters() -> None:
+    absent = Diagnosis("source dcgm", "none", "no exporter answers", "start one")
+    assert "-> start one" in doctor_text([absent])
+    gpu = Diagnosis("device 0", "ok", "an H100", meters=True)
+    assert "start one" not in doctor_text([absent, gpu])
+    assert "-> start one" in doctor_text([replace(absent, state="warn"), gpu])
 
 
 def test_an_option_cannot_take_another_settings_name(install: Install) -> None:
