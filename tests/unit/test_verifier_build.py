@@ -39,6 +39,7 @@ def test_the_page_allows_nothing_but_its_own_script_and_style() -> None:
     (script,), (style,) = (re.findall(rf"<{tag}>(.*?)</{tag}>", PAGE, re.S) for tag in ("script", "style"))
     assert parts == {
         "default-src": "'none'", "script-src": f"'{digest_of(script)}'", "style-src": f"'{digest_of(style)}'",
+        "worker-src": "blob:",  # that script in a thread, which is under the same policy
         "base-uri": "'none'", "form-action": "'none'",
     }  # fmt: skip
     assert re.findall(r"<(?:script|style)\b", PAGE) == ["<style", "<script"]
