@@ -112,6 +112,7 @@ def verify_ledger(
             path="statement.predicate.kind",
             hint="countersign the ledgers of its nodes; verify this one with `flopsd verify`",
         )
+    sealed, secrets = _sealed_journal(signed), _code_secrets(signed)
     journal = journal if journal is not None else journal_beside(opened.path)
     if not journal.exists():
         raise NotVerifiedError(
@@ -121,7 +122,6 @@ def verify_ledger(
         )
     tables, trust, anchored = tables or Tables(), trust or Trust(), None
     try:
-        sealed, secrets = _sealed_journal(signed), _code_secrets(signed)
         reader, facts, further = _read(journal, sealed.size_bytes, secrets, progress)
         _compare_journal(sealed, facts, journal)
         log.debug("%s is the sealed journal: %d records, %d bytes", journal, facts.records, facts.size_bytes)
@@ -170,7 +170,7 @@ def verify_ledger(
 def _refuse_times(predicate: Mapping[str, Any]) -> None:
     try:
         refuse_malformed_times(predicate)
-    except ValueError as fault:
+    except MALFORMED as fault:
         raise NotVerifiedError(f"the ledger has a time that cannot be read: {fault}", code="time_malformed") from fault
 
 

@@ -11,9 +11,9 @@ from tests.support import independent_codes as codes
 from tests.support.independent import M, add, seconds
 from tests.support.independent import said as text_of
 from tests.support.independent_findings import Account, findings
-from tests.support.independent_laws import Refused, is_digest, is_time, need, sha256
+from tests.support.independent_laws import METHODS, PHASES, Refused, is_digest, is_format, is_time, need, sha256
 from tests.support.independent_ledger import energy_said, summed
-from tests.support.independent_merged import _complete, _counts, energy_of
+from tests.support.independent_merged import _complete, _counts, device_times, energy_of
 from tests.support.independent_statement import NAMES, LeftOut, by_operators, figures
 
 J = dict[str, Any]
@@ -151,6 +151,7 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
         ok(times.keys() == {"incarnation", "beginNs", "endNs", "devices"} and times["devices"])
         a_time(times, "beginNs", "endNs")
     declared = entry["declared"]
+    ok(declared["method"] in (None, *METHODS) and isinstance(declared["contradictions"], list))
     ok(declared.keys() == {"method", "base", "contradictions"} | (set() if node else {"conflict"}))
     if entry["segment"] is not None:
         a_segment(entry["segment"])
@@ -165,6 +166,13 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
     for part in ("byEvidence", "byPhase"):
         ok(all(one.keys() == set(NAMES) for one in executed[part].values()))
     ok(isinstance(reasons, list) and (entry["totals"]["architecture"] is None) == bool(reasons))
+    counted = entry["totals"]["guidelines"]
+    ok(counted["method"] == "annex_a1")
+    if counted["asClaimed"] is not None:
+        ok(counted["asClaimed"]["claims"])
+        for claim in counted["asClaimed"]["claims"]:
+            ok(claim.keys() == {"phase", "precision", "flop", "process"} and claim["process"] is None)
+            ok(claim["phase"] in (None, *PHASES) and (claim["precision"] is None or is_format(claim["precision"])))
     for one in figures_in(entry["totals"]):
         ok(one["low"] is not None)
         ok(all(one[name] is None or COUNT.fullmatch(one[name]) for name in NAMES if name in one))
@@ -483,9 +491,10 @@ def entry_of(found: Any, entry: J) -> J:
         [predicate["method"]["flopsdVersion"]],
         [predicate["method"]["peakTableSha256"]],
     )
-    again["startedAt"] = predicate["incarnations"][0]["startedAt"]
-    again["lastRecordAt"] = predicate["method"]["journal"]["lastRecordAt"]
+    again["startedAt"] = min(one["startedAt"] for one in predicate["incarnations"])
+    again["lastRecordAt"] = max(one["lastRecordAt"] for one in predicate["incarnations"])
     run = found.run
+    again["deviceTimes"] = device_times(run, entry["node"])
     again["periods"] = [
         {
             "incarnation": at,

@@ -118,46 +118,46 @@ class Laws:
     def take(self, at: int, record: J) -> None:
         kind = record["kind"]
         count(record["incarnation"])
+        takes = {
+            "source": self.source, "device": self.device, "evidence": self.evidence, "checkpoint": self.checkpoint,
+            "declaration": self.declaration, "end": self.end,
+        }  # fmt: skip
+        need(kind in ("begin", "sealed", *takes))
         if kind == "begin":
             self.begin(record)
             return
         need(self.begins, "law_1")
         need(self.ended is None, "law_1")
         need(record["incarnation"] == len(self.begins), "law_1")
-        take = {
-            "source": self.source, "device": self.device, "evidence": self.evidence, "checkpoint": self.checkpoint,
-            "declaration": self.declaration, "end": self.end,
-        }.get(kind)  # fmt: skip
         if kind == "sealed":
             self.sealed(at, record)
         else:
-            need(take)
-            assert take is not None
-            take(record)
+            takes[kind](record)
 
     def begin(self, record: J) -> None:
         need(self.ended is None or self.ended["reason"] != "rotated", "law_1")
+        need(record["incarnation"] == len(self.begins) + 1, "law_1")
+        if self.begins:
+            need("continues" not in record, "law_1")
+            same = ("run", "node", "peak_table_sha256")
+            need(all(record.get(name) == self.begins[0][name] for name in same), "law_1")
         if "continues" in record:
-            need(not self.begins, "law_1")
             continued(record["continues"])
         need(record["format"] == "flopsd-journal/1")
-        need(record["incarnation"] == len(self.begins) + 1, "law_1")
-        for name in ("boot_id", "utc", "flopsd_version", "peak_table_sha256", "config_sha256"):
+        for name in ("run", "node", "boot_id", "utc", "flopsd_version"):
             text(record[name])
-        for name in ("ns", "wall_ns", "checkpoint_ns"):
+        need(is_digest(record["peak_table_sha256"]) and is_digest(record["config_sha256"]))
+        for name in ("ns", "wall_ns", "interval_ns", "checkpoint_ns"):
             count(record[name])
         secret = record.get("code_secret_sha256")
         need(secret is None or is_digest(secret))
         recovered(record["recovered"])
         declared(record.get("declared"))
+        isolation(record["isolation"])
         try:
             context(record["context"])
         except (Refused, KeyError, TypeError, ValueError, AttributeError) as fault:
             raise Refused("law_14") from fault
-        isolation(record["isolation"])
-        for name in ("run", "node"):
-            text(record[name])
-            need(not self.begins or record[name] == self.begins[0][name], "law_1")
         self.begins.append(record)
         self.ended, self.devices, self.tallies, self.gaps_until = None, [], {}, {}
         self.last_ns = record["ns"]
@@ -174,9 +174,9 @@ class Laws:
         identity(record)
         what_is_read(record)
         count(record["to_ns"], signed=True)
-        need(record["number"] == len(self.devices), "law_3")
+        number, tally = count(record["number"]), a_tally(record)
+        need(number == len(self.devices), "law_3")
         need(record["uuid"] not in [device["uuid"] for device in self.devices], "law_3")
-        tally = a_tally(record)
         older = record["uuid"] in self.watched or "continues" in self.begins[0]
         need(not any(tally.get(name) for name in (*GROWING, "phases")) and tally.get("energy_mj") is None, "law_12")
         need(older or record["to_ns"] >= self.begins[-1]["ns"], "law_12")
@@ -208,10 +208,10 @@ class Laws:
         need((record["bytes"], record["head_sha256"]) in self.ends[:at], "law_15")
 
     def end(self, record: J) -> None:
-        need(count(record["ns"]) >= self.last_ns, "law_13")
-        text(record["utc"])
-        self.ended, self.last_ns = record, record["ns"]
         need(record["reason"] in ENDS)
+        text(record["utc"])
+        need(count(record["ns"]) >= self.last_ns, "law_13")
+        self.ended, self.last_ns = record, record["ns"]
 
     def checkpoint(self, record: J) -> None:
         numbers = [count(number) for number in record["devices"]]
@@ -519,6 +519,21 @@ def precision(told: Any) -> None:
     shares = {told: 10**6} if isinstance(told, str) else told
     need(shares and all(name in FORMATS and count(ppm) > 0 for name, ppm in shares.items()))
     need(sum(shares.values()) == 10**6)
+
+
+def is_format(text: object) -> bool:
+    """Whether it is a format, or several with their shares."""
+    parts = [part.partition(":") for part in str(text).split(",")]
+    if any(name not in FORMATS for name, _, _ in parts):
+        return False
+    shares = [share for _, colon, share in parts if colon]
+    if not shares:
+        return len(parts) == 1
+    try:
+        found = [round(float(share) * 10**6) for share in shares]
+    except ValueError:
+        return False
+    return len(found) == len(parts) and min(found) > 0 and abs(sum(found) - 10**6) <= len(parts)
 
 
 def one_of(*known: str) -> Any:

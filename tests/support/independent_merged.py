@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.support.independent import add, said
-from tests.support.independent_ledger import NAMES
+from tests.support.independent import ELSEWHERE, add, said
+from tests.support.independent_ledger import NAMES, Run
 
 J = dict[str, Any]
+UUID = re.compile("[0-9a-fA-F]{8}")
 COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
 
 
@@ -81,3 +82,27 @@ def _linked(segments: list[J]) -> bool:
             assert before["isContinued"]
     wanted = {one["sha256"] for one in named}
     return wanted == {sha256 for sha256, segment in here.items() if segment["isContinued"]}
+
+
+def device_times(run: Run, node: str) -> list[J]:
+    """When each device was the job's, as an entry of a merged ledger has it."""
+    found: dict[tuple[int, int, int], list[str]] = {}
+    for at, devices in enumerate(run.rated, 1):
+        for number, device in devices.items():
+            record = device.record
+            lasting = record["serial"] is not None or UUID.search(record["uuid"])
+            name = record["uuid"] if lasting else f"{node}/{record['uuid']}"
+            last = device.tally["to_ns"]
+            gaps = [gap for gap in run.gaps if gap[:2] == [at, number]]
+            last = min(
+                [last, *(gap[2] for gap in gaps if gap[3] == last and gap[4] in ("not_journalled", "end_unknown"))]
+            )
+            begin = record["to_ns"]
+            for gap in [*sorted(gap[2:4] for gap in gaps if gap[4] in ELSEWHERE), [last, last]]:
+                if begin < gap[0]:
+                    found.setdefault((at, begin, gap[0]), []).append(name)
+                begin = max(begin, gap[1])
+    return [
+        {"incarnation": at, "beginNs": str(begin), "endNs": str(end), "devices": sorted(names)}
+        for (at, begin, end), names in sorted(found.items())
+    ]

@@ -8,7 +8,7 @@ import { BASE_KINDS, METHODS, PHASES } from "./names.js";
 import { microseconds } from "./history.js";
 import { OPERATOR_COUNT } from "./operators.js";
 import { isTime } from "./times.js";
-import { ELSEWHERE, EVIDENCE, REASONS, amountOf, elsewhereOf, unknownOf } from "./tallies.js";
+import { ELSEWHERE, EVIDENCE, REASONS, amountOf, isFormats, elsewhereOf, unknownOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {(value: any, path: string) => void} Check */
@@ -67,7 +67,10 @@ const _FIGURES = { low: count, measured: orNull(count), high: orNull(count) };
 const figures = shape(_FIGURES);
 const _COUNTED = { ..._FIGURES, cumulative: figures };
 const bounds = { low: count, computed: orNull(count), high: orNull(count) };
-const claim = shape({ phase: oneOf([...PHASES, null]), precision: orNull(text), flop: figures, process: orNull(small) });
+const claim = shape({
+  phase: oneOf([...PHASES, null]), precision: orNull(is((value) => isText(value) && isFormats(value), "a format")), flop: figures,
+  process: is((value) => value === null, "null"),
+});
 const _totals = shape({
   executed: shape({
     ..._FIGURES, method: some(oneOf(EXECUTED_METHODS)), mayBeIntegerFlop: count, byEvidence: map([...EVIDENCE, "gap", OPERATOR_COUNT], figures),
@@ -237,7 +240,7 @@ function ownTimes(device, gaps) {
   return found;
 }
 
-const _UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/i;
+const _UUID = /[0-9a-f]{8}/i;
 
 /** @param {import("./history.js").History} history @param {string} node */
 function deviceTimes(history, node) {
@@ -272,11 +275,13 @@ export function nodeEntry(statement, sha256, history, stated) {
   const { predicate } = statement;
   const { coverage: covered, method, segment: part } = predicate;
   const { job, unknown, bounded } = jobTime(history);
+  const started = sortedTexts(history.incarnations.map(({ begin }) => begin.utc));
+  const ended = sortedTexts(history.incarnations.map(({ last }) => last.utc));
   return {
     name: `${predicate.node.name}/${sha256.slice(0, 16)}`, sha256, kind: "node", ...kept(stated), run: predicate.run.id,
     node: predicate.node.name, rank: predicate.node.rank, instanceType: predicate.node.instanceType,
     replay: predicate.replay !== null, flopsdVersions: [method.flopsdVersion], peakTableSha256: [method.peakTableSha256],
-    startedAt: history.first.utc, lastRecordAt: history.latest.last.utc,
+    startedAt: started[0], lastRecordAt: ended[ended.length - 1],
     periods: history.incarnations.map(({ begin, last }) => ({
       incarnation: begin.incarnation, attempt: begin.context.attempt, bootId: begin.boot_id, beginNs: String(begin.ns),
       endNs: String(last.ns), wallOffsetNs: String(begin.wall_ns - begin.ns),

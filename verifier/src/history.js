@@ -123,7 +123,6 @@ export class History {
   /** @param {J} record @param {string} where */
   checkpoint(record, where) {
     const now = this.latest;
-    this.laws.time(record, now, where);
     let before = -1n;
     for (const number of record.devices) {
       require(number > before, "law_3", `journal ${where}: devices are not in the order of their numbers`, where);
@@ -131,34 +130,21 @@ export class History {
       before = number;
     }
     const tallies = talliesOfColumns(record.tallies, record.devices.length, where);
-    this.places(record, tallies, where);
-    const listed = this.listed(record, where);
-    record.devices.forEach((/** @type {bigint} */ number, /** @type {number} */ i) => {
-      const device = now.devices[Number(number)];
-      this.laws.tally(device, tallies[i], record, listed.get(number) ?? new Map(), where);
-      listed.delete(number);
+    const devices = record.devices.map((/** @type {bigint} */ number) => now.devices[Number(number)]);
+    for (const [i, device] of devices.entries()) this.laws.tally(device, tallies[i], where);
+    const listed = this.listed(record, tallies, where);
+    for (const [i, device] of devices.entries()) {
+      this.laws.gaps(device, tallies[i], listed.get(device.record.number) ?? new Map(), where);
+      listed.delete(device.record.number);
       device.last = tallies[i];
-    });
+    }
     require(!listed.size, "law_6", `journal ${where}: the listed gaps do not add up to the gap totals`, where);
     if (record.sessions !== undefined) this.declared(record.sessions, "work", where);
+    this.laws.time(record, now, where);
+    for (const { last } of now.devices) this.laws.lead(last, record, where);
     now.checkpoints++;
     now.last = record;
     this.point(record);
-  }
-
-  /** Law 6: gaps lie within their device's time, each behind the one before it.
-   * @param {J} record @param {Tally[]} tallies @param {string} where */
-  places(record, tallies, where) {
-    for (const gap of record.gaps) {
-      if (!Array.isArray(gap) || gap.length !== 4) continue; // `listed` refuses it
-      const [number, begin, end] = gap;
-      const device = this.latest.devices[Number(number)];
-      const to = tallies[record.devices.indexOf(number)]?.to;
-      if (!device || to === undefined) continue;
-      const within = begin >= (device.lastGap ?? device.first) && end <= to;
-      require(within, "law_6", `journal ${where}: a gap outside of its device's time, or over another one`, where);
-      device.lastGap = end;
-    }
   }
 
   /** Kept for the curve over time: so few that a journal of any length takes little memory. @param {J} record */
@@ -172,9 +158,10 @@ export class History {
     this.stride *= 2;
   }
 
-  /** The gaps of a checkpoint: kept as intervals, and added up by device and reason.
-   * @param {J} record @param {string} where @returns {Map<bigint, Map<string, bigint>>} */
-  listed(record, where) {
+  /** The gaps of a checkpoint: kept as intervals, and added up by device and reason. Each lies within its device's time,
+   * behind the one before it.
+   * @param {J} record @param {Tally[]} tallies @param {string} where @returns {Map<bigint, Map<string, bigint>>} */
+  listed(record, tallies, where) {
     /** @type {Map<bigint, Map<string, bigint>>} */
     const sums = new Map();
     for (const gap of record.gaps) {
@@ -182,10 +169,14 @@ export class History {
       require(whole && isText(gap[3]), "record_malformed", `journal ${where}: a gap that is none`, where);
       const [number, begin, end, reason] = gap;
       require(REASONS.includes(reason), "record_malformed", `journal ${where}: '${reason}' is not a reason of a gap`, where);
-      const backwards = `journal ${where}: a gap in which time runs backwards, by ${begin - end}, or is empty`;
-      require(end > begin, "law_6", backwards, where);
       const device = this.latest.devices[Number(number)];
       require(device, "record_malformed", `journal ${where}: no device ${number}`, where);
+      const to = (tallies[record.devices.indexOf(number)] ?? device.last).to;
+      const within = begin >= (device.lastGap ?? device.first) && end <= to;
+      require(within, "law_6", `journal ${where}: a gap outside of its device's time, or over another one`, where);
+      const backwards = `journal ${where}: a gap in which time runs backwards, by ${begin - end}, or is empty`;
+      require(end > begin, "law_6", backwards, where);
+      device.lastGap = end;
       const held = sums.get(number) ?? new Map();
       held.set(reason, (held.get(reason) ?? 0n) + end - begin);
       sums.set(number, held);
@@ -205,13 +196,6 @@ export class History {
       return;
     }
     this.gaps.push({ ...gap });
-  }
-
-  /** The times that a statement has. */
-  checkTimes() {
-    const all = [...this.incarnations.flatMap(({ begin, last }) => [begin.utc, last.utc]), ...this.seals.map((one) => one.utc)];
-    const strange = all.find((one) => !isTime(one));
-    require(strange === undefined, "time_malformed", `${strange} is no time`);
   }
 
   /** The laws over the whole journal, and the time behind its last record.

@@ -22,7 +22,8 @@ function framed(line, number) {
   const hasCode = line.length > _HEAD_BYTES + _CODE_BYTES && line[_HEAD_BYTES - 3] === 0x6d;
   const begins = _HEAD_BYTES + (hasCode ? _CODE_BYTES : 0);
   const match = _HEAD.exec(latin(line.subarray(0, begins)));
-  if (!match || line[line.length - 1] !== 0x7d) {
+  const isObject = line[begins] === 0x7b && line[line.length - 2] === 0x7d && line.length - begins > 2;
+  if (!match || !isObject || line[line.length - 1] !== 0x7d) {
     throw new Refusal("journal_frame", `journal line ${number}: not a framed record`, `line ${number}`);
   }
   return { stated: match[1], code: match[2] ?? null, record: line.subarray(begins, line.length - 1) };
@@ -32,9 +33,9 @@ function framed(line, number) {
 class Codes {
   /** @param {J} begin @param {Map<string, Uint8Array>} secrets By their SHA-256. */
   constructor(begin, secrets) {
-    const named = begin.code_secret_sha256;
-    this.named = typeof named === "string";
-    const secret = this.named ? secrets.get(named) : undefined;
+    const named = begin.code_secret_sha256 ?? null;
+    this.named = named !== null; // one that is no digest is refused with its record
+    const secret = secrets.get(named);
     this.key = secret ? hmacSha256(secret, utf8(`${_KEY_OF}${begin.incarnation}`)) : null;
     this.ended = false;
   }
@@ -96,6 +97,8 @@ export class Records {
     const where = `journal line ${number}`;
     const found = parseBytes(record, where);
     if (found?.kind === "begin") this.codes = new Codes(found, this.secrets);
+    const none = `journal line ${number} has a code, and no daemon start is before it`;
+    require(this.codes || code === null, "line_code", none, `line ${number}`);
     this.codes?.check(code, hash, found, number);
     return found;
   }

@@ -97,7 +97,7 @@ export function readEnvelope(bytes) {
   require(Array.isArray(signatures) && signatures.length, "no_signature", "the ledger is not signed: it has no signatures");
   require(signatures.length <= _MOST_SIGNATURES, "too_many_signatures", "the ledger has more than 64 signatures");
   const held = signatures.map((/** @type {any} */ one) => {
-    const whole = isObject(one) && isText(one.sig) && (!("keyid" in one) || isText(one.keyid));
+    const whole = isObject(one) && isText(one.sig);
     require(whole, "envelope_malformed", "the ledger is no envelope: a signature without sig");
     return base64(one.sig, "a signature");
   });

@@ -59,17 +59,25 @@ export class Laws {
     require(may, "law_12", `journal ${where}: a device is counted before its daemon began`, where);
   }
 
-  /** Laws 4 to 6, 9 and 13 for one tally of a checkpoint.
-   * @param {Device} device @param {Tally} next @param {J} record @param {Map<string, bigint>} listed @param {string} where */
-  tally(device, next, record, listed, where) {
+  /** Law 13. @param {Tally} tally @param {J} record @param {string} where */
+  lead(tally, record, where) {
+    const ahead = `journal ${where}: a device is accounted for beyond the time of its record`;
+    require(tally.to <= record.ns + _SECOND, "law_13", ahead, where);
+  }
+
+  /** Laws 4, 5 and 9 for one tally of a checkpoint. @param {Device} device @param {Tally} next @param {string} where */
+  tally(device, next, where) {
     const { last, first } = device;
     grows(last, next, where);
     for (const [name, share] of last.shares) grows(share, next.shares.get(name) ?? nothing(), where);
     for (const [name, share] of next.shares) if (!last.shares.has(name)) grows(nothing(), share, where);
     adds(next, next.to - first, where);
     shares(next, next.to - first, where);
-    const ahead = `journal ${where}: a device is accounted for beyond the time of its record`;
-    require(next.to <= record.ns + _SECOND, "law_13", ahead, where);
+  }
+
+  /** Law 6: what is listed is what the totals grew by.
+   * @param {Device} device @param {Tally} next @param {Map<string, bigint>} listed @param {string} where */
+  gaps({ last }, next, listed, where) {
     for (const [path, value] of under(next, "gap_ns")) {
       const grown = value - (last.amounts.get(`gap_ns/${path}`) ?? 0n);
       const wrong = `journal ${where}: the listed gaps do not add up to the gap totals`;

@@ -9,7 +9,6 @@ import { checkEntries, checkMerge } from "./entries.js";
 import { joules, nanoseconds, plus, readFigures, seconds, written, zero } from "./figures.js";
 import { addedRatios } from "./energy.js";
 import { findings } from "./findings.js";
-import { microseconds } from "./history.js";
 import { checkOrder, checkTogether, completeness } from "./merging.js";
 import { pair } from "./reconciliation.js";
 import { checkEvidence } from "./evidence.js";
@@ -205,8 +204,7 @@ export function mergedStatement(statement, library) {
   const sums = totals(children, complete);
   const policies = predicate.method.policies.map((/** @type {J} */ one) => library.policy(one));
   const replays = children.filter((/** @type {J} */ one) => one.replay).length;
-  const by = (/** @type {string} */ name, /** @type {number} */ sign) => children.map((/** @type {J} */ one) => one[name])
-    .reduce((/** @type {string} */ a, /** @type {string} */ b) => (Number(microseconds(b) - microseconds(a)) * sign < 0 ? a : b));
+  const times = (/** @type {string} */ name) => sortedTexts(children.map((/** @type {J} */ one) => one[name]));
   const basis = sums.architecture;
   return {
     _type: STATEMENT,
@@ -221,7 +219,7 @@ export function mergedStatement(statement, library) {
       completeness: whole,
       attempts: isJob ? sortedTexts(children.flatMap((/** @type {J} */ one) => one.periods.map((/** @type {J} */ p) => p.attempt))) : [],
       incarnationCount: isJob ? String(children.reduce((/** @type {number} */ n, /** @type {J} */ one) => n + one.periods.length, 0)) : null,
-      ledgerCount: String(children.length), startedAt: by("startedAt", -1), lastRecordAt: by("lastRecordAt", 1),
+      ledgerCount: String(children.length), startedAt: times("startedAt")[0], lastRecordAt: times("lastRecordAt").slice(-1)[0],
       declared: { ...said, contradictions: mergedContradictions(children, said.base, policies, isJob) },
       totals: sums,
       findings: findings({

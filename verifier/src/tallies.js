@@ -69,7 +69,7 @@ export function unknownOf(tally) {
 }
 
 /** Whether a share's format is one, or several that are a whole. @param {string} text */
-function isFormats(text) {
+export function isFormats(text) {
   const parts = text.split(",").map((one) => one.split(":"));
   if (parts.length === 1 && parts[0].length === 1) return FORMATS.includes(parts[0][0]);
   const whole = parts.every(([name, share]) => FORMATS.includes(name) && Number(share) > 0);

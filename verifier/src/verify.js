@@ -105,6 +105,14 @@ function checkBasics(statement) {
   if (!Array.isArray(listed) || !listed.every(sha)) throw wrong("statement.predicate.method.codeSecrets");
 }
 
+/** The times that the statement repeats of the journal. @param {J} predicate */
+function checkTimes({ method, incarnations }) {
+  const spans = Array.isArray(incarnations) ? incarnations : [null];
+  const times = [method.journal.lastRecordAt, ...spans.flatMap((one) => [one?.startedAt, one?.lastRecordAt])];
+  const strange = times.find((one) => !isTime(one));
+  require(times.every(isTime), "time_malformed", `${shown(strange)} is no time`);
+}
+
 /** @param {J} statement @param {Given} given */
 async function verifyNode(statement, { journal, library, allowReplay, progress = () => {} }) {
   const { predicate } = statement;
@@ -119,7 +127,7 @@ async function verifyNode(statement, { journal, library, allowReplay, progress =
   }
   require(history.incarnations.length, "law_1", "the journal has no records");
   const peaks = library.peaks(history.first.peak_table_sha256);
-  history.checkTimes();
+  checkTimes(predicate);
   const policies = history.latest.begin.policies.map((/** @type {J} */ one) => library.policy(one));
   history.finish(predicate.method.sealedAt, peaks);
   const disclosed = new Map([...secrets].map(([name, secret]) => [name, hex(secret)]));

@@ -49,6 +49,8 @@ from flopsd.errors import JournalDamagedError
 
 FORMAT = "flopsd-journal/1"
 MALFORMED = "record_malformed"  # as in refusals-v1.json
+_KINDS = frozenset(("begin", "source", "device", "evidence", "declaration", "sealed", "checkpoint", "end"))
+_OF_ALL = ("run", "node", "peak_table_sha256")  # the same in every `begin`
 
 
 def read_history(records: Iterable[Record]) -> History:
@@ -79,6 +81,8 @@ def extend(history: History, record: Record) -> None:
 def _take(history: History, record: Record) -> None:
     kind = record["kind"]
     count(record["incarnation"])
+    if kind not in _KINDS:
+        raise JournalDamagedError(f"unknown kind of record {kind!r}", code=MALFORMED)
     if kind == "begin":
         _begin(history, record)
         return
@@ -94,11 +98,11 @@ def _take(history: History, record: Record) -> None:
     if kind == "source":
         incarnation.sources[text(record["name"])] = {**record["facts"]}
     elif kind == "device":
-        entry = device_entry(record)
-        if record["number"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
-            raise JournalDamagedError("device numbered out of order or named twice", code="law_3")
-        incarnation.devices[record["number"]] = entry
+        entry, number = device_entry(record), count(record["number"])
         start = tally_from_record(record, entry.begin_ns)
+        if number != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
+            raise JournalDamagedError("device numbered out of order or named twice", code="law_3")
+        incarnation.devices[number] = entry
         is_older = entry.device.uid in history.tracked or history.continues is not None
         refuse_counted(start, None if is_older else incarnation.begin["ns"])
         incarnation.tallies[entry.device.uid] = start
@@ -116,53 +120,58 @@ def _take(history: History, record: Record) -> None:
         history.seals.add(EarlierSeal.from_record(record))
     elif kind == "checkpoint":
         _checkpoint(history, incarnation, record)
-    elif kind == "end":
-        refuse_time(incarnation.last_ns, count(record["ns"]))
-        refuse_end(record["reason"])
-        incarnation.end = record
-        incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
     else:
-        raise JournalDamagedError(f"unknown kind of record {kind!r}", code=MALFORMED)
+        refuse_end(record["reason"])
+        incarnation.last_utc = text(record["utc"])
+        refuse_time(incarnation.last_ns, count(record["ns"]))
+        incarnation.end, incarnation.last_ns = record, record["ns"]
 
 
 def _begin(history: History, record: Record) -> None:
-    if history.is_rotated:
-        raise JournalDamagedError(
-            "a 'begin' record after the end of a rotated journal, which another one continues", code="law_1"
-        )
+    _refuse_place(history, record)
     if "continues" in record:
-        if history.incarnations:
-            raise JournalDamagedError("only the first 'begin' of a journal continues another one", code="law_1")
         history.continues = Continued.from_record(record["continues"])
     if record["format"] != FORMAT:
         raise JournalDamagedError(f"format {record['format']!r}; this flopsd reads {FORMAT!r}", code=MALFORMED)
-    if record["incarnation"] != len(history.incarnations) + 1:
-        raise JournalDamagedError(
-            f"incarnation {record['incarnation']} where {len(history.incarnations) + 1} comes next", code="law_1"
-        )
-    for name in ("boot_id", "utc", "flopsd_version", "peak_table_sha256", "config_sha256"):
+    for name in ("run", "node", "boot_id", "utc", "flopsd_version"):
         text(record[name])
-    for name in ("ns", "wall_ns", "checkpoint_ns"):
+    if not (is_digest(record["peak_table_sha256"]) and is_digest(record["config_sha256"])):
+        raise JournalDamagedError("its peak_table_sha256 or config_sha256 is no SHA-256", code=MALFORMED)
+    for name in ("ns", "wall_ns", "interval_ns", "checkpoint_ns"):
         count(record[name])
     if record.get("code_secret_sha256") is not None and not is_digest(record["code_secret_sha256"]):
         raise JournalDamagedError("its code_secret_sha256 is no SHA-256", code=MALFORMED)
     refuse_recovered(record["recovered"])
     declared_from(record.get("declared"))
+    isolation_from(record["isolation"])
     try:
         refuse_context(record["context"])
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise JournalDamagedError(f"its context cannot be read: {fault!r:.200}", code="law_14") from fault
-    isolation_from(record["isolation"])
-    for name in ("run", "node"):
-        text(record[name])
-        if history.incarnations and record[name] != history.incarnations[0].begin[name]:
-            raise JournalDamagedError(
-                f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}", code="law_1"
-            )
     incarnation = Incarnation(record, last_ns=record["ns"], last_utc=record["utc"])
     if history.has_counts:
         incarnation.counts_before = counts_of(history.sessions.values())
     history.incarnations.append(incarnation)
+
+
+def _refuse_place(history: History, begin: Record) -> None:
+    """Whether a `begin` may stand where it does."""
+    if history.is_rotated:
+        raise JournalDamagedError(
+            "a 'begin' record after the end of a rotated journal, which another one continues", code="law_1"
+        )
+    if begin["incarnation"] != len(history.incarnations) + 1:
+        raise JournalDamagedError(
+            f"incarnation {begin['incarnation']} where {len(history.incarnations) + 1} comes next", code="law_1"
+        )
+    if not history.incarnations:
+        return
+    if "continues" in begin:
+        raise JournalDamagedError("only the first 'begin' of a journal continues another one", code="law_1")
+    first = history.incarnations[0].begin
+    for name in _OF_ALL:
+        if begin.get(name) != first[name]:
+            raise JournalDamagedError(f"{name} {begin.get(name)!r:.80} in a journal of {first[name]!r}", code="law_1")
 
 
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
