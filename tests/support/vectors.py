@@ -209,9 +209,17 @@ def all_vectors() -> Files:
     from tests.support.vectors_records import records_vectors
     from tests.support.vectors_refused_merges import refused_merges
     from tests.support.vectors_rows import rows_vectors
+    from tests.support.vectors_two_faults import two_faults_vectors
 
     made = {**valid(), **invalid(), **merged_vectors(), **records_vectors(), **envelopes(), **gaps_vectors()}
-    made |= {**rows_vectors(), **findings_vectors(), **companion_vectors(), **models_vectors(), **shapes_vectors()}
+    made |= {
+        **rows_vectors(),
+        **findings_vectors(),
+        **companion_vectors(),
+        **models_vectors(),
+        **shapes_vectors(),
+        **two_faults_vectors(),
+    }
     return {**made, **refused_merges()}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -419,10 +419,10 @@ def follows(journal: bytes, said: J) -> J:
     return document
 
 
-def records_vectors() -> Files:
+def broken_vectors(cases: Sequence[tuple[str, str, str, str, int | None, str, Edit]]) -> Files:
     files: Files = {}
     bases: dict[str, tuple[list[J], J]] = {}
-    for name, what, code, clause, at, base, edit in CASES:
+    for name, what, code, clause, at, base, edit in cases:
         if base not in bases:
             journal = journal_of(base)
             records = [dict(line.record()) for line in parsed(journal)]
@@ -435,6 +435,11 @@ def records_vectors() -> Files:
         files |= case(f"invalid/{name}", signed(payload), journal)
         path = None if at is None else f"journal:{at}"
         files[f"invalid/{name}/expected.json"] = expectation(what, code, clause, path, schema=schema_of(payload))
+    return files
+
+
+def records_vectors() -> Files:
+    files = broken_vectors(CASES)
     noted = [dict(line.record()) for line in parsed(journal_of("small"))]
     noted[0]["recovered"] = _recovered(*RECOVERED, keptAs="damaged.journal.jsonl", more="a member that nobody knows")
     journal = chain(noted)

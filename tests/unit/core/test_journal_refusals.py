@@ -88,8 +88,8 @@ WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("of another start", lambda r: of(r, "source").update(incarnation=2), "record of incarnation 2 within incarnation 1"),
     ("a start left out", lambda r: of(r, "begin", 1).update(incarnation=3), "incarnation 3 where 2 comes next"),
     ("a start twice", lambda r: of(r, "begin", 1).update(incarnation=1), "incarnation 1 where 2 comes next"),
-    ("another run", lambda r: of(r, "begin", 1).update(run="other"), "run 'other' within the journal of 'vector'"),
-    ("another node", lambda r: of(r, "begin", 1).update(node="other"), "node 'other' within the journal of 'node-0'"),
+    ("another run", lambda r: of(r, "begin", 1).update(run="other"), "run 'other' in a journal of 'vector'"),
+    ("another node", lambda r: of(r, "begin", 1).update(node="other"), "node 'other' in a journal of 'node-0'"),
     ("a number left out", lambda r: of(r, "device").update(number=1), "numbered out of order or named twice"),
     ("a device twice", lambda r: of(r, "device", 1).update(uuid=CYCLES_H100.uid), "numbered out of order or named twice"),
     ("counted before", lambda r: of(r, "device").update(energy_mj=1), "counts before its first reading"),
@@ -134,7 +134,7 @@ WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("a share as a list", lambda r: of(r, "device").update(precision={"shares_ppm": {"bf16": [1]}, "declared_by": "config"}), "is not a count"),
     ("a row as a mapping", lambda r: of(r, "device").update(peak_row={}), "is not text"),
     ("a true start", lambda r: of(r, "device").update(incarnation=True), "is not a count"),
-    ("a peak table", lambda r: r[0].update(peak_table_sha256=None), "None is not text"),
+    ("a peak table", lambda r: r[0].update(peak_table_sha256=None), "is no SHA-256"),
 ]  # fmt: skip
 
 

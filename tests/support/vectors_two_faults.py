@@ -1,0 +1,77 @@
+"""Vectors with two faults, which decide which of them is the reason, and one of an envelope that has none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.support import vector_runs as runs
+from tests.support.story import tell
+from tests.support.vectors import Files, case, parsed, signed, statement_of
+from tests.support.vectors_records import Edit, broken_vectors, expectation
+
+J = dict[str, Any]
+M = "record_malformed"
+
+
+def both(*edits: Edit) -> Edit:
+    def edit(records: list[J]) -> None:
+        for one in edits:
+            one(records)
+
+    return edit
+
+
+def of_kind(named: str, at: int, **members: Any) -> Edit:
+    """Sets members of one record of a kind."""
+
+    def edit(records: list[J]) -> None:
+        [record for record in records if record["kind"] == named][at].update(members)
+
+    return edit
+
+
+def _falls(records: list[J]) -> None:
+    """Totals that fall, in a record that is earlier than the one before it."""
+    last = [record for record in records if record["kind"] == "checkpoint"][-1]
+    last["ns"] = 5
+    last["devices"][0]["observed_ns"]["activity"] = 1
+
+
+CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
+    ("kind-at-the-first-place", "The first record is of a kind that there is not.", M, "REC-11", 1, "small", of_kind("begin", 0, kind="start")),
+    ("number-of-a-device", "`number` of a device is a text, so it is not the next one either.", M, "REC-12", 3, "small", of_kind("device", 0, number="0")),
+    ("place-and-time-of-a-begin", "The second daemon start names another peak table, and its time is a text.", "law_1", "LAW-1", None, "rebooted", of_kind("begin", 1, peak_table_sha256="ab" * 32, ns="0")),
+    ("time-and-context-of-a-begin", "`wall_ns` of a `begin` is a text, and `context` lacks its members.", M, "REC-12", 1, "small", of_kind("begin", 0, wall_ns="0", context={})),
+    ("totals-and-time", "Totals fall, and the record is earlier than the one before it.", "law_4", "LAW-4", 5, "small", _falls),
+    ("code-and-secret", "`begin` names a secret that is no digest, and has no code.", "line_code", "CODE-1", 1, "small", of_kind("begin", 0, code_secret_sha256="none")),
+    ("end-of-no-reason-too-early", "`end` has a reason that there is not, and is earlier than the record before it.", M, "NOTE-28", None, "small", of_kind("end", 0, reason="tired", ns=5)),
+]  # fmt: skip
+
+
+def two_faults_vectors() -> Files:
+    files = broken_vectors([(f"two-faults-{one[0]}", *one[1:]) for one in CASES])
+    journal = tell(runs.small)
+    payload_of = statement_of(journal)
+    files |= _frame_behind_a_record(payload_of)
+    envelope = json.loads(signed(json.dumps(payload_of).encode()))
+    envelope["signatures"][0]["keyid"] = 7
+    files |= case("valid/keyid-of-no-text", json.dumps(envelope).encode(), journal)
+    what = "`keyid` is a number: a hint, of which no verdict hangs."
+    files["valid/keyid-of-no-text/expected.json"] = expectation(what, None, None, None)
+    return files
+
+
+def _frame_behind_a_record(statement: J) -> Files:
+    """A record that is malformed, and behind it a line that is none."""
+    from tests.support.story import chain
+
+    records = [dict(line.record()) for line in parsed(tell(runs.small))]
+    records[1]["name"] = 7
+    lines = chain(records).splitlines(keepends=True)
+    lines[-1] = lines[-1].replace(b'"r":{', b'"r":[{').replace(b"}}\n", b"}]}\n")
+    name = "invalid/two-faults-frame-behind-a-record"
+    files = case(name, signed(json.dumps(statement).encode()), b"".join(lines))
+    what = "A record is malformed, and a line behind it holds no object: all frames come before all records."
+    files[f"{name}/expected.json"] = expectation(what, "journal_frame", "CHAIN-1", f"journal:{len(lines)}")
+    return files
