@@ -235,7 +235,9 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
     if part is None:
         unknown = Figures(0, None, None)
         return Row(evidence, pipe, precision_label(pipe, rating), cycles, duration_ns, unknown, unknown)
-    doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0) + _deviation(evidence, pipe, tally, rating)
+    doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0)
+    if tally.square_sum:
+        doubt += _deviation(evidence, pipe, tally, rating)
     last, made_of = rating._last.get((evidence, pipe)), (cycles, doubt, duration_ns, table)
     if last is not None and last[0] == made_of:
         return last[1]

@@ -77,14 +77,28 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "pipe": pipe or None,
             "precision": precision,
             "precisionDeclaredBy": next((by for by, _ in group if by), None),
-            "smCycles": str(sum([row.sm_cycles for _, row in group])),
-            "seconds": seconds(sum([row.duration_ns for _, row in group])),
-            "flop": sum_figures([row.figures for _, row in group]).for_ledger(),
-            "integerOperations": sum_figures([row.integers for _, row in group]).for_ledger(),
-            "clockUncertaintyFlop": str(sum([row.clock_uncertainty_flop for _, row in group])),
+            "smCycles": str(row.sm_cycles),
+            "seconds": seconds(row.duration_ns),
+            "flop": row.figures.for_ledger(),
+            "integerOperations": row.integers.for_ledger(),
+            "clockUncertaintyFlop": str(row.clock_uncertainty_flop),
         }
         for (phase, evidence, pipe, precision), group in sorted(grouped.items())
+        for row in [_together([row for _, row in group])]
     ]
+
+
+def _together(rows: list[Row]) -> Row:
+    """The first of some rows of one kind, with the amounts of all of them."""
+    if len(rows) == 1:
+        return rows[0]
+    return rows[0]._replace(
+        sm_cycles=sum(row.sm_cycles for row in rows),
+        duration_ns=sum(row.duration_ns for row in rows),
+        figures=sum_figures(row.figures for row in rows),
+        integers=sum_figures(row.integers for row in rows),
+        clock_uncertainty_flop=sum(row.clock_uncertainty_flop for row in rows),
+    )
 
 
 def _counters(tally: Tally) -> dict[str, Any]:
