@@ -29,7 +29,7 @@ from tests.support.strategies import table
 
 COUNTS, MANY = (100, 1_000, 10_000), 100_000
 MINUTES = 10
-A_JOB, TOO_MANY = 10_000, 16_000  # what a merged ledger lists is bounded by its 64 MiB
+A_JOB, TOO_MANY = 10_000, 20_000  # what a merged ledger lists is bounded by its 64 MiB
 # What the first node has and others do not, in texts as long as theirs.
 _NODE, _BOOT, _RUN, _GPU = b"node-000000", b"boot-000000", b"run-00", b"GPU-5a4d0000"
 

@@ -176,6 +176,6 @@ class NodeCheck:
 def _too_many(nodes: int) -> LedgerError:
     return LedgerError(
         f"a job of {nodes} nodes: at most {MOST_NODES} can be merged",
-        hint="merge its parts, and add these up as a lineage",
+        hint="merge its parts into several ledgers; nothing adds these up to one job",
         code="too_many_nodes",
     )
