@@ -132,6 +132,23 @@ def test_a_run_whose_devices_are_all_lost_is_not_ready(run: Run, url: str) -> No
     assert up == ["1.0", "1.0", "0.0"], "of the stranger, of which the peak table has no row, nothing is known"
 
 
+def test_a_head_that_differs_from_the_last_is_answered_as_it_asks(connection: http.client.HTTPConnection) -> None:
+    plain, openmetrics, foreign = {"Accept": "*/*"}, {"Accept": "application/openmetrics-text"}, {"Host": "example.org"}
+    for headers, status, kind in (
+        (plain, 200, "text/plain"),
+        (plain, 200, "text/plain"),
+        (openmetrics, 200, "application/openmetrics-text"),
+        (plain, 200, "text/plain"),
+        (foreign, 421, "text/plain"),
+        (foreign, 421, "text/plain"),
+        (plain, 200, "text/plain"),
+    ):
+        connection.request("GET", "/metrics", headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        assert (answer.status, answer.headers["Content-Type"].split(";")[0]) == (status, kind)
+
+
 def test_openmetrics_is_answered_when_asked_for_and_other_methods_are_refused(
     connection: http.client.HTTPConnection,
 ) -> None:
