@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Totals
 from flopsd.sources.nvml.counter_calibration import (
     Calibration,
     Interval,
@@ -307,3 +307,10 @@ def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> N
     driver, gpm = gpu.meter._driver, gpu.meter._gpm
     meter = GpmMeter(driver, gpm, H100, object(), None, lambda: None)
     assert meter._sm_count == 0
+
+
+def test_counters_begin_anew_where_their_own_scale_has_it() -> None:
+    calibration = Calibration(pipes=Scale(1, 4), elapsed=Scale(132))
+    assert calibration.totals(5, {Pipe.FP64: 8}, 32) == Totals(calibration.origin, 660, {Pipe.FP64: 2})
+    assert calibration.totals(5, {Pipe.FP64: 8}, 32).wrap_at == (132 * 2**32, 2**30)
+    assert calibration.totals(5, {Pipe.FP64: 8}).wrap_at is None
