@@ -53,8 +53,8 @@ stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: gra
 
 install: $(INSTALLED) ## the environment alone, with EXTRAS
 
-quick: $(INSTALLED) ## unit and property tests alone, without those of the test tools
-	@$(MEMORY) FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
+quick: $(INSTALLED) ## unit and property tests alone, without those of the test tools, over a sample of the vectors
+	@$(MEMORY) FLOPSD_QUICK=1 FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
 
 test: prepared ## lint, types and the tests, with a sample of each exhaustive one
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)
@@ -101,8 +101,8 @@ verifier-page: $(INSTALLED) ## build verifier/index.html and its digest in docs,
 verifier-pictures: $(INSTALLED) ## pictures of the verifier's page in build/verifier, and what axe-core (AXE_CORE) finds in them
 	@$(BIN)/python -m tests.bench.verifier
 
-vector-mutants: $(INSTALLED) ## break the second implementation in 300 places, print which faults no test vector notices
-	@$(BIN)/python -m tests.support.vector_mutants $(or $(VECTOR_MUTANTS_ARGS),300 0)
+vector-mutants: $(INSTALLED) ## break the second and third implementation in 300 places each, print which faults no vector notices
+	@$(BIN)/python -m tests.vector_mutants $(VECTOR_MUTANTS_ARGS)
 
 mutate-ledgers: $(INSTALLED) ## verify 56,000 mutants of ledgers and their files, print what is forged, crashed, slow or large
 	@$(BIN)/python -m tests.fuzz.ledgers $(MUTATE_ARGS)

@@ -24,7 +24,7 @@ from tests.support.verifier import PAGE, VERIFIED, VERIFIER, Vector, by_node, by
 IN_PART = 5
 PHONE, DESK = 360, 1280
 # Verdicts that need what the page does not take: a second ledger of the same run.
-BY_COMMAND = {"invalid/fork"}
+BY_COMMAND = {"invalid/fork", *(f"invalid/also-of-{what}" for what in ("another-run", "another-node", "the-same-time"))}
 # Whether the page, and a thread that it starts, can make a request.
 _SENDS = """Promise.all([fetch('http://127.0.0.1:9/').then(() => true, () => false), new Promise(done => {
   const script = "addEventListener('securitypolicyviolation', () => postMessage(false)); fetch('http://127.0.0.1:9/').catch(() => {})";

@@ -1,7 +1,11 @@
-"""How much of an exhaustive test is run: a sample in the ordinary run, the whole in `make test-all`."""
+"""How much of an exhaustive test is run: a sample in the ordinary run, the whole in `make test-all`.
+
+A test of many vectors is whole in the ordinary run, and a sample in `make quick`.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +36,12 @@ def sampled(step: int) -> pytest.MarkDecorator:
     """The test takes an `extent`: one case of `step` in the ordinary run, every case where it is run whole."""
     whole = pytest.param(Extent(1), id="whole", marks=pytest.mark.exhaustive)
     return pytest.mark.parametrize("extent", [pytest.param(Extent(step), id="sample"), whole])
+
+
+def unless_quick(cases: Sequence[T], step: int) -> Sequence[T]:
+    """Every case; one of `step` in `make quick`."""
+    chosen = Extent(step if os.environ.get("FLOPSD_QUICK") else 1).of(range(len(cases)))
+    return [cases[at] for at in chosen]
 
 
 def examples(number: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ def claimed_once(entries: list[J]) -> None:
             for device in times["devices"]:
                 claims.setdefault(("device", device), []).append((at, times, periods[times["incarnation"]]))
     for listed in claims.values():
-        for number, one in enumerate(listed):
-            need(not any(one[0] != other[0] and overlap(one, other) for other in listed[number + 1 :]), "counted_twice")
+        for one, other in combinations(listed, 2):
+            need(one[0] == other[0] or not overlap(one, other), "counted_twice")
 
 
 def overlap(one: tuple[int, J, J], other: tuple[int, J, J]) -> bool:
@@ -131,6 +132,12 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
     node = entry["kind"] == "node"
     ok(entry["kind"] in (("node", "job") if in_lineage else ("node",)))
     ok(entry.keys() == MEMBERS | ({"completeness"} if in_lineage else set()))
+    if in_lineage:
+        ok(
+            entry["completeness"].keys() == {"complete", "missing"}
+            and isinstance(entry["completeness"]["missing"], list)
+        )
+        ok(entry["completeness"]["complete"] is None or isinstance(entry["completeness"]["complete"], bool))
     keyids = entry["keyids"]
     ok(keyids and keyids == sorted(set(keyids)))
     ok(all(map(is_digest, (entry["sha256"], *keyids, *entry["peakTableSha256"]))))

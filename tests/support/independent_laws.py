@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -37,7 +38,6 @@ RECOVERED = {
     "journal_replaced": {"records", "head"}, "restored": {"ledger", "records", "sealed"},
     "restored_unsealed": {"ledger", "records"}, "time_not_known": {"seconds"},
 }  # fmt: skip
-DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 class Refused(Exception):
@@ -80,11 +80,11 @@ def is_time(value: Any) -> bool:
     match = TIME.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return False
-    year, month, day, hour, minute, second = map(int, match.groups())
-    if not (year and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
+    try:
+        datetime(*map(int, match.groups()))  # type: ignore[arg-type] # noqa: DTZ001
+    except ValueError:
         return False
-    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    return 1 <= day <= DAYS[month - 1] - (month == 2 and not leap)
+    return True
 
 
 def laws_of_records(records: list[J], ends: list[tuple[int, str]]) -> None:

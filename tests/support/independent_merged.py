@@ -57,9 +57,16 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
         return False if False in told else True if told == {True} else None
     if not _linked([entry["segment"] for entry in entries if entry["segment"]]):
         return False
-    if set(predicate["jobNodes"]) - {entry["node"] for entry in entries}:
+    told, nodes = predicate["completeness"]["declaredNodes"], {entry["node"] for entry in entries}
+    if set(predicate["jobNodes"]) - nodes:
         return False
     ranked = all(entry["rank"] is not None for entry in entries)
+    if not predicate["jobNodes"] and ranked:
+        here = {entry["rank"] for entry in entries}
+        if here != set(range(max(here) + 1 if told is None else int(told))):
+            return False
+    elif not predicate["jobNodes"] and told is not None and len(nodes) < int(told):
+        return False
     attempts: dict[Any, set[str]] = {}
     for entry in entries:
         slot = entry["rank"] if ranked else entry["node"]
@@ -67,7 +74,7 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
     named = all(period["attempt"] != period["bootId"] for entry in entries for period in entry["periods"])
     if len({tuple(sorted(one)) if named else len(one) for one in attempts.values()}) > 1:
         return False  # not every node has a ledger of every attempt
-    known = predicate["jobNodes"] or predicate["completeness"]["declaredNodes"] is not None
+    known = predicate["jobNodes"] or told is not None
     return True if known and all(entry["ended"] for entry in entries) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -167,7 +168,8 @@ class Story:
 
 def tell(story: Callable[[Path], bytes], secrets: Mapping[int, bytes] = NO_SECRETS) -> bytes:
     """The journal of a story, as `VERSION` would have written it, with the codes of `secrets` by daemon start."""
-    with tempfile.TemporaryDirectory() as folder:
+    # In memory where there is some: journals are synced at every record.
+    with tempfile.TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")) as folder:
         journal = Path(folder) / "copy.jsonl"
         journal.write_bytes(story(Path(folder) / "state"))
         lines = list(read_journal(journal))

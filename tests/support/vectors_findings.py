@@ -86,6 +86,7 @@ CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
     ("base-of-a-range", "A fraction of a base model above a limit, of which nothing is declared.", rule('greater_than: {of_base: "1/3"}', "when: {base.flop: {above: \"1e15\"}, base.systemic: false}"), declared(FULL)),
     ("base-at-least-of-a-range", "The same of `at_least`.", rule('at_least: {of_base: "1/3"}', "when: {base.flop: {above: \"1e15\"}}"), declared(FULL)),
     ("systemic-not-declared", "Either quantity may be meant: systemic risk is not declared.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: cumulative}"), declared(FULL, base())),
+    ("systemic-not-declared-of-a-wider-first", "Either quantity may be meant, and the first is the larger one.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: base+cumulative, systemic_base: updates}"), declared(FULL, base())),
     ("systemic-declared", "With systemic risk the second quantity is meant.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: base+cumulative}"), declared(FULL, base(systemic=True))),
     ("systemic-of-pretraining", "Of a model trained from the start the first quantity is meant.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: base+cumulative}"), declared(PRE)),
     ("systemic-by-the-rule", "The rule itself is for models without systemic risk.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: base+cumulative}", "when: {base.systemic: false}"), declared(FULL, base())),
@@ -97,6 +98,8 @@ CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
     ("derived-of-none", "A rule is derived from one that does not apply.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one]}", declared(PRE)),
     ("derived-of-two", "A rule is derived from two that both apply: its state is that of neither for certain.", rule('at_least: "LOW"', MODIFIED) + '\n  - {id: other, citation: c, at_least: "HIGH"}\n  - {id: two, citation: c, derived: [one, other]}', declared(FULL)),
     ("derived-of-two-below", "Both are below, and so it is.", rule('at_least: "1e30"', MODIFIED) + '\n  - {id: other, citation: c, at_least: "1e31"}\n  - {id: two, citation: c, derived: [one, other]}', declared(FULL)),
+    ("derived-of-two-one-below", "One of two is below: what is left is the other.", rule('greater_than: "MEASURED"', MODIFIED) + '\n  - {id: other, citation: c, at_least: "1e31"}\n  - {id: two, citation: c, derived: [one, other]}', declared(FULL)),
+    ("derived-of-two-open", "Both hang on a base model of which nothing is declared.", rule('greater_than: {of_base: "1/3"}', KNOWN) + '\n  - {id: other, citation: c, greater_than: {of_base: "1/7"}}\n  - {id: two, citation: c, derived: [one, other]}', declared(FULL)),
     ("derived-with-a-condition", "A derived rule with a condition of its own, which is open.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one], when: {base.systemic: true}}", declared(FULL, base())),
     ("derived-that-does-not-apply", "A derived rule with a condition of its own, which is false.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one], when: {base.systemic: true}}", declared(FULL, base(systemic=False))),
     ("integers-counted", "Integer operations count too.", rule('greater_than: "HIGH"'), declared(PRE)),
@@ -214,6 +217,10 @@ MODELS: list[Model] = [
     ("not-all-counted", "A process says what it does not count of generation.", [({"parameters_total": TOTAL, "method": "full", "not_counted": {"generate": ["by vLLM"]}}, {"train": WORK})]),
     ("training-not-all-counted", "A process says what it does not count of training.", [({"parameters_total": TOTAL, "method": "full", "recomputation": "full", "not_counted": {"train": ["a judge"]}}, {"train": WORK})]),
     ("own-count", "The framework has a count of its own.", [({"parameters_total": TOTAL, "method": "full"}, {"train": {**WORK, "framework_flop": 6 * TOTAL * 70}})]),
+    ("own-count-at-the-margin", "The framework counts three tenths more.", [({"parameters_total": TOTAL, "method": "full"}, {"train": {**WORK, "framework_flop": 6 * TOTAL * 7 * 13}})]),
+    ("own-count-beyond-the-margin", "It counts a millionth more.", [({"parameters_total": TOTAL, "method": "full"}, {"train": {**WORK, "framework_flop": 6 * TOTAL * 7 * 13 + 6 * 71 * 7}})]),
+    ("own-count-below-the-margin", "The framework counts three tenths less, and one FLOP.", [({"parameters_total": TOTAL, "method": "full"}, {"train": {**WORK, "framework_flop": 6 * TOTAL * 7 * 7 - 1}})]),
+    ("of-nobody-beside-one", "One of two processes declares no model.", [({"parameters_total": TOTAL, "method": "full"}, {"train": WORK}), ({}, {"train": WORK})]),
     ("methods-differ", "Two processes declare different methods.", [({"parameters_total": TOTAL, "method": "full"}, {"train": WORK}), ({"parameters_total": TOTAL, "method": "lora"}, {"train": WORK})]),
 ]  # fmt: skip
 

@@ -27,6 +27,7 @@ DECLARED: dict[str, J | None] = {
 KEYS: dict[str, tuple[str, J | None, bool]] = {
     "file-private": ("A key in a file that only its owner reads, who is not the job's user.", {"kind": "file", "ownerUser": "7", "mode": "0600"}, False),
     "file-open": ("A key in a file that all may read.", {"kind": "file", "ownerUser": "7", "mode": "0604"}, False),
+    "file-of-the-group": ("A key in a file that a group may read.", {"kind": "file", "ownerUser": "7", "mode": "0640"}, False),
     "file-of-the-job": ("A key in a file of the job's user.", {"kind": "file", "ownerUser": "1000", "mode": "0600"}, False),
     "file-beside-a-container": ("A key in a file, and a job in a container of its own.", {"kind": "file", "ownerUser": "7", "mode": "0644"}, True),
     "in-kms": ("A key that is used over a network.", {"kind": "awskms"}, False),
@@ -61,7 +62,7 @@ def rows_vectors() -> Files:
                 ) -> None:
                     told = None if shares is None else {"shares_ppm": shares, "declared_by": "config"}
                     found[2].update(peak_row=peak_row, sm_count=None, sm_clock_max_mhz=None, precision=told)
-                    _last(found, _tally(pipes, 6 * 10**9))
+                    last_tally(found, _tally(pipes, 6 * 10**9))
 
                 what = f"Pipes ({some}) on the row {peak_row}, the format {label}."
                 files |= _made(f"rows-{peak_row}-{label}-{some}", what, records, edit)
@@ -71,11 +72,11 @@ def rows_vectors() -> Files:
         ("busy-of-nothing", "Utilization was read, and no cycle was busy.", {"observed_ns": {"utilization": 6 * 10**9}}),
         ("entries-of-zero", "Entries of 0 are as absent, in `sm_cycles` excepted.", {"observed_ns": {"activity": 6 * 10**9, "count": 0, "utilization": 0}, "gap_ns": {"end_unknown": 0}, "unread_ns": {"fp16": 0}, "sm_cycles": {"activity": {"fp32": 0}}}),
     ):  # fmt: skip
-        files |= _made(f"rows-{name}", what, records, partial(_last, changed=changed))
+        files |= _made(f"rows-{name}", what, records, partial(last_tally, changed=changed))
     return {**files, **_keys(records)}
 
 
-def _last(records: list[J], changed: J) -> None:
+def last_tally(records: list[J], changed: J) -> None:
     """One checkpoint, of that tally."""
     kept = {name: records[4]["devices"][0][name] for name in ("number", "to_ns")}
     records[4]["devices"] = [{**kept, **copy.deepcopy(changed)}]

@@ -169,7 +169,8 @@ export function checkEntries(children, kind) {
 function checkOfKind(one, isJob, where) {
   const { periods, segment: part } = one;
   const holds = isJob
-    ? one.ended === null && one.node === null && part === null && periods.length === 1
+    ? [one.ended, one.node, one.rank, one.instanceType, part, periods[0].incarnation].every((value) => value === null) &&
+      periods.length === 1 && periods[0].bootId === "" && !one.deviceTimes.length
     : typeof one.ended === "boolean" && isText(one.node) && one.flopsdVersions.length === 1 &&
       periods.every((/** @type {J} */ period, /** @type {number} */ i) => period.incarnation === BigInt(i + 1) && isText(period.attempt));
   require(holds, "entry_malformed", `${where} has not the members of a ${one.kind}`, where);

@@ -198,6 +198,11 @@ export class History {
     this.gaps.push({ ...gap });
   }
 
+  /** When each daemon ran, on the wall clock, up to its last record with a time. */
+  periods() {
+    return this.incarnations.map(({ begin, last }) => ({ begin: begin.wall_ns, end: begin.wall_ns + last.ns - begin.ns }));
+  }
+
   /** The laws over the whole journal, and the time behind its last record.
    * @param {string} sealedAt @param {import("./peaks.js").Peaks} peaks */
   finish(sealedAt, peaks) {

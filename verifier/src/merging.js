@@ -13,6 +13,7 @@ function periodsOf(child) {
 
 /** @param {Span} a @param {Span} b */
 function overlap(a, b) {
+  if (a.boot === b.boot && a.begin === b.begin) return true;
   const own = a.boot !== "" && a.boot === b.boot;
   const [x, y] = own ? [0n, 0n] : [a.offset, b.offset];
   const begin = a.begin + x > b.begin + y ? a.begin + x : b.begin + y;
@@ -70,7 +71,8 @@ export function checkTogether(children, predicate) {
       for (const device of times.devices) devices.push({ device, span, i });
     }
     for (const other of children.slice(i + 1)) {
-      if (child.run !== other.run || child.kind === "job" || !atOneTime(child, other)) continue;
+      if (child.run !== other.run || !atOneTime(child, other)) continue;
+      if (kind === "lineage") throw refuse("counted_twice", `job ${child.run} is in two ledgers at one time`);
       if (child.node === other.node) throw refuse("counted_twice", `node ${child.node} is in two ledgers at one time`);
       if (child.rank !== null && child.rank === other.rank) throw refuse("counted_twice", `rank ${child.rank} is in two ledgers at one time`);
     }
@@ -179,6 +181,8 @@ export function completeness(children, predicate) {
   require(!listed, "too_many_nodes", `its children cannot be merged: ${jobNodes.length} nodes are listed, ${declared} declared`);
   const few = (expected ?? 0n) <= MOST_NODES && children.every(({ rank }) => rank === null || rank < MOST_NODES);
   require(few, "too_many_nodes", `its children cannot be merged: a job has ${MOST_NODES} nodes at most`);
+  const high = jobNodes.length ? null : children.find(({ rank }) => rank !== null && expected !== null && rank >= expected);
+  require(!high, "too_many_nodes", `its children cannot be merged: rank ${high?.rank}, of ${expected} nodes declared`);
   const most = expected === null || BigInt(slots.length) <= expected;
   require(most, "too_many_nodes", `its children cannot be merged: they are of ${slots.length} nodes, of ${expected} declared`);
   let holes = absentNodes(slots, children, jobNodes, expected);

@@ -3,7 +3,7 @@ import { Refusal, isAmount, isInteger, isObject, isText, shown } from "./basics.
 
 import { isNote } from "./evidence.js";
 import { isTime } from "./times.js";
-import { EVIDENCE } from "./tallies.js";
+import { EVIDENCE, tallyOfDevice } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {(value: any) => boolean} Check */
@@ -62,8 +62,10 @@ const endReason = oneOf(["job_ended", "sigterm", "sigint", "duration", "launcher
 const refused = shape({
   reason: oneOf(["count_exceeds_ceiling", "device_changed"]), device: isText, flop: isAmount, ceiling: orNull(isAmount),
 });
+const isPositive = (/** @type {any} */ value) => isAmount(value) && value > 0n;
 const segment = shape({
-  segment: (v) => isAmount(v) && v > 0n, bytes: isAmount, records: isAmount, sha256: sha, head_sha256: sha, run: isObject,
+  segment: isPositive, bytes: isPositive, records: isPositive, sha256: sha, head_sha256: sha,
+  run: shape({ records: isAmount, daemon_starts: isAmount, devices: (v) => Array.isArray(v) && v.every((one) => _BEFORE(one)) }, true),
 }, true);
 
 const _EVIDENCE_MEMBERS = /** @type {Record<string, Check>} */ ({
@@ -75,6 +77,7 @@ const _IDENTITY = /** @type {Record<string, Check>} */ ({
   sm_count: orNull(isAmount), sm_clock_max_mhz: orNull(isAmount), driver: orNull(isText), peak_row: orNull(isText),
   precision,
 });
+const _BEFORE = shape({ phase, incarnation: isAmount, ..._IDENTITY, ..._EVIDENCE_MEMBERS });
 const _PROCESS = /** @type {Record<string, Check>} */ ({ id: isText, pid: orNull(isAmount), uid: isAmount, client: isText });
 
 const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
@@ -126,7 +129,10 @@ export function checkMembers(record, where) {
   check(record, { incarnation: isAmount, ..._KINDS[record.kind] }, where);
   const context = record.kind !== "begin" || _CONTEXT(record.context);
   if (!context) throw new Refusal("law_14", `journal ${where}: context has other members than those of the format`, where);
-  if (record.kind === "begin" && "continues" in record) check(record, { continues: segment }, where);
+  if (record.kind === "begin" && "continues" in record) {
+    check(record, { continues: segment }, where);
+    for (const one of record.continues.run.devices) tallyOfDevice(one, where);
+  }
   if (record.kind === "evidence" && "identity" in record) {
     check(record, { identity: shape(_IDENTITY) }, where);
   }

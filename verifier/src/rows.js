@@ -93,7 +93,7 @@ class Maker {
     const more = ceilDiv(c * (MILLION + margin), MILLION);
     const less = (c * (MILLION - margin)) / MILLION;
     this.put({
-      evidence: "count", ns: this.time("count"), margin, mayBeInteger: mayBePlain,
+      evidence: "count", ns: this.time("count"), margin, mayBeInteger: mayBePlain, precision: "undeclared", declaredBy: null,
       flop: { low: mayBePlain ? 0n : less, measured: c, high: more },
       integer: { low: 0n, measured: mayBe ? null : 0n, high: mayBePlain ? more : 0n },
     });

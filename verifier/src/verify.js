@@ -159,8 +159,8 @@ export function compareHistories(one, other) {
   while (common < shared && x[common] === y[common]) common++;
   if (common === shared) return;
   if (common === 0) {
-    const apart = one.history.latest.last.utc < other.history.first.utc || other.history.latest.last.utc < one.history.first.utc;
-    if (apart) return;
+    const times = one.history.periods(), others = other.history.periods();
+    if (!times.some((a) => others.some((b) => a.begin < b.end && b.begin < a.end))) return;
   }
   const where = `run '${a.run.id}' on node '${a.node.name}'`;
   throw new Refusal("two_histories", `these are two histories of ${where}: their journals part after record ${common}`);

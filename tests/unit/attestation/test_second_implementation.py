@@ -21,7 +21,7 @@ from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomp
 from flopsd.core.model import UNBOUNDED, Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from tests.support import independent, independent_ledger, independent_shapes, independent_verify
-from tests.support.extent import examples
+from tests.support.extent import examples, unless_quick
 from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
 from tests.support.vector_arguments import arguments_of
@@ -31,7 +31,7 @@ ALL = vectors_in(VECTORS)
 LEFT_OUT = {
     f"statement.predicate.{name}"
     for name in (
-        "completeness.missing", "declared.contradictions", "findings[].reasons", "reconciliation",
+        "completeness.missing", "declared.contradictions", "findings[].reasons", "reconciliation", "reconciliation[]",
         "totals.architecture", "totals.architecture.assumptions", "totals.architectureAbsentReasons",
         "totals.guidelines", "totals.integerOperations.guidelines",
     )
@@ -56,7 +56,7 @@ SMS = {H100: 132 * 1980, A100: 108 * 1410, A10G: 80 * 1710, HALF_KNOWN: 7 * 1003
 def test_it_judges_every_vector_as_it_says_and_leaves_out_words_alone() -> None:
     """By the contract of docs/conformance.md: in part, since it takes words as they are and says so."""
     left_out: set[str] = set()
-    for vector in ALL:
+    for vector in unless_quick(ALL, 6):
         status, said = answer_of(vector)
         outcome = judge(vector, status, json.dumps(said).encode(), predicate_of(vector))
         path = vector.expected["path"]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from conformance.clauses import clauses
 from conformance.judge import PASSED, Outcome, is_below, judge
@@ -19,12 +17,13 @@ from conformance.vectors import Vector, vectors_in
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.core.envelope import parse_envelope
 from flopsd.report.ledger_text import verified_merge_text
+from tests.support.extent import unless_quick
 from tests.support.independent import payload_of
 from tests.support.paths import ROOT, SCHEMA
 from tests.support.process import in_process
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.vector_arguments import arguments_of
-from tests.support.vectors import all_vectors, write
+from tests.support.vectors import all_vectors, validator, write
 
 ALL = vectors_in(VECTORS)
 
@@ -71,16 +70,9 @@ def judge_releases(releases: Path) -> list[str]:
     return [f"{release}/{vector.name}" for release, vector in found]
 
 
-@lru_cache(maxsize=1)
-def validator() -> Draft202012Validator:
-    schema = json.loads(SCHEMA.read_bytes())
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
-
-
 def test_each_vector_is_judged_as_it_says() -> None:
     """For its reason and at its place; flopsd leaves nothing out."""
-    wrong = [f"{vector.name}: {fault}" for vector in ALL if (fault := _fault_of(vector))]
+    wrong = [f"{vector.name}: {fault}" for vector in unless_quick(ALL, 6) if (fault := _fault_of(vector))]
     assert wrong == []
     assert len(ALL) > 480
 
@@ -102,14 +94,13 @@ def _fault_of(vector: Vector) -> str:
 
 
 def test_the_schema_does_with_each_payload_what_it_says() -> None:
-    """Those that are made from tables have it from the schema itself."""
-    for vector in ALL:
+    for vector in unless_quick(ALL, 6):
         how = vector.expected["schema"]
         assert how in ("accepts", "refuses", "not applicable")
         payload = (
             parse_envelope((vector.folder / "ledger.json").read_bytes()).payload if how != "not applicable" else b""
         )
-        if payload and f"{vector.name}/expected.json" not in all_vectors():
+        if payload:
             faults = [
                 f"{fault.json_path}: {fault.message[:200]}" for fault in validator().iter_errors(json.loads(payload))
             ]
@@ -135,7 +126,13 @@ def test_the_vectors_are_what_this_flopsd_writes() -> None:
     there = {name: path for name, path in found.items() if path.name != "expected.json" or name in made}
     assert sorted(made) == sorted(there)
     for name, data in made.items():
-        assert there[name].read_bytes() == data, f"{name} is not what this flopsd writes"
+        is_made = there[name].read_bytes() == data or json.loads(data) == _without_schema(there[name])
+        assert is_made, f"{name} is not what this flopsd writes"
+
+
+def _without_schema(path: Path) -> Any:
+    """An `expected.json` but for what the schema does, which a test of its own says."""
+    return {**json.loads(path.read_bytes()), "schema": None} if path.name == "expected.json" else None
 
 
 def test_the_vectors_go_through_every_kind_of_evidence_and_gap_of_note() -> None:
@@ -157,10 +154,11 @@ def test_the_ledgers_of_every_release_verify_for_ever(tmp_path: Path) -> None:
     folders = sorted(path.name for path in (VECTORS / "releases").iterdir() if path.is_dir())
     assert sorted({name.split("/")[0] for name in released}) == folders, "a release without a golden ledger"
     # The rule itself, on what a release would add.
-    shutil.copytree(VECTORS / "valid", tmp_path / "0.9.9")
+    for name in ("p256", "replay", "cycles-recovered"):
+        shutil.copytree(VECTORS / "valid" / name, tmp_path / "0.9.9" / name)
     shutil.copy(PEAKS, tmp_path / "0.9.9")
     shutil.copy(POLICY, tmp_path / "0.9.9")
-    assert len(judge_releases(tmp_path)) == len(list((VECTORS / "valid").iterdir()))
+    assert len(judge_releases(tmp_path)) == 3
     (tmp_path / "0.9.9" / "p256" / "ledger.journal.jsonl").write_bytes(b"")
     with pytest.raises(AssertionError, match="journal_truncated"):
         judge_releases(tmp_path)

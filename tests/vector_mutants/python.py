@@ -1,9 +1,4 @@
-"""How much the vectors decide: the second implementation is broken in many places, one at a time, and run over them.
-
-`python -m tests.support.vector_mutants [NUMBER [SEED]]` (`make vector-mutants`) prints the share of faults that change a
-verdict or its reason on any vector, and every one that changes none. A fault is a comparison, a sum, a condition, a
-bound or a check that is another one; each is run in a process of its own.
-"""
+"""Faults of the second implementation: a comparison, a sum, a condition, a bound or a check that is another one."""
 
 from __future__ import annotations
 
@@ -12,44 +7,29 @@ import contextlib
 import copy
 import io
 import json
-import os
-import random
-import resource
-import signal
 import sys
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from conformance.vectors import Vector, vectors_in
+from conformance.vectors import Vector
 from tests.support import independent_verify
-from tests.support.story import VECTORS
 from tests.support.vector_arguments import arguments_of
+from tests.vector_mutants.faults import Fault, numbered, shortened
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(independent_verify.__file__).parent
 # In the order of their imports.
 MODULES = (
-    "independent_rates", "independent", "independent_laws", "independent_findings", "independent_architecture",
-    "independent_operators", "independent_ledger", "independent_merged", "independent_statement", "independent_jobs",
-    "independent_verify",
+    "independent_codes", "independent_rates", "independent", "independent_laws", "independent_findings",
+    "independent_shapes", "independent_architecture", "independent_operators", "independent_ledger",
+    "independent_merged", "independent_statement", "independent_jobs", "independent_verify",
 )  # fmt: skip
 # What is no rule of the format: a command line, names of files, and helpers for tests.
 NOT_RULES = {
-    "main",
-    "recompute",
-    "stated",
-    "_counted",
-    "_shaped",
-    "table_of",
-    "payload_of",
-    "records_of",
-    "fork",
-    "line",
-}
-SECONDS = 20  # of processor time, for one fault
+    "main", "recompute", "stated", "_counted", "_shaped", "table_of", "payload_of", "records_of", "fork", "line",
+}  # fmt: skip
 OTHER: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub, ast.Sub: ast.Add,
@@ -57,20 +37,6 @@ OTHER: dict[type, type] = {
 }  # fmt: skip
 SWAPPED = {"min": "max", "max": "min", "floor": "ceil", "ceil": "floor", "all": "any", "any": "all", "sum": "len"}
 Verdicts = dict[str, tuple[int, str | None]]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One change of one module: which node of its tree, in the order of `ast.walk`, and what becomes of it."""
-
-    module: str
-    node: int
-    kind: str
-    line: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.py:{self.line}: {self.kind}: {self.text}"
 
 
 @cache
@@ -89,13 +55,29 @@ def faults() -> list[Fault]:
 
 
 def faults_of(module: str) -> Iterator[Fault]:
+    return numbered(_found_in(module))
+
+
+def _found_in(module: str) -> Iterator[tuple[str, str, str, str, str, int, int]]:
     tree = tree_of(module)
     left_out = set(_no_rules(tree))
+    lines = (FOLDER / f"{module}.py").read_text().splitlines()
+    names = {id(node): name for name, node in _within(tree, "")}
     for at, node in enumerate(ast.walk(tree)):
         if id(node) in left_out:
             continue
         for kind in _kinds(node):
-            yield Fault(module, at, kind, getattr(node, "lineno", 0), ast.unparse(node)[:90])
+            number = getattr(node, "lineno", 0)
+            text = shortened(ast.unparse(node))
+            yield f"{module}.py", names[id(node)], kind, text, lines[number - 1].strip(), number, at
+
+
+def _within(node: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
+    """Each node with the function that it is in."""
+    for one in ast.iter_child_nodes(node):
+        inner = f"{name}.{one.name}".lstrip(".") if isinstance(one, ast.FunctionDef | ast.ClassDef) else name
+        yield inner, one
+        yield from _within(one, inner)
 
 
 def _no_rules(tree: ast.Module) -> Iterator[int]:
@@ -146,8 +128,9 @@ def _kinds(node: ast.AST) -> Iterator[str]:
 
 def broken(fault: Fault) -> types.CodeType:
     """The module with that fault."""
-    tree = copy.deepcopy(tree_of(fault.module))
-    node: Any = next(one for at, one in enumerate(ast.walk(tree)) if at == fault.node)
+    module = fault.module.removesuffix(".py")
+    tree = copy.deepcopy(tree_of(module))
+    node: Any = next(one for at, one in enumerate(ast.walk(tree)) if at == fault.change)
     if fault.kind == "another comparison":
         node.ops = [OTHER[type(node.ops[0])]()]
     elif fault.kind == "another operator":
@@ -166,7 +149,7 @@ def broken(fault: Fault) -> types.CodeType:
             node.op, node.operand = ast.Not(), ast.UnaryOp(ast.Not(), node.operand)
         else:
             setattr(node, name, ast.Constant(False))
-    return compile(ast.fix_missing_locations(tree), f"{fault.module}.py", "exec")
+    return compile(ast.fix_missing_locations(tree), fault.module, "exec")
 
 
 def load(fault: Fault) -> Any:
@@ -177,7 +160,7 @@ def load(fault: Fault) -> Any:
         fresh.__package__, fresh.__file__ = "tests.support", str(FOLDER / f"{module}.py")
         sys.modules[name] = fresh
         setattr(sys.modules["tests.support"], module, fresh)
-        exec(broken(fault) if fault.module == module else code_of(module), fresh.__dict__)
+        exec(broken(fault) if fault.module == f"{module}.py" else code_of(module), fresh.__dict__)
     return sys.modules["tests.support.independent_verify"]
 
 
@@ -193,57 +176,14 @@ def verdict(verifier: Any, vector: Vector) -> tuple[int, str | None]:
     return (0 if status == 5 else status), code
 
 
-def is_noticed(fault: Fault, vectors: Sequence[Vector], expected: Verdicts) -> str | None:
-    """The first vector whose verdict changes; None: none does. In a process of its own, which may hang."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
-        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-        found = b""
-        try:
-            verifier = load(fault)
-            changed = (one.name for one in vectors if verdict(verifier, one) != expected[one.name])
-            found = next(changed, "").encode()
-        except BaseException:  # noqa: BLE001 - it does not even load
-            found = b"(it does not load)"
-        os.write(write, found or b"-")
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        answer = pipe.read().decode()
-    os.waitpid(child, 0)
-    return {"-": None, "": "(it never ends)"}.get(answer, answer)
-
-
 def baseline(vectors: Sequence[Vector]) -> Verdicts:
     return {vector.name: verdict(independent_verify, vector) for vector in vectors}
 
 
-def campaign(number: int, seed: int) -> Iterator[tuple[Fault, str | None]]:
-    """`number` faults of all, or all where it is 0, and the vector that notices each."""
-    chance = random.Random(seed)
-    vectors = vectors_in(VECTORS)
-    expected = baseline(vectors)
-    every = faults()
-    for fault in every if not number else chance.sample(every, number):
-        shuffled = chance.sample(vectors, len(vectors))
-        yield fault, is_noticed(fault, shuffled, expected)
-
-
-def main(words: Sequence[str]) -> int:
-    number, seed = (int(word) for word in (*words, *("200", "0")[len(words) :]))
-    found = []
-    for fault, vector in campaign(number, seed):
-        found.append((fault, vector))
-        if vector is None:
-            print(f"not noticed: {fault}", flush=True)
-    noticed = sum(vector is not None for _, vector in found)
-    print(f"{noticed} of {len(found)} faults change a verdict: {100 * noticed / len(found):.1f} % (seed {seed})")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def noticing(fault: Fault, vectors: Sequence[Vector], expected: Verdicts) -> str | None:
+    """The first vector whose verdict the fault changes, None if none does; for a process of its own."""
+    try:
+        verifier = load(fault)
+    except Exception:  # noqa: BLE001 - it does not even load
+        return "(it does not load)"
+    return next((one.name for one in vectors if verdict(verifier, one) != expected[one.name]), None)
