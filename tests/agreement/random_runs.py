@@ -147,6 +147,7 @@ class _Teller:
             facts["method"] = draw.choice(list(Method)).value
         if draw.random() < 0.5:
             facts["recomputation"] = draw.choice(list(Recomputation)).value
+        facts |= self._facts_of_models()
         shares = draw.choice(FORMATS)
         if shares is not None:
             facts["precision"] = shares
@@ -155,14 +156,38 @@ class _Teller:
         phase = draw.choice([*Phase]).value
         run.says(PhaseChanged(session, phase))
         if draw.random() < 0.7:
-            tokens = draw.randint(1, 10**6)
-            run.says(WorkCounted(session, {phase: {"tokens": tokens, "sequences": 1, "square_pairs": tokens * tokens}}))
+            run.says(WorkCounted(session, {phase: self._counters()}))
         if draw.random() < 0.3:  # also of a process that counts no work; some of it impossible
             seen = {name: draw.choice((0, 1, 3 * 10**8)) for name in draw.sample(KERNEL_COUNTERS, 12)}
             run.says(WorkCounted(session, {phase: {"kernel_windows": 1, "kernel_window_ns": 10**9, **seen}}))
         if draw.random() < 0.2:
             run.says(SessionClosed(session, clean=draw.random() < 0.5))
             self.sessions.remove(session)
+
+    def _facts_of_models(self) -> dict[str, Any]:
+        """What decides the architecture basis, beside model and method."""
+        draw = self.draw
+        facts = {
+            "attention": draw.choice(("eager", "sdpa", "flash_attention_2")), "packing": draw.random() < 0.5,
+            "parameters_trainable": draw.choice((0, 1_000, 10**6, draw.randint(1, 10**10))),
+            "lora": draw.choice(({"r": 2}, {"r": 3, "target_modules": ["q_proj", "v_proj"]}, {"r": 1, "target_modules": ["all-linear"]})),
+            "not_counted": draw.choice(({"generate": ["by vLLM"]}, {"train": ["a judge"]})),
+            "role": draw.choice(("reference", "critic")),
+        }  # fmt: skip
+        often = {"not_counted": 0.05, "role": 0.08}
+        return {name: value for name, value in facts.items() if draw.random() < often.get(name, 0.3)}
+
+    def _counters(self) -> dict[str, int]:
+        """Of one phase; some of them contradict each other."""
+        draw = self.draw
+        tokens = draw.randint(0, 10**6)
+        some = {
+            "sequences": draw.randint(1, 9), "square_pairs": draw.choice((tokens**2, tokens**2 // 2)),
+            "padding_tokens": draw.randint(0, 999), "headless_tokens": draw.randint(0, 999),
+            "unlabelled_tokens": draw.randint(0, 999), "fused_head_tokens": draw.randint(0, 999),
+            "framework_flop": draw.randint(0, 10**15), "forward_passes": 1, "steps": 1,
+        }  # fmt: skip
+        return {"tokens": tokens, **{name: value for name, value in some.items() if draw.random() < 0.4}}
 
     def _work(self, device: Device) -> Callable[[Second], Work | None]:
         draw = self.draw

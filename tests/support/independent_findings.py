@@ -7,6 +7,8 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any
 
+from tests.support import independent_reasons as reasons
+
 J = dict[str, Any]
 M = 10**6
 Figures = tuple[int, int | None, int | None]
@@ -26,7 +28,7 @@ class Account:
     method: str | None
     base: J | None
     whole: bool
-    conflict: bool = False
+    conflict: tuple[str, ...] = ()
     by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on what processes count of operators
 
 
@@ -54,6 +56,8 @@ def of_policy(policy: J, account: Account) -> list[J]:
     ]
     for one, other in zip(judged, judge(policy, account, without[0], without[1]), strict=True):
         one["restsOn"] = None if other["state"] == one["state"] else "operator_count"
+        if one["restsOn"] is not None:
+            one["reasons"] = [*one["reasons"], reasons.note("by_operators")]
     if account.claimed is not None:
         for one, other in zip(judged, judge(policy, account, *account.claimed), strict=True):
             if other["state"] != one["state"]:
@@ -217,19 +221,21 @@ class Judge:
             "state": None,
             "aboveOnlyIfBase": None,
             "sharePpm": dict.fromkeys(NAMES),
+            "reasons": self.of_conditions(rule),
         }
         if applies is False:
             return found
         (low, high), at_least = self.threshold(rule)
         state = self.state(value, rule)
-        if state == "above" and applies is None and not self.either_way(rule):
-            state = "indeterminate"
+        lowered = state == "above" and applies is None and not self.either_way(rule)
+        state = "indeterminate" if lowered else state
         found["threshold"] = {
             "low": str(low),
             "high": None if high is None else str(high),
             "comparison": "at_least" if at_least else "greater_than",
         }
         found["state"] = state
+        found["reasons"] = [*found["reasons"], *reasons.of_state(found, lowered=lowered, whole=self.account.whole)]
         if state == "indeterminate":
             found["aboveOnlyIfBase"] = self.only_if(rule, quantities, base)
         if low > 0:
@@ -273,19 +279,29 @@ class Judge:
 
     def derived(self, rule: J, plain: dict[str, J]) -> J:
         applies, first = self.applies(rule), plain[rule["derived"][0]]
-        sources = [plain[name] for name in rule["derived"] if plain[name]["applies"] is not False]
+        own = self.of_conditions(rule)
+        taken = [name for name in rule["derived"] if plain[name]["applies"] is not False]
+        sources = [plain[name] for name in taken]
         if applies is False or not sources:
             nothing = {"threshold": None, "state": None, "aboveOnlyIfBase": None, "sharePpm": dict.fromkeys(NAMES)}
-            return {**first, "applies": False, **nothing}
+            why = own if applies is False else [reasons.note("no_rule_applies"), *first["reasons"]]
+            return {**first, "applies": False, **nothing, "reasons": why}
         open_ones = [source for source in sources if source["state"] != "below"]
         rest = open_ones or sources
+        names = [name for name in taken if any(plain[name] is one for one in rest)]
         certain = applies is True and len(sources) == 1 and rest[0]["applies"] is True
         return {
             **rest[0],
             "applies": True if certain else None,
             "state": rest[0]["state"] if certain or not open_ones else "indeterminate",
             "aboveOnlyIfBase": rest[0]["aboveOnlyIfBase"] if len(rest) == 1 else None,
+            "reasons": reasons.of_derived(own, applies, names, rest),
         }
+
+    def of_conditions(self, rule: J) -> list[J]:
+        account = self.account
+        conditions, applies = self.conditions(rule), self.applies(rule)
+        return reasons.of_conditions(rule, conditions, applies, account.method, account.base, account.conflict)
 
 
 def as_text(figures: tuple[int | None, int | None, int | None]) -> J:

@@ -11,11 +11,13 @@ from typing import Any
 from tests.support import independent_codes as codes
 from tests.support.independent import M, add, seconds
 from tests.support.independent import said as text_of
+from tests.support.independent_contradictions import merged_contradictions
 from tests.support.independent_findings import Account, findings
 from tests.support.independent_laws import METHODS, PHASES, Refused, is_digest, is_format, is_time, need, sha256
 from tests.support.independent_ledger import energy_said, summed
 from tests.support.independent_merged import _complete, _counts, device_times, energy_of
-from tests.support.independent_statement import NAMES, LeftOut, by_operators, figures
+from tests.support.independent_missing import architecture_of, missing
+from tests.support.independent_statement import NAMES, RATIOS, by_operators, divided, figures, ratios_said
 
 J = dict[str, Any]
 COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
@@ -55,11 +57,10 @@ def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
             {**by_digest(one["sha256"], asked.policies, "policy_unknown"), "sha256": one["sha256"]} for one in named
         ]
         facts(predicate)
-        left_out = LeftOut(statement)
         for entry in entries:
             need(predicate["kind"] == "lineage" or entry["run"] == predicate["run"]["id"], "other_run_of_child")
             an_entry(entry, in_lineage=predicate["kind"] == "lineage")
-        again = predicate_of_children(predicate, entries, policies, left_out)
+        again = predicate_of_children(predicate, entries, policies)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
         raise Refused("entry_malformed") from fault
     subject = [{"name": entry["name"], "digest": {"sha256": entry["sha256"]}} for entry in entries]
@@ -70,7 +71,7 @@ def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
     need(predicate["replay"] is None or asked.allow_replay, "replay", "statement.predicate.replay")
     if asked.children is not None:
         check_children(entries, asked)
-    return Found(payload, again, left_out.paths)
+    return Found(payload, again, [])
 
 
 def order(entry: J) -> tuple[Any, ...]:
@@ -224,8 +225,8 @@ def ns(text: str) -> int:
     return int(whole) * 10**9 + int(nine)
 
 
-def predicate_of_children(predicate: J, entries: list[J], policies: list[J], left_out: LeftOut) -> J:
-    job, take = predicate["kind"] == "job", left_out.take
+def predicate_of_children(predicate: J, entries: list[J], policies: list[J]) -> J:
+    job = predicate["kind"] == "job"
     if job:
         ranks(predicate, entries)
     try:
@@ -257,15 +258,15 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
     names = ("low", "cumulativeLow")
     operators = {name: str(sum(int(one["operatorCount"][name]) for one in told)) for name in names}
     declared = declared_of(entries)
-    declared["contradictions"] = take("predicate", "declared", "contradictions")
+    declared["contradictions"] = merged_contradictions(entries, declared["base"], policies, is_job=job)
     account = Account(
         figures(counted), figures(counted["cumulative"]), (figures(of_integers), figures(of_integers["cumulative"])),
         None if claimed is None else (figures(claimed), figures(claimed["cumulative"])),
-        declared["method"], declared["base"], whole, bool(declared["conflict"]), by_operators({"operatorCount": operators}),
+        declared["method"], declared["base"], whole, tuple(declared["conflict"]), by_operators({"operatorCount": operators}),
     )  # fmt: skip
     judged = findings(policies, account)
-    for at, one in enumerate(judged[: len(predicate["findings"])]):
-        one["reasons"] = take("predicate", "findings", at, "reasons")
+    basis, absent = architecture_of(entries, whole=whole)
+    by_phase = sums_by(totals, "byPhase")
     energies = [entry["energyJoules"] for entry in entries if entry["energyJoules"] is not None]
     replays = sum(entry["replay"] for entry in entries)
     return {
@@ -275,9 +276,9 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
         "lineage": None if job else {"name": predicate["lineage"]["name"], "runs": sorted({e["run"] for e in entries})},
         "jobNodes": predicate["jobNodes"],
         "completeness": {
-            "missing": take("predicate", "completeness", "missing"),
             "summary": summary_of(predicate, entries, complete),
             "complete": complete,
+            "missing": missing(predicate, entries),
             **nodes_known(predicate, entries),
         },
         "attempts": sorted({p["attempt"] for entry in entries for p in entry["periods"]}) if job else [],
@@ -292,21 +293,21 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J], lef
                 "method": codes.methods(method for one in totals for method in one["executed"]["method"]),
                 "mayBeIntegerFlop": str(sum(int(one["executed"]["mayBeIntegerFlop"]) for one in totals)),
                 "byEvidence": sums_by(totals, "byEvidence"),
-                "byPhase": sums_by(totals, "byPhase"),
+                "byPhase": by_phase,
             },
             "integerOperations": {
                 **text_of(bounded(add(map(figures, integers)), whole)),
                 "guidelines": of_integers,
             },
             "guidelines": {**counted, "operatorCount": operators, "asClaimed": claimed, "method": "annex_a1"},
-            "architecture": take("predicate", "totals", "architecture"),
-            "architectureAbsentReasons": take("predicate", "totals", "architectureAbsentReasons"),
+            "architecture": basis,
+            "architectureAbsentReasons": absent,
         },
         "energyJoules": joules(sum(int(text.replace(".", "")) for text in energies)) if energies else None,
         **{name: seconds(sum(ns(entry[name]) for entry in entries)) for name in OF_NODES},
         "coverage": coverage([entry["coverage"] for entry in entries]),
         "findings": judged,
-        "reconciliation": reconciliation(predicate, entries, take),
+        "reconciliation": reconciliation(entries, basis, by_phase, text_of(executed), counted),
         "evidence": [],
         "method": {
             **{name: predicate["method"][name] for name in ("flopsdVersion", "sealedAt")},
@@ -402,10 +403,17 @@ def coverage(children: list[J]) -> J:
     }
 
 
-def reconciliation(predicate: J, entries: list[J], take: Any) -> list[J]:
-    ratios = [one["name"] for one in predicate["reconciliation"] if one["name"] != "energy/executed"]
-    energy = energy_said([energy_of(one) for entry in entries for one in entry["reconciliation"]])
-    return [*(take("predicate", "reconciliation", at) for at in range(len(ratios))), *energy]
+def reconciliation(entries: list[J], basis: J | None, by_phase: J, executed: J, counted: J) -> list[J]:
+    found: dict[str, Any] = {}
+    if basis is not None:
+        known = add([(0, None, 0), *(figures(one) for phase, one in by_phase.items() if phase != "undeclared")])
+        needed = [
+            tuple(None if one[n] is None else int(one[n]) for n in ("low", "computed", "high"))
+            for one in (basis["executed"], basis)
+        ]
+        found[RATIOS[0]] = divided((*known[:2], figures(executed)[2]), needed[0])
+        found[RATIOS[1]] = divided(figures(counted), needed[1])
+    return [*ratios_said(found), *energy_said([energy_of(one) for entry in entries for one in entry["reconciliation"]])]
 
 
 def summaries(entries: list[J]) -> list[J]:

@@ -327,7 +327,9 @@ def _sessions(records: list[J]) -> list[J]:
     found: dict[str, J] = {}
     for record in records:
         for change in record.get("sessions", ()):
-            session = found.setdefault(change["id"], {"at": len(found), "pid": change["pid"], "facts": {}, "work": {}})
+            session = found.setdefault(
+                change["id"], {"id": change["id"], "at": len(found), "pid": change["pid"], "facts": {}, "work": {}}
+            )
             session["facts"] = change.get("facts", session["facts"])
             session["refused"] = change.get("refused", session.get("refused"))
             for phase, counters in change.get("work", {}).items():

@@ -101,9 +101,8 @@ def device_times(run: Run, node: str) -> list[J]:
             name = record["uuid"] if lasting else f"{node}/{record['uuid']}"
             last = device.tally["to_ns"]
             gaps = [gap for gap in run.gaps if gap[:2] == [at, number]]
-            last = min(
-                [last, *(gap[2] for gap in gaps if gap[3] == last and gap[4] in ("not_journalled", "end_unknown"))]
-            )
+            if at == len(run.rated) and run.records[-1]["kind"] != "end":  # without the time behind the last record
+                last = next(gap[2] for gap in gaps if gap[3] == last)
             begin = record["to_ns"]
             for gap in [*sorted(gap[2:4] for gap in gaps if gap[4] in ELSEWHERE), [last, last]]:
                 if begin < gap[0]:

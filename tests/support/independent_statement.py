@@ -1,7 +1,6 @@
-"""The second implementation, continued: the whole predicate of a node, all but the words.
+"""The second implementation, continued: the whole predicate of a node.
 
-Words stand between people, and what of a model's shape is not implemented here is not computed either: `LEFT_OUT` takes
-them from the statement and names them.
+What of a model is not defined on the page is not computed: `LeftOut` takes it from the statement and names it.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from typing import Any
 
 from tests.support import independent_codes as codes
 from tests.support.independent import Figures, M, Rated, add, said, seconds
+from tests.support.independent_contradictions import contradictions
 from tests.support.independent_findings import Account, findings
 from tests.support.independent_ledger import Run, _sessions, earlier_seals, figures_of
 from tests.support.independent_operators import counted_of
@@ -88,9 +88,6 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
     segment = computed["segment"]
     account = _account(guidelines, integers, declared_, whole=len(nodes) <= 1 and segment is None)
     judged = findings(policies, account)
-    for at, one in enumerate(judged):
-        if at < len(said_of["findings"]):
-            one["reasons"] = take("predicate", "findings", at, "reasons")
     spans = [device for _, device in _tallies(run)]
     shown = {"guidelines": guidelines, "byPhase": executed["byPhase"]}
     base = declared_.get("base")
@@ -107,7 +104,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             **{name: declared_.get(name) for name in ("phase", "method", "recomputation")},
             "base": None if base is None else {**base, "declaredBy": "config"},
             "sessions": sessions,
-            "contradictions": take("predicate", "declared", "contradictions"),
+            "contradictions": contradictions(declared_, _sessions(run.records), policies, spans),
         },
         "totals": {
             "executed": executed,
@@ -125,7 +122,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             "gapsNotListed": computed["gapsNotListed"],
         },
         "findings": judged,
-        "reconciliation": _reconciliation(run, {**computed, **shown}, said_of) if known else take("predicate", "reconciliation"),
+        "reconciliation": _reconciliation(run, {**computed, **shown}) if known else take("predicate", "reconciliation"),
         "evidence": said_of["evidence"],
         "isolation": {
             **computed["isolation"],
@@ -330,7 +327,7 @@ def by_operators(guidelines: J) -> tuple[int, int]:
     return int(guidelines["operatorCount"]["low"]), int(guidelines["operatorCount"]["cumulativeLow"])
 
 
-def _reconciliation(run: Run, computed: J, said_of: J) -> list[J]:
+def _reconciliation(run: Run, computed: J) -> list[J]:
     basis, found = computed["architecture"], dict[str, Figures3]()
     if basis is not None:
         phases = {phase: figures(text) for phase, text in computed["byPhase"].items()}
@@ -348,7 +345,11 @@ def _reconciliation(run: Run, computed: J, said_of: J) -> list[J]:
     if counted:
         c = sum(one for _, one in counted)
         found[RATIOS[3]] = divided(add(of for of, _ in counted), (c, c, c))
-    ratios = [
+    return [*ratios_said(found), *computed["energy"]]
+
+
+def ratios_said(found: dict[str, Figures3]) -> list[J]:
+    return [
         {
             "name": name,
             "ratioPpm": {which: None if n is None else str(n) for which, n in zip(NAMES, ratio, strict=True)},
@@ -356,10 +357,8 @@ def _reconciliation(run: Run, computed: J, said_of: J) -> list[J]:
             "withinMargin": None if ratio[1] is None else abs(ratio[1] - M) <= 300_000,
             "warning": warning(name, ratio[1]),
         }
-        for at, (name, ratio) in enumerate(found.items())
-        if at < len(said_of["reconciliation"])
+        for name, ratio in found.items()
     ]
-    return [*ratios, *computed["energy"]]
 
 
 def divided(one: Figures, other: tuple[int | None, ...]) -> Figures3:

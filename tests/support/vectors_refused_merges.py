@@ -10,7 +10,6 @@ from typing import Any
 from flopsd.core.ledger.statement import encode
 from tests.support.independent_jobs import order, predicate_of_children
 from tests.support.independent_laws import Refused
-from tests.support.independent_statement import LeftOut
 from tests.support.independent_verify import read_yaml
 from tests.support.story import POLICY
 from tests.support.vectors import Files, case, signed
@@ -178,7 +177,7 @@ def follows(statement: J, policy: J) -> J:
     predicate = statement["predicate"]
     try:
         predicate["children"].sort(key=order)
-        again = predicate_of_children(predicate, predicate["children"], [policy], LeftOut(statement))
+        again = predicate_of_children(predicate, predicate["children"], [policy])
         subject = [{"name": entry["name"], "digest": {"sha256": entry["sha256"]}} for entry in predicate["children"]]
         encode({**statement, "subject": subject, "predicate": again})
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError, Refused):

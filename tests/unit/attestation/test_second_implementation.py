@@ -31,9 +31,8 @@ ALL = vectors_in(VECTORS)
 LEFT_OUT = {
     f"statement.predicate.{name}"
     for name in (
-        "completeness.missing", "declared.contradictions", "findings[].reasons", "reconciliation", "reconciliation[]",
-        "totals.architecture", "totals.architecture.assumptions", "totals.architectureAbsentReasons",
-        "totals.guidelines", "totals.integerOperations.guidelines",
+        "reconciliation", "totals.architecture", "totals.architectureAbsentReasons", "totals.guidelines",
+        "totals.integerOperations.guidelines",
     )
 }  # fmt: skip
 MODULES = sorted(Path(str(independent.__file__)).parent.glob("independent*.py"))
@@ -53,19 +52,20 @@ OF_SOURCES = [reason for reason in GapReason if reason not in UNBOUNDED]
 SMS = {H100: 132 * 1980, A100: 108 * 1410, A10G: 80 * 1710, HALF_KNOWN: 7 * 1003}
 
 
-def test_it_judges_every_vector_as_it_says_and_leaves_out_words_alone() -> None:
-    """By the contract of docs/conformance.md: in part, since it takes words as they are and says so."""
+def test_it_judges_every_vector_and_leaves_out_a_model_that_the_page_does_not_define() -> None:
+    """By the contract of docs/conformance.md."""
     left_out: set[str] = set()
+    in_part: set[str] = set()
     for vector in unless_quick(ALL, 6):
         status, said = answer_of(vector)
         outcome = judge(vector, status, json.dumps(said).encode(), predicate_of(vector))
         path = vector.expected["path"]
-        in_words = path is not None and path in LEFT_OUT
-        expected = (PASSED,) if vector.expected["verdict"] == "refuse" and not in_words else (PARTLY, PASSED)
-        assert outcome.result in expected, f"{vector.name}: {outcome.why}"
+        in_part |= {vector.name} if outcome.result == PARTLY else set()
+        assert outcome.result in (PARTLY, PASSED), f"{vector.name}: {outcome.why}"
         assert path is None or outcome.path is None or is_below(outcome.path, [path]), vector.name
         left_out |= {re.sub(r"\[\d+\]", "[]", one) for one in said.get("notVerified", ())}
     assert left_out <= LEFT_OUT, sorted(left_out - LEFT_OUT)
+    assert in_part <= {"valid/model-of-another-family"}
 
 
 def test_it_finds_where_two_journals_of_a_run_part() -> None:

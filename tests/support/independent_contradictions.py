@@ -1,0 +1,128 @@
+"""The second implementation, continued: what of the declarations cannot all be so, by docs/ledger-codes.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+from tests.support.independent import Rated, add
+
+J = dict[str, Any]
+
+
+def said(name: str, code: str, **parameters: object) -> J:
+    return {"name": name, "code": code, **parameters}
+
+
+def once(found: Iterable[J]) -> list[J]:
+    return list({json.dumps(one, sort_keys=True): one for one in found}.values())
+
+
+def contradictions(settings: J, sessions: list[J], policies: list[J], devices: list[Rated]) -> list[J]:
+    """Of a node."""
+    sessions = sorted(sessions, key=lambda one: int(one["at"]))
+    own = [one for one in sessions if "role" not in one["facts"]]
+    found = [*of_base(settings.get("base"), policies), *_of_settings(settings, sessions)]
+    found += [one for session in own for one in _of_session(settings, session)]
+    return once([*found, *(one for session in sessions for one in _of_counts(session, sessions, devices))])
+
+
+def of_base(base: J | None, policies: list[J]) -> Iterator[J]:
+    """Of a base model that the law presumes to carry systemic risk."""
+    for policy in policies:
+        presumed = policy.get("base_systemic_presumed")
+        if not presumed or not base or base["flop"] is None or base["systemic"]:
+            continue
+        limit = Fraction(str(presumed["above"]))
+        if int(base["flop"]) <= limit:
+            continue
+        told = {"flop": str(limit.numerator // limit.denominator), "citation": presumed["citation"]}
+        if base["systemic"] is None:
+            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed", **told)
+        elif "reason" in base:
+            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied", **told, reason=base["reason"])
+        else:
+            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied_without_reason", **told)
+
+
+def _of_settings(settings: J, sessions: list[J]) -> Iterator[J]:
+    method = settings.get("method")
+    if settings.get("base") and method == "pretraining":
+        yield said("PRETRAINING_WITH_A_BASE", "pretraining_with_base")
+    if settings.get("phase") == "evaluate" and method:
+        yield said("EVALUATION_WITH_A_METHOD", "evaluation_with_method", method=method)
+    fused = any(work.get("fused_head_tokens") for one in sessions for work in one["work"].values())
+    if settings.get("recomputation") == "none" and fused:
+        yield said("LOSS_RECOMPUTES", "fused_head")
+
+
+def _of_session(settings: J, session: J) -> Iterator[J]:
+    facts, base, method = session["facts"], settings.get("base"), settings.get("method")
+    theirs = facts.get("method")
+    if method and theirs and method != theirs:
+        yield said("METHOD_DIFFERS", "process_method_differs", settings=method, process=theirs)
+    names = [last_part(base and base["name"]), last_part(facts.get("model_name"))]
+    if None not in names and names[0] != names[1]:
+        both = {"settings": (base or {})["name"], "process": facts["model_name"]}
+        yield said("BASE_MODEL_DIFFERS", "process_model_differs", **both)
+    if base and not method and theirs == "pretraining":
+        yield said("PRETRAINING_WITH_A_BASE", "process_pretraining_with_base")
+    train = session["work"].get("train", {})
+    if settings.get("phase") == "evaluate" and (train.get("tokens") or train.get("images")):
+        yield said("EVALUATION_THAT_TRAINS", "evaluation_that_trains")
+    how, total, some = method or theirs, facts.get("parameters_total"), facts.get("parameters_trainable")
+    if total is None or some is None:
+        return
+    differs = some != total if how in ("pretraining", "full") else how in ("lora", "qlora") and some == total
+    if differs:
+        told = {"method": how, "trainable": str(some), "total": str(total)}
+        yield said("TRAINABLE_SHARE_DIFFERS", "trainable_share_differs", **told)
+
+
+def last_part(name: object) -> str | None:
+    """Of a model's name; None for a path on the disk."""
+    if not isinstance(name, str) or name[:1] in (".", "/", "~"):
+        return None
+    return name.rpartition("/")[2].lower()
+
+
+def _of_counts(session: J, sessions: list[J], devices: list[Rated]) -> Iterator[J]:
+    """A count of operators that no figure has."""
+    told: J = {"session": session["id"][:8]}
+    if refused := session.get("refused"):
+        told |= {"flop": str(refused["flop"]), "device": refused["device"]}
+        if refused["reason"] == "device_changed":
+            yield said("DEVICE_CHANGED", "device_changed", **told)
+        else:
+            yield said("COUNT_EXCEEDS_CEILING", "count_exceeds_ceiling", **told, ceiling=str(refused["ceiling"]))
+        return
+    flop, uuid = counted(session), session["facts"].get("device")
+    told["flop"] = str(flop)
+    if not flop:
+        return
+    if uuid is None:
+        yield said("DEVICE_NOT_METERED", "device_not_named", **told)
+        return
+    own = [device for device in devices if device.record["uuid"] == uuid]
+    if not own:
+        yield said("DEVICE_NOT_METERED", "device_not_metered", **told, device=uuid)
+        return
+    most = add(device.total() for device in own)[2]
+    same = (one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused"))
+    if most is not None and sum(map(counted, same)) > most:
+        yield said("COUNT_EXCEEDS_CEILING", "count_exceeds_ceiling", **told, device=uuid, ceiling=str(most))
+
+
+def counted(session: J) -> int:
+    return sum(work.get("operator_flop", 0) for work in session["work"].values())
+
+
+def merged_contradictions(entries: list[J], base: J | None, policies: list[J], *, is_job: bool) -> list[J]:
+    found = [one for entry in entries for one in entry["declared"]["contradictions"]] + list(of_base(base, policies))
+    methods = sorted({entry["declared"]["method"] for entry in entries} - {None})
+    if is_job and len(methods) > 1:
+        found.append(said("METHOD_DIFFERS", "node_methods_differ", methods=methods))
+    texts = {json.dumps(one, sort_keys=True, separators=(",", ":")): one for one in found}
+    return [texts[text] for text in sorted(texts)]
