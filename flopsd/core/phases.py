@@ -92,13 +92,13 @@ def since(whole: Tally, base: Tally) -> Tally:
 
 
 def _difference(whole: Tally, part: Tally) -> Tally:
-    energy_mj = None if whole.energy_mj is None else whole.energy_mj - (part.energy_mj or 0)
+    energy_mj = (whole.energy_mj or 0) - (part.energy_mj or 0)
     amounts = {name: getattr(whole, name) - getattr(part, name) for name in TALLY_AMOUNTS}
     span_ns = whole.span_ns - part.span_ns
-    if min(span_ns, energy_mj or 0, *amounts.values()) < 0:
+    if min(span_ns, energy_mj, *amounts.values()) < 0:
         raise ValueError("a phase accounts for more than there is")
     mappings: dict[str, Any] = {name: _less(getattr(whole, name), getattr(part, name)) for name in TALLY_MAPPINGS}
-    return Tally(0, span_ns, energy_mj=energy_mj, **amounts, **mappings)
+    return Tally(0, span_ns, energy_mj=None if whole.energy_mj is None else energy_mj, **amounts, **mappings)
 
 
 def _sum(one: Tally, other: Tally) -> Tally:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from flopsd.core.ledger.start_notes import is_recording
 from flopsd.core.model import (
     Active,
     Busy,
@@ -65,8 +66,9 @@ def unfit_facts(facts: object) -> Iterator[str]:
         return
     found = list(_unfit("describe()", facts, 8))
     yield from found
-    if not isinstance(facts.get("replay"), Mapping | None):
-        yield f"describe()['replay'] is {shown(facts['replay'])}: it is None, or a mapping of the recording"
+    if facts.get("replay") is not None and not is_recording(facts["replay"]):
+        why = "it is None, or a mapping with the texts recording, sha256 and origin"
+        yield f"describe()['replay'] is {shown(facts['replay'])}: {why}"
     if not found and len(json.dumps(facts, default=dict)) > MOST_FACTS_BYTES:
         yield f"describe() gave more than {MOST_FACTS_BYTES} bytes"
 

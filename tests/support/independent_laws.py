@@ -149,10 +149,15 @@ class Laws:
         need(is_digest(record["peak_table_sha256"]) and is_digest(record["config_sha256"]))
         for name in ("ns", "wall_ns", "interval_ns", "checkpoint_ns"):
             count(record[name])
-        secret = record.get("code_secret_sha256")
+        secret = record["code_secret_sha256"]
         need(secret is None or is_digest(secret))
+        need(isinstance(record["policies"], list))
+        for policy in record["policies"]:
+            text(policy["id"])
+            need(is_digest(policy["sha256"]))
+        declared_format(record["precision"])
         recovered(record["recovered"])
-        declared(record.get("declared"))
+        declared(record["declared"])
         isolation(record["isolation"])
         try:
             context(record["context"])
@@ -165,6 +170,9 @@ class Laws:
     def source(self, record: J) -> None:
         text(record["name"])
         need(isinstance(record["facts"], dict))
+        recording = record["facts"].get("replay")
+        if recording is not None:
+            text(recording["recording"]), text(recording["sha256"]), text(recording["origin"])
 
     def device(self, record: J) -> None:
         for name in ("uuid", "vendor"):
@@ -195,6 +203,7 @@ class Laws:
         need(count(record["ns"]) >= self.last_ns, "law_13")
 
     def declaration(self, record: J) -> None:
+        need(isinstance(record["sessions"], list) and all("facts" in session for session in record["sessions"]))
         for session in record["sessions"]:
             self.session(session)
 
@@ -209,11 +218,13 @@ class Laws:
 
     def end(self, record: J) -> None:
         need(record["reason"] in ENDS)
+        need(record["child_exit_code"] is None or type(record["child_exit_code"]) is int)
         text(record["utc"])
         need(count(record["ns"]) >= self.last_ns, "law_13")
         self.ended, self.last_ns = record, record["ns"]
 
     def checkpoint(self, record: J) -> None:
+        need(isinstance(record["gaps"], list))
         numbers = [count(number) for number in record["devices"]]
         need(numbers == sorted(set(numbers)), "law_3")
         at_ns = count(record["ns"])
@@ -405,9 +416,13 @@ def identity(record: J) -> None:
         or_null(text, record[name])
     for name in ("pci_device_id", "sm_count", "sm_clock_max_mhz"):
         or_null(count, record[name])
-    told = record["precision"]
+    declared_format(record["precision"])
+
+
+def declared_format(told: J | None) -> None:
     if told is not None:
         text(told["declared_by"])
+        need(told["shares_ppm"])
         for name, ppm in told["shares_ppm"].items():
             text(name), count(ppm)
 

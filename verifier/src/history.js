@@ -81,7 +81,8 @@ export class History {
 
   /** @param {J} record */
   begin(record) {
-    this.incarnations.push({ begin: record, sources: new Map(), devices: [], checkpoints: 0n, last: record, end: null });
+    const declared = record.declared ?? { phase: null, method: null, recomputation: null, base: null };
+    this.incarnations.push({ begin: { ...record, declared }, sources: new Map(), devices: [], checkpoints: 0n, last: record, end: null });
   }
 
   /** @param {J} record @param {string} where */

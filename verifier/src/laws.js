@@ -122,6 +122,7 @@ export class Laws {
     const same = ["pid", "uid", "client"].every((name) => held.process[name] === process[name]);
     require(same, "law_10", `journal ${where}: the session ${one.id} is two processes`, where);
     if (what !== "facts") return;
+    require(isObject(one.facts), "law_10", `journal ${where}: the facts of session ${one.id} are no object`, where);
     const strange = strangeFact(one.facts);
     require(strange === undefined, "law_10", `journal ${where}: '${strange}' is no fact of a session`, where);
     const moved = held.facts.device !== undefined && one.facts.device !== held.facts.device;

@@ -42,6 +42,7 @@ const _BASE = shape({
 });
 const runOf = shape({ platform: isText, jobName: orNull(isText), jobArn: orNull(isText) }, true);
 const nodeOf = shape({ rank: orNull(isAmount), jobNodes: texts, instanceType: orNull(isText) }, true);
+const _RECORDING = shape({ recording: isText, sha256: isText, origin: isText });
 const _CONTEXT = shape({ run: runOf, node: nodeOf, attempt: isText }, true);
 const isolation = shape({
   daemon_user: isAmount, job_user: orNull(isAmount), job_container: flag, files_private: flag,
@@ -84,11 +85,11 @@ const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({
   begin: {
     format: isText, run: isText, node: isText, boot_id: isText, ns: isAmount, wall_ns: isAmount, utc,
     flopsd_version: isText, peak_table_sha256: sha, config_sha256: sha, interval_ns: isAmount, checkpoint_ns: isAmount,
-    context: isObject, precision, recovered, isolation,
-    declared: shape({ phase, method, recomputation, base }), policies: (v) => Array.isArray(v) && v.every(policy),
+    precision, recovered, isolation,
+    declared: orNull(shape({ phase, method, recomputation, base })), policies: (v) => Array.isArray(v) && v.every(policy),
     code_secret_sha256: orNull(sha),
   },
-  source: { name: isText, facts: isObject },
+  source: { name: isText, facts: (v) => isObject(v) && (v.replay === undefined || v.replay === null || _RECORDING(v.replay)) },
   device: {
     number: isAmount, uuid: isText, index: isAmount, vendor: isText, parent: orNull(isText), ..._IDENTITY,
     ..._EVIDENCE_MEMBERS,
@@ -138,7 +139,7 @@ export function checkMembers(record, where) {
   }
   if (!("sessions" in record)) return;
   /** @type {Record<string, Check>} */
-  const work = record.kind === "checkpoint" ? { work: isObject } : { facts: isObject };
+  const work = record.kind === "checkpoint" ? { work: isObject } : { facts: () => true };
   const whole = shape({ ..._PROCESS, ...work });
   const one = (/** @type {any} */ v) =>
     whole(v) && (!("refused" in v) || refused(v.refused)) && (!("before" in v) || isObject(v.before));

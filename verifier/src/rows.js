@@ -70,7 +70,8 @@ class Maker {
     const rate = this.told.rates("flop", pipe, this.beside).measured ?? 0n;
     const undeclared = pipe === "tensor" && this.plain.holding(pipe, this.beside) === null && !this.plain.noIntegers;
     this.put({
-      evidence, pipe, smCycles: cycles, ns, flop: figures("flop"), integer: figures("integer"), clock: off * rate, margin,
+      evidence, pipe, smCycles: cycles, ns, flop: figures("flop"), integer: figures("integer"), clock: off * rate,
+      margin: this.plain.row === null ? null : margin,
       mayBeInteger: pipe === "fp32" || undeclared,
     });
   }

@@ -32,12 +32,13 @@ from flopsd.core.ledger.journal_codec import (
     device_entry,
     evidence_from_record,
     identified,
+    precision_from_record,
     tally_from_record,
     tally_rows,
     text,
 )
 from flopsd.core.ledger.segments import Continued
-from flopsd.core.ledger.start_notes import refuse_end, refuse_recovered
+from flopsd.core.ledger.start_notes import refuse_end, refuse_policies, refuse_recovered, refuse_replay
 from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import GapReason, Tally
 from flopsd.core.operator_count import counted_flop, counts_of
@@ -96,6 +97,7 @@ def _take(history: History, record: Record) -> None:
             f"record of incarnation {record['incarnation']} within incarnation {incarnation.number}", code="law_1"
         )
     if kind == "source":
+        refuse_replay(record["facts"].get("replay"))
         incarnation.sources[text(record["name"])] = {**record["facts"]}
     elif kind == "device":
         entry, number = device_entry(record), count(record["number"])
@@ -115,13 +117,15 @@ def _take(history: History, record: Record) -> None:
         incarnation.devices[record["number"]] = replace(seen, device=changed, source=record["source"])
         refuse_time(incarnation.last_ns, count(record["ns"]))
     elif kind == "declaration":
+        if not isinstance(record["sessions"], list) or not all("facts" in one for one in record["sessions"]):
+            raise JournalDamagedError("a declaration without its sessions and their facts", code=MALFORMED)
         take_sessions(history, record)
     elif kind == "sealed":
         history.seals.add(EarlierSeal.from_record(record))
     elif kind == "checkpoint":
         _checkpoint(history, incarnation, record)
     else:
-        refuse_end(record["reason"])
+        refuse_end(record["reason"], record["child_exit_code"])
         incarnation.last_utc = text(record["utc"])
         refuse_time(incarnation.last_ns, count(record["ns"]))
         incarnation.end, incarnation.last_ns = record, record["ns"]
@@ -139,10 +143,12 @@ def _begin(history: History, record: Record) -> None:
         raise JournalDamagedError("its peak_table_sha256 or config_sha256 is no SHA-256", code=MALFORMED)
     for name in ("ns", "wall_ns", "interval_ns", "checkpoint_ns"):
         count(record[name])
-    if record.get("code_secret_sha256") is not None and not is_digest(record["code_secret_sha256"]):
+    refuse_policies(record["policies"])
+    precision_from_record(record["precision"])
+    if record["code_secret_sha256"] is not None and not is_digest(record["code_secret_sha256"]):
         raise JournalDamagedError("its code_secret_sha256 is no SHA-256", code=MALFORMED)
     refuse_recovered(record["recovered"])
-    declared_from(record.get("declared"))
+    declared_from(record["declared"])
     isolation_from(record["isolation"])
     try:
         refuse_context(record["context"])
@@ -176,6 +182,8 @@ def _refuse_place(history: History, begin: Record) -> None:
 
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
     devices, tallies, at_ns = _numbers(record), record["tallies"], count(record["ns"])
+    if not isinstance(record["gaps"], list):
+        raise JournalDamagedError("the gaps of a checkpoint are no list", code=MALFORMED)
     newest, watched = incarnation.newest, list[Tally]()
     before = None if newest is None else newest.tallies
     if newest is not None and record["gaps"] == [] and newest.goes_on(devices, tallies, at_ns + LEAD_NS):

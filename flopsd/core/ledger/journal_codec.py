@@ -268,7 +268,7 @@ def device_entry(record: Record) -> DeviceEntry:
         **evidence_from_record(record),
     )
     begin_ns = count(record["to_ns"], signed=True)
-    part_id, precision = _text_or_none(record["peak_row"]), _precision(record["precision"])
+    part_id, precision = _text_or_none(record["peak_row"]), precision_from_record(record["precision"])
     return DeviceEntry(device, text(record["source"]), part_id, begin_ns, precision)
 
 
@@ -277,7 +277,7 @@ def identified(entry: DeviceEntry, record: Record) -> DeviceEntry:
     if entry.part_id is not None:
         raise ValueError(f"device {entry.device.uid} is identified twice")
     device = replace(entry.device, **_identity_from_record(record))
-    part_id, precision = _text_or_none(record["peak_row"]), _precision(record["precision"])
+    part_id, precision = _text_or_none(record["peak_row"]), precision_from_record(record["precision"])
     return replace(entry, device=device, part_id=part_id, precision=precision)
 
 
@@ -304,7 +304,7 @@ def precision_record(precision: Precision | None) -> dict[str, Any] | None:
     return {"shares_ppm": dict(precision.shares_ppm), "declared_by": precision.declared_by}
 
 
-def _precision(record: Record | None) -> Precision | None:
+def precision_from_record(record: Record | None) -> Precision | None:
     if record is None:
         return None
     shares = tuple(sorted((text(name), count(ppm)) for name, ppm in record["shares_ppm"].items()))

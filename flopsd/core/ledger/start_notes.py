@@ -31,9 +31,29 @@ def refused_line(code: str, fault: JournalDamagedError) -> Note:
     return note(code, refusal=fault.code or _MALFORMED, line=fault.path.rpartition(":")[2])
 
 
-def refuse_end(reason: object) -> None:
-    if reason not in END_REASONS:
+def refuse_end(reason: object, exit_code: object) -> None:
+    if not isinstance(reason, str) or reason not in END_REASONS:
         raise JournalDamagedError(f"an end for the reason {reason!r:.60}", code=_MALFORMED)
+    if exit_code is not None and type(exit_code) is not int:
+        raise JournalDamagedError("the exit code of an end is no integer", code=_MALFORMED)
+
+
+def refuse_policies(found: Any) -> None:
+    """Raises JournalDamagedError, KeyError, TypeError for what is not `policies` of a begin."""
+    if not isinstance(found, list) or not all(isinstance(one["id"], str) and is_digest(one["sha256"]) for one in found):
+        raise JournalDamagedError("its policies are no list of names and digests", code=_MALFORMED)
+
+
+def refuse_replay(found: Any) -> None:
+    """Raises JournalDamagedError for a fact that is no recording."""
+    if found is not None and not is_recording(found):
+        raise JournalDamagedError("its replay names no recording", code=_MALFORMED)
+
+
+def is_recording(found: object) -> bool:
+    return isinstance(found, Mapping) and all(
+        isinstance(found.get(name), str) for name in ("recording", "sha256", "origin")
+    )
 
 
 def refuse_recovered(found: Any) -> None:

@@ -94,7 +94,7 @@ def test_odd_members_in_a_journal_are_told_and_are_no_crash(tmp_path: Path, edit
         line, head = frame(head, record)
         lines.append(line)
     run.state.journal.write_bytes(b"".join(lines))
-    with pytest.raises(JournalDamagedError, match="contains records that no daemon writes: "):
+    with pytest.raises(JournalDamagedError, match="journal line 1: "):
         run.seal(tmp_path / "ledger.json")
 
 

@@ -216,7 +216,13 @@ def test_facts_that_the_ledger_cannot_hold_are_refused(words: str, facts: Any) -
 
 
 def test_text_ints_and_nothing_are_facts_and_those_that_hold_themselves_are_refused() -> None:
-    check_facts({"driver": "ü", "n": -3, "replay": {"recording": "r", "versions": [1, ("x", None)]}})
+    check_facts(
+        {
+            "driver": "ü",
+            "n": -3,
+            "replay": {"recording": "r", "sha256": "s", "origin": "o", "versions": [1, ("x", None)]},
+        }
+    )
     facts: dict[str, Any] = {}
     facts["x"] = facts
     with pytest.raises(ValueError, match="nested too deeply"):
