@@ -242,7 +242,8 @@ class Laws:
             grown[number, reason] = grown.get((number, reason), 0) - (end_ns - begin_ns)
             need(begin_ns < end_ns, "law_6")
         need(not any(grown.values()), "law_6")
-        for session in record.get("sessions", ()):
+        need(isinstance(record.get("sessions", []), list))
+        for session in record.get("sessions", []):
             self.session(session)
         need(at_ns >= self.last_ns, "law_13")
         need(all(tally["to_ns"] <= at_ns + 10**9 for tally in self.tallies.values()), "law_13")
@@ -451,6 +452,8 @@ def continued(record: J) -> None:
     count(record["run"]["records"]), count(record["run"]["daemon_starts"])
     for device in record["run"]["devices"]:
         need(device["phase"] is None or device["phase"] in PHASES)
+        text(device["uuid"]), count(device["index"]), text(device["vendor"])
+        or_null(text, device["parent"])
         identity(device)
         what_is_read(device)
         a_tally(device)

@@ -130,7 +130,7 @@ def predicate_of_node(run: Run, table: J, policies: list[J], facts: J, statement
             "jobCouldReadKey": could_read(said_of["isolation"]["key"], computed["isolation"]),
         },
         "method": {
-            "flopsdVersion": said_of["method"]["flopsdVersion"],
+            "flopsdVersion": a_text(said_of["method"]["flopsdVersion"]),
             "sealedAt": said_of["method"]["sealedAt"],
             "peakTableSha256": facts["peaks"],
             "policies": [{"id": policy["id"], "sha256": policy["sha256"]} for policy in policies],
@@ -298,8 +298,14 @@ def _by_reason(devices: list[Rated]) -> J:
     return {reason: seconds(ns) for reason, ns in found.items()}
 
 
+def a_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
 def could_read(key: J | None, isolation: J) -> bool | None:
-    if key is None or key["kind"] != "file":
+    if key is None or a_text(key["kind"]) != "file":
         return None
     if isolation["jobContainer"]:
         return False

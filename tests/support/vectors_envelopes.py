@@ -156,6 +156,7 @@ def _payloads(said: J, journal: bytes) -> Files:
         ("sealed-at-second-60", "`sealedAt` has a leap second.", bad, at, changed(*method, "sealedAt", value="2026-09-21T14:59:60Z")),
         ("secrets-in-a-text", "`codeSecrets` is a text.", bad, at, changed(*method, "codeSecrets", value="")),
         ("secret-that-is-none", "A disclosed secret is too short.", bad, at, changed(*method, "codeSecrets", value=["ab"])),
+        ("version-that-is-null", "`flopsdVersion` is null.", "statement_differs", "NODE-50", changed(*method, "flopsdVersion", value=None)),
         ("more-bytes", "`bytes` is one more than the records have.", "journal_facts", "VERIFY-4", changed(*method, "journal", "bytes", value=str(len(journal) + 1))),
         ("fewer-records", "`records` is one less than there are.", "journal_facts", "VERIFY-4", changed(*method, "journal", "records", value="5")),
         ("evidence-in-an-object", "`evidence` is an object.", "evidence_malformed", "NODE-59", changed("predicate", "evidence", value={})),

@@ -16,6 +16,7 @@ from typing import Any
 
 from conformance.vectors import Vector
 from tests.support import independent_verify
+from tests.support.story import VECTORS
 from tests.support.vector_arguments import arguments_of
 from tests.vector_mutants.faults import Fault, numbered, shortened
 
@@ -164,12 +165,12 @@ def load(fault: Fault) -> Any:
     return sys.modules["tests.support.independent_verify"]
 
 
-def verdict(verifier: Any, vector: Vector) -> tuple[int, str | None]:
+def verdict(verifier: Any, vector: Vector, root: Path = VECTORS) -> tuple[int, str | None]:
     """Exit status and reason; in part is as good as whole. A fault that stops the program is a verdict of its own."""
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out):
-            status = verifier.main(arguments_of(vector))
+            status = verifier.main(arguments_of(vector, root))
         code = json.loads(out.getvalue())["code"]
     except Exception as fault:  # noqa: BLE001
         return -1, type(fault).__name__

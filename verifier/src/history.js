@@ -113,6 +113,7 @@ export class History {
       const process = { pid: one.pid, uid: one.uid, client: one.client };
       const held = this.sessions.get(one.id) ?? { process, facts: {}, work: new Map(), refused: null };
       this.laws.session(held, one, process, what, where);
+      if ("before" in one) this.laws.work(new Map(), one.before, where);
       if (what === "facts") {
         held.facts = sortedFacts(one.facts);
         held.refused = one.refused ?? held.refused;

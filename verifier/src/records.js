@@ -78,7 +78,7 @@ const _IDENTITY = /** @type {Record<string, Check>} */ ({
   sm_count: orNull(isAmount), sm_clock_max_mhz: orNull(isAmount), driver: orNull(isText), peak_row: orNull(isText),
   precision,
 });
-const _BEFORE = shape({ phase, incarnation: isAmount, ..._IDENTITY, ..._EVIDENCE_MEMBERS });
+const _BEFORE = shape({ uuid: isText, index: isAmount, vendor: isText, parent: orNull(isText), phase, incarnation: isAmount, ..._IDENTITY, ..._EVIDENCE_MEMBERS });
 const _PROCESS = /** @type {Record<string, Check>} */ ({ id: isText, pid: orNull(isAmount), uid: isAmount, client: isText });
 
 const _KINDS = /** @type {Record<string, Record<string, Check>>} */ ({

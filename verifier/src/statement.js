@@ -1,5 +1,5 @@
 // The statement of kind `node`, computed from a journal.
-import { byText, object, sortedTexts } from "./basics.js";
+import { byText, isText, object, require, sortedTexts } from "./basics.js";
 import { architecture } from "./architecture.js";
 import { assumptions, claim } from "./codes.js";
 import { coverage } from "./coverage.js";
@@ -142,6 +142,8 @@ function method({ history, stated, journal, policies, peaks, disclosed }) {
     margins[name] = { ppm: peaks.table.margins[name].ppm, source: peaks.table.margins[name].source };
   }
   const seal = history.seals[history.seals.length - 1];
+  const path = "statement.predicate.method.flopsdVersion";
+  require(isText(stated.method.flopsdVersion), "statement_differs", "the ledger names no version of flopsd", path);
   return {
     flopsdVersion: stated.method.flopsdVersion, sealedAt: stated.method.sealedAt,
     peakTableSha256: history.first.peak_table_sha256,

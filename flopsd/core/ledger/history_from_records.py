@@ -259,7 +259,10 @@ def skip_to(history: History, checkpoint: Record) -> None:
 
 def take_sessions(history: History, record: Record) -> None:
     """What training processes declare in a record, and what they count."""
-    for session in record.get("sessions", ()):
+    sessions = record.get("sessions", [])
+    if not isinstance(sessions, list):
+        raise TypeError("sessions is no list")
+    for session in sessions:
         _session(history, session)
 
 
