@@ -174,6 +174,7 @@ CASES: list[tuple[str, str, str, Edit, J]] = [
     ("run-with-a-silent-segment", "In one segment no process works: it takes nothing from the basis.", "run", with_basis(basis(7 * 10**14, 10**15, "shape"), "no_work", basis(9 * 10**14, 10**15, "shape")), ALONE),
     ("run-with-silent-segments", "In no segment a process works.", "run", with_basis("no_work", "no_process", "no_work"), ALONE),
     ("run-with-a-segment-of-no-basis", "In one segment the model is not known.", "run", with_basis(basis(7 * 10**14, 10**15, "shape"), "no_model_declared", "no_work"), ALONE),
+    ("job-with-an-entry-of-two-keys", "A child was signed by two keys, which are sorted.", "job", lambda e: e[0].update(keyids=sorted(["0" * 64, *e[0]["keyids"]])), {}),
     ("lineage-of-two-jobs", "Two jobs of one account.", "lineage", lambda _: None, {}),
     ("lineage-with-a-hole", "A ledger of one job is missing.", "lineage", _completeness(complete=False, missing=[HOLE]), {}),
     ("lineage-of-unknown-nodes", "Of one job the number of nodes is not known.", "lineage", _completeness(complete=None), {}),

@@ -175,6 +175,12 @@ def _payloads(said: J, journal: bytes) -> Files:
         files |= case(f"invalid/payload-{name}", signed(payload), journal)
         files[f"invalid/payload-{name}/expected.json"] = expectation(what, code, clause, None, schema=None)
     files |= case("valid/payload-evidence-unknown", signed(changed("predicate", "evidence", value=[_item(), _item(type="b", state="absent", data=None, reason={"code": "of_a_later_version", "more": "x"})])), journal)  # fmt: skip
+    files |= case(
+        "valid/payload-sealed-in-january", signed(changed(*method, "sealedAt", value="2026-01-31T23:59:59Z")), journal
+    )
+    files["valid/payload-sealed-in-january/expected.json"] = expectation(
+        "Sealed on the last of January, which is before its last record.", None, None, None
+    )
     files["valid/payload-evidence-unknown/expected.json"] = expectation(
         "Items of evidence of types that nobody knows.", None, None, None
     )
