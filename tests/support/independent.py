@@ -273,6 +273,8 @@ class Rated(Rates):
                 doubt = d * (of.rates(pipe)[1] or 0) if self.row else 0
                 row(evidence, pipe, c, ns, both[0], both[1], doubt, None if self.row is None else m)
         for pipe, ns in tally.get("unread_ns", {}).items():
+            if not ns:  # as an absent one: what shares leave may be none
+                continue
             most, of = None if self.sms_mhz is None else ceil(self.sms_mhz * ns, 1000), self.of_pipe(pipe, tally)
             bounds = of.bound(pipe), of.integer_bound(pipe)
             highs = [None if most is None or bound is None else most * bound for bound in bounds]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from flopsd.core.ledger.statement import encode
+from flopsd.core.model import Pipe
+from flopsd.core.session_protocol import PhaseChanged, SessionOpened
 from tests.support import vector_runs as runs
-from tests.support.story import tell
+from tests.support.story import H100, Story, active, chain, tell
 from tests.support.vectors import Files, case, parsed, signed, statement_of
 from tests.support.vectors_records import Edit, broken_vectors, expectation
 
@@ -53,7 +57,7 @@ def two_faults_vectors() -> Files:
     files = broken_vectors([(f"two-faults-{one[0]}", *one[1:]) for one in CASES])
     journal = tell(runs.small)
     payload_of = statement_of(journal)
-    files |= _frame_behind_a_record(payload_of)
+    files |= {**_frame_behind_a_record(payload_of), **_unread_in_one_phase()}
     envelope = json.loads(signed(json.dumps(payload_of).encode()))
     envelope["signatures"][0]["keyid"] = 7
     files |= case("valid/keyid-of-no-text", json.dumps(envelope).encode(), journal)
@@ -62,10 +66,26 @@ def two_faults_vectors() -> Files:
     return files
 
 
+def _unread_in_one_phase() -> Files:
+    """What the shares of a tally leave of `unread_ns` is nothing, and makes no row."""
+    session = "a" * 32
+
+    def story(folder: Path) -> bytes:
+        run = Story(folder, (H100,))
+        run.during(1, {H100: active(132, 1411, {Pipe.FP32: 5_000})})
+        run.says(SessionOpened(session, 1, 2, "0.1.0"), PhaseChanged(session, "train"))
+        run.during(3, {H100: active(132, 1411, {Pipe.FP32: 5_000}, unread=(Pipe.FP64,))})
+        return run.finish()
+
+    journal = tell(story)
+    files = case("valid/unread-in-one-phase", signed(encode(statement_of(journal))), journal)
+    what = "A pipe was not read in one phase alone: what is left of that time outside of it makes no row."
+    files["valid/unread-in-one-phase/expected.json"] = expectation(what, None, None, None)
+    return files
+
+
 def _frame_behind_a_record(statement: J) -> Files:
     """A record that is malformed, and behind it a line that is none."""
-    from tests.support.story import chain
-
     records = [dict(line.record()) for line in parsed(tell(runs.small))]
     records[1]["name"] = 7
     lines = chain(records).splitlines(keepends=True)
