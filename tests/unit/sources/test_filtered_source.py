@@ -64,12 +64,13 @@ def later(node: Node, source: FilteredSource, seconds: int = 10) -> list[str]:
     return read
 
 
-@pytest.mark.parametrize(("devices", "root_pid", "is_wrapped"), [
-    ("all", None, False), ("all", os.getpid(), True), ("GPU-604ac76c-d9cf-fef3-62e9-d92044ab6e52", None, True),
+@pytest.mark.parametrize(("devices", "is_job_known", "is_wrapped"), [
+    ("all", False, False), ("all", True, True), ("GPU-604ac76c-d9cf-fef3-62e9-d92044ab6e52", False, True),
 ])  # fmt: skip
 def test_a_source_is_wrapped_where_devices_are_chosen_or_the_jobs_processes_are_known(
-    node: Node, devices: str, root_pid: int | None, is_wrapped: bool
+    node: Node, devices: str, is_job_known: bool, is_wrapped: bool
 ) -> None:
+    root_pid = os.getpid() if is_job_known else None
     info = SourceInfo("scripted", "a test", lambda _: node.source, (Evidence.COUNT,), "none")
     found = own_if_asked(node.source, info, parse_devices(devices), Job({}, root_pid=root_pid), node.clock)
     assert isinstance(found, FilteredSource) == is_wrapped
