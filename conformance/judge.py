@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.vectors import Vector
+from conformance.vectors import ROWS, Vector
 
 ACCEPTED, REFUSED, IN_PART = 0, 3, 5
 PASSED, PARTLY, FAILED = "passed", "in part", "failed"
+OF_FIGURES = ("statement_differs", "child_differs")  # refused for a figure that it computed otherwise
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ def judge(vector: Vector, status: int, stdout: bytes, predicate: Any = None) -> 
     if said.get("verified") is not (status == ACCEPTED):
         return outcome(FAILED, f"`verified` is {said.get('verified')!r} with exit status {status}")
     computed = said.get("predicate")
-    if status != REFUSED and computed is not None and predicate is not None and not equal(computed, predicate):
-        return outcome(FAILED, "the predicate that it computed is not that of the payload")
+    compares = status != REFUSED and computed is not None and predicate is not None
+    if compares and (where := difference(computed, predicate)) is not None:
+        why = f"the predicate that it computed is not that of the payload, first at {where}"
+        return outcome(FAILED, why + rows_of(vector))
     if status == IN_PART:
         if not isinstance(left_out, list) or not left_out or not all(isinstance(one, str) for one in left_out):
             return outcome(FAILED, "accepted in part, and `notVerified` does not say which")
@@ -59,7 +62,10 @@ def judge(vector: Vector, status: int, stdout: bytes, predicate: Any = None) -> 
             return outcome(PARTLY, "not verified: " + ", ".join(left_out[:8]) + (" …" if left_out[8:] else ""))
         return outcome(FAILED, f"accepted in part; it breaks {expected['clause']}")
     if expected["verdict"] == "accept":
-        return outcome(PASSED) if status == ACCEPTED else outcome(FAILED, f"refused ({code}); it is valid")
+        if status == ACCEPTED:
+            return outcome(PASSED)
+        where, rows = f" at {path}" if path else "", rows_of(vector) if code in OF_FIGURES else ""
+        return outcome(FAILED, f"refused ({code}{where}); it is valid{rows}")
     if status == ACCEPTED:
         return outcome(FAILED, f"accepted; it breaks {expected['clause']}")
     if code != expected["code"]:
@@ -71,10 +77,21 @@ def is_below(path: str | None, paths: list[str]) -> bool:
     return path is not None and any(path == one or path.startswith((f"{one}.", f"{one}[")) for one in paths)
 
 
-def equal(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal; true is no 1."""
+def rows_of(vector: Vector) -> str:
+    """Where the figures of the vector are taken apart, if they are."""
+    return f"; what they are made of: {vector.name}/{ROWS}" if (vector.folder / ROWS).is_file() else ""
+
+
+def difference(one: Any, other: Any, path: str = "predicate") -> str | None:
+    """The first place where two JSON values differ, None where they are equal; true is no 1."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return type(one) is type(other) and bool(one == other)
+        for name in {**other, **one}:
+            if name not in one or name not in other:
+                return f"{path}.{name}"
+            if (found := difference(one[name], other[name], f"{path}.{name}")) is not None:
+                return found
+        return None
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        parts = (difference(*pair, f"{path}[{at}]") for at, pair in enumerate(zip(one, other, strict=True)))
+        return next((found for found in parts if found is not None), None)
+    return None if type(one) is type(other) and bool(one == other) else path

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("valid", "invalid", "merged")
 COMMON = ("peaks.yaml", "policy.yaml", "clauses.json")
 MANIFEST = "manifest.json"
+ROWS = "rows.json"  # beside some: what the figures are made of
 
 
 @dataclass(frozen=True)

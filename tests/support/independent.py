@@ -164,7 +164,7 @@ class Rated(Rates):
         for row, said_of in zip(plain, other, strict=True):
             for name in ("figures", "integers"):
                 row[name] = row[name][0], said_of[name][1], row[name][2]
-            row["key"], row["doubt"] = said_of["key"], said_of["doubt"]
+            row["key"], row["doubt"], row["measured_of"] = said_of["key"], said_of["doubt"], said_of["of"]
         return plain
 
     def by_phase(self, name: str = "figures", claimed: bool = False) -> dict[str, Figures]:
@@ -228,6 +228,7 @@ class Rated(Rates):
             integers: Figures,
             doubt: int = 0,
             margin: int | None = None,
+            **used: int | None,
         ) -> None:
             of = self.of_pipe(pipe, tally)
             mixed = evidence in ESTIMATING and of.may_be_integer(pipe)
@@ -243,6 +244,8 @@ class Rated(Rates):
                     "bucket": bucket,
                     "doubt": doubt,
                     "margin": margin,
+                    "of": of,
+                    "used": used,
                 }
             )
 
@@ -271,14 +274,14 @@ class Rated(Rates):
                     )
                     both.append(figures if self.row is not None else (0, None, None))
                 doubt = d * (of.rates(pipe)[1] or 0) if self.row else 0
-                row(evidence, pipe, c, ns, both[0], both[1], doubt, None if self.row is None else m)
+                row(evidence, pipe, c, ns, both[0], both[1], doubt, None if self.row is None else m, d=d)
         for pipe, ns in tally.get("unread_ns", {}).items():
             if not ns:  # as an absent one: what shares leave may be none
                 continue
             most, of = None if self.sms_mhz is None else ceil(self.sms_mhz * ns, 1000), self.of_pipe(pipe, tally)
             bounds = of.bound(pipe), of.integer_bound(pipe)
             highs = [None if most is None or bound is None else most * bound for bound in bounds]
-            row("gap", pipe, 0, ns, (0, None, highs[0]), (0, None, highs[1]))
+            row("gap", pipe, 0, ns, (0, None, highs[0]), (0, None, highs[1]), most=most)
         observed = {evidence: ns for evidence, ns in tally["observed_ns"].items() if ns}
         if "count" in observed or tally.get("counted_flop"):
             c, m = tally.get("counted_flop", 0), self.table["margins"]["count"]["ppm"]
@@ -294,7 +297,7 @@ class Rated(Rates):
                 d = self.deviation(tally.get("clocked_square_sum", 0), known("utilization"))
                 most += min(0, tally.get("clocked_sm_cycles", 0) + d - sampled)
             highs = [None if r is None else most * r for r in (self.ceiling_rate(), self.integer_ceiling_rate())]
-            row("utilization", None, busy, known("utilization"), (0, None, highs[0]), (0, None, highs[1]))
+            row("utilization", None, busy, known("utilization"), (0, None, highs[0]), (0, None, highs[1]), most=most)
         if unknown := unknown_of(tally):
             flop, integers = (self.ceiling(unknown, integers=of) for of in (False, True))
             if {"end_unknown", "journal_replaced"} & tally["gap_ns"].keys():

@@ -31,14 +31,15 @@ NO_GRADIENTS = note("passes_without_gradients")
 
 
 class Basis(NamedTuple):
-    """The method and recomputation that hold, what the ledger has, and what training required and executed, if it was
-    all counted."""
+    """The method and recomputation that hold, what the ledger has, what training required and executed, if it was all
+    counted, and of what that is the sum: each model with its facts and counters."""
 
     method: str | None
     recomputation: str | None
     architecture: J | None
     absent: list[J]
     share: tuple[Open, Open] | None
+    parts: tuple[tuple[J, J, Part], ...] = ()
 
 
 class Part(NamedTuple):
@@ -142,7 +143,8 @@ def declared(settings: J, sessions: list[J]) -> Basis:
         "assumptions": once(notes),
     }  # fmt: skip
     share = None if required[COMPUTED] is None or not all(trained) else (required, trained)
-    return Basis(method, recomputation, architecture, [], share)
+    models = tuple((*of, part) for of, part in zip(groups.values(), parts, strict=True))
+    return Basis(method, recomputation, architecture, [], share, models)
 
 
 def _model(facts: J) -> Llama | OfSize:

@@ -32,7 +32,7 @@ from flopsd.journal.codes import by_sha256
 from flopsd.journal.framing import GENESIS, JournalLine, frame, read_lines
 from tests.support import vector_runs as runs
 from tests.support.paths import SCHEMA
-from tests.support.story import VECTORS, VERSION, chain, policy, table, tell
+from tests.support.story import PEAKS, VECTORS, VERSION, chain, policy, table, tell
 
 SEALED_AT = "2026-09-21T15:00:00.000000Z"
 Files = dict[str, bytes]  # by path below `VECTORS`
@@ -203,6 +203,7 @@ def _liberal(payload: bytes) -> bytes:
 @lru_cache(maxsize=1)
 def all_vectors() -> Files:
     """With the `expected.json` of those that are made from tables; the others' are written by hand."""
+    from tests.support import independent_rows
     from tests.support.vectors_edges import edges_vectors
     from tests.support.vectors_entries import entries_vectors
     from tests.support.vectors_envelopes import envelopes, gaps_vectors
@@ -224,7 +225,8 @@ def all_vectors() -> Files:
         **shapes_vectors(),
         **two_faults_vectors(),
     }
-    return {**made, **refused_merges(), **entries_vectors(), **edges_vectors()}
+    made |= {**refused_merges(), **entries_vectors(), **edges_vectors()}
+    return {**made, **independent_rows.files_of(made, PEAKS.read_bytes())}
 
 
 @lru_cache(maxsize=1)

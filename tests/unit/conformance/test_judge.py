@@ -12,7 +12,7 @@ import pytest
 from conformance.__main__ import REFUSALS, VECTORS, main
 from conformance.judge import FAILED, PARTLY, PASSED, judge
 from conformance.pack import pack
-from conformance.vectors import Vector, unpack, vectors_in
+from conformance.vectors import ROWS, Vector, unpack, vectors_in
 
 
 def vector(**expected: Any) -> Vector:
@@ -48,6 +48,20 @@ def test_a_verdict_counts_only_with_its_reason_and_what_it_leaves_out(
     assert judge(of, status, json.dumps(says).encode(), {"n": 1}).result == result
 
 
+def test_who_computes_another_figure_is_told_where_it_first_differs_and_which_rows_it_is_made_of() -> None:
+    (of,) = [one for one in vectors_in(VECTORS) if one.name == "valid/two-signatures"]
+    (plain,) = [one for one in vectors_in(VECTORS) if one.name == "valid/p256"]
+    there, mine = {"a": "1", "b": [{"low": "2"}, "3"]}, {"b": [{"low": "4"}, "5"], "a": "1"}
+    said = json.dumps({"verified": True, "predicate": mine}).encode()
+    where = "the predicate that it computed is not that of the payload, first at predicate.b[0].low"
+    rows = "; what they are made of: valid/two-signatures/rows.json"
+    assert judge(of, 0, said, there).why == where + rows
+    assert judge(plain, 0, said, there).why == where
+    for code, more in (("statement_differs", rows), ("law_6", "")):
+        refused = json.dumps({"verified": False, "code": code, "path": "statement.x"}).encode()
+        assert judge(of, 3, refused, there).why == f"refused ({code} at statement.x); it is valid{more}"
+
+
 def test_the_packed_vectors_are_those_of_the_folder_and_a_changed_file_is_noticed(tmp_path: Path) -> None:
     data = pack(VECTORS, REFUSALS)
     assert data == pack(VECTORS, REFUSALS)
@@ -55,6 +69,8 @@ def test_the_packed_vectors_are_those_of_the_folder_and_a_changed_file_is_notice
     archive.write_bytes(data)
     root = unpack(archive, tmp_path / "there")
     assert [one.name for one in vectors_in(root)] == [one.name for one in vectors_in(VECTORS)]
+    rows = Path("merged", "lineage", ROWS)
+    assert (root / rows).read_bytes() == (VECTORS / rows).read_bytes()
     (root / "peaks.yaml").write_bytes(b"")
     archive.write_bytes(data)
     (root / "more").write_bytes(b"")
