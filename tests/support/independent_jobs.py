@@ -37,7 +37,10 @@ MEMBERS = {
     "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "segment", "declared", "totals",
     "energyJoules", "coverage", "reconciliation", *OF_NODES,
 }  # fmt: skip
-COVERAGE = {*TIMES, "coveragePpm", "gapSecondsByReason"}
+SUMS = ("totals", "energyJoules", *OF_NODES, "coverage", "reconciliation")
+COUNTS = (*NAMES, "computed", "cumulativeLow", "mayBeIntegerFlop", "tokens")
+JOURNAL = {"sha256", "headSha256", "bytes", "records"}
+TEXTS = ("flopsdVersions", "peakTableSha256", "keyids")
 
 
 def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
@@ -61,7 +64,7 @@ def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
             need(predicate["kind"] == "lineage" or entry["run"] == predicate["run"]["id"], "other_run_of_child")
             an_entry(entry, in_lineage=predicate["kind"] == "lineage")
         again = predicate_of_children(predicate, entries, policies)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError, ArithmeticError) as fault:
         raise Refused("entry_malformed") from fault
     subject = [{"name": entry["name"], "digest": {"sha256": entry["sha256"]}} for entry in entries]
     whole = {"_type": TYPES[0], "subject": subject, "predicateType": TYPES[1], "predicate": again}
@@ -127,6 +130,8 @@ def facts(predicate: J) -> None:
 
 
 def an_entry(entry: J, *, in_lineage: bool) -> None:
+    from tests.support.independent_verify import refuse_difference
+
     def ok(holds: object) -> None:
         need(holds, "entry_malformed")
 
@@ -145,6 +150,8 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
     ok(entry["name"] == f"{entry['node' if node else 'run']}/{entry['sha256'][:16]}")
     ok(isinstance(entry["run"], str) and (not node or isinstance(entry["node"], str)))
     ok(node or all(entry[name] is None for name in ("node", "rank", "instanceType", "ended", "segment")))
+    ok(entry["instanceType"] is None or isinstance(entry["instanceType"], str))
+    ok(all(isinstance(entry[name], list) and all(isinstance(one, str) for one in entry[name]) for name in TEXTS))
     ok(entry["rank"] is None or (type(entry["rank"]) is int and 0 <= entry["rank"] < 2**31))
     ok(isinstance(entry["replay"], bool) and (not node or isinstance(entry["ended"], bool)))
     ok(entry["flopsdVersions"] and entry["peakTableSha256"])
@@ -153,37 +160,34 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
     for number, period in enumerate(entry["periods"], 1):
         ok(period.keys() == {"incarnation", "attempt", "bootId", "beginNs", "endNs", "wallOffsetNs"})
         ok(period["incarnation"] == (number if node else None) and period["incarnation"] is not True)
-        ok(isinstance(period["bootId"], str) and (isinstance(period["attempt"], str) if node else not period["bootId"]))
+        ok(isinstance(period["bootId"], str) and isinstance(period["attempt"], str if node else type(None)))
+        ok(node or not period["bootId"])
         a_time(period, "beginNs", "endNs", "wallOffsetNs")
     for times in entry["deviceTimes"]:
-        ok(times.keys() == {"incarnation", "beginNs", "endNs", "devices"} and times["devices"])
+        ok(times.keys() == {"incarnation", "beginNs", "endNs", "devices"} and type(times["incarnation"]) is int)
+        ok(isinstance(times["devices"], list) and times["devices"])
+        ok(all(isinstance(device, str) for device in times["devices"]))
         a_time(times, "beginNs", "endNs")
     declared = entry["declared"]
     ok(declared["method"] in (None, *METHODS) and isinstance(declared["contradictions"], list))
     ok(declared.keys() == {"method", "base", "contradictions"} | (set() if node else {"conflict"}))
+    ok(all(isinstance(one, str) for one in declared.get("conflict", [])))
     if entry["segment"] is not None:
         a_segment(entry["segment"])
-    ok(entry["coverage"].keys() == COVERAGE)
-    for name in TIMES:
-        ok(SECONDS.fullmatch(entry["coverage"][name]))
+    for text in (*(entry["coverage"][name] for name in TIMES), *entry["coverage"]["gapSecondsByReason"].values()):
+        ok(SECONDS.fullmatch(text))
     for name in OF_NODES:
         ok(SECONDS.fullmatch(entry[name]))
     ok(entry["energyJoules"] is None or re.fullmatch(r"(0|[1-9][0-9]{0,39})\.[0-9]{3}", entry["energyJoules"]))
-    executed, reasons = entry["totals"]["executed"], entry["totals"]["architectureAbsentReasons"]
-    ok(executed["method"] == codes.methods(executed["method"]))
-    for part in ("byEvidence", "byPhase"):
-        ok(all(one.keys() == set(NAMES) for one in executed[part].values()))
-    ok(isinstance(reasons, list) and (entry["totals"]["architecture"] is None) == bool(reasons))
-    counted = entry["totals"]["guidelines"]
-    ok(counted["method"] == "annex_a1")
-    if counted["asClaimed"] is not None:
-        ok(counted["asClaimed"]["claims"])
-        for claim in counted["asClaimed"]["claims"]:
-            ok(claim.keys() == {"phase", "precision", "flop", "process"} and claim["process"] is None)
-            ok(claim["phase"] in (None, *PHASES) and (claim["precision"] is None or is_format(claim["precision"])))
-    for one in figures_in(entry["totals"]):
+    totals = entry["totals"]
+    ok((totals["architecture"] is None) == bool(totals["architectureAbsentReasons"]))
+    ok(totals["guidelines"]["asClaimed"] is None or totals["guidelines"]["asClaimed"]["claims"])
+    for claim in (totals["guidelines"]["asClaimed"] or {"claims": []})["claims"]:
+        ok(claim["phase"] in (None, *PHASES) and (claim["precision"] is None or is_format(claim["precision"])))
+    for one in figures_in(totals):
         ok(one["low"] is not None)
-        ok(all(one[name] is None or COUNT.fullmatch(one[name]) for name in NAMES if name in one))
+        ok(all(one[name] is None or COUNT.fullmatch(one[name]) for name in COUNTS if name in one))
+    refuse_difference(sums_of([entry], whole=True), {name: entry[name] for name in SUMS}, "entry", "entry_malformed")
 
 
 def figures_in(part: Any) -> Iterator[J]:
@@ -214,15 +218,69 @@ def a_segment(segment: J) -> None:
     before = segment["continues"]
     need(segment.keys() == {"number", "continues", "isContinued", "journal"}, "entry_malformed")
     need(isinstance(segment["isContinued"], bool) and a_journal(segment["journal"]), "entry_malformed")
+    need(segment["journal"].keys() == JOURNAL and type(segment["number"]) is int, "entry_malformed")
     if before is None:
         need(segment["number"] == 1 and segment["isContinued"], "entry_malformed")
     else:
+        need(before.keys() == {"number", *JOURNAL} and type(before["number"]) is int, "entry_malformed")
         need(before["number"] == segment["number"] - 1 >= 1 and a_journal(before), "entry_malformed")
 
 
 def ns(text: str) -> int:
     whole, _, nine = text.partition(".")
     return int(whole) * 10**9 + int(nine)
+
+
+def sums_of(entries: list[J], *, whole: bool) -> J:
+    """What is added up of the entries, and so how an entry has its own: as the sum of itself alone."""
+    totals = [entry["totals"] for entry in entries]
+    executed = bounded(add(figures(one["executed"]) for one in totals), whole)
+    told = [one["guidelines"] for one in totals]
+    counted = _counts(told, whole)
+    claimed = None
+    if any(one["asClaimed"] for one in told):
+        claims = summed(
+            {(claim["phase"] or "", claim["precision"] or ""): figures(claim["flop"])}
+            for one in told
+            if one["asClaimed"]
+            for claim in one["asClaimed"]["claims"]
+        )
+        claimed = {
+            **_counts([one["asClaimed"] or one for one in told], whole),
+            "claims": [
+                {"phase": phase or None, "precision": label or None, "flop": text_of(flop), "process": None}
+                for (phase, label), flop in sorted(claims.items())
+            ],
+        }
+    integers = [one["integerOperations"] for one in totals]
+    of_integers = _counts([one["guidelines"] for one in integers], whole)
+    names = ("low", "cumulativeLow")
+    operators = {name: str(sum(int(one["operatorCount"][name]) for one in told)) for name in names}
+    basis, absent = architecture_of(entries, whole=whole)
+    energies = [entry["energyJoules"] for entry in entries if entry["energyJoules"] is not None]
+    compared = [energy_of(one) for entry in entries for one in entry["reconciliation"]]
+    return {
+        "totals": {
+            "executed": {
+                **text_of(executed),
+                "method": codes.methods(method for one in totals for method in one["executed"]["method"]),
+                "mayBeIntegerFlop": str(sum(int(one["executed"]["mayBeIntegerFlop"]) for one in totals)),
+                "byEvidence": sums_by(totals, "byEvidence"),
+                "byPhase": sums_by(totals, "byPhase"),
+            },
+            "integerOperations": {
+                **text_of(bounded(add(map(figures, integers)), whole)),
+                "guidelines": of_integers,
+            },
+            "guidelines": {**counted, "operatorCount": operators, "asClaimed": claimed, "method": "annex_a1"},
+            "architecture": basis,
+            "architectureAbsentReasons": absent,
+        },
+        "energyJoules": joules(sum(int(text.replace(".", "")) for text in energies)) if energies else None,
+        **{name: seconds(sum(ns(entry[name]) for entry in entries)) for name in OF_NODES},
+        "coverage": coverage([entry["coverage"] for entry in entries]),
+        "reconciliation": energy_said(compared),
+    }  # fmt: skip
 
 
 def predicate_of_children(predicate: J, entries: list[J], policies: list[J]) -> J:
@@ -234,40 +292,18 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J]) -> 
     except AssertionError as fault:
         raise Refused("segments_part") from fault
     whole = complete is True
-    totals = [entry["totals"] for entry in entries]
-    executed = bounded(add(figures(one["executed"]) for one in totals), whole)
-    told = [one["guidelines"] for one in totals]
-    counted = _counts(told, complete)
-    claimed = None
-    if any(one["asClaimed"] for one in told):
-        claims = summed(
-            {(claim["phase"] or "", claim["precision"] or ""): figures(claim["flop"])}
-            for one in told
-            if one["asClaimed"]
-            for claim in one["asClaimed"]["claims"]
-        )
-        claimed = {
-            **_counts([one["asClaimed"] or one for one in told], complete),
-            "claims": [
-                {"phase": phase or None, "precision": label or None, "flop": text_of(flop), "process": None}
-                for (phase, label), flop in sorted(claims.items())
-            ],
-        }
-    integers = [one["integerOperations"] for one in totals]
-    of_integers = _counts([one["guidelines"] for one in integers], complete)
-    names = ("low", "cumulativeLow")
-    operators = {name: str(sum(int(one["operatorCount"][name]) for one in told)) for name in names}
+    sums = sums_of(entries, whole=whole)
+    totals = sums["totals"]
+    counted, of_integers = totals["guidelines"], totals["integerOperations"]["guidelines"]
+    claimed = counted["asClaimed"]
     declared = declared_of(entries)
     declared["contradictions"] = merged_contradictions(entries, declared["base"], policies, is_job=job)
     account = Account(
         figures(counted), figures(counted["cumulative"]), (figures(of_integers), figures(of_integers["cumulative"])),
         None if claimed is None else (figures(claimed), figures(claimed["cumulative"])),
-        declared["method"], declared["base"], whole, tuple(declared["conflict"]), by_operators({"operatorCount": operators}),
+        declared["method"], declared["base"], whole, tuple(declared["conflict"]), by_operators(counted),
     )  # fmt: skip
     judged = findings(policies, account)
-    basis, absent = architecture_of(entries, whole=whole)
-    by_phase = sums_by(totals, "byPhase")
-    energies = [entry["energyJoules"] for entry in entries if entry["energyJoules"] is not None]
     replays = sum(entry["replay"] for entry in entries)
     return {
         "kind": predicate["kind"],
@@ -287,27 +323,9 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J]) -> 
         "startedAt": min(entry["startedAt"] for entry in entries),
         "lastRecordAt": max(entry["lastRecordAt"] for entry in entries),
         "declared": declared,
-        "totals": {
-            "executed": {
-                **text_of(executed),
-                "method": codes.methods(method for one in totals for method in one["executed"]["method"]),
-                "mayBeIntegerFlop": str(sum(int(one["executed"]["mayBeIntegerFlop"]) for one in totals)),
-                "byEvidence": sums_by(totals, "byEvidence"),
-                "byPhase": by_phase,
-            },
-            "integerOperations": {
-                **text_of(bounded(add(map(figures, integers)), whole)),
-                "guidelines": of_integers,
-            },
-            "guidelines": {**counted, "operatorCount": operators, "asClaimed": claimed, "method": "annex_a1"},
-            "architecture": basis,
-            "architectureAbsentReasons": absent,
-        },
-        "energyJoules": joules(sum(int(text.replace(".", "")) for text in energies)) if energies else None,
-        **{name: seconds(sum(ns(entry[name]) for entry in entries)) for name in OF_NODES},
-        "coverage": coverage([entry["coverage"] for entry in entries]),
+        **sums,
         "findings": judged,
-        "reconciliation": reconciliation(entries, basis, by_phase, text_of(executed), counted),
+        "reconciliation": [*ratios(totals), *sums["reconciliation"]],
         "evidence": [],
         "method": {
             **{name: predicate["method"][name] for name in ("flopsdVersion", "sealedAt")},
@@ -403,17 +421,18 @@ def coverage(children: list[J]) -> J:
     }
 
 
-def reconciliation(entries: list[J], basis: J | None, by_phase: J, executed: J, counted: J) -> list[J]:
+def ratios(totals: J) -> list[J]:
     found: dict[str, Any] = {}
+    basis, by_phase = totals["architecture"], totals["executed"]["byPhase"]
     if basis is not None:
         known = add([(0, None, 0), *(figures(one) for phase, one in by_phase.items() if phase != "undeclared")])
         needed = [
             tuple(None if one[n] is None else int(one[n]) for n in ("low", "computed", "high"))
             for one in (basis["executed"], basis)
         ]
-        found[RATIOS[0]] = divided((*known[:2], figures(executed)[2]), needed[0])
-        found[RATIOS[1]] = divided(figures(counted), needed[1])
-    return [*ratios_said(found), *energy_said([energy_of(one) for entry in entries for one in entry["reconciliation"]])]
+        found[RATIOS[0]] = divided((*known[:2], figures(totals["executed"])[2]), needed[0])
+        found[RATIOS[1]] = divided(figures(totals["guidelines"]), needed[1])
+    return ratios_said(found)
 
 
 def summaries(entries: list[J]) -> list[J]:

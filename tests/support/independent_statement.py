@@ -5,6 +5,7 @@ What of a model is not defined on the page is not computed: `LeftOut` takes it f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.support import independent_codes as codes
 from tests.support.independent import Figures, M, Rated, add, said, seconds
 from tests.support.independent_contradictions import contradictions
 from tests.support.independent_findings import Account, findings
+from tests.support.independent_laws import need
 from tests.support.independent_ledger import Run, _sessions, earlier_seals, figures_of
 from tests.support.independent_operators import counted_of
 from tests.support.independent_rates import ceil
@@ -304,8 +306,18 @@ def a_text(value: Any) -> str:
     return value
 
 
-def could_read(key: J | None, isolation: J) -> bool | None:
-    if key is None or a_text(key["kind"]) != "file":
+def is_key(key: Any) -> bool:
+    if not isinstance(key, dict) or key.get("kind") != "file":
+        return key is None or (isinstance(key, dict) and key.keys() == {"kind"} and isinstance(key["kind"], str))
+    texts = key.keys() == {"kind", "ownerUser", "mode"} and all(isinstance(one, str) for one in key.values())
+    return bool(
+        texts and re.fullmatch("0|[1-9][0-9]{0,39}", key["ownerUser"]) and re.fullmatch("[0-7]{4}", key["mode"])
+    )
+
+
+def could_read(key: Any, isolation: J) -> bool | None:
+    need(is_key(key), "statement_differs", "statement.predicate.isolation.key")
+    if key is None or key["kind"] != "file":
         return None
     if isolation["jobContainer"]:
         return False

@@ -210,6 +210,7 @@ BENT: list[tuple[str, str, str]] = [
     ("coverage.observedSeconds", '"5.000000000"', "NODE-44"), ("coverage.coveragePpm", '"999999"', "NODE-45"), ("coverage.gapsNotListed", '"1"', "NODE-48"),
     ("isolation.daemonUsers", '["1"]', "ISO-2"), ("isolation.jobUsers", '["1"]', "ISO-3"), ("isolation.jobContainer", "true", "ISO-4"),
     ("isolation.filesPrivate", "false", "ISO-5"), ("isolation.reasons", "[]", "ISO-6"), ("isolation.jobCouldReadKey", "false", "ISO-9"),
+    ("isolation.key", '{"kind": "pkcs11", "ownerUser": "0", "mode": "0600"}', "ISO-8"),
     ("declared.phase", '"evaluate"', "DECL-2"), ("method.peakTableSha256", '"0"', "NODE-51"), ("method.configSha256", "[]", "NODE-52"),
     ("method.margins.activity.ppm", "1", "NODE-53"), ("method.policies", '[{"id": "x", "sha256": "y"}]', "NODE-54"), ("method.earlierSeals.count", '"1"', "NODE-57"),
     ("method.journal.lastRecordAt", '"2026-09-21T14:13:27.000000Z"', "NODE-58"), ("claim.limits", '""', "NODE-23"), ("totals.executed.method", '"guesswork"', "NODE-11"),

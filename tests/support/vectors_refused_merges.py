@@ -13,13 +13,20 @@ from tests.support.independent_laws import Refused
 from tests.support.independent_verify import read_yaml
 from tests.support.story import POLICY
 from tests.support.vectors import Files, case, signed
-from tests.support.vectors_entries import entries_of, of_one_node, same_run
+from tests.support.vectors_entries import basis, entries_of, of_one_node, same_run
 from tests.support.vectors_merged import Child, merged, node, segments
 from tests.support.vectors_records import expectation, ordered
 
 J = dict[str, Any]
 Edit = Callable[[J], object]
 E, BENT = "entry_malformed", "statement_differs"
+ENERGY = {
+    "name": "energy/executed", "part": "h100-sxm", "precision": "bf16", "publishedFjPerFlop": {"low": "400", "high": "900"},
+    "deviceSeconds": "4.000000000", "energyJoules": "500.000", "measuredFlop": "1000000000000000", "doubtFlop": "0",
+    "fjPerFlop": {"low": "500", "measured": "500", "high": "500"}, "withinMargin": True, "warning": None,
+}  # fmt: skip
+ABSENT = {"type": "example", "collectedAt": "2026-09-21T14:13:24.000000Z", "state": "absent", "data": None,
+          "reason": {"code": "none"}}  # fmt: skip
 
 
 def first(**changes: Any) -> Edit:
@@ -130,6 +137,15 @@ CASES: list[tuple[str, str, str, str, bool | str, Edit]] = [
     ("entry-with-time-in-milliseconds", "Device time has three decimals.", E, "MERGE-25", False, first(deviceSeconds="8.000")),
     ("entry-with-energy-in-no-decimals", "Energy has no decimals.", E, "MERGE-25", False, first(energyJoules="4")),
     ("entry-without-a-low", "`low` of an entry is null.", E, "MERGE-26", False, inside("totals", "executed", "low", value=None)),
+    ("entry-of-two-tables", "An entry of a node names its peak table twice.", E, "MERGE-26", False, lambda p: p["children"][0].update(peakTableSha256=p["children"][0]["peakTableSha256"] * 2)),
+    ("entry-of-an-instance-of-types", "`instanceType` of an entry is a list.", E, "MERGE-19", False, first(instanceType=["p5.48xlarge"])),
+    ("entry-with-a-device-by-number", "A device time names a device by its number.", E, "MERGE-21", False, inside("deviceTimes", 0, "devices", value=[7])),
+    ("entry-with-totals-of-more", "`totals` of an entry has one member too many.", E, "MERGE-26", False, inside("totals", "kind", value="job")),
+    ("entry-covered-twice-over", "`coveragePpm` of an entry is twice what follows.", E, "MERGE-26", False, inside("coverage", "coveragePpm", value="2000000")),
+    ("entry-with-a-reason-twice", "An entry says twice why it has no architecture basis.", E, "MERGE-26", False, lambda p: p["children"][0]["totals"].update(architectureAbsentReasons=p["children"][0]["totals"]["architectureAbsentReasons"] * 2)),
+    ("entry-with-another-margin", "`marginPpm` of an entry is another one.", E, "MERGE-26", False, lambda p: p["children"][0]["totals"].update(architecture=basis(7 * 10**14, 8 * 10**14, "shape") | {"marginPpm": "1"}, architectureAbsentReasons=[])),
+    ("entry-with-energy-by-another-ratio", "Energy for each FLOP of an entry is not what follows.", E, "MERGE-26", False, inside("reconciliation", value=[ENERGY | {"fjPerFlop": {"low": "499", "measured": "500", "high": "500"}}])),
+    ("entry-with-energy-of-no-flop", "Energy of an entry is compared with no FLOP.", E, "MERGE-26", False, inside("reconciliation", value=[ENERGY | {"measuredFlop": "0"}])),
     ("entry-of-another-run", "A child is of another run than the job.", "other_run_of_child", "MERGE-30", False, first(run="another")),
     ("entry-of-another-rank", "A node has another rank than the list of nodes gives it.", "rank_differs", "MERGE-31", False, lambda p: p.update(jobNodes=p["jobNodes"][::-1])),
     ("entry-of-no-node-of-the-job", "A node is not among those of the job.", "rank_differs", "MERGE-31", False, lambda p: p.update(jobNodes=["node-0", "node-9"])),
@@ -159,6 +175,7 @@ CASES: list[tuple[str, str, str, str, bool | str, Edit]] = [
     ("method-of-the-job-bent", "A method is declared that no child declares.", BENT, "MERGE-12", False, of_predicate("declared", "method", value="full")),
     ("state-of-the-job-bent", "A finding of the job has another state.", BENT, "MERGE-13", False, lambda p: p["findings"][0].update(state="above")),
     ("node-of-the-job-bent", "A node's summary has a device more.", BENT, "MERGE-16", False, lambda p: p["nodes"][0].update(devices="3")),
+    ("evidence-of-a-job", "A job has an item of evidence, which ledgers of nodes alone have.", BENT, "MERGE-13", False, of_predicate("evidence", value=[ABSENT])),
     ("replay-of-the-job-bent", "A child is said to be a replay.", BENT, "MERGE-2", False, of_predicate("replay", value={"children": "1"})),
 ]  # fmt: skip
 
@@ -180,7 +197,7 @@ def follows(statement: J, policy: J) -> J:
         again = predicate_of_children(predicate, predicate["children"], [policy])
         subject = [{"name": entry["name"], "digest": {"sha256": entry["sha256"]}} for entry in predicate["children"]]
         encode({**statement, "subject": subject, "predicate": again})
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError, Refused):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError, ArithmeticError, Refused):
         return statement
     found: J = ordered({**statement, "subject": subject, "predicate": again}, statement)
     return found

@@ -1,6 +1,6 @@
 // Entries of children in a merged ledger: their shape, and how one is made from the ledger of a node or a job.
 import { absentReasons, Refusal, byText, isAmount, isObject, isText, require, shown, sortedTexts } from "./basics.js";
-import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD, ordered } from "./codes.js";
+import { ARCHITECTURE_METHODS, EXECUTED_METHODS, GUIDELINES_METHOD } from "./codes.js";
 import { ENERGY_RATIO } from "./energy.js";
 import { seconds } from "./figures.js";
 import { coveragePpm } from "./coverage.js";
@@ -88,8 +88,6 @@ const _totals = shape({
 /** @type {Check} */
 const totals = (value, path) => {
   _totals(value, path);
-  require(ordered(EXECUTED_METHODS, value.executed.method).join() === value.executed.method.join(), "entry_malformed",
-    `${path}.executed.method names something twice, or in another order`, path);
   require((value.architecture === null) === (value.architectureAbsentReasons.length > 0), "entry_malformed",
     `${path} has neither an architecture basis nor a reason, or both`, path);
 };
@@ -107,7 +105,7 @@ const segment = orNull(shape({
 const joules = matching(/^(0|[1-9][0-9]{0,30})\.[0-9]{3}$/, "an energy");
 const energy = shape({
   name: oneOf([ENERGY_RATIO]), part: text, precision: text, publishedFjPerFlop: shape({ low: count, high: count }),
-  deviceSeconds: time, energyJoules: joules, measuredFlop: count, doubtFlop: count, fjPerFlop: figures, withinMargin: flag,
+  deviceSeconds: time, energyJoules: joules, measuredFlop: matching(/^[1-9][0-9]{0,39}$/, "a count above 0"), doubtFlop: count, fjPerFlop: figures, withinMargin: flag,
   warning: orNull(text),
 });
 const entry = shape({
@@ -169,9 +167,9 @@ export function checkEntries(children, kind) {
 function checkOfKind(one, isJob, where) {
   const { periods, segment: part } = one;
   const holds = isJob
-    ? [one.ended, one.node, one.rank, one.instanceType, part, periods[0].incarnation].every((value) => value === null) &&
+    ? [one.ended, one.node, one.rank, one.instanceType, part, periods[0].incarnation, periods[0].attempt].every((value) => value === null) &&
       periods.length === 1 && periods[0].bootId === "" && !one.deviceTimes.length
-    : typeof one.ended === "boolean" && isText(one.node) && one.flopsdVersions.length === 1 &&
+    : typeof one.ended === "boolean" && isText(one.node) && one.flopsdVersions.length === 1 && one.peakTableSha256.length === 1 &&
       periods.every((/** @type {J} */ period, /** @type {number} */ i) => period.incarnation === BigInt(i + 1) && isText(period.attempt));
   require(holds, "entry_malformed", `${where} has not the members of a ${one.kind}`, where);
   if (part === null) return;

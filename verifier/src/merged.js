@@ -11,7 +11,6 @@ import { addedRatios } from "./energy.js";
 import { findings } from "./findings.js";
 import { checkOrder, checkTogether, completeness } from "./merging.js";
 import { pair } from "./reconciliation.js";
-import { checkEvidence } from "./evidence.js";
 import { PREDICATE, STATEMENT, writtenMap } from "./statement.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -77,11 +76,10 @@ function architectureSum(children) {
       some.some((one) => one[name] === null) ? null : String(some.reduce((total, one) => total + BigInt(one[name]), 0n));
     return { low: sum("low"), computed: sum("computed"), high: sum("high") };
   };
-  const margins = all.map((one) => BigInt(one.marginPpm));
   return {
     ...bounds(all), executed: bounds(all.map((one) => one.executed)),
     tokens: String(all.reduce((total, one) => total + BigInt(one.tokens), 0n)),
-    marginPpm: String(margins.reduce((a, b) => (a > b ? a : b))), method: ordered(ARCHITECTURE_METHODS, all.flatMap((one) => one.method)),
+    marginPpm: "300000", method: ordered(ARCHITECTURE_METHODS, all.flatMap((one) => one.method)),
   };
 }
 
@@ -158,6 +156,25 @@ function energy(children) {
   return known.length ? joules(sum) : null;
 }
 
+/** What is added up of the children. @param {J[]} children @param {boolean} whole @returns {J} */
+function sums(children, whole) {
+  return {
+    totals: totals(children, whole), energyJoules: energy(children), coverage: coverage(children),
+    energyUncountedSeconds: timeSum(children, (one) => one.energyUncountedSeconds),
+    deviceSeconds: timeSum(children, (one) => one.deviceSeconds), nodeSeconds: timeSum(children, (one) => one.nodeSeconds),
+    reconciliation: addedRatios(children.flatMap((one) => one.reconciliation)),
+  };
+}
+
+/** Each child has its sums as the sum of itself alone. @param {J[]} children */
+function checkSums(children) {
+  children.forEach((child, i) => {
+    for (const [name, made] of Object.entries(sums([child], true))) {
+      same(child[name], made, `statement.predicate.children[${i}].${name}`, "the sums of a child", { leaves: 0 }, "entry_malformed");
+    }
+  });
+}
+
 /** @param {J[]} children */
 function nodes(children) {
   /** @type {Map<string, J[]>} */
@@ -201,11 +218,11 @@ export function mergedStatement(statement, library) {
   const whole = completeness(children, predicate);
   const complete = whole.complete === true;
   const said = declared(children);
-  const sums = totals(children, complete);
+  const summed = sums(children, complete);
   const policies = predicate.method.policies.map((/** @type {J} */ one) => library.policy(one));
   const replays = children.filter((/** @type {J} */ one) => one.replay).length;
   const times = (/** @type {string} */ name) => sortedTexts(children.map((/** @type {J} */ one) => one[name]));
-  const basis = sums.architecture;
+  const basis = summed.totals.architecture;
   return {
     _type: STATEMENT,
     subject: children.map((/** @type {J} */ one) => ({ name: one.name, digest: { sha256: one.sha256 } })),
@@ -221,18 +238,15 @@ export function mergedStatement(statement, library) {
       incarnationCount: isJob ? String(children.reduce((/** @type {number} */ n, /** @type {J} */ one) => n + one.periods.length, 0)) : null,
       ledgerCount: String(children.length), startedAt: times("startedAt")[0], lastRecordAt: times("lastRecordAt").slice(-1)[0],
       declared: { ...said, contradictions: mergedContradictions(children, said.base, policies, isJob) },
-      totals: sums,
+      ...summed,
       findings: findings({
-        policies, guidelines: sums.guidelines, integers: sums.integerOperations.guidelines, declared: said, open: !complete,
+        policies, guidelines: summed.totals.guidelines, integers: summed.totals.integerOperations.guidelines, declared: said, open: !complete,
         conflict: said.conflict,
       }),
       reconciliation: [
-        ...(basis === null ? [] : mergedPairs(sums, basis)),
-        ...addedRatios(children.flatMap((/** @type {J} */ one) => one.reconciliation)),
+        ...(basis === null ? [] : mergedPairs(summed.totals, basis)), ...summed.reconciliation,
       ],
-      energyJoules: energy(children), energyUncountedSeconds: timeSum(children, (one) => one.energyUncountedSeconds),
-      deviceSeconds: timeSum(children, (one) => one.deviceSeconds), nodeSeconds: timeSum(children, (one) => one.nodeSeconds),
-      coverage: coverage(children), nodes: isJob ? nodes(children) : [], children, evidence: predicate.evidence,
+      nodes: isJob ? nodes(children) : [], children, evidence: [],
       claim: claim(kind, false),
       method: {
         flopsdVersion: predicate.method.flopsdVersion, sealedAt: predicate.method.sealedAt,
@@ -268,8 +282,8 @@ export async function verifyMerged(statement, given, verify) {
   checkTogether(predicate.children, predicate);
   checkMerge(predicate);
   const tally = { leaves: 0 };
+  checkSums(predicate.children);
   const computed = mergedStatement(statement, given.library);
-  checkEvidence(predicate.evidence);
   same(statement, computed, "statement", "the entries of its children", tally);
   const tables = predicate.method.peakTableSha256.map((/** @type {string} */ digest) => given.library.peaks(digest));
   const rules = predicate.method.policies.map((/** @type {J} */ one) => given.library.policy(one));

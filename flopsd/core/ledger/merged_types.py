@@ -84,7 +84,9 @@ def _segment(entry: FieldReader) -> None:
     number, before = segment.whole("number", 1, MAX_SEGMENT), segment.maybe_object("continues")
     if not isinstance(segment.raw("isContinued"), bool):
         segment.wrong("isContinued", "true or false")
-    _journal(segment.object("journal"))
+    journal = segment.object("journal")
+    _exactly(journal, {*IDENTITY})
+    _journal(journal)
     if before is None:
         if number != 1 or not segment.raw("isContinued"):
             raise ValueError("a segment continues none and is not the first, or is the only one")
