@@ -1,8 +1,8 @@
 """A dcgm-exporter that flopsd starts, as a source: what is read of it is what is read of any other.
 
 It is started again when it dies or hangs, ever more rarely, and ended while a profiler runs, unless it was asked for.
-Refused for lack of privilege, or on GPUs without profiling
-fields, it is not: nothing changes as long as this process runs. Until it answers, its GPUs are bounded by NVML.
+Refused for lack of privilege, or on GPUs without profiling fields, it is not started again: nothing changes as long as
+this process runs. Until it answers, its GPUs are bounded by NVML.
 """
 
 from __future__ import annotations

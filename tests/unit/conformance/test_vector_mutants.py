@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from conformance.vectors import vectors_in
 from tests.support.story import VECTORS
 from tests.vector_mutants import javascript, python
@@ -23,6 +25,7 @@ def test_a_law_that_is_left_out_changes_a_verdict() -> None:
     assert [str(fault) for fault, vector in found.items() if vector is None] == []
 
 
+@pytest.mark.tool("node")
 def test_so_it_does_in_the_verifier_of_the_browser() -> None:
     left_out = [fault for fault in javascript.faults_of("laws.js") if fault.kind == "check left out"]
     assert len(left_out) > 20

@@ -53,6 +53,7 @@ COPIED = re.compile(
     r"\.devices\[\]\.(model|serial|driver|counters\.running\.origin|evidenceReason|sharedWith)"
     r"|\.incarnations\[\]\.(sources\..*|recovered\.reasons\[\]\.ledger)"
     r"|\.replay\.origin|\.lineage\.name|\.run\.(id|jobName)|\.node\.name"
+    r"|\.children\[\]\.periods\[\]\.bootId"
     r"|(\.children\[\])?\.declared\.base\.(name|method|reason)|\.declared\.sessions\[\]\.facts\..*"
     r"|\.findings\[\]\.(title|citation|consequence|assumes|otherConditions\[\]|since)"
     r"|\.method\.margins\.\w+\.source"

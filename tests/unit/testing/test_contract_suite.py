@@ -230,7 +230,7 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("describe", "no text", {"facts": {"replay": None, 7: "x"}}),
     ("describe", "the ledger takes", {"facts": {"replay": None, "model": "\ud800"}}),
     ("describe", "the ledger takes", {"facts": {"replay": None, "bytes": 10**50}}),
-    ("describe", "mapping of the recording", {"facts": {"replay": "yes"}}),
+    ("describe", "a mapping with the texts recording, sha256 and origin", {"facts": {"replay": "yes"}}),
     ("daemon", "serial is 165", {"listed": (CYCLES, replace(A100, serial=165))}),  # type: ignore[arg-type]
     ("daemon", "not iterable", {"listed": None}),
     ("daemon", "readings is None", {"edit": lambda sweep: replace(sweep, readings=None)}),

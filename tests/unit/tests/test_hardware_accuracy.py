@@ -46,7 +46,7 @@ def test_the_page_in_the_repository_is_made_of_the_results_in_the_repository() -
 def test_without_a_run_there_is_no_figure_and_the_page_says_so() -> None:
     text = page([])
     assert "No run on hardware has been made yet" in text
-    assert text.count("Not answered here: no run on hardware has been made.") == 15
+    assert text.count("Not answered here: no run on hardware has been made.") == 16
     assert "| load |" not in text
     assert "%" not in text.partition("## How to run it")[0]
 
@@ -83,7 +83,7 @@ def test_the_order_of_the_files_does_not_matter() -> None:
 
 def test_every_question_is_answered_or_says_why_not() -> None:
     told = answers(as_if_real(), {})
-    assert [q["number"] for q in told] == list(range(1, 16))
+    assert [q["number"] for q in told] == list(range(1, 17))
     assert all((q["answer"] is None) != (q["not_answered"] is None) for q in told)
     assert "ELAPSED is 1.000 x SM clock" in told[0]["answer"]
     assert "absolute in 6 loads" in told[1]["answer"]
