@@ -13,7 +13,18 @@ from tests.support.independent import M, add, seconds
 from tests.support.independent import said as text_of
 from tests.support.independent_contradictions import merged_contradictions
 from tests.support.independent_findings import Account, findings
-from tests.support.independent_laws import METHODS, PHASES, Refused, is_digest, is_format, is_time, need, sha256
+from tests.support.independent_laws import (
+    EVIDENCE,
+    METHODS,
+    PHASES,
+    REASONS,
+    Refused,
+    is_digest,
+    is_format,
+    is_time,
+    need,
+    sha256,
+)
 from tests.support.independent_ledger import energy_said, summed
 from tests.support.independent_merged import _complete, _counts, device_times, energy_of
 from tests.support.independent_missing import architecture_of, missing
@@ -49,6 +60,7 @@ def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
     predicate = statement["predicate"]
     try:
         entries = predicate["children"]
+        need(isinstance(entries, list), "entry_malformed")
         need(entries, "no_children")
         times = [predicate["method"]["sealedAt"], predicate["startedAt"], predicate["lastRecordAt"]]
         times += [entry[name] for entry in entries for name in ("startedAt", "lastRecordAt")]
@@ -61,8 +73,8 @@ def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
         ]
         facts(predicate)
         for entry in entries:
-            need(predicate["kind"] == "lineage" or entry["run"] == predicate["run"]["id"], "other_run_of_child")
             an_entry(entry, in_lineage=predicate["kind"] == "lineage")
+            need(predicate["kind"] == "lineage" or entry["run"] == predicate["run"]["id"], "other_run_of_child")
         again = predicate_of_children(predicate, entries, policies)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError, ArithmeticError) as fault:
         raise Refused("entry_malformed") from fault
@@ -126,7 +138,18 @@ def facts(predicate: J) -> None:
         ok = ok and all(run[name] is None or isinstance(run[name], str) for name in ("jobName", "jobArn"))
     else:
         ok = ok and isinstance(predicate["lineage"]["name"], str) and predicate["run"] is None and not nodes
-    need(ok, "entry_malformed")
+    declared = predicate["completeness"]["declaredNodes"]
+    ok = ok and isinstance(predicate["method"]["flopsdVersion"], str)
+    need(ok and (declared is None or COUNT.fullmatch(declared)), "entry_malformed")
+
+
+def notes_only(listed: Any) -> bool:
+    """Whether it is a list of codes with texts, or lists of texts, for parameters."""
+    return isinstance(listed, list) and all(
+        isinstance(one["code"], str)
+        and all(isinstance(text, str) for said in one.values() for text in (said if isinstance(said, list) else [said]))
+        for one in listed
+    )
 
 
 def an_entry(entry: J, *, in_lineage: bool) -> None:
@@ -139,10 +162,7 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
     ok(entry["kind"] in (("node", "job") if in_lineage else ("node",)))
     ok(entry.keys() == MEMBERS | ({"completeness"} if in_lineage else set()))
     if in_lineage:
-        ok(
-            entry["completeness"].keys() == {"complete", "missing"}
-            and isinstance(entry["completeness"]["missing"], list)
-        )
+        ok(entry["completeness"].keys() == {"complete", "missing"} and notes_only(entry["completeness"]["missing"]))
         ok(entry["completeness"]["complete"] is None or isinstance(entry["completeness"]["complete"], bool))
     keyids = entry["keyids"]
     ok(keyids and keyids == sorted(set(keyids)))
@@ -163,13 +183,15 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
         ok(isinstance(period["bootId"], str) and isinstance(period["attempt"], str if node else type(None)))
         ok(node or not period["bootId"])
         a_time(period, "beginNs", "endNs", "wallOffsetNs")
+    ok(isinstance(entry["deviceTimes"], list))
     for times in entry["deviceTimes"]:
         ok(times.keys() == {"incarnation", "beginNs", "endNs", "devices"} and type(times["incarnation"]) is int)
         ok(isinstance(times["devices"], list) and times["devices"])
         ok(all(isinstance(device, str) for device in times["devices"]))
         a_time(times, "beginNs", "endNs")
     declared = entry["declared"]
-    ok(declared["method"] in (None, *METHODS) and isinstance(declared["contradictions"], list))
+    ok(declared["method"] in (None, *METHODS) and notes_only(declared["contradictions"]))
+    ok(isinstance(declared.get("conflict", []), list))
     ok(declared.keys() == {"method", "base", "contradictions"} | (set() if node else {"conflict"}))
     ok(all(isinstance(one, str) for one in declared.get("conflict", [])))
     if entry["segment"] is not None:
@@ -180,6 +202,13 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
         ok(SECONDS.fullmatch(entry[name]))
     ok(entry["energyJoules"] is None or re.fullmatch(r"(0|[1-9][0-9]{0,39})\.[0-9]{3}", entry["energyJoules"]))
     totals = entry["totals"]
+    ok(totals["executed"]["byEvidence"].keys() <= {*EVIDENCE, "gap", "operator_count"})
+    ok(totals["executed"]["byPhase"].keys() <= {*PHASES, "undeclared"})
+    ok(
+        entry["coverage"]["gapSecondsByReason"].keys() <= set(REASONS)
+        and notes_only(totals["architectureAbsentReasons"])
+    )
+    ok(totals["architecture"] is None or totals["architecture"]["method"])
     ok((totals["architecture"] is None) == bool(totals["architectureAbsentReasons"]))
     ok(totals["guidelines"]["asClaimed"] is None or totals["guidelines"]["asClaimed"]["claims"])
     for claim in (totals["guidelines"]["asClaimed"] or {"claims": []})["claims"]:
@@ -342,6 +371,7 @@ def predicate_of_children(predicate: J, entries: list[J], policies: list[J]) -> 
 
 def ranks(predicate: J, entries: list[J]) -> None:
     nodes, most = predicate["jobNodes"], predicate["completeness"]["declaredNodes"]
+    need(len(set(nodes)) == len(nodes), "rank_differs")
     need(not nodes or most is None or int(most) == len(nodes), "too_many_nodes")
     need(most is None or int(most) <= 100_000, "too_many_nodes")
     need(all(entry["rank"] is None or entry["rank"] < 100_000 for entry in entries), "too_many_nodes")

@@ -63,6 +63,9 @@ const shape = (members, may = {}) => (value, path) => {
   require(missing === undefined, "entry_malformed", `${path}.${missing} is missing`, path);
 };
 
+const note = is((value) => isObject(value) && isText(value.code)
+  && Object.values(value).every((one) => (Array.isArray(one) ? one.every(isText) : isText(one))), "a note");
+
 const _FIGURES = { low: count, measured: orNull(count), high: orNull(count) };
 const figures = shape(_FIGURES);
 const _COUNTED = { ..._FIGURES, cumulative: figures };
@@ -81,9 +84,7 @@ const _totals = shape({
   architecture: orNull(shape({
     ...bounds, executed: shape(bounds), tokens: count, marginPpm: count, method: some(oneOf(ARCHITECTURE_METHODS)),
   })),
-  architectureAbsentReasons: list((value, path) => {
-    require(isObject(value) && typeof value.code === "string", "entry_malformed", `${path} is no note`, path);
-  }),
+  architectureAbsentReasons: list(note),
 });
 /** @type {Check} */
 const totals = (value, path) => {
@@ -117,26 +118,25 @@ const entry = shape({
   })),
   deviceTimes: list(shape({ incarnation: small, beginNs: signed, endNs: signed, devices: some(text) })),
   ended: orNull(flag), segment,
-  declared: shape({ method: oneOf([...METHODS, null]), base, contradictions: list(isAnything) }, { conflict: () => {} }),
+  declared: shape({ method: oneOf([...METHODS, null]), base, contradictions: list(note) }, { conflict: list(text) }),
   totals, energyJoules: orNull(joules),
   energyUncountedSeconds: time, deviceSeconds: time, nodeSeconds: time, coverage, reconciliation: list(energy),
-}, { completeness: shape({ complete: orNull(flag), missing: list(() => {}) }) });
+}, { completeness: shape({ complete: orNull(flag), missing: list(note) }) });
 
 const _RUN = shape({ id: text, platform: text, jobName: orNull(text), jobArn: orNull(text) });
 
 /** The facts of the merge. @param {J} predicate */
-export function checkMerge({ kind, run, jobNodes, method }) {
+export function checkMerge({ kind, run, lineage, jobNodes, completeness, method }) {
   const path = "statement.predicate";
   if (kind === "job") _RUN(run, `${path}.run`);
+  else text(lineage?.name, `${path}.lineage.name`);
+  const isOne = kind === "job" ? lineage === null : run === null && jobNodes.length === 0;
+  require(isOne, "entry_malformed", `what is told of a ${kind} is of another kind`, path);
+  orNull(count)(completeness?.declaredNodes, `${path}.completeness.declaredNodes`);
   list(text)(jobNodes, `${path}.jobNodes`);
   utc(method?.sealedAt, `${path}.method.sealedAt`);
   text(method.flopsdVersion, `${path}.method.flopsdVersion`);
-  list(isAnything)(method.policies, `${path}.method.policies`);
-}
-
-/** @param {any} value @param {string} path */
-function isAnything(value, path) {
-  require(isObject(value) || isText(value), "entry_malformed", `${path} is no contradiction`, path);
+  list(is(isObject, "a policy"))(method.policies, `${path}.method.policies`);
 }
 
 /** @param {any} children @param {string} kind */

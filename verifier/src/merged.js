@@ -278,9 +278,9 @@ function mergedPairs(sums, basis) {
 export async function verifyMerged(statement, given, verify) {
   const { predicate } = statement;
   checkEntries(predicate.children, predicate.kind);
+  checkMerge(predicate);
   checkOrder(predicate.children, predicate.kind);
   checkTogether(predicate.children, predicate);
-  checkMerge(predicate);
   const tally = { leaves: 0 };
   checkSums(predicate.children);
   const computed = mergedStatement(statement, given.library);

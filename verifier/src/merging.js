@@ -51,12 +51,13 @@ export function checkTogether(children, predicate) {
   const { kind, jobNodes } = predicate;
   const refuse = (/** @type {string} */ code, /** @type {string} */ why) => new Refusal(code, `its children cannot be merged: ${why}`);
   if (kind === "job") {
+    if (new Set(jobNodes).size < jobNodes.length) throw refuse("rank_differs", "a node of the job is listed twice");
     for (const child of children) {
-      if (child.run !== children[0].run) throw refuse("other_run_of_child", "they are of different runs");
+      if (child.run !== predicate.run.id) throw refuse("other_run_of_child", "they are of different runs");
       if (!jobNodes.length) continue;
       const at = jobNodes.indexOf(child.node);
       if (at < 0) throw refuse("rank_differs", `${child.node} is no node of the job`);
-      if (child.rank !== null && jobNodes[Number(child.rank)] !== child.node) throw refuse("rank_differs", `${child.node} has another rank`);
+      if (child.rank === null || jobNodes[Number(child.rank)] !== child.node) throw refuse("rank_differs", `${child.node} has another rank`);
     }
   }
   /** @type {{device: string, span: Span, i: number}[]} */

@@ -32,7 +32,7 @@ export function readStatement(envelope) {
   require(envelope.type === PAYLOAD_TYPE, "payload_type", type);
   const none = `the payload is not an in-toto statement of type '${STATEMENT}'`;
   require(isObject(statement) && statement._type === STATEMENT, "statement_type", none, "statement._type");
-  const other = `the predicate has type '${statement.predicateType}', not '${PREDICATE}'`;
+  const other = `the predicate has type ${shown(statement.predicateType)}, not '${PREDICATE}'`;
   require(statement.predicateType === PREDICATE, "predicate_type", other, "statement.predicateType");
   require(isObject(statement.predicate), "statement_malformed", "the predicate is no object", "statement.predicate");
   const { kind } = statement.predicate;

@@ -87,6 +87,12 @@ class NodeCheck:
         self._named = True
         self._endless: list[Note] = []
         self._segments = SegmentCheck()
+        if len(self._rank_of) < len(self._job_nodes):
+            raise LedgerError(
+                "the list of the job's nodes has one name twice: it has no one rank",
+                hint="give each node a name of its own",
+                code="rank_differs",
+            )
         if declared_nodes is not None and declared_nodes > MOST_NODES:
             raise _too_many(declared_nodes)
         if self._job_nodes and declared_nodes not in (None, len(self._job_nodes)):

@@ -79,13 +79,13 @@ class Merging:
         Raises LedgerError where it cannot be of this job, and KeyError, TypeError, ValueError, AttributeError
         where it is no entry.
         """
+        sums = sums_of_ledger(entry)
+        refuse_malformed(entry, sums)
+        refuse_wrong_entry(entry, in_lineage=self.facts.kind == LINEAGE)
         if self.facts.run is not None and entry["run"] != self.facts.run["id"]:
             raise LedgerError(
                 f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}", code="other_run_of_child"
             )
-        sums = sums_of_ledger(entry)
-        refuse_malformed(entry, sums)
-        refuse_wrong_entry(entry, in_lineage=self.facts.kind == LINEAGE)
         self.sums += self._without_quiet(entry, sums)
         self.ledgers += 1
         self._declared.add(entry["declared"])

@@ -202,7 +202,7 @@ def figures_from(entry: Mapping[str, Any]) -> Figures:
 
 def _methods_from(listed: Iterable[str]) -> frozenset[str]:
     methods = frozenset(listed)
-    if not methods <= {*METHODS}:
+    if not methods or not methods <= {*METHODS}:
         raise ValueError("a measured figure comes from no known counter")
     return methods
 

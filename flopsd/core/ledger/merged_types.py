@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flopsd.core.declarations import Phase
 from flopsd.core.ledger.merged_segments import IDENTITY
+from flopsd.core.model import UNDECLARED_PHASE, Evidence, GapReason
 from flopsd.core.notes import note_from
 from flopsd.core.untrusted import FieldReader, raising
 from flopsd.core.values import is_digest, is_timestamp, whole_number
@@ -18,6 +20,9 @@ MAX_SEGMENT = 10**9
 _PERIOD = {"incarnation", "attempt", "bootId", "beginNs", "endNs", "wallOffsetNs"}
 _DEVICE_TIMES = {"incarnation", "beginNs", "endNs", "devices"}
 _RUN = {"id", "platform", "jobName", "jobArn"}
+_EVIDENCE = frozenset(one.value for one in Evidence)
+_PHASES = frozenset([*(one.value for one in Phase), UNDECLARED_PHASE])
+_REASONS = frozenset(one.value for one in GapReason)
 _BASE = {"name", "kind", "flop", "method", "systemic", "declaredBy"}
 
 
@@ -45,6 +50,11 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
     if not versions or not tables or (node and (len(versions), len(tables)) != (1, 1)):
         raise ValueError("a child has no version or peak table, or a node several")
     _times(entry, node=node)
+    executed, gaps = raw["totals"]["executed"], raw["coverage"]["gapSecondsByReason"]
+    if not (executed["byEvidence"].keys() <= _EVIDENCE and executed["byPhase"].keys() <= _PHASES):
+        raise ValueError("a child has figures of an evidence or a phase that there is not")
+    if not gaps.keys() <= _REASONS:
+        raise ValueError("a child has gaps of a reason that there is not")
     _declared(entry.object("declared"), conflict=not node)
     if in_lineage != ("completeness" in raw):
         raise ValueError("completeness is of the children of a lineage, and of no others")
@@ -63,6 +73,7 @@ def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:
     predicate = FieldReader(raw, "", raising(ValueError))
     nodes = _texts(predicate, "jobNodes")
     _moments(predicate.object("method"), "sealedAt")
+    predicate.object("method").text("flopsdVersion")
     if is_job:
         run = predicate.object("run")
         _exactly(run, _RUN)

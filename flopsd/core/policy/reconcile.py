@@ -71,7 +71,7 @@ def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
     """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
     tokens = whole_number(entry["tokens"])
     methods = frozenset(entry["method"])
-    if not methods <= {SHAPE, WEIGHTS}:
+    if not methods or not methods <= {SHAPE, WEIGHTS}:
         raise ValueError("the FLOP of a model were counted in no known way")
     return ArchitectureFigures(open_bounds_from(entry), open_bounds_from(entry["executed"]), tokens, methods)
 

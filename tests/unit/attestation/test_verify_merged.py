@@ -106,7 +106,7 @@ def test_a_child_that_was_changed_after_the_merge_is_found(nodes: Nodes) -> None
         (lambda p: p["children"][0].update(totals=None), "fields that `flopsd merge` does not write: TypeError"),
         (lambda p: p["children"][0].update(deviceSeconds="1e9"), "not an amount with 9 decimals"),
         (lambda p: p["children"][0].update(deviceSeconds=1), "fields that `flopsd merge` does not write: TypeError"),
-        (lambda p: p.update(children={}), "the merged ledger lists no children"),
+        (lambda p: p.update(children={}), "children is no list"),
         (lambda p: p.update(children=[]), "the merged ledger lists no children"),
         (lambda p: p["children"][0]["coverage"].update(unknownSeconds="-5.000000000"), "is not an amount with 9"),
         (lambda p: p["children"][0].update(energyJoules="-5.000"), "is not an amount with 3 decimals"),
