@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from enum import Enum
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ DeviceUid = str
 
 PPM = 1_000_000
 UNDECLARED_PHASE = "undeclared"
+_SIX_DIGITS = Context(prec=6, rounding=ROUND_HALF_EVEN)  # a float is not exactly a tie where the fraction is one
 
 
 class Pipe(str, Enum):
@@ -238,7 +240,8 @@ class Precision:
         if len(self.shares_ppm) == 1:
             return self.shares_ppm[0][0]
         whole = sum(ppm for _, ppm in self.shares_ppm)
-        return ",".join(f"{name}:{ppm / whole:g}" for name, ppm in self.shares_ppm)
+        shares = ((name, _SIX_DIGITS.divide(Decimal(ppm), Decimal(whole))) for name, ppm in self.shares_ppm)
+        return ",".join(f"{name}:{float(share):g}" for name, share in shares)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Context, Decimal
 from typing import Any
 
 VECTOR_PIPES = ("fp64", "fp32", "fp16")
 INTEGERS = ("int8", "int4")
 HMMA = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
+SIX = Context(prec=6)  # half to even
 J = dict[str, Any]
 
 
@@ -127,4 +129,8 @@ class Rates:
         if told is None:
             return "undeclared"
         names, whole = sorted(told), sum(told.values())
-        return names[0] if len(names) == 1 else ",".join(f"{f}:{told[f] / whole:g}" for f in names)
+        return (
+            names[0]
+            if len(names) == 1
+            else ",".join(f"{f}:{float(SIX.divide(Decimal(told[f]), Decimal(whole))):g}" for f in names)
+        )

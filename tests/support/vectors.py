@@ -211,9 +211,11 @@ def all_vectors() -> Files:
     from tests.support.vectors_invalid import invalid
     from tests.support.vectors_merged import merged_vectors
     from tests.support.vectors_models import shapes_vectors
+    from tests.support.vectors_peaks import peaks_vectors
     from tests.support.vectors_records import records_vectors
     from tests.support.vectors_refused_merges import refused_merges
     from tests.support.vectors_rows import rows_vectors
+    from tests.support.vectors_times import times_vectors
     from tests.support.vectors_two_faults import two_faults_vectors
 
     made = {**valid(), **invalid(), **merged_vectors(), **records_vectors(), **envelopes(), **gaps_vectors()}
@@ -225,7 +227,7 @@ def all_vectors() -> Files:
         **shapes_vectors(),
         **two_faults_vectors(),
     }
-    made |= {**refused_merges(), **entries_vectors(), **edges_vectors()}
+    made |= {**refused_merges(), **entries_vectors(), **edges_vectors(), **peaks_vectors(), **times_vectors()}
     return {**made, **independent_rows.files_of(made, PEAKS.read_bytes())}
 
 

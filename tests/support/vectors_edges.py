@@ -61,6 +61,23 @@ def phases(*undeclared: Any, recomputation: str | None = "none", **of: J) -> Edi
     return edit
 
 
+def required(method: str, again: str) -> Edit:
+    """So much work that a millionth of it shows."""
+
+    def edit(records: list[J]) -> None:
+        phases(train=counted(10**15 + 1), generate=counted(10**14 + 3), recomputation=again)(records)
+        records[0]["declared"]["method"] = method
+
+    return edit
+
+
+def _energy_read_at(value: Any) -> Edit:
+    def edit(records: list[J]) -> None:
+        records[3]["devices"][0].update(counters={"energy_mj": 7}, energy_at_ns=value)
+
+    return edit
+
+
 def counted(flop: int, ns: int = S) -> J:
     return {"to_ns": ns, "observed_ns": {"count": ns}, "counted_flop": flop}
 
@@ -101,6 +118,14 @@ def _texts_beyond_16_bits(records: list[J]) -> None:
     for record in records:
         if record["kind"] == "device":
             record.update(index=0, uuid=first if record["number"] else second)
+
+
+def _attempts(*names: str) -> Edit:
+    def edit(records: list[J]) -> None:
+        for begin, name in zip((record for record in records if record["kind"] == "begin"), names, strict=True):
+            begin["context"]["attempt"] = name
+
+    return edit
 
 
 def _users(records: list[J]) -> None:
@@ -153,6 +178,8 @@ CASES: list[Case] = [
     ("work-before-that-is-no-count", "A counter of `before` is true.", "law_10", "LAW-10", 5, "middle", put(4, "sessions", 0, "before", "train", "tokens", value=True)),
     ("work-that-stands-still", "Of the counters of a process one grows.", None, None, None, "phases", _work_that_stands),
     ("texts-beyond-16-bits", "Attempts and devices in the order of code points, which is not that of UTF-16.", None, None, None, "activity", _texts_beyond_16_bits),
+    ("texts-that-begin-alike", "The name of the first attempt is how that of the second begins.", None, None, None, "activity", _attempts("1", "10")),
+    ("texts-that-begin-alike-the-longer-first", "The name of the second attempt is how that of the first begins.", None, None, None, "activity", _attempts("10", "1")),
     ("users-by-number", "Users are sorted by number, not as texts.", None, None, None, "activity", _users),
     ("container-without-processes", "A job in a container of its own, whose processes have no ids here.", None, None, None, "lying", _container(None)),
     ("container-with-processes", "A job in a container, whose processes have ids here.", None, None, None, "lying", _container(4711)),
@@ -185,6 +212,12 @@ CASES: list[Case] = [
     ("energy-below-all-published", "Less energy than any published run.", None, None, None, "small", energy(BELOW // 801 * 800 // 10**12)),
     ("energy-of-an-unread-tensor-pipe", "A tensor pipe was not read for a nanosecond.", None, None, None, "small", energy(3000, unread_ns={"tensor_dfma": 1})),
     ("energy-of-an-unread-pipe", "A pipe that is none of the tensor cores was not read.", None, None, None, "small", energy(3000, unread_ns={"fp16": 1})),
+    ("energy-read-at-no-time", "The time at which the energy was read is a text.", "record_malformed", "REC-12", 4, "small", _energy_read_at("5")),
+    ("observed-for-a-nanosecond", "Utilization for all but a nanosecond, in which nothing was read either.", None, None, None, "small", tally(observed_ns={"utilization": 6 * S - 1, "activity": 1}, busy_sm_cycles=5)),
+    *(
+        (f"required-of-{method}-{again}", f"What was required of much training: method {method}, recomputation {again}.", None, None, None, "small", required(method, again))
+        for method, again in (("lora", "full"), ("qlora", "full"), ("full", "full"), ("partial", "full"), ("pretraining", "none"), ("lora", "selective"))
+    ),
 ]  # fmt: skip
 
 

@@ -18,8 +18,13 @@ from tests.support.vectors_records import expectation
 
 J = dict[str, Any]
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
-# y = 1: the neutral element, of order 1, in an Ed25519 SubjectPublicKeyInfo.
-SMALL_ORDER = b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----\n"
+# Ed25519 points of small order, by their order and how they are written.
+SMALL_ORDER = {
+    "": "01" + "00" * 31, "-with-a-sign": "01" + "00" * 30 + "80", "-2": "ec" + "ff" * 30 + "7f", "-4": "00" * 32,
+    "-8": "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "-8-of-another-y": "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    "-4-not-reduced": "ed" + "ff" * 30 + "7f", "-1-not-reduced": "ee" + "ff" * 30 + "7f",
+}  # fmt: skip
 STRANGE = "not applicable"
 
 
@@ -116,11 +121,13 @@ def _keys(payload: bytes, journal: bytes) -> Files:
     files["valid/key-of-another-hint/expected.json"] = expectation(
         "The keyid is that of another key: it is a hint.", None, None, None
     )
-    files |= case("invalid/key-of-small-order", dump(envelope(payload)), journal)
-    files["invalid/key-of-small-order/key2.pub"] = SMALL_ORDER
-    files["invalid/key-of-small-order/expected.json"] = expectation(
-        "One of the trusted keys is of small order: anybody can sign with it.", "key_not_allowed", "ENV-2", None, "--key", "key2.pub"
-    )  # fmt: skip
+    for order, point in SMALL_ORDER.items():
+        name = f"invalid/key-of-small-order{order}"
+        der = bytes.fromhex("302a300506032b6570032100" + point)
+        pem = b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(der) + b"\n-----END PUBLIC KEY-----\n"
+        files |= {**case(name, dump(envelope(payload)), journal), f"{name}/key2.pub": pem}
+        what = "One of the trusted keys is of small order: anybody can sign with it."
+        files[f"{name}/expected.json"] = expectation(what, "key_not_allowed", "ENV-2", None, "--key", "key2.pub")
     return files
 
 
@@ -151,6 +158,8 @@ def _payloads(said: J, journal: bytes) -> Files:
         ("count-of-41-digits", "`high` has 41 digits.", bad, "TERM-5", changed("predicate", "totals", "executed", "high", value="1" * 41)),
         ("count-in-other-digits", "`low` has digits of another script.", bad, "TERM-5", changed("predicate", "totals", "executed", "low", value="\u0661")),
         ("low-that-is-null", "`low` is null.", bad, at, changed("predicate", "totals", "executed", "low", value=None)),
+        ("executed-that-is-null", "`executed` is null.", bad, at, changed("predicate", "totals", "executed", value=None)),
+        ("journal-that-is-null", "`journal` is null.", bad, at, changed(*method, "journal", value=None)),
         ("sealed-at-no-time", "`sealedAt` is of a 13th month.", bad, at, changed(*method, "sealedAt", value="2026-13-21T15:00:00Z")),
         ("sealed-at-a-local-time", "`sealedAt` has no `Z`.", bad, at, changed(*method, "sealedAt", value="2026-09-21T15:00:00+00:00")),
         ("sealed-at-second-60", "`sealedAt` has a leap second.", bad, at, changed(*method, "sealedAt", value="2026-09-21T14:59:60Z")),

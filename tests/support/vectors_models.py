@@ -14,6 +14,7 @@ BIASED = {
     **LLAMA, "head_dim": 5, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True,
     "max_position_embeddings": 16, "architectures": ["LlamaForCausalLM"], "rope_scaling": None, "use_cache": True,
 }  # fmt: skip
+DEVICE = "GPU-00000000-0000-4000-8000-000000000001"
 FULL: J = {"model_config": LLAMA, "method": "full"}
 SIZE: J = {"parameters_total": TOTAL, "method": "full"}
 
@@ -53,7 +54,16 @@ MODELS: list[Model] = [
     ("with-a-teacher-not-counted", "A teacher's tokens are not counted.", [(FULL, {"train": WORK}), ({**SIZE, "role": "teacher"}, {"other": {"forward_passes": 2}})]),
     ("with-a-reward-of-nobody", "Of a reward model not even the size is declared.", [(FULL, {"train": WORK}), ({"role": "reward"}, {"other": WORK})]),
     ("with-a-refused-reference", "A reference's counters contradict each other.", [(SIZE, {"train": WORK}), ({"model_config": LLAMA, "role": "reference"}, {"evaluate": {**WORK, "padding_tokens": 99}})]),
-    ("operators-again", "The operators that were computed again replace the model's own terms.", [({**FULL, "recomputation": "full", "device": "GPU-00000000-0000-4000-8000-000000000001"}, {"train": {**WORK, "operator_flop": 10**9, "recomputed_operator_flop": 10**8}})]),
+    ("operators-again", "The operators that were computed again replace the model's own terms.", [({**FULL, "recomputation": "full", "device": DEVICE}, {"train": {**WORK, "operator_flop": 10**9, "recomputed_operator_flop": 10**8}})]),
+    ("pairs-at-most", "As many pairs as the tokens have at most.", [(FULL, {"train": {"tokens": 70, "square_pairs": 4900}})]),
+    ("pairs-at-least", "As few pairs as the sequences have at least.", [(SIZE, {"train": {**WORK, "square_pairs": 1634}})]),
+    ("head-of-all-tokens", "No token passes the head.", [(FULL, {"train": {**WORK, "headless_tokens": 60, "fused_head_tokens": 10}})]),
+    ("padding-of-all-tokens", "All tokens are padding.", [(FULL, {"train": {"tokens": 70, "padding_tokens": 70}})]),
+    ("one-token-for-each-sequence", "As many sequences as tokens.", [(FULL, {"train": {"tokens": 3, "sequences": 3}})]),
+    ("operators-not-all-counted", "Of generation operators are not counted, of training nothing is left out.", [({**FULL, "operators_not_counted": {"generate": ["by vLLM"]}, "device": DEVICE}, {"train": {**WORK, "operator_flop": 10**9}, "generate": {**WORK, "operator_flop": 10**7}})]),
+    ("operators-of-two-left-out", "Operators of training and tokens of other work are not counted.", [({**FULL, "recomputation": "selective", "operators_not_counted": {"train": ["a kernel"]}, "not_counted": {"other": ["a judge"]}, "device": DEVICE}, {"train": {**WORK, "operator_flop": 10**9, "recomputed_operator_flop": 10**8}, "other": {**WORK, "operator_flop": 10**7}})]),
+    ("lora-that-saves-modules", "LoRA that trains the head in full: a verifier may leave it unverified.", [({**lora("q_proj"), "lora": {"r": 3, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}}, {"train": WORK})]),
+    ("operators-of-a-lora", "Operators of a LoRA, some of which were computed again.", [(lora("q_proj", recomputation="selective", device=DEVICE), {"train": {**WORK, "operator_flop": 10**9 + 1, "recomputed_operator_flop": 3 * 10**8}})]),
 ]  # fmt: skip
 
 

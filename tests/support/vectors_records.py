@@ -245,6 +245,7 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("counting-while-time-stands", "Cycles grow while `to_ns` stands.", "law_4", "LAW-4", 5, "small", lambda r: r[4]["devices"][0].update(to_ns=r[3]["devices"][0]["to_ns"], observed_ns=dict(r[3]["devices"][0]["observed_ns"]))),
     ("share-that-is-gone", "A share of a phase is there no more.", "law_4", "LAW-9", None, "lying", lambda r: _gone(r)),
     ("share-with-more-time-than-it-has", "A share of a phase has less observed time than span.", "law_5", "LAW-9", None, "lying", _more_time),
+    ("share-with-shares", "A share of a phase has shares of its own.", M, "TALLY-17", None, "lying", lambda r: [s.update(phases={"train": {"to_ns": 0}}) for s in _shares(r)]),
     ("share-with-more-than-there-is", "A share of a phase has busy cycles, and the tally has none.", "law_9", "LAW-9", None, "lying", lambda r: [s.update(busy_sm_cycles=1) for s in _shares(r)]),
     ("gap-before-the-device", "A gap begins before its device is counted.", "law_6", "LAW-6", None, "activity", _gap(0, move=-10**12)),
     ("gap-behind-the-checkpoint", "A gap ends after the time that its device is accounted for.", "law_6", "LAW-6", None, "activity", _gap(0, move=10**12)),

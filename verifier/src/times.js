@@ -10,6 +10,6 @@ export function isTime(value) {
   const [year, month, day, hour, minute, second] = match.slice(1, 7).map(Number);
   const date = new Date(Date.UTC(2000, month - 1, day));
   date.setUTCFullYear(year, month - 1, day);
-  const isDay = month >= 1 && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
+  const isDay = year >= 1 && month >= 1 && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
   return isDay && hour < 24 && minute < 60 && second < 60;
 }
