@@ -55,7 +55,11 @@ def simulated(standin: Path, folder: Path, scenario: Scenario, clock: SharedCloc
         "NVML_STANDIN_CLOCK": str(folder / "clock"),
     }
     before = {name: os.environ.get(name) for name in told}
-    ctypes.CDLL(str(standin / LIBRARY), mode=ctypes.RTLD_GLOBAL)  # its soname is what pynvml asks the loader for
+    library = ctypes.CDLL(str(standin / LIBRARY), mode=ctypes.RTLD_GLOBAL)  # its soname is what pynvml asks for
+    # A source that is closed while a GPU does not answer, as on a busy machine, leaves NVML started, and a start that
+    # is not the first reads no scenario.
+    while library.nvmlShutdown() == 0:
+        pass
     os.environ.update(told)
     try:
         yield
