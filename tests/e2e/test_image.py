@@ -18,10 +18,11 @@ from tests.support.image import BASE, IMAGE, ROOT, TOOLS, Engine, Network, call,
 from tests.support.kms import Kms, kms_server
 from tests.support.kubelet import answer, kubelet
 from tests.support.kubernetes import FIELDS, PACKAGES, manifest, of_kind, render, training_chart
+from tests.support.own_exporter import Installed
 from tests.support.pods import Pod, mounted_driver
 from tests.support.process import answers, get, predicate, wait_until
 from tests.support.s3 import Store
-from tests.support.scenario import Scenario, Segment, h100
+from tests.support.scenario import Scenario, Segment, a100, h100
 
 
 def flop(url: str) -> float:
@@ -102,6 +103,7 @@ def test_the_image_and_what_the_manifests_make_of_it(standin: Path) -> None:
         built.build_image()
         check_contents(built)
         check_run(built, cable, tmp_path / "run", standin)
+        check_own_exporter(built, cable, tmp_path / "dcgm", standin)
         with kms_server(cable.here) as kms:
             store = Store(kms.url)
             store.bucket(BUCKET)
@@ -173,6 +175,28 @@ def check_run(built: Engine, cable: Network, folder: Path, standin: Path) -> Non
           f"ledger of {int(found['totals']['executed']['measured']):.3e} FLOP verified; "
           f"user {process[0]}, no capability, {int(resident) / 1000:.0f} MB resident; on the volume:")  # fmt: skip
     print("\n".join(f"  {mode}  {name}" for name, mode in there.items()))
+
+
+def check_own_exporter(built: Engine, cable: Network, folder: Path, standin: Path) -> None:
+    """An A100, as docs/container.md runs an image that has DCGM; a stand-in is in the place of its dcgm-exporter."""
+    installed, volume = Installed(folder / "bin", "/usr/bin/env python3"), place(folder / "volume")
+    scenario = Scenario((a100((Segment(1000, mhz=1410, util=97, watts=400),)),)).write(folder / "scenario.txt")
+    (flags,) = re.findall(r"Run it with `(--user .*?)`", (ROOT / "docs" / "container.md").read_text())
+    options = ("--network", cable.option, "--cap-drop", "all", *flags.split(), "-v", f"{volume}:/var/lib/flopsd",
+               "-v", f"{installed.folder}:/usr/local/bin", *mounted_driver(standin, scenario),
+               "-e", "FLOPSD_DCGM_HOSTENGINE=/usr/local/bin/dcgm-exporter", "-e", "FLOPSD_DCGM_INTERVAL=0.5",
+               "-e", "FLOPSD_INTERVAL=0.25", "-e", "FLOPSD_RUN_ID=dcgm", "-e", "FLOPSD_PRECISION=bf16")  # fmt: skip
+    with built.running(*options, name="dcgm"):
+        url = f"http://{cable.there}:10188"
+        wait_until(lambda: answers(f"{url}/-/ready"), "the container is ready")
+        wait_until(lambda: flop(url) > 0, "FLOP are measured by the exporter that flopsd started")
+        built.podman("stop", "--time", "60", "dcgm")
+        assert built.exit_code("dcgm") == 0, built.said("dcgm")
+    found = predicate(volume / "dcgm.ledger.json")
+    assert found["incarnations"][0]["sources"]["dcgm"]["own_exporter_starts"] == 1
+    (device,) = found["devices"]
+    assert {row["evidence"] for row in device["work"] if row["flop"]["measured"]} == {"activity"}
+    print(f"with a dcgm-exporter: an A100 measured, {int(device['executed']['measured']):.3e} FLOP")
 
 
 def check_sidecar(built: Engine, cable: Network, folder: Path, standin: Path, store: Store) -> None:

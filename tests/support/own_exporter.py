@@ -15,11 +15,11 @@ _STANDIN = Path(__file__).parent.parent / "standin" / "dcgm-exporter"
 class Installed:
     """An executable in a folder, told by files what to do."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, interpreter: str = sys.executable) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.path = folder, folder / "dcgm-exporter"
         body = _STANDIN.read_text(encoding="utf-8").split("\n", 1)[1]
-        self.path.write_text(f"#!{sys.executable}\n{body}", encoding="utf-8")
+        self.path.write_text(f"#!{interpreter}\n{body}", encoding="utf-8")
         self.path.chmod(0o755)
 
     def becomes(self, mode: str) -> None:
