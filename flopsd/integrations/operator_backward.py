@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,14 +72,17 @@ class BackwardCounter:
         for at, node in enumerate(roots):
             node.register_prehook(self._guard(functools.partial(self._enter_task, passes, at)))
         if passes.is_counted:
+            # The same two for all nodes: a thousand objects more would have Python's garbage collector look at all.
+            modes: dict[int, list[CountingMode]] = {}
+            enter = self._guard(functools.partial(self._enter_node, passes, modes))
+            leave = functools.partial(_leave_node, modes)
             for node in _graph(roots, _nodes_of(inputs)):
                 if node.name() == _LEAF or _MARK in node.metadata:
                     continue
                 node.metadata[_MARK] = True
                 graphs.update(one for one in GRAPHS if one in node.name())
-                modes: list[Any] = []
-                node.register_prehook(self._guard(functools.partial(self._enter_node, passes, modes)))
-                node.register_hook(functools.partial(_leave_node, modes))
+                node.register_prehook(enter)
+                node.register_hook(leave)
         return frozenset(graphs)
 
     def _enter_task(self, passes: BackwardPasses, at: int, _: Any = None) -> None:
@@ -95,7 +99,7 @@ class BackwardCounter:
     def _leave_task(self, passes: BackwardPasses, one: _Pass) -> None:
         passes.ended(one.way, one.counted)
 
-    def _enter_node(self, passes: BackwardPasses, modes: list[Any], _: Any) -> None:
+    def _enter_node(self, passes: BackwardPasses, modes: dict[int, list[CountingMode]], _: Any) -> None:
         assert graph_task is not None
         if (task := graph_task()) not in passes.tasks:  # it came by what was no output
             self._enter_task(passes, _NO_OUTPUT)
@@ -104,12 +108,12 @@ class BackwardCounter:
         # With gradients of gradients they are enabled everywhere, and recomputation cannot be told apart.
         mode = CountingMode(counted, self._failed, backward=not torch.is_grad_enabled())
         mode.__enter__()
-        modes.append(mode)
+        modes.setdefault(threading.get_ident(), []).append(mode)  # nodes of one thread run one within another
 
 
-def _leave_node(modes: list[Any], *_: Any) -> None:
-    if modes:  # none where counting ended before
-        modes.pop().__exit__(None, None, None)
+def _leave_node(modes: dict[int, list[CountingMode]], *_: Any) -> None:
+    if own := modes.get(threading.get_ident()):  # none where counting ended before
+        own.pop().__exit__(None, None, None)
 
 
 def tensors_of(value: Any, depth: int = MAX_DEPTH) -> Iterator[Any]:

@@ -7,6 +7,7 @@ only what it cannot skip counts.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 Named = Mapping[str, Any]  # the arguments of a call by the names of its schema
 Product = Callable[[Named, Any], int]
+_Call = Callable[[Sequence[Any], Named, Any], "Formula"]
 # Namespaces whose operators make no products, or such as are seen by themselves.
 _WITHOUT_PRODUCTS = frozenset(
     {"aten", "prim", "prims", "profiler", "c10d", "_c10d_functional", "c10d_functional", "_dtensor", "fsdp", "inductor",
@@ -50,26 +52,42 @@ NOTHING = Formula(0)
 
 def formula_of(operator: Any, arguments: Sequence[Any], named: Named, output: Any) -> Formula:
     """What this call of `operator`, an OpOverload, computes."""
+    found = _formula(operator)
+    return found if isinstance(found, Formula) else found(arguments, named, output)
+
+
+@functools.cache  # asked of every operator of a pass, some hundred different ones
+def _formula(operator: Any) -> Formula | _Call:
+    """What a call of `operator` computes, or how that follows from its arguments."""
     schema = operator._schema
     space, _, name = schema.name.partition("::")
     name = name.rstrip("_")  # in place
     if name in _PRODUCTS:
-        if any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in _tensors(arguments, named)):
-            return Formula(_PRODUCTS[name](_by_name(schema, arguments, named), output))
-        return NOTHING  # products of integers are no FLOP
+        return functools.partial(_product, _PRODUCTS[name], schema)
     if name in _CONVOLUTIONS or name == "convolution_backward":
-        return _convolution(name, _by_name(schema, arguments, named), output)
+        return lambda arguments, named, output: _convolution(name, _by_name(schema, arguments, named), output)
     unknown = Formula(0, f"{space}::{name} has no formula")
     if space == "aten" and name.startswith(_UNKNOWN) and name not in _NORMS:
         return unknown
     if "attention" in name or "flash_attn" in space:
-        by_name = _by_name(schema, arguments, named)
-        of = [next((one for one in (word, word[0]) if one in by_name), "") for word in ("query", "key", "value")]
+        names = {argument.name for argument in schema.arguments}
+        of = [next((one for one in (word, word[0]) if one in names), "") for word in ("query", "key", "value")]
         if all(of):
-            return _attention(name, by_name, *(by_name[one] for one in of))
-    if operator._overloadpacket in flop_registry:  # what a newer PyTorch knows
-        return Formula(int(flop_registry[operator._overloadpacket](*arguments, **named, out_val=output)))
+            return functools.partial(_attention_of, name, schema, of)
+    if (registered := flop_registry.get(operator._overloadpacket)) is not None:  # what a newer PyTorch knows
+        return lambda arguments, named, output: Formula(int(registered(*arguments, **named, out_val=output)))
     return NOTHING if space in _WITHOUT_PRODUCTS else unknown
+
+
+def _product(product: Product, schema: Any, arguments: Sequence[Any], named: Named, output: Any) -> Formula:
+    if any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in _tensors(arguments, named)):
+        return Formula(product(_by_name(schema, arguments, named), output))
+    return NOTHING  # products of integers are no FLOP
+
+
+def _attention_of(name: str, schema: Any, of: Sequence[str], arguments: Sequence[Any], named: Named, _: Any) -> Formula:
+    by_name = _by_name(schema, arguments, named)
+    return _attention(name, by_name, *(by_name[one] for one in of))
 
 
 def _by_name(schema: Any, arguments: Sequence[Any], named: Named) -> dict[str, Any]:

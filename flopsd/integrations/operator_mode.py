@@ -5,9 +5,11 @@ Within regions of torch.compile it sees what the compiled code calls, and the co
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from typing import Any
 
 import torch
@@ -98,29 +100,29 @@ class CountingMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         named = named or {}
-        if isinstance(operator, torch._ops.HigherOrderOperator):
+        kind = _kind(operator)
+        if kind is _Kind.HIGHER_ORDER:
             return self._of_higher_order(operator, arguments, named)
         if types and any(_has_parts(one) for one in types):
             return NotImplemented  # a distributed or quantized tensor calls operators on its parts, which come here
         if types and any(issubclass(one, FakeTensor) for one in types):
             return operator(*arguments, **named)  # computes shapes only
-        name = operator._schema.name.partition("::")[2]
-        if name.startswith("sym_") or name in _QUESTIONS:
+        if kind is _Kind.QUESTION:
             return NotImplemented
-        if _is_made_of_others(operator):
+        if kind is _Kind.MADE_OF_OTHERS:
             with self:
                 output = operator.decompose(*arguments, **named)
             if output is not NotImplemented:
                 return output
         output = operator(*arguments, **named)
         try:
-            self._count(operator, name, arguments, named, output)
+            self._count(operator, kind, arguments, named, output)
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
         return output
 
-    def _count(self, operator: Any, name: str, arguments: Any, named: Mapping[str, Any], output: Any) -> None:
-        if name in _READS or (name == "index" and any(_is_mask(one) for one in arguments[1])):
+    def _count(self, operator: Any, kind: _Kind, arguments: Any, named: Mapping[str, Any], output: Any) -> None:
+        if kind is _Kind.READ or (kind is _Kind.INDEX and any(_is_mask(one) for one in arguments[1])):
             self._counted.reads_content = True
         if is_capturing():  # nothing is computed yet, and nothing may be read of the device
             self._counted.captured = True
@@ -162,8 +164,27 @@ def _has_parts(kind: type) -> bool:
     return hasattr(kind, "__tensor_flatten__")
 
 
-def _is_made_of_others(operator: Any) -> bool:
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"))
+class _Kind(Enum):
+    HIGHER_ORDER = "calls functions"
+    QUESTION = "about a tensor: nothing is computed"
+    MADE_OF_OTHERS = "its parts are dispatched"
+    READ = "its result is read by Python, or has as many rows as a tensor says"
+    INDEX = "READ where it is indexed by a mask"
+    OTHER = "any other"
+
+
+@functools.cache  # asked of every operator of a pass, some hundred different ones
+def _kind(operator: Any) -> _Kind:
+    if isinstance(operator, torch._ops.HigherOrderOperator):
+        return _Kind.HIGHER_ORDER
+    name = operator._schema.name.partition("::")[2]
+    if name.startswith("sym_") or name in _QUESTIONS:
+        return _Kind.QUESTION
+    if torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"):
+        return _Kind.MADE_OF_OTHERS
+    if name in _READS:
+        return _Kind.READ
+    return _Kind.INDEX if name == "index" else _Kind.OTHER
 
 
 def _format(tensor: Any) -> str | None:

@@ -27,10 +27,9 @@ def operators(say: Say) -> None:
     model = llama(max_position_embeddings=512, **size).train()
     optimizer = torch.optim.AdamW(model.parameters(), foreach=True)
     counter = OperatorCounter(Counters(), device=DEVICE)
-    plain = _step(model, optimizer, 64)
+    _step(model, optimizer, 64)
     counter.attach(model, optimizer)
-    first = _step(model, optimizer, 64)
-    say("operators, the first step of a shape to one without", f"{first / plain:.2f}", "none")
+    _step(model, optimizer, 64)
     switch = _Switch(None, None, model)
     hooks = [dict(one) for one in (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)]
 
@@ -59,6 +58,10 @@ def operators(say: Say) -> None:
     say(f"operators, steps of {step} with to without, shapes repeat", found, "1.01")
     turn(on=True)
     tensors = sum(1 for _ in model.parameters())
+    new = {on: [_new_shape(model, optimizer, turn, 2 * at, on=on) for at in range(40, 64)] for on in (False, True)}
+    more_ms = (statistics.median(new[True]) - statistics.median(new[False])) / 1e6
+    ratio = statistics.median(new[True]) / statistics.median(new[False])
+    say("operators, a step of a new shape, twice for each: ratio, more", f"{ratio:.2f}, {more_ms:.0f} ms", "none")
     own = statistics.median(_own(model, turn) for _ in range(RUNS))
     say(f"operators, a pass of {tensors} parameters, its own time", f"{own:.1f} us, {own / 500:.3f} %", BUDGET)
 
@@ -74,6 +77,11 @@ def _step(model: Any, optimizer: Any, length: int) -> int:
     spent = time.thread_time_ns() - began
     optimizer.zero_grad()
     return spent
+
+
+def _new_shape(model: Any, optimizer: Any, turn: Any, length: int, *, on: bool) -> int:
+    turn(on=on)
+    return _step(model, optimizer, length + on)
 
 
 def _own(model: Any, turn: Any) -> float:
