@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -27,12 +28,14 @@ from tests.support.paths import ROOT
 
 AT_LEAST = 10  # faults of each room that counts
 COUNTS_FROM = 50  # possible faults
-BUDGET_SECONDS = 120.0  # of tests, as long as they took when they were traced: several times as long as alone
-TRACING_SECONDS, STARTUP_SECONDS = 500.0, 60.0
+# All in seconds of CPU, so that a busy machine changes no verdict. A traced test takes several times what it takes alone.
+BUDGET_SECONDS, TRACING_SECONDS, STARTUP_SECONDS = 120.0, 1000, 60
+# What waits for ever takes no CPU: so long a time with less than this share of a core, or so long in all.
+IDLE_SECONDS, IDLE_SHARE, MOST_IDLE_TIMES = 120, 0.05, 15
 Ended = tuple[int | None, str]  # exit code, None where time ran out; and words
 PASSED = (0, 5)  # exit codes of pytest: every test, or none was run
 _LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".hypothesis", ".*_cache", "run", "build", "dist")
-_PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-p", "tests.mutants.lines", "--hypothesis-seed=0",
+_PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "tests.mutants.lines", "--hypothesis-seed=0",
            "-m", "not minute and not exhaustive", "--rootdir", ".")  # fmt: skip
 
 
@@ -49,7 +52,8 @@ class Traced:
     """A test that passes on the tree as it is, and the lines that it executes, as `bits`, by module."""
 
     name: str
-    seconds: float
+    seconds: float  # of CPU
+    waits: bool  # for a time that passes, so that it may fail on a busy machine
     lines: dict[str, int]
     starts: bool  # a process with Python, in which more is executed
 
@@ -67,9 +71,9 @@ class Reach:
     shared: dict[str, Traced] = field(default_factory=dict)
     whole: dict[str, Traced] = field(default_factory=dict)
 
-    def add(self, file: str, found: dict[str, tuple[float, dict[str, int], bool]]) -> None:
+    def add(self, file: str, found: dict[str, tuple[float, bool, dict[str, int], bool]]) -> None:
         traced = {name: Traced(name, *figures) for name, figures in found.items()}
-        whole = self.whole[file] = Traced(file, 0.0, {}, False)
+        whole = self.whole[file] = Traced(file, 0.0, False, {}, False)
         for test in traced.values():
             for path, at in test.lines.items():
                 whole.lines[path] = whole.lines.get(path, 0) | at
@@ -81,20 +85,20 @@ class Reach:
 
     def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
         """Tests that reach it, by file: first those that execute it themselves, then those unlike others, then the
-        quickest. Where a process is started, and for what runs at import, all counts that the file executes."""
+        quickest, to a tenth of a second. Where a process is started, and for what runs at import, all counts that the file executes."""
         found: list[Traced] = []
         for file, tests in self.tests.items():
             shared, whole = self.shared[file].executes(fault), self.whole[file].executes(fault)
             found += [t for t in tests if t.executes(fault) or shared or (whole and (t.starts or not fault.function))]
         alike, ranked = Counter[tuple[str, int]](), []
-        for test in sorted(found, key=lambda test: test.seconds):
+        for test in sorted(found, key=lambda test: (round(test.seconds, 1), test.name)):
             kind = test.name.partition("[")[0], test.lines.get(fault.path, 0)
-            ranked.append((not test.executes(fault), alike[kind], test.seconds, test.name, test))
+            ranked.append((not test.executes(fault), alike[kind], round(test.seconds, 1), test.name, test))
             alike[kind] += 1
         files, left = dict[str, list[Traced]](), BUDGET_SECONDS
-        for *_, seconds, name, test in sorted(ranked, key=lambda each: each[:4]):
+        for *_, name, test in sorted(ranked, key=lambda each: each[:4]):
             file = name.partition("::")[0]
-            left -= seconds + (0.0 if file in files else self.shared[file].seconds)
+            left -= test.seconds + (0.0 if file in files else self.shared[file].seconds)
             if left < 0 and files:
                 break
             files.setdefault(file, []).append(test)
@@ -113,20 +117,22 @@ class Campaign:
             self._free.put(Path(shutil.copytree(root, folder / str(number), ignore=_LEFT_OUT, symlinks=True)))
 
     def reach(self, files: Sequence[str], say: Callable[[str], None]) -> Reach:
-        """Run every test file once, traced."""
+        """Run every test file once, traced; once more where a test fails."""
         reach = Reach()
 
-        def trace(file: str) -> str:
+        def trace(file: str) -> list[str]:
             with tempfile.NamedTemporaryFile() as out:
                 lines = {"FLOPSD_MUTANTS_LINES": out.name, "FLOPSD_MUTANTS_PACKAGE": self._package}
-                code, _ = self._pytest([file], TRACING_SECONDS, lines)
-                if code == 0:
+                code, printed = self._pytest([file], TRACING_SECONDS, lines)
+                if code not in PASSED:
+                    code, printed = self._pytest([file], TRACING_SECONDS, lines)
+                if code in (0, 1):
                     reach.add(file, json.loads(Path(out.name).read_text()))
-                return "" if code in PASSED else file
+                return [] if code in PASSED else _failed(printed) or [file]
 
         say(f"tracing {len(files)} test files")
-        if failed := sorted(filter(None, self._each(trace, files))):
-            say(f"test files that do not pass on the tree as it is, and meet no fault: {', '.join(failed)}")
+        if failed := sorted(name for names in self._each(trace, files) for name in names):
+            say(f"do not pass on the tree as it is, and meet no fault: {', '.join(failed)}")
         return reach
 
     def plant(self, faults: Iterable[Fault], reach: Reach) -> Iterator[Outcome]:
@@ -134,25 +140,32 @@ class Campaign:
 
         def meet(fault: Fault) -> Outcome:
             chosen = reach.chosen(fault)
-            names = [test.name for tests in chosen.values() for test in tests]
+            tests = {test.name: test for tests in chosen.values() for test in tests}
+            names = list(tests)
             limit = STARTUP_SECONDS + 3 * sum(test.seconds for at in chosen for test in [*chosen[at], reach.shared[at]])
             code, by = self._run(names, limit, fault)
-            while code not in PASSED and by in names and self._run([by], limit, fault)[0] in PASSED:
-                names.remove(by)  # a test before it made it fail, not the fault
+            while code not in PASSED and by in names and not self._decides(tests[by], limit, fault):
+                names.remove(by)
                 code, by = self._run(names, limit, fault)
             return Outcome(fault, "survived" if code in PASSED else "killed", by, len(names))
 
         return self._each(meet, faults)
 
-    def _run(self, names: list[str], limit: float, fault: Fault) -> Ended:
+    def _decides(self, test: Traced, limit: float, fault: Fault) -> bool:
+        """Whether it is the fault that it fails for: no test before it, and no other process that takes the CPU."""
+        if self._run([test.name], limit, fault)[0] in PASSED:
+            return False
+        return not test.waits or self._run([test.name], limit, None)[0] in PASSED
+
+    def _run(self, names: list[str], limit: float, fault: Fault | None) -> Ended:
         """The exit code and the test that failed, or how it ended."""
         with tempfile.NamedTemporaryFile("w") as file:
             json.dump(names, file)
             file.flush()
             files = list(dict.fromkeys(name.partition("::")[0] for name in names))
-            code, printed = self._pytest(files, limit, {"FLOPSD_MUTANTS_TESTS": file.name}, fault)
-        named = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - |$)", printed, re.MULTILINE)
-        return code, named[1] if named else "out of time" if code is None else f"exit {code}"
+            code, printed = self._pytest(["-x", *files], limit, {"FLOPSD_MUTANTS_TESTS": file.name}, fault)
+        ended = {None: "waits for ever", -signal.SIGXCPU: "out of CPU time"}.get(code, f"exit {code}")
+        return code, next(iter(_failed(printed)), ended)
 
     def _each(self, work: Callable[[Any], Any], on: Iterable[object]) -> Iterator[Any]:
         executor = ThreadPoolExecutor(self._jobs)
@@ -164,7 +177,7 @@ class Campaign:
             for process in list(self._running):
                 _kill(process)
 
-    def _pytest(self, files: list[str], seconds: float, more: dict[str, str], fault: Fault | None = None) -> Ended:
+    def _pytest(self, files: list[str], cpu_seconds: float, more: dict[str, str], fault: Fault | None = None) -> Ended:
         """Run test files, with a fault planted; the words are what was printed."""
         with self._tree(fault) as tree, tempfile.TemporaryDirectory(prefix="m") as short:  # sockets lie in it
             env = {**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{ROOT}", "PYTEST_DEBUG_TEMPROOT": short, **more}
@@ -173,13 +186,13 @@ class Campaign:
                                   stderr=subprocess.STDOUT, text=True, start_new_session=True) as process:  # fmt: skip
                 self._running.add(process)
                 try:
-                    printed, _ = process.communicate(timeout=seconds)
-                except subprocess.TimeoutExpired:
-                    return None, ""
+                    # Each process that it starts inherits the limit, with a count of its own.
+                    resource.prlimit(process.pid, resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds) + 5))
+                    printed = _communicate(process)
                 finally:
                     _kill(process)
                     self._running.discard(process)
-                return process.returncode, printed
+                return (None, "") if printed is None else (process.returncode, printed)
 
     @contextmanager
     def _tree(self, fault: Fault | None) -> Iterator[Path]:
@@ -194,6 +207,34 @@ class Campaign:
             if fault:
                 (tree / fault.path).write_bytes(source)
             self._free.put(tree)
+
+
+def _communicate(process: subprocess.Popen[str]) -> str | None:
+    """What it printed; None where it waits for ever."""
+    before = 0.0
+    for _ in range(MOST_IDLE_TIMES):
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=IDLE_SECONDS)[0]
+        used = _session_cpu_seconds(process.pid)
+        if used - before < IDLE_SHARE * IDLE_SECONDS:
+            break
+        before = used
+    return None
+
+
+def _session_cpu_seconds(session: int) -> float:
+    """Of a session's processes, and of those that these have waited for."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            fields = stat.read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15])) if int(fields[3]) == session else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _failed(printed: str) -> list[str]:
+    """Tests that failed, as pytest names them."""
+    return re.findall(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - |$)", printed, re.MULTILINE)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import resource
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 EXAMPLES = 25  # of each property, as in `make quick`
+WAITING_SECONDS = 0.3
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,7 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Lines:
-    """Plug-in: the lines in functions of `package` that each test executes, and its seconds.
+    """Plug-in: the lines in functions of `package` that each test which passes executes, its seconds of CPU, and whether
+    it waits for something else than the CPU.
 
     The test "" is what the tests of a file share: what runs at import and in fixtures of more than one test."""
 
@@ -55,8 +58,10 @@ class Lines:
         self._root, self._prefix, self._out = root, f"{root}{package}/", out
         self._totals: dict[CodeType, int] = {}  # number of lines; 0: no function of the package
         self._by_test: dict[str, defaultdict[CodeType, set[int]]] = {}
+        self._cpu_seconds: defaultdict[str, float] = defaultdict(float)
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._test, self._since, self._starting = "", time.monotonic(), set[str]()
+        self._test, self._since, self._starting = "", _now(), set[str]()
+        self._failed: set[str] = set()
         self._turn("")
         sys.addaudithook(self._audit)
         threading.settrace(self._call)
@@ -68,8 +73,9 @@ class Lines:
 
     def _turn(self, test: str) -> str:
         """Which test runs from now on; which did before."""
-        before, now = self._test, time.monotonic()
-        self._seconds[before] += now - self._since
+        before, now = self._test, _now()
+        for seconds, at, since in zip((self._cpu_seconds, self._seconds), now, self._since, strict=True):
+            seconds[before] += at - since
         self._test, self._since = test, now
         self._seen = self._by_test.setdefault(test, defaultdict(set))
         return before
@@ -87,14 +93,19 @@ class Lines:
         self._turn(before)
         return value
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed.add(report.nodeid)
+
     def pytest_sessionfinish(self) -> None:
         sys.settrace(None)
         self._turn("")
-        found: dict[str, tuple[float, defaultdict[str, int], bool]] = {}
-        for test, seen in self._by_test.items():
-            found[test] = self._seconds[test], defaultdict(int), test in self._starting
-            for code, lines in seen.items():
-                found[test][1][code.co_filename.removeprefix(self._root)] |= bits(lines)
+        found: dict[str, tuple[float, bool, defaultdict[str, int], bool]] = {}
+        for test in self._by_test.keys() - self._failed:
+            waits = self._seconds[test] - self._cpu_seconds[test] > WAITING_SECONDS
+            found[test] = self._cpu_seconds[test], waits, defaultdict(int), test in self._starting
+            for code, lines in self._by_test[test].items():
+                found[test][2][code.co_filename.removeprefix(self._root)] |= bits(lines)
         self._out.write_text(json.dumps(found))
 
     def _call(self, frame: FrameType, _event: str, _arg: object) -> Any:
@@ -115,6 +126,12 @@ class Lines:
             if len(seen) >= self._totals[frame.f_code]:
                 frame.f_trace_lines = False  # nothing new can come, and this is what costs time
         return self._line
+
+
+def _now() -> tuple[float, float]:
+    """CPU seconds of this process and of those that it has waited for; and by the clock."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used), time.monotonic()
 
 
 def bits(lines: Iterable[int]) -> int:
