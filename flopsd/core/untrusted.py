@@ -278,9 +278,6 @@ class FieldReader:
             return Fraction(1)
         return found
 
-    def maybe_fraction(self, key: str) -> Fraction | None:
-        return self.fraction(key) if key in self else None
-
     def object(self: _R, key: str) -> _R:
         """A mapping."""
         return self._child(self.raw(key), self.at(key))

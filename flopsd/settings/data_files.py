@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from flopsd.core.companions import MAX_COMPANION_BYTES, PEAKS, POLICY, companion_name
@@ -27,6 +27,7 @@ _SAID = {
 }  # fmt: skip
 
 
+@cache
 def config_dir() -> Path:
     """The packaged config folder: inside an installed wheel, or beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -131,6 +132,7 @@ def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
     return combined
 
 
+@lru_cache(maxsize=4)  # the ledgers of a merge, and the seals of a run, name the same few
 def parse_peaks(data: bytes, name: str) -> PeakTable:
     """The peak table in `data`. Raises PeakTableError."""
     document, problems = read_yaml(data, name)
@@ -252,6 +254,7 @@ def packaged_policies() -> dict[str, Path]:
     return {path.stem: path for path in _packaged_policies()}
 
 
+@lru_cache(maxsize=8)
 def parse_policy(data: bytes, name: str) -> Policy:
     """The policy in `data`. Raises PolicyError; each problem names file and line."""
     document, problems, lines = read_yaml_lines(data, name)

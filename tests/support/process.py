@@ -83,19 +83,29 @@ def in_process(*arguments: str, env: Mapping[str, str] | None = None, code: int 
 ADDRESS_SPACE = 256 * 1024**2
 
 
-def in_little_memory(*arguments: str, code: int, says: str) -> None:
-    """As `flopsd`, in 256 MB of address space. The words are on stdout or stderr, and are no traceback."""
+IN_LITTLE_MEMORY = """import json, sys
+from tests.support.process import in_process
+for command in json.load(sys.stdin):
+    done = in_process(*command)
+    print(json.dumps([done.returncode, done.stdout + done.stderr]), flush=True)"""
+
+
+def in_little_memory(*expected: tuple[Sequence[str], int, str]) -> None:
+    """As `flopsd`, each of these commands in one process with 256 MB of address space: its exit code, and words of what
+    it prints."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
 
     done = subprocess.run(
-        [*FLOPSD, *arguments], env=environment(None), capture_output=True, text=True, timeout=PATIENCE_SECONDS,
-        check=False, preexec_fn=limit,
+        [sys.executable, "-c", IN_LITTLE_MEMORY], input=json.dumps([command for command, _, _ in expected]),
+        env=environment(None), capture_output=True, text=True, timeout=PATIENCE_SECONDS * 2, check=False,
+        preexec_fn=limit,
     )  # fmt: skip
-    done.stderr += done.stdout
-    as_expected(done, code, says)
-    assert "Traceback" not in done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for (command, code, says), (left, printed) in zip(expected, found, strict=False):
+        assert (left, says in printed) == (code, True), (command, left, printed)
+    assert len(found) == len(expected), (expected[len(found)], done.stderr)
 
 
 class Program:

@@ -1,11 +1,17 @@
-"""The arguments of a vector's verification, from any folder."""
+"""The published vectors, and the arguments of a vector's verification, from any folder."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from conformance.vectors import Vector
+from conformance.vectors import Vector, vectors_in
 from tests.support.story import VECTORS
+
+
+@cache
+def published() -> list[Vector]:
+    return vectors_in(VECTORS)
 
 
 def arguments_of(vector: Vector, root: Path = VECTORS) -> list[str]:

@@ -95,8 +95,7 @@ def named(path: str, names: tuple[str, ...]) -> bool:
 
 def within(path: str, names: tuple[str, ...]) -> bool:
     """Whether a name is that of the module, or of one that it is part of."""
-    parts = path.split(".")
-    return any(named(".".join(parts[:count]), names) for count in range(1, len(parts) + 1))
+    return any(f".{name}." in f".{path}." for name in names)
 
 
 def check_names(model: Model, lora: Lora) -> None:

@@ -124,7 +124,7 @@ def test_a_file_that_only_has_the_name_is_refused_and_goes_nowhere(
     says = f"no policy with SHA-256 {sha256}" + (f", and {rules} is not it: {why}" if why else "")
     command = ("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--peaks", str(table))
     if spoil is sparse:
-        in_little_memory(*command, code=3, says="is not it: larger than 1048576 bytes")
+        in_little_memory((command, 3, "is not it: larger than 1048576 bytes"))
     else:
         assert says in flat(in_process(*command, code=3).stdout)
     assert [*companions_beside(sealed.ledger)] == [table.name.removeprefix("ledger.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,41 +34,33 @@ def device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-@pytest.mark.parametrize("spoil", [sparse, fifo, device])
-@pytest.mark.parametrize(
-    ("name", "reasons"),
-    [
-        ("ledger.json", ("more than 67108864 bytes", "not a regular file")),
-        ("ledger.journal.jsonl", ("no newline at its end", "not a regular file")),
-        (BESIDE, ("larger than 1048576 bytes", "not a regular file")),
-        ("ledger.pub", ("65536 bytes", "not a regular file")),
-    ],
-)
-def test_whatever_lies_there_in_place_of_a_file_is_refused(
-    tmp_path: Path, name: str, reasons: tuple[str, str], spoil: Callable[[Path], None]
-) -> None:
-    for file in NODE.glob("ledger*"):
-        shutil.copy(file, tmp_path)
-    shutil.copy(VECTORS / "peaks.yaml", tmp_path / BESIDE)
-    if name == "ledger.journal.jsonl" and spoil is sparse:
-        (tmp_path / name).unlink()
-    spoil(tmp_path / name)
-    in_little_memory(
-        "verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"),
-        code=1 if name == "ledger.pub" else 3, says=reasons[spoil is not sparse],
-    )  # fmt: skip
+TOO_LONG = {
+    "ledger.json": "more than 67108864 bytes",
+    "ledger.journal.jsonl": "no newline at its end",
+    BESIDE: "larger than 1048576 bytes",
+    "ledger.pub": "65536 bytes",
+}
 
 
 @pytest.mark.parametrize("spoil", [sparse, fifo, device])
-def test_among_the_children_of_a_merged_ledger_too(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_whatever_lies_there_in_place_of_a_file_is_refused(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    expected: list[tuple[Sequence[str], int, str]] = []
+    for number, (name, too_long) in enumerate(TOO_LONG.items()):
+        folder = tmp_path / str(number)
+        shutil.copytree(NODE, folder)
+        shutil.copy(VECTORS / "peaks.yaml", folder / BESIDE)
+        if name == "ledger.journal.jsonl" and spoil is sparse:
+            (folder / name).unlink()
+        spoil(folder / name)
+        command = ("verify", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"))
+        says = too_long if spoil is sparse else "not a regular file"
+        expected.append((command, 1 if name == "ledger.pub" else 3, says))
     shutil.copytree(CHILDREN, tmp_path / "job")
-    spoil(sorted((tmp_path / "job" / "children").rglob("*.json"))[0])
-    in_little_memory(
-        "verify", str(tmp_path / "job" / "ledger.json"), "--key", str(CHILDREN / "ledger.pub"), "--peaks",
-        str(VECTORS / "peaks.yaml"), "--policy", str(VECTORS / "policy.yaml"), "--children",
-        str(tmp_path / "job" / "children"), code=3,
-        says="more than 67108864 bytes" if spoil is sparse else "not a regular file",
-    )  # fmt: skip
+    children = tmp_path / "job" / "children"
+    spoil(sorted(children.rglob("*.json"))[0])
+    merged = ("verify", str(tmp_path / "job" / "ledger.json"), "--key", str(CHILDREN / "ledger.pub"), "--peaks",
+              str(VECTORS / "peaks.yaml"), "--policy", str(VECTORS / "policy.yaml"), "--children", str(children))  # fmt: skip
+    in_little_memory(*expected, (merged, 3, TOO_LONG["ledger.json"] if spoil is sparse else "not a regular file"))
 
 
 def test_a_pipe_that_the_caller_opened_is_read() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from conformance.judge import PARTLY, PASSED, is_below, judge
 from conformance.run import predicate_of
-from conformance.vectors import Vector, vectors_in
+from conformance.vectors import Vector
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import UNBOUNDED, Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
@@ -24,10 +24,10 @@ from tests.support import independent, independent_ledger, independent_shapes, i
 from tests.support.extent import examples, unless_quick
 from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
-from tests.support.vector_arguments import arguments_of
+from tests.support.vector_arguments import arguments_of, published
 from tests.support.vectors import statement_of
 
-ALL = vectors_in(VECTORS)
+ALL = published()
 LEFT_OUT = {
     f"statement.predicate.{name}"
     for name in (

@@ -28,23 +28,23 @@ def bomb(path: Path, piece: bytes, times: int, head: bytes = b"") -> None:
             file.write(piece)
 
 
-@pytest.mark.parametrize(
-    ("head", "piece", "reason"),
-    [
-        (b"x\n", b"step\n" * 200_000, "unpacks to more than 100 times its size"),
-        (b'{"events":[{"message":"x"}],"a":"', b"x" * 1_000_000, "valid JSON: Unterminated string"),
-        (b'{"events":[{"message":"x"}', b',{"":""}' * 125_000, "objects have less than 48 characters on average"),
-        (b'{"events":[{"message":"x"}]', b',"a":{}' * 150_000, "has more than 4194304 characters"),
-    ],
-    ids=["steps", "text", "objects", "members"],  # of a piece itself an id is too long for the environment of a process
-)
-def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, head: bytes, piece: bytes, reason: str) -> None:
-    log = tmp_path / "export.log.gz"
-    bomb(log, piece, 10 if b"a" in piece else 100, head)
-    in_little_memory(
-        "verify", str(NODE / "ledger.json"), "--key", str(NODE / "ledger.pub"), "--peaks", str(VECTORS / "peaks.yaml"),
-        "--anchors", str(log), code=3, says=reason,
-    )  # fmt: skip
+def verify(log: Path, reason: str) -> tuple[tuple[str, ...], int, str]:
+    return ("verify", str(NODE / "ledger.json"), "--key", str(NODE / "ledger.pub"), "--peaks",
+            str(VECTORS / "peaks.yaml"), "--anchors", str(log)), 3, reason  # fmt: skip
+
+
+BOMBS = [
+    (b"x\n", b"step\n" * 200_000, "unpacks to more than 100 times its size"),
+    (b'{"events":[{"message":"x"}],"a":"', b"x" * 1_000_000, "valid JSON: Unterminated string"),
+    (b'{"events":[{"message":"x"}', b',{"":""}' * 125_000, "objects have less than 48 characters on average"),
+    (b'{"events":[{"message":"x"}]', b',"a":{}' * 150_000, "has more than 4194304 characters"),
+]
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    for number, (head, piece, _) in enumerate(BOMBS):
+        bomb(tmp_path / f"{number}.log.gz", piece, 10 if b"a" in piece else 100, head)
+    in_little_memory(*(verify(tmp_path / f"{number}.log.gz", reason) for number, (_, _, reason) in enumerate(BOMBS)))
 
 
 def test_an_archive_is_unpacked_no_further_than_its_size_warrants(
@@ -73,13 +73,11 @@ def test_a_log_of_many_lines_packed_well_is_read(tmp_path: Path, monkeypatch: py
 
 
 def test_nor_is_a_hole_read_or_a_log_that_never_ends(tmp_path: Path) -> None:
-    log = tmp_path / "export.log"
-    verify = ("verify", str(NODE / "ledger.json"), "--key", str(NODE / "ledger.pub"), "--peaks",
-              str(VECTORS / "peaks.yaml"), "--anchors", str(log))  # fmt: skip
-    log.write_text("step 1\n")
-    os.truncate(log, 20 * 10**9)
-    in_little_memory(*verify, code=3, says="zero bytes in a row")
-    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
-        log.unlink()
-        make(log)
-        in_little_memory(*verify, code=3, says="not a regular file")
+    hole, pipe, endless = (tmp_path / name for name in ("hole", "pipe", "endless"))
+    hole.write_text("step 1\n")
+    os.truncate(hole, 20 * 10**9)
+    os.mkfifo(pipe)
+    endless.symlink_to("/dev/zero")
+    in_little_memory(
+        verify(hole, "zero bytes in a row"), verify(pipe, "not a regular file"), verify(endless, "not a regular file")
+    )

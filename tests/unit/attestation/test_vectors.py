@@ -13,7 +13,7 @@ import pytest
 from conformance.clauses import clauses
 from conformance.judge import PASSED, Outcome, is_below, judge
 from conformance.run import predicate_of
-from conformance.vectors import Vector, vectors_in
+from conformance.vectors import Vector
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.core.envelope import parse_envelope
 from flopsd.report.ledger_text import verified_merge_text
@@ -22,10 +22,10 @@ from tests.support.independent import payload_of
 from tests.support.paths import ROOT, SCHEMA
 from tests.support.process import in_process
 from tests.support.story import PEAKS, POLICY, VECTORS
-from tests.support.vector_arguments import arguments_of
+from tests.support.vector_arguments import arguments_of, published
 from tests.support.vectors import all_vectors, validator, write
 
-ALL = vectors_in(VECTORS)
+ALL = published()
 
 REFUSALS = SCHEMA.with_name("refusals-v1.json")
 CODES = {one["code"]: one["clause"] for one in json.loads(REFUSALS.read_bytes())["codes"]}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conformance.run import predicate_of
-from conformance.vectors import ROWS, Vector, vectors_in
+from conformance.vectors import ROWS, Vector
 from flopsd.core.figures import Row, added_up
 from flopsd.core.ledger.energy import compared
 from flopsd.core.ledger.history_from_records import read_history
@@ -18,11 +18,12 @@ from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ChipLimits, Figures, Limits
 from flopsd.core.values import ceil_div, joules, seconds
 from tests.support.independent_rows import VECTORS as NAMES
-from tests.support.story import VECTORS, table
+from tests.support.story import table
+from tests.support.vector_arguments import published
 from tests.support.vectors import parsed
 
 J = dict[str, Any]
-WITH_ROWS = [vector for vector in vectors_in(VECTORS) if (vector.folder / ROWS).is_file()]
+WITH_ROWS = [vector for vector in published() if (vector.folder / ROWS).is_file()]
 OF_RUNS = [vector for vector in WITH_ROWS if vector.name.startswith("valid/")]
 NOT_IN_FLOPSD = ("cycles", "rates")  # what a row is made of: its figures follow from these
 

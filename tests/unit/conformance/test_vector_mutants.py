@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from conformance.vectors import vectors_in
-from tests.support.story import VECTORS
+from tests.support.vector_arguments import published
 from tests.vector_mutants import javascript, python
 from tests.vector_mutants.__main__ import campaign
 from tests.vector_mutants.faults import equivalent
 
-ALL = vectors_in(VECTORS)
+ALL = published()
 OF_LAWS = [one for one in ALL if (one.expected["clause"] or "").startswith("LAW-")]
 
 

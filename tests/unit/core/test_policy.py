@@ -134,7 +134,6 @@ def test_a_base_with_systemic_risk_is_a_general_purpose_model_whatever_its_compu
 
 
 THIRD, TINY = 10**23 // 3, 5 * 10**16
-RISK_OPEN = "whether the base model carries systemic risk is not declared"
 # rule, citation, what is declared, the upper end, the state, and the base models for which it would be above
 UNKNOWN = [
     ("gpai-indicative", "paragraphs 17", None, None, 10**23, BELOW, None),

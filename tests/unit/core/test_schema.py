@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from flopsd.core.declarations import Method, Phase
 from flopsd.core.ledger.statement import PREDICATE_TYPE, STATEMENT_TYPE
@@ -21,6 +20,7 @@ from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, sagemaker
 from tests.support.paths import SCHEMA as SCHEMA_FILE
 from tests.support.story import VECTORS
+from tests.support.vectors import validator
 
 SCHEMA = json.loads(SCHEMA_FILE.read_bytes())
 MAPS = re.compile(
@@ -28,12 +28,6 @@ MAPS = re.compile(
 )
 # Texts that may look like counts.
 TEXTS = ("serial", "attempt", "attempts", "id", "name")
-
-
-@lru_cache(maxsize=1)
-def validator() -> Draft202012Validator:
-    Draft202012Validator.check_schema(SCHEMA)
-    return Draft202012Validator(SCHEMA)
 
 
 def accepts(document: Any) -> bool:

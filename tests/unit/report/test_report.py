@@ -25,21 +25,18 @@ from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification import NO_FIGURES, refused
 from tests.support import enriched
 from tests.support.enriched import SCENES, content, plain, report, scene, vector, with_policy
-from tests.support.extent import Extent, sampled
+from tests.support.extent import Extent, sampled, unless_quick
 from tests.support.independent import payload_of
 from tests.support.process import in_process
 from tests.support.story import VECTORS, table
+from tests.support.vector_arguments import published
 from tests.support.vectors import signed
 from tests.support.vectors_merged import of_one_node
 
-CASES = sorted(
-    str(path.parent.relative_to(VECTORS))
-    for path in [*VECTORS.glob("valid/*/ledger.json"), *VECTORS.glob("merged/*/ledger.json")]
-    if json.loads((path.parent / "expected.json").read_bytes())["verdict"] == "accept"
-)
+CASES = [vector.name for vector in published() if vector.expected["verdict"] == "accept"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", unless_quick(CASES, 6))
 def test_every_published_ledger_is_reported(case: str) -> None:
     made = report(vector(case))
     assert made.content is not None
@@ -53,7 +50,7 @@ def test_every_published_ledger_is_reported(case: str) -> None:
     assert names[0] == ("Phase" if made.kind == "node" else "Training method")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", Extent(6).of(CASES))
 def test_a_ledger_of_before_is_reported_without_a_verdict(case: str) -> None:
     made = report(plain(vector(case)))
     assert made.content is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import campaign
 from tests.mutants.campaign import Campaign
 from tests.mutants.faults import LIST, faults, read_equivalent
 from tests.support.paths import ROOT
@@ -69,6 +70,23 @@ def test_starts_a_process():
 
 def test_elsewhere():
     pass
+"""
+ENDLESS = """import threading
+
+def spin(value: int) -> None:
+    while value < 0:
+        pass
+
+def wait(value: int) -> None:
+    if value < 0:
+        threading.Event().wait()
+"""
+ENDLESS_TESTS = """import pytest
+from sample import module
+
+@pytest.mark.parametrize("name", ["spin", "wait"])
+def test_it_ends(name):
+    getattr(module, name)(1)
 """
 
 
@@ -150,6 +168,21 @@ def test_a_fault_meets_the_tests_that_may_execute_it(
     names = [test.name for tests in reach.chosen(fault).values() for test in tests]
     assert {name.rpartition("_")[2] for name in names} == met
     assert len(names) == len(met)
+
+
+def test_what_never_ends_is_killed_after_its_cpu_time_or_where_it_takes_none(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:anyio -p no:cloudcoil")
+    for name, seconds in (("STARTUP_SECONDS", 2), ("IDLE_SECONDS", 2), ("MOST_IDLE_TIMES", 100)):
+        monkeypatch.setattr(campaign, name, seconds)
+    (project / "sample" / "module.py").write_text(ENDLESS)
+    (project / "tests" / "unit" / "test_module.py").write_text(ENDLESS_TESTS)
+    run = Campaign(project, "sample", tmp_path_factory.mktemp("copies"), 1)
+    reach = run.reach(["tests/unit/test_module.py"], print)
+    flipped = [fault for fault in faults(project, "sample/module.py") if fault.kind == "comparison flipped"]
+    found = {outcome.fault.function: (outcome.verdict, outcome.by) for outcome in run.plant(flipped, reach)}
+    assert found == {"spin": ("killed", "out of CPU time"), "wait": ("killed", "waits for ever")}
 
 
 def test_an_equivalent_fault_has_a_reason() -> None:
