@@ -41,11 +41,14 @@ def main() -> NoReturn:
 
         protect_memory()
         begin_lean()
-    from flopsd.cli.main import log_uncaught
-    from flopsd.cli.main import main as run
+    try:
+        from flopsd.cli.main import log_uncaught
+        from flopsd.cli.main import main as run
 
-    sys.excepthook = log_uncaught
-    run()
+        sys.excepthook = log_uncaught
+        run()
+    except KeyboardInterrupt:  # before the verb, which has its own way to end
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     log.debug("flopsd %s %s, Python %s", __version__, arguments.verb, sys.version.split()[0])
     try:
         code = int(arguments.run(arguments))
+        if code == OK and arguments.verb not in NO_DATA:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader closed the pipe
+        code = FAILED
+    except OSError as fault:
+        if arguments.verb in NO_DATA or say(sys.stdout, ""):
+            raise
+        note(f"cannot write to standard output: {fault.strerror}", logging.ERROR)
         code = FAILED
     except FlopsdError as fault:
         code = _report(fault)

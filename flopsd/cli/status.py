@@ -188,6 +188,7 @@ def _picture(at: str, found: Status | FlopsdError, columns: int, height: int) ->
 def _size() -> tuple[int, int]:
     """Of the terminal as it is now: $COLUMNS and $LINES tell of an earlier one."""
     try:
-        return os.get_terminal_size(sys.stdout.fileno())
+        size = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):
         return shutil.get_terminal_size()
+    return size.columns or 80, size.lines or 24  # 0 by 0 where nobody set it, as under `docker exec -t` in a script

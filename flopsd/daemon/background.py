@@ -12,6 +12,7 @@ from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.custody import Custody
+from flopsd.daemon.device_log import DeviceLog
 from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
 from flopsd.errors import ConfigError, ListenError
@@ -91,7 +92,7 @@ class BackgroundTasks:
         target: TargetFile | None,
     ) -> None:
         self._custody, self._sessions, self._feed = custody, sessions, feed
-        self._thresholds, self._sockets = ThresholdLog(clock), SocketThread(clock)
+        self._thresholds, self._lost, self._sockets = ThresholdLog(clock), DeviceLog(clock), SocketThread(clock)
         self._lines, self._stop_is_near = lines, stop_is_near
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
@@ -128,6 +129,7 @@ class BackgroundTasks:
             self._lines.each_tick(self._writer.snapshot)
         self._sessions.each_tick(self._sockets)
         self._thresholds.each_tick(self._writer.snapshot)
+        self._lost.each_tick(self._writer.snapshot)
         now_ns = self._clock.boottime_ns()
         if not self._bound and now_ns >= self._next_bind_ns:
             self._bind()

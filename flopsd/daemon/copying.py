@@ -50,7 +50,7 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_second
     lost = "".join(f"; it was NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault)
     kept = [str(path) for path in (folder.journal, *(copy.location for copy in copies if copy.fault is None))]
     return (
-        f"the complete journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
+        f"the journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
         f"{folder.path}`, or a copy of it with `flopsd seal --journal`{_with_options(own)}"
     )
 

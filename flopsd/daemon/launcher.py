@@ -218,15 +218,16 @@ class Launcher:
         if sealed or self.seal_command is None:
             return
         self.log("the daemon did not seal the ledger; `flopsd exec` now seals what is in its journal")
+        known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
+        kept = "the journal is kept, seal it with `flopsd seal`" if known else "no record of this job was written"
         try:
-            known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
             command = [*self.seal_command, *(["--known-journal", known] if known else [])]
             sealer = self._start_sealer(command)
         except OSError as fault:
-            self.log(f"NOT SEALED: {fault}; the journal is kept, seal it with `flopsd seal`")
+            self.log(f"NOT SEALED: {fault}; {kept}")
             return
         if self._await_child(sealer.pid, "sealing", self._seconds_left()) != 0:
-            self.log("NOT SEALED: see above; the journal is kept, seal it with `flopsd seal`")
+            self.log(f"NOT SEALED: see above; {kept}")
 
     def _start_sealer(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Raises OSError."""

@@ -184,7 +184,8 @@ def run_daemon(
         finally:
             sessions.stop()
             custody.stop()
-        durable = writer.close(why, stop_requests.child_exit_code)
+        if not (durable := writer.close(why, stop_requests.child_exit_code)):
+            log.error("the end of the run is not in the journal, nor what was metered since it could last be written")
         closed_ns = clock.boottime_ns()
         if lines is not None:
             lines.write(writer.snapshot)

@@ -96,7 +96,7 @@ def _guidelines(totals: LedgerObject) -> Basis:
             "It is not more than was executed."
         )
         return Basis("guidelines", GUIDELINES, absent=absent)
-    facts = [Fact("Taken from", required_source(entry.mapping))] if "requiredPpmSource" in entry else []
+    facts = [Fact("Recomputation", required_source(entry.mapping))] if "requiredPpmSource" in entry else []
     facts += [Fact("How", entry.words("method", "guidelines.method"))] if "method" in entry else []
     both = (entry.figures(), *([entry.figures("cumulative")] if "cumulative" in entry else []))
     facts += [Fact("Bounds", wide)] if (wide := next(filter(None, map(beyond_margin, both)), "")) else []

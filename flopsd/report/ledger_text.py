@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flopsd.attestation.verify import Verified
 
 Row = tuple[str, str]
+_NO_END = "the journal has no end of the run: these are the figures up to its last record"
 NO_EVIDENCE = "no hardware was metered, and this is no evidence"
 
 
@@ -43,7 +44,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     rows = [
         *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if sealed.replay else []),
         *([("SEGMENT", segment_text(sealed.segment or 1))] if sealed.is_segment else []),
-        *([] if sealed.ended else [("ROLLING", "the run has not ended: these are the figures so far")]),
+        *([] if sealed.ended else [("ROLLING", _NO_END)]),
         *interval(sealed.figures).facts(NOTHING_MEASURED),
         ("journal", str(sealed.journal)),
         ("public key", str(sealed.public_key)),
@@ -175,7 +176,7 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
         *interval(figures_in(executed)).facts(NOTHING_MEASURED),
         ("evidence", one_line(", ".join(executed["byEvidence"])) or "none"),
         *(
-            [("clock", f"adds {format_flop(clock, Towards.UP)} of that either way, between its samples")]
+            [("clock", f"{format_flop(clock, Towards.UP)} of the margin either way: not known between its samples")]
             if clock
             else []
         ),
@@ -200,11 +201,16 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     elif (reasons := totals.get(ABSENT)) and reasons != [NO_PROCESS.for_ledger()]:
         rows.append(("by model", f"no figure: {one_line(say_all(ABSENT, reasons))}"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
-    rows += [("WARNING", f"{one_line(ratio['name'])}: {one_line(ratio['warning'])}") for ratio in warned]
+    rows += [("WARNING", text) for text in map(_warning, warned)]
     declared = LedgerObject(predicate, "predicate").maybe_object("declared")
     named = () if declared is None else declared.objects("contradictions")
     rows += [("WARNING", contradiction_text(one)) for one in named]
     return [*rows, *threshold_facts(predicate["findings"])]
+
+
+def _warning(ratio: Mapping[str, Any]) -> str:
+    code = ratio["warning"]
+    return f"{one_line(ratio['name'])}: {one_line(code)}: {one_line(say('reconciliation.warning', code))}"
 
 
 def figures_text(figures: Figures) -> str:

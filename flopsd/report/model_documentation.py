@@ -78,7 +78,7 @@ def order_of_magnitude(figures: Figures, digits: int) -> str:
     low = _power(figures.low_flop, digits, Towards.DOWN)
     if figures.high_flop is not None:
         high = _power(figures.high_flop, digits, Towards.UP)
-        orders = low if low == high else f"{low} to {high}"
+        orders = low if low == high else f"orders of magnitude from {low} to {high}"
     else:
         orders = f"{low} or more" if figures.low_flop else NOT_KNOWN
     if figures.measured_flop is None:

@@ -44,10 +44,9 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
             "the figure is everything that the devices executed."
         )
     else:
-        source = (
-            f"Taken from {required_source(guidelines)}: " if "requiredPpmSource" in guidelines else ""
-        )  # a sum has several
-        sentences.append(_sentence(f"{source}{say('guidelines.method', guidelines['method'])}"))
+        if "requiredPpmSource" in guidelines:  # a sum has several
+            sentences.append(_sentence(f"Recomputation of activations: {required_source(guidelines)}"))
+        sentences.append(_sentence(say("guidelines.method", guidelines["method"])))
     sentences += [*_reservations(predicate), _uncertainty(guidelines or executed, executed)]
     return " ".join(sentences)
 
@@ -194,7 +193,7 @@ def _uncertainty(figures: Mapping[str, Any], executed: Mapping[str, Any]) -> str
             if executed["measured"] is None
             else "what was measured and declared leaves it open"
         )
-        return f"No estimate is given, since {why}: only bounds are."
+        return f"No estimate is given, since {why}: only bounds are given."
     if figures["high"] is None:
         return "No upper bound is known."
     measured = int(figures["measured"])

@@ -72,7 +72,7 @@ def hardware_from(
     if part is None:
         raise UnknownDeviceError(
             f"{name!r:.60} is no SageMaker instance type and no part that the peak table has",
-            hint=f"parts: {', '.join(table.parts)}",
+            hint=f"did you mean ml.{name}?" if f"ml.{name}" in table.instances else f"parts: {', '.join(table.parts)}",
         )
     each = devices or (1 if instance is None else instance.count)
     if each is None:

@@ -86,7 +86,8 @@ def health_of(
     """
     latest_ns = max((device.watermark_ns for device in devices), default=None)
     now_ns = last_record_ns if latest_ns is None or wall_offset_ns is None else latest_ns + wall_offset_ns
-    at = "" if last_record_ns is None else f" at {_moment(last_record_ns, now_ns)}"
+    is_over = ended or not running  # it may be read at any later time
+    at = "" if last_record_ns is None else f" at {_moment(last_record_ns, None if is_over else now_ns)}"
     if ended:
         found = [Health(HealthState.ENDED, f"The run ended{at}: nothing is metered any more", last_record_ns)]
     elif not running:

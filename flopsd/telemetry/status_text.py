@@ -15,7 +15,7 @@ from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.words import say
 
 Row = tuple[str, str]
-_MODEL_COLUMNS, _EVIDENCE_COLUMNS = 28, 12
+_MODEL_COLUMNS = 28
 
 
 def status_text(status: Mapping[str, Any]) -> str:
@@ -115,7 +115,7 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> list[str]:
             (
                 str(device["index"]),
                 one_line(device["model"])[:_MODEL_COLUMNS],
-                ",".join(device["evidence"])[:_EVIDENCE_COLUMNS],
+                ",".join(device["evidence"]),
                 "ceiling only" if measured is None else format_flop(int(measured)),
                 format_duration(Fraction(device["gapSeconds"])),
             )

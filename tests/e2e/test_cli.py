@@ -146,8 +146,7 @@ def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Pat
     )
     assert about(1)[0].startswith("ok    device 1")
     assert "evidence activity by nvml" in about(1)[0]
-    assert "no running cycle counters" in about(1)[1]
-    assert "R595 or newer" in about(1)[2]
+    assert about(1)[1:] == ["      why not better: this driver has no running cycle counters for this GPU"]
     assert about(2)[0].startswith("warn  device 2: NVIDIA A100-SXM4-80GB")
     assert "evidence utilization by nvml, only a ceiling" in about(2)[0]
     assert "no GPM on this GPU" in about(2)[1]
@@ -280,6 +279,7 @@ def test_a_path_that_the_terminal_cannot_encode_is_printed_with_escapes(
     assert f"/c/{name}.json" in done.stdout
 
 
-def test_data_that_could_not_be_written_is_a_failure(tmp_path: Path) -> None:
-    done = shell("$F config show >/dev/full", tmp_path, code=1)
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("buffering", ["", "PYTHONUNBUFFERED=1 "])  # it fails at the last flush, or at the first print
+def test_data_that_could_not_be_written_is_a_failure(tmp_path: Path, buffering: str) -> None:
+    done = shell(f"{buffering}$F config show >/dev/full", tmp_path, code=1)
+    assert done.stderr == "flopsd: cannot write to standard output: No space left on device\n"

@@ -203,7 +203,7 @@ def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: 
 def test_a_state_folder_that_cannot_be_used_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
     flopsd("exec", "--state-dir", str(tmp_path / "file" / "x"), "--listen", "off", "--", "sh", "-c", "exit 3", env=env,
-           code=3, says=("cannot use the state folder", "NOT SEALED"))  # fmt: skip
+           code=3, says=("cannot use the state folder", "NOT SEALED: see above; no record of this job was written"))  # fmt: skip
 
 
 def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:

@@ -28,11 +28,11 @@ ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 
 
 class Terminal:
-    """80 columns, and what a program writes into them."""
+    """A screen of some size, and what a program writes into it."""
 
-    def __init__(self, *arguments: str, rows: int = 24, term: str = "xterm") -> None:
+    def __init__(self, *arguments: str, rows: int = 24, columns: int = 80, term: str = "xterm") -> None:
         self.outer, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.before = termios.tcgetattr(inner)
         self.process = subprocess.Popen([*FLOPSD, *arguments], stdin=inner, stdout=inner, stderr=inner, start_new_session=True,
                                         env=environment(None, TERM=term), preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))  # fmt: skip
@@ -90,6 +90,14 @@ def test_it_follows_a_daemon_and_says_when_it_is_gone(run: Run) -> None:
     terminal.wait_for(r"1\.23x10\^15 FLOP.*more lines\x1b\[K\x1b\[J")
     server.stop()
     terminal.wait_for(r"cannot read http://127")
+    assert terminal.leave() == 0
+
+
+@pytest.mark.usefixtures("run")
+def test_a_terminal_without_a_size_is_taken_for_a_usual_one(tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    terminal = Terminal("status", "--watch", "0.2", "--state-dir", state, rows=0, columns=0)
+    terminal.wait_for(r"1\.23x10\^15 FLOP")
     assert terminal.leave() == 0
 
 

@@ -25,6 +25,7 @@ from flopsd.sources.nvml.gpm import Metrics
 
 _STALL_NS = 500_000_000
 _STRIKES = 3
+FIRST_DRIVER = 595  # that has running cycle counters
 _PROVEN = (Evidence.CYCLES, "", "")
 _PENDING = (
     Evidence.ACTIVITY,
@@ -37,14 +38,15 @@ _PENDING = (
 class CounterCheck:
     """Their scale is proven first, and held against percentages and clock for as long as they are counted."""
 
-    def __init__(self, sm_count: int, max_mhz: int, origin: Callable[[], str | None]) -> None:
-        """`origin` is what the journal has of an earlier daemon start on this boot."""
+    def __init__(self, sm_count: int, max_mhz: int, origin: Callable[[], str | None], driver: str) -> None:
+        """`origin` is what the journal has of an earlier daemon start on this boot, `driver` the driver's version."""
         self._sm_count, self._max_mhz, self._origin = sm_count, max_mhz, origin
         self._last: Metrics | None = None
         self._last_ns = self._largest = 0
         self._window = Window()
         self._calibration: Calibration | None = None
         self._strikes = 0
+        self._is_old = not driver.split(".")[0].isdecimal() or int(driver.split(".")[0]) < FIRST_DRIVER
         self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
 
     @property
@@ -65,7 +67,8 @@ class CounterCheck:
         """
         if metrics.elapsed is None or not metrics.counters:
             fix = "a driver of R595 or newer counts cycles since boot, which lose nothing in a restart"
-            self.evidence = (Evidence.ACTIVITY, "this driver has no running cycle counters", fix)
+            why = "this driver has no running cycle counters" + ("" if self._is_old else " for this GPU")
+            self.evidence = (Evidence.ACTIVITY, why, fix if self._is_old else "")
             return False
         self._largest = max(self._largest, metrics.elapsed)
         if self._strikes >= _STRIKES:

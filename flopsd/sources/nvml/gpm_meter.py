@@ -62,7 +62,7 @@ class GpmMeter:
         self._unread_reason = GapReason.STARTING
         self._clock: list[ClockSample] = []
         self._buffered_clock = True
-        self._check = CounterCheck(self._sm_count, self._top_mhz, origin)
+        self._check = CounterCheck(self._sm_count, self._top_mhz, origin, driver.version)
         self.evidence = self._check.evidence
 
     def reach(self, handle: Any, gpm: Gpm) -> None:

@@ -212,6 +212,7 @@ def test_a_rule_that_is_read_and_not_written_is_marked(config: str) -> None:
         (["--parameters", "7e9", *WORK, "--active-parameters", "8e9"], 1, "8000000000 parameters are active"),
         (["--parameters", "7e9", *WORK, "--layers", "8"], 1, "only together"),
         (["CONFIG", *WORK, "--on", "ml.p99.large"], 1, "ml.p99.large"),
+        (["CONFIG", *WORK, "--on", "p5.48xlarge"], 1, "did you mean ml.p5.48xlarge?"),
         (["CONFIG", *WORK, "--on", "h100-sxm5-80gb", "--format", "fp5"], 1, "fp5"),
         (["CONFIG", *WORK, "--lora-targets", "c_attn"], 1, "c_attn"),
         (["/nowhere/config.json", "--tokens", "1e9"], 1, "/nowhere/config.json"),

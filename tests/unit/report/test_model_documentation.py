@@ -66,7 +66,10 @@ def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | N
 def test_a_node_in_the_words_of_the_form() -> None:
     found = lines(form(executed_only(node()), ACT))
     compute = found["Amount of computation used for training"]
-    assert (compute.ai_office, compute.national) == ("6.0x10^15 FLOP", "10^15 FLOP (10^15 FLOP to 10^16 FLOP)")
+    assert (compute.ai_office, compute.national) == (
+        "6.0x10^15 FLOP",
+        "10^15 FLOP (orders of magnitude from 10^15 FLOP to 10^16 FLOP)",
+    )
     assert compute.note.startswith("between 2.7x10^15 and 3.4x10^16 FLOP; "), "3.31 is rounded up"
     assert "65.8 % of device time was not measured and is not in the figure" in compute.note, "10 s + 15 s of 38 s"
     assert "diagnostic work included" in compute.note
@@ -148,7 +151,7 @@ def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
     ledger = node("no-device")
     shown = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
     assert shown.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
-    assert "nothing that was read gives one: only bounds are." in shown
+    assert "nothing that was read gives one: only bounds are given." in shown
     job = node("job", "merged")
     job["totals"]["executed"]["method"] += ledger["totals"]["executed"]["method"]
     shown = lines(form(job, ACT))["Measurement methodology, compute"].ai_office
@@ -265,13 +268,16 @@ def test_a_policy_without_a_form() -> None:
 @pytest.mark.parametrize(
     ("figures", "text"),
     [
-        (Figures(96 * 10**21, 996 * 10**20, 997 * 10**20), "10^23 FLOP (10^22 FLOP to 10^23 FLOP)"),  # 1.0x10^23
+        (
+            Figures(96 * 10**21, 996 * 10**20, 997 * 10**20),
+            "10^23 FLOP (orders of magnitude from 10^22 FLOP to 10^23 FLOP)",
+        ),  # 1.0x10^23
         (Figures(10**22, 10**22, 10**22 + 1), "10^22 FLOP"),
-        (Figures(10**22, 3 * 10**22, 10**24), "10^22 FLOP (10^22 FLOP to 10^24 FLOP)"),
+        (Figures(10**22, 3 * 10**22, 10**24), "10^22 FLOP (orders of magnitude from 10^22 FLOP to 10^24 FLOP)"),
         (Figures(10**22, 10**22, None), "10^22 FLOP (10^22 FLOP or more)"),
         (Figures(0, 10**22, None), "10^22 FLOP (bounds not known)"),
-        (Figures(10**22, None, 996 * 10**20), "10^22 FLOP to 10^23 FLOP"),
-        (Figures(10**22, None, 10**24), "10^22 FLOP to 10^24 FLOP"),
+        (Figures(10**22, None, 996 * 10**20), "orders of magnitude from 10^22 FLOP to 10^23 FLOP"),
+        (Figures(10**22, None, 10**24), "orders of magnitude from 10^22 FLOP to 10^24 FLOP"),
         (Figures(2 * 10**22, None, 9 * 10**22), "10^22 FLOP"),
         (Figures(10**22, None, None), "10^22 FLOP or more"),
         (Figures(0, None, None), "not known"),

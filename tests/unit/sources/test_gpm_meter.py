@@ -43,10 +43,12 @@ class Gpu:
     mhz: int | None = MHZ
     utilization: float | None = 0.5
     power: float | None = 0.5
+    driver: str = "595.91.07"
 
     def __post_init__(self) -> None:
         self.counters = dict.fromkeys(self.counted, 10**12)
         driver: Any = SimpleNamespace(
+            version=self.driver,
             clock=self.clock,
             lib=SimpleNamespace(NVMLError=RuntimeError, nvmlGpmQueryIfStreamingEnabled=lambda _: True),
             optional=lambda call, *arguments: call(*arguments),
@@ -108,6 +110,21 @@ def test_until_they_are_proven_percentages_count() -> None:
     assert reading.work.evidence is Evidence.ACTIVITY
     assert reading.work.sm_cycles[Pipe.TENSOR_HMMA] == SMS * MHZ * 10**6 // 2
     assert reading.work.sm_cycles[Pipe.TENSOR] == 0, "all of it is in the sub-pipe"
+
+
+@pytest.mark.parametrize(
+    ("driver", "why", "fix"),
+    [
+        ("580.105.08", "this driver has no running cycle counters", "a driver of R595 or newer"),
+        ("595.91.07", "this driver has no running cycle counters for this GPU", ""),
+    ],
+)
+def test_a_newer_driver_is_recommended_only_where_it_would_help(driver: str, why: str, fix: str) -> None:
+    gpu = Gpu(counted=(), driver=driver)
+    gpu.runs(0.5)
+    gpu.runs(0.5)
+    assert gpu.meter.evidence[:2] == (Evidence.ACTIVITY, why)
+    assert gpu.meter.evidence[2][: len("a driver of R595 or newer")] == fix
 
 
 def test_a_second_proves_nothing_since_counters_may_be_a_tenth_of_one_old() -> None:

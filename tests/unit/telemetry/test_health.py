@@ -55,9 +55,9 @@ TABLE: list[tuple[list[DeviceHealth], dict[str, Any], HealthState, str, str | No
     ([UP, LOST], {"replay": True}, HealthState.SOME_LOST,
      f"{REPLAY}; 1 of 2 GPUs lost since 00:29 UTC: device_lost", "00:29:00"),
     ([LOST], {"ended": True, "running": False}, HealthState.ENDED,
-     "The run ended at 00:29 UTC: nothing is metered any more", "00:29:30"),
+     "The run ended at 2026-03-02 00:29 UTC: nothing is metered any more", "00:29:30"),
     ([UP], {"running": False}, HealthState.NOT_RUNNING,
-     "No daemon is running, and the run has no end: the last record was written at 00:29 UTC", "00:29:30"),
+     "No daemon is running, and the run has no end: the last record was written at 2026-03-02 00:29 UTC", "00:29:30"),
     ([UP], {"is_live": False}, HealthState.METERING, "Metering 1 GPU (last record at 00:29 UTC)", None),
 ]  # fmt: skip
 

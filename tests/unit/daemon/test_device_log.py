@@ -1,0 +1,63 @@
+"""A device that is lost is logged once, by name and with the reason; one that comes and goes floods no log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.model import GapReason
+from flopsd.daemon.device_log import PATIENCE_SECONDS, REST_SECONDS, DeviceLog
+from tests.support.runs import A100, H100, Run
+
+
+class Watched:
+    def __init__(self, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+        self.run, self.caplog, self.watch = run, caplog, DeviceLog(run.clock)
+
+    def meter(self, seconds: int, fault: GapReason | None = None) -> None:
+        for _ in range(seconds):
+            self.run.meter(1, fault, {H100.uid})
+            self.watch.each_tick(self.run.writer.snapshot)
+
+    @property
+    def said(self) -> list[str]:
+        return [record.message for record in self.caplog.records if "GPU-" in record.message]
+
+
+@pytest.fixture
+def watched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Watched:
+    return Watched(Run(tmp_path, devices=(H100, A100)), caplog)
+
+
+def test_a_lost_device_is_named_once_with_its_reason_and_again_when_it_is_read(watched: Watched) -> None:
+    watched.meter(3)
+    assert watched.said == []
+    watched.meter(10 * PATIENCE_SECONDS, GapReason.DEVICE_LOST)
+    (lost,) = watched.said
+    assert lost.startswith("device 0 (GPU-h): no reading for 5 s: device_lost (the driver had lost the device)")
+    assert "runbook.md" in lost
+    watched.meter(3)
+    assert watched.said[1:] == ["device 0 (GPU-h): is read again, after 50 s"]
+
+
+def test_a_reading_that_fails_now_and_then_is_not_logged(watched: Watched) -> None:
+    for _ in range(10):
+        watched.meter(PATIENCE_SECONDS - 1, GapReason.DRIVER_TIMEOUT)
+        watched.meter(1)
+    assert watched.said == []
+
+
+def test_a_device_that_comes_and_goes_is_logged_once_in_ten_minutes(watched: Watched) -> None:
+    period = 2 * PATIENCE_SECONDS + 1
+    for _ in range(REST_SECONDS // period - 1):
+        watched.meter(2 * PATIENCE_SECONDS, GapReason.DRIVER_TIMEOUT)
+        watched.meter(1)
+    assert len(watched.said) == 2
+    watched.meter(3 * period, GapReason.DRIVER_TIMEOUT)
+    assert len(watched.said) == 3
+
+
+def test_an_outage_of_the_source_is_not_logged_again_for_each_device(watched: Watched) -> None:
+    watched.meter(4 * PATIENCE_SECONDS, GapReason.SOURCE_DOWN)
+    assert watched.said == []
