@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import TracebackType
 from typing import NoReturn
 
 
@@ -26,6 +27,14 @@ def _absolute(path: str) -> str:
         return path  # the working directory is gone
 
 
+def _uncaught(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+    """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is no fault."""
+    if not isinstance(fault, KeyboardInterrupt):
+        from flopsd.cli.main import log_uncaught
+
+        log_uncaught(kind, fault, trace)
+
+
 def main() -> NoReturn:
     """Run one verb and exit, with modules of flopsd's own environment."""
     here = os.path.dirname(_absolute(__file__))
@@ -41,14 +50,10 @@ def main() -> NoReturn:
 
         protect_memory()
         begin_lean()
-    try:
-        from flopsd.cli.main import log_uncaught
-        from flopsd.cli.main import main as run
+    sys.excepthook = _uncaught
+    from flopsd.cli.main import main as run
 
-        sys.excepthook = log_uncaught
-        run()
-    except KeyboardInterrupt:  # before the verb, which has its own way to end
-        sys.exit(130)
+    run()
 
 
 if __name__ == "__main__":
