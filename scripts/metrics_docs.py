@@ -32,7 +32,8 @@ LABELS = {
     "uuid": "its UUID: join on this one; `NODE/neuron0` where a driver gives none",
     "pipe": f"{words(Pipe)}; `all` where the vendor's count does not distinguish pipes",
     "precision": "the number format that FLOP are counted in: declared, fixed by the pipe, or `undeclared`",
-    "evidence": f"how it is known, {words(Evidence)}; the first three are measured, the others only bounded",
+    "evidence": f"how it is known, {words(Evidence)}; the first three are measured, `operator_count` by the training "
+    "process's word, the others only bounded",
     "reason": f"of a gap: {words(GapReason)}; of a source's error the same",
     "basis": "`executed`: what the counters counted; `guidelines`: what counts as training compute; `guidelines_cumulative`: with "
     "generated data; `architecture`: counted from the model",

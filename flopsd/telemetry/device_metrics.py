@@ -125,7 +125,8 @@ def time_and_energy(gpus: Labelled) -> Iterator[Family]:
 def gauges(gpus: Labelled) -> Iterator[Family]:
     activity = gauge(
         "flopsd_pipe_activity_ratio",
-        "Share of the last interval's cycles in which the pipe was active.",
+        "Share of the last interval's cycles in which the pipe was active; of pipe tensor, what no counter of a kind "
+        "accounts for.",
         labels=(*_GPU, "pipe"),
     )
     utilization = gauge(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,7 @@ def test_a_dropped_folder_brings_no_key_and_no_table(page: Page) -> None:
 LEAVES_OUT = {
     GOOD: ("Verified: every figure", "that the compute took place"),
     "valid/replay": ("Verified, but a replay", "no hardware was metered"),
+    "valid/middle-segment": ("Verified: every figure", "one segment of a rotated run"),
     "valid/model-of-another-family": ("Verified in part", "predicate.totals.architecture"),
     "merged/job": ("Verified: every figure", "signatures of the ledgers that it adds up"),
     "merged/job-alone": ("Verified in part", "2 ledgers are added up, and not all were given"),
@@ -218,6 +221,20 @@ def test_a_verdict_begins_with_what_it_leaves_out(page: Page) -> None:
     by_page(page, vector("merged/job-alone"))
     page.evaluate(put("ledgers", *((at + name, data) for at in "ab" for name, data in node)))
     assert said(page)["text"].startswith("Verified in part")
+
+
+@pytest.mark.tool("chromium")
+def test_a_verdict_says_that_the_run_went_on(page: Page, tmp_path: Path) -> None:
+    source = vector("valid/also-of-an-earlier-seal")
+    shutil.copy(source.folder / "other.json", tmp_path / "ledger.json")
+    shutil.copy(source.folder / "other.journal.jsonl", tmp_path / "ledger.journal.jsonl")
+    files = {
+        word: str((source.folder / file).resolve()) for word, file in pairwise(source.arguments) if word != "--also"
+    }
+    given = [part for word in ("--key", "--peaks", "--policy") for part in (word, files[word])]
+    by_page(page, Vector("rolling", tmp_path, {"arguments": ["ledger.json", *given]}))
+    shown = page.evaluate("document.querySelector('#result .check').textContent")
+    assert "The end of the run" in shown.partition("Not verified")[2]
 
 
 def shown_by(page: Browser, names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -201,6 +201,10 @@ function grounds(found) {
     open.unshift(h("span", {}, `Whether these are all of its ledgers: ${complete(predicate.completeness)}.`));
   }
   if (given) open.push(h("span", {}, "The signatures of the ledgers that it adds up: whoever added them up checked those, and signed which ledgers they are."));
+  if (!merged && predicate.segment) open.unshift(h("span", {}, "The rest of the run: this is one segment of a rotated run."));
+  if (!merged && predicate.incarnations[predicate.incarnations.length - 1].endReason === null) {
+    open.unshift(h("span", {}, "The end of the run: sealed while it went on, or after it was killed; later work is not in it."));
+  }
   if (notes.includes("replay") || predicate.replay) open.unshift(h("span", {}, "This is the replay of a recording: no hardware was metered."));
   const list = (/** @type {string} */ title, /** @type {Child[]} */ rows) =>
     h("div", {}, h("p", {}, title), h("ul", {}, ...rows.map((one) => h("li", {}, one))));
