@@ -64,7 +64,8 @@ class Client:
         self._work_sent_ns = 0
         self._logged: set[str] = set()
         self._connection: DaemonConnection | None = None
-        self._backoff_seconds, self._was_met = BACKOFF_SECONDS, False
+        self._backoff_seconds = BACKOFF_SECONDS
+        self._was_met = self._was_opened = False  # whether a daemon was met by this process, and by this session
         self._closing, self._leaving = threading.Event(), False
         self._others: list[Client] = []
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
@@ -166,7 +167,7 @@ class Client:
     def another_session(self) -> Client:
         """A session of its own for another model of this process, with the same daemon. It ends with this one."""
         other = Client(self._paths, self._clock)
-        other._was_met = self._was_met
+        other._was_met = self._was_met and self._connection is not None
         self._others.append(other)
         return other
 
@@ -242,10 +243,10 @@ class Client:
         """Send everything, then each change, until closed. Raises OSError when the daemon goes away."""
         daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
-        daemon.hello(self.session)
-        if not self._was_met:  # what ran before is in no run of this daemon
-            self._was_met = True
+        is_known = daemon.hello(self.session)
+        if not self._was_met or (self._was_opened and is_known is False):  # what ran before is not in this daemon's run
             self._work.forget(_OF_DEVICES)
+        self._was_met = self._was_opened = True
         self._work.send_again()
         with self._lock:
             self._unsent_facts = set(self._facts)

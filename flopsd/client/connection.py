@@ -43,13 +43,16 @@ class DaemonConnection:
     def path(self) -> str:
         return str(self._socket.getpeername())
 
-    def hello(self, session: str) -> None:
-        """Open `session`. Raises RefusedByDaemonError too."""
+    def hello(self, session: str) -> bool | None:
+        """Open `session`: whether the daemon's run has it already; None: the daemon does not say. Raises
+        RefusedByDaemonError too."""
         with suppress(BrokenPipeError):  # a refused connection still holds the reason
             self.send("hello", session=session, client=__version__, pid=os.getpid())
         answer = self._answer()
         if answer.get("flopsd") != PROTOCOL or answer.get("ok") is not True:
             raise RefusedByDaemonError(str(answer.get("error", answer))[:400])
+        known = answer.get("known")
+        return known if isinstance(known, bool) else None
 
     def send(self, kind: str, **fields: object) -> None:
         self._socket.sendall(line(kind, **fields))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -43,9 +43,16 @@ STEPS_PPM = (500_000, 800_000, 950_000)  # towards a threshold
 class SessionServerTask:
     """The session server, which is started again until its socket can be opened."""
 
-    def __init__(self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock) -> None:
-        """No server where `path` is None."""
-        self._path, self._uids, self._post, self._clock = path, uids, post, clock
+    def __init__(
+        self,
+        path: Path | None,
+        uids: Sequence[int],
+        post: Callable[[Event], None],
+        clock: Clock,
+        known: Collection[str] = (),
+    ) -> None:
+        """No server where `path` is None. `known`: sessions that the run has already."""
+        self._path, self._uids, self._post, self._clock, self._known = path, uids, post, clock, known
         self._server: SessionServer | None = None
         self._next_ns, self._has_logged = clock.boottime_ns(), False
 
@@ -53,7 +60,7 @@ class SessionServerTask:
         """`thread` serves it."""
         if self._path is None or self._server is not None or self._clock.boottime_ns() < self._next_ns:
             return
-        server = SessionServer(self._path, self._uids, self._post, self._clock)
+        server = SessionServer(self._path, self._uids, self._post, self._clock, self._known)
         try:
             server.start(thread)
         except ListenError as fault:

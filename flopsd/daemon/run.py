@@ -155,7 +155,7 @@ def run_daemon(
                 client_socket,
             )
         client_uids = (*settings.client_uids, *([job_user] if is_shared and job_user is not None else []))
-        sessions = SessionServerTask(client_socket, client_uids, daemon.post_event, clock)
+        sessions = SessionServerTask(client_socket, client_uids, daemon.post_event, clock, writer.known_sessions)
         feed = feed_of(settings, push_command, lambda: custody.shown(writer.snapshot), clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None

@@ -14,7 +14,7 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,7 +38,12 @@ MESSAGES_A_SECOND = 50  # of one session
 BYTES_A_SECOND = 4 * MAX_LINE_BYTES
 CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
+MAX_KNOWN = 4000  # sessions of a run that are told so
 _OK = json.dumps({"flopsd": PROTOCOL, "ok": True}).encode("ascii") + b"\n"
+_OPENED = {
+    known: json.dumps({"flopsd": PROTOCOL, "ok": True, "known": known}).encode("ascii") + b"\n"
+    for known in (False, True)
+}
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
@@ -84,8 +89,15 @@ class SessionServer:
 
     name = "the server for training processes"
 
-    def __init__(self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock) -> None:
-        """`uids` may connect besides root and this process's own user."""
+    def __init__(
+        self,
+        path: Path,
+        uids: Collection[int],
+        post: Callable[[Event], None],
+        clock: Clock,
+        known: Iterable[str] = (),
+    ) -> None:
+        """`uids` may connect besides root and this process's own user. `known`: sessions that the run has already."""
         self.path = path
         self._allowed = frozenset({0, os.geteuid(), *uids})
         self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
@@ -94,6 +106,7 @@ class SessionServer:
         self._paused: dict[socket.socket, int] = {}  # until when nothing is read from it
         self._stopping, self._stopped = threading.Event(), threading.Event()
         self._served = False
+        self._known = set(known)
 
     def start(self, thread: SocketThread | None = None) -> None:
         """Bind, and serve in this thread, else in one of its own. Raises ListenError."""
@@ -226,7 +239,11 @@ class SessionServer:
             return
         self._post(event)
         try:
-            if isinstance(event, SessionOpened | SessionClosed):
+            if isinstance(event, SessionOpened):
+                peer.answer(_OPENED[event.session in self._known])
+                if len(self._known) < MAX_KNOWN:
+                    self._known.add(event.session)
+            elif isinstance(event, SessionClosed):
                 peer.answer(_OK)
         except OSError:
             self._drop(peer)

@@ -180,6 +180,11 @@ class Writer:
         return self._segment.settle()
 
     @property
+    def known_sessions(self) -> frozenset[str]:
+        """Training processes of this run up to now."""
+        return frozenset(self._sessions.known)
+
+    @property
     def segment_utc(self) -> str:
         """When the journal was begun."""
         return self._segment.utc

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,7 +158,9 @@ class KernelWindows:
 
     def _leave(self) -> None:
         window = self._window
-        if window is not None and window.thread == threading.get_ident() and not is_capturing():
+        if window is None or os.getpid() != self._pid:  # a forked child has no profiler of its own
+            return
+        if window.thread == threading.get_ident() and not is_capturing():
             self._stop(window)
             self._skip()
 
@@ -191,6 +193,9 @@ class KernelWindows:
         self.ended = code
         words = "flopsd sees no more kernels in windows: %s; the training goes on"
         log.warning(words, code, exc_info=because)
+        if (window := self._window) is not None:  # nothing may go on recording
+            with suppress(Exception):
+                self._stop(window)
 
 
 def _profile() -> Any:

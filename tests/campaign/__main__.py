@@ -6,9 +6,10 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
-from tests.campaign.cases import cases
+from tests.campaign.cases import cases, hostile
 from tests.campaign.simulation import Judged, judge
 from tests.support.scenario import compile_standin
 
@@ -17,12 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the random cases and of the moments of reading")
     parser.add_argument("--random", type=int, default=40, help="random cases (default 40)")
+    parser.add_argument("--hostile", type=int, default=60, help="cases of everything at once (default 60)")
     parser.add_argument("--only", default="", help="cases whose name has this text")
     args = parser.parse_args()
     missed = ledgers = count = 0
     with tempfile.TemporaryDirectory() as folder:
         standin = compile_standin(Path(folder) / "standin").parent
-        for at, case in enumerate(cases(args.seed, args.random)):
+        hostile_cases = (hostile(args.seed + at) for at in range(args.hostile))
+        for at, case in enumerate(chain(cases(args.seed, args.random), hostile_cases)):
             if args.only not in case.name:
                 continue
             place = Path(folder) / str(at)

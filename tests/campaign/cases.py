@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tests.support.scenario import LIES, Fault, Gpu, Segment, Slice, a100, h100
 
@@ -17,6 +18,8 @@ class Case:
     gpus: tuple[Gpu, ...]
     seconds: int = 120
     down_ms: tuple[int, ...] = ()  # the daemon is killed so many times, evenly over the run, and is away so long
+    wall_steps_ms: tuple[tuple[int, int], ...] = ()  # when the wall clock is set, and by how much
+    sleeps_ms: tuple[tuple[int, int], ...] = ()  # when the machine is suspended, and how long; its GPUs go on
 
 
 def wave(high_ms: int, low_ms: int, high_mhz: int = 1980, low_mhz: int = 210, **load: float) -> tuple[Segment, ...]:
@@ -31,6 +34,7 @@ MIXED = (
     Segment(1300, mhz=1755, hmma=0.4, imma=0.2, dfma=0.05, fp64=0.02, fp32=0.1, fp16=0.05, watts=600),
     Segment(900, mhz=1980, imma=0.5, fp32=0.2, watts=600),
 )
+IDLE_THEN_FULL = (Segment(10_000, mhz=210, util=0), Segment(11_000, mhz=1980, hmma=1, util=100))
 IDLE_THEN_WORK = (Segment(20_000, mhz=345), Segment(40_000, mhz=1755, hmma=0.5))
 
 
@@ -78,6 +82,13 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
     yield Case("MIG slices", (h100(STEADY, mig=True, slices=slices, clock_samples_ms=100),), 60)
     yield Case("MIG slices, running counters", (h100(STEADY, mig=True, slices=slices, counters="sum"),), 60)
     yield Case("utilisation alone", (a100(BURSTS), a100(STEADY), a100(IDLE_THEN_WORK)), 90)
+    loads = IDLE_THEN_FULL, tuple(replace(part, mhz=min(part.mhz, 1410)) for part in IDLE_THEN_FULL)
+    for set_ms in (-10_000, -300, 90, 800, 3_600_000, -18_000_000):
+        gpus = h100(loads[0], clock_samples_ms=20), h100(loads[0], counters="average"), a100(loads[1])
+        yield Case(f"wall clock set by {set_ms} ms", gpus, 32, wall_steps_ms=((10_900, set_ms),))
+    drift = (Segment(500, mhz=1100, hmma=0.6), Segment(80, mhz=1980, hmma=0.6))
+    asleep = h100(drift, counters="quarter"), h100(drift, clock_samples_ms=20), a100(loads[1])
+    yield Case("a machine that sleeps", asleep, 900, sleeps_ms=((645, 700_000),))
     yield Case("idle, then work", (h100(IDLE_THEN_WORK, counters="average"), h100(IDLE_THEN_WORK)), 120)
     draw = random.Random(seed)
     for number in range(random_cases):
@@ -100,3 +111,65 @@ def _gpu(draw: random.Random) -> Gpu:
     counters = draw.choice(("none", "none", "average", "sum", "quarter", "wrong"))
     samples_ms = draw.choice((0, 20)) if counters == "none" else 20
     return h100(load, faults, counters=counters, clock_samples_ms=samples_ms)
+
+
+def hostile(seed: int) -> Case:
+    """Everything at once: loads to the limit of the part, a driver that fails and lies, GPUs that come, go and move,
+    MIG switched while they work, a wall clock that is set, a machine that sleeps, a daemon that is killed."""
+    draw = random.Random(seed)
+    gpus = tuple(_hostile_gpu(draw, stays=not at) for at in range(draw.randint(1, 3)))
+    seconds = draw.randint(8, 60)
+    steps = tuple(
+        (
+            draw.randrange(seconds * 1000),
+            draw.choice((-36_000_000, -30_000, -9000, -700, -120, 90, 800, 7000, 86_400_000)),
+        )
+        for _ in range(draw.choice((0, 1, 1, 3)))
+    )
+    sleeps = tuple(
+        (draw.randrange(seconds * 1000), draw.choice((400, 6000, 700_000))) for _ in range(draw.choice((0, 0, 1)))
+    )
+    down = tuple(draw.choice((7, 480, 1500, 9000)) for _ in range(draw.choice((0, 0, 1, 3))))
+    if any(gpu.appears_ms for gpu in gpus):  # no account begins before the daemon start that first sees its GPU
+        down = ()
+    return Case(f"hostile {seed}", gpus, seconds, down, tuple(sorted(steps)), sleeps)
+
+
+def _hostile_gpu(draw: random.Random, *, stays: bool) -> Gpu:
+    is_a100 = draw.random() < 0.5
+    top = 1410 if is_a100 else 1980
+    has_slices = not is_a100 and draw.random() < 0.25
+    load = _hostile_load(draw, top)
+    kinds = ["timeout", "gpu_lost", "unknown", "backwards", "clock_zero", "clock_garbage"]
+    kinds += ([] if stays else ["gone"]) + ([] if is_a100 else ["mig_flip"])
+    kinds += ["util_garbage"] if is_a100 else ["nan", "infinite", "range", "fell", "contradict", "counters_disabled"]
+    begins = [draw.randint(0, 50_000) for _ in range(draw.choice((0, 1, 2, 4)))]
+    faults = tuple(Fault(at, at + draw.choice((60, 300, 1500, 12_000, FOREVER)), draw.choice(kinds)) for at in begins)
+    counters = "none" if is_a100 else draw.choice(("none", "none", "average", "sum", "quarter", "wrong", "delta"))
+    changed: dict[str, Any] = {
+        "appears_ms": 0 if stays else draw.choice((0, 7000)), "moves_ms": draw.choice((None, None, 9000)),
+        "clock_samples_ms": 20 if counters != "none" else draw.choice((0, 20, 100)),
+    }  # fmt: skip
+    if is_a100:
+        return a100(load, faults, **changed)
+    slices = tuple(
+        Slice(
+            at + 1,
+            sms,
+            tuple(replace(part, hmma=draw.choice((0, 0.5, 1))) for part in load),
+            faults=tuple(Fault(a, a + 5000, "gone") for a in begins[at:2]),
+        )
+        for at, sms in enumerate((60, 32) if has_slices else ())
+    )
+    return h100(load, faults, counters=counters, mig=has_slices, slices=slices, **changed)
+
+
+def _hostile_load(draw: random.Random, top: int) -> tuple[Segment, ...]:
+    load = []
+    for _ in range(draw.randint(1, 4)):
+        busy = draw.choice((0, 0.3, 0.6, 1))
+        mhz = draw.choice((210, 1100, top, top))
+        load.append(
+            Segment(draw.choice((40, 170, 500, 1000, 6000, 10_000)), mhz=mhz, hmma=busy, watts=round(90 + 600 * busy))
+        )
+    return tuple(load)

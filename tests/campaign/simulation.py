@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.sources.ownership.rule import UNIDENTIFIED
 from flopsd.system.clock import NS_PER_S
-from tests.campaign.cases import Case
+from tests.campaign.cases import FOREVER, Case
 from tests.support.process import wait_until
 from tests.support.runs import Run, verified
 from tests.support.scenario import Gpu, Scenario
@@ -41,6 +41,7 @@ class Judged:
     quantity: str
     stated: Figures
     true: tuple[int, int]
+    gpu: str  # the whole one's UUID
 
     @property
     def holds(self) -> bool:
@@ -59,12 +60,26 @@ def judge(case: Case, standin: Path, folder: Path, seed: int = 0) -> list[Judged
         _meter(case, runs, clock, random.Random(seed))
         end_ns = clock.boottime_ns()
     found: list[Judged] = []
+    come_and_go = any(part.faults for gpu in case.gpus for part in gpu.slices) or "mig_flip" in {
+        fault.kind for gpu in case.gpus for fault in gpu.faults
+    }
     for declared, run in zip(DECLARED, runs, strict=True):
         run.finish()
         sealed = run.seal(folder / f"{declared}.json")
         predicate = verified(sealed).statement["predicate"]
-        found += _held_against(case, declared, predicate, begin_ns - 1000 * NS_PER_S, end_ns - 1000 * NS_PER_S)
+        held = _held_against(case, declared, predicate, begin_ns - 1000 * NS_PER_S, end_ns - 1000 * NS_PER_S)
+        found += _by_gpu(held) if come_and_go else held
     return found
+
+
+def _by_gpu(found: Iterable[Judged]) -> Iterator[Judged]:
+    """While none of its slices is seen, a GPU's time is in the account of the whole one: so they are judged together."""
+    groups: dict[tuple[str, str], list[Judged]] = {}
+    for one in found:
+        groups.setdefault((one.gpu, one.quantity), []).append(one)
+    for group in groups.values():
+        true = sum(one.true[0] for one in group), sum(one.true[1] for one in group)
+        yield replace(group[0], stated=sum_figures(one.stated for one in group), true=true)
 
 
 def _run(folder: Path, clock: SharedClock, declared: str | None) -> Run:
@@ -80,7 +95,8 @@ def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random)
         lives = len(case.down_ms) + 1
         kills = [clock.boottime_ns() + case.seconds * NS_PER_S * at // lives for at in range(1, lives)]
         down_ms = list(case.down_ms)
-        due_ns = clock.boottime_ns() + NS_PER_S // 5
+        begin_ns, due_ns = clock.boottime_ns(), clock.boottime_ns() + NS_PER_S // 5
+        steps, sleeps = list(case.wall_steps_ms), list(case.sleeps_ms)
         while clock.boottime_ns() < end_ns:
             if kills and clock.boottime_ns() >= kills[0]:
                 kills.pop(0)
@@ -92,6 +108,12 @@ def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random)
                 for run in runs:
                     run.start()
                 source, due_ns = _open(clock, origins, stack), clock.boottime_ns() + NS_PER_S // 5
+            passed_ms = (clock.boottime_ns() - begin_ns) // 1_000_000
+            while steps and steps[0][0] <= passed_ms:
+                clock.step_wall(steps.pop(0)[1] * 1_000_000)
+            if sleeps and sleeps[0][0] <= passed_ms:
+                clock.advance(sleeps.pop(0)[1] * 1_000_000)
+                due_ns = max(due_ns, clock.boottime_ns())
             at_ns = due_ns + draw.randrange(-NS_PER_S // 5, NS_PER_S // 5)
             pass_time(source, clock, max(0, at_ns - clock.boottime_ns()))
             _read(source, runs, clock)
@@ -124,7 +146,8 @@ def _held_against(
 ) -> Iterator[Judged]:
     machine = Scenario(case.gpus)
     loads = {machine.uuid(at): gpu for at, gpu in enumerate(case.gpus)}
-    placeholders = {f"nvml-index-{at}": machine.uuid(at) for at in range(len(case.gpus))}
+    stay = all(gpu.moves_ms is None and not gpu.appears_ms for gpu in case.gpus)
+    placeholders = {f"nvml-index-{at}": machine.uuid(at) for at in range(len(case.gpus)) if stay}
     entries: dict[str, list[dict[str, Any]]] = {}
     for told in predicate["devices"]:  # a GPU that could not be identified at first has two
         entries.setdefault(placeholders.get(told["uuid"], told["uuid"]), []).append(told)
@@ -133,21 +156,45 @@ def _held_against(
         if told["model"] == UNIDENTIFIED:
             assert told["executed"]["high"] is None
             continue
+        if uid.startswith("nvml-index-"):  # which GPU it was is not known here; that one has its own time beside
+            continue
         gpu, sms = (loads[uid], told["smCount"]) if uid in loads else _slice(case, told["parent"], uid)
         part = table().resolve(_device(told))
         formats = FORMATS if declared is None else (declared,)
-        worked = {pipe: gpu.sm_cycles(pipe, begin_ns, end_ns, sms) for pipe in Pipe if pipe is not Pipe.TENSOR}
-        trues = sorted(int(sum(n * _rate(part, pipe, name) for pipe, n in worked.items())) for name in formats)
-        integers = int(worked[Pipe.TENSOR_IMMA] * (part.integer_rates(Pipe.TENSOR_IMMA, None).measured or 0))
-        for quantity, true in (("executed", (trues[0], trues[-1])), ("integerOperations", (integers, integers))):
+        pipes = [pipe for pipe in Pipe if pipe is not Pipe.TENSOR]
+        counted = {pipe: gpu.sm_cycles(pipe, begin_ns, end_ns, sms) for pipe in pipes}
+        # What is not there computes nothing. Its counters go on here, so that `low` may hold that time.
+        absent = [(0, gpu.appears_ms), *((f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "gone")]
+        switched = [(f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "mig_flip"]
+        absent += stretches_without(0, FOREVER, switched) if gpu.mig and told["parent"] is None else switched
+        there = stretches_without(begin_ns, end_ns, [(a * 1_000_000, b * 1_000_000) for a, b in absent])
+        worked = {pipe: sum(gpu.sm_cycles(pipe, a, b, sms) for a, b in there) for pipe in pipes}
+        least, most = (
+            [int(sum(n * _rate(part, pipe, name) for pipe, n in work.items())) for name in formats]
+            for work in (counted, worked)
+        )
+        rate = part.integer_rates(Pipe.TENSOR_IMMA, None).measured or 0
+        integers = int(counted[Pipe.TENSOR_IMMA] * rate), int(worked[Pipe.TENSOR_IMMA] * rate)
+        for quantity, true in (("executed", (min(least), max(most))), ("integerOperations", integers)):
             stated = sum_figures(figures_from(one[quantity]) for one in parts)
-            yield Judged(case.name, uid[-4:], declared, quantity, stated, true)
+            yield Judged(case.name, uid[-4:], declared, quantity, stated, true, told["parent"] or uid)
+
+
+def stretches_without(begin_ns: int, end_ns: int, absent: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What is left of [begin_ns, end_ns) without these."""
+    found = []
+    for from_ns, to_ns in sorted(absent):
+        if from_ns > begin_ns:
+            found.append((begin_ns, min(from_ns, end_ns)))
+        begin_ns = max(begin_ns, min(to_ns, end_ns))
+    return [(a, b) for a, b in (*found, (begin_ns, end_ns)) if a < b]
 
 
 def _slice(case: Case, parent: str, uid: str) -> tuple[Gpu, int]:
     whole = case.gpus[int(parent[-12:])]
+    flips = (fault for fault in whole.faults if fault.kind == "mig_flip")
     part = next(one for one in whole.slices if uid.endswith(f"{one.gi:03d}{one.ci:03d}"))
-    return Gpu(whole.name, whole.pci, whole.cores, whole.arch, whole.cc, whole.max_mhz, True, part.segments), part.sms
+    return replace(whole, segments=part.segments, faults=(*part.faults, *flips)), part.sms
 
 
 def _device(told: dict[str, Any]) -> Device:

@@ -3,7 +3,8 @@
  * NVML_STANDIN_SCENARIO names a text file; time zero is an epoch on CLOCK_BOOTTIME in it, so that all
  * processes and restarts see the same GPUs. NVML_STANDIN_CALLS names a file that counts calls.
  * NVML_STANDIN_DELAY_US is how long each of them waits before it answers.
- * NVML_STANDIN_CLOCK names a file of two int64, boot time and wall time in ns, that replaces the clocks.
+ * NVML_STANDIN_CLOCK names a file of int64 in ns that replaces the clocks: boot time, wall time, the number of steps of
+ * the wall clock up to now, and of each its boot time and what the wall clock was ahead of that before.
  * What a GPU does is a periodic list of segments; all counters are exact integrals over it.
  *
  *   epoch_ns N | driver TEXT | driver_from_ms N        before that nvmlInit finds no driver
@@ -46,6 +47,7 @@
 #define MAX_SEGMENTS 256
 #define MAX_FAULTS 32
 #define MAX_PROCESSES 32
+#define MAX_STEPS 64
 #define RATIOS 8 /* any hmma imma dfma dmma fp64 fp32 fp16 */
 #define UTIL_PERIOD_NS 166666667LL
 #define UTIL_RING 120
@@ -111,6 +113,13 @@ static long long boot_ns(void) {
     if (told_ns) return told_ns[0];
     clock_gettime(CLOCK_BOOTTIME, &t);
     return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* What the wall clock was ahead of the boot time when the driver took a sample, which keeps that stamp. */
+static long long offset_at(long long boot, long long offset_now) {
+    for (long long i = 0; told_ns && i < told_ns[2]; i++)
+        if (boot < told_ns[3 + 2 * i]) return told_ns[4 + 2 * i];
+    return offset_now;
 }
 
 static long long now_ns(void) { return boot_ns() - epoch_ns; }
@@ -192,7 +201,7 @@ static void load(void) {
     }
     if (file) fclose(file);
     if (counter && !calls) calls = map_file(counter, sizeof *calls);
-    told_ns = told ? map_file(told, 2 * sizeof *told_ns) : NULL;
+    told_ns = told ? map_file(told, (3 + 2 * MAX_STEPS) * sizeof *told_ns) : NULL;
     loaded = 1;
 }
 
@@ -237,8 +246,8 @@ static int has_fault(const Gpu *gpu, int kind) {
 /* MIG is switched for as long as the fault lasts; a slice can be gone by itself. */
 static unsigned mig_now(const Gpu *gpu) { return has_fault(gpu, MIG_FLIP) ? !gpu->mig : gpu->mig; }
 static int is_there(const Gpu *gpu) {
-    if (gpu->appears_ns > now_ns()) return 0;
-    return !gpu->parent || (mig_now(gpu->parent) && !has_fault(gpu, GONE));
+    if (gpu->appears_ns > now_ns() || has_fault(gpu, GONE)) return 0;
+    return !gpu->parent || (mig_now(gpu->parent) && !has_fault(gpu->parent, GONE));
 }
 static int has_moved(const Gpu *gpu) { return gpu->moves_ns >= 0 && gpu->moves_ns <= now_ns(); }
 
@@ -254,7 +263,7 @@ static int answer(const Gpu *gpu) {
     count_call();
     if (!loaded) return UNINITIALIZED;
     wait_out(gpu, HANG);
-    if (has_fault(gpu, LOST)) return GPU_IS_LOST;
+    if (has_fault(gpu, LOST) || (!gpu->parent && has_fault(gpu, GONE))) return GPU_IS_LOST;
     if (has_fault(gpu, TIMED_OUT)) return TIMEOUT;
     if (has_fault(gpu, UNKNOWN_ERROR)) return UNKNOWN;
     if (has_fault(gpu, PERMISSION)) return NO_PERMISSION;
@@ -400,7 +409,7 @@ EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen
     *value_type = 1;
     for (long long k = newest > UTIL_RING ? newest - UTIL_RING + 1 : 1; k <= newest; k++) {
         long long t = k * period;
-        unsigned long long stamp = (unsigned long long)(t + epoch_ns + offset) / 1000;
+        unsigned long long stamp = (unsigned long long)(t + epoch_ns + offset_at(t + epoch_ns, offset)) / 1000;
         if (stamp <= seen_us) continue;
         if (samples && given < *count) {
             samples[given].timeStamp = stamp;

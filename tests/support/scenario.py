@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from flopsd.core.model import GapReason, Pipe
 from flopsd.system.clock import SystemClock
@@ -140,8 +141,8 @@ def h100(segments: tuple[Segment, ...], faults: tuple[Fault, ...] = (), **change
     return Gpu(segments=segments, faults=faults, **facts)  # type: ignore[arg-type]
 
 
-def a100(segments: tuple[Segment, ...], faults: tuple[Fault, ...] = ()) -> Gpu:
-    return Gpu("NVIDIA A100-SXM4-80GB", 0x20B210DE, 108 * 64, 7, "8.0", 1410, False, segments, faults)
+def a100(segments: tuple[Segment, ...], faults: tuple[Fault, ...] = (), **changed: Any) -> Gpu:
+    return Gpu("NVIDIA A100-SXM4-80GB", 0x20B210DE, 108 * 64, 7, "8.0", 1410, False, segments, faults, **changed)
 
 
 @dataclass

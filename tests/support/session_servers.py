@@ -28,9 +28,11 @@ PATIENCE_SECONDS = 30
 class EventServer:
     """A session server in this process, and the events that it received."""
 
-    def __init__(self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None) -> None:
+    def __init__(
+        self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None, known: tuple[str, ...] = ()
+    ) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
-        self.listener = SessionServer(path, uids, self.events.put, clock or SystemClock())
+        self.listener = SessionServer(path, uids, self.events.put, clock or SystemClock(), known)
         self.listener.start()
 
     def next(self) -> Event:

@@ -23,15 +23,18 @@ from flopsd.testing import FakeClock
 from tests.support.scenario import LIBRARY, Scenario
 from tests.support.strategies import table
 
+MAX_STEPS = 64
+
 
 class SharedClock(FakeClock):
-    """A fake clock that the stand-in reads too."""
+    """A fake clock that the stand-in reads too, with its steps, since a driver's samples keep their stamps."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        path.write_bytes(bytes(16))
+        self._steps: list[int] = []  # of each when, and what the wall clock was ahead of the boot time before
+        path.write_bytes(bytes(8 * (3 + 2 * MAX_STEPS)))
         with path.open("r+b") as file:
-            self._page = mmap.mmap(file.fileno(), 16)
+            self._page = mmap.mmap(file.fileno(), 0)
         self._share()
 
     def advance(self, ns: int) -> None:
@@ -39,11 +42,13 @@ class SharedClock(FakeClock):
         self._share()
 
     def step_wall(self, ns: int) -> None:
+        self._steps += [self._boottime_ns, self._wall_ns - self._boottime_ns]
         super().step_wall(ns)
         self._share()
 
     def _share(self) -> None:
-        self._page[:16] = struct.pack("qq", self._boottime_ns, self._wall_ns)
+        told = (self._boottime_ns, self._wall_ns, len(self._steps) // 2, *self._steps)
+        self._page[: 8 * len(told)] = struct.pack(f"{len(told)}q", *told)
 
 
 @contextmanager

@@ -231,6 +231,39 @@ def test_a_fault_ends_the_windows_and_not_the_training(
         torch.autograd.profiler._set_is_profiler_enabled(enable=False)
 
 
+def test_a_device_that_cannot_be_waited_for_leaves_no_profiler_on(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "synchronize", fails)
+    setting.after(FIRST)
+    setting.step()
+    assert (setting.windows.ended, len(setting.made)) == ("window_did_not_close", 1)
+    assert not torch.autograd._profiler_enabled()
+
+
+def test_a_pytorch_without_an_entrance_leaves_no_profiler_on(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopsd.integrations.kernel_windows._ENTRANCES", ("_prepare_profiler", "_there_is_none"))
+    setting.after(FIRST)
+    setting.step()
+    assert (setting.windows.ended, len(setting.made)) == ("window_did_not_open", 1)
+    assert not torch.autograd._profiler_enabled()
+
+
+def test_a_forked_child_leaves_the_window_to_its_process(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting.after(FIRST)
+    setting.windows.begin_step()
+    with monkeypatch.context() as forked:
+        forked.setattr("flopsd.integrations.kernel_windows.os.getpid", lambda: -1)
+        setting.windows.close()
+        assert torch.autograd._profiler_enabled()
+    setting.windows.close()
+
+
 def test_where_windows_see_nothing_there_are_no_more(setting: Setting) -> None:
     setting.events.clear()
     setting.after(FIRST)

@@ -117,6 +117,39 @@ def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client)
     second.close()
 
 
+def test_the_daemon_of_another_run_is_told_of_devices_what_ran_since_it_was_met(path: Path, client: Client) -> None:
+    first = Daemon(path)
+    client.count("train", tokens=100)
+    first.next("WorkCounted")
+    client.count("train", operator_flop=1000)
+    assert first.next("WorkCounted")["work"] == {"train": {"tokens": 100, "operator_flop": 1000}}
+    first.kill()
+    client.count("train", tokens=20, operator_flop=200)
+    second = Daemon(path)
+    assert second.next("WorkCounted")["work"] == {"train": {"tokens": 120}}
+    client.count("train", operator_flop=7)
+    assert second.next("WorkCounted")["work"] == {"train": {"tokens": 120, "operator_flop": 7}}
+    client.close()
+    second.close()
+
+
+def test_a_daemon_that_goes_on_with_the_run_is_told_all_of_it(path: Path, client: Client) -> None:
+    first = EventServer(path)
+    client.count("train", tokens=100)
+    assert isinstance(first.next(), SessionOpened)
+    assert isinstance(first.next(), WorkCounted)
+    client.count("train", operator_flop=1000)
+    assert isinstance(first.next(), WorkCounted)
+    first.listener.stop()
+    second = EventServer(path, known=(client.session,))
+    client.count("train", operator_flop=200)
+    assert isinstance(second.next(), SessionOpened)
+    while not isinstance(event := second.next(), WorkCounted) or event.work["train"].get("operator_flop") != 1200:
+        pass
+    client.close()
+    second.listener.stop()
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -224,7 +224,8 @@ class FollowedGpu:
         if self._more_clocks is None:
             return None
         polled = self._more_clocks.cycles(self.device.uid, begin_ns, end_ns)
-        return polled or _integral(self._more_clocks.samples(self.device.uid), begin_ns, end_ns)
+        top_mhz = None if self.limits is None else self.limits.sm_clock_max_mhz
+        return polled or _integral(self._more_clocks.samples(self.device.uid), begin_ns, end_ns, top_mhz)
 
     def _exported_cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
         """The same by the exporter's own values, one a collection: an estimate, whose doubt is no bound."""
@@ -292,8 +293,8 @@ def _up_to_maximum(seen: Cycles, limits: Limits, duration_ns: int) -> Cycles:
     return Cycles(seen.cycles, max(seen.cycles, most - seen.cycles))
 
 
-def _integral(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cycles | None:
+def _integral(samples: Sequence[ClockSample], begin_ns: int, end_ns: int, top_mhz: int | None = None) -> Cycles | None:
     slack_ns = min(_SAMPLE_SLACK_NS, (end_ns - begin_ns) // 4)
     if not samples or samples[0][0] > begin_ns + slack_ns or samples[-1][0] < end_ns - slack_ns:
         return None
-    return integrate(samples, begin_ns, end_ns)
+    return integrate(samples, begin_ns, end_ns, top_mhz)

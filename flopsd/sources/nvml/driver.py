@@ -5,7 +5,7 @@ Calls the driver through the `pynvml` module of nvidia-ml-py. Source: nvml.h 13.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flopsd.core.clock_integral import ClockSample, is_clock
@@ -19,8 +19,9 @@ NOT_OFFERED = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, NOT_FOUND)
 PERCENT_MAX = 100.0
 _CLOCK_SM = 1
 _SAMPLES_UTILIZATION, _SAMPLES_CLOCK = 1, 5
-# A stamp that the wall clock's step put outside of any buffer's reach is no sample.
-_SAMPLE_AGE_MAX_NS = 60_000_000_000
+_SAMPLE_AGE_MAX_NS = 60_000_000_000  # beyond any buffer's reach
+# The wall clock may drift by so much, and by so much of the time that passed; what is more was set.
+_DRIFT_NS, _DRIFT_PPM = 10_000_000, 1000
 
 _REASONS: Mapping[int, GapReason] = {
     NOT_SUPPORTED: GapReason.NOT_SUPPORTED,
@@ -71,6 +72,8 @@ class Driver:
     def __init__(self, lib: Any, clock: Clock, peaks: PeakTable) -> None:
         self.lib, self.clock, self.peaks = lib, clock, peaks
         self.version = ""
+        self._offset_ns: tuple[int, int] | None = None  # what the wall clock was ahead of the boot time, and when
+        self._unknown_until_ns = 0  # since the wall clock was set: of samples up to then it is not known when they were
 
     def optional(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """A fact that some devices and drivers do not give: None then."""
@@ -118,33 +121,56 @@ class Driver:
         return mhz if is_clock(mhz, max_mhz) else None
 
     def sm_clock_samples(self, handle: Any, after_ns: int, max_mhz: int | None) -> list[ClockSample] | None:
-        """The driver's buffered SM clock samples since a boot time, oldest first; None: it keeps none."""
+        """The driver's buffered SM clock samples since a boot time, oldest first; None: it keeps none, or none whose
+        time is known."""
         try:
             samples = self._samples(handle, _SAMPLES_CLOCK, after_ns)
-            return [(at_ns, int(mhz.uiVal)) for at_ns, mhz in samples if is_clock(mhz.uiVal, max_mhz)]
         except self.lib.NVMLError as fault:
             if fault.value in NOT_OFFERED:
                 return None
             raise
+        if samples is None:
+            return None
+        return [(at_ns, int(mhz.uiVal)) for at_ns, mhz in samples if is_clock(mhz.uiVal, max_mhz)]
 
     def utilization_samples(self, handle: Any, after_ns: int) -> list[tuple[int, int]]:
         """(boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first."""
-        return [(at_ns, int(value.uiVal)) for at_ns, value in self._samples(handle, _SAMPLES_UTILIZATION, after_ns)]
+        samples = self._samples(handle, _SAMPLES_UTILIZATION, after_ns) or []
+        return [(at_ns, int(value.uiVal)) for at_ns, value in samples]
 
-    def _samples(self, handle: Any, kind: int, after_ns: int) -> list[tuple[int, Any]]:
-        """Their CPU timestamps are wall-clock microseconds; only the distance from now is used."""
-        now_ns = self.clock.boottime_ns()
-        offset_ns = self.clock.wall_ns() - now_ns
+    def _samples(self, handle: Any, kind: int, after_ns: int) -> list[tuple[int, Any]] | None:
+        """Their CPU timestamps are wall-clock microseconds; only the distance from now is used. None: the wall clock
+        was set since the driver took some of them, so that their times are not known."""
+        now_ns, offset_ns = self._wall_offset()
         after_us = max(0, (after_ns + offset_ns) // 1000)
+        samples: Sequence[Any] = ()
         try:
             _, samples = self.lib.nvmlDeviceGetSamples(handle, kind, after_us)
         except self.lib.NVMLError as fault:
-            if fault.value == NOT_FOUND:
-                return []
-            raise
+            if fault.value != NOT_FOUND:
+                raise
+        until_ns, _ = self._wall_offset()
         stamped = [(sample.timeStamp * 1000 - offset_ns, sample.sampleValue) for sample in samples]
+        # Set back, the wall clock repeats times, which samples in the buffer have already.
+        latest_ns = min(max((at_ns for at_ns, _ in stamped), default=0), until_ns + _SAMPLE_AGE_MAX_NS)
+        if latest_ns > until_ns + _DRIFT_NS:
+            self._unknown_until_ns = max(self._unknown_until_ns, latest_ns)
+        if after_ns < self._unknown_until_ns:
+            return None
         kept = [one for one in stamped if max(after_ns, now_ns - _SAMPLE_AGE_MAX_NS) < one[0] <= now_ns]
         return sorted(kept, key=lambda one: one[0])
+
+    def _wall_offset(self) -> tuple[int, int]:
+        """The time since boot, and what the wall clock is ahead of it. Called from several threads: a step that two of
+        them see is found twice, and not missed."""
+        now_ns = self.clock.boottime_ns()
+        offset_ns = self.clock.wall_ns() - now_ns
+        before, self._offset_ns = self._offset_ns, (offset_ns, now_ns)
+        if before is not None:
+            drift_ns = _DRIFT_NS + abs(now_ns - before[1]) * _DRIFT_PPM // 1_000_000
+            if abs(offset_ns - before[0]) > drift_ns:
+                self._unknown_until_ns = max(self._unknown_until_ns, now_ns)
+        return now_ns, offset_ns
 
     def utilization_ratio(self, handle: Any) -> float | None:
         """Share of time in which any kernel ran, lately; None where it is not reported or cannot be true."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.clock_integral import ClockSample, Cycles, activity, integrate
+from flopsd.core.clock_integral import ClockSample, Cycles, activity, integrate, is_whole
 from flopsd.core.model import (
     Active,
     Device,
@@ -140,8 +140,9 @@ class GpmMeter:
     ) -> tuple[Active | Growth, Totals | None]:
         """What the interval held: what running counters grew by, else percentages x SM clock x SMs. `ratios`: the
         metrics' own, disjoint."""
-        cycles, proven = self._cycles(since_ns, now_ns), self._check.are_proven
-        if cycles is not None and not self._buffered_clock and not proven:
+        had_buffer, proven = self._buffered_clock, self._check.are_proven
+        cycles = self._cycles(since_ns, now_ns)
+        if cycles is not None and not had_buffer and not proven:
             cycles = self._polled.cycles(since_ns, now_ns, self._clock[-1][1])
         try:
             by_counters = self._check.examine(metrics, since_ns, now_ns, cycles)
@@ -219,4 +220,9 @@ class GpmMeter:
     def _cycles(self, since_ns: int, now_ns: int) -> Cycles | None:
         """Cycles of one SM between two reads; None where either did not learn the clock."""
         known = {at_ns for at_ns, _ in self._clock}
-        return integrate(self._clock, since_ns, now_ns) if {since_ns, now_ns} <= known else None
+        if not {since_ns, now_ns} <= known:
+            return None
+        if self._check.are_proven:  # the clock is only what they are held against
+            return integrate(self._clock, since_ns, now_ns)
+        self._buffered_clock = self._buffered_clock and is_whole(self._clock)
+        return integrate(self._clock, since_ns, now_ns, self._polled.max_mhz)

@@ -43,7 +43,7 @@ class UtilizationMeter:
     def read(self) -> tuple[Reading | None, Gauges | None]:
         """The interval up to the newest sample; none without a new one. Raises NVMLError, UnusableError."""
         driver, handle = self._driver, self._handle
-        samples = driver.utilization_samples(handle, self._seen_ns)
+        samples = driver.utilization_samples(handle, max(self._seen_ns, self._since_ns))
         mhz = driver.sm_clock_mhz(handle, self._max_mhz)
         counters = driver.counters(handle)
         now_ns, since_ns = driver.clock.boottime_ns(), self._since_ns

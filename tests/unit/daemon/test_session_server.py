@@ -138,7 +138,7 @@ def test_a_process_that_dies_closes_its_session_uncleanly(server: EventServer) -
 def test_a_process_that_reconnects_continues_its_session(server: EventServer) -> None:
     first, second = Peer(server.listener.path), Peer(server.listener.path)
     first.hello()
-    assert second.hello() == {"flopsd": 1, "ok": True}
+    assert second.hello() == {"flopsd": 1, "ok": True, "known": True}
     assert first.file.readline() == b""
     second.say("phase", phase="train")
     opened = SessionOpened(ID, os.getpid(), os.getuid(), "0.1.0")
