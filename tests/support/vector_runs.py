@@ -255,6 +255,22 @@ def exceeding(folder: Path) -> bytes:
     return story.finish()
 
 
+def unused(folder: Path) -> bytes:
+    """Processes whose counts no figure has, one of each kind; the journal does not have them in the order of their ids."""
+    story = Story(folder, (A100, H100), declared=OperatorDeclarations(Phase.TRAIN, Method.FULL))
+    mover, exceeding, unnamed, elsewhere, liar = (digit * 32 for digit in "fbdca")
+    devices = {mover: H100.uid, exceeding: A100.uid, unnamed: None, elsewhere: "GPU-of-another-run", liar: H100.uid}
+    for session, device in devices.items():
+        facts = {"method": "lora" if session < unnamed else "partial", **({} if device is None else {"device": device})}
+        story.says(SessionOpened(session, 4711, 1000, "0.1.0"), FactsDeclared(session, facts))
+    story.during(3, {H100: TRAINING, A100: BUSY})
+    for session in devices:
+        story.says(WorkCounted(session, {"train": {"operator_flop": 10**30 if session == liar else 2 * 10**15}}))
+    story.says(FactsDeclared(mover, {"device": A100.uid}))
+    story.during(2, {H100: TRAINING, A100: BUSY})
+    return story.finish()
+
+
 def work(tokens: int, steps: int = 0) -> dict[str, int]:
     """Sequences of 64 tokens."""
     return {

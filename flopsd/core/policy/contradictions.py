@@ -43,7 +43,10 @@ def contradictions(
         found.append(Contradiction("LOSS_RECOMPUTES", Note("fused_head")))
     for session in filter(is_trained, sessions):
         found += _of_session(settings, session)
-    found += (Contradiction(one.reason.value.upper(), one.note) for one in unused)
+    order = {session.id: at for at, session in enumerate(sessions)}
+    found += (
+        Contradiction(one.reason.value.upper(), one.note) for one in sorted(unused, key=lambda one: order[one.session])
+    )
     return tuple(dict.fromkeys(found))
 
 
