@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 
-from flopsd.core.ledger.history import History, Incarnation
+from flopsd.core.ledger.history import History, Incarnation, killed_row
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.run_view import RatedTally, rated_of_run, rated_tallies
 from flopsd.core.ledger.start_notes import ROTATED
@@ -20,11 +20,22 @@ _TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
 class EarlierStarts:
     """The daemon starts before the one that began at `begin_ns`; the wall clock is `offset_ns` ahead of that clock."""
 
-    def __init__(self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int) -> None:
+    def __init__(
+        self,
+        history: History,
+        table: PeakTable,
+        boot_id: str,
+        begin_ns: int,
+        offset_ns: int,
+        *,
+        is_damaged: bool = False,
+    ) -> None:
+        """`is_damaged`: records behind this history are lost."""
         self._incarnations, self._boot_id = history.incarnations, boot_id
         self.rated = rated_of_run(history, table)
         self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the journal that goes on
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
+        self._unrecorded_ns = _unrecorded_since_ns(history.incarnations, boot_id, is_damaged=is_damaged)
         self._last_gap = {(gap.incarnation, gap.device): gap for gap in history.gaps}
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
@@ -36,15 +47,18 @@ class EarlierStarts:
             if of_this_boot == same_boot and not self._is_closed(uid, last) and not self._was_retired(uid, last):
                 yield uid, next(entry for entry in last.devices.values() if entry.device.uid == uid)
 
-    def continued_tally(self, uid: DeviceUid) -> Tally:
+    def continued_tally(self, uid: DeviceUid, *, is_since_known: bool = False) -> Tally:
         """The tally that counting continues from, with the counter values last read.
 
         Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters began anew,
         and only the wall clock says how long ago that was; where it went back, only the time since this boot is known.
-        After a regular end, for a new device, and for one that was metered as others since: an empty tally that begins
-        with this daemon start.
+        After a regular end, and for one that was metered as others since: an empty tally that begins with this daemon
+        start. So for a new device; but where daemon starts were killed before they journalled any device, or what they
+        journalled is lost, it begins with them, unless it is known since when it is metered.
         """
         begin_ns, before = self._begin_ns, self._last.get(uid)
+        if before is None and self._unrecorded_ns is not None and not is_since_known:
+            begin_ns = min(begin_ns, self._unrecorded_ns)
         if before is None or self._is_closed(uid, before):
             return Tally(begin_ns, begin_ns)
         tally = before.tallies[uid]
@@ -98,3 +112,13 @@ class EarlierStarts:
     def without(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
         """What was counted of devices that are not tracked now, which belongs to the run all the same."""
         return tuple(one for one in self.rated if one.uid not in tracked)
+
+
+def _unrecorded_since_ns(starts: Sequence[Incarnation], boot_id: str, *, is_damaged: bool) -> int | None:
+    """Since when devices were metered, or were to be, of which there is no record; None: there is no such time."""
+    since_ns = None
+    for start in reversed(killed_row(starts) if starts else ()):
+        if start.end is not None or start.boot_id != boot_id or (start.devices and not is_damaged):
+            break
+        since_ns, is_damaged = int(start.begin["ns"]), is_damaged and not start.devices
+    return since_ns

@@ -20,7 +20,7 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend, read_history
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import SegmentFacts
-from flopsd.core.ledger.start_notes import refused_line
+from flopsd.core.ledger.start_notes import ROTATED, refused_line
 from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import whole_number
@@ -41,6 +41,7 @@ from flopsd.system.regular_files import open_regular, read_at_most
 from flopsd.system.sha256 import fastest
 
 log = logging.getLogger("flopsd")
+LAST_LINE_BYTES = 1 << 16
 
 
 class RecoveredRun(NamedTuple):
@@ -72,6 +73,7 @@ def recover(
     one with a wrong code of a daemon start with one of `secrets`.
     """
     aside = f"damaged-{file_stamp(clock.wall_ns())}.journal.jsonl"
+    was_pending = _has_content(journal.state.pending)  # then there was a journal too
     try:
         settle_next(journal.state, known)
     except OSError as fault:
@@ -99,15 +101,37 @@ def recover(
             closed = ClosedSegment(facts, is_moved=False)
         elif not history.incarnations and known is None:
             history, closed = _closed_before(journal.state) or (history, None)
-        return RecoveredRun(history, recovery, closed=closed)
+        kept = None if recovery is None else recovery.kept_as
+        is_lost = was_pending if kept is None else not _has_ended(journal.state.path / kept)
+        return RecoveredRun(history, recovery, journal_lost=is_lost and not history.incarnations, closed=closed)
     except JournalDamagedError as fault:
         size, head, kept = journal.size_bytes, journal.head_sha256, journal.put_aside(aside)
-        log.error("the journal cannot be continued: %s; it is kept as %s, and a new one begins", fault, kept)
+        is_lost = known is not None or not _has_ended(journal.state.path / kept)
+        without = ", without an upper bound" if is_lost else ""
+        log.error("the journal cannot be continued: %s; it is kept as %s, and a new one begins%s", fault, kept, without)
         return RecoveredRun(
             History(),
             Recovery(size, head, (refused_line("not_continued", fault),), kept),
-            journal_lost=known is not None,
+            journal_lost=is_lost,
         )
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _has_ended(journal: Path) -> bool:
+    """Whether the last line of a journal that cannot be read says that its run ended: then none goes on with it."""
+    try:
+        with open_regular(journal) as file:
+            file.seek(max(0, journal.stat().st_size - LAST_LINE_BYTES))
+            last = json.loads(file.read(LAST_LINE_BYTES).splitlines()[-1])
+        return bool(last["r"]["kind"] == "end" and last["r"]["reason"] != ROTATED)
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return False
 
 
 def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:

@@ -113,7 +113,8 @@ class Writer:
         self._sources = SourceTracker(settings.sources, self._clock)
         self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
         self._wall_clock = WallClock(self._clock)
-        earlier = EarlierStarts(history, self._table, self._context.boot_id, now.ns, now.wall_ns - now.ns)
+        boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
+        earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, is_damaged=recovery is not None)
         if unknown := earlier.unknown_time():
             log.warning("%s", say(REASONS, unknown))
             recovery = also(recovery, unknown)

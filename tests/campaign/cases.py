@@ -18,6 +18,7 @@ class Case:
     gpus: tuple[Gpu, ...]
     seconds: int = 120
     down_ms: tuple[int, ...] = ()  # the daemon is killed so many times, evenly over the run, and is away so long
+    is_damaged: bool = False  # whether its files are spoilt when the daemon is first killed
     wall_steps_ms: tuple[tuple[int, int], ...] = ()  # when the wall clock is set, and by how much
     sleeps_ms: tuple[tuple[int, int], ...] = ()  # when the machine is suspended, and how long; its GPUs go on
 
@@ -132,7 +133,7 @@ def hostile(seed: int) -> Case:
     down = tuple(draw.choice((7, 480, 1500, 9000)) for _ in range(draw.choice((0, 0, 1, 3))))
     if any(gpu.appears_ms for gpu in gpus):  # no account begins before the daemon start that first sees its GPU
         down = ()
-    return Case(f"hostile {seed}", gpus, seconds, down, tuple(sorted(steps)), sleeps)
+    return Case(f"hostile {seed}", gpus, seconds, down, draw.random() < 0.3, tuple(sorted(steps)), sleeps)
 
 
 def _hostile_gpu(draw: random.Random, *, stays: bool) -> Gpu:

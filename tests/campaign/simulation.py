@@ -104,6 +104,8 @@ def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random)
                 origins = _origins(runs[0])
                 for run in runs:
                     run.kill()
+                    if case.is_damaged and len(kills) == len(case.down_ms) - 1:
+                        _damage(run, draw)
                 clock.advance(down_ms.pop(0) * 1_000_000)
                 for run in runs:
                     run.start()
@@ -120,6 +122,17 @@ def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random)
             due_ns += NS_PER_S
         if any("hang" in fault.kind for gpu in case.gpus for fault in gpu.faults):
             wait_until(lambda: _read(source, runs, clock) == len(source.devices()), "readings of all GPUs")
+
+
+def _damage(run: Run, draw: random.Random) -> None:
+    """Cut a file of the journal at any byte, or change one, or lose what is behind it."""
+    path = draw.choice([run.state.journal, run.state.pending])
+    content = path.read_bytes()
+    if not content:
+        return
+    at = draw.randrange(len(content))
+    rest = {"cut": b"", "flip": bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :], "zero": bytes(9)}
+    path.write_bytes(content[:at] + rest[draw.choice(sorted(rest))])
 
 
 def _open(clock: SharedClock, origins: dict[DeviceUid, str], stack: ExitStack) -> NvmlSource:

@@ -106,6 +106,7 @@ class Laws:
     def __init__(self, ends: list[tuple[int, str]]) -> None:
         self.ends = ends
         self.begins: list[J] = []
+        self.row_ns = 0  # when the first of those began that were killed on this boot, one right after the other
         self.ended: J | None = None
         self.devices: list[J] = []
         self.tallies: dict[int, J] = {}
@@ -163,6 +164,8 @@ class Laws:
             context(record["context"])
         except (Refused, KeyError, TypeError, ValueError, AttributeError) as fault:
             raise Refused("law_14") from fault
+        killed = self.begins and self.ended is None and self.begins[-1]["boot_id"] == record["boot_id"]
+        self.row_ns = self.row_ns if killed else record["ns"]
         self.begins.append(record)
         self.ended, self.devices, self.tallies, self.gaps_until = None, [], {}, {}
         self.last_ns = record["ns"]
@@ -187,7 +190,7 @@ class Laws:
         need(record["uuid"] not in [device["uuid"] for device in self.devices], "law_3")
         older = record["uuid"] in self.watched or "continues" in self.begins[0]
         need(not any(tally.get(name) for name in (*GROWING, "phases")) and tally.get("energy_mj") is None, "law_12")
-        need(older or record["to_ns"] >= self.begins[-1]["ns"], "law_12")
+        need(older or record["to_ns"] >= self.row_ns, "law_12")
         self.watched.add(record["uuid"])
         self.tallies[len(self.devices)] = {"to_ns": record["to_ns"]}
         self.devices.append(dict(record))

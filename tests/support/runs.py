@@ -29,6 +29,7 @@ from flopsd.core.model import (
     Sweep,
 )
 from flopsd.core.policy.policy_file import Policy
+from flopsd.daemon.recovery import recover
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -72,14 +73,15 @@ class Run:
     def start(self) -> None:
         self.state.acquire()
         self.journal = Journal(self.state)
-        recovery = self.journal.recover("aside")
+        recovered = recover(self.journal, self.clock, None)
         settings = WriterSettings(
             NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, self.sources, self.device_precision, self.declared, self.policies
         )  # fmt: skip
         self.writer = Writer(
             self.journal, table(), settings, self.context, self.clock, self.lines.append, codes=codes_of(self.secret)
         )
-        self.writer.begin(self.run_id, read_history(self.journal.read()), recovery)
+        is_lost = recovered.journal_lost
+        self.writer.begin(self.run_id, recovered.history, recovered.recovery, journal_lost=is_lost)
         found = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
         self.since_ns = self.clock.boottime_ns()
         self.writer.take(Message(self.sources[0], self.since_ns, self.devices, Sweep(()), opened={"replay": found}))

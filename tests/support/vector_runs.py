@@ -322,6 +322,19 @@ def rebooted(folder: Path) -> bytes:
     return story.finish()
 
 
+def killed_early(folder: Path) -> bytes:
+    """Two daemon starts were killed before they journalled any device: their time, and that between, is in the gap of the
+    device that the third one meters."""
+    story = Story(folder, ())
+    for seconds in (2, 9):
+        story.clock.advance(NS_PER_S)
+        story.kill(for_seconds=seconds)
+        story.start()
+    story.devices = (H100,)
+    story.during(3, {H100: TRAINING})
+    return story.finish()
+
+
 def elsewhere(folder: Path) -> bytes:
     """Time that was another job's, and time that slices account for: no ceiling, no loss of coverage."""
     story = Story(folder, (H100, A100))

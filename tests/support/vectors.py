@@ -48,6 +48,7 @@ VALID_RUNS = {
     "no-device": runs.nothing,
     "replay": runs.replayed,
     "rebooted": runs.rebooted,
+    "killed-early": runs.killed_early,
     "accounted-elsewhere": runs.elsewhere,
     "named-late": runs.named_late,
     "recovered-tail": runs.torn,

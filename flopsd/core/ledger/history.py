@@ -147,3 +147,11 @@ class History:
     def is_segment(self) -> bool:
         """Whether it is only a part of its run."""
         return self.continues is not None or self.is_rotated
+
+
+def killed_row(incarnations: Sequence[Incarnation]) -> Sequence[Incarnation]:
+    """The last, with those before it on the same boot that each ended by a kill, the one right after the other."""
+    first = len(incarnations) - 1
+    while first > 0 and (before := incarnations[first - 1]).end is None and before.boot_id == incarnations[-1].boot_id:
+        first -= 1
+    return incarnations[first:]

@@ -23,7 +23,7 @@ from dataclasses import replace
 from flopsd.core.declarations import declared_from, facts_from, work_from
 from flopsd.core.kernel_windows import is_impossible
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.history import GapInterval, History, Incarnation
+from flopsd.core.ledger.history import GapInterval, History, Incarnation, killed_row
 from flopsd.core.ledger.impossible_records import LEAD_NS, grew_from, refuse_context, refuse_counted, refuse_time
 from flopsd.core.ledger.isolation import isolation_from
 from flopsd.core.ledger.journal_codec import (
@@ -106,7 +106,7 @@ def _take(history: History, record: Record) -> None:
             raise JournalDamagedError("device numbered out of order or named twice", code="law_3")
         incarnation.devices[number] = entry
         is_older = entry.device.uid in history.tracked or history.continues is not None
-        refuse_counted(start, None if is_older else incarnation.begin["ns"])
+        refuse_counted(start, None if is_older else killed_row(history.incarnations)[0].begin["ns"])
         incarnation.tallies[entry.device.uid] = start
         history.tracked.add(entry.device.uid)
     elif kind == "evidence":

@@ -28,7 +28,8 @@ _CONTEXT, _RUN, _NODE = (
 
 def refuse_counted(start: Tally, since_ns: int | None) -> None:
     """Raises JournalDamagedError where a device's first record counts something: it only has what counting continues
-    from. `since_ns` is when the incarnation began, None where an earlier one tracked the device."""
+    from. `since_ns` is when the first of the incarnations began that were killed on this boot up to now, None where an
+    earlier one tracked the device."""
     if _counted_of(start) != _NOTHING or start.watermark_ns != start.begin_ns:
         raise JournalDamagedError("a device has counts before its first reading", code="law_12")
     if since_ns is not None and start.begin_ns < since_ns:

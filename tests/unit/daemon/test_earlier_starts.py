@@ -51,6 +51,33 @@ def test_a_clock_set_back_while_metering_hides_no_downtime(tmp_path: Path) -> No
     assert second.begin["recovered"] is None
 
 
+def test_daemon_starts_that_were_killed_before_any_device_was_listed_hide_none_of_its_time(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=())
+    for seconds in (2, 9):
+        run.clock.advance(NS_PER_S)
+        run.kill()
+        run.clock.advance(seconds * NS_PER_S)
+        run.start()
+    run.devices = (H100,)
+    run.meter(3)
+    run.finish()
+    verified(run.seal(tmp_path / "out" / "ledger.json"))
+    tally = history_of(run.state.journal).incarnations[-1].tallies["GPU-h"]
+    assert (tally.total_gap_ns, tally.span_ns) == (13 * NS_PER_S, 16 * NS_PER_S)
+
+
+def test_a_regular_end_hides_nothing_of_a_device_that_comes_later(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=())
+    run.clock.advance(NS_PER_S)
+    run.finish()
+    run.clock.advance(9 * NS_PER_S)
+    run.start()
+    run.devices = (H100,)
+    run.meter(3)
+    run.finish()
+    assert history_of(run.state.journal).incarnations[-1].tallies["GPU-h"].total_gap_ns == 0
+
+
 def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)

@@ -1,0 +1,42 @@
+"""A journal of which nothing can be read any more was of the run that goes on, unless it says that it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.ledger.run_view import view_of
+from tests.support.runs import H100, Run, history_of, verified
+from tests.support.strategies import table
+
+
+def first_line_altered(run: Run) -> None:
+    journal = run.state.journal
+    journal.write_bytes(b"{" + bytes([journal.read_bytes()[1] ^ 1]) + journal.read_bytes()[2:])
+
+
+def first_line_torn(run: Run) -> None:
+    run.state.journal.write_bytes(run.state.journal.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("damage", [first_line_altered, first_line_torn])
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_run_whose_journal_is_lost_has_no_upper_bound(
+    tmp_path: Path, damage: Callable[[Run], None], has_ended: bool
+) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(12)
+    if has_ended:
+        run.finish()
+    else:
+        run.kill()
+    damage(run)
+    run.start()
+    run.meter(3)
+    run.finish()
+    verified(run.seal(tmp_path / "out" / "ledger.json"))
+    history = history_of(run.state.journal)
+    assert len(history.incarnations) == 1
+    assert (view_of(history, table()).figures.high_flop is None) is not has_ended
