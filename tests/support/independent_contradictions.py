@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -26,7 +27,8 @@ def contradictions(settings: J, sessions: list[J], policies: list[J], devices: l
     own = [one for one in sessions if "role" not in one["facts"]]
     found = [*of_base(settings.get("base"), policies), *_of_settings(settings, sessions)]
     found += [one for session in own for one in _of_session(settings, session)]
-    return once([*found, *(one for session in sessions for one in _of_counts(session, sessions, devices))])
+    by_id = sorted(sessions, key=lambda one: str(one["id"]))
+    return once([*found, *(one for session in by_id for one in _of_counts(session, sessions, devices))])
 
 
 def of_base(base: J | None, policies: list[J]) -> Iterator[J]:
@@ -36,12 +38,13 @@ def of_base(base: J | None, policies: list[J]) -> Iterator[J]:
         if not presumed or not base or base["flop"] is None or base["systemic"]:
             continue
         limit = Fraction(str(presumed["above"]))
-        if int(base["flop"]) <= limit:
+        margin = policy.get("estimation_margin", {}).get("ppm", 300_000) if base["kind"] == "estimated" else 0
+        if Fraction(int(base["flop"]) * (10**6 - margin), 10**6) <= limit:
             continue
         told = {"flop": str(limit.numerator // limit.denominator), "citation": presumed["citation"]}
         if base["systemic"] is None:
             yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed", **told)
-        elif "reason" in base:
+        elif base.get("reason"):
             yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied", **told, reason=base["reason"])
         else:
             yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied_without_reason", **told)
@@ -63,29 +66,26 @@ def _of_session(settings: J, session: J) -> Iterator[J]:
     theirs = facts.get("method")
     if method and theirs and method != theirs:
         yield said("METHOD_DIFFERS", "process_method_differs", settings=method, process=theirs)
-    names = [last_part(base and base["name"]), last_part(facts.get("model_name"))]
-    if None not in names and names[0] != names[1]:
-        both = {"settings": (base or {})["name"], "process": facts["model_name"]}
-        yield said("BASE_MODEL_DIFFERS", "process_model_differs", **both)
+    ours, loaded = base["name"] if base else None, facts.get("model_name")
+    if ours and loaded and loaded[0] not in "/.~" and last_part(ours) != last_part(loaded):
+        yield said("BASE_MODEL_DIFFERS", "process_model_differs", settings=ours, process=loaded)
     if base and not method and theirs == "pretraining":
         yield said("PRETRAINING_WITH_A_BASE", "process_pretraining_with_base")
     train = session["work"].get("train", {})
-    if settings.get("phase") == "evaluate" and (train.get("tokens") or train.get("images")):
+    if settings.get("phase") == "evaluate" and (train.get("tokens") or train.get("patches")):
         yield said("EVALUATION_THAT_TRAINS", "evaluation_that_trains")
     how, total, some = method or theirs, facts.get("parameters_total"), facts.get("parameters_trainable")
-    if total is None or some is None:
+    if not how or not total or some is None:
         return
-    differs = some != total if how in ("pretraining", "full") else how in ("lora", "qlora") and some == total
-    if differs:
+    if (some != total) == (how in ("pretraining", "full")):
         told = {"method": how, "trainable": str(some), "total": str(total)}
         yield said("TRAINABLE_SHARE_DIFFERS", "trainable_share_differs", **told)
 
 
-def last_part(name: object) -> str | None:
-    """Of a model's name; None for a path on the disk."""
-    if not isinstance(name, str) or name[:1] in (".", "/", "~"):
-        return None
-    return name.rpartition("/")[2].lower()
+def last_part(name: str) -> str:
+    """What of a model's name is compared."""
+    part = name.rstrip("/").rpartition("/")[2].lower()
+    return "".join(one for one in part if unicodedata.category(one)[0] in "LN")
 
 
 def _of_counts(session: J, sessions: list[J], devices: list[Rated]) -> Iterator[J]:
@@ -106,12 +106,13 @@ def _of_counts(session: J, sessions: list[J], devices: list[Rated]) -> Iterator[
         yield said("DEVICE_NOT_METERED", "device_not_named", **told)
         return
     own = [device for device in devices if device.record["uuid"] == uuid]
+    same = (one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused"))
+    told["flop"] = str(all_of_it := sum(map(counted, same)))
     if not own:
         yield said("DEVICE_NOT_METERED", "device_not_metered", **told, device=uuid)
         return
     most = add(device.total() for device in own)[2]
-    same = (one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused"))
-    if most is not None and sum(map(counted, same)) > most:
+    if most is not None and all_of_it > most:
         yield said("COUNT_EXCEEDS_CEILING", "count_exceeds_ceiling", **told, device=uuid, ceiling=str(most))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -179,14 +179,19 @@ def _go_on(
 ) -> None:
     """The time from the last record to the seal, of a journal without an end."""
     moments = [record["utc"] for record in records if record["kind"] in ("begin", "checkpoint")]
-    last, seal = (datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z") for text in (moments[-1], sealed_at))
-    age = round((seal - last).total_seconds() * 10**6) * 1000
+    age = (microseconds(sealed_at) - microseconds(moments[-1])) * 1000
     reason = "not_journalled" if 0 <= age <= 2 * begin["checkpoint_ns"] else "end_unknown"
     for number, device in devices.items():
         tally = device.tally = {**device.tally, "gap_ns": dict(device.tally["gap_ns"])}
         gaps.append([incarnation, number, tally["to_ns"], tally["to_ns"] + max(age, 1000), reason])
         tally["to_ns"] += max(age, 1000)
         tally["gap_ns"][reason] = max(age, 1000)
+
+
+def microseconds(utc: str) -> int:
+    """Since the year 1, to the one below."""
+    whole = datetime.strptime(utc[:19], "%Y-%m-%dT%H:%M:%S") - datetime(1, 1, 1)  # noqa: DTZ001, DTZ007
+    return whole // timedelta(seconds=1) * 10**6 + int(utc[20:-1].ljust(6, "0")[:6])
 
 
 def stated(statement: J) -> J:

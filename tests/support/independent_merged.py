@@ -55,7 +55,7 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
     if predicate["kind"] == "lineage":
         told = {entry["completeness"]["complete"] for entry in entries}
         return False if False in told else True if told == {True} else None
-    if not _linked([entry["segment"] for entry in entries if entry["segment"]]):
+    if not _linked([{**entry["segment"], "node": entry["node"]} for entry in entries if entry["segment"]]):
         return False
     told, nodes = predicate["completeness"]["declaredNodes"], {entry["node"] for entry in entries}
     if set(predicate["jobNodes"]) - nodes:
@@ -83,8 +83,9 @@ def _linked(segments: list[J]) -> bool:
     here = {segment["journal"]["sha256"]: segment for segment in segments}
     named = [segment["continues"] for segment in segments if segment["continues"]]
     assert len({one["sha256"] for one in named}) == len(named)
-    for one in named:
+    for one, node in ((segment["continues"], segment["node"]) for segment in segments if segment["continues"]):
         if (before := here.get(one["sha256"])) is not None:
+            assert before["node"] == node
             assert one == {"number": before["number"], **before["journal"]}
             assert before["isContinued"]
     wanted = {one["sha256"] for one in named}

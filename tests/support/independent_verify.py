@@ -236,6 +236,8 @@ def is_deep(data: bytes) -> bool:
                 return True
         elif match[0] in b"]}":
             depth -= 1
+            if depth < 0:
+                return False
     return False
 
 

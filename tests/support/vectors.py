@@ -206,6 +206,7 @@ def _liberal(payload: bytes) -> bytes:
 def all_vectors() -> Files:
     """With the `expected.json` of those that are made from tables; the others' are written by hand."""
     from tests.support import independent_rows
+    from tests.support.vectors_declared import declared_vectors
     from tests.support.vectors_edges import edges_vectors
     from tests.support.vectors_entries import entries_vectors
     from tests.support.vectors_envelopes import envelopes, gaps_vectors
@@ -213,6 +214,7 @@ def all_vectors() -> Files:
     from tests.support.vectors_invalid import invalid
     from tests.support.vectors_merged import merged_vectors
     from tests.support.vectors_models import shapes_vectors
+    from tests.support.vectors_odd_runs import odd_vectors
     from tests.support.vectors_peaks import peaks_vectors
     from tests.support.vectors_records import records_vectors
     from tests.support.vectors_refused_merges import refused_merges
@@ -230,6 +232,7 @@ def all_vectors() -> Files:
         **two_faults_vectors(),
     }
     made |= {**refused_merges(), **entries_vectors(), **edges_vectors(), **peaks_vectors(), **times_vectors()}
+    made |= {**declared_vectors(), **odd_vectors()}
     return {**made, **independent_rows.files_of(made, PEAKS.read_bytes())}
 
 

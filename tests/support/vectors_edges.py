@@ -216,7 +216,7 @@ CASES: list[Case] = [
     ("observed-for-a-nanosecond", "Utilization for all but a nanosecond, in which nothing was read either.", None, None, None, "small", tally(observed_ns={"utilization": 6 * S - 1, "activity": 1}, busy_sm_cycles=5)),
     *(
         (f"required-of-{method}-{again}", f"What was required of much training: method {method}, recomputation {again}.", None, None, None, "small", required(method, again))
-        for method, again in (("lora", "full"), ("qlora", "full"), ("full", "full"), ("partial", "full"), ("pretraining", "none"), ("lora", "selective"))
+        for method, again in (("lora", "full"), ("qlora", "full"), ("full", "full"), ("partial", "full"), ("pretraining", "full"), ("pretraining", "none"), ("lora", "selective"))
     ),
 ]  # fmt: skip
 

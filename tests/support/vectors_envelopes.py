@@ -183,6 +183,10 @@ def _payloads(said: J, journal: bytes) -> Files:
     for name, what, code, clause, payload in made:
         files |= case(f"invalid/payload-{name}", signed(payload), journal)
         files[f"invalid/payload-{name}/expected.json"] = expectation(what, code, clause, None, schema=None)
+    items = changed("predicate", "evidence", value=[_item(type=str(n)) for n in range(64)])
+    files |= case("valid/payload-evidence-of-64-items", signed(items), journal)
+    what = "There are 64 items of evidence, of types that nobody knows."
+    files["valid/payload-evidence-of-64-items/expected.json"] = expectation(what, None, None, None)
     files |= case("valid/payload-evidence-unknown", signed(changed("predicate", "evidence", value=[_item(), _item(type="b", state="absent", data=None, reason={"code": "of_a_later_version", "more": "x"})])), journal)  # fmt: skip
     files |= case(
         "valid/payload-sealed-in-january", signed(changed(*method, "sealedAt", value="2026-01-31T23:59:59Z")), journal

@@ -78,6 +78,8 @@ CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
     ("base-at-most", "The base model is at the limit of `not_above`.", rule('at_least: "HIGH"', "quantity: base+updates", SMALL), declared(FULL, base())),
     ("base-estimated-across", "An estimate with the limit between its ends: open.", rule('greater_than: {of_base: "1/3"}', KNOWN), declared(FULL, base("estimated", 11 * 10**14))),
     ("base-estimated-above", "An estimate whose both ends are above the limit: a threshold with two ends.", rule('greater_than: {of_base: "1/7"}', KNOWN), declared(FULL, base("estimated", 16 * 10**15))),
+    ("base-estimated-at-the-limit", "The lower end of an estimate is the limit: open, and above it only with a FLOP more.", rule('greater_than: {of_base: "1/3"}', 'when: {modification: true, base.flop: {above: "7e14"}}'), declared(FULL, base("estimated", 10**15))),
+    ("base-estimated-up-to-the-limit", "The upper end of an estimate is the limit.", rule('at_least: "HIGH"', "quantity: base+updates", 'when: {modification: true, base.flop: {not_above: "13e14"}}'), declared(FULL, base("estimated", 10**15))),
     ("base-estimated-of-base", "An estimate alone decides: which base models would be above.", rule('at_least: {of_base: "1/7"}', MODIFIED), declared(FULL, base("estimated", 17 * 10**15))),
     ("base-and-updates", "The base model's compute is added to both ends, and nothing is measured.", rule('greater_than: "1e16"', "quantity: base+updates"), declared(FULL, base(flop=9 * 10**15))),
     ("base-and-updates-estimated", "An estimate with ends that are no whole numbers is added outward.", rule('greater_than: "1e16"', "quantity: base+updates"), declared(FULL, base("estimated", 7 * 10**15 + 3))),
@@ -132,7 +134,7 @@ def findings_vectors() -> Files:
     for name, what, rules, said in CASES:
         head = "id: ours\ntitle: ours\n" + ("integer_operations: counted\n" if name == "integers-counted" else "")
         if str(said) not in ends:
-            empty = _policy(head + 'rules:\n  - {id: one, citation: c, at_least: "1"}\n')
+            empty = policy_of(head + 'rules:\n  - {id: one, citation: c, at_least: "1"}\n')
             journal = tell(story_of("", said, (empty,)))
             ends[str(said)] = statement_of(journal, policies=(empty,))["predicate"]["totals"]["guidelines"]
         counted = ends[str(said)]
@@ -142,7 +144,7 @@ def findings_vectors() -> Files:
         for word in ("low", "measured", "high"):
             text = text.replace(word.upper(), counted[word] or "1")
         data = f"{head}rules:{text}\n"
-        policy = _policy(data)
+        policy = policy_of(data)
         journal = tell(story_of(name, said, (policy,)))
         ledger = signed(encode(statement_of(journal, policies=(policy,))))
         files |= case(f"valid/finding-{name}", ledger, journal)
@@ -159,7 +161,7 @@ def companion_vectors() -> Files:
     texts = {
         name: f'id: {name}\ntitle: t\nrules:\n  - {{id: one, citation: c, at_least: "1"}}\n' for name in ("a", "b")
     }
-    policies = tuple(_policy(text) for text in texts.values())
+    policies = tuple(policy_of(text) for text in texts.values())
     journal = tell(story_of("", said, policies))
     ledger = signed(encode(statement_of(journal, policies=policies)))
     first, second = (f"ledger.{companion_name(POLICY, policy.sha256)}" for policy in policies)
@@ -182,7 +184,7 @@ def _times(measured: str | None) -> str:
     return str(int(measured or 1) * 2_000_000)
 
 
-def _policy(text: str) -> Policy:
+def policy_of(text: str) -> Policy:
     policy = parse_policy(text.encode(), "our.policy.yaml")
     assert policy.sha256 == hashlib.sha256(text.encode()).hexdigest()
     return policy

@@ -63,6 +63,16 @@ MODELS: list[Model] = [
     ("operators-not-all-counted", "Of generation operators are not counted, of training nothing is left out.", [({**FULL, "operators_not_counted": {"generate": ["by vLLM"]}, "device": DEVICE}, {"train": {**WORK, "operator_flop": 10**9}, "generate": {**WORK, "operator_flop": 10**7}})]),
     ("operators-of-two-left-out", "Operators of training and tokens of other work are not counted.", [({**FULL, "recomputation": "selective", "operators_not_counted": {"train": ["a kernel"]}, "not_counted": {"other": ["a judge"]}, "device": DEVICE}, {"train": {**WORK, "operator_flop": 10**9, "recomputed_operator_flop": 10**8}, "other": {**WORK, "operator_flop": 10**7}})]),
     ("lora-that-saves-modules", "LoRA that trains the head in full: a verifier may leave it unverified.", [({**lora("q_proj"), "lora": {"r": 3, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}}, {"train": WORK})]),
+    ("too-many-sequences-of-one-token", "More sequences than the one token.", [(FULL, {"train": {"tokens": 1, "sequences": 2}})]),
+    ("sequences-of-no-token", "Sequences of no token beside a phase that passed.", [(FULL, {"train": WORK, "evaluate": {"sequences": 2}})]),
+    ("head-of-one-token-less", "One token does not pass the head.", [(FULL, {"train": {**WORK, "headless_tokens": 1}})]),
+    ("head-of-two-kinds-beyond-all", "More tokens do not pass the head, or have no label, than there are.", [(FULL, {"train": {**WORK, "headless_tokens": 60, "unlabelled_tokens": 11}})]),
+    ("head-of-two-other-kinds-beyond-all", "More tokens have no label, or pass a fused head, than there are.", [(FULL, {"train": {**WORK, "unlabelled_tokens": 60, "fused_head_tokens": 11}})]),
+    ("head-of-three-kinds", "All tokens are of three kinds.", [(FULL, {"train": {**WORK, "headless_tokens": 30, "unlabelled_tokens": 20, "fused_head_tokens": 20}})]),
+    ("size-of-a-square", "A size of which the width is a whole number.", [({"parameters_total": 2400 * 400, "method": "full"}, {"train": BARE})]),
+    ("size-of-a-few", "A size of a few weights.", [({"parameters_total": 3, "parameters_trainable": 3}, {"train": BARE, "other": {"tokens": 1}})]),
+    ("full-of-all", "As many weights are trained as there are.", [({**FULL, "parameters_trainable": 4404}, {"train": WORK})]),
+    ("lora-of-exactly", "As many weights are trained as the named adapters have.", [(lora("q_proj", parameters_trainable=216), {"train": WORK})]),
     ("operators-of-a-lora", "Operators of a LoRA, some of which were computed again.", [(lora("q_proj", recomputation="selective", device=DEVICE), {"train": {**WORK, "operator_flop": 10**9 + 1, "recomputed_operator_flop": 3 * 10**8}})]),
 ]  # fmt: skip
 

@@ -89,6 +89,13 @@ def _unranked(predicate: J) -> None:
         entry["rank"] = None
 
 
+def _of_another_node(predicate: J) -> None:
+    _declared(None)(predicate)
+    for entry in predicate["children"]:
+        if entry["segment"]["number"] == 2:
+            entry.update(node="node-9", rank=9, name=f"node-9/{entry['sha256'][:16]}")
+
+
 # Name, what it is, code, clause, of a segmented run or a lineage, and the edit of the predicate.
 CASES: list[tuple[str, str, str, str, bool | str, Edit]] = [
     ("entry-of-a-job-with-a-node", "An entry of a job names a node.", E, "MERGE-19", "lineage", first(node="node-0")),
@@ -180,6 +187,12 @@ CASES: list[tuple[str, str, str, str, bool | str, Edit]] = [
     ("segment-that-is-alone", "A segment continues none and is not continued.", E, "MERGE-19", True, lambda p: p["children"][0]["segment"].update(isContinued=False, continues=None)),
     ("segment-of-another-number", "A segment continues one of another number than the one before.", E, "MERGE-19", True, lambda p: [e["segment"].update(number=9) for e in p["children"] if e["segment"]["number"] == 3]),
     ("segment-of-no-records", "The journal of a segment has no records.", E, "MERGE-19", True, lambda p: p["children"][0]["segment"]["journal"].update(records="0")),
+    ("segment-of-another-node", "A segment continues one of another node.", "segments_part", "MERGE-24", True, _of_another_node),
+    ("job-with-a-lineage", "A job has a lineage.", E, "MERGE-4", False, of_predicate("lineage", value={"name": "x", "runs": []})),
+    ("lineage-with-a-run", "A lineage has a run.", E, "MERGE-3", "lineage", of_predicate("run", value={"id": "x", "platform": "slurm", "jobName": None, "jobArn": None})),
+    ("lineage-with-nodes", "A lineage has nodes of a job.", E, "MERGE-5", "lineage", of_predicate("jobNodes", value=["node-0"])),
+    ("lineage-of-no-name", "A lineage has no name.", E, "MERGE-4", "lineage", of_predicate("lineage", value={"runs": []})),
+    ("entry-of-no-evidence", "`byEvidence` of an entry is null.", E, "MERGE-26", False, inside("totals", "executed", "byEvidence", value=None)),
     ("segment-of-other-bytes", "A segment names other bytes than the one before has.", "segments_part", "MERGE-24", True, lambda p: [e["segment"]["continues"].update(bytes="1") for e in p["children"] if e["segment"]["number"] == 2]),
     ("segment-behind-an-end", "A segment continues one that is not continued.", "segments_part", "MERGE-24", True, lambda p: [e["segment"].update(isContinued=False) for e in p["children"] if e["segment"]["number"] == 2]),
     ("sum-of-integers-bent", "Integer operations are one more than the sum.", BENT, "MERGE-10", False, lambda p: _more(p["totals"]["integerOperations"], "high")),
@@ -229,11 +242,11 @@ def refused_merges() -> Files:
     named = job["predicate"]["method"]["policies"][0]
     policy = {**read_yaml(POLICY.read_bytes()), "sha256": named["sha256"]}
     for name, what, code, clause, base, edit in CASES:
-        changed = copy.deepcopy(lineage if base == "lineage" else run if base else job)
+        good = lineage if base == "lineage" else run if base else job
+        changed = copy.deepcopy(good)
         edit(changed["predicate"])
-        if code != BENT:
-            changed = follows(changed, policy)
-        payload = encode(changed)
+        followed = changed if code == BENT else follows(changed, policy)
+        payload = encode(changed if followed == good else followed)  # what follows may lack the fault
         files |= case(f"merged/{name}", signed(payload), None)
         files[f"merged/{name}/expected.json"] = expectation(what, code, clause, None, schema=None)
     return files

@@ -14,6 +14,16 @@ export function every(all) {
   return all.includes(false) ? false : all.includes(null) ? null : true;
 }
 
+/** Between which counts a base model's compute lies. @param {J | null} base @param {bigint} marginPpm @returns {Range} */
+export function rangeOf(base, marginPpm) {
+  const flop = base?.flop ?? null;
+  if (base === null || flop === null) return { least: _ZERO, most: null };
+  const exact = fraction(BigInt(flop));
+  const off = (/** @type {bigint} */ ppm) => times(exact, fraction(ppm, MILLION));
+  return base.kind === "estimated"
+    ? { least: off(MILLION - marginPpm), most: off(MILLION + marginPpm) } : { least: exact, most: exact };
+}
+
 /** What is declared of method and base model. */
 export class Declared {
   /** @param {J} declared @param {bigint} marginPpm @param {boolean} conflict Whether a merged ledger has a contradiction. */
@@ -21,14 +31,7 @@ export class Declared {
     this.method = declared.method;
     this.base = declared.base;
     this.contradicted = conflict || this.base !== null;
-    /** @type {Range} */
-    this.range = { least: _ZERO, most: null };
-    const flop = this.base?.flop ?? null;
-    if (flop === null) return;
-    const exact = fraction(BigInt(flop));
-    const off = (/** @type {bigint} */ ppm) => times(exact, fraction(ppm, MILLION));
-    this.range = this.base.kind === "estimated"
-      ? { least: off(MILLION - marginPpm), most: off(MILLION + marginPpm) } : { least: exact, most: exact };
+    this.range = rangeOf(this.base, marginPpm);
   }
 
   /** By condition: whether it holds; null: that is open. @param {J} when @returns {Map<string, boolean | null>} */

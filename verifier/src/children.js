@@ -1,18 +1,20 @@
 // The children of a merged ledger that are at hand: each is verified, and its entry made again.
-import { Refusal, base64, decodeUtf8, hex } from "./basics.js";
+import { Refusal, isText } from "./basics.js";
 import { same } from "./compare.js";
 import { jobEntry, nodeEntry } from "./entries.js";
-import { parseJson } from "./json.js";
-import { sha256 } from "./sha256.js";
+import { parseBytes } from "./json.js";
+import { readEnvelope } from "./keys.js";
 
 /** @typedef {import("./basics.js").J} J */
 
-/** The SHA-256 of a ledger's payload, whoever signed it. @param {Uint8Array} ledger @returns {{digest: string, statement: J}} */
+/** The SHA-256 of a ledger's payload, whoever signed it. @param {Uint8Array} ledger @returns {{digest: string, own: J}} */
 function payloadOf(ledger) {
-  const envelope = parseJson(decodeUtf8(ledger, "a child"), "a child");
-  const payload = base64(String(envelope.payload), "the payload of a child");
-  return { digest: hex(sha256(payload)), statement: parseJson(decodeUtf8(payload, "the payload of a child"), "the payload of a child") };
+  const { payload, sha256 } = readEnvelope(ledger);
+  return { digest: sha256, own: parseBytes(payload, "the payload of a child") };
 }
+
+/** A ledger's run and node, by which an entry knows that it was changed. @param {any} run @param {any} node */
+const placeOf = (run, node) => [run, node].map((one) => (isText(one) ? JSON.stringify(one) : "")).join();
 
 /** @param {J} statement @param {import("./verify.js").Given} given
  * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number}} tally
@@ -21,16 +23,18 @@ function payloadOf(ledger) {
 export async function checkChildren(statement, given, verify, tally) {
   const { children, kind } = statement.predicate;
   const found = new Set();
+  /** By run and node, the file that was not merged. @type {Map<string, string>} */
+  const others = new Map();
   let whole = true;
   /** @type {string[]} */
   const unverified = [];
   for (const [i, file] of (given.children ?? []).entries()) {
-    const { digest, statement: own } = payloadOf(file.ledger);
-    const p = own.predicate ?? {};
+    const { digest, own } = payloadOf(file.ledger);
     const entry = children.find((/** @type {J} */ one) => one.sha256 === digest);
     if (!entry) {
-      const place = p.kind === "node" ? p.node?.name : p.run?.id;
-      throw new Refusal("child_changed", `${file.name} is not the ledger that was merged for ${place}`, file.name);
+      const { run, node } = own?.predicate ?? {};
+      others.set(placeOf(run?.id, node?.name), file.name);
+      continue;
     }
     await given.progress?.(i / /** @type {any[]} */ (given.children).length, `child ${file.name}`);
     const child = await verify({ ...given, ledger: file.ledger, journal: file.journal, children: null, progress: undefined, threshold: 0 });
@@ -44,6 +48,10 @@ export async function checkChildren(statement, given, verify, tally) {
     unverified.push(...child.unverified.map((path) => path.replace("statement.predicate", place)));
     found.add(digest);
     whole &&= predicate.kind === "node";
+  }
+  for (const { name, sha256, run, node } of children) {
+    const other = found.has(sha256) ? undefined : others.get(placeOf(run, node));
+    if (other !== undefined) throw new Refusal("child_changed", `${other} is not the ledger that was merged for ${name}`, other);
   }
   return { whole: whole && found.size === children.length, unverified };
 }

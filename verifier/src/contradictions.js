@@ -1,5 +1,7 @@
 // What of the declarations cannot all be so.
-import { byJsonText, sortedTexts } from "./basics.js";
+import { rangeOf } from "./base_model.js";
+import { byJsonText, byText, sortedTexts } from "./basics.js";
+import { compare } from "./policy.js";
 import { once } from "./reasons.js";
 import { counted } from "./sessions.js";
 
@@ -7,18 +9,21 @@ import { counted } from "./sessions.js";
 /** @typedef {import("./history.js").Session} Session */
 /** A name, and a note. @typedef {J} Contradiction */
 
-/** The last part of a model's name; null: it is a path or none. @param {any} name */
+/** What of a model's name is compared. @param {string} name */
 function lastPart(name) {
-  if (typeof name !== "string" || /^[./~]/.test(name)) return null;
-  return name.split("/").pop()?.toLowerCase() ?? null;
+  return name.replace(/\/+$/, "").replace(/^.*\//s, "").toLowerCase().replace(/[^\p{L}\p{N}]/gu, "");
+}
+
+/** @param {string | null | undefined} declared @param {string | undefined} loaded */
+function modelDiffers(declared, loaded) {
+  return declared && loaded && !/^[./~]/.test(loaded) && lastPart(declared) !== lastPart(loaded);
 }
 
 /** @param {string | null} method @param {Session} session */
 function shareDiffers(method, { facts }) {
   const { parameters_total: all, parameters_trainable: some } = facts;
-  if (typeof all !== "bigint" || typeof some !== "bigint") return false;
-  if (method === "pretraining" || method === "full") return some !== all;
-  return (method === "lora" || method === "qlora") && some === all;
+  if (!method || !all || some === undefined) return false;
+  return (some !== all) === (method === "pretraining" || method === "full");
 }
 
 /** Of a base model that the law presumes to carry systemic risk. @param {J | null} base @param {any[]} policies
@@ -27,13 +32,13 @@ function ofBase(base, policies) {
   /** @type {Contradiction[]} */
   const found = [];
   if (!base || base.flop === null) return found;
-  const flop = BigInt(base.flop);
-  for (const { presumed, citation } of policies) {
-    if (presumed === null || flop <= presumed || base.systemic === true) continue;
-    const more = { flop: String(presumed), citation };
+  for (const { presumed, citation, marginPpm } of policies) {
+    const { least } = rangeOf(base, marginPpm);
+    if (presumed === null || compare(least, presumed) <= 0 || base.systemic === true) continue;
+    const more = { flop: String(presumed.over / presumed.under), citation };
     const name = "SYSTEMIC_RISK_IS_PRESUMED";
     if (base.systemic === null) found.push({ name, code: "systemic_presumed", ...more });
-    else if (base.reason === undefined) found.push({ name, code: "systemic_presumed_and_denied_without_reason", ...more });
+    else if (!base.reason) found.push({ name, code: "systemic_presumed_and_denied_without_reason", ...more });
     else found.push({ name, code: "systemic_presumed_and_denied", ...more, reason: base.reason });
   }
   return found;
@@ -56,15 +61,14 @@ function ofSession({ base, method, phase }, session) {
   if (method && facts.method && facts.method !== method) {
     found.push({ name: "METHOD_DIFFERS", code: "process_method_differs", settings: method, process: facts.method });
   }
-  const [name, model] = [lastPart(base?.name), lastPart(facts.model_name)];
-  if (name !== null && model !== null && model !== name) {
+  if (modelDiffers(base?.name, facts.model_name)) {
     const both = { settings: base.name, process: facts.model_name };
     found.push({ name: "BASE_MODEL_DIFFERS", code: "process_model_differs", ...both });
   }
   if (base && !method && facts.method === "pretraining") {
     found.push({ name: "PRETRAINING_WITH_A_BASE", code: "process_pretraining_with_base" });
   }
-  const trained = counted(session, "tokens", ["train"]) + counted(session, "images", ["train"]);
+  const trained = counted(session, "tokens", ["train"]) + counted(session, "patches", ["train"]);
   if (phase === "evaluate" && trained) found.push({ name: "EVALUATION_THAT_TRAINS", code: "evaluation_that_trains" });
   if (shareDiffers(method ?? facts.method ?? null, session)) {
     const share = { trainable: String(facts.parameters_trainable), total: String(facts.parameters_total) };
@@ -73,22 +77,23 @@ function ofSession({ base, method, phase }, session) {
   return found;
 }
 
-/** Counts of operators that no figure has. @param {string} id @param {Session} session @param {string[]} uuids
- * @param {Map<string, bigint>} exceeding Devices of which more was counted than can be, with that.
+/** A count of operators that no figure has. @param {string} id @param {Session} session @param {Session[]} all
+ * @param {string[]} uuids @param {Map<string, bigint>} exceeding Devices of which more was counted than can be, with that.
  * @returns {Contradiction[]} */
-function ofCounts(id, session, uuids, exceeding) {
+function ofCounts(id, session, all, uuids, exceeding) {
   const { facts, refused } = session;
-  const short = id.slice(0, 8);
+  const short = [...id].slice(0, 8).join("");
   if (refused !== null) {
     const told = { session: short, flop: String(refused.flop), device: refused.device };
     if (refused.reason === "device_changed") return [{ name: "DEVICE_CHANGED", code: "device_changed", ...told }];
     return [{ name: "COUNT_EXCEEDS_CEILING", code: "count_exceeds_ceiling", ...told, ceiling: String(refused.ceiling) }];
   }
-  const flop = counted(session, "operator_flop");
-  if (!flop) return [];
-  const told = { session: short, flop: String(flop) };
+  const own = counted(session, "operator_flop");
+  if (!own) return [];
   const { device } = facts;
-  if (device === undefined) return [{ name: "DEVICE_NOT_METERED", code: "device_not_named", ...told }];
+  if (device === undefined) return [{ name: "DEVICE_NOT_METERED", code: "device_not_named", session: short, flop: String(own) }];
+  const same = all.filter((one) => one.facts.device === device && one.refused === null);
+  const told = { session: short, flop: String(same.reduce((sum, one) => sum + counted(one, "operator_flop"), 0n)) };
   const ceiling = exceeding.get(device);
   if (ceiling !== undefined) {
     return [{ name: "COUNT_EXCEEDS_CEILING", code: "count_exceeds_ceiling", ...told, device, ceiling: String(ceiling) }];
@@ -99,13 +104,14 @@ function ofCounts(id, session, uuids, exceeding) {
 /** @param {import("./history.js").History} history @param {any[]} policies @param {Map<string, bigint>} exceeding @returns {J[]} */
 export function contradictions(history, policies, exceeding) {
   const settings = history.latest.begin.declared;
-  const sessions = [...history.sessions];
+  const sessions = [...history.sessions], known = sessions.map(([, one]) => one);
+  const byId = [...sessions].sort(([a], [b]) => byText(a, b));
   const own = sessions.filter(([, { facts }]) => facts.role === undefined || facts.role === null);
   const uuids = history.devices.map((one) => one.record.uuid);
   const all = [
-    ...ofSettings(settings, sessions.map(([, one]) => one), policies),
+    ...ofSettings(settings, known, policies),
     ...own.flatMap(([, one]) => ofSession(settings, one)),
-    ...sessions.flatMap(([id, one]) => ofCounts(id, one, uuids, exceeding)),
+    ...byId.flatMap(([id, one]) => ofCounts(id, one, known, uuids, exceeding)),
   ];
   return once(all);
 }

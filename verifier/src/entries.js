@@ -8,7 +8,7 @@ import { BASE_KINDS, METHODS, PHASES } from "./names.js";
 import { microseconds } from "./history.js";
 import { OPERATOR_COUNT } from "./operators.js";
 import { isTime } from "./times.js";
-import { ELSEWHERE, EVIDENCE, REASONS, amountOf, isFormats, elsewhereOf, unknownOf } from "./tallies.js";
+import { ELSEWHERE, EVIDENCE, REASONS, amountOf, formatsOf, elsewhereOf, unknownOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {(value: any, path: string) => void} Check */
@@ -71,7 +71,7 @@ const figures = shape(_FIGURES);
 const _COUNTED = { ..._FIGURES, cumulative: figures };
 const bounds = { low: count, computed: orNull(count), high: orNull(count) };
 const claim = shape({
-  phase: oneOf([...PHASES, null]), precision: orNull(is((value) => isText(value) && isFormats(value), "a format")), flop: figures,
+  phase: oneOf([...PHASES, null]), precision: orNull(is((value) => isText(value) && formatsOf(value) !== null, "a format")), flop: figures,
   process: is((value) => value === null, "null"),
 });
 const _totals = shape({

@@ -18,7 +18,7 @@ function isPrecision(value) {
   if (isText(value)) return FORMATS.includes(value);
   if (!isObject(value) || !Object.keys(value).every((name) => FORMATS.includes(name))) return false;
   const shares = Object.values(value);
-  return shares.every(isAmount) && shares.reduce((/** @type {bigint} */ sum, one) => sum + one, 0n) === 1000000n;
+  return shares.every((one) => isAmount(one) && one > 0n) && shares.reduce((/** @type {bigint} */ sum, one) => sum + one, 0n) === 1000000n;
 }
 
 /** @param {any} value */

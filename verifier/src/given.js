@@ -1,6 +1,6 @@
 // Which of the given files is the ledger, which its journal, and which are its children.
-import { Fault, base64, decodeUtf8 } from "./basics.js";
-import { parseJson } from "./json.js";
+import { Fault, base64 } from "./basics.js";
+import { parseBytes } from "./json.js";
 
 /** @typedef {{name: string, bytes: Uint8Array}} File_ */
 
@@ -11,8 +11,8 @@ const _ORDER = ["lineage", "job", "node"];
 function kindOf(ledger) {
   if (ledger.length > _LARGEST_LEDGER) return null; // the verification refuses it, unread
   try {
-    const { payload } = parseJson(decodeUtf8(ledger, "a ledger"), "a ledger");
-    return parseJson(decodeUtf8(base64(payload, "a payload"), "a payload"), "a payload").predicate.kind;
+    const { payload } = parseBytes(ledger, "a ledger");
+    return parseBytes(base64(payload, "a payload"), "a payload").predicate.kind;
   } catch {
     return null;
   }

@@ -22,7 +22,7 @@ function framed(line, number) {
   const hasCode = line.length > _HEAD_BYTES + _CODE_BYTES && line[_HEAD_BYTES - 3] === 0x6d;
   const begins = _HEAD_BYTES + (hasCode ? _CODE_BYTES : 0);
   const match = _HEAD.exec(latin(line.subarray(0, begins)));
-  const isObject = line[begins] === 0x7b && line[line.length - 2] === 0x7d && line.length - begins > 2;
+  const isObject = line[begins] === 0x7b && line[line.length - 2] === 0x7d;
   if (!match || !isObject || line[line.length - 1] !== 0x7d) {
     throw new Refusal("journal_frame", `journal line ${number}: not a framed record`, `line ${number}`);
   }

@@ -12,14 +12,17 @@ const _DEEPEST = 100;
 const _MOST_PARTS = 4_000_000;
 const _QUOTE = 34, _COMMA = 44, _LIST = 91, _BACKSLASH = 92, _OBJECT = 123, _TO_END = 2; // from a bracket to its other one
 
-/** @param {Uint8Array} bytes @param {string} what */
+/** What comes first of several faults: JSON-10. @param {Uint8Array} bytes @param {string} what */
 export function parseBytes(bytes, what) {
+  const { parts, openers } = partsOf(bytes);
+  if (parts > _MOST_PARTS) throw new Refusal("json_too_many_values", `${what} has more than ${_MOST_PARTS} parts`);
+  if (openers > _DEEPEST && tooDeep(bytes)) throw new Refusal("json_too_deep", `${what} has more than ${_DEEPEST} levels`);
   return parseJson(decodeUtf8(bytes, what), what);
 }
 
 /** @param {string} text @param {string} what @returns {any} */
 export function parseJson(text, what) {
-  let at = 0;
+  let at = 0, isHalf = false;
 
   /** @param {string} why */
   const notJson = (why) => new Refusal("json_malformed", `${what} is not JSON: ${why} at character ${at + 1}`);
@@ -66,7 +69,7 @@ export function parseJson(text, what) {
       }
     }
     at++;
-    if (_LONE_SURROGATE.test(found)) throw new Refusal("json_surrogate", `${what} is not valid UTF-8 text`);
+    isHalf ||= _LONE_SURROGATE.test(found);
     return found;
   };
 
@@ -89,6 +92,8 @@ export function parseJson(text, what) {
 
   const members = () => {
     const found = object();
+    /** @type {string | null} */
+    let twice = null;
     at++;
     skip();
     if (text[at] === "}") {
@@ -102,13 +107,15 @@ export function parseJson(text, what) {
       skip();
       if (text[at] !== ":") throw notJson("no colon");
       at++;
-      if (name in found) throw new Refusal("json_duplicate_member", `${what} contains the key '${name}' twice`);
+      if (name in found) twice ??= name;
       found[name] = value();
       skip();
       const next = text[at++];
-      if (next === "}") return found;
+      if (next === "}") break;
       if (next !== ",") throw notJson("no comma");
     }
+    if (twice !== null) throw new Refusal("json_duplicate_member", `${what} contains the key '${twice}' twice`);
+    return found;
   };
 
   const items = () => {
@@ -138,32 +145,30 @@ export function parseJson(text, what) {
     return one === "{" ? members() : items();
   };
 
-  const { parts, openers } = partsOf(text);
-  if (parts > _MOST_PARTS) throw new Refusal("json_too_many_values", `${what} has more than ${_MOST_PARTS} parts`);
-  if (openers > _DEEPEST && tooDeep(text)) throw new Refusal("json_too_deep", `${what} has more than ${_DEEPEST} levels`);
   const found = value();
   skip();
   if (at !== text.length) throw notJson("something behind its end");
+  if (isHalf) throw new Refusal("json_surrogate", `${what} is not valid UTF-8 text`);
   return found;
 }
 
 /** How often `{`, `[` and `,` occur, within texts too: what is parsed takes no more time and memory than that.
- * @param {string} text */
-function partsOf(text) {
+ * @param {Uint8Array} bytes */
+function partsOf(bytes) {
   let openers = 0, commas = 0;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
+  for (const code of bytes) {
     if (code === _LIST || code === _OBJECT) openers++;
     else if (code === _COMMA) commas++;
   }
   return { parts: openers + commas, openers };
 }
 
-/** Whether objects and lists are in each other too often, which is looked at before anything else. @param {string} text */
-function tooDeep(text) {
+/** Whether objects and lists are in each other too often, which is looked at before anything else.
+ * @param {Uint8Array} bytes */
+function tooDeep(bytes) {
   let depth = 0, isText = false;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
+  for (let i = 0; i < bytes.length && depth >= 0; i++) {
+    const code = bytes[i];
     if (code === _QUOTE) isText = !isText;
     else if (isText) i += code === _BACKSLASH ? 1 : 0;
     else if (code === _LIST || code === _OBJECT) {

@@ -42,12 +42,12 @@ export function readKey(pem, name) {
  * @param {Uint8Array} der */
 export function rawSignature(der) {
   const raw = new Uint8Array(64);
-  if (der[0] !== 0x30 || der[1] !== der.length - 2 || der.length > 72) return null;
+  if (der[0] !== 0x30 || der[1] !== der.length - 2) return null;
   let at = 2;
   for (const end of [32, 64]) {
     const size = der[at + 1];
     let number = der.subarray(at + 2, at + 2 + size);
-    if (der[at] !== 0x02 || !size || number.length !== size || number[0] & 0x80) return null;
+    if (der[at] !== 0x02 || number[0] & 0x80) return null;
     if (number[0] === 0 && size > 1) {
       if (!(number[1] & 0x80)) return null;
       number = number.subarray(1);
@@ -117,8 +117,7 @@ export async function checkSignatures(envelope, keys, threshold) {
       if (!signed.has(key.id) && (await verifies(key, signature, text))) signed.set(key.id, key);
     }
   }
-  const many = threshold === 1 ? "a signature is required" : `${threshold} signatures are required`;
-  const found = `${many}, by distinct keys that you trust, and ${signed.size} verified: the ledger was changed after it`;
+  const found = `${threshold} of the keys that you trust must have signed, and ${signed.size} did: the ledger was changed after it`;
   require(signed.size >= threshold, "too_few_signatures", `${found} was signed, or other keys signed it`);
   return [...signed.values()];
 }

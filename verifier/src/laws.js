@@ -1,5 +1,5 @@
 // The laws of a journal: no daemon writes one that breaks one of them.
-import { isAmount, isObject, require } from "./basics.js";
+import { Refusal, isAmount, isObject, require } from "./basics.js";
 import { strangeFact } from "./facts.js";
 import { KERNELS, PHASES, SEEN, WORK } from "./names.js";
 import { elsewhereOf, sumOf, under } from "./tallies.js";
@@ -70,9 +70,13 @@ export class Laws {
   /** Laws 4, 5 and 9 for one tally of a checkpoint. @param {Device} device @param {Tally} next @param {string} where */
   tally(device, next, where) {
     const { last, first } = device;
-    grows(last, next, where);
-    for (const [name, share] of last.shares) grows(share, next.shares.get(name) ?? nothing(), where);
-    for (const [name, share] of next.shares) if (!last.shares.has(name)) grows(nothing(), share, where);
+    const stands = grows(last, next, where);
+    for (const [name, share] of last.shares) {
+      const later = next.shares.get(name);
+      if (!later) throw new Refusal("law_4", `journal ${where}: no share of ${name} is left`, where);
+      grows(share, later, where);
+    }
+    require(!stands || alike(last, next), "law_4", `journal ${where}: a tally changed in no time`, where);
     adds(next, next.to - first, where);
     shares(next, next.to - first, where);
   }
@@ -181,8 +185,9 @@ export class Laws {
   }
 }
 
-/** Law 7. @param {string} uuid @param {Device[]} all */
-function overlap(uuid, all) {
+/** Law 7. @param {string} uuid @param {Device[]} tracked */
+function overlap(uuid, tracked) {
+  const all = tracked.filter((one) => one.first < one.last.to);
   all.forEach((one, i) => {
     for (const other of all.slice(i + 1)) {
       if (one.incarnation.begin.boot_id !== other.incarnation.begin.boot_id) continue;
@@ -192,26 +197,35 @@ function overlap(uuid, all) {
   });
 }
 
-/** Law 4. @param {Share} last @param {Share} next @param {string} where */
+/** Law 4. @param {Share} last @param {Share} next @param {string} where @returns {boolean} Whether no time passed. */
 function grows(last, next, where) {
   require(next.to >= last.to, "law_4", `journal ${where}: to_ns fell since the record before`, where);
-  let recovered = false;
   for (const [path, value] of last.amounts) {
     const now = next.amounts.get(path) ?? 0n;
     require(now >= value, "law_4", `journal ${where}: ${path} fell since the record before`, where);
-    if (path.startsWith("recovered_ns/") && now !== value) recovered = true;
   }
-  if (next.to !== last.to || recovered) return;
-  for (const [path, value] of next.amounts) {
-    const held = last.amounts.get(path) ?? 0n;
-    if (path.startsWith("recovered_ns/") && value !== held) return;
-    require(value === held, "law_4", `journal ${where}: ${path} grew in no time`, where);
-  }
+  const gone = last.amounts.has("energy_mj") && !next.amounts.has("energy_mj");
+  require(!gone, "law_4", `journal ${where}: energy_mj is gone since the record before`, where);
+  if (next.to !== last.to || sumOf(next, "recovered_ns/") !== sumOf(last, "recovered_ns/")) return false;
+  require(isSame(last.amounts, next.amounts), "law_4", `journal ${where}: a tally grew in no time`, where);
+  return true;
 }
 
-/** @returns {Share} */
-function nothing() {
-  return { to: 0n, amounts: new Map() };
+/** @param {Map<string, bigint>} one @param {Map<string, bigint>} other */
+function isSame(one, other) {
+  return one.size === other.size && [...one].every(([name, value]) => other.get(name) === value);
+}
+
+/** What two tallies have beside their amounts. @param {Tally} one @param {Tally} other */
+function alike(one, other) {
+  const none = new Map();
+  return isSame(one.counters, other.counters) && energyAt(one) === energyAt(other) && one.running?.origin === other.running?.origin
+    && isSame(one.running?.values ?? none, other.running?.values ?? none) && one.shares.size === other.shares.size;
+}
+
+/** @param {Tally} tally */
+function energyAt({ counters, energyAt: at, to }) {
+  return counters.has("energy_mj") ? at ?? to : null;
 }
 
 /** Law 9. @param {Tally} tally @param {bigint} span @param {string} where */

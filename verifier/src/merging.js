@@ -101,14 +101,13 @@ function missingSegments(children) {
   const behind = [];
   for (const child of parts) {
     const { continues, isContinued, journal, number } = child.segment;
-    const same = (/** @type {J} */ one) => one.run === child.run && one.node === child.node;
     if (continues) {
       const before = parts.find((one) => one.segment.journal.sha256 === continues.sha256);
       if (before) {
         const { segment } = before;
-        const fits = segment.number === continues.number && segment.isContinued &&
+        const fits = before.node === child.node && segment.number === continues.number && segment.isContinued &&
           ["headSha256", "bytes", "records"].every((name) => segment.journal[name] === continues[name]);
-        require(fits && same(before), "segments_part", `${child.name} cannot continue ${before.name}: they differ`);
+        require(fits, "segments_part", `${child.name} cannot continue ${before.name}: they differ`);
       } else missing.push({ code: "no_segment_before", ...place(child), segment: String(continues.number), ledger: child.name });
     }
     const next = parts.filter((one) => one.segment.continues?.sha256 === journal.sha256);

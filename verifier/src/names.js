@@ -20,4 +20,4 @@ export const SEEN = [
 export const METHODS = ["pretraining", "full", "partial", "lora", "qlora"];
 export const BASE_KINDS = ["known", "estimated", "unknown"];
 export const PHASES = ["train", "evaluate", "generate", "other"];
-export const FORMATS = ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8", "int4"];
+export const FORMATS = ["bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8"];

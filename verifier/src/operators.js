@@ -88,11 +88,8 @@ export function operatorRows(history, accounts) {
   for (const [uuid, own] of devices) {
     const counting = sessions.filter(({ facts }) => facts.device === uuid);
     const found = rowsOf(own, counting), figures = figuresOfAll(own);
-    if (found === null) {
-      exceeding.set(uuid, /** @type {bigint} */ (figures.high));
-      continue;
-    }
-    rows.push(...found);
+    if (found === null) exceeding.set(uuid, /** @type {bigint} */ (figures.high));
+    else rows.push(...found);
     const count = [...countsOf(counting).values()].reduce((a, b) => a + b, 0n);
     if (!count || figures.measured === null) continue;
     beside.figures = plus(beside.figures, figures);

@@ -1,6 +1,7 @@
 // The peak table: rates, bounds, margins and ceilings of a device.
 import { Refusal, isObject } from "./basics.js";
-import { MILLION, ceilDiv, percentG } from "./figures.js";
+import { ceilDiv, percentG } from "./figures.js";
+import { formatsOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {"flop" | "integer"} Kind */
@@ -269,17 +270,7 @@ export class Peaks {
   }
 }
 
-/** A share as C's `%g` writes it, in ppm. @param {string} share */
-function ppmOf(share) {
-  const ppm = Math.round(Number(share) * 1e6);
-  if (!Number.isSafeInteger(ppm) || ppm < 0) throw new Refusal("record_malformed", `'${share}' is no share of a format`);
-  return BigInt(ppm);
-}
-
 /** The format in a share's name, as ppm by format; null: it has none. @param {string} name */
 export function claimedFormats(name) {
-  const at = name.indexOf("@");
-  if (at < 0) return null;
-  const parts = name.slice(at + 1).split(",").map((one) => one.split(":"));
-  return Object.fromEntries(parts.map(([format, share]) => [format, share === undefined ? MILLION : ppmOf(share)]));
+  return formatsOf(name.split("@")[1] ?? "");
 }

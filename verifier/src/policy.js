@@ -4,7 +4,7 @@ import { Refusal, isObject, isText, require } from "./basics.js";
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {{over: bigint, under: bigint}} Fraction */
 /** @typedef {{id: string, sha256: string, own: boolean, title: string, countsIntegers: boolean, marginPpm: bigint,
- *   presumed: bigint | null, citation: string | null, rules: J[]}} Policy */
+ *   presumed: Fraction | null, citation: string | null, rules: J[]}} Policy */
 
 /** @param {bigint} over @param {bigint} [under] @returns {Fraction} */
 export function fraction(over, under = 1n) {
@@ -44,7 +44,7 @@ export function readPolicy(found, sha256, own) {
   return {
     id: found.id, sha256, own, title: found.title ?? found.id, countsIntegers: found.integer_operations === "counted",
     marginPpm: found.estimation_margin?.ppm ?? 300000n,
-    presumed: presumed === undefined ? null : parseFraction(presumed).over,
+    presumed: presumed === undefined ? null : parseFraction(presumed),
     citation: found.base_systemic_presumed?.citation ?? null, rules: found.rules,
   };
 }

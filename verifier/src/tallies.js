@@ -1,5 +1,6 @@
 // Running totals of one device, out of a device record or the columns of a checkpoint.
 import { Refusal, isAmount, isInteger, isObject, require, shown } from "./basics.js";
+import { MILLION, percentG } from "./figures.js";
 import { FORMATS, PHASES } from "./names.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -28,6 +29,9 @@ const _LEVELS = /** @type {Record<string, string[][]>} */ ({
   uncertainty_sm_cycles: [EVIDENCE, PIPES], square_sum: [EVIDENCE, PIPES], unread_ns: [PIPES],
   busy_sm_cycles: [], sampled_busy_sm_cycles: [], clocked_sm_cycles: [], clocked_square_sum: [], counted_flop: [], energy_mj: [], energy_ns: [],
 });
+
+/** Where an amount of 0 is not as an absent one. */
+const _KEPT = ["sm_cycles", "energy_mj"];
 
 /** @returns {Tally} */
 export function emptyTally() {
@@ -68,13 +72,23 @@ export function unknownOf(tally) {
   return unknown > 0n ? unknown : 0n;
 }
 
-/** Whether a share's format is one, or several that are a whole. @param {string} text */
-export function isFormats(text) {
+/** A format, or several that are a whole, as a share's name has them: ppm by format. null: it is none.
+ * @param {string} text @returns {Record<string, bigint> | null} */
+export function formatsOf(text) {
+  if (FORMATS.includes(text)) return { [text]: MILLION };
   const parts = text.split(",").map((one) => one.split(":"));
-  if (parts.length === 1 && parts[0].length === 1) return FORMATS.includes(parts[0][0]);
-  const whole = parts.every(([name, share]) => FORMATS.includes(name) && Number(share) > 0);
-  const sum = parts.reduce((total, [, share]) => total + Math.round(Number(share) * 1e6), 0);
-  return whole && Math.abs(sum - 1e6) <= parts.length;
+  const found = Object.fromEntries(parts.map(([name, share]) => [name, ppmOf(share)]));
+  const names = Object.keys(found).sort();
+  const whole = names.reduce((sum, name) => sum + found[name], 0n);
+  const written = names.map((name) => `${name}:${percentG(found[name], MILLION)}`).join(",");
+  const isOne = names.every((name) => FORMATS.includes(name) && found[name]) && whole === MILLION;
+  return isOne && names.length > 1 && written === text ? found : null;
+}
+
+/** @param {string | undefined} share 0 where it is none. */
+function ppmOf(share) {
+  const ppm = Math.round(Number(share) * 1e6);
+  return Number.isSafeInteger(ppm) && ppm > 0 ? BigInt(ppm) : 0n;
 }
 
 /** Reads the members of tallies, in a shape that is the same for one value and for a column of values. */
@@ -84,6 +98,8 @@ class Reader {
     this.tallies = tallies;
     this.where = where;
     this.columns = columns;
+    /** Tallies and shares that have a time. */
+    this.timed = new Set();
   }
 
   /** @param {string} what @returns {Refusal} */
@@ -122,9 +138,15 @@ class Reader {
   amounts(found, into, strict) {
     for (const member of Object.keys(found)) {
       const value = found[member];
-      if (member === "to_ns") this.leaf(value, member, true, (tally, one) => void (into(tally).to = one));
+      if (member === "to_ns") this.leaf(value, member, true, (tally, one) => {
+        into(tally).to = one;
+        this.timed.add(into(tally));
+      });
       else if (Object.hasOwn(_LEVELS, member)) {
-        this.tree(value, member, _LEVELS[member], (tally, path, one) => into(tally).amounts.set(path, one));
+        this.tree(value, member, _LEVELS[member], (tally, path, one) => {
+          const { amounts } = into(tally);
+          if (one || _KEPT.includes(member)) amounts.set(path, one);
+        });
       } else if (strict) throw this.refusal(`'${member}' is no member of a tally`);
     }
   }
@@ -154,7 +176,7 @@ class Reader {
     if (!isObject(found)) throw this.refusal("phases is no object");
     for (const name of Object.keys(found)) {
       const [phase, formats] = name.split("@");
-      const known = PHASES.includes(phase) && (formats === undefined || isFormats(formats)) && isObject(found[name]);
+      const known = PHASES.includes(phase) && (formats === undefined || formatsOf(formats)) && isObject(found[name]);
       if (!known) throw this.refusal(`'${name}' is no phase`);
       /** @param {Tally} tally */
       const share = (tally) => {
@@ -163,6 +185,8 @@ class Reader {
         return held;
       };
       this.amounts(found[name], share, true);
+      const held = this.tallies.map(({ shares }) => shares.get(name));
+      if (!held.every((one) => !one || this.timed.has(one))) throw this.refusal(`'${name}' has no to_ns`);
     }
   }
 
@@ -170,6 +194,7 @@ class Reader {
   tally(found, strict) {
     const { phases, counters, running, energy_at_ns: energyAt, ...rest } = found;
     this.amounts(rest, (tally) => tally, strict);
+    if (!this.tallies.every((one) => this.timed.has(one))) throw this.refusal("a tally has no to_ns");
     if (phases !== undefined) this.phases(phases);
     if (running !== undefined) this.running(running);
     if (counters !== undefined) this.tree(counters, "", null, (tally, path, one) => tally.counters.set(path, one));
@@ -180,7 +205,6 @@ class Reader {
 /** @param {J} record A device record. @param {string} where */
 export function tallyOfDevice(record, where) {
   const tally = emptyTally();
-  require(isInteger(record.to_ns), "record_malformed", `journal ${where}: a device without to_ns`, where);
   new Reader([tally], where, false).tally(record, false);
   return tally;
 }
@@ -189,7 +213,6 @@ export function tallyOfDevice(record, where) {
 export function talliesOfColumns(columns, count, where) {
   const tallies = Array.from({ length: count }, emptyTally);
   require(isObject(columns), "record_malformed", `journal ${where}: tallies is no object`, where);
-  require(!count || "to_ns" in columns, "record_malformed", `journal ${where}: tallies without to_ns`, where);
   new Reader(tallies, where, true).tally(columns, true);
   return tallies;
 }

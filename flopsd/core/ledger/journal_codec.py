@@ -148,7 +148,7 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
         if (keys := _BY_KEY.get(name)) is not None:
             found[name] = {keys[key]: ns for key, amount in value.items() if (ns := count(amount)) or key not in keys}
         elif (field := _BY_EVIDENCE.get(name)) is not None:
-            found[field] = _from_evidence(value)
+            found[field] = _from_evidence(value, rows=name == "sm_cycles")
         elif name in _AMOUNTS:
             found[name] = count(value)
         elif name == "counters":
@@ -170,11 +170,13 @@ def _share_from(name: str, record: Record) -> Tally:
     return tally_from_record(record, 0)
 
 
-def _from_evidence(record: Record) -> dict[tuple[Evidence, Pipe], int]:
+def _from_evidence(record: Record, *, rows: bool) -> dict[tuple[Evidence, Pipe], int]:
+    """`rows`: an amount of 0 is one too."""
     return {
-        (_OF_TALLY[evidence], _PIPE[pipe]): count(cycles)
+        (_OF_TALLY[evidence], _PIPE[pipe]): cycles
         for evidence, pipes in record.items()
-        for pipe, cycles in pipes.items()
+        for pipe, amount in pipes.items()
+        if (cycles := count(amount)) or rows or evidence not in _OF_TALLY or pipe not in _PIPE
     }
 
 
@@ -308,4 +310,6 @@ def precision_from_record(record: Record | None) -> Precision | None:
     if record is None:
         return None
     shares = tuple(sorted((text(name), count(ppm)) for name, ppm in record["shares_ppm"].items()))
+    if not shares:
+        raise ValueError("a precision of no format")
     return Precision(shares, text(record["declared_by"]))

@@ -58,7 +58,8 @@ class SegmentCheck:
                 yield note("no_segment_before", **after.who, segment=str(named["number"]), ledger=after.ledger)
                 continue
             found = {"number": before.number, **{name: before.segment["journal"][name] for name in IDENTITY}}
-            if not before.segment["isContinued"] or dict(named) != found:
+            fits = before.who.get("node") == after.who.get("node") and dict(named) == found
+            if not before.segment["isContinued"] or not fits:
                 raise LedgerError(
                     f"{after.ledger} cannot continue {before.ledger}: that journal is not a closed segment "
                     f"{named['number']} as it names it",

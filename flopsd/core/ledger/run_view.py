@@ -263,7 +263,7 @@ class RunView(RatedTallies):
 
     @lazy
     def unused(self) -> tuple[UnusedCount, ...]:
-        """What training processes count of operators and no figure has."""
+        """What training processes count of operators and no figure has, by session."""
         metered = {one.device.uid for one in self.devices} if self.counts.by_device else set()
         elsewhere = (
             UnusedCount(Unused.DEVICE_NOT_METERED, session, uid, count.total_flop)
@@ -272,7 +272,7 @@ class RunView(RatedTallies):
             for session in count.sessions
         )
         exceeding = (one for device in self.devices for one in device.unused)
-        return (*self.counts.refused, *exceeding, *elsewhere)
+        return tuple(sorted((*self.counts.refused, *exceeding, *elsewhere), key=lambda one: one.session))
 
     @lazy
     def findings(self) -> tuple[Finding, ...]:
