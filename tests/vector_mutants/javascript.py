@@ -37,7 +37,7 @@ OTHER = {
     "*": "+", "/": "*", "+=": "-=", "-=": "+=",
 }  # fmt: skip
 COMPARISONS = ("<", "<=", ">", ">=", "===", "!==")
-SWAPPED = {"some": "every", "every": "some", "min": "max", "max": "min", "ceilDiv": "floorDiv", "floorDiv": "ceilDiv"}
+SWAPPED = {"some": "every", "every": "some", "min": "max", "max": "min"}
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*|/\*.*?\*/)|(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<number>\d\w*)"""
     r"""|(?P<name>[\w$]+)|(?P<mark>===|!==|\*\*|=>|<=|>=|&&|\|\||\?\?=?|\?\.|\+\+|--|\+=|-=|\.\.\.|<<|>>|.)""",

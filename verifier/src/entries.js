@@ -228,13 +228,12 @@ function jobTime(history) {
  * @param {import("./history.js").Device} device @param {import("./history.js").Gap[]} gaps */
 function ownTimes(device, gaps) {
   const own = gaps.filter((gap) => gap.device === device && ELSEWHERE.includes(gap.reason));
-  own.sort((a, b) => (a.begin < b.begin ? -1 : a.begin > b.begin ? 1 : 0));
   const last = (device.journalled ?? device.last).to;
   const found = [];
   let at = device.first;
   for (const { begin, end } of [...own, { begin: last, end: last }]) {
     if (at < begin) found.push({ from: at, end: begin });
-    if (end > at) at = end;
+    at = end;
   }
   return found;
 }

@@ -22,14 +22,9 @@ export function total(all) {
   return sum;
 }
 
-/** @param {bigint} a @param {bigint} b */
+/** @param {bigint} a Not below zero. @param {bigint} b */
 export function ceilDiv(a, b) {
-  return a <= 0n ? -(-a / b) : (a - 1n) / b + 1n;
-}
-
-/** @param {bigint} a @param {bigint} b */
-export function floorDiv(a, b) {
-  return a >= 0n ? a / b : -ceilDiv(-a, b);
+  return (a + b - 1n) / b;
 }
 
 /** @param {Figures} figures */

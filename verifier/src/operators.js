@@ -59,7 +59,7 @@ function rowsOf(own, sessions) {
   /** @type {Counted[]} */
   const rows = [];
   for (const phase of _ORDER) {
-    const figures = figuresOf(own, phase), count = c.get(phase) ?? 0n;
+    const figures = figuresOf(own, phase), count = /** @type {bigint} */ (c.get(phase));
     const low = lesser(beyond(count, figures.low), left);
     const measured = lesser(beyond(count, figures.measured ?? 0n), leftMeasured);
     left -= low;

@@ -6,7 +6,7 @@ import { ESTIMATING, WITHOUT_CEILING, amountOf, undeclaredOf, under, unknownOf }
 /** @typedef {import("./figures.js").Figures} Figures */
 /** @typedef {import("./peaks.js").Rating} Rating */
 /** @typedef {import("./peaks.js").Kind} Kind */
-/** @typedef {import("./tallies.js").Share} Share */
+/** @typedef {import("./tallies.js").Amounts} Amounts */
 /** @typedef {import("./history.js").Device} Device */
 /** @typedef {{phase: string, evidence: string, pipe: string | null, precision: string, declaredBy: string | null,
  *   smCycles: bigint, ns: bigint, flop: Figures, integer: Figures, clock: bigint, margin: bigint | null,
@@ -19,7 +19,7 @@ const _NO_FIGURE = { low: 0n, measured: null, high: null };
 
 /** Makes the rows of one part of a tally. `plain` rates low and high, `told` measured and the precision. */
 class Maker {
-  /** @param {Share} part @param {string} phase @param {Rating} plain @param {Rating} told @param {string | null} by */
+  /** @param {Amounts} part @param {string} phase @param {Rating} plain @param {Rating} told @param {string | null} by */
   constructor(part, phase, plain, told, by) {
     this.part = part;
     this.phase = phase;
@@ -139,12 +139,12 @@ class Maker {
   }
 }
 
-/** @param {Share} share */
+/** @param {Amounts} share */
 function wasRead(share) {
   return ESTIMATING.some((evidence) => amountOf(share, `observed_ns/${evidence}`));
 }
 
-/** Whether integer operations are told from FLOP, so that none seen means none executed. @param {Share} share */
+/** Whether integer operations are told from FLOP, so that none seen means none executed. @param {Amounts} share */
 function tellsIntegers(share) {
   const read = amountOf(share, "observed_ns/cycles") || amountOf(share, "observed_ns/activity");
   if (!read || amountOf(share, "observed_ns/count") || amountOf(share, "unread_ns/tensor_imma")) return false;
@@ -165,10 +165,9 @@ function integersOf(figures, told) {
 /** @param {Device} device @param {import("./peaks.js").Peaks} peaks */
 export function rated(device, peaks) {
   const tally = device.last;
-  const span = tally.to - device.first;
   const settings = device.known.precision;
-  /** @type {[string, Share][]} */
-  const shares = [...tally.shares, ["undeclared", undeclaredOf(tally, span)]];
+  /** @type {[string, Amounts][]} */
+  const shares = [...tally.shares, ["undeclared", undeclaredOf(tally)]];
   const parts = shares.map(([name, share]) => {
     const claimed = settings === null ? claimedFormats(name) : null;
     const phase = name.split("@")[0];

@@ -5,7 +5,8 @@ import { FORMATS, PHASES } from "./names.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** Amounts by path, such as `sm_cycles/activity/fp32`.
- * @typedef {{to: bigint, amounts: Map<string, bigint>}} Share */
+ * @typedef {{amounts: Map<string, bigint>}} Amounts */
+/** @typedef {Amounts & {to: bigint}} Share */
 /** @typedef {Share & {shares: Map<string, Share>, counters: Map<string, bigint>, energyAt: bigint | null,
  *   running: {origin: string, values: Map<string, bigint>} | null}} Tally */
 
@@ -38,20 +39,20 @@ export function emptyTally() {
   return { to: 0n, amounts: new Map(), shares: new Map(), counters: new Map(), energyAt: null, running: null };
 }
 
-/** @param {Share} tally @param {string} member */
+/** @param {Amounts} tally @param {string} member */
 export function sumOf(tally, member) {
   let sum = 0n;
   for (const [path, value] of tally.amounts) if (path.startsWith(member)) sum += value;
   return sum;
 }
 
-/** @param {Share} tally @param {string} path */
+/** @param {Amounts} tally @param {string} path */
 export function amountOf(tally, path) {
   return tally.amounts.get(path) ?? 0n;
 }
 
 /** What a tally has under one member, by what is behind it in the path.
- * @param {Share} tally @param {string} member @returns {[string, bigint][]} */
+ * @param {Amounts} tally @param {string} member @returns {[string, bigint][]} */
 export function under(tally, member) {
   /** @type {[string, bigint][]} */
   const found = [];
@@ -61,12 +62,12 @@ export function under(tally, member) {
   return found;
 }
 
-/** @param {Share} tally */
+/** @param {Amounts} tally */
 export function elsewhereOf(tally) {
   return ELSEWHERE.reduce((sum, reason) => sum + amountOf(tally, `gap_ns/${reason}`), 0n);
 }
 
-/** @param {Share} tally */
+/** @param {Amounts} tally */
 export function unknownOf(tally) {
   const unknown = sumOf(tally, "gap_ns/") - elsewhereOf(tally) - sumOf(tally, "recovered_ns/");
   return unknown > 0n ? unknown : 0n;
@@ -218,17 +219,15 @@ export function talliesOfColumns(columns, count, where) {
 }
 
 /** What the shares leave of a tally. An amount of which nothing is left is left out.
- * @param {Tally} tally @param {bigint} span @returns {Share} */
-export function undeclaredOf(tally, span) {
+ * @param {Tally} tally @returns {Amounts} */
+export function undeclaredOf(tally) {
   const amounts = new Map(tally.amounts);
-  let left = span;
   for (const share of tally.shares.values()) {
-    left -= share.to;
     for (const [path, value] of share.amounts) {
       const rest = (amounts.get(path) ?? 0n) - value;
       if (rest === 0n) amounts.delete(path);
       else amounts.set(path, rest);
     }
   }
-  return { to: left, amounts };
+  return { amounts };
 }
