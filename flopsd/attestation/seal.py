@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class Sealed:
     is_new: bool = True  # false: it was sealed before, and is as it was
     segment: int | None = None  # its number in a rotated run
     is_segment: bool = False  # whether there are others of the run
+    findings: Sequence[Mapping[str, Any]] = ()  # as the ledger has them
+    coverage: Mapping[str, Any] = field(default_factory=dict)  # likewise
 
 
 def seal_journal(
@@ -168,6 +170,8 @@ def seal_journal(
         timestamp,
         tuple(companion_beside(ledger, name) for name in companions),
         is_segment=history.is_segment,
+        findings=document["predicate"]["findings"],
+        coverage=document["predicate"]["coverage"],
     )
 
 
@@ -190,6 +194,8 @@ def _as_sealed_before(
         companions=tuple(file.path for file in companions_beside(ledger).values()),
         is_new=False,
         is_segment=history.is_segment,
+        findings=predicate["findings"],
+        coverage=predicate["coverage"],
     )
 
 

@@ -65,7 +65,9 @@ def write_output(file: str | None, text: str) -> None:
     try:
         replace_file(Path(file), text.encode("utf-8"))
     except OSError as fault:
-        raise LedgerError(f"cannot write {file}: {fault.strerror}") from fault
+        raise LedgerError(
+            f"cannot write {file}: {fault.strerror}", hint="name a file in a folder that can be written"
+        ) from fault
 
 
 def note(text: str, level: int = logging.INFO) -> None:

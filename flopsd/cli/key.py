@@ -92,7 +92,7 @@ def _new(arguments: argparse.Namespace) -> int:
     if arguments.encrypt and secret is None:
         raise SigningKeyError("--encrypt needs a passphrase and none is given", hint=NO_PASSPHRASE)
     if beside.exists():
-        raise SigningKeyError(f"{beside} already exists; keys are never overwritten")
+        raise SigningKeyError(f"{beside} already exists; keys are never overwritten", hint="give another file name")
     key = make_pem(path, arguments.type, secret)
     write_new(beside, key.public.pem, 0o644)
     if arguments.json:

@@ -90,6 +90,9 @@ ACCOUNTED_ELSEWHERE = (GapReason.OTHER_JOB, GapReason.METERED_AS_MIG, GapReason.
 UNBOUNDED = (GapReason.END_UNKNOWN, GapReason.JOURNAL_REPLACED)
 
 
+UNIDENTIFIED = "unidentified"  # the model of a device that its driver cannot even name
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One accelerator as its driver describes it. `sm_count` is None where it cannot be read."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Limits, Pipe, Precision
+from flopsd.core.model import PPM, UNIDENTIFIED, ChipLimits, Device, Evidence, Limits, Pipe, Precision
 from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, MAX_KNOWN, Energy, Margin, Part, Rates
 from flopsd.core.values import is_whole
 from flopsd.errors import PeakTableError, UnknownDeviceError
@@ -125,6 +125,12 @@ class PeakTable:
             what = "is not in the peak table" if not found else f"matches more than one row: {sorted(by_name | by_pci)}"
             if not found and by_pci:
                 what = f"has another chip's name than {', '.join(sorted(by_pci))}, whose id it is: neither is believed"
+            if device.model == UNIDENTIFIED:
+                raise UnknownDeviceError(
+                    f"device {device.index} ({device.uid}): the driver does not identify it",
+                    hint="`nvidia-smi -q` and `dmesg` (Xid) may show why; until then its time is a gap without a "
+                    "ceiling and no total has an upper bound",
+                )
             raise UnknownDeviceError(
                 f"device {device.index} ({device.uid}): {device.model!r} with {pci} {what}",
                 hint="add a row with its exact name to a copy of config/peaks.yaml and pass --peaks FILE; "

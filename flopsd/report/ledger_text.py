@@ -11,10 +11,11 @@ from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.companions import kind_of
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.ledger.segments import segment_text
-from flopsd.core.model import Figures
+from flopsd.core.model import Evidence, Figures
 from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns
+from flopsd.report.answer import answer_to
 from flopsd.report.claims import claims_text, operators_text, required_source
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject, contradiction_text
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from flopsd.attestation.verify import Verified
 
 Row = tuple[str, str]
-_NO_END = "the journal has no end of the run: these are the figures up to its last record"
+_GAP = Evidence.GAP.value
+_NO_END = "the journal has no end: the figures are up to its last record"
 NO_EVIDENCE = "no hardware was metered, and this is no evidence"
 
 
@@ -46,6 +48,8 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *([("SEGMENT", segment_text(sealed.segment or 1))] if sealed.is_segment else []),
         *([] if sealed.ended else [("ROLLING", _NO_END)]),
         *interval(sealed.figures).facts(NOTHING_MEASURED),
+        *([("coverage", _coverage(sealed.coverage))] if sealed.coverage else []),
+        *([("answer", answer_to(sealed.findings).headline)] if sealed.findings and not sealed.is_segment else []),
         ("journal", str(sealed.journal)),
         ("public key", str(sealed.public_key)),
         *([("timestamp", sealed.timestamp)] if sealed.timestamp else []),
@@ -62,7 +66,9 @@ def merged_text(merged: Merged) -> str:
     command = verify_command(merged.ledger, merged.public_key, merged.companions, replay=replay)
     head = [f"merged {merged.ledger}", *_foreign(merged.foreign), *_job(merged.predicate)]
     key = _indented([("public key", str(merged.public_key))])
-    return shown([*head, *key, "verify it with:", f"  {command}"])
+    unknown = merged.predicate["completeness"]["complete"] is None and merged.predicate["lineage"] is None
+    more = ["if you know how many nodes the job had, merge again with --nodes N"] if unknown else []
+    return shown([*head, *key, *more, "verify it with:", f"  {command}"])
 
 
 def verified_text(verified: Verified, now_ns: int | None = None) -> str:
@@ -163,27 +169,33 @@ def _claim(predicate: Mapping[str, Any]) -> list[str]:
 
 
 def _executed(predicate: Mapping[str, Any]) -> list[Row]:
-    executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
-    ppm, gaps, clock = coverage["coveragePpm"], coverage.get("gaps"), int(executed.get("clockUncertaintyFlop", 0))
-    share = "unknown" if ppm is None else percent(int(ppm), Towards.DOWN)
+    executed, gaps = predicate["totals"]["executed"], predicate["coverage"].get("gaps")
+    clock = int(executed.get("clockUncertaintyFlop", 0))
     listed = "" if gaps is None else f", {counted(len(gaps), 'gap')} listed"
-    energy = "not counted"
+    is_idle = list(executed["byEvidence"]) == [_GAP] and int(predicate["coverage"]["coveragePpm"] or 0) > 0
+    evidence, energy = one_line(", ".join(executed["byEvidence"])) or "none", "not counted"
     if predicate["energyJoules"] is not None:
         energy = format_energy(Fraction(predicate["energyJoules"]))
         if uncounted := Fraction(predicate["energyUncountedSeconds"]):
             energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
     return [
         *interval(figures_in(executed)).facts(NOTHING_MEASURED),
-        ("evidence", one_line(", ".join(executed["byEvidence"])) or "none"),
+        ("evidence", f"{_GAP}; no work in the time that was read" if is_idle else evidence),
         *(
             [("clock", f"{format_flop(clock, Towards.UP)} of the margin either way: not known between its samples")]
             if clock
             else []
         ),
         *integer_facts(executed["mayBeIntegerFlop"], figures_in(predicate["totals"]["integerOperations"])),
-        ("coverage", f"{share} of {format_duration(Fraction(coverage['spanSeconds']))} of device time{listed}"),
+        ("coverage", f"{_coverage(predicate['coverage'])}{listed}"),
         ("energy", energy),
     ]
+
+
+def _coverage(coverage: Mapping[str, Any]) -> str:
+    ppm = coverage["coveragePpm"]
+    share = "unknown" if ppm is None else percent(int(ppm), Towards.DOWN)
+    return f"{share} of {format_duration(Fraction(coverage['spanSeconds']))} of device time"
 
 
 def _meaning(predicate: Mapping[str, Any]) -> list[Row]:

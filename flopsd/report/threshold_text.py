@@ -15,17 +15,26 @@ from flopsd.report.terminal import counted, one_line
 from flopsd.settings.words import say_all
 
 Row = tuple[str, str]
+_UNSURE = "if it applies"
 
 
 def threshold_facts(findings: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The answer; then one fact a rule: its verdict, what the run can be of the threshold at most, when it would be
-    crossed. Rules that may not apply are one fact, and those of the answer's exceptions none."""
+    crossed. Rules of which the same is known are one fact, so are those below that may not apply, and those of the
+    answer's exceptions none."""
     answer = answer_to(findings)
     rows = [("answer", words) for words in (answer.headline, *answer.only_if)]
     judged = [one for one in findings if one["state"] is not None and one.get("aboveOnlyIfBase") is None]
     unsure = [one for one in judged if one["applies"] is None and one["state"] == "below"]
     several = len({one["policy"] for one in findings}) > 1
-    rows += [("threshold", _finding(one, named=several)) for one in judged if one not in unsure]
+    alike: dict[tuple[str, str], list[str]] = {}
+    for one in judged:
+        if one not in unsure:
+            verdict, doubts = _finding(one, named=several)
+            alike.setdefault((verdict, doubts), []).append(one_line(one["title"]))
+    for (verdict, doubts), titles in alike.items():
+        of_all = doubts if len(titles) == 1 else doubts.replace(_UNSURE, "if they apply", 1)
+        rows.append(("threshold", f"{verdict}{'; '.join(titles)}{of_all}"))
     return [*rows, *([("threshold", _all_below(unsure))] if unsure else [])]
 
 
@@ -37,9 +46,9 @@ def _all_below(findings: Sequence[Mapping[str, Any]]) -> str:
     return f"{words} or not{f'; {crossing_text(soonest)}' if known else ''}"
 
 
-def _finding(finding: Mapping[str, Any], *, named: bool) -> str:
-    """`named`: with its policy."""
-    notes = [] if finding["applies"] else ["if it applies"]
+def _finding(finding: Mapping[str, Any], *, named: bool) -> tuple[str, str]:
+    """What stands before the rule's title and behind it. `named`: with its policy."""
+    notes = [] if finding["applies"] else [_UNSURE]
     if finding["state"] == "above" and (note := doubt_note(finding["status"])):
         notes.append(note)
     if finding.get("restsOn") is not None:
@@ -53,7 +62,7 @@ def _finding(finding: Mapping[str, Any], *, named: bool) -> str:
         parts.append(conditions)
     sure = f" ({', '.join(notes)})" if notes else ""
     policy = f"{one_line(finding['policy'])}: " if named else ""
-    return f"{finding['state'].upper()}: {policy}{one_line(finding['title'])}{sure}: {'; '.join(parts)}"
+    return f"{finding['state'].upper()}: {policy}", f"{sure}: {'; '.join(parts)}"
 
 
 def _against(finding: Mapping[str, Any]) -> str:

@@ -67,7 +67,8 @@ def settings_of_layers(layers: Layers) -> Settings:
             except ValueError as fault:
                 where = key if layer.endswith(".yaml") or "file" in layer else ""
                 name = where or (setting.flag if layer == COMMAND_LINE else setting.variable)
-                problems.append(f"{layer}: {name}: {value!r}: {fault}")
+                given = value[0] if layer == COMMAND_LINE and isinstance(value, list) and len(value) == 1 else value
+                problems.append(f"{layer.removeprefix('file ')}: {name}: {given!r}: {fault}")
     settings = Settings(**values, source_options=options)
     has_copies = settings.ledger_copies or (settings.ledger is not None and is_remote(settings.ledger))
     if settings.keep_segments is not None and not has_copies:
@@ -184,5 +185,7 @@ def _settings_file(path: Path, settings: Sequence[Setting]) -> tuple[dict[str, A
         if key in keys:
             known[key] = value
             continue
-        problems.append(f"{path}: {key}: unknown setting{did_you_mean(str(key), keys, 0.5)}")
+        unit = f"{key}_seconds"
+        near = f"; did you mean {unit}?" if unit in keys else did_you_mean(str(key), keys, 0.5)
+        problems.append(f"{path}: {key}: unknown setting{near}")
     return known, problems

@@ -28,7 +28,8 @@ def read_yaml_lines(data: bytes, name: str) -> tuple[Any, list[str], dict[str, i
         return loader.construct_document(node), problems, lines
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
         # The library raises others than YAMLError for an impossible date, too many digits, `!!bool x`, `!!timestamp x`.
-        return None, [f"{name}: not YAML: {' '.join(str(fault).split())}"], lines
+        words = " ".join(str(fault).replace(' in "<byte string>",', " at").split())
+        return None, [f"{name}: not YAML: {words}"], lines
 
 
 def _find_lines(node: Any, path: str, lines: dict[str, int], known: set[int]) -> None:

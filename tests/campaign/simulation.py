@@ -13,12 +13,11 @@ import pynvml
 
 from flopsd.core.figures import sum_figures
 from flopsd.core.ledger.merged_sums import figures_from
-from flopsd.core.model import Device, DeviceUid, Figures, Pipe, Precision
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Figures, Pipe, Precision
 from flopsd.core.part import Part
 from flopsd.daemon.source_tracker import Message
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.source import NvmlSource
-from flopsd.sources.ownership.rule import UNIDENTIFIED
 from flopsd.system.clock import NS_PER_S
 from tests.campaign.cases import FOREVER, Case
 from tests.support.process import wait_until

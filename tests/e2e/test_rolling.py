@@ -94,7 +94,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     alone.parent.mkdir()
     shutil.copy(state / "journal.jsonl", alone)
     lone = flopsd("seal", "--journal", str(alone), "--ledger", str(alone.with_name("l.json")), code=0)
-    assert "the journal has no end of the run: these are the figures up to its last record" in lone.stdout
+    assert "the journal has no end: the figures are up to its last record" in lone.stdout
     assert predicate(alone.with_name("l.json"))["method"]["journal"]["lastRecordAt"] == lasting[1]
 
     flopsd("seal", "--state-dir", str(state), "--ledger", str(ledger), code=0)

@@ -129,7 +129,9 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
         os.link(temporary, path)
         sync_folder(path.parent)
     except FileExistsError as fault:
-        raise SigningKeyError(f"{path} already exists; keys are never overwritten") from fault
+        raise SigningKeyError(
+            f"{path} already exists; keys are never overwritten", hint="give another file name"
+        ) from fault
     except OSError as fault:
         raise SigningKeyError(f"cannot create {path}: {fault.strerror}") from fault
     finally:

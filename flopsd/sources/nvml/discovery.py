@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flopsd.core.model import Device, DeviceUid, Evidence, GapReason, Limits
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, GapReason, Limits
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.confidential import reasons
@@ -15,7 +15,6 @@ from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
 from flopsd.sources.nvml.mig import MIG_IS_ON, PERMISSION_FIX, Slice, is_partitioned, slices
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
-from flopsd.sources.ownership.rule import UNIDENTIFIED
 
 
 class Discovery:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flopsd.core.model import Device, DeviceUid, Evidence, Gauges, Reading
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, Gauges, Reading
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, UnusableError, reason_of
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
 from flopsd.sources.nvml.mig import PERMISSION_FIX
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
-from flopsd.sources.ownership.rule import UNIDENTIFIED
 from flopsd.system.clock import NS_PER_S
 
 LOOK_AGAIN_NS = 10 * NS_PER_S  # for GPUs that come late, MIG that was switched, and slices that were made or removed

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
-from flopsd.core.model import Device, DeviceUid
-
-UNIDENTIFIED = "unidentified"  # the model of a device that its driver cannot even name
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid
 
 
 class Job(NamedTuple):
