@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.ledger_files import LEDGER_MODE
+from flopsd.attestation.signed_statement import read_ledger
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.dsse import pae, sign_message, verify_signatures
-from flopsd.attestation.verify import Verified, read_ledger
+from flopsd.attestation.verify import Verified
 from flopsd.core.envelope import encode64, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import LedgerError, NotVerifiedError

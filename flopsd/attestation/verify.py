@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import marshal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flopsd.attestation.anchors import AnchorComparison, compare_anchors
 from flopsd.attestation.compared import Compared
+from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.evidence.check import StampedSignature, findings, signed_items, timestamp_findings
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
@@ -20,17 +18,16 @@ from flopsd.attestation.evidence.witness import of_earlier_seals
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.seal import MALFORMED, one_peak_table
+from flopsd.attestation.signed_statement import SignedStatement
 from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.times import refuse_malformed_times
-from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import key_from
 from flopsd.core.ledger.journal_facts import JournalFacts
-from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, SealFacts, statement
+from flopsd.core.ledger.statement import SealFacts, statement
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalError, NotVerifiedError
 from flopsd.journal.codes import by_sha256
@@ -39,12 +36,8 @@ from flopsd.journal.history_reader import HistoryReader
 from flopsd.journal.sealed_prefix import sealed_part
 from flopsd.settings.data_files import Tables
 from flopsd.system.progress import Progress, no_progress
-from flopsd.system.regular_files import first_bytes, open_regular
+from flopsd.system.regular_files import open_regular
 
-if TYPE_CHECKING:
-    from flopsd.attestation.signing.public_key import PublicKey
-
-Parse = Callable[[bytes, str, str], Any]
 log = logging.getLogger("flopsd")
 
 
@@ -63,33 +56,6 @@ class Verified:
     anchored: AnchorComparison | None = None  # None: no log was given
     foreign: tuple[ForeignFile, ...] = ()
     also: tuple[Compared, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SignedStatement:
-    """A statement with valid signatures, its figures not verified yet, and the file that it is in."""
-
-    path: Path
-    statement: Mapping[str, Any]
-    keyids: tuple[str, ...]
-    payload_sha256: str
-    envelope: Envelope
-    keys: tuple[PublicKey, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """`node`, `job` or `lineage`."""
-        return str(self.statement["predicate"].get("kind"))
-
-
-def open_ledger(
-    ledger: Path, keys: Sequence[PublicKey], threshold: int = 1, *, parse: Parse = parse_json
-) -> SignedStatement:
-    """Check the signatures of `ledger`, and read its statement with `parse`. Raises NotVerifiedError."""
-    envelope = parse_envelope(read_ledger(ledger))
-    keyids = verify_signatures(envelope, keys, threshold)
-    digest = hashlib.sha256(envelope.payload).hexdigest()
-    return SignedStatement(ledger, statement_in(envelope, parse), tuple(sorted(keyids)), digest, envelope, tuple(keys))
 
 
 def verify_ledger(
@@ -172,41 +138,6 @@ def _refuse_times(predicate: Mapping[str, Any]) -> None:
         refuse_malformed_times(predicate)
     except MALFORMED as fault:
         raise NotVerifiedError(f"the ledger has a time that cannot be read: {fault}", code="time_malformed") from fault
-
-
-def read_ledger(ledger: Path) -> bytes:
-    """The bytes of a ledger file, at most one more than allowed. Raises NotVerifiedError."""
-    try:
-        with open_regular(ledger) as file:
-            return first_bytes(file, MAX_ENVELOPE_BYTES + 1)
-    except OSError as fault:
-        raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}") from fault
-
-
-def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:
-    """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise NotVerifiedError(
-            f"the payload has type {envelope.payload_type!r:.100}, not {PAYLOAD_TYPE!r}",
-            code="payload_type",
-            path="envelope",
-        )
-    signed = parse(envelope.payload, "the payload", "payload")
-    if not isinstance(signed, dict) or signed.get("_type") != STATEMENT_TYPE:
-        raise NotVerifiedError(
-            f"the payload is not an in-toto statement of type {STATEMENT_TYPE!r}",
-            code="statement_type",
-            path="statement._type",
-        )
-    if signed.get("predicateType") != PREDICATE_TYPE:
-        raise NotVerifiedError(
-            f"the predicate has type {signed.get('predicateType')!r:.100}, not {PREDICATE_TYPE!r}",
-            code="predicate_type",
-            path="statement.predicateType",
-        )
-    if not isinstance(signed.get("predicate"), dict):
-        raise NotVerifiedError("the statement has no predicate", code="statement_malformed", path="statement.predicate")
-    return signed
 
 
 def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
@@ -310,30 +241,6 @@ def _recompute(
     refuse_difference(statement(history, table, facts, seal), signed, "the journal")
 
 
-def refuse_difference(
-    again: Mapping[str, Any], signed: Mapping[str, Any], source: str, code: str = "statement_differs"
-) -> None:
-    """Raises NotVerifiedError if the signed statement differs from `again`, which was computed from `source`."""
-    if _is_same(again, signed):  # equal to the order of fields: the usual case, and fast
-        return
-    difference = first_difference(again, signed, "statement")
-    if difference is not None:
-        raise NotVerifiedError(
-            f"the ledger does not match {source}: {difference}", code=code, path=difference.partition(" ")[0]
-        )
-
-
-def _is_same(again: Any, signed: Any) -> bool:
-    """Whether two documents have the same values, types and order; `==` takes true for 1. Bytes of marshal are a fifth
-    of the work of JSON; in its format 2, since later ones write a value that occurs twice in different ways."""
-    try:
-        if marshal.dumps(again, 2) == marshal.dumps(signed, 2):
-            return True
-    except ValueError:
-        pass  # it has no enumerations
-    return json.dumps(again) == json.dumps(signed)
-
-
 def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> tuple[EvidenceResult, ...]:
     """Check every piece of evidence. Raises NotVerifiedError if one is invalid."""
     predicate, envelope = opened.statement["predicate"], opened.envelope
@@ -355,22 +262,3 @@ def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> t
     if bad is not None:
         raise NotVerifiedError(f"the evidence {bad.type} is invalid: {bad.text}", code="evidence_invalid")
     return found
-
-
-def first_difference(expected: Any, found: Any, path: str) -> str | None:
-    """The first difference between two JSON values, as text; None if they are equal."""
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        for key in [*expected, *(key for key in found if key not in expected)]:
-            if key not in expected or key not in found:
-                return f"{path}.{key} is {'missing' if key not in found else 'unknown'}"
-            if (difference := first_difference(expected[key], found[key], f"{path}.{key}")) is not None:
-                return difference
-        return None
-    if isinstance(expected, list) and isinstance(found, list):
-        if len(expected) != len(found):
-            return f"{path} has {len(found)} entries, recomputed are {len(expected)}"
-        pairs = enumerate(zip(expected, found, strict=True))
-        return next((d for i, (a, b) in pairs if (d := first_difference(a, b, f"{path}[{i}]")) is not None), None)
-    if type(expected) is not type(found) or expected != found:
-        return f"{path} is {found!r:.200}, recomputed is {expected!r:.200}"
-    return None

@@ -82,9 +82,9 @@ def _copy(arguments: argparse.Namespace) -> int:
 
 def _copy_to(ledger: Path, addresses: list[str], deliveries: Deliveries) -> list[Delivered]:
     from flopsd.attestation.ledger_files import journal_beside, read_ledger_files
+    from flopsd.attestation.signed_statement import read_ledger, statement_in
     from flopsd.attestation.storage.copies import copy_files
     from flopsd.attestation.storage.deliveries import Delivered
-    from flopsd.attestation.verify import read_ledger, statement_in
     from flopsd.core.envelope import parse_envelope
     from flopsd.settings.locations import named, parse_location
 

@@ -28,9 +28,9 @@ def add(verbs: Verbs) -> None:
 
 def _export(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.ledger_files import public_key_beside
+    from flopsd.attestation.signed_statement import read_ledger
     from flopsd.attestation.signing.keys import load_public
     from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
-    from flopsd.attestation.verify import read_ledger
     from flopsd.core.envelope import parse_envelope
 
     ledger = Path(arguments.ledger)

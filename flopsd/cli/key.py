@@ -159,8 +159,9 @@ def _facts(public: PublicKey) -> dict[str, str]:
 def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.countersign import countersign
     from flopsd.attestation.ledger_files import journal_beside
+    from flopsd.attestation.signed_statement import open_ledger
     from flopsd.attestation.signing.keys import load_public, load_signer
-    from flopsd.attestation.verify import open_ledger, verify_ledger
+    from flopsd.attestation.verify import verify_ledger
     from flopsd.report.terminal import one_line, shell_command, shown
     from flopsd.settings.data_files import Tables
 

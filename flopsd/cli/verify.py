@@ -14,7 +14,8 @@ from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
 
 if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
-    from flopsd.attestation.verify import SignedStatement, Verified
+    from flopsd.attestation.signed_statement import SignedStatement
+    from flopsd.attestation.verify import Verified
     from flopsd.system.progress import ProgressLine
 
 
@@ -95,8 +96,9 @@ def verify_with(
     from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.merge.large_statement import parse_statement
     from flopsd.attestation.same_run import SealedRun, compare
+    from flopsd.attestation.signed_statement import open_ledger
     from flopsd.attestation.signing.keys import load_public
-    from flopsd.attestation.verify import open_ledger, verify_ledger
+    from flopsd.attestation.verify import verify_ledger
     from flopsd.core.untrusted import parse_json
     from flopsd.settings.data_files import Tables
 

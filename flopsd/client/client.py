@@ -17,7 +17,8 @@ from typing import Any
 from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, line
 from flopsd.client.counted_work import PHASES, CountedWork, note_of
 from flopsd.core.architecture import why_not_read
-from flopsd.core.declarations import facts_from, phase_from
+from flopsd.core.declarations import phase_from
+from flopsd.core.declared_facts import facts_from
 from flopsd.core.kernel_windows import OBSERVED
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
 from flopsd.settings.client_socket import client_socket_candidates

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flopsd.core.declarations import facts_from, phase_from, work_from
-from flopsd.core.untrusted import FieldReader, parse_json, raising
+from flopsd.core.declarations import phase_from
+from flopsd.core.declared_facts import facts_from, work_from
+from flopsd.core.field_reader import FieldReader, raising
+from flopsd.core.untrusted import parse_json
 from flopsd.core.unused_count import UnusedCount
 from flopsd.errors import NotVerifiedError
 

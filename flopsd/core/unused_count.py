@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.model import DeviceUid
 from flopsd.core.notes import Note, note
-from flopsd.core.untrusted import FieldReader, raising
 
 _MOST, _MAX_DEVICE = 10**39, 100
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from flopsd.core.figures import gap_ceiling_flop
 from flopsd.core.ledger.journal_codec import DeviceEntry, device_record, evidence_record
-from flopsd.core.ledger.run_view import RatedTally
+from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import NO_PHASE

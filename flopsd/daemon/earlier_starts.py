@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 
 from flopsd.core.ledger.history import History, Incarnation, killed_row
 from flopsd.core.ledger.journal_codec import DeviceEntry
-from flopsd.core.ledger.run_view import RatedTally, rated_of_run, rated_tallies
+from flopsd.core.ledger.rated_tally import RatedTally, rated_of_run, rated_tallies
 from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.model import TALLY_ABSOLUTES, DeviceUid, GapReason, Tally
 from flopsd.core.notes import Note, note

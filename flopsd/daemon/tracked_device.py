@@ -9,7 +9,7 @@ from typing import Any
 from flopsd.core.figures import Rating
 from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.journal_codec import IDENTITY, DeviceEntry
-from flopsd.core.ledger.run_view import RatedTally
+from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import (
     Device,

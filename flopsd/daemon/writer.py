@@ -13,7 +13,8 @@ from typing import Any
 
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Isolation
-from flopsd.core.ledger.run_view import counted_in, whole_sessions
+from flopsd.core.ledger.rated_tally import counted_in
+from flopsd.core.ledger.run_view import whole_sessions
 from flopsd.core.ledger.segments import Continued
 from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.model import GapReason

@@ -11,7 +11,8 @@ from math import prod
 from typing import Any
 
 from flopsd.core.architecture import why_not_read
-from flopsd.core.declarations import MAX_MODULES, Method, Recomputation, facts_from
+from flopsd.core.declarations import Method, Recomputation
+from flopsd.core.declared_facts import MAX_MODULES, facts_from
 
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.

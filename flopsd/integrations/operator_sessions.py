@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from flopsd.core.declarations import DEVICE_VARIABLE, MAX_LEFT_OUT, MAX_TEXT
+from flopsd.core.declarations import DEVICE_VARIABLE, MAX_TEXT
+from flopsd.core.declared_facts import MAX_LEFT_OUT
 from flopsd.core.model import PPM
 from flopsd.integrations.operator_mode import Counted, Device
 

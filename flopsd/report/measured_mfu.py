@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from flopsd.attestation.verify import read_ledger
+from flopsd.attestation.signed_statement import read_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.peaks import PeakTable

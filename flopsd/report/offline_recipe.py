@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flopsd.attestation.ledger_files import journal_beside
-from flopsd.attestation.verify import read_ledger
+from flopsd.attestation.signed_statement import read_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError

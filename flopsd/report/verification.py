@@ -11,8 +11,9 @@ from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
+from flopsd.attestation.signed_statement import read_ledger, statement_in
 from flopsd.attestation.times import seal_time_doubts
-from flopsd.attestation.verify import Verified, read_ledger, statement_in
+from flopsd.attestation.verify import Verified
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_types import MAX_SEGMENT
 from flopsd.core.ledger.segments import segment_text

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from flopsd.core.figures import NS_PER_S
-from flopsd.core.ledger.run_view import DeviceView, RatedTally, RunView
+from flopsd.core.ledger.rated_tally import RatedTally
+from flopsd.core.ledger.run_view import DeviceView, RunView
 from flopsd.core.model import ChildCost, Gauges, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap

@@ -15,8 +15,9 @@ import psutil
 import pynvml
 
 from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.attestation.verify import verify_ledger
 from flopsd.core.model import Active, Pipe
 from flopsd.journal.state_dir import StateDir
 from flopsd.sources import SourceSettings

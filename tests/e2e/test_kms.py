@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.check import check_configured
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.signing.refused_pin import RefusedPin
-from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.attestation.verify import verify_ledger
 from flopsd.errors import SigningKeyError
 from tests.support.authorities import Answer, serving
 from tests.support.kms import REGION, Kms, kms_server

@@ -24,7 +24,7 @@ from flopsd.attestation.evidence.trust import Trust, load_certificates
 from flopsd.attestation.log_export import CHUNK, Anchor, SkippedLines, find_anchors
 from flopsd.attestation.merge.read_child import recompute
 from flopsd.attestation.seal import MALFORMED
-from flopsd.attestation.verify import SignedStatement, statement_in
+from flopsd.attestation.signed_statement import SignedStatement, statement_in
 from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, flop, read_model, training_from
-from flopsd.core.declarations import facts_from
+from flopsd.core.declared_facts import facts_from
 from tests.train.decoder_families import DECODERS
 from tests.train.hybrid_families import HYBRIDS
 from tests.train.other_families import OTHERS

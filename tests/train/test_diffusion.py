@@ -9,7 +9,7 @@ import pytest
 
 from flopsd.client import connect
 from flopsd.core.architecture import adapters, flop, parameters, read_model, training_from
-from flopsd.core.declarations import facts_from
+from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from flopsd.settings.words import say
 from tests.support.session_servers import EventServer, work_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flopsd.core.architecture import flop, read_model, training_from
-from flopsd.core.declarations import facts_from
+from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from flopsd.settings.words import say
 from tests.train.families import BATCH, FAMILIES, LENGTH, RANK, build

@@ -495,7 +495,8 @@ def test_what_ran_before_the_daemon_was_there_is_not_sent_to_it(tmp_path: Path) 
 
 
 def test_the_sums_end_at_what_the_daemon_reads(tmp_path: Path) -> None:
-    from flopsd.core.declarations import MAX_COUNT, work_from
+    from flopsd.core.declarations import MAX_COUNT
+    from flopsd.core.declared_facts import work_from
 
     client = connect(tmp_path / "nobody.sock")
     for value in (MAX_COUNT, MAX_COUNT, -1, MAX_COUNT + 1, float("nan"), 1.0):

@@ -9,7 +9,7 @@ import pytest
 
 from flopsd.core.architecture import Lora, Model, adapters, parameters, read_model
 from flopsd.core.architecture.families import READERS as ARCHITECTURES
-from flopsd.core.declarations import facts_from
+from flopsd.core.declared_facts import facts_from
 from flopsd.errors import ArchitectureError
 from flopsd.integrations.describe_model import LiveParameters, count_parameters, size_of
 from tests.train.decoder_families import NEEDED, WITHOUT_CLASS

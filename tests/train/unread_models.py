@@ -11,7 +11,7 @@ from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, training_from
 from flopsd.core.architecture.by_weights import weights_flop
-from flopsd.core.declarations import facts_from
+from flopsd.core.declared_facts import facts_from
 from tests.train.families import adapt
 
 BATCH, LENGTH = 2, 48

@@ -10,9 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.ledger.history import History
 from flopsd.core.notes import Note, note
-from flopsd.core.untrusted import FieldReader, raising
 from flopsd.errors import EvidenceError
 from flopsd.settings.words import say
 from flopsd.system.regular_files import open_regular

@@ -23,7 +23,7 @@ from flopsd.attestation.evidence.item import (
 )
 from flopsd.attestation.evidence.trust import load_certificates, parse_certificates
 from flopsd.core.envelope import encode64
-from flopsd.core.untrusted import FieldReader
+from flopsd.core.field_reader import FieldReader
 from flopsd.errors import EvidenceError
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.evidence_kinds import SPDM

@@ -23,8 +23,8 @@ from flopsd.attestation.merge.read_child import Child, ChildReader
 from flopsd.attestation.merge.readers import Reading, read_all
 from flopsd.attestation.merge.streamed_envelope import Lines, refuse_too_large, sign_statement
 from flopsd.attestation.same_run import SealedRun, compare
+from flopsd.attestation.signed_statement import read_ledger, statement_in
 from flopsd.attestation.signing.keys import load_public, load_signer
-from flopsd.attestation.verify import read_ledger, statement_in
 from flopsd.core import notes
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double

@@ -10,18 +10,13 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.merge.large_statement import parse_statement
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.seal import MALFORMED
+from flopsd.attestation.signed_statement import SignedStatement, open_ledger, read_ledger
 from flopsd.attestation.times import refuse_malformed_times
-from flopsd.attestation.verify import (
-    SignedStatement,
-    Verified,
-    open_ledger,
-    read_ledger,
-    refuse_difference,
-    verify_ledger,
-)
+from flopsd.attestation.verify import Verified, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single

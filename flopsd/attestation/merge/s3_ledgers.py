@@ -23,7 +23,7 @@ from flopsd.attestation.merge.ledger_folders import (
     most_bytes,
     note_skipped,
 )
-from flopsd.attestation.verify import read_ledger, statement_in
+from flopsd.attestation.signed_statement import read_ledger, statement_in
 from flopsd.core.companions import companion_name
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.values import is_digest

@@ -9,12 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
 from flopsd.attestation.merge.read_child import NODE, entry_again, recompute
 from flopsd.attestation.seal import MALFORMED
-from flopsd.attestation.verify import SignedStatement, read_ledger, refuse_difference
+from flopsd.attestation.signed_statement import SignedStatement, read_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry

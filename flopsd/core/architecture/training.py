@@ -46,7 +46,7 @@ class Training:
 
 
 def training_from(facts: Mapping[str, Any]) -> Training:
-    """From declared facts, as `facts_from` of core/declared.py has checked them."""
+    """From declared facts, as `facts_from` of core/declared_facts.py has checked them."""
     raw = facts.get("lora")
     lora = None
     if raw is not None:

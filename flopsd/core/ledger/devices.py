@@ -11,7 +11,8 @@ from typing import Any
 
 from flopsd.core.figures import UNDECLARED, Rating, Row, gap_ceiling_flop, sum_figures, takes_a_declaration
 from flopsd.core.ledger.history import GapInterval, History
-from flopsd.core.ledger.run_view import DeviceView, RatedTallies, RatedTally, RunView
+from flopsd.core.ledger.rated_tally import RatedTallies, RatedTally
+from flopsd.core.ledger.run_view import DeviceView, RunView
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED, Tally
 from flopsd.core.values import joules, seconds
 

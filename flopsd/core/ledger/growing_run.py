@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from flopsd.core.figures import Row, added_up, sum_figures
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.run_view import RunView, coverage_of, rated_start
+from flopsd.core.ledger.rated_tally import coverage_of, rated_start
+from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import NO_FIGURES, UNDECLARED_PHASE, DeviceUid, Figures
 from flopsd.core.operator_count import ReadFigures, exceeds, rows_of
 from flopsd.core.peaks import PeakTable

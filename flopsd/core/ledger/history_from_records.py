@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from flopsd.core.declarations import declared_from, facts_from, work_from
+from flopsd.core.declarations import declared_from
+from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.kernel_windows import is_impossible
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import GapInterval, History, Incarnation, killed_row

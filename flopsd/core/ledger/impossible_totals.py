@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flopsd.core.ledger.history import History
-from flopsd.core.ledger.run_view import RatedTally, RunView
+from flopsd.core.ledger.rated_tally import RatedTally
+from flopsd.core.ledger.run_view import RunView
 from flopsd.core.meter import COUNTER_REFRESH_NS, max_counted_flop, max_plausible_sm_cycles
 from flopsd.core.model import DeviceUid, Evidence, Limits
 from flopsd.errors import JournalDamagedError, LedgerError

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.declarations import Phase
+from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.ledger.merged_segments import IDENTITY
 from flopsd.core.model import UNDECLARED_PHASE, Evidence, GapReason
 from flopsd.core.notes import note_from
-from flopsd.core.untrusted import FieldReader, raising
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 
 MAX_RANK = 2**31

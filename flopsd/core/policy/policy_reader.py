@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from flopsd.core.declarations import Method
+from flopsd.core.field_reader import FieldReader, Report, shown
 from flopsd.core.model import PPM
 from flopsd.core.policy.policy_file import (
     BASE_KINDS,
@@ -25,7 +26,6 @@ from flopsd.core.policy.policy_file import (
     Rule,
     Threshold,
 )
-from flopsd.core.untrusted import FieldReader, Report, shown
 from flopsd.core.values import is_whole
 from flopsd.errors import PolicyError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from flopsd.core.untrusted import FieldReader, collecting
+from flopsd.core.field_reader import FieldReader, collecting
 from flopsd.errors import ConfigError
 from flopsd.settings.strict_yaml import read_yaml
 

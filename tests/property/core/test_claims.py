@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation, facts_from, work_from
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.run_view import RunView, view_of

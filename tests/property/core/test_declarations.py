@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.clock_integral import Cycles, integrate
-from flopsd.core.declarations import COUNTERS, Method, OperatorDeclarations, Phase, Recomputation, facts_from, work_from
+from flopsd.core.declarations import COUNTERS, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.model import PPM
 from flopsd.core.policy.bases import declarations_of
 from flopsd.core.session_protocol import DeclaredSession

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.figures import Rating, gap_ceiling_flop
 from flopsd.core.ledger.journal_codec import DeviceEntry, tally_from_record, tally_record
-from flopsd.core.ledger.run_view import RatedTallies, RatedTally
+from flopsd.core.ledger.rated_tally import RatedTallies, RatedTally
 from flopsd.core.meter import advance, max_counted_flop, max_sm_cycles, new_gaps
 from flopsd.core.model import (
     Active,

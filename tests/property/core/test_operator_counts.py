@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flopsd.core.declarations import OperatorDeclarations, Phase, facts_from, work_from
+from flopsd.core.declarations import OperatorDeclarations, Phase
+from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.figures import sum_figures
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.model import Evidence, Figures

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend
-from flopsd.core.ledger.run_view import counted_in, rated_tallies, view_of
+from flopsd.core.ledger.rated_tally import counted_in, rated_tallies
+from flopsd.core.ledger.run_view import view_of
 from flopsd.core.ledger.segments import added_work
 from flopsd.core.model import Gap, GapReason, Growth, Pipe, Reading, Sweep
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted

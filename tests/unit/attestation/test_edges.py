@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.ledger_files import companions_beside
 from flopsd.attestation.log_export import _moment
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
-from flopsd.attestation.verify import _sealed_journal, refuse_difference
+from flopsd.attestation.verify import _sealed_journal
 from flopsd.core.model import GapReason
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import config_dir

@@ -11,9 +11,10 @@ import pytest
 from flopsd.attestation.countersign import countersign
 from flopsd.attestation.ledger_files import ledger_files_lock
 from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.signing.pem import make_pem
-from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.attestation.verify import verify_ledger
 from flopsd.daemon.ledger_places import default_ledger
 from flopsd.daemon.sealing import seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError

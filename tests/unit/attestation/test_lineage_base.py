@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.merge.verify_merged import verify_merged
+from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.verify import open_ledger
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import Tables

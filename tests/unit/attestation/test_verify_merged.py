@@ -16,9 +16,10 @@ from flopsd.attestation.merge.large_statement import Children, parse_statement
 from flopsd.attestation.merge.ledger_folders import most_bytes
 from flopsd.attestation.merge.streamed_envelope import sign_statement
 from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge, verify_merged
+from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.dsse import sign, verify_signatures
 from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
-from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.attestation.verify import verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError

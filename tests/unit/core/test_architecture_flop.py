@@ -22,7 +22,7 @@ from flopsd.core.architecture import (
 )
 from flopsd.core.architecture.model import Stream
 from flopsd.core.architecture.training import Lora
-from flopsd.core.declarations import facts_from
+from flopsd.core.declared_facts import facts_from
 from flopsd.settings.words import say
 from tests.support.architectures import LLAMA_8B, PUBLISHED, refused
 

@@ -19,7 +19,8 @@ from flopsd.core.ledger.energy import (
     energy_from,
 )
 from flopsd.core.ledger.journal_codec import DeviceEntry
-from flopsd.core.ledger.run_view import DeviceView, RatedTally, rating_of
+from flopsd.core.ledger.rated_tally import RatedTally, rating_of
+from flopsd.core.ledger.run_view import DeviceView
 from flopsd.core.model import Evidence, GapReason, Pipe, Precision, Tally
 from flopsd.errors import PeakTableError
 from flopsd.settings.data_files import config_dir, load_peaks, parse_peaks

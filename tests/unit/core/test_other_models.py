@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from flopsd.core.architecture import flop, forward_flop, read_model, training_from
-from flopsd.core.declarations import NOTHING_DECLARED, facts_from
+from flopsd.core.declarations import NOTHING_DECLARED
+from flopsd.core.declared_facts import facts_from
 from flopsd.core.notes import note
 from flopsd.core.policy.bases import Declarations, declarations_of
 from flopsd.core.policy.contradictions import contradictions

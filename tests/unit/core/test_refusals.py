@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flopsd.core.architecture import bare_model, flop, forward_flop, parameters, read_model, training_from
-from flopsd.core.declarations import base_from, facts_from, precision_from, work_from
+from flopsd.core.declarations import base_from, precision_from
+from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.rounding import magnitude, significant
 from flopsd.core.values import millijoules, parse_flop, span_seconds
 from tests.support.architectures import refused

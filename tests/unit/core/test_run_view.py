@@ -10,7 +10,7 @@ import pytest
 from flopsd.core import figures
 from flopsd.core.declarations import OperatorDeclarations, Phase
 from flopsd.core.figures import Rating, Row
-from flopsd.core.ledger import run_view
+from flopsd.core.ledger import rated_tally
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Figures, Growth, Tally
@@ -31,7 +31,7 @@ def rated(monkeypatch: pytest.MonkeyPatch) -> list[Tally]:
         found.append(tally)
         return figures.rows(tally, rating, peaks)
 
-    monkeypatch.setattr(run_view, "rows", counted)
+    monkeypatch.setattr(rated_tally, "rows", counted)
     return found
 
 

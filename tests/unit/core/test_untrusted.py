@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from flopsd.core.envelope import MAX_SIGNATURES, parse_envelope
-from flopsd.core.untrusted import MAX_DEPTH, MAX_VALUES, FieldReader, collecting, parse_json, raising
+from flopsd.core.field_reader import FieldReader, collecting, raising
+from flopsd.core.untrusted import MAX_DEPTH, MAX_VALUES, parse_json
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, frame, read_lines

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flopsd.core.declarations import _FACTS, COUNTERS, Method, Phase, Recomputation
+from flopsd.core.declarations import COUNTERS, Method, Phase, Recomputation
+from flopsd.core.declared_facts import _FACTS
 from flopsd.core.figures import NS_PER_S, Rating, rows, total_of
 from flopsd.core.model import Device, Evidence, GapReason, Tally
 from flopsd.core.session_protocol import (

@@ -1,0 +1,83 @@
+"""A ledger file, opened: its signatures checked and its statement read; no figure is verified yet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopsd.attestation.signing.dsse import verify_signatures
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
+from flopsd.core.untrusted import parse_json
+from flopsd.errors import NotVerifiedError
+from flopsd.system.regular_files import first_bytes, open_regular
+
+if TYPE_CHECKING:
+    from flopsd.attestation.signing.public_key import PublicKey
+
+Parse = Callable[[bytes, str, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedStatement:
+    """A statement with valid signatures, its figures not verified yet, and the file that it is in."""
+
+    path: Path
+    statement: Mapping[str, Any]
+    keyids: tuple[str, ...]
+    payload_sha256: str
+    envelope: Envelope
+    keys: tuple[PublicKey, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`node`, `job` or `lineage`."""
+        return str(self.statement["predicate"].get("kind"))
+
+
+def open_ledger(
+    ledger: Path, keys: Sequence[PublicKey], threshold: int = 1, *, parse: Parse = parse_json
+) -> SignedStatement:
+    """Check the signatures of `ledger`, and read its statement with `parse`. Raises NotVerifiedError."""
+    envelope = parse_envelope(read_ledger(ledger))
+    keyids = verify_signatures(envelope, keys, threshold)
+    digest = hashlib.sha256(envelope.payload).hexdigest()
+    return SignedStatement(ledger, statement_in(envelope, parse), tuple(sorted(keyids)), digest, envelope, tuple(keys))
+
+
+def read_ledger(ledger: Path) -> bytes:
+    """The bytes of a ledger file, at most one more than allowed. Raises NotVerifiedError."""
+    try:
+        with open_regular(ledger) as file:
+            return first_bytes(file, MAX_ENVELOPE_BYTES + 1)
+    except OSError as fault:
+        raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}") from fault
+
+
+def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:
+    """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise NotVerifiedError(
+            f"the payload has type {envelope.payload_type!r:.100}, not {PAYLOAD_TYPE!r}",
+            code="payload_type",
+            path="envelope",
+        )
+    signed = parse(envelope.payload, "the payload", "payload")
+    if not isinstance(signed, dict) or signed.get("_type") != STATEMENT_TYPE:
+        raise NotVerifiedError(
+            f"the payload is not an in-toto statement of type {STATEMENT_TYPE!r}",
+            code="statement_type",
+            path="statement._type",
+        )
+    if signed.get("predicateType") != PREDICATE_TYPE:
+        raise NotVerifiedError(
+            f"the predicate has type {signed.get('predicateType')!r:.100}, not {PREDICATE_TYPE!r}",
+            code="predicate_type",
+            path="statement.predicateType",
+        )
+    if not isinstance(signed.get("predicate"), dict):
+        raise NotVerifiedError("the statement has no predicate", code="statement_malformed", path="statement.predicate")
+    return signed

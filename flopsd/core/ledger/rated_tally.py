@@ -1,0 +1,232 @@
+"""A tally with its FLOP, and tallies that are reported together. Immutable and pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from flopsd.core.declarations import Phase, declared_from
+from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
+from flopsd.core.lazy import lazy
+from flopsd.core.ledger.history import History, Incarnation
+from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.ledger.segments import Counted
+from flopsd.core.ledger.segments import added_up as added_up_counted
+from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, DeviceUid, Evidence, Figures, GapReason, Tally
+from flopsd.core.operator_count import ReadFigures
+from flopsd.core.peaks import PeakTable
+from flopsd.core.policy.bases import Phased
+from flopsd.core.values import added
+
+
+@dataclass(frozen=True)
+class RatedTally:
+    """One device's tally in one daemon start, and what turns it into FLOP."""
+
+    start: int  # number of the daemon start
+    entry: DeviceEntry
+    tally: Tally
+    rating: Rating
+    table: PeakTable
+    phase: Phase | None = None  # what the settings of this daemon start say that the job does
+
+    @property
+    def uid(self) -> DeviceUid:
+        return self.entry.device.uid
+
+    @lazy
+    def rows(self) -> tuple[Row, ...]:
+        """Disjoint; their sum is the tally's total."""
+        return tuple(rows(self.tally, self.rating, self.table))
+
+    @lazy
+    def figures(self) -> Figures:
+        return total_of(self.rows, self.tally)
+
+    @lazy
+    def integers(self) -> Figures:
+        """Integer operations, which are no FLOP."""
+        return total_of(self.rows, self.tally, integers=True)
+
+    @lazy
+    def by_phase(self) -> Phased:
+        if not self.tally.phases:
+            return self._undeclared(self.figures)
+        found = self._phased(by_phase(self.tally, self.rows), self.figures)
+        claims: dict[tuple[str, str], Figures] = {}
+        for row in self.rows:
+            if any(claim := self._claim_of(row)):
+                claims[claim] = claims.get(claim, NO_FIGURES) + row.figures
+        if not claims:
+            return found
+        shares = by_phase(self.tally, self.rows, claimed=True)
+        if self.phase is not None and UNDECLARED_PHASE in shares:
+            left, known = shares.pop(UNDECLARED_PHASE), shares.get(self.phase.value, NO_FIGURES)
+            shares[self.phase.value] = known + left
+        return replace(found, claimed=shares, claims=claims)
+
+    @lazy
+    def integers_by_phase(self) -> Phased:
+        if not self.tally.phases:
+            return self._undeclared(self.integers)
+        return self._phased(by_phase(self.tally, self.rows, integers=True), self.integers)
+
+    def _undeclared(self, whole: Figures) -> Phased:
+        """The figures by phase where no process declares one. They claim nothing."""
+        recorded = {UNDECLARED_PHASE: whole} if self.rows or whole.measured_flop is not None else {}
+        return self._phased(recorded, whole)
+
+    def _phased(self, recorded: Mapping[str, Figures], whole: Figures) -> Phased:
+        name = UNDECLARED_PHASE if self.phase is None else self.phase.value
+        settings: Mapping[str, Figures] = {name: whole} if recorded else {}  # a tally without time is of no phase
+        settings = recorded if recorded == settings else settings
+        measured = recorded if self.phase is None else settings
+        return Phased(recorded, settings, measured, measured)
+
+    @lazy
+    def read(self) -> ReadFigures:
+        return ReadFigures.of(self.figures, self.by_phase.recorded, self.rows)
+
+    def _claim_of(self, row: Row) -> tuple[str, str]:
+        """The phase and the format of a share that a process claims and the settings do not say; "": none."""
+        phase, _, label = row.bucket.partition("@")
+        known = (UNDECLARED_PHASE, None if self.phase is None else self.phase.value)
+        return "" if phase in known else phase, label if self.rating.precision is None else ""
+
+
+@dataclass(frozen=True)
+class RatedTallies:
+    """Tallies that are reported together: those of one device or of a run, in the order of the daemon starts."""
+
+    rated: tuple[RatedTally, ...]
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        return tuple(one.tally for one in self.rated)
+
+    @property
+    def operator_rows(self) -> tuple[Row, ...]:
+        """The rows that follow from what training processes count of operators."""
+        return ()
+
+    @property
+    def rows(self) -> Iterable[Row]:
+        return chain((row for one in self.rated for row in one.rows), self.operator_rows)
+
+    @lazy
+    def figures(self) -> Figures:
+        """Without any device no ceiling is known: there may have been some."""
+        if not self.rated:
+            return Figures(0, None, None)
+        return sum_figures([*(one.figures for one in self.rated), *(row.figures for row in self.operator_rows)])
+
+    @lazy
+    def integers(self) -> Figures:
+        return sum_figures(one.integers for one in self.rated) if self.rated else Figures(0, None, None)
+
+    @property
+    def may_be_integer_flop(self) -> int:
+        """How much of the measured FLOP may be integer operations, since no counter tells them apart."""
+        return sum(row.figures.measured_flop or 0 for row in self.rows if row.may_be_integer)
+
+    @property
+    def observed_ns(self) -> int:
+        return sum([one.tally.total_observed_ns for one in self.rated])
+
+    @property
+    def gap_ns(self) -> int:
+        return sum([one.tally.total_gap_ns for one in self.rated])
+
+    @property
+    def recovered_ns(self) -> int:
+        return sum([one.tally.total_recovered_ns for one in self.rated])
+
+    @property
+    def span_ns(self) -> int:
+        return sum([one.tally.span_ns for one in self.rated])
+
+    @property
+    def job_ns(self) -> int:
+        return sum([one.tally.job_ns for one in self.rated])
+
+    @property
+    def unknown_ns(self) -> int:
+        return sum([one.tally.unknown_ns for one in self.rated])
+
+    @property
+    def coverage_ppm(self) -> int | None:
+        """The known share of the job's device time, rounded down; None where there is no such time."""
+        return coverage_of(self.job_ns, self.unknown_ns)
+
+    @property
+    def observed_ns_by_evidence(self) -> dict[Evidence, int]:
+        return added(*(one.tally.observed_ns for one in self.rated))
+
+    @property
+    def gap_ns_by_reason(self) -> dict[GapReason, int]:
+        return added(*(one.tally.gap_ns for one in self.rated))
+
+    @property
+    def energy_mj(self) -> int | None:
+        """None where no energy counter was ever read."""
+        known = [one.tally.energy_mj for one in self.rated if one.tally.energy_mj is not None]
+        return sum(known) if known else None
+
+    @property
+    def energy_unknown_ns(self) -> int:
+        """The job's device time whose energy no counter gave, so that a partial sum is never taken for the whole.
+
+        A tally's energy can be of time that an earlier one left open, so only the sum is not below zero.
+        """
+        return max(0, self.job_ns - sum([one.tally.energy_ns for one in self.rated]))
+
+
+def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
+    """Every tally of a run up to the end of a journal, as it would be if the run were not rotated."""
+    rated = rated_tallies(history, table)
+    if not history.is_segment:
+        return rated
+    earlier = () if history.continues is None else history.continues.counted
+    here = (replace(one, start=one.start + history.starts_before) for one in rated)
+    return rated_as(added_up_counted((*earlier, *map(_counted, here))), table)
+
+
+def rated_as(counted: Iterable[Counted], table: PeakTable) -> tuple[RatedTally, ...]:
+    return tuple(
+        RatedTally(one.start, one.entry, one.tally, rating_of(one.entry, table), table, one.phase) for one in counted
+    )
+
+
+def counted_in(rated: Iterable[RatedTally]) -> tuple[Counted, ...]:
+    """The inverse of `rated_as`: what the next segment repeats of `rated`."""
+    return added_up_counted(map(_counted, rated))
+
+
+def _counted(rated: RatedTally) -> Counted:
+    return Counted(rated.start, rated.entry, rated.tally, rated.phase)
+
+
+def rated_tallies(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
+    """Every tally of a journal, rated by the row that the journal names."""
+    return tuple(one for start in history.incarnations for one in rated_start(start, table))
+
+
+def rated_start(start: Incarnation, table: PeakTable) -> Iterator[RatedTally]:
+    """The tallies of one daemon start."""
+    phase = declared_from(start.begin.get("declared")).phase
+    for entry in start.devices.values():
+        tally = start.tallies[entry.device.uid]
+        yield RatedTally(start.number, entry, tally, rating_of(entry, table), table, phase)
+
+
+def coverage_of(job_ns: int, unknown_ns: int) -> int | None:
+    """The known share of the job's device time in ppm, rounded down; None where there is no such time."""
+    return (job_ns - unknown_ns) * PPM // job_ns if job_ns else None
+
+
+def rating_of(entry: DeviceEntry, table: PeakTable) -> Rating:
+    """How a device is rated: by the row of the peak table that its entry names."""
+    part = table.parts.get(entry.part_id or "")
+    limits = table.limits(entry.device, part) if part is not None else None
+    return Rating(part, limits, entry.precision)
