@@ -25,7 +25,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, SessionServer
+from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, SessionServer, _Allowance
 from flopsd.errors import ConfigError, ListenError
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
 from flopsd.system.clock import NS_PER_S, SystemClock
@@ -209,6 +209,13 @@ def test_one_session_too_many_is_refused_until_another_ends(server: EventServer)
     assert "ok" in again.hello()
     for peer in (*peers, late, again):
         peer.close()
+
+
+def test_an_allowance_is_spent_to_its_last_unit_and_whole_again_a_second_later() -> None:
+    allowance = _Allowance(3, 0)
+    found = [allowance.spend(units, at_ns) for units, at_ns in ((2, 0), (1, NS_PER_S - 1), (2, NS_PER_S))]
+    assert found == [True, False, True]
+    assert allowance.renewed_ns == 2 * NS_PER_S
 
 
 def test_a_peer_that_sends_too_much_is_read_later_and_delays_no_other(server: EventServer) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from flopsd.errors import NotVerifiedError
 from flopsd.report.html import css_string, page_line, report_html
+from flopsd.report.html_coverage import more
 from flopsd.report.model import Report, VerificationResult, VerificationState
 from flopsd.report.report_text import form_report, report_text
 from flopsd.report.verdicts import drawn_and_listed
@@ -207,6 +208,11 @@ def test_every_printed_page_says_whose_it_is_and_that_it_is_a_replay() -> None:
     line = page_line(made)
     assert line == f"vector · payload sha256 {made.digest[:16]}… · REPLAY · NOT VERIFIED"
     assert css_string(line) in report_html(made)
+
+
+def test_what_a_page_leaves_out_is_counted() -> None:
+    assert more(0) is None
+    assert "And 3 more, which the figures include" in str(more(3))
 
 
 def test_a_css_string_ends_where_it_ends() -> None:

@@ -43,6 +43,7 @@ TAKEN: list[tuple[Any, list[tuple[object, object]]]] = [
     (parsers.sources, [("nvml, dcgm", ("nvml", "dcgm"))]),
     (parsers.flag, [("Yes", True), ("0", False), (False, False)]),
     (parsers.listen, [(False, None), ("off", None), ("[::1]:0", "[::1]:0"), (":65535", ":65535")]),
+    (parsers.rotate_every, [("7d", "7d"), ("256MB", "256MB"), ("off", None), (False, None), (None, None)]),
     (parsers.run_id, [("a" * 128, "a" * 128), ("7.x_Y-z", "7.x_Y-z")]),
     (method, [("lora", "lora"), ("undeclared", None), (None, None)]),
     (parsers.flop_or_unknown, [("1e25", 10**25), ("unknown", "unknown"), ("undeclared", None), (None, None), (1, 1)]),

@@ -68,6 +68,7 @@ def test_the_page_of_documentation_shows_addresses_and_metrics_that_are_so() -> 
         f"{one.name}_total" if one.is_counter else one.name for one in metrics([PushState("x", last_success_wall_ns=1)])
     }
     assert set(re.findall(r"flopsd_push_[a-z_]+", text)) == shown
+    assert list(metrics([])) == []
     assert all(f"`{reason}`" in text for reason in REASONS)
 
 

@@ -18,6 +18,7 @@ from flopsd.core.model import Device, GapReason
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
 from flopsd.errors import FlopsdError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
+from flopsd.report.claims import AS_CLAIMED
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.system.clock import rfc3339
@@ -28,7 +29,7 @@ from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
 from tests.support.authorities import Answer, serving
-from tests.support.enriched import ESCAPES
+from tests.support.enriched import ESCAPES, vector
 from tests.support.paths import GOLDEN
 from tests.support.process import free_port
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
@@ -136,6 +137,16 @@ def test_the_status_is_shown_thus(tmp_path: Path, shape: str, scene: str) -> Non
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.write_text(made)
     assert made == golden.read_text()
+    run.kill()
+
+
+def test_the_page_says_what_processes_claim(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    facts = facts_of(run.writer.snapshot)
+    assert AS_CLAIMED not in page(facts)
+    statement = vector("valid/lying-declarations")
+    facts["guidelines"] = statement["predicate"]["totals"]["guidelines"]
+    assert f"{AS_CLAIMED}: " in page(facts)
     run.kill()
 
 
