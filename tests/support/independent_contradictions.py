@@ -27,8 +27,7 @@ def contradictions(settings: J, sessions: list[J], policies: list[J], devices: l
     own = [one for one in sessions if "role" not in one["facts"]]
     found = [*of_base(settings.get("base"), policies), *_of_settings(settings, sessions)]
     found += [one for session in own for one in _of_session(settings, session)]
-    by_id = sorted(sessions, key=lambda one: str(one["id"]))
-    return once([*found, *(one for session in by_id for one in _of_counts(session, sessions, devices))])
+    return once([*found, *(one for session in sessions for one in _of_counts(session, sessions, devices))])
 
 
 def of_base(base: J | None, policies: list[J]) -> Iterator[J]:

@@ -191,7 +191,7 @@ class Laws:
         need(record["uuid"] not in [device["uuid"] for device in self.devices], "law_3")
         older = record["uuid"] in self.watched or "continues" in self.begins[0]
         need(not any(path[0] in (*GROWING, "phases") for path in known(tally)), "law_12")
-        need(older or record["to_ns"] >= self.begins[-1]["ns"], "law_12")
+        need(older or record["to_ns"] >= self.row_ns, "law_12")
         self.watched.add(record["uuid"])
         self.tallies[len(self.devices)] = tally
         self.devices.append(dict(record))

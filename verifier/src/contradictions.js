@@ -1,6 +1,6 @@
 // What of the declarations cannot all be so.
 import { rangeOf } from "./base_model.js";
-import { byJsonText, byText, sortedTexts } from "./basics.js";
+import { byJsonText, sortedTexts } from "./basics.js";
 import { compare } from "./policy.js";
 import { once } from "./reasons.js";
 import { counted } from "./sessions.js";
@@ -105,13 +105,12 @@ function ofCounts(id, session, all, uuids, exceeding) {
 export function contradictions(history, policies, exceeding) {
   const settings = history.latest.begin.declared;
   const sessions = [...history.sessions], known = sessions.map(([, one]) => one);
-  const byId = [...sessions].sort(([a], [b]) => byText(a, b));
   const own = sessions.filter(([, { facts }]) => facts.role === undefined || facts.role === null);
   const uuids = history.devices.map((one) => one.record.uuid);
   const all = [
     ...ofSettings(settings, known, policies),
     ...own.flatMap(([, one]) => ofSession(settings, one)),
-    ...byId.flatMap(([id, one]) => ofCounts(id, one, known, uuids, exceeding)),
+    ...sessions.flatMap(([id, one]) => ofCounts(id, one, known, uuids, exceeding)),
   ];
   return once(all);
 }

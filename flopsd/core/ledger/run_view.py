@@ -98,7 +98,7 @@ class RunView(RatedTallies):
 
     @lazy
     def unused(self) -> tuple[UnusedCount, ...]:
-        """What training processes count of operators and no figure has, by session."""
+        """What training processes count of operators and no figure has."""
         metered = {one.device.uid for one in self.devices} if self.counts.by_device else set()
         elsewhere = (
             UnusedCount(Unused.DEVICE_NOT_METERED, session, uid, count.total_flop)
@@ -107,7 +107,7 @@ class RunView(RatedTallies):
             for session in count.sessions
         )
         exceeding = (one for device in self.devices for one in device.unused)
-        return tuple(sorted((*self.counts.refused, *exceeding, *elsewhere), key=lambda one: one.session))
+        return (*self.counts.refused, *exceeding, *elsewhere)
 
     @lazy
     def findings(self) -> tuple[Finding, ...]:
