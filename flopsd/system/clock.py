@@ -35,7 +35,7 @@ class SystemClock:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def wall_ns(self) -> int:
-        return time.time_ns()
+        return max(0, time.time_ns())  # where a clock is before 1970, no journal has such a time
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return event.wait(max(0.0, seconds))

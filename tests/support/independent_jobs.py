@@ -527,6 +527,7 @@ def entry_of(found: Any, entry: J) -> J:
         guidelines["asClaimed"] = {**guidelines["asClaimed"], "claims": claims}
     again["totals"] = {
         **entry["totals"],
+        "architectureAbsentReasons": totals["architectureAbsentReasons"],
         "executed": executed,
         "integerOperations": totals["integerOperations"],
         "guidelines": guidelines,

@@ -1,0 +1,11 @@
+"""A slice of `python -m tests.campaign.lying_jobs`: processes that lie in every way, to the real daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.campaign.lying_jobs import trial
+
+
+def test_no_lie_moves_high_past_the_truth_or_holds_up_the_daemon(tmp_path: Path, standin: Path) -> None:
+    assert trial(tmp_path, standin, seed=7, seconds=2) == []
