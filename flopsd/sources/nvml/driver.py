@@ -22,6 +22,8 @@ _SAMPLES_UTILIZATION, _SAMPLES_CLOCK = 1, 5
 _SAMPLE_AGE_MAX_NS = 60_000_000_000  # beyond any buffer's reach
 # The wall clock may drift by so much, and by so much of the time that passed; what is more was set.
 _DRIFT_NS, _DRIFT_PPM = 10_000_000, 1000
+_AHEAD_NS = 1_000_000_000  # a stamp further in the future is of before the wall clock was set back
+_AT_ONCE_NS = 1_000_000  # two clocks that are read further apart are read again
 
 _REASONS: Mapping[int, GapReason] = {
     NOT_SUPPORTED: GapReason.NOT_SUPPORTED,
@@ -153,7 +155,7 @@ class Driver:
         stamped = [(sample.timeStamp * 1000 - offset_ns, sample.sampleValue) for sample in samples]
         # Set back, the wall clock repeats times, which samples in the buffer have already.
         latest_ns = min(max((at_ns for at_ns, _ in stamped), default=0), until_ns + _SAMPLE_AGE_MAX_NS)
-        if latest_ns > until_ns + _DRIFT_NS:
+        if latest_ns > until_ns + _AHEAD_NS:
             self._unknown_until_ns = max(self._unknown_until_ns, latest_ns)
         if after_ns < self._unknown_until_ns:
             return None
@@ -163,11 +165,15 @@ class Driver:
     def _wall_offset(self) -> tuple[int, int]:
         """The time since boot, and what the wall clock is ahead of it. Called from several threads: a step that two of
         them see is found twice, and not missed."""
-        now_ns = self.clock.boottime_ns()
-        offset_ns = self.clock.wall_ns() - now_ns
+        for _ in range(3):
+            now_ns, wall_ns = self.clock.boottime_ns(), self.clock.wall_ns()
+            apart_ns = self.clock.boottime_ns() - now_ns
+            if apart_ns <= _AT_ONCE_NS:  # else this thread was stopped between them
+                break
+        offset_ns = wall_ns - now_ns
         before, self._offset_ns = self._offset_ns, (offset_ns, now_ns)
         if before is not None:
-            drift_ns = _DRIFT_NS + abs(now_ns - before[1]) * _DRIFT_PPM // 1_000_000
+            drift_ns = _DRIFT_NS + apart_ns + abs(now_ns - before[1]) * _DRIFT_PPM // 1_000_000
             if abs(offset_ns - before[0]) > drift_ns:
                 self._unknown_until_ns = max(self._unknown_until_ns, now_ns)
         return now_ns, offset_ns
