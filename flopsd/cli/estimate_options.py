@@ -20,14 +20,18 @@ def add_options(verbs: Verbs) -> argparse.ArgumentParser:
     estimate = verbs.add_parser(
         "estimate",
         help="estimate FLOP, hours and distance to the thresholds before a run",
-        description="Computes from a model's config.json, or from its size, and the tokens what full fine-tuning, LoRA "
-        "and QLoRA would cost, each as an interval, beside each other. Nothing is measured.",
+        description="Computes what full fine-tuning, LoRA and QLoRA would cost, each as an interval, from a model's "
+        "config.json or its size, and the tokens. Nothing is measured.",
     )
     _add_model(estimate)
     estimate.add_argument("--tokens", type=count, required=True, metavar="N", help="tokens of one epoch, such as 2e9")
-    estimate.add_argument("--epochs", type=positive, default=1, metavar="N", help="how often they are seen")
-    estimate.add_argument("--sequence-length", type=positive, metavar="N", help="tokens of a row; needed")
-    estimate.add_argument("--target-length", type=positive, metavar="N", help="of an encoder-decoder's target")
+    estimate.add_argument(
+        "--epochs", type=positive, default=1, metavar="N", help="how often the tokens are seen (default: 1)"
+    )
+    estimate.add_argument("--sequence-length", type=positive, metavar="N", help="tokens of a row; required")
+    estimate.add_argument(
+        "--target-length", type=positive, metavar="N", help="tokens of a target, for encoder-decoders"
+    )
     estimate.add_argument("--packing", action="store_true", help="a row holds several documents")
     estimate.add_argument(
         "--method",
@@ -51,7 +55,12 @@ def add_options(verbs: Verbs) -> argparse.ArgumentParser:
 def _add_model(estimate: argparse.ArgumentParser) -> None:
     model = estimate.add_mutually_exclusive_group(required=True)
     model.add_argument("model", nargs="?", metavar="CONFIG", help="a config.json, or the folder that it is in")
-    model.add_argument("--parameters", type=count, metavar="N", help="parameters of a model without one: 6PD")
+    model.add_argument(
+        "--parameters",
+        type=count,
+        metavar="N",
+        help="parameters of a model without a config.json: 6 x parameters x tokens",
+    )
     active = estimate.add_mutually_exclusive_group()
     active.add_argument(
         "--active-parameters",
@@ -64,7 +73,7 @@ def _add_model(estimate: argparse.ArgumentParser) -> None:
         "--embedding-parameters",
         type=count_or_zero,
         metavar="N",
-        help="of the active ones, those only looked up: tables of tokens and positions, unless the head shares them",
+        help="of the active parameters, those in tables of tokens and positions, unless the head shares them",
     )
     estimate.add_argument("--layers", type=positive, metavar="N", help="with --parameters: layers with attention")
     estimate.add_argument(
@@ -78,7 +87,12 @@ def _add_model(estimate: argparse.ArgumentParser) -> None:
 def _add_hardware(estimate: argparse.ArgumentParser) -> None:
     add_repeatable(estimate, "--on", "NAME", "a SageMaker instance type, or a part of the peak table")
     estimate.add_argument("--count", type=positive, default=1, metavar="N", help="how many of each of them")
-    estimate.add_argument("--devices-per-instance", type=positive, metavar="N", help="where no source has it")
+    estimate.add_argument(
+        "--devices-per-instance",
+        type=positive,
+        metavar="N",
+        help="accelerators of an instance, where the peak table does not have the number",
+    )
     estimate.add_argument(
         "--price",
         dest="prices",
@@ -93,7 +107,7 @@ def _add_hardware(estimate: argparse.ArgumentParser) -> None:
     share.add_argument(
         "--mfu", type=interval, metavar="LOW..HIGH", help=f"share of the peak (default: {DEFAULT_MFU}, assumed)"
     )
-    share.add_argument("--mfu-from", metavar="LEDGER", help="take the share that an earlier run had, by its ledger")
+    share.add_argument("--mfu-from", metavar="LEDGER", help="instead, the share of the peak that this ledger's run had")
 
 
 def count(text: str) -> int:

@@ -79,7 +79,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
     doctor = verbs.add_parser(
         "doctor",
         help="show which sources can meter on this machine, and how to fix the others",
-        description="For each device the evidence it would give, why not a better one, and what to do for it. "
+        description="Shows for each device what evidence it would give, why not a better one, and what to do about it. "
         "The signing key is tried: it signs a few bytes, which is a login where it lies in a token. "
         "Exit 0: a source can meter here. Exit 4: none can.",
     )

@@ -47,7 +47,7 @@ def add_verification(parser: argparse.ArgumentParser, *, key_text: str) -> None:
             "--also",
             "OTHER",
             "another ledger of the same run and node, verified too: says which is the earlier seal of one journal; two "
-            "journals that part are refused",
+            "journals that diverge are refused",
         ),
         ("--aws-certificate", "FILE", "AWS certificate of the region, to check the instance identity document"),
         (

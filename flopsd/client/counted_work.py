@@ -85,13 +85,20 @@ def note_of(phase: str, counters: dict[str, int]) -> Note:
 
 def _checked(counters: Mapping[str, Any]) -> dict[str, int]:
     """Counters of other types of whole numbers, such as NumPy's, as int. Raises ValueError or TypeError."""
-    if not counters.keys() <= _COUNTERS:
-        raise ValueError(f"counters are {', '.join(COUNTERS)}")
-    if any(isinstance(value, bool) for value in counters.values()):
-        raise ValueError("a counter is a whole number, no bool")
-    found = {name: operator.index(value) for name, value in counters.items()}
-    if any(value < 0 for value in found.values()):
-        raise ValueError("a counter cannot decrease")
-    if any(value > MAX_COUNT for value in found.values()):
-        raise ValueError(f"a counter is at most {MAX_COUNT}")
-    return found
+    return {name: _whole(name, value) for name, value in counters.items()}
+
+
+def _whole(name: str, value: Any) -> int:
+    if name not in _COUNTERS:
+        from flopsd.settings.suggestions import did_you_mean
+
+        near = did_you_mean(name, COUNTERS) or "; docs/training-process.md lists them"
+        raise ValueError(f"{name!r} is no counter{near}")
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: a counter is a whole number, not {type(value).__name__}")
+    count = operator.index(value)
+    if count < 0:
+        raise ValueError(f"{name}: a counter cannot decrease")
+    if count > MAX_COUNT:
+        raise ValueError(f"{name}: a counter is at most {MAX_COUNT}")
+    return count

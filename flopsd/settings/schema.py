@@ -145,7 +145,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "pushes",
         "RECEIVER",
-        "where metrics are pushed to too: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
+        "where metrics are pushed to, beside being served: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
         "remotewrite+http://HOST:PORT/PATH (https as well), behind it "
         "#auth=FILE&ca=FILE&job=NAME&sigv4=REGION&tenant=ID",
         parsers.pushes,
@@ -218,7 +218,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "devices",
         "WHICH",
-        "all (default), visible (CUDA_VISIBLE_DEVICES), pod (the kubelet's word), job or job:ID (the scheduler's "
+        "all (default), visible (CUDA_VISIBLE_DEVICES), pod (as the kubelet assigns), job or job:ID (the scheduler's "
         "job-mapping folder), processes (those of the job under exec), or UUIDs and indices",
         parse_devices,
     ),

@@ -115,12 +115,14 @@ static long long boot_ns(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+#ifndef WITHOUT_SAMPLES
 /* What the wall clock was ahead of the boot time when the driver took a sample, which keeps that stamp. */
 static long long offset_at(long long boot, long long offset_now) {
     for (long long i = 0; told_ns && i < told_ns[2]; i++)
         if (boot < told_ns[3 + 2 * i]) return told_ns[4 + 2 * i];
     return offset_now;
 }
+#endif
 
 static long long now_ns(void) { return boot_ns() - epoch_ns; }
 
