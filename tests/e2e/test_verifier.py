@@ -19,6 +19,7 @@ from tests.support.extent import Extent, sampled
 from tests.support.paths import ROOT
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.tools import missing
+from tests.support.vector_arguments import NOT_ON_THE_PAGE
 from tests.support.verifier import PAGE, VERIFIED, VERIFIER, Vector, by_node, by_page, vectors
 
 IN_PART = 5
@@ -56,14 +57,8 @@ def test_the_command_gives_every_vector_its_verdict_and_its_reason() -> None:
     }
     assert told == {"invalid/foreign-policy-beside", "invalid/foreign-table-beside"}
     in_part = {one.name for one, found in zip(given, said, strict=True) if found["status"] == IN_PART}
-    unread = (
-        "valid/model-lora-that-saves-modules",
-        "valid/model-of-another-family",
-        "valid/nearly-plain-",
-        "valid/declared-evaluation-that-trains-on",
-    )
     assert in_part
-    assert [one for one in in_part if not one.startswith(unread)] == []
+    assert [one for one in in_part if not one.startswith(NOT_ON_THE_PAGE)] == []
 
 
 @pytest.mark.tool("node")

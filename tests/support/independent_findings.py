@@ -261,7 +261,7 @@ class Judge:
             return None
         when = rule.get("when", {})
         above = when.get("base.flop", {}).get("above")
-        least = floor(low) + 1 if above is not None and low == number(above) else ceil(low)
+        least = int(low) + 1 if above is not None and low == number(above) else ceil(low)
         most = None if high is None else floor(high)
         name = "at_least" if "at_least" in rule else "greater_than"
         if isinstance(rule[name], dict):

@@ -200,7 +200,6 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
         ok(SECONDS.fullmatch(text))
     for name in OF_NODES:
         ok(SECONDS.fullmatch(entry[name]))
-    ok(entry["energyJoules"] is None or re.fullmatch(r"(0|[1-9][0-9]{0,39})\.[0-9]{3}", entry["energyJoules"]))
     totals = entry["totals"]
     ok(totals["executed"]["byEvidence"].keys() <= {*EVIDENCE, "gap", "operator_count"})
     ok(totals["executed"]["byPhase"].keys() <= {*PHASES, "undeclared"})
@@ -209,7 +208,6 @@ def an_entry(entry: J, *, in_lineage: bool) -> None:
         and notes_only(totals["architectureAbsentReasons"])
     )
     ok(totals["architecture"] is None or totals["architecture"]["method"])
-    ok((totals["architecture"] is None) == bool(totals["architectureAbsentReasons"]))
     ok(totals["guidelines"]["asClaimed"] is None or totals["guidelines"]["asClaimed"]["claims"])
     for claim in (totals["guidelines"]["asClaimed"] or {"claims": []})["claims"]:
         ok(claim["phase"] in (None, *PHASES) and (claim["precision"] is None or is_format(claim["precision"])))

@@ -82,10 +82,10 @@ class Counts:
     facts: J
     positions: int | None = None
     cached: bool = False
-    n: int = 0
-    p: int = 0
-    s: int = 0  # squares at least, and at most
-    most: int = 0
+    n: int = field(init=False)
+    p: int = field(init=False)
+    s: int = field(init=False)  # squares at least, and at most
+    most: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.n, self.p = self.of("tokens"), self.of("padding_tokens")
@@ -225,7 +225,7 @@ class Llama:
 
     facts: J
     shapes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    total: int = 0
+    total: int = field(init=False)
 
     def __post_init__(self) -> None:
         c = self.config = self.facts["model_config"]
@@ -261,7 +261,8 @@ class Llama:
             self.notes.append(note("adapters_not_declared"))
         if self.detailed and t is not None and t != self.adapters:
             self.notes.append(note("adapters_differ", trainable=t, named=self.adapters))
-            self.surplus, self.fewer = max(0, t - self.adapters), t < self.adapters
+            self.surplus = max(0, t - self.adapters)
+            self.fewer = not self.surplus
         theirs = self.facts.get("parameters_total")
         explained = {None, 0, self.total, *((self.total + self.adapters, self.total + (t or 0)) if lora else ())}
         self.theirs = None if theirs in explained else theirs

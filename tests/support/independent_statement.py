@@ -34,12 +34,12 @@ class LeftOut:
     statement: J
     paths: list[str] = field(default_factory=list)
 
-    def take(self, *path: str | int) -> Any:
+    def take(self, *path: str) -> Any:
         found: Any = self.statement
         text = "statement"
         for step in path:
             found = found[step]
-            text += f"[{step}]" if isinstance(step, int) else f".{step}"
+            text += f".{step}"
         self.paths.append(text)
         return found
 

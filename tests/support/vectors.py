@@ -209,9 +209,11 @@ def all_vectors() -> Files:
     from tests.support.vectors_declared import declared_vectors
     from tests.support.vectors_edges import edges_vectors
     from tests.support.vectors_entries import entries_vectors
+    from tests.support.vectors_entry_limits import entry_limits_vectors
     from tests.support.vectors_envelopes import envelopes, gaps_vectors
     from tests.support.vectors_findings import companion_vectors, findings_vectors, models_vectors
     from tests.support.vectors_invalid import invalid
+    from tests.support.vectors_limits import limits_vectors
     from tests.support.vectors_merged import merged_vectors
     from tests.support.vectors_models import shapes_vectors
     from tests.support.vectors_odd_runs import odd_vectors
@@ -219,6 +221,7 @@ def all_vectors() -> Files:
     from tests.support.vectors_records import records_vectors
     from tests.support.vectors_refused_merges import refused_merges
     from tests.support.vectors_rows import rows_vectors
+    from tests.support.vectors_starts import starts_vectors
     from tests.support.vectors_times import times_vectors
     from tests.support.vectors_two_faults import two_faults_vectors
 
@@ -233,6 +236,7 @@ def all_vectors() -> Files:
     }
     made |= {**refused_merges(), **entries_vectors(), **edges_vectors(), **peaks_vectors(), **times_vectors()}
     made |= {**declared_vectors(), **odd_vectors()}
+    made |= {**limits_vectors(), **starts_vectors(), **entry_limits_vectors()}
     return {**made, **independent_rows.files_of(made, PEAKS.read_bytes())}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -221,19 +221,24 @@ CASES: list[Case] = [
 ]  # fmt: skip
 
 
-def edges_vectors() -> Files:
+def made_of(cases: Sequence[Case]) -> Files:
     files: Files = {}
-    for name, what, code, clause, at, base, edit in CASES:
+    for name, what, code, clause, at, base, edit in cases:
         original = journal_of(base)
-        records = by_device([dict(line.record()) for line in parsed(original)])
+        records: list[J] = [dict(line.record()) for line in parsed(original)]
+        records = records if base == "nested" else by_device(records)
         edit(records)
-        journal = chain(in_columns(records))
+        journal = chain(records if base == "nested" else in_columns(records))
         payload = encode(statement_of(journal) if code is None else follows(journal, statement_of(original)))
         full = f"{'valid' if code is None else 'invalid'}/{name}"
         files |= case(full, signed(payload), journal)
         path = None if at is None else f"journal:{at}"
         files[f"{full}/expected.json"] = expectation(what, code, clause, path, schema=None)
-    return {**files, **_loosely_written(), **_histories()}
+    return files
+
+
+def edges_vectors() -> Files:
+    return {**made_of(CASES), **_loosely_written(), **_histories()}
 
 
 def _loosely_written() -> Files:

@@ -13,11 +13,12 @@ from typing import Any
 from flopsd.core.companions import POLICY, companion_name
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.ledger.statement import encode
+from flopsd.core.model import Device, Pipe
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.settings.data_files import parse_policy
-from tests.support.story import CONTEXT, H100, Story, tell
-from tests.support.vector_runs import TRAINING
+from tests.support.story import A100, CONTEXT, H100, HALF_KNOWN, Story, active, tell
+from tests.support.vector_runs import BUSY, TRAINING
 from tests.support.vectors import Files, case, signed, statement_of
 from tests.support.vectors_records import expectation
 
@@ -105,10 +106,29 @@ CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
     ("derived-with-a-condition", "A derived rule with a condition of its own, which is open.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one], when: {base.systemic: true}}", declared(FULL, base())),
     ("derived-that-does-not-apply", "A derived rule with a condition of its own, which is false.", rule('at_least: "LOW"', MODIFIED) + "\n  - {id: two, citation: c, derived: [one], when: {base.systemic: true}}", declared(FULL, base(systemic=False))),
     ("integers-counted", "Integer operations count too.", rule('greater_than: "HIGH"'), declared(PRE)),
+    ("integers-of-no-kind", "Integer operations count too, and nobody can tell how many of the products were some.", rule('greater_than: "HIGH"'), declared(PRE)),
+    ("integers-of-a-bounded-device", "Integer operations count too, of a device of which nothing is measured.", rule('greater_than: "HIGH"'), declared(PRE)),
+    ("integers-of-a-half-known-device", "Integer operations count too, of a device that the table has in part.", rule('greater_than: "HIGH"'), declared(PRE)),
+    ("integers-of-generation", "Integer operations count too, some of which generated.", rule('greater_than: "HIGH/2"', "quantity: updates") + '\n  - {id: two, citation: c, greater_than: "HIGH/2", quantity: cumulative}', declared(PRE, phase=None)),
+    ("base-of-exactly-one-size", "Above only if the base model took one number of FLOP.", rule('at_least: "HIGH+9e15"', "quantity: base+updates", "when: {base.flop: {not_above: \"9e15\"}}"), declared(FULL)),
+    ("base-estimated-of-a-fraction", "An estimate whose ends are no whole numbers.", rule('at_least: {of_base: "1/7"}', MODIFIED), declared(FULL, base("estimated", 17 * 10**15 + 1))),
+    ("base-of-an-odd-part", "An odd part of a base model of which nothing is declared.", rule('greater_than: {of_base: "1000003/3000000"}', "when: {base.flop: {above: \"1e15\"}}"), declared(FULL)),
+    ("base-at-least-of-an-odd-part", "The same of `at_least`.", rule('at_least: {of_base: "1000003/3000000"}', "when: {base.flop: {above: \"1e15\"}}"), declared(FULL)),
+    ("base-and-updates-of-a-third", "What lacks is no whole number.", rule('greater_than: "4e16/3"', "quantity: base+updates", "when: {base.flop: {not_above: \"9e16\"}}"), declared(FULL)),
+    ("base-and-updates-at-least-of-a-third", "The same of `at_least`.", rule('at_least: "4e16/3"', "quantity: base+updates", "when: {base.flop: {not_above: \"9e16\"}}"), declared(FULL)),
+    ("systemic-not-declared-of-one-with-a-base", "Of two quantities one has the base model in it.", rule('greater_than: "1e16"', "quantity: {ordinary_base: base+updates, systemic_base: updates}", "when: {base.flop: {not_above: \"9e15\"}}"), declared(FULL)),
     ("claims-change-the-state", "If the process says the truth the rule is below.", rule('greater_than: "HIGH/2"'), declared(PRE)),
     ("part-of-a-job", "The job has another node: no upper end is known.", rule('greater_than: "1e30"'), declared(PRE)),
     ("phase-not-declared", "Nothing counts for certain where no phase is declared.", rule('greater_than: "HIGH"'), declared(PRE, phase=None)),
 ]  # fmt: skip
+
+
+# Of runs whose device and work are not those of the others.
+WORK_OF: dict[str, tuple[Device, Any]] = {
+    "integers-of-no-kind": (H100, active(132, 1755, {Pipe.TENSOR: 400_000, Pipe.FP32: 9})),
+    "integers-of-a-bounded-device": (A100, BUSY),
+    "integers-of-a-half-known-device": (HALF_KNOWN, active(7, 907, {Pipe.FP32: 333_333})),
+}  # fmt: skip
 
 
 def story_of(name: str, said: OperatorDeclarations, policies: tuple[Policy, ...]) -> Callable[[Path], bytes]:
@@ -118,11 +138,16 @@ def story_of(name: str, said: OperatorDeclarations, policies: tuple[Policy, ...]
             from dataclasses import replace
 
             context = replace(CONTEXT, job_nodes=("node-0", "node-1"), rank=0)
-        told = Story(folder, (H100,), declared=said, policies=policies, context=context)
+        device, does = WORK_OF.get(name, (H100, TRAINING))
+        told = Story(folder, (device,), declared=said, policies=policies, context=context)
         if name == "claims-change-the-state":
             told.says(SessionOpened("11" * 16, 4711, 1000, "0.1.0"), FactsDeclared("11" * 16, {"precision": "fp8"}))
             told.says(PhaseChanged("11" * 16, "evaluate"))
-        told.during(2, {H100: TRAINING})
+        if name == "integers-of-generation":
+            told.says(SessionOpened("11" * 16, 4711, 1000, "0.1.0"), PhaseChanged("11" * 16, "generate"))
+            told.during(3, {device: does})
+            told.says(PhaseChanged("11" * 16, "train"))
+        told.during(2, {device: does})
         return told.finish()
 
     return story
@@ -132,14 +157,18 @@ def findings_vectors() -> Files:
     files: Files = {}
     ends: dict[str, J] = {}
     for name, what, rules, said in CASES:
-        head = "id: ours\ntitle: ours\n" + ("integer_operations: counted\n" if name == "integers-counted" else "")
+        head = "id: ours\ntitle: ours\n" + ("integer_operations: counted\n" if name.startswith("integers") else "")
         if str(said) not in ends:
             empty = policy_of(head + 'rules:\n  - {id: one, citation: c, at_least: "1"}\n')
             journal = tell(story_of("", said, (empty,)))
             ends[str(said)] = statement_of(journal, policies=(empty,))["predicate"]["totals"]["guidelines"]
         counted = ends[str(said)]
         text = rules
-        for word, value in (("MEASUREDx2000000", _times(counted["measured"])), ("LOW-1", str(int(counted["low"]) - 1))):
+        for word, value in (
+            ("MEASUREDx2000000", _times(counted["measured"])),
+            ("LOW-1", str(int(counted["low"]) - 1)),
+            ("HIGH+9e15", str(int(counted["high"]) + 9 * 10**15)),
+        ):
             text = text.replace(word, value)
         for word in ("low", "measured", "high"):
             text = text.replace(word.upper(), counted[word] or "1")

@@ -280,7 +280,6 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("fact-of-half-a-precision", "The shares of a declared format are not a million.", "law_10", "LAW-10", None, "lying", _facts(precision={"bf16": 500000})),
     ("fact-of-adapters-of-another-member", "A session declares LoRA with a member that there is not.", "law_10", "LAW-10", None, "lying", _facts(lora={"r": 1, "alpha": 2})),
     ("fact-not-counted-in-one-text", "What is not counted is a text.", "law_10", "LAW-10", None, "lying", _facts(not_counted={"train": "a judge"})),
-    ("column-too-deep", "A column has six names.", M, "TALLY-2", 4, "nested", lambda r: r[3]["tallies"]["sm_cycles"]["activity"].update(fp32={"a": {"b": {"c": {"d": [1]}}}})),
     ("segment-before-of-number-none", "The segment before has number 0.", M, "SEG-1", 1, "middle", put(0, "continues", "segment", value=0)),
     ("segment-before-of-no-digest", "The segment before has no SHA-256.", M, "SEG-1", 1, "middle", put(0, "continues", "sha256", value="0")),
     ("segment-before-with-more", "What is continued has one member too many.", M, "SEG-1", 1, "middle", put(0, "continues", "more", value=1)),

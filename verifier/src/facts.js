@@ -38,7 +38,8 @@ const _FACTS = /** @type {Record<string, Check>} */ ({
   recomputation: oneOf(["none", "full", "selective"]), attention: isText, precision: isPrecision, packing: flag,
   window: isAmount, role: oneOf(["reference", "reward", "teacher", "critic", "other"]),
   not_counted: byPhase, operators_not_counted: byPhase,
-  rank: isAmount, local_rank: isAmount, world_size: isAmount, framework: isText, device: isText,
+  rank: isAmount, local_rank: isAmount, world_size: isAmount, framework: isText,
+  device: (value) => isText(value) && /^[!-~]{1,100}$/.test(value),
 });
 
 /** As a ledger has them: the lists of `lora` are sorted, and what is null in it is left out.

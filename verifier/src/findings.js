@@ -121,19 +121,20 @@ class Judge {
    * @param {J} rule @param {ReturnType<Judge["applied"]>} found @param {Range} base @returns {J | null} */
   onlyIf(rule, found, base) {
     const { atLeast, quantity, low } = found;
-    const own = this.value(quantity.split(" or ").map((one) => one.replace("base+", "")).join(" or "), base).high;
+    const quantities = quantity.split(" or ");
+    const own = this.value(quantities.map((one) => one.replace("base+", "")).join(" or "), base).high;
     if (own === null || (base.most !== null && compare(base.least, base.most) === 0)) return null;
     const more = atLeast ? 0n : 1n;
     let least = base.isAbove ? whole(base.least, false) + 1n : whole(base.least, true);
     let most = base.most === null ? null : whole(base.most, false);
     const limit = rule.greater_than ?? rule.at_least;
-    if (quantity.startsWith("base+")) {
-      const short = (atLeast ? whole(low, true) : whole(low, false)) - own + more;
-      if (short > least) least = short;
-    } else if (typeof limit === "object") {
+    if (typeof limit === "object") {
       const { over, under } = parseFraction(limit.of_base);
       const edge = atLeast ? (own * under) / over : ceilDiv(own * under, over) - 1n;
       if (most === null || edge < most) most = edge;
+    } else if (quantities.every((one) => one.startsWith("base+"))) {
+      const short = (atLeast ? whole(low, true) : whole(low, false)) - own + more;
+      if (short > least) least = short;
     } else return null;
     if (most === null || least > most) return null;
     return { leastFlop: String(least), mostFlop: String(most), systemic: (rule.when ?? {})["base.systemic"] ?? null };

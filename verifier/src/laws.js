@@ -2,6 +2,7 @@
 import { Refusal, isAmount, isObject, require } from "./basics.js";
 import { strangeFact } from "./facts.js";
 import { KERNELS, PHASES, SEEN, WORK } from "./names.js";
+import { isRefused } from "./records.js";
 import { elsewhereOf, sumOf, under } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -127,6 +128,8 @@ export class Laws {
   session(held, one, process, what, where) {
     const same = ["pid", "uid", "client"].every((name) => held.process[name] === process[name]);
     require(same, "law_10", `journal ${where}: the session ${one.id} is two processes`, where);
+    const refused = !("refused" in one) || isRefused(one.refused);
+    require(refused, "law_10", `journal ${where}: why the count of session ${one.id} is not used is no reason`, where);
     if (what !== "facts") return;
     require(isObject(one.facts), "law_10", `journal ${where}: the facts of session ${one.id} are no object`, where);
     const strange = strangeFact(one.facts);
@@ -137,13 +140,13 @@ export class Laws {
 
   /** Law 10. @param {Map<string, bigint>} held @param {J} work @param {string} where @returns {Map<string, bigint>} */
   work(held, work, where) {
-    const found = new Map();
+    const found = new Map(held);
     for (const phase of Object.keys(work)) {
-      const known = (PHASES.includes(phase) || phase === "undeclared") && isObject(work[phase]);
+      const known = PHASES.includes(phase) && isObject(work[phase]);
       require(known, "law_10", `journal ${where}: '${phase}' is no phase`, where);
       for (const name of Object.keys(work[phase])) {
         require(WORK.includes(name) || SEEN.includes(name), "law_10", `journal ${where}: '${name}' is no counter of a session`, where);
-        require(isAmount(work[phase][name]), "law_10", `journal ${where}: ${name} is no count`, where);
+        require(isAmount(work[phase][name]) && work[phase][name] <= 10n ** 30n, "law_10", `journal ${where}: ${name} is no count`, where);
         found.set(`${phase}/${name}`, work[phase][name]);
       }
     }
@@ -191,7 +194,8 @@ function overlap(uuid, tracked) {
   all.forEach((one, i) => {
     for (const other of all.slice(i + 1)) {
       if (one.incarnation.begin.boot_id !== other.incarnation.begin.boot_id) continue;
-      const apart = one.last.to <= other.first || other.last.to <= one.first;
+      const none = one.first === one.last.to || other.first === other.last.to;
+      const apart = none || one.last.to <= other.first || other.last.to <= one.first;
       require(apart, "law_7", `${uuid} is counted twice at the same time`);
     }
   });

@@ -60,9 +60,11 @@ const recovered = orNull(shape({
   reasons: (v) => Array.isArray(v) && v.length > 0 && v.every(recoveredReason),
 }));
 const endReason = oneOf(["job_ended", "sigterm", "sigint", "duration", "launcher_gone", "rotated", "journal_replaced"]);
-const refused = shape({
+const _REFUSED = shape({
   reason: oneOf(["count_exceeds_ceiling", "device_changed"]), device: isText, flop: isAmount, ceiling: orNull(isAmount),
-});
+}, true);
+/** Whether it is why a count of operators is used no more. @type {Check} */
+export const isRefused = (value) => _REFUSED(value) && (value.ceiling !== null) === (value.reason === "count_exceeds_ceiling");
 const isPositive = (/** @type {any} */ value) => isAmount(value) && value > 0n;
 const segment = shape({
   segment: isPositive, bytes: isPositive, records: isPositive, sha256: sha, head_sha256: sha,
@@ -142,6 +144,6 @@ export function checkMembers(record, where) {
   const work = record.kind === "checkpoint" ? { work: isObject } : { facts: () => true };
   const whole = shape({ ..._PROCESS, ...work });
   const one = (/** @type {any} */ v) =>
-    whole(v) && (!("refused" in v) || refused(v.refused)) && (!("before" in v) || isObject(v.before));
+    whole(v) && (!("before" in v) || isObject(v.before));
   check(record, { sessions: (v) => Array.isArray(v) && v.every(one) }, where);
 }

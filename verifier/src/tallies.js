@@ -33,6 +33,9 @@ const _LEVELS = /** @type {Record<string, string[][]>} */ ({
 
 /** Where an amount of 0 is not as an absent one. */
 const _KEPT = ["sm_cycles", "energy_mj"];
+/** What a tally has and no share of a phase. */
+const _NOT_SHARED = ["counters", "energy_at_ns", "number", "phases", "running"];
+const _MOST_NAMES = 5; // of a column, such as phases, a phase, sm_cycles, an evidence, a pipe
 
 /** @returns {Tally} */
 export function emptyTally() {
@@ -135,8 +138,16 @@ class Reader {
     }
   }
 
-  /** @param {J} found @param {(tally: Tally) => Share} into @param {boolean} strict Unknown members are refused. */
-  amounts(found, into, strict) {
+  /** A member that no clause names, which is ignored; of columns, if it is one. @param {any} value @param {string} path */
+  ignore(value, path) {
+    if (!this.columns) return;
+    const isPart = isObject(value) && path.split("/").length < _MOST_NAMES;
+    if (!isPart && !(Array.isArray(value) && value.length === this.tallies.length)) throw this.refusal(`${path} is no column`);
+    for (const [name, part] of Object.entries(isPart ? value : {})) this.ignore(part, `${path}/${name.replaceAll("/", "_")}`);
+  }
+
+  /** @param {J} found @param {(tally: Tally) => Share} into @param {string} [of] the name of a share */
+  amounts(found, into, of) {
     for (const member of Object.keys(found)) {
       const value = found[member];
       if (member === "to_ns") this.leaf(value, member, true, (tally, one) => {
@@ -148,7 +159,8 @@ class Reader {
           const { amounts } = into(tally);
           if (one || _KEPT.includes(member)) amounts.set(path, one);
         });
-      } else if (strict) throw this.refusal(`'${member}' is no member of a tally`);
+      } else if (of && _NOT_SHARED.includes(member)) throw this.refusal(`'${member}' is no member of a share`);
+      else this.ignore(value, of ? `phases/${of.replaceAll("/", "_")}/${member.replaceAll("/", "_")}` : member.replaceAll("/", "_"));
     }
   }
 
@@ -185,16 +197,16 @@ class Reader {
         if (!held) tally.shares.set(name, (held = { to: 0n, amounts: new Map() }));
         return held;
       };
-      this.amounts(found[name], share, true);
+      this.amounts(found[name], share, name);
       const held = this.tallies.map(({ shares }) => shares.get(name));
       if (!held.every((one) => !one || this.timed.has(one))) throw this.refusal(`'${name}' has no to_ns`);
     }
   }
 
-  /** @param {J} found @param {boolean} strict */
-  tally(found, strict) {
+  /** @param {J} found */
+  tally(found) {
     const { phases, counters, running, energy_at_ns: energyAt, ...rest } = found;
-    this.amounts(rest, (tally) => tally, strict);
+    this.amounts(rest, (tally) => tally);
     if (!this.tallies.every((one) => this.timed.has(one))) throw this.refusal("a tally has no to_ns");
     if (phases !== undefined) this.phases(phases);
     if (running !== undefined) this.running(running);
@@ -206,7 +218,8 @@ class Reader {
 /** @param {J} record A device record. @param {string} where */
 export function tallyOfDevice(record, where) {
   const tally = emptyTally();
-  new Reader([tally], where, false).tally(record, false);
+  require(isInteger(record.to_ns), "record_malformed", `journal ${where}: a device without to_ns`, where);
+  new Reader([tally], where, false).tally(record);
   return tally;
 }
 
@@ -214,7 +227,8 @@ export function tallyOfDevice(record, where) {
 export function talliesOfColumns(columns, count, where) {
   const tallies = Array.from({ length: count }, emptyTally);
   require(isObject(columns), "record_malformed", `journal ${where}: tallies is no object`, where);
-  new Reader(tallies, where, true).tally(columns, true);
+  require(!count || "to_ns" in columns, "record_malformed", `journal ${where}: tallies without to_ns`, where);
+  new Reader(tallies, where, true).tally(columns);
   return tallies;
 }
 

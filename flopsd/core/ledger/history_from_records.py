@@ -228,7 +228,7 @@ def _take_tallies(history: History, incarnation: Incarnation, record: Record) ->
         tallies[seen.device.uid] = after
     for number, begin_ns, end_ns, name in record["gaps"]:
         reason = GapReason(name)
-        uid = incarnation.devices[number].device.uid
+        uid = incarnation.devices[count(number)].device.uid
         since = incarnation.gaps_until.get(number, tallies[uid].begin_ns)
         if count(begin_ns, signed=True) < since or count(end_ns, signed=True) > tallies[uid].watermark_ns:
             text = f"a gap of device {uid} overlaps another one, or lies outside of the device's time"

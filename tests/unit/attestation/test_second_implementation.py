@@ -24,7 +24,7 @@ from tests.support import independent, independent_ledger, independent_shapes, i
 from tests.support.extent import examples, unless_quick
 from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
-from tests.support.vector_arguments import arguments_of, published
+from tests.support.vector_arguments import NOT_ON_THE_PAGE, arguments_of, published
 from tests.support.vectors import statement_of
 
 ALL = published()
@@ -65,13 +65,7 @@ def test_it_judges_every_vector_and_leaves_out_a_model_that_the_page_does_not_de
         assert path is None or outcome.path is None or is_below(outcome.path, [path]), vector.name
         left_out |= {re.sub(r"\[\d+\]", "[]", one) for one in said.get("notVerified", ())}
     assert left_out <= LEFT_OUT, sorted(left_out - LEFT_OUT)
-    others = (
-        "valid/model-lora-that-saves-modules",
-        "valid/model-of-another-family",
-        "valid/nearly-plain-",
-        "valid/declared-evaluation-that-trains-on",
-    )
-    assert all(one.startswith(others) for one in in_part), in_part
+    assert all(one.startswith(NOT_ON_THE_PAGE) for one in in_part), in_part
 
 
 def test_it_finds_where_two_journals_of_a_run_part() -> None:
