@@ -23,7 +23,7 @@ from flopsd.attestation.signing.pem import make_pem
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from tests.support.foreign import cosign_bundle, cosign_envelope, shell
-from tests.support.process import flopsd
+from tests.support.process import in_process
 from tests.support.runs import finished
 
 OTHER_TYPE = "https://example.org/another/v1"
@@ -79,7 +79,7 @@ def test_cosign_accepts_the_envelope_and_nothing_changed(sealed: Sealed) -> None
 def test_cosign_accepts_the_exported_bundle_and_nothing_changed(sealed: Sealed) -> None:
     """cosign 2.5.0 does not hold --type against a bundle, so that is not asked here; docs/ledger-format.md says so."""
     bundle = sealed.ledger.with_name("ledger.sigstore.json")
-    done = flopsd("export", str(sealed.ledger), "--format", "sigstore-bundle", "-o", str(bundle))
+    done = in_process("export", str(sealed.ledger), "--format", "sigstore-bundle", "-o", str(bundle))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     accepted = cosign_bundle(bundle, sealed.public_key, sealed.journal)
     assert accepted.returncode == 0, accepted.stderr
@@ -157,7 +157,7 @@ def test_the_recipe_that_verify_explains_decides_alike(
     """The text goes to sh as it is printed, for a ledger that flopsd refuses too."""
     if spoil is not None:
         spoil(sealed)
-    found = flopsd("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--explain")
+    found = in_process("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--explain")
     assert found.returncode == (0 if spoil is None else 3)
     assert found.stderr.startswith("VERIFIED" if spoil is None else "NOT VERIFIED")
     done = shell(found.stdout, sealed.ledger.parent)
@@ -174,22 +174,22 @@ def test_the_recipe_is_given_where_nothing_can_be_read_and_runs_nothing_that_a_n
     ledger = tmp_path / "o'led\ntouch pwned\nger.json"
     ledger.write_bytes(b"\xff")
     make_key("ed25519", tmp_path / "key.pem")
-    found = flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
+    found = in_process("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
     assert "NOT VERIFIED: the ledger is not valid UTF-8 text" in found.stderr
     (assignment,) = (line for line in found.stdout.splitlines() if line.startswith("ledger="))
     assert shell(f'{assignment}\nprintf %s "$ledger"', tmp_path).stdout == str(ledger)
     assert "openssl pkeyutl" in found.stdout
     shell(found.stdout, tmp_path)
     assert not (tmp_path / "pwned").exists()
-    flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", "--json", code=2)
+    in_process("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", "--json", code=2)
 
 
 def test_a_key_that_signed_nothing_gets_no_bundle(sealed: Sealed) -> None:
     other = sealed.ledger.with_name("other.pub")
-    done = flopsd("export", str(sealed.ledger), "--key", str(other))
+    done = in_process("export", str(sealed.ledger), "--key", str(other))
     assert (done.returncode, done.stdout) == (3, "")
     assert "no valid signature by the given key" in done.stderr
-    flopsd("export", str(sealed.ledger), "-o", str(sealed.ledger / "x"), code=1, says="cannot write")
+    in_process("export", str(sealed.ledger), "-o", str(sealed.ledger / "x"), code=1, says="cannot write")
 
 
 @pytest.mark.tool("cosign", "openssl", "jq")
@@ -203,13 +203,13 @@ def test_of_two_signatures_each_has_its_bundle_and_its_step(tmp_path: Path) -> N
     first.ledger.write_bytes(encode_envelope(envelope.payload, envelope.payload_type, signatures))
     for key in (first.public_key, second):
         bundle = tmp_path / "out" / f"{key.stem}.sigstore.json"
-        done = flopsd("export", str(first.ledger), "--key", str(key))
+        done = in_process("export", str(first.ledger), "--key", str(key))
         bundle.write_text(done.stdout)
         assert len(json.loads(done.stdout)["dsseEnvelope"]["signatures"]) == 1
         assert cosign_bundle(bundle, key, first.journal).returncode == 0
         assert cosign_envelope(first.ledger, key, first.journal).returncode == 0
     keys = ("--key", str(first.public_key), "--key", str(second))
-    found = flopsd("verify", str(first.ledger), *keys, "--threshold", "2", "--explain", code=0)
+    found = in_process("verify", str(first.ledger), *keys, "--threshold", "2", "--explain", code=0)
     done = shell(found.stdout, first.ledger.parent, code=0)
     assert re.findall("^signature ([01]) is by key", done.stdout, re.MULTILINE) == ["0", "1"]
 
@@ -220,7 +220,7 @@ def test_a_ledger_without_a_journal_is_explained_without_one(tmp_path: Path) -> 
     key = load_signer(str(make_key("p256", tmp_path / "key.pem")))
     document = {"_type": "https://in-toto.io/Statement/v1", "subject": [], "predicate": {"kind": "job", "totals": {"executed": {"low": "7"}}}}  # fmt: skip
     (tmp_path / "job.json").write_bytes(sign(encode(document), key))
-    found = flopsd("verify", str(tmp_path / "job.json"), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
+    found = in_process("verify", str(tmp_path / "job.json"), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
     assert "\nchained\n" not in found.stdout
     done = shell(found.stdout, tmp_path, code=0)
     assert "signature 0 is by key" in done.stdout

@@ -24,7 +24,7 @@ from flopsd.settings.data_files import load_policies
 from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium
 from tests.support.enriched import SCENES, report, scene
-from tests.support.process import flopsd
+from tests.support.process import in_process
 from tests.support.runs import H100, Run
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.strategies import table
@@ -75,7 +75,7 @@ def minute_on_eight_gpus(part: Device = H100) -> Report:
 
 
 def test_without_a_key_it_says_that_nobody_verified_and_how_to() -> None:
-    done = flopsd("report", str(ACTIVITY / "ledger.json"), code=0)
+    done = in_process("report", str(ACTIVITY / "ledger.json"), code=0)
     assert "NOT VERIFIED by this report" in done.stdout
     assert "flopsd verify ledger.json --key PUBLIC-KEY" in done.stdout
     assert done.stderr == ""
@@ -83,12 +83,12 @@ def test_without_a_key_it_says_that_nobody_verified_and_how_to() -> None:
 
 def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    done = flopsd("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--format", "html", "-o", str(page))
+    done = in_process("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--format", "html", "-o", str(page))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     text = page.read_text()
     assert "VERIFIED: signature checked, every total recomputed from 13 journal records." in text
     assert "NOT VERIFIED" not in text
-    answer = json.loads(flopsd("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--json").stdout)
+    answer = json.loads(in_process("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--json").stdout)
     assert (answer["verified"], answer["kind"], answer["flags"]) == (True, "node", ["PEAK TABLE"])
     assert answer["predicate"]["totals"]["executed"]["measured"] == "6011834917271040"
 
@@ -102,7 +102,7 @@ def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape
     arguments = json.loads((folder / "expected.json").read_bytes())["arguments"]
     names = [name for option, name in itertools.pairwise(arguments) if option == "--key"]
     keys = [part for name in names for part in ("--key", str(folder / name))]
-    done = flopsd("report", str(folder / "ledger.json"), *keys, "--peaks", str(PEAKS), "--format", shape, code=3)
+    done = in_process("report", str(folder / "ledger.json"), *keys, "--peaks", str(PEAKS), "--format", shape, code=3)
     assert "REFUSED" in done.stdout
     assert not re.search("10[⁰¹²³⁴⁵⁶⁷⁸⁹]", done.stdout)
 
@@ -110,16 +110,16 @@ def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape
 def test_what_is_no_ledger_is_refused_and_grounds_without_a_key_are_a_usage_error(tmp_path: Path) -> None:
     nothing = tmp_path / "x.json"
     nothing.write_text("{}")
-    done = flopsd("report", str(nothing))
+    done = in_process("report", str(nothing))
     assert (done.returncode, done.stdout) == (3, "")
 
-    flopsd("report", str(ACTIVITY / "ledger.json"), "--threshold", "2", "--allow-replay", code=2,
+    in_process("report", str(ACTIVITY / "ledger.json"), "--threshold", "2", "--allow-replay", code=2,
            says=("--threshold verifies, which needs a key", "--allow-replay verifies, which needs a key"))  # fmt: skip
 
 
 def test_merged_ledgers_are_verified_and_reported() -> None:
     folder = VECTORS / "merged" / "job-with-a-hole"
-    done = flopsd("report", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"), "--children",
+    done = in_process("report", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"), "--children",
                   str(folder / "children"), "--peaks", str(PEAKS), "--policy", str(POLICY), code=0)  # fmt: skip
     assert "every sum recomputed" in done.stdout
     assert "INCOMPLETE" in done.stdout
@@ -127,7 +127,7 @@ def test_merged_ledgers_are_verified_and_reported() -> None:
 
 
 def test_the_form_names_the_figures_of_the_form() -> None:
-    done = flopsd("report", str(ACTIVITY / "ledger.json"), "--format", "form", code=0)
+    done = in_process("report", str(ACTIVITY / "ledger.json"), "--format", "form", code=0)
     assert "Amount of computation used for training:" in done.stdout
     assert "between 0 and 3.4x10^16 FLOP" in " ".join(done.stdout.split())  # nothing declares what of it counts
     assert "NOT VERIFIED" in done.stdout

@@ -21,7 +21,7 @@ from tests.support.process import (
     daemon_pid,
     environment,
     fill,
-    flopsd,
+    in_process,
     predicate,
     small_disk,
     started,
@@ -84,7 +84,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     assert int(found["totals"]["executed"]["measured"]) > 0
     sealed, lasting = last_seconds(ledger.with_name("ledger.journal.jsonl")), last_seconds(state / "journal.jsonl")
     assert lasting[0] - sealed[0] < 10  # one second, and what two busy processors need to seal
-    text = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
+    text = in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
     flat = " ".join(text.split())  # lines are wrapped
     assert (
         f"ROLLING: sealed while the run went on, or after it was killed. It covers the time up to {sealed[1]}" in flat
@@ -93,11 +93,11 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     alone = tmp_path / "elsewhere" / "saved.jsonl"
     alone.parent.mkdir()
     shutil.copy(state / "journal.jsonl", alone)
-    lone = flopsd("seal", "--journal", str(alone), "--ledger", str(alone.with_name("l.json")), code=0)
+    lone = in_process("seal", "--journal", str(alone), "--ledger", str(alone.with_name("l.json")), code=0)
     assert "the journal has no end: the figures are up to its last record" in lone.stdout
     assert predicate(alone.with_name("l.json"))["method"]["journal"]["lastRecordAt"] == lasting[1]
 
-    flopsd("seal", "--state-dir", str(state), "--ledger", str(ledger), code=0)
+    in_process("seal", "--state-dir", str(state), "--ledger", str(ledger), code=0)
     closed = predicate(ledger)
     assert int(closed["method"]["earlierSeals"]["count"]) >= 2  # the rolling ones that the daemon had heard of
     assert closed["method"]["journal"]["lastRecordAt"] >= lasting[1]  # with the pending totals
@@ -125,7 +125,7 @@ def test_the_daemon_carries_nothing_that_signs_and_a_full_disk_leaves_the_older_
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0, program.text
         found = predicate(ledger)
-        assert "ROLLING" not in flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
+        assert "ROLLING" not in in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
     assert "python" in maps
     assert [name for name in SIGNING if name in maps] == []
     assert after - before < 2 << 20
@@ -148,7 +148,7 @@ def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verif
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 128 + signal.SIGTERM, program.text
     assert "NO ROLLING SEAL" not in program.text
-    again = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), *own)
+    again = in_process("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), *own)
     for said in (program.text, again.stdout):
         _, _, command = said.partition("verify it with:\n")
         verified = subprocess.run([*FLOPSD, *shlex.split(command.splitlines()[0])[1:]], cwd="/", capture_output=True,
