@@ -104,6 +104,9 @@ def _advice(facts: Facts) -> Iterable[Html]:
             said.append(
                 ("the number format of tensor work is not declared", "if it is known: --precision, such as bf16")
             )
+        gap = device["gap"]
+        if gap is not None and kind_of(GapReason(gap["reason"])) is GapKind.LOST:
+            said.append((f"no reading: {gap['reason']}", "what helps: FlopsdDevicesBlind in docs/runbook.md"))
         for one in said:
             if any(one):
                 found.setdefault(one, []).append(device["index"])

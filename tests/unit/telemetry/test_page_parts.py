@@ -77,4 +77,7 @@ def test_advice_stands_once(tmp_path: Path) -> None:
     assert re.findall(r"<li><strong>(.*?)</strong>", page) == ["GPUs 0 to 7", "GPUs 3 to 5", "GPU 7", "The run"]
     for words in ("number format", "no counters; run dcgm-exporter.", "vm-2.", "--phase train"):
         assert page.count(words) == 1
+    run.meter(1, GapReason.DEVICE_LOST, {EIGHT[2].uid, EIGHT[3].uid})
+    page = devices_part(facts_of(run.writer.snapshot))
+    assert "<strong>GPUs 2 to 3</strong>: no reading: device_lost; what helps: FlopsdDevicesBlind in" in page
     run.kill()
