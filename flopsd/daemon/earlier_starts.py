@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 
-from flopsd.core.ledger.history import History, Incarnation, killed_row
+from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.rated_tally import RatedTally, rated_of_run, rated_tallies
 from flopsd.core.ledger.start_notes import ROTATED
@@ -117,7 +117,7 @@ class EarlierStarts:
 def _unrecorded_since_ns(starts: Sequence[Incarnation], boot_id: str, *, is_damaged: bool) -> int | None:
     """Since when devices were metered, or were to be, of which there is no record; None: there is no such time."""
     since_ns = None
-    for start in reversed(killed_row(starts) if starts else ()):
+    for start in reversed(starts):
         if start.end is not None or start.boot_id != boot_id or (start.devices and not is_damaged):
             break
         since_ns, is_damaged = int(start.begin["ns"]), is_damaged and not start.devices

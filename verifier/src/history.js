@@ -12,7 +12,8 @@ import { REASONS, talliesOfColumns, tallyOfDevice } from "./tallies.js";
  *   journalled?: Tally, lastGap?: bigint}} Device
  *   `known`: what it is, as learned at last; `journalled`: its last tally, without the time behind the last record */
 /** @typedef {{device: Device, reason: string, begin: bigint, end: bigint}} Gap */
-/** @typedef {{begin: J, sources: Map<string, J>, devices: Device[], checkpoints: bigint, last: J, end: J | null}}
+/** `unendedSince`: when the first of those right before it began that are of its boot and have no end.
+ * @typedef {{unendedSince: bigint, begin: J, sources: Map<string, J>, devices: Device[], checkpoints: bigint, last: J, end: J | null}}
  *   Incarnation `last`: its last checkpoint or end, else its begin */
 /** @typedef {{process: J, facts: J, work: Map<string, bigint>, refused: J | null}} Session `refused`: why its count of
  *   operators is used no more */
@@ -82,7 +83,10 @@ export class History {
   /** @param {J} record */
   begin(record) {
     const declared = record.declared ?? { phase: null, method: null, recomputation: null, base: null };
-    this.incarnations.push({ begin: { ...record, declared }, sources: new Map(), devices: [], checkpoints: 0n, last: record, end: null });
+    const before = this.incarnations.at(-1);
+    const goesOn = before !== undefined && before.end === null && before.begin.boot_id === record.boot_id;
+    const unendedSince = goesOn ? before.unendedSince : record.ns;
+    this.incarnations.push({ unendedSince, begin: { ...record, declared }, sources: new Map(), devices: [], checkpoints: 0n, last: record, end: null });
   }
 
   /** @param {J} record @param {string} where */

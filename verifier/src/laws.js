@@ -56,9 +56,7 @@ export class Laws {
     const counts = last.amounts.size || last.shares.size;
     require(!counts, "law_12", `journal ${where}: a device has counts before its first reading`, where);
     const metered = all.some((one) => one !== now && one.devices.some((other) => other.record.uuid === record.uuid));
-    let row = all.length - 1; // the first of those that were killed on this boot, one right after the other
-    while (row > 0 && all[row - 1].end === null && all[row - 1].begin.boot_id === now.begin.boot_id) row -= 1;
-    const may = last.to >= all[row].begin.ns || metered || "continues" in all[0].begin;
+    const may = last.to >= now.unendedSince || metered || "continues" in all[0].begin;
     require(may, "law_12", `journal ${where}: a device is counted before its daemon began`, where);
   }
 

@@ -50,6 +50,7 @@ class Incarnation:
     )  # by the number of a device: the end of its last listed gap
     newest: Steady | None = None  # the last checkpoint
     counts_before: OperatorCounts = NO_COUNTS  # what training processes had counted when it began
+    unended_since_ns: int = 0  # when the first of those right before it began that are of this boot and have no end
     is_read: bool = True  # whether `read` has its tallies: they are read when someone asks for them
 
     @property
@@ -147,11 +148,3 @@ class History:
     def is_segment(self) -> bool:
         """Whether it is only a part of its run."""
         return self.continues is not None or self.is_rotated
-
-
-def killed_row(incarnations: Sequence[Incarnation]) -> Sequence[Incarnation]:
-    """The last, with those before it on the same boot that each ended by a kill, the one right after the other."""
-    first = len(incarnations) - 1
-    while first > 0 and (before := incarnations[first - 1]).end is None and before.boot_id == incarnations[-1].boot_id:
-        first -= 1
-    return incarnations[first:]

@@ -24,7 +24,7 @@ from flopsd.core.declarations import declared_from
 from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.kernel_windows import is_impossible
 from flopsd.core.ledger.earlier_seals import EarlierSeal
-from flopsd.core.ledger.history import GapInterval, History, Incarnation, killed_row
+from flopsd.core.ledger.history import GapInterval, History, Incarnation
 from flopsd.core.ledger.impossible_records import LEAD_NS, grew_from, refuse_context, refuse_counted, refuse_time
 from flopsd.core.ledger.isolation import isolation_from
 from flopsd.core.ledger.journal_codec import (
@@ -107,7 +107,7 @@ def _take(history: History, record: Record) -> None:
             raise JournalDamagedError("device numbered out of order or named twice", code="law_3")
         incarnation.devices[number] = entry
         is_older = entry.device.uid in history.tracked or history.continues is not None
-        refuse_counted(start, None if is_older else killed_row(history.incarnations)[0].begin["ns"])
+        refuse_counted(start, None if is_older else incarnation.unended_since_ns)
         incarnation.tallies[entry.device.uid] = start
         history.tracked.add(entry.device.uid)
     elif kind == "evidence":
@@ -155,7 +155,10 @@ def _begin(history: History, record: Record) -> None:
         refuse_context(record["context"])
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise JournalDamagedError(f"its context cannot be read: {fault!r:.200}", code="law_14") from fault
-    incarnation = Incarnation(record, last_ns=record["ns"], last_utc=record["utc"])
+    incarnation = Incarnation(record, last_ns=record["ns"], last_utc=record["utc"], unended_since_ns=record["ns"])
+    before = history.incarnations[-1] if history.incarnations else None
+    if before is not None and before.end is None and before.boot_id == incarnation.boot_id:
+        incarnation.unended_since_ns = before.unended_since_ns
     if history.has_counts:
         incarnation.counts_before = counts_of(history.sessions.values())
     history.incarnations.append(incarnation)
