@@ -110,6 +110,7 @@ CASES: list[Case] = [
     ("again-of-all-weights", "Of no declared method all weights are trained.", said(again=R.FULL), shares(None, 1, 1)),
     ("again-of-all-but-one", "All weights but one are trained.", said(again=R.FULL), shares(None, 9, 8)),
     ("again-of-no-weights", "A model without weights is declared.", said(again=R.FULL), shares(None, 0, 0)),
+    ("again-of-no-process", "All is computed again, and no process trains.", said(again=R.FULL), []),
     ("again-of-all-weights-of-one", "One of two that work trains all weights.", said(again=R.FULL), [*shares(None, 9, 9), ({}, {"train": {"steps": 1}})]),
     ("again-of-all-weights-that-work", "One that does not work declares nothing.", said(again=R.FULL), [*shares(None, 9, 9), ({}, {})]),
     ("operators-of-selective", "The settings say that something is computed again: operators say how much.", said(method=M.FULL, again=R.SELECTIVE), operators(10**6, 10**5)),
@@ -124,6 +125,8 @@ CASES: list[Case] = [
     ("operators-left-out-of-training", "Of training not all operators are counted.", said(method=M.FULL), operators(10**6, 10**5, operators_not_counted={"train": ["a kernel"]})),
     ("operators-of-work-left-out", "Of training not all work is counted.", said(method=M.FULL), operators(10**6, 10**5, not_counted={"train": ["a judge"]})),
     ("operators-of-nobody", "Operators are counted of a device that nobody names.", said(method=M.FULL), [({"method": "full"}, {"train": {"operator_flop": 7}})]),
+    ("operators-of-all-there-can-be", "As many operators are counted as the device can have executed.", said(), [({"device": H100.uid}, {"train": {"operator_flop": 1_966_354_067_743_583}})]),
+    ("operators-of-more-than-there-can-be", "One FLOP more.", said(), [({"device": H100.uid}, {"train": {"operator_flop": 1_966_354_067_743_584}})]),
     ("operators-of-another-device", "Operators are counted of a device that is not there.", said(method=M.FULL), [({"method": "full", "device": "GPU-x"}, {"train": {"operator_flop": 7}})]),
     ("operators-of-no-figure", "Counts that no figure has: of a device that is not there, of more than one can have executed, of nobody's.", said(), [({"device": "GPU-x"}, {"train": {"operator_flop": 7}}), ({"device": H100.uid}, {"train": {"operator_flop": 3 * 10**16}}), ({}, {"train": {"operator_flop": 11}}), ({"device": "GPU-x"}, {"evaluate": {"operator_flop": 13}}), ({"device": H100.uid}, {"train": {"operator_flop": 10**16}}), ({"device": H100.uid}, {"train": {"steps": 1}})]),
 ]  # fmt: skip
@@ -200,8 +203,25 @@ NEARLY: list[tuple[str, str, J]] = [
 ]  # fmt: skip
 
 
+# Models that a verifier must compute, and a basis of each that is bent.
+BENT: list[tuple[str, str, list[Process]]] = [
+    ("of-a-size", "Only a size is declared.", [({**SIZE, "method": "full"}, {"train": WORK})]),
+    ("of-a-lora", "LoRA of two matrices.", [({"model_config": LLAMA, "method": "lora", "lora": {"r": 2, "target_modules": ["q_proj", "down_proj"]}}, {"train": WORK})]),
+    ("of-a-lora-of-all", "LoRA of all matrices.", [({"model_config": LLAMA, "method": "lora", "lora": {"r": 2, "target_modules": ["all-linear"], "modules_to_save": []}}, {"train": WORK})]),
+    ("of-a-lora-of-nothing-named", "LoRA whose matrices are not named.", [({"model_config": LLAMA, "method": "qlora", "lora": {"r": 2}}, {"train": WORK, "evaluate": WORK})]),
+    ("of-two", "A Llama, and a size beside it.", [({"model_config": LLAMA, "method": "full"}, {"train": WORK}), ({**SIZE, "role": "critic"}, {"train": WORK})]),
+    ("of-all-counters", "All counters that such a model has.", [({"model_config": LLAMA, "method": "full"}, {"train": {**WORK, "steps": 3, "forward_passes": 4, "padding_tokens": 1, "headless_tokens": 1, "unlabelled_tokens": 1, "fused_head_tokens": 1, "framework_flop": 9, "operator_flop": 7, "recomputed_operator_flop": 1, "window_pairs": 5}})]),
+]  # fmt: skip
+
+
 def plain_models() -> Files:
     files: Files = {}
+    for name, what, processes in BENT:
+        journal = tell(told(said(), processes))
+        bent: J = json.loads(json.dumps(statement_of(journal)))
+        basis = bent["predicate"]["totals"]["architecture"]
+        basis["low"] = str(int(basis["low"]) + 1)
+        files |= _with(f"invalid/model-{name}-bent", f"{what} Its basis is one FLOP more.", bent, journal)
     for kind, models in (("plain", PLAIN), ("nearly-plain", NEARLY)):
         for name, what, config in models:
             journal = tell(told(said(), [({"model_config": config, "method": "full"}, {"train": WORK})]))
@@ -210,7 +230,7 @@ def plain_models() -> Files:
             basis = statement["predicate"]["totals"]["architecture"]
             assert kind != "plain" or basis is not None, name
             if kind == "plain":
-                bent: J = copy.deepcopy(statement)
+                bent = copy.deepcopy(statement)
                 bent["predicate"]["totals"]["architecture"]["low"] = str(int(basis["low"]) + 1)
                 files |= _with(f"invalid/{kind}-{name}-bent", f"{what} Its basis is one FLOP more.", bent, journal)
     idle = tell(told(said(), [({"model_config": LLAMA}, {})]))

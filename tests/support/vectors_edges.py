@@ -271,6 +271,7 @@ def _later(records: list[J], ns: int) -> None:
 
 # Name, what it is, code, and what the other ledger's journal is.
 HISTORIES: list[tuple[str, str, str | None, Edit]] = [
+    ("of-the-same-journal", "The other ledger is of the same journal.", None, lambda _: None),
     ("of-an-earlier-seal", "The other ledger is an earlier seal of the same journal.", None, lambda r: r.__delitem__(slice(4, None))),
     ("of-another-run", "The other ledger is of another run.", "another_run", put(0, "run", value="another")),
     ("of-another-node", "The other ledger is of another node.", "another_run", put(0, "node", value="node-9")),

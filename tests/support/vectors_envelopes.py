@@ -89,6 +89,7 @@ def envelopes() -> Files:
         ("base64-with-loose-bits", "Base64 with a bit behind the last byte.", "base64", "ENV-4", dump(envelope(payload, signatures=[{"sig": loose}])), STRANGE),
         ("base64-in-lines", "Base64 with a line break.", "base64", "ENV-4", dump(envelope(payload, payload=text[:76] + "\n" + text[76:])), STRANGE),
         ("base64-of-one-character", "Base64 with one character more than whole bytes have.", "base64", "ENV-4", dump(envelope(payload, signatures=[{"sig": sig}, {"sig": "AAAAA"}])), STRANGE),
+        ("base64-with-a-control-character", "Base64 with the first character beyond ASCII.", "base64", "ENV-4", dump(envelope(payload, signatures=[{"sig": sig[:-3] + "\u0080=="}])), STRANGE),
         ("base64-of-no-ascii", "Base64 with a character beyond ASCII.", "base64", "ENV-4", dump(envelope(payload, signatures=[{"sig": sig[:-3] + "\u00e4=="}])), STRANGE),
     ]  # fmt: skip
     files: Files = {}

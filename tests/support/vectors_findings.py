@@ -88,6 +88,7 @@ CASES: list[tuple[str, str, str, OperatorDeclarations]] = [
     ("base-and-updates-at-least", "The same of `at_least`: one FLOP less suffices.", rule('at_least: "1e16"', "quantity: base+cumulative", "when: {base.flop: {not_above: \"9e15\"}}"), declared(FULL)),
     ("base-of-a-range", "A fraction of a base model above a limit, of which nothing is declared.", rule('greater_than: {of_base: "1/3"}', "when: {base.flop: {above: \"1e15\"}, base.systemic: false}"), declared(FULL)),
     ("base-at-least-of-a-range", "The same of `at_least`.", rule('at_least: {of_base: "1/3"}', "when: {base.flop: {above: \"1e15\"}}"), declared(FULL)),
+    ("base-at-least-of-two-sevenths", "The same of two sevenths.", rule('at_least: {of_base: "2/7"}', 'when: {base.flop: {above: "1e15"}}'), declared(FULL)),
     ("systemic-not-declared", "Either quantity may be meant: systemic risk is not declared.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: cumulative}"), declared(FULL, base())),
     ("systemic-not-declared-of-a-wider-first", "Either quantity may be meant, and the first is the larger one.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: base+cumulative, systemic_base: updates}"), declared(FULL, base())),
     ("systemic-declared", "With systemic risk the second quantity is meant.", rule('greater_than: "MEASURED"', "quantity: {ordinary_base: updates, systemic_base: base+cumulative}"), declared(FULL, base(systemic=True))),

@@ -15,14 +15,16 @@ from flopsd.core.model import GapReason
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
+from tests.support.independent_laws import PIPES
 from tests.support.story import H100, VERSION, Story, chain, table, tell
 from tests.support.story import gap as told_gap
-from tests.support.vectors import P256, Files, case, facts_of, parsed, signed, statement_of
-from tests.support.vectors_edges import tally
+from tests.support.vectors import P256, Files, case, claimed, facts_of, parsed, signed, statement_of
+from tests.support.vectors_edges import counted, phases, tally
 from tests.support.vectors_entries import ALONE, FREE, attempts, basis, entries_of, of_one_node, with_basis
 from tests.support.vectors_envelopes import dump, envelope, nested
 from tests.support.vectors_merged import Child, entry_of, merged, node
 from tests.support.vectors_records import Edit, expectation, follows, journal_of, put
+from tests.support.vectors_refused_merges import ENERGY
 
 J = dict[str, Any]
 M = "record_malformed"
@@ -69,6 +71,25 @@ def _read_before_the_boot(records: list[J]) -> None:
     for record in (record for record in records if record["kind"] == "checkpoint"):
         for read in record["devices"][0]["running"].values():
             read["ns"] = -5
+
+
+def _session_facts(facts: Any) -> Edit:
+    def edit(records: list[J]) -> None:
+        next(one for record in records for one in record.get("sessions", ()) if one.get("facts"))["facts"] = facts
+
+    return edit
+
+
+def _identity(records: list[J]) -> None:
+    next(record for record in records if "identity" in record)["identity"]["model"] = 7
+
+
+def _idle(records: list[J]) -> None:
+    for record in records:
+        if record["kind"] == "begin":
+            record["declared"]["phase"] = "train"
+        for device in record["devices"] if record["kind"] == "checkpoint" else ():
+            device.pop("sm_cycles", None)
 
 
 def _two_origins(found: J) -> None:
@@ -178,6 +199,16 @@ CASES: list[Case] = [
     ("share-without-a-time", "A share has no `to_ns`.", M, "TALLY-17", None, "small", tally(phases={"train": {"observed_ns": {}, "busy_sm_cycles": 0}})),
     ("tallies-of-which-one-has-no-time", "Of two devices in a checkpoint one has no `to_ns`.", M, "TALLY-3", None, "activity", lambda r: r[-2]["devices"][-1].pop("to_ns")),
     ("energy-of-no-joules", "There was time between readings of energy, and no energy.", None, None, None, "small", tally(sm_cycles={"activity": {"tensor_hmma": 10**12}}, energy_ns=6 * S)),
+    ("gap-of-no-device", "A gap is of a device that is not there.", M, "REC-6", None, "activity", gap(lambda g: g.__setitem__(0, 7))),
+    ("facts-in-a-list", "`facts` of a session are a list.", "law_10", "LAW-10", None, "lying", _session_facts([])),
+    ("facts-of-a-model-in-a-text", "`model_config` is a text.", "law_10", "LAW-10", None, "lying", _facts(model_config="llama")),
+    ("identity-of-a-number", "`model` of an identity is a number.", M, "REC-5", None, "named_late", _identity),
+    ("two-notes-of-which-one-is-none", "Of two notes of a daemon start one has no code.", M, "REC-15", 1, "small", put(0, "recovered", value={"cutBytes": "7", "cutSha256": "cd" * 32, "keptAs": None, "reasons": [{"code": "tail_not_known"}, {"code": "no_idea"}]})),
+    ("squares-of-all-sizes", "The clock was read at moments that differ by little and by much, by pipe.", None, None, None, "small", tally(sm_cycles={"activity": dict.fromkeys(PIPES, 10**12)}, square_sum={"activity": {pipe: 7 * 10 ** (17 + at) for at, pipe in enumerate(PIPES)}})),
+    ("squares-of-more-sizes", "The same, of other sizes.", None, None, None, "small", tally(sm_cycles={"activity": dict.fromkeys(PIPES, 10**12)}, square_sum={"activity": {pipe: 3 * 10 ** (17 + at) + 1 for at, pipe in enumerate(PIPES)}})),
+    ("energy-of-no-published-format", "All work is in a format of which no energy is published.", None, None, None, "small", tally(sm_cycles={"activity": {"tensor_dfma": 10**10}}, energy_mj=3000, energy_ns=6 * S)),
+    ("read-and-idle-beside-bounded", "In one phase one device was read and idle, and another one only bounded.", None, None, None, "activity", _idle),
+    ("training-elsewhere", "The time of training is accounted elsewhere.", None, None, None, "small", phases(train={"to_ns": S, "gap_ns": {"other_job": S}}, generate=counted(500))),
     ("running-of-two-origins", "Running counters of two origins.", M, "TALLY-18", None, "cycles", last(_two_origins)),
     ("facts-of-all-formats", "A process declares all formats there are.", None, None, None, "lying", _facts(precision=ALL_SHARES)),
     ("facts-of-formats-that-are-less", "The shares of formats are a millionth less than all.", "law_10", "LAW-10", None, "lying", _facts(precision={"bf16": 999_999})),
@@ -210,7 +241,16 @@ def odd_vectors() -> Files:
         files |= case(full, signed(payload), journal)
         path = None if at is None else f"journal:{at}"
         files[f"{full}/expected.json"] = expectation(what, code, clause, path, schema=None)
-    return {**files, **_operators(), **_sealed_at(), **_texts(), **_signatures(), **_entries(), **_at_hand()}
+    return {
+        **files,
+        **_no_records(),
+        **_operators(),
+        **_sealed_at(),
+        **_texts(),
+        **_signatures(),
+        **_entries(),
+        **_at_hand(),
+    }
 
 
 def _operators() -> Files:
@@ -241,6 +281,7 @@ def _sealed_at() -> Files:
     for name, what, at in (
         ("at-its-last-record", "Sealed at the time of the last record.", "26.000000"),
         ("a-microsecond-later", "Sealed a microsecond after the last record.", "26.000001"),
+        ("half-a-second-later", "Sealed half a second after the last record, with one digit.", "26.5"),
         ("two-microseconds-later", "Sealed two microseconds after the last record.", "26.000002"),
         ("before-its-last-record", "Sealed a microsecond before the last record.", "25.999999"),
         ("two-checkpoints-later", "Sealed when a second checkpoint was due.", "36"),
@@ -258,6 +299,14 @@ OF_TEXTS = {
     "json_not_utf8": "JSON-1", "json_malformed": "JSON-2", "json_duplicate_member": "JSON-3", "json_number": "JSON-4",
     "json_too_deep": "JSON-7",
 }  # fmt: skip
+
+
+def _no_records() -> Files:
+    """A statement over a journal without records."""
+    name = "invalid/odd-no-records"
+    files = case(name, signed(encode(claimed(b"", statement_of(tell(runs.small))))), b"")
+    what = "The journal has no records, and the statement is of none."
+    return {**files, f"{name}/expected.json": expectation(what, "law_1", "LAW-1", None)}
 
 
 def _texts() -> Files:
@@ -291,8 +340,12 @@ def _texts() -> Files:
 def _signatures() -> Files:
     """Signatures that are none in DER."""
     journal = tell(runs.small)
-    payload = encode(statement_of(journal))
-    _, good = P256.sign(payload)
+    said, second = statement_of(journal), 0
+    good = b"\0" * 5
+    while good[4] == 0:  # until r needs no zero before it
+        said["predicate"]["method"]["sealedAt"] = f"2026-09-21T15:00:{second:02d}Z"
+        second, payload = second + 1, encode(said)
+        _, good = P256.sign(payload)
     r = good[4 : 4 + good[3]]
     s = good[6 + good[3] :]
 
@@ -350,16 +403,36 @@ def _entries() -> Files:
         ("with-names-against-ranks", "Ranks in another order than names, and of each an attempt is missing.", "job", _names_against_ranks, FREE),
     ]  # fmt: skip
     cases += [
+        ("in-an-order-by-run-alone", "Two jobs in the order of their runs, which is not that of their digests.", "lineage", _by_run_alone, {}),
+        ("of-a-job-with-two-bases", "The nodes of one of two jobs declare different base models.", "lineage", _bases_differ, {}),
         ("with-a-silent-segment-of-another-node", "A segment without work is of another node than the one with a basis.", "run", _silent_of_another, FREE),
+        ("with-energy-of-as-much-doubt", "Of the work with energy as much is in doubt as was measured.", "job", _in_doubt, {}),
         ("with-a-node-on-two-boots-the-later-first", "Two ledgers of one node on two boots: by the wall clock the second ends where the first begins.", "job", lambda e: of_one_node(e, bootId="another boot", beginNs="999000000000", endNs="999999999993", wallOffsetNs="1789999000000000007"), ALONE),
     ]  # fmt: skip
     for name, what, base, edit, facts in cases:
         entries = copy.deepcopy(entries_of(base))
         edit(entries)
-        made = merged("job", [Child(one, {}) for one in entries], **facts)
-        files |= case(f"merged/job-{name}", signed(encode(made)), None)
-        files[f"merged/job-{name}/expected.json"] = expectation(what, None, None, None)
+        made = merged("lineage" if base == "lineage" else "job", [Child(one, {}) for one in entries], **facts)
+        kind = "lineage" if base == "lineage" else "job"
+        files |= case(f"merged/{kind}-{name}", signed(encode(made)), None)
+        files[f"merged/{kind}-{name}/expected.json"] = expectation(what, None, None, None)
     return files
+
+
+def _in_doubt(entries: list[J]) -> None:
+    figures = {"low": "250", "measured": "500", "high": None}
+    entries[0]["reconciliation"] = [{**ENERGY, "doubtFlop": ENERGY["measuredFlop"], "fjPerFlop": figures}]
+
+
+def _by_run_alone(entries: list[J]) -> None:
+    """In an order by run that is none by digest."""
+    for entry, digit in zip(entries, "f0", strict=True):
+        entry.update(sha256=digit * 64, name=f"{entry['run']}/{digit * 16}")
+
+
+def _bases_differ(entries: list[J]) -> None:
+    entries[0]["declared"].update(method="full", base=None, conflict=["bases_differ"])
+    entries[1]["declared"].update(method="full")
 
 
 def _silent_of_another(entries: list[J]) -> None:
@@ -372,7 +445,7 @@ def _silent_of_another(entries: list[J]) -> None:
 # Valid vectors that are the only child of a job, and at hand.
 CHILDREN = (
     "accounted-elsewhere", "rebooted", "cycles-recovered", "declared-phases", "journal-replaced", "recovered-tail", "named-late",
-    "lying-declarations", "operator-count", "neuron-count", "energy-as-published", "no-device", "codes-checked", "earlier-seal",
+    "lying-declarations", "declared-by-settings", "operator-count", "neuron-count", "energy-as-published", "no-device", "codes-checked", "earlier-seal",
 )  # fmt: skip
 
 
@@ -397,6 +470,13 @@ def _at_hand() -> Files:
     files |= case("merged/job-with-a-ledger-too-many", signed(encode(holed)), None)
     for rank in (0, 1):
         files |= {f"merged/job-with-a-ledger-too-many/children/{path}": data for path, data in node(rank).files.items()}
+    name = "merged/job-with-another-ledger-alone"
+    files |= {
+        **case(name, signed(encode(holed)), None),
+        f"{name}/children/ledger.json": node(1).files["node-1/ledger.json"],
+    }
+    what = "The only child is not at hand, and a ledger of another node is: it is ignored."
+    files[f"{name}/expected.json"] = expectation(what, None, None, None, "--children", "children")
     what = "A ledger lies beside the children that is of no entry's node: it is ignored."
     files["merged/job-with-a-ledger-too-many/expected.json"] = expectation(
         what, None, None, None, "--children", "children"

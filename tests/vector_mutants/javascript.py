@@ -31,7 +31,7 @@ NO_RULES = (
     "yaml.js",
 )
 MODULES = tuple(path.name for path in sorted(SOURCES.glob("*.js")) if path.name not in NO_RULES)
-NOT_RULES = {"shown", "writeJson"}
+NOT_RULES = {"shown", "writeJson", "showing"}
 OTHER = {
     "<": "<=", "<=": "<", ">": ">=", ">=": ">", "===": "!==", "!==": "===", "&&": "||", "||": "&&", "+": "-", "-": "+",
     "*": "+", "/": "*", "+=": "-=", "-=": "+=",

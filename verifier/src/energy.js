@@ -34,8 +34,9 @@ function spentBy(own, peaks) {
   }
   const all = [...formats.values()].reduce((a, b) => a + b, 0n);
   const precision = [...formats].find(([, cycles]) => (all - cycles) * 100n <= all)?.[0];
-  const published = precision === undefined ? undefined : row.energy?.[precision];
-  if (precision === undefined || !published || rows.some((one) => one.flop.measured === null)) return null;
+  if (precision === undefined) return null;
+  const published = row.energy?.[precision];
+  if (!published || rows.some((one) => one.flop.measured === null)) return null;
   let flop = 0n, doubt = 0n;
   for (const one of rows) {
     const measured = /** @type {bigint} */ (one.flop.measured);

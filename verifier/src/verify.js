@@ -23,7 +23,6 @@ import { checkEvidence } from "./evidence.js";
 export const PAYLOAD_TYPE = "application/vnd.in-toto+json";
 const _COUNT = /^(0|[1-9][0-9]{0,39})$/;
 const _HEX = /^[0-9a-f]{64}$/;
-const _EVERY = 200;
 
 /** @param {import("./keys.js").Envelope} envelope @returns {J} */
 export function readStatement(envelope) {
@@ -59,6 +58,14 @@ export async function verify(given) {
   return { ...base, ...(await verifyNode(statement, given)) };
 }
 
+/** Now and then how far it is. @param {Progress} progress @param {import("./journal.js").Line | null} line
+ * @param {Uint8Array} journal @param {string} what */
+async function showing(progress, line, journal, what) {
+  if (line === null) return progress(1, what);
+  const share = line.end / journal.length;
+  if (line.number % 200 === 0) await progress(what === "chain" ? 0.4 * share : 0.4 + 0.6 * share, what);
+}
+
 /** Frame and chain of the whole file, and that its sealed part is what the statement names.
  * @param {J} stated `method.journal` @param {Uint8Array} journal @param {Progress} progress */
 async function readSealed(stated, journal, progress) {
@@ -68,7 +75,7 @@ async function readSealed(stated, journal, progress) {
   const lines = [];
   for (const line of readLines(journal)) {
     if (BigInt(line.end) <= size) lines.push(line);
-    if (line.number % _EVERY === 0) await progress((0.4 * line.end) / journal.length, "chain");
+    await showing(progress, line, journal, "chain");
   }
   const last = lines[lines.length - 1];
   const bytes = last?.end ?? 0, head = last?.head ?? "00".repeat(32);
@@ -123,7 +130,7 @@ async function verifyNode(statement, { journal, library, allowReplay, progress =
   const history = new History(), records = new Records(secrets);
   for (const line of sealed.lines) {
     history.add(line, records.read(line));
-    if (line.number % _EVERY === 0) await progress(0.4 + (0.6 * line.end) / journal.length, "records");
+    await showing(progress, line, journal, "records");
   }
   require(history.incarnations.length, "law_1", "the journal has no records");
   const peaks = library.peaks(history.first.peak_table_sha256);
@@ -138,7 +145,7 @@ async function verifyNode(statement, { journal, library, allowReplay, progress =
   same(statement, computed, "statement", "the journal", tally);
   const replay = predicate.replay && `this ledger is a replay of the recording '${predicate.replay.recording}'`;
   require(!replay || allowReplay, "replay", `${replay}: no hardware was metered`, "statement.predicate.replay");
-  await progress(1, "statement");
+  await showing(progress, null, journal, "statement");
   const rules = policies.map((/** @type {any} */ one) => ({ what: one.id, sha256: one.sha256, own: one.own }));
   return {
     unverified, leaves: tally.leaves, history, peaks, head: sealed.head,
