@@ -12,7 +12,6 @@ from tests.support.story import VECTORS
 NOT_ON_THE_PAGE = (
     "valid/model-lora-of-another-module", "valid/model-lora-that-saves-modules", "valid/model-of-another-family",
     "valid/model-plain-beside-another-family", "valid/model-with-weight-passes", "valid/model-of-two-families",
-    "valid/model-of-two-families",
     "valid/nearly-plain-", "valid/declared-evaluation-that-trains-on",
 )  # fmt: skip
 
