@@ -81,7 +81,7 @@ class GapReason(str, Enum):
     MISSED_READING = "missed_reading"  # no reading covers the interval
     NOT_JOURNALLED = "not_journalled"  # of a ledger: from the last record of a run that goes on to the seal
     END_UNKNOWN = "end_unknown"  # of a ledger: the run has no end, and the last record is too old to know more
-    JOURNAL_REPLACED = "journal_replaced"  # what was journalled before is lost: another process replaced the file
+    JOURNAL_REPLACED = "journal_replaced"  # what was journalled before is lost: replaced, altered or damaged
 
 
 # Nothing is missing in such time: it has no ceiling and costs no coverage.

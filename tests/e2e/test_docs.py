@@ -179,6 +179,8 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
     )  # fmt: skip
     named: set[str] = {e.value for e in Evidence} | {p.value for p in Pipe} | {r.value for r in GapReason}
     for case in (VECTORS / "valid").iterdir():
+        if case.name == "column-of-five-names":  # has a member that no clause names, as a later version may
+            continue
         named |= _members(payload_of(case / "ledger.json"), payload_maps)
         records, _ = records_of(case / "ledger.journal.jsonl")
         named |= _members(records, record_maps) | {record["kind"] for record in records}
