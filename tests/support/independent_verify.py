@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -246,8 +246,11 @@ def check_signatures(envelope: J, asked: Asked) -> None:
     signed = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
     good: set[bytes] = set()
     for path in asked.keys:
-        key = load_pem_public_key(path.read_bytes())
         raw = path.read_bytes()
+        try:
+            key = load_pem_public_key(raw)
+        except (ValueError, UnsupportedAlgorithm) as fault:
+            raise Refused("key_not_allowed") from fault
         if isinstance(key, Ed25519PublicKey):
             raw = key.public_bytes_raw()
             need(not of_small_order(raw), "key_not_allowed")

@@ -7,7 +7,9 @@ import copy
 import json
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurve, derive_private_key
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from flopsd.core.envelope import encode64
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
@@ -122,14 +124,34 @@ def _keys(payload: bytes, journal: bytes) -> Files:
     files["valid/key-of-another-hint/expected.json"] = expectation(
         "The keyid is that of another key: it is a hint.", None, None, None
     )
+    for name, what, der in _other_keys():
+        files |= {**case(f"invalid/{name}", dump(envelope(payload)), journal), f"invalid/{name}/key2.pub": _pem(der)}
+        files[f"invalid/{name}/expected.json"] = expectation(
+            what, "key_not_allowed", "ENV-2", None, "--key", "key2.pub"
+        )
     for order, point in SMALL_ORDER.items():
         name = f"invalid/key-of-small-order{order}"
         der = bytes.fromhex("302a300506032b6570032100" + point)
-        pem = b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(der) + b"\n-----END PUBLIC KEY-----\n"
-        files |= {**case(name, dump(envelope(payload)), journal), f"{name}/key2.pub": pem}
+        files |= {**case(name, dump(envelope(payload)), journal), f"{name}/key2.pub": _pem(der)}
         what = "One of the trusted keys is of small order: anybody can sign with it."
         files[f"{name}/expected.json"] = expectation(what, "key_not_allowed", "ENV-2", None, "--key", "key2.pub")
     return files
+
+
+def _other_keys() -> list[tuple[str, str, bytes]]:
+    def encoded(curve: EllipticCurve) -> bytes:
+        public = derive_private_key(1, curve).public_key()
+        return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    p256 = encoded(SECP256R1())
+    return [
+        ("key-of-another-curve", "One of the trusted keys is on P-384.", encoded(SECP384R1())),
+        ("key-off-its-curve", "One of the trusted keys is no point on P-256.", p256[:-1] + bytes([p256[-1] ^ 1])),
+    ]
+
+
+def _pem(der: bytes) -> bytes:
+    return b"-----BEGIN PUBLIC KEY-----\n" + base64.encodebytes(der) + b"-----END PUBLIC KEY-----\n"
 
 
 def _payloads(said: J, journal: bytes) -> Files:

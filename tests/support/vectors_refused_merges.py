@@ -201,6 +201,7 @@ CASES: list[tuple[str, str, str, str, bool | str, Edit]] = [
     ("sum-of-device-time-bent", "Device time is more than the sum.", BENT, "MERGE-14", False, of_predicate("deviceSeconds", value="16.000000001")),
     ("coverage-bent", "Coverage is one millionth less.", BENT, "MERGE-15", False, of_predicate("coverage", "coveragePpm", value="999999")),
     ("count-of-ledgers-bent", "There is one ledger more than children.", BENT, "MERGE-7", False, of_predicate("ledgerCount", value="3")),
+    ("end-of-the-job-at-no-time", "The last record of the job is of no day.", E, "MERGE-26", False, of_predicate("lastRecordAt", value="2026-09-1T14:13:24.000000Z")),
     ("begin-of-the-job-bent", "The job begins before its children.", BENT, "MERGE-8", False, of_predicate("startedAt", value="2026-09-21T14:13:19.000000Z")),
     ("method-of-the-job-bent", "A method is declared that no child declares.", BENT, "MERGE-12", False, of_predicate("declared", "method", value="full")),
     ("state-of-the-job-bent", "A finding of the job has another state.", BENT, "MERGE-13", False, lambda p: p["findings"][0].update(state="above")),

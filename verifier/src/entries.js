@@ -126,7 +126,7 @@ const entry = shape({
 const _RUN = shape({ id: text, platform: text, jobName: orNull(text), jobArn: orNull(text) });
 
 /** The facts of the merge. @param {J} predicate */
-export function checkMerge({ kind, run, lineage, jobNodes, completeness, method }) {
+export function checkMerge({ kind, run, lineage, jobNodes, completeness, method, startedAt, lastRecordAt }) {
   const path = "statement.predicate";
   if (kind === "job") _RUN(run, `${path}.run`);
   else text(lineage?.name, `${path}.lineage.name`);
@@ -135,6 +135,8 @@ export function checkMerge({ kind, run, lineage, jobNodes, completeness, method 
   orNull(count)(completeness?.declaredNodes, `${path}.completeness.declaredNodes`);
   list(text)(jobNodes, `${path}.jobNodes`);
   utc(method?.sealedAt, `${path}.method.sealedAt`);
+  utc(startedAt, `${path}.startedAt`);
+  utc(lastRecordAt, `${path}.lastRecordAt`);
   text(method.flopsdVersion, `${path}.method.flopsdVersion`);
   list(is(isObject, "a policy"))(method.policies, `${path}.method.policies`);
 }

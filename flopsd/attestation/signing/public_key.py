@@ -5,7 +5,9 @@ The keyid is the hex SHA-256 of the SPKI DER and only a hint: verification trust
 
 from __future__ import annotations
 
+import base64
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,8 @@ NEW_KEY = "create one: flopsd key new key.pem"
 NEEDS_SEAL = "sealing and verifying need the packages of the extra 'seal'", "pip install 'flopsd[seal]'"
 _P = 2**255 - 19  # the prime of Ed25519's field, and its curve's constant d
 _D = -121665 * pow(121666, -1, _P) % _P
+_P256_DER = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # what is before the point
+_OBTAIN = "obtain the public key from whoever signs with it"
 _BLOCK = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 
 
@@ -70,12 +74,24 @@ def parse_public(data: bytes, where: str) -> PublicKey:
     try:
         public: Any = load_pem_public_key(data)
     except UnsupportedAlgorithm as fault:
-        raise _unusable(where) from fault
+        raise _unusable(where, remedy=_OBTAIN) from fault
     except (ValueError, TypeError) as fault:
+        if _of_p256(data):
+            raise SigningKeyError(
+                f"{where} has a point that is not on P-256", hint=_OBTAIN, code="key_not_allowed"
+            ) from fault
         raise SigningKeyError(
             f"{where} is not a PEM public key", hint="it must begin with -----BEGIN PUBLIC KEY-----"
         ) from fault
-    return usable(public, where)
+    return usable(public, where, _OBTAIN)
+
+
+def _of_p256(pem: bytes) -> bool:
+    """Whether it is a SubjectPublicKeyInfo of P-256 in form."""
+    found = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", pem)
+    with suppress(ValueError):
+        return found is not None and base64.b64decode(found[1]).startswith(_P256_DER)
+    return False
 
 
 def usable(public: Any, where: str, remedy: str = NEW_KEY) -> PublicKey:
@@ -146,4 +162,5 @@ def need_package(package: str, missing: tuple[str, str]) -> None:
 
 
 def _unusable(where: str, detail: str = "", remedy: str = NEW_KEY) -> SigningKeyError:
-    return SigningKeyError(f"{where} is neither an Ed25519 nor a P-256 key{detail}", hint=remedy, reason="wrong_kind")
+    text = f"{where} is neither an Ed25519 nor a P-256 key{detail}"
+    return SigningKeyError(text, hint=remedy, reason="wrong_kind", code="key_not_allowed")
