@@ -110,6 +110,12 @@ def _deep(*names: str) -> Edit:
     return edit
 
 
+def _of_nothing(records: list[J]) -> None:
+    tallies = records[3]["tallies"]
+    tallies["sm_cycles"]["activity"]["mood"] = {}
+    tallies["counters"] = {**tallies.get("counters", {}), "mood": {"": {}}}
+
+
 def _device_of_no_time(records: list[J]) -> None:
     """The second daemon start names a device that it counts nothing of, from the middle of the first one's time."""
     at = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
@@ -226,6 +232,7 @@ CASES: list[Case] = [
     ("records-at-one-time", "A checkpoint, evidence anew and the end are at the time of the checkpoint ahead of them.", None, None, None, "small", _at_one_time),
     ("checkpoint-with-sessions-in-an-object", "`sessions` of a checkpoint is an object.", BAD, "REC-6", 4, "small", put(3, "sessions", value={})),
     ("column-too-deep", "A column that no clause names has six names.", BAD, "TALLY-2", 4, "nested", _deep("a", "b", "c", "d", "e")),
+    ("column-of-nothing", "Objects that hold no column stand where amounts are, by names that no clause has.", None, None, None, "nested", _of_nothing),
     ("column-of-five-names", "A column that no clause names has five names.", None, None, None, "nested", _deep("a", "b", "c", "d")),
     ("fact-not-counted-in-a-number", "What is not counted is a text and a number.", SESSION, "LAW-10", None, "lying", _facts(not_counted={"train": ["a judge", 5]})),
     ("fact-of-a-millionth-of-a-format", "A millionth is declared in another format.", None, None, None, "lying", _facts(precision=PAIR)),

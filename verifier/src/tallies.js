@@ -227,9 +227,19 @@ export function tallyOfDevice(record, where) {
 export function talliesOfColumns(columns, count, where) {
   const tallies = Array.from({ length: count }, emptyTally);
   require(isObject(columns), "record_malformed", `journal ${where}: tallies is no object`, where);
-  require(!count || "to_ns" in columns, "record_malformed", `journal ${where}: tallies without to_ns`, where);
-  new Reader(tallies, where, true).tally(columns);
+  const held = withoutEmpty(columns);
+  require(!count || "to_ns" in held, "record_malformed", `journal ${where}: tallies without to_ns`, where);
+  new Reader(tallies, where, true).tally(held);
   return tallies;
+}
+
+/** Columns without objects that hold no column, which are as absent. undefined: nothing is left of a part.
+ * @param {any} value @param {number} [names] that lead to it @returns {any} */
+function withoutEmpty(value, names = 0) {
+  if (!isObject(value) || names === _MOST_NAMES) return value;
+  const parts = Object.entries(value).map(([name, part]) => [name, withoutEmpty(part, names + 1)]);
+  const kept = parts.filter(([, part]) => part !== undefined);
+  return kept.length || !names ? Object.fromEntries(kept) : undefined;
 }
 
 /** What the shares leave of a tally. An amount of which nothing is left is left out.
