@@ -178,7 +178,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "docker stop --time 70 flopsd": _NO_DOCKER,
         "docker tag flopsd:0.1.0 registry.example.com/flopsd:0.1.0": _NO_DOCKER,
         "docker push registry.example.com/flopsd:0.1.0": _NO_DOCKER,
-        "docker build -f Containerfile.base -t dcgm-base .": _NO_DOCKER,
+        "docker build -f Containerfile.base -t dcgm-base --build-arg EXPORTER=IMAGE .": _NO_DOCKER,
         "docker build -f Containerfile -t flopsd-dcgm:0.1.0 --build-arg BASE=dcgm-base .": _NO_DOCKER,
     },
     "endless-runs.md": {
