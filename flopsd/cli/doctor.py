@@ -100,7 +100,7 @@ def _sources(
     yield from (_source(one) for one in found.sources)
     yield from _profiling_counters(found, context.platform, settings.source_options.get(HOSTENGINE))
     yield from _mig(found, context.platform)
-    yield from (_device(device, source, table) for device, source in found.devices)
+    yield from (device_diagnosis(device, source, table) for device, source in found.devices)
     yield from _instance(context.instance_type, [device for device, _ in found.devices], table)
 
 
@@ -212,7 +212,8 @@ def _facts_text(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in for_ledger)
 
 
-def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
+def device_diagnosis(device: Device, source: str, table: PeakTable) -> Diagnosis:
+    """What `source` would give of a device, by the row of `table` that it has."""
     name = f"device {device.index}"
     try:
         part = table.resolve(device)

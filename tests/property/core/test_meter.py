@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flopsd.core.figures import Rating, gap_ceiling_flop
 from flopsd.core.ledger.journal_codec import DeviceEntry, tally_from_record, tally_record
 from flopsd.core.ledger.rated_tally import RatedTallies, RatedTally
-from flopsd.core.meter import advance, max_counted_flop, max_sm_cycles, new_gaps
+from flopsd.core.meter import LONGEST_EXECUTION_NS, advance, max_counted_flop, max_sm_cycles, new_gaps
 from flopsd.core.model import (
     Active,
     ChipLimits,
@@ -301,6 +301,15 @@ def test_no_more_is_counted_than_the_device_can_do(
         most = max_counted_flop(limits, tally.job_ns)
         assert most is not None
         assert tally.counted_flop <= most
+
+
+def test_the_most_that_a_count_can_come_to() -> None:
+    """In a second, and in the longest execution before it: of 2 SMs at 1 GHz with 3 operations a cycle, and of a chip."""
+    seconds_ = LONGEST_EXECUTION_NS // 10**9 + 1
+    assert max_counted_flop(Limits(2, 1000, 3), 10**9) == 2 * 10**9 * 3 * seconds_
+    assert max_counted_flop(ChipLimits(10**12, 2 * 10**12), 10**9) == 2 * 10**12 * seconds_
+    assert max_counted_flop(ChipLimits(10**12), 10**9) == 10**12 * seconds_
+    assert max_counted_flop(Limits(2, 1000), 10**9) is None
 
 
 def test_one_long_execution_is_counted_whole_and_the_next_is_not_given_its_time_again() -> None:

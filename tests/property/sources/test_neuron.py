@@ -45,6 +45,11 @@ def line(*groups: dict[str, Any], **more: Any) -> bytes:
     return json.dumps({"neuron_runtime_data": runtimes, **more}).encode()
 
 
+def test_a_runtime_whose_report_is_an_error_has_no_time() -> None:
+    (runtime,) = parse(line({"period": 5.0, "error": "lost", "neuroncores_in_use": {}})).runtimes
+    assert (runtime.key, runtime.error, runtime.period_seconds, runtime.cores) == ("0/", "lost", Fraction(0), {})
+
+
 @given(JSON | LIKELY | LIKELY.map(lambda data: {"neuron_runtime_data": [{"report": {"neuroncore_counters": data}}]}))
 def test_any_json_is_a_document_that_can_be_accounted_or_is_refused(data: Any) -> None:
     try:

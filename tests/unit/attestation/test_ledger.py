@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,8 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     assert str(beside) in str(caught.value)
     assert sha256 in str(caught.value)
     assert f"--peaks {beside}" in caught.value.hint
+    assert "REPLAY" not in sealed_text(sealed)
+    assert "REPLAY      of a recording: no hardware was metered" in sealed_text(replace(sealed, replay=True))
     command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing tells
     headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: {beside.name}, SHA-256 {sha256}"
     assert headline in " ".join(in_process(*command, code=0).stdout.split())
