@@ -38,7 +38,7 @@ MESSAGES_A_SECOND = 50  # of one session
 BYTES_A_SECOND = 4 * MAX_LINE_BYTES
 CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
-MAX_KNOWN = 4000  # sessions of a run that are told so
+MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`: what is beyond them counts as new
 _OK = json.dumps({"flopsd": PROTOCOL, "ok": True}).encode("ascii") + b"\n"
 _OPENED = {
     known: json.dumps({"flopsd": PROTOCOL, "ok": True, "known": known}).encode("ascii") + b"\n"
