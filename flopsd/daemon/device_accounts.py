@@ -174,7 +174,7 @@ class DeviceAccounts:
         With `since_ns` its time before that is a gap with the reason `before`: it belonged to another job or device.
         """
         rating = rate(device, self._table, self._precision_of(device))
-        tally = self._earlier.continued_tally(device.uid, is_since_known=since_ns is not None)
+        tally = self._earlier.continued_tally(device, is_since_known=since_ns is not None)
         if since_ns is not None and tally.begin_ns == self._begin_ns:
             tally = Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id

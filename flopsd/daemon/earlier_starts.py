@@ -8,7 +8,7 @@ from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.rated_tally import RatedTally, rated_of_run, rated_tallies
 from flopsd.core.ledger.start_notes import ROTATED
-from flopsd.core.model import TALLY_ABSOLUTES, DeviceUid, GapReason, Tally
+from flopsd.core.model import TALLY_ABSOLUTES, Device, DeviceUid, GapReason, Tally
 from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import seconds
@@ -20,22 +20,12 @@ _TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
 class EarlierStarts:
     """The daemon starts before the one that began at `begin_ns`; the wall clock is `offset_ns` ahead of that clock."""
 
-    def __init__(
-        self,
-        history: History,
-        table: PeakTable,
-        boot_id: str,
-        begin_ns: int,
-        offset_ns: int,
-        *,
-        is_damaged: bool = False,
-    ) -> None:
-        """`is_damaged`: records behind this history are lost."""
+    def __init__(self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int) -> None:
         self._incarnations, self._boot_id = history.incarnations, boot_id
         self.rated = rated_of_run(history, table)
         self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the journal that goes on
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
-        self._unrecorded_ns = _unrecorded_since_ns(history.incarnations, boot_id, is_damaged=is_damaged)
+        self._killed_ns = _killed_since_ns(history.incarnations, boot_id, begin_ns)
         self._last_gap = {(gap.incarnation, gap.device): gap for gap in history.gaps}
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
@@ -47,18 +37,20 @@ class EarlierStarts:
             if of_this_boot == same_boot and not self._is_closed(uid, last) and not self._was_retired(uid, last):
                 yield uid, next(entry for entry in last.devices.values() if entry.device.uid == uid)
 
-    def continued_tally(self, uid: DeviceUid, *, is_since_known: bool = False) -> Tally:
+    def continued_tally(self, device: Device, *, is_since_known: bool = False) -> Tally:
         """The tally that counting continues from, with the counter values last read.
 
         Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters began anew,
         and only the wall clock says how long ago that was; where it went back, only the time since this boot is known.
         After a regular end, and for one that was metered as others since: an empty tally that begins with this daemon
-        start. So for a new device; but where daemon starts were killed before they journalled any device, or what they
-        journalled is lost, it begins with them, unless it is known since when it is metered.
+        start. A new device may have been at work since the first of the daemon starts that were killed right before, or
+        since its GPU was last metered, in whole or in slices; so its tally begins there, unless it is known since when
+        it is metered.
         """
-        begin_ns, before = self._begin_ns, self._last.get(uid)
-        if before is None and self._unrecorded_ns is not None and not is_since_known:
-            begin_ns = min(begin_ns, self._unrecorded_ns)
+        begin_ns, uid = self._begin_ns, device.uid
+        before = self._last.get(uid)
+        if before is None and not is_since_known:
+            begin_ns = min(begin_ns, max([self._killed_ns, *self._metered_until_ns(device.parent or uid)]))
         if before is None or self._is_closed(uid, before):
             return Tally(begin_ns, begin_ns)
         tally = before.tallies[uid]
@@ -69,6 +61,13 @@ class EarlierStarts:
         passed_ns = self._passed_ns(before)
         begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)
+
+    def _metered_until_ns(self, gpu: DeviceUid) -> Iterator[int]:
+        """Up to when this GPU was accounted for on this boot, as a whole and in slices."""
+        for incarnation in self._incarnations:
+            for device in (entry.device for entry in incarnation.devices.values()):
+                if incarnation.boot_id == self._boot_id and gpu in (device.uid, device.parent):
+                    yield incarnation.tallies[device.uid].watermark_ns
 
     def unknown_time(self) -> Note | None:
         """That the length of the gap before this daemon start is unknown; None where it is known."""
@@ -84,7 +83,7 @@ class EarlierStarts:
         """Whether a device was accounted for to the end: by a regular end, or since it was metered as other devices."""
         gap = self._last_gap.get((last.number, uid))
         taken_over = gap is not None and gap.reason in _TAKEN_OVER and gap.end_ns == last.tallies[uid].watermark_ns
-        return (last.end is not None and last.end["reason"] != ROTATED) or taken_over
+        return _has_ended(last) or taken_over
 
     def _was_retired(self, uid: DeviceUid, last: Incarnation) -> bool:
         """Whether `last` only closed the account of a device of an earlier machine."""
@@ -114,11 +113,14 @@ class EarlierStarts:
         return tuple(one for one in self.rated if one.uid not in tracked)
 
 
-def _unrecorded_since_ns(starts: Sequence[Incarnation], boot_id: str, *, is_damaged: bool) -> int | None:
-    """Since when devices were metered, or were to be, of which there is no record; None: there is no such time."""
-    since_ns = None
+def _killed_since_ns(starts: Sequence[Incarnation], boot_id: str, begin_ns: int) -> int:
+    """When the first of the daemon starts right before `begin_ns` began that were killed on this boot."""
     for start in reversed(starts):
-        if start.end is not None or start.boot_id != boot_id or (start.devices and not is_damaged):
+        if _has_ended(start) or start.boot_id != boot_id:
             break
-        since_ns, is_damaged = int(start.begin["ns"]), is_damaged and not start.devices
-    return since_ns
+        begin_ns = int(start.begin["ns"])
+    return begin_ns
+
+
+def _has_ended(start: Incarnation) -> bool:
+    return start.end is not None and start.end["reason"] != ROTATED

@@ -115,7 +115,7 @@ class Writer:
         self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
         self._wall_clock = WallClock(self._clock)
         boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
-        earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, is_damaged=recovery is not None)
+        earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns)
         if unknown := earlier.unknown_time():
             log.warning("%s", say(REASONS, unknown))
             recovery = also(recovery, unknown)

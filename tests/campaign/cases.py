@@ -131,8 +131,6 @@ def hostile(seed: int) -> Case:
         (draw.randrange(seconds * 1000), draw.choice((400, 6000, 700_000))) for _ in range(draw.choice((0, 0, 1)))
     )
     down = tuple(draw.choice((7, 480, 1500, 9000)) for _ in range(draw.choice((0, 0, 1, 3))))
-    if any(gpu.appears_ms for gpu in gpus):  # no account begins before the daemon start that first sees its GPU
-        down = ()
     return Case(f"hostile {seed}", gpus, seconds, down, draw.random() < 0.3, tuple(sorted(steps)), sleeps)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.ledger.history import Incarnation
-from flopsd.core.model import Active, DeviceUid, Evidence, GapReason, Pipe, Sweep, Tally
+from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Sweep, Tally
 from flopsd.daemon.source_tracker import Message
 from flopsd.system.clock import NS_PER_S, rfc3339, wall_ns_of
 from flopsd.testing import FakeClock
@@ -64,6 +64,40 @@ def test_daemon_starts_that_were_killed_before_any_device_was_listed_hide_none_o
     verified(run.seal(tmp_path / "out" / "ledger.json"))
     tally = history_of(run.state.journal).incarnations[-1].tallies["GPU-h"]
     assert (tally.total_gap_ns, tally.span_ns) == (13 * NS_PER_S, 16 * NS_PER_S)
+
+
+def test_killed_daemon_starts_hide_none_of_the_time_of_a_device_beside_others(tmp_path: Path) -> None:
+    late = replace(H100, uid="GPU-late", index=7)
+    run = Run(tmp_path / "state", devices=(H100,))
+    for seconds in (2, 9):
+        run.meter(4)
+        run.kill()
+        run.clock.advance(seconds * NS_PER_S)
+        run.start()
+    run.devices = (H100, late)
+    run.meter(3)
+    tally = sealed(run, tmp_path)[-1].tallies[late.uid]
+    assert tally.gap_ns == {GapReason.DAEMON_DOWN: 19 * NS_PER_S}
+    assert tally.span_ns == 22 * NS_PER_S
+
+
+@pytest.mark.parametrize("before", ["slices", "whole"])
+def test_a_gpu_whose_layout_changes_while_the_daemon_is_away_loses_no_time_and_gets_no_more(
+    tmp_path: Path, before: str
+) -> None:
+    """It may have worked in the new layout all the time in which nobody looked, and in none before."""
+    slices = tuple(replace(H100, uid=f"MIG-{n}", parent=H100.uid, serial=None, sm_count=16) for n in range(2))
+    layouts: tuple[tuple[Device, ...], ...] = ((H100,), slices)
+    run = Run(tmp_path / "state", devices=layouts[before == "slices"])
+    run.meter(30)
+    run.kill()
+    run.clock.advance(9 * NS_PER_S)
+    run.devices = layouts[before == "whole"]
+    run.start()
+    run.meter(3)
+    _, second = sealed(run, tmp_path)
+    for device in run.devices:
+        assert second.tallies[device.uid].gap_ns[GapReason.DAEMON_DOWN] == 9 * NS_PER_S
 
 
 def test_a_regular_end_hides_nothing_of_a_device_that_comes_later(tmp_path: Path) -> None:
