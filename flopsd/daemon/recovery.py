@@ -20,7 +20,7 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend, read_history
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import SegmentFacts
-from flopsd.core.ledger.start_notes import ROTATED, refused_line
+from flopsd.core.ledger.start_notes import refused_line
 from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import whole_number
@@ -41,7 +41,6 @@ from flopsd.system.regular_files import open_regular, read_at_most
 from flopsd.system.sha256 import fastest
 
 log = logging.getLogger("flopsd")
-LAST_LINE_BYTES = 1 << 16
 
 
 class RecoveredRun(NamedTuple):
@@ -101,36 +100,25 @@ def recover(
             closed = ClosedSegment(facts, is_moved=False)
         elif not history.incarnations and known is None:
             history, closed = _closed_before(journal.state) or (history, None)
-        kept = None if recovery is None else recovery.kept_as
-        is_lost = was_pending if kept is None else not _has_ended(journal.state.path / kept)
-        return RecoveredRun(history, recovery, journal_lost=is_lost and not history.incarnations, closed=closed)
+        is_kept = recovery is not None and recovery.kept_as is not None
+        is_lost = not history.incarnations and (is_kept or was_pending)
+        return RecoveredRun(history, recovery, journal_lost=is_lost, closed=closed)
     except JournalDamagedError as fault:
         size, head, kept = journal.size_bytes, journal.head_sha256, journal.put_aside(aside)
-        is_lost = known is not None or not _has_ended(journal.state.path / kept)
-        without = ", without an upper bound" if is_lost else ""
-        log.error("the journal cannot be continued: %s; it is kept as %s, and a new one begins%s", fault, kept, without)
-        return RecoveredRun(
-            History(),
-            Recovery(size, head, (refused_line("not_continued", fault),), kept),
-            journal_lost=is_lost,
+        log.error(
+            "the journal cannot be continued: %s; it is kept as %s, and a new one begins, without an upper bound: "
+            "whether it was of this run cannot be known; another --state-dir begins a run that has one",
+            fault,
+            kept,
         )
+        lost = Recovery(size, head, (refused_line("not_continued", fault),), kept)
+        return RecoveredRun(History(), lost, journal_lost=True)
 
 
 def _has_content(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
     except OSError:
-        return False
-
-
-def _has_ended(journal: Path) -> bool:
-    """Whether the last line of a journal that cannot be read says that its run ended: then none goes on with it."""
-    try:
-        with open_regular(journal) as file:
-            file.seek(max(0, journal.stat().st_size - LAST_LINE_BYTES))
-            last = json.loads(file.read(LAST_LINE_BYTES).splitlines()[-1])
-        return bool(last["r"]["kind"] == "end" and last["r"]["reason"] != ROTATED)
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
         return False
 
 

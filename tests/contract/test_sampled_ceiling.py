@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
-from flopsd.core.model import Evidence
+from flopsd.core.model import Evidence, GapReason
 from flopsd.sources.nvml.polled_clock import PolledClock
 from tests.contract.conftest import Open
 from tests.support.scenario import Gpu, Segment, a100
@@ -58,6 +58,17 @@ def test_a_card_at_its_power_limit_has_the_ceiling_of_the_clock_that_it_ran(
     )
     assert true <= by_clock
     assert by_clock / true < 1 + (at_most / true - 1) * 2 / 3
+
+
+@pytest.mark.parametrize("set_ms", [-300, 90, 3_600_000])
+def test_a_wall_clock_that_is_set_is_no_fault_of_a_counter(open_sim: Open, set_ms: int) -> None:
+    """Of when the driver's samples are is not known then; the ones taken since have a known time again."""
+    source, clock = open_sim(a100((Segment(1000, mhz=1200, util=100),)))
+    fold = Fold(source, clock).read(10).read(1000, 3)
+    clock.step_wall(set_ms * 1_000_000)
+    fold.read(1000, 5)
+    missed = GapReason.MISSED_READING
+    assert fold.reasons(UID) == [GapReason.STARTING, None, None, None, missed, missed, None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -136,8 +136,11 @@ class Driver:
         return [(at_ns, int(mhz.uiVal)) for at_ns, mhz in samples if is_clock(mhz.uiVal, max_mhz)]
 
     def utilization_samples(self, handle: Any, after_ns: int) -> list[tuple[int, int]]:
-        """(boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first."""
-        samples = self._samples(handle, _SAMPLES_UTILIZATION, after_ns) or []
+        """(boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first. Raises UnusableError
+        where it is not known when they were taken."""
+        samples = self._samples(handle, _SAMPLES_UTILIZATION, after_ns)
+        if samples is None:  # of no moment since then is it known what was read
+            raise UnusableError(GapReason.MISSED_READING)
         return [(at_ns, int(value.uiVal)) for at_ns, value in samples]
 
     def _samples(self, handle: Any, kind: int, after_ns: int) -> list[tuple[int, Any]] | None:
