@@ -21,12 +21,12 @@ from typing import Any
 from conformance.vectors import Vector, vectors_in
 from flopsd.core.ledger.statement import encode
 from flopsd.journal.framing import GENESIS, frame
-from tests.support import independent_verify
+from tests.support import independent_verify, vectors
 from tests.support.process import in_process
 from tests.support.story import VECTORS
 from tests.support.vector_arguments import arguments_of
-from tests.support.vectors import Files, case, claimed, parsed, signed, statement_of
-from tests.support.vectors_records import expectation, follows, journal_of
+from tests.support.vectors import Files, claimed, parsed, signed, statement_of
+from tests.support.vectors_records import follows, journal_of
 from tests.vector_mutants import javascript, python
 
 J = dict[str, Any]
@@ -133,15 +133,14 @@ def main() -> int:
         files: Files = {common: (VECTORS / common).read_bytes() for common in ("peaks.yaml", "policy.yaml")}
         for number, (what, said, journal) in enumerate(made):
             payload = said if isinstance(said, bytes) else stated(journal or b"", said)
-            files |= case(f"valid/{number:05d}", signed(payload), journal)
-            files[f"valid/{number:05d}/expected.json"] = expectation(what, None, None, None)
+            files |= vectors.vector(f"valid/{number:05d}", what, signed(payload), journal)
         for path, data in files.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(data)
-        vectors = vectors_in(root)
-        third = javascript.baseline(vectors)
+        laid = vectors_in(root)
+        third = javascript.baseline(laid)
         differ = 0
-        for vector in vectors:
+        for vector in laid:
             one, two = by_flopsd(vector, root), python.verdict(independent_verify, vector, root)
             if not one == two == third[vector.name]:
                 differ += 1

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -98,8 +98,28 @@ class Key:
 FIRST, SECOND, P256 = Key("first"), Key("second"), Key("third", "p256")
 
 
+def vector(
+    name: str, what: str, ledger: bytes | dict[str, Any], journal: bytes | None,
+    code: str | None = None, clause: str | None = None, path: str | None = None, *,
+    more: Sequence[str] = (), keys: Sequence[Key] = (), schema: str | None = "accepts", peaks: str = "../../peaks.yaml",
+) -> Files:  # fmt: skip
+    """The files of one vector. `ledger`: a statement is signed by the first key; `code` None: to be accepted; `more`:
+    further arguments; `schema` None: as it does with the payload (`with_schema`)."""
+    common = ["ledger.json", "--key", "ledger.pub", "--peaks", peaks, "--policy", "../../policy.yaml"]
+    expected = {
+        "what": what, "arguments": [*common, *more], "verdict": "accept" if code is None else "refuse",
+        "code": code, "clause": clause, "path": path, "schema": schema,
+    }  # fmt: skip
+    envelope = ledger if isinstance(ledger, bytes) else signed(encode(ledger))
+    return {**case(name, envelope, journal, *keys), f"{name}/expected.json": _json(expected)}
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
 def case(name: str, ledger: bytes, journal: bytes | None, *keys: Key) -> Files:
-    """The files of one vector that are made; what it is and what must happen stands beside them, written by hand."""
+    """The files of one vector but for `expected.json`."""
     files = {"ledger.json": ledger}
     for number, key in enumerate(keys or (FIRST,), 1):
         files["ledger.pub" if number == 1 else f"key{number}.pub"] = key.public_pem
@@ -269,7 +289,7 @@ def with_schema(files: Files) -> Files:
         if name.endswith("/expected.json") and (expected := json.loads(data))["schema"] is None:
             payload = parse_envelope(files[name.removesuffix("expected.json") + "ledger.json"]).payload
             expected["schema"] = "accepts" if validator().is_valid(json.loads(payload)) else "refuses"
-            found[name] = json.dumps(expected, indent=1, ensure_ascii=False).encode() + b"\n"
+            found[name] = _json(expected)
     return found
 
 

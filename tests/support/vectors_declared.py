@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.ledger.statement import encode
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from tests.support.story import H100, Story, tell
 from tests.support.vector_runs import TRAINING
-from tests.support.vectors import Files, case, signed, statement_of
+from tests.support.vectors import Files, statement_of, vector
 from tests.support.vectors_findings import LLAMA, TOTAL, WORK, policy_of
-from tests.support.vectors_records import expectation
 
 J = dict[str, Any]
 Process = tuple[J, dict[str, J]]  # facts, and work by phase
@@ -157,9 +155,14 @@ def declared_vectors() -> Files:
     for name, what, declared, processes in CASES:
         journal = tell(told(declared, processes, (policy,)))
         full = f"valid/declared-{name}"
-        files |= case(full, signed(encode(statement_of(journal, policies=(policy,)))), journal)
         files[f"{full}/our.policy.yaml"] = POLICY.encode()
-        files[f"{full}/expected.json"] = expectation(what, None, None, None, "--policy", "our.policy.yaml")
+        files |= vector(
+            full,
+            what,
+            statement_of(journal, policies=(policy,)),
+            journal,
+            more=("--policy", "our.policy.yaml"),
+        )
     return {**files, **plain_models()}
 
 
@@ -246,7 +249,6 @@ def plain_models() -> Files:
 
 
 def _with(name: str, what: str, statement: J, journal: bytes) -> Files:
-    files = case(name, signed(encode(statement)), journal)
     is_bent = name.startswith("invalid")
     code, clause = ("statement_differs", "SHAPE-4") if is_bent else (None, None)
-    return {**files, f"{name}/expected.json": expectation(what, code, clause, None, schema=None)}
+    return vector(name, what, statement, journal, code, clause, schema=None)

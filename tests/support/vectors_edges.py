@@ -14,9 +14,10 @@ from typing import Any
 from flopsd.core.ledger.statement import encode
 from flopsd.journal.framing import GENESIS
 from tests.support.columns import by_device, in_columns
+from tests.support.edits import Edit, edits, put, users
 from tests.support.story import chain
-from tests.support.vectors import Files, case, parsed, signed, statement_of
-from tests.support.vectors_records import Edit, expectation, follows, journal_of, put
+from tests.support.vectors import Files, parsed, signed, statement_of, vector
+from tests.support.vectors_records import follows, journal_of
 from tests.support.vectors_rows import last_tally
 
 J = dict[str, Any]
@@ -28,17 +29,15 @@ MOST_COUNTED = SM_CYCLES * 11 * (8192 + 128 + 256 + 512 + 8192)
 BF16 = {"shares_ppm": {"bf16": 10**6}, "declared_by": "config"}
 
 
-def tally(precision: J | None = None, /, **changed: Any) -> Edit:
+@edits
+def tally(records: list[J], precision: J | None = None, /, **changed: Any) -> None:
     """One checkpoint of the device, of that tally."""
-
-    def edit(records: list[J]) -> None:
-        records[2]["precision"] = precision
-        last_tally(records, {"observed_ns": {"activity": 6 * S}, **changed})
-
-    return edit
+    records[2]["precision"] = precision
+    last_tally(records, {"observed_ns": {"activity": 6 * S}, **changed})
 
 
-def phases(*undeclared: Any, recomputation: str | None = "none", **of: J) -> Edit:
+@edits
+def phases(records: list[J], /, *undeclared: Any, recomputation: str | None = "none", **of: J) -> None:
     """Shares of phases, in a format that no integer is in; `undeclared`: nanoseconds and a count of no phase."""
     ns, flop = undeclared or (0, 0)
     count = sum(share.get("counted_flop", 0) for share in of.values()) + flop
@@ -53,29 +52,20 @@ def phases(*undeclared: Any, recomputation: str | None = "none", **of: J) -> Edi
     if not ns:
         whole["observed_ns"] = {name: value for name, value in whole["observed_ns"].items() if value}
     whole = {name: value for name, value in whole.items() if value}
-
-    def edit(records: list[J]) -> None:
-        records[0]["declared"]["recomputation"] = recomputation
-        tally(BF16, phases=of, **whole)(records)
-
-    return edit
+    records[0]["declared"]["recomputation"] = recomputation
+    tally(BF16, phases=of, **whole)(records)
 
 
-def required(method: str, again: str) -> Edit:
+@edits
+def required(records: list[J], method: str, again: str) -> None:
     """So much work that a millionth of it shows."""
-
-    def edit(records: list[J]) -> None:
-        phases(train=counted(10**15 + 1), generate=counted(10**14 + 3), recomputation=again)(records)
-        records[0]["declared"]["method"] = method
-
-    return edit
+    phases(train=counted(10**15 + 1), generate=counted(10**14 + 3), recomputation=again)(records)
+    records[0]["declared"]["method"] = method
 
 
-def _energy_read_at(value: Any) -> Edit:
-    def edit(records: list[J]) -> None:
-        records[3]["devices"][0].update(counters={"energy_mj": 7}, energy_at_ns=value)
-
-    return edit
+@edits
+def _energy_read_at(records: list[J], value: Any) -> None:
+    records[3]["devices"][0].update(counters={"energy_mj": 7}, energy_at_ns=value)
 
 
 def counted(flop: int, ns: int = S) -> J:
@@ -120,30 +110,19 @@ def _texts_beyond_16_bits(records: list[J]) -> None:
             record.update(index=0, uuid=first if record["number"] else second)
 
 
-def _attempts(*names: str) -> Edit:
-    def edit(records: list[J]) -> None:
-        for begin, name in zip((record for record in records if record["kind"] == "begin"), names, strict=True):
-            begin["context"]["attempt"] = name
-
-    return edit
+@edits
+def _attempts(records: list[J], *names: str) -> None:
+    for begin, name in zip((record for record in records if record["kind"] == "begin"), names, strict=True):
+        begin["context"]["attempt"] = name
 
 
-def _users(records: list[J]) -> None:
-    """Users whose numbers are in another order as texts."""
-    begins = [record for record in records if record["kind"] == "begin"]
-    for begin, user in zip(begins, (10, 9), strict=True):
-        begin["isolation"].update(daemon_user=user, job_user=user + 100)
-
-
-def _container(pid: int | None) -> Edit:
-    def edit(records: list[J]) -> None:
-        for record in records:
-            if record["kind"] == "begin":
-                record["isolation"]["job_container"] = True
-            for session in record.get("sessions", ()):
-                session["pid"] = pid
-
-    return edit
+@edits
+def _container(records: list[J], pid: int | None) -> None:
+    for record in records:
+        if record["kind"] == "begin":
+            record["isolation"]["job_container"] = True
+        for session in record.get("sessions", ()):
+            session["pid"] = pid
 
 
 def energy(mj: int, **changed: Any) -> Edit:
@@ -180,7 +159,7 @@ CASES: list[Case] = [
     ("texts-beyond-16-bits", "Attempts and devices in the order of code points, which is not that of UTF-16.", None, None, None, "activity", _texts_beyond_16_bits),
     ("texts-that-begin-alike", "The name of the first attempt is how that of the second begins.", None, None, None, "activity", _attempts("1", "10")),
     ("texts-that-begin-alike-the-longer-first", "The name of the second attempt is how that of the first begins.", None, None, None, "activity", _attempts("10", "1")),
-    ("users-by-number", "Users are sorted by number, not as texts.", None, None, None, "activity", _users),
+    ("users-by-number", "Users are sorted by number, not as texts.", None, None, None, "activity", users((10, 9), 110, 109)),
     ("container-without-processes", "A job in a container of its own, whose processes have no ids here.", None, None, None, "lying", _container(None)),
     ("container-with-processes", "A job in a container, whose processes have ids here.", None, None, None, "lying", _container(4711)),
     ("count-in-a-declared-format", "The vendor's count of a format that is no integer.", None, None, None, "small", tally(BF16, observed_ns={"count": 6 * S}, counted_flop=10**12 + 1)),
@@ -231,9 +210,8 @@ def made_of(cases: Sequence[Case]) -> Files:
         journal = chain(records if base == "nested" else in_columns(records))
         payload = encode(statement_of(journal) if code is None else follows(journal, statement_of(original)))
         full = f"{'valid' if code is None else 'invalid'}/{name}"
-        files |= case(full, signed(payload), journal)
         path = None if at is None else f"journal:{at}"
-        files[f"{full}/expected.json"] = expectation(what, code, clause, path, schema=None)
+        files |= vector(full, what, signed(payload), journal, code, clause, path, schema=None)
     return files
 
 
@@ -250,9 +228,8 @@ def _loosely_written() -> Files:
             body = '{"name":"told \u00e4",\r"kind" :\t"source", "incarnation":1,"facts":{"replay":null} }'.encode()
         head = hashlib.sha256(head + body).digest()
         lines += b'{"h":"' + head.hex().encode() + b'","r":' + body + b"}\n"
-    files = case("valid/records-written-loosely", signed(encode(statement_of(lines))), lines)
     what = "A record with white space, members in no order, and a text beyond ASCII."
-    return {**files, "valid/records-written-loosely/expected.json": expectation(what, None, None, None)}
+    return vector("valid/records-written-loosely", what, statement_of(lines), lines)
 
 
 def _later(records: list[J], ns: int) -> None:
@@ -290,9 +267,8 @@ def _histories() -> Files:
         edit(records)
         other = chain(in_columns(records))
         full = f"{'valid' if code is None else 'invalid'}/also-{name}"
-        files |= case(full, signed(encode(statement_of(journal))), journal)
         files[f"{full}/other.json"] = signed(encode(statement_of(other)))
         files[f"{full}/other.journal.jsonl"] = other
         clause = None if code is None else "VERIFY-8"
-        files[f"{full}/expected.json"] = expectation(what, code, clause, None, "--also", "other.json")
+        files |= vector(full, what, statement_of(journal), journal, code, clause, more=("--also", "other.json"))
     return files

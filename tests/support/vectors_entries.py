@@ -5,17 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from flopsd.core.ledger.merged_entry import job_entry
-from flopsd.core.ledger.statement import encode
-from tests.support.vectors import FIRST, Files, case, signed
+from tests.support.edits import Edit, edits
+from tests.support.vectors import FIRST, Files, vector
 from tests.support.vectors_merged import Child, merged, node, segments
-from tests.support.vectors_records import expectation
 
 J = dict[str, Any]
-Edit = Callable[[list[J]], object]
 ALONE = {"jobNodes": [], "completeness": {"declaredNodes": "1"}}
 FREE: J = {"jobNodes": [], "completeness": {"declaredNodes": None}}
 KNOWN = {
@@ -47,22 +44,17 @@ def _job(number: int) -> J:
     return json.loads(json.dumps(job_entry(predicate, digest, [FIRST.keyid])))  # type: ignore[no-any-return]
 
 
-def declared(*told: tuple[str | None, J | None]) -> Edit:
+@edits
+def declared(entries: list[J], *told: tuple[str | None, J | None]) -> None:
     """Method and base model of each entry."""
-
-    def edit(entries: list[J]) -> None:
-        for entry, (method, base) in zip(entries, told, strict=True):
-            entry["declared"].update(method=method, base=base)
-
-    return edit
+    for entry, (method, base) in zip(entries, told, strict=True):
+        entry["declared"].update(method=method, base=base)
 
 
-def ranks(*numbers: int | None) -> Edit:
-    def edit(entries: list[J]) -> None:
-        for entry, number in zip(entries, numbers, strict=True):
-            entry["rank"] = number
-
-    return edit
+@edits
+def ranks(entries: list[J], *numbers: int | None) -> None:
+    for entry, number in zip(entries, numbers, strict=True):
+        entry["rank"] = number
 
 
 def of_one_node(entries: list[J], **period: str) -> None:
@@ -75,20 +67,17 @@ def of_one_node(entries: list[J], **period: str) -> None:
     times.update({name: other["periods"][0][name] for name in ("beginNs", "endNs")})
 
 
-def attempts(*of_each: tuple[str, ...]) -> Edit:
+@edits
+def attempts(entries: list[J], *of_each: tuple[str, ...]) -> None:
     """Periods of these attempts, each of a boot of its own an hour after the one before."""
-
-    def edit(entries: list[J]) -> None:
-        for entry, names in zip(entries, of_each, strict=True):
-            first = entry["periods"][0]
-            entry["periods"] = []
-            for number, name in enumerate(names, 1):
-                boot = first["bootId"][:-1] + f"{number}"
-                begin, end = (str(int(first[at]) + (number - 1) * 3600 * 10**9) for at in ("beginNs", "endNs"))
-                of = {"incarnation": number, "attempt": boot if name == "boot" else name, "bootId": boot}
-                entry["periods"].append({**first, **of, "beginNs": begin, "endNs": end})
-
-    return edit
+    for entry, names in zip(entries, of_each, strict=True):
+        first = entry["periods"][0]
+        entry["periods"] = []
+        for number, name in enumerate(names, 1):
+            boot = first["bootId"][:-1] + f"{number}"
+            begin, end = (str(int(first[at]) + (number - 1) * 3600 * 10**9) for at in ("beginNs", "endNs"))
+            of = {"incarnation": number, "attempt": boot if name == "boot" else name, "bootId": boot}
+            entry["periods"].append({**first, **of, "beginNs": begin, "endNs": end})
 
 
 def _times(entries: list[J]) -> None:
@@ -111,16 +100,13 @@ def basis(computed: int | None, high: int | None, *methods: str) -> J:
     return {**bounds, "executed": dict(bounds), "tokens": "1000", "marginPpm": "300000", "method": list(methods)}
 
 
-def with_basis(*of_each: J | str) -> Edit:
+@edits
+def with_basis(entries: list[J], *of_each: J | str) -> None:
     """The architecture basis of each entry, or why it has none."""
-
-    def edit(entries: list[J]) -> None:
-        for entry, one in zip(entries, of_each, strict=True):
-            is_basis = isinstance(one, dict)
-            reasons = [] if is_basis else [{"code": one}]
-            entry["totals"].update(architecture=one if is_basis else None, architectureAbsentReasons=reasons)
-
-    return edit
+    for entry, one in zip(entries, of_each, strict=True):
+        is_basis = isinstance(one, dict)
+        reasons = [] if is_basis else [{"code": one}]
+        entry["totals"].update(architecture=one if is_basis else None, architectureAbsentReasons=reasons)
 
 
 def _guidelines(entries: list[J]) -> None:
@@ -199,6 +185,5 @@ def entries_vectors() -> Files:
         edit(entries)
         kind = "lineage" if base == "lineage" else "job"
         statement = merged(kind, [Child(one, {}) for one in entries], **facts)
-        files |= case(f"merged/{name}", signed(encode(statement)), None)
-        files[f"merged/{name}/expected.json"] = expectation(what, None, None, None)
+        files |= vector(f"merged/{name}", what, statement, None)
     return files

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 from flopsd.core.ledger.statement import encode
+from tests.support.edits import Edit, edits
 from tests.support.story import POLICY, tell
-from tests.support.vectors import VALID_RUNS, Files, case, signed, statement_of
-from tests.support.vectors_entries import ALONE, FREE, Edit, attempts, basis, entries_of, ranks, with_basis
+from tests.support.vectors import VALID_RUNS, Files, signed, statement_of, vector
+from tests.support.vectors_entries import ALONE, FREE, attempts, basis, entries_of, ranks, with_basis
 from tests.support.vectors_merged import Child, entry_of, merged
-from tests.support.vectors_records import expectation
 from tests.support.vectors_refused_merges import ENERGY, E, follows
 from tests.support.vectors_refused_merges import Edit as EditOfPredicate
 
@@ -56,12 +56,10 @@ def _a_third(entries: list[J]) -> None:
     ranks(0, None, None)(entries)
 
 
-def _reasons(*of_each: tuple[str, ...]) -> Edit:
-    def edit(entries: list[J]) -> None:
-        for entry, codes in zip(entries, of_each, strict=True):
-            entry["totals"].update(architecture=None, architectureAbsentReasons=[{"code": code} for code in codes])
-
-    return edit
+@edits
+def _reasons(entries: list[J], *of_each: tuple[str, ...]) -> None:
+    for entry, codes in zip(entries, of_each, strict=True):
+        entry["totals"].update(architecture=None, architectureAbsentReasons=[{"code": code} for code in codes])
 
 
 def _silent_beside_another(entries: list[J]) -> None:
@@ -75,14 +73,11 @@ def _segment_of_two_reasons(entries: list[J]) -> None:
     entries[1]["totals"]["architectureAbsentReasons"] = [{"code": "no_process"}, {"code": "no_work"}]
 
 
-def _claims(*formats: str) -> Edit:
+@edits
+def _claims(entries: list[J], *formats: str) -> None:
     """The first node's processes claim these formats."""
-
-    def edit(entries: list[J]) -> None:
-        claimed = entries[0]["totals"]["guidelines"]["asClaimed"]
-        claimed["claims"] = [{**claimed["claims"][0], "precision": one} for one in sorted(formats)]
-
-    return edit
+    claimed = entries[0]["totals"]["guidelines"]["asClaimed"]
+    claimed["claims"] = [{**claimed["claims"][0], "precision": one} for one in sorted(formats)]
 
 
 # As in `vectors_entries`.
@@ -118,17 +113,14 @@ def _claim(format_: str) -> EditOfPredicate:
     return lambda p: _claims(format_)(p["children"])
 
 
-def _numbers(name: str) -> EditOfPredicate:
+@edits
+def _numbers(predicate: J, name: str) -> None:
     """Runs or nodes are numbers."""
-
-    def edit(predicate: J) -> None:
-        predicate.update(jobNodes=[])
-        predicate["completeness"]["declaredNodes"] = None
-        for number, entry in enumerate(predicate["children"]):
-            entry[name] = number
-            entry["name"] = f"{number}/{entry['sha256'][:16]}"
-
-    return edit
+    predicate.update(jobNodes=[])
+    predicate["completeness"]["declaredNodes"] = None
+    for number, entry in enumerate(predicate["children"]):
+        entry[name] = number
+        entry["name"] = f"{number}/{entry['sha256'][:16]}"
 
 
 # As in `vectors_refused_merges`, without a base: that is of a job, or a lineage.
@@ -164,8 +156,7 @@ def entry_limits_vectors() -> Files:
         entries = entries_of(base)
         edit(entries)
         statement = merged("job", [Child(one, {}) for one in entries], **facts)
-        files |= case(f"merged/{name}", signed(encode(statement)), None)
-        files[f"merged/{name}/expected.json"] = expectation(what, None, None, None)
+        files |= vector(f"merged/{name}", what, statement, None)
     statements = {
         kind: json.loads(json.dumps(merged(kind, [Child(one, {}) for one in entries_of(kind)])))
         for kind in ("job", "lineage")
@@ -179,12 +170,14 @@ def entry_limits_vectors() -> Files:
     for name, what, code, clause, kind, edit_of in REFUSED:
         changed = copy.deepcopy(statements[kind])
         edit_of(changed["predicate"])
-        files |= case(f"merged/{name}", signed(encode(follows(changed, policy))), None)
-        files[f"merged/{name}/expected.json"] = expectation(what, code, clause, None, schema=None)
+        files |= vector(f"merged/{name}", what, follows(changed, policy), None, code, clause, schema=None)
         if code == "replay":
-            files |= case("merged/replay-allowed", files[f"merged/{name}/ledger.json"], None)
-            files["merged/replay-allowed/expected.json"] = expectation(
-                f"{what} The reader allows that.", None, None, None, "--allow-replay"
+            files |= vector(
+                "merged/replay-allowed",
+                f"{what} The reader allows that.",
+                files[f"merged/{name}/ledger.json"],
+                None,
+                more=("--allow-replay",),
             )
     return files | _with_children()
 
@@ -204,7 +197,12 @@ def _with_children() -> Files:
         ("job-of-devices-that-others-had", "Times in which devices were accounted elsewhere.", "accounted-elsewhere"),
     ):  # fmt: skip
         child = _child(of)
-        files |= case(f"merged/{name}", signed(encode(merged("job", [child], **ALONE))), None)
         files |= {f"merged/{name}/children/{path}": data for path, data in child.files.items()}
-        files[f"merged/{name}/expected.json"] = expectation(what, None, None, None, "--children", "children")
+        files |= vector(
+            f"merged/{name}",
+            what,
+            merged("job", [child], **ALONE),
+            None,
+            more=("--children", "children"),
+        )
     return files

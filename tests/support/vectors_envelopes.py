@@ -15,8 +15,7 @@ from flopsd.core.envelope import encode64
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from tests.support import vector_runs as runs
 from tests.support.story import chain, tell
-from tests.support.vectors import FIRST, P256, SECOND, Files, case, parsed, signed, statement_of
-from tests.support.vectors_records import expectation
+from tests.support.vectors import FIRST, P256, SECOND, Files, parsed, signed, statement_of, vector
 
 J = dict[str, Any]
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
@@ -98,9 +97,8 @@ def envelopes() -> Files:
     for name, what, code, clause, ledger, schema in made:
         kind = "valid" if code is None else "invalid"
         name = f"{kind}/envelope-{name}"
-        files |= case(name, ledger, journal)
         path = None if code is None else "envelope"
-        files[f"{name}/expected.json"] = expectation(what, code, clause, path, schema=schema)
+        files |= vector(name, what, ledger, journal, code, clause, path, schema=schema)
     return {**files, **_keys(payload, journal), **_payloads(said, journal), **_statements(said, journal)}
 
 
@@ -115,26 +113,22 @@ def _keys(payload: bytes, journal: bytes) -> Files:
         ("p256-with-more-behind", "An ECDSA signature with a byte behind it.", signature + b"\0", False),
     ):  # fmt: skip
         full = f"{'valid' if is_good else 'invalid'}/key-{name}"
-        files |= case(full, dump(envelope(payload, signatures=[{"sig": encode64(changed)}])), journal, P256)
         code, clause, path = (None, None, None) if is_good else ("too_few_signatures", "ENV-2", "envelope")
-        files[f"{full}/expected.json"] = expectation(what, code, clause, path)
+        bent = dump(envelope(payload, signatures=[{"sig": encode64(changed)}]))
+        files |= vector(full, what, bent, journal, code, clause, path, keys=(P256,))
     _, mine = FIRST.sign(payload)
     hints = [{"keyid": SECOND.keyid, "sig": encode64(mine)}]
-    files |= case("valid/key-of-another-hint", dump(envelope(payload, signatures=hints)), journal)
-    files["valid/key-of-another-hint/expected.json"] = expectation(
-        "The keyid is that of another key: it is a hint.", None, None, None
-    )
-    for name, what, der in _other_keys():
-        files |= {**case(f"invalid/{name}", dump(envelope(payload)), journal), f"invalid/{name}/key2.pub": _pem(der)}
-        files[f"invalid/{name}/expected.json"] = expectation(
-            what, "key_not_allowed", "ENV-2", None, "--key", "key2.pub"
-        )
-    for order, point in SMALL_ORDER.items():
-        name = f"invalid/key-of-small-order{order}"
-        der = bytes.fromhex("302a300506032b6570032100" + point)
-        files |= {**case(name, dump(envelope(payload)), journal), f"{name}/key2.pub": _pem(der)}
-        what = "One of the trusted keys is of small order: anybody can sign with it."
-        files[f"{name}/expected.json"] = expectation(what, "key_not_allowed", "ENV-2", None, "--key", "key2.pub")
+    hinted, what = dump(envelope(payload, signatures=hints)), "The keyid is that of another key: it is a hint."
+    files |= vector("valid/key-of-another-hint", what, hinted, journal)
+    what = "One of the trusted keys is of small order: anybody can sign with it."
+    small = [
+        (f"key-of-small-order{order}", what, bytes.fromhex("302a300506032b6570032100" + point))
+        for order, point in SMALL_ORDER.items()
+    ]
+    for name, what, der in [*_other_keys(), *small]:
+        full, ledger, more = f"invalid/{name}", dump(envelope(payload)), ("--key", "key2.pub")
+        files |= vector(full, what, ledger, journal, "key_not_allowed", "ENV-2", more=more)
+        files[f"{full}/key2.pub"] = _pem(der)
     return files
 
 
@@ -204,22 +198,15 @@ def _payloads(said: J, journal: bytes) -> Files:
     ]  # fmt: skip
     files: Files = {}
     for name, what, code, clause, payload in made:
-        files |= case(f"invalid/payload-{name}", signed(payload), journal)
-        files[f"invalid/payload-{name}/expected.json"] = expectation(what, code, clause, None, schema=None)
-    items = changed("predicate", "evidence", value=[_item(type=str(n)) for n in range(64)])
-    files |= case("valid/payload-evidence-of-64-items", signed(items), journal)
-    what = "There are 64 items of evidence, of types that nobody knows."
-    files["valid/payload-evidence-of-64-items/expected.json"] = expectation(what, None, None, None)
-    files |= case("valid/payload-evidence-unknown", signed(changed("predicate", "evidence", value=[_item(), _item(type="b", state="absent", data=None, reason={"code": "of_a_later_version", "more": "x"})])), journal)  # fmt: skip
-    files |= case(
-        "valid/payload-sealed-in-january", signed(changed(*method, "sealedAt", value="2026-01-31T23:59:59Z")), journal
-    )
-    files["valid/payload-sealed-in-january/expected.json"] = expectation(
-        "Sealed on the last of January, which is before its last record.", None, None, None
-    )
-    files["valid/payload-evidence-unknown/expected.json"] = expectation(
-        "Items of evidence of types that nobody knows.", None, None, None
-    )
+        files |= vector(f"invalid/payload-{name}", what, signed(payload), journal, code, clause, schema=None)
+    later = _item(type="b", state="absent", data=None, reason={"code": "of_a_later_version", "more": "x"})
+    many = [_item(type=str(n)) for n in range(64)]
+    for name, what, payload in (
+        ("evidence-of-64-items", "There are 64 items of evidence, of types that nobody knows.", changed("predicate", "evidence", value=many)),
+        ("evidence-unknown", "Items of evidence of types that nobody knows.", changed("predicate", "evidence", value=[_item(), later])),
+        ("sealed-in-january", "Sealed on the last of January, which is before its last record.", changed(*method, "sealedAt", value="2026-01-31T23:59:59Z")),
+    ):  # fmt: skip
+        files |= vector(f"valid/payload-{name}", what, signed(payload), journal)
     return files
 
 
@@ -272,10 +259,9 @@ def _statements(said: J, journal: bytes) -> Files:
         if f"{name}/ledger.json" in files:
             name += "-too"
         payload = encode(document)
-        files |= case(name, signed(payload), journal)
         what = f"`{member}` is not what follows from the journal."
         path = f"statement.predicate.{member}"
-        files[f"{name}/expected.json"] = expectation(what, "statement_differs", clause, path, schema=None)
+        files |= vector(name, what, signed(payload), journal, "statement_differs", clause, path, schema=None)
     return files
 
 
@@ -288,8 +274,7 @@ def gaps_vectors() -> Files:
         ("gaps-of-1003", "More gaps than a ledger lists: the longest are there, of equal ones the earlier.", 1003, 1),
     ):
         journal = chain(_many_gaps([dict(line.record()) for line in parsed(tell(runs.small))], count, devices))
-        files |= case(f"valid/{name}", signed(encode(statement_of(journal))), journal)
-        files[f"valid/{name}/expected.json"] = expectation(what, None, None, None)
+        files |= vector(f"valid/{name}", what, statement_of(journal), journal)
     return files
 
 

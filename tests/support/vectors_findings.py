@@ -19,8 +19,7 @@ from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpe
 from flopsd.settings.data_files import parse_policy
 from tests.support.story import A100, CONTEXT, H100, HALF_KNOWN, Story, active, tell
 from tests.support.vector_runs import BUSY, TRAINING
-from tests.support.vectors import Files, case, signed, statement_of
-from tests.support.vectors_records import expectation
+from tests.support.vectors import Files, signed, statement_of, vector
 
 J = dict[str, Any]
 Model = tuple[str, str, list[tuple[J, dict[str, J]]]]
@@ -177,11 +176,8 @@ def findings_vectors() -> Files:
         policy = policy_of(data)
         journal = tell(story_of(name, said, (policy,)))
         ledger = signed(encode(statement_of(journal, policies=(policy,))))
-        files |= case(f"valid/finding-{name}", ledger, journal)
         files[f"valid/finding-{name}/our.policy.yaml"] = data.encode()
-        files[f"valid/finding-{name}/expected.json"] = expectation(
-            what, None, None, None, "--policy", "our.policy.yaml"
-        )
+        files |= vector(f"valid/finding-{name}", what, ledger, journal, more=("--policy", "our.policy.yaml"))
     return files
 
 
@@ -204,9 +200,9 @@ def companion_vectors() -> Files:
     ]  # fmt: skip
     files: Files = {}
     for name, what, code, lying, more in cases:
-        files |= {**case(name, ledger, journal), f"{name}/{first}": one, f"{name}/{second}": lying}
         clause = None if code is None else "VERIFY-6"
-        files[f"{name}/expected.json"] = expectation(what, code, clause, None, *more)
+        files |= vector(name, what, ledger, journal, code, clause, more=more)
+        files |= {f"{name}/{first}": one, f"{name}/{second}": lying}
     return files
 
 
@@ -271,6 +267,5 @@ def models_vectors(models: Sequence[Model] = MODELS) -> Files:
             return run.finish()
 
         journal = tell(story)
-        files |= case(f"valid/model-{name}", signed(encode(statement_of(journal))), journal)
-        files[f"valid/model-{name}/expected.json"] = expectation(what, None, None, None)
+        files |= vector(f"valid/model-{name}", what, statement_of(journal), journal)
     return files

@@ -9,13 +9,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from flopsd.core.ledger.statement import encode
+from tests.support.edits import Edit, edits, facts, put
 from tests.support.independent_laws import PIPES
 from tests.support.story import chain, tell
 from tests.support.vector_runs import small
-from tests.support.vectors import SEALED_AT, Files, case, claimed, parsed, signed, statement_of
+from tests.support.vectors import SEALED_AT, Files, claimed, parsed, statement_of, vector
 from tests.support.vectors_edges import BUSY, MOST_COUNTED, Case, S, energy, made_of, tally
-from tests.support.vectors_records import Edit, _facts, expectation, put
 from tests.support.vectors_rows import last_tally
 
 J = dict[str, Any]
@@ -23,42 +22,33 @@ BAD, SESSION = "record_malformed", "law_10"
 GPU = "GPU-00000000-0000-4000-8000-000000000001"
 
 
-def _refused(**changes: Any) -> Edit:
+@edits
+def _refused(records: list[J], /, **changes: Any) -> None:
     """A session whose count of operators is used no more."""
     told = {"reason": "count_exceeds_ceiling", "device": GPU, "flop": 7, "ceiling": 5, **changes}
-
-    def edit(records: list[J]) -> None:
-        next(record for record in records if record["kind"] == "declaration")["sessions"][0]["refused"] = told
-
-    return edit
+    next(record for record in records if record["kind"] == "declaration")["sessions"][0]["refused"] = told
 
 
-def _device_of_a_session(*names: str | None) -> Edit:
+@edits
+def _device_of_a_session(records: list[J], *names: str | None) -> None:
     """A session that declares these devices one after the other."""
-
-    def edit(records: list[J]) -> None:
-        at, told = next((at, r) for at, r in enumerate(records) if r["kind"] == "declaration")
-        (session,) = told["sessions"]
-        found = []
-        for name in names:
-            facts = {key: value for key, value in session["facts"].items() if key != "device"}
-            found.append({**told, "sessions": [{**session, "facts": facts | ({"device": name} if name else {})}]})
-        records[at : at + 1] = found
-
-    return edit
+    at, told = next((at, r) for at, r in enumerate(records) if r["kind"] == "declaration")
+    (session,) = told["sessions"]
+    found = []
+    for name in names:
+        facts = {key: value for key, value in session["facts"].items() if key != "device"}
+        found.append({**told, "sessions": [{**session, "facts": facts | ({"device": name} if name else {})}]})
+    records[at : at + 1] = found
 
 
-def _worked(*before: J, **work: J) -> Edit:
+@edits
+def _worked(records: list[J], /, *before: J, **work: J) -> None:
     """What the process counted, by the last checkpoints."""
-
-    def edit(records: list[J]) -> None:
-        (first,) = (one for record in records if record["kind"] == "declaration" for one in record["sessions"])
-        told = {name: first[name] for name in ("id", "pid", "uid", "client")}
-        listed = [record for record in records if record["kind"] == "checkpoint"]
-        for record, counted in zip(listed[-len(before) - 1 :], (*before, work), strict=True):
-            record["sessions"] = [{**told, "work": counted}]
-
-    return edit
+    (first,) = (one for record in records if record["kind"] == "declaration" for one in record["sessions"])
+    told = {name: first[name] for name in ("id", "pid", "uid", "client")}
+    listed = [record for record in records if record["kind"] == "checkpoint"]
+    for record, counted in zip(listed[-len(before) - 1 :], (*before, work), strict=True):
+        record["sessions"] = [{**told, "work": counted}]
 
 
 def _cycles(**of: int) -> J:
@@ -98,16 +88,13 @@ def _unknown_part(records: list[J]) -> None:
     records[2]["peak_row"] = None
 
 
-def _deep(*names: str) -> Edit:
+@edits
+def _deep(records: list[J], *names: str) -> None:
     """A member that no clause names, with an amount below these names."""
-
-    def edit(records: list[J]) -> None:
-        value: Any = [1]
-        for name in reversed(names):
-            value = {name: value}
-        records[3]["tallies"]["mood"] = value
-
-    return edit
+    value: Any = [1]
+    for name in reversed(names):
+        value = {name: value}
+    records[3]["tallies"]["mood"] = value
 
 
 def _of_nothing(records: list[J]) -> None:
@@ -131,12 +118,10 @@ def _another_session(records: list[J]) -> None:
     told["sessions"].append({**{name: told["sessions"][0][name] for name in ("pid", "uid", "client")}, "id": "ef" * 16})
 
 
-def _gap_of(number: Any) -> Edit:
-    def edit(records: list[J]) -> None:
-        tally(observed_ns={"activity": 5 * S}, gap_ns={"stale": S})(records)
-        records[3]["gaps"][0][0] = number
-
-    return edit
+@edits
+def _gap_of(records: list[J], number: Any) -> None:
+    tally(observed_ns={"activity": 5 * S}, gap_ns={"stale": S})(records)
+    records[3]["gaps"][0][0] = number
 
 
 def _cycle_that_is_gone(records: list[J]) -> None:
@@ -156,41 +141,33 @@ def _squares(records: list[J]) -> None:
         record["ns"] = records[2]["to_ns"] + 2 * ns
 
 
-def _operators(flop: int) -> Edit:
+@edits
+def _operators(records: list[J], flop: int) -> None:
     """Of six seconds one is a gap, and a process counts operators of the device."""
-
-    def edit(records: list[J]) -> None:
-        work = {"sm_cycles": {"activity": {"tensor_hmma": 10**10}}}
-        tally(observed_ns={"activity": 5 * S}, gap_ns={"stale": S}, **work)(records)
-        process = {"id": "ab" * 16, "pid": 7, "uid": 1000, "client": "0.1.0"}
-        told = {"kind": "declaration", "incarnation": 1, "sessions": [{**process, "facts": {"device": GPU}}]}
-        records[3]["sessions"] = [{**process, "work": {"train": {"operator_flop": flop}}}]
-        records.insert(3, told)
-
-    return edit
+    work = {"sm_cycles": {"activity": {"tensor_hmma": 10**10}}}
+    tally(observed_ns={"activity": 5 * S}, gap_ns={"stale": S}, **work)(records)
+    process = {"id": "ab" * 16, "pid": 7, "uid": 1000, "client": "0.1.0"}
+    told = {"kind": "declaration", "incarnation": 1, "sessions": [{**process, "facts": {"device": GPU}}]}
+    records[3]["sessions"] = [{**process, "work": {"train": {"operator_flop": flop}}}]
+    records.insert(3, told)
 
 
-def _of_starts(member: str, *values: bool) -> Edit:
-    def edit(records: list[J]) -> None:
-        for begin, value in zip((one for one in records if one["kind"] == "begin"), values, strict=True):
-            begin["isolation"][member] = value
-
-    return edit
+@edits
+def _of_starts(records: list[J], member: str, *values: bool) -> None:
+    for begin, value in zip((one for one in records if one["kind"] == "begin"), values, strict=True):
+        begin["isolation"][member] = value
 
 
 def _users(daemon: int, **job: Any) -> Edit:
     return lambda records: records[0]["isolation"].update(daemon_user=daemon, **job)
 
 
-def _unended(seconds: int) -> Edit:
+@edits
+def _unended(records: list[J], seconds: int) -> None:
     """Without an end, its last checkpoint so long before the seal."""
-
-    def edit(records: list[J]) -> None:
-        records.pop()
-        at = datetime.strptime(SEALED_AT, "%Y-%m-%dT%H:%M:%S.%fZ") - timedelta(seconds=seconds)  # noqa: DTZ007
-        records[-1]["utc"] = f"{at.isoformat()}.000000Z"
-
-    return edit
+    records.pop()
+    at = datetime.strptime(SEALED_AT, "%Y-%m-%dT%H:%M:%S.%fZ") - timedelta(seconds=seconds)  # noqa: DTZ007
+    records[-1]["utc"] = f"{at.isoformat()}.000000Z"
 
 
 RUNNING = {"a counter": {"ns": -5, "elapsed": 7, "fp32": 3}}
@@ -198,11 +175,11 @@ MOST_OF_ONE = 2_462_894_161_920_000
 PAIR = {"bf16": 999_999, "fp8": 1}
 # As in `vectors_edges`.
 CASES: list[Case] = [
-    ("fact-not-counted-in-no-phase", "What is not counted is of a phase that there is not.", SESSION, "LAW-10", None, "lying", _facts(not_counted={"rest": ["a judge"]})),
-    ("fact-not-counted-in-all-phases", "Of each phase something is not counted.", None, None, None, "lying", _facts(not_counted={name: ["a judge"] for name in ("train", "evaluate", "generate", "other")})),
-    ("fact-of-a-device-with-a-space", "The device of a session has a space in its name.", SESSION, "LAW-10", None, "lying", _facts(device="GPU 0")),
-    ("fact-of-a-model-in-a-list", "`model_config` is a list.", SESSION, "LAW-10", None, "lying", _facts(model_config=[])),
-    ("fact-of-packing-as-a-number", "`packing` is 1.", SESSION, "LAW-10", None, "lying", _facts(packing=1)),
+    ("fact-not-counted-in-no-phase", "What is not counted is of a phase that there is not.", SESSION, "LAW-10", None, "lying", facts(not_counted={"rest": ["a judge"]})),
+    ("fact-not-counted-in-all-phases", "Of each phase something is not counted.", None, None, None, "lying", facts(not_counted={name: ["a judge"] for name in ("train", "evaluate", "generate", "other")})),
+    ("fact-of-a-device-with-a-space", "The device of a session has a space in its name.", SESSION, "LAW-10", None, "lying", facts(device="GPU 0")),
+    ("fact-of-a-model-in-a-list", "`model_config` is a list.", SESSION, "LAW-10", None, "lying", facts(model_config=[])),
+    ("fact-of-packing-as-a-number", "`packing` is 1.", SESSION, "LAW-10", None, "lying", facts(packing=1)),
     ("refused-for-no-known-reason", "A count is refused for a reason that there is not.", SESSION, "LAW-10", None, "exceeding", _refused(reason="tired", ceiling=None)),
     ("refused-with-another-member", "`refused` has one member too many.", SESSION, "LAW-10", None, "exceeding", _refused(more=1)),
     ("refused-above-no-ceiling", "A count is refused as above a ceiling, and none is named.", SESSION, "LAW-10", None, "exceeding", _refused(ceiling=None)),
@@ -234,10 +211,10 @@ CASES: list[Case] = [
     ("column-too-deep", "A column that no clause names has six names.", BAD, "TALLY-2", 4, "nested", _deep("a", "b", "c", "d", "e")),
     ("column-of-nothing", "Objects that hold no column stand where amounts are, by names that no clause has.", None, None, None, "nested", _of_nothing),
     ("column-of-five-names", "A column that no clause names has five names.", None, None, None, "nested", _deep("a", "b", "c", "d")),
-    ("fact-not-counted-in-a-number", "What is not counted is a text and a number.", SESSION, "LAW-10", None, "lying", _facts(not_counted={"train": ["a judge", 5]})),
-    ("fact-of-a-millionth-of-a-format", "A millionth is declared in another format.", None, None, None, "lying", _facts(precision=PAIR)),
-    ("fact-of-none-of-a-format", "A declared format has no share.", SESSION, "LAW-10", None, "lying", _facts(precision={"bf16": 10**6, "fp8": 0})),
-    ("fact-of-a-format-and-no-format", "One of two declared formats is none.", SESSION, "LAW-10", None, "lying", _facts(precision={"bf16": 999_999, "magic": 1})),
+    ("fact-not-counted-in-a-number", "What is not counted is a text and a number.", SESSION, "LAW-10", None, "lying", facts(not_counted={"train": ["a judge", 5]})),
+    ("fact-of-a-millionth-of-a-format", "A millionth is declared in another format.", None, None, None, "lying", facts(precision=PAIR)),
+    ("fact-of-none-of-a-format", "A declared format has no share.", SESSION, "LAW-10", None, "lying", facts(precision={"bf16": 10**6, "fp8": 0})),
+    ("fact-of-a-format-and-no-format", "One of two declared formats is none.", SESSION, "LAW-10", None, "lying", facts(precision={"bf16": 999_999, "magic": 1})),
     ("declaration-without-facts-of-one", "One of two sessions declares nothing.", BAD, "REC-7", None, "lying", _another_session),
     ("seal-with-a-token", "A listed seal has the token of a witness.", None, None, None, "seal", put(4, "witness", value={"token": "AAAA"})),
     ("seal-without-its-witness", "A listed seal says why it has no token.", None, None, None, "seal", put(4, "witness", value={"absent": {"code": "x"}})),
@@ -292,9 +269,8 @@ def _secret_of_no_digest() -> Files:
     records[0]["code_secret_sha256"] = "none"
     journal = chain(records, {1: bytes(32)})
     name = "invalid/begin-with-a-secret-of-no-digest"
-    files = case(name, signed(encode(claimed(journal, said))), journal)
     what = "`code_secret_sha256` of a `begin` is a text that is no SHA-256."
-    return {**files, f"{name}/expected.json": expectation(what, BAD, "REC-12", "journal:1", schema=None)}
+    return vector(name, what, claimed(journal, said), journal, BAD, "REC-12", "journal:1", schema=None)
 
 
 def limits_vectors() -> Files:

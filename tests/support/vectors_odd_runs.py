@@ -15,15 +15,16 @@ from flopsd.core.model import GapReason
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
+from tests.support.edits import Edit, edits, facts, in_last_tally, put, users
 from tests.support.independent_laws import PIPES
 from tests.support.story import H100, VERSION, Story, chain, table, tell
 from tests.support.story import gap as told_gap
-from tests.support.vectors import P256, Files, case, claimed, facts_of, parsed, signed, statement_of
+from tests.support.vectors import P256, Files, claimed, facts_of, parsed, signed, statement_of, vector
 from tests.support.vectors_edges import counted, phases, tally
 from tests.support.vectors_entries import ALONE, FREE, attempts, basis, entries_of, of_one_node, with_basis
 from tests.support.vectors_envelopes import dump, envelope, nested
 from tests.support.vectors_merged import Child, entry_of, merged, node
-from tests.support.vectors_records import Edit, expectation, follows, journal_of, put
+from tests.support.vectors_records import follows, journal_of
 from tests.support.vectors_refused_merges import ENERGY
 
 J = dict[str, Any]
@@ -32,22 +33,14 @@ S = 10**9
 Case = tuple[str, str, str | None, str | None, int | None, str, Callable[[list[J]], object]]
 
 
-def last(edit: Callable[[J], object]) -> Edit:
-    """Edits the tally of the last checkpoint."""
-    return lambda records: edit([record for record in records if record["kind"] == "checkpoint"][-1]["devices"][0])
-
-
-def again(edit: Callable[[J], object]) -> Edit:
+@edits
+def again(records: list[J], edit: Callable[[J], object]) -> None:
     """A further checkpoint in no time, of the tally of the last one, edited."""
-
-    def edited(records: list[J]) -> None:
-        at = max(at for at, record in enumerate(records) if record["kind"] == "checkpoint")
-        record = copy.deepcopy(records[at]) | {"gaps": []}
-        record.pop("sessions", None)
-        edit(record["devices"][0])
-        records.insert(at + 1, record)
-
-    return edited
+    at = max(at for at, record in enumerate(records) if record["kind"] == "checkpoint")
+    record = copy.deepcopy(records[at]) | {"gaps": []}
+    record.pop("sessions", None)
+    edit(record["devices"][0])
+    records.insert(at + 1, record)
 
 
 def gap(change: Callable[[list[Any]], object]) -> Edit:
@@ -64,7 +57,7 @@ def running(**changed: Any) -> Edit:
         for name in (name for name, value in changed.items() if value is ...):
             del read[name]
 
-    return last(edit)
+    return in_last_tally(edit)
 
 
 def _read_before_the_boot(records: list[J]) -> None:
@@ -73,11 +66,9 @@ def _read_before_the_boot(records: list[J]) -> None:
             read["ns"] = -5
 
 
-def _session_facts(facts: Any) -> Edit:
-    def edit(records: list[J]) -> None:
-        next(one for record in records for one in record.get("sessions", ()) if one.get("facts"))["facts"] = facts
-
-    return edit
+@edits
+def _session_facts(records: list[J], told: Any) -> None:
+    next(one for record in records for one in record.get("sessions", ()) if one.get("facts"))["facts"] = told
 
 
 def _identity(records: list[J]) -> None:
@@ -113,15 +104,6 @@ def _first_without_time(records: list[J]) -> None:
     records[:begin] = [record for record in records[:begin] if record["kind"] in ("begin", "source", "device")]
 
 
-def _users(daemons: tuple[int, int], *jobs: int) -> Edit:
-    def edit(records: list[J]) -> None:
-        begins = [record for record in records if record["kind"] == "begin"]
-        for at, begin in enumerate(begins):
-            begin["isolation"].update(daemon_user=daemons[at], job_user=jobs[at] if at < len(jobs) else None)
-
-    return edit
-
-
 def _share(**changed: Any) -> Edit:
     """Shares of a tally of six seconds, one of which takes up `changed`."""
     shares = {
@@ -131,25 +113,15 @@ def _share(**changed: Any) -> Edit:
     return tally(phases={**shares, "train": {**shares["train"], **changed}})
 
 
-def _facts(**facts: Any) -> Edit:
-    def edit(records: list[J]) -> None:
-        next(one for record in records for one in record.get("sessions", ()) if one.get("facts"))["facts"].update(facts)
-
-    return edit
-
-
-def _named(name: str) -> Edit:
+@edits
+def _named(records: list[J], name: str) -> None:
     """A share with another name, in all checkpoints."""
-
-    def edit(records: list[J]) -> None:
-        for record in records:
-            for device in record["devices"] if record["kind"] == "checkpoint" else ():
-                if "phases" in device:
-                    device["phases"] = {
-                        name if old == "evaluate@tf32" else old: one for old, one in device["phases"].items()
-                    }
-
-    return edit
+    for record in records:
+        for device in record["devices"] if record["kind"] == "checkpoint" else ():
+            if "phases" in device:
+                device["phases"] = {
+                    name if old == "evaluate@tf32" else old: one for old, one in device["phases"].items()
+                }
 
 
 ALL_SHARES: J = {
@@ -180,9 +152,9 @@ CASES: list[Case] = [
     ("share-of-all-there-is", "Two shares have all the time there is.", None, None, None, "small", _share(to_ns=5 * S, observed_ns={"activity": 5 * S})),
     ("device-tracked-for-no-time", "A second start tracks a device within the time of the first, for no time.", None, None, None, "activity", _tracked_for_no_time),
     ("start-without-time", "A start reads nothing, and its phase has no figure.", None, None, None, "activity", _first_without_time),
-    ("one-of-two-users-the-same", "One of two users of daemons is the job's.", None, None, None, "activity", _users((10, 9), 9)),
-    ("user-of-another-start-the-same", "The job of one start has the daemon's user of another.", None, None, None, "activity", _users((10, 9), 7, 10)),
-    ("job-of-root-and-another", "Of two users of jobs one is root.", None, None, None, "activity", _users((10, 9), 5, 0)),
+    ("one-of-two-users-the-same", "One of two users of daemons is the job's.", None, None, None, "activity", users((10, 9), 9)),
+    ("user-of-another-start-the-same", "The job of one start has the daemon's user of another.", None, None, None, "activity", users((10, 9), 7, 10)),
+    ("job-of-root-and-another", "Of two users of jobs one is root.", None, None, None, "activity", users((10, 9), 5, 0)),
     ("begin-with-a-precision-of-no-formats", "`shares_ppm` has no format.", M, "REC-10", 1, "small", put(0, "precision", value={"shares_ppm": {}, "declared_by": "config"})),
     ("gap-of-five", "A gap has five members.", M, "REC-6", None, "activity", gap(lambda g: g.append(0))),
     ("gap-of-three", "A gap has three members.", M, "REC-6", None, "activity", gap(lambda g: g.pop())),
@@ -201,7 +173,7 @@ CASES: list[Case] = [
     ("energy-of-no-joules", "There was time between readings of energy, and no energy.", None, None, None, "small", tally(sm_cycles={"activity": {"tensor_hmma": 10**12}}, energy_ns=6 * S)),
     ("gap-of-no-device", "A gap is of a device that is not there.", M, "REC-6", None, "activity", gap(lambda g: g.__setitem__(0, 7))),
     ("facts-in-a-list", "`facts` of a session are a list.", "law_10", "LAW-10", None, "lying", _session_facts([])),
-    ("facts-of-a-model-in-a-text", "`model_config` is a text.", "law_10", "LAW-10", None, "lying", _facts(model_config="llama")),
+    ("facts-of-a-model-in-a-text", "`model_config` is a text.", "law_10", "LAW-10", None, "lying", facts(model_config="llama")),
     ("identity-of-a-number", "`model` of an identity is a number.", M, "REC-5", None, "named_late", _identity),
     ("two-notes-of-which-one-is-none", "Of two notes of a daemon start one has no code.", M, "REC-15", 1, "small", put(0, "recovered", value={"cutBytes": "7", "cutSha256": "cd" * 32, "keptAs": None, "reasons": [{"code": "tail_not_known"}, {"code": "no_idea"}]})),
     ("squares-of-all-sizes", "The clock was read at moments that differ by little and by much, by pipe.", None, None, None, "small", tally(sm_cycles={"activity": dict.fromkeys(PIPES, 10**12)}, square_sum={"activity": {pipe: 7 * 10 ** (17 + at) for at, pipe in enumerate(PIPES)}})),
@@ -209,14 +181,14 @@ CASES: list[Case] = [
     ("energy-of-no-published-format", "All work is in a format of which no energy is published.", None, None, None, "small", tally(sm_cycles={"activity": {"tensor_dfma": 10**10}}, energy_mj=3000, energy_ns=6 * S)),
     ("read-and-idle-beside-bounded", "In one phase one device was read and idle, and another one only bounded.", None, None, None, "activity", _idle),
     ("training-elsewhere", "The time of training is accounted elsewhere.", None, None, None, "small", phases(train={"to_ns": S, "gap_ns": {"other_job": S}}, generate=counted(500))),
-    ("running-of-two-origins", "Running counters of two origins.", M, "TALLY-18", None, "cycles", last(_two_origins)),
-    ("facts-of-all-formats", "A process declares all formats there are.", None, None, None, "lying", _facts(precision=ALL_SHARES)),
-    ("facts-of-formats-that-are-less", "The shares of formats are a millionth less than all.", "law_10", "LAW-10", None, "lying", _facts(precision={"bf16": 999_999})),
-    ("facts-of-a-format-of-nothing", "A format has a share of 0.", "law_10", "LAW-10", None, "lying", _facts(precision={"bf16": 10**6, "fp8": 0})),
-    ("facts-of-a-format-below-zero", "A format has a share below zero.", "law_10", "LAW-10", None, "lying", _facts(precision={"bf16": 1_000_001, "fp8": -1})),
-    ("facts-of-a-format-of-no-tensor-core", "A format is none of the tensor cores.", "law_10", "LAW-10", None, "lying", _facts(precision="fp32")),
-    ("facts-of-a-mix-with-another-format", "One of two formats is none of the tensor cores.", "law_10", "LAW-10", None, "lying", _facts(precision={"bf16": 500_000, "int4": 500_000})),
-    ("facts-of-formats-in-a-list", "`precision` is a list.", "law_10", "LAW-10", None, "lying", _facts(precision=["bf16"])),
+    ("running-of-two-origins", "Running counters of two origins.", M, "TALLY-18", None, "cycles", in_last_tally(_two_origins)),
+    ("facts-of-all-formats", "A process declares all formats there are.", None, None, None, "lying", facts(precision=ALL_SHARES)),
+    ("facts-of-formats-that-are-less", "The shares of formats are a millionth less than all.", "law_10", "LAW-10", None, "lying", facts(precision={"bf16": 999_999})),
+    ("facts-of-a-format-of-nothing", "A format has a share of 0.", "law_10", "LAW-10", None, "lying", facts(precision={"bf16": 10**6, "fp8": 0})),
+    ("facts-of-a-format-below-zero", "A format has a share below zero.", "law_10", "LAW-10", None, "lying", facts(precision={"bf16": 1_000_001, "fp8": -1})),
+    ("facts-of-a-format-of-no-tensor-core", "A format is none of the tensor cores.", "law_10", "LAW-10", None, "lying", facts(precision="fp32")),
+    ("facts-of-a-mix-with-another-format", "One of two formats is none of the tensor cores.", "law_10", "LAW-10", None, "lying", facts(precision={"bf16": 500_000, "int4": 500_000})),
+    ("facts-of-formats-in-a-list", "`precision` is a list.", "law_10", "LAW-10", None, "lying", facts(precision=["bf16"])),
     ("share-of-four-formats", "A share has four formats in its name, one of them of five millionths.", None, None, None, "lying", _named(f"evaluate@{LABEL}")),
     ("share-of-formats-out-of-order", "The formats of a share are not in the order of their names.", M, "REC-16", None, "lying", _named("evaluate@fp8:0.5,bf16:0.5")),
     ("share-of-a-format-in-full", "A share has one format with a share of 1.", M, "REC-16", None, "lying", _named("evaluate@bf16:1")),
@@ -238,9 +210,8 @@ def odd_vectors() -> Files:
         journal = chain(in_columns(records))
         payload = encode(statement_of(journal) if code is None else follows(journal, statement_of(original)))
         full = f"{'valid' if code is None else 'invalid'}/odd-{name}"
-        files |= case(full, signed(payload), journal)
         path = None if at is None else f"journal:{at}"
-        files[f"{full}/expected.json"] = expectation(what, code, clause, path, schema=None)
+        files |= vector(full, what, signed(payload), journal, code, clause, path, schema=None)
     return {
         **files,
         **_no_records(),
@@ -267,9 +238,8 @@ def _operators() -> Files:
         return run.finish()
 
     journal = tell(story)
-    files = case("valid/odd-operators-of-three-phases", signed(encode(statement_of(journal))), journal)
     what = "Operators of three phases, and room for those of two."
-    return {**files, "valid/odd-operators-of-three-phases/expected.json": expectation(what, None, None, None)}
+    return vector("valid/odd-operators-of-three-phases", what, statement_of(journal), journal)
 
 
 def _sealed_at() -> Files:
@@ -290,8 +260,7 @@ def _sealed_at() -> Files:
     ):  # fmt: skip
         seal = SealFacts(VERSION, f"2026-09-21T14:13:{at}Z")
         said = statement(read_history(iter(records)), table(), facts_of(journal), seal)
-        files |= case(f"valid/sealed-{name}", signed(encode(said)), journal)
-        files[f"valid/sealed-{name}/expected.json"] = expectation(what, None, None, None)
+        files |= vector(f"valid/sealed-{name}", what, said, journal)
     return files
 
 
@@ -304,9 +273,8 @@ OF_TEXTS = {
 def _no_records() -> Files:
     """A statement over a journal without records."""
     name = "invalid/odd-no-records"
-    files = case(name, signed(encode(claimed(b"", statement_of(tell(runs.small))))), b"")
     what = "The journal has no records, and the statement is of none."
-    return {**files, f"{name}/expected.json": expectation(what, "law_1", "LAW-1", None)}
+    return vector(name, what, claimed(b"", statement_of(tell(runs.small))), b"", "law_1", "LAW-1")
 
 
 def _texts() -> Files:
@@ -332,8 +300,9 @@ def _texts() -> Files:
         ("depth-in-a-text-with-an-escape", "Brackets in a text with a quote in it are no levels.", "json_number", b', "x": "\\"' + b"[" * 101 + b'", "y": 1e5}'),
     ):  # fmt: skip
         full = f"invalid/two-faults-{name}"
-        files |= case(full, wide + more, tell(runs.small))
-        files[f"{full}/expected.json"] = expectation(what, code, OF_TEXTS[code], "envelope", schema="not applicable")
+        files |= vector(
+            full, what, wide + more, tell(runs.small), code, OF_TEXTS[code], "envelope", schema="not applicable"
+        )
     return files
 
 
@@ -368,8 +337,7 @@ def _signatures() -> Files:
     ):  # fmt: skip
         full = f"invalid/key-p256-{name}"
         changed_envelope = dump(envelope(payload, signatures=[{"sig": encode64(changed)}]))
-        files |= case(full, changed_envelope, journal, P256)
-        files[f"{full}/expected.json"] = expectation(what, "too_few_signatures", "ENV-2", "envelope")
+        files |= vector(full, what, changed_envelope, journal, "too_few_signatures", "ENV-2", "envelope", keys=(P256,))
     return files
 
 
@@ -409,13 +377,12 @@ def _entries() -> Files:
         ("with-energy-of-as-much-doubt", "Of the work with energy as much is in doubt as was measured.", "job", _in_doubt, {}),
         ("with-a-node-on-two-boots-the-later-first", "Two ledgers of one node on two boots: by the wall clock the second ends where the first begins.", "job", lambda e: of_one_node(e, bootId="another boot", beginNs="999000000000", endNs="999999999993", wallOffsetNs="1789999000000000007"), ALONE),
     ]  # fmt: skip
-    for name, what, base, edit, facts in cases:
+    for name, what, base, edit, told in cases:
         entries = copy.deepcopy(entries_of(base))
         edit(entries)
-        made = merged("lineage" if base == "lineage" else "job", [Child(one, {}) for one in entries], **facts)
+        made = merged("lineage" if base == "lineage" else "job", [Child(one, {}) for one in entries], **told)
         kind = "lineage" if base == "lineage" else "job"
-        files |= case(f"merged/{kind}-{name}", signed(encode(made)), None)
-        files[f"merged/{kind}-{name}/expected.json"] = expectation(what, None, None, None)
+        files |= vector(f"merged/{kind}-{name}", what, made, None)
     return files
 
 
@@ -462,23 +429,17 @@ def _at_hand() -> Files:
         entry = entry_of(child, journal)
         statement_ = merged("job", [Child(entry, {})], run=run, **ALONE)
         full = f"merged/alone-{name}"
-        files |= case(full, signed(encode(statement_)), None)
         files |= {f"{full}/children/ledger.json": ledger, f"{full}/children/ledger.journal.jsonl": journal}
         what = f"A job whose only child is the vector {name}, which is at hand."
-        files[f"{full}/expected.json"] = expectation(what, None, None, None, "--children", "children", "--allow-replay")
-    holed = merged("job", [node(0)])
-    files |= case("merged/job-with-a-ledger-too-many", signed(encode(holed)), None)
-    for rank in (0, 1):
-        files |= {f"merged/job-with-a-ledger-too-many/children/{path}": data for path, data in node(rank).files.items()}
-    name = "merged/job-with-another-ledger-alone"
-    files |= {
-        **case(name, signed(encode(holed)), None),
-        f"{name}/children/ledger.json": node(1).files["node-1/ledger.json"],
-    }
-    what = "The only child is not at hand, and a ledger of another node is: it is ignored."
-    files[f"{name}/expected.json"] = expectation(what, None, None, None, "--children", "children")
+        files |= vector(full, what, statement_, None, more=("--children", "children", "--allow-replay"))
+    holed, beside = merged("job", [node(0)]), ("--children", "children")
+    name = "merged/job-with-a-ledger-too-many"
     what = "A ledger lies beside the children that is of no entry's node: it is ignored."
-    files["merged/job-with-a-ledger-too-many/expected.json"] = expectation(
-        what, None, None, None, "--children", "children"
-    )
+    files |= vector(name, what, holed, None, more=beside)
+    for rank in (0, 1):
+        files |= {f"{name}/children/{path}": data for path, data in node(rank).files.items()}
+    name = "merged/job-with-another-ledger-alone"
+    what = "The only child is not at hand, and a ledger of another node is: it is ignored."
+    files |= vector(name, what, holed, None, more=beside)
+    files[f"{name}/children/ledger.json"] = node(1).files["node-1/ledger.json"]
     return files

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from typing import Any
 
 from flopsd.core.ledger.statement import encode
@@ -13,8 +12,7 @@ from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
 from tests.support.independent_laws import PIPES
 from tests.support.story import chain, tell
-from tests.support.vectors import Files, case, parsed, signed, statement_of
-from tests.support.vectors_records import expectation
+from tests.support.vectors import Files, parsed, signed, statement_of, vector
 from tests.support.vectors_rows import last_tally
 
 J = dict[str, Any]
@@ -187,10 +185,7 @@ def peaks_vectors() -> Files:
         last_tally(records, _tally(pipes))
         journal = chain(in_columns(records))
         name = f"valid/table-{row}-{label}-{some}"
-        files |= case(name, signed(encode(statement_of(journal, peaks=peaks))), journal)
-        files[f"{name}/peaks.yaml"] = TABLE
         what = f"A peak table of its own: pipes ({some}) on the row {row}, the format {label}."
-        expected = json.loads(expectation(what, None, None, None))
-        expected["arguments"] = [word.replace("../../peaks", "peaks") for word in expected["arguments"]]
-        files[f"{name}/expected.json"] = json.dumps(expected, indent=1, ensure_ascii=False).encode() + b"\n"
+        ledger = signed(encode(statement_of(journal, peaks=peaks)))
+        files |= {**vector(name, what, ledger, journal, peaks="peaks.yaml"), f"{name}/peaks.yaml": TABLE}
     return files

@@ -14,48 +14,15 @@ from typing import Any
 from flopsd.core.ledger.statement import encode
 from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
+from tests.support.edits import DROP, Edit, edits, facts, in_last_tally, put
 from tests.support.independent_ledger import run_of
 from tests.support.independent_statement import LeftOut, predicate_of_node
 from tests.support.independent_verify import read_yaml
 from tests.support.story import PEAKS, POLICY, chain, tell
-from tests.support.vectors import Files, case, claimed, facts_of, listing, parsed, signed, statement_of
+from tests.support.vectors import Files, claimed, facts_of, listing, parsed, signed, statement_of, vector
 from tests.support.vectors_merged import segments
 
 J = dict[str, Any]
-Edit = Callable[[list[J]], object]
-DROP: Any = object()
-ARGUMENTS = ["ledger.json", "--key", "ledger.pub", "--peaks", "../../peaks.yaml", "--policy", "../../policy.yaml"]
-
-
-def expectation(
-    what: str, code: str | None, clause: str | None, path: str | None, *more: str, schema: str | None = "accepts"
-) -> bytes:
-    """An `expected.json`; `code` None: to be accepted; `schema` None: as it does with the payload (`with_schema`)."""
-    document = {
-        "what": what,
-        "arguments": [*ARGUMENTS, *more],
-        "verdict": "accept" if code is None else "refuse",
-        "code": code,
-        "clause": clause,
-        "path": path,
-        "schema": schema,
-    }
-    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
-
-
-def put(at: int, *path: str | int, value: Any) -> Edit:
-    """Sets a member of record `at` of a journal, or drops it."""
-
-    def edit(records: list[J]) -> None:
-        part: Any = records[at]
-        for step in path[:-1]:
-            part = part[step]
-        if value is DROP:
-            del part[path[-1]]
-        else:
-            part[path[-1]] = value
-
-    return edit
 
 
 # Each note of a daemon start.
@@ -71,54 +38,36 @@ def _recovered(*reasons: object, **more: object) -> J:
     return {"cutBytes": "7", "cutSha256": "cd" * 32, "reasons": list(reasons), "keptAs": None, **more}
 
 
-def _session(**changes: Any) -> Edit:
-    def edit(records: list[J]) -> None:
-        for record in records:
-            for session in record.get("sessions", ()):
-                session.update(changes)
-                return
-
-    return edit
+@edits
+def _session(records: list[J], /, **changes: Any) -> None:
+    for record in records:
+        for session in record.get("sessions", ()):
+            session.update(changes)
+            return
 
 
-def _work(**changes: Any) -> Edit:
-    def edit(records: list[J]) -> None:
-        worked = [one for record in records for one in record.get("sessions", ()) if one.get("work")]
-        worked[0]["work"].update(changes)
-
-    return edit
+@edits
+def _work(records: list[J], /, **changes: Any) -> None:
+    worked = [one for record in records for one in record.get("sessions", ()) if one.get("work")]
+    worked[0]["work"].update(changes)
 
 
-def _seen(**changes: Any) -> Edit:
+@edits
+def _seen(records: list[J], /, **changes: Any) -> None:
     """In the last record that has any: no later one can fall below it. A counter that is dropped, in all of them."""
-
-    def edit(records: list[J]) -> None:
-        worked = [one["work"]["train"] for record in records for one in record.get("sessions", ()) if one.get("work")]
-        worked[-1].update({name: value for name, value in changes.items() if value is not DROP})
-        for name in (name for name, value in changes.items() if value is DROP):
-            for one in worked:
-                one.pop(name, None)
-
-    return edit
+    worked = [one["work"]["train"] for record in records for one in record.get("sessions", ()) if one.get("work")]
+    worked[-1].update({name: value for name, value in changes.items() if value is not DROP})
+    for name in (name for name, value in changes.items() if value is DROP):
+        for one in worked:
+            one.pop(name, None)
 
 
-def _facts(**changes: Any) -> Edit:
-    def edit(records: list[J]) -> None:
-        declared = [one for record in records for one in record.get("sessions", ()) if one.get("facts")]
-        declared[0]["facts"].update(changes)
-
-    return edit
-
-
-def _gap(number: int, *, move: int = 0, grow: int = 0) -> Edit:
+@edits
+def _gap(records: list[J], number: int, *, move: int = 0, grow: int = 0) -> None:
     """Moves or lengthens the first gap of a device, its totals apart."""
-
-    def edit(records: list[J]) -> None:
-        gaps = [gap for record in records for gap in record.get("gaps", ()) if gap[0] == number]
-        gaps[0][1] += move
-        gaps[0][2] += move + grow
-
-    return edit
+    gaps = [gap for record in records for gap in record.get("gaps", ()) if gap[0] == number]
+    gaps[0][1] += move
+    gaps[0][2] += move + grow
 
 
 def _split(records: list[J]) -> None:
@@ -130,28 +79,17 @@ def _split(records: list[J]) -> None:
     record["gaps"][at : at + 1] = [[number, begin, middle, reason], [number, middle - 1, end - 1, reason]]
 
 
-def _two_incarnations(**changes: Any) -> Edit:
-    def edit(records: list[J]) -> None:
-        second = [record for record in records if record["kind"] == "begin"][1]
-        second.update(changes)
-
-    return edit
+@edits
+def _two_incarnations(records: list[J], /, **changes: Any) -> None:
+    second = [record for record in records if record["kind"] == "begin"][1]
+    second.update(changes)
 
 
-def _last_tally(edit: Callable[[J], object]) -> Edit:
-    def edited(records: list[J]) -> None:
-        edit([record for record in records if record["kind"] == "checkpoint"][-1]["devices"][0])
-
-    return edited
-
-
-def _all_tallies(edit: Callable[[J], object]) -> Edit:
-    def edited(records: list[J]) -> None:
-        for record in records:
-            if record["kind"] == "checkpoint":
-                edit(record["devices"][0])
-
-    return edited
+@edits
+def _all_tallies(records: list[J], edit: Callable[[J], object]) -> None:
+    for record in records:
+        if record["kind"] == "checkpoint":
+            edit(record["devices"][0])
 
 
 def _more_time(records: list[J]) -> None:
@@ -255,7 +193,7 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("gap-that-is-not-listed", "A gap grew and is not listed.", "law_6", "LAW-6", None, "activity", lambda r: next(c for c in r if c.get("gaps"))["gaps"].clear()),
     ("cycles-a-little-too-many", "One cycle more than there can have been.", "law_8", "LAW-8", None, "small", lambda r: _cycles(r, 1)),
     ("recovered-more-than-a-gap", "More time was recovered than there were gaps.", "law_11", "LAW-11", None, "small", _all_tallies(lambda t: t.update(recovered_ns={"activity": 1}))),
-    ("energy-of-a-nanosecond-too-much", "`energy_ns` is a nanosecond more than the span.", "law_11", "LAW-11", None, "small", _last_tally(lambda t: t.update(energy_ns=6 * 10**9 + 1))),
+    ("energy-of-a-nanosecond-too-much", "`energy_ns` is a nanosecond more than the span.", "law_11", "LAW-11", None, "small", in_last_tally(lambda t: t.update(energy_ns=6 * 10**9 + 1))),
     ("row-that-is-not-in-the-table", "The journal rates a device by a row that the table does not have.", "peak_row_unknown", "PEAK-5", None, "small", put(2, "peak_row", value="h999")),
     ("ahead-by-a-nanosecond-too-much", "A tally is 1 000 000 001 ns ahead of its checkpoint.", "law_13", "LAW-13", 4, "small", lambda r: r[3].update(ns=r[3]["devices"][0]["to_ns"] - 10**9 - 1)),
     ("evidence-before-its-checkpoint", "An `evidence` record is of a time before the checkpoint ahead of it.", "law_13", "LAW-13", 5, "small", lambda r: r.insert(4, {"kind": "evidence", "incarnation": 1, "number": 0, "ns": r[3]["ns"] - 1, **{n: r[2][n] for n in ("source", "evidence", "evidence_reason", "evidence_fix", "shared_with")}})),
@@ -273,17 +211,17 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("session-of-two-processes", "One `id` is of two processes.", "law_10", "LAW-10", None, "phases", lambda r: _second_process(r)),
     ("session-of-a-number", "`id` of a session is a number.", M, "REC-7", None, "lying", _session(id=7)),
     ("session-of-no-user", "`uid` of a session is below zero.", M, "REC-12", None, "lying", _session(uid=-1)),
-    ("fact-of-no-name", "A session declares a fact that there is not.", "law_10", "LAW-10", None, "lying", _facts(mood="good")),
-    ("fact-of-another-method", "A session declares a method that there is not.", "law_10", "LAW-10", None, "lying", _facts(method="magic")),
-    ("fact-of-a-role-that-is-none", "A session declares a role that there is not.", "law_10", "LAW-10", None, "lying", _facts(role="spare")),
-    ("fact-of-parameters-below-zero", "A session declares fewer parameters than none.", "law_10", "LAW-10", None, "lying", _facts(parameters_total=-1)),
-    ("fact-of-half-a-precision", "The shares of a declared format are not a million.", "law_10", "LAW-10", None, "lying", _facts(precision={"bf16": 500000})),
-    ("fact-of-adapters-of-another-member", "A session declares LoRA with a member that there is not.", "law_10", "LAW-10", None, "lying", _facts(lora={"r": 1, "alpha": 2})),
-    ("fact-not-counted-in-one-text", "What is not counted is a text.", "law_10", "LAW-10", None, "lying", _facts(not_counted={"train": "a judge"})),
+    ("fact-of-no-name", "A session declares a fact that there is not.", "law_10", "LAW-10", None, "lying", facts(mood="good")),
+    ("fact-of-another-method", "A session declares a method that there is not.", "law_10", "LAW-10", None, "lying", facts(method="magic")),
+    ("fact-of-a-role-that-is-none", "A session declares a role that there is not.", "law_10", "LAW-10", None, "lying", facts(role="spare")),
+    ("fact-of-parameters-below-zero", "A session declares fewer parameters than none.", "law_10", "LAW-10", None, "lying", facts(parameters_total=-1)),
+    ("fact-of-half-a-precision", "The shares of a declared format are not a million.", "law_10", "LAW-10", None, "lying", facts(precision={"bf16": 500000})),
+    ("fact-of-adapters-of-another-member", "A session declares LoRA with a member that there is not.", "law_10", "LAW-10", None, "lying", facts(lora={"r": 1, "alpha": 2})),
+    ("fact-not-counted-in-one-text", "What is not counted is a text.", "law_10", "LAW-10", None, "lying", facts(not_counted={"train": "a judge"})),
     ("segment-before-of-number-none", "The segment before has number 0.", M, "SEG-1", 1, "middle", put(0, "continues", "segment", value=0)),
     ("segment-before-of-no-digest", "The segment before has no SHA-256.", M, "SEG-1", 1, "middle", put(0, "continues", "sha256", value="0")),
     ("segment-before-with-more", "What is continued has one member too many.", M, "SEG-1", 1, "middle", put(0, "continues", "more", value=1)),
-    ("fact-of-adapters-of-no-rank", "A session declares LoRA without `r`.", "law_10", "LAW-10", None, "lying", _facts(lora={"target_modules": []})),
+    ("fact-of-adapters-of-no-rank", "A session declares LoRA without `r`.", "law_10", "LAW-10", None, "lying", facts(lora={"target_modules": []})),
     ("work-of-an-unknown-counter", "A session counts something that there is not.", "law_10", "LAW-10", None, "phases", _work(train={"naps": 1})),
     ("work-in-an-unknown-phase", "A session counts in a phase that there is not.", "law_10", "LAW-10", None, "phases", _work(rest={"tokens": 1})),
     ("work-below-zero", "A counter of a session is below zero.", "law_10", "LAW-10", None, "phases", _work(train={"tokens": -1})),
@@ -432,9 +370,8 @@ def broken_vectors(cases: Sequence[tuple[str, str, str, str, int | None, str, Ed
         edit(changed)
         journal = chain(changed if base in ("columns", "nested") else in_columns(changed))
         payload = encode(follows(journal, said))
-        files |= case(f"invalid/{name}", signed(payload), journal)
         path = None if at is None else f"journal:{at}"
-        files[f"invalid/{name}/expected.json"] = expectation(what, code, clause, path, schema=None)
+        files |= vector(f"invalid/{name}", what, signed(payload), journal, code, clause, path, schema=None)
     return files
 
 
@@ -443,7 +380,6 @@ def records_vectors() -> Files:
     noted = [dict(line.record()) for line in parsed(journal_of("small"))]
     noted[0]["recovered"] = _recovered(*RECOVERED, keptAs="damaged.journal.jsonl", more="a member that nobody knows")
     journal = chain(noted)
-    files |= case("valid/recovered-notes", signed(encode(statement_of(journal))), journal)
     what = "A daemon start noted all that one can find of the journal before, and a member that no clause names."
-    files["valid/recovered-notes/expected.json"] = expectation(what, None, None, None)
+    files |= vector("valid/recovered-notes", what, statement_of(journal), journal)
     return files

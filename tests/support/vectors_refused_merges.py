@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from flopsd.core.ledger.statement import encode
+from tests.support.edits import edits, put
 from tests.support.independent_jobs import order, predicate_of_children
 from tests.support.independent_laws import Refused
 from tests.support.independent_verify import read_yaml
 from tests.support.story import POLICY
-from tests.support.vectors import Files, case, signed
+from tests.support.vectors import Files, signed, vector
 from tests.support.vectors_entries import basis, entries_of, of_one_node, same_run
 from tests.support.vectors_merged import Child, merged, node, segments
-from tests.support.vectors_records import expectation, ordered
+from tests.support.vectors_records import ordered
 
 J = dict[str, Any]
 Edit = Callable[[J], object]
@@ -34,53 +35,28 @@ def first(**changes: Any) -> Edit:
 
 
 def inside(*path: str | int, value: Any) -> Edit:
-    """Sets a member of the first entry; `...` drops it."""
-
-    def edit(predicate: J) -> None:
-        part: Any = predicate["children"][0]
-        for step in path[:-1]:
-            part = part[step]
-        if value is ...:
-            del part[path[-1]]
-        else:
-            part[path[-1]] = value
-
-    return edit
+    """Sets a member of the first entry, or drops it."""
+    return put("children", 0, *path, value=value)
 
 
-def of_predicate(*path: str, value: Any) -> Edit:
-    def edit(predicate: J) -> None:
-        part: Any = predicate
-        for step in path[:-1]:
-            part = part[step]
-        part[path[-1]] = value
-
-    return edit
-
-
-def _at_one_time(name: str) -> Edit:
+@edits
+def _at_one_time(predicate: J, name: str) -> None:
     """The second child has what the first has, at the same wall time."""
-
-    def edit(predicate: J) -> None:
-        one, other = predicate["children"]
-        if name == "devices":
-            other["deviceTimes"][0]["devices"] = list(one["deviceTimes"][0]["devices"])
-        else:
-            other[name] = one[name]
-            if name == "node":
-                other["name"] = f"{one['node']}/{other['sha256'][:16]}"
-            predicate["jobNodes"] = []
-            predicate["completeness"]["declaredNodes"] = "2"
-
-    return edit
-
-
-def _declared(number: str | None) -> Edit:
-    def edit(predicate: J) -> None:
+    one, other = predicate["children"]
+    if name == "devices":
+        other["deviceTimes"][0]["devices"] = list(one["deviceTimes"][0]["devices"])
+    else:
+        other[name] = one[name]
+        if name == "node":
+            other["name"] = f"{one['node']}/{other['sha256'][:16]}"
         predicate["jobNodes"] = []
-        predicate["completeness"]["declaredNodes"] = number
+        predicate["completeness"]["declaredNodes"] = "2"
 
-    return edit
+
+@edits
+def _declared(predicate: J, number: str | None) -> None:
+    predicate["jobNodes"] = []
+    predicate["completeness"]["declaredNodes"] = number
 
 
 def _unranked(predicate: J) -> None:
@@ -167,7 +143,7 @@ CASES: list[tuple[str, str, str, str, bool | str, Edit]] = [
     ("more-nodes-than-declared", "A rank is as high as the declared number of nodes.", "too_many_nodes", "MERGE-32", False, _declared("1")),
     ("more-unranked-nodes-than-declared", "Two nodes without ranks, of one that was declared.", "too_many_nodes", "MERGE-32", False, _unranked),
     ("more-nodes-than-a-job-can-have", "A million nodes were declared.", "too_many_nodes", "MERGE-32", False, _declared("1000000")),
-    ("other-nodes-than-declared", "The list of nodes has two, and three were declared.", "too_many_nodes", "MERGE-32", False, of_predicate("completeness", "declaredNodes", value="3")),
+    ("other-nodes-than-declared", "The list of nodes has two, and three were declared.", "too_many_nodes", "MERGE-32", False, put("completeness", "declaredNodes", value="3")),
     ("rank-twice", "One rank is in two children at one time.", "counted_twice", "MERGE-29", False, _at_one_time("rank")),
     ("node-twice", "One node is in two children at one time.", "counted_twice", "MERGE-29", False, _at_one_time("node")),
     ("device-in-two-children", "One device is in two children at one time.", "counted_twice", "MERGE-29", False, _at_one_time("devices")),
@@ -175,9 +151,9 @@ CASES: list[tuple[str, str, str, str, bool | str, Edit]] = [
     ("job-with-nodes-in-one-text", "`jobNodes` is a text.", E, "MERGE-5", False, lambda p: p.update(jobNodes="")),
     ("job-with-a-node-listed-twice", "`jobNodes` has a node twice that has no ledger.", "rank_differs", "MERGE-31", False, lambda p: p.update(jobNodes=[*p["jobNodes"], "node-9", "node-9"])),
     ("job-of-nodes-declared-in-two-digits", "`declaredNodes` is written `02`.", E, "MERGE-26", False, _declared("02")),
-    ("job-sealed-by-no-version", "`flopsdVersion` is null.", E, "MERGE-18", False, of_predicate("method", "flopsdVersion", value=None)),
-    ("lineage-named-by-a-list", "`name` of a lineage is a list.", E, "MERGE-4", "lineage", of_predicate("lineage", "name", value=["lineage"])),
-    ("job-sealed-at-no-time", "`sealedAt` is no time.", E, "MERGE-18", False, of_predicate("method", "sealedAt", value="today")),
+    ("job-sealed-by-no-version", "`flopsdVersion` is null.", E, "MERGE-18", False, put("method", "flopsdVersion", value=None)),
+    ("lineage-named-by-a-list", "`name` of a lineage is a list.", E, "MERGE-4", "lineage", put("lineage", "name", value=["lineage"])),
+    ("job-sealed-at-no-time", "`sealedAt` is no time.", E, "MERGE-18", False, put("method", "sealedAt", value="today")),
     ("job-of-children-in-no-list", "`children` is a text.", E, "MERGE-26", False, lambda p: p.update(children="")),
     ("job-of-children-in-an-object", "`children` is an object.", E, "MERGE-26", False, lambda p: p.update(children={"0": p["children"][0]})),
     ("entry-of-claims-of-nobody", "What counts as claimed is there, and nobody claims.", E, "MERGE-26", False, inside("totals", "guidelines", "asClaimed", "claims", value=[])),
@@ -188,26 +164,26 @@ CASES: list[tuple[str, str, str, str, bool | str, Edit]] = [
     ("segment-of-another-number", "A segment continues one of another number than the one before.", E, "MERGE-19", True, lambda p: [e["segment"].update(number=9) for e in p["children"] if e["segment"]["number"] == 3]),
     ("segment-of-no-records", "The journal of a segment has no records.", E, "MERGE-19", True, lambda p: p["children"][0]["segment"]["journal"].update(records="0")),
     ("segment-of-another-node", "A segment continues one of another node.", "segments_part", "MERGE-24", True, _of_another_node),
-    ("job-with-a-lineage", "A job has a lineage.", E, "MERGE-4", False, of_predicate("lineage", value={"name": "x", "runs": []})),
-    ("lineage-with-a-run", "A lineage has a run.", E, "MERGE-3", "lineage", of_predicate("run", value={"id": "x", "platform": "slurm", "jobName": None, "jobArn": None})),
-    ("lineage-with-nodes", "A lineage has nodes of a job.", E, "MERGE-5", "lineage", of_predicate("jobNodes", value=["node-0"])),
-    ("lineage-of-no-name", "A lineage has no name.", E, "MERGE-4", "lineage", of_predicate("lineage", value={"runs": []})),
+    ("job-with-a-lineage", "A job has a lineage.", E, "MERGE-4", False, put("lineage", value={"name": "x", "runs": []})),
+    ("lineage-with-a-run", "A lineage has a run.", E, "MERGE-3", "lineage", put("run", value={"id": "x", "platform": "slurm", "jobName": None, "jobArn": None})),
+    ("lineage-with-nodes", "A lineage has nodes of a job.", E, "MERGE-5", "lineage", put("jobNodes", value=["node-0"])),
+    ("lineage-of-no-name", "A lineage has no name.", E, "MERGE-4", "lineage", put("lineage", value={"runs": []})),
     ("entry-of-no-evidence", "`byEvidence` of an entry is null.", E, "MERGE-26", False, inside("totals", "executed", "byEvidence", value=None)),
     ("segment-of-other-bytes", "A segment names other bytes than the one before has.", "segments_part", "MERGE-24", True, lambda p: [e["segment"]["continues"].update(bytes="1") for e in p["children"] if e["segment"]["number"] == 2]),
     ("segment-behind-an-end", "A segment continues one that is not continued.", "segments_part", "MERGE-24", True, lambda p: [e["segment"].update(isContinued=False) for e in p["children"] if e["segment"]["number"] == 2]),
     ("sum-of-integers-bent", "Integer operations are one more than the sum.", BENT, "MERGE-10", False, lambda p: _more(p["totals"]["integerOperations"], "high")),
     ("sum-of-what-counts-bent", "What counts is one more than the sum.", BENT, "MERGE-11", False, lambda p: _more(p["totals"]["guidelines"]["cumulative"], "high")),
-    ("sum-of-energy-bent", "Energy is more than the sum.", BENT, "MERGE-14", False, of_predicate("energyJoules", value="8.401")),
-    ("sum-of-device-time-bent", "Device time is more than the sum.", BENT, "MERGE-14", False, of_predicate("deviceSeconds", value="16.000000001")),
-    ("coverage-bent", "Coverage is one millionth less.", BENT, "MERGE-15", False, of_predicate("coverage", "coveragePpm", value="999999")),
-    ("count-of-ledgers-bent", "There is one ledger more than children.", BENT, "MERGE-7", False, of_predicate("ledgerCount", value="3")),
-    ("end-of-the-job-at-no-time", "The last record of the job is of no day.", E, "MERGE-26", False, of_predicate("lastRecordAt", value="2026-09-1T14:13:24.000000Z")),
-    ("begin-of-the-job-bent", "The job begins before its children.", BENT, "MERGE-8", False, of_predicate("startedAt", value="2026-09-21T14:13:19.000000Z")),
-    ("method-of-the-job-bent", "A method is declared that no child declares.", BENT, "MERGE-12", False, of_predicate("declared", "method", value="full")),
+    ("sum-of-energy-bent", "Energy is more than the sum.", BENT, "MERGE-14", False, put("energyJoules", value="8.401")),
+    ("sum-of-device-time-bent", "Device time is more than the sum.", BENT, "MERGE-14", False, put("deviceSeconds", value="16.000000001")),
+    ("coverage-bent", "Coverage is one millionth less.", BENT, "MERGE-15", False, put("coverage", "coveragePpm", value="999999")),
+    ("count-of-ledgers-bent", "There is one ledger more than children.", BENT, "MERGE-7", False, put("ledgerCount", value="3")),
+    ("end-of-the-job-at-no-time", "The last record of the job is of no day.", E, "MERGE-26", False, put("lastRecordAt", value="2026-09-1T14:13:24.000000Z")),
+    ("begin-of-the-job-bent", "The job begins before its children.", BENT, "MERGE-8", False, put("startedAt", value="2026-09-21T14:13:19.000000Z")),
+    ("method-of-the-job-bent", "A method is declared that no child declares.", BENT, "MERGE-12", False, put("declared", "method", value="full")),
     ("state-of-the-job-bent", "A finding of the job has another state.", BENT, "MERGE-13", False, lambda p: p["findings"][0].update(state="above")),
     ("node-of-the-job-bent", "A node's summary has a device more.", BENT, "MERGE-16", False, lambda p: p["nodes"][0].update(devices="3")),
-    ("evidence-of-a-job", "A job has an item of evidence, which ledgers of nodes alone have.", BENT, "MERGE-13", False, of_predicate("evidence", value=[ABSENT])),
-    ("replay-of-the-job-bent", "A child is said to be a replay.", BENT, "MERGE-2", False, of_predicate("replay", value={"children": "1"})),
+    ("evidence-of-a-job", "A job has an item of evidence, which ledgers of nodes alone have.", BENT, "MERGE-13", False, put("evidence", value=[ABSENT])),
+    ("replay-of-the-job-bent", "A child is said to be a replay.", BENT, "MERGE-2", False, put("replay", value={"children": "1"})),
 ]  # fmt: skip
 
 
@@ -248,6 +224,5 @@ def refused_merges() -> Files:
         edit(changed["predicate"])
         followed = changed if code == BENT else follows(changed, policy)
         payload = encode(changed if followed == good else followed)  # what follows may lack the fault
-        files |= case(f"merged/{name}", signed(payload), None)
-        files[f"merged/{name}/expected.json"] = expectation(what, code, clause, None, schema=None)
+        files |= vector(f"merged/{name}", what, signed(payload), None, code, clause, schema=None)
     return files

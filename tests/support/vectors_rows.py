@@ -7,14 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flopsd.core.ledger.statement import SealFacts, encode, statement
+from flopsd.core.ledger.statement import SealFacts, statement
 from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
 from tests.support.independent_laws import PIPES
 from tests.support.independent_verify import read_yaml
 from tests.support.story import PEAKS, VERSION, chain, table, tell
-from tests.support.vectors import SEALED_AT, Files, case, facts_of, parsed, signed, statement_of
-from tests.support.vectors_records import expectation
+from tests.support.vectors import SEALED_AT, Files, facts_of, parsed, statement_of, vector
 
 J = dict[str, Any]
 DECLARED: dict[str, J | None] = {
@@ -89,8 +88,7 @@ def _made(name: str, what: str, records: list[J], edit: Callable[[list[J]], obje
     changed = copy.deepcopy(records)
     edit(changed)
     journal = chain(in_columns(changed))
-    files = case(f"valid/{name}", signed(encode(statement_of(journal))), journal)
-    return {**files, f"valid/{name}/expected.json": expectation(what, None, None, None)}
+    return vector(f"valid/{name}", what, statement_of(journal), journal)
 
 
 def _keys(records: list[J]) -> Files:
@@ -104,6 +102,5 @@ def _keys(records: list[J]) -> Files:
         journal = chain(in_columns(changed))
         seal = SealFacts(VERSION, SEALED_AT, key=key)
         said = statement(read_history(line.record() for line in parsed(journal)), table(), facts_of(journal), seal)
-        files |= case(f"valid/sealed-by-{name}", signed(encode(said)), journal)
-        files[f"valid/sealed-by-{name}/expected.json"] = expectation(what, None, None, None)
+        files |= vector(f"valid/sealed-by-{name}", what, said, journal)
     return files

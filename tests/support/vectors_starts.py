@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from flopsd.core.ledger.statement import encode
 from tests.support.columns import by_device, in_columns
+from tests.support.edits import Edit, put
 from tests.support.story import chain, tell
 from tests.support.vector_runs import small
-from tests.support.vectors import Files, case, parsed, signed, statement_of
+from tests.support.vectors import Files, parsed, statement_of, vector
 from tests.support.vectors_edges import DOUBT, FLOP, Case, bounded, counted, energy, made_of, phases
-from tests.support.vectors_records import Edit, expectation, put
 
 J = dict[str, Any]
 
@@ -78,9 +77,8 @@ def _keys() -> Files:
         said = statement_of(journal)
         said["predicate"]["isolation"].update(key=key, jobCouldReadKey=could_read)
         full = f"{'valid' if is_good else 'invalid'}/sealed-by-{name}"
-        files |= case(full, signed(encode(said)), journal)
         refusal = (None, None, None) if is_good else ("statement_differs", "ISO-8", "statement.predicate.isolation.key")
-        files[f"{full}/expected.json"] = expectation(what, *refusal, schema=None)
+        files |= vector(full, what, said, journal, *refusal, schema=None)
     return files
 
 

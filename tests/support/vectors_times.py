@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tests.support import vector_runs as runs
 from tests.support.story import tell
-from tests.support.vectors import Files, case, edited, signed, statement_of
-from tests.support.vectors_records import expectation
+from tests.support.vectors import Files, edited, signed, statement_of, vector
 
 # Name, what it is, whether there is such a time, and the time.
 CASES: list[tuple[str, str, bool, str]] = [
@@ -33,7 +32,6 @@ def times_vectors() -> Files:
     for name, what, is_time, text in CASES:
         payload = edited(said, lambda one, text=text: one["predicate"]["method"].update(sealedAt=text))  # type: ignore[misc]
         full = f"{'valid' if is_time else 'invalid'}/sealed-at-{name}"
-        files |= case(full, signed(payload), journal)
         code, clause = (None, None) if is_time else ("statement_malformed", "NODE-50")
-        files[f"{full}/expected.json"] = expectation(what, code, clause, None, schema=None)
+        files |= vector(full, what, signed(payload), journal, code, clause, schema=None)
     return files

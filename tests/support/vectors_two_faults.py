@@ -6,33 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.ledger.statement import encode
 from flopsd.core.model import Pipe
 from flopsd.core.session_protocol import PhaseChanged, SessionOpened
 from tests.support import vector_runs as runs
+from tests.support.edits import Edit, edits
 from tests.support.story import H100, Story, active, chain, tell
-from tests.support.vectors import Files, case, parsed, signed, statement_of
-from tests.support.vectors_records import Edit, broken_vectors, expectation
+from tests.support.vectors import Files, parsed, signed, statement_of, vector
+from tests.support.vectors_records import broken_vectors
 
 J = dict[str, Any]
 M = "record_malformed"
 
 
-def both(*edits: Edit) -> Edit:
-    def edit(records: list[J]) -> None:
-        for one in edits:
-            one(records)
-
-    return edit
-
-
-def of_kind(named: str, at: int, **members: Any) -> Edit:
+@edits
+def of_kind(records: list[J], /, named: str, at: int, **members: Any) -> None:
     """Sets members of one record of a kind."""
-
-    def edit(records: list[J]) -> None:
-        [record for record in records if record["kind"] == named][at].update(members)
-
-    return edit
+    [record for record in records if record["kind"] == named][at].update(members)
 
 
 def _falls(records: list[J]) -> None:
@@ -60,9 +49,8 @@ def two_faults_vectors() -> Files:
     files |= {**_frame_behind_a_record(payload_of), **_unread_in_one_phase()}
     envelope = json.loads(signed(json.dumps(payload_of).encode()))
     envelope["signatures"][0]["keyid"] = 7
-    files |= case("valid/keyid-of-no-text", json.dumps(envelope).encode(), journal)
     what = "`keyid` is a number: a hint, of which no verdict hangs."
-    files["valid/keyid-of-no-text/expected.json"] = expectation(what, None, None, None)
+    files |= vector("valid/keyid-of-no-text", what, json.dumps(envelope).encode(), journal)
     return files
 
 
@@ -78,10 +66,8 @@ def _unread_in_one_phase() -> Files:
         return run.finish()
 
     journal = tell(story)
-    files = case("valid/unread-in-one-phase", signed(encode(statement_of(journal))), journal)
     what = "A pipe was not read in one phase alone: what is left of that time outside of it makes no row."
-    files["valid/unread-in-one-phase/expected.json"] = expectation(what, None, None, None)
-    return files
+    return vector("valid/unread-in-one-phase", what, statement_of(journal), journal)
 
 
 def _frame_behind_a_record(statement: J) -> Files:
@@ -91,7 +77,6 @@ def _frame_behind_a_record(statement: J) -> Files:
     lines = chain(records).splitlines(keepends=True)
     lines[-1] = lines[-1].replace(b'"r":{', b'"r":[{').replace(b"}}\n", b"}]}\n")
     name = "invalid/two-faults-frame-behind-a-record"
-    files = case(name, signed(json.dumps(statement).encode()), b"".join(lines))
     what = "A record is malformed, and a line behind it holds no object: all frames come before all records."
-    files[f"{name}/expected.json"] = expectation(what, "journal_frame", "CHAIN-1", f"journal:{len(lines)}")
-    return files
+    ledger, path = signed(json.dumps(statement).encode()), f"journal:{len(lines)}"
+    return vector(name, what, ledger, b"".join(lines), "journal_frame", "CHAIN-1", path)

@@ -1,0 +1,52 @@
+"""Edits that the tables of vectors are made of: of a journal's records, of entries, of a predicate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+J = dict[str, Any]
+Edit = Callable[[list[J]], object]  # of records, or of entries
+DROP: Any = ...
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def edits(change: Callable[Concatenate[T, P], object]) -> Callable[P, Callable[[T], object]]:
+    """`change` is given what it changes first; called with the rest, it is the edit that does so."""
+
+    def given(*args: P.args, **kwargs: P.kwargs) -> Callable[[T], object]:
+        return lambda changed: change(changed, *args, **kwargs)
+
+    return given
+
+
+@edits
+def put(whole: Any, *path: str | int, value: Any) -> None:
+    """Sets a member, or drops it."""
+    for step in path[:-1]:
+        whole = whole[step]
+    if value is DROP:
+        del whole[path[-1]]
+    else:
+        whole[path[-1]] = value
+
+
+@edits
+def facts(records: list[J], /, **changes: Any) -> None:
+    """What a process declares, in the first record that has it."""
+    next(one for record in records for one in record.get("sessions", ()) if one.get("facts"))["facts"].update(changes)
+
+
+@edits
+def in_last_tally(records: list[J], edit: Callable[[J], object]) -> None:
+    """The tally of the last checkpoint."""
+    edit([record for record in records if record["kind"] == "checkpoint"][-1]["devices"][0])
+
+
+@edits
+def users(records: list[J], daemons: tuple[int, ...], *jobs: int) -> None:
+    """The users of each daemon start and of its job."""
+    begins = [record for record in records if record["kind"] == "begin"]
+    for at, begin in enumerate(begins):
+        begin["isolation"].update(daemon_user=daemons[at], job_user=jobs[at] if at < len(jobs) else None)
