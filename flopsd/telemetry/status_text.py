@@ -14,7 +14,6 @@ from flopsd.report.terminal import facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.words import say
 
-Row = tuple[str, str]
 _MODEL_COLUMNS = 28
 
 

@@ -17,7 +17,6 @@ from tests.support.sim import Fold
 from tests.support.strategies import table
 
 UID = "GPU-5a4d0000-0000-4000-8000-000000000000"
-HMMA = (Evidence.ACTIVITY, Pipe.TENSOR_HMMA)
 SECOND = 10**9
 
 

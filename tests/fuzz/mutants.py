@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from flopsd.attestation.seal import MALFORMED
 from flopsd.core.envelope import encode_envelope, parse_envelope
@@ -29,7 +28,6 @@ from tests.support.json_edits import edited_json, edited_value, spelt
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.tamper import Material, Pair, byte_edit, edited, forged, material, misspoken, of_vector, records_of
 
-J = dict[str, Any]
 LEDGER, JOURNAL, KEY, LOG = "ledger.json", "ledger.journal.jsonl", "ledger.pub", "daemon.log"
 BASES = ("activity-and-gaps", "cycles-recovered", "declared-mix", "declared-phases", "neuron-count", "unknown-device",
          "rebooted", "accounted-elsewhere", "lying-declarations", "earlier-seal", "codes-checked",

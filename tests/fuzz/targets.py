@@ -61,9 +61,6 @@ from tests.support.story import POLICY, VECTORS
 from tests.support.strategies import table
 from tests.support.tamper import chained
 
-J = dict[str, Any]
-SEALED_AT = "2026-09-21T15:00:00.000000Z"
-
 
 @dataclass(frozen=True)
 class Target:

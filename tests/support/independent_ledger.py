@@ -22,13 +22,6 @@ Shares = tuple[int, int | None, int]
 NAMES = ("low", "measured", "high")
 
 
-def table_of(records: list[J], given: list[Path]) -> Path:
-    """The peak table that rates the journal: one that the verifier trusts, and never one that came with the ledger."""
-    (named,) = {record["peak_table_sha256"] for record in records if record["kind"] == "begin"}
-    (found,) = [path for path in given if hashlib.sha256(path.read_bytes()).hexdigest() == named]
-    return found
-
-
 @dataclass
 class Run:
     """What the records of a journal come to: every start of the daemon, its devices with their last tallies, all gaps."""

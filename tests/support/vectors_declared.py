@@ -129,7 +129,6 @@ CASES: list[Case] = [
     ("operators-of-no-figure", "Counts that no figure has: of a device that is not there, of more than one can have executed, of nobody's.", said(), [({"device": "GPU-x"}, {"train": {"operator_flop": 7}}), ({"device": H100.uid}, {"train": {"operator_flop": 3 * 10**16}}), ({}, {"train": {"operator_flop": 11}}), ({"device": "GPU-x"}, {"evaluate": {"operator_flop": 13}}), ({"device": H100.uid}, {"train": {"operator_flop": 10**16}}), ({"device": H100.uid}, {"train": {"steps": 1}})]),
 ]  # fmt: skip
 TEXT = {"rope_scaling": ["x"]}, {"rope_scaling": {"0": "x"}}
-WIDE = {**LLAMA, "hidden_size": 64, "num_hidden_layers": 2}
 
 
 def told(declared: OperatorDeclarations, processes: Sequence[Process], policies: Any = ()) -> Callable[[Path], bytes]:

@@ -239,7 +239,6 @@ BENT: list[tuple[str, str, str]] = [
     ("method.journal.lastRecordAt", '"2026-09-21T14:13:27.000000Z"', "NODE-58"), ("claim.limits", '""', "NODE-23"), ("totals.executed.method", '"guesswork"', "NODE-11"),
     ("totals.architectureAbsentReasons", "[]", "NODE-14"), ("method.assumptions", "[]", "NODE-55"),
 ]  # fmt: skip
-_WORDS = ("claim.limits", "totals.architectureAbsentReasons", "method.assumptions")
 
 
 def _statements(said: J, journal: bytes) -> Files:
