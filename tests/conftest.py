@@ -1,7 +1,5 @@
 """Shared fixtures, the profiles of hypothesis, which tests a machine can run, and which of them ran before."""
 
-from __future__ import annotations
-
 import gc
 import os
 from pathlib import Path

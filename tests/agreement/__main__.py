@@ -3,8 +3,6 @@
 flopsd's own verdict and reason code are what the others must give; an implementation accepts only what it computed again.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

@@ -1,7 +1,5 @@
 """The cases: random ledgers of every kind, and mutants of them, as folders like those of tests/vectors."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

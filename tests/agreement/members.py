@@ -4,8 +4,6 @@ Prints every one on which an implementation gives another verdict, or another re
 journal is the one that follows from it, whatever its members are, so that who takes a wrong type accepts the ledger.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import copy

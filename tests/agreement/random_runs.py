@@ -1,7 +1,5 @@
 """Random runs, told reading by reading to the real writer: every kind of device, evidence, declaration and fault."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`make bench`: the budgets of the design, one line each, figure beside budget. Prints, asserts nothing."""
 
-from __future__ import annotations
-
 import argparse
 import http.client
 import platform

@@ -4,8 +4,6 @@ It makes the driver calls of flopsd and keeps what they return: cycles of each p
 and utilisation. It has no journal, does not check what it reads, and stops at the first error.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 import time

@@ -3,8 +3,6 @@
 Measured in pairs, with and without in turn: three runs, the median of their medians and their range.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

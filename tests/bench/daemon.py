@@ -1,7 +1,5 @@
 """What a real daemon costs beside bad clients, and what pushing costs."""
 
-from __future__ import annotations
-
 import http.client
 import signal
 import socket

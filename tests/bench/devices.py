@@ -1,7 +1,5 @@
 """What each further device costs: a real daemon with 8 to 64 simulated GPUs, and what a GPU adds from one to the next."""
 
-from __future__ import annotations
-
 import http.client
 import statistics
 import threading

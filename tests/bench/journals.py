@@ -1,7 +1,5 @@
 """Journals as a daemon with default settings writes them, of any length, without waiting."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

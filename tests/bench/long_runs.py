@@ -5,8 +5,6 @@ the real program. A `daemon` that starts on such a journal recovers it first, an
 does not grow has the same peak in every row.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import signal

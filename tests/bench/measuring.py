@@ -1,7 +1,5 @@
 """What the benchmarks share: a line of figures, the CPU time of a process, the times of scrapes."""
 
-from __future__ import annotations
-
 import http.client
 import statistics
 import subprocess

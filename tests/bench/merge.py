@@ -4,8 +4,6 @@ One run of eight GPUs is metered and sealed; every other node's ledger is that o
 own, chained, sealed and signed anew, so that each ledger is another one and is verified whole.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

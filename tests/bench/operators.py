@@ -3,8 +3,6 @@
 In pairs, without and with in turn, so that what drifts adds to both. `python -m tests.bench.operators`
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 import warnings

@@ -6,8 +6,6 @@ second: what else the machine does meets all three, each with its defaults. A dr
 node, where a process holds each GPU, the load moves, and memory, temperatures, PCIe and 18 NVLinks answer too.
 """
 
-from __future__ import annotations
-
 import http.client
 import statistics
 import subprocess

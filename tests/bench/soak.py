@@ -4,8 +4,6 @@ The real NVML source, writer, journal and web server, in a process of their own 
 scrape each simulated minute. `python -m tests.bench.soak STANDIN FOLDER HOURS` is that process.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import subprocess

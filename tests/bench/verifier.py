@@ -1,7 +1,5 @@
 """What the verifier in JavaScript costs for a week of eight GPUs, as a command and in Chromium; and pictures of it."""
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess

@@ -2,8 +2,6 @@
 tests.bench.windows`. The windows are PyTorch's own profiler, of the CPU; what CUPTI costs on a GPU is not in it.
 """
 
-from __future__ import annotations
-
 import os
 import statistics
 import time

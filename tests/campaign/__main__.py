@@ -1,7 +1,5 @@
 """`python -m tests.campaign`: every case, declared and undeclared; a table of error and width, and what misses the truth."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

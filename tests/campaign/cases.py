@@ -1,7 +1,5 @@
 """The cases: what each machine has, does and suffers."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ Whatever they do: `high` holds the truth, `low` holds no more than a counter rea
 time and stays small, and its ledger is what two implementations compute from its journal.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

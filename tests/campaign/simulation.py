@@ -1,7 +1,5 @@
 """One case, from the driver to the verified ledger: the real source, writer, journal and seal on a clock stepped by hand."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack

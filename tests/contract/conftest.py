@@ -1,7 +1,5 @@
 """Single sources, opened as often as a test wants, on a clock that it steps by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path

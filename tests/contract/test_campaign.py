@@ -1,7 +1,5 @@
 """A slice of `make campaign`: what a sealed ledger states of each device holds the truth."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Running cycle counters of a wrong scale, and counters that wrap: refused, demoted or followed; never believed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

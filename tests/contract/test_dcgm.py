@@ -1,7 +1,5 @@
 """What the DCGM source reads out of a page: real captures, and pages that a real HTTP server shows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The cycle counters 1084-1096 of DCGM 4.6, whose scale no source states."""
 
-from __future__ import annotations
-
 import pytest
 
 from flopsd.core.meter import advance

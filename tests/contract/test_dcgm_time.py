@@ -1,7 +1,5 @@
 """Which time a collection of dcgm-exporter covers, and what is a gap: on a clock stepped by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The gRPC call to the kubelet, against servers that keep HTTP/2 and gRPC in their own ways, or do not."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What `make hardware` asks once a run, on the stand-in driver and on stand-ins for dcgmi and ncu."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """The Neuron source through a real child process that prints captured documents, on a clock stepped by hand."""
 
-from __future__ import annotations
-
 import copy
 import csv
 import json

@@ -1,7 +1,5 @@
 """neuron-monitor's life as our child: what it prints badly, late or never, how it dies, and that it does."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Without neuron-monitor: the driver's own totals, in a tree made from a real listing."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path

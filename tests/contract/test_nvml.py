@@ -1,7 +1,5 @@
 """The NVML source, and its clocks beside another source: real pynvml on the stand-in, and a clock stepped by hand."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Running cycle counters and percentages: whoever dies, nothing is lost; each lie is a gap with its own reason."""
 
-from __future__ import annotations
-
 import pytest
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation

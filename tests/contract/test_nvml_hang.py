@@ -1,7 +1,5 @@
 """A GPU whose driver hangs: the others are read on, and what it did meanwhile is learnt when it answers."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import replace
 

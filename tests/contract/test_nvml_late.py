@@ -1,7 +1,5 @@
 """GPUs that appear after the start, and indices that change."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

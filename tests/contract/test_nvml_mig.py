@@ -1,7 +1,5 @@
 """MIG: each slice with its own SMs, the parent never beside them, a missing permission named."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The dcgm-exporter that flopsd starts, as its child: how it begins, is refused, hangs, dies, and that it does."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

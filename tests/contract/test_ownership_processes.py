@@ -1,7 +1,5 @@
 """Whose processes run on a GPU: pynvml against the stand-in, psutil on real processes, real pid namespaces."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

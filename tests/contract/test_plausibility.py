@@ -1,7 +1,5 @@
 """Counters that lie upward: a gap with a ceiling, never work; and loads that only look like a lie."""
 
-from __future__ import annotations
-
 import pytest
 
 from flopsd.core.model import Evidence, GapReason, Pipe

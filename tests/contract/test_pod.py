@@ -1,7 +1,5 @@
 """A pod's devices by a kubelet's pod-resources service: gRPC over a unix socket, in this process."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

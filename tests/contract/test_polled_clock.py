@@ -1,7 +1,5 @@
 """A driver without clock samples, and loads in step with whoever reads the clock: the truth stays in the interval."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

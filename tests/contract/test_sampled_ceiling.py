@@ -1,8 +1,6 @@
 """The ceiling of GPUs without counters, by a clock that is read at random moments: never below the truth, and how far it
 falls."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 

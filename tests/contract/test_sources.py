@@ -1,7 +1,5 @@
 """Our own sources keep the contract that we ask of plug-ins."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """All implementations of the format agree on random ledgers and mutants: a slice of `make agreement`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

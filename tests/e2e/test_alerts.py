@@ -1,7 +1,5 @@
 """Every alert fires when it should and is silent otherwise, by the real promtool; each leads to its section of the runbook."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Mapping

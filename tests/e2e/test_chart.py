@@ -1,7 +1,5 @@
 """The values of the chart: what each group makes, and what is refused."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

@@ -1,7 +1,5 @@
 """docs/helm.md: what it installs, which namespace takes the pods, and the values of other charts."""
 
-from __future__ import annotations
-
 import json
 import re
 from copy import deepcopy

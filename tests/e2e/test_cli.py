@@ -1,7 +1,5 @@
 """The other verbs as a user types them: what they print, exit codes, standard streams that are gone, full or closed."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

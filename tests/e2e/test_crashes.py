@@ -1,7 +1,5 @@
 """Held against the closed form: killed at any moment, what was acknowledged is never lost; and GPUs for half a minute or a minute."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

@@ -1,8 +1,6 @@
 """The committed dashboards are those that the script makes, their queries have data in a recorded hour, and none has a
 panel that is empty without a reason on a default install."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,8 +1,6 @@
 """The commands of README.md and docs/*.md, run as they stand there: those of tests/support/doc_commands.py that no other test
 runs. Those that start no process are run in every CI run, all of them in `make test-all`."""
 
-from __future__ import annotations
-
 import glob
 import json
 import re

@@ -1,7 +1,5 @@
 """The pages and the site: commands are run as they are printed, names are known, nothing is loaded from elsewhere."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What `flopsd doctor` says of profiling counters, with the /proc, the capabilities and the platform of each place."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Evidence through the real program: sealed with a metadata service and a timestamp authority, and without anybody."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import threading

@@ -1,7 +1,5 @@
 """`flopsd exec`: the job comes first, whatever becomes of the metering."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Ledgers before verifiers that are not ours: cosign, openssl with jq, securesystemslib's own Envelope."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -1,8 +1,6 @@
 """What Grafana shows of values that matter: @grafana/data, the code that formats and colours in a Grafana, applied to
 the committed panels. Values over 80 are red by its defaults, which a coverage of 10 % does not reach."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`make hardware` on the stand-in driver: runner, bracket, table, results and page, without GPU and without PyTorch."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A PIN that a token refused is given to it once, whoever seals: counted by OpenSC's spy between flopsd and SoftHSM."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -1,7 +1,5 @@
 """The image, built and run as a cluster does it: a read-only root, a user that is not root, no capability, no engine."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Keys in AWS KMS, through botocore and HTTP, on moto's KMS."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

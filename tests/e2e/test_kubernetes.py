@@ -1,7 +1,5 @@
 """Manifests and chart: what API servers take, what Helm makes, what flopsd itself says to the settings in them."""
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A slice of `python -m tests.campaign.lying_jobs`: processes that lie in every way, to the real daemon."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.campaign.lying_jobs import trial

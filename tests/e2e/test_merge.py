@@ -1,7 +1,5 @@
 """The command line merges a SageMaker-like job of two nodes, and verifies what came out."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import tarfile

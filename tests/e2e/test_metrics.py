@@ -1,7 +1,5 @@
 """Metrics of a real daemon: its HTTP front as clients meet it, and pages pushed to real receivers, through its death."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """The real Prometheus and Alertmanager on real daemons and real ledgers: alerts, sums, and the stack to try."""
 
-from __future__ import annotations
-
 import json
 import os
 import queue

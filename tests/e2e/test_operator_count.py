@@ -1,7 +1,5 @@
 """An A100 that only has utilization, and a process that counts its operators: from a ceiling to a figure."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """The real program that starts a dcgm-exporter of its own: what an A100 has then in its ledger, and what is left."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import signal

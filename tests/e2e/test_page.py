@@ -1,7 +1,5 @@
 """The page at `/` in a real Chromium: live, still without a script, whole on a phone, for every reader, behind a password."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A plug-in by others, as its user has it: both wheels in a fresh environment, the source found by its name."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """No alert fires on a healthy install: half an hour of each, under the committed rules in the real promtool."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

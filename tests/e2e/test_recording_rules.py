@@ -1,7 +1,5 @@
 """Every recording rule by the real promtool: two nodes of a run, one of them scraped twice, a run before, a recording."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """`flopsd report` as it is used: the command on real ledgers, the page in a real Chromium without a network."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

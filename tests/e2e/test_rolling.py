@@ -1,7 +1,5 @@
 """Rolling seals with the real program: what is left when everything is killed at once, and what metering pays."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

@@ -1,8 +1,6 @@
 """A rotated run of the real program, killed three times with the journal rotating all the while: nothing is lost between
 its segments, and their merged ledger has the run's total."""
 
-from __future__ import annotations
-
 import random
 import signal
 import threading

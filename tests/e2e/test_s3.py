@@ -1,7 +1,5 @@
 """Copies in S3 through real HTTP: what is stored, what is locked, and what a store that fails or hangs costs."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json

@@ -1,7 +1,5 @@
 """A training job as SageMaker runs it: the real toolkit runs a script, flopsd is process 1 of its container."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

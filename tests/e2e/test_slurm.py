@@ -4,8 +4,6 @@ Two slurmd share the machine, in namespaces of their own; each node has two GPUs
 opens) and by the stand-in's. Authentication is Slurm's own, so that no munged is needed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The real program on devices of each kind: whose they are, by which source they are read, and what was true of them."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -4,8 +4,6 @@ The service manager sees this machine's files, but for /run, /var/lib and /etc/s
 The interpreter and the checkout are bound under /opt: a hardened service sees no home folder, and ours may lie in one.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """`flopsd status --watch` in a real pseudo-terminal, completions and the manual page by real shells and the real roff."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty

@@ -1,7 +1,5 @@
 """The verifier that needs nothing installed, as it is used: its command, and its page in a real Chromium."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The verifier's page with what a stranger gives it: it runs nothing, does not hang, and its verdict is of these files."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil

@@ -1,7 +1,5 @@
 """What is installed: sdist and wheel, in fresh environments of each Python, without and with extras."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

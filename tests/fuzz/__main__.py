@@ -1,7 +1,5 @@
 """`make fuzz`: each target for a time under Atheris, in a process of its own; executions, corpus and faults of each."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os

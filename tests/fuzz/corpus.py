@@ -1,7 +1,5 @@
 """The kept corpus: for each target the fewest small inputs that reach every step of ours that any input reached."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Mutants of what a verifier is handed, by family. Each is drawn from its own seed, so that one can be made again."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import gzip

@@ -1,7 +1,5 @@
 """What fuzzing starts from: vectors, samples, and a few inputs made here."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import io

@@ -1,8 +1,6 @@
 """What is fuzzed. A target takes bytes and raises for a fault alone: an exception that its parser does not document, or
 a broken law. It touches no network and writes no file but its own."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import io

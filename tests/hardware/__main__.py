@@ -3,8 +3,6 @@
 Exit codes: 0 measured, whatever the ratios; 1 flopsd or NVML failed; 2 something is missing.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import signal

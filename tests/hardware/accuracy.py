@@ -3,8 +3,6 @@
 The same files give the same bytes, in whatever order they are named.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import textwrap

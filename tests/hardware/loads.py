@@ -1,7 +1,5 @@
 """What the suite runs, the FLOP of it in closed form, and the settings around it: `Spec` says which load, `Load` does it."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager

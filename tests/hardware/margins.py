@@ -1,7 +1,5 @@
 """The rule for margins: docs/adr/0021."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 from flopsd.core.values import ceil_div

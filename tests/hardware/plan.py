@@ -1,7 +1,5 @@
 """Which loads are run. `quick` is planned for five minutes, `full` for half an hour."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from tests.hardware.loads import Shape, Spec

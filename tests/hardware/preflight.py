@@ -1,7 +1,5 @@
 """What the suite needs and does not find here, and how to bring it to a machine that can fetch nothing."""
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import sys

@@ -3,8 +3,6 @@
 `python -m tests.hardware.privileges UUID` prints, as JSON, what GPM answers the user who runs it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

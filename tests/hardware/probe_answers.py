@@ -1,7 +1,5 @@
 """Answers from what was asked once a run: buffer, streaming, counters that stand still, and what other tools tell."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

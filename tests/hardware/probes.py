@@ -1,7 +1,5 @@
 """What only hardware tells, asked once a run beside the loads. Each answer holds what was seen, with NVML's own codes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flopsd.system.clock import NS_PER_S

@@ -3,8 +3,6 @@
 An answer says what was seen, with its numbers. What was not seen is "not answered here", with the reason.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Ids as in nvml.h 13.5.37; newer ones are plain numbers here, since older bindings lack their names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise

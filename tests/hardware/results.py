@@ -35,8 +35,6 @@ probes        what was asked once, see probes.py and tools.py: {uptime_seconds, 
 questions     [{number, subject, question, asked, answer, not_answered}]: answer or not_answered is null
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

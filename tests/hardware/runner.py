@@ -1,7 +1,5 @@
 """One load after another: bracketed by two marks of flopsd and by raw samples, and what flopsd metered between the marks."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The whole run: find the GPU, start flopsd beside it, measure every load, answer the questions, keep the results."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 import sys

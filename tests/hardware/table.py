@@ -1,7 +1,5 @@
 """The results as a table for a terminal of 100 columns."""
 
-from __future__ import annotations
-
 from tests.hardware.results import Document
 
 WIDTH = 100

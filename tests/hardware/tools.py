@@ -3,8 +3,6 @@
 `python -m tests.hardware.tools FORMAT` runs one product, for Nsight Compute to profile.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -1,7 +1,5 @@
 """The loads in PyTorch, every number format asked for as its users ask for it, and a small transformer in plain functions."""
 
-from __future__ import annotations
-
 import importlib
 import threading
 from collections.abc import Callable, Mapping

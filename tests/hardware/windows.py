@@ -2,8 +2,6 @@
 still works beside and after them. `python -m tests.hardware.windows` prints it as JSON.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

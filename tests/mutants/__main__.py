@@ -1,7 +1,5 @@
 """`python -m tests.mutants`: plant faults, print what survived and the figures by room."""
 
-from __future__ import annotations
-
 import argparse
 import random
 import signal

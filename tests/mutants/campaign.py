@@ -1,7 +1,5 @@
 """A campaign: which tests execute which lines, then each fault in a copy of the tree before the tests that reach it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Every deliberate fault that can be planted in a module, found in its syntax tree."""
 
-from __future__ import annotations
-
 import ast
 from dataclasses import dataclass
 from itertools import accumulate

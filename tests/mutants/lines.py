@@ -4,8 +4,6 @@ FLOPSD_MUTANTS_LINES names the file for the lines of the package FLOPSD_MUTANTS_
 Lines that a process executes which a test starts are not seen. FLOPSD_MUTANTS_TESTS names the file with the tests to run.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

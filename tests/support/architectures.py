@@ -1,7 +1,5 @@
 """Configurations of published models, with what their checkpoints hold; and what is refused of others."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Stand-ins for those who testify: AWS's instance metadata service, and a timestamp authority made of openssl."""
 
-from __future__ import annotations
-
 import subprocess
 import tempfile
 import threading

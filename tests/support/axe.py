@@ -1,7 +1,5 @@
 """axe-core, which .ci/run gets from npm: what stands in the way of readers of a page."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

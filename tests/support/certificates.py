@@ -1,7 +1,5 @@
 """A private authority for tests, with certificates for 127.0.0.1 and for clients."""
 
-from __future__ import annotations
-
 import datetime
 import ipaddress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Values of the chart for tests: each group of them at least once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

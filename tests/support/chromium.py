@@ -1,7 +1,5 @@
 """Chromium without a screen, driven through its debugging pipe: no port, no client library, no network."""
 
-from __future__ import annotations
-
 import base64
 import fcntl
 import json

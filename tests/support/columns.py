@@ -1,7 +1,5 @@
 """Checkpoints as a test edits them: one tally for each device, where the journal has columns."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.independent import tallies_of

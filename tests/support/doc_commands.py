@@ -3,8 +3,6 @@
 `commands` reads them off a page: blocks of shell, and lines of other blocks that begin with a program.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Edits that the tables of vectors are made of: of a journal's records, of entries, of a predicate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 

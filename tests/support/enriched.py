@@ -4,8 +4,6 @@ The base is always a statement that flopsd made; counts and times of it are made
 training run, and findings are those of the packaged policy.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,8 +1,6 @@
 """A dcgm-exporter that shows whatever page a test puts there, behind a real HTTP server; and a source that reads it on a
 clock stepped by hand, with a meter behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 

@@ -3,8 +3,6 @@
 A test of many vectors is whole in the ordinary run, and a sample in `make quick`.
 """
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Iterable, Sequence

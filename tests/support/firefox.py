@@ -1,7 +1,5 @@
 """Firefox without a screen, driven by Marionette, its own protocol: no driver program, no client library."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

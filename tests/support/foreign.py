@@ -1,7 +1,5 @@
 """Verifiers that know nothing of flopsd: cosign, and a POSIX shell for recipes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Dashboards as Grafana would fill them: variables, legends, and what @grafana/data shows of the answers to a panel."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

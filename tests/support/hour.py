@@ -1,8 +1,6 @@
 """A real Prometheus that holds an hour of flopsd: two nodes of a run, told by the real writer on a fake clock and shown by
 the real exporter every fifteen seconds. Promtool puts the pages into blocks, and the recording rules' results behind them."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Iterator

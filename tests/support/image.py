@@ -3,8 +3,6 @@
 The base holds Debian's Python as Debian's packages have it, unpacked; no registry is asked.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The second implementation, continued: the codes of docs/ledger-codes.md."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

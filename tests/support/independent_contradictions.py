@@ -1,7 +1,5 @@
 """The second implementation, continued: what of the declarations cannot all be so, by docs/ledger-codes.md."""
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """The second implementation, continued: the rules of a policy, from docs/ledger-arithmetic.md (FIND), without flopsd."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor

@@ -1,7 +1,5 @@
 """The second implementation as a verifier, continued: ledgers of ledgers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import combinations

@@ -1,7 +1,5 @@
 """The second implementation, continued: the laws of docs/ledger-journal.md, record by record and of the whole."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The second implementation, continued: from records and peak table to the parts of the predicate that hold figures."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

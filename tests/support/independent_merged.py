@@ -1,7 +1,5 @@
 """The second implementation: a ledger of ledgers, added up again from its children's entries."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The second implementation, continued: what is missing of a merge, and the architecture basis of a sum."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The second implementation, continued: what training processes count of operators, by docs/ledger-arithmetic.md."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.independent import Figures, Rated, add

@@ -1,7 +1,5 @@
 """The second implementation: what a row of the peak table says of a device, from docs/ledger-format.md."""
 
-from __future__ import annotations
-
 from decimal import Context, Decimal
 from typing import Any
 

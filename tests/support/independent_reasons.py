@@ -1,7 +1,5 @@
 """The second implementation, continued: why a rule applies and what it hangs on, by docs/ledger-codes.md."""
 
-from __future__ import annotations
-
 import json
 from fractions import Fraction
 from typing import Any

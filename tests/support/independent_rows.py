@@ -3,8 +3,6 @@
 docs/conformance.md says what each member is. Nothing of flopsd is in it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from functools import partial

@@ -3,8 +3,6 @@
 Of families it knows plain Llamas alone, and models of which only the size is declared.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from math import isqrt
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 What of a model is not defined on the page is not computed: `LeftOut` takes it from the statement and names it.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@
 flopsd is in it.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import binascii

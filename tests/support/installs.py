@@ -1,8 +1,6 @@
 """Healthy installs of different kinds, told by the real writer and shown by the real exporter. Time passes on a clock
 stepped by hand."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

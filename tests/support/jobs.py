@@ -1,7 +1,5 @@
 """Jobs of several nodes without hardware: each node's ledger from the real writer, journal and sealing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

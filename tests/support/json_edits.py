@@ -1,7 +1,5 @@
 """Edits of JSON that keep it JSON, for fuzzing and for the campaign of mutants."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterator

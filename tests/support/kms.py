@@ -5,8 +5,6 @@ moto 5.2.5 takes `MessageType=DIGEST` and hashes the digest again, so what it si
 moto does that itself, and harmless after that.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

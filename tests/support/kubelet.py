@@ -3,8 +3,6 @@
 The protobuf here declares what the kubelet's API has beyond what flopsd reads, as a newer kubelet sends it.
 """
 
-from __future__ import annotations
-
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping

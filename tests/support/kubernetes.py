@@ -3,8 +3,6 @@
 Helm and the schemas are Python packages: `pytest.mark.package` names what a test needs.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

@@ -1,7 +1,5 @@
 """A real Prometheus and a real Alertmanager, and a webhook that keeps what the latter brings."""
 
-from __future__ import annotations
-
 import json
 import queue
 import re

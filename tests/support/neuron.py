@@ -1,7 +1,5 @@
 """neuron-monitor's stand-in led by hand, a sysfs tree made from a real listing, and the captured documents."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

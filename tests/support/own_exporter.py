@@ -1,7 +1,5 @@
 """The stand-in of dcgm-exporter as a program of its own, which the kernel names as it names the original."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

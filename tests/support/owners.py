@@ -1,7 +1,5 @@
 """Devices and what NVML knows of them, for tests of ownership."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 

@@ -4,8 +4,6 @@ Held once against the 1,228 pods that kubernetes/pod-security-admission (8f84a87
 AppArmor by annotation and for Windows, of which it knows nothing, and is stricter where newer versions allow more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

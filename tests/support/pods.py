@@ -1,7 +1,5 @@
 """A pod of a manifest or of the chart, run as a kubelet would: volumes, rights, limits, and the driver of its node."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The real program as its users start it, with the stand-in where the dynamic loader looks first."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

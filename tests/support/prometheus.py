@@ -1,7 +1,5 @@
 """The rule files, and `promtool test rules` over worlds of series that one healthy node is the beginning of."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

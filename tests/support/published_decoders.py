@@ -1,7 +1,5 @@
 """The config.json of published decoders, with the fields that only real files have, and what their checkpoints hold."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Configurations of published hybrids, as their config.json has them, with the parameters in all and for one token."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Configurations of published models that read images, with the parameters that their checkpoints hold."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

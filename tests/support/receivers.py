@@ -1,7 +1,5 @@
 """Receivers of pushed metrics: the real Pushgateway and VictoriaMetrics on free ports, and servers that behave badly."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

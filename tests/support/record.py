@@ -1,7 +1,5 @@
 """Makes the bundled recording: two simulated H100 behind the stand-in NVML, read by the real NVML source."""
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

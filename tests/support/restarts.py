@@ -1,7 +1,5 @@
 """A run whose daemon was started anew many times, each time for the same work, and a log with a line of each start."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

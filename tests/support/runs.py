@@ -1,7 +1,5 @@
 """Whole runs without hardware or waiting: the real writer, journal and sealing on a clock stepped by hand."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace

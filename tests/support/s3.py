@@ -1,7 +1,5 @@
 """moto's S3 as a server of its own: another process, real HTTP, so that the program finds it as it finds any store."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Scenarios for the stand-in NVML, and what is true of them in closed form, in exact fractions."""
 
-from __future__ import annotations
-
 import subprocess
 from dataclasses import dataclass, field
 from fractions import Fraction

@@ -3,8 +3,6 @@
 `python -m tests.support.session_servers SOCKET` is the one that can be killed.
 """
 
-from __future__ import annotations
-
 import json
 import queue
 import signal

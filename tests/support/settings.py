@@ -1,7 +1,5 @@
 """The effective settings from flags, environment and file, as `flopsd run` loads them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

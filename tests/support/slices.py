@@ -1,7 +1,5 @@
 """What CI takes of tests that try every family, way to train, scene or install: each so-manieth. `make test-all` runs all."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """Runs that are told reading by reading: the real writer and journal on a fake clock, for the test vectors."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence

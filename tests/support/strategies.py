@@ -1,7 +1,5 @@
 """Hypothesis strategies for readings and tallies."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 from hypothesis import strategies as st

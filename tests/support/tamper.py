@@ -1,7 +1,5 @@
 """What an adversary does to a ledger and its journal, with and without the key: edits drawn from a seeded generator."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

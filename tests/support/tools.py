@@ -1,7 +1,5 @@
 """What a test needs of the machine: a tool or a package that is missing skips it, or fails it where all are required."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

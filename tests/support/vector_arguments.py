@@ -1,7 +1,5 @@
 """The published vectors, and the arguments of a vector's verification, from any folder."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

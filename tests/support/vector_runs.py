@@ -1,7 +1,5 @@
 """The journals of the test vectors: what each run did."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 Deterministic to the byte: fixed keys, a fake clock, RFC 6979 for P-256. They are goldens: read the diff.
 """
 
-from __future__ import annotations
-
 import base64
 import copy
 import hashlib

@@ -1,7 +1,5 @@
 """Vectors of what settings and training processes declare: what of it contradicts, and what follows for recomputation."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Sequence

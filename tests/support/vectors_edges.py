@@ -3,8 +3,6 @@
 Those to be refused have the statement that follows without the law, as in `vectors_records`.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Vectors of merged ledgers that must be accepted: what entries can be, which no children that are simulated are."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Vectors of merged ledgers in which one more fault, one less or another order decides, as `vectors_limits` of journals."""
 
-from __future__ import annotations
-
 import copy
 import json
 from typing import Any

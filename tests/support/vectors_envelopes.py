@@ -1,7 +1,5 @@
 """Vectors of the envelope, of strict JSON, and of what a verification starts from."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import json

@@ -3,8 +3,6 @@
 Each finding's vector has a policy of its own beside it, `our.policy.yaml`, with thresholds around what the run computed.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path

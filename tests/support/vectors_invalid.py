@@ -1,7 +1,5 @@
 """The vectors that every implementation must refuse, each for the one reason that its `expected.json` states."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections.abc import Callable

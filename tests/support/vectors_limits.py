@@ -4,8 +4,6 @@ Each is there for a fault that was planted in the second implementation and that
 (`make vector-mutants`).
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Any
 

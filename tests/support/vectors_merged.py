@@ -1,7 +1,5 @@
 """The vectors of ledgers made of ledgers."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import hashlib

@@ -1,7 +1,5 @@
 """Vectors of models: what docs/ledger-models.md says of counters, of a size alone and of a plain Llama."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.support.vectors import Files

@@ -1,7 +1,5 @@
 """Vectors of journals and of entries with an unusual shape: what is allowed, and beside it what just is not."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Vectors with a peak table of their own, whose rows state what those of the common table leave out, and the reverse."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from typing import Any

@@ -4,8 +4,6 @@ The statement is the one that follows from the broken journal, as far as one fol
 it without its laws. So who leaves the law out accepts the ledger.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Vectors of merged ledgers that must be refused for one fault in an entry; the sums follow from the entries as they are."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

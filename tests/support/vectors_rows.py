@@ -1,7 +1,5 @@
 """Vectors of rows: every pipe on every row of the vectors' peak table, declared and not, and what no figure needs to have."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from functools import partial

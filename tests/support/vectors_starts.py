@@ -1,7 +1,5 @@
 """Vectors of daemon starts that differ, of the key that sealed, and of work that is all in doubt, as `vectors_limits`."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Vectors of times: the edges of the calendar and of the clock, in `sealedAt`, of which nothing else follows."""
 
-from __future__ import annotations
-
 from tests.support import vector_runs as runs
 from tests.support.story import tell
 from tests.support.vectors import Files, edited, signed, statement_of, vector

@@ -1,7 +1,5 @@
 """Vectors with two faults, which decide which of them is the reason, and one of an envelope that has none."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

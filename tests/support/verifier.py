@@ -1,7 +1,5 @@
 """The verifier in JavaScript: as a Node module, and as its page in a browser."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Small real decoders beyond those of families.py, each as its class, configuration and what LoRA sits on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

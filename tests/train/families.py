@@ -1,7 +1,5 @@
 """Small real models of every family, trained for one step on the CPU under PyTorch's own FLOP counter."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 python -m tests.train.finetune FOLDER METHOD      METHOD: full or lora
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

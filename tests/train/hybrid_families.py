@@ -1,7 +1,5 @@
 """Small hybrids: layers with a state, of which the sequences here fill one chunk and a part of a second or third."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

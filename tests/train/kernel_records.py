@@ -1,7 +1,5 @@
 """PyTorch's own profiler on the CPU with records of a GPU in its results, and such records out of real traces."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 RANK=0|1 WORLD_SIZE=2 MASTER_ADDR=… MASTER_PORT=… python -m tests.train.operator_ranks
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

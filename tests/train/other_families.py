@@ -1,7 +1,5 @@
 """Small real encoders, and Whisper: see families.py."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Scripts in processes that have PyTorch and what is around it: loading that takes longer than what they do."""
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

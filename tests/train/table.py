@@ -1,7 +1,5 @@
 """`python -m tests.train.table`: what flopsd computes against what PyTorch's FlopCounterMode counts, by family."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from tests.train.families import FAMILIES, step

@@ -1,7 +1,5 @@
 """The Trainer's callback with real Trainers, on the CPU, over a real socket."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import pickle

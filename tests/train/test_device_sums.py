@@ -1,7 +1,5 @@
 """Sums that stay on the device: exact however many there are, and in inference mode as outside of it."""
 
-from __future__ import annotations
-
 import pytest
 
 pytestmark = [pytest.mark.training("torch")]

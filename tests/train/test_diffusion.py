@@ -1,7 +1,5 @@
 """Diffusion transformers of diffusers, trained for one step on the CPU under PyTorch's own FLOP counter, counted by hooks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The examples as their readers run them, and what the daemon hears of each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

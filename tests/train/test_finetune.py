@@ -1,7 +1,5 @@
 """A real fine-tune on the CPU under `flopsd exec`: phases, three bases and their reconciliation in a verified ledger."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

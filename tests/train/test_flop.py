@@ -1,7 +1,5 @@
 """The architecture basis against real models of transformers under PyTorch's own FLOP counter."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """The counter of forward passes without a Trainer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

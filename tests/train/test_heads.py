@@ -1,7 +1,5 @@
 """Classifiers under PyTorch's own FLOP counter, as PEFT trains them: its configuration lists heads of other models too."""
 
-from __future__ import annotations
-
 import pytest
 
 from flopsd.core.architecture import flop, read_model, training_from

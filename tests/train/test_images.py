@@ -1,7 +1,5 @@
 """Images as the forward counter and the Trainer's callback count them, with real models and Trainers on the CPU."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

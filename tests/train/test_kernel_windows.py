@@ -1,7 +1,5 @@
 """Kernel windows through PyTorch's own profiler, on the CPU: its life is real, the kernels in it are of real traces."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """From a training that sees its kernels to the ledger and the report: the Trainer's callback, and a process under exec."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Backward passes of all kinds: what each computes is counted, and nothing that it leaves out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A fine-tune on the stand-in's A100, which has utilization alone: what PyTorch ran, in step with what the GPU did."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The count of operators against PyTorch's own counter, around the same steps."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

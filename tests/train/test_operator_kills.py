@@ -1,7 +1,5 @@
 """A training that counts its operators, under the real daemon on the stand-in's A100, and what `kill -9` loses of it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Parameter counts against real models: from the configuration, and of live, adapted, packed and sharded ones."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The callback in TRL's trainers, on the CPU."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,6 @@
 """Models whose architecture flopsd does not read: what passes their weights, against PyTorch's own FLOP counter and
 through a real socket into a ledger."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Whisper through the forward counter: its encoder's rows, and FLOP that equal PyTorch's own count."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

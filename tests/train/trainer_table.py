@@ -1,7 +1,5 @@
 """`python -m tests.train.trainer_table [CASE]`: what TRL's trainers compute, and the bounds that a ledger has of it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection, Iterator
 

@@ -1,7 +1,5 @@
 """Trainings by TRL's trainers on the CPU, each with what PyTorch counted of it and what the ledger has."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import warnings

@@ -1,8 +1,6 @@
 """Models whose architecture flopsd does not read, trained for one step on the CPU: what their weights were passed by,
 as the process counts it, against PyTorch's own FLOP counter. `python -m tests.train.unread_models` prints the table."""
 
-from __future__ import annotations
-
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping

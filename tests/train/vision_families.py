@@ -1,7 +1,5 @@
 """Small real models that read images, and a batch for each: tensors, and the counters of their work."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

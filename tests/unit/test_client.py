@@ -1,7 +1,5 @@
 """The client in a training process: what it tells arrives, and whom it meets changes nothing for the training."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

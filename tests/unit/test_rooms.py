@@ -1,8 +1,6 @@
 """Rooms and the direction of imports (MAY_IMPORT is the drawing of docs/source-tree.md), and what a reader of any module may
 rely on: the core is pure, one module reads time, one exits."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The verifier's page is what its build makes of its modules, and flopsd names it by its digest."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

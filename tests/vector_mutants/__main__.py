@@ -5,8 +5,6 @@ each fault that changes neither the verdict nor its reason on any vector, and th
 no vector can find are listed in `equivalent.txt`, each by its place and with its reason, and are not counted.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

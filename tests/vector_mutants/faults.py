@@ -1,7 +1,5 @@
 """What a fault is, and which faults are known to change nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Faults of the third implementation, made in the text of `verifier/src`, as those of the second are in its syntax tree."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

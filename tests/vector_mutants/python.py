@@ -1,7 +1,5 @@
 """Faults of the second implementation: a comparison, a sum, a condition, a bound or a check that is another one."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import copy

@@ -1,7 +1,5 @@
 """Whatever a training process says, the truth lies between both ends, and no verdict rests on it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

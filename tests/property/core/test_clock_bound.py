@@ -1,7 +1,5 @@
 """The bound on randomly timed clock readings: on clocks that know the slots and not the draws, it holds."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable

@@ -1,8 +1,6 @@
 """Whatever a process declares: its model has an architecture basis or a reason why not, and nothing else happens. And the
 integral of a sampled clock: exact where it is known, and never further off than its doubt."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from typing import Any
 

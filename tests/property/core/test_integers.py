@@ -1,7 +1,5 @@
 """Whatever mix of floating-point and integer work ran, and whatever was read of it: both truths lie within their bounds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Laws of merging: sums in any order and grouping, and that a claim made twice at once never passes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

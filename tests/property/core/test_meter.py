@@ -1,7 +1,5 @@
 """The laws of the meter and of the figures that follow from it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Whatever training processes say they ran, no ceiling moves, and the ends keep their order."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from hypothesis import example, given

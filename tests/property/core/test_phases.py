@@ -1,8 +1,6 @@
 """Laws of phases: they divide what was counted, and lose and add nothing. And what the contract suite finds nothing against,
 the meter takes whole: no time or work of it is turned into a gap."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

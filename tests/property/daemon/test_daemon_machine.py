@@ -4,8 +4,6 @@ Ticks, faults, recoveries, lost devices, crashes at any moment with restarts, fu
 steps; after each step the laws must hold.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from pathlib import Path

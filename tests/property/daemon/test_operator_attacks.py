@@ -1,7 +1,5 @@
 """Processes that lie about their operators in every way at once, to the real writer: no ceiling moves, no end is passed."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A rotated run counts what the same run counts unrotated: through the real writer and journals, rotated at any moment."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence

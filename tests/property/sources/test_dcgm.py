@@ -1,7 +1,5 @@
 """Whatever an exporter leaves out or writes for it: a stated gap, or numbers of the fields that are there."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

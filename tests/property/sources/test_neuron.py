@@ -1,7 +1,5 @@
 """Laws of the Neuron accounting: any line is read or refused, exact sums, order does not matter, gaps stay gaps."""
 
-from __future__ import annotations
-
 import json
 from fractions import Fraction
 from typing import Any

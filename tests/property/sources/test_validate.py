@@ -1,7 +1,5 @@
 """Whatever a source hands over: it is refused at the seam, or the whole run can be read back, added up and encoded."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CUDA_VISIBLE_DEVICES by the rules of the CUDA programming guide, for any list of entries."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

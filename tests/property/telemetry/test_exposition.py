@@ -1,7 +1,5 @@
 """Pages are, byte for byte, what prometheus-client makes of the same families, whatever the page before them held."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

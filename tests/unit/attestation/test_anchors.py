@@ -1,7 +1,5 @@
 """Checkpoint lines that left the host, in every shape that logs come in, held against the journal."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import random

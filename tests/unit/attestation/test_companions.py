@@ -1,7 +1,5 @@
 """Peak tables and policies of one's own travel with the ledger that names them, and are trusted no more for that."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tarfile

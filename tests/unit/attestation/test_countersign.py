@@ -1,7 +1,5 @@
 """A second signature: only on what was verified, and without changing one byte of what is signed."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import shutil

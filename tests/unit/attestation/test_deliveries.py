@@ -1,7 +1,5 @@
 """Sealed ledgers are delivered until all destinations have the sealed bytes, whatever fails, changes or is in the way."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """EC2 instance identity: what is collected from a metadata service, and that only a pinned key makes it count."""
 
-from __future__ import annotations
-
 import base64
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """Values at the edge of what sealing and logs take."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any

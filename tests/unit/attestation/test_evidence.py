@@ -1,7 +1,5 @@
 """Evidence in a ledger: what is recorded, what verify says of it, and that forged evidence is not verified."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Where ledgers lie: folders, globs, SageMaker's archives, S3. Nothing is passed over unseen."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -1,7 +1,5 @@
 """Checkpoint lines that the daemon did not print: a lying job refutes no honest ledger, a rewritten one is refuted."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Key files and public keys: what is taken, what is refused, and in which words."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

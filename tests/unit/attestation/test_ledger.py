@@ -1,7 +1,5 @@
 """Sealing and verifying: what a good ledger says, and that no changed one is believed."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Callable

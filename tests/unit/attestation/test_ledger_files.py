@@ -1,7 +1,5 @@
 """Where sealing meets files that lie there already: nothing is lost, nothing goes back, nobody reads halves."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Compute adds up over nodes, attempts and the jobs of a lineage, and so do findings: what no job crosses the sum may."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A run whose daemon was started thousands of times: the work grows with it. Calls are counted, since times differ."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

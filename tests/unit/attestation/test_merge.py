@@ -1,7 +1,5 @@
 """Merging node ledgers: what the sum says, and that nothing is in it twice, missing or believed without reason."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Merging with several processes: the same result and the same refusals, and none of them is left."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psutil

@@ -1,7 +1,5 @@
 """NVIDIA's SPDM report: NVIDIA's own sample, what must not pass, and collecting through the real pynvml."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """What lies in place of a ledger's files: too much, a FIFO, a device. A clear refusal in little memory, and no waiting."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

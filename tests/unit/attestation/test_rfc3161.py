@@ -1,7 +1,5 @@
 """RFC 3161: others' vectors, a real openssl authority, and where in the envelope a timestamp counts."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

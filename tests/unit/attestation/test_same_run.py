@@ -1,7 +1,5 @@
 """Two ledgers of one run: prefixes, forks, what later seals say of earlier ones, and stamps of the journal's head."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The published page suffices: an implementation written from it computes what flopsd seals."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import io

@@ -5,8 +5,6 @@ The bundles are Sigstore's; what flopsd reads of them is the envelope or signatu
 What fails them by Fulcio's certificates or Rekor's log is not here: flopsd has neither.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

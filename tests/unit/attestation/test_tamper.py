@@ -1,8 +1,6 @@
 """Whatever is done to a ledger and its journal, nothing but the sealed content is ever accepted: every byte changed, every
 cut, and a slice of each family of `make mutate-ledgers`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

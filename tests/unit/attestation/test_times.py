@@ -1,7 +1,5 @@
 """The times that a ledger states: written anew or refused, and named where they cannot all be true."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Logs and archives that are far longer unpacked than they were sent: refused, and honest ones are not."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import os

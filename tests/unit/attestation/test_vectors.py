@@ -1,7 +1,5 @@
 """The published vectors: flopsd does with each what it says, the schema too, and the generator makes them again."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

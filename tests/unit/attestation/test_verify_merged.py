@@ -1,8 +1,6 @@
 """Merged ledgers as a verifier sees them: added up again, and held against the children that are at hand; and how big the
 parts of a ledger may be."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import replace

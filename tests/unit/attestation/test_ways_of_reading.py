@@ -1,8 +1,6 @@
 """A short way of reading accepts nothing that the way of the rule refuses, gives the same, and leaves the refusals to
 it: of envelopes, whose payload is not read as JSON, and of large merged ledgers, whose children are read one by one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """`flopsd config show` and `config check`; and whose modules flopsd runs: its own environment's, never the job's."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

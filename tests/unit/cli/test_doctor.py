@@ -1,7 +1,5 @@
 """What `doctor` says of a device that a source found."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from flopsd.cli.doctor import device_diagnosis

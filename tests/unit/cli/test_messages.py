@@ -1,7 +1,5 @@
 """What is printed of mistyped words and of a missing key, and what -q and -v change."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The policy of docs/thresholds.md, by its very text: estimated with, sealed and verified by, and each typo by its line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What files say and what they are called reaches a terminal as text, never as something that it acts on."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

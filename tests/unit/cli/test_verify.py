@@ -1,7 +1,5 @@
 """What `flopsd verify` prints of ledgers that hold and of those that do not, and which options go with which."""
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any

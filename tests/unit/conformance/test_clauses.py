@@ -1,7 +1,5 @@
 """The clauses of the ledger's pages have ids of their own, and only they have."""
 
-from __future__ import annotations
-
 import re
 
 from conformance.__main__ import VECTORS

@@ -1,7 +1,5 @@
 """What a command did with a vector is judged as docs/conformance.md says."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """The `rows.json` of a vector, which the second implementation makes, has flopsd's own rows and sums."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Faults planted in the other implementations are noticed by a vector; `make vector-mutants` plants more of them."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.support.vector_arguments import published

@@ -1,7 +1,5 @@
 """FLOP by architecture, without torch: closed forms, laws of the bounds, and work that is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Bounds from a size alone hold what the whole architecture has, of published models and of drawn ones."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

@@ -1,7 +1,5 @@
 """FLOP by the weights that rows passed: by hand, and what the counters must not contradict."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

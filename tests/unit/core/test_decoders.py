@@ -1,7 +1,5 @@
 """Decoders whose products differ from Llama's: attention within chunks, latent attention, experts that all run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Diffusion transformers by the fields of their published config.json, and their work."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

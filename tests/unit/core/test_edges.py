@@ -1,7 +1,5 @@
 """Values at the edge of what a function decides."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Encoders, and Whisper, by the fields of their published config.json, and the pairs of local attention."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

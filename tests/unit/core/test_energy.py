@@ -1,7 +1,5 @@
 """Energy for each FLOP beside published runs: what is compared, what is not, and what is named."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

@@ -9,8 +9,6 @@ The tool: the example `flops_meter.json` in the blog post "Navigating EU AI Act 
 SageMaker AI" (12 May 2026) and in the README of aws-samples/amazon-sagemaker-generativeai.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

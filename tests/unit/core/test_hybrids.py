@@ -1,7 +1,5 @@
 """Layers with a state: bounds of their chunks' products, and what kernels compute of them."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

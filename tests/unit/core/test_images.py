@@ -1,7 +1,5 @@
 """Models that read images: published sizes, and bounds where counters of images are missing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -3,8 +3,6 @@
 Beside the published vectors, which have the laws of the format.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from collections.abc import Callable

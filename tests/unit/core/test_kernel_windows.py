@@ -1,7 +1,5 @@
 """What processes saw of kernels is in the ledger, and nothing else of it is another for that."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,8 +1,6 @@
 """Models read from a config.json, without torch: published sizes, what a file that says little means in each family
 (windows by layer, heads, biases, tied heads), and what is refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

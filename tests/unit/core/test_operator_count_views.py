@@ -1,7 +1,5 @@
 """What training processes count, in everything that is made of a journal: each record's figures, course, merge, metrics."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Models beside the trained one, and work that was not counted: what they add to which end of the architecture basis."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

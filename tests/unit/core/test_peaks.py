@@ -1,7 +1,5 @@
 """The packaged peak table: consistent with its own datasheets, exact in its names, silent on strangers."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import astuple, replace
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Thresholds against accounts: each row on both sides and straddling, and what must hold of all of them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil, floor

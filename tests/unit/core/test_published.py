@@ -3,8 +3,6 @@
 `pytest -s` prints both beside each other. The inputs are activity ratios and clocks that others read.
 """
 
-from __future__ import annotations
-
 import json
 from fractions import Fraction
 from typing import Any

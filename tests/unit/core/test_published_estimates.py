@@ -5,8 +5,6 @@ FLOP are published for few models. Where they are not, what is published stands 
 the estimate must fit into at a usual share of the peak, or parameters that a token is multiplied by.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """What the pure readers refuse: a case for each reason, and what lies just within beside what lies just beyond."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The regimes outside the European Union: each rule exactly at its threshold, one beyond, and with each thing unknown."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fractions import Fraction
 

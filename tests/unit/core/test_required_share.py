@@ -1,8 +1,6 @@
 """The share of training that counts, by what was declared (the table of docs/ledger-format.md), two bases of one run, and
 when a threshold is crossed at today's rate."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import pytest

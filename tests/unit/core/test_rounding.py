@@ -1,8 +1,6 @@
 """Rounding to significant figures, and the one notation: exact, ASCII, and outward where a number is a bound; in a report
 with the exact number beside it, and on the scales of its charts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from fractions import Fraction
 

@@ -1,7 +1,5 @@
 """The one view of a run: each rule stands in it once, and no tally is turned into rows twice."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The JSON Schema: it takes what is sealed and what may be added, and nothing that lacks a field or bends a count."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

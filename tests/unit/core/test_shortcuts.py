@@ -1,7 +1,5 @@
 """Shortcuts that each reading takes give what the long way gives."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 
 import pytest

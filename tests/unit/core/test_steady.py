@@ -1,7 +1,5 @@
 """Checkpoints that are checked by columns are accepted only where the same journal is, read device by device."""
 
-from __future__ import annotations
-
 import copy
 import random
 import tempfile

@@ -1,7 +1,5 @@
 """A ledger of a run without an end: what came after the last record is in "at most", or nothing bounds it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

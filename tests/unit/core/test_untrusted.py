@@ -1,8 +1,6 @@
 """Strict reading: what two readers could read differently, or what would take too much to read, is not read; untrusted
 JSON and YAML field by field: every problem has a path, and no value is guessed."""
 
-from __future__ import annotations
-
 import io
 import json
 import random

@@ -1,7 +1,5 @@
 """What stands between two implementations is codes: the table of their words, the schema and the code have the same."""
 
-from __future__ import annotations
-
 import json
 import re
 import string

@@ -1,8 +1,6 @@
 """What becomes of the closed segments of a rotated run: sealed once, copied, and removed only where every destination has
 them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

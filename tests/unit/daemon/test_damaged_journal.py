@@ -1,7 +1,5 @@
 """A journal of which nothing can be read any more may be of the run that goes on, whatever its last line says."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A job that declares without end: bounded, and no declaration keeps a measurement out of the journal."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

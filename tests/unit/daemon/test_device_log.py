@@ -1,7 +1,5 @@
 """A device that is lost is logged once, by name and with the reason; one that comes and goes floods no log."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

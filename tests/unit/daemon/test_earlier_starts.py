@@ -1,8 +1,6 @@
 """What a new incarnation makes of the ones before it, when a source that sends nothing counts as silent, and from when a
 device that was another job's is metered: through the real writer, journal and seal."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a daemon holds does not grow with time; `make bench BENCH_ARGS=soak` shows that of a week."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from pathlib import Path

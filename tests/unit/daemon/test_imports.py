@@ -1,8 +1,6 @@
 """What a metering process has loaded after a scrape, and its threads: it keeps them for weeks, beside a job that wants the
 memory."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.support.process import free_port, modules_after

@@ -1,7 +1,5 @@
 """What training processes say of kernels in windows: kept where it can be, counted as refused where it cannot."""
 
-from __future__ import annotations
-
 import json
 import logging
 

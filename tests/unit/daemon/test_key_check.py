@@ -1,7 +1,5 @@
 """When the daemon has its key checked, what it logs of that, and what then waits."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

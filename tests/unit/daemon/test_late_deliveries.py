@@ -1,7 +1,5 @@
 """When the daemon starts a child that delivers, what it logs and what it shows."""
 
-from __future__ import annotations
-
 import os
 import sys
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The launcher: what it does with children that do as they like."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

@@ -1,7 +1,5 @@
 """The threads around the writer: pumps that fail, hang or come late, and the last reading."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A GPU's time while it is cut into slices, cut anew and made whole again: nothing of it is lost or counted twice."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import replace
 from pathlib import Path

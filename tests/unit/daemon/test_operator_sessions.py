@@ -1,7 +1,5 @@
 """The daemon's side of what training processes count of their operators: it believes none beyond a device's ceiling."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

@@ -1,7 +1,5 @@
 """A journal that was saved elsewhere, continued on another machine: what is taken, what is not, what stays beside."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

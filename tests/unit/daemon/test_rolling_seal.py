@@ -1,7 +1,5 @@
 """When the daemon starts a sealing child, and what it does with one that fails, hangs or talks."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

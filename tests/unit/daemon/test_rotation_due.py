@@ -1,7 +1,5 @@
 """When a rotation is due."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

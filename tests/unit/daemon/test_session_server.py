@@ -1,7 +1,5 @@
 """The listener: what a process says arrives as events, and nothing that it does stops or fills the daemon."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

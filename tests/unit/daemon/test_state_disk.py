@@ -1,7 +1,5 @@
 """What is shown of the state folder's disk, and what is said of what a run needs of it."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

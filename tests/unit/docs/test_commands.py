@@ -1,8 +1,6 @@
 """Each command of the pages is run by a test, or is named with the reason why nothing here can run it; and every command of
 flopsd on them, those in running text too, is one that this flopsd takes."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import shlex

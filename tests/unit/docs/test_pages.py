@@ -1,7 +1,5 @@
 """Every Markdown file of the repository: its width, its links; what pages state and pictures made from text are current."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

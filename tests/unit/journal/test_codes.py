@@ -1,7 +1,5 @@
 """The codes of journal lines: who takes over a daemon cannot change what it wrote before."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 What is before the damage is kept, what is behind it is told and never believed, and the run goes on and verifies.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

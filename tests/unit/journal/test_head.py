@@ -1,7 +1,5 @@
 """What a journal must contain to be sealed as its run's."""
 
-from __future__ import annotations
-
 import errno
 import os
 from pathlib import Path

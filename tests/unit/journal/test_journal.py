@@ -1,8 +1,6 @@
 """The journal file: what survives a crash at any byte, what is never believed, and what is synced when it says that it is
 durable."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import io

@@ -1,7 +1,5 @@
 """What a ledger seals is a prefix of its journal: any longer one fits it, and says nothing more."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

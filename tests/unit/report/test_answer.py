@@ -1,7 +1,5 @@
 """The answer to a run of which nothing is declared, word for word wherever it is asked for."""
 
-from __future__ import annotations
-
 from html import unescape
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Devices that share what is known of them stand together."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Values at the edge of what a text shows."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """`flopsd estimate` as a user types it."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

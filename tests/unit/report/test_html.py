@@ -1,7 +1,5 @@
 """The HTML report: one file, nothing from outside, whatever the ledger holds; readable by everybody."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import hashlib

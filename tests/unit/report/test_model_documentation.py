@@ -1,7 +1,5 @@
 """The Form's figures and texts, from the published ledgers and from ledgers with more declared in them."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from fractions import Fraction
 from typing import Any

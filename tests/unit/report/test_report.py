@@ -1,7 +1,5 @@
 """What a report says of a ledger: old ones and new ones, whole and not, and what is no ledger at all; and of its course."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Iterator

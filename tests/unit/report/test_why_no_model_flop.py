@@ -1,8 +1,6 @@
 """Where a process declared its model and there is no FLOP by it, the reason stands in the daemon's log at once, in the
 node's and the job's ledger, in every report and in the Form: nowhere that nothing was declared."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The places that a ledger can be named for, and what is refused before a run of weeks begins."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Where flopsd runs, by variables: Slurm's, as 24.11 sets them (tests/e2e/test_slurm.py runs it), and a pod's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Policy files: the packaged one, others beside it, and every fault of a bad one by its name."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

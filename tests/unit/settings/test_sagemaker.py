@@ -1,7 +1,5 @@
 """What a training job's platform tells, the defaults there, and the request of the cookbook page."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Single settings: what each check takes, in YAML and as text, and what it refuses with which words."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

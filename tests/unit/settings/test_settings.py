@@ -1,7 +1,5 @@
 """Settings from file, environment and flags: precedence, and every problem at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Which source reads which device, alone and through the real writer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from logging import INFO

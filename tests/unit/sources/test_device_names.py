@@ -1,7 +1,5 @@
 """Which devices the environment and the settings name, by the examples of the vendors' documents."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A wrapped source, with a job-mapping folder as what tells whose a device is."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """One GPU's GPM counters, read by read, from a driver that says what the test wants: proof of the counters, and lies."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any

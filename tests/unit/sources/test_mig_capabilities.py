@@ -1,7 +1,5 @@
 """Whether the driver's MIG capabilities are open, on simulated trees."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """How a source is found by its name, what a bad plug-in is told (always which distribution it came with), and what `doctor`
 asks of all sources: one that fails in any call is told of, and costs no other."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 import threading

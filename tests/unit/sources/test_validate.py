@@ -1,7 +1,5 @@
 """What a source may hand over: everything else is refused by name, and is an outage of that source only."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What the clocks of a machine may say."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """What a process that we started has used, as /proc has it."""
 
-from __future__ import annotations
-
 import sys
 
 import psutil

@@ -1,7 +1,5 @@
 """A module of a package without the rest, and the whole package afterwards for whoever imports it."""
 
-from __future__ import annotations
-
 import pytest
 
 from flopsd.system.part_of_package import part_of

@@ -1,7 +1,5 @@
 """The line that shows progress on a terminal."""
 
-from __future__ import annotations
-
 import io
 import logging
 import threading

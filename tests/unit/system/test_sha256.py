@@ -1,7 +1,5 @@
 """Without OpenSSL the same digests."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from random import Random

@@ -1,7 +1,5 @@
 """Signals that are waited for: none is lost, none comes late; and `say` on streams that are closed, full or old."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

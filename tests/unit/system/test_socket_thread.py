@@ -1,7 +1,5 @@
 """Servers that share a thread: each is served, also beside one that fails, until it stops."""
 
-from __future__ import annotations
-
 import queue
 import selectors
 import socket

@@ -1,7 +1,5 @@
 """Values at the edge of what a page or a log line shows."""
 
-from __future__ import annotations
-
 import logging
 import threading
 

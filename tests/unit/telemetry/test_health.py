@@ -1,7 +1,5 @@
 """The health of a run by table: the gravest fact decides the state, and its sentence hides none of the others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The HTTP front and the exposition behind it; requests from bytes, however they are cut, and what is none."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import re

@@ -1,7 +1,5 @@
 """TLS, client certificates and passwords, as a client meets them; and the file followed while the daemon serves."""
 
-from __future__ import annotations
-
 import base64
 import http.client
 import queue

@@ -3,8 +3,6 @@
 No time is asserted: that it does not wait for them shows in that they never end by themselves.
 """
 
-from __future__ import annotations
-
 import gzip
 import http.client
 import re

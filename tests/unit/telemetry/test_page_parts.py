@@ -1,7 +1,5 @@
 """The rate of a whole run in few points, its drawing, and advice that stands once for all devices that it holds for."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pushing: where to, what goes through the pipe, what receivers get, and what bad ones cost."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import os

@@ -1,8 +1,6 @@
 """The facts of a snapshot and of its journal are the same, and they are shown in 80 plain columns; the log names each step
 towards a threshold once."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The status of a run of many GPUs in terminals of several sizes."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The file by which Prometheus finds a run: address and labels, from the start of serving to the end of the run."""
 
-from __future__ import annotations
-
 import json
 import logging
 import socket

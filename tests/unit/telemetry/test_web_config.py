@@ -1,7 +1,5 @@
 """The web configuration file: what promtool takes is taken or refused by name, what it refuses is refused."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The contract suite catches what it is there for: for each clause a source that breaks it."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

@@ -1,7 +1,5 @@
 """The kept corpus of the fuzzer, without it: every input that once reached something new does what its target demands."""
 
-from __future__ import annotations
-
 import pytest
 
 from flopsd.attestation.evidence import rfc3161

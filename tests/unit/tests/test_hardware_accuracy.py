@@ -1,7 +1,5 @@
 """docs/accuracy.md is what its generator makes of the results; the hardware suite's closed forms, and its settings."""
 
-from __future__ import annotations
-
 import copy
 import os
 import stat

@@ -1,7 +1,5 @@
 """The tool that plants faults: what it plants, what a test kills, what survives, what is named equivalent."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
