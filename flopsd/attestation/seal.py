@@ -21,17 +21,20 @@ from flopsd.attestation.ledger_files import (
     public_key_beside,
     write_ledger_files,
 )
-from flopsd.attestation.sealed_before import sealed_before
-from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.dsse import sign, verify_signatures
 from flopsd.attestation.signing.keys import load_signer
+from flopsd.attestation.signing.public_key import PublicKey
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.times import refuse_malformed_times
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
+from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, secrets_in, statement
 from flopsd.core.model import Figures
-from flopsd.errors import JournalDamagedError, LedgerError
+from flopsd.core.untrusted import parse_json
+from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
 from flopsd.journal.codes import by_sha256
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import Head, RequiredHead
@@ -40,7 +43,8 @@ from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.settings.data_files import Tables, companion_beside
 from flopsd.settings.evidence_kinds import WITNESS, EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
-from flopsd.system.known_files import KnownFile
+from flopsd.system.known_files import KnownFile, known_file
+from flopsd.system.regular_files import read_at_most
 
 log = logging.getLogger("flopsd")
 # What the arithmetic may raise on signed fields and chained records that flopsd does not write.
@@ -125,9 +129,10 @@ def seal_journal(
     sha256 = one_peak_table(history)
     secrets = secrets_in(history, by_sha256(code_secrets))
     if is_final is not None and is_final(history.ended):
-        before = sealed_before(ledger, sealed.facts, key.public, secrets)
+        before = _sealed_before(ledger, sealed.facts, key.public, secrets)
         if before is not None:
-            return _as_sealed_before(ledger, history, *before)
+            beside = tuple(file.path for file in companions_beside(ledger).values())
+            return _result(ledger, history, *before, beside, is_new=False)
     tables = Tables(peaks_files, policy_files)
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
@@ -151,35 +156,21 @@ def seal_journal(
             f"cannot write the ledger {ledger}: {fault.strerror}",
             hint="the journal is intact; run `flopsd seal` again with another --ledger",
         ) from fault
-    return Sealed(
-        ledger,
-        journal_beside(ledger),
-        public_key_beside(ledger),
-        figures_from(document["predicate"]["totals"]["executed"]),
-        history.replay is not None,
-        EarlierSeal(
-            sealed.facts.size_bytes,
-            sealed.facts.head_sha256,
-            hashlib.sha256(encode(document)).hexdigest(),
-            seal.sealed_at,
-            _witness(wanted, evidence),
-        ),
-        history.ended,
-        history.run,
-        history.node,
-        timestamp,
-        tuple(companion_beside(ledger, name) for name in companions),
-        is_segment=history.is_segment,
-        findings=document["predicate"]["findings"],
-        coverage=document["predicate"]["coverage"],
-    )
+    payload_sha256, witness = hashlib.sha256(encode(document)).hexdigest(), _witness(wanted, evidence)
+    listed = EarlierSeal(sealed.facts.size_bytes, sealed.facts.head_sha256, payload_sha256, seal.sealed_at, witness)
+    beside = tuple(companion_beside(ledger, name) for name in companions)
+    return _result(ledger, history, document["predicate"], listed, beside, timestamp)
 
 
-def _as_sealed_before(
+def _result(
     ledger: Path,
     history: History,
     predicate: Mapping[str, Any],
     seal: EarlierSeal,
+    companions: tuple[Path, ...],
+    timestamp: str = "",
+    *,
+    is_new: bool = True,
 ) -> Sealed:
     return Sealed(
         ledger,
@@ -191,12 +182,34 @@ def _as_sealed_before(
         history.ended,
         history.run,
         history.node,
-        companions=tuple(file.path for file in companions_beside(ledger).values()),
-        is_new=False,
+        timestamp,
+        companions,
+        is_new=is_new,
         is_segment=history.is_segment,
         findings=predicate["findings"],
         coverage=predicate["coverage"],
     )
+
+
+def _sealed_before(
+    ledger: Path, journal: JournalFacts, key: PublicKey, secrets: Mapping[str, bytes]
+) -> tuple[Mapping[str, Any], EarlierSeal] | None:
+    """Whether the journal is sealed already: sealing it again would give other bytes, of another time. The predicate of
+    the ledger at `ledger` and its seal, if `key` signed it, it seals just this journal, which lies beside it, and it
+    discloses all `secrets` of the journal's codes; else None."""
+    try:
+        envelope = parse_envelope(read_at_most(ledger, MAX_ENVELOPE_BYTES))
+        verify_signatures(envelope, [key], 1)
+        predicate: Mapping[str, Any] = parse_json(envelope.payload, "the payload")["predicate"]
+        method = predicate["method"]
+        same = method["journal"]["sha256"] == journal.sha256 == known_file(journal_beside(ledger)).sha256
+        whole = public_key_beside(ledger).read_bytes() == key.pem
+        payload_sha256 = hashlib.sha256(envelope.payload).hexdigest()
+        seal = EarlierSeal(journal.size_bytes, journal.head_sha256, payload_sha256, str(method["sealedAt"]), None)
+        disclosed = set(method["codeSecrets"]) >= {secret.hex() for secret in secrets.values()}
+    except (OSError, NotVerifiedError, LookupError, TypeError):
+        return None
+    return (predicate, seal) if same and whole and disclosed else None
 
 
 def _witness(wanted: EvidenceWanted | None, evidence: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from enum import Enum
 from math import isqrt
 
-from flopsd.core.architecture.model import Mask, Stream
+from flopsd.core.architecture.model import Mask, Model, Stream
 from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
+
+_LATENTS = "tokens are rows of image and text, patches those of the image among them, as ForwardCounter counts them"
 
 
 def causal_pairs(s: int) -> int:
@@ -212,6 +214,18 @@ def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *
         more = {} if sequences is None else {"sequences": sequences}
         raise _contradiction(code, pairs=square, counter=f"{prefix}square_pairs", tokens=tokens, **more)
     return Side(tokens, padding, sequences, square, square)
+
+
+def latent_side(model: Model, work: Mapping[str, int], tokens: int) -> Side:
+    """The rows of images in sequences that are rows of an image and rows of text: see diffusion.py. Raises
+    ArchitectureError where the counters do not have them, or contradict each other."""
+    patches = work.get("patches")
+    if patches is None or "sequences" not in work:
+        raise ArchitectureError("no_patches_or_sequences", family=model.family, hint=_LATENTS)
+    if patches > tokens:
+        raise ArchitectureError("patches_contradict", patches=patches, tokens=tokens, hint=_LATENTS)
+    names = {"tokens": "patches", "square_pairs": "patch_square_pairs", "sequences": "sequences"}
+    return side_from({to: work[name] for to, name in names.items() if name in work}, "", None)
 
 
 def _contradiction(code: str, **parameters: str | int) -> ArchitectureError:

@@ -1,11 +1,13 @@
-"""Attention of decoders with grouped queries."""
+"""Attention of decoders: with grouped queries, or latent; and which layers see a window or a chunk only."""
 
 from __future__ import annotations
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.decoder_masks import layer_masks
 from flopsd.core.architecture.decoder_styles import Style
-from flopsd.core.architecture.model import Attention, Linear
+from flopsd.core.architecture.model import Attention, Linear, Mask
+from flopsd.errors import ArchitectureError
+
+Masks = list[tuple[Mask, int | None]]
 
 
 class GroupedAttention:
@@ -44,3 +46,94 @@ class GroupedAttention:
 def declared_bias(fields: Fields, bias: bool | str) -> bool:
     """Whether a matrix has a bias, which a field of the configuration may say."""
     return fields.flag(bias, False) if isinstance(bias, str) else bias
+
+
+class LatentAttention:
+    """Every layer's attention, multi-head latent as in DeepSeek V2 and V3: queries, and keys with values, by way of a
+    projection of low rank. The keys' rotary part comes from the first projection of keys and values, is shared by all
+    heads, and makes keys wider than values.
+    """
+
+    def __init__(self, fields: Fields, style: Style, hidden: int, layers: int) -> None:
+        del style, layers
+        self.hidden, self.heads = hidden, fields.number("num_attention_heads")
+        self.q_rank, self.kv_rank = fields.optional("q_lora_rank"), fields.number("kv_lora_rank")
+        self.rotary, self.plain = fields.number("qk_rope_head_dim"), fields.number("qk_nope_head_dim")
+        self.value_dim = fields.number("v_head_dim")
+        self.bias = fields.flag("attention_bias", False)
+        # Each head has keys and values of its own, whatever num_key_value_heads is; the others follow from the rest.
+        for derived in ("num_key_value_heads", "head_dim", "qk_head_dim"):
+            fields.get(derived)
+
+    def at(self, path: str, index: int) -> Attention:
+        del index
+        path, hidden, key_dim = f"{path}.self_attn", self.hidden, self.rotary + self.plain
+        if self.q_rank is None:
+            queries = [(Linear(f"{path}.q_proj", hidden, self.heads * key_dim), "q", "")]
+        else:
+            queries = [
+                (Linear(f"{path}.q_a_proj", hidden, self.q_rank, self.bias), "a", ""),
+                (Linear(f"{path}.q_b_proj", self.q_rank, self.heads * key_dim), "q", "a"),
+            ]
+        width = self.heads * (self.plain + self.value_dim)
+        keys = [
+            (Linear(f"{path}.kv_a_proj_with_mqa", hidden, self.kv_rank + self.rotary, self.bias), "ck", ""),
+            (Linear(f"{path}.kv_b_proj", self.kv_rank, width), "kv", "c"),
+        ]
+        projections, feeds, reads = zip(*queries, *keys, strict=True)
+        return Attention(
+            Mask.CAUSAL,
+            self.heads,
+            key_dim,
+            projections,
+            feeds,
+            Linear(f"{path}.o_proj", self.heads * self.value_dim, hidden, self.bias),
+            reads=reads,
+            value_dim=self.value_dim,
+            others=(self.q_rank or 0) + self.kv_rank,
+        )
+
+
+def layer_masks(fields: Fields, style: Style, layers: int) -> Masks:
+    """Each layer's mask, with the window or chunk that it has."""
+    if style.window == "never":
+        return [(Mask.CAUSAL, None)] * layers
+    if style.window == "chunk":
+        size, mask, kind = fields.optional("attention_chunk_size"), Mask.CHUNK, "chunked_attention"
+    else:
+        size, mask, kind = fields.optional("sliding_window"), Mask.WINDOW, "sliding_attention"
+    if style.window in ("qwen", "no_rope") and not fields.flag("use_sliding_window", False):
+        size = None
+    types, local = fields.sequence("layer_types"), _local(fields, style, layers)
+    if types is not None:
+        if len(types) != layers or any(name not in ("full_attention", kind) for name in types):
+            raise ArchitectureError(
+                "layer_types_not_known",
+                family=fields.family,
+                kinds=("full_attention", kind),
+                layers=layers,
+                hint=f"flopsd models no other kind of layer; {fields.instead()}",
+            )
+        local = [name == kind for name in types]
+    elif size is not None and fields.family == "qwen2_moe":
+        raise ArchitectureError(
+            "window_layers_not_known",
+            family=fields.family,
+            hint="give layer_types, as the loaded model's configuration has it",
+        )
+    return [(mask, size) if size is not None and here else (Mask.CAUSAL, None) for here in local]
+
+
+def _local(fields: Fields, style: Style, layers: int) -> list[bool]:
+    """Which layers have the window or chunk where layer_types is left out."""
+    if style.window == "by_layer":
+        pattern = fields.number("sliding_window_pattern", fields.number("_sliding_window_pattern", 2))
+        return [(index + 1) % pattern != 0 for index in range(layers)]
+    if style.window in ("chunk", "no_rope"):
+        every = fields.number("no_rope_layer_interval")
+        rotary = fields.sequence("no_rope_layers") or [(index + 1) % every != 0 for index in range(layers)]
+        if len(rotary) < layers:
+            raise fields.wrong("no_rope_layers", rotary)
+        return [bool(rotary[index]) is (style.window == "chunk") for index in range(layers)]
+    first = fields.number("max_window_layers", at_least=0) if "max_window_layers" in style.defaults else 0
+    return [index >= first for index in range(layers)]

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.decoder_attention import GroupedAttention
+from flopsd.core.architecture.decoder_attention import GroupedAttention, LatentAttention
 from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoder_feed_forward import FeedForward
-from flopsd.core.architecture.decoder_latent_attention import LatentAttention
 from flopsd.core.architecture.decoder_styles import Style
 from flopsd.core.architecture.heads import causal_heads, head_of
 from flopsd.core.architecture.model import Block, Embedding, Model

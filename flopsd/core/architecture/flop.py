@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, side_from
+from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, latent_side, side_from
 from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.head_work import HeadWork
 from flopsd.core.architecture.image_work import NOT_COUNTED as IMAGES_NOT_COUNTED
 from flopsd.core.architecture.image_work import ImageWork, image_work
-from flopsd.core.architecture.latent_work import latent_side
 from flopsd.core.architecture.model import Attention, Model, Similarity, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward

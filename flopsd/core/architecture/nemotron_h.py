@@ -8,8 +8,7 @@ from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import causal_heads, head_of
-from flopsd.core.architecture.hybrid_parts import kinds_of, read_heads, read_used
-from flopsd.core.architecture.mamba_mixer import mamba2
+from flopsd.core.architecture.hybrid_parts import kinds_of, mamba2, read_heads, read_used
 from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Part
 from flopsd.core.architecture.recurrent_work import NOTE
 from flopsd.core.notes import note
