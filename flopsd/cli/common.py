@@ -71,7 +71,7 @@ def write_output(file: str | None, text: str) -> None:
 
 
 def note(text: str, level: int = logging.INFO) -> None:
-    """Tell the user something on stderr; `level` is its priority where that is systemd's journal."""
+    """Print something for the user on stderr; `level` is its priority where that is systemd's journal."""
     say(sys.stderr, with_priority(f"flopsd: {one_line(text)}\n", level, sys.stderr))
 
 

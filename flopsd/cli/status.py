@@ -186,7 +186,7 @@ def _picture(at: str, found: Status | FlopsdError, columns: int, height: int) ->
 
 
 def _size() -> tuple[int, int]:
-    """Of the terminal as it is now: $COLUMNS and $LINES tell of an earlier one."""
+    """Of the terminal as it is now: $COLUMNS and $LINES are those of an earlier one."""
     try:
         size = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):

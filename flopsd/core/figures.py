@@ -63,7 +63,7 @@ class Row(NamedTuple):
     figures: Figures
     integers: Figures  # integer operations of the tensor cores
     margin_ppm: int | None = None  # in both of them; None: none
-    may_be_integer: bool = False  # whether the measured FLOP may be integer operations that no counter tells apart
+    may_be_integer: bool = False  # whether the measured FLOP may be integer operations: no counter shows these
     clock_uncertainty_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
     bucket: str = UNDECLARED_PHASE  # the phase, with the format where a process declared one
     declared_by: str | None = None  # who declared the format, where a process did

@@ -142,7 +142,7 @@ class Part:
         return Rates(min(known, default=None), self.tensor_flop_per_cycle.get("int8"), fastest)
 
     def may_be_integer(self, pipe: Pipe, precision: Precision | None) -> bool:
-        """Whether the FLOP that a pipe's counter measures may be integer operations: nothing tells them apart."""
+        """Whether the FLOP that a pipe's counter measures may be integer operations: nothing distinguishes them."""
         if pipe is Pipe.TENSOR:
             return self.has_integer_tensor and self.declared(pipe, precision) is None
         return pipe is Pipe.FP32

@@ -105,7 +105,7 @@ class BackwardCounter:
             self._enter_task(passes, _NO_OUTPUT)
         counted = passes.tasks[task].counted
         assert counted is not None
-        # With gradients of gradients they are enabled everywhere, and recomputation cannot be told apart.
+        # With gradients of gradients they are enabled everywhere, and recomputation cannot be distinguished.
         mode = CountingMode(counted, self._failed, backward=not torch.is_grad_enabled())
         mode.__enter__()
         modes.setdefault(threading.get_ident(), []).append(mode)  # nodes of one thread run one within another

@@ -27,7 +27,7 @@ def device_uuid(device: Device) -> str | None:
     uuid = getattr(properties, "uuid", None)
     name = None if uuid is None else ("MIG-" if " MIG " in properties.name else "GPU-") + str(uuid)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    # CUDA gives a process one instance, which may be named in short. Of one, older drivers tell the GPU's UUID.
+    # CUDA gives a process one instance, which may be named in short. Of one, older drivers give the GPU's UUID.
     return visible if visible.startswith("MIG-") and not (name or "").startswith(visible) else name
 
 

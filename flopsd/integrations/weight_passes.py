@@ -4,7 +4,7 @@
     passes.begin(); model(...); counters = passes.take()
 
 A product of n rows with a matrix of weights is n x in x out multiply-adds. The shapes of what a module returns give n;
-autograd's own flags tell whether the backward pass needs the gradient of the weights and of the rows. Only shapes and
+autograd's own flags show whether the backward pass needs the gradient of the weights and of the rows. Only shapes and
 flags are read: no element, no synchronisation with the device.
 """
 

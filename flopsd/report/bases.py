@@ -79,7 +79,7 @@ def _executed(totals: LedgerObject) -> Basis:
     if integers is not None:
         facts.append(Fact("Integer operations, beside it", integers_text(integers.figures())))
     if mixed := entry.maybe_count("mayBeIntegerFlop"):
-        text = f"{flop(mixed).text} FLOP: no counter tells them apart"
+        text = f"{flop(mixed).text} FLOP: no counter distinguishes them"
         facts.append(Fact("Of the measured figure, may be integer operations", text, exact=flop(mixed).exact))
     shown = interval(entry.figures())
     by_evidence = entry.maybe_object("byEvidence")

@@ -37,7 +37,7 @@ def mfu_of(ledger: Path, table: PeakTable, number_format: str) -> Mfu:
         raise LedgerError(f"{ledger} is not what flopsd writes: {fault!r:.100}") from fault
     if not most_possible or not low:
         raise LedgerError(
-            f"{ledger} does not tell how much of its work was training",
+            f"{ledger} does not state how much of its work was training",
             hint="its run must have declared its phase (--phase train) and measured something",
         )
     most = Fraction(1) if high is None or least <= 0 else min(Fraction(1), high / least)
@@ -72,7 +72,7 @@ def _peak(table: PeakTable, device: Mapping[str, Any], number_format: str) -> tu
     if device["parent"] is not None:
         slice_sm_count = device["smCount"]
         if slice_sm_count is None:
-            raise LedgerError(f"the ledger does not tell how many SMs the MIG slice {device['uuid']} has")
+            raise LedgerError(f"the ledger does not state how many SMs the MIG slice {device['uuid']} has")
     peak = peak_flop_per_s(table.parts[part], number_format, slice_sm_count)
     if peak is None:
         raise LedgerError(f"the peak table has no datasheet peak of {part} in {number_format}")

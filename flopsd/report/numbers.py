@@ -106,7 +106,7 @@ def integers_text(figures: Figures) -> str:
     if figures.high_flop == 0:
         return "none"
     value = interval(figures)
-    point = "not told apart by the counters" if value.measured is None else value.measured.text
+    point = "not distinguished by the counters" if value.measured is None else value.measured.text
     return f"{point} ({value.ends_in('integer operations')})"
 
 
@@ -115,7 +115,7 @@ def integer_facts(may_be_integer: str, figures: Figures) -> list[tuple[str, str]
     rows = [("integers", integers_text(figures))]
     if mixed := int(may_be_integer):
         shown = flop(mixed, Towards.UP).text
-        rows.append(("integers", f"{shown} FLOP of what was measured may be integer too: no counter tells them apart"))
+        rows.append(("integers", f"{shown} FLOP of what was measured may be integer: no counter distinguishes them"))
     return rows
 
 

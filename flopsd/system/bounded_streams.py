@@ -91,7 +91,7 @@ class FirstBytes(io.RawIOBase):
 
 
 class _Counted:
-    """A file, and how much was read of it; a pipe cannot tell."""
+    """A file, and how much was read of it; a pipe has no position."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.count = file, 0

@@ -56,7 +56,7 @@ def flop(gpus: Labelled, highest: Highest) -> Iterator[Family]:
     integers = counter(
         "flopsd_integer_operations",
         "Integer operations of the tensor cores, as measured; they are not in flopsd_flop_total. Absent for a device "
-        "whose counters do not tell integers apart.",
+        "whose counters do not distinguish integers.",
         labels=(*_GPU, "evidence"),
     )
     ceiling = counter(
@@ -212,7 +212,7 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
 
 
 def _integers(state: DeviceState, zeros: Iterable[tuple[str, str, str]]) -> dict[str, int]:
-    """Measured integer operations by evidence; none where the device's counters never told integers apart."""
+    """Measured integer operations by evidence; none where the device's counters never distinguished integers."""
     if state.integers.measured_flop is None:
         return {}
     found = {evidence: 0 for _, _, evidence in zeros}

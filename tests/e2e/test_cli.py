@@ -158,7 +158,7 @@ def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Pat
     assert flopsd("doctor", env=environment(None)).returncode == 4
 
 
-def test_status_tells_a_lost_source(tmp_path: Path, standin: Path) -> None:
+def test_status_shows_a_lost_source(tmp_path: Path, standin: Path) -> None:
     scenario = Scenario((h100(BUSY), h100(BUSY, (Fault(2000, 10**9, "gpu_lost"),))))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     with started("run", "--state-dir", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--no-seal", env=env) as program:

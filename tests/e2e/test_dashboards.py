@@ -84,7 +84,7 @@ def test_a_firing_alert_is_an_annotation(name: str, recorded: Prometheus) -> Non
 
 
 @pytest.mark.tool("prometheus", "promtool")
-def test_the_hour_tells_what_happened_in_it(recorded: Prometheus) -> None:
+def test_the_hour_shows_what_happened_in_it(recorded: Prometheus) -> None:
     def one(expression: str) -> float:
         (series,) = recorded.ask(expression, recorded.last)
         return float(series["values"][-1][1])

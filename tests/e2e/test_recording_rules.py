@@ -178,7 +178,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             "device:flopsd_hfu:ratio5m": [], "run:flopsd_hfu:ratio5m": [], "fleet:flopsd_flop:rate5m": [({}, 2e15)]}),
         Case("nothing measured: what is certain, and it says so", unmeasured, 100, {
             "run:flopsd_threshold_reached:ratio": bounds({"run_id": "r1", "replay": "false", **SHARE}, low=0.01)}),
-        Case("a node tells only what is certain, and that is more", half_known, 100, {
+        Case("a node gives only what is certain, and that is more", half_known, 100, {
             "run:flopsd_threshold_reached:ratio": bounds({"run_id": "r1", "replay": "false", **SHARE}, low=0.045)}),
         Case("a lineage of one run says no more than the run", alone, 100, {"lineage:flopsd_threshold_reached:ratio": []}),
         Case("a lineage whose runs have all ended", over, 100, {

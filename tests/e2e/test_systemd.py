@@ -145,7 +145,7 @@ def env(standin: Path, tmp_path: Path) -> dict[str, str]:
     return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
 
 
-def test_it_tells_ready_status_alive_and_stopping_in_this_order(tmp_path: Path, env: dict[str, str]) -> None:
+def test_it_notifies_ready_status_alive_and_stopping_in_this_order(tmp_path: Path, env: dict[str, str]) -> None:
     name = f"flopsd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}")

@@ -8,7 +8,7 @@ from typing import Any
 
 LAYERS = "its layers are shared, or passed in a loop"
 STREAMS = "several streams pass its weights for each token"
-MEDIA = "pixels, patches or frames pass its weights, and no counter of tokens tells how many"
+MEDIA = "pixels, patches or frames pass its weights, and counters of tokens do not show how many"
 MEASURED = "FlopsdCallback and ForwardCounter count what passes its weights instead"
 INSTEAD = (
     "if it uses each weight at most once a token, declare its size alone (parameters_total without model_config; of "

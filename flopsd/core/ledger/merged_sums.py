@@ -216,7 +216,7 @@ def _by_operators(entry: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _claimed_from(entry: Mapping[str, Any]) -> Claimed:
-    """Of whatever process: a sum does not tell them apart."""
+    """Of whatever process: a sum does not distinguish them."""
     claims = {_claim_of(claim): figures_from(claim["flop"]) for claim in entry["claims"]}
     if not claims:
         raise ValueError("asClaimed without a claim: it is null where no process claims anything")

@@ -127,7 +127,7 @@ class RatedTallies:
 
     @property
     def may_be_integer_flop(self) -> int:
-        """How much of the measured FLOP may be integer operations, since no counter tells them apart."""
+        """How much of the measured FLOP may be integer operations, since no counter distinguishes them."""
         return sum(row.figures.measured_flop or 0 for row in self.rows if row.may_be_integer)
 
     @property

@@ -69,7 +69,7 @@ def outlook(
     findings: Iterable[Finding], rates: Rates | None, with_integers: Rates | None = None
 ) -> list[dict[str, Any]]:
     """Each rule as in the ledger, with its crossing at `rates`; `with_integers` are those of FLOP and integer
-    operations together, for a policy that counts both. Where the base model decides, no rate tells when."""
+    operations together, for a policy that counts both. Where the base model decides, no rate gives a time."""
     return [
         {**finding.for_ledger(), "crossing": _crossing(finding, with_integers if finding.counts_integers else rates)}
         for finding in findings

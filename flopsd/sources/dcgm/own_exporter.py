@@ -41,7 +41,7 @@ _WORDS = (
     # DCGM_ST_REQUIRES_ROOT and DCGM_ST_NO_PERMISSION; dcgm-exporter#407, #427.
     (Ending.REFUSED, ("host engine is running as non-root", "no permission", "sufficient privileges")),
     # DCGM_ST_PROFILING_LIBRARY_ERROR, DCGM_ST_IN_USE and DCGM_ST_PAUSED; DCGM#56, #106, dcgm-exporter#7. The first has
-    # been seen for a fault of the driver too, dcgm-exporter#148, and nothing here tells the two apart.
+    # been seen for a fault of the driver too, dcgm-exporter#148, and nothing here distinguishes the two.
     (
         Ending.IN_USE,
         ("third-party profiling module returned an unrecoverable error", "affected resource is in use", "are paused"),

@@ -186,7 +186,7 @@ class DaemonMachine(RuleBasedStateMachine):
             assert figures.measured_flop <= self.observed_cycles * 4096
 
     @invariant()
-    def the_journal_tells_the_same(self) -> None:
+    def the_journal_has_the_same(self) -> None:
         if not hasattr(self, "writer") or self.journal.full or self.writer.snapshot.journal_fault:
             return
         assert self.writer.checkpoint()
