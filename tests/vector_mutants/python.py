@@ -28,7 +28,7 @@ MODULES = (
 )  # fmt: skip
 # What is no rule of the format: a command line, names of files, and helpers for tests.
 NOT_RULES = {
-    "main", "recompute", "stated", "_counted", "_shaped", "table_of", "payload_of", "records_of", "fork", "line",
+    "main", "recompute", "stated", "_counted", "_shaped", "payload_of", "records_of", "fork", "line",
 }  # fmt: skip
 OTHER: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
