@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import marshal
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flopsd.errors import NotVerifiedError
-
-if TYPE_CHECKING:
-    pass
 
 
 def refuse_difference(

@@ -65,16 +65,9 @@ def seal_closed(
             break
         try:
             sealed = seal(
-                path,
-                folder.path,
-                settings,
-                clock,
-                lock=folder.seal_lock,
-                evidence_from=environment,
-                head=heads.get(path.name),
-                closed=True,
-                refused_pin=refused_pin,
-            )
+                path, folder, settings, clock,
+                evidence_from=environment, head=heads.get(path.name), closed=True, refused_pin=refused_pin,
+            )  # fmt: skip
         except SigningKeyError:
             raise  # the others would be signed with the same key
         except FlopsdError as fault:

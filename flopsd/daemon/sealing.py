@@ -36,12 +36,12 @@ log = logging.getLogger("flopsd")
 
 def seal(
     journal: Path,
-    folder: Path,
+    folder: StateDir,
     settings: Settings,
     clock: Clock,
     *,
     live: bool = False,
-    lock: Path | None = None,
+    is_alone: bool = False,
     evidence_from: Mapping[str, str] | None = None,
     head: Head | None = None,
     code_secrets: Sequence[bytes] = (),
@@ -50,11 +50,12 @@ def seal(
 ) -> Sealed:
     """Seal `journal`; key and ledger lie in `folder` unless the settings name other places.
 
-    `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `lock`: the file by which the
-    sealers of one state folder exclude each other; with `live` this makes a rolling seal, which replaces only a ledger
-    that covers less. `evidence_from`: the environment to collect evidence from; None: none is collected. `head`: what
-    the journal must contain. `code_secrets`: what its codes follow from, as far as that is known. `closed`: it is a
-    segment that another one continues. `refused_pin`: a daemon's open file for what cannot be noted in `folder`.
+    `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `is_alone`: it is a file by
+    itself, which no daemon writes; else the sealers of the state folder exclude each other, and `live` makes a
+    rolling seal, which replaces only a ledger that covers less. `evidence_from`: the environment to collect evidence
+    from; None: none is collected. `head`: what the journal must contain. `code_secrets`: what its codes follow from,
+    as far as that is known. `closed`: it is a segment that another one continues. `refused_pin`: a daemon's open file
+    for what cannot be noted in `folder`.
     Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
     """
     from flopsd.attestation.seal import seal_journal
@@ -63,8 +64,8 @@ def seal(
     from flopsd.attestation.storage.deliveries import Deliveries
 
     run, node, segment = names_of(journal, settings, closed=closed)
-    ledger, deliveries = local_ledger(settings, folder, run, node, segment), Deliveries(StateDir(folder), clock)
-    key, made = ensure_key(settings.key, folder)
+    ledger, deliveries = local_ledger(settings, folder.path, run, node, segment), Deliveries(folder, clock)
+    key, made = ensure_key(settings.key, folder.path)
     if made:
         log.warning(
             "no --key was given: made the Ed25519 key %s (mode 0600); anyone who can read it can sign in your name", key
@@ -74,29 +75,29 @@ def seal(
         evidence = EvidenceWanted(
             settings.evidence, settings.timestamp_url, evidence_from, witness_url=settings.witness_url
         )
-    elif settings.witness_url is not None and lock is not None:
+    elif settings.witness_url is not None and not is_alone:
         evidence = EvidenceWanted((), witness_url=settings.witness_url, witness_alone=True)
-    is_rolling = live and lock is not None
+    is_rolling = live and not is_alone
     sealed = seal_journal(
         journal,
         key,
         ledger,
         clock,
-        StateDir(folder).data_files(PEAKS, [] if settings.peaks is None else [settings.peaks]),
+        folder.data_files(PEAKS, [] if settings.peaks is None else [settings.peaks]),
         evidence,
-        StateDir(folder).data_files(POLICY, settings.policies),
+        folder.data_files(POLICY, settings.policies),
         live=live,
         rolling=is_rolling,
-        lock=lock,
+        lock=None if is_alone else folder.seal_lock,
         head=head,
         code_secrets=code_secrets,
-        refused_pin=None if lock is None else RefusedPin(StateDir(folder).refused_pin, refused_pin),
-        is_final=None if is_rolling else lambda ended: ended or lock is None or _says(deliveries.is_noted, ledger),
-        keep=None if lock is None else lambda: _says(deliveries.is_undelivered, ledger),
+        refused_pin=None if is_alone else RefusedPin(folder.refused_pin, refused_pin),
+        is_final=None if is_rolling else lambda ended: ended or is_alone or _says(deliveries.is_noted, ledger),
+        keep=None if is_alone else lambda: _says(deliveries.is_undelivered, ledger),
     )
-    if lock is not None and sealed.is_new:
+    if sealed.is_new and not is_alone:
         try:
-            write_note(StateDir(folder).newest_seal, sealed.seal)
+            write_note(folder.newest_seal, sealed.seal)
         except OSError as fault:
             log.warning("later ledgers will not list this seal: %s", fault.strerror)
     return replace(sealed, segment=segment)
@@ -115,16 +116,7 @@ def seal_rolling(
 ) -> Sealed:
     """Seal the checkpoints so far of a running daemon. Raises what `seal` raises."""
     folder = StateDir(state_dir(settings, environment))
-    return seal(
-        folder.journal,
-        folder.path,
-        settings,
-        clock,
-        live=True,
-        lock=folder.seal_lock,
-        head=head,
-        refused_pin=refused_pin,
-    )
+    return seal(folder.journal, folder, settings, clock, live=True, head=head, refused_pin=refused_pin)
 
 
 def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
@@ -133,7 +125,7 @@ def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
     Key and ledger lie in --state-dir where that is given, else beside the file. Raises what `seal` raises.
     """
     folder = Path(settings.state_dir) if settings.state_dir else journal.absolute().parent
-    return seal(journal, folder, settings, clock, live=True)
+    return seal(journal, StateDir(folder), settings, clock, live=True, is_alone=True)
 
 
 def seal_ended(
@@ -178,15 +170,9 @@ def seal_ended(
                 recovery.cut_bytes,
             )
         try:
+            head = None if known is None else journal.head
             return seal(
-                folder.journal,
-                folder.path,
-                settings,
-                clock,
-                lock=folder.seal_lock,
-                evidence_from=environment,
-                head=None if known is None else journal.head,
-                code_secrets=code_secrets,
+                folder.journal, folder, settings, clock, evidence_from=environment, head=head, code_secrets=code_secrets
             )
         except FlopsdError:
             if keep:
@@ -219,16 +205,9 @@ def seal_own(
     with ProgressLine(err, clock, "flopsd: sealing", is_shown=is_loud and is_screen(err)):
         try:
             sealed = seal(
-                folder.journal,
-                folder.path,
-                settings,
-                clock,
-                lock=folder.seal_lock,
-                evidence_from=environment,
-                head=head,
-                code_secrets=code_secrets,
-                refused_pin=refused_pin,
-            )
+                folder.journal, folder, settings, clock,
+                evidence_from=environment, head=head, code_secrets=code_secrets, refused_pin=refused_pin,
+            )  # fmt: skip
         except FlopsdError as fault:
             kept = keep_journal(settings, folder, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
             log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)

@@ -66,7 +66,7 @@ class ForwardCounter:
 
         By default a pass with gradients is training, and any other belongs to the client's current phase.
         """
-        self.client, self._phase_of = client, phase_of or self._usual_phase
+        self.client, self._phase_of = client, phase_of or usual_phase(client)
         self._model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
         self._backbone: Callable[[], Any] = lambda: None
         self._tokens = TokenCounter()
@@ -267,8 +267,14 @@ class ForwardCounter:
         else:
             self.client.count(phase, **found)
 
-    def _usual_phase(self, model: Any, generating: bool) -> str:  # noqa: ARG002 - as every PhaseOf is called
+
+def usual_phase(client: Session) -> PhaseOf:
+    """A pass with gradients is training; any other belongs to the client's current phase."""
+
+    def phase_of(model: Any, _generating: bool) -> str:
         if torch.is_grad_enabled() and model.training:
             return "train"
-        named = self.client.current_phase
+        named = client.current_phase
         return named if named in ("evaluate", "generate") else "other"
+
+    return phase_of

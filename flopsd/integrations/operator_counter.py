@@ -22,7 +22,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flopsd.core.declarations import Phase
-from flopsd.integrations.forward_counter import PhaseOf
+from flopsd.integrations.forward_counter import PhaseOf, usual_phase
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.operator_backward import COMPILED, GRAPHED, BackwardCounter, BackwardPasses, Way, graph_task
@@ -84,7 +84,7 @@ class OperatorCounter:
         phase_of: PhaseOf | None = None,
         declares_precision: bool = True,
     ) -> None:
-        self.client, self._phase_of = client, phase_of or self._usual_phase
+        self.client, self._phase_of = client, phase_of or usual_phase(client)
         self._sessions = DeviceSessions(client, device, declares_precision=declares_precision)
         self._backward = BackwardCounter(self._guarded, self._fail)
         self._inside = _Inside()
@@ -262,12 +262,6 @@ class OperatorCounter:
             self._sessions.settle("other")
             for phase in Phase:
                 self._sessions.say([_AFTER_ERROR], phase.value)
-
-    def _usual_phase(self, model: Any, generating: bool) -> str:  # noqa: ARG002 - as every PhaseOf is called
-        if torch.is_grad_enabled() and model.training:
-            return "train"
-        named = self.client.current_phase
-        return named if named in ("evaluate", "generate") else "other"
 
 
 def _has_flex(model: Any) -> bool:

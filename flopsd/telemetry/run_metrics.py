@@ -164,10 +164,8 @@ def sources(snapshot: Snapshot) -> Iterator[Family]:
 
 def journal(snapshot: Snapshot) -> Iterator[Family]:
     yield counter("flopsd_journal_records", "Records in the journal.", snapshot.journal_records)
-    append = gauge("flopsd_journal_last_append_timestamp_seconds", "When a record was last made durable.")
-    if snapshot.journal_last_append_wall_ns is not None:
-        append.add((), snapshot.journal_last_append_wall_ns / NS_PER_S)
-    yield append
+    appended_ns = snapshot.journal_last_append_wall_ns
+    yield _moment("flopsd_journal_last_append_timestamp_seconds", "When a record was last made durable.", appended_ns)
     yield gauge(
         "flopsd_journal_writable",
         "0 while the journal cannot be written and totals are only in memory.",
@@ -248,7 +246,4 @@ def journal_state(state: JournalState) -> Iterator[Family]:
 
 
 def _moment(name: str, text: str, wall_ns: int | None) -> Family:
-    found = gauge(name, text)
-    if wall_ns is not None:
-        found.add((), wall_ns / NS_PER_S)
-    return found
+    return gauge(name, text, None if wall_ns is None else wall_ns / NS_PER_S)

@@ -135,7 +135,7 @@ def test_a_rolling_seal_of_a_later_start_does_not_cost_the_undelivered_ledger(tm
     run.start()
     run.meter(25)
     for _ in range(2):
-        seal(run.state.journal, run.state.path, sealer.settings, sealer.clock, live=True, lock=run.state.seal_lock)
+        seal(run.state.journal, run.state, sealer.settings, sealer.clock, live=True)
         run.meter(12)
     run.kill()
     assert ledger.read_bytes() != first
