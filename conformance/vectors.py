@@ -39,7 +39,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     with tarfile.open(archive) as packed:
         for member in packed:
             if not member.isfile() or member.name.startswith("/") or ".." in Path(member.name).parts:
-                raise ValueError(f"{archive}: {member.name!r} is no plain file within it")
+                raise ValueError(f"{archive}: {member.name!r} is not a plain file within it")
             content = packed.extractfile(member)
             assert content is not None
             path = folder / member.name

@@ -28,7 +28,7 @@ def _absolute(path: str) -> str:
 
 
 def _uncaught(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
-    """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is no fault."""
+    """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is not a fault."""
     if not isinstance(fault, KeyboardInterrupt):
         from flopsd.cli.main import log_uncaught
 

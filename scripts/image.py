@@ -6,7 +6,7 @@ It leaves the named ones of botocore's 440 services, whose descriptions take 18 
 it compiles all packages; and, into LIBRARY, a tree to be laid over `/`, what flopsd imports of Python's own library.
 Debian's packages make that byte code when they are installed, and an image made of their files has none; python:slim
 was not looked at. Without it each start compiles again, and keeps the memory. Byte code does not hold its source's time
-here: some builders set that anew.
+here: some builders set that again.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A foreign line refutes nothing if the log shows that the daemon itself was printing: then the job, or whoever else can
 write there, added it. It refutes like any other line that is not on the chain where the daemon's own lines are missing,
-since a sender who writes the whole journal anew, with a secret of his own, makes every line of the true daemon foreign.
+since a sender who rewrites the whole journal, with a secret of his own, makes every line of the true daemon foreign.
 """
 
 from __future__ import annotations

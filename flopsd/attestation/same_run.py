@@ -54,7 +54,7 @@ def compare(one: SealedRun, other: SealedRun) -> Compared:
         raise NotVerifiedError(
             f"{other.label} is of another run or node than {one.label}: run {other.name[0]!r} on {other.name[1]!r}, "
             f"not run {one.name[0]!r} on {one.name[1]!r}",
-            hint="only ledgers of one run on one node can be held against each other; merge those of one job",
+            hint="only ledgers of one run on one node can be compared; merge those of one job",
             code="another_run",
         )
     common = 0
@@ -74,7 +74,7 @@ def compare(one: SealedRun, other: SealedRun) -> Compared:
             f"FORK: {one.label} and {other.label} are two histories of run {one.name[0]!r} on node {one.name[1]!r}: "
             f"their journals {part}; one goes on to {ends[0]}, the other to {ends[1]}",
             hint="at most one of them is true for that time; ask the sender why there are two: a journal that was "
-            "restored from an older copy parts like this, and so does one that was written again",
+            "restored from an older copy forks like this, and so does one that was rewritten",
             code="two_histories",
         )
     longer, shorter = (one, other) if lengths[0] >= lengths[1] else (other, one)

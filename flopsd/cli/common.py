@@ -81,7 +81,7 @@ def remarks(arguments: argparse.Namespace) -> Callable[[str], None]:
 
 
 def waiting(arguments: argparse.Namespace, title: str) -> ProgressLine:
-    """A line on stderr about work that takes long; none with -q, and none where stderr is no terminal."""
+    """A line on stderr about work that takes long; none with -q, and none where stderr is not a terminal."""
     from flopsd.system.progress import ProgressLine, is_screen
 
     is_shown = not arguments.quiet and is_screen(sys.stderr)

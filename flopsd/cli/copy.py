@@ -26,7 +26,7 @@ def add(verbs: Verbs) -> None:
         usage="flopsd copy [options] [LEDGER]",
         description="Copies a sealed ledger, of a node or merged, with its files to other places, and compares the "
         "digests of what is there then. Without --to it delivers what earlier copies of LEDGER lack, or of all "
-        "ledgers of the state folder. Nothing is sealed anew. Exits with 1 if a copy failed.",
+        "ledgers of the state folder. Nothing is sealed again. Exits with 1 if a copy failed.",
     )
     copy.add_argument("ledger", nargs="?", metavar="LEDGER", help="a sealed ledger, with its files next to it")
     add_repeatable(copy, "--to", "DESTINATION", "where to copy LEDGER: a path or s3://BUCKET/KEY with its options")

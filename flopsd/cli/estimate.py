@@ -70,7 +70,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
 
 
 def _check_lengths(arguments: argparse.Namespace, model: Model) -> None:
-    """What attention costs follows from the length of a row: the longest that a model takes is no guess at it."""
+    """What attention costs follows from the length of a row: the longest that a model takes says nothing about it."""
     from flopsd.errors import ConfigError
 
     longest = f"; the longest that this model takes is {model.max_positions}" if model.max_positions else ""
@@ -149,5 +149,5 @@ def _model(arguments: argparse.Namespace) -> Model:
         if not isinstance(config, dict):
             raise ValueError("it holds no object")
     except (ValueError, RecursionError) as fault:
-        raise FlopsdError(f"{path} is no config.json: {fault}", hint="give a model's config.json") from fault
+        raise FlopsdError(f"{path} is not a config.json: {fault}", hint="give a model's config.json") from fault
     return read_model(config)

@@ -54,8 +54,8 @@ def add(verbs: Verbs) -> None:
     check = what.add_parser(
         "check",
         help="sign a few bytes with a key, as a run does at its start",
-        description="Signs a few bytes that are no ledger, and verifies the signature. Exit 0: the key signs. Exit 1: "
-        "it cannot; the message says what to do. A PIN that a token refused is not given to it again.",
+        description="Signs a few bytes that are not a ledger, and verifies the signature. Exit 0: the key signs. "
+        "Exit 1: it cannot; the message says what to do. A PIN that a token refused is not given to it again.",
     )
     check.add_argument("key", nargs="?", metavar="KEY-URI", help=f"{_KEY_URI} (default: the key of the settings)")
     add_settings(check, [BY_KEY["state_dir"]])

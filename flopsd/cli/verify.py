@@ -207,7 +207,7 @@ def _no_key(arguments: argparse.Namespace) -> ConfigError:
     try:
         key = load_public(str(beside))
     except SigningKeyError:
-        return ConfigError([missing], hint="get it from the signer, and not by the way that the ledger came")
+        return ConfigError([missing], hint="get it from the signer, not by the way that the ledger came")
     after = arguments.words.index(arguments.verb) + 1
     command = ["flopsd", *arguments.words[:after], "--key", str(beside), *arguments.words[after:]]
     return ConfigError(

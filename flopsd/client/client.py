@@ -50,7 +50,7 @@ def connect(path: str | os.PathLike[str] | None = None) -> Client:
 
 
 class Client:
-    """The session of one process. Thread-safe. In a forked child its calls have no effect: the child connects anew."""
+    """The session of one process. Thread-safe. In a forked child its calls have no effect: the child opens its own."""
 
     def __init__(self, paths: Sequence[Path], clock: Clock) -> None:
         """`paths` of sockets are tried in this order. Use `connect` for the default ones."""

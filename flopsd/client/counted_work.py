@@ -44,7 +44,7 @@ class CountedWork:
             return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}
 
     def forget(self, names: Set[str]) -> None:
-        """Begin these counters anew."""
+        """Reset these counters."""
         self._sum_up()
         with self._lock:
             for counters in self._sums.values():
@@ -93,7 +93,7 @@ def _whole(name: str, value: Any) -> int:
         from flopsd.settings.suggestions import did_you_mean
 
         near = did_you_mean(name, COUNTERS) or "; docs/training-process.md lists them"
-        raise ValueError(f"{name!r} is no counter{near}")
+        raise ValueError(f"{name!r} is not a counter{near}")
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: a counter is a whole number, not {type(value).__name__}")
     count = operator.index(value)

@@ -127,7 +127,7 @@ def _canonical(raw: bytes) -> bytes:
     found = base64.b64decode(raw, validate=True)
     last = (len(found) - 1) // 3 * 3  # where the last group begins: only there may be bits behind the last byte
     if len(raw) != -(-len(found) // 3) * 4 or base64.b64encode(found[last:]) != raw[last // 3 * 4 :]:
-        raise ValueError("not as base64 is written")
+        raise ValueError("not in canonical base64")
     return found
 
 

@@ -327,7 +327,7 @@ def _absolutes(tally: Tally, reading: Reading) -> _Absolutes:
     added and counting goes on from the new value.
     """
     read, totals, totals_ns = reading.totals, tally.totals, tally.totals_ns
-    if read is not None:  # a source may fill its mapping anew
+    if read is not None:  # a source may refill its mapping
         totals = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
         totals_ns = reading.end_ns
     now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")

@@ -112,7 +112,7 @@ class Device:
     evidence_reason: str = ""  # why not a better one
     evidence_fix: str = ""  # what would give a better one
     shared: str | None = None  # who else may use it, as text; None: not known to be shared
-    # Of a MIG slice, as the driver counts and names them now. Not journalled: they change when the GPU is cut anew.
+    # Of a MIG slice, as the driver counts and names them now. Not journalled: repartitioning the GPU changes them.
     gpu_instance: int | None = field(default=None, compare=False)
     mig_profile: str | None = field(default=None, compare=False)  # such as 1g.10gb
 
@@ -144,7 +144,7 @@ class Totals:
     origin: str
     elapsed_sm_cycles: int
     sm_cycles: Mapping[Pipe, int]
-    # Where elapsed cycles and pipes may begin anew at zero; None: nowhere. Not journalled: the source knows it anew.
+    # Where elapsed cycles and pipes may start over at zero; None: nowhere. Not journalled: the source finds out again.
     wrap_at: tuple[int, int] | None = field(default=None, compare=False)
 
 

@@ -39,16 +39,16 @@ def with_reason(code: str, why: Note, **parameters: str) -> Note:
 
 def note_from(said: Mapping[str, Any], *beside: str) -> Note:
     """The inverse of `for_ledger`; `beside` are members that are none of the note. Raises KeyError, TypeError for what
-    is no note."""
+    is not a note."""
     parameters = []
     for name, value in said.items():
         many = isinstance(value, list)
         if not all(isinstance(one, str) for one in (value if many else [value])):
-            raise TypeError("a parameter of a note is no text")
+            raise TypeError("a parameter of a note is not text")
         if name != "code" and name not in beside:
             parameters.append((name, tuple(value) if many else value))
     if not isinstance(said["code"], str):
-        raise TypeError("the code of a note is no text")
+        raise TypeError("the code of a note is not text")
     return Note(said["code"], tuple(parameters))
 
 

@@ -231,7 +231,7 @@ def _margin(entry: Mapping[str, Any]) -> Margin:
 def _energy(name: str, entry: Mapping[str, Any], tensor: Mapping[str, int]) -> Energy:
     low, high = entry["low_fj_per_flop"], entry["high_fj_per_flop"]
     if name not in tensor or name in INTEGER_FORMATS:
-        raise ValueError(f"energy is stated of {name!r}, which is no floating-point format of the row's tensor cores")
+        raise ValueError(f"energy is stated for {name!r}, not a floating-point format of the row's tensor cores")
     if not is_whole(low) or not is_whole(high) or not 0 < low <= high:
         raise ValueError(f"energy is stated as whole femtojoules for each FLOP, from low to high: {low!r}, {high!r}")
     return Energy(low, high, str(entry["source"]))
@@ -262,12 +262,12 @@ def _check(parts: list[Part], table: PeakTable) -> None:
                 raise PeakTableError(f"peak table: {key!r} belongs to both {seen[key]!r} and {part.id!r}")
         rates = (*part.tensor_flop_per_cycle.values(), *part.vector_flop_per_cycle.values())
         if bad := [rate for rate in rates if not is_whole(rate) or rate == 0]:
-            raise PeakTableError(f"peak table: row {part.id!r} has rates that are no positive integers: {bad}")
+            raise PeakTableError(f"peak table: row {part.id!r} has rates that are not positive integers: {bad}")
         sizes = (part.sm_count, part.tensor_ref_mhz, part.vector_ref_mhz, part.cores_per_chip)
         if bad := [size for size in sizes if size is not None and (not is_whole(size) or size == 0)]:
-            raise PeakTableError(f"peak table: row {part.id!r} has sizes that are no positive integers: {bad}")
+            raise PeakTableError(f"peak table: row {part.id!r} has sizes that are not positive integers: {bad}")
         if not all(isinstance(text, str) for text in (part.id, part.vendor, part.status)):
-            raise PeakTableError(f"peak table: row {part.id!r} has an id, a vendor or a status that is no text")
+            raise PeakTableError(f"peak table: row {part.id!r} has an id, a vendor or a status that is not text")
     if len(table.parts) != len(parts):
         raise PeakTableError("peak table: two rows share an id")
     for instance in table.instances.values():

@@ -74,13 +74,13 @@ def utc_ns(text: object) -> int:
     """Nanoseconds since the Unix epoch of a time as it is written in a ledger. Raises ValueError."""
     found = TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise ValueError(f"{str(text)[:60]!r} is no time in UTC such as 2026-11-02T10:00:00Z")
+        raise ValueError(f"{str(text)[:60]!r} is not a time in UTC such as 2026-11-02T10:00:00Z")
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
     if not (year and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
-        raise ValueError(f"{text!r} is no time of a day")
+        raise ValueError(f"{text!r} is not a time of a day")
     days, next_month = _days(year, month, day), (year, month + 1, 1) if month < 12 else (year + 1, 1, 1)
     if not _days(year, month, 1) <= days < _days(*next_month):
-        raise ValueError(f"{text!r} is of a day that there is not")
+        raise ValueError(f"{text!r} is on a day that does not exist")
     at_s = (days - _EPOCH_DAYS) * 86_400 + hour * 3600 + minute * 60 + second
     return at_s * _NS + int((found[7] or "").ljust(9, "0"))
 

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 from flopsd.system.clock import NS_PER_S, Clock
 
 IDLE_SECONDS, MOST_SECONDS = 120.0, 24 * 3600.0
-# Less than this is no progress: whoever waits for an answer may read a little again and again.
+# Less than this is not progress: whoever waits for an answer may read a little again and again.
 STEP_BYTES = 1 << 20
 # What was written is synced to the disk at the end, which may take as long as this speed needs, and moves nothing.
 SYNCED_BYTES_PER_S = 5_000_000

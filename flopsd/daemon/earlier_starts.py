@@ -40,7 +40,7 @@ class EarlierStarts:
     def continued_tally(self, device: Device, *, is_since_known: bool = False) -> Tally:
         """The tally that counting continues from, with the counter values last read.
 
-        Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters began anew,
+        Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters restarted,
         and only the wall clock says how long ago that was; where it went back, only the time since this boot is known.
         After a regular end, and for one that was metered as others since: an empty tally that begins with this daemon
         start. A new device may have been at work since the first of the daemon starts that were killed right before, or

@@ -66,7 +66,7 @@ def run_daemon(
     """Meter until stopped, then seal. True if the journal is complete, sealed and copied.
 
     `lifeline` is the pipe of `flopsd exec`, which supervises the daemon: it starts without a source too, and a failed
-    copy is no failure, since the launcher would only seal again. `head_file` is a file of the launcher with what the
+    copy is not a failure, since the launcher would only seal again. `head_file` is a file of the launcher with what the
     journal must contain, since an earlier daemon start wrote it; this one goes on with that. `key_command` checks the
     key, `seal_command` makes a rolling seal, `push_command` pushes the metrics on its stdin and `copy_command` delivers
     what earlier copies lack; an empty one is not run. Raises FlopsdError when it cannot start.
@@ -216,7 +216,7 @@ def run_daemon(
 
 
 def _job_user(settings: Settings, lifeline: int | None) -> int | None:
-    """The user of the job, as set, else under a launcher its own. None: not known, be it for want of an account."""
+    """The user of the job, as set, else under a launcher its own. None: not known, or it has no account here."""
     if settings.job_user == CONTAINER:
         return None
     if settings.job_user is None:
@@ -268,7 +268,7 @@ def _socket_folder(settings: Settings, environment: Mapping[str, str], lifeline:
 
 
 def _check_s3_extra(settings: Settings) -> None:
-    """Log at the start, not after weeks, that a copy to S3 will fail for want of a package."""
+    """Log at the start, not after weeks, that a copy to S3 will fail because a package is missing."""
     if settings.seal and any(isinstance(place, S3Location) for place in copy_destinations(settings, "run", "node")):
         from flopsd.attestation.storage.s3 import NEEDS_EXTRA, is_installed
 

@@ -63,7 +63,7 @@ class SessionTracker:
     _facts_bytes: int = 0  # of all facts that were recorded, replaced ones too
     _buckets: set[str] = field(default_factory=set)
     _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first, and what it had counted before
-    _counts: OperatorCounts | None = NO_COUNTS  # None: to be found anew
+    _counts: OperatorCounts | None = NO_COUNTS  # None: to be computed again
 
     def __post_init__(self) -> None:
         self._facts_bytes = sum(_size(session.facts) for session in self.known.values())

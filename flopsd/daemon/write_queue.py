@@ -42,7 +42,7 @@ class WriteQueue:
         Raises UnreadableRecordError for a record that can never be written, unless it is a checkpoint.
         """
         if self.is_lost:
-            return False  # all of it is written anew, once a journal can be begun
+            return False  # all of it is rewritten, once a journal can be begun
         try:
             # Such a record, if kept, would block all that follow. With a code: that is the longest line of it.
             frame(GENESIS, record, lambda head: head[:CODE_BYTES])

@@ -77,7 +77,7 @@ class Writer:
         self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
         self._closed = False
         self._publisher = Publisher(table, settings, context)
-        self._logged_absent: set[tuple[Note, ...]] = {(NO_PROCESS,), (NO_WORK,)}  # which are no faults of a declaration
+        self._logged_absent: set[tuple[Note, ...]] = {(NO_PROCESS,), (NO_WORK,)}  # not faults of a declaration
 
     def begin(
         self,
@@ -164,7 +164,7 @@ class Writer:
         facts = segment.close(end_record(self._now(), self._incarnation, ROTATED, None), counted)
         if facts is None:
             return False
-        # The daemon is not started anew, so its start is counted by the number of the new journal's `begin`.
+        # The daemon is not restarted, so its start is counted by the number of the new journal's `begin`.
         continues, now = Continued(facts, records, view.start - 1, counted), self._now()
         self._incarnation, self._records.listed_seal = 1, None
         segment.begin_next(ClosedSegment(facts, is_moved=False), continues, now.utc)

@@ -33,7 +33,7 @@ class DeviceSum:
             self.taken = _added_up(self.taken)
 
     def read(self) -> int | None:
-        """Begin anew; what it was, None where nothing was added. Waits for the devices."""
+        """Start over; what it was, None where nothing was added. Waits for the devices."""
         whole, added, taken = self.whole, self.added, self.taken
         self.whole, self.added, self.taken = 0, [], []
         return whole + _read(added) - _read(taken) if added or taken else None

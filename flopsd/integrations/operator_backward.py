@@ -101,7 +101,7 @@ class BackwardCounter:
 
     def _enter_node(self, passes: BackwardPasses, modes: dict[int, list[CountingMode]], _: Any) -> None:
         assert graph_task is not None
-        if (task := graph_task()) not in passes.tasks:  # it came by what was no output
+        if (task := graph_task()) not in passes.tasks:  # it came by what was not an output
             self._enter_task(passes, _NO_OUTPUT)
         counted = passes.tasks[task].counted
         assert counted is not None

@@ -82,7 +82,7 @@ def _formula(operator: Any) -> Formula | _Call:
 def _product(product: Product, schema: Any, arguments: Sequence[Any], named: Named, output: Any) -> Formula:
     if any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in _tensors(arguments, named)):
         return Formula(product(_by_name(schema, arguments, named), output))
-    return NOTHING  # products of integers are no FLOP
+    return NOTHING  # products of integers are not FLOP
 
 
 def _attention_of(name: str, schema: Any, of: Sequence[str], arguments: Sequence[Any], named: Named, _: Any) -> Formula:

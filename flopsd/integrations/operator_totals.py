@@ -26,12 +26,12 @@ class Kept:
     backward: dict[Way, Counted] = field(default_factory=dict)
     passes: int = 0
     is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more is to be seen
-    is_wanted: bool = False  # the next pass is to be counted anew
+    is_wanted: bool = False  # the next pass is to be counted in full
     words: set[str] = field(default_factory=set)
 
     def next_is_counted(self) -> bool:
-        """Whether the pass that begins is counted anew: the first, the second, and ever more seldom others, to see that
-        nothing changed. More of them where Python reads results, and may decide by them."""
+        """Whether the pass that begins is counted in full: the first, the second, and ever more seldom others, to see
+        that nothing changed. More of them where Python reads results, and may decide by them."""
         self.passes += 1
         number = self.passes
         wanted, self.is_wanted = self.is_wanted, False
@@ -66,7 +66,7 @@ class Kept:
 
 
 class Totals:
-    """Adds up what was counted anew, and what was kept."""
+    """Adds up what was counted in full, and what was kept."""
 
     def __init__(self, sessions: DeviceSessions) -> None:
         self.sessions = sessions

@@ -94,7 +94,7 @@ class CodeChecker:
             digest = record.get("code_secret_sha256")
             self._coded, self._recovered = digest is not None, False
             secret, start = self._secrets.get(str(digest)), record.get("incarnation")
-            # What is no number of a daemon start is refused with its record.
+            # What is not a number of a daemon start is refused with its record.
             self._key = first_key(secret, start) if secret is not None and type(start) is int else None
         elif self._recovered:
             raise JournalDamagedError(

@@ -24,10 +24,10 @@ class Head(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Head:
-        """Raises ValueError for what is no head: a check that cannot be made is never taken for one that passed."""
+        """Raises ValueError for what is not a head: a check that cannot be made is never taken for one that passed."""
         match = _HEAD.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r:.100} is no head of a journal")
+            raise ValueError(f"{text!r:.100} is not a head of a journal")
         return cls(int(match[1]), match[2])
 
 

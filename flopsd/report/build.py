@@ -44,7 +44,7 @@ from flopsd.system.clock import rfc3339
 _KINDS = {"node": "run", "job": "job", "lineage": "model lineage"}
 _ADVICE = (
     "A threshold is an indicative criterion. Whether a model falls under a rule depends on more than compute, and this "
-    "report is no legal advice."
+    "report is not legal advice."
 )
 Course = Sequence[Mapping[str, Any]]
 MAX_POINTS = 200  # of a course

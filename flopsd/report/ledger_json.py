@@ -92,7 +92,7 @@ class LedgerObject(FieldReader):
             raise
 
     def utc(self, key: str) -> str:
-        """A time in UTC, written anew."""
+        """A time in UTC, in flopsd's own form."""
         return rfc3339(self.moment_ns(key))
 
     def figures(self, key: str | None = None, middle: str = "measured") -> Figures:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Row = tuple[str, str]
 _GAP = Evidence.GAP.value
 _NO_END = "the journal has no end: the figures are up to its last record"
-NO_EVIDENCE = "no hardware was metered, and this is no evidence"
+NO_EVIDENCE = "no hardware was metered, and this is not evidence"
 
 
 def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:

@@ -38,7 +38,7 @@ NOT_APPLICABLE = "N/A"
 def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
     """What the ledger with this predicate says in the Form's words.
 
-    Raises PolicyError if the policy has no form; KeyError, TypeError, ValueError for what is no predicate.
+    Raises PolicyError if the policy has no form; KeyError, TypeError, ValueError for what is not a predicate.
     """
     if policy.form is None:
         raise PolicyError([f"policy {policy.id} has no form"], hint="use the packaged eu-ai-act policy")
@@ -123,7 +123,7 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
         national += ", pauses included"
     if _whole(predicate):
         return FormLine(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
-    # Whoever is missing may have run for longer, so this is no bound either way.
+    # Whoever is missing may have run for longer, so this is not a bound either way.
     text = f"{plain(days, figures)} days, by the ledgers that are here"
     return FormLine(name, text, f"{national}, by the ledgers that are here", note)
 

@@ -102,7 +102,7 @@ def beyond_margin(figures: Figures) -> str:
 
 
 def integers_text(figures: Figures) -> str:
-    """Integer operations, which are no FLOP: `3.2x10^15 (3.04x10^15 to 3.36x10^15 integer operations)`."""
+    """Integer operations, which are not FLOP: `3.2x10^15 (3.04x10^15 to 3.36x10^15 integer operations)`."""
     if figures.high_flop == 0:
         return "none"
     value = interval(figures)

@@ -71,7 +71,7 @@ def hardware_from(
     part = table.parts.get(name if instance is None else instance.accelerator)
     if part is None:
         raise UnknownDeviceError(
-            f"{name!r:.60} is no SageMaker instance type and no part that the peak table has",
+            f"{name!r:.60} is neither a SageMaker instance type nor a part in the peak table",
             hint=f"did you mean ml.{name}?" if f"ml.{name}" in table.instances else f"parts: {', '.join(table.parts)}",
         )
     each = devices or (1 if instance is None else instance.count)

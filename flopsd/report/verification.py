@@ -60,7 +60,7 @@ class LedgerDocument:
 def read_document(
     ledger: Path, keys: tuple[str, ...] = (), journal: str | Path | None = None, tables: Tables | None = None
 ) -> LedgerDocument:
-    """Raises NotVerifiedError where it is no ledger."""
+    """Raises NotVerifiedError where it is not a ledger."""
     envelope = parse_envelope(read_ledger(ledger))
     beside = journal_beside(ledger) if journal is None else Path(journal)
     return LedgerDocument(
@@ -99,7 +99,7 @@ def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag,
     if replay is not None:
         of = replay.maybe_text("recording")
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
-        flags.append(Flag(REPLAY, f"{what}: no hardware was metered, and this is no evidence."))
+        flags.append(Flag(REPLAY, f"{what}: no hardware was metered, and this is not evidence."))
     flags += [Flag(one.word, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
     if (segment := predicate.maybe_object("segment")) is not None:
         flags.append(Flag("SEGMENT", f"{segment_text(segment.whole('number', 1, MAX_SEGMENT))}."))

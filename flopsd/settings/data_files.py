@@ -128,7 +128,7 @@ def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
     found, problems = read_yaml(combined, "")
     table, _ = read_yaml(data, "")
     if problems or found != {**table, "accelerators": expected + table["accelerators"]}:
-        raise PeakTableError("they are no plain YAML list, with a dash for each row, such as config/peaks.yaml has")
+        raise PeakTableError("they are not a plain YAML list with a dash for each row, as in config/peaks.yaml")
     return combined
 
 

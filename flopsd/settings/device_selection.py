@@ -58,7 +58,7 @@ def parse_devices(value: object) -> DevicesSetting:
     for name in names:
         if name in rules:
             raise ValueError(f"{name!r} stands alone; {EXPECTED}")
-        # A word without digit or dash is no device but a rule that was misspelt.
+        # A word without digit or dash is not a device but a rule that was misspelt.
         if not _NAME.fullmatch(name) or not any(c.isdigit() or c == "-" for c in name):
             raise ValueError(f"{name!r} is neither a rule nor a device; {EXPECTED}" if name else EXPECTED)
     if not names:

@@ -120,7 +120,7 @@ def count_or_all(value: object) -> int | None:
     if value is None or value == "all":
         return None
     if isinstance(value, bool) or not re.fullmatch("[1-9][0-9]{0,8}", str(value)):
-        raise ValueError("expected a whole number from 1 on, or all")
+        raise ValueError("expected a whole number of at least 1, or all")
     return int(str(value))
 
 

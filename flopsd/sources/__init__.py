@@ -114,4 +114,4 @@ class SourceInfo:
 
 def _require_name(what: str, name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of {what}: lower-case letters and digits, with - or _ between them")
+        raise ValueError(f"{name!r} is not a name of {what}: lower-case letters and digits, with - or _ between them")

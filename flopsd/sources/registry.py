@@ -178,7 +178,7 @@ def _require_source(name: str, origin: str, source: Any) -> None:
     missing = [what for what in ("devices", "read", "describe", "close") if not callable(getattr(source, what, None))]
     if missing:
         raise SourceUnavailableError(
-            f"source {name!r}{origin} gave {type(source).__name__}, which is no source: "
+            f"source {name!r}{origin} gave {type(source).__name__}, which is not a source: "
             f"{', '.join(missing)} cannot be called",
             hint="flopsd.sources.Source is what is expected; ask its authors",
         )

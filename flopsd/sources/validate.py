@@ -92,7 +92,7 @@ def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | 
     uids, known = set(), {} if checked is None else checked
     for device in devices:
         if not isinstance(device, Device):
-            raise ValueError(f"devices() lists {shown(device)}, which is no Device")
+            raise ValueError(f"devices() lists {shown(device)}, which is not a Device")
         uid = device.uid
         if not is_text(uid) or not uid:
             raise _refusal("a device", "uid", uid, "text")
@@ -153,7 +153,7 @@ def check_sweep(sweep: object, now_ns: int, checked: dict[DeviceUid, Device] | N
 
 def _check_reading(reading: object, now_ns: int) -> None:
     if not isinstance(reading, Reading):
-        raise ValueError(f"the sweep holds {shown(reading)}, which is no Reading")
+        raise ValueError(f"the sweep holds {shown(reading)}, which is not a Reading")
     uid, begin_ns, end_ns, work = reading.device, reading.begin_ns, reading.end_ns, reading.work
     if not is_text(uid):
         raise _refusal("a reading", "device", uid, "the uid of a device")
@@ -254,7 +254,7 @@ def _unfit(where: str, value: object, depth: int) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             if not is_text(key):
-                yield f"{where} has the key {shown(key)}, which is no text"
+                yield f"{where} has the key {shown(key)}, which is not text"
             yield from _unfit(f"{where}[{shown(key)}]", inner, depth - 1)
     elif isinstance(value, list | tuple):
         for at, inner in enumerate(value):

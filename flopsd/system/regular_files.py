@@ -17,7 +17,7 @@ _OWN_PIPE = re.compile(r"/dev/stdin|/dev/fd/[0-9]+|/proc/self/fd/[0-9]+")
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A file to read. Raises OSError, also for whatever is no regular file."""
+    """A file to read. Raises OSError, also for whatever is not a regular file."""
     # Without O_NONBLOCK the opening of a FIFO waits for its writer.
     own_pipe = _OWN_PIPE.fullmatch(str(path)) is not None
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if own_pipe else os.O_NONBLOCK | os.O_NOCTTY))

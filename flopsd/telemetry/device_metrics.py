@@ -1,4 +1,4 @@
-"""The metric families of devices, made of a snapshot. None raises for want of data.
+"""The metric families of devices, made of a snapshot. None raises where data is missing.
 
 Rows under one name are disjoint, so sum() over it is meaningful. Totals are ints until here and exported as the nearest
 float.

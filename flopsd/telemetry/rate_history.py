@@ -32,7 +32,7 @@ class RateHistory:
         measured = float(view.figures.measured_flop or 0)
         seen_ns = sum(ns for evidence, ns in view.observed_ns_by_evidence.items() if evidence not in _NOT_MEASURED)
         points = self.points
-        if points and measured < points[-2]:  # another process replaced the journal: the totals begin anew
+        if points and measured < points[-2]:  # another process replaced the journal: the totals start over
             points = array("d")
         points = points + array("d", (now_s, measured, seen_ns / NS_PER_S))
         if len(points) > POINTS * _EACH:

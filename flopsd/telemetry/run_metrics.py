@@ -1,4 +1,4 @@
-"""The metric families of a run and of its daemon, made of a snapshot. None raises for want of data.
+"""The metric families of a run and of its daemon, made of a snapshot. None raises where data is missing.
 
 Rows under one name are disjoint, so sum() over it is meaningful; the exceptions, flopsd_run_flop and
 flopsd_threshold_ratio, say so in their HELP. Totals are ints until here and exported as the nearest float.

@@ -95,7 +95,7 @@ class DeviceState(DeviceView):
 
     @property
     def is_up(self) -> bool | None:
-        """Whether the last reading was no gap; None before the first, at the end, and while it is accounted for
+        """Whether the last reading was not a gap; None before the first, at the end, and while it is accounted for
         elsewhere."""
         gap = open_gap(self.gap, self.tally.watermark_ns)
         if gap is None:

@@ -62,7 +62,7 @@ class TargetFile:
             except OSError as fault:
                 if not has_logged:
                     log.error(
-                        "cannot write %s: %s; Prometheus does not find this run by it; metering goes on and flopsd "
+                        "cannot write %s: %s; Prometheus cannot find this run by it; metering goes on and flopsd "
                         "tries again every %d s",
                         self.path,
                         fault.strerror,
@@ -75,4 +75,4 @@ class TargetFile:
         try:
             self.path.unlink(missing_ok=True)
         except OSError as fault:
-            log.error("cannot remove %s: %s; Prometheus goes on asking this run", self.path, fault.strerror)
+            log.error("cannot remove %s: %s; Prometheus keeps scraping this run", self.path, fault.strerror)

@@ -48,7 +48,7 @@ class ContractViolation(AssertionError):
 class SourceContract:
     """Subclass it in a test module, name the source, and pytest collects a test for each clause.
 
-    Every test opens the source anew. What it is given is the attributes and hooks below: override those
+    Every test opens the source for itself. What it is given is the attributes and hooks below: override those
     that differ. A test of a hook that is not overridden is skipped.
     """
 
@@ -89,7 +89,7 @@ class SourceContract:
         with self._opened() as (source, _):
             found = source.name
             if not isinstance(found, str) or not found:
-                raise ContractViolation("name", [f"name is {found!r}, which is no text"])
+                raise ContractViolation("name", [f"name is {found!r}, which is not text"])
             if found != self.name:
                 raise ContractViolation("name", [f"name is {found!r}, it is opened as {self.name!r}"])
 

@@ -67,7 +67,7 @@ def identities(devices: Iterable[Device], info: SourceInfo) -> Iterator[str]:
         for what in ("uid", "vendor", "model"):
             text: Any = getattr(device, what)
             if not isinstance(text, str) or not text.strip():
-                yield f"device {device.uid!r} has the {what} {text!r}, which is no text"
+                yield f"device {device.uid!r} has the {what} {text!r}, which is not text"
         if not is_count(device.index):
             yield f"device {device.uid!r} has the index {device.index!r}"
         if info.vendor and device.vendor != info.vendor:
@@ -78,7 +78,7 @@ def identities(devices: Iterable[Device], info: SourceInfo) -> Iterator[str]:
                 yield f"device {device.uid!r} has the {what} {value!r}: unknown is None, never zero"
         evidence: Any = device.evidence
         if not isinstance(evidence, Evidence):
-            yield f"device {device.uid!r} has the evidence {evidence!r}, which is no Evidence"
+            yield f"device {device.uid!r} has the evidence {evidence!r}, which is not an Evidence"
         elif evidence not in (*info.evidence, Evidence.GAP):
             yield f"device {device.uid!r} has evidence {evidence.value}, which the source does not declare"
         elif evidence is not info.evidence[0] and not device.evidence_reason.strip():
@@ -131,13 +131,13 @@ def works(observation: Observation) -> Iterator[str]:
             yield from _cycles(where, {"busy": work.sm_cycles}, possible)
         elif isinstance(work, Counted):
             if not is_count(work.flop):
-                yield f"{where}: {work.flop!r} FLOP is no count"
+                yield f"{where}: {work.flop!r} FLOP is not a count"
         elif isinstance(work, Gap):
             reason: Any = work.reason
             if not isinstance(reason, GapReason):
-                yield f"{where}: a gap whose reason {reason!r} is no GapReason"
+                yield f"{where}: a gap whose reason {reason!r} is not a GapReason"
             if not is_count(work.counted_flop):
-                yield f"{where}: {work.counted_flop!r} FLOP in a gap are no count"
+                yield f"{where}: {work.counted_flop!r} FLOP in a gap are not a count"
         elif not isinstance(work, Growth):
             yield f"{where}: work is {type(work).__name__}"
 
@@ -154,7 +154,7 @@ def unread(observation: Observation) -> Iterator[str]:
         pipes: tuple[Any, ...] = reading.work.unread
         for pipe in pipes:
             if not isinstance(pipe, Pipe):
-                yield f"{reading.device}: unread {pipe!r} is no Pipe"
+                yield f"{reading.device}: unread {pipe!r} is not a Pipe"
             elif pipe in counted:
                 yield f"{reading.device}: {pipe.value} is counted, and listed as unread"
 
@@ -213,7 +213,7 @@ def coverage(observation: Observation) -> Iterator[str]:
     for device in observation.reads[-1].after:
         kinds = found.get(device.uid)
         if kinds is None:
-            yield f"{device.uid}: listed, and not one reading in {len(observation.reads)} reads: silence is no gap"
+            yield f"{device.uid}: listed, and not one reading in {len(observation.reads)} reads: silence is not a gap"
         elif kinds == {Gap} and device.evidence is not Evidence.GAP:
             yield f"{device.uid}: promises {device.evidence.value} and gave gaps only"
 
@@ -263,9 +263,9 @@ def _possible(device: Device | None, duration_ns: int) -> int | None:
 def _cycles(where: str, amounts: Mapping[Any, Any], possible: int | None) -> Iterator[str]:
     for what, cycles in amounts.items():
         if not isinstance(what, Pipe) and what not in ("busy", "elapsed"):
-            yield f"{where}: {what!r} is no Pipe"
+            yield f"{where}: {what!r} is not a Pipe"
         if not is_count(cycles):
-            yield f"{where}: {cycles!r} SM-cycles of {_name(what)} is no count"
+            yield f"{where}: {cycles!r} SM-cycles of {_name(what)} is not a count"
         elif possible is not None and cycles > possible:
             yield f"{where}: {cycles} SM-cycles of {_name(what)}, the device has {possible} in that time"
 

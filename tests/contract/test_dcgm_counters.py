@@ -82,7 +82,7 @@ def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Export
 
 
 def test_no_scale_is_settled_over_time_that_is_partly_a_gap(exporter: Exporter) -> None:
-    """What the counters grew by in 132 s is no "sum over SMs" of the one second that the reading covers."""
+    """What the counters grew by in 132 s is not a "sum over SMs" of the one second that the reading covers."""
     hopper = Hopper(per_cycle=1)
     bench = bench_of(exporter, hopper, interval_s=60)
     bench.collects(hopper.page(60), after_s=60, model=H100_NAME)

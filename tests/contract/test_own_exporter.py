@@ -329,7 +329,7 @@ def test_why_it_ended_is_told_by_what_it_says(line: str, ending: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says", "absent"),
     [
-        ({"hostengine": "/nowhere/dcgm-exporter"}, "/nowhere/dcgm-exporter is no executable", False),
+        ({"hostengine": "/nowhere/dcgm-exporter"}, "/nowhere/dcgm-exporter is not an executable", False),
         ({"hostengine": "off"}, "no exporter answers", True),
         ({"hostengine": "auto"}, "no exporter answers", True),  # a url of the user's own: theirs is to answer
     ],

@@ -61,7 +61,7 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "it was away for half an hour": (
         {"flopsd_source_errors_total|": "2x60 _x30 2x30", "flopsd_run_info": "1x60 _x30 1x30"}, set(),
     ),
-    "a driver error is no lie": (
+    "a driver error is not a lie": (
         {'flopsd_source_errors_total{job="flopsd",instance="a",source="nvml",reason="driver_error"}': "_x90 1x30"},
         set(),
     ),

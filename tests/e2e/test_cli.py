@@ -44,7 +44,7 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
         program.wait_for("REPLAY, no hardware: +[0-9]+ s  measured")
         program.process.send_signal(signal.SIGINT)
         assert program.finish() == 0, program.text
-    assert "REPLAY of a recording: no hardware was metered, and this is no evidence" in " ".join(program.text.split())
+    assert "REPLAY of a recording: no hardware was metered, and this is not evidence" in " ".join(program.text.split())
     key = str(ledger.with_suffix(".pub"))
     refused = flopsd("verify", str(ledger), "--key", key, code=3)
     assert (

@@ -82,7 +82,7 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     assert f"rfc3161: checked: the signature existed at {said.split('timestamp')[1].split(',')[0].strip()}" in shown
     assert f"unsigned; job {ARN}, as in the journal" in shown
 
-    # The simulated driver is no secret: its file's digest stands in the journal and in the ledger.
+    # The simulated driver is not a secret: its file's digest stands in the journal and in the ledger.
     (library,) = items(state)["driver-library"]["data"]["libraries"]
     assert library["sha256"] == hashlib.sha256((standin / LIBRARY).read_bytes()).hexdigest()
     assert "no GPU gives a report: GPU 0: Not Supported" in items(state)["nvidia-spdm"]["reason"]["said"]

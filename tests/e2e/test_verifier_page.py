@@ -182,7 +182,7 @@ def test_files_that_do_not_belong_together_get_no_verdict(page: Page) -> None:
 def test_a_dropped_folder_brings_no_key_and_no_table(page: Page) -> None:
     """Whoever made it could have put his own into it."""
     counts = "[...document.querySelectorAll('.given')].map(one => one.dataset.count).join()"  # beside: last
-    for dropped, expected in (  # expected.json and rows.json are no ledgers, and named as one
+    for dropped, expected in (  # expected.json and rows.json are not ledgers, and named as one
         ([VECTORS / GOOD], "4,0,0,0"),
         ([VECTORS / GOOD / "ledger.pub", VECTORS / "peaks.yaml"], "4,1,0,1"),
     ):

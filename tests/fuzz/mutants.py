@@ -294,7 +294,7 @@ ODD_FILES: tuple[bytes | Callable[[Path], object], ...] = (
 
 
 def _files(rng: random.Random) -> Mutant:
-    """What is no regular file, has no end or is of another size in the place of one that is read."""
+    """What is not a regular file, has no end or is of another size in the place of one that is read."""
     base = metered()
     found = of_pair(base.honest, base, "sealed", "--peaks", "peaks.yaml", "--policy", "policy.yaml")
     files = {**found.files, "peaks.yaml": base.peaks.read_bytes(), "policy.yaml": POLICY.read_bytes()}

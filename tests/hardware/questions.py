@@ -185,7 +185,7 @@ def ampere(document: Facts, _: Mapping[str, str]) -> str:
 
 def sagemaker(document: Facts, environment: Mapping[str, str]) -> str:
     if not any(name in environment for name in ("SM_TRAINING_ENV", "TRAINING_JOB_NAME", "SM_HOSTS")):
-        raise NotAnsweredError("this is no SageMaker training job")
+        raise NotAnsweredError("this is not a SageMaker training job")
     return f"driver {document['device']['driver']} on {document['device']['name']}"
 
 

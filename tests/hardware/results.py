@@ -50,7 +50,7 @@ Document = Mapping[str, Any]
 
 
 class ResultsError(Exception):
-    """A file that is no results file of this schema."""
+    """A file that is not results file of this schema."""
 
 
 def save(document: Document, path: Path) -> None:

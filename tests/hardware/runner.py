@@ -60,7 +60,7 @@ def metered(
 ) -> dict[str, Any]:
     """The `metered` object of a result; see results.py."""
     tally, rated = between(before.tally, after.tally), rating(entry, table, number_format)
-    integers = number_format in INTEGER_FORMATS  # then what the load is known to execute is no FLOP
+    integers = number_format in INTEGER_FORMATS  # then what the load is known to execute is not FLOP
     exported = after.exported(integers=integers) - before.exported(integers=integers)
 
     def figures(rated: Rating) -> Figures:

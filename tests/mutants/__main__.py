@@ -33,7 +33,7 @@ def main() -> None:
     equivalent = read_equivalent(LIST.read_text())
     if args.package == "flopsd":
         for path, function, before, _ in equivalent.keys() - {fault.key for fault in every}:
-            say(f"{LIST.name} names what is no possible fault any more: {path} {function}: {before}")
+            say(f"{LIST.name} names what is not a possible fault any more: {path} {function}: {before}")
     # The tool's own tests are left out: they plant faults themselves.
     listed = [path for folder in args.tests for path in python_files(args.root, folder)]
     files = [path for path in listed if Path(path).name.startswith("test_") and "mutants" not in path]

@@ -43,7 +43,7 @@ def main(target: Path) -> None:
         with simulated(standin, folder, scenario, clock):
             source = NvmlSource(pynvml, SourceSettings(clock, load_peaks()))
             clock.advance(200_000_000)
-            source.read()  # the baseline: its gap is no part of the recording
+            source.read()  # the baseline: its gap is not part of the recording
             begin_ns = clock.boottime_ns()
             devices = list(source.devices())
             lines: list[Any] = []

@@ -160,7 +160,7 @@ CASES: list[Case] = [
     ("users-by-number", "Users are sorted by number, not as texts.", None, None, None, "activity", users((10, 9), 110, 109)),
     ("container-without-processes", "A job in a container of its own, whose processes have no ids here.", None, None, None, "lying", _container(None)),
     ("container-with-processes", "A job in a container, whose processes have ids here.", None, None, None, "lying", _container(4711)),
-    ("count-in-a-declared-format", "The vendor's count of a format that is no integer.", None, None, None, "small", tally(BF16, observed_ns={"count": 6 * S}, counted_flop=10**12 + 1)),
+    ("count-in-a-declared-format", "The vendor's count of a format that is not an integer.", None, None, None, "small", tally(BF16, observed_ns={"count": 6 * S}, counted_flop=10**12 + 1)),
     ("count-in-an-integer-format", "The vendor's count where integers are declared.", None, None, None, "small", tally({**BF16, "shares_ppm": {"int8": 10**6}}, observed_ns={"count": 6 * S}, counted_flop=10**12 + 1)),
     ("count-of-a-chip-in-a-declared-format", "The count of a chip that is rated as a whole, in a declared format.", None, None, None, "neuron", put(2, "precision", value=BF16)),
     ("squares-that-are-large", "The clock was read at moments that differ by much, and by little.", None, None, None, "small", tally(sm_cycles={"activity": TWO}, square_sum={"activity": {"fp32": 10**26, "fp64": 10**18}})),

@@ -127,7 +127,7 @@ REFUSED: list[tuple[str, str, str, str, str, EditOfPredicate]] = [
     ("claim-of-a-format-without-its-share", "One of two claimed formats has no share.", E, "MERGE-26", "job", _claim("bf16:1,fp8")),
     ("claim-of-none-of-a-format", "A claimed format has a share of 0.", E, "MERGE-26", "job", _claim("bf16:1,fp8:0")),
     ("claim-of-less-than-a-whole", "Claimed shares are a millionth less than a whole.", E, "MERGE-26", "job", _claim("bf16:0.333333,fp8:0.666666")),
-    ("claim-of-a-share-that-is-none", "A claimed share is no number.", E, "MERGE-26", "job", _claim("bf16:half,fp8:0.5")),
+    ("claim-of-a-share-that-is-none", "A claimed share is not a number.", E, "MERGE-26", "job", _claim("bf16:half,fp8:0.5")),
     ("replay-not-allowed", "One of two children is a replay.", "replay", "VERIFY-7", "job", _replay),
     ("entry-of-a-cluster", "An entry of a lineage is neither a node nor a job.", E, "MERGE-19", "lineage", both(kind="cluster")),
     ("entry-of-a-run-by-number", "Runs of a lineage are numbers.", E, "MERGE-19", "lineage", _numbers("run")),

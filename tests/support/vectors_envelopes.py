@@ -59,7 +59,7 @@ def envelopes() -> Files:
     made: list[tuple[str, str, str | None, str | None, bytes, str]] = [
         ("depth-100", "An unknown member with 100 objects and lists in each other, the envelope among them.", None, None, wide + b', "x": ' + nested(99) + b"}", "accepts"),
         ("depth-101", "An unknown member with 101 objects and lists in each other.", "json_too_deep", "JSON-7", wide + b', "x": ' + nested(100) + b"}", STRANGE),
-        ("brackets-in-a-text", "A text with 200 brackets in it, which are no levels.", None, None, wide + b', "x": "' + b"[" * 200 + b'\\""}', "accepts"),
+        ("brackets-in-a-text", "A text with 200 brackets in it, which are not levels.", None, None, wide + b', "x": "' + b"[" * 200 + b'\\""}', "accepts"),
         ("minus-zero", "An unknown member that is -0.", None, None, wide + b', "x": -0}', "accepts"),
         ("number-of-40", "An unknown member that is a number of 40 characters.", None, None, wide + b', "x": -' + b"9" * 39 + b"}", "accepts"),
         ("number-of-41", "An unknown member that is a number of 41 characters, its sign among them.", "json_number", "JSON-4", wide + b', "x": -' + b"9" * 40 + b"}", STRANGE),
@@ -147,7 +147,7 @@ def _pem(der: bytes) -> bytes:
 
 
 def _payloads(said: J, journal: bytes) -> Files:
-    """What is signed is no strict JSON, or no statement to start from."""
+    """What is signed is not a strict JSON, or no statement to start from."""
 
     def changed(*path: str | int, value: Any) -> bytes:
         document = copy.deepcopy(said)
@@ -166,7 +166,7 @@ def _payloads(said: J, journal: bytes) -> Files:
         ("kind-of-another", "The kind is another one.", bad, "NODE-2", changed("predicate", "kind", value="cluster")),
         ("upper-case-digest", "The digest of the subject has upper-case letters.", bad, "PARSE-8", changed("subject", 0, "digest", "sha256", value=digest.upper())),
         ("other-digest", "The subject and `method.journal` have different digests.", bad, at, changed(*method, "journal", "sha256", value="0" * 64)),
-        ("head-that-is-none", "`headSha256` is no SHA-256.", bad, "PARSE-8", changed(*method, "journal", "headSha256", value="ab")),
+        ("head-that-is-none", "`headSha256` is not a SHA-256.", bad, "PARSE-8", changed(*method, "journal", "headSha256", value="ab")),
         ("records-as-a-number", "`records` is a number.", bad, "TERM-5", changed(*method, "journal", "records", value=6)),
         ("records-with-a-zero", "`records` has a leading zero.", bad, "TERM-5", changed(*method, "journal", "records", value="06")),
         ("bytes-with-a-plus", "`bytes` has a sign.", bad, "TERM-5", changed(*method, "journal", "bytes", value="+1")),

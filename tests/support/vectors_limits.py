@@ -267,7 +267,7 @@ def _secret_of_no_digest() -> Files:
     records[0]["code_secret_sha256"] = "none"
     journal = chain(records, {1: bytes(32)})
     name = "invalid/begin-with-a-secret-of-no-digest"
-    what = "`code_secret_sha256` of a `begin` is a text that is no SHA-256."
+    what = "`code_secret_sha256` of a `begin` is a text that is not a SHA-256."
     return vector(name, what, claimed(journal, said), journal, BAD, "REC-12", "journal:1", schema=None)
 
 

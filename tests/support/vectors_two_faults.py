@@ -35,7 +35,7 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
     ("place-and-time-of-a-begin", "The second daemon start names another peak table, and its time is a text.", "law_1", "LAW-1", None, "rebooted", of_kind("begin", 1, peak_table_sha256="ab" * 32, ns="0")),
     ("time-and-context-of-a-begin", "`wall_ns` of a `begin` is a text, and `context` lacks its members.", M, "REC-12", 1, "small", of_kind("begin", 0, wall_ns="0", context={})),
     ("totals-and-time", "Totals fall, and the record is earlier than the one before it.", "law_4", "LAW-4", 5, "small", _falls),
-    ("code-and-secret", "`begin` names a secret that is no digest, and has no code.", "line_code", "CODE-1", 1, "small", of_kind("begin", 0, code_secret_sha256="none")),
+    ("code-and-secret", "`begin` names a secret that is not a digest, and has no code.", "line_code", "CODE-1", 1, "small", of_kind("begin", 0, code_secret_sha256="none")),
     ("end-of-no-reason-too-early", "`end` has a reason that there is not, and is earlier than the record before it.", M, "NOTE-28", None, "small", of_kind("end", 0, reason="tired", ns=5)),
 ]  # fmt: skip
 

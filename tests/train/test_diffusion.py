@@ -108,7 +108,7 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
 
 
 def test_of_another_model_of_diffusers_no_tokens_are_counted(tmp_path: Path) -> None:
-    """What a U-Net is given first are latents: their channels are no tokens."""
+    """What a U-Net is given first are latents: their channels are not tokens."""
     import diffusers
     import torch
 

@@ -22,7 +22,7 @@ ALBERT = {
 }  # fmt: skip
 
 
-# computed at least, high / low at most. XLNet's weights are no modules' that are known; DeBERTa compares positions too.
+# computed at least, high / low at most. XLNet's weights are not modules' that are known; DeBERTa compares positions too.
 @pytest.mark.parametrize(
     ("name", "method", "checkpointing", "computed", "width"),
     [

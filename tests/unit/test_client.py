@@ -166,7 +166,7 @@ def test_a_daemon_that_goes_on_with_the_run_is_told_all_of_it(path: Path, client
         (lambda c: c.count("train", tokens=1, steps=True), "steps: a counter is a whole number, not bool"),
         (lambda c: c.count("train", tokens=10**30 + 1), "at most 1000"),
         (lambda c: c.count(["train"], tokens=1), "unhashable"),
-        (lambda c: c.count("train", coffee=1), "'coffee' is no counter; docs/training-process.md lists them"),
+        (lambda c: c.count("train", coffee=1), "'coffee' is not a counter; docs/training-process.md lists them"),
         (lambda c: c.count("train", stepz=1), "did you mean steps?"),
         (lambda c: c.count("train", tokens=0.5), "tokens: a counter is a whole number, not float"),
         (lambda c: c.count("undeclared", tokens=1), "phases are"),

@@ -15,7 +15,7 @@ from tests.vector_mutants.faults import Fault, numbered, shortened
 from tests.vector_mutants.python import Verdicts
 
 SOURCES = VERIFIER / "src"
-# What is no rule of the format: the page and what runs it (no command imports that), and what the second implementation takes from libraries.
+# What is not a rule of the format: the page and what runs it (no command imports that), and what the second implementation takes from libraries.
 NO_RULES = (
     "main.js",
     "given.js",

@@ -26,7 +26,7 @@ MODULES = (
     "independent_ledger", "independent_merged", "independent_missing", "independent_contradictions",
     "independent_statement", "independent_jobs", "independent_verify",
 )  # fmt: skip
-# What is no rule of the format: a command line, names of files, and helpers for tests.
+# What is not a rule of the format: a command line, names of files, and helpers for tests.
 NOT_RULES = {
     "main", "recompute", "stated", "_counted", "_shaped", "payload_of", "records_of", "fork", "line",
 }  # fmt: skip
@@ -81,7 +81,7 @@ def _within(node: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _no_rules(tree: ast.Module) -> Iterator[int]:
-    """Nodes of annotations, texts, paths of errors and what is no rule."""
+    """Nodes of annotations, texts, paths of errors and what is not a rule."""
     for node in ast.walk(tree):
         skipped: list[ast.AST] = []
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in NOT_RULES:

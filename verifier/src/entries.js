@@ -35,7 +35,7 @@ const orNull = (check) => (value, path) => {
 const oneOf = (names) => is((value) => names.includes(value), `one of ${names.join(", ")}`);
 /** @param {Check} check @returns {Check} */
 const list = (check) => (value, path) => {
-  require(Array.isArray(value), "entry_malformed", `${path} is no list`, path);
+  require(Array.isArray(value), "entry_malformed", `${path} is not a list`, path);
   value.forEach((/** @type {any} */ one, /** @type {number} */ i) => check(one, `${path}[${i}]`));
 };
 /** @param {Check} check @returns {Check} */
@@ -45,15 +45,15 @@ const some = (check) => (value, path) => {
 };
 /** @param {string[]} names @param {Check} check @returns {Check} */
 const map = (names, check) => (value, path) => {
-  require(isObject(value), "entry_malformed", `${path} is no object`, path);
+  require(isObject(value), "entry_malformed", `${path} is not an object`, path);
   for (const name of Object.keys(value)) {
-    require(names.includes(name), "entry_malformed", `${path}: '${name}' is no name of it`, path);
+    require(names.includes(name), "entry_malformed", `${path}: '${name}' is not a name of it`, path);
     check(value[name], `${path}.${name}`);
   }
 };
 /** @param {Record<string, Check>} members @param {Record<string, Check>} [may] @returns {Check} */
 const shape = (members, may = {}) => (value, path) => {
-  require(isObject(value), "entry_malformed", `${path} is no object`, path);
+  require(isObject(value), "entry_malformed", `${path} is not an object`, path);
   for (const name of Object.keys(value)) {
     const check = members[name] ?? may[name];
     require(check, "entry_malformed", `${path}.${name} is a member that no entry has`, `${path}.${name}`);
@@ -144,7 +144,7 @@ export function checkMerge({ kind, run, lineage, jobNodes, completeness, method,
 /** @param {any} children @param {string} kind */
 export function checkEntries(children, kind) {
   const path = "statement.predicate.children";
-  require(Array.isArray(children), "entry_malformed", "children is no list", path);
+  require(Array.isArray(children), "entry_malformed", "children is not a list", path);
   require(children.length, "no_children", "a merged ledger without children", path);
   children.forEach((/** @type {J} */ one, /** @type {number} */ i) => {
     const where = `${path}[${i}]`;

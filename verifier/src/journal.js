@@ -34,7 +34,7 @@ class Codes {
   /** @param {J} begin @param {Map<string, Uint8Array>} secrets By their SHA-256. */
   constructor(begin, secrets) {
     const named = begin.code_secret_sha256 ?? null;
-    this.named = named !== null; // one that is no digest is refused with its record
+    this.named = named !== null; // one that is not a digest is refused with its record
     const secret = secrets.get(named);
     this.key = secret ? hmacSha256(secret, utf8(`${_KEY_OF}${begin.incarnation}`)) : null;
     this.ended = false;

@@ -91,14 +91,14 @@ async function verifies(key, signature, text) {
 export function readEnvelope(bytes) {
   require(bytes.length <= _MOST_BYTES, "envelope_too_large", "the ledger has more than 64 MiB");
   const found = parseBytes(bytes, "the ledger");
-  require(isObject(found), "envelope_malformed", "the ledger is no envelope");
+  require(isObject(found), "envelope_malformed", "the ledger is not an envelope");
   const { payload, payloadType, signatures } = found;
-  require(isText(payload) && isText(payloadType), "envelope_malformed", "the ledger is no envelope: payload or payloadType");
+  require(isText(payload) && isText(payloadType), "envelope_malformed", "the ledger is not an envelope: payload or payloadType");
   require(Array.isArray(signatures) && signatures.length, "no_signature", "the ledger is not signed: it has no signatures");
   require(signatures.length <= _MOST_SIGNATURES, "too_many_signatures", "the ledger has more than 64 signatures");
   const held = signatures.map((/** @type {any} */ one) => {
     const whole = isObject(one) && isText(one.sig);
-    require(whole, "envelope_malformed", "the ledger is no envelope: a signature without sig");
+    require(whole, "envelope_malformed", "the ledger is not an envelope: a signature without sig");
     return base64(one.sig, "a signature");
   });
   const content = base64(payload, "the payload");

@@ -29,7 +29,7 @@ export class Laws {
       require(!rotated, "law_1", `journal ${where}: a record after the end of a rotated journal`, where);
       return;
     }
-    require(now, "law_1", `journal ${where}: the first record is no begin`, where);
+    require(now, "law_1", `journal ${where}: the first record is not a begin`, where);
     const own = record.incarnation === now.begin.incarnation;
     require(own, "law_1", `journal ${where}: not of the incarnation before it`, where);
     const late = `journal ${where}: a '${record.kind}' record after the incarnation's end`;
@@ -127,11 +127,11 @@ export class Laws {
     const same = ["pid", "uid", "client"].every((name) => held.process[name] === process[name]);
     require(same, "law_10", `journal ${where}: the session ${one.id} is two processes`, where);
     const refused = !("refused" in one) || isRefused(one.refused);
-    require(refused, "law_10", `journal ${where}: why the count of session ${one.id} is not used is no reason`, where);
+    require(refused, "law_10", `journal ${where}: why the count of session ${one.id} is not used is not a reason`, where);
     if (what !== "facts") return;
-    require(isObject(one.facts), "law_10", `journal ${where}: the facts of session ${one.id} are no object`, where);
+    require(isObject(one.facts), "law_10", `journal ${where}: the facts of session ${one.id} are not an object`, where);
     const strange = strangeFact(one.facts);
-    require(strange === undefined, "law_10", `journal ${where}: '${strange}' is no fact of a session`, where);
+    require(strange === undefined, "law_10", `journal ${where}: '${strange}' is not a fact of a session`, where);
     const moved = held.facts.device !== undefined && one.facts.device !== held.facts.device;
     require(!moved, "law_10", `journal ${where}: the session ${one.id} changes its device`, where);
   }
@@ -141,10 +141,10 @@ export class Laws {
     const found = new Map(held);
     for (const phase of Object.keys(work)) {
       const known = PHASES.includes(phase) && isObject(work[phase]);
-      require(known, "law_10", `journal ${where}: '${phase}' is no phase`, where);
+      require(known, "law_10", `journal ${where}: '${phase}' is not a phase`, where);
       for (const name of Object.keys(work[phase])) {
-        require(WORK.includes(name) || SEEN.includes(name), "law_10", `journal ${where}: '${name}' is no counter of a session`, where);
-        require(isAmount(work[phase][name]) && work[phase][name] <= 10n ** 30n, "law_10", `journal ${where}: ${name} is no count`, where);
+        require(WORK.includes(name) || SEEN.includes(name), "law_10", `journal ${where}: '${name}' is not a counter of a session`, where);
+        require(isAmount(work[phase][name]) && work[phase][name] <= 10n ** 30n, "law_10", `journal ${where}: ${name} is not a count`, where);
         found.set(`${phase}/${name}`, work[phase][name]);
       }
     }

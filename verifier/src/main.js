@@ -152,7 +152,7 @@ function onVerify() {
   worker.onerror = (event) => {
     if (worker !== _running) return;
     stop();
-    say(event.message ? `This page failed, which is no verdict: ${event.message}` : _NO_THREAD);
+    say(event.message ? `This page failed, which is not a verdict: ${event.message}` : _NO_THREAD);
   };
   at("verify").disabled = true;
   at("stop").hidden = at("progress").hidden = false;

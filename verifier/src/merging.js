@@ -56,7 +56,7 @@ export function checkTogether(children, predicate) {
       if (child.run !== predicate.run.id) throw refuse("other_run_of_child", "they are of different runs");
       if (!jobNodes.length) continue;
       const at = jobNodes.indexOf(child.node);
-      if (at < 0) throw refuse("rank_differs", `${child.node} is no node of the job`);
+      if (at < 0) throw refuse("rank_differs", `${child.node} is not a node of the job`);
       if (child.rank === null || jobNodes[Number(child.rank)] !== child.node) throw refuse("rank_differs", `${child.node} has another rank`);
     }
   }

@@ -32,7 +32,7 @@ export function text(a) {
 /** "1e25/3", "1/3", "1000". @param {any} found @returns {Fraction} */
 export function parseFraction(found) {
   const match = /^([0-9]{1,40})(?:e([0-9]{1,2}))?(?:\/([1-9][0-9]{0,39}))?$/.exec(String(found));
-  if (!match) throw new Refusal("policy_unknown", `'${found}' is no count and no fraction of one`);
+  if (!match) throw new Refusal("policy_unknown", `'${found}' is neither a count nor a fraction of one`);
   return fraction(BigInt(match[1]) * 10n ** BigInt(match[2] ?? "0"), BigInt(match[3] ?? "1"));
 }
 

@@ -115,7 +115,7 @@ class Reader {
    * @param {(tally: Tally, value: bigint) => void} put */
   leaf(value, path, signed, put) {
     const list = this.columns ? value : [value];
-    if (!Array.isArray(list)) throw this.refusal(`${path} is no column`);
+    if (!Array.isArray(list)) throw this.refusal(`${path} is not a column`);
     if (list.length !== this.tallies.length) throw this.refusal(`${path} has ${list.length} values`);
     list.forEach((one, i) => {
       if (one === null && this.columns) return;
@@ -131,9 +131,9 @@ class Reader {
       this.leaf(value, path, false, (tally, one) => put(tally, path, one));
       return;
     }
-    if (!isObject(value)) throw this.refusal(`${path} is no object`);
+    if (!isObject(value)) throw this.refusal(`${path} is not an object`);
     for (const name of Object.keys(value)) {
-      if (levels !== null && !levels[0].includes(name)) throw this.refusal(`${path}: '${name}' is no name of it`);
+      if (levels !== null && !levels[0].includes(name)) throw this.refusal(`${path}: '${name}' is not a name of it`);
       this.tree(value[name], path ? `${path}/${name}` : name, levels === null ? [] : levels.slice(1), put);
     }
   }
@@ -142,7 +142,7 @@ class Reader {
   ignore(value, path) {
     if (!this.columns) return;
     const isPart = isObject(value) && path.split("/").length < _MOST_NAMES;
-    if (!isPart && !(Array.isArray(value) && value.length === this.tallies.length)) throw this.refusal(`${path} is no column`);
+    if (!isPart && !(Array.isArray(value) && value.length === this.tallies.length)) throw this.refusal(`${path} is not a column`);
     for (const [name, part] of Object.entries(isPart ? value : {})) this.ignore(part, `${path}/${name.replaceAll("/", "_")}`);
   }
 
@@ -159,14 +159,14 @@ class Reader {
           const { amounts } = into(tally);
           if (one || _KEPT.includes(member)) amounts.set(path, one);
         });
-      } else if (of && _NOT_SHARED.includes(member)) throw this.refusal(`'${member}' is no member of a share`);
+      } else if (of && _NOT_SHARED.includes(member)) throw this.refusal(`'${member}' is not a member of a share`);
       else this.ignore(value, of ? `phases/${of.replaceAll("/", "_")}/${member.replaceAll("/", "_")}` : member.replaceAll("/", "_"));
     }
   }
 
   /** @param {J} found */
   running(found) {
-    if (!isObject(found)) throw this.refusal("running is no object");
+    if (!isObject(found)) throw this.refusal("running is not an object");
     for (const origin of Object.keys(found)) {
       const held = found[origin];
       if (!isObject(held)) throw this.refusal("running has no object by origin");
@@ -186,11 +186,11 @@ class Reader {
 
   /** @param {J} found */
   phases(found) {
-    if (!isObject(found)) throw this.refusal("phases is no object");
+    if (!isObject(found)) throw this.refusal("phases is not an object");
     for (const name of Object.keys(found)) {
       const [phase, formats] = name.split("@");
       const known = PHASES.includes(phase) && (formats === undefined || formatsOf(formats)) && isObject(found[name]);
-      if (!known) throw this.refusal(`'${name}' is no phase`);
+      if (!known) throw this.refusal(`'${name}' is not a phase`);
       /** @param {Tally} tally */
       const share = (tally) => {
         let held = tally.shares.get(name);
@@ -226,7 +226,7 @@ export function tallyOfDevice(record, where) {
 /** @param {any} columns @param {number} count @param {string} where */
 export function talliesOfColumns(columns, count, where) {
   const tallies = Array.from({ length: count }, emptyTally);
-  require(isObject(columns), "record_malformed", `journal ${where}: tallies is no object`, where);
+  require(isObject(columns), "record_malformed", `journal ${where}: tallies is not an object`, where);
   const held = withoutEmpty(columns);
   require(!count || "to_ns" in held, "record_malformed", `journal ${where}: tallies without to_ns`, where);
   new Reader(tallies, where, true).tally(held);

@@ -33,10 +33,10 @@ export function readStatement(envelope) {
   require(isObject(statement) && statement._type === STATEMENT, "statement_type", none, "statement._type");
   const other = `the predicate has type ${shown(statement.predicateType)}, not '${PREDICATE}'`;
   require(statement.predicateType === PREDICATE, "predicate_type", other, "statement.predicateType");
-  require(isObject(statement.predicate), "statement_malformed", "the predicate is no object", "statement.predicate");
+  require(isObject(statement.predicate), "statement_malformed", "the predicate is not an object", "statement.predicate");
   const { kind } = statement.predicate;
   const known = ["node", "job", "lineage"].includes(kind);
-  require(known, "statement_malformed", `${shown(kind)} is no kind of ledger`, "statement.predicate.kind");
+  require(known, "statement_malformed", `${shown(kind)} is not a kind of ledger`, "statement.predicate.kind");
   return statement;
 }
 
@@ -117,7 +117,7 @@ function checkTimes({ method, incarnations }) {
   const spans = Array.isArray(incarnations) ? incarnations : [null];
   const times = [method.journal.lastRecordAt, ...spans.flatMap((one) => [one?.startedAt, one?.lastRecordAt])];
   const strange = times.find((one) => !isTime(one));
-  require(times.every(isTime), "time_malformed", `${shown(strange)} is no time`);
+  require(times.every(isTime), "time_malformed", `${shown(strange)} is not a time`);
 }
 
 /** @param {J} statement @param {Given} given */

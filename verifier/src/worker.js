@@ -75,6 +75,6 @@ export async function work(asked, answer) {
     answer(await answerTo(asked, answer));
   } catch (error) {
     const known = error instanceof Fault || error instanceof Refusal;
-    answer({ fault: known ? error.message : `This page failed, which is no verdict: ${error}` });
+    answer({ fault: known ? error.message : `This page failed, which is not a verdict: ${error}` });
   }
 }

@@ -129,7 +129,7 @@ def signers_of(token: bytes) -> set[Name]:
         names = {info.issuer for info in data.signer_infos}
         for _ in certificates:  # each round adds at least one issuer, or none are left
             names |= {one.issuer for one in certificates if one.subject in names}
-    except Exception as fault:  # InvalidVersion is no ValueError, and an unknown kind of text in a name a KeyError
+    except Exception as fault:  # InvalidVersion is not a ValueError, and an unknown kind of text in a name a KeyError
         raise EvidenceError(f"its signer is not named as X.509 names one: {fault!r:.200}") from fault
     return names
 

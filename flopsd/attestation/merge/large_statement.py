@@ -1,6 +1,6 @@
 """The statement of a large merged ledger, whose children are parsed one by one, each time that they are asked for.
 
-Parsed at once, the children of a job of 10,000 nodes take five times the memory of their text. What is no layout of
+Parsed at once, the children of a job of 10,000 nodes take five times the memory of their text. What is not a layout of
 `flopsd merge`, or not right in any way, is parsed as a whole.
 """
 

@@ -138,8 +138,8 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
                 f"this is a ledger of kind {predicate['kind']!r:.60}, not a merged one", code="statement_malformed"
             )
         entries = predicate["children"]
-        if entries is None or isinstance(entries, (str, int, dict)):  # those of a large ledger are no `list` either
-            raise TypeError("children is no list")
+        if entries is None or isinstance(entries, (str, int, dict)):  # those of a large ledger are not a `list` either
+            raise TypeError("children is not a list")
         if not entries:
             raise NotVerifiedError("the merged ledger lists no children", code="no_children")
         refuse_malformed_times(predicate)

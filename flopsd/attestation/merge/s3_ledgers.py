@@ -89,7 +89,7 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
 
 
 def _companions(ledger: Path, packaged: Tables) -> list[str]:
-    """The names of the companions that a ledger may have; none of what is no ledger."""
+    """The names of the companions that a ledger may have; none of what is not a ledger."""
     try:
         foreign = foreign_files(statement_in(parse_envelope(read_ledger(ledger)))["predicate"], packaged)
     except (NotVerifiedError, LookupError, TypeError):

@@ -74,7 +74,7 @@ def compare(objects: Mapping[S3Location, Content]) -> str:
         if there.get("ChecksumSHA256") is None:
             unread = f"the store has no SHA-256 of {location}: nothing was compared"
         elif there["ChecksumSHA256"] != _sha256(data):
-            raise StorageError(f"{location} has other contents than were uploaded", hint="look who else writes there")
+            raise StorageError(f"{location} does not hold what was uploaded", hint="find out who else writes there")
 
     _each(objects, look)
     return unread

@@ -1,4 +1,4 @@
-"""Models that use a weight more than once a token: 6PD is no upper bound of them, so no hint leads there. Pure."""
+"""Models that use a weight more than once a token: 6PD is not an upper bound of them, so no hint leads there. Pure."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def reused(family: object, config: Mapping[str, Any]) -> str | None:
 
 
 def instead(family: object, config: Mapping[str, Any]) -> str:
-    """What to do where a configuration is refused: the size alone, unless 6PD is known to be no bound."""
+    """What to do where a configuration is refused: the size alone, unless 6PD is known to be not a bound."""
     why = reused(family, config)
     if why is None:
         return f"{MEASURED}; before a run, or with a counter of one's own: {INSTEAD}"
-    return f"{MEASURED}; without them there is no figure: {why}, and 6PD is no upper bound of that"
+    return f"{MEASURED}; without them there is no figure: {why}, and 6PD is not an upper bound of that"

@@ -141,13 +141,13 @@ def _begin(history: History, record: Record) -> None:
     for name in ("run", "node", "boot_id", "utc", "flopsd_version"):
         text(record[name])
     if not (is_digest(record["peak_table_sha256"]) and is_digest(record["config_sha256"])):
-        raise JournalDamagedError("its peak_table_sha256 or config_sha256 is no SHA-256", code=MALFORMED)
+        raise JournalDamagedError("its peak_table_sha256 or config_sha256 is not a SHA-256", code=MALFORMED)
     for name in ("ns", "wall_ns", "interval_ns", "checkpoint_ns"):
         count(record[name])
     refuse_policies(record["policies"])
     precision_from_record(record["precision"])
     if record["code_secret_sha256"] is not None and not is_digest(record["code_secret_sha256"]):
-        raise JournalDamagedError("its code_secret_sha256 is no SHA-256", code=MALFORMED)
+        raise JournalDamagedError("its code_secret_sha256 is not a SHA-256", code=MALFORMED)
     refuse_recovered(record["recovered"])
     declared_from(record["declared"])
     isolation_from(record["isolation"])
@@ -187,7 +187,7 @@ def _refuse_place(history: History, begin: Record) -> None:
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
     devices, tallies, at_ns = _numbers(record), record["tallies"], count(record["ns"])
     if not isinstance(record["gaps"], list):
-        raise JournalDamagedError("the gaps of a checkpoint are no list", code=MALFORMED)
+        raise JournalDamagedError("the gaps of a checkpoint are not a list", code=MALFORMED)
     newest, watched = incarnation.newest, list[Tally]()
     before = None if newest is None else newest.tallies
     if newest is not None and record["gaps"] == [] and newest.goes_on(devices, tallies, at_ns + LEAD_NS):
@@ -265,7 +265,7 @@ def take_sessions(history: History, record: Record) -> None:
     """What training processes declare in a record, and what they count."""
     sessions = record.get("sessions", [])
     if not isinstance(sessions, list):
-        raise TypeError("sessions is no list")
+        raise TypeError("sessions is not a list")
     for session in sessions:
         _session(history, session)
 

@@ -124,5 +124,5 @@ def key_from(value: object) -> Mapping[str, Any] | None:
         if value != key_file(int(value["ownerUser"]), int(value["mode"], 8)):
             raise ValueError("the key of a ledger is not described as flopsd does")
     elif value != {"kind": text(value["kind"])}:
-        raise ValueError("a key that is no file has no owner")
+        raise ValueError("a key that is not a file has no owner")
     return value

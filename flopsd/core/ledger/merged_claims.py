@@ -42,7 +42,7 @@ class DeviceClaims(NamedTuple):
 
 
 def claims_of(entry: Mapping[str, Any]) -> Iterator[Claim]:
-    """What a child of a merged ledger claims. Raises KeyError, TypeError, ValueError for what is no entry."""
+    """What a child of a merged ledger claims. Raises KeyError, TypeError, ValueError for what is not an entry."""
     yield ledger_claim(entry["sha256"])
     in_lineage = "completeness" in entry
     for period in entry["periods"]:

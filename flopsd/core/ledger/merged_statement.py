@@ -77,7 +77,7 @@ class Merging:
         """Take one child in; gives the summary of the node before it when that is finished.
 
         Raises LedgerError where it cannot be of this job, and KeyError, TypeError, ValueError, AttributeError
-        where it is no entry.
+        where it is not an entry.
         """
         sums = sums_of_ledger(entry)
         refuse_malformed(entry, sums)

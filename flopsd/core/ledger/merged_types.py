@@ -44,7 +44,7 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
         if not isinstance(raw[name], bool):
             entry.wrong(name, "true or false")
     if not node and raw["segment"] is not None:
-        raise ValueError("a job is no segment")
+        raise ValueError("a job is not a segment")
     _segment(entry)
     versions, tables = entry.texts("flopsdVersions"), entry.texts("peakTableSha256")
     if not versions or not tables or (node and (len(versions), len(tables)) != (1, 1)):
@@ -52,9 +52,9 @@ def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
     _times(entry, node=node)
     executed, gaps = raw["totals"]["executed"], raw["coverage"]["gapSecondsByReason"]
     if not (executed["byEvidence"].keys() <= _EVIDENCE and executed["byPhase"].keys() <= _PHASES):
-        raise ValueError("a child has figures of an evidence or a phase that there is not")
+        raise ValueError("a child has figures of an unknown evidence or phase")
     if not gaps.keys() <= _REASONS:
-        raise ValueError("a child has gaps of a reason that there is not")
+        raise ValueError("a child has gaps of an unknown reason")
     _declared(entry.object("declared"), conflict=not node)
     if in_lineage != ("completeness" in raw):
         raise ValueError("completeness is of the children of a lineage, and of no others")

@@ -46,7 +46,7 @@ class RatedTally:
 
     @lazy
     def integers(self) -> Figures:
-        """Integer operations, which are no FLOP."""
+        """Integer operations, which are not FLOP."""
         return total_of(self.rows, self.tally, integers=True)
 
     @lazy

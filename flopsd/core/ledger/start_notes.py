@@ -35,17 +35,17 @@ def refuse_end(reason: object, exit_code: object) -> None:
     if not isinstance(reason, str) or reason not in END_REASONS:
         raise JournalDamagedError(f"an end for the reason {reason!r:.60}", code=_MALFORMED)
     if exit_code is not None and type(exit_code) is not int:
-        raise JournalDamagedError("the exit code of an end is no integer", code=_MALFORMED)
+        raise JournalDamagedError("the exit code of an end is not an integer", code=_MALFORMED)
 
 
 def refuse_policies(found: Any) -> None:
     """Raises JournalDamagedError, KeyError, TypeError for what is not `policies` of a begin."""
     if not isinstance(found, list) or not all(isinstance(one["id"], str) and is_digest(one["sha256"]) for one in found):
-        raise JournalDamagedError("its policies are no list of names and digests", code=_MALFORMED)
+        raise JournalDamagedError("its policies are not a list of names and digests", code=_MALFORMED)
 
 
 def refuse_replay(found: Any) -> None:
-    """Raises JournalDamagedError for a fact that is no recording."""
+    """Raises JournalDamagedError for a fact that is not a recording."""
     if found is not None and not is_recording(found):
         raise JournalDamagedError("its replay names no recording", code=_MALFORMED)
 
@@ -65,4 +65,4 @@ def refuse_recovered(found: Any) -> None:
     whole_number(found["cutBytes"])
     cut = is_digest(found["cutSha256"]) and (kept is None or isinstance(kept, str))
     if not (reasons and known and cut):
-        raise JournalDamagedError("its `recovered` is none that a daemon writes", code=_MALFORMED)
+        raise JournalDamagedError("its `recovered` is not one that a daemon writes", code=_MALFORMED)

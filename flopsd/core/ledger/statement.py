@@ -227,7 +227,7 @@ def _executed(view: RunView) -> dict[str, Any]:
 
 
 def _declared(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession], view: RunView) -> dict[str, Any]:
-    """What was declared and by whom, and what of it cannot all be so; a declaration is no measurement."""
+    """What was declared and by whom, and what of it cannot all be so; a declaration is not a measurement."""
     settings = declared.for_journal()
     base = settings["base"]
     return {

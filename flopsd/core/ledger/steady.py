@@ -107,7 +107,7 @@ def _flat(tallies: Columns) -> tuple[list[Any], list[list[Any]]]:
                 names.append(name)
                 add(column, depth - 1)
             elif type(column) is not list:
-                raise ValueError(f"{name!r:.80} is no column")
+                raise ValueError(f"{name!r:.80} is not a column")
 
     add(tallies, DEPTH)
     return names, found

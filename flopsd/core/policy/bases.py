@@ -165,7 +165,7 @@ def _all_weights(sessions: Sequence[DeclaredSession]) -> Method | None:
 def _share_of(found: Architecture, known: Required) -> Required:
     """The share by the model's own arithmetic, where its training was counted and its recomputation is known."""
     needed, did = found.counted.required, found.training_executed
-    # Open bounds are no share: what was not counted may be any part.
+    # Open bounds are not a share: what was not counted may be any part.
     if known.stated_ppm is None or needed.computed is None or not (did.low and did.computed and did.high):
         return known
     stated = min(PPM, needed.computed * PPM // did.computed)

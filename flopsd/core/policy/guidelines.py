@@ -35,7 +35,7 @@ _STATED = {
 
 @dataclass(frozen=True, slots=True)
 class Required:
-    """The share of executed training work that is no recomputation, in ppm. `stated` is None: only bounds are known."""
+    """Executed training work that is not recomputation, as a share in ppm. `stated` is None: only bounds are known."""
 
     low_ppm: int
     stated_ppm: int | None
@@ -157,5 +157,5 @@ def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guideline
 
 
 def _point(measured: int | None, beside: int) -> int | None:
-    """The measured figure, unless `beside` it so much was measured that may count too that it is no estimate."""
+    """The measured figure, unless `beside` it so much was measured that may count too that it is not an estimate."""
     return None if measured is None or beside * PPM > measured * MARGIN_PPM else measured

@@ -72,7 +72,7 @@ def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
     tokens = whole_number(entry["tokens"])
     methods = frozenset(entry["method"])
     if not methods or not methods <= {SHAPE, WEIGHTS}:
-        raise ValueError("the FLOP of a model were counted in no known way")
+        raise ValueError("the FLOP of a model were counted in an unknown way")
     return ArchitectureFigures(open_bounds_from(entry), open_bounds_from(entry["executed"]), tokens, methods)
 
 

@@ -51,7 +51,7 @@ def own_program(own: str | None) -> str | None:
         return None
     found = shutil.which(_PROGRAM if own in (None, "auto") else own)
     if found is None and own not in (None, "auto"):
-        raise SourceUnavailableError(f"{own} is no executable", hint="give the path of a dcgm-exporter, auto or off")
+        raise SourceUnavailableError(f"{own} is not an executable", hint="give a dcgm-exporter's path, auto or off")
     return found
 
 
@@ -60,7 +60,7 @@ def _require_listener(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         raise SourceUnavailableError(
-            f"{url!r} is no address of an exporter", hint="expected such as http://127.0.0.1:9400/metrics"
+            f"{url!r} is not an address of an exporter", hint="expected such as http://127.0.0.1:9400/metrics"
         )
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:

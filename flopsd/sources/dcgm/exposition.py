@@ -101,7 +101,7 @@ class GpuPage:
 
 
 def why_blank(known: Field, value: float) -> str | None:
-    """Why a value is no value, or None where it is one. Out of range is not blank."""
+    """Why a value is not a value, or None where it is one. Out of range is not blank."""
     if math.isnan(value) or math.isinf(value):
         return "not a number"
     if known in COUNTERS:
@@ -113,7 +113,7 @@ def why_blank(known: Field, value: float) -> str | None:
 
 
 def parse_page(text: str) -> dict[str, GpuPage]:
-    """All GPUs of a page by UUID; empty where it is no page of dcgm-exporter. A bad line costs only itself."""
+    """All GPUs of a page by UUID; empty where it is not a page of dcgm-exporter. A bad line costs only itself."""
     text_string_to_metric_families = part_of("prometheus_client", "parser").text_string_to_metric_families
     found: dict[str, GpuPage] = {}
     series: dict[str, dict[str, set[float | None]]] = {}

@@ -85,7 +85,7 @@ class FollowedGpu:
         self._clocks: list[ClockSample] = []
         self._calibration: Calibration | None = None
         self._window = Window()  # of the self-test of the counters, and of them in use
-        self._refused = False  # they parted from the clock
+        self._refused = False  # they diverged from the clock
         self.lost = 0  # how often tensor activity went away
         self.device = _device(page, at)
         self.limits, self._hopper = _limits(self.device, peaks)
@@ -157,9 +157,11 @@ class FollowedGpu:
         if limits is None or page.slices:
             return self._until(end_ns, Gap(expected.gap or GapReason.UNKNOWN_DEVICE), counters)
         if self._calibration is not None and before is not None and before.at_ns == begin_ns:
-            self._hold_counters(self._calibration, before.page, page, known or seen, end_ns - begin_ns, limits)
+            self._compare_with_clock(self._calibration, before.page, page, known or seen, end_ns - begin_ns, limits)
             if self._refused:
-                self._tell(Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock part by over a tenth"))
+                self._tell(
+                    Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock differ by over a tenth")
+                )
                 return self._until(end_ns, Gap(GapReason.CONTRADICTORY), counters)
         if self._calibration is not None and has_counters(page):
             running: Totals | None = totals(page, self._calibration)
@@ -198,7 +200,7 @@ class FollowedGpu:
         if self._calibration is not None:
             self._window = Window()
 
-    def _hold_counters(
+    def _compare_with_clock(
         self,
         calibration: Calibration,
         earlier: GpuPage,
@@ -207,7 +209,7 @@ class FollowedGpu:
         duration_ns: int,
         limits: Limits,
     ) -> None:
-        """Hold counters that are in use to the SM clock; those that part from it are not used any more."""
+        """Compare counters that are in use with the SM clock; those that diverge from it are no longer used."""
         trial = counted_between(earlier, later)
         if trial is None or clock is None or self._window.duration_ns >= WINDOW_NS:
             self._window = Window()
@@ -228,7 +230,7 @@ class FollowedGpu:
         return polled or _integral(self._more_clocks.samples(self.device.uid), begin_ns, end_ns, top_mhz)
 
     def _exported_cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
-        """The same by the exporter's own values, one a collection: an estimate, whose doubt is no bound."""
+        """The same by the exporter's own values, one a collection: an estimate, whose doubt is not a bound."""
         oldest_ns = begin_ns - 3 * self._interval_ns
         self._clocks = [sample for sample in self._clocks if sample[0] >= oldest_ns]
         return _integral(self._clocks, begin_ns, end_ns)

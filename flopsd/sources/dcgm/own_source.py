@@ -54,7 +54,7 @@ class OwnDcgmSource:
         why = "dcgm-exporter is starting"
         self._starting = [replace(one, evidence=Evidence.GAP, evidence_reason=why) for one in devices]
         self._clock, self._open, self._open_other = clock, read, read_other
-        self._hints = {**_HINTS, Ending.REFUSED: f"{remedy}; flopsd does not try again until it is started anew"}
+        self._hints = {**_HINTS, Ending.REFUSED: f"{remedy}; flopsd does not try again until it is started again"}
         self._exporter = OwnExporter(path, interval_ms)
         self._reader: DcgmSource | None = None
         self._sha256: str | None = None
@@ -112,7 +112,7 @@ class OwnDcgmSource:
         ended = self._exporter.look()
         if ended is not None:
             ending, words = ending_of(list(self._exporter.lines))
-            # One that had the counters did not end for want of them, whatever it has said of other things.
+            # One that had the counters did not end because they were taken, whatever it has said of other things.
             self._fail(ending if self._is_first else Ending.FAULT, f"{ended}: {words}")
         sweep = self._read_page(now_ns)
         cost = self._exporter.cost

@@ -52,7 +52,7 @@ def expect(
     garbage = [f for f in _RATIOS if f in page.values and not 0 <= page.values[f] <= RATIO_MAX]
     counted = calibration is not None and has_counters(page)
     if garbage and not counted:
-        return _none(GapReason.OUT_OF_RANGE, f"field {garbage[0].value} is no ratio")
+        return _none(GapReason.OUT_OF_RANGE, f"field {garbage[0].value} is not a ratio")
     parts = sum(page.values.get(f, 0.0) for f, _ in SUB_PIPES)
     if not counted and parts > page.values.get(Field.TENSOR, 1.0) + SUB_PIPES_TOLERANCE_PPM / PPM:
         return _none(GapReason.CONTRADICTORY, "the fields 1013-1015 show more tensor activity than field 1004")
@@ -70,11 +70,11 @@ def expect(
     percent = page.utilization_percent()
     if percent is not None:
         if not 0 <= percent <= 100:
-            return _none(GapReason.OUT_OF_RANGE, "GPU utilisation is no percentage")
+            return _none(GapReason.OUT_OF_RANGE, "GPU utilisation is not a percentage")
         no_clock = "" if Field.SM_CLOCK in page.values else "add DCGM_FI_DEV_SM_CLOCK to the exporter's CSV"
         return Expected(
             Evidence.UTILIZATION,
-            why_no_tensor or "the SM clock of the interval is not known: activity without it is no measurement",
+            why_no_tensor or "the SM clock of the interval is not known: activity without it is not a measurement",
             _tensor_fix(page) if why_no_tensor else no_clock,
         )
     blank = [page.blanks[f] for f in (*_TENSOR_FIELDS, Field.GPU_UTIL, Field.SM_CLOCK) if f in page.blanks]

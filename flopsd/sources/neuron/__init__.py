@@ -26,7 +26,7 @@ _INSTALLED = "/opt/aws/neuron/bin/neuron-monitor"
 def open_source(settings: SourceSettings) -> NeuronSource:
     """The Neuron chips of this machine; one without any does not import what reads them.
 
-    Tests set the options `sysfs` and `module`, the driver's sysfs folders, which are no settings. Raises
+    Tests set the options `sysfs` and `module`, the driver's sysfs folders, which are not settings. Raises
     SourceUnavailableError with the remedy; it may wait some seconds for the first document.
     """
     from flopsd.sources.neuron.sysfs import Tree
@@ -34,7 +34,7 @@ def open_source(settings: SourceSettings) -> NeuronSource:
     options = settings.options
     tree, monitor = Tree(options.get("sysfs"), options.get("module")), options.get("monitor")
     if monitor and shutil.which(str(monitor)) is None:
-        raise SourceUnavailableError(f"{monitor} is no executable", hint="give the path of neuron-monitor")
+        raise SourceUnavailableError(f"{monitor} is not an executable", hint="give the path of neuron-monitor")
     if not monitor:
         monitor = _INSTALLED if os.access(_INSTALLED, os.X_OK) else shutil.which("neuron-monitor")
     if monitor is None and not tree.chips:

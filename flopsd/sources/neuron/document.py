@@ -32,7 +32,7 @@ _IDENTIFIER = re.compile(r"\b(?:i|ami|subnet|vpc|eni)-[0-9a-f]{8,17}\b")
 
 
 class DocumentError(SourceError):
-    """A line is no document of neuron-monitor."""
+    """A line is not a document of neuron-monitor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def parse(line: bytes) -> MonitorDocument:
     except (ValueError, ArithmeticError, RecursionError) as fault:
         raise DocumentError(f"neuron-monitor printed no JSON: {type(fault).__name__}") from fault
     if not isinstance(data, dict) or not isinstance(data.get("neuron_runtime_data", []), list | None):
-        raise DocumentError("neuron-monitor printed JSON that is no report")
+        raise DocumentError("neuron-monitor printed JSON that is not a report")
     if "neuron_runtime_data" not in data:
         raise DocumentError("neuron-monitor printed a report without neuron_runtime_data")
     entries = data["neuron_runtime_data"] or []  # Go prints an empty list as null, too

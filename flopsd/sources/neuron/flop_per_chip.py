@@ -116,7 +116,7 @@ def period_ns(document: MonitorDocument, before: Runtimes) -> int:
 
 
 def period_ends(came: Sequence[tuple[int, MonitorDocument | None]], before: Runtimes) -> list[int]:
-    """When the period of each line ended, from when it came. None: a line that is no document.
+    """When the period of each line ended, from when it came. None: a line that is not a document.
 
     Lines that lay in the pipe while this process was held up are stamped too late, and all at once: a line
     cannot have come later than the period of the next one began.

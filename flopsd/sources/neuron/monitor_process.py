@@ -32,7 +32,7 @@ _VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A line that is no document; or the child `ended`, and prints no other."""
+    """A line that is not a document; or the child `ended`, and prints no other."""
 
     fault: str
     ended: bool = False

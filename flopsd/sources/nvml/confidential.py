@@ -1,4 +1,4 @@
-"""Whether NVIDIA's confidential computing is on. With it performance counters are off, so that they are no side
+"""Whether NVIDIA's confidential computing is on. With it performance counters are off, so that they are not a side
 channel; in its mode for developer tools they are on, and nothing is protected.
 
 Source: nvml.h 13.5.37; NVIDIA, "Confidential Computing on H100 GPUs for Secure and Trustworthy AI", 2023. Whether GPM

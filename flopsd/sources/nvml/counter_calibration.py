@@ -23,7 +23,7 @@ CLOCK_TOLERANCE_PPM = 100_000  # between the elapsed cycles and the SM clock, it
 _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
 _REFRESH_NS = 100_000_000  # counters are up to so old (nvml.h)
 CHECK_NS, WINDOW_NS = 60_000_000_000, 600_000_000_000  # of counters in use against the clock
-_WIDTHS = (32, 48)  # bits at which counters that are not of 64 begin anew
+_WIDTHS = (32, 48)  # bits at which counters that are not of 64 start over
 
 
 class Scale(NamedTuple):
@@ -55,11 +55,11 @@ class Calibration:
 
     @cached_property
     def _wrap_at(self) -> dict[int, tuple[int, int]]:
-        """Where the counters begin anew, by their bits."""
+        """Where the counters start over, by their bits."""
         return {bits: (self.elapsed.sm_cycles(2**bits), self.pipes.sm_cycles(2**bits)) for bits in _WIDTHS}
 
     def totals(self, elapsed: int, counters: Mapping[Pipe, int], bits: int | None = None) -> Totals:
-        """Counters in SM-cycles. `bits`: what `width` gives, they begin anew at 2^`bits`; None: nowhere."""
+        """Counters in SM-cycles. `bits`: what `width` gives, they start over at 2^`bits`; None: nowhere."""
         times, per = self.pipes
         return Totals(
             self.origin,

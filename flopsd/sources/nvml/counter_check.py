@@ -127,7 +127,7 @@ class CounterCheck:
         if self._window.duration_ns >= CHECK_NS:
             if follows_clock(calibration.elapsed, self._window, self._sm_count, self._max_mhz) is False:
                 self._strikes = _STRIKES - 1
-                self._strike("they and the SM clock part by more than a tenth")
+                self._strike("they and the SM clock differ by over a tenth")
                 raise UnusableError(GapReason.CONTRADICTORY)
             if self._window.duration_ns >= WINDOW_NS:
                 self._window = Window()

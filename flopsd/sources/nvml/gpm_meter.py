@@ -153,7 +153,7 @@ class GpmMeter:
             has_all = totals.sm_cycles.keys() >= _VECTOR
             return _GROWTH if has_all else Growth(tuple(p for p in _VECTOR if p not in totals.sm_cycles)), totals
         if cycles is None:
-            if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
+            if any(ratios.values()):  # activity without a clock measures nothing; no activity needs no clock
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
             cycles = Cycles(0, 0)
         cycles = replace(cycles, doubt_cycles=cycles.doubt_cycles + self._edge_doubt_cycles)
@@ -172,7 +172,7 @@ class GpmMeter:
         """Any process that has the device node can switch the counters off, for all; each read looks.
 
         Raises UnusableError while they are off; the next read finds them switched on again, if that is allowed. At the
-        first look that is no fault: they are off until somebody switches them on.
+        first look that is not a fault: they are off until somebody switches them on.
         """
         lib = self._driver.lib
         is_first, self._looked = not self._looked, True

@@ -1,7 +1,7 @@
 """Which NVIDIA GPUs are a job's: their variables, container resources and processes. Of both sources, nvml and dcgm.
 
 CUDA_VISIBLE_DEVICES by the CUDA programming guide ("Environment Variables", 13.4): unset is all, empty is
-none; indices or UUIDs, which may be abbreviated; the first entry that is no device ends the list.
+none; indices or UUIDs, which may be abbreviated; the first entry that is not a device ends the list.
 NVIDIA_VISIBLE_DEVICES by the NVIDIA Container Toolkit ("GPU Enumeration"): only UUIDs in it mean the same
 inside a container as outside.
 """
@@ -243,5 +243,5 @@ def _pids(lib: Any, handle: Any) -> frozenset[int]:
 
 
 def _running(lib: Any, kind: str, handle: Any) -> frozenset[int]:
-    """The versioned call: for the plain one pynvml raises what is no NVMLError where the driver lacks it."""
+    """The versioned call: for the plain one pynvml raises what is not an NVMLError where the driver lacks it."""
     return frozenset(int(process.pid) for process in getattr(lib, f"nvmlDeviceGet{kind}RunningProcesses_v3")(handle))

@@ -59,7 +59,7 @@ def profiling_access(is_confidential: bool, root: Path = Path("/")) -> Profiling
 
 
 def effective_capabilities(root: Path = Path("/")) -> int:
-    """Of this process, as bits. Raises ValueError for what is no number."""
+    """Of this process, as bits. Raises ValueError for what is not a number."""
     return int(fields_of(root / "proc/self/status").get("CapEff", "0"), 16)
 
 

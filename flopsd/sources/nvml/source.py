@@ -116,7 +116,7 @@ class NvmlSource:
     def _run(self, calls: Mapping[Any, Any], patience_seconds: float = 0.0) -> Mapping[Any, Any]:
         """What the calls, and earlier ones that were late, gave: reads are kept for the next sweep, new GPUs listed.
 
-        What one raised is no fault of the driver, and logged once.
+        What one raised is not a fault of the driver, and logged once.
         """
         results = self._threads.run(calls, patience_seconds)
         for key, given in results:

@@ -216,7 +216,7 @@ class Rejoin:
         before_mj = self._energy_mj.get(uid)
         self._energy_mj[uid] = energy_mj
         if before_mj is not None and energy_mj < before_mj:
-            self._not_ours_mj.pop(uid, None)  # the counter began anew
+            self._not_ours_mj.pop(uid, None)  # the counter started over
         elif before_mj is not None and fresh:
             self._not_ours_mj[uid] = energy_mj  # from zero: a counter that fell does not cover the time before
         left_mj = energy_mj - self._not_ours_mj.get(uid, 0)

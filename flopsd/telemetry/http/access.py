@@ -79,7 +79,7 @@ class Access:
         tls = self.config().tls
         assert tls is not None
         files = [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file is not None else [])]
-        # Both: a file read anew may ask otherwise of the same ones.
+        # Both: a file that is read again may have other rules for them.
         found = (tls, tuple(_bytes_of(file) for file in files))
         with self._lock:
             if self._context is None or found != self._loaded:

@@ -21,9 +21,7 @@ from flopsd.telemetry.page.thresholds import thresholds_part
 from flopsd.telemetry.status_text import coverage_text
 
 _REPORT_ALONE = "/* Only the report has what follows. */"
-_ADVICE = (
-    "The thresholds are an indicative criterion and this is no legal advice. The ledger, not this page, is the record."
-)
+_ADVICE = "The thresholds are an indicative criterion, not legal advice. The ledger, not this page, is the record."
 
 
 class Assets:

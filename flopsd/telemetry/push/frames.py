@@ -10,7 +10,7 @@ _HEADER_BYTES = 64
 
 
 class FrameError(ValueError):
-    """What came through the pipe is no page of ours."""
+    """What came through the pipe is not a page of ours."""
 
 
 class Page(NamedTuple):

@@ -50,7 +50,7 @@ class Http:
         opener.add_handler(_CuttableHandler(sockets, self._tls))
         opener.add_handler(urllib.request.HTTPErrorProcessor())
         opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
-        # The socket's own time limit begins anew with each byte, so a receiver that drips would hold us for ever.
+        # The socket's own time limit starts over with each byte, so a receiver that drips would hold us forever.
         timer = threading.Timer(seconds, sockets.cut)
         timer.daemon = True
         timer.start()
@@ -67,7 +67,7 @@ class Http:
             timer.cancel()
 
     def _authorization(self) -> dict[str, str]:
-        """Read anew each time: files with tokens are renewed by who put them there."""
+        """Read again each time: files with tokens are renewed by who put them there."""
         where = self._target.auth
         if where is None:
             return {}

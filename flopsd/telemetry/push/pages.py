@@ -45,10 +45,10 @@ def parse_page(page: Page) -> Parsed:
         families = text_string_to_metric_families(page.text.decode())
         found = [family for family in families if not family.name.startswith(PREFIX)]
     except ValueError as fault:
-        raise PushError(f"this is no page of metrics: {fault}", reason="not_possible", final=True) from fault
+        raise PushError(f"this is not a page of metrics: {fault}", reason="not_possible", final=True) from fault
     runs = [sample.labels for family in found if family.name == INFO for sample in family.samples]
     if len(runs) != 1 or not {"run_id", "node"} <= runs[0].keys():
-        raise PushError(f"this is no page of flopsd: {INFO} is missing", reason="not_possible", final=True)
+        raise PushError(f"this is not a page of flopsd: {INFO} is missing", reason="not_possible", final=True)
     return Parsed(tuple(found), runs[0]["run_id"], runs[0]["node"], page.wall_ns)
 
 

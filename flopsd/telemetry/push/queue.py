@@ -129,7 +129,9 @@ class SendQueue:
                 backoff_seconds = min(2 * backoff_seconds, LONGEST_BACKOFF_SECONDS)
             self._report(self.state)
         if self._queue:
-            log.error("%s never got the last of it (%d in the queue): %s", self.name, len(self._queue), self._complaint)
+            log.error(
+                "%s did not get the last page (%d in the queue): %s", self.name, len(self._queue), self._complaint
+            )
             self._dropped += len(self._queue)
         self._report(self.state)
         self.done.set()
@@ -146,7 +148,7 @@ class SendQueue:
             self._failed(fault)
             return fault
         except Exception as fault:
-            log.exception("pushing to %s stumbled", self.name)
+            log.exception("pushing to %s failed unexpectedly", self.name)
             found = PushError(repr(fault), reason="not_possible", final=True)
             self._failed(found)
             return found

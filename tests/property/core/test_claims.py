@@ -92,7 +92,7 @@ class Lie:
     seconds: Sequence[Second]
     operator: OperatorDeclarations
     precision: Precision | None
-    share_ppm: int  # of the training that was no recomputation
+    share_ppm: int  # of the training that was not a recomputation
     facts: tuple[dict[str, Any], ...]
 
     def view(self, *, lying: bool = True) -> RunView:

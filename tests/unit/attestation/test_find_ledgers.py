@@ -55,7 +55,7 @@ def test_a_folder_a_glob_and_an_archive_are_the_same_ledgers(
     assert nodes.merge(pack(ledgers, nodes.folder / "output.tar.gz")).ledger.read_bytes() == want
     monkeypatch.chdir(ledgers / "algo-1")
     assert nodes.merge("ledger.json", "../algo-2").ledger.read_bytes() == want
-    (ledgers / "algo-2").rename(ledgers / os.fsdecode(b"algo-2\xff"))  # a name that is no text
+    (ledgers / "algo-2").rename(ledgers / os.fsdecode(b"algo-2\xff"))  # a name that is not text
     assert nodes.merge(ledgers).ledger.read_bytes() == want
 
 

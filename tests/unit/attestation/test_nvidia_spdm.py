@@ -117,7 +117,7 @@ def signed(report: bytes, key: EllipticCurvePrivateKey) -> bytes:
 
 
 def test_a_gpu_may_not_vouch_for_another_one() -> None:
-    """Its certificate is no issuer's: a key that leaked from one GPU makes no others."""
+    """Its certificate is not issuer's: a key that leaked from one GPU makes no others."""
     root = made("root", None, ca=True)
     gpu = made("gpu", root, ca=False)
     child = made("child", gpu, ca=False)

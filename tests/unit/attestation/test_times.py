@@ -123,7 +123,7 @@ def test_a_merged_ledger_of_an_impossible_time_is_named(nodes: Nodes) -> None:
     forged["predicate"]["children"][0]["lastRecordAt"] = ERASE
     merged.write_bytes(sign(encode(forged), load_signer(nodes.key)))
     done = in_process("verify", str(merged), "--key", str(nodes.public), code=3)
-    assert "is no time in UTC" in done.stdout
+    assert "is not a time in UTC" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
 
 

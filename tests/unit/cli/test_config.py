@@ -197,7 +197,7 @@ def test_a_table_and_a_policy_of_ones_own_are_compared_with_flopsds(tmp_path: Pa
         "it is flopsd's own eu-ai-act",
     ]  # fmt: skip
     peaks.write_text(text.replace("bf16: 1024", "bf16: 0.5", 1).replace("fp16: 1024", "fp16: 0.5", 1))
-    in_process("config", "check", "--peaks", str(peaks), code=2, says="rates that are no positive integers: [0.5")
+    in_process("config", "check", "--peaks", str(peaks), code=2, says="rates that are not positive integers: [0.5")
     in_process("config", "check", code=2, says="nothing to check")
 
 

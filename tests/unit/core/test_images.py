@@ -105,7 +105,7 @@ def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
         ({**_VIT, "image_size": [16]}, {}, "image_size"),
         ({**_VIT, "num_attention_heads": 5}, {}, "num_attention_heads"),
         ({**_VIT, "architectures": ["ViTForMaskedImageModeling"]}, {}, "ViTForMaskedImageModeling"),
-        ({**_CLIP, "text_config": 3}, {}, "text_config is no object"),
+        ({**_CLIP, "text_config": 3}, {}, "text_config is not an object"),
         ({**_GEMMA3, "mm_tokens_per_image": 5}, {}, "mm_tokens_per_image"),
         (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": "0.3"}), {}, "pixel_shuffle_ratio is '0.3'"),
         (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": "half"}), {}, "pixel_shuffle_ratio"),

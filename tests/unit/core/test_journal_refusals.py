@@ -132,7 +132,7 @@ WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("a share as a list", lambda r: of(r, "device").update(precision={"shares_ppm": {"bf16": [1]}, "declared_by": "config"}), "is not a count"),
     ("a row as a mapping", lambda r: of(r, "device").update(peak_row={}), "is not text"),
     ("a true start", lambda r: of(r, "device").update(incarnation=True), "is not a count"),
-    ("a peak table", lambda r: r[0].update(peak_table_sha256=None), "is no SHA-256"),
+    ("a peak table", lambda r: r[0].update(peak_table_sha256=None), "is not a SHA-256"),
 ]  # fmt: skip
 
 

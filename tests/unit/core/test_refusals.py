@@ -96,7 +96,7 @@ REFUSED: list[tuple[Callable[[Any], object], Sequence[object], str | None]] = [
     (
         lambda text: span_seconds(text, "2026-11-02T10:00:00Z"),
         ("", "2026-11-02", "2026-11-02T10:00:00", "2026-11-02 10:00:00Z", "2026-11-02T10:00:00+00:00"),
-        "is no time in UTC",
+        "is not a time in UTC",
     ),
     (millijoules, ("1.02", "1.0020", "1", "-1.000", "x"), "is not an amount with 3 decimals"),
 ]

@@ -161,6 +161,6 @@ def test_a_rate_is_what_was_added_in_the_time_that_passed_rounded_outward() -> N
     now = Guidelines(Figures(110, None, 217), Figures(1_007, None, 9_000))
     rates = mean_rates(before, now, 3 * 10**9)
     assert rates == (Rate(3, 6), Rate(2, None))
-    assert mean_rates(now, before, 10**9) == (Rate(0, 0), Rate(0, None)), "a figure that fell is no negative rate"
+    assert mean_rates(now, before, 10**9) == (Rate(0, 0), Rate(0, None)), "a figure that fell is not a negative rate"
     assert mean_rates(before, now, 0) is None
     assert mean_rates(NOTHING_COUNTED, before, 10**9) == (Rate(100, 200), Rate(1_000, None))

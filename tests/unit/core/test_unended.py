@@ -67,5 +67,5 @@ def test_a_run_that_ended_is_whole_whenever_it_is_sealed(tmp_path: Path) -> None
 def test_a_record_of_no_time_is_refused(tmp_path: Path, utc: str) -> None:
     history = history_of(killed(tmp_path, 0).state.journal)
     history.incarnations[-1].last_utc = utc
-    with pytest.raises(ValueError, match="is no time|is no time of a day"):
+    with pytest.raises(ValueError, match="is not a time|is not a time of a day"):
         as_of(history, "2026-11-26T00:00:00.000000Z")

@@ -15,7 +15,7 @@ from tests.support.runs import Run, verified
 
 @pytest.mark.parametrize("text", ["", "1", "1:", "x:" + "0" * 64, "1:" + "0" * 63, "1:" + "0" * 64 + "\n2"])
 def test_what_is_no_head_is_refused_and_not_left_out(text: str) -> None:
-    with pytest.raises(ValueError, match="is no head of a journal"):
+    with pytest.raises(ValueError, match="is not a head of a journal"):
         Head.parse(text)
     assert in_process("seal", "--head", text).returncode == 2
 

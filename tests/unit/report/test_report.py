@@ -1,4 +1,4 @@
-"""What a report says of a ledger: old ones and new ones, whole and not, and what is no ledger at all; and of its course."""
+"""What a report says of a ledger: old ones and new ones, whole and not, and what is not a ledger at all; and of its course."""
 
 import copy
 import json

@@ -103,7 +103,7 @@ def numbers(line: str) -> dict[str, str]:
 
 
 def test_an_unknown_metric_gives_no_data_point(tmp_path: Path) -> None:
-    """A device without a row has neither a ceiling nor a measured figure; a replay is no measurement."""
+    """A device without a row has neither a ceiling nor a measured figure; a replay is not a measurement."""
     run = Run(tmp_path / "run")
     run.meter(3)
     figures = run.writer.snapshot.view.figures

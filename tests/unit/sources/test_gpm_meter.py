@@ -204,7 +204,7 @@ def test_zero_at_full_load_is_a_lie(utilization: float | None, power: float | No
     gpu.runs(0.0)
     assert isinstance(gpu.runs(0.0).work, Gap) is (utilization == 0.9), "nothing waits so long without computing"
     gpu.utilization, gpu.power = 1.0, 1.0
-    assert isinstance(gpu.runs(0.01).work, Active), "whatever ran a little is no lie"
+    assert isinstance(gpu.runs(0.01).work, Active), "whatever ran a little is not a lie"
 
 
 SOUND = Interval(1000, {Pipe.TENSOR: 500}, {Pipe.TENSOR: 0.5})  # averaged over the SMs

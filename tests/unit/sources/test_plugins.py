@@ -101,10 +101,10 @@ def test_a_plug_in_is_opened_by_its_name_and_an_unknown_name_lists_the_known_one
         ("SOURCE = 5", "its entry point bad_3:SOURCE is a int, not a flopsd.sources.SourceInfo"),
         (with_opener("def open_it(): pass"), "with one argument, its SourceSettings: too many positional"),
         (with_opener("def open_it(a, b): pass"), "cannot be called with one argument, its SourceSettings: missing a"),
-        (with_opener("def open_it(settings): return None"), "gave NoneType, which is no source: devices, read"),
+        (with_opener("def open_it(settings): return None"), "gave NoneType, which is not a source: devices, read"),
         (with_opener("def open_it(settings): raise OSError('no driver')"), "cannot be opened: OSError('no driver')"),
         (GOOD.replace('name="extra"', 'name="other"'), "declares the name 'other'"),
-        (GOOD.replace('name="extra"', 'name="Extra!"'), "be loaded: ValueError(\"'Extra!' is no name of a source"),
+        (GOOD.replace('name="extra"', 'name="Extra!"'), "be loaded: ValueError(\"'Extra!' is not a name of a source"),
         (GOOD.replace('ScriptedSource("extra"', 'ScriptedSource("other"'), "calls itself 'other'"),
     ],
 )
@@ -210,11 +210,11 @@ def test_its_rows_are_added_to_flopsds_table_and_the_same_rows_are_the_same_byte
         ("- {id: mine, vendor: acme}", "peak table is malformed: KeyError('status')"),
         ("- " + ROW % ("h100-pcie", "One"), "two rows share an id"),
         ("- " + ROW % ("mine", "NVIDIA H100 PCIe"), "'NVIDIA H100 PCIe' belongs to both 'mine' and 'h100-pcie'"),
-        ("[" + ROW % ("mine", "One") + "]", "they are no plain YAML list"),
+        ("[" + ROW % ("mine", "One") + "]", "they are not a plain YAML list"),
         pytest.param(
             "#" * 2**20 + "\n- " + ROW % ("mine", "One"), "with them the table has more than 1048576 bytes", id="long"
         ),
-        ("---\n- " + ROW % ("mine", "One"), "they are no plain YAML list"),
+        ("---\n- " + ROW % ("mine", "One"), "they are not a plain YAML list"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused_with_their_distribution(

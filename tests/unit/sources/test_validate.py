@@ -69,7 +69,7 @@ def shows(*ratios: Any) -> Sweep:
 SWEEPS: list[tuple[str, Any]] = [
     ("not a Sweep", None),
     ("readings is None", Sweep(None)),  # type: ignore[arg-type]
-    ("holds None, which is no Reading", Sweep((None,))),  # type: ignore[arg-type]
+    ("holds None, which is not a Reading", Sweep((None,))),  # type: ignore[arg-type]
     ("the sweep: gauges is None", Sweep((READING,), None)),  # type: ignore[arg-type]
     ("GPU-h: gauges is None", Sweep((), {H100.uid: None})),  # type: ignore[dict-item]
     ("gauges is 7", Sweep((), {7: Gauges()})),  # type: ignore[dict-item]
@@ -78,7 +78,7 @@ SWEEPS: list[tuple[str, Any]] = [
     ("not_ours is None", Sweep((), not_ours=None)),  # type: ignore[arg-type]
     ("not_ours is", Sweep((), not_ours=frozenset({7}))),  # type: ignore[arg-type]
     ("renamed is", Sweep((), renamed=["GPU-a"])),  # type: ignore[arg-type]
-    ("which is no Device", Sweep((), renamed={"GPU-a": "GPU-b"})),  # type: ignore[dict-item]
+    ("which is not a Device", Sweep((), renamed={"GPU-a": "GPU-b"})),  # type: ignore[dict-item]
     ("device is 7", read(device=7)),
     ("begin_ns is -1", read(begin_ns=-1)),
     ("begin_ns is 1000.0", read(begin_ns=1e3)),
@@ -177,7 +177,7 @@ def test_a_device_that_the_journal_cannot_hold_is_refused(field: str, value: Any
 
 
 @pytest.mark.parametrize(
-    ("words", "devices"), [("'GPU', which is no Device", ("GPU",)), ("two devices of one uid", (H100, H100))]
+    ("words", "devices"), [("'GPU', which is not a Device", ("GPU",)), ("two devices of one uid", (H100, H100))]
 )
 def test_a_list_of_devices_that_is_none_is_refused(words: str, devices: Sequence[Any]) -> None:
     with pytest.raises(ValueError, match=words):

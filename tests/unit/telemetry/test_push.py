@@ -91,7 +91,7 @@ def test_what_is_no_page_is_refused_in_bounded_memory(junk: bytes) -> None:
 
 def test_a_page_of_something_else_is_refused() -> None:
     for text in (b"up 1\n", b"\xff", b"flopsd_run_info{run_id='\n"):
-        with pytest.raises(PushError, match="this is no page of"):
+        with pytest.raises(PushError, match="this is not a page of"):
             parse_page(Page(text, 0))
 
 

@@ -171,7 +171,7 @@ def growth(origin: str = "boot", **changed: Any) -> Callable[[Sweep], Sweep]:
 
 BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("name", "it is opened as 'model'", {"name": "other"}),
-    ("name", "which is no text", {"name": None}),
+    ("name", "which is not text", {"name": None}),
     ("devices", "2 devices have the uid", {"listed": (CYCLES, replace(A100, uid=CYCLES.uid), A100)}),
     ("devices", "has the uid ''", {"listed": (CYCLES, A100, replace(A100, uid=""))}),
     ("devices", "has the index -1", {"listed": (CYCLES, replace(A100, index=-1))}),
@@ -183,7 +183,7 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("devices", "has the vendor 'amd', the source declares 'nvidia'", {"listed": (CYCLES, replace(A100, vendor="amd"))}),
     ("devices", "has evidence count, which the source does not declare", {"listed": (
         CYCLES, replace(A100, evidence=Evidence.COUNT))}),
-    ("devices", "which is no Evidence", {"listed": (CYCLES, replace(A100, evidence="guess"))}),  # type: ignore[arg-type]
+    ("devices", "which is not an Evidence", {"listed": (CYCLES, replace(A100, evidence="guess"))}),  # type: ignore[arg-type]
     ("membership", "does not list", {"listed": (CYCLES,)}),
     ("membership", "patience_ns is -1", {"edit": lambda sweep: replace(sweep, patience_ns=-1)}),
     ("membership", "does not list", {"edit": lambda sweep: replace(sweep, gauges={"GPU-z": Gauges()})}),
@@ -200,13 +200,13 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("work", "no count", {"edit": active(sm_cycles={Pipe.TENSOR: True})}),
     ("work", "no count", {"edit": active(uncertainty_sm_cycles={Pipe.TENSOR: -1})}),
     ("work", "doubt about a pipe", {"edit": active(uncertainty_sm_cycles={Pipe.FP64: 1})}),
-    ("work", "is no Pipe", {"edit": active(sm_cycles={"warp": 1})}),
+    ("work", "is not a Pipe", {"edit": active(sm_cycles={"warp": 1})}),
     ("work", "Active with evidence", {"edit": active(evidence=Evidence.COUNT)}),
-    ("work", "FLOP is no count", {"edit": work(work=Counted(-1))}),
+    ("work", "FLOP is not a count", {"edit": work(work=Counted(-1))}),
     ("work", "no GapReason", {"edit": on(A100.uid, lambda r: replace(r, work=Gap("lost")))}),  # type: ignore[arg-type]
     ("work", "work is NoneType", {"edit": work(work=None)}),
     ("unread", "listed as unread", {"edit": active(unread=(Pipe.TENSOR,))}),
-    ("unread", "is no Pipe", {"edit": active(unread=("warp",))}),
+    ("unread", "is not a Pipe", {"edit": active(unread=("warp",))}),
     ("totals", "Growth without totals", {"edit": work(work=Growth())}),
     ("totals", "tensor fell", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR: 10**9 - ms})}),
     ("totals", "elapsed fell", {"edit": growth(elapsed=lambda ms: 10**9 - ms)}),
@@ -217,7 +217,7 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("totals", "origin ''", {"edit": growth(origin="")}),
     ("counters", "non-negative ints", {"edit": work(counters={"energy_mj": -1})}),
     ("counters", "non-negative ints", {"edit": work(counters={"energy_mj": 1.5})}),
-    ("coverage", "silence is no gap", {"edit": lambda sweep: replace(sweep, readings=sweep.readings[:1])}),
+    ("coverage", "silence is not a gap", {"edit": lambda sweep: replace(sweep, readings=sweep.readings[:1])}),
     ("coverage", "gave gaps only", {"edit": work(work=Gap(GapReason.STARTING))}),
     ("coverage", "better than the evidence", {"listed": (replace(CYCLES, evidence=Evidence.ACTIVITY,
                                                                  evidence_reason="old driver"), A100)}),
