@@ -169,7 +169,7 @@ def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
         ({TENSOR: 0.5, HMMA: 0.3, IMMA: 0.3, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),
         ({HMMA: 0.9, DFMA: 0.2, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),
         ({TENSOR: 0.5, HMMA: 0.3, IMMA: 0.24, CLOCK: 1410}, Evidence.ACTIVITY, "cycle counters come with Hopper", ""),
-        ({UTIL: 808334905}, Evidence.GAP, "no percentage", ""),
+        ({UTIL: 808334905}, Evidence.GAP, "not a percentage", ""),
         ({ENERGY: 5}, Evidence.GAP, "is not exported", "1.1 loses"),
     ],
 )  # fmt: skip
@@ -271,7 +271,7 @@ def test_an_endless_page_is_cut_off_and_only_http_is_asked(exporter: Exporter, m
     with pytest.raises(SourceUnavailableError, match="more than 100 bytes"):
         DcgmSource(FakeClock(), table(), exporter.url)
 
-    with pytest.raises(SourceUnavailableError, match="no address of an exporter"):
+    with pytest.raises(SourceUnavailableError, match="not an address of an exporter"):
         open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": "file:///etc/passwd"}))
 
 

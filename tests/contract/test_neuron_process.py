@@ -138,7 +138,7 @@ def test_a_machine_without_neuron_is_absent_and_a_named_monitor_that_is_not_ther
         open_source("neuron", SourceSettings(FakeClock(), table(), {"sysfs": str(tmp_path)}))
     assert caught.value.absent
     assert "aws-neuronx-tools" in caught.value.hint
-    with pytest.raises(SourceUnavailableError, match="no executable") as caught:
+    with pytest.raises(SourceUnavailableError, match="not an executable") as caught:
         open_source("neuron", SourceSettings(FakeClock(), table(), {"monitor": str(tmp_path / "x")}))
     assert not caught.value.absent
 

@@ -145,7 +145,7 @@ def test_no_hint_leads_to_6pd_where_a_weight_is_used_more_than_once_a_token(conf
     with pytest.raises(ArchitectureError) as caught:
         read_model({**config, "text_config": {"model_type": "gemma3_text"}} if "text_config" in config else config)
     assert why in caught.value.hint
-    assert "no upper bound" in caught.value.hint
+    assert "not an upper bound" in caught.value.hint
     assert "parameters_total" not in caught.value.hint
 
 

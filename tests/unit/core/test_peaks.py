@@ -144,7 +144,7 @@ def test_an_unrated_pipe_is_bounded_not_zero() -> None:
     ("change", "fault"),
     [
         (("schema: flopsd-peaks/1", "schema: other/2"), "schema 'other/2'"),
-        (("tensor: {fp16: 1024}", "tensor: {fp16: 1024.5}"), "no positive integers"),
+        (("tensor: {fp16: 1024}", "tensor: {fp16: 1024.5}"), "not positive integers"),
         (("sm_count: 132", "sm_count: .nan"), "sizes that are not positive integers"),
         (('names: ["Tesla T4"]', 'names: ["NVIDIA L4"]'), "belongs to both"),
         (("id: t4", "id: l4"), "share an id"),

@@ -296,7 +296,7 @@ def reads(work: Any, ahead_ns: int = 0, **more: Any) -> Callable[[int], Sweep]:
 
 
 BAD: list[tuple[str, str, dict[str, Any]]] = [
-    ("a reading of nothing", "no Reading", {"sweep": lambda _: Sweep((None,))}),  # type: ignore[arg-type]
+    ("a reading of nothing", "not a Reading", {"sweep": lambda _: Sweep((None,))}),  # type: ignore[arg-type]
     ("a gap without a reason", "work.reason", {"sweep": reads(Gap("oops"))}),  # type: ignore[arg-type]
     ("an hour ahead", "in the future", {"sweep": reads(Busy(0), 3600 * NS_PER_S)}),
     ("no devices", "'NoneType' object is not iterable", {"devices": None}),
