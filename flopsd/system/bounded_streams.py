@@ -47,8 +47,7 @@ class WithoutHoles(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         count = int(self._plain.readinto(buffer))
-        read = memoryview(buffer)[:count]
-        is_zeros = count > 0 and not (read[0] or read[-1] or read.tobytes().strip(b"\0"))
+        is_zeros = count > 0 and not memoryview(buffer)[:count].tobytes().strip(b"\0")
         self._zeros = self._zeros + count if is_zeros else 0
         if self._zeros > self._free:
             raise OSError(f"it has more than {self._free} zero bytes in a row")
@@ -96,7 +95,7 @@ class _Counted:
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.count = file, 0
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         data = self._file.read(size)
         self.count += len(data)
         return data

@@ -41,6 +41,7 @@ class GuardedChild:
     ) -> None:
         """`listener`: a listening socket that it takes over by systemd's protocol. `one_output`: stderr is in stdout.
         Raises OSError."""
+        self._lifeline: int | None
         guard, self._lifeline = os.pipe()
         script = _GUARDED.format(before="" if listener is None else _WITH_SOCKET)
         try:
@@ -75,8 +76,8 @@ class GuardedChild:
 
     def end(self) -> None:
         """Kill it and what it started. Harmless where that was done."""
-        lifeline, self._lifeline = self._lifeline, -1
-        if lifeline >= 0:
+        lifeline, self._lifeline = self._lifeline, None
+        if lifeline is not None:
             os.close(lifeline)  # the shell beside it kills the group
         self.process.kill()
 

@@ -33,7 +33,7 @@ def first_bytes(file: IO[bytes], most: int) -> bytes:
     """The first `most` bytes of what a file has now, or of a pipe. To read so many would first reserve room for them,
     which takes longer than to read a small file."""
     found = os.fstat(file.fileno())
-    return file.read(min(most, found.st_size + 1) if stat.S_ISREG(found.st_mode) else most)
+    return file.read(min(most, found.st_size) if stat.S_ISREG(found.st_mode) else most)
 
 
 def read_at_most(path: Path, most: int) -> bytes:

@@ -215,7 +215,9 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Return(self, node: ast.Return) -> None:
         value = node.value
-        if value is not None and not (isinstance(value, ast.Constant) and value.value is None):
+        if isinstance(value, ast.Constant) and isinstance(value.value, bool):  # None would often be as good as False
+            self._add("returns the opposite", value, str(not value.value))
+        elif value is not None and not (isinstance(value, ast.Constant) and value.value is None):
             self._add("returns None", value, "None")
         self.generic_visit(node)
 

@@ -71,8 +71,7 @@ class GpmMeter:
         self._handle, self._gpm, self._kept = handle, gpm, False
 
     def release(self) -> None:
-        """Give the sample buffers back. Raises NVMLError."""
-        self._kept = False
+        """Give the sample buffers back, after it failed. Raises NVMLError."""
         self._gpm.release()
 
     def fail(self, reason: GapReason, totals: Totals | None = None) -> Reading:

@@ -40,9 +40,10 @@ class Otlp(TimedSender):
                 continue
             # With its ending: Prometheus adds none to it, and who adds none at all has the same name.
             metric = scope.metrics.add(name=family.samples[0].name, description=family.documentation)
+            points = metric.gauge.data_points
             if family.type == "counter":
                 metric.sum.aggregation_temporality, metric.sum.is_monotonic = self._cumulative, True
-            points = metric.sum.data_points if family.type == "counter" else metric.gauge.data_points
+                points = metric.sum.data_points
             for sample in family.samples:
                 labels = {**sample.labels, "run_id": parsed.run_id, "node": parsed.node, "job": self._target.job}
                 if key_of(sample.name, sample.labels) in zeros:

@@ -121,7 +121,13 @@ SWEEPS: list[tuple[str, Any]] = [
     ("pipe_activity_ratio is None", shows(None)),
     ("pipe_activity_ratio is 'x'", shows({"x": 0.5})),
     (r"pipe_activity_ratio\[fp32\] is nan", shows({Pipe.FP32: NAN})),
+    (r"pipe_activity_ratio\[fp32\] is -0.5", shows({Pipe.FP32: -0.5})),
+    (r"pipe_activity_ratio\[fp32\] is inf", shows({Pipe.FP32: float("inf")})),
+    (r"pipe_activity_ratio\[fp32\] is '0.5'", shows({Pipe.FP32: "0.5"})),
+    ("pipe_activity_ratio is 'fp32'", shows({"fp32": 0.5})),
     ("utilization_ratio is inf", shows({}, float("inf"))),
+    ("utilization_ratio is -1", shows({}, -1)),
+    ("sm_clock_mhz is -0.1", shows({}, None, -0.1)),
     ("sm_clock_mhz is 'x'", shows({}, None, "x")),
 ]
 

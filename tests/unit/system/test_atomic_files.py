@@ -41,6 +41,28 @@ def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(
     assert (path.read_bytes(), victim.read_bytes()) == (b"new", b"dear")
 
 
+def test_the_bytes_are_on_the_disk_before_they_have_the_name_and_the_name_is_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[object] = []
+    path, replace, descriptors = tmp_path / "file", os.replace, len(os.listdir("/proc/self/fd"))
+
+    def fsync(fd: int) -> None:
+        found = os.fstat(fd)
+        steps.append("folder" if os.path.samestat(found, tmp_path.stat()) else found.st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    def named(*paths: Path) -> None:
+        steps.append("name")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", named)
+    replace_file(path, b"new")
+    assert (steps, path.read_bytes()) == ([3, "name", "folder"], b"new")
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
 def test_a_mode_holds_whatever_the_umask_is(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
@@ -48,10 +70,12 @@ def test_a_mode_holds_whatever_the_umask_is(tmp_path: Path, umask: int) -> None:
         replace_file(tmp_path / "ledger", b"", 0o644)
         replace_file(tmp_path / "secret", b"", 0o600)
         replace_file(tmp_path / "report", b"")
+        with replacing(tmp_path / "other", 0o640) as file:
+            assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600, "nobody else reads what is not whole"
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert modes == {"ledger": 0o644, "secret": 0o600, "report": 0o666 & ~umask}
+    assert modes == {"ledger": 0o644, "secret": 0o600, "other": 0o640, "report": 0o666 & ~umask}
 
 
 def test_only_what_a_killed_writer_of_this_file_left_is_removed(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """A module of a package without the rest, and the whole package afterwards for whoever imports it."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from flopsd.system.part_of_package import part_of
@@ -31,3 +34,29 @@ def test_the_rest_is_loaded_when_it_is_asked_for() -> None:
 def test_a_package_that_is_not_installed() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         part_of("no_such_package", "utils")
+
+
+def test_what_is_no_module_of_it_runs_the_packages_own_code_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package := tmp_path / "flopsd_lazy").mkdir()
+    (package / "__init__.py").write_text(
+        "import flopsd_lazy.one\nVALUE = [5]\nloaded = flopsd_lazy.one.loads.append(1)\n"
+    )
+    (package / "one.py").write_text("loads = []\n")
+    (package / "broken.py").write_text("import flopsd_no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        one = part_of("flopsd_lazy", "one")
+        whole = sys.modules["flopsd_lazy"]
+        with pytest.raises(ModuleNotFoundError, match="flopsd_no_such_module"):
+            _ = whole.broken
+        assert one.loads == []
+        assert whole.VALUE == [5]
+        assert whole.one is one is part_of("flopsd_lazy", "one")
+        with pytest.raises(AttributeError, match="flopsd_lazy"):
+            _ = whole.other
+        assert one.loads == [1]
+    finally:
+        for name in [name for name in sys.modules if name.startswith("flopsd_lazy")]:
+            del sys.modules[name]

@@ -2,11 +2,13 @@
 
 import hashlib
 import hmac
+import sys
 from random import Random
 
 import pytest
 
-from flopsd.system.sha256 import MANY_BYTES, hex_sha256, hmac_sha256, sha256, sha256_for
+from flopsd.system import sha256 as module
+from flopsd.system.sha256 import MANY_BYTES, hex_sha256, hmac_sha256, same_digest, sha256, sha256_for
 
 
 @pytest.mark.parametrize("size", [0, 1, 55, 56, 63, 64, 65, 600, 100_000])
@@ -22,3 +24,27 @@ def test_what_reads_much_takes_the_fast_one() -> None:
     assert sha256_for(MANY_BYTES - 1) is sha256
     assert sha256_for(MANY_BYTES) is hashlib.sha256
     assert sha256 is not hashlib.sha256
+
+
+@pytest.mark.parametrize("without", [(), ("_operator",)])
+def test_digests_are_compared_whatever_python_offers(monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...]) -> None:
+    for name in without:
+        monkeypatch.setitem(sys.modules, name, None)
+    one = sha256(b"one").digest()
+    assert [same_digest(one, other) for other in (bytes(one), one[:-1] + b"x", one[:-1], b"")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_a_python_without_the_quick_module_takes_openssls_and_one_without_any_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("_sha2", "_sha256"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert module._pythons_own() is hashlib.sha256
+    monkeypatch.setitem(sys.modules, "hashlib", None)
+    with pytest.raises(ImportError, match="this Python has no SHA-256"):
+        module._pythons_own()

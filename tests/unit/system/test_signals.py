@@ -1,15 +1,11 @@
-"""Signals that are waited for: none is lost, none comes late; and `say` on streams that are closed, full or old."""
+"""Signals that are waited for: none is lost, none comes late."""
 
-import io
-import os
 import signal
-import sys
 import threading
 
 import pytest
 
 from flopsd.system.signals import awaited
-from flopsd.system.streams import let_go, say
 from tests.support.process import PATIENCE_SECONDS
 
 
@@ -56,40 +52,3 @@ def test_the_mask_is_restored_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), awaited(signal.SIGUSR1):
         raise ZeroDivisionError
     assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-
-class Full(io.StringIO):
-    def flush(self) -> None:
-        raise OSError(28, "No space left on device")
-
-
-def test_say_returns_whether_the_text_was_written() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w", buffering=1) as broken:
-        assert not say(broken, "words\n")
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, writer)
-        os.close(null)
-    assert not say(Full(), "words")
-    assert not say(None, "words")
-    closed = io.StringIO()
-    closed.close()
-    assert not say(closed, "words")
-    old = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    assert say(old, "é日\n")
-    assert old.buffer.getvalue() == b"\\xe9\\u65e5\n"
-    assert say(sys.stderr, "")
-
-
-def test_a_stream_that_is_let_go_of_says_whether_all_of_it_was_written() -> None:
-    assert let_go(None)
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "w") as stream:
-        stream.write("words")
-        assert let_go(stream)
-        assert os.read(reader, 9) == b"words"
-        os.close(reader)
-        stream.write("more")
-        assert not let_go(stream)  # and closing it raises nothing
-    assert not let_go(Full())

@@ -64,3 +64,53 @@ def test_servers_share_a_thread_until_they_stop(caplog: pytest.LogCaptureFixture
         one.told(b"end")
     for one in (first, second, third):
         one.client.close()
+
+
+class Due(Echo):
+    """It stops when it is served a second time though nothing came: at its deadline."""
+
+    _times = 0
+
+    def seconds_to_deadline(self) -> float | None:
+        return 0.01
+
+    def serve_once(self) -> bool:
+        self._times += 1
+        if self._times == 2:
+            self.client.sendall(b"end")
+        return super().serve_once()
+
+
+def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thread, pair = SocketThread(FakeClock()), socket.socketpair
+    servers = [(Echo("silent"), Due("due")) for _ in range(2)]
+    pairs: list[tuple[socket.socket, socket.socket]] = []
+
+    def socketpair() -> tuple[socket.socket, socket.socket]:
+        pairs.append(pair())
+        return pairs[-1]
+
+    monkeypatch.setattr(socket, "socketpair", socketpair)
+    for silent, due in servers:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError):
+                thread.serve(silent)
+        thread.serve(silent)
+        thread.serve(due)
+        assert due.got.get(timeout=PATIENCE_SECONDS)[0] == b"end"
+        silent.told(b"end")
+        for running in threading.enumerate():
+            if running.name == "sockets":
+                running.join(PATIENCE_SECONDS)
+                assert not running.is_alive()
+        for one in (silent, due):
+            one.client.close()
+    assert len(pairs) == 4
+    assert {one.fileno() for both in pairs for one in both} == {-1}, "each is closed"
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
