@@ -26,8 +26,7 @@ from flopsd.settings.schema import Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.dcgm import HOSTENGINE, own_program
 from flopsd.sources.nvml.mig import MIG_IS_ON
-from flopsd.sources.nvml.mig_capabilities import OPEN
-from flopsd.sources.nvml.profiling_access import ProfilingAccess
+from flopsd.sources.nvml.profiling_access import OPEN, ProfilingAccess
 from flopsd.sources.nvml.profiling_advice import advice, mig_advice, words_of
 from flopsd.sources.ownership.rule import Job
 from flopsd.sources.peak_rows import table_of

@@ -152,3 +152,13 @@ class DeclaredSession:
     facts: dict[str, Any] = field(default_factory=dict)
     work: dict[str, dict[str, int]] = field(default_factory=dict)  # counters by phase
     refused: UnusedCount | None = None  # why the daemon uses its count of operators no more
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is of the model that is trained, as all sessions without a role are."""
+        return "role" not in self.facts
+
+
+def has_passed(counters: Mapping[str, int]) -> bool:
+    """Whether anything was counted that passed a model: of an image encoder that is patches alone."""
+    return bool(counters.get("tokens") or counters.get("patches"))

@@ -12,7 +12,6 @@ from flopsd.core.kernel_windows import has_work
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
 from flopsd.core.notes import Note
 from flopsd.core.operator_count import NOT_COUNTED, OPERATOR_FLOP, RECOMPUTED
-from flopsd.core.policy.declared_work import is_trained
 from flopsd.core.policy.guidelines import (
     LEAST_PPM,
     Claimed,
@@ -54,7 +53,7 @@ class Bases(NamedTuple):
 
 def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> Declarations:
     """What settings and training processes declare; settings take precedence."""
-    trained = [session for session in sessions if is_trained(session)]
+    trained = [session for session in sessions if session.is_trained]
     method = declared.method or _agreed(trained, "method", Method)
     recomputation = declared.recomputation or _agreed(trained, "recomputation", Recomputation)
     counted_as = method or _all_weights(trained)

@@ -13,9 +13,8 @@ from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
 from flopsd.core.notes import Note, note
 from flopsd.core.policy.bases import recomputes_head
 from flopsd.core.policy.conditions import PRETRAINING_WITH_BASE, base_bounds
-from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.session_protocol import DeclaredSession, has_passed
 from flopsd.core.unused_count import UnusedCount
 
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
@@ -41,7 +40,7 @@ def contradictions(
     found = [*of_base(settings.base, policies), *_of_settings(settings)]
     if recomputes_head(settings, sessions):
         found.append(Contradiction("LOSS_RECOMPUTES", Note("fused_head")))
-    for session in filter(is_trained, sessions):
+    for session in (one for one in sessions if one.is_trained):
         found += _of_session(settings, session)
     order = {session.id: at for at, session in enumerate(sessions)}
     found += (

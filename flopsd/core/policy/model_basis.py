@@ -14,7 +14,6 @@ from flopsd.core.architecture import training_from, why_not_read
 from flopsd.core.declarations import Method, Phase, Recomputation
 from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of
-from flopsd.core.policy.declared_work import is_trained
 from flopsd.core.policy.open_bounds import OpenBounds
 from flopsd.core.policy.other_models import (
     NO_FLOP,
@@ -40,7 +39,7 @@ def architecture_of(
     sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
 ) -> tuple[Architecture | None, tuple[Note, ...]]:
     """The basis, or None and why there is none; `method` and `recomputation` are agreed, or set by the operator."""
-    working = [session for session in sessions if has_work(session.work) and is_trained(session)]
+    working = [session for session in sessions if has_work(session.work) and session.is_trained]
     if not working:
         return None, _without_work(sessions)
     groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {}

@@ -17,10 +17,9 @@ from flopsd.core.architecture.by_weights import is_counted
 from flopsd.core.declarations import Phase
 from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of, with_reason
-from flopsd.core.policy.declared_work import has_passed, is_trained
 from flopsd.core.policy.open_bounds import OpenBounds
 from flopsd.core.policy.ways import Way, by_shape, way_for
-from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.session_protocol import DeclaredSession, has_passed
 from flopsd.errors import ArchitectureError
 
 # A process may declare anything, and must not stop the metering with it.
@@ -44,7 +43,7 @@ def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
     found = OtherModels(OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP))
     for session in sessions:
         parts = [_left_out(_named_by_the_process(session.facts.get("not_counted", {})))]
-        if not is_trained(session):
+        if not session.is_trained:
             parts += [_of_model(session.facts, session.work)] if has_work(session.work) else []
         elif uncounted := [phase for phase, counters in session.work.items() if _uncounted(counters)]:
             parts.append(_left_out({phase: [note("trained_tokens_not_counted")] for phase in uncounted}))

@@ -20,8 +20,8 @@ from flopsd.core.architecture import (
 )
 from flopsd.core.architecture.by_weights import is_counted, weights_flop, weights_forward
 from flopsd.core.notes import Note, note, note_of, with_reason
-from flopsd.core.policy.declared_work import has_passed
 from flopsd.core.policy.reconcile import SHAPE, WEIGHTS
+from flopsd.core.session_protocol import has_passed
 from flopsd.errors import ArchitectureError
 
 Work = Mapping[str, int]

@@ -4,17 +4,23 @@ They are open to everybody where the module was loaded with NVreg_RestrictProfil
 CAP_SYS_ADMIN in the first user namespace, in confidential computing to nobody. CAP_PERFMON is enough for the open
 modules of driver 580; of other drivers that is not known. Sources: NVIDIA, ERR_NVGPUCTRPERM; open-gpu-kernel-modules
 580, os_check_access and kern_profiler_v2.c. Never tried on a GPU.
+
+And whether its MIG capabilities are open: `monitor` to read slices, `config` to make them. Each is a file under
+/proc/driver/nvidia/capabilities that names a device file, which who may read it has; CAP_SYS_ADMIN has all of them.
+Source: NVIDIA, MIG user guide, "Device Nodes and Capabilities". Never tried on a GPU either.
 """
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 
 # What the module prints of the setting: the open one by its inner name, older ones by the name that is set.
 _NAMES = ("RmProfilingAdminOnly", "RestrictProfilingToAdminUsers", "NVreg_RestrictProfilingToAdminUsers")
-SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38  # capability(7)
+_SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38  # capability(7)
 _FIRST_NAMESPACE = ["0", "0", "4294967295"]
+OPEN, CLOSED, ABSENT = "open", "closed", "absent"
 
 
 class ProfilingAccess(Enum):
@@ -40,30 +46,41 @@ def profiling_access(is_confidential: bool, root: Path = Path("/")) -> Profiling
     """The access of this process. `root` is prefixed to every file that is read."""
     if is_confidential:
         return ProfilingAccess.CONFIDENTIAL_COMPUTING
-    parameters = fields_of(root / "proc/driver/nvidia/params")
+    parameters = _fields_of(root / "proc/driver/nvidia/params")
     admin_only = next((parameters[name] for name in _NAMES if name in parameters), None)
     if admin_only == "0":
         return ProfilingAccess.OPEN_TO_ALL
     if admin_only != "1":
         return ProfilingAccess.UNKNOWN
     try:
-        capabilities = effective_capabilities(root)
+        capabilities = _effective_capabilities(root)
         is_first = (root / "proc/self/uid_map").read_text().split() == _FIRST_NAMESPACE
     except (OSError, ValueError):
         return ProfilingAccess.UNKNOWN
-    if not capabilities & (SYS_ADMIN | _PERFMON):
+    if not capabilities & (_SYS_ADMIN | _PERFMON):
         return ProfilingAccess.NO_CAPABILITY
     if not is_first:
         return ProfilingAccess.USER_NAMESPACE
-    return ProfilingAccess.OPEN_BY_CAPABILITY if capabilities & SYS_ADMIN else ProfilingAccess.PERFMON_ONLY
+    return ProfilingAccess.OPEN_BY_CAPABILITY if capabilities & _SYS_ADMIN else ProfilingAccess.PERFMON_ONLY
 
 
-def effective_capabilities(root: Path = Path("/")) -> int:
+def mig_capability(name: str, root: Path = Path("/")) -> str:
+    """`open`, `closed`, or `absent`: a driver without MIG, or a container that is given none of its capabilities."""
+    file = root / "proc/driver/nvidia/capabilities/mig" / name
+    if not file.exists():
+        return ABSENT
+    minor = _fields_of(file).get("DeviceFileMinor", "")
+    device = root / f"dev/nvidia-caps/nvidia-cap{minor}" if minor.isdecimal() else file
+    is_open = _effective_capabilities(root) & _SYS_ADMIN or os.access(device, os.R_OK)
+    return OPEN if is_open else CLOSED
+
+
+def _effective_capabilities(root: Path) -> int:
     """Of this process, as bits. Raises ValueError for what is not a number."""
-    return int(fields_of(root / "proc/self/status").get("CapEff", "0"), 16)
+    return int(_fields_of(root / "proc/self/status").get("CapEff", "0"), 16)
 
 
-def fields_of(path: Path) -> dict[str, str]:
+def _fields_of(path: Path) -> dict[str, str]:
     """The lines `name: value` of a file; none where it cannot be read."""
     try:
         lines = path.read_text(errors="replace").splitlines()

@@ -17,7 +17,7 @@ from flopsd.sources.nvml.driver import Driver, hint_of, is_absent
 from flopsd.sources.nvml.gpu_reader import LOOK_AGAIN_NS, GpuReader, Read
 from flopsd.sources.nvml.gpu_threads import GpuThreads
 from flopsd.sources.nvml.loaded_library import loaded_library
-from flopsd.sources.nvml.mig_capabilities import mig_capability
+from flopsd.sources.nvml.profiling_access import mig_capability
 
 log = logging.getLogger("flopsd")
 _OPEN_SECONDS = 5.0  # without persistence mode a GPU is initialised when it is opened

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.sources.nvml.mig_capabilities import mig_capability
+from flopsd.sources.nvml.profiling_access import mig_capability
 
 
 @pytest.mark.parametrize(
