@@ -1,0 +1,135 @@
+"""One connection of a training process to the daemon: whatever answers at the other end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flopsd import __version__
+from flopsd.client.connection import ANSWER_SECONDS, DaemonConnection, RefusedByDaemonError
+from flopsd.core.session_protocol import MAX_LINE_BYTES, PROTOCOL
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(os.fspath(tmp_path / "s"))
+        listener.listen()
+        yield listener
+
+
+@pytest.fixture
+def both(listener: socket.socket) -> Iterator[tuple[DaemonConnection, socket.socket]]:
+    connection = DaemonConnection()
+    connection.open([Path(listener.getsockname())])
+    daemon, _ = listener.accept()
+    with daemon:
+        yield connection, daemon
+    connection.close()
+
+
+@pytest.fixture
+def connection(both: tuple[DaemonConnection, socket.socket]) -> DaemonConnection:
+    return both[0]
+
+
+@pytest.fixture
+def daemon(both: tuple[DaemonConnection, socket.socket]) -> socket.socket:
+    return both[1]
+
+
+def said(**answer: object) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
+
+
+def test_the_first_path_at_which_a_daemon_listens_is_taken(tmp_path: Path, listener: socket.socket) -> None:
+    path = Path(listener.getsockname())
+    connection = DaemonConnection()
+    connection.open([tmp_path / "none", path, tmp_path / "neither"])
+    assert connection.path == str(path)
+    connection.close()
+    with pytest.raises(OSError, match="no path at which a daemon could listen"):
+        connection.open([])
+    with pytest.raises(FileNotFoundError):
+        connection.open([tmp_path / "none"])
+    connection.close()
+
+
+@pytest.mark.parametrize(("more", "known"), [({"known": True}, True), ({"known": False}, False), ({}, None), ({"known": 1}, None)])  # fmt: skip
+def test_a_session_that_is_opened(
+    connection: DaemonConnection, daemon: socket.socket, more: dict[str, object], known: bool | None
+) -> None:
+    daemon.sendall(said(flopsd=PROTOCOL, ok=True, **more))
+    assert connection.hello("a session") is known
+    sent = {"flopsd": PROTOCOL, "kind": "hello", "session": "a session", "client": __version__, "pid": os.getpid()}
+    assert json.loads(daemon.recv(1000)) == sent
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault", "words"),
+    [
+        (said(flopsd=PROTOCOL, ok=False, error="full"), RefusedByDaemonError, "^full$"),
+        (said(flopsd=PROTOCOL + 1, ok=True), RefusedByDaemonError, "ok"),
+        (said(flopsd=PROTOCOL, error="x" * 500), RefusedByDaemonError, "^x{400}$"),
+        (b"[]\n", ValueError, "not a JSON object"),
+        (b"hello\n", ValueError, "Expecting value"),
+        (b" " * MAX_LINE_BYTES + b"\n", ValueError, "longer than a line may be"),
+        (said(flopsd=PROTOCOL, ok=True).rjust(MAX_LINE_BYTES), None, ""),
+        (b'{"flopsd":', ConnectionResetError, "went away"),
+    ],
+    ids=["refused", "another protocol", "a long reason", "a list", "no JSON", "too long", "the longest", "no end"],
+)
+def test_what_is_answered_to_a_hello(
+    connection: DaemonConnection, daemon: socket.socket, answer: bytes, fault: type[Exception] | None, words: str
+) -> None:
+    daemon.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_LINE_BYTES)
+    daemon.sendall(answer)
+    daemon.shutdown(socket.SHUT_WR)
+    if fault is None:
+        assert connection.hello("s") is None
+        return
+    with pytest.raises(fault, match=words):
+        connection.hello("s")
+
+
+def test_a_daemon_that_closes_at_once_has_said_why(connection: DaemonConnection, daemon: socket.socket) -> None:
+    daemon.sendall(said(flopsd=PROTOCOL, error="full"))
+    daemon.close()
+    with pytest.raises(RefusedByDaemonError, match="full"):
+        connection.hello("s")
+
+
+def test_errors_come_one_at_a_time_and_none_is_waited_for(connection: DaemonConnection, daemon: socket.socket) -> None:
+    assert connection.error() is None
+    daemon.sendall(said(error="x" * 500) + said(kept=True) + said(error="second"))
+    assert [connection.error() for _ in range(4)] == ["x" * 400, None, "second", None]
+    daemon.shutdown(socket.SHUT_WR)
+    with pytest.raises(ConnectionResetError, match="went away"):
+        connection.error()
+
+
+def test_what_is_sent_after_a_look_for_errors_may_be_longer_than_the_socket_holds(
+    connection: DaemonConnection, daemon: socket.socket
+) -> None:
+    assert connection.error() is None
+    assert connection._socket.gettimeout() == ANSWER_SECONDS
+    received = bytearray()
+
+    def read() -> None:
+        while not received.endswith(b"\n"):
+            received.extend(daemon.recv(1 << 16))
+        daemon.sendall(said(error="what was sent before") + said(ok=True))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    connection.send("bye", padding="x" * (1 << 20))
+    reader.join()
+    assert len(received) > 1 << 20
+    connection.bye()  # the answer to the first is that to the second, and the error before it is passed over
+    assert json.loads(daemon.recv(1000)) == {"flopsd": PROTOCOL, "kind": "bye"}
