@@ -24,14 +24,14 @@ class DaemonConnection:
     """A connection, made by `open`. Methods raise OSError if the daemon went away, ValueError for an invalid answer."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = socket.socket(socket.AF_UNIX)
 
     def open(self, paths: Iterable[Path]) -> None:
         """Connect to the first of `paths` at which a daemon listens."""
         fault = OSError("there is no path at which a daemon could listen")
         for path in paths:
             self._socket.close()
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(ANSWER_SECONDS)
             try:
                 return self._socket.connect(os.fspath(path))
@@ -67,13 +67,11 @@ class DaemonConnection:
         """The next error that the daemon sent, without waiting for one."""
         self._socket.setblocking(False)
         try:
-            received = self._socket.recv(1, socket.MSG_PEEK)
+            self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return None
         finally:
             self._socket.settimeout(ANSWER_SECONDS)
-        if not received:
-            raise ConnectionResetError("the daemon went away")
         answer = self._answer()
         return f"{answer['error']!s:.400}" if "error" in answer else None
 

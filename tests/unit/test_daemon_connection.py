@@ -53,6 +53,7 @@ def test_the_first_path_at_which_a_daemon_listens_is_taken(tmp_path: Path, liste
     connection = DaemonConnection()
     connection.open([tmp_path / "none", path, tmp_path / "neither"])
     assert connection.path == str(path)
+    assert connection._socket.gettimeout() == ANSWER_SECONDS
     connection.close()
     with pytest.raises(OSError, match="no path at which a daemon could listen"):
         connection.open([])
@@ -124,7 +125,7 @@ def test_what_is_sent_after_a_look_for_errors_may_be_longer_than_the_socket_hold
     def read() -> None:
         while not received.endswith(b"\n"):
             received.extend(daemon.recv(1 << 16))
-        daemon.sendall(said(error="what was sent before") + said(ok=True))
+        daemon.sendall(said(error="of before") + said(ok=True) + said(error="of afterwards"))
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -132,4 +133,5 @@ def test_what_is_sent_after_a_look_for_errors_may_be_longer_than_the_socket_hold
     reader.join()
     assert len(received) > 1 << 20
     connection.bye()  # the answer to the first is that to the second, and the error before it is passed over
+    assert connection.error() == "of afterwards"
     assert json.loads(daemon.recv(1000)) == {"flopsd": PROTOCOL, "kind": "bye"}

@@ -1,9 +1,20 @@
-"""What `doctor` says of a device that a source found."""
+"""What `doctor` says of a host, and of a device that a source found."""
 
+import socket
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from flopsd.cli.doctor import device_diagnosis
+import pytest
+
+from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.cli.doctor import Diagnosis, device_diagnosis, doctor_text, examine
 from flopsd.core.model import Device, Evidence
+from flopsd.sources.registry import known_sources
+from flopsd.telemetry.snapshot import DiskState
+from flopsd.testing.fakes import FakeClock
+from tests.support.settings import load_settings
 from tests.support.strategies import table
 
 H100 = Device("GPU-1", 0, "nvidia", "NVIDIA H100 80GB HBM3", sm_count=132, evidence=Evidence.CYCLES)
@@ -23,3 +34,108 @@ def test_a_ceiling_is_no_measurement() -> None:
     bounded = device_diagnosis(replace(H100, evidence=Evidence.UTILIZATION), "nvml", table())
     assert (bounded.state, bounded.meters) == ("warn", True)
     assert "evidence utilization by nvml, only a ceiling" in bounded.detail
+
+
+def found(state: Path, environment: Mapping[str, str] | None = None, **flags: Any) -> dict[str, Diagnosis]:
+    """Of a host on which a recording is played, by name."""
+    settings = load_settings({"sources": "replay", "state_dir": str(state), "listen": "off", **flags}, {})
+    return {one.name: one for one in examine(settings, environment or {}, FakeClock(), known_sources())}
+
+
+def test_a_host_where_nothing_is_amiss(tmp_path: Path) -> None:
+    pod = {"KUBERNETES_SERVICE_HOST": "x", "POD_NAME": "p", "INSTANCE_TYPE": "ml.g6.xlarge"}
+    checks = found(tmp_path / "a" / "state", pod, listen="127.0.0.1:0")
+    instance = checks.pop("instance type")
+    assert (instance.state, instance.detail) == ("warn", "ml.g6.xlarge has 1 x l4, 2 seen")
+    assert "--devices job" in instance.fix
+    assert {(one.state, one.fix, one.meters, one.needs) for one in checks.values()} == {("ok", "", False, "")}
+    assert list(checks) == [
+        "python", "sealing", "signing key", "state folder", "metrics address", "peak table", "source replay",
+        "device 0", "device 1",
+    ]  # fmt: skip
+    assert checks["metrics address"].detail == "127.0.0.1:0 is free"
+    assert checks["signing key"].detail.startswith("none is given: the first seal makes an Ed25519 key")
+    assert checks["source replay"].detail.startswith("plays h100x2.jsonl: simulation")
+    assert ", recorded elsewhere, margin 9 %" in checks["device 0"].detail
+    text = doctor_text(list(checks.values()))
+    assert text.splitlines()[-1] == "no accelerator can be metered here; `flopsd run --source replay` plays a recording"
+
+
+def test_an_instance_type_is_held_against_what_is_seen(tmp_path: Path) -> None:
+    pod = {"KUBERNETES_SERVICE_HOST": "x", "POD_NAME": "p"}
+    assert "instance type" not in found(tmp_path, pod)
+    assert "instance type" not in found(tmp_path, {**pod, "INSTANCE_TYPE": "ml.of-no-table"})
+    one = [device_diagnosis(H100, "nvml", table())]
+    assert doctor_text(one).splitlines()[-1] == "this machine can be metered"
+
+
+def test_what_is_amiss_is_named_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    below = found(tmp_path / "file" / "state")["state folder"]
+    assert (below.state, below.fix) == ("fail", "give --state-dir a writable folder")
+    assert below.detail == f"{tmp_path}/file/state cannot be written"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = "{}:{}".format(*other.getsockname())
+        taken = found(tmp_path, listen=address)["metrics address"]
+    assert (taken.state, taken.detail.split(" (")[0]) == ("warn", f"{address}: Address already in use")
+    assert "give --listen another port" in taken.fix
+    assert found(tmp_path)["metrics address"].detail == "off"
+    unread = found(tmp_path, peaks=str(tmp_path / "none.yaml"))["peak table"]
+    assert (unread.state, "cannot read the peak table" in unread.detail) == ("fail", True)
+    monkeypatch.setattr("flopsd.cli.doctor.look", lambda *_, **__: DiskState(free_bytes=1 << 20))
+    full = found(tmp_path)["state folder"]
+    assert (full.state, full.detail) == ("warn", f"{tmp_path}, 1 MB free")
+    assert "a larger disk" in full.fix
+
+
+def test_the_key_of_the_state_folder_is_tried(tmp_path: Path) -> None:
+    path, _ = ensure_key(None, tmp_path)
+    key = load_signer(path, {})
+    assert found(tmp_path)["signing key"].detail == f"{key.describe()} signs, key id {key.public.keyid}"
+    Path(path).write_text("no key")
+    broken = found(tmp_path)["signing key"]
+    assert (broken.state, bool(broken.fix)) == ("fail", True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "packages"),
+    [
+        ({}, {}),
+        ({"ledger": "s3://bucket/l.json"}, {"copies to S3": "s3"}),
+        ({"key": "awskms:alias/x"}, {"key in AWS KMS": "kms"}),
+        ({"key": "pkcs11:token=x"}, {"key in a PKCS#11 token": "hsm"}),
+        ({"timestamp_url": "https://stamps.test"}, {"timestamps": "timestamp"}),
+        ({"witness_url": "https://stamps.test"}, {"timestamps": "timestamp"}),
+        ({"devices": "pod"}, {"devices of the pod": "kubernetes"}),
+    ],
+)
+def test_the_packages_that_settings_need_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], packages: dict[str, str]
+) -> None:
+    monkeypatch.setattr("flopsd.cli.doctor.find_spec", lambda _: None)
+    checks = found(tmp_path, **flags)
+    failed = {name: one.fix for name, one in checks.items() if "is not installed" in one.detail}
+    assert failed == {name: f"pip install 'flopsd[{extra}]'" for name, extra in {"sealing": "seal", **packages}.items()}
+    assert {checks[name].state for name in failed} == {"fail"}
+    assert "signing key" not in checks  # it needs what is missing
+
+
+def test_the_text_of_checks() -> None:
+    warned = Diagnosis("device 1", "warn", "an A10", "load DCGM", True, "utilization", "no profiling")
+    absent = Diagnosis("source neuron", "none", "not here", "install it")
+    needed = Diagnosis("device 2", "ok", "a chip", needs="--source other")
+    assert doctor_text([warned, absent, needed]).splitlines() == [
+        "warn  device 1: an A10",
+        "      why not better: no profiling",
+        "      -> load DCGM",
+        "none  source neuron: not here",
+        "ok    device 2: a chip",
+        "      -> `flopsd run --source other` meters it",
+        "this machine can be metered",
+    ]
+    assert doctor_text([absent, needed]).splitlines()[1:] == [
+        "      -> install it",
+        "ok    device 2: a chip",
+        "      -> `flopsd run --source other` meters it",
+        "`flopsd run` meters nothing here by itself; with --source other it meters what a plug-in reads",
+    ]
