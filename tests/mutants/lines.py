@@ -82,6 +82,7 @@ class Lines:
         for module in list(sys.modules.values()):  # a test that is given what another one cached executes it too
             for value in vars(module).values() if str(getattr(module, "__file__", "")).startswith(self._root) else ():
                 getattr(value, "cache_clear", int)()
+        sys.settrace(self._call)  # a test whose recursion runs out ends tracing with it
         self._turn(nodeid)
 
     @pytest.hookimpl(wrapper=True)

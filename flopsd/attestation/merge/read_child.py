@@ -149,7 +149,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
                 code="children_order",
                 path="statement.predicate.children",
             )
-        claims = _claimed_again(entries)
+        claims = claimed_again(entries)
         refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
         policies = tables.policies((str(policy["sha256"]) for policy in predicate["method"]["policies"]), opened.path)
         again = recompute_merged(predicate, entries, policies)
@@ -178,7 +178,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
         )
 
 
-def _claimed_again(entries: Iterable[Entry]) -> list[DeviceClaims]:
+def claimed_again(entries: Iterable[Entry]) -> list[DeviceClaims]:
     """The claims to what more than one entry claims, and few others."""
     claimed = array("q")  # a hash for each: of a job of thousands of nodes all claims would take more than its text
     for entry in entries:

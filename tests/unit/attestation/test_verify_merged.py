@@ -12,6 +12,7 @@ import pytest
 from flopsd.attestation.merge import large_statement, streamed_envelope
 from flopsd.attestation.merge.large_statement import Children, parse_statement
 from flopsd.attestation.merge.ledger_folders import most_bytes
+from flopsd.attestation.merge.read_child import claimed_again
 from flopsd.attestation.merge.streamed_envelope import sign_statement
 from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge, verify_merged
 from flopsd.attestation.signed_statement import open_ledger
@@ -39,6 +40,12 @@ def held(nodes: Nodes, ledger: Path, *children: Path) -> ChildrenChecked:
 
 def two(nodes: Nodes, **how: Any) -> Path:
     return nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)), **how).ledger
+
+
+@pytest.mark.parametrize(("children", "again"), [("ab", []), ("aa", [0, 1]), ("aba", [0, 2]), ("abba", [0, 1, 2, 3])])
+def test_what_more_than_one_child_claims_is_kept(children: str, again: list[int]) -> None:
+    entries = [{"sha256": name, "name": name, "periods": [], "deviceTimes": []} for name in children]
+    assert [claimed.child for claimed in claimed_again(entries)] == again
 
 
 def test_a_large_job_is_verified_and_merged_in_parts(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:

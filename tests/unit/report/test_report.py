@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 
+from flopsd.attestation.evidence import witness
+from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.core.declarations import Base, Method
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report import build as module
 from flopsd.report.build import course_of
 from flopsd.report.html import report_html
-from flopsd.report.model import ReportState
+from flopsd.report.inventory import items_of
+from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.model import EvidenceLine, ReportState
 from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS
 from flopsd.report.threshold_text import threshold_facts
@@ -282,6 +286,18 @@ def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(
         there[path[-1]] = before
     assert refusals > 20 // extent.step
     report(statement)
+
+
+def test_attached_evidence_is_as_it_was_checked_else_as_claimed() -> None:
+    predicate = LedgerObject(vector("valid/payload-evidence-unknown")["predicate"], "predicate")
+    there, absent = items_of(predicate, ())
+    assert (there.state, there.text) == ("not checked by this report", "attached at 2026-09-21T15:00:00.000000Z")
+    assert (absent.state, absent.text) == ("absent", "of_a_later_version more=x")
+    stamp = {"type": witness.KIND.name, "state": "present", "reason": None, "collectedAt": "2026-09-21T15:00:00Z"}
+    (known,) = items_of(LedgerObject({"evidence": [stamp]}, ""), ())
+    assert (known.proves, known.limits) == (witness.KIND.proves, witness.KIND.limits)
+    checked = EvidenceResult("rfc3161", EvidenceState.HOLDS, "stamped\x1b", "when", "not what")
+    assert items_of(predicate, (checked,)) == (EvidenceLine("rfc3161", "checked", "stamped\\x1b", "when", "not what"),)
 
 
 def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
