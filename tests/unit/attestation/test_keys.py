@@ -215,6 +215,7 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
         ((tmp_path / "key.pem").read_bytes() + (tmp_path / "b.pem").read_bytes(), "contains 2 PEM blocks"),
         (key.public.pem, "contains a public key, not a private key"),
         (b"no key", "is not a PEM private key of a supported kind"),
+        ((PUBLIC % b"AAAA").replace(b"PUBLIC", b"PRIVATE"), "is not a PEM private key of a supported kind"),
     ):
         (tmp_path / "two.pem").write_bytes(content)
         with pytest.raises(SigningKeyError, match=reason):
