@@ -63,15 +63,15 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
         archives += name.endswith(ARCHIVE_ENDINGS)
         if name.endswith(JOURNAL_ENDING):
             journals.add(key.removesuffix(JOURNAL_ENDING))
-        elif name.endswith(LEDGER_ENDING) and not name.startswith("."):
-            stem = key.removesuffix(LEDGER_ENDING)
+        elif name.endswith(LEDGER_ENDING):
+            stem, most = key.removesuffix(LEDGER_ENDING), most_bytes(name)
             has_journal = stem in journals
             journals.discard(stem)
-            if not has_journal and size > (most_bytes(name) or 0):
+            if most is None or (not has_journal and size > most):
                 continue
             with TemporaryDirectory(dir=temporary) as parts:
                 ledger = Path(parts) / name
-                store.fetch(key, ledger, most_bytes(name))
+                store.fetch(key, ledger, most)
                 if not has_journal and not looks_like_a_ledger(ledger):
                     continue
                 for ending in (JOURNAL_ENDING, *(f".{name}" for name in _companions(ledger, packaged))):

@@ -343,7 +343,9 @@ def test_a_prefix_is_the_same_ledgers(
     (ledgers / "tokenizer.json").write_bytes(b" " * 100_001)  # too large for a ledger
     (ledgers / "config.json").write_text(json.dumps({"a": 1}))
     (ledgers / "old.tar.gz").write_bytes(gzip.compress(b""))
-    shutil.copy(next(ledgers.rglob("ledger.json")), ledgers / ".being-copied.json")
+    of_one = next(ledgers.rglob("ledger.json"))
+    for ending in (".json", ".journal.jsonl"):
+        shutil.copy(of_one.with_suffix(ending), ledgers / f".being-copied{ending}")
     upload(bucket, ledgers, "jobs/train-7/")
     assert nodes.merge(f"s3://{BUCKET}/jobs/train-7/").ledger.read_bytes() == want
     assert nodes.notes == [
