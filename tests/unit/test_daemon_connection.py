@@ -1,7 +1,5 @@
 """One connection of a training process to the daemon: whatever answers at the other end."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
