@@ -119,3 +119,13 @@ def test_a_process_that_is_stalled_whenever_the_clock_is_low_stays_in_the_bound(
     true = (full * half_ns * (1980 + 210) + min(part_ns, half_ns) * 210 + max(0, part_ns - half_ns) * 1980) // 1000
     bound = deviation(squares, 2000 * SLOT_MAX_NS // 1000, 2000 * seconds * SECOND // 1000)
     assert abs(cycles - true) <= doubt + bound
+
+
+def test_without_a_poll_the_clock_is_taken_as_it_was_known_before_or_once_as_it_is_found() -> None:
+    polled = PolledClock(1980)
+    most, found = polled.max_mhz, (None, 1000, 600, None, polled.max_mhz + 1, 300)
+    sums = [polled.cycles(at * 1000, (at + 1) * 1000, mhz) for at, mhz in enumerate(found)]
+    taken = [most // 2, most // 2, 1000, 600, 600, 600]
+    assert [one.cycles for one in sums] == taken
+    assert [one.doubt_cycles for one in sums] == [max(mhz, most - mhz) + 1 for mhz in taken]
+    assert PolledClock(1980).cycles(0, 1000, 1000).cycles == 1000

@@ -96,6 +96,9 @@ PUBLISHED_IMAGES: Mapping[str, tuple[dict[str, Any], int]] = {
     "ViT base": (
         {"model_type": "vit", "num_labels": 1000, "encoder_stride": 16, "qkv_bias": True}, 86_567_656
     ),
+    "ViT base without a head": (
+        {"model_type": "vit", "architectures": ["ViTModel"], "encoder_stride": 16, "qkv_bias": True}, 86_389_248
+    ),  # fmt: skip
     "ViT large": ({"model_type": "vit", "num_labels": 1000, **_LARGE}, 304_326_632),
     "DeiT base distilled": (
         {"model_type": "deit", "num_labels": 1000, "architectures": ["DeiTForImageClassificationWithTeacher"]},

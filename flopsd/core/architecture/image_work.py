@@ -61,8 +61,7 @@ def image_work(model: Model, work: Mapping[str, int], text: Side) -> Mapping[Lev
 
 
 def _counted(images: Images, work: Mapping[str, int]) -> Mapping[Level, ImageWork]:
-    patches, square = work["patches"], work.get("patch_square_pairs", 0 if work["patches"] == 0 else None)
-    count = work.get("images")
+    patches, square, count = work["patches"], work.get("patch_square_pairs"), work.get("images")
     least = ceil_div(patches**2, count) if count else patches
     if square is not None and not least <= square <= patches**2:
         raise ArchitectureError(

@@ -9,7 +9,7 @@ import pytest
 
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
-from flopsd.daemon.loop import Daemon
+from flopsd.daemon.loop import Daemon, SourceReader
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import SourceError, SourceUnavailableError
@@ -268,3 +268,17 @@ def test_a_fault_text_with_half_a_surrogate_pair_can_be_shown(tmp_path: Path) ->
 
     bench.run(lambda: ScriptedSource("script", [H100], script))
     assert bench.writer.snapshot.sources["script"].reason == r"no card \ud800"
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "most_ms"), [(0.05, 0), (0.2, 0), (0.3, 50), (0.4, 100), (0.5, 125), (1, 250), (60, 15_000)]
+)
+def test_a_read_is_drawn_around_its_moment_and_two_are_never_too_near_for_the_driver(
+    monkeypatch: pytest.MonkeyPatch, interval_s: float, most_ms: int
+) -> None:
+    reader = SourceReader("script", lambda: None, lambda _: None, SystemClock(), interval_s, threading.Event())  # type: ignore[arg-type,return-value]
+    ends = []
+    for end in (lambda _: 0, lambda limit: limit - 1):
+        monkeypatch.setattr("flopsd.daemon.loop.random_below", end)
+        ends.append(reader._offset_ns())
+    assert ends == [-most_ms * 1_000_000, most_ms * 1_000_000]

@@ -1,0 +1,53 @@
+"""Which run is metered: the one that the state folder holds, or a new one beside which its journal is kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flopsd.daemon.recovery import choose_run, recover
+from flopsd.journal.journal import Journal
+from tests.support.runs import CONTEXT, H100, Run
+from tests.support.strategies import table
+
+
+@pytest.mark.parametrize(
+    ("ended", "wanted", "other", "continues"),
+    [
+        (False, None, "", True),
+        (False, "run-1", "", True),
+        (False, "run-2", "", False),
+        (False, None, "node", False),
+        (False, "run-1", "table", False),
+        (True, None, "", False),
+        (True, "run-1", "", True),
+        (True, "run-1", "node", False),
+        (None, "run-1", "", False),
+        (None, None, "", False),
+    ],
+)
+def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_table(
+    tmp_path: Path, ended: bool | None, wanted: str | None, other: str, continues: bool
+) -> None:
+    """`ended` None: there was none before."""
+    run = Run(tmp_path / "state", devices=(H100,))
+    if ended is None:
+        run.kill()
+        run.state.journal.unlink()
+    else:
+        run.meter(2)
+        (run.finish if ended else run.kill)()
+    run.state.acquire()
+    journal = Journal(run.state)
+    found = recover(journal, run.clock, None)
+    by = replace(table(), sha256="1" * 64) if other == "table" else table()
+    name, history = choose_run(journal, found, wanted, "elsewhere" if other == "node" else CONTEXT.node, by, run.clock)
+    kept = [path.name for path in run.state.path.rglob("run-1-until-*.journal.jsonl")]
+    if continues:
+        assert (name, history, kept) == ("run-1", found.history, [])
+        assert run.state.journal.exists()
+    else:
+        assert name == wanted if wanted else name != "run-1"
+        assert (history.incarnations, len(kept)) == ([], 0 if ended is None else 1)
+    journal.close()
+    run.state.release()
