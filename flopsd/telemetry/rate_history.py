@@ -22,23 +22,22 @@ class RateHistory:
 
     def __init__(self, every_ns: int) -> None:
         self.points = array("d")
-        self._every_s, self._next_s = every_ns / NS_PER_S, 0.0
+        self._every_s = every_ns / NS_PER_S
 
     def note(self, now_ns: int, view: RunView) -> None:
         """Keep the totals of `view` if a point is due at `now_ns`, boot time."""
-        now_s = now_ns / NS_PER_S
-        if now_s < self._next_s:
+        now_s, points = now_ns / NS_PER_S, self.points
+        if points and now_s < points[-_EACH] + self._every_s:
             return
         measured = float(view.figures.measured_flop or 0)
         seen_ns = sum(ns for evidence, ns in view.observed_ns_by_evidence.items() if evidence not in _NOT_MEASURED)
-        points = self.points
         if points and measured < points[-2]:  # another process replaced the journal: the totals start over
             points = array("d")
         points = points + array("d", (now_s, measured, seen_ns / NS_PER_S))
         if len(points) > POINTS * _EACH:
             points = array("d", (points[at] for at in range(len(points)) if at // _EACH % 2 == 0))
             self._every_s *= 2
-        self.points, self._next_s = points, points[-_EACH] + self._every_s
+        self.points = points
 
 
 def rates(points: array[float]) -> Iterator[tuple[float, float, float | None]]:

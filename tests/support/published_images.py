@@ -98,7 +98,7 @@ PUBLISHED_IMAGES: Mapping[str, tuple[dict[str, Any], int]] = {
     ),
     "ViT base without a head": (
         {"model_type": "vit", "architectures": ["ViTModel"], "encoder_stride": 16, "qkv_bias": True}, 86_389_248
-    ),  # fmt: skip
+    ),
     "ViT large": ({"model_type": "vit", "num_labels": 1000, **_LARGE}, 304_326_632),
     "DeiT base distilled": (
         {"model_type": "deit", "num_labels": 1000, "architectures": ["DeiTForImageClassificationWithTeacher"]},

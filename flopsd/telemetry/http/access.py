@@ -45,7 +45,6 @@ class Access:
         self._loaded: tuple[Tls, tuple[bytes, ...]] | None = None
         self._context: ssl.SSLContext | None = None
         self._checks = PasswordChecks()
-        self.tls = False
         self.tls = self.config().tls is not None
         if self._config.users and find_spec("bcrypt") is None:
             raise ConfigError([f"{path}: basic_auth_users needs the extra 'web'"], hint="pip install 'flopsd[web]'")

@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.core.ledger.isolation import Isolation
 from flopsd.daemon.recovery import choose_run, recover
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
 from tests.support.runs import CONTEXT, H100, Run
 from tests.support.strategies import table
 
@@ -51,3 +57,21 @@ def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_ta
         assert (history.incarnations, len(kept)) == ([], 0 if ended is None else 1)
     journal.close()
     run.state.release()
+
+
+def test_a_start_that_begins_a_journal_continues_none_and_the_next_says_by_what_it_knows_it(tmp_path: Path) -> None:
+    state, clock = StateDir(tmp_path / "state"), FakeClock()
+    wanted = WriterSettings(
+        NS_PER_S, NS_PER_S, "0" * 64, None, ("sim",), isolation=Isolation(0, continues="file_owner")
+    )
+    for _ in range(2):
+        state.acquire()
+        journal = Journal(state)
+        found = recover(journal, clock, None)
+        writer = Writer(journal, table(), wanted, CONTEXT, clock, lambda _: None)
+        writer.begin("run-1", found.history, found.recovery)
+        assert writer.close("sigterm")
+        begins = [record["isolation"]["continues"] for record in journal.read() if record["kind"] == "begin"]
+        journal.close()
+        state.release()
+    assert begins == [None, "file_owner"]

@@ -341,6 +341,20 @@ def test_a_pusher_that_dies_is_started_again_later_and_later(caplog: pytest.LogC
     assert FIRST_BACKOFF_SECONDS == 1
 
 
+def test_the_metrics_of_a_receiver_are_what_its_pusher_tells() -> None:
+    states = [PushState("a", 3, {"timeout": 2}, 1, 4, 1_500_000_000), PushState("b")]
+    found = {family.name.removeprefix("flopsd_push_"): dict(family.rows) for family in metrics(states)}
+    assert found.pop("failures") == {
+        (name, reason): 2 if (name, reason) == ("a", "timeout") else 0 for name in "ab" for reason in REASONS
+    }
+    assert found == {
+        "successes": {("a",): 3, ("b",): 0},
+        "dropped_snapshots": {("a",): 1, ("b",): 0},
+        "queued_snapshots": {("a",): 4, ("b",): 0},
+        "last_success_timestamp_seconds": {("a",): 1.5},
+    }
+
+
 def test_what_the_pusher_tells_is_shown_by_the_daemon() -> None:
     state = PushState("otlp+http://x/v1", 3, {"timeout": 2}, 1, 4, WALL_NS)
     code = f"import sys, signal; sys.stdout.buffer.write(b'nonsense\\n' + {state.line()!r}); sys.stdout.flush(); signal.pause()"

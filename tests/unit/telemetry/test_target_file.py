@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,47 @@ def test_a_first_scrape_has_a_next_where_prometheus_was_told_of_the_run() -> Non
     assert clock.boottime_ns() == begin_ns, "there was none, or it may have been a person's"
     scrapes.wait_for_one_since(begin_ns, 30, is_discovered=True)
     assert clock.boottime_ns() == begin_ns + 30 * NS_PER_S
+
+
+class Waits(FakeClock):
+    """A scrape comes `after` so many seconds of a wait; None: none comes."""
+
+    after: float | None = None
+    scrapes: Scrapes
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        if self.after is None or self.after > seconds:
+            return super().wait(event, seconds)
+        self.advance(round(self.after * NS_PER_S))
+        self.scrapes.note()
+        return event.is_set()
+
+
+@pytest.mark.parametrize(
+    ("scraped", "since", "now", "at_most", "after", "came", "waited"),
+    [
+        ((0, 10), 2, 12, 30, None, True, 0),  # one since, and more than a quarter of their distance later
+        ((0, 10), 7, 12, 30, None, True, 0),
+        ((0, 10), 7.5, 12, 30, None, False, 23),
+        ((0, 10), 8, 12, 30, 8, True, 8),
+        ((0, 10), 12, 12, 30, 9, True, 9),
+        ((0, 10), 12, 12, 22, None, False, 22),
+        ((0, 10), 12, 12, 8, None, False, 8),  # it is due just in time
+        ((0, 10), 12, 12, 7.9, 5, False, 0),
+        ((0, 10), 33, 33, 30, None, False, 23),  # it is late, as it may be by an interval and three seconds
+        ((0, 10), 33.1, 33.1, 30, 1, False, 0),
+        ((0, 100), 112, 112, 300, None, False, 203),
+    ],
+)
+def test_the_next_scrape_is_waited_for_where_it_is_due_in_time(
+    scraped: tuple[int, int], since: float, now: float, at_most: float, after: float | None, came: bool, waited: float
+) -> None:
+    clock = Waits(0)
+    scrapes = clock.scrapes = Scrapes(clock)
+    for second in scraped:
+        clock.advance(second * NS_PER_S - clock.boottime_ns())
+        scrapes.note()
+    clock.advance(round(now * NS_PER_S) - clock.boottime_ns())
+    clock.after, before = after, clock.boottime_ns()
+    assert scrapes.wait_for_one_since(round(since * NS_PER_S), at_most) is came
+    assert (clock.boottime_ns() - before) / NS_PER_S == waited

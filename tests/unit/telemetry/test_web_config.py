@@ -1,6 +1,7 @@
 """The web configuration file: what promtool takes is taken or refused by name, what it refuses is refused."""
 
 import json
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.errors import ConfigError
-from flopsd.telemetry.http.web_config import parse_web_config
+from flopsd.telemetry.http.tls import context_of
+from flopsd.telemetry.http.web_config import Tls, WebConfig, parse_web_config
 from tests.support.certificates import Authority
 
 HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
@@ -28,6 +30,22 @@ GOOD = {
     "headers": "http_server_config: {http2: false, headers: {X-Frame-Options: deny, X-Content-Type-Options: nosniff, "
     "Strict-Transport-Security: max-age=3600, X-XSS-Protection: '0', Content-Security-Policy: \"default-src 'self'\"}}",
 }
+_TLS = Tls(Path("server.crt"), Path("server.key"), "NoClientCert", None, (), "TLS12", "TLS13", (), True)
+_CLIENTS = _TLS._replace(client_auth_type="RequireAndVerifyClientCert", client_ca_file=Path("ca.crt"))
+MEANT = {
+    "nothing": WebConfig(),
+    "users in clear": WebConfig(users={"alice": HASH}),
+    "tls": WebConfig(_TLS),
+    "one version": WebConfig(_TLS._replace(min_version="TLS13")),
+    "clients": WebConfig(_CLIENTS),
+    "clients by name": WebConfig(_CLIENTS._replace(client_allowed_sans=("prometheus",))),
+    "clients if they like": WebConfig(_CLIENTS._replace(client_auth_type="VerifyClientCertIfGiven")),
+    "ciphers": WebConfig(_TLS._replace(ciphers=("ECDHE-ECDSA-AES256-GCM-SHA384",), prefer_server_ciphers=False)),
+    "headers": WebConfig(headers={
+        "X-Frame-Options": "deny", "X-Content-Type-Options": "nosniff", "Strict-Transport-Security": "max-age=3600",
+        "X-XSS-Protection": "0", "Content-Security-Policy": "default-src 'self'",
+    }),
+}  # fmt: skip
 # What is wrong for everybody: promtool refuses it too.
 WRONG = {
     "unknown section": ("tls: {}", "unknown section"),
@@ -57,6 +75,9 @@ NOT_HERE = {
     "old version": (PAIR + ", min_version: TLS10}", "TLS10 is broken and not supported"),
     "unverified": (PAIR + ", client_auth_type: RequireAnyClientCert}", "RequireAnyClientCert is not supported"),
     "curves": (PAIR + ", curve_preferences: [X25519]}", "curve_preferences: not supported"),
+    "versions": (PAIR + ", min_version: TLS13, max_version: TLS12}", "min_version: later than max_version"),
+    "two lines": ('http_server_config: {headers: {X-XSS-Protection: "a\\nb"}}', "must be one line of text"),
+    "accents": ("http_server_config: {headers: {X-XSS-Protection: é}}", "must be one line of text"),
     "no authority": (PAIR + ", client_auth_type: RequireAndVerifyClientCert}", "client_ca_file: missing"),
 }
 
@@ -81,6 +102,21 @@ def test_promtool_has_nothing_to_say_on_what_is_taken(folder: Path, name: str) -
     if name != "clients by name":  # newer than Debian's promtool is
         checked = promtool(file)
         assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", f"{file} SUCCESS\n")
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_taken_means_this_also_to_openssl(folder: Path, name: str) -> None:
+    assert parse_web_config(GOOD[name].encode(), Path("web.yml")) == MEANT[name]
+    tls = parse_web_config(GOOD[name].encode(), folder / "web.yml").tls
+    if tls is None:
+        return
+    context, asked = context_of(tls, None), {"clients": ssl.CERT_REQUIRED, "clients by name": ssl.CERT_REQUIRED}
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_3 if name == "one version" else ssl.TLSVersion.TLSv1_2
+    assert context.maximum_version is ssl.TLSVersion.TLSv1_3
+    assert context.verify_mode is asked.get(name, ssl.CERT_OPTIONAL if name.startswith("clients") else ssl.CERT_NONE)
+    assert bool(context.options & ssl.OP_CIPHER_SERVER_PREFERENCE) == (name != "ciphers")
+    old = {cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] != "TLSv1.3"}
+    assert (old == {"ECDHE-ECDSA-AES256-GCM-SHA384"}) == (name == "ciphers")
 
 
 @pytest.mark.tool("promtool")
