@@ -9,7 +9,8 @@ import pytest
 
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
-from flopsd.daemon.loop import Daemon, SourceReader
+from flopsd.daemon.loop import Daemon
+from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import SourceError, SourceUnavailableError
@@ -270,15 +271,18 @@ def test_a_fault_text_with_half_a_surrogate_pair_can_be_shown(tmp_path: Path) ->
     assert bench.writer.snapshot.sources["script"].reason == r"no card \ud800"
 
 
-@pytest.mark.parametrize(
-    ("interval_s", "most_ms"), [(0.05, 0), (0.2, 0), (0.3, 50), (0.4, 100), (0.5, 125), (1, 250), (60, 15_000)]
-)
-def test_a_read_is_drawn_around_its_moment_and_two_are_never_too_near_for_the_driver(
-    monkeypatch: pytest.MonkeyPatch, interval_s: float, most_ms: int
+def test_facts_that_the_writer_failed_on_are_sent_again_by_their_source_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = SourceReader("script", lambda: None, lambda _: None, SystemClock(), interval_s, threading.Event())  # type: ignore[arg-type,return-value]
-    ends = []
-    for end in (lambda _: 0, lambda limit: limit - 1):
-        monkeypatch.setattr("flopsd.daemon.loop.random_below", end)
-        ends.append(reader._offset_ns())
-    assert ends == [-most_ms * 1_000_000, most_ms * 1_000_000]
+    bench = Bench(tmp_path)
+    daemon = Daemon(bench.writer, {"one": bench.found, "two": bench.found}, bench.clock, INTERVAL_S)
+    for reader in daemon._readers:
+        reader._described = True
+    monkeypatch.setattr(bench.writer, "take", None)
+    for message, described in (
+        (Message("two", 5), [True, True]),
+        (Message("none", 5, opened={}), [True, True]),
+        (Message("two", 5, opened={}), [True, False]),
+    ):
+        daemon._take(message)
+        assert [reader._described for reader in daemon._readers] == described

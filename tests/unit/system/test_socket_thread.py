@@ -16,7 +16,7 @@ class Echo:
     """Notes what is sent to it, and the thread that served it. `end` stops it, `fail` is an internal error."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self.times_served = name, 0
         self.client, self._sock = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._sock, selectors.EVENT_READ)
@@ -29,6 +29,7 @@ class Echo:
         return None
 
     def serve_once(self) -> bool:
+        self.times_served += 1
         for _ in self._selector.select(0):
             data = self._sock.recv(100)
             self.got.put((data, threading.get_ident()))
@@ -69,14 +70,11 @@ def test_servers_share_a_thread_until_they_stop(caplog: pytest.LogCaptureFixture
 class Due(Echo):
     """It stops when it is served a second time though nothing came: at its deadline."""
 
-    _times = 0
-
     def seconds_to_deadline(self) -> float | None:
         return 0.01
 
     def serve_once(self) -> bool:
-        self._times += 1
-        if self._times == 2:
+        if self.times_served == 1:
             self.client.sendall(b"end")
         return super().serve_once()
 
@@ -102,6 +100,7 @@ def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again
         thread.serve(due)
         assert due.got.get(timeout=PATIENCE_SECONDS)[0] == b"end"
         silent.told(b"end")
+        assert silent.times_served < 10, "the thread waits for what comes"
         for running in threading.enumerate():
             if running.name == "sockets":
                 running.join(PATIENCE_SECONDS)

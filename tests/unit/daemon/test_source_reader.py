@@ -1,0 +1,50 @@
+"""When a source is read."""
+
+import threading
+
+import pytest
+
+from flopsd.core.model import Sweep
+from flopsd.daemon.loop import SourceReader
+from flopsd.daemon.source_tracker import Message
+from flopsd.system.clock import NS_PER_S, SystemClock
+from flopsd.testing import FakeClock, ScriptedSource
+from tests.support.runs import H100
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "most_ms"), [(0.05, 0), (0.2, 0), (0.3, 50), (0.4, 100), (0.5, 125), (1, 250), (60, 15_000)]
+)
+def test_a_read_is_drawn_around_its_moment_and_two_are_never_too_near_for_the_driver(
+    monkeypatch: pytest.MonkeyPatch, interval_s: float, most_ms: int
+) -> None:
+    reader = SourceReader("script", lambda: None, lambda _: None, SystemClock(), interval_s, threading.Event())  # type: ignore[arg-type,return-value]
+    ends = []
+    for end in (lambda _: 0, lambda limit: limit - 1):
+        monkeypatch.setattr("flopsd.daemon.loop.random_below", end)
+        ends.append(reader._offset_ns())
+    assert ends == [-most_ms * 1_000_000, most_ms * 1_000_000]
+
+
+def test_reads_are_drawn_around_regular_moments_but_for_the_first_and_a_slow_one_makes_up_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, stop, waits, posted = FakeClock(0), threading.Event(), list[float](), list[Message]()
+
+    def script() -> Sweep:
+        clock.advance(25 * NS_PER_S if len(waits) == 3 else 0)
+        return Sweep(())
+
+    def wait(_reader: SourceReader, due_ns: int) -> None:
+        waits.append(due_ns / NS_PER_S)
+        clock.advance(due_ns - clock.boottime_ns())
+        if len(waits) == 6:
+            stop.set()
+
+    monkeypatch.setattr("flopsd.daemon.loop.random_below", lambda _limit: 0)
+    monkeypatch.setattr(SourceReader, "_wait", wait)
+    reader = SourceReader("script", lambda: ScriptedSource("script", [H100], script), posted.append, clock, 10, stop)
+    reader._run()
+    assert waits == [0.2, 7.7, 17.7, 47.7, 57.7, 67.7]
+    assert [round(one.at_ns / NS_PER_S, 1) for one in posted[1:]] == [0.2, 7.7, 42.7, 47.7, 57.7, 67.7, 0.0]
+    assert reader.finished.is_set()
