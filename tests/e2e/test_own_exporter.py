@@ -74,7 +74,7 @@ def test_without_privilege_it_is_named_tried_once_and_the_run_goes_on(tmp_path: 
     env = environment(standin, BUSY.write(tmp_path / "scenario.txt"))
     with started("run", *SHORT, "--dcgm-url", "http://127.0.0.1:1/metrics", "--dcgm-hostengine", str(installed.path),
                  "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--listen", "off", env=env) as program:  # fmt: skip
-        program.wait_for("Host engine is running as non-root; .* does not try again until it is started anew")
+        program.wait_for("Host engine is running as non-root; .* does not try again until it is started again")
         os.kill(program.process.pid, signal.SIGTERM)
         assert program.finish() == 0, program.text
     assert program.text.count("running as non-root") == 1
