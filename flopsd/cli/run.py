@@ -68,7 +68,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from flopsd.daemon.run import run_daemon
+    from flopsd.daemon.run import Commands, Launched, run_daemon
 
     progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet
     config = ["--config", arguments.config] if arguments.config else []
@@ -81,10 +81,10 @@ def _run(arguments: argparse.Namespace) -> int:
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
-    of_launcher = arguments.lifeline, arguments.head_file
-    commands = key, seal, push, copy
+    launched = Launched(arguments.lifeline, arguments.head_file)
+    commands = Commands(key, seal, push, copy)
     started()
-    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, *of_launcher, progress, *commands)
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, launched, commands, progress=progress)
     return OK if well else FAILED
 
 

@@ -1,44 +1,29 @@
-"""The run to meter: the journal in the state folder is recovered and its run continued, or another begins.
-
-A Spot stop takes the disk away: the journal of an earlier attempt is restored from where its ledgers were copied. The
-saved journal is continued as one run, so that the ledger of the last attempt covers all of them, and time without a
-saved record becomes a gap. A journal that cannot be continued keeps its own ledger.
-"""
+"""The run to meter: the journal in the state folder is recovered and its run continued, or another begins."""
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from flopsd.attestation.ledger_files import LEDGER_MODE, companions_beside, journal_beside, paths_of
-from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend, read_history
-from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import SegmentFacts
 from flopsd.core.ledger.start_notes import refused_line
-from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
-from flopsd.core.values import whole_number
-from flopsd.errors import FlopsdError, JournalDamagedError, JournalError, JournalReplacedError
+from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedError
 from flopsd.journal.codes import CodeChecker
-from flopsd.journal.framing import GENESIS, JournalLine, read_lines
+from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
-from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
+from flopsd.journal.recovery import NOT_OURS, Recovery, journal_lost
 from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import new_run_id
-from flopsd.settings.words import REASONS, say, say_all
+from flopsd.settings.words import REASONS, say_all
 from flopsd.system.clock import Clock, file_stamp, rfc3339
-from flopsd.system.known_files import KnownFile, known_file, put_file
-from flopsd.system.regular_files import open_regular, read_at_most
-from flopsd.system.sha256 import fastest
 
 log = logging.getLogger("flopsd")
 
@@ -166,145 +151,3 @@ def choose_run(
             "the state folder held the journal of run %s; it is kept as %s; a new run begins", history.run, kept
         )
     return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
-
-
-class Saved(NamedTuple):
-    """A journal found beside a ledger: its valid lines, which are not kept in memory, and the history in them."""
-
-    ledger: Path
-    journal: KnownFile
-    history: History
-    head: bytes
-
-    @property
-    def last(self) -> tuple[str, int]:
-        return self.history.incarnations[-1].last_utc, self.journal.size_bytes
-
-    def begins_with(self, size_bytes: int, sha256: str) -> bool:
-        """Whether that is the digest of its first bytes. Raises OSError."""
-        mine = self.journal
-        if not 0 <= size_bytes < mine.size_bytes:
-            return (size_bytes, sha256) == (mine.size_bytes, mine.sha256)
-        return known_file(mine.path, size_bytes).sha256 == sha256
-
-
-def restore(
-    folder: StateDir, ledgers: Sequence[Path], ledger: Path, run: str, node: str, peak_table_sha256: str
-) -> Recovery | None:
-    """If `folder` has no journal, put the newest saved one of this run and node there: of those beside `ledgers`, the
-    paths of earlier copies. Saved journals that it does not continue are copied beside `ledger`. Of a rotated run it is
-    the last segment, which names those before it.
-
-    Returns what the new journal records of this. A folder that cannot be read is logged and never stops the run.
-    """
-    if folder.journal.exists() and folder.journal.stat().st_size:
-        return None  # this machine knows at least as much
-    everything = (saved for path in ledgers for saved in _saved(path))
-    found = [saved for saved in everything if (saved.history.run, saved.history.node) == (run, node)]
-    if not found:
-        return None
-    newest = max(found, key=lambda saved: saved.last)
-    fits = newest.history.incarnations[-1].begin["peak_table_sha256"] == peak_table_sha256
-    try:
-        for saved in found:
-            is_before = newest.history.continues is not None and saved.history.segment < newest.history.segment
-            if not (fits and (is_before or newest.begins_with(saved.journal.size_bytes, saved.journal.sha256))):
-                _keep_beside(saved, ledger)
-        if fits:
-            for name, file in companions_beside(newest.ledger).items():
-                put_file(folder.path / name, file, 0o600)
-            put_file(folder.journal, newest.journal, 0o600)
-    except (OSError, FlopsdError) as fault:
-        _log_not_restored(newest.ledger, fault)
-        return None
-    if not fits:
-        log.warning(
-            "the earlier attempt in %s was metered with another peak table: this run does not continue it; merge both "
-            "ledgers with `flopsd merge`",
-            newest.ledger,
-        )
-        return None
-    reason = _restored(newest)
-    log.info("%s; this run continues it", say(REASONS, reason))
-    return also(None, reason)
-
-
-def is_sealed_whole(restored: Recovery) -> bool:
-    """Whether the ledger beside a restored journal seals all of it."""
-    said = dict(restored.reasons[0].parameters)
-    return said.get("sealed") == said["records"]
-
-
-def _saved(path: Path) -> Iterator[Saved]:
-    """The ledger at `path`, or of the last segment there, and those that were put aside for another run or key."""
-    numbered = re.compile(re.escape(path.stem) + "-([0-9]{4,9})")
-    segments = [(int(match[1]), one) for one in path.parent.glob(f"{path.stem}-*{path.suffix}")
-                if (match := numbered.fullmatch(one.stem))]  # fmt: skip
-    places = [path, *(one for _, one in sorted(segments)[-1:])]
-    aside = (one for place in places for one in place.parent.glob(f"{place.stem}-until-*{place.suffix}"))
-    for ledger in sorted({*places, *aside}):
-        try:
-            yield _read(ledger)
-        except FileNotFoundError:
-            pass
-        except (OSError, FlopsdError) as fault:
-            _log_not_restored(ledger, fault)
-
-
-def _log_not_restored(ledger: Path, fault: Exception) -> None:
-    text = "NOT RESTORED: %s: %s; the run goes on without it, and its time is not in this ledger"
-    log.error(text, journal_beside(ledger), fault)
-
-
-def _read(ledger: Path) -> Saved:
-    """Raises OSError, JournalDamagedError."""
-    path, digest, last = journal_beside(ledger), fastest()(b""), JournalLine(b"", 0, GENESIS, 0)
-
-    def good() -> Iterator[Record]:
-        nonlocal last
-        try:
-            with open_regular(path) as file:
-                for line in read_lines(file):
-                    record = line.record()
-                    digest.update(line.framed())
-                    last = line
-                    yield record
-        except JournalDamagedError as fault:
-            log.warning("%s: only the first %d records are valid: %s", path, last.number, fault)
-
-    history = read_history(good())
-    if not history.incarnations:
-        raise JournalDamagedError("it holds no complete record")
-    return Saved(ledger, KnownFile(path, last.end, digest.hexdigest()), history, last.head)
-
-
-def _restored(saved: Saved) -> Note:
-    """From which ledger, and how much of the journal that seals. Only digests are compared: the verifier decides which
-    keys to trust, and a metering process does not load the libraries for signatures."""
-    name = saved.ledger.name.encode(errors="replace").decode()  # a file name need not be UTF-8
-    records = str(saved.history.records)
-    try:
-        envelope = parse_envelope(read_at_most(saved.ledger, MAX_ENVELOPE_BYTES))
-        sealed: Any = json.loads(envelope.payload)["predicate"]["method"]["journal"]
-        size = int(sealed["bytes"])
-        if saved.begins_with(size, sealed["sha256"]):
-            return note("restored", ledger=name, records=records, sealed=str(whole_number(sealed["records"])))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, FlopsdError):
-        pass
-    return note("restored_unsealed", ledger=name, records=records)
-
-
-def _keep_beside(saved: Saved, ledger: Path) -> None:
-    """Copy another attempt's ledger, with its files, to where `flopsd merge` finds it beside this attempt's."""
-    kept = ledger.with_name(f"{ledger.stem}-attempt-{saved.head.hex()[:8]}{ledger.suffix}")
-    try:
-        for path, there in paths_of(saved.ledger, kept).items():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            put_file(there, known_file(path), LEDGER_MODE)
-    except (OSError, FlopsdError) as fault:
-        log.error(
-            "the ledger %s of an earlier attempt could not be copied beside %s: %s; it stays where it is",
-            saved.ledger,
-            ledger,
-            fault.strerror if isinstance(fault, OSError) else fault,
-        )

@@ -6,36 +6,31 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-import flopsd
 from flopsd.core.companions import PEAKS, POLICY, companion_name
-from flopsd.core.ledger.isolation import Continues, Isolation
-from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.code_secrets import CodeSecrets, read_secret
+from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher
 from flopsd.daemon.copying import RESERVE_SECONDS
 from flopsd.daemon.custody import Custody
-from flopsd.daemon.ledger_places import copy_destinations, local_ledger, state_dir
+from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
 from flopsd.daemon.outputs import emitter, feed_of, target_file
-from flopsd.daemon.recovery import choose_run, is_sealed_whole, recover, restore
 from flopsd.daemon.sealing import seal_own
 from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import FlopsdError
-from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
-from flopsd.journal.recovery import Recovery
-from flopsd.journal.segments import closed_name, closed_segments
+from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import is_packaged, read_policies
 from flopsd.settings.load import declared_of
 from flopsd.settings.locations import S3Location
-from flopsd.settings.platform import Context, find_context
+from flopsd.settings.platform import find_context
 from flopsd.settings.schema import CONTAINER, Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
@@ -43,10 +38,26 @@ from flopsd.sources.peak_rows import table_of
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.sd_notify import Notifier
-from flopsd.system.users import find_user, only_own_user_writes
+from flopsd.system.users import find_user
 from flopsd.telemetry.metric_lines import MetricLines
 
 log = logging.getLogger("flopsd")
+
+
+class Commands(NamedTuple):
+    """Command lines of flopsd's own that the daemon runs as child processes; an empty one is not run."""
+
+    check_key: Sequence[str]
+    seal: Sequence[str]  # a rolling seal
+    push: Sequence[str]  # pages of metrics come on its stdin
+    copy: Sequence[str]  # delivers what earlier copies lack
+
+
+class Launched(NamedTuple):
+    """Open files that a daemon shares with the launcher of `flopsd exec`."""
+
+    lifeline: int | None  # a pipe: the run ends when it says so or closes; None: there is no launcher
+    head_file: int | None  # what the journal must contain, since an earlier daemon start wrote it
 
 
 def run_daemon(
@@ -55,22 +66,17 @@ def run_daemon(
     clock: Clock,
     out: IO[str],
     err: IO[str],
-    lifeline: int | None = None,
-    head_file: int | None = None,
-    progress: bool = False,
-    key_command: Sequence[str] = (),
-    seal_command: Sequence[str] = (),
-    push_command: Sequence[str] = (),
-    copy_command: Sequence[str] = (),
+    launched: Launched,
+    commands: Commands,
+    *,
+    progress: bool,
 ) -> bool:
     """Meter until stopped, then seal. True if the journal is complete, sealed and copied.
 
-    `lifeline` is the pipe of `flopsd exec`, which supervises the daemon: it starts without a source too, and a failed
-    copy is not a failure, since the launcher would only seal again. `head_file` is a file of the launcher with what the
-    journal must contain, since an earlier daemon start wrote it; this one goes on with that. `key_command` checks the
-    key, `seal_command` makes a rolling seal, `push_command` pushes the metrics on its stdin and `copy_command` delivers
-    what earlier copies lack; an empty one is not run. Raises FlopsdError when it cannot start.
+    Under a launcher the daemon starts without a source too, and a failed copy is no failure, since the launcher would
+    only seal again. Raises FlopsdError when it cannot start.
     """
+    lifeline, head_file = launched
     secrets = CodeSecrets(read_secret(lifeline))
     # What the run is: data files, platform, sources.
     starts_anyway = lifeline is not None or settings.wait_for_source
@@ -80,9 +86,7 @@ def run_daemon(
     context = find_context(environment)
     job_user = _job_user(settings, lifeline)
     is_shared = lifeline is not None and job_user != os.geteuid()
-    client_socket = socket_path(
-        settings.client_socket, _socket_folder(settings, environment, lifeline), shared=is_shared
-    )
+    socket = socket_path(settings.client_socket, _socket_folder(settings, environment, lifeline), shared=is_shared)
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
     root_pid = os.getppid() if lifeline is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
@@ -96,67 +100,45 @@ def run_daemon(
         _keep(folder, POLICY, policy.sha256, data)
     journal = Journal(folder)
     try:
-        # Which run it continues.
-        is_private = only_own_user_writes(folder.path, folder.journal, folder.pending, Path(flopsd.__file__).parent)
-        known = _known_journal(head_file)
-        restored = None if known is not None else _restore(settings, folder, context, table)
-        found = recover(journal, clock, known, secrets.not_used)
-        origins.update(found.origins(context.boot_id))
-        run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
-
-        # The writer and everything beside it.
+        before = continue_run(settings, context, table, journal, clock, secrets, known_journal(head_file))
+        origins.update(before.origins)
+        run = before.run
         custody = Custody(
             settings,
             environment,
             folder,
             clock,
             lambda: journal.head,
-            key_command=key_command,
-            seal_command=seal_command,
-            copy_command=copy_command,
-            resumed=bool(history.incarnations),
+            key_command=commands.check_key,
+            seal_command=commands.seal,
+            copy_command=commands.copy,
+            resumed=bool(before.history.incarnations),
         )
-        emit = emitter(settings, out, err, custody.checkpointed)
-        continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if is_private else Continues.NOTHING
-        isolation = Isolation(
-            os.geteuid(),
-            job_user,
-            settings.job_user == CONTAINER,
-            is_private,
-            settings.checkpoint_output,
-            (Continues.NOTHING if restored else continues).value,
-        )
-        of_settings = WriterSettings.of(settings, tuple(sources), declared, policies, isolation)
         writer = Writer(
             journal,
             table,
-            of_settings,
+            WriterSettings.of(settings, tuple(sources), declared, policies, before.isolation(settings, job_user)),
             context,
             clock,
-            emit,
-            lambda: _report(head_file, journal.known(run)),
+            emitter(settings, out, err, custody.checkpointed),
+            lambda: report_to_launcher(head_file, journal.known(run)),
             secrets.key,
         )
-        closed = found.closed if history is found.history else None
-        writer.begin(run, history, found.recovery or restored, journal_lost=found.journal_lost, closed=closed)
-        if closed is not None and restored is not None and is_sealed_whole(restored):
-            # Its ledger is where it was restored from: another seal, with this machine's key, would be a second one.
-            (folder.segments / closed_name(closed.facts)).unlink(missing_ok=True)
-        del history, found
+        before.begin(writer, folder)
+        del before  # the history takes memory
         # Under exec the service manager's main process is the launcher.
         notifier = Notifier(environment if lifeline is None else {}, clock)
         daemon = Daemon(writer, sources, clock, settings.interval_seconds, notifier.ping_seconds)
-        is_derived = settings.client_socket is None and not is_shared
-        if client_socket is not None and is_derived and client_socket.name != SOCKET_NAME:
+        if socket is not None and socket.name != SOCKET_NAME and settings.client_socket is None and not is_shared:
             log.warning(
                 "the path of %s is too long for a socket in it; training processes connect at %s instead; they find it "
                 "by themselves",
                 folder.path,
-                client_socket,
+                socket,
             )
         client_uids = (*settings.client_uids, *([job_user] if is_shared and job_user is not None else []))
-        sessions = SessionServerTask(client_socket, client_uids, daemon.post_event, clock, writer.known_sessions)
-        feed = feed_of(settings, push_command, lambda: custody.shown(writer.snapshot), clock)
+        sessions = SessionServerTask(socket, client_uids, daemon.post_event, clock, writer.known_sessions)
+        feed = feed_of(settings, commands.push, lambda: custody.shown(writer.snapshot), clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _check_s3_extra(settings)
@@ -250,16 +232,6 @@ def _keep(folder: StateDir, kind: str, sha256: str, data: bytes) -> None:
         )
 
 
-def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:
-    """Continue the journal that an earlier attempt of this run left in a folder that outlives machines, if one did."""
-    run = settings.run_id or context.job_name
-    if run is None:
-        return None
-    earlier = [place for place in copy_destinations(settings, run, context.node) if isinstance(place, Path)]
-    ledger = local_ledger(settings, folder.path, run, context.node)
-    return restore(folder, earlier, ledger, run, context.node, table.sha256) if earlier else None
-
-
 def _socket_folder(settings: Settings, environment: Mapping[str, str], lifeline: int | None) -> Path:
     """The folder of the socket for training processes: a service's folder in /run, which other users can enter, else
     the state folder. Under exec always the state folder, since the launcher passes that path to the job."""
@@ -281,19 +253,3 @@ def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> f
     now_ns = clock.boottime_ns()
     used_seconds = (now_ns - (stopped_ns or now_ns)) / NS_PER_S
     return max(0.0, settings.stop_seconds - used_seconds - RESERVE_SECONDS)
-
-
-def _known_journal(file: int | None) -> KnownJournal | None:
-    """What an earlier daemon start under this launcher has written; None: nothing, or there is no launcher."""
-    text = "" if file is None else os.pread(file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
-    try:
-        return KnownJournal.parse(text) if text else None
-    except ValueError as fault:
-        log.error("what the launcher knows of the journal was changed: %s", fault)
-        return NOT_ANY
-
-
-def _report(file: int | None, known: KnownJournal) -> None:
-    """Let the launcher know what the journal must contain, whoever seals it."""
-    if file is not None:
-        os.pwrite(file, f"{known}\n".encode().ljust(KNOWN_BYTES), 0)

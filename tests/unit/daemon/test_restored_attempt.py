@@ -16,7 +16,7 @@ from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
-from flopsd.daemon.recovery import is_sealed_whole, restore
+from flopsd.daemon.restored_attempt import is_sealed_whole, restore
 from flopsd.journal.recovery import Recovery
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import load_policies

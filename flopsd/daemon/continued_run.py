@@ -1,0 +1,114 @@
+"""The run that a daemon start goes on with: of its own journal, of an earlier attempt's, or a new one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import flopsd
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.isolation import Continues, Isolation
+from flopsd.core.peaks import PeakTable
+from flopsd.daemon.code_secrets import CodeSecrets
+from flopsd.daemon.ledger_places import copy_destinations, local_ledger
+from flopsd.daemon.recovery import choose_run, recover
+from flopsd.daemon.restored_attempt import is_sealed_whole, restore
+from flopsd.daemon.writer import Writer
+from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
+from flopsd.journal.journal import Journal
+from flopsd.journal.recovery import Recovery
+from flopsd.journal.segments import ClosedSegment, closed_name
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.platform import Context
+from flopsd.settings.schema import CONTAINER, Settings
+from flopsd.system.clock import Clock
+from flopsd.system.users import only_own_user_writes
+
+log = logging.getLogger("flopsd")
+
+
+@dataclass(slots=True)
+class ContinuedRun:
+    """`history` is what there is of it so far, empty for a new run."""
+
+    run: str
+    history: History
+    recovery: Recovery | None
+    journal_lost: bool  # another process replaced the journal, and what was in it is not known
+    closed: ClosedSegment | None  # the segment that `history` is of, where the next one is still to be begun
+    is_sealed: bool  # that segment was restored with its ledger: with this machine's key a second one would be made
+    origins: dict[str, str]  # by device, of its cumulative counters as last read on this boot
+    continues: Continues
+    files_private: bool
+
+    def begin(self, writer: Writer, folder: StateDir) -> None:
+        writer.begin(self.run, self.history, self.recovery, journal_lost=self.journal_lost, closed=self.closed)
+        if self.closed is not None and self.is_sealed:
+            (folder.segments / closed_name(self.closed.facts)).unlink(missing_ok=True)
+
+    def isolation(self, settings: Settings, job_user: int | None) -> Isolation:
+        return Isolation(
+            os.geteuid(),
+            job_user,
+            settings.job_user == CONTAINER,
+            self.files_private,
+            settings.checkpoint_output,
+            self.continues.value,
+        )
+
+
+def continue_run(
+    settings: Settings,
+    context: Context,
+    table: PeakTable,
+    journal: Journal,
+    clock: Clock,
+    secrets: CodeSecrets,
+    known: KnownJournal | None,
+) -> ContinuedRun:
+    """`known`: what an earlier daemon start under the same launcher wrote."""
+    folder = journal.state
+    files_private = only_own_user_writes(folder.path, folder.journal, folder.pending, Path(flopsd.__file__).parent)
+    restored = None if known is not None else _restore(settings, folder, context, table)
+    found = recover(journal, clock, known, secrets.not_used)
+    run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
+    continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if files_private else Continues.NOTHING
+    return ContinuedRun(
+        run,
+        history,
+        found.recovery or restored,
+        found.journal_lost,
+        found.closed if history is found.history else None,
+        restored is not None and is_sealed_whole(restored),
+        found.origins(context.boot_id),
+        Continues.NOTHING if restored else continues,
+        files_private,
+    )
+
+
+def known_journal(file: int | None) -> KnownJournal | None:
+    """What an earlier daemon start under this launcher has written; None: nothing, or there is no launcher."""
+    text = "" if file is None else os.pread(file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
+    try:
+        return KnownJournal.parse(text) if text else None
+    except ValueError as fault:
+        log.error("what the launcher knows of the journal was changed: %s", fault)
+        return NOT_ANY
+
+
+def report_to_launcher(file: int | None, known: KnownJournal) -> None:
+    """Let the launcher know what the journal must contain, whoever seals it."""
+    if file is not None:
+        os.pwrite(file, f"{known}\n".encode().ljust(KNOWN_BYTES), 0)
+
+
+def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:
+    """Continue the journal that an earlier attempt of this run left in a folder that outlives machines, if one did."""
+    run = settings.run_id or context.job_name
+    if run is None:
+        return None
+    earlier = [place for place in copy_destinations(settings, run, context.node) if isinstance(place, Path)]
+    ledger = local_ledger(settings, folder.path, run, context.node)
+    return restore(folder, earlier, ledger, run, context.node, table.sha256) if earlier else None
