@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
@@ -25,7 +26,7 @@ class EarlierStarts:
         self.rated = rated_of_run(history, table)
         self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the journal that goes on
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
-        self._killed_ns = _killed_since_ns(history.incarnations, boot_id, begin_ns)
+        self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)
         self._last_gap = {(gap.incarnation, gap.device): gap for gap in history.gaps}
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
@@ -113,13 +114,20 @@ class EarlierStarts:
         return tuple(one for one in self.rated if one.uid not in tracked)
 
 
-def _killed_since_ns(starts: Sequence[Incarnation], boot_id: str, begin_ns: int) -> int:
+def _killed_since_ns(history: History, boot_id: str, begin_ns: int) -> int:
     """When the first of the daemon starts right before `begin_ns` began that were killed on this boot."""
-    for start in reversed(starts):
+    for start in reversed(history.incarnations):
         if _has_ended(start) or start.boot_id != boot_id:
-            break
+            return begin_ns
         begin_ns = int(start.begin["ns"])
-    return begin_ns
+    if history.continues is None or not history.incarnations:
+        return begin_ns
+    # They began in an earlier segment, of which only the lengths of accounts are known.
+    spans: Counter[DeviceUid] = Counter()
+    for one in history.continues.counted:
+        spans[one.entry.device.uid] += one.tally.span_ns
+    known = history.incarnations[0].tallies.items()
+    return max(0, min([begin_ns, *(tally.begin_ns - spans[uid] for uid, tally in known if uid in spans)]))
 
 
 def _has_ended(start: Incarnation) -> bool:

@@ -166,9 +166,8 @@ def totals(histories: Iterable[History]) -> dict[str, Any]:
 
 @settings(max_examples=8, deadline=None)
 @given(steps=st.lists(STEPS, min_size=4, max_size=24))
-@example(
-    steps=[("kill", 0), ("silence", 5), ("work", 67), ("silence", 5)]
-)  # counted for the first time after a restart
+@example(steps=[("kill", 0), ("silence", 5), ("work", 67), ("silence", 5)])  # first counted after a restart
+@example(steps=[("kill", 3), ("read", 2), ("rotate", 0), ("appear", 0), ("kill", 4), ("read", 1)])
 def test_a_rotated_run_counts_what_it_counts_unrotated(steps: list[tuple[str, int]]) -> None:
     compare(steps)
 
