@@ -132,51 +132,29 @@ def job_as_node(nodes: Nodes) -> list[Path]:
         (MISSING, r"the job is incomplete: rank 1 \(algo-2\): no ledger"),
         (same_file, "the same ledger is given twice: .*algo-1/ledger.json and .*algo-1/ledger.json"),
         (copied, "the same ledger is given twice: .*copy/ledger.json and .*algo-1/ledger.json"),
-        (
-            [
-                one(sagemaker(0)),
-                one(sagemaker(0, boot="b"), name="again", devices=gpus("other"), later=2),
-                one(sagemaker(1)),
-            ],
-            "node 'algo-1' is given twice for the same time: .*ledger.json and .*ledger.json",
-        ),
+        ([one(sagemaker(0)), one(sagemaker(0, boot="b"), name="again", devices=gpus("other"), later=2), one(sagemaker(1))],
+         "node 'algo-1' is given twice for the same time: .*ledger.json and .*ledger.json"),
         (earlier_state, "node 'algo-1' is given twice for the same time: .*early/ledger.json"),
-        (
-            [one(slurm(0)), one(replace(slurm(0), node="node-7", boot_id="x"))],
-            "rank 0 is given twice for the same time: .*node-0/ledger.json and .*node-7/ledger.json",
-        ),
-        (
-            [one(sagemaker(0), devices=gpus("x")), one(sagemaker(1), devices=gpus("x"), later=3)],
-            "device GPU-x-0 is counted twice at the same time: by .*algo-1/.* and .*algo-2/",
-        ),
-        (
-            [one(sagemaker(0)), one(sagemaker(1, job="train-8"))],
-            "/ledger.json belongs to another job than .*: run.id is 'train-[78]', not 'train-[87]'",
-        ),
-        (
-            [one(sagemaker(0)), one(sagemaker(2, THREE))],
-            "/ledger.json lists other nodes than .*: [23] nodes .*algo-2.*, not [23] nodes",
-        ),
-        (
-            [one(sagemaker(0)), one(replace(sagemaker(1), node="algo-9", rank=None))],
-            "of node 'algo-9' with rank None, which is not among the job's nodes",
-        ),
-        (
-            [one(sagemaker(0)), one(replace(sagemaker(1), rank=5))],
-            "gives node 'algo-2' rank 5; by the job's node list it has 1",
-        ),
+        ([one(slurm(0)), one(replace(slurm(0), node="node-7", boot_id="x"))],
+         "rank 0 is given twice for the same time: .*node-0/ledger.json and .*node-7/ledger.json"),
+        ([one(sagemaker(0), devices=gpus("x")), one(sagemaker(1), devices=gpus("x"), later=3)],
+         "device GPU-x-0 is counted twice at the same time: by .*algo-1/.* and .*algo-2/"),
+        ([one(sagemaker(0)), one(sagemaker(1, job="train-8"))],
+         "/ledger.json belongs to another job than .*: run.id is 'train-[78]', not 'train-[87]'"),
+        ([one(sagemaker(0)), one(sagemaker(2, THREE))],
+         "/ledger.json lists other nodes than .*: [23] nodes .*algo-2.*, not [23] nodes"),
+        ([one(sagemaker(0)), one(replace(sagemaker(1), node="algo-9", rank=None))],
+         "of node 'algo-9' with rank None, which is not among the job's nodes"),
+        ([one(sagemaker(0)), one(replace(sagemaker(1), rank=5))],
+         "gives node 'algo-2' rank 5; by the job's node list it has 1"),
         ([one(slurm(0)), one(slurm(2))], "the job is incomplete: rank 1: no ledger"),
-        (
-            [one(slurm(0)), one(slurm(0, attempt="1"), name="again", later=100), one(slurm(1))],
-            r"rank 1 \(node-1\): no ledger of attempt '1'",
-        ),
-        (
-            [one(sagemaker(0)), one(sagemaker(0, boot="b"), name="again", later=100), one(sagemaker(1))],
-            r"rank 1 \(algo-2\): ledgers of 1 attempts, while other nodes have 2",
-        ),
+        ([one(slurm(0)), one(slurm(0, attempt="1"), name="again", later=100), one(slurm(1))],
+         r"rank 1 \(node-1\): no ledger of attempt '1'"),
+        ([one(sagemaker(0)), one(sagemaker(0, boot="b"), name="again", later=100), one(sagemaker(1))],
+         r"rank 1 \(algo-2\): ledgers of 1 attempts, while other nodes have 2"),
         (job_as_node, "j.json: this is a ledger of kind 'job', which cannot be part of a job"),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_fit_together_is_refused(
     nodes: Nodes, given: Given | Callable[[Nodes], list[Path]], reason: str
 ) -> None:
