@@ -48,3 +48,10 @@ def users(records: list[J], daemons: tuple[int, ...], *jobs: int) -> None:
     begins = [record for record in records if record["kind"] == "begin"]
     for at, begin in enumerate(begins):
         begin["isolation"].update(daemon_user=daemons[at], job_user=jobs[at] if at < len(jobs) else None)
+
+
+@edits
+def of_starts(records: list[J], part: str, member: str, *values: Any) -> None:
+    """A member of a part of `begin`, at each daemon start another one."""
+    for begin, value in zip((one for one in records if one["kind"] == "begin"), values, strict=True):
+        begin[part][member] = value

@@ -12,7 +12,7 @@ from typing import Any
 from flopsd.core.ledger.statement import encode
 from flopsd.journal.framing import GENESIS
 from tests.support.columns import by_device, in_columns
-from tests.support.edits import Edit, edits, put, users
+from tests.support.edits import Edit, edits, of_starts, put, users
 from tests.support.story import chain
 from tests.support.vectors import Files, parsed, signed, statement_of, vector
 from tests.support.vectors_records import follows, journal_of
@@ -61,11 +61,6 @@ def required(records: list[J], method: str, again: str) -> None:
     records[0]["declared"]["method"] = method
 
 
-@edits
-def _energy_read_at(records: list[J], value: Any) -> None:
-    records[3]["devices"][0].update(counters={"energy_mj": 7}, energy_at_ns=value)
-
-
 def counted(flop: int, ns: int = S) -> J:
     return {"to_ns": ns, "observed_ns": {"count": ns}, "counted_flop": flop}
 
@@ -81,10 +76,6 @@ def _of_chip(flop: int) -> Edit:
 def _gap_of_nothing(records: list[J]) -> None:
     at = records[3]["devices"][0]["to_ns"]
     records[4]["gaps"] = [[0, at, at + 1, "stale"]]
-
-
-def _total_of_one(records: list[J]) -> None:
-    records[3]["devices"][0]["counted_flop"] = 1
 
 
 def _work_that_stands(records: list[J]) -> None:
@@ -106,12 +97,6 @@ def _texts_beyond_16_bits(records: list[J]) -> None:
     for record in records:
         if record["kind"] == "device":
             record.update(index=0, uuid=first if record["number"] else second)
-
-
-@edits
-def _attempts(records: list[J], *names: str) -> None:
-    for begin, name in zip((record for record in records if record["kind"] == "begin"), names, strict=True):
-        begin["context"]["attempt"] = name
 
 
 @edits
@@ -146,7 +131,7 @@ CASES: list[Case] = [
     ("count-of-a-chip-at-the-limit", "The same of a chip that is rated as a whole.", None, None, None, "neuron", _of_chip(65 * 380 * 10**12)),
     ("count-of-a-chip-beyond-the-limit", "One FLOP more.", "law_8", "LAW-8", None, "neuron", _of_chip(65 * 380 * 10**12 + 1)),
     ("gap-of-a-nanosecond-that-no-total-has", "A gap of a nanosecond is listed of a reason that no total has.", "law_6", "LAW-6", 5, "small", _gap_of_nothing),
-    ("total-of-one-that-is-left-out", "A total of 1 is not there in the next checkpoint.", "law_4", "LAW-4", 5, "small", _total_of_one),
+    ("total-of-one-that-is-left-out", "A total of 1 is not there in the next checkpoint.", "law_4", "LAW-4", 5, "small", put(3, "devices", 0, "counted_flop", value=1)),
     ("record-that-runs-ahead-of-its-device", "A device is accounted for a second beyond its checkpoint, which is allowed.", None, None, None, "small", lambda r: (r[4].update(ns=r[4]["ns"] - S), r[5].update(ns=r[5]["ns"] - S))),
     ("device-beyond-its-record", "A device is accounted for a second and a nanosecond beyond its checkpoint.", "law_13", "LAW-13", 5, "small", lambda r: (r[4].update(ns=r[4]["ns"] - S - 1), r[5].update(ns=r[5]["ns"] - S - 1))),
     ("continued-in-an-unknown-phase", "A device of the segments before is in a phase that there is not.", "record_malformed", "SEG-1", 1, "middle", put(0, "continues", "run", "devices", 0, "phase", value="rest")),
@@ -155,8 +140,8 @@ CASES: list[Case] = [
     ("work-before-that-is-no-count", "A counter of `before` is true.", "law_10", "LAW-10", 5, "middle", put(4, "sessions", 0, "before", "train", "tokens", value=True)),
     ("work-that-stands-still", "Of the counters of a process one grows.", None, None, None, "phases", _work_that_stands),
     ("texts-beyond-16-bits", "Attempts and devices in the order of code points, which is not that of UTF-16.", None, None, None, "activity", _texts_beyond_16_bits),
-    ("texts-that-begin-alike", "The name of the first attempt is how that of the second begins.", None, None, None, "activity", _attempts("1", "10")),
-    ("texts-that-begin-alike-the-longer-first", "The name of the second attempt is how that of the first begins.", None, None, None, "activity", _attempts("10", "1")),
+    ("texts-that-begin-alike", "The name of the first attempt is how that of the second begins.", None, None, None, "activity", of_starts("context", "attempt", "1", "10")),
+    ("texts-that-begin-alike-the-longer-first", "The name of the second attempt is how that of the first begins.", None, None, None, "activity", of_starts("context", "attempt", "10", "1")),
     ("users-by-number", "Users are sorted by number, not as texts.", None, None, None, "activity", users((10, 9), 110, 109)),
     ("container-without-processes", "A job in a container of its own, whose processes have no ids here.", None, None, None, "lying", _container(None)),
     ("container-with-processes", "A job in a container, whose processes have ids here.", None, None, None, "lying", _container(4711)),
@@ -189,7 +174,7 @@ CASES: list[Case] = [
     ("energy-below-all-published", "Less energy than any published run.", None, None, None, "small", energy(BELOW // 801 * 800 // 10**12)),
     ("energy-of-an-unread-tensor-pipe", "A tensor pipe was not read for a nanosecond.", None, None, None, "small", energy(3000, unread_ns={"tensor_dfma": 1})),
     ("energy-of-an-unread-pipe", "A pipe that is none of the tensor cores was not read.", None, None, None, "small", energy(3000, unread_ns={"fp16": 1})),
-    ("energy-read-at-no-time", "The time at which the energy was read is a text.", "record_malformed", "REC-12", 4, "small", _energy_read_at("5")),
+    ("energy-read-at-no-time", "The time at which the energy was read is a text.", "record_malformed", "REC-12", 4, "small", lambda r: r[3]["devices"][0].update(counters={"energy_mj": 7}, energy_at_ns="5")),
     ("observed-for-a-nanosecond", "Utilization for all but a nanosecond, in which nothing was read either.", None, None, None, "small", tally(observed_ns={"utilization": 6 * S - 1, "activity": 1}, busy_sm_cycles=5)),
     *(
         (f"required-of-{method}-{again}", f"What was required of much training: method {method}, recomputation {again}.", None, None, None, "small", required(method, again))

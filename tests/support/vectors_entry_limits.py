@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from flopsd.core.ledger.statement import encode
-from tests.support.edits import Edit, edits
+from tests.support.edits import Edit, edits, put
 from tests.support.story import POLICY, tell
 from tests.support.vectors import VALID_RUNS, Files, signed, statement_of, vector
 from tests.support.vectors_entries import ALONE, FREE, attempts, basis, entries_of, ranks, with_basis
@@ -94,10 +94,6 @@ CASES: list[tuple[str, str, str, Edit, J]] = [
 ]  # fmt: skip
 
 
-def _replay(predicate: J) -> None:
-    predicate["children"][0]["replay"] = True
-
-
 def both(**changes: Any) -> EditOfPredicate:
     """Members of every entry."""
     return lambda p: [entry.update(copy.deepcopy(changes)) for entry in p["children"]]
@@ -128,7 +124,7 @@ REFUSED: list[tuple[str, str, str, str, str, EditOfPredicate]] = [
     ("claim-of-none-of-a-format", "A claimed format has a share of 0.", E, "MERGE-26", "job", _claim("bf16:1,fp8:0")),
     ("claim-of-less-than-a-whole", "Claimed shares are a millionth less than a whole.", E, "MERGE-26", "job", _claim("bf16:0.333333,fp8:0.666666")),
     ("claim-of-a-share-that-is-none", "A claimed share is not a number.", E, "MERGE-26", "job", _claim("bf16:half,fp8:0.5")),
-    ("replay-not-allowed", "One of two children is a replay.", "replay", "VERIFY-7", "job", _replay),
+    ("replay-not-allowed", "One of two children is a replay.", "replay", "VERIFY-7", "job", put("children", 0, "replay", value=True)),
     ("entry-of-a-cluster", "An entry of a lineage is neither a node nor a job.", E, "MERGE-19", "lineage", both(kind="cluster")),
     ("entry-of-a-run-by-number", "Runs of a lineage are numbers.", E, "MERGE-19", "lineage", _numbers("run")),
     ("entry-of-a-node-by-number", "Nodes of a job are numbers.", E, "MERGE-19", "job", _numbers("node")),

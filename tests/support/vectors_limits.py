@@ -7,7 +7,7 @@ Each is there for a fault that was planted in the second implementation and that
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.support.edits import Edit, edits, facts, put
+from tests.support.edits import Edit, edits, facts, of_starts, put
 from tests.support.independent_laws import PIPES
 from tests.support.story import chain, tell
 from tests.support.vector_runs import small
@@ -57,14 +57,6 @@ def phase(name: str, *, whole: J | None = None, **share: Any) -> Edit:
     """One second in a phase, of six; `whole`: what is of no phase."""
     told = {"to_ns": S, "observed_ns": {"activity": S}, **share}
     return tally(phases={name: told}, **(whole or {name: one for name, one in share.items() if name != "to_ns"}))
-
-
-def _record_of_incarnation_0(records: list[J]) -> None:
-    records.insert(0, {**records[1], "incarnation": 0})
-
-
-def _begin_at_the_end(records: list[J]) -> None:
-    records.append({**records[0], "incarnation": 3, "ns": records[5]["ns"], "boot_id": "another boot"})
 
 
 def _earlier(records: list[J]) -> None:
@@ -150,12 +142,6 @@ def _operators(records: list[J], flop: int) -> None:
     records.insert(3, told)
 
 
-@edits
-def _of_starts(records: list[J], member: str, *values: bool) -> None:
-    for begin, value in zip((one for one in records if one["kind"] == "begin"), values, strict=True):
-        begin["isolation"][member] = value
-
-
 def _users(daemon: int, **job: Any) -> Edit:
     return lambda records: records[0]["isolation"].update(daemon_user=daemon, **job)
 
@@ -196,9 +182,9 @@ CASES: list[Case] = [
     ("work-of-no-phase", "A process counts in no phase.", SESSION, "LAW-10", None, "lying", _worked(undeclared={"tokens": 1})),
     ("work-that-is-as-before", "A counter that is not there in a later record is as it was.", None, None, None, "lying", _worked({"train": {"tokens": 5, "steps": 0}}, train={"steps": 2})),
     ("kernels-of-all-of-their-windows", "A process saw as much kernel time as 128 kernels at once have in its windows.", None, None, None, "lying", _worked(train={"kernel_windows": 1, "kernel_window_ns": 2, "kernel_ns_vector": 256, "kernel_launches_vector": 1})),
-    ("record-of-incarnation-0", "A record of incarnation 0 is before the first `begin`.", "law_1", "LAW-1", 1, "small", _record_of_incarnation_0),
+    ("record-of-incarnation-0", "A record of incarnation 0 is before the first `begin`.", "law_1", "LAW-1", 1, "small", lambda r: r.insert(0, {**r[1], "incarnation": 0})),
     ("record-behind-an-end", "A `source` follows the `end` of its incarnation.", "law_1", "LAW-1", 7, "small", lambda r: r.append(r[1])),
-    ("begin-of-another-number-at-the-end", "The last record is a `begin` with the number after the next.", "law_1", "LAW-1", 7, "small", _begin_at_the_end),
+    ("begin-of-another-number-at-the-end", "The last record is a `begin` with the number after the next.", "law_1", "LAW-1", 7, "small", lambda r: r.append({**r[0], "incarnation": 3, "ns": r[5]["ns"], "boot_id": "another boot"})),
     ("begin-that-declares-nothing", "`declared` of a `begin` is null.", None, None, None, "small", put(0, "declared", value=None)),
     ("begin-with-a-policy-of-no-digest", "A policy of a `begin` has no SHA-256.", BAD, "REC-12", 1, "small", put(0, "policies", value=[{"id": "x", "sha256": "x"}])),
     ("begin-with-a-precision-of-no-shares", "`shares_ppm` of `precision` is empty.", BAD, "REC-10", 1, "small", put(0, "precision", value={"shares_ppm": {}, "declared_by": "config"})),
@@ -238,8 +224,8 @@ CASES: list[Case] = [
     ("gap-of-a-device-that-is-false", "A gap is of the device `false`.", BAD, "REC-12", None, "small", _gap_of(False)),
     ("gap-of-a-device-below-zero", "A gap is of the device -1.", BAD, "REC-12", None, "small", _gap_of(-1)),
     ("gap-of-a-device-that-is-not-there", "A gap is of a device that there is not.", BAD, "REC-6", None, "small", _gap_of(1)),
-    ("container-of-one-start", "The job is in a container in the second of two daemon starts.", None, None, None, "activity", _of_starts("job_container", False, True)),
-    ("files-open-at-one-start", "Files are open to others in the second of two daemon starts.", None, None, None, "activity", _of_starts("files_private", True, False)),
+    ("container-of-one-start", "The job is in a container in the second of two daemon starts.", None, None, None, "activity", of_starts("isolation", "job_container", False, True)),
+    ("files-open-at-one-start", "Files are open to others in the second of two daemon starts.", None, None, None, "activity", of_starts("isolation", "files_private", True, False)),
     ("container-of-the-daemons-user", "A job in a container has the number of the daemon's user.", None, None, None, "small", _users(0, job_user=0, job_container=True)),
     ("user-of-the-daemon", "The job's user is the daemon's.", None, None, None, "small", _users(7, job_user=7)),
     ("user-root-of-the-job", "The job's user is root, and the daemon's is not.", None, None, None, "small", _users(7, job_user=0)),

@@ -69,20 +69,12 @@ def _session_facts(records: list[J], told: Any) -> None:
     next(one for record in records for one in record.get("sessions", ()) if one.get("facts"))["facts"] = told
 
 
-def _identity(records: list[J]) -> None:
-    next(record for record in records if "identity" in record)["identity"]["model"] = 7
-
-
 def _idle(records: list[J]) -> None:
     for record in records:
         if record["kind"] == "begin":
             record["declared"]["phase"] = "train"
         for device in record["devices"] if record["kind"] == "checkpoint" else ():
             device.pop("sm_cycles", None)
-
-
-def _two_origins(found: J) -> None:
-    found["running"] = {**found["running"], "another": next(iter(found["running"].values()))}
 
 
 def _tracked_for_no_time(records: list[J]) -> None:
@@ -172,14 +164,14 @@ CASES: list[Case] = [
     ("gap-of-no-device", "A gap is of a device that is not there.", M, "REC-6", None, "activity", gap(lambda g: g.__setitem__(0, 7))),
     ("facts-in-a-list", "`facts` of a session are a list.", "law_10", "LAW-10", None, "lying", _session_facts([])),
     ("facts-of-a-model-in-a-text", "`model_config` is a text.", "law_10", "LAW-10", None, "lying", facts(model_config="llama")),
-    ("identity-of-a-number", "`model` of an identity is a number.", M, "REC-5", None, "named_late", _identity),
+    ("identity-of-a-number", "`model` of an identity is a number.", M, "REC-5", None, "named_late", lambda r: next(one for one in r if "identity" in one)["identity"].update(model=7)),
     ("two-notes-of-which-one-is-none", "Of two notes of a daemon start one has no code.", M, "REC-15", 1, "small", put(0, "recovered", value={"cutBytes": "7", "cutSha256": "cd" * 32, "keptAs": None, "reasons": [{"code": "tail_not_known"}, {"code": "no_idea"}]})),
     ("squares-of-all-sizes", "The clock was read at moments that differ by little and by much, by pipe.", None, None, None, "small", tally(sm_cycles={"activity": dict.fromkeys(PIPES, 10**12)}, square_sum={"activity": {pipe: 7 * 10 ** (17 + at) for at, pipe in enumerate(PIPES)}})),
     ("squares-of-more-sizes", "The same, of other sizes.", None, None, None, "small", tally(sm_cycles={"activity": dict.fromkeys(PIPES, 10**12)}, square_sum={"activity": {pipe: 3 * 10 ** (17 + at) + 1 for at, pipe in enumerate(PIPES)}})),
     ("energy-of-no-published-format", "All work is in a format of which no energy is published.", None, None, None, "small", tally(sm_cycles={"activity": {"tensor_dfma": 10**10}}, energy_mj=3000, energy_ns=6 * S)),
     ("read-and-idle-beside-bounded", "In one phase one device was read and idle, and another one only bounded.", None, None, None, "activity", _idle),
     ("training-elsewhere", "The time of training is accounted elsewhere.", None, None, None, "small", phases(train={"to_ns": S, "gap_ns": {"other_job": S}}, generate=counted(500))),
-    ("running-of-two-origins", "Running counters of two origins.", M, "TALLY-18", None, "cycles", in_last_tally(_two_origins)),
+    ("running-of-two-origins", "Running counters of two origins.", M, "TALLY-18", None, "cycles", in_last_tally(lambda t: t["running"].update(another=next(iter(t["running"].values()))))),
     ("facts-of-all-formats", "A process declares all formats there are.", None, None, None, "lying", facts(precision=ALL_SHARES)),
     ("facts-of-formats-that-are-less", "The shares of formats are a millionth less than all.", "law_10", "LAW-10", None, "lying", facts(precision={"bf16": 999_999})),
     ("facts-of-a-format-of-nothing", "A format has a share of 0.", "law_10", "LAW-10", None, "lying", facts(precision={"bf16": 10**6, "fp8": 0})),
