@@ -5,7 +5,6 @@ Those to be refused have the statement that follows without the law, as in `vect
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,7 @@ from tests.support.columns import by_device, in_columns
 from tests.support.edits import Edit, edits, of_starts, put, users
 from tests.support.story import chain
 from tests.support.vectors import Files, parsed, signed, statement_of, vector
-from tests.support.vectors_records import follows, journal_of
+from tests.support.vectors_records import Case, journal_of, made_of
 from tests.support.vectors_rows import last_tally
 
 J = dict[str, Any]
@@ -119,8 +118,6 @@ ABOVE, BELOW = (FLOP + DOUBT) * 1599, (FLOP - DOUBT) * 801
 HUNDREDTH = {"tensor_hmma": 99 * S, "tensor_imma": S}
 TWO = {"fp32": 10**9, "fp64": 10**9}
 BUSY = {"observed_ns": {"utilization": 6 * S}, "busy_sm_cycles": 10**12}
-# Name, what it is, code, clause, record, base, edit; a code of None: to be accepted.
-Case = tuple[str, str, str | None, str | None, int | None, str, Callable[[list[J]], object]]
 CASES: list[Case] = [
     ("cycles-at-the-limit", "A pipe was active for as many cycles as there can have been.", None, None, None, "small", tally(sm_cycles={"activity": {"fp32": MOST_ACTIVE}})),
     ("cycles-beyond-the-limit", "A pipe was active for one cycle more than there can have been.", "law_8", "LAW-8", None, "small", tally(sm_cycles={"activity": {"fp32": MOST_ACTIVE + 1}})),
@@ -181,21 +178,6 @@ CASES: list[Case] = [
         for method, again in (("lora", "full"), ("qlora", "full"), ("full", "full"), ("partial", "full"), ("pretraining", "full"), ("pretraining", "none"), ("lora", "selective"))
     ),
 ]  # fmt: skip
-
-
-def made_of(cases: Sequence[Case]) -> Files:
-    files: Files = {}
-    for name, what, code, clause, at, base, edit in cases:
-        original = journal_of(base)
-        records: list[J] = [dict(line.record()) for line in parsed(original)]
-        records = records if base == "nested" else by_device(records)
-        edit(records)
-        journal = chain(records if base == "nested" else in_columns(records))
-        payload = encode(statement_of(journal) if code is None else follows(journal, statement_of(original)))
-        full = f"{'valid' if code is None else 'invalid'}/{name}"
-        path = None if at is None else f"journal:{at}"
-        files |= vector(full, what, signed(payload), journal, code, clause, path, schema=None)
-    return files
 
 
 def edges_vectors() -> Files:

@@ -12,7 +12,8 @@ from tests.support.independent_laws import PIPES
 from tests.support.story import chain, tell
 from tests.support.vector_runs import small
 from tests.support.vectors import SEALED_AT, Files, claimed, parsed, statement_of, vector
-from tests.support.vectors_edges import BUSY, MOST_COUNTED, Case, S, energy, made_of, tally
+from tests.support.vectors_edges import BUSY, MOST_COUNTED, S, energy, tally
+from tests.support.vectors_records import Case, made_of
 from tests.support.vectors_rows import last_tally
 
 J = dict[str, Any]

@@ -12,23 +12,21 @@ from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import GapReason
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from tests.support import vector_runs as runs
-from tests.support.columns import by_device, in_columns
 from tests.support.edits import Edit, edits, facts, in_last_tally, put, users
 from tests.support.independent_laws import PIPES
 from tests.support.story import H100, VERSION, Story, chain, table, tell
 from tests.support.story import gap as told_gap
-from tests.support.vectors import P256, Files, claimed, facts_of, parsed, signed, statement_of, vector
+from tests.support.vectors import P256, Files, claimed, facts_of, parsed, statement_of, vector
 from tests.support.vectors_edges import counted, phases, tally
 from tests.support.vectors_entries import ALONE, FREE, attempts, basis, entries_of, of_one_node, with_basis
 from tests.support.vectors_envelopes import dump, envelope, nested
 from tests.support.vectors_merged import Child, entry_of, merged, node
-from tests.support.vectors_records import follows, journal_of
+from tests.support.vectors_records import Case, made_of
 from tests.support.vectors_refused_merges import ENERGY
 
 J = dict[str, Any]
 M = "record_malformed"
 S = 10**9
-Case = tuple[str, str, str | None, str | None, int | None, str, Callable[[list[J]], object]]
 
 
 @edits
@@ -192,18 +190,8 @@ CASES: list[Case] = [
 
 
 def odd_vectors() -> Files:
-    files: Files = {}
-    for name, what, code, clause, at, base, edit in CASES:
-        original = journal_of(base)
-        records = copy.deepcopy(by_device([dict(line.record()) for line in parsed(original)]))
-        edit(records)
-        journal = chain(in_columns(records))
-        payload = encode(statement_of(journal) if code is None else follows(journal, statement_of(original)))
-        full = f"{'valid' if code is None else 'invalid'}/odd-{name}"
-        path = None if at is None else f"journal:{at}"
-        files |= vector(full, what, signed(payload), journal, code, clause, path, schema=None)
     return {
-        **files,
+        **made_of(CASES, "odd-"),
         **_no_records(),
         **_operators(),
         **_sealed_at(),

@@ -12,7 +12,7 @@ from typing import Any
 from flopsd.core.ledger.statement import encode
 from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
-from tests.support.edits import DROP, Edit, edits, facts, in_last_tally, put
+from tests.support.edits import DROP, edits, facts, in_last_tally, put
 from tests.support.independent_ledger import run_of
 from tests.support.independent_statement import LeftOut, predicate_of_node
 from tests.support.independent_verify import read_yaml
@@ -21,6 +21,8 @@ from tests.support.vectors import Files, claimed, facts_of, listing, parsed, sig
 from tests.support.vectors_merged import segments
 
 J = dict[str, Any]
+# Name, what it is, code (None: to be accepted), clause, record, base, edit.
+Case = tuple[str, str, str | None, str | None, int | None, str, Callable[[list[J]], object]]
 
 
 # Each note of a daemon start.
@@ -97,9 +99,8 @@ def _more_time(records: list[J]) -> None:
         next(iter(phases.values()))["to_ns"] -= 1
 
 
-# Name, what it is, code, clause, record, base, edit.
 M = "record_malformed"
-CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
+CASES: list[Case] = [
     ("begin-without-wall-clock", "`begin` has no `wall_ns`.", M, "REC-11", 1, "small", put(0, "wall_ns", value=DROP)),
     ("begin-without-boot", "`boot_id` is a number.", M, "REC-11", 1, "small", put(0, "boot_id", value=7)),
     ("begin-at-no-time", "`ns` of `begin` is true, which is not an integer.", M, "REC-12", 1, "small", put(0, "ns", value=True)),
@@ -355,26 +356,28 @@ def follows(journal: bytes, said: J) -> J:
     return document
 
 
-def broken_vectors(cases: Sequence[tuple[str, str, str, str, int | None, str, Edit]]) -> Files:
+def made_of(cases: Sequence[Case], prefix: str = "") -> Files:
+    """The vectors of a table: each an edited journal, with the statement that follows from it."""
     files: Files = {}
     bases: dict[str, tuple[list[J], J]] = {}
     for name, what, code, clause, at, base, edit in cases:
+        as_columns = base in ("columns", "nested")
         if base not in bases:
             journal = journal_of(base)
-            records = [dict(line.record()) for line in parsed(journal)]
-            bases[base] = (records if base in ("columns", "nested") else by_device(records)), statement_of(journal)
-        records, said = bases[base]
-        changed = copy.deepcopy(records)
-        edit(changed)
-        journal = chain(changed if base in ("columns", "nested") else in_columns(changed))
-        payload = encode(follows(journal, said))
+            records: list[J] = [dict(line.record()) for line in parsed(journal)]
+            bases[base] = records if as_columns else by_device(records), statement_of(journal)
+        records, said = copy.deepcopy(bases[base][0]), bases[base][1]
+        edit(records)
+        journal = chain(records if as_columns else in_columns(records))
+        payload = encode(statement_of(journal) if code is None else follows(journal, said))
+        full = f"{'valid' if code is None else 'invalid'}/{prefix}{name}"
         path = None if at is None else f"journal:{at}"
-        files |= vector(f"invalid/{name}", what, signed(payload), journal, code, clause, path, schema=None)
+        files |= vector(full, what, signed(payload), journal, code, clause, path, schema=None)
     return files
 
 
 def records_vectors() -> Files:
-    files = broken_vectors(CASES)
+    files = made_of(CASES)
     noted = [dict(line.record()) for line in parsed(journal_of("small"))]
     noted[0]["recovered"] = _recovered(*RECOVERED, keptAs="damaged.journal.jsonl", more="a member that nobody knows")
     journal = chain(noted)

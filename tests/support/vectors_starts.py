@@ -8,7 +8,8 @@ from tests.support.edits import Edit, put
 from tests.support.story import chain, tell
 from tests.support.vector_runs import small
 from tests.support.vectors import Files, parsed, statement_of, vector
-from tests.support.vectors_edges import DOUBT, FLOP, Case, bounded, counted, energy, made_of, phases
+from tests.support.vectors_edges import DOUBT, FLOP, bounded, counted, energy, phases
+from tests.support.vectors_records import Case, made_of
 
 J = dict[str, Any]
 

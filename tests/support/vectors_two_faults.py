@@ -7,10 +7,10 @@ from typing import Any
 from flopsd.core.model import Pipe
 from flopsd.core.session_protocol import PhaseChanged, SessionOpened
 from tests.support import vector_runs as runs
-from tests.support.edits import Edit, edits
+from tests.support.edits import edits
 from tests.support.story import H100, Story, active, chain, tell
 from tests.support.vectors import Files, parsed, signed, statement_of, vector
-from tests.support.vectors_records import broken_vectors
+from tests.support.vectors_records import Case, made_of
 
 J = dict[str, Any]
 M = "record_malformed"
@@ -29,7 +29,7 @@ def _falls(records: list[J]) -> None:
     last["devices"][0]["observed_ns"]["activity"] = 1
 
 
-CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
+CASES: list[Case] = [
     ("kind-at-the-first-place", "The first record is of a kind that there is not.", M, "REC-11", 1, "small", of_kind("begin", 0, kind="start")),
     ("number-of-a-device", "`number` of a device is a text, so it is not the next one either.", M, "REC-12", 3, "small", of_kind("device", 0, number="0")),
     ("place-and-time-of-a-begin", "The second daemon start names another peak table, and its time is a text.", "law_1", "LAW-1", None, "rebooted", of_kind("begin", 1, peak_table_sha256="ab" * 32, ns="0")),
@@ -41,7 +41,7 @@ CASES: list[tuple[str, str, str, str, int | None, str, Edit]] = [
 
 
 def two_faults_vectors() -> Files:
-    files = broken_vectors([(f"two-faults-{one[0]}", *one[1:]) for one in CASES])
+    files = made_of(CASES, "two-faults-")
     journal = tell(runs.small)
     payload_of = statement_of(journal)
     files |= {**_frame_behind_a_record(payload_of), **_unread_in_one_phase()}
