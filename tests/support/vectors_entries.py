@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from flopsd.core.ledger.merged_entry import job_entry
@@ -11,6 +12,8 @@ from tests.support.vectors import FIRST, Files, vector
 from tests.support.vectors_merged import Child, merged, node, segments
 
 J = dict[str, Any]
+# Name, what it is, of which entries, what is done to them, and facts of the merge.
+Case = tuple[str, str, str, Edit, J]
 ALONE = {"jobNodes": [], "completeness": {"declaredNodes": "1"}}
 FREE: J = {"jobNodes": [], "completeness": {"declaredNodes": None}}
 KNOWN = {
@@ -129,8 +132,7 @@ def _completeness(**changes: Any) -> Edit:
 
 
 HOLE = {"code": "no_ledger", "rank": "1", "node": "node-1"}
-# Name, what it is, of which entries, what is done to them, and facts of the merge.
-CASES: list[tuple[str, str, str, Edit, J]] = [
+CASES: list[Case] = [
     ("job-with-times-to-the-nanosecond", "Times and energies of entries have all their decimals; of one no energy is known.", "job", _times, {}),
     ("job-with-a-base-of-one-node", "One of two nodes declares a base model.", "job", declared(("lora", KNOWN), ("lora", None)), {}),
     ("job-with-one-base-twice", "Both nodes declare one base model, and one of them pretraining.", "job", declared(("pretraining", KNOWN), ("full", KNOWN)), {}),
@@ -175,13 +177,17 @@ def same_run(entries: list[J], after: int) -> None:
     period.update(beginNs=str(begin), endNs=str(begin + 10**9))
 
 
-def entries_vectors() -> Files:
+def accepted(cases: Sequence[Case]) -> Files:
+    """The vectors of a table: each a merge of edited entries."""
     files: Files = {}
     bases = {base: entries_of(base) for base in ("job", "run", "lineage")}
-    for name, what, base, edit, facts in CASES:
+    for name, what, base, edit, facts in cases:
         entries = copy.deepcopy(bases[base])
         edit(entries)
-        kind = "lineage" if base == "lineage" else "job"
-        statement = merged(kind, [Child(one, {}) for one in entries], **facts)
+        statement = merged("lineage" if base == "lineage" else "job", [Child(one, {}) for one in entries], **facts)
         files |= vector(f"merged/{name}", what, statement, None)
     return files
+
+
+def entries_vectors() -> Files:
+    return accepted(CASES)

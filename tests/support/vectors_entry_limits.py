@@ -1,16 +1,16 @@
 """Vectors of merged ledgers in which one more fault, one less or another order decides, as `vectors_limits` of journals."""
 
 import copy
-import json
 from typing import Any
 
 from flopsd.core.ledger.statement import encode
-from tests.support.edits import Edit, edits, put
-from tests.support.story import POLICY, tell
+from tests.support.edits import edits, put
+from tests.support.story import tell
 from tests.support.vectors import VALID_RUNS, Files, signed, statement_of, vector
-from tests.support.vectors_entries import ALONE, FREE, attempts, basis, entries_of, ranks, with_basis
+from tests.support.vectors_entries import ALONE, FREE, accepted, attempts, basis, entries_of, ranks, with_basis
+from tests.support.vectors_entries import Case as CaseOfEntries
 from tests.support.vectors_merged import Child, entry_of, merged
-from tests.support.vectors_refused_merges import ENERGY, E, follows
+from tests.support.vectors_refused_merges import ENERGY, Case, E, refused
 from tests.support.vectors_refused_merges import Edit as EditOfPredicate
 
 J = dict[str, Any]
@@ -78,8 +78,7 @@ def _claims(entries: list[J], *formats: str) -> None:
     claimed["claims"] = [{**claimed["claims"][0], "precision": one} for one in sorted(formats)]
 
 
-# As in `vectors_entries`.
-CASES: list[tuple[str, str, str, Edit, J]] = [
+CASES: list[CaseOfEntries] = [
     ("job-with-energies-to-the-nanosecond", "Energies are compared of times that have all their decimals.", "job", _energies, {}),
     ("job-with-a-rank-that-moved", "One rank was on two nodes, one attempt after the other.", "job", _moved, ALONE),
     ("job-with-a-moved-rank-that-is-missing", "A rank that was on two nodes has no ledger of one attempt.", "job", _moved_and_missing, TWO),
@@ -117,8 +116,7 @@ def _numbers(predicate: J, name: str) -> None:
         entry["name"] = f"{number}/{entry['sha256'][:16]}"
 
 
-# As in `vectors_refused_merges`, without a base: that is of a job, or a lineage.
-REFUSED: list[tuple[str, str, str, str, str, EditOfPredicate]] = [
+REFUSED: list[Case] = [
     ("claim-of-no-format", "A claimed format is none.", E, "MERGE-26", "job", _claim("magic")),
     ("claim-of-a-format-without-its-share", "One of two claimed formats has no share.", E, "MERGE-26", "job", _claim("bf16:1,fp8")),
     ("claim-of-none-of-a-format", "A claimed format has a share of 0.", E, "MERGE-26", "job", _claim("bf16:1,fp8:0")),
@@ -143,36 +141,10 @@ REFUSED: list[tuple[str, str, str, str, str, EditOfPredicate]] = [
 
 
 def entry_limits_vectors() -> Files:
-    from tests.support.independent_verify import read_yaml
-
-    files: Files = {}
-    for name, what, base, edit, facts in CASES:
-        entries = entries_of(base)
-        edit(entries)
-        statement = merged("job", [Child(one, {}) for one in entries], **facts)
-        files |= vector(f"merged/{name}", what, statement, None)
-    statements = {
-        kind: json.loads(json.dumps(merged(kind, [Child(one, {}) for one in entries_of(kind)])))
-        for kind in ("job", "lineage")
-    }
-    run = merged("job", [Child(one, {}) for one in entries_of("run")], **ALONE)
-    statements["run"] = json.loads(json.dumps(run))
-    policy = {
-        **read_yaml(POLICY.read_bytes()),
-        "sha256": statements["job"]["predicate"]["method"]["policies"][0]["sha256"],
-    }
-    for name, what, code, clause, kind, edit_of in REFUSED:
-        changed = copy.deepcopy(statements[kind])
-        edit_of(changed["predicate"])
-        files |= vector(f"merged/{name}", what, follows(changed, policy), None, code, clause, schema=None)
-        if code == "replay":
-            files |= vector(
-                "merged/replay-allowed",
-                f"{what} The reader allows that.",
-                files[f"merged/{name}/ledger.json"],
-                None,
-                more=("--allow-replay",),
-            )
+    files = {**accepted(CASES), **refused(REFUSED)}
+    replay = files["merged/replay-not-allowed/ledger.json"]
+    what = "One of two children is a replay. The reader allows that."
+    files |= vector("merged/replay-allowed", what, replay, None, more=("--allow-replay",))
     return files | _with_children()
 
 

@@ -18,7 +18,8 @@ from tests.support.story import H100, VERSION, Story, chain, table, tell
 from tests.support.story import gap as told_gap
 from tests.support.vectors import P256, Files, claimed, facts_of, parsed, statement_of, vector
 from tests.support.vectors_edges import counted, phases, tally
-from tests.support.vectors_entries import ALONE, FREE, attempts, basis, entries_of, of_one_node, with_basis
+from tests.support.vectors_entries import ALONE, FREE, accepted, attempts, basis, of_one_node, with_basis
+from tests.support.vectors_entries import Case as CaseOfEntries
 from tests.support.vectors_envelopes import dump, envelope, nested
 from tests.support.vectors_merged import Child, entry_of, merged, node
 from tests.support.vectors_records import Case, made_of
@@ -340,9 +341,8 @@ def _names_against_ranks(entries: list[J]) -> None:
 
 def _entries() -> Files:
     """Merged ledgers of entries alone."""
-    files: Files = {}
     five, four = ("no_model_declared", "no_process", "no_work"), ("no_work", "total_is_zero")
-    cases: list[tuple[str, str, str, Callable[[list[J]], object], J]] = [
+    cases: list[CaseOfEntries] = [
         ("with-five-reasons", "Five reasons why there is no architecture basis, of which four are listed.", "job", _reasons(_notes(*five), _notes("no_model_declared", "no_tokens", "no_work")), {}),
         ("with-four-reasons", "Four reasons, all of which are listed.", "job", _reasons(_notes(*five), _notes(*four)), {}),
         ("with-more-reasons", "One reason, and more of one child.", "job", _reasons(_notes("no_work", "more_reasons"), _notes("no_work")), {}),
@@ -355,13 +355,9 @@ def _entries() -> Files:
         ("with-energy-of-as-much-doubt", "Of the work with energy as much is in doubt as was measured.", "job", _in_doubt, {}),
         ("with-a-node-on-two-boots-the-later-first", "Two ledgers of one node on two boots: by the wall clock the second ends where the first begins.", "job", lambda e: of_one_node(e, bootId="another boot", beginNs="999000000000", endNs="999999999993", wallOffsetNs="1789999000000000007"), ALONE),
     ]  # fmt: skip
-    for name, what, base, edit, told in cases:
-        entries = copy.deepcopy(entries_of(base))
-        edit(entries)
-        made = merged("lineage" if base == "lineage" else "job", [Child(one, {}) for one in entries], **told)
-        kind = "lineage" if base == "lineage" else "job"
-        files |= vector(f"merged/{kind}-{name}", what, made, None)
-    return files
+    kinds = {"job": "job", "run": "job", "lineage": "lineage"}
+    named = [(f"{kinds[base]}-{name}", what, base, edit, told) for name, what, base, edit, told in cases]
+    return accepted(named)
 
 
 def _in_doubt(entries: list[J]) -> None:
