@@ -97,6 +97,11 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
          "flopsd_journal_last_append": "30+60x120"},
         {"FlopsdClockSkew"},
     ),
+    "its clock was an hour late, and is set right": (
+        {"flopsd_time_seconds": "-3600+60x89 5400+60x29", "flopsd_ledger_last_seal": "-3600+60x85 1500x34",
+         "flopsd_ledger_last_copy": "-3600+60x85 1500x34", "flopsd_journal_last_append": "-3600+60x89 5400+60x29"},
+        set(),
+    ),
     "it is pushed, so its time is as old as the push": (
         {"flopsd_time_seconds": "-30+60x120", "flopsd_ledger_last_seal": "-30+60x120",
          "flopsd_journal_last_append": "-30+60x120", 'push_time_seconds{job="flopsd",instance="a"}': "-30+60x120"},

@@ -24,7 +24,7 @@ from flopsd.telemetry.prometheus import Exposition
 from tests.support.hour import BF16, OPENMETRICS, SCRAPE, served, stamped, stored
 from tests.support.monitoring import alertmanager, committed_alertmanager, hurried, prometheus, webhook
 from tests.support.paths import ROOT
-from tests.support.process import daemon_pid, environment, flopsd, free_port, get, post_json, query, started, wait_until
+from tests.support.process import environment, flopsd, free_port, get, post_json, query, started, wait_until
 from tests.support.prometheus import ALERTS, RULES, rules
 from tests.support.scenario import Fault, Scenario, Segment, h100
 from tests.support.story import CYCLES_H100, H100, PEAKS, Plan, Story, active, gap
@@ -42,30 +42,35 @@ def next_of(alerts: queue.SimpleQueue[dict[str, Any]], name: str, status: str) -
 
 @pytest.mark.minute
 @pytest.mark.tool("prometheus", "prometheus-alertmanager")
-def test_a_blinded_gpu_reaches_a_webhook(tmp_path: Path, standin: Path) -> None:
+def test_a_blinded_gpu_and_a_dead_daemon_reach_a_webhook(tmp_path: Path, standin: Path) -> None:
     """The committed rules, with ranges of ten seconds and no waiting; the other GPU raises none."""
     blinded = Fault(8_000, 24_000, "no_permission")  # what the profiling counters of another user's GPU answer
     scenario = Scenario((h100(BUSY), h100(BUSY, (blinded,))))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     state, address = tmp_path / "state", f"127.0.0.1:{free_port()}"
+    command = ("run", "--state-dir", str(state), "--source", "nvml", "--listen", address, "--run-id", "blinded",
+               "--no-seal", "--precision", "bf16")  # fmt: skip
     with (
         webhook() as (hook, alerts),
         alertmanager(tmp_path, hook) as manager,
-        started("run", "--state-dir", str(state), "--source", "nvml", "--listen", address, "--run-id", "blinded",
-                "--no-seal", "--precision", "bf16", env=env) as program,
+        started(*command, env=env) as program,
         prometheus(tmp_path / "p", [{"targets": [address]}], rules=hurried(tmp_path, "10s"), alertmanager=manager),
-    ):  # fmt: skip
+    ):
         fired = next_of(alerts, "FlopsdDevicesBlind", "firing")
         resolved = next_of(alerts, "FlopsdDevicesBlind", "resolved")
-        os.kill(daemon_pid(state), signal.SIGTERM)
-        program.finish()
+        program.process.kill()
+        down = next_of(alerts, "FlopsdDown", "firing")
+        with started(*command, env=env):
+            next_of(alerts, "FlopsdDown", "resolved")
     assert fired["labels"]["severity"] == "warning"
     assert (fired["labels"]["run_id"], fired["labels"]["instance"]) == ("blinded", address)
     assert fired["annotations"]["summary"].startswith("1 device(s) at ")
     assert fired["annotations"]["description"].startswith("GPU 1: ")
     assert fired["annotations"]["runbook_url"] == "https://docs.example.org/flopsd/runbook.html#flopsddevicesblind"
     assert resolved["labels"] == fired["labels"]
-    assert "<no value>" not in str(fired["annotations"])
+    assert down["annotations"]["summary"].startswith(f"flopsd at {address} does not answer: node ")
+    assert down["annotations"]["summary"].endswith(" of run blinded")
+    assert "<no value>" not in str((fired["annotations"], down["annotations"]))
 
 
 AT = {"instance": "a:10188", "run_id": "r", "node": "n"}
