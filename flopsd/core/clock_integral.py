@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flopsd.core.model import Active, Evidence, Pipe
+from flopsd.core.values import ceil_div
 
 ClockSample = tuple[int, int]  # boot time in ns, MHz
 MOST_APART_NS = 1_000_000_000  # of the samples that a driver keeps: "between 1 second and 1/6 second", nvml.h
@@ -32,6 +33,11 @@ class Cycles:
     cycles: int
     doubt_cycles: int
     square_sum: int = 0
+
+    def up_to(self, max_mhz: int, duration_ns: int) -> Cycles:
+        """The same estimate, of a clock that may have been anything up to its maximum."""
+        most = ceil_div(duration_ns * max_mhz, 1000)
+        return Cycles(self.cycles, max(self.cycles, most - self.cycles))
 
 
 def activity(ratios: Mapping[Pipe, float], clock: Cycles, sm_count: int, unread: tuple[Pipe, ...]) -> Active:

@@ -38,6 +38,37 @@ def test_a_scale_that_is_more_than_a_tenth_off_is_never_used(
     assert holds(fold, gpu)
 
 
+@pytest.mark.parametrize(
+    ("counters", "mhz", "samples_ms"), [("average", 1755, 20), ("average", 1755, 0), ("sum", 1410, 20)]
+)
+def test_a_clock_that_stands_still_is_not_believed_where_the_counters_fit_a_faster_one(
+    open_sim: Open, counters: str, mhz: int, samples_ms: int
+) -> None:
+    """It is reported as 345 MHz, as when the device was idle. 1410 MHz summed are 352 in quarters: either may be true."""
+    load = (Segment(10_500, mhz=345, util=0), Segment(90_000, mhz=mhz, hmma=0.5))
+    stuck = (Fault(5_000, 10**9, "clock_stuck"),)
+    gpu = h100(load, stuck, counters=counters, clock_samples_ms=samples_ms)
+    source, clock = open_sim(gpu)
+    fold = Fold(source, clock).read(10).read(1000, 80)
+    assert "fit a faster clock than the device reports" in source.devices()[0].evidence_reason
+    assert holds(fold, gpu)
+
+
+def test_a_clock_that_stands_still_later_ends_what_it_is_believed_for(open_sim: Open) -> None:
+    load = (Segment(30_000, mhz=1100, hmma=0.5), Segment(400_000, mhz=1755, hmma=0.6))
+    gpu = h100(load, (Fault(20_000, 10**9, "clock_stuck"),), counters="average")
+    source, clock = open_sim(gpu)
+    fold = Fold(source, clock).read(10).read(1000, 300)
+    assert GapReason.CONTRADICTORY in fold.reasons(UID)
+    assert source.devices()[0].evidence is Evidence.ACTIVITY
+    assert holds(fold, gpu)
+    since = fold.tallies[UID]
+    fold.read(1000, 60)
+    grown = fold.tallies[UID].uncertainty_sm_cycles[Evidence.ACTIVITY, Pipe.TENSOR_HMMA]
+    before = since.uncertainty_sm_cycles[Evidence.ACTIVITY, Pipe.TENSOR_HMMA]
+    assert grown - before >= 132 * 1100 * 60 * 1_000_000 * 0.6
+
+
 @pytest.mark.parametrize(("load", "seconds"), [(STEADY, 25), (JUMPING, 240)])
 def test_a_polled_clock_proves_the_scale_in_seconds_or_minutes(
     open_sim: Open, load: tuple[Segment, ...], seconds: int

@@ -1,11 +1,16 @@
 """The cycle counters 1084-1096 of DCGM 4.6, whose scale no source states."""
 
+from collections.abc import Callable, Mapping
+
 import pytest
 
+from flopsd.core.clock_integral import Cycles
 from flopsd.core.meter import advance
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Pipe, Reading, Tally
+from flopsd.core.model import Active, DeviceUid, Evidence, Gap, GapReason, Growth, Pipe, Reading, Tally
 from flopsd.sources.dcgm.source import DcgmSource
+from flopsd.sources.nvml.sm_clock import SmClocks
 from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
 from tests.support.exporter import (
     A100_UID,
     CLOCK,
@@ -40,9 +45,12 @@ class Hopper:
         }  # fmt: skip
 
 
-def bench_of(exporter: Exporter, hopper: Hopper, interval_s: float = 30) -> Bench:
+def bench_of(
+    exporter: Exporter, hopper: Hopper, interval_s: float = 30, clocks: Callable[[FakeClock], SmClocks] | None = None
+) -> Bench:
     exporter.shows(gpu(hopper.page(0), model=H100_NAME))
-    bench = Bench(exporter, interval_s)
+    clock = FakeClock()
+    bench = Bench(exporter, interval_s, clock, **({} if clocks is None else {"clocks": lambda: clocks(clock)}))
     bench.limits = H100
     return bench
 
@@ -138,3 +146,28 @@ def test_counters_that_part_from_the_clock_later_are_not_used_any_more(exporter:
     assert Growth not in counted[works.index(Gap(GapReason.CONTRADICTORY)) :]
     assert isinstance(works[-1], Active)
     assert device_of(bench)[0] is Evidence.ACTIVITY
+
+
+def test_a_clock_of_the_driver_that_stands_still_is_not_believed_where_the_counters_fit_a_faster_one(
+    exporter: Exporter,
+) -> None:
+    """They go on as at 1500 MHz while NVML reports 345."""
+
+    class Stuck(SmClocks):
+        def read(self, max_mhz: Mapping[DeviceUid, int]) -> None:
+            pass
+
+        def poll(self, until_ns: int) -> None:
+            pass
+
+        def cycles(self, uid: DeviceUid, begin_ns: int, end_ns: int) -> Cycles:
+            assert uid == A100_UID
+            return Cycles(345 * (end_ns - begin_ns) // 1000, 0)
+
+    bench = bench_of(exporter, Hopper(132), clocks=lambda clock: Stuck(None, clock, table(), 0))
+    for second in range(30, 331, 30):
+        bench.collects(Hopper(132).page(second), model=H100_NAME)
+    assert Evidence.CYCLES not in bench.tally.observed_ns
+    key = Evidence.ACTIVITY, Pipe.TENSOR
+    counted = bench.tally.active_sm_cycles[key] + bench.tally.uncertainty_sm_cycles[key]
+    assert counted >= 132 * 1500 * 270 * 1_000_000 // 2

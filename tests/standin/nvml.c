@@ -24,6 +24,7 @@
  *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
  *                       counters_disabled|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage|
  *                       stuck|full                       percentages stay what they were, or at 100
+ *                       clock_stuck                      the SM clock is told as it was when that began
  *                       slow                             running cycle counters count three quarters
  *                       hang_after                       samples and clocks are of when the call began, and come at its end
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
@@ -56,12 +57,12 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PE
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
        STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE,
-       STUCK, FULL, HANG_AFTER, SLOW };
+       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
                                           "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage",
-                                          "stuck", "full", "hang_after", "slow"};
+                                          "stuck", "full", "hang_after", "slow", "clock_stuck"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 
@@ -253,6 +254,14 @@ static int is_there(const Gpu *gpu) {
 }
 static int has_moved(const Gpu *gpu) { return gpu->moves_ns >= 0 && gpu->moves_ns <= now_ns(); }
 
+/* The SM clock as it is told of a moment. */
+static unsigned told_mhz(const Gpu *gpu, long long t) {
+    for (int i = 0; i < gpu->faults; i++)
+        if (gpu->fault[i].kind == CLOCK_STUCK && gpu->fault[i].from_ns <= t && t < gpu->fault[i].to_ns)
+            t = gpu->fault[i].from_ns;
+    return (unsigned)segment_at(gpu, t)->mhz;
+}
+
 /* Wait for the fault's end, where it lasts. */
 static void wait_out(const Gpu *gpu, int fault) {
     int at = has_fault(gpu, fault);
@@ -368,7 +377,7 @@ EXPORT int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
 #else
     if (type != 1) return NOT_SUPPORTED;
 #endif
-    *mhz = (unsigned)segment_at(gpu, now_ns())->mhz;
+    *mhz = told_mhz(gpu, now_ns());
     if (has_fault(gpu, CLOCK_ZERO)) *mhz = 0;
     if (has_fault(gpu, CLOCK_GARBAGE)) *mhz = 176000;
     wait_out(gpu, HANG_AFTER);
@@ -416,7 +425,7 @@ EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen
         if (samples && given < *count) {
             samples[given].timeStamp = stamp;
             samples[given].value.ull = 0;
-            samples[given].value.u = type == 5 ? (unsigned)segment_at(gpu, t)->mhz
+            samples[given].value.u = type == 5 ? told_mhz(gpu, t)
                 : (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - period)) / period);
             if (type == 1 && has_fault(gpu, UTIL_GARBAGE)) samples[given].value.u = 4294967295u;
         }

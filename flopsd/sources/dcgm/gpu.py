@@ -24,7 +24,6 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.peaks import PeakTable
-from flopsd.core.values import ceil_div
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.work import (
@@ -47,6 +46,7 @@ from flopsd.sources.nvml.counter_calibration import (
     SelfTestFailedError,
     Window,
     follows_clock,
+    is_faster,
     judge,
     remembered,
 )
@@ -86,6 +86,7 @@ class FollowedGpu:
         self._calibration: Calibration | None = None
         self._window = Window()  # of the self-test of the counters, and of them in use
         self._refused = False  # they diverged from the clock
+        self._clock_doubted = False  # they fit a faster one: it is not known which is wrong
         self.lost = 0  # how often tensor activity went away
         self.device = _device(page, at)
         self.limits, self._hopper = _limits(self.device, peaks)
@@ -148,7 +149,8 @@ class FollowedGpu:
     def _judge(self, before: _Collection | None, collection: _Collection) -> list[Reading]:
         page, limits, begin_ns, end_ns = collection.page, self.limits, self._since_ns, collection.at_ns
         known, seen = self._cycles(begin_ns, end_ns), self._exported_cycles(begin_ns, end_ns)
-        cycles = known or (None if seen is None or limits is None else _up_to_maximum(seen, limits, end_ns - begin_ns))
+        most_mhz = 0 if limits is None else limits.sm_clock_max_mhz
+        cycles = known or (None if seen is None or limits is None else seen.up_to(most_mhz, end_ns - begin_ns))
         expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
         unread, self._unread = self._unread, None
         clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
@@ -180,6 +182,8 @@ class FollowedGpu:
             return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
         if before is not None and before.at_ns == begin_ns and not self._refused:
             self._prove_counters(before.page, page, known or seen or cycles, end_ns - begin_ns, limits)
+        if self._clock_doubted:
+            cycles = cycles.up_to(most_mhz, end_ns - begin_ns)
         proven = self._calibration if has_counters(page) else None
         running = None if proven is None else totals(page, proven)
         return self._until(end_ns, active(page, cycles, limits.sm_count), counters, running)
@@ -195,10 +199,10 @@ class FollowedGpu:
         self._window = self._window.with_interval(trial.elapsed, cycles, duration_ns)
         try:
             self._calibration = judge(trial, self._window, limits.sm_count, limits.sm_clock_max_mhz, COUNTERS_NAME)
-        except SelfTestFailedError:
-            self._window = Window()
+        except SelfTestFailedError as failed:
+            self._window, self._clock_doubted = Window(), self._clock_doubted or failed.blames_clock
         if self._calibration is not None:
-            self._window = Window()
+            self._window, self._clock_doubted = Window(), False
 
     def _compare_with_clock(
         self,
@@ -216,9 +220,9 @@ class FollowedGpu:
             return
         self._window = self._window.with_interval(trial.elapsed, clock, duration_ns)
         if self._window.duration_ns >= CHECK_NS:
-            fits = follows_clock(calibration.elapsed, self._window, limits.sm_count, limits.sm_clock_max_mhz)
-            if fits is False:
-                self._calibration, self._refused = None, True
+            held = (calibration.elapsed, self._window, limits.sm_count, limits.sm_clock_max_mhz)
+            if follows_clock(*held) is False:
+                self._calibration, self._refused, self._clock_doubted = None, True, is_faster(*held)
 
     def _cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
         """Cycles of one SM by NVML's polls at random moments, which bound what the clock was, or by its own samples;
@@ -287,12 +291,6 @@ def _limits(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:
 def _shared(page: GpuPage) -> str | None:
     """Several containers on one GPU: time-slicing, or a pod of several."""
     return f"{len(page.users)} containers: {', '.join(sorted(page.users))}" if len(page.users) > 1 else None
-
-
-def _up_to_maximum(seen: Cycles, limits: Limits, duration_ns: int) -> Cycles:
-    """The same estimate; between two values of the clock it may have been anything up to its maximum."""
-    most = ceil_div(duration_ns * limits.sm_clock_max_mhz, 1000)
-    return Cycles(seen.cycles, max(seen.cycles, most - seen.cycles))
 
 
 def _integral(samples: Sequence[ClockSample], begin_ns: int, end_ns: int, top_mhz: int | None = None) -> Cycles | None:

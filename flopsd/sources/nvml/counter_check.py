@@ -16,6 +16,7 @@ from flopsd.sources.nvml.counter_calibration import (
     contradicts,
     follows_clock,
     growth,
+    is_faster,
     judge,
     remembered,
     width,
@@ -26,6 +27,7 @@ from flopsd.sources.nvml.gpm import Metrics
 _STALL_NS = 500_000_000
 _STRIKES = 3
 FIRST_DRIVER = 595  # that has running cycle counters
+_REPORT = "please report it with the driver's version"
 _PROVEN = (Evidence.CYCLES, "", "")
 _PENDING = (
     Evidence.ACTIVITY,
@@ -46,12 +48,17 @@ class CounterCheck:
         self._window = Window()
         self._calibration: Calibration | None = None
         self._strikes = 0
+        self._doubt = ""  # how they fit a faster clock than the device reports: it is not known which is wrong
         self._is_old = not driver.split(".")[0].isdecimal() or int(driver.split(".")[0]) < FIRST_DRIVER
         self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
 
     @property
     def are_proven(self) -> bool:
         return self._calibration is not None
+
+    @property
+    def clock_doubted(self) -> bool:
+        return self._doubt != ""
 
     def totals(self, metrics: Metrics) -> Totals | None:
         """The counters in SM-cycles, once their scale is proven."""
@@ -76,7 +83,7 @@ class CounterCheck:
         if self._last is None and self._calibration is None:
             self._calibration = remembered(self._origin(), self._sm_count)
         was_proven = self._calibration is not None
-        self.evidence = _PROVEN if was_proven else _PENDING
+        self.evidence = _PROVEN if was_proven else self._unproven
         last, last_ns, self._last, self._last_ns = self._last, self._last_ns, metrics, now_ns
         if last is None or last.elapsed is None or last.counters.keys() != metrics.counters.keys():
             self._window = Window()
@@ -103,14 +110,25 @@ class CounterCheck:
             self._hold(self._calibration, trial, metrics, now_ns - last_ns, same_interval=same_interval)
         return was_proven
 
+    @property
+    def _unproven(self) -> tuple[Evidence, str, str]:
+        if not self._doubt:
+            return _PENDING
+        reason = f"the running cycle counters fit a faster clock than the device reports: {self._doubt}"
+        return Evidence.ACTIVITY, reason, _REPORT
+
     def _prove(self, trial: Interval) -> None:
         try:
             self._calibration = judge(trial, self._window, self._sm_count, self._max_mhz)
         except SelfTestFailedError as failed:
             self._window = Window()
-            self._strike(str(failed))
+            if failed.blames_clock:
+                self._doubt = self._doubt or str(failed)
+                self.evidence = self._unproven
+            else:
+                self._strike(str(failed))
         if self._calibration is not None:
-            self._window, self._strikes, self.evidence = Window(), 0, _PROVEN
+            self._window, self._strikes, self.evidence, self._doubt = Window(), 0, _PROVEN, ""
 
     def _hold(
         self, calibration: Calibration, trial: Interval, metrics: Metrics, duration_ns: int, *, same_interval: bool
@@ -125,9 +143,11 @@ class CounterCheck:
             raise UnusableError(GapReason.CONTRADICTORY, totals)
         self._strikes = 0
         if self._window.duration_ns >= CHECK_NS:
-            if follows_clock(calibration.elapsed, self._window, self._sm_count, self._max_mhz) is False:
-                self._strikes = _STRIKES - 1
-                self._strike("they and the SM clock differ by over a tenth")
+            held = (calibration.elapsed, self._window, self._sm_count, self._max_mhz)
+            if follows_clock(*held) is False:
+                self._strikes, why = _STRIKES - 1, "they and the SM clock differ by over a tenth"
+                self._doubt = why if is_faster(*held) else ""
+                self._strike(why)
                 raise UnusableError(GapReason.CONTRADICTORY)
             if self._window.duration_ns >= WINDOW_NS:
                 self._window = Window()
@@ -137,4 +157,4 @@ class CounterCheck:
         if self._strikes == _STRIKES:
             self._calibration = None
             reason = f"the running cycle counters failed their self-test: {why}"
-            self.evidence = (Evidence.ACTIVITY, reason, "please report it with the driver's version")
+            self.evidence = (Evidence.ACTIVITY, reason, _REPORT)

@@ -155,6 +155,8 @@ class GpmMeter:
             if any(ratios.values()):  # activity without a clock measures nothing; no activity needs no clock
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
             cycles = Cycles(0, 0)
+        elif self._check.clock_doubted:
+            cycles = cycles.up_to(self._polled.max_mhz, now_ns - since_ns)
         cycles = replace(cycles, doubt_cycles=cycles.doubt_cycles + self._edge_doubt_cycles)
         return activity(ratios, cycles, self._sm_count, metrics.unread), totals
 
