@@ -64,6 +64,8 @@ def from_url(url: str) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=5) as answer:
             status = json.loads(answer.read(4 << 20))
     except (OSError, ValueError, RecursionError, http.client.HTTPException) as fault:
+        if isinstance(fault, urllib.error.HTTPError):
+            fault.close()
         why = fault.reason if type(fault) is urllib.error.URLError else fault
         reason = why.strerror if isinstance(why, OSError) and why.strerror else why
         raise FlopsdError(f"cannot read {shown}: {reason}", hint=_hint(fault)) from fault
@@ -74,8 +76,12 @@ def from_url(url: str) -> dict[str, Any]:
 
 
 def _without_password(url: str) -> tuple[str, dict[str, str]]:
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and parts.hostname
+    except ValueError:  # half an IPv6 address
+        is_address = None
+    if not is_address:
         raise FlopsdError("--url is not an http or https address", hint="such as http://127.0.0.1:10188")
     login, at, place = parts.netloc.rpartition("@")
     bare = urllib.parse.urlunsplit(parts._replace(netloc=place))

@@ -1,12 +1,16 @@
-"""When a source is read."""
+"""When a source is opened and read."""
 
 import threading
+from typing import Any
 
 import pytest
 
 from flopsd.core.model import Sweep
 from flopsd.daemon.loop import SourceReader
+from flopsd.daemon.open_sources import SourceOpener
 from flopsd.daemon.source_tracker import Message
+from flopsd.errors import SourceUnavailableError
+from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock, ScriptedSource
 from tests.support.runs import H100
@@ -48,3 +52,22 @@ def test_reads_are_drawn_around_regular_moments_but_for_the_first_and_a_slow_one
     assert waits == [0.2, 7.7, 17.7, 47.7, 57.7, 67.7]
     assert [round(one.at_ns / NS_PER_S, 1) for one in posted[1:]] == [0.2, 7.7, 42.7, 47.7, 57.7, 67.7, 0.0]
     assert reader.finished.is_set()
+
+
+@pytest.mark.parametrize(
+    ("sources", "is_absent", "expected"),
+    [(("probe",), True, True), (("probe",), False, False), (("nvml",), True, False), (("nvml", "probe"), True, False)],
+)
+def test_a_source_that_is_not_there_is_a_fault_where_it_was_named(
+    monkeypatch: pytest.MonkeyPatch, sources: tuple[str, ...], is_absent: bool, expected: bool
+) -> None:
+    fault = SourceUnavailableError("no such device", absent=is_absent)
+
+    def find(_name: str) -> Any:
+        raise fault
+
+    monkeypatch.setattr("flopsd.daemon.open_sources.find_with_origin", find)
+    with pytest.raises(SourceUnavailableError) as caught:
+        SourceOpener(Settings(sources=sources), None, None).open("nvml")  # type: ignore[arg-type]
+    assert caught.value is fault
+    assert fault.absent is expected

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from flopsd.telemetry.snapshot import JournalState, KeyState, SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
-from tests.support.authorities import Answer, serving
 from tests.support.enriched import ESCAPES, vector
 from tests.support.paths import GOLDEN
 from tests.support.process import free_port
@@ -190,15 +188,6 @@ def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> 
     found["thresholds"][0]["rule"] = escape
     assert all(char.isprintable() or char == "\n" for char in status_text(found))
     run.kill()
-
-
-@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"{", b'{"schema": "another"}', b"[]"])
-def test_an_answer_that_is_no_status_is_an_error_that_names_the_address(body: bytes) -> None:
-    def answer(_: BaseHTTPRequestHandler, __: bytes) -> Answer:
-        return 200, body, {}
-
-    with serving(answer) as url, pytest.raises(FlopsdError, match=url):
-        from_url(url)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,21 @@ def test_bounds_and_troubles_are_there_in_few_lines_too(tmp_path: Path, *, stran
     assert re.search(r"^  1  A100-SXM4-80GB +utilization +ceiling only", text, re.MULTILINE)
 
 
+def test_what_keeps_a_ledger_from_being_sealed_or_copied_has_a_line_where_there_is_something(tmp_path: Path) -> None:
+    status = of(8, tmp_path)
+    named = ["run", "measured", "guidelines", "answer", "rate", "gaps"]
+    for more in ({}, {"signingKey": {"problem": "no token"}}, {"undeliveredLedgers": 2}):
+        text = status_screen({**status, **more}, 80, 22)
+        troubles = [("key", "CANNOT SIGN: no token")] * ("signingKey" in more) + [
+            ("copies", "NOT COPIED: 2 sealed ledgers are not at every destination yet;")
+        ] * ("undeliveredLedgers" in more)
+        labels = re.findall(r"^([a-z]+)  +(.*)$", text.partition("\nGPU ")[0], re.MULTILINE)
+        assert [label for label, _ in labels] == named + [label for label, _ in troubles]
+        assert [words[: len(start)] for (_, words), (_, start) in zip(labels[6:], troubles, strict=True)] == [
+            start for _, start in troubles
+        ]
+
+
 def test_the_whole_is_shown_where_it_fits(tmp_path: Path) -> None:
     status = of(1, tmp_path)
     whole = status_text(status)
