@@ -23,7 +23,7 @@ class StartRecords:
     ) -> None:
         self._segment, self._settings, self._context = segment, settings, context
         self._peak_table_sha256 = peak_table_sha256
-        self._incarnation = 0
+        self._incarnation: int
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
         self.listed_seal: EarlierSeal | None = None  # that the journal has already
 
