@@ -231,17 +231,29 @@ def test_a_ledger_that_is_put_aside_takes_its_own_along(own: Own, tmp_path: Path
         }
 
 
-def test_a_journal_that_cannot_be_sealed_takes_them_along(own: Own, tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_sealed_takes_them_along(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, sealed = sealed_by(own, tmp_path, *own.policies)
     companions = {path.name.removeprefix("ledger."): path for path in sealed.companions}
     (tmp_path / "old.journal.jsonl").write_text("another run's")
     places = [tmp_path / "new" / "l.json", tmp_path / "old.json"]
     copies = copy_journal(run.state.journal, companions, places, run.clock, 9)
+    assert [path.name for path in (tmp_path / "new").glob("*.jsonl")] == ["l.journal.jsonl"]
     for copy in copies:
         assert copy.fault is None
         assert isinstance(copy.location, Path)
         ledger = copy.location.with_name(copy.location.name.replace(".journal.jsonl", ".json"))
         assert companions_beside(ledger).keys() == companions.keys()
+    objects = dict[S3Location, object]()
+    monkeypatch.setattr("flopsd.attestation.storage.s3.upload", lambda found, _: objects.update(found))
+    locked = S3Location("b", "runs/l.json", lock_mode="COMPLIANCE", lock_days=9)
+    (to_s3,) = copy_journal(run.state.journal, companions, [locked], run.clock, 9)
+    assert (to_s3.location, to_s3.fault) == (S3Location("b", "runs/l.rolling.journal.jsonl"), None)
+    assert {place.key for place in objects} == {
+        "runs/l.rolling.journal.jsonl", *(f"runs/l.rolling.{name}" for name in companions)
+    }  # fmt: skip
+    assert {place.lock_mode for place in objects} == {None}  # a later seal writes another state
 
 
 def test_a_merged_ledger_has_those_of_its_children_and_its_own(own: Own, tmp_path: Path, nodes: Nodes) -> None:

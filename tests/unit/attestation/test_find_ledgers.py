@@ -144,9 +144,12 @@ def test_a_rolling_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, buc
     for given in ([folder], sorted(folder.glob("*.json")), [f"{folder}/*.json"], [packed]):
         assert nodes.merge(*given).ledger.read_bytes() == want
         assert any("skipped" in words for words in nodes.notes)
-    upload(bucket, folder, "run/")
-    assert nodes.merge(f"s3://{BUCKET}/run/").ledger.read_bytes() == want
-    assert nodes.notes == [f"s3://{BUCKET}/run/: skipped 1 rolling ledgers, earlier states of the ledgers next to them"]
+    for place, prefix in (("run/", "run/"), ("", "algo-1.")):
+        upload(bucket, folder, place)
+        assert nodes.merge(f"s3://{BUCKET}/{prefix}").ledger.read_bytes() == want
+        assert nodes.notes == [
+            f"s3://{BUCKET}/{prefix}: skipped 1 rolling ledgers, earlier states of the ledgers next to them"
+        ]
     alone = nodes.merge(folder / "algo-1.rolling.json", trust=[str(nodes.public)])
     assert (alone.ledgers, nodes.notes) == (1, [])
     upload(bucket, with_rolling(nodes, later=True), "more/")  # the rolling one says more than the final one

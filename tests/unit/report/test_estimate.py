@@ -221,10 +221,32 @@ def test_a_rule_that_is_read_and_not_written_is_marked(config: str) -> None:
         (["CONFIG", *WORK, "--base-model", "x"], 2, "--base-flop"),
         (["CONFIG", "--tokens", "1e9", "--method", "pretraining", *BASE], 2, "has no base model"),
         (["--tokens", "1e9"], 2, "CONFIG"),
+        (["CONFIG", *WORK, "--on", "b300", "--price", "b300=1000000001"], 2, "a price above 0"),
+        (["CONFIG", *WORK, "--on", "b300", "--price", "=3"], 2, "expected a name and a price"),
+        (["--parameters", "1000000000000000001", *WORK], 2, "expected between 1 and 1e18"),
+        (["--parameters", "0", *WORK], 2, "expected between 1 and 1e18"),
+        (["CONFIG", *WORK, "--mfu", "1.1"], 2, "above 0 and up to 1"),
+        (["CONFIG", *WORK, "--mfu", "0..1"], 2, "above 0 and up to 1"),
+        (["CONFIG", *WORK, "--mfu", "1/0"], 2, "expected a share or two"),
     ],
 )
 def test_what_cannot_be_estimated_is_named(config: str, arguments: list[str], code: int, words: str) -> None:
     assert words in run(*(config if word == "CONFIG" else word for word in arguments), code=code)
+
+
+def test_the_least_and_the_most_that_are_taken(config: str) -> None:
+    dearest = run(config, *WORK, "--on", "b300", "--price", "b300=1000000000", "--mfu", "1")
+    assert "as given" in dearest
+    assert "USD" in dearest
+    run("--parameters", "1e18", "--dense", "--embedding-parameters", "0", *WORK)
+
+
+def test_a_configuration_of_a_mebibyte_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(LLAMA_8B).ljust(1 << 20))
+    assert run(str(tmp_path), *WORK) == run(str(file), *WORK)
+    file.write_text(json.dumps(LLAMA_8B).ljust((1 << 20) + 1))
+    assert "it is larger than 1048576 bytes" in run(str(file), *WORK, code=1)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "rwkv"}', "[" * 100_000, " " * (2 << 20)])
@@ -301,6 +323,8 @@ def test_a_slice_is_held_against_the_peak_of_its_own_sms(tmp_path: Path) -> None
     found = mfu_of(ledger_of(tmp_path / "mig", [whole, one], [gap], {"metered_as_mig": "14.0"}), table, "bf16")
     half = mfu_of(ledger_of(tmp_path / "half", [{**whole, "spanSeconds": "7.0"}], [], {}), table, "bf16")
     assert found == replace(half, source=found.source)
+    with pytest.raises(LedgerError, match="no datasheet peak of h100-sxm5-80gb in fp4"):
+        mfu_of(tmp_path / "half", table, "fp4")
     with pytest.raises(LedgerError, match="how many SMs"):
         mfu_of(
             ledger_of(tmp_path / "dark", [whole, {**one, "smCount": None}], [gap], {"metered_as_mig": "14.0"}),

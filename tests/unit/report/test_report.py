@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from flopsd.attestation.evidence import witness
 from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
+from flopsd.cli.verify import verify_with
 from flopsd.core.declarations import Base, Method
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
@@ -286,6 +288,24 @@ def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(
         there[path[-1]] = before
     assert refusals > 20 // extent.step
     report(statement)
+
+
+def test_a_ledger_that_changes_while_it_is_verified_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = VECTORS / "valid" / "declared-by-settings"
+    tables = ("--peaks", str(VECTORS / "peaks.yaml"), "--policy", str(VECTORS / "policy.yaml"))
+    command = ["report", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), *tables]
+    in_process(*command, code=0)
+    monkeypatch.setattr("flopsd.cli.report.verify_with", lambda *given: replace(verify_with(*given), statement={}))
+    assert "was changed while it was verified" in " ".join(in_process(*command, code=3).stdout.split())
+
+
+@pytest.mark.parametrize(
+    "more", [["--also", "x"], ["--anchors", "x"], ["--children", "x"], ["--allow-replay"], ["--threshold", "2"],
+             ["--aws-certificate", "x"], ["--tsa-certificate", "x"]],
+)  # fmt: skip
+def test_what_only_verifies_is_refused_without_a_key(more: list[str]) -> None:
+    done = in_process("report", str(VECTORS / "valid" / "declared-by-settings" / "ledger.json"), *more, code=2)
+    assert f"report: {more[0]} verifies, which needs a key" in done.stderr
 
 
 def test_attached_evidence_is_as_it_was_checked_else_as_claimed() -> None:

@@ -1,0 +1,86 @@
+"""What `flopsd seal` seals of a state folder, and what it prints."""
+
+from pathlib import Path
+
+import pytest
+
+from flopsd.daemon.rolling_seal import NOT_SIGNED, SEALED_NOT_COPIED
+from tests.support.process import Done, in_process
+from tests.support.runs import H100, Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run with two closed segments that goes on."""
+    run = Run(tmp_path / "state", devices=(H100,))
+    for _ in range(2):
+        run.meter(12)
+        assert run.writer.rotate()
+    run.meter(12)
+    return run
+
+
+def seal(run: Run, *arguments: str, code: int = 0) -> Done:
+    places = ("--state-dir", str(run.state.path), "--ledger", str(run.state.path.with_name("out") / "run.json"))
+    return in_process("seal", *places, "--evidence", "off", *arguments, env={}, code=code)
+
+
+def names(run: Run) -> list[str]:
+    return sorted(path.name for path in run.state.path.with_name("out").glob("*.json"))
+
+
+def test_a_run_that_ended_is_sealed_with_its_closed_segments(run: Run) -> None:
+    run.finish()
+    printed = seal(run).stdout
+    out = run.state.path.with_name("out")
+    assert [f"sealed a closed segment of the run: {out / f'run-{n:04d}.json'}" in printed for n in (1, 2)] == [True] * 2
+    assert f"sealed {out / 'run-0003.json'}" in printed
+    assert "SEGMENT     segment 3 of a rotated run" in printed
+    assert names(run) == ["run-0001.json", "run-0002.json", "run-0003.json"]
+    again = seal(run).stdout
+    assert "was sealed before, and is as it was" in again
+    assert "closed segment" not in again
+
+
+def test_a_journal_is_sealed_alone_and_quietly(run: Run) -> None:
+    run.finish()
+    done = in_process("seal", "--journal", str(run.state.journal), "--state-dir", str(run.state.path), "--evidence",
+                      "off", "--quiet", env={}, code=0)  # fmt: skip
+    assert done.stdout == ""
+    assert sorted(p.name for p in run.state.path.glob("*.json")) == ["run-1.ledger-0003.json"]
+    assert names(run) == []
+
+
+@pytest.fixture
+def as_the_daemon(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    monkeypatch.setattr("flopsd.cli.seal.be_nice", lambda: None)  # it would be for all tests that follow
+    return ("--rolling",)
+
+
+def test_the_daemon_has_its_segments_sealed_while_it_runs(run: Run, as_the_daemon: tuple[str, ...]) -> None:
+    closed = seal(run, *as_the_daemon, "--closed-only").stdout
+    assert names(run) == ["run-0001.json", "run-0002.json"]
+    assert closed.count("sealed a closed segment of the run") == 2
+    assert "verify it with" not in closed
+    assert "ROLLING     the journal has no end" in seal(run, *as_the_daemon).stdout
+    run.finish()
+
+
+def test_the_daemon_is_told_whether_it_was_the_key_or_a_copy(run: Run, as_the_daemon: tuple[str, ...]) -> None:
+    (key := run.state.path / "broken.pem").write_text("no key")
+    unsigned = seal(run, *as_the_daemon, "--key", str(key), code=NOT_SIGNED)
+    assert "is not a PEM private key of a supported kind; " in unsigned.stderr
+    assert names(run) == []
+    copy = ("--ledger-copy", str(key / "copy.json"))
+    assert "copy" in seal(run, *as_the_daemon, *copy, code=SEALED_NOT_COPIED).stderr
+    run.finish()
+    assert "copy" in seal(run, *copy, code=1).stderr
+
+
+def test_a_segment_that_was_altered_is_named_after_all_others_are_sealed(run: Run) -> None:
+    first, second = sorted(run.state.segments.iterdir())
+    first.write_bytes(second.read_bytes())
+    run.finish()
+    done = seal(run, code=1)
+    assert "is not the journal that was written" in done.stderr
+    assert names(run) == ["run-0002.json", "run-0003.json"]
