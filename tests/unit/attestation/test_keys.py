@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from flopsd.attestation.signing.keys import check_key, ensure_key, load_public, 
 from flopsd.attestation.signing.pem import make_pem, write_new
 from flopsd.attestation.signing.pkcs11 import location_of
 from flopsd.attestation.signing.public_key import parse_public
+from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.signing.secrets import passphrase
 from flopsd.core.declarations import DEVICE_VARIABLE, KERNEL_WINDOWS_VARIABLE, OPERATOR_COUNT_VARIABLE
 from flopsd.core.envelope import Envelope, parse_envelope
@@ -385,4 +387,33 @@ def test_where_a_key_lies_in_a_token_is_said_without_its_pin(tmp_path: Path) -> 
     assert (found.pin, found.public) == ("1234", "k.pub")
     assert found.describe() == "the P-256 key 'k' id 01ff on token 'my box', serial '7' of /lib.so"
     assert "1234" not in repr(found)
+    in_variables = {"PYKCS11LIB": "m", PKCS11_PIN: "5678"}
+    assert (location_of("", in_variables).pin, location_of("", {**in_variables, PKCS11_PIN: ""}).pin) == ("5678", None)
+    assert location_of(uri, in_variables).pin == "1234"
+    with pytest.raises(SigningKeyError, match="pin-source=env:X is not supported") as refused:
+        location_of("?pin-source=env:X", in_variables)
+    assert "pin-source=file:PATH" in refused.value.hint
     assert location_of("", {"PYKCS11LIB": "m"}).describe() == "the P-256 key (the only one) on the only token of m"
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_pin_that_a_token_refused_is_known_again_by_no_other(tmp_path: Path, writable: bool) -> None:
+    (tmp_path / "file").touch()
+    note = (tmp_path if writable else tmp_path / "file") / "pin.json"
+    with tempfile.TemporaryFile() as memory:
+        first, later = (RefusedPin(note, memory.fileno()) for _ in range(2))
+        assert later.reason(("box", "7"), "1234") is None
+        first.note(("box", "7"), "1234", "locked")
+        assert later.reason(("box", "7"), "1234") == "locked"
+        assert [later.reason(*other) for other in ((("box", "8"), "1234"), (("box", "7"), "12345"))] == [None, None]
+        assert note.exists() == writable
+        assert not writable or note.stat().st_mode & 0o777 == 0o600
+        assert b"1234" not in (note.read_bytes() if writable else os.pread(memory.fileno(), 1000, 0))
+        first.note(("box", "7"), "5", "wrong")
+        assert later.reason(("box", "7"), "5") == "wrong"
+        later.forget()
+        assert first.reason(("box", "7"), "5") is None
+        assert not note.exists()
+    alone = RefusedPin(note)
+    alone.note(("box",), "1", "expired")
+    assert RefusedPin(note).reason(("box",), "1") == ("expired" if writable else None)
