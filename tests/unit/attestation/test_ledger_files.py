@@ -1,5 +1,6 @@
 """Where sealing meets files that lie there already: nothing is lost, nothing goes back, nobody reads halves."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation.countersign import countersign
-from flopsd.attestation.ledger_files import ledger_files_lock
+from flopsd.attestation.ledger_files import LedgerFiles, ledger_files_lock, read_ledger_files, write_ledger_files
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.keys import ensure_key, load_public
@@ -84,6 +85,30 @@ def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path) -> None:
     second.seal(ledger, ensure_key(None, tmp_path / "other")[0])
     (again,) = set(tmp_path.glob("ledger-until-*.json")) - {kept}
     assert believed(again) == before < believed(ledger)
+
+
+def test_what_is_written_over_a_ledger_of_another_run_never_stands_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, ledger = Run(tmp_path / "a"), Run(tmp_path / "b"), tmp_path / "ledger.json"
+    for run in (first, second):
+        run.meter(12)
+        run.finish()
+    first.seal(ledger)
+    other = read_ledger_files(second.seal(tmp_path / "other.json").ledger)
+    with monkeypatch.context() as failing:
+        failing.setattr("flopsd.attestation.ledger_files.put_file", full_disk)
+        with pytest.raises(OSError, match="full"):
+            write_ledger_files(ledger, other, second.clock)
+    assert not ledger.exists()
+    first.seal(ledger)
+    write_ledger_files(ledger, LedgerFiles(other.ledger, None, other.public_key), second.clock)
+    assert ledger.read_bytes() == (tmp_path / "other.json").read_bytes()
+    assert not ledger.with_name("ledger.journal.jsonl").exists()
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "full")
 
 
 def test_two_ledgers_that_are_put_aside_at_one_time_are_both_kept(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from flopsd.settings.evidence_kinds import KINDS, parse_kinds
 from flopsd.settings.load import declared_of
 from flopsd.settings.parsers import device_precision
 from flopsd.settings.push_targets import Target, parse_target
+from flopsd.settings.schema import BY_KEY, SETTINGS
 from flopsd.settings.words import say
 from tests.support.independent import payload_of
 from tests.support.runs import H100, finished
@@ -136,6 +137,23 @@ REFUSED: list[tuple[Any, list[object], str]] = [
 def test_a_setting_that_is_refused(check: Any, given: object, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         check(given)
+
+
+LIMITS = {
+    "interval_seconds": (0.1, 60), "checkpoint_seconds": (0.2, 3600), "push_every_seconds": (1, 3600),
+    "seal_every_seconds": (1, 86400), "duration_seconds": (0.1, 400 * 86400), "stop_seconds": (1, 600),
+    "last_scrape_seconds": (0, 600), "metric_line_seconds": (1, 3600), "stop_window_seconds": (1, 86400),
+}  # fmt: skip
+
+
+def test_times_have_these_limits() -> None:
+    assert {one.key for one in SETTINGS if one.key.endswith("_seconds")} == LIMITS.keys()
+    for key, (least, most) in LIMITS.items():
+        parse = BY_KEY[key].parse
+        assert (parse(str(least)), parse(most)) == (least, most)
+        for beyond in (least - 0.01, most + 0.01):
+            with pytest.raises(ValueError, match=re.escape(f"expected between {least:g} and {most:g} seconds")):
+                parse(beyond)
 
 
 @pytest.mark.parametrize(
