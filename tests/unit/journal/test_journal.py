@@ -47,6 +47,29 @@ def read(state: StateDir) -> list[object]:
     return [line.record() for line in read_journal(state.journal)]
 
 
+def test_what_another_process_may_have_written_is_read_whole_once(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(state, 3)
+    journal, read_whole = Journal(state), Journal._read_own
+    journal.recover("aside")
+    reads = 0
+
+    def count(of: Journal) -> None:
+        nonlocal reads
+        reads += 1
+        read_whole(of)
+
+    monkeypatch.setattr(Journal, "_read_own", count)
+    journal.append({"n": 3})
+    journal.close()  # as after a write that failed
+    journal.append({"n": 4})
+    journal.append({"n": 5})
+    journal.close()
+    assert reads == 1
+    assert read(state) == [{"n": n} for n in range(6)]
+
+
 values = st.recursive(
     st.one_of(
         st.none(),
