@@ -44,7 +44,7 @@ class SealedRun:
         return any(record["kind"] == "sealed" and record["payload_sha256"] == digest for record in named)
 
     def times(self) -> list[Claim]:
-        entry = node_entry(self.verified.statement["predicate"], self.verified.history, "0" * 64, ["0" * 64])
+        entry = node_entry(self.verified.statement["predicate"], self.verified.history, "", [])
         return [claim for claim in claims_of(entry) if claim.what == NODE]
 
 

@@ -204,6 +204,7 @@ def test_two_lines_that_contradict_each_other_are_refused(run: Run, sealed: Seal
     [
         ("", "export.log: no checkpoint line of run 'run-1' on node 'node-0'"),
         ("flopsd-checkpoint run=run-2 node=node-0 incarnation=1 records=1 head=\x1b[2J", r"1 of other runs or nodes, such as 'flopsd-checkpoint run=run-2 .*\\x1b"),
+        (f"flopsd-checkpoint run=run-2 {'x' * 300}", f"such as 'flopsd-checkpoint run=run-2 {'x' * 172}'"),
         ("flopsd-checkpoint run=run-1 node=node-01 incarnation=1 records=1", "1 of other runs or nodes"),
         ("flopsd-checkpoint run=run-1 node=node-0 incarnation=1 records=12", "1 of its lines are damaged"),
         ('{"events":[{"message":"x","ingestionTime":1}', "starts as JSON but is not valid JSON: a list is truncated"),

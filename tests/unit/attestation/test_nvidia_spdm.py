@@ -2,14 +2,23 @@
 
 import base64
 import hashlib
+import sys
 from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP384R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    SECP384R1,
+    EllipticCurve,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -18,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import nvidia_spdm
-from flopsd.attestation.evidence.item import CheckContext, CollectContext, fields_of
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState, fields_of
 from flopsd.attestation.evidence.trust import load_certificates
 from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
@@ -33,6 +42,7 @@ REPORT = bytes.fromhex((VECTORS / "nvidia" / "hopperAttestationReport.txt").read
 NONCE = REPORT[4:36]
 (ROOT,) = load_certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
 HEAD = "ab" * 32
+P384 = SECP384R1()
 Made = tuple[x509.Certificate, EllipticCurvePrivateKey]
 
 
@@ -90,8 +100,8 @@ def test_no_changed_chain_passes(data: st.DataObject) -> None:
         nvidia_spdm.verify_report(b"".join(pems), REPORT, NONCE, ROOT)
 
 
-def made(name: str, issuer: Made | None, *, ca: bool) -> Made:
-    key, now = generate_private_key(SECP384R1()), datetime.now(timezone.utc)
+def made(name: str, issuer: Made | None, *, ca: bool, curve: EllipticCurve = P384) -> Made:
+    key, now = generate_private_key(curve), datetime.now(timezone.utc)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
         x509.CertificateBuilder()
@@ -114,6 +124,13 @@ def signed(report: bytes, key: EllipticCurvePrivateKey) -> bytes:
     """What a GPU does with its report; the stand-in has no key."""
     r, s = decode_dss_signature(key.sign(report[:-96], ECDSA(SHA384())))
     return report[:-96] + r.to_bytes(48, "big") + s.to_bytes(48, "big")
+
+
+def test_a_gpu_signs_by_p384() -> None:
+    root = made("root", None, ca=True)
+    gpu = made("gpu", root, ca=False, curve=SECP256R1())
+    with pytest.raises(EvidenceError, match="its certificate has no P-384 key"):
+        nvidia_spdm.verify_report(pem(gpu, root), signed(REPORT, gpu[1]), NONCE, root[0])
 
 
 def test_a_gpu_may_not_vouch_for_another_one() -> None:
@@ -151,6 +168,33 @@ def test_the_gpu_is_asked_to_sign_the_journals_head(
     assert "CN=gpu" in nvidia_spdm.verify_report(chain, signed(raw, gpu[1]), nvidia_spdm.nonce_of(HEAD), root[0])
     with pytest.raises(EvidenceError, match="does not end in NVIDIA's pinned root"):
         nvidia_spdm.check(found, CheckContext(history, HEAD))
+    monkeypatch.setattr(nvidia_spdm, "load_certificates", lambda _: (root[0],))
+    report["report"] = base64.b64encode(signed(raw, gpu[1])).decode()
+    state, text = nvidia_spdm.check(found, CheckContext(history, HEAD))
+    assert (state, text.partition(",")[0]) == (EvidenceState.HOLDS, "signed by CN=gpu")
+
+
+def test_nvml_that_fails_is_an_absence_and_is_shut_down(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    shut = []
+    nvml = ModuleType("pynvml")
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    nvml.NVMLError, nvml.nvmlInit = ArithmeticError, lambda: 1 // 0  # type: ignore[attr-defined]
+    nvml.nvmlDeviceGetCount, nvml.nvmlShutdown = lambda: 1 // 0, lambda: shut.append(1)  # type: ignore[attr-defined]
+    context = CollectContext(history, HEAD)
+    with pytest.raises(EvidenceError, match="NVML cannot be used: "):
+        nvidia_spdm.collect(context)
+    assert shut == []
+    nvml.nvmlInit = lambda: None  # type: ignore[attr-defined]
+    with pytest.raises(EvidenceError, match="NVML does not list its devices: "):
+        nvidia_spdm.collect(context)
+    assert shut == [1]
+    nvml.nvmlDeviceGetCount = lambda: 0  # type: ignore[attr-defined]
+    with pytest.raises(EvidenceError, match="no GPU gives a report: there is none"):
+        nvidia_spdm.collect(context)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(EvidenceError) as caught:
+        nvidia_spdm.collect(context)
+    assert caught.value.code == "no_nvml"
 
 
 def test_a_gpu_without_confidential_computing_is_an_absence(standin: Path, tmp_path: Path, history: History) -> None:

@@ -65,6 +65,7 @@ def test_the_shorter_of_two_seals_is_named_from_both_sides_and_the_later_one_lis
     (also,) = found["also"]
     facts = [one["method"]["journal"] for one in (found["predicate"], verify(early)["predicate"])]
     assert (also["relation"], also["listed"]) == ("earlier seal", True)
+    assert (also["ledger"], also["other"]) == (str(late.ledger), str(early.ledger))
     assert also["records"] == int(facts[0]["records"]) - int(facts[1]["records"])
     assert also["bytes"] == int(facts[0]["bytes"]) - int(facts[1]["bytes"])
     measured = [one["totals"]["executed"]["measured"] for one in (found["predicate"], verify(early)["predicate"])]
@@ -104,6 +105,16 @@ def test_two_histories_of_a_run_are_a_fork_for_verify_and_for_merge(tmp_path: Pa
     done = in_process("merge", str(one.ledger), str(two.ledger), "--trust", str(one.public_key), "--key", uri,
                       "--ledger", str(tmp_path / "job.json"), "--nodes", "1", code=3)  # fmt: skip
     assert f"their journals part after record {same[-1]}" in " ".join(done.stderr.split())
+
+
+def test_two_histories_from_their_begin_are_a_fork_too(tmp_path: Path, uri: str) -> None:
+    def whole(name: str, second: int) -> Sealed:
+        run = begun(tmp_path / name, clock=FakeClock(10**12, 1_790_000_000 * 10**9 + second * 10**9))
+        run.finish()
+        return run.seal(tmp_path / f"{name}.json", uri)
+
+    one, two = whole("one", 0), whole("two", 1)
+    assert "their journals have no record in common; one goes on to record " in verify(one, two, code=3)["reason"]
 
 
 def test_ledgers_of_other_runs_and_times_are_no_fork(tmp_path: Path, uri: str) -> None:

@@ -47,7 +47,7 @@ def read(state: StateDir) -> list[object]:
     return [line.record() for line in read_journal(state.journal)]
 
 
-def test_what_another_process_may_have_written_is_read_whole_once(
+def test_after_a_record_that_cannot_be_synced_the_file_is_cut_and_read_whole_once(
     state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(state, 3)
@@ -62,12 +62,20 @@ def test_what_another_process_may_have_written_is_read_whole_once(
 
     monkeypatch.setattr(Journal, "_read_own", count)
     journal.append({"n": 3})
-    journal.close()  # as after a write that failed
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", unsynced)
+        with pytest.raises(JournalError, match="cannot write the journal .*Input/output error"):
+            journal.append({"n": 4})
+    assert len(read(state)) == 4
     journal.append({"n": 4})
     journal.append({"n": 5})
     journal.close()
     assert reads == 1
     assert read(state) == [{"n": n} for n in range(6)]
+
+
+def unsynced(_: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 values = st.recursive(
