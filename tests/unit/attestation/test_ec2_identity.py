@@ -20,6 +20,7 @@ from flopsd.attestation.evidence.item import CheckContext, CollectContext, Evide
 from flopsd.attestation.evidence.trust import load_certificates
 from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
+from flopsd.settings.data_files import config_dir
 from tests.support.authorities import IDENTITY, Metadata, serving
 from tests.support.tools import require_tools
 
@@ -102,6 +103,19 @@ def test_no_changed_message_passes_with_another_document(data: st.DataObject) ->
         pass
 
 
+def test_a_pinned_certificate_has_an_rsa_key() -> None:
+    other = load_certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")[0]
+    with pytest.raises(EvidenceError, match="the pinned certificate has no RSA key"):
+        signed_content(GENUINE, other)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_message_has_a_limit(more: int) -> None:
+    padded = GENUINE + " " * (65536 + more - len(GENUINE))
+    with pytest.raises(EvidenceError, match="more than 65536 bytes") if more else nullcontext():
+        assert signed_content(padded, PINNED) == signed_content(GENUINE, PINNED)
+
+
 def test_without_a_pinned_certificate_nothing_is_checked() -> None:
     """None ships: whatever region a document claims, it never passes for checked."""
     verdict, words = ec2_identity.check(item(), grounds())
@@ -165,6 +179,34 @@ def test_document_and_signature_are_fetched_with_a_session_token(tmp_path: Path)
 def test_an_answer_that_is_none_is_an_absence_with_its_reason(service: Metadata, reason: str, tmp_path: Path) -> None:
     with serving(service.answer) as url, pytest.raises(EvidenceError, match=reason):
         ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT=url))
+
+
+@pytest.mark.parametrize(
+    ("mark", "words", "mode", "url"),
+    [
+        ("sys/devices/virtual/dmi/id/sys_vendor", "Amazon EC2\n", "", "http://169.254.169.254"),
+        ("sys/devices/virtual/dmi/id/sys_vendor", "Amazon EC2\n", "IPv6", "http://[fd00:ec2::254]"),
+        ("sys/hypervisor/uuid", "ec2abcde-0000\n", "ipv4", "http://169.254.169.254"),
+        ("sys/hypervisor/uuid", "ec2abcde-0000\n", "ipv5", None),
+        ("sys/hypervisor/uuid", "abcdec2-0000\n", "", None),
+        ("sys/devices/virtual/dmi/id/sys_vendor", "Other\xff\n", "", None),
+    ],
+)
+def test_an_ec2_instance_is_known_by_its_vendor_or_hypervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, words: str, mode: str, url: str | None
+) -> None:
+    (tmp_path / mark).parent.mkdir(parents=True)
+    (tmp_path / mark).write_text(words, encoding="latin-1")
+    asked = []
+
+    def ask(url: str, *_: object) -> bytes:
+        asked.append(url)
+        raise EvidenceError("nobody answers")
+
+    monkeypatch.setattr(ec2_identity, "_ask", ask)
+    with pytest.raises(EvidenceError, match="nobody answers" if url else "no sign of EC2|EC2"):
+        ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=mode))
+    assert asked == ([f"{url}/latest/api/token"] if url else [])
 
 
 def test_nobody_is_asked_where_there_is_no_ec2(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_what_a_broken_disk_left_is_cut_before_the_next_record(
         raise OSError(errno.EROFS, "Read-only file system")
 
     journal.append({"n": 0})
-    size = state.journal.stat().st_size
+    size, files = state.journal.stat().st_size, sorted(state.path.iterdir())
     with monkeypatch.context() as broken:
         broken.setattr(os, "pwrite", tear)
         broken.setattr(os, "ftruncate", refuse)
@@ -288,6 +288,7 @@ def test_what_a_broken_disk_left_is_cut_before_the_next_record(
             journal.append({"n": 1})
     assert state.journal.stat().st_size == size + 5
     journal.append({"n": 1})
+    assert sorted(state.path.iterdir()) == files, "none is kept as that of another process"
     assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
 
 
