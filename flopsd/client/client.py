@@ -62,7 +62,6 @@ class Client:
         self._phase: str | None = None  # while None, this process does not affect the phase of the run
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
         self._work = CountedWork()
-        self._work_sent_ns = 0
         self._logged: set[str] = set()
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
