@@ -121,12 +121,12 @@ def matrices(say: Say) -> None:
     import torch
 
     from flopsd.integrations.forward_counter import ForwardCounter
+    from tests.train.operator_cases import Counters
     from tests.train.trainers import llama
-    from tests.train.unread_models import Counters
 
     model = llama(num_hidden_layers=8)
     model.config.a_field_that_flopsd_does_not_know = 1
-    counter = ForwardCounter(Counters())
+    counter = ForwardCounter(Counters(current_phase=None))
     counter.attach(model)
     switch = _Switch(None, None, model)
     ids = torch.ones(2, 12, dtype=torch.long)

@@ -26,9 +26,7 @@ from tests.support.process import (
     started,
     wait_until,
 )
-from tests.support.scenario import Fault, Scenario, Segment, a100, h100
-
-BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
+from tests.support.scenario import BUSY, Fault, Scenario, a100, h100
 
 
 def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> None:

@@ -31,14 +31,7 @@ from tests.support.process import (
     wait_until,
 )
 from tests.support.runs import history_of
-from tests.support.scenario import Fault, Scenario, Segment, compile_standin, h100
-
-BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
-
-
-@pytest.fixture
-def env(standin: Path, tmp_path: Path) -> dict[str, str]:
-    return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
+from tests.support.scenario import BUSY, Fault, Scenario, compile_standin, h100
 
 
 def arguments(tmp_path: Path, *command: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:

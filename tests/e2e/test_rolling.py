@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import psutil
-import pytest
 
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.journal.reading import read_live
@@ -17,7 +16,6 @@ from tests.support.process import (
     FLOPSD,
     Program,
     daemon_pid,
-    environment,
     fill,
     in_process,
     predicate,
@@ -25,16 +23,9 @@ from tests.support.process import (
     started,
     wait_until,
 )
-from tests.support.scenario import Scenario, Segment, h100
 
-BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
 # Not libcrypto, which hashlib itself uses for the journal's chain.
 SIGNING = ("cryptography", "libssl", "boto", "_rust", "_cffi")
-
-
-@pytest.fixture
-def env(standin: Path, tmp_path: Path) -> dict[str, str]:
-    return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
 
 
 def arguments(tmp_path: Path, *more: str) -> tuple[str, ...]:

@@ -15,11 +15,10 @@ import pytest
 from flopsd.telemetry.metric_lines import metric_definitions
 from tests.support.process import PATIENCE_SECONDS, flopsd, predicate, wait_until
 from tests.support.sagemaker import FLOPSD, JOB, SAMPLES, TRAIN, Job, entrypoint
-from tests.support.scenario import Scenario, Segment, h100
+from tests.support.scenario import BUSY, Scenario, h100
 from tests.support.tools import missing
 
 pytestmark = [pytest.mark.tool("unshare", "ip", "hostname"), pytest.mark.package("sagemaker_training")]
-BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "train_script.py"
 HOMOGENEOUS = json.loads((SAMPLES / "resourceconfig_homogeneous_awsdocs.json").read_text())
 ONE = {**HOMOGENEOUS, "hosts": ["algo-1"]}

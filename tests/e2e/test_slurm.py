@@ -23,7 +23,7 @@ import pytest
 from flopsd.attestation.storage.deliveries import Deliveries
 from tests.support.process import PATIENCE_SECONDS, environment, flopsd, in_process, predicate, wait_until
 from tests.support.runs import finished
-from tests.support.scenario import Scenario, Segment, h100
+from tests.support.scenario import BUSY, Scenario, h100
 
 ROOT = Path(__file__).parents[2]
 NODES = ("n1", "n2")
@@ -154,7 +154,6 @@ def slurm(folder: Path, script: Path, job_conf: str, env: dict[str, str]) -> Ite
 
 SCRIPT = ROOT / "slurm" / "flopsd-job"
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and Slurm's daemons need root")
-BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
 CLUSTER = pytest.mark.tool("slurmctld", "slurmd", "srun", "unshare", "nsenter", "ip", "setsid", "pgrep")
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import PATIENCE_SECONDS, environment, predicate, started, wait_until
-from tests.support.scenario import Scenario, Segment, h100
+from tests.support.process import PATIENCE_SECONDS, predicate, started, wait_until
+from tests.support.scenario import BUSY, Scenario, h100
 
 ROOT = Path(__file__).parents[2]
 SYSTEMD = "/usr/lib/systemd/systemd"
@@ -137,12 +137,6 @@ class One(BaseHTTPRequestHandler):
 
 HTTPServer(("127.0.0.1", 9091), One).handle_request()
 """
-BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
-
-
-@pytest.fixture
-def env(standin: Path, tmp_path: Path) -> dict[str, str]:
-    return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
 
 
 def test_it_notifies_ready_status_alive_and_stopping_in_this_order(tmp_path: Path, env: dict[str, str]) -> None:

@@ -63,6 +63,9 @@ class Segment:
         return f"seg {self.ms} {self.mhz} {util} {watts} " + " ".join(f"{v:g}" for v in values)
 
 
+BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
+
+
 @dataclass(frozen=True)
 class Fault:
     from_ms: int

@@ -7,8 +7,8 @@ import pytest
 
 from flopsd.client import connect
 from tests.support.session_servers import EventServer, work_of
+from tests.train.operator_cases import Counters
 from tests.train.trainers import llama
-from tests.train.unread_models import Counters
 
 pytestmark = [pytest.mark.training("peft"), pytest.mark.filterwarnings("ignore")]
 
@@ -77,7 +77,7 @@ def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> No
 
     from flopsd.integrations.forward_counter import ForwardCounter
 
-    model, anew, again = llama(), Counters(), Counters()
+    model, anew, again = llama(), Counters(current_phase=None), Counters(current_phase=None)
     counters = [
         ForwardCounter(counted, lambda model, _: "train" if model.training else "") for counted in (anew, again)
     ]

@@ -12,8 +12,9 @@ from flopsd.core.architecture.by_weights import weights_flop
 from tests.support.architectures import refused
 from tests.support.independent import payload_of
 from tests.support.runs import Run
+from tests.train.operator_cases import Counters
 from tests.train.trainers import VOCABULARY, told_to, trainer_of
-from tests.train.unread_models import MODELS, Counters, step
+from tests.train.unread_models import MODELS, step
 
 pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
 ALBERT = {
@@ -88,7 +89,7 @@ def test_a_model_that_is_compiled_later_trains_on_and_has_no_figure() -> None:
     import torch
 
     model = MODELS["experts as modules"][0]()
-    counters = Counters()
+    counters = Counters(current_phase=None)
     from flopsd.integrations.forward_counter import ForwardCounter
 
     counter = ForwardCounter(counters)
@@ -122,7 +123,7 @@ def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: p
 
     from flopsd.integrations.forward_counter import ForwardCounter
 
-    model, counter = Own(), ForwardCounter(Counters())
+    model, counter = Own(), ForwardCounter(Counters(current_phase=None))
     counter.attach(model)
     with caplog.at_level(logging.ERROR, "flopsd.client"):
         model(torch.ones(2, 4)).sum().backward()

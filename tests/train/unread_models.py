@@ -2,7 +2,6 @@
 as the process counts it, against PyTorch's own FLOP counter. `python -m tests.train.unread_models` prints the table."""
 
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from flopsd.core.architecture import ArchitectureFlop, training_from
 from flopsd.core.architecture.by_weights import weights_flop
 from flopsd.core.declared_facts import facts_from
 from tests.train.families import adapt
+from tests.train.operator_cases import Counters
 
 BATCH, LENGTH = 2, 48
 _SMALL = {
@@ -139,25 +139,6 @@ CHECKPOINTING: Mapping[str, dict[str, bool] | None] = {
 }  # fmt: skip
 
 
-class Counters:
-    """What a counter declares, in place of a client."""
-
-    current_phase: str | None = None
-
-    def __init__(self) -> None:
-        self.work: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-
-    def count(self, phase: str, **counters: int) -> None:
-        for name, value in counters.items():
-            self.work[phase][name] += value
-
-    def counting(self, phase: str, **counters: int) -> Callable[[], None]:
-        return lambda: self.count(phase, **counters)
-
-    def declare(self, **facts: object) -> None:
-        pass
-
-
 @dataclass(frozen=True)
 class Step:
     """One training step: what PyTorch counted, what the process counted of the weights, and what follows from it."""
@@ -188,7 +169,7 @@ def step(name: str, method: str, checkpointing: str = "none") -> Step:
         model = adapt(model, targets)
     model.train()
     _checkpoint(model, CHECKPOINTING[checkpointing])
-    counters = Counters()
+    counters = Counters(current_phase=None)
     counter = ForwardCounter(counters)
     counter.attach(model)
     ids = torch.randint(4, 128, (BATCH, LENGTH))

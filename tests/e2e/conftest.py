@@ -1,0 +1,13 @@
+"""What most programs of these tests meter: an H100 that is busy."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import environment
+from tests.support.scenario import BUSY, Scenario, h100
+
+
+@pytest.fixture
+def env(standin: Path, tmp_path: Path) -> dict[str, str]:
+    return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
