@@ -6,6 +6,9 @@ import pytest
 
 from flopsd.core.architecture import Bounds, training_from
 from flopsd.core.architecture.by_weights import weights_flop, weights_forward
+from flopsd.core.architecture.parameters import Parameters
+from flopsd.core.policy.ways import way_for
+from flopsd.errors import ArchitectureError
 from flopsd.settings.words import say
 from tests.support.architectures import refused
 
@@ -80,3 +83,28 @@ def test_counters_that_contradict_each_other_give_no_figure(change: dict[str, in
     with refused(match=why) as caught:
         weights_flop(SHAPE, {**WORK, **change}, training_from({}))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("facts", "work", "code"),
+    [
+        ({}, WORK, "no_model_declared"),
+        ({"model_config": {"model_type": "own"}}, WORK, "no_parameters_total"),
+        ({"model_config": {"model_type": "own"}, "parameters_total": 0}, WORK, "no_parameters_total"),
+        ({"parameters_total": 0}, WORK, "no_parameters_total"),
+        ({"model_config": {"model_type": "own"}, "parameters_total": 500}, WORK, None),
+        ({"parameters_total": 500}, WORK, None),
+        ({"model_config": {"model_type": "own"}, "parameters_total": 500}, {"tokens": 8}, "family_not_modelled"),
+    ],
+)
+def test_a_model_of_unknown_shape_is_counted_by_its_weights_and_needs_its_size(
+    facts: dict[str, Any], work: dict[str, int], code: str | None
+) -> None:
+    if code is not None:
+        with pytest.raises(ArchitectureError) as caught:
+            way_for(facts, {"train": work})
+        assert caught.value.code == code
+        return
+    way = way_for(facts, {"train": work})
+    assert way.sizes == Parameters(500, 0, 0, 500)
+    assert way.forward(work, training_from({})).low == 2000

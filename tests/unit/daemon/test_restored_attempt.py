@@ -204,6 +204,7 @@ def test_an_invalid_saved_journal_is_ignored(tmp_path: Path, caplog: pytest.LogC
     first_attempt(tmp_path)
     (tmp_path / "saved/algo-1.journal.jsonl").write_bytes(b"\0" * 100)
     assert again(tmp_path) is None
+    assert "only the first 0 records are valid" in caplog.text
     assert "NOT RESTORED" in caplog.text
     shutil.rmtree(tmp_path / "saved")
     assert again(tmp_path) is None
