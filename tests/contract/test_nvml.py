@@ -1,6 +1,7 @@
 """The NVML source, and its clocks beside another source: real pynvml on the stand-in, and a clock stepped by hand."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pynvml
@@ -9,6 +10,7 @@ import pytest
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
+from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.confidential import DEVELOPER_TOOLS, OFF, ON
 from flopsd.sources.nvml.profiling_access import profiling_access
 from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
@@ -275,14 +277,17 @@ def test_a_driver_that_was_loaded_anew_is_read_anew(clock: SharedClock, standin:
         clocks.close()
 
 
-def test_what_is_closed_twice_lets_go_once(clock: SharedClock, standin: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opening", [lambda at: opened(at), lambda at: NvmlSource(pynvml, SourceSettings(at, table()))])
+def test_what_is_closed_twice_lets_go_once(
+    clock: SharedClock, standin: Path, tmp_path: Path, opening: Callable[[SharedClock], SmClocks | NvmlSource]
+) -> None:
     """NVML counts its users: another one in the same process must not lose its hold."""
     with simulated(standin, tmp_path, Scenario(STEADY), clock):
         pynvml.nvmlInit()
-        clocks = opened(clock)
-        clocks.close()
-        clocks.close()
-        assert not clocks.is_open
+        user = opening(clock)
+        user.close()
+        user.close()
+        assert not (isinstance(user, SmClocks) and user.is_open)
         assert pynvml.nvmlDeviceGetCount() == 1
         pynvml.nvmlShutdown()
         with pytest.raises(pynvml.NVMLError):
