@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pynvml
@@ -20,7 +21,7 @@ from tests.contract.conftest import Open
 from tests.support.independent import payload_of
 from tests.support.runs import Run
 from tests.support.scenario import LIBRARY, Fault, Scenario, Segment, a100, h100
-from tests.support.sim import SharedClock, simulated
+from tests.support.sim import Fold, SharedClock, simulated
 from tests.support.strategies import table
 
 BURSTS = (
@@ -297,3 +298,39 @@ def test_what_is_closed_twice_lets_go_once(
 def test_without_a_driver_there_are_no_clocks(clock: SharedClock, standin: Path, tmp_path: Path) -> None:
     with simulated(standin, tmp_path, Scenario(STEADY, driver_from_ms=1_000), clock):
         assert open_clocks(clock, table(), NS_PER_S) is None
+
+
+@pytest.mark.parametrize("counted", [100, 120, 132, 144])
+@pytest.mark.parametrize("counters", ["none", "average"])
+def test_where_driver_and_table_count_other_sms_the_truth_of_either_is_within_the_bounds(
+    open_sim: Open, counted: int, counters: str
+) -> None:
+    gpu = h100((Segment(1000, hmma=0.6, util=90, watts=600),), counters=counters, cores=counted * 128)
+    source, clock = open_sim(gpu)
+    fold = Fold(source, clock).read(10).read(1000, 20)
+    device = source.devices()[0]
+    figures = fold.figures(device.uid)
+    assert device.sm_count == max(counted, 132)
+    assert ("differ by" in device.evidence_reason) == (counted != 132)
+    assert (device.evidence is Evidence.CYCLES) == (counted == 132 and counters != "none")
+    rate = table().resolve(device).rates(Pipe.TENSOR_HMMA, None)
+    for sms in (counted, 132):
+        cycles = gpu.sm_cycles(Pipe.TENSOR_HMMA, 0, fold.clock.boottime_ns() - 1000 * 10**9, sms)
+        assert rate.low is not None
+        assert rate.high is not None
+        assert figures.high_flop is not None
+        assert figures.low_flop <= cycles * rate.low
+        assert cycles * rate.high <= figures.high_flop
+
+
+@pytest.mark.parametrize("counted", [100, 108, 124])
+def test_a_ceiling_holds_the_sms_of_driver_and_table(open_sim: Open, counted: int) -> None:
+    load = (Segment(1000, mhz=1410, hmma=1.0, util=100),)
+    source, clock = open_sim(replace(a100(load), cores=counted * 64))
+    fold = Fold(source, clock).read(10).read(1000, 20)
+    device = source.devices()[0]
+    rate, high = table().ceiling_flop_per_cycle(table().resolve(device), None), fold.figures(device.uid).high_flop
+    assert rate is not None
+    assert high is not None
+    tally = fold.tallies[device.uid]
+    assert max(counted, 108) * 1410 * tally.span_ns // 1000 * rate <= high, "every pipe at once"

@@ -40,9 +40,12 @@ _PENDING = (
 class CounterCheck:
     """Their scale is proven first, and held against percentages and clock for as long as they are counted."""
 
-    def __init__(self, sm_count: int, max_mhz: int, origin: Callable[[], str | None], driver: str) -> None:
-        """`origin` is what the journal has of an earlier daemon start on this boot, `driver` the driver's version."""
-        self._sm_count, self._max_mhz, self._origin = sm_count, max_mhz, origin
+    def __init__(
+        self, sm_count: int, max_mhz: int, origin: Callable[[], str | None], driver: str, doubted_sms: int = 0
+    ) -> None:
+        """`origin` is what the journal has of an earlier daemon start on this boot, `driver` the driver's version.
+        `doubted_sms`: how many of the SMs the device may not have; then no scale can be proven."""
+        self._sm_count, self._max_mhz, self._origin, self._doubted_sms = sm_count, max_mhz, origin, doubted_sms
         self._last: Metrics | None = None
         self._last_ns = self._largest = 0
         self._window = Window()
@@ -72,6 +75,11 @@ class CounterCheck:
 
         Raises UnusableError for counters that cannot be right: counting goes on from the new values.
         """
+        if self._doubted_sms:
+            why = f"the driver and the peak table differ by {self._doubted_sms} SMs: the bounds hold both"
+            fix = "where the driver is right, correct the row in a peak table of your own: see --peaks"
+            self.evidence = (Evidence.ACTIVITY, why, fix)
+            return False
         if metrics.elapsed is None or not metrics.counters:
             fix = "a driver of R595 or newer counts cycles since boot, which lose nothing in a restart"
             why = "this driver has no running cycle counters" + ("" if self._is_old else " for this GPU")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, GapReason, Limits
@@ -81,12 +82,24 @@ class Discovery:
         return UtilizationMeter(self._driver, device, handle, self._limits(device), reasons(self._driver, why, fix))
 
     def _whole(self, device: Device, handle: Any) -> Gpu:
-        return Gpu(device, handle, self._meter(device, handle)).updated()
+        device, doubted_sms = self._with_most_sms(device)
+        return Gpu(device, handle, self._meter(device, handle, doubted_sms)).updated()
 
-    def _meter(self, device: Device, handle: Any) -> GpmMeter | UtilizationMeter:
+    def _with_most_sms(self, device: Device) -> tuple[Device, int]:
+        """The GPU with the larger of the driver's number of SMs and the peak table's, since either may be wrong; and by
+        how many they differ."""
+        try:
+            expected = self._settings.peaks.resolve(device).sm_count
+        except UnknownDeviceError:
+            return device, 0
+        if device.sm_count is None or expected is None:
+            return device, 0
+        return replace(device, sm_count=max(device.sm_count, expected)), abs(device.sm_count - expected)
+
+    def _meter(self, device: Device, handle: Any, doubted_sms: int) -> GpmMeter | UtilizationMeter:
         try:
             if self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
-                return self._gpm_meter(device, handle, None)
+                return self._gpm_meter(device, handle, None, doubted_sms)
         except self._lib.NVMLError as fault:
             why = f"GPM support cannot be queried ({fault})"
         else:
@@ -121,10 +134,10 @@ class Discovery:
         now_ns = self._settings.clock.boottime_ns()
         return Gpu(device, handle, Unread(device.uid, now_ns, reason, (Evidence.GAP, why, fix)), part).updated()
 
-    def _gpm_meter(self, device: Device, handle: Any, part: Slice | None) -> GpmMeter:
-        limits = self._limits(device)
+    def _gpm_meter(self, device: Device, handle: Any, part: Slice | None, doubted_sms: int = 0) -> GpmMeter:
+        limits, gpm = self._limits(device), self.gpm(handle, part)
         uid, origins = device.uid, self._settings.origins
-        return GpmMeter(self._driver, self.gpm(handle, part), device, handle, limits, lambda: origins.get(uid))
+        return GpmMeter(self._driver, gpm, device, handle, limits, lambda: origins.get(uid), doubted_sms)
 
     def _limits(self, device: Device) -> Limits | None:
         try:

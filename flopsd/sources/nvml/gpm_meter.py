@@ -45,9 +45,10 @@ class GpmMeter:
         handle: Any,
         limits: Limits | None,
         origin: Callable[[], str | None],
+        doubted_sms: int = 0,
     ) -> None:
         """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has. Without
-        limits the daemon makes a gap of all."""
+        limits the daemon makes a gap of all. `doubted_sms`: how many of its SMs it may not have."""
         self._driver, self._gpm, self._handle = driver, gpm, handle
         self._uid, self._sm_count = device.uid, 0 if limits is None else limits.sm_count
         self._plausibility, self._power = Plausibility(), MeanPower()
@@ -62,7 +63,8 @@ class GpmMeter:
         self._unread_reason = GapReason.STARTING
         self._clock: list[ClockSample] = []
         self._buffered_clock = True
-        self._check = CounterCheck(self._sm_count, self._top_mhz, origin, driver.version)
+        self._doubted_sms = doubted_sms
+        self._check = CounterCheck(self._sm_count, self._top_mhz, origin, driver.version, doubted_sms)
         self.evidence = self._check.evidence
 
     def reach(self, handle: Any, gpm: Gpm) -> None:
@@ -157,7 +159,10 @@ class GpmMeter:
             cycles = Cycles(0, 0)
         elif self._check.clock_doubted:
             cycles = cycles.up_to(self._polled.max_mhz, now_ns - since_ns)
-        cycles = replace(cycles, doubt_cycles=cycles.doubt_cycles + self._edge_doubt_cycles)
+        doubt_cycles = cycles.doubt_cycles + self._edge_doubt_cycles
+        if self._doubted_sms:
+            doubt_cycles += ceil_div((cycles.cycles + doubt_cycles) * self._doubted_sms, self._sm_count)
+        cycles = replace(cycles, doubt_cycles=doubt_cycles)
         return activity(ratios, cycles, self._sm_count, metrics.unread), totals
 
     def _refuse_what_cannot_be(

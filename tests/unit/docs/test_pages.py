@@ -196,6 +196,7 @@ ROWS = {
     "H100 (SXM5, PCIe, NVL)": ("h100-sxm5-80gb", "h100-pcie", "h100-nvl"),
     "H200 (SXM, NVL)": ("h200-sxm", "h200-nvl"),
     "A100 (SXM4, PCIe)": ("a100-sxm4-40gb", "a100-sxm4-80gb", "a100-pcie"),
+    "A100 SXM 64GB (Leonardo)": ("a100-sxm-64gb",),
     **{name: (name.lower().replace(" ", "-"),) for name in ALONE},
 }
 
