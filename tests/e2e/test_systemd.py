@@ -21,6 +21,7 @@ import pytest
 
 from tests.support.process import PATIENCE_SECONDS, predicate, started, wait_until
 from tests.support.scenario import BUSY, Scenario, h100
+from tests.support.sockets import fill_socket
 
 ROOT = Path(__file__).parents[2]
 SYSTEMD = "/usr/lib/systemd/systemd"
@@ -171,7 +172,7 @@ def test_it_meters_all_the_same_when_the_manager_does_not_hear(
             place.write_text("no socket")
         elif broken == "full":
             manager.bind(str(place))
-            _fill(place)
+            fill_socket(place)
         address = "vsock:2:1" if broken == "nonsense" else str(place)
         with started("run", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"),
                      "--listen", "off", "--duration", "1", "--interval", "0.2",
@@ -180,17 +181,6 @@ def test_it_meters_all_the_same_when_the_manager_does_not_hear(
     assert int(predicate(tmp_path / "ledger.json")["totals"]["executed"]["measured"]) > 0
     complaints = program.text.count("cannot notify the service manager at $NOTIFY_SOCKET")
     assert complaints == (0 if broken == "nonsense" else 1), program.text
-
-
-def _fill(place: Path) -> None:
-    """Until a new sender finds no room: one alone only fills its own buffer."""
-    for _ in range(1_000_000):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-            try:
-                sender.sendto(b"x", str(place))
-            except BlockingIOError:
-                return
-    raise AssertionError("it never was full")
 
 
 def test_under_exec_the_manager_hears_of_the_job_only(tmp_path: Path, env: dict[str, str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
@@ -86,30 +87,20 @@ _IRRELEVANT = (
 )  # fmt: skip
 
 
-def _bert_heads(
-    fields: Fields, prefix: str, hidden: int, width: int, vocabulary: int, tied: bool
+def _pooled_heads(
+    dense: str, decoder: str, own: bool,
+    fields: Fields, prefix: str, hidden: int, width: int, vocabulary: int, tied: bool,
 ) -> dict[str, Head]:  # fmt: skip
+    """`own`: a classifier of sequences that has a matrix in place of the pooler."""
     pooler = Linear(f"{prefix}.pooler.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
     language = (
-        Linear("cls.predictions.transform.dense", hidden, hidden, True),
-        Linear("cls.predictions.decoder", width, vocabulary, True, tied=tied),
+        Linear(dense, hidden, hidden, True),
+        Linear(decoder, width, vocabulary, True, tied=tied),
     )
-    return {**encoder_classifiers(fields, hidden, pooler), "ForMaskedLM": lambda: (language, 2 * hidden)}
-
-
-def _roberta_heads(
-    fields: Fields, prefix: str, hidden: int, width: int, vocabulary: int, tied: bool
-) -> dict[str, Head]:  # fmt: skip
-    pooler = Linear(f"{prefix}.pooler.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
-    language = (
-        Linear("lm_head.dense", hidden, hidden, True),
-        Linear("lm_head.decoder", width, vocabulary, True, tied=tied),
-    )
-    return {
-        **encoder_classifiers(fields, hidden, pooler),
-        "ForSequenceClassification": lambda: _own_classifier(fields, hidden),
-        "ForMaskedLM": lambda: (language, 2 * hidden),
-    }
+    classifiers = encoder_classifiers(fields, hidden, pooler)
+    if own:
+        classifiers["ForSequenceClassification"] = lambda: _own_classifier(fields, hidden)
+    return {**classifiers, "ForMaskedLM": lambda: (language, 2 * hidden)}
 
 
 def _electra_heads(
@@ -131,7 +122,11 @@ def _electra_heads(
     }
 
 
-_HEADS = {"bert": _bert_heads, "roberta": _roberta_heads, "electra": _electra_heads}
+_HEADS: Mapping[str, Callable[..., dict[str, Head]]] = {
+    "bert": partial(_pooled_heads, "cls.predictions.transform.dense", "cls.predictions.decoder", False),
+    "roberta": partial(_pooled_heads, "lm_head.dense", "lm_head.decoder", True),
+    "electra": _electra_heads,
+}
 
 
 def _own_classifier(fields: Fields, hidden: int) -> tuple[tuple[Linear, ...], int]:

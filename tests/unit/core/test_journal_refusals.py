@@ -4,7 +4,6 @@ Beside the published vectors, which have the laws of the format.
 """
 
 import copy
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,10 +17,9 @@ from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.errors import JournalDamagedError
-from flopsd.journal.reading import read_journal
 from tests.support.columns import by_device, in_columns
 from tests.support.story import A100, CYCLES_H100, Second, Story, chain, gap, tell
-from tests.support.vectors import statement_of
+from tests.support.vectors import parsed, statement_of
 
 J = dict[str, Any]
 SESSION = "5e55" * 8
@@ -50,10 +48,7 @@ def _journal() -> tuple[J, ...]:
         plan(6, GapReason.DRIVER_TIMEOUT)
         return run.finish()
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "journal.jsonl"
-        file.write_bytes(tell(story))
-        return tuple(dict(line.record()) for line in read_journal(file))
+    return tuple(dict(line.record()) for line in parsed(tell(story)))
 
 
 def edited(edit: Callable[[list[J]], object]) -> list[J]:

@@ -2,7 +2,6 @@
 
 import copy
 import random
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,8 @@ from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import Busy, GapReason, Growth, Pipe
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.errors import JournalDamagedError
-from flopsd.journal.reading import read_journal
 from tests.support.story import A10G, A100, CYCLES_H100, Second, Story, Work, active, gap, tell
+from tests.support.vectors import parsed
 
 J = dict[str, Any]
 SESSION = "5e55" * 8
@@ -51,10 +50,7 @@ def _journal() -> tuple[J, ...]:
             plan(11)
         return run.finish()
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "journal.jsonl"
-        file.write_bytes(tell(story))
-        return tuple(dict(line.record()) for line in read_journal(file))
+    return tuple(dict(line.record()) for line in parsed(tell(story)))
 
 
 def outcome(records: list[J]) -> History | str:

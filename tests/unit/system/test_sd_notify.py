@@ -10,6 +10,7 @@ import pytest
 from flopsd.system.clock import NS_PER_S
 from flopsd.system.sd_notify import Notifier
 from flopsd.testing import FakeClock
+from tests.support.sockets import fill_socket
 
 
 class Manager:
@@ -111,7 +112,7 @@ def test_a_manager_that_does_not_hear_is_complained_of_once_and_raises_nothing(
     clock = FakeClock()
     if address == "FULL":
         address = str(tmp_path / "notify")
-        _fill(address)
+        fill_socket(address)
     notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"}, clock)
     for _ in range(3):
         notifier.each_tick(lambda: True, lambda: "x")
@@ -122,14 +123,3 @@ def test_a_manager_that_does_not_hear_is_complained_of_once_and_raises_nothing(
         assert manager.heard() == ["READY=1", "STATUS=x", "WATCHDOG=1"]
     notifier.stopping()
     assert len(caplog.records) == complaints
-
-
-def _fill(place: str) -> None:
-    """Until a new sender finds no room: one alone only fills its own buffer."""
-    for _ in range(1_000_000):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-            try:
-                sender.sendto(b"x", place)
-            except BlockingIOError:
-                return
-    raise AssertionError("it never was full")

@@ -1,0 +1,15 @@
+"""Sockets as a service manager has them."""
+
+import socket
+from pathlib import Path
+
+
+def fill_socket(place: Path | str) -> None:
+    """Until a new sender finds no room: one alone only fills its own buffer."""
+    for _ in range(1_000_000):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            try:
+                sender.sendto(b"x", str(place))
+            except BlockingIOError:
+                return
+    raise AssertionError("it never was full")
