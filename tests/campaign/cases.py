@@ -89,6 +89,10 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
     asleep = h100(drift, counters="quarter"), h100(drift, clock_samples_ms=20), a100(loads[1])
     yield Case("a machine that sleeps", asleep, 900, sleeps_ms=((645, 700_000),))
     yield Case("idle, then work", (h100(IDLE_THEN_WORK, counters="average"), h100(IDLE_THEN_WORK)), 120)
+    later = replace(late, appears_ms=31_000)
+    yield Case("a GPU that comes while the daemon is away", (h100(STEADY, clock_samples_ms=100), later), 60, (9000,))
+    stands_still = h100(IDLE_THEN_WORK, (Fault(5_000, FOREVER, "clock_stuck"),), counters="average")
+    yield Case("a clock that stands still beside running counters", (stands_still,), 90)
     draw = random.Random(seed)
     for number in range(random_cases):
         yield Case(f"random {seed}/{number}", tuple(_gpu(draw) for _ in range(draw.randint(1, 3))), draw.randint(20, 240),
