@@ -1,8 +1,10 @@
 """The journals of the test vectors: what each run did."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.ledger.isolation import Isolation
@@ -30,12 +32,30 @@ TINY = {
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512,
     "tie_word_embeddings": False,
 }  # fmt: skip
+Process = tuple[dict[str, Any], dict[str, dict[str, int]]]  # facts, and work by phase
 SECRETS = {start: hashlib.sha256(b"flopsd test vector, a secret: %d" % start).digest() for start in (1, 2)}
 BF16 = Precision((("bf16", 1_000_000),), "config")
 MIX = Precision((("bf16", 900_001), ("fp8", 99_999)), "config")
 TRAINING = active(132, 1755, {Pipe.TENSOR_HMMA: 481_113, Pipe.TENSOR_IMMA: 20_000, Pipe.FP32: 99_999, Pipe.FP64: 7})
 PLAIN = active(132, 1755, {Pipe.TENSOR_HMMA: 481_113, Pipe.FP32: 99_999})
 BUSY = lambda _: Busy(113_000_000_007)  # noqa: E731  (a plan's entry, like the others)
+
+
+def trained(
+    processes: Sequence[Process], seconds: int = 1, session_of: Callable[[int], str] = "{:032x}".format, **how: Any
+) -> Callable[[Path], bytes]:
+    """Some seconds of training, in which all processes train."""
+
+    def story(folder: Path) -> bytes:
+        run = Story(folder, (H100,), **how)
+        for number, (facts, work) in enumerate(processes):
+            session = session_of(number)
+            run.says(SessionOpened(session, 1 + number, 2, "0.1.0"), FactsDeclared(session, facts))
+            run.says(PhaseChanged(session, "train"), *([WorkCounted(session, work)] if work else []))
+        run.during(seconds, {H100: TRAINING})
+        return run.finish()
+
+    return story
 
 
 def activity(folder: Path) -> bytes:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
-from tests.support.story import H100, Story, tell
-from tests.support.vector_runs import TRAINING
+from tests.support.story import H100, tell
+from tests.support.vector_runs import Process, trained
 from tests.support.vectors import Files, statement_of, vector
 from tests.support.vectors_findings import LLAMA, TOTAL, WORK, policy_of
 
 J = dict[str, Any]
-Process = tuple[J, dict[str, J]]  # facts, and work by phase
 POLICY = """\
 id: ours
 title: ours
@@ -130,20 +128,8 @@ TEXT = {"rope_scaling": ["x"]}, {"rope_scaling": {"0": "x"}}
 
 
 def told(declared: OperatorDeclarations, processes: Sequence[Process], policies: Any = ()) -> Callable[[Path], bytes]:
-    """Two seconds of training, in which all processes train."""
-
-    def story(folder: Path) -> bytes:
-        run = Story(folder, (H100,), declared=declared, policies=policies)
-        for number, (facts, work) in enumerate(processes):
-            session = f"{9 - number}" * 32  # in another order by id
-            run.says(SessionOpened(session, 1 + number, 2, "0.1.0"), FactsDeclared(session, facts))
-            run.says(PhaseChanged(session, "train"))
-            if work:
-                run.says(WorkCounted(session, work))
-        run.during(2, {H100: TRAINING})
-        return run.finish()
-
-    return story
+    """Two seconds of processes whose ids are in another order."""
+    return trained(processes, 2, lambda number: f"{9 - number}" * 32, declared=declared, policies=policies)
 
 
 def declared_vectors() -> Files:

@@ -13,14 +13,14 @@ from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, 
 from flopsd.core.ledger.statement import encode
 from flopsd.core.model import Device, Pipe
 from flopsd.core.policy.policy_file import Policy
-from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
 from flopsd.settings.data_files import parse_policy
 from tests.support.story import A100, CONTEXT, H100, HALF_KNOWN, Story, active, tell
-from tests.support.vector_runs import BUSY, TRAINING
+from tests.support.vector_runs import BUSY, TRAINING, Process, trained
 from tests.support.vectors import Files, signed, statement_of, vector
 
 J = dict[str, Any]
-Model = tuple[str, str, list[tuple[J, dict[str, J]]]]
+Model = tuple[str, str, list[Process]]
 TRAIN, FULL, NONE = Phase.TRAIN, Method.FULL, Recomputation.NONE
 PRE = Method.PRETRAINING
 # What two seconds of the story come to, by what counts: from the ledger itself, so that thresholds lie at its ends.
@@ -254,16 +254,6 @@ MODELS: list[Model] = [
 def models_vectors(models: Sequence[Model] = MODELS) -> Files:
     files: Files = {}
     for name, what, processes in models:
-
-        def story(folder: Path, processes: list[tuple[J, dict[str, J]]] = processes) -> bytes:
-            run = Story(folder, (H100,))
-            for rank, (facts, work) in enumerate(processes):
-                session = f"{rank:032x}"
-                run.says(SessionOpened(session, 1 + rank, 2, "0.1.0"), FactsDeclared(session, facts))
-                run.says(PhaseChanged(session, "train"), WorkCounted(session, work))
-            run.during(1, {H100: TRAINING})
-            return run.finish()
-
-        journal = tell(story)
+        journal = tell(trained(processes))
         files |= vector(f"valid/model-{name}", what, statement_of(journal), journal)
     return files

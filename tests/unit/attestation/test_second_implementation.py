@@ -17,12 +17,13 @@ from conformance.run import predicate_of
 from conformance.vectors import Vector
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import UNBOUNDED, Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
-from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
 from tests.support import independent, independent_ledger, independent_shapes, independent_verify
 from tests.support.extent import examples, unless_quick
 from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
 from tests.support.vector_arguments import NOT_ON_THE_PAGE, arguments_of, published
+from tests.support.vector_runs import trained
 from tests.support.vectors import statement_of
 
 ALL = published()
@@ -228,17 +229,7 @@ def test_it_computes_what_any_declared_training_required(
 ) -> None:
     """The architecture basis and the share of the work that counts, of one model or several, of one or many ranks."""
 
-    def story(folder: Path) -> bytes:
-        run = Story(folder, (H100,), declared=declared)
-        for rank, (facts, work) in enumerate(processes):
-            session = f"{rank:032x}"
-            run.says(SessionOpened(session, 1 + rank, 2, "0.1.0"))
-            run.says(FactsDeclared(session, processes[0][0] if same else facts))
-            run.says(PhaseChanged(session, "train"))
-            run.says(WorkCounted(session, work))
-        run.during(1, {H100: lambda _: Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: SMS[H100] * 10**5 + 7})})
-        return run.finish()
-
+    story = trained([(processes[0][0] if same else facts, work) for facts, work in processes], declared=declared)
     journal = tmp_path_factory.mktemp("any") / "journal.jsonl"
     journal.write_bytes(tell(story))
     statement = statement_of(journal.read_bytes())
