@@ -39,6 +39,12 @@ def test_every_gpu_has_a_line_or_is_counted(
         assert lines[-1] == f"and {gpus - listed} more GPUs, 0 with gaps: `flopsd status` lists all"
 
 
+def test_no_more_lines_are_shown_than_there_is_room_for_once_the_facts_have_theirs(tmp_path: Path) -> None:
+    status = of(8, tmp_path)
+    lines = {rows: len(status_screen(status, 80, rows).splitlines()) for rows in range(1, 24)}
+    assert lines == {rows: 10 if rows < 12 else min(rows, 18) for rows in lines}, "ten are facts and how many GPUs"
+
+
 @pytest.mark.parametrize("stranger", [False, True])
 def test_bounds_and_troubles_are_there_in_few_lines_too(tmp_path: Path, *, stranger: bool) -> None:
     run = story(tmp_path, stranger=stranger)

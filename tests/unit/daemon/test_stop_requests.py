@@ -1,0 +1,87 @@
+"""What ends a run: signals, a duration, and the pipe of `flopsd exec`."""
+
+import os
+import queue
+import signal
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from flopsd.daemon.loop import Daemon
+from flopsd.daemon.stop_requests import StopRequests
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.testing import FakeClock
+from tests.support.process import PATIENCE_SECONDS, wait_until
+
+
+class Stopped:
+    """Notes why it was stopped."""
+
+    def __init__(self) -> None:
+        self.reasons: queue.Queue[str] = queue.Queue()
+        self.stop = self.reasons.put
+
+    def all(self) -> list[str]:
+        return [self.reasons.get_nowait() for _ in range(self.reasons.qsize())]
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def attached(requests: StopRequests, clock: Clock | None = None, **settings: Any) -> Stopped:
+    daemon = Stopped()
+    requests.attach(cast(Daemon, daemon), Settings(**settings), clock or FakeClock())
+    return daemon
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_run_also_one_that_came_before_it_began(number: signal.Signals) -> None:
+    requests = StopRequests(None)
+    signal.raise_signal(number)
+    signal.raise_signal(signal.SIGTERM)  # the first of two counts
+    daemon = attached(requests)
+    assert daemon.all() == [number.name.lower()]
+    signal.raise_signal(number)
+    assert daemon.all() == [number.name.lower()]
+    assert not requests.is_near
+
+
+def test_a_duration_ends_it_unless_the_job_decides() -> None:
+    clock = FakeClock()
+    begin_ns = clock.boottime_ns()
+    daemon = attached(StopRequests(None), clock, duration_seconds=7.0)
+    assert daemon.reasons.get(timeout=PATIENCE_SECONDS) == "duration"
+    assert clock.boottime_ns() - begin_ns == 7 * NS_PER_S
+    assert attached(StopRequests(None)).all() == []
+    reader, writer = os.pipe()
+    requests = StopRequests(reader)
+    daemon = attached(requests, clock, duration_seconds=7.0)
+    signal.raise_signal(signal.SIGTERM)
+    assert requests.is_near
+    os.close(writer)
+    assert daemon.reasons.get(timeout=PATIENCE_SECONDS) == "launcher_gone"
+    assert daemon.all() == []
+
+
+def test_the_launcher_hands_over_secrets_that_the_end_is_near_and_how_the_job_ended() -> None:
+    reader, writer = os.pipe()
+    requests = StopRequests(reader)
+    daemon = attached(requests)
+    os.write(writer, b"secret 0a0b\nsecret ff\n")
+    wait_until(lambda: len(requests.code_secrets) == 2, "the secrets")
+    assert (requests.code_secrets, requests.is_near) == ([b"\n\x0b", b"\xff"], False)
+    os.write(writer, b"signalled\n")
+    wait_until(lambda: requests.is_near, "the signal")
+    assert (daemon.all(), requests.child_exit_code) == ([], None)
+    os.write(writer, b"exit 137\n")
+    assert daemon.reasons.get(timeout=PATIENCE_SECONDS) == "job_ended"
+    assert requests.child_exit_code == 137
+    os.close(writer)
+    assert daemon.all() == []
