@@ -68,9 +68,11 @@ def test_it_is_repeated_less_and_less_often_and_said_once(tmp_path: Path, caplog
     assert len(starts(late, clock, 1000)) == 1
     assert (shown(late), len(told)) == (0, 1)
     assert caplog.text.count(ALL_DELIVERED) == 1
+    late = LateDeliveries(("/bin/true",), path, clock)  # it has no time for all
+    assert starts(late, clock, 5) == []
     note(path, Delivery.PENDING)
-    late = LateDeliveries(("/bin/true",), path, clock)  # it had no time for all
-    assert len(starts(late, clock, 200)) == 4
+    found = starts(late, clock, 205)
+    assert (len(found), found[0]) == (4, 5), "the note is looked at each ten seconds"
     assert caplog.text.count(ALL_DELIVERED) == 1
 
 

@@ -241,3 +241,5 @@ def test_the_snapshot_shows_the_state_of_sealing() -> None:
     found = rolling.state()
     assert (found.wall_ns, found.last_seal_wall_ns, found.seal_failures) == (sealed_ns + 5 * NS_PER_S, sealed_ns, 0)
     assert found.seal_every_ns == 10 * NS_PER_S
+    closed_only = RollingSeals(("true",), None, 2, clock, overdue=False, head=str)
+    assert closed_only.state().seal_every_ns is None

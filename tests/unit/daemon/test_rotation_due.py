@@ -37,8 +37,12 @@ def test_by_age_whatever_the_wall_clock_was_at_boot(
 
 def test_a_segment_that_is_gone_on_with_is_as_old_as_its_journal_says(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
-    run.meter(2)
+    run.meter(12)
     assert run.writer.rotate()
+    shown = run.writer.snapshot
+    journals = (*closed_segments(run.state), run.state.journal)
+    assert shown.journal_records == sum(path.read_bytes().count(b"\n") for path in journals)
+    assert shown.view.figures.measured_flop
     run.clock.advance(DAY * NS_PER_S)
     Rotation("1d", run.writer, None, run.clock).each_tick()
     assert len(closed_segments(run.state)) == 2

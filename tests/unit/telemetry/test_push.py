@@ -270,6 +270,18 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
     assert parse_state(states[-1].line()) == states[-1]
 
 
+def test_a_failure_is_counted_each_time_and_logged_once_with_its_hint(caplog: pytest.LogCaptureFixture) -> None:
+    states: list[PushState] = []
+    one = lane("remotewrite+http://127.0.0.1:1/w", states)
+    for _ in range(2):
+        one._failed(PushError("none", reason="timeout"))
+    one._failed(PushError("off", reason="refused", hint="see to it", final=True))
+    begin = f"NOT PUSHED to {one.name}:"
+    assert caplog.messages == [f"{begin} none; metering goes on", f"{begin} off; see to it; metering goes on"]
+    assert [(sum(state.failures.values()), state.dropped) for state in states] == [(1, 0), (2, 0), (3, 1)]
+    assert dict(one.state.failures) == {"timeout": 2, "refused": 1}
+
+
 def test_an_hour_is_kept_at_the_default_interval() -> None:
     assert RemoteWrite.keeps * load_settings({}, {}).push_every_seconds == 3600
 
