@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +24,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
+from flopsd.system.clock import SystemClock
 from tests.support.process import PATIENCE_SECONDS, modules_after, wait_until
 from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of
 
@@ -192,6 +194,29 @@ def test_a_daemon_of_another_version_is_logged_once(path: Path, caplog: pytest.L
         "flopsd's daemon refused this process: protocol 1 is not supported, only 2; its declarations are not recorded, "
         "and the client tries again every 60 s"
     ]
+
+
+class Waits(SystemClock):
+    """Notes how long is waited, waits for nothing, and closes after eight times."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        self.seconds.append(seconds)
+        if len(self.seconds) == 8:
+            event.set()
+        return event.is_set()
+
+
+def test_a_daemon_that_is_not_there_is_sought_ever_less_often_and_one_that_refuses_seldom(path: Path) -> None:
+    for peer, expected in ((nullcontext(), [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]), (foreign(path), [60.0] * 8)):
+        with peer:
+            clock = Waits()
+            client = Client([path], clock)
+            client._thread.join(PATIENCE_SECONDS)
+            assert clock.seconds == expected
+            client.close()
 
 
 def test_what_the_daemon_rejects_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -185,7 +185,10 @@ def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path, node
     in_process("copy", str(ledger), "--to", "ftp://x/y.json", *state, code=2, says="ftp:// is not known")
     in_process("copy", str(tmp_path / "state" / "deliveries.json"), "--to", "x.json", *state, code=3)
     (tmp_path / "file").touch()
-    in_process("copy", str(ledger), "--to", str(tmp_path / "file" / "x.json"), *state, code=1, says="NOT COPIED to ")
+    two = ("--to", str(tmp_path / "file" / "x.json"), "--to", str(tmp_path / "far" / "y.json"))
+    failed = in_process("copy", str(ledger), *two, *state, code=1, says="NOT COPIED to ")
+    assert failed.stdout == f"copied {ledger} to {tmp_path / 'far' / 'y.json'}\n"
+    assert in_process("copy", str(ledger), *two[2:], "--quiet", *state, code=0).stdout == ""
     ledger.with_suffix(".journal.jsonl").unlink()
     in_process("copy", str(ledger), "--to", "x.json", *state, code=1, says="a copy without it cannot be verified")
     nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)))
@@ -194,6 +197,41 @@ def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path, node
         in_process("copy", str(merged), "--to", str(far), *state, code=0)
     assert {path.name for path in far.parent.glob("job*")} == {"job.json", "job.pub"}
     assert far.read_bytes() == merged.read_bytes()
+
+
+def test_what_was_not_read_back_from_s3_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished(tmp_path / "state", 12)
+    Sealer(tmp_path / "state").seal()
+    for call, answer in (("upload", None), ("compare", "s3://bucket/x.json cannot be read: nothing was compared")):
+        monkeypatch.setattr(f"flopsd.attestation.storage.s3.{call}", lambda *_, answer=answer: answer)
+    copy = (
+        "copy",
+        str(tmp_path / "state" / "run-1.ledger.json"),
+        "--to",
+        "s3://bucket/x.json",
+        "--state-dir",
+        str(tmp_path),
+    )
+    assert "\n  s3://bucket/x.json cannot be read: nothing was compared\n" in in_process(*copy, code=0).stdout
+    (facts,) = json.loads(in_process(*copy, "--json", code=0).stdout)["copies"]
+    assert facts["notReadBack"] == "s3://bucket/x.json cannot be read: nothing was compared"
+
+
+def test_the_daemon_copies_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, nice = list[tuple[float, dict[str, object]]](), list[int]()
+
+    def deliver(_: object, seconds: float, **how: object) -> list[object]:
+        asked.append((seconds, how))
+        return []
+
+    monkeypatch.setattr("flopsd.cli.copy.be_nice", lambda: nice.append(1))
+    monkeypatch.setattr(Deliveries, "deliver", deliver)
+    for more in ((), ("--background",)):
+        in_process("copy", "--state-dir", str(tmp_path), *more, code=0)
+    hand, background = asked
+    assert (hand[1], background[1]) == ({"only": None, "by_hand": True}, {"only": None, "by_hand": False})
+    assert hand[0] > background[0]
+    assert nice == [1]
 
 
 @pytest.mark.parametrize(
