@@ -104,7 +104,7 @@ def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
             hints.append(fault.hint)
     if problems:
         raise ConfigError(problems, hint="; ".join(filter(None, hints)))
-    return sum(len(raw) for name, raw in layers.given if name not in (ENVIRONMENT, COMMAND_LINE))
+    return sum(len(raw) for _, raw in layers.given)
 
 
 def _origin(setting: Setting, layers: Layers) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from flopsd.__main__ import search_path
 from flopsd.cli.main import VERBS, _log_to_stderr, _parser, log_uncaught, main
 from flopsd.cli.run import ME
 from flopsd.settings.data_files import config_dir
+from flopsd.settings.effective import without_secrets
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
 from tests.support.paths import GOLDEN
@@ -110,17 +111,22 @@ def test_defaults_are_shown_as_what_they_are(tmp_path: Path) -> None:
     assert load_settings({}, {}, str(again)) == load_settings({}, {}, str(config_dir() / "flopsd.yaml"))
     assert "interval_seconds: 1  # default\n" in done.stdout
     assert "# run_id: not set  # default: the platform's job name, else a new one\n" in done.stdout
+    assert "policies: []  # default\n" in done.stdout
+    assert "value is not shown" not in done.stdout
 
 
 def test_each_setting_tells_where_it_came_from(tmp_path: Path) -> None:
     file = tmp_path / "flopsd.yaml"
     file.write_text("interval_seconds: 2\ncheckpoint_seconds: 20\nrun_id: from-file\n")
-    env = environment(None, FLOPSD_CONFIG=str(file), FLOPSD_CHECKPOINT="30", FLOPSD_RUN_ID="from-variable")
+    env = environment(
+        None, FLOPSD_CONFIG=str(file), FLOPSD_CHECKPOINT="30", FLOPSD_RUN_ID="from-variable", FLOPSD_METRIC_LINE="0"
+    )
     arguments = ("config", "show", "--run-id", "from-flag", "--no-seal")
     answer = json.loads(in_process(*arguments, "--json", env=env).stdout)
     assert answer["file"] == str(file)
     settings = answer["settings"]
     assert settings["interval_seconds"] == {"value": 2, "from": "file", "where": str(file)}
+    assert settings["metric_line_seconds"]["value"] == "off"
     assert settings["checkpoint_seconds"] == {"value": 30, "from": "variable", "where": "FLOPSD_CHECKPOINT"}
     assert settings["run_id"] == {"value": "from-flag", "from": "flag", "where": "--run-id"}
     assert settings["seal"] == {"value": False, "from": "flag", "where": "--no-seal"}
@@ -140,6 +146,27 @@ def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
         assert not [secret for secret in SECRETS if secret in done.stdout + done.stderr]
         assert "FLOPSD_KEY_PASSPHRASE" in done.stdout
         assert "token=box" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:secret@h:1/p?key=secret&b=", "http://HIDDEN@h:1/p?key=HIDDEN&b=HIDDEN"),
+        ("https://h/p", "https://h/p"),
+        ("http://@h/p", "http://h/p"),
+        ("pkcs11:token=box?pin-value=1234&x=2", "pkcs11:token=box?pin-value=HIDDEN&x=2"),
+        ("/a?b=c", "/a?b=c"),
+    ],
+)
+def test_what_is_hidden_of_a_text(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+@pytest.mark.parametrize(("text", "count"), [("", "0 settings"), ("seal: false", "1 setting"), ("seal: false\nlisten: off", "2 settings")])  # fmt: skip
+def test_check_says_how_many_settings_are_valid(tmp_path: Path, text: str, count: str) -> None:
+    (file := tmp_path / "flopsd.yaml").write_text(text)
+    assert in_process("config", "check", str(file), code=0).stderr == f"{file} is valid: {count}\n"
+    assert in_process("config", "check", str(file), "--quiet", code=0).stderr == ""
 
 
 def test_check_tells_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
