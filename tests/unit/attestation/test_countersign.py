@@ -137,6 +137,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     }  # fmt: skip
     done = in_process("countersign", ledger, "--key", key, *trust, code=0)
     assert "was already signed by the p256 key in the file" in done.stdout
+    assert not {"--journal", "--allow-replay"} & set(done.stdout.split())
     assert in_process("verify", ledger, *both).returncode == 0
 
 

@@ -269,7 +269,7 @@ def test_key_new_makes_what_openssl_reads(tmp_path: Path, kind: str, secret: str
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     public = tmp_path / "key.pem.pub"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (stat.S_IMODE(file.stat().st_mode), stat.S_IMODE(public.stat().st_mode)) == (0o600, 0o644)
     assert (answer["privateKeyFile"], answer["publicKeyFile"], answer["type"]) == (str(file), str(public), kind)
     (tmp_path / "secret").write_text(secret or "unused")
     spki = openssl("pkey", "-in", file, "-passin", f"file:{tmp_path / 'secret'}", "-pubout", "-outform", "DER")
@@ -417,3 +417,26 @@ def test_a_pin_that_a_token_refused_is_known_again_by_no_other(tmp_path: Path, w
     alone = RefusedPin(note)
     alone.note(("box",), "1", "expired")
     assert RefusedPin(note).reason(("box",), "1") == ("expired" if writable else None)
+
+
+def test_key_check_says_whether_the_key_of_a_run_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopsd.cli.key.be_nice", lambda: None)  # it would be for all tests that follow
+
+    def check(*more: str, key: str = "", code: int = 0) -> str:
+        env = {"FLOPSD_KEY": key} if key else {}
+        return in_process("key", "check", "--state-dir", str(tmp_path), *more, env=env, code=code).stdout
+
+    assert check() == f"no key is given: the first seal makes one in {tmp_path}\n"
+    assert json.loads(check("--json")) == {"usable": None}
+    uri, _ = ensure_key(None, tmp_path)
+    key = load_signer(uri)
+    facts = {"type": "ed25519", "keyId": key.public.keyid, "publicKey": key.public.pem.decode(), "is": key.describe()}
+    for named in ("", uri):
+        assert check(key=named) == f"{key.describe()} signs\nkey id  {key.public.keyid}\n"
+        assert json.loads(check("--json", key=named)) == {"usable": True, **facts}
+        assert check("--quiet", key=named) == ""
+    (broken := tmp_path / "broken.pem").write_text("no key")
+    assert check(key=str(broken), code=1) == ""
+    found = json.loads(check("--json", key=str(broken), code=1))
+    assert (found["usable"], found["reason"], bool(found["fix"])) == (False, "wrong_kind", True)
+    assert "is not a PEM private key" in found["problem"]
