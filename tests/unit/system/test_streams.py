@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.system.streams import let_go, say, with_priority
+from flopsd.system.streams import let_go, open_missing, say, with_priority
 
 
 class Full(io.StringIO):
@@ -92,6 +92,9 @@ assert first == 3, first
 
 @pytest.mark.parametrize("missing", ["", "0", "12", "012"])
 def test_missing_streams_are_opened_and_the_others_left_alone(missing: str, tmp_path: Path) -> None:
+    streams = sys.stdin, sys.stdout, sys.stderr
+    open_missing()
+    assert (sys.stdin, sys.stdout, sys.stderr) == streams
     closed = "".join(f" {number}>&-" for number in missing)
     with (tmp_path / "out").open("w+") as out:
         done = subprocess.run(
