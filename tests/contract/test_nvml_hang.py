@@ -34,8 +34,9 @@ def holds(figures: Figures, gpu: Gpu, fold: Fold, until_ns: int) -> bool:
 @pytest.mark.parametrize("kind", ["hang", "hang_after"])
 @pytest.mark.parametrize(("gpus", "hang_ms", "samples_ms"), [(8, 1500, 0), (8, 1500, 100), (16, 30_000, 100)])
 def test_one_gpu_that_hangs_costs_the_others_nothing(
-    open_sim: Open, kind: str, gpus: int, hang_ms: int, samples_ms: int
+    open_sim: Open, kind: str, gpus: int, hang_ms: int, samples_ms: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "flopsd")
     well = h100(LOAD, clock_samples_ms=samples_ms)
     sick = replace(well, faults=(Fault(3400, 3400 + hang_ms, kind),))
     source, clock = open_sim(well, sick, *[well] * (gpus - 2))
@@ -48,6 +49,9 @@ def test_one_gpu_that_hangs_costs_the_others_nothing(
     wait_until(lambda: fold.read(10).reasons(uid(1)) and fold.tallies[uid(1)].watermark_ns == clock.boottime_ns(), "it")
     tally = fold.tallies[uid(1)]
     assert tally.known_ns(Evidence.ACTIVITY) == tally.span_ns - 10_000_000
+    fold.read(1000, 2)
+    said = [text.partition(";")[0] for text in caplog.messages if text.startswith("GPU 1: ")]
+    assert said == ["GPU 1: the driver hangs", "GPU 1: the driver answers again"]
     for index in range(gpus):
         assert holds(fold.figures(uid(index)), well, fold, fold.tallies[uid(index)].watermark_ns)
 

@@ -24,6 +24,7 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, SessionServer, _Allowance
+from flopsd.daemon.session_socket import listen_on
 from flopsd.errors import ConfigError, ListenError
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
 from flopsd.system.clock import NS_PER_S, SystemClock
@@ -264,11 +265,14 @@ def test_the_socket_of_a_dead_daemon_is_replaced_and_that_of_a_live_one_is_not(t
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder another's")
-def test_a_socket_in_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+def test_a_socket_in_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs").mkdir()
     os.chown(tmp_path / "theirs", NOBODY, NOBODY)
     with pytest.raises(ListenError, match="belongs to another user"):
         EventServer(tmp_path / "theirs" / "client.sock")
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    for folder in ("theirs", ""):  # its own, or root's
+        listen_on(tmp_path / folder / "client.sock", mode=0o600, backlog=1).close()
 
 
 def test_stopping_reads_what_was_sent_before_and_leaves_a_foreign_socket(tmp_path: Path) -> None:
