@@ -10,6 +10,7 @@ from flopsd.daemon.recovery import choose_run, recover
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
+from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
@@ -75,3 +76,24 @@ def test_a_start_that_begins_a_journal_continues_none_and_the_next_says_by_what_
         journal.close()
         state.release()
     assert begins == [None, "file_owner"]
+
+
+@pytest.mark.parametrize("wanted", [None, "run-2"])
+def test_a_run_that_was_killed_between_two_segments_goes_on_with_the_next(tmp_path: Path, wanted: str | None) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(2)
+    assert run.writer.rotate()
+    run.kill()
+    run.state.journal.unlink()  # the closed one was moved, and the next one has not got its name
+    (closed,) = closed_segments(run.state)
+    run.state.acquire()
+    journal = Journal(run.state)
+    found = recover(journal, run.clock, None)
+    assert found.closed is not None
+    assert (found.closed.is_moved, found.closed.facts.number) == (True, 1)
+    assert found.closed.facts.size_bytes == closed.stat().st_size
+    name, history = choose_run(journal, found, wanted, CONTEXT.node, table(), run.clock)
+    assert (name, history.incarnations) == (("run-2", []) if wanted else ("run-1", found.history.incarnations))
+    assert closed_segments(run.state) == [closed]
+    journal.close()
+    run.state.release()

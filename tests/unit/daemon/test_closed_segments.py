@@ -44,6 +44,7 @@ def test_what_every_destination_has_leaves_the_disk(tmp_path: Path, monkeypatch:
     def seal(run: Run, number: int) -> None:
         done = seal_closed(run.state, wanted, run.clock, {})
         assert [ledger.name for ledger in done.sealed] == [f"run-{number:04d}.json"]
+        assert run.state.newest_seal.exists(), "later ledgers list it"
         bytes_of[number] = done.sealed[0].read_bytes()
 
     run = rotated(tmp_path, 3, seal)
