@@ -126,6 +126,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     done = in_process("countersign", ledger, "--key", key, *trust, "-o", str(output), code=0)
     assert sealed.ledger.read_bytes() == before
+    assert done.stdout.startswith(f"{output} signed by the p256 key in the file ")
     both = ("--key", str(sealed.public_key), "--key", str(tmp_path / "second.pub"), "--threshold", "2")
     command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", str(tmp_path / "second.pub"))
     checked = in_process(*shlex.split(command)[1:])  # as it told us to

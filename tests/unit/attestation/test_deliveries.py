@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation.storage import copies
+from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.daemon.copying import copy_sealed
 from flopsd.daemon.sealing import seal, seal_ended
@@ -215,6 +216,33 @@ def test_what_was_not_read_back_from_s3_is_said(tmp_path: Path, monkeypatch: pyt
     assert "\n  s3://bucket/x.json cannot be read: nothing was compared\n" in in_process(*copy, code=0).stdout
     (facts,) = json.loads(in_process(*copy, "--json", code=0).stdout)["copies"]
     assert facts["notReadBack"] == "s3://bucket/x.json cannot be read: nothing was compared"
+
+
+def test_a_store_that_fails_slowly_is_tried_once_a_round_and_no_ledger_takes_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, asked = FakeClock(), list[tuple[str, list[str], float]]()
+    pending = Deliveries(StateDir(tmp_path), clock)
+    ledgers = [finished(tmp_path / name, 12).seal(tmp_path / f"{name}.json").ledger for name in "abc"]
+    for ledger in ledgers:
+        pending.note(ledger, [tmp_path / store / ledger.name for store in ("slow", "well")])
+    takes_seconds = 6
+
+    def copy_files(_: object, to: list[Path], __: object, seconds: float, **___: object) -> list[CopyResult]:
+        asked.append((to[0].stem, [place.parent.name for place in to], seconds))
+        clock.advance(takes_seconds * 10**9)
+        return [CopyResult(place, "it hangs" if place.parent.name == "slow" else None) for place in to]
+
+    monkeypatch.setattr("flopsd.attestation.storage.deliveries.copy_files", copy_files)
+    pending.deliver(40)
+    assert asked == [("a", ["slow", "well"], 20), ("b", ["well"], 17), ("c", ["well"], 14)]
+    takes_seconds = 5
+    asked.clear()
+    pending.deliver(8)
+    assert asked == [("a", ["slow"], 4), ("b", ["slow"], 1.5)], "none where no time is left"
+    asked.clear()
+    pending.deliver(40, only=ledgers[1])
+    assert asked == [("b", ["slow"], 40)]
 
 
 def test_the_daemon_copies_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

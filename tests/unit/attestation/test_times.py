@@ -99,6 +99,8 @@ def test_a_seal_of_an_impossible_time_is_named(tmp_path: Path, hours: int, said:
     text = verified_text(verified(sealed), now_ns)
     assert ("CLOCK: the seal is of" in text) is bool(said)
     assert ("CLOCK" in in_process("report", str(sealed.ledger), code=0).stdout) is bool(said)
+    flags = json.loads(in_process("report", str(sealed.ledger), "--json", code=0).stdout)["flags"]
+    assert ("CLOCK" in flags) is bool(said)
     told = json.loads(
         in_process("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--json", code=0).stdout
     )

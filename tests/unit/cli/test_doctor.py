@@ -80,6 +80,8 @@ def test_what_is_amiss_is_named_with_what_helps(tmp_path: Path, monkeypatch: pyt
     assert (taken.state, taken.detail.split(" (")[0]) == ("warn", f"{address}: Address already in use")
     assert "give --listen another port" in taken.fix
     assert found(tmp_path)["metrics address"].detail == "off"
+    unknown = found(tmp_path, sources="reply")["source reply"]
+    assert (unknown.state, unknown.meters, "replay" in unknown.detail + unknown.fix) == ("fail", False, True)
     unread = found(tmp_path, peaks=str(tmp_path / "none.yaml"))["peak table"]
     assert (unread.state, "cannot read the peak table" in unread.detail) == ("fail", True)
     monkeypatch.setattr("flopsd.cli.doctor.look", lambda *_, **__: DiskState(free_bytes=1 << 20))

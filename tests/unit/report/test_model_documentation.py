@@ -320,3 +320,12 @@ def test_spans_of_time_as_the_calendar_has_them(begin: datetime, later: int) -> 
     assert span_seconds(text, "1970-01-01T00:00:00Z") == 0
     with pytest.raises(ValueError, match="not a time in UTC"):
         span_seconds("yesterday", f"{later}")
+
+
+def test_a_mig_slice_counts_as_a_device() -> None:
+    ledger = node()
+    said = []
+    for parent in (None, "GPU-of-it"):
+        ledger["devices"][0]["parent"] = parent
+        said.append("; a MIG slice counts as a device" in lines(form(ledger, ACT))["Training time, hardware"].note)
+    assert said == [False, True]

@@ -120,6 +120,8 @@ def test_a_course_without_an_upper_bound_for_a_time_is_open_to_the_top_there() -
 
 def test_a_replay_and_a_hole_are_flagged() -> None:
     assert [flag.word for flag in scene("replay").flags] == ["REPLAY", "PEAK TABLE"]
+    notes = [child.note for child in content(vector("merged/replay-allowed")).children]
+    assert ["REPLAY: no evidence" in note for note in notes].count(True) == 1 < len(notes)
     job = scene("incomplete-job")
     assert [flag.word for flag in job.flags] == ["PEAK TABLE", "INCOMPLETE"]
     assert job.content is not None
