@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -440,3 +441,15 @@ def test_key_check_says_whether_the_key_of_a_run_can_sign(tmp_path: Path, monkey
     found = json.loads(check("--json", key=str(broken), code=1))
     assert (found["usable"], found["reason"], bool(found["fix"])) == (False, "wrong_kind", True)
     assert "is not a PEM private key" in found["problem"]
+
+
+def test_a_key_uri_and_its_secrets_go_to_the_loader_of_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, loader in (("aws_kms", "load_kms"), ("pkcs11", "load_token_key")):
+        monkeypatch.setattr(
+            f"flopsd.attestation.signing.{module}.{loader}", lambda *given, loader=loader: (loader, *given)
+        )
+    refused = RefusedPin(Path("note"))
+    found: list[Any] = [
+        load_signer(uri, {"A": "b"}, refused_pin=refused) for uri in ("awskms:alias/x", "pkcs11:token=x")
+    ]
+    assert found == [("load_kms", "alias/x", {"A": "b"}), ("load_token_key", "token=x", {"A": "b"}, refused)]

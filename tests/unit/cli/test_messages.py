@@ -65,3 +65,11 @@ def test_verbose_logs_steps_and_where_an_error_was_raised(tmp_path: Path) -> Non
     assert done.stderr.startswith("flopsd: DEBUG: flopsd ")
     assert "flopsd.errors.SigningKeyError: cannot read" in done.stderr
     assert "Traceback" not in in_process("verify", "l.json", "--key", str(tmp_path / "none"), code=1).stderr
+
+
+def test_what_cannot_be_written_whole_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a file system on a network notes only at the close that it is full."""
+    in_process("config", "show", code=0)
+    monkeypatch.setattr("flopsd.cli.main.let_go", lambda _: False)
+    in_process("config", "show", code=1)
+    in_process("config", "check", code=2)

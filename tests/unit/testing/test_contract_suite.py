@@ -31,7 +31,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.system.clock import Clock, SystemClock
-from flopsd.testing import ContractViolation, SourceContract, violations
+from flopsd.testing import ContractViolation, FakeClock, SourceContract, rules, violations
 from flopsd.testing.rules import work_done
 from tests.support.runs import A100, H100
 from tests.support.strategies import table
@@ -430,3 +430,47 @@ def test_work_is_summed_by_what_it_is() -> None:
     begin_ns, end_ns, sums = work_done(readings)[H100.uid]
     assert (begin_ns, end_ns) == (0, 16)
     assert sums == {"activity fp32": 10, "busy": 14, "flop": 22, "gap stale": 4}
+
+
+OTHER: Any = "other"
+HALF: Any = 0.5
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (Active(Evidence.CYCLES, {Pipe.FP32: 5}, {Pipe.FP32: 1}), ()),
+        (Active(Evidence.UTILIZATION, {Pipe.FP32: 5}), ("Active with evidence",)),
+        (Active(Evidence.CYCLES, {Pipe.FP32: -1}), ("-1 SM-cycles of fp32 is not a count",)),
+        (Active(Evidence.CYCLES, {Pipe.FP32: 10**15}), ("SM-cycles of fp32, the device has",)),
+        (Active(Evidence.CYCLES, {OTHER: 5}), ("'other' is not a Pipe",)),
+        (Active(Evidence.CYCLES, {Pipe.FP32: 5}, {Pipe.FP64: 1}), ("doubt about a pipe that was not counted",)),
+        (Active(Evidence.CYCLES, {Pipe.FP32: 5}, {Pipe.FP32: HALF}), ("doubt: 0.5 SM-cycles of fp32 is not a count",)),
+        (Busy(7), ()),
+        (Busy(True), ("True SM-cycles of busy is not a count",)),
+        (Counted(7), ()),
+        (Counted(HALF), ("0.5 FLOP is not a count",)),
+        (Gap(GapReason.STALE, 7), ()),
+        (Gap(GapReason.STALE, -7), ("-7 FLOP in a gap are not a count",)),
+        (Gap(OTHER), ("a gap whose reason 'other' is not a GapReason",)),
+        (Growth(), ()),
+        (7, ("work is int",)),
+    ],
+)
+def test_work_that_is_none_is_named(work: Any, words: tuple[str, ...]) -> None:
+    sweep = Sweep((Reading(H100.uid, 0, 10**9, work, {}),))
+    found = list(rules.works(rules.Observation(0, (rules.Read(10**9, (H100,), (H100,), sweep),))))
+    assert [
+        (word in one, one.startswith("GPU-h until 1000000000")) for word, one in zip(words, found, strict=True)
+    ] == [(True, True) for _ in words]
+
+
+def test_a_fake_clock_lets_the_time_pass_that_is_waited_for() -> None:
+    clock, event = FakeClock(10, 20), threading.Event()
+    for seconds in (1.5, 0, -3):
+        assert not clock.wait(event, seconds)
+        assert (clock.boottime_ns(), clock.wall_ns()) == (1_500_000_010, 1_500_000_020)
+    event.set()
+    assert clock.wait(event, 9)
+    clock.step_wall(-20)
+    assert (clock.boottime_ns(), clock.wall_ns()) == (1_500_000_010, 1_500_000_000)
