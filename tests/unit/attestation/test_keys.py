@@ -453,3 +453,15 @@ def test_a_key_uri_and_its_secrets_go_to_the_loader_of_its_scheme(monkeypatch: p
         load_signer(uri, {"A": "b"}, refused_pin=refused) for uri in ("awskms:alias/x", "pkcs11:token=x")
     ]
     assert found == [("load_kms", "alias/x", {"A": "b"}), ("load_token_key", "token=x", {"A": "b"}, refused)]
+
+
+def test_the_signature_of_another_key_is_named_with_the_keys_that_were_given(tmp_path: Path) -> None:
+    keys = [make_pem(tmp_path / name) for name in "abcdefg"]
+    ids = [f"{key.public.keyid[:16]}…" for key in keys]
+    signatures = [(key.public.keyid, b"x" * 64) for key in keys[2:]]
+    many = Envelope(b"payload", "type", (("no digest", b"x"), *signatures))
+    for count, given in ((0, "keys are none"), (1, f"key is {ids[0]}"), (2, f"keys are {ids[0]}, {ids[1]}")):
+        with pytest.raises(NotVerifiedError) as caught:
+            verify_signatures(many, [key.public for key in keys[:count]], 1)
+        signers = ", ".join(["a key without an id", *ids[2:5]])
+        assert str(caught.value) == f"signed by a different key: {signers}; the given {given}"
