@@ -460,8 +460,8 @@ def test_the_signature_of_another_key_is_named_with_the_keys_that_were_given(tmp
     ids = [f"{key.public.keyid[:16]}…" for key in keys]
     signatures = [(key.public.keyid, b"x" * 64) for key in keys[2:]]
     many = Envelope(b"payload", "type", (("no digest", b"x"), *signatures))
-    for count, given in ((0, "keys are none"), (1, f"key is {ids[0]}"), (2, f"keys are {ids[0]}, {ids[1]}")):
+    for count, named in ((0, "keys are none"), (1, f"key is {ids[0]}"), (2, f"keys are {ids[0]}, {ids[1]}")):
         with pytest.raises(NotVerifiedError) as caught:
             verify_signatures(many, [key.public for key in keys[:count]], 1)
         signers = ", ".join(["a key without an id", *ids[2:5]])
-        assert str(caught.value) == f"signed by a different key: {signers}; the given {given}"
+        assert str(caught.value) == f"signed by a different key: {signers}; the given {named}"
