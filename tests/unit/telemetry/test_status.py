@@ -169,7 +169,9 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
     run = story(tmp_path, stranger=False)
     going_on = from_state_dir(str(tmp_path), {})["thresholds"]
     assert any(one["crossing"] is not None for one in going_on)
+    assert facts_of(run.writer.snapshot)["measuredFlopPerSecond"] is not None
     run.finish()
+    assert facts_of(run.writer.snapshot)["measuredFlopPerSecond"] is None
     ended = from_state_dir(str(tmp_path), {})
     assert ended["endReason"]
     assert ended["daemon"] == "not running"
