@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.architecture import flop, parameters, read_model, training_from
-from flopsd.core.architecture.attention_pairs import local_pairs
+from flopsd.core.architecture.attention_pairs import Side, chunk_pairs, local_pairs
 from flopsd.settings.words import say
 from tests.support.architectures import refused
 
@@ -39,6 +39,7 @@ FILES: dict[str, tuple[dict[str, Any], int]] = {
         66_985_530,
     ),
     "ModernBERT-base": (MODERNBERT, 149_655_232),
+    "ModernBERT-base without a head": ({**MODERNBERT, "architectures": ["ModernBertModel"]}, 149_014_272),
     "xlm-roberta-base": (
         {**_BASE, "architectures": ["XLMRobertaForMaskedLM"], "model_type": "xlm-roberta", "vocab_size": 250002},
         278_295_186,
@@ -112,3 +113,15 @@ def test_which_pairs_a_local_layer_computes_is_its_kernels_affair() -> None:
 def test_what_would_change_the_counts_is_refused(fields: dict[str, Any], names: str) -> None:
     with refused(match=names):
         read_model({**MODERNBERT, **fields})
+
+
+@given(st.integers(1, 400), st.integers(1, 50), st.integers(1, 4))
+def test_sequences_in_chunks_have_at_least_what_the_bound_says_and_hardly_more_at_half_a_chunk(
+    length: int, half_chunk: int, sequences: int
+) -> None:
+    chunk, tokens = 2 * half_chunk, length * sequences
+    least = Side(tokens, 0, sequences, tokens, tokens**2).least_chunked(chunk, packing=False)
+    true = sequences * chunk_pairs(length, chunk)
+    assert least <= true
+    if length <= half_chunk or length % chunk == half_chunk:
+        assert true - least <= sequences
