@@ -48,7 +48,7 @@ def client(path: Path) -> Iterator[Client]:
     client.close()
 
 
-def test_declarations_arrive(server: EventServer, client: Client) -> None:
+def test_declarations_arrive(server: EventServer, client: Client, caplog: pytest.LogCaptureFixture) -> None:
     client.declare(method="lora", lora={"r": 8, "target_modules": ["v_proj", "q_proj"]}, model_name=None)
     client.set_phase("train")
     server.wait_for(PhaseChanged(client.session, "train"))
@@ -76,6 +76,7 @@ def test_declarations_arrive(server: EventServer, client: Client) -> None:
     assert FactsDeclared(client.session, kept) in events
     assert work_of(events) == {"train": {"tokens": 111, "steps": 3}, "evaluate": {"tokens": 5}}
     assert events[-1] == SessionClosed(client.session, clean=True)
+    assert not [text for text in caplog.messages if "model_name" in text], "what is None is ignored"
 
 
 def test_a_change_after_a_quiet_time_is_sent_at_once(
@@ -216,6 +217,7 @@ def test_a_daemon_that_is_not_there_is_sought_ever_less_often_and_one_that_refus
             client = Client([path], clock)
             client._thread.join(PATIENCE_SECONDS)
             assert clock.seconds == expected
+            client._close_connection()  # as in a forked child, without one
             client.close()
 
 

@@ -286,6 +286,15 @@ def test_lines_of_any_length_are_searched_whole(run: Run, log: Path, length: int
     assert (passed.unreadable, passed.others) == (0, 0)
 
 
+@pytest.mark.parametrize("node", ['n"0', "nö", "node-0"])
+def test_a_line_is_found_as_json_spells_it_too(run: Run, log: Path, node: str) -> None:
+    line = run.lines[0].replace("node=node-0 ", f"node={node} ")
+    log.write_text(f"{line}\nsome shipper: {json.dumps(line)}\n")
+    passed = SkippedLines()
+    assert [anchor.where[-1] for anchor in find_anchors(log, "run-1", node, passed)] == ["1", "2"]
+    assert (passed.unreadable, passed.others) == (0, 0)
+
+
 def test_a_big_log_is_read_in_little_memory(run: Run, log: Path) -> None:
     noise = ("step loss=1.0 " * 5000 + "\n") * 10
     with gzip.open(log, "wt", compresslevel=1) as file:

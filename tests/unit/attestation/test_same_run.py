@@ -14,6 +14,7 @@ from flopsd.attestation.evidence.witness import of_earlier_seals
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
+from flopsd.core.rounding import format_flop
 from flopsd.journal.seal_note import read_note, write_note
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import SystemClock
@@ -79,7 +80,9 @@ def test_the_shorter_of_two_seals_is_named_from_both_sides_and_the_later_one_lis
     truncated = seal_journal(cut, uri, tmp_path / "cut.json", run.clock, live=True)
     assert verify(truncated, late)["also"][0]["relation"] == "later seal"
     command = ("verify", str(early.ledger), "--key", str(early.public_key), "--also", str(late.ledger))
-    assert "is a LATER seal of this journal" in " ".join(in_process(*command, code=0).stdout.split())
+    text = " ".join(in_process(*command, code=0).stdout.split())
+    assert "is a LATER seal of this journal" in text
+    assert f"bytes and {format_flop(int(also['flop']['measured']))} measured; the later one lists" in text
 
 
 def test_two_histories_of_a_run_are_a_fork_for_verify_and_for_merge(tmp_path: Path, uri: str) -> None:
