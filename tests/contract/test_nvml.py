@@ -35,7 +35,8 @@ def read(source: NvmlSource, clock: SharedClock, ms: int) -> list[Reading]:
     return list(source.read().readings)
 
 
-def test_identity_is_read_from_the_device(open_sim: Open) -> None:
+def test_identity_is_read_from_the_device(open_sim: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "__version__", 13.5, raising=False)
     source, _ = open_sim(h100(BURSTS), a100(BURSTS))
     hopper, ampere = source.devices()
     assert hopper.uid == "GPU-5a4d0000-0000-4000-8000-000000000000"
@@ -50,7 +51,7 @@ def test_identity_is_read_from_the_device(open_sim: Open) -> None:
     assert told.pop("counters_served_by") in (None, "dcgm-exporter")  # of another test, beside this one
     assert told.pop("library_sha256") == hashlib.sha256(library.read_bytes()).hexdigest()
     assert told == {
-        "driver": "595.91.07", "nvml": "13.595.91.07", "binding": None, "replay": None, "confidential_computing": None,
+        "driver": "595.91.07", "nvml": "13.595.91.07", "binding": "13.5", "replay": None, "confidential_computing": None,
         "profiling_counters": profiling_access(False).value, "mig_monitor": "absent", "mig_config": "absent",
     }  # fmt: skip
 

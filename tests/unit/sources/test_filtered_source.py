@@ -16,12 +16,13 @@ from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceInfo
 from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
-from flopsd.sources.ownership.filtered_source import FilteredSource
+from flopsd.sources.ownership.filtered_source import FilteredSource, Rejoin
 from flopsd.sources.ownership.open import own, own_if_asked
 from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule, VendorDevices
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
+from tests.support.runs import H100
 
 PATIENCE_SECONDS = 30.0  # for a thread of our own to answer; nothing waits that long
 A, B, C, D = (device.uid for device in GPUS)
@@ -266,3 +267,19 @@ def test_a_source_whose_devices_cannot_be_listed_is_a_source_that_failed(
     with pytest.raises(SourceError, match="^source 'scripted'"):
         node.open(AllRule())
     assert closed
+
+
+def test_energy_that_a_device_used_while_it_was_not_the_jobs_is_taken_off_until_its_counter_starts_over(
+    node: Node,
+) -> None:
+    rejoin = Rejoin()
+
+    def counted(energy_mj: int, *, joins: bool = False) -> int:
+        if joins:
+            rejoin.joined(H100.uid)
+        return rejoin.corrected(grown(node, H100, energy_mj)).counters["energy_mj"]
+
+    assert [counted(100), counted(120)] == [100, 120]
+    assert [counted(150, joins=True), counted(150), counted(170)] == [0, 0, 20]
+    assert [counted(30), counted(40)] == [30, 40], "from zero again"
+    assert [counted(90, joins=True), counted(95)] == [0, 5]
