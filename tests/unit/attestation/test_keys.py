@@ -398,7 +398,10 @@ def test_where_a_key_lies_in_a_token_is_said_without_its_pin(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("writable", [True, False])
-def test_a_pin_that_a_token_refused_is_known_again_by_no_other(tmp_path: Path, writable: bool) -> None:
+def test_a_pin_that_a_token_refused_is_known_again_by_no_other(
+    tmp_path: Path, writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flopsd.attestation.signing.refused_pin.ITERATIONS", 10)  # many cost an attacker time
     (tmp_path / "file").touch()
     note = (tmp_path if writable else tmp_path / "file") / "pin.json"
     with tempfile.TemporaryFile() as memory:
