@@ -44,4 +44,5 @@ def unless_quick(cases: Sequence[T], step: int) -> Sequence[T]:
 
 def examples(number: int) -> int:
     """`number` examples of a property where the profile tries a hundred, else as many more or fewer."""
-    return max(1, number * settings().max_examples // 100)
+    most: int = settings().max_examples  # of no known type in the hypothesis that Python 3.10 has
+    return max(1, number * most // 100)
