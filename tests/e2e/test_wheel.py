@@ -13,7 +13,8 @@ import pytest
 from tests.support.process import environment
 
 ROOT = Path(__file__).parents[2]
-PYTHONS = ("3.10", *(pytest.param(version, marks=pytest.mark.exhaustive) for version in ("3.11", "3.12")), "3.13")
+OLDEST = "3.10"
+PYTHONS = (OLDEST, *(pytest.param(version, marks=pytest.mark.exhaustive) for version in ("3.11", "3.12")), "3.13")
 CORE = {"flopsd", "prometheus_client", "psutil", "pyyaml"}
 CORE_BYTES_MAX = 5_000_000  # beyond the interpreter: the budget of the design
 WALK = (
@@ -98,6 +99,22 @@ def test_the_sdist_holds_what_its_tests_need(dist: Path) -> None:
     for wanted in ("systemd/flopsd.service", "slurm/flopsd-job", "docs/host.md", "config/flopsd.yaml", "Makefile",
                    "tests/conftest.py", "examples/flopsd-amd/pyproject.toml", "LICENSE"):  # fmt: skip
         assert wanted in names
+
+
+def test_what_the_tests_need_can_be_installed_on_the_oldest_python(wheel: Path, tmp_path: Path) -> None:
+    if (python := interpreter(OLDEST)) is None:
+        pytest.skip(f"no Python {OLDEST} here")
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))).decode()
+    needed = [line.removeprefix("Requires-Dist: ").replace("extra == 'dev'", "python_version >= '3'")
+              for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "'dev'" in line
+              and "flopsd[" not in line]  # fmt: skip
+    assert len(needed) > 10
+    (tmp_path / "needed.txt").write_text("\n".join(needed))
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "--dry-run", "--no-deps", "--quiet",
+               "--ignore-installed", "--disable-pip-version-check", "-r", str(tmp_path / "needed.txt")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path, tmp_path: Path) -> None:
