@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from flopsd.core.notes import note
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
-from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
+from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, line_ends_at, read_lines
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.reading import read_journal
@@ -72,6 +72,18 @@ def test_after_a_record_that_cannot_be_synced_the_file_is_cut_and_read_whole_onc
     journal.close()
     assert reads == 1
     assert read(state) == [{"n": n} for n in range(6)]
+
+
+@pytest.mark.parametrize("length", [1, 10**4, 10**5, 10**6])
+def test_a_line_of_any_length_is_found_by_its_end(tmp_path: Path, length: int) -> None:
+    first, head = frame(GENESIS, {"n": 0})
+    second, last = frame(head, {"text": "x" * length})
+    (path := tmp_path / "journal").write_bytes(first + second)
+    with path.open("rb") as file:
+        assert line_ends_at(file.fileno(), len(first + second), last.hex())
+        assert line_ends_at(file.fileno(), len(first), head.hex())
+        for end in (0, len(first) - 1, len(first + second) - 1, len(first + second) + 1):
+            assert not line_ends_at(file.fileno(), end, last.hex())
 
 
 def unsynced(_: int) -> None:
