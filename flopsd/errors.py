@@ -44,7 +44,9 @@ class ConfigError(FlopsdError):
 class PeakTableError(FlopsdError):
     """The peak table is malformed or contradicts itself."""
 
-    def __init__(self, message: str, *, hint: str = "", code: str = "peak_table_unknown") -> None:
+    HINT = "docs/own-tables.md shows how to write a table; `flopsd config check --peaks FILE` checks one"
+
+    def __init__(self, message: str, *, hint: str = HINT, code: str = "peak_table_unknown") -> None:
         super().__init__(message, hint=hint, code=code)
 
 

@@ -198,7 +198,8 @@ def _read_peaks(path: Path) -> bytes:
     try:
         return read_at_most(path, MAX_COMPANION_BYTES)
     except OSError as fault:
-        raise PeakTableError(f"cannot read the peak table {path}: {fault.strerror}") from fault
+        why = f"cannot read the peak table {path}: {fault.strerror}"
+        raise PeakTableError(why, hint="give --peaks the path of a readable file") from fault
 
 
 def is_packaged(sha256: str) -> bool:
