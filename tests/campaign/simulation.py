@@ -159,24 +159,24 @@ def _held_against(
     stay = all(gpu.moves_ms is None and not gpu.appears_ms for gpu in case.gpus)
     placeholders = {f"nvml-index-{at}": machine.uuid(at) for at in range(len(case.gpus)) if stay}
     entries: dict[str, list[dict[str, Any]]] = {}
-    for told in predicate["devices"]:  # a GPU that could not be identified at first has two
-        entries.setdefault(placeholders.get(told["uuid"], told["uuid"]), []).append(told)
+    for given in predicate["devices"]:  # a GPU that could not be identified at first has two
+        entries.setdefault(placeholders.get(given["uuid"], given["uuid"]), []).append(given)
     for uid, parts in entries.items():
-        told = parts[-1]
-        if told["model"] == UNIDENTIFIED:
-            assert told["executed"]["high"] is None
+        given = parts[-1]
+        if given["model"] == UNIDENTIFIED:
+            assert given["executed"]["high"] is None
             continue
         if uid.startswith("nvml-index-"):  # which GPU it was is not known here; that one has its own time beside
             continue
-        gpu, sms = (loads[uid], told["smCount"]) if uid in loads else _slice(case, told["parent"], uid)
-        part = table().resolve(_device(told))
+        gpu, sms = (loads[uid], given["smCount"]) if uid in loads else _slice(case, given["parent"], uid)
+        part = table().resolve(_device(given))
         formats = FORMATS if declared is None else (declared,)
         pipes = [pipe for pipe in Pipe if pipe is not Pipe.TENSOR]
         counted = {pipe: gpu.sm_cycles(pipe, begin_ns, end_ns, sms) for pipe in pipes}
         # What is not there computes nothing. Its counters go on here, so that `low` may hold that time.
         absent = [(0, gpu.appears_ms), *((f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "gone")]
         switched = [(f.from_ms, f.to_ms) for f in gpu.faults if f.kind == "mig_flip"]
-        absent += stretches_without(0, FOREVER, switched) if gpu.mig and told["parent"] is None else switched
+        absent += stretches_without(0, FOREVER, switched) if gpu.mig and given["parent"] is None else switched
         there = stretches_without(begin_ns, end_ns, [(a * 1_000_000, b * 1_000_000) for a, b in absent])
         worked = {pipe: sum(gpu.sm_cycles(pipe, a, b, sms) for a, b in there) for pipe in pipes}
         least, most = (
@@ -187,7 +187,7 @@ def _held_against(
         integers = int(counted[Pipe.TENSOR_IMMA] * rate), int(worked[Pipe.TENSOR_IMMA] * rate)
         for quantity, true in (("executed", (min(least), max(most))), ("integerOperations", integers)):
             stated = sum_figures(figures_from(one[quantity]) for one in parts)
-            yield Judged(case.name, uid[-4:], declared, quantity, stated, true, told["parent"] or uid)
+            yield Judged(case.name, uid[-4:], declared, quantity, stated, true, given["parent"] or uid)
 
 
 def stretches_without(begin_ns: int, end_ns: int, absent: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -207,8 +207,8 @@ def _slice(case: Case, parent: str, uid: str) -> tuple[Gpu, int]:
     return replace(whole, segments=part.segments, faults=(*part.faults, *flips)), part.sms
 
 
-def _device(told: dict[str, Any]) -> Device:
-    return Device(told["uuid"], told["index"], "nvidia", told["model"], pci_device_id=int(told["pciDeviceId"], 16))
+def _device(given: dict[str, Any]) -> Device:
+    return Device(given["uuid"], given["index"], "nvidia", given["model"], pci_device_id=int(given["pciDeviceId"], 16))
 
 
 def _rate(part: Part, pipe: Pipe, name: str) -> int:

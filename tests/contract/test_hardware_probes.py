@@ -79,8 +79,8 @@ def tools(tmp_path: Path, standin: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     program(folder, "dcgmi", DCGMI.format(python=sys.executable, library=library, root=str(ROOT)))
     rows = {"head": ("ID", "Kernel Name", *PIPE_METRICS), "units": ("cycle",) * len(PIPE_METRICS)}
     values = (f"{CYCLES:,}", f"{CYCLES:,}", "0", "n/a", "9,999")
-    told = {name: ",".join(f'"{cell}"' for cell in row) for name, row in {**rows, "values": values}.items()}
-    program(folder, "ncu", NCU.format(**told))
+    stated = {name: ",".join(f'"{cell}"' for cell in row) for name, row in {**rows, "values": values}.items()}
+    program(folder, "ncu", NCU.format(**stated))
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return folder
 
@@ -90,18 +90,18 @@ def test_each_probe_is_answered(opened: Callable[..., Gpu], tools: Path) -> None
     document = {"probes": probes.before(gpu), "device": {"part": "h100-sxm5-80gb"}}
     document["probes"] |= probes.after(gpu, change_settings=True)
     assert gpu.streaming() == 1, "it is switched on again"
-    told = answers(document)
+    stated = answers(document)
     program(tools, "dcgmi", (tools / "dcgmi").read_text().replace("+ 0)", "+ 10**15)"))
     document["probes"] |= probes.after(gpu, change_settings=False)
     off = answers(document)
-    assert told["clock buffer"].startswith("yes: ")
-    assert ", 20.0 ms apart on average, 1755 to 1755 MHz" in told["clock buffer"]
-    assert told["streaming"].startswith("on before flopsd ran, ")
-    assert "with streaming off: ANY_TENSOR_UTIL 0, SM_CYCLES_ELAPSED 0" in told["stuck"]
-    assert "on again: ANY_TENSOR_UTIL 60, SM_CYCLES_ELAPSED " in told["stuck"]
-    assert "bf16 4096.0 a tensor cycle (table 4096), hmma; " in told["Nsight"]
-    assert "fp8: ==ERROR== ERR_NVGPUCTRPERM (exit code 1)" in told["Nsight"]
-    assert told["DCGM"] == "all 9 fields that both have lie between GPM's values just before and just after"
+    assert stated["clock buffer"].startswith("yes: ")
+    assert ", 20.0 ms apart on average, 1755 to 1755 MHz" in stated["clock buffer"]
+    assert stated["streaming"].startswith("on before flopsd ran, ")
+    assert "with streaming off: ANY_TENSOR_UTIL 0, SM_CYCLES_ELAPSED 0" in stated["stuck"]
+    assert "on again: ANY_TENSOR_UTIL 60, SM_CYCLES_ELAPSED " in stated["stuck"]
+    assert "bf16 4096.0 a tensor cycle (table 4096), hmma; " in stated["Nsight"]
+    assert "fp8: ==ERROR== ERR_NVGPUCTRPERM (exit code 1)" in stated["Nsight"]
+    assert stated["DCGM"] == "all 9 fields that both have lie between GPM's values just before and just after"
     assert off["DCGM"].startswith("0 of 9 agree; 1084 says 1")
     assert off["stuck"].endswith("--change-settings does")
 

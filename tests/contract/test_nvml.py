@@ -45,12 +45,12 @@ def test_identity_is_read_from_the_device(open_sim: Open, monkeypatch: pytest.Mo
     assert (hopper.evidence, hopper.evidence_reason) == (Evidence.ACTIVITY, "not read yet")
     assert (ampere.sm_count, ampere.evidence) == (108, Evidence.UTILIZATION)
     assert "no GPM on this GPU" in ampere.evidence_reason
-    told = dict(source.describe())
-    library = Path(told.pop("library"))
+    stated = dict(source.describe())
+    library = Path(stated.pop("library"))
     assert library.name == LIBRARY
-    assert told.pop("counters_served_by") in (None, "dcgm-exporter")  # of another test, beside this one
-    assert told.pop("library_sha256") == hashlib.sha256(library.read_bytes()).hexdigest()
-    assert told == {
+    assert stated.pop("counters_served_by") in (None, "dcgm-exporter")  # of another test, beside this one
+    assert stated.pop("library_sha256") == hashlib.sha256(library.read_bytes()).hexdigest()
+    assert stated == {
         "driver": "595.91.07", "nvml": "13.595.91.07", "binding": "13.5", "replay": None, "confidential_computing": None,
         "profiling_counters": profiling_access(False).value, "mig_monitor": "absent", "mig_config": "absent",
     }  # fmt: skip
@@ -69,8 +69,8 @@ def test_a_device_has_counters_or_confidential_computing_and_the_ledger_says_whi
     run.finish()
     predicate = payload_of(run.seal(tmp_path / "ledger.json").ledger)["predicate"]
     (device,) = predicate["devices"]
-    told = predicate["incarnations"][0]["sources"]["nvml"]["confidential_computing"]
-    assert (told, device["evidence"]) == {
+    stated = predicate["incarnations"][0]["sources"]["nvml"]["confidential_computing"]
+    assert (stated, device["evidence"]) == {
         "off": (OFF, "activity"), "on": (ON, "utilization"), "devtools": (DEVELOPER_TOOLS, "activity"),
     }[mode]  # fmt: skip
     assert (ON in device["evidenceReason"]) is (mode == "on")

@@ -406,10 +406,10 @@ def test_a_job_that_floods_its_meter_with_declarations_is_metered_to_its_end(
         "threading.Event().wait(3)\n"
     )
     done = run(tmp_path, env, *metered(tmp_path, f"{sys.executable} {job}"), code=0)
-    told = predicate(tmp_path / "ledger.json")
+    stated = predicate(tmp_path / "ledger.json")
     assert "processes declared more than 4 MiB in this run" in done.stderr
-    assert told["incarnations"][-1]["endReason"] == "job_ended"
-    (device,) = told["devices"]
+    assert stated["incarnations"][-1]["endReason"] == "job_ended"
+    (device,) = stated["devices"]
     assert float(device["spanSeconds"]) > 3
 
 

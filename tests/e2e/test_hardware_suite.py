@@ -43,13 +43,13 @@ def test_metered_flop_agree_with_the_true_ones_load_by_load(tmp_path: Path) -> N
     assert all((q["answer"] is None) != (q["not_answered"] is None) for q in document["questions"])
     assert "tensor_hmma" in document["questions"][2]["answer"]
     assert document["questions"][4]["not_answered"] == "the driver was simulated"
-    told = {q["subject"]: q["answer"] or q["not_answered"] for q in document["questions"]}
-    assert told["clock buffer"] == "none: NVML answers with status 3", "the stand-in keeps none here"
-    assert told["streaming"].startswith("on before flopsd ran")
-    assert "ms apart, faster than counters are renewed: ANY_TENSOR_UTIL" in told["stuck"]
-    assert "--change-settings does" in told["stuck"], "nothing global was touched"
-    assert told["Nsight"] == "Nsight Compute (ncu) is not installed"
-    assert told["DCGM"] == "dcgmi is not installed"
+    stated = {q["subject"]: q["answer"] or q["not_answered"] for q in document["questions"]}
+    assert stated["clock buffer"] == "none: NVML answers with status 3", "the stand-in keeps none here"
+    assert stated["streaming"].startswith("on before flopsd ran")
+    assert "ms apart, faster than counters are renewed: ANY_TENSOR_UTIL" in stated["stuck"]
+    assert "--change-settings does" in stated["stuck"], "nothing global was touched"
+    assert stated["Nsight"] == "Nsight Compute (ncu) is not installed"
+    assert stated["DCGM"] == "dcgmi is not installed"
     lines = ran.stdout.splitlines()
     for question in document["questions"]:
         assert sum(line.startswith(f"{question['number']:>2} {question['subject']}: ") for line in lines) == 1

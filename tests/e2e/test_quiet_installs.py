@@ -11,11 +11,11 @@ from tests.support.prometheus import Case, promtool_says
 @pytest.mark.tool("promtool")
 @pytest.mark.parametrize("name", INSTALLS)
 def test_nothing_fires_on_a_healthy_install(tmp_path: Path, name: str) -> None:
-    told = Watched(tmp_path / "state", name, INSTALLS[name])
+    stated = Watched(tmp_path / "state", name, INSTALLS[name])
     for number in range(1, MINUTES + 1):
-        told.minute(number)
-    told.kill()
-    world = told.world()
+        stated.minute(number)
+    stated.kill()
+    world = stated.world()
     assert any(series.startswith("flopsd_device_info{") for series in world)
     done = promtool_says(
         tmp_path, [Case(name, world, MINUTES, {"ALERTS": [], "count(run:flopsd_nodes:count)": [({}, 1)]})]

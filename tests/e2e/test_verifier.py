@@ -50,10 +50,10 @@ def test_the_command_gives_every_vector_its_verdict_and_its_reason() -> None:
     for found in said:
         if found["status"] != 3:
             assert found["verified"] == (found["status"] == 0) == (not found["notVerified"])
-    told = {
+    stated = {
         one.name for one, found in zip(given, said, strict=True) if "came with the ledger" in str(found.get("message"))
     }
-    assert told == {"invalid/foreign-policy-beside", "invalid/foreign-table-beside"}
+    assert stated == {"invalid/foreign-policy-beside", "invalid/foreign-table-beside"}
     in_part = {one.name for one, found in zip(given, said, strict=True) if found["status"] == IN_PART}
     assert in_part
     assert [one for one in in_part if not one.startswith(NOT_ON_THE_PAGE)] == []

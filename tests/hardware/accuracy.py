@@ -152,12 +152,14 @@ def _questions(runs: Sequence[Document]) -> Iterator[str]:
         if not runs:
             yield _item("    - ", "Not answered here: no run on hardware has been made.")
         for run in runs:
-            told = next((q for q in run["questions"] if q["number"] == number), None)
+            stated = next((q for q in run["questions"] if q["number"] == number), None)
             where = f"{run['device']['name']}, {run['date'] or 'date not given'}"
-            if told is None or told["answer"] is None:
-                yield _item("    - ", f"Not answered here ({where}): {told['not_answered'] if told else 'not asked'}.")
+            if stated is None or stated["answer"] is None:
+                yield _item(
+                    "    - ", f"Not answered here ({where}): {stated['not_answered'] if stated else 'not asked'}."
+                )
             else:
-                yield _item("    - ", f"{where}: {told['answer']}.")
+                yield _item("    - ", f"{where}: {stated['answer']}.")
 
 
 def _item(mark: str, text: str) -> str:

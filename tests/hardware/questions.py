@@ -26,8 +26,8 @@ def answers(document: Facts, environment: Mapping[str, str] = os.environ) -> lis
             answer = ask(document, environment)
         except NotAnsweredError as fault:
             reason = str(fault)
-        told = {"number": number, "subject": subject, "question": question, "asked": asked}
-        found.append({**told, "answer": answer, "not_answered": reason})
+        stated = {"number": number, "subject": subject, "question": question, "asked": asked}
+        found.append({**stated, "answer": answer, "not_answered": reason})
     return found
 
 

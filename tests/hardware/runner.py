@@ -167,10 +167,10 @@ def _bracketed(bench: Bench, load: Load) -> dict[str, Any]:
 
 
 def _compared(bench: Bench, spec: Spec, done: Done, before: Mark, after: Mark) -> dict[str, Any]:
-    told = metered(before, after, bench.entry, bench.table, spec.format)
-    declared = {name: None if text is None else int(text) for name, text in told["declared"].items()}
+    stated = metered(before, after, bench.entry, bench.table, spec.format)
+    declared = {name: None if text is None else int(text) for name, text in stated["declared"].items()}
     measured, high = declared["measured"], declared["high"]
-    first = told["pipes"][0] if told["pipes"] else None
+    first = stated["pipes"][0] if stated["pipes"] else None
     comparable = bool(done.flop) and measured is not None
     main = None
     if comparable and first is not None and first["flop"] is not None:
@@ -182,7 +182,7 @@ def _compared(bench: Bench, spec: Spec, done: Done, before: Mark, after: Mark) -
         "flop_per_step": str(done.flop_per_step),
         "counted_flop_per_step": None if done.counted_flop_per_step is None else str(done.counted_flop_per_step),
         "true_flop": str(done.flop),
-        "metered": told,
+        "metered": stated,
         "ratio": measured / done.flop if comparable and measured is not None else None,
         "main": main,
         "inside": None if high is None else (declared["low"] or 0) <= done.flop <= high,

@@ -43,8 +43,8 @@ def dcgm(gpu: Gpu) -> dict[str, Any]:
     text, why = _run(command)
     after = _standing(gpu)
     rows = [line.split()[2:] for line in text.splitlines() if re.match(r"\s*GPU\s+[0-9]+\s", line)]
-    told = [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
-    known = [{field: int(float(value)) for field, value in row.items() if _is_number(value)} for row in told]
+    stated = [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
+    known = [{field: int(float(value)) for field, value in row.items() if _is_number(value)} for row in stated]
     if not known or not known[-1]:
         return {"why": why or f"dcgmi gives none of the fields {fields[0]} to {fields[-1]}"}
     ends = {field: (before.get(gpm), after.get(gpm)) for field, gpm in GPM_OF_FIELD.items()}

@@ -130,8 +130,8 @@ class Rated(Rates):
         for bucket, share in sorted(self.tally.get("phases", {}).items()):
             _, _, label = bucket.partition("@")
             pairs = [piece.partition(":") for piece in label.split(",") if piece]
-            told = {name: round(float(ppm) * M) if ppm else M for name, _, ppm in pairs}
-            found.append((bucket, {"observed_ns": {}, "gap_ns": {}, **share}, told))
+            stated = {name: round(float(ppm) * M) if ppm else M for name, _, ppm in pairs}
+            found.append((bucket, {"observed_ns": {}, "gap_ns": {}, **share}, stated))
             left = {name: _less(left[name], share.get(name)) for name in left if name not in ("phases", "running")}
         return [*found, ("undeclared", left, None)]
 
@@ -152,13 +152,13 @@ class Rated(Rates):
 
     def rows(self, claimed: bool = False) -> list[J]:
         """All rows, in no order; `claimed`: with the formats that processes claim taken for true."""
-        return [row for bucket, part, told in self.parts() for row in self.of_share(bucket, part, told, claimed)]
+        return [row for bucket, part, stated in self.parts() for row in self.of_share(bucket, part, stated, claimed)]
 
-    def of_share(self, bucket: str, part: J, told: J | None, claimed: bool) -> list[J]:
+    def of_share(self, bucket: str, part: J, stated: J | None, claimed: bool) -> list[J]:
         plain = self._rows(bucket, part)
-        if not told or self.record["precision"]:
+        if not stated or self.record["precision"]:
             return plain
-        other = Rated({**self.record, "precision": {"shares_ppm": told}}, self.table)._rows(bucket, part)
+        other = Rated({**self.record, "precision": {"shares_ppm": stated}}, self.table)._rows(bucket, part)
         if claimed:
             return other
         for row, said_of in zip(plain, other, strict=True):
@@ -211,8 +211,8 @@ class Rated(Rates):
 
     def of_pipe(self, pipe: str | None, tally: J) -> Rated:
         """What the counters of a kind leave of a declared mix has another one."""
-        told = (self.record["precision"] or {}).get("shares_ppm", {})
-        rest = pipe == "tensor" and len(told) > 1 and active_in(tally) & SUB_PIPES
+        stated = (self.record["precision"] or {}).get("shares_ppm", {})
+        rest = pipe == "tensor" and len(stated) > 1 and active_in(tally) & SUB_PIPES
         return Rated({**self.record, "precision": None}, self.table) if rest else self
 
     def _rows(self, bucket: str, tally: J) -> list[J]:

@@ -192,8 +192,8 @@ def _left_out(phases: Iterable[str], notes: list[J]) -> Part:
 
 def _beside(session: J) -> Iterable[Part]:
     facts, work = session["facts"], session["work"]
-    told = facts.get("not_counted", {})
-    yield _left_out(told, [note("not_counted", what=what) for phase in sorted(told) for what in told[phase]])
+    stated = facts.get("not_counted", {})
+    yield _left_out(stated, [note("not_counted", what=what) for phase in sorted(stated) for what in stated[phase]])
     unseen = [phase for phase, one in work.items() if one.get("forward_passes") and not has_passed(one)]
     if "role" not in facts:
         if unseen:

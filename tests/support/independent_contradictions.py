@@ -38,13 +38,13 @@ def of_base(base: J | None, policies: list[J]) -> Iterator[J]:
         margin = policy.get("estimation_margin", {}).get("ppm", 300_000) if base["kind"] == "estimated" else 0
         if Fraction(int(base["flop"]) * (10**6 - margin), 10**6) <= limit:
             continue
-        told = {"flop": str(limit.numerator // limit.denominator), "citation": presumed["citation"]}
+        stated = {"flop": str(limit.numerator // limit.denominator), "citation": presumed["citation"]}
         if base["systemic"] is None:
-            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed", **told)
+            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed", **stated)
         elif base.get("reason"):
-            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied", **told, reason=base["reason"])
+            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied", **stated, reason=base["reason"])
         else:
-            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied_without_reason", **told)
+            yield said("SYSTEMIC_RISK_IS_PRESUMED", "systemic_presumed_and_denied_without_reason", **stated)
 
 
 def _of_settings(settings: J, sessions: list[J]) -> Iterator[J]:
@@ -75,8 +75,8 @@ def _of_session(settings: J, session: J) -> Iterator[J]:
     if not how or not total or some is None:
         return
     if (some != total) == (how in ("pretraining", "full")):
-        told = {"method": how, "trainable": str(some), "total": str(total)}
-        yield said("TRAINABLE_SHARE_DIFFERS", "trainable_share_differs", **told)
+        stated = {"method": how, "trainable": str(some), "total": str(total)}
+        yield said("TRAINABLE_SHARE_DIFFERS", "trainable_share_differs", **stated)
 
 
 def last_part(name: str) -> str:
@@ -87,30 +87,30 @@ def last_part(name: str) -> str:
 
 def _of_counts(session: J, sessions: list[J], devices: list[Rated]) -> Iterator[J]:
     """A count of operators that no figure has."""
-    told: J = {"session": session["id"][:8]}
+    stated: J = {"session": session["id"][:8]}
     if refused := session.get("refused"):
-        told |= {"flop": str(refused["flop"]), "device": refused["device"]}
+        stated |= {"flop": str(refused["flop"]), "device": refused["device"]}
         if refused["reason"] == "device_changed":
-            yield said("DEVICE_CHANGED", "device_changed", **told)
+            yield said("DEVICE_CHANGED", "device_changed", **stated)
         else:
-            yield said("COUNT_EXCEEDS_CEILING", "count_exceeds_ceiling", **told, ceiling=str(refused["ceiling"]))
+            yield said("COUNT_EXCEEDS_CEILING", "count_exceeds_ceiling", **stated, ceiling=str(refused["ceiling"]))
         return
     flop, uuid = counted(session), session["facts"].get("device")
-    told["flop"] = str(flop)
+    stated["flop"] = str(flop)
     if not flop:
         return
     if uuid is None:
-        yield said("DEVICE_NOT_METERED", "device_not_named", **told)
+        yield said("DEVICE_NOT_METERED", "device_not_named", **stated)
         return
     own = [device for device in devices if device.record["uuid"] == uuid]
     same = (one for one in sessions if one["facts"].get("device") == uuid and not one.get("refused"))
-    told["flop"] = str(all_of_it := sum(map(counted, same)))
+    stated["flop"] = str(all_of_it := sum(map(counted, same)))
     if not own:
-        yield said("DEVICE_NOT_METERED", "device_not_metered", **told, device=uuid)
+        yield said("DEVICE_NOT_METERED", "device_not_metered", **stated, device=uuid)
         return
     most = add(device.total() for device in own)[2]
     if most is not None and all_of_it > most:
-        yield said("COUNT_EXCEEDS_CEILING", "count_exceeds_ceiling", **told, device=uuid, ceiling=str(most))
+        yield said("COUNT_EXCEEDS_CEILING", "count_exceeds_ceiling", **stated, device=uuid, ceiling=str(most))
 
 
 def counted(session: J) -> int:

@@ -260,18 +260,18 @@ def sums_of(entries: list[J], *, whole: bool) -> J:
     """What is added up of the entries, and so how an entry has its own: as the sum of itself alone."""
     totals = [entry["totals"] for entry in entries]
     executed = bounded(add(figures(one["executed"]) for one in totals), whole)
-    told = [one["guidelines"] for one in totals]
-    counted = _counts(told, whole)
+    stated = [one["guidelines"] for one in totals]
+    counted = _counts(stated, whole)
     claimed = None
-    if any(one["asClaimed"] for one in told):
+    if any(one["asClaimed"] for one in stated):
         claims = summed(
             {(claim["phase"] or "", claim["precision"] or ""): figures(claim["flop"])}
-            for one in told
+            for one in stated
             if one["asClaimed"]
             for claim in one["asClaimed"]["claims"]
         )
         claimed = {
-            **_counts([one["asClaimed"] or one for one in told], whole),
+            **_counts([one["asClaimed"] or one for one in stated], whole),
             "claims": [
                 {"phase": phase or None, "precision": label or None, "flop": text_of(flop), "process": None}
                 for (phase, label), flop in sorted(claims.items())
@@ -280,7 +280,7 @@ def sums_of(entries: list[J], *, whole: bool) -> J:
     integers = [one["integerOperations"] for one in totals]
     of_integers = _counts([one["guidelines"] for one in integers], whole)
     names = ("low", "cumulativeLow")
-    operators = {name: str(sum(int(one["operatorCount"][name]) for one in told)) for name in names}
+    operators = {name: str(sum(int(one["operatorCount"][name]) for one in stated)) for name in names}
     basis, absent = architecture_of(entries, whole=whole)
     energies = [entry["energyJoules"] for entry in entries if entry["energyJoules"] is not None]
     compared = [energy_of(one) for entry in entries for one in entry["reconciliation"]]
@@ -390,8 +390,8 @@ def summary_of(predicate: J, entries: list[J], complete: bool | None) -> str:
         return ("whole" if job else "jobs_whole") if complete else "ledgers_missing"
     if job:
         return "nodes_unknown" if nodes_known(predicate, entries)["expectedNodes"] is None else "no_end"
-    told = [entry["completeness"] for entry in entries]
-    unknown = any(one["complete"] is None and not one["missing"] for one in told)
+    stated = [entry["completeness"] for entry in entries]
+    unknown = any(one["complete"] is None and not one["missing"] for one in stated)
     return "nodes_unknown" if unknown else "jobs_no_end"
 
 

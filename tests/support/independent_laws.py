@@ -425,11 +425,11 @@ def identity(record: J) -> None:
     declared_format(record["precision"])
 
 
-def declared_format(told: J | None) -> None:
-    if told is not None:
-        text(told["declared_by"])
-        need(told["shares_ppm"])
-        for name, ppm in told["shares_ppm"].items():
+def declared_format(stated: J | None) -> None:
+    if stated is not None:
+        text(stated["declared_by"])
+        need(stated["shares_ppm"])
+        for name, ppm in stated["shares_ppm"].items():
             text(name), count(ppm)
 
 
@@ -542,8 +542,8 @@ def windows(counted: J) -> None:
     need(all(counted.get(f"kernel_launches_{kind}") for kind, time in times.items() if time), "law_10")
 
 
-def precision(told: Any) -> None:
-    shares = {told: 10**6} if isinstance(told, str) else told
+def precision(stated: Any) -> None:
+    shares = {stated: 10**6} if isinstance(stated, str) else stated
     need(shares and all(name in FORMATS and count(ppm) > 0 for name, ppm in shares.items()))
     need(sum(shares.values()) == 10**6)
 

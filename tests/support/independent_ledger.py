@@ -454,7 +454,7 @@ def energy_said(compared: list[tuple[Any, ...]]) -> list[J]:
 
 
 def _counted(predicate: J) -> J:
-    told = predicate["totals"]["guidelines"]
+    given = predicate["totals"]["guidelines"]
     names = (
         "low",
         "measured",
@@ -466,7 +466,7 @@ def _counted(predicate: J) -> J:
         "method",
         "requiredPpmSource",
     )
-    return {name: told[name] for name in names}
+    return {name: given[name] for name in names}
 
 
 def required(

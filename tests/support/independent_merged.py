@@ -51,19 +51,19 @@ def _counts(children: list[J], complete: bool | None) -> J:
 def _complete(predicate: J, entries: list[J]) -> bool | None:
     """Of a job whose platform lists its nodes, or with as many as declared; or of a lineage."""
     if predicate["kind"] == "lineage":
-        told = {entry["completeness"]["complete"] for entry in entries}
-        return False if False in told else True if told == {True} else None
+        stated = {entry["completeness"]["complete"] for entry in entries}
+        return False if False in stated else True if stated == {True} else None
     if not _linked([{**entry["segment"], "node": entry["node"]} for entry in entries if entry["segment"]]):
         return False
-    told, nodes = predicate["completeness"]["declaredNodes"], {entry["node"] for entry in entries}
+    stated, nodes = predicate["completeness"]["declaredNodes"], {entry["node"] for entry in entries}
     if set(predicate["jobNodes"]) - nodes:
         return False
     ranked = all(entry["rank"] is not None for entry in entries)
     if not predicate["jobNodes"] and ranked:
         here = {entry["rank"] for entry in entries}
-        if here != set(range(max(here) + 1 if told is None else int(told))):
+        if here != set(range(max(here) + 1 if stated is None else int(stated))):
             return False
-    elif not predicate["jobNodes"] and told is not None and len(nodes) < int(told):
+    elif not predicate["jobNodes"] and stated is not None and len(nodes) < int(stated):
         return False
     attempts: dict[Any, set[str]] = {}
     for entry in entries:
@@ -72,7 +72,7 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
     named = all(period["attempt"] != period["bootId"] for entry in entries for period in entry["periods"])
     if len({tuple(sorted(one)) if named else len(one) for one in attempts.values()}) > 1:
         return False  # not every node has a ledger of every attempt
-    known = predicate["jobNodes"] or told is not None
+    known = predicate["jobNodes"] or stated is not None
     return True if known and all(entry["ended"] for entry in entries) else None
 
 

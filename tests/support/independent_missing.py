@@ -39,17 +39,17 @@ def _slots(entries: list[J]) -> list[J]:
 
 
 def _nodes(predicate: J, entries: list[J]) -> list[J]:
-    slots, nodes, told = _slots(entries), predicate["jobNodes"], predicate["completeness"]["declaredNodes"]
+    slots, nodes, stated = _slots(entries), predicate["jobNodes"], predicate["completeness"]["declaredNodes"]
     if nodes:
         here = {entry["node"] for entry in entries}
         return [{"code": "no_ledger", "rank": str(at), "node": n} for at, n in enumerate(nodes) if n not in here]
     if all(slot["rank"] is not None for slot in slots):
         ranks = {slot["rank"] for slot in slots}
-        most = int(told) if told is not None else max(ranks) + 1
+        most = int(stated) if stated is not None else max(ranks) + 1
         return [{"code": "no_ledger", "rank": str(rank)} for rank in range(most) if rank not in ranks]
-    if told is None or int(told) == len(slots):
+    if stated is None or int(stated) == len(slots):
         return []
-    return [{"code": "nodes_missing", "missing": str(int(told) - len(slots)), "nodes": told}]
+    return [{"code": "nodes_missing", "missing": str(int(stated) - len(slots)), "nodes": stated}]
 
 
 def _attempts(entries: list[J]) -> list[J]:

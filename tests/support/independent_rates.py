@@ -40,7 +40,7 @@ class Rates:
         sms = record["sm_count"] if record["sm_count"] is not None else (self.row or {}).get("sm_count")
         self.sms_mhz = sms * max(known) if self.row and not peaks and sms is not None and known else None
 
-    def told(self, pipe: str | None) -> J | None:
+    def stated(self, pipe: str | None) -> J | None:
         """Of a declaration that fits, the shares of the formats that the pipe counts, where there are any."""
         shares = {f: ppm for f, ppm in (self.shares or {}).items() if ppm and (pipe != "tensor_hmma" or f in HMMA)}
         return shares or None
@@ -53,22 +53,22 @@ class Rates:
             return 0, 0, 0
         if pipe == "tensor_dfma":
             return (self.tensor.get("fp64"),) * 3
-        if told := self.told(pipe):
-            return self.mix(told, [f for f in told if f not in INTEGERS])
+        if stated := self.stated(pipe):
+            return self.mix(stated, [f for f in stated if f not in INTEGERS])
         formats = [f for f in self.tensor if f in HMMA or (pipe == "tensor" and f not in INTEGERS)]
         if not formats:
             return None, None, None
         slowest = 0 if pipe == "tensor" and self.has_integers else min(self.tensor[f] for f in formats)
         return slowest, self.tensor.get("bf16", self.tensor.get("fp16")), max(self.tops[f] for f in formats)
 
-    def mix(self, told: J, formats: list[str]) -> tuple[int, int, int]:
-        whole = sum(told.values())
-        rate = sum(self.tensor[f] * told[f] for f in formats) // whole
-        return rate, rate, ceil(sum(self.tops[f] * told[f] for f in formats), whole)
+    def mix(self, stated: J, formats: list[str]) -> tuple[int, int, int]:
+        whole = sum(stated.values())
+        rate = sum(self.tensor[f] * stated[f] for f in formats) // whole
+        return rate, rate, ceil(sum(self.tops[f] * stated[f] for f in formats), whole)
 
     def integer_rates(self, pipe: str) -> tuple[int | None, int | None, int | None]:
-        if pipe == "tensor" and (told := self.told(pipe)):
-            return self.mix(told, [f for f in told if f in INTEGERS])
+        if pipe == "tensor" and (stated := self.stated(pipe)):
+            return self.mix(stated, [f for f in stated if f in INTEGERS])
         if pipe not in ("tensor", "tensor_imma") or not self.has_integers:
             return 0, 0, 0
         top = max(self.integers, default=None)
@@ -80,13 +80,13 @@ class Rates:
         if pipe is None:  # a vendor's count
             named = (self.record["precision"] or {}).get("shares_ppm", {})
             return self.has_integers and not (named and self.formats.issuperset(named))
-        return pipe == "fp32" or (pipe == "tensor" and self.has_integers and not self.told(pipe))
+        return pipe == "fp32" or (pipe == "tensor" and self.has_integers and not self.stated(pipe))
 
     def margin(self, evidence: str, pipe: str) -> int:
         """The widest of the formats that the pipe's work may be in, each its own where the row has one."""
-        told = self.told(pipe) if pipe in ("tensor", "tensor_hmma") else None
+        stated = self.stated(pipe) if pipe in ("tensor", "tensor_hmma") else None
         of_pipe = {"tensor_hmma": HMMA, "tensor_imma": INTEGERS, "tensor_dfma": ("fp64",), "tensor": tuple(self.tensor)}
-        formats = list(told or (f for f in of_pipe.get(pipe, ()) if f in self.tensor))
+        formats = list(stated or (f for f in of_pipe.get(pipe, ()) if f in self.tensor))
         plain, own = self.table["margins"][evidence]["ppm"], (self.row or {}).get("margins", {}).get(evidence, {})
         return max((int(own.get(f, {"ppm": plain})["ppm"]) for f in formats), default=int(plain))
 
@@ -123,12 +123,12 @@ class Rates:
             return "int8" if pipe == "tensor_imma" else "fp64"
         if pipe in VECTOR_PIPES:
             return str(pipe)
-        told = self.told(pipe)
-        if told is None:
+        stated = self.stated(pipe)
+        if stated is None:
             return "undeclared"
-        names, whole = sorted(told), sum(told.values())
+        names, whole = sorted(stated), sum(stated.values())
         return (
             names[0]
             if len(names) == 1
-            else ",".join(f"{f}:{float(SIX.divide(Decimal(told[f]), Decimal(whole))):g}" for f in names)
+            else ",".join(f"{f}:{float(SIX.divide(Decimal(stated[f]), Decimal(whole))):g}" for f in names)
         )

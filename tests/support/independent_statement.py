@@ -176,7 +176,7 @@ def _incarnations(run: Run, codes: list[str]) -> list[J]:
     for at, begin in enumerate(run.begins):
         mine = [record for record in run.records if record["incarnation"] == at + 1]
         end = next((record for record in mine if record["kind"] == "end"), None)
-        told = begin["precision"]
+        stated = begin["precision"]
         found.append(
             {
                 "number": at + 1,
@@ -190,7 +190,7 @@ def _incarnations(run: Run, codes: list[str]) -> list[J]:
                 "checkpoints": str(sum(record["kind"] == "checkpoint" for record in mine)),
                 "codes": codes[at],
                 "recovered": begin["recovered"] and {name: begin["recovered"][name] for name in RECOVERED},
-                "precision": told and {"sharesPpm": told["shares_ppm"], "declaredBy": told["declared_by"]},
+                "precision": stated and {"sharesPpm": stated["shares_ppm"], "declaredBy": stated["declared_by"]},
                 "phase": (begin.get("declared") or {}).get("phase"),
                 "sources": {record["name"]: record["facts"] for record in last_sources(mine)},
             }
@@ -247,10 +247,10 @@ def _declarers(same: list[Rated]) -> dict[tuple[str, str, str, str], str | None]
     found: dict[tuple[str, str, str, str], str | None] = {}
     for device in same:
         for row in device.rows():
-            pipe, label, told = row["key"][2], row["key"][3], device.record["precision"]
+            pipe, label, stated = row["key"][2], row["key"][3], device.record["precision"]
             by = None
             if label != "undeclared" and pipe in ("", "tensor", "tensor_hmma"):
-                by = told["declared_by"] if told else "process" if row["bucket"] != "undeclared" else None
+                by = stated["declared_by"] if stated else "process" if row["bucket"] != "undeclared" else None
             found[row["key"]] = found.get(row["key"]) or by
     return found
 

@@ -148,14 +148,14 @@ def verify_node(ledger: Path, statement: J, payload: bytes, asked: Asked) -> Fou
     listed = [
         known[name] for name in dict.fromkeys(begin.get("code_secret_sha256") for begin in begins) if name in known
     ]
-    told = {
+    stated = {
         "peaks": peaks,
         "codes": codes,
         "secrets": listed,
         "journal": {name: str(value) for name, value in facts.items()},
     }
     try:
-        again = predicate_of_node(run, table, policies, told, statement, left_out)
+        again = predicate_of_node(run, table, policies, stated, statement, left_out)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
         raise Refused("statement_differs", "statement.predicate") from fault
     subject = [{"name": "journal.jsonl", "digest": {"sha256": facts["sha256"]}}]

@@ -120,11 +120,11 @@ def pages(folder: Path, before: int) -> tuple[str, dict[str, int]]:
     """
     text, ends, begin = list[str](), dict[str, int](), before - len(INSTALLS) * (SHORT_MINUTES * 60 + PAUSE_SECONDS)
     for number, (name, install) in enumerate(INSTALLS.items()):
-        told = Watched(folder / f"install{number}", name, install)
+        stated = Watched(folder / f"install{number}", name, install)
         for minute in range(1, SHORT_MINUTES + 1):
-            told.minute(minute)
-        told.kill()
-        text += told.stamped(begin)
+            stated.minute(minute)
+        stated.kill()
+        text += stated.stamped(begin)
         ends[name] = begin + SHORT_MINUTES * 60
         begin = ends[name] + PAUSE_SECONDS
     return "".join(text), ends

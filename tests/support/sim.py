@@ -47,25 +47,25 @@ class SharedClock(FakeClock):
         self._share()
 
     def _share(self) -> None:
-        told = (self._boottime_ns, self._wall_ns, len(self._steps) // 2, *self._steps)
-        self._page[: 8 * len(told)] = struct.pack(f"{len(told)}q", *told)
+        stated = (self._boottime_ns, self._wall_ns, len(self._steps) // 2, *self._steps)
+        self._page[: 8 * len(stated)] = struct.pack(f"{len(stated)}q", *stated)
 
 
 @contextmanager
 def simulated(standin: Path, folder: Path, scenario: Scenario, clock: SharedClock) -> Iterator[None]:
     """Let pynvml in this process find the stand-in with `scenario`, whose time zero is the clock's now."""
     scenario.epoch_ns = clock.boottime_ns()
-    told = {
+    stated = {
         "NVML_STANDIN_SCENARIO": str(scenario.write(folder / "scenario.txt")),
         "NVML_STANDIN_CLOCK": str(folder / "clock"),
     }
-    before = {name: os.environ.get(name) for name in told}
+    before = {name: os.environ.get(name) for name in stated}
     library = ctypes.CDLL(str(standin / LIBRARY), mode=ctypes.RTLD_GLOBAL)  # its soname is what pynvml asks for
     # A source that is closed while a GPU does not answer, as on a busy machine, leaves NVML started, and a start that
     # is not the first reads no scenario.
     while library.nvmlShutdown() == 0:
         pass
-    os.environ.update(told)
+    os.environ.update(stated)
     try:
         yield
     finally:
@@ -99,7 +99,7 @@ class Fold:
     def read(self, ms: int, times: int = 1) -> Fold:
         for _ in range(times):
             pass_time(self.source, self.clock, ms * 1_000_000)
-            told: dict[DeviceUid, GapReason | None] = {}
+            stated: dict[DeviceUid, GapReason | None] = {}
             sweep = self.source.read()
             devices = {device.uid: device for device in self.source.devices()}
             for reading in sweep.readings:
@@ -108,12 +108,12 @@ class Fold:
                 before = self.tallies.get(device.uid) or Tally(reading.begin_ns, reading.begin_ns)
                 self.tallies[device.uid] = after = advance(before, reading, limits)
                 grown = [r for r, ns in after.gap_ns.items() if ns > before.gap_ns.get(r, 0)]
-                told[device.uid] = reading.work.reason if isinstance(reading.work, Gap) else next(iter(grown), None)
-            self.gaps.append(told)
+                stated[device.uid] = reading.work.reason if isinstance(reading.work, Gap) else next(iter(grown), None)
+            self.gaps.append(stated)
         return self
 
     def reasons(self, uid: DeviceUid) -> list[GapReason | None]:
-        return [told[uid] for told in self.gaps if uid in told]
+        return [stated[uid] for stated in self.gaps if uid in stated]
 
     def figures(self, uid: DeviceUid, precision: Precision | None = None) -> Figures:
         device = next(device for device in self.source.devices() if device.uid == uid)

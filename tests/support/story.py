@@ -95,7 +95,7 @@ class Story:
             isolation,
         )
         self.renamed: Mapping[str, Device] = {}
-        self.told = {"recording": "vector.jsonl", "sha256": "d1" * 32, "origin": "test vector"} if replay else None
+        self.stated = {"recording": "vector.jsonl", "sha256": "d1" * 32, "origin": "test vector"} if replay else None
         self.start()
 
     def start(self) -> None:
@@ -110,7 +110,7 @@ class Story:
         )
         self.writer.begin(self.run, history, recovery)
         self.since_ns = self.clock.boottime_ns()
-        self.writer.take(Message("told", self.since_ns, self.devices, Sweep(()), opened={"replay": self.told}))
+        self.writer.take(Message("told", self.since_ns, self.devices, Sweep(()), opened={"replay": self.stated}))
 
     def during(self, seconds: int, plan: Plan) -> None:
         for _ in range(seconds):

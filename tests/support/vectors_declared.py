@@ -47,8 +47,8 @@ def model(name: str) -> list[Process]:
 
 
 def shares(method: str | None, total: int, trainable: int) -> list[Process]:
-    told = {} if method is None else {"method": method}
-    return [({"parameters_total": total, "parameters_trainable": trainable, **told}, {"train": WORK})]
+    stated = {} if method is None else {"method": method}
+    return [({"parameters_total": total, "parameters_trainable": trainable, **stated}, {"train": WORK})]
 
 
 def operators(flop: int, again: int, **facts: Any) -> list[Process]:
@@ -127,7 +127,7 @@ CASES: list[Case] = [
 TEXT = {"rope_scaling": ["x"]}, {"rope_scaling": {"0": "x"}}
 
 
-def told(declared: OperatorDeclarations, processes: Sequence[Process], policies: Any = ()) -> Callable[[Path], bytes]:
+def stated(declared: OperatorDeclarations, processes: Sequence[Process], policies: Any = ()) -> Callable[[Path], bytes]:
     """Two seconds of processes whose ids are in another order."""
     return trained(processes, 2, lambda number: f"{9 - number}" * 32, declared=declared, policies=policies)
 
@@ -136,7 +136,7 @@ def declared_vectors() -> Files:
     files: Files = {}
     policy = policy_of(POLICY)
     for name, what, declared, processes in CASES:
-        journal = tell(told(declared, processes, (policy,)))
+        journal = tell(stated(declared, processes, (policy,)))
         full = f"valid/declared-{name}"
         files[f"{full}/our.policy.yaml"] = POLICY.encode()
         files |= vector(
@@ -203,14 +203,14 @@ BENT: list[tuple[str, str, list[Process]]] = [
 def plain_models() -> Files:
     files: Files = {}
     for name, what, processes in BENT:
-        journal = tell(told(said(), processes))
+        journal = tell(stated(said(), processes))
         bent: J = json.loads(json.dumps(statement_of(journal)))
         basis = bent["predicate"]["totals"]["architecture"]
         basis["low"] = str(int(basis["low"]) + 1)
         files |= _with(f"invalid/model-{name}-bent", f"{what} Its basis is one FLOP more.", bent, journal)
     for kind, models in (("plain", PLAIN), ("nearly-plain", NEARLY)):
         for name, what, config in models:
-            journal = tell(told(said(), [({"model_config": config, "method": "full"}, {"train": WORK})]))
+            journal = tell(stated(said(), [({"model_config": config, "method": "full"}, {"train": WORK})]))
             statement = statement_of(journal)
             files |= _with(f"valid/{kind}-{name}", what, statement, journal)
             basis = statement["predicate"]["totals"]["architecture"]
@@ -219,14 +219,14 @@ def plain_models() -> Files:
                 bent = copy.deepcopy(statement)
                 bent["predicate"]["totals"]["architecture"]["low"] = str(int(basis["low"]) + 1)
                 files |= _with(f"invalid/{kind}-{name}-bent", f"{what} Its basis is one FLOP more.", bent, journal)
-    idle = tell(told(said(), [({"model_config": LLAMA}, {})]))
+    idle = tell(stated(said(), [({"model_config": LLAMA}, {})]))
     bent = json.loads(json.dumps(statement_of(idle)))
     bent["predicate"]["totals"]["architectureAbsentReasons"] = [{"code": "no_process"}]
     files |= _with(
         "invalid/plain-without-work-bent", "A plain Llama is declared, and it is said that none is.", bent, idle
     )
     work = {"train": {"tokens": 70}}
-    two = tell(told(said(), [({"model_config": {**LLAMA, **one}, "method": "full"}, work) for one in TEXT]))
+    two = tell(stated(said(), [({"model_config": {**LLAMA, **one}, "method": "full"}, work) for one in TEXT]))
     what = "Two models that differ in a list, and an object whose only name is the list's first place."
     return files | _with("valid/plain-twice", what, statement_of(two), two)
 

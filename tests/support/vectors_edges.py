@@ -108,8 +108,8 @@ def _container(records: list[J], pid: int | None) -> None:
 
 
 def energy(mj: int, **changed: Any) -> Edit:
-    told = {"sm_cycles": {"activity": {"tensor_hmma": 10**12}}, "energy_ns": 6 * S, **changed}
-    return tally(energy_mj=mj, **told)
+    stated = {"sm_cycles": {"activity": {"tensor_hmma": 10**12}}, "energy_ns": 6 * S, **changed}
+    return tally(energy_mj=mj, **stated)
 
 
 FLOP = 10**12 * 4096

@@ -46,9 +46,9 @@ def _job(number: int) -> J:
 
 
 @edits
-def declared(entries: list[J], *told: tuple[str | None, J | None]) -> None:
+def declared(entries: list[J], *stated: tuple[str | None, J | None]) -> None:
     """Method and base model of each entry."""
-    for entry, (method, base) in zip(entries, told, strict=True):
+    for entry, (method, base) in zip(entries, stated, strict=True):
         entry["declared"].update(method=method, base=base)
 
 

@@ -137,16 +137,16 @@ def story_of(name: str, said: OperatorDeclarations, policies: tuple[Policy, ...]
 
             context = replace(CONTEXT, job_nodes=("node-0", "node-1"), rank=0)
         device, does = WORK_OF.get(name, (H100, TRAINING))
-        told = Story(folder, (device,), declared=said, policies=policies, context=context)
+        stated = Story(folder, (device,), declared=said, policies=policies, context=context)
         if name == "claims-change-the-state":
-            told.says(SessionOpened("11" * 16, 4711, 1000, "0.1.0"), FactsDeclared("11" * 16, {"precision": "fp8"}))
-            told.says(PhaseChanged("11" * 16, "evaluate"))
+            stated.says(SessionOpened("11" * 16, 4711, 1000, "0.1.0"), FactsDeclared("11" * 16, {"precision": "fp8"}))
+            stated.says(PhaseChanged("11" * 16, "evaluate"))
         if name == "integers-of-generation":
-            told.says(SessionOpened("11" * 16, 4711, 1000, "0.1.0"), PhaseChanged("11" * 16, "generate"))
-            told.during(3, {device: does})
-            told.says(PhaseChanged("11" * 16, "train"))
-        told.during(2, {device: does})
-        return told.finish()
+            stated.says(SessionOpened("11" * 16, 4711, 1000, "0.1.0"), PhaseChanged("11" * 16, "generate"))
+            stated.during(3, {device: does})
+            stated.says(PhaseChanged("11" * 16, "train"))
+        stated.during(2, {device: does})
+        return stated.finish()
 
     return story
 

@@ -24,19 +24,19 @@ GPU = "GPU-00000000-0000-4000-8000-000000000001"
 @edits
 def _refused(records: list[J], /, **changes: Any) -> None:
     """A session whose count of operators is used no more."""
-    told = {"reason": "count_exceeds_ceiling", "device": GPU, "flop": 7, "ceiling": 5, **changes}
-    next(record for record in records if record["kind"] == "declaration")["sessions"][0]["refused"] = told
+    stated = {"reason": "count_exceeds_ceiling", "device": GPU, "flop": 7, "ceiling": 5, **changes}
+    next(record for record in records if record["kind"] == "declaration")["sessions"][0]["refused"] = stated
 
 
 @edits
 def _device_of_a_session(records: list[J], *names: str | None) -> None:
     """A session that declares these devices one after the other."""
-    at, told = next((at, r) for at, r in enumerate(records) if r["kind"] == "declaration")
-    (session,) = told["sessions"]
+    at, stated = next((at, r) for at, r in enumerate(records) if r["kind"] == "declaration")
+    (session,) = stated["sessions"]
     found = []
     for name in names:
         facts = {key: value for key, value in session["facts"].items() if key != "device"}
-        found.append({**told, "sessions": [{**session, "facts": facts | ({"device": name} if name else {})}]})
+        found.append({**stated, "sessions": [{**session, "facts": facts | ({"device": name} if name else {})}]})
     records[at : at + 1] = found
 
 
@@ -44,10 +44,10 @@ def _device_of_a_session(records: list[J], *names: str | None) -> None:
 def _worked(records: list[J], /, *before: J, **work: J) -> None:
     """What the process counted, by the last checkpoints."""
     (first,) = (one for record in records if record["kind"] == "declaration" for one in record["sessions"])
-    told = {name: first[name] for name in ("id", "pid", "uid", "client")}
+    stated = {name: first[name] for name in ("id", "pid", "uid", "client")}
     listed = [record for record in records if record["kind"] == "checkpoint"]
     for record, counted in zip(listed[-len(before) - 1 :], (*before, work), strict=True):
-        record["sessions"] = [{**told, "work": counted}]
+        record["sessions"] = [{**stated, "work": counted}]
 
 
 def _cycles(**of: int) -> J:
@@ -56,8 +56,8 @@ def _cycles(**of: int) -> J:
 
 def phase(name: str, *, whole: J | None = None, **share: Any) -> Edit:
     """One second in a phase, of six; `whole`: what is of no phase."""
-    told = {"to_ns": S, "observed_ns": {"activity": S}, **share}
-    return tally(phases={name: told}, **(whole or {name: one for name, one in share.items() if name != "to_ns"}))
+    stated = {"to_ns": S, "observed_ns": {"activity": S}, **share}
+    return tally(phases={name: stated}, **(whole or {name: one for name, one in share.items() if name != "to_ns"}))
 
 
 def _earlier(records: list[J]) -> None:
@@ -67,10 +67,10 @@ def _earlier(records: list[J]) -> None:
 
 def _at_one_time(records: list[J]) -> None:
     """A checkpoint of no device and an end at the time of the one ahead, and what is read is told anew then."""
-    told = {"source", "evidence", "evidence_reason", "evidence_fix", "shared_with"}
+    stated = {"source", "evidence", "evidence_reason", "evidence_fix", "shared_with"}
     anew = {"kind": "evidence", "incarnation": 1, "number": 0, "ns": records[4]["ns"]}
     records[5]["ns"] = records[4]["ns"]
-    more = {**anew, **{name: records[2][name] for name in told}}
+    more = {**anew, **{name: records[2][name] for name in stated}}
     records[5:5] = [{**records[4], "devices": [], "gaps": []}, more]
 
 
@@ -105,8 +105,10 @@ def _device_of_no_time(records: list[J]) -> None:
 
 def _another_session(records: list[J]) -> None:
     """A declaration of two sessions, of which the second has no facts."""
-    told = next(record for record in records if record["kind"] == "declaration")
-    told["sessions"].append({**{name: told["sessions"][0][name] for name in ("pid", "uid", "client")}, "id": "ef" * 16})
+    stated = next(record for record in records if record["kind"] == "declaration")
+    stated["sessions"].append(
+        {**{name: stated["sessions"][0][name] for name in ("pid", "uid", "client")}, "id": "ef" * 16}
+    )
 
 
 @edits
@@ -138,9 +140,9 @@ def _operators(records: list[J], flop: int) -> None:
     work = {"sm_cycles": {"activity": {"tensor_hmma": 10**10}}}
     tally(observed_ns={"activity": 5 * S}, gap_ns={"stale": S}, **work)(records)
     process = {"id": "ab" * 16, "pid": 7, "uid": 1000, "client": "0.1.0"}
-    told = {"kind": "declaration", "incarnation": 1, "sessions": [{**process, "facts": {"device": GPU}}]}
+    stated = {"kind": "declaration", "incarnation": 1, "sessions": [{**process, "facts": {"device": GPU}}]}
     records[3]["sessions"] = [{**process, "work": {"train": {"operator_flop": flop}}}]
-    records.insert(3, told)
+    records.insert(3, stated)
 
 
 def _users(daemon: int, **job: Any) -> Edit:

@@ -41,16 +41,16 @@ def node(rank: int, seconds: int = 4, *, ended: bool = True, compared: bool = Fa
     gpus = [replace(gpu, uid=f"{gpu.uid[:-2]}{rank}{gpu.uid[-1]}") for gpu in (H100, A100)]
 
     def story(folder: Path) -> bytes:
-        told = Story(folder, gpus, context=context, power=1000 if compared else 1)
+        stated = Story(folder, gpus, context=context, power=1000 if compared else 1)
         if rank == 0 and not compared:
             process = "22" * 16
-            told.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
-            told.says(PhaseChanged(process, "evaluate"))
-        told.during(seconds, {gpus[0]: PLAIN if compared else TRAINING, gpus[1]: BUSY})
+            stated.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
+            stated.says(PhaseChanged(process, "evaluate"))
+        stated.during(seconds, {gpus[0]: PLAIN if compared else TRAINING, gpus[1]: BUSY})
         if compared:  # go on until its energy and its work are of the same time
-            told.clock.advance(600 * NS_PER_S)
-            told.during(1, {gpus[0]: PLAIN, gpus[1]: BUSY})
-        return told.finish() if ended else told.so_far()
+            stated.clock.advance(600 * NS_PER_S)
+            stated.during(1, {gpus[0]: PLAIN, gpus[1]: BUSY})
+        return stated.finish() if ended else stated.so_far()
 
     journal = tell(story)
     payload = encode(statement_of(journal))
@@ -61,14 +61,14 @@ def node(rank: int, seconds: int = 4, *, ended: bool = True, compared: bool = Fa
 def segments(goes_on: int = 3) -> list[Child]:
     """A run that is rotated twice, with a process that trains on; its last segment takes `goes_on` seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        told, process = Story(Path(folder), (CYCLES_H100, A100)), "22" * 16
-        told.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
+        stated, process = Story(Path(folder), (CYCLES_H100, A100)), "22" * 16
+        stated.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
         for segment, seconds in enumerate((4, 3, goes_on), 1):
-            told.says(PhaseChanged(process, "train"), WorkCounted(process, {"train": {"tokens": segment * 1000}}))
-            told.during(seconds, {CYCLES_H100: lambda _: Growth(), A100: BUSY})
-            assert segment == 3 or told.writer.rotate()
-        last = told.finish()
-        journals = [*(path.read_bytes() for path in closed_segments(told.state)), last]
+            stated.says(PhaseChanged(process, "train"), WorkCounted(process, {"train": {"tokens": segment * 1000}}))
+            stated.during(seconds, {CYCLES_H100: lambda _: Growth(), A100: BUSY})
+            assert segment == 3 or stated.writer.rotate()
+        last = stated.finish()
+        journals = [*(path.read_bytes() for path in closed_segments(stated.state)), last]
     children = []
     for number, journal in enumerate(journals, 1):
         payload, name = encode(statement_of(journal)), f"ledger-{number:04d}"

@@ -64,8 +64,8 @@ def _read_before_the_boot(records: list[J]) -> None:
 
 
 @edits
-def _session_facts(records: list[J], told: Any) -> None:
-    next(one for record in records for one in record.get("sessions", ()) if one.get("facts"))["facts"] = told
+def _session_facts(records: list[J], stated: Any) -> None:
+    next(one for record in records for one in record.get("sessions", ()) if one.get("facts"))["facts"] = stated
 
 
 def _idle(records: list[J]) -> None:
@@ -356,7 +356,7 @@ def _entries() -> Files:
         ("with-a-node-on-two-boots-the-later-first", "Two ledgers of one node on two boots: by the wall clock the second ends where the first begins.", "job", lambda e: of_one_node(e, bootId="another boot", beginNs="999000000000", endNs="999999999993", wallOffsetNs="1789999000000000007"), ALONE),
     ]  # fmt: skip
     kinds = {"job": "job", "run": "job", "lineage": "lineage"}
-    named = [(f"{kinds[base]}-{name}", what, base, edit, told) for name, what, base, edit, told in cases]
+    named = [(f"{kinds[base]}-{name}", what, base, edit, stated) for name, what, base, edit, stated in cases]
     return accepted(named)
 
 

@@ -178,8 +178,10 @@ def peaks_vectors() -> Files:
     for row, label, some, reported in CASES:
         shares, pipes = SHARES[label], PIPES if some == "all" else ("tensor", "fp32")
         records = copy.deepcopy(original)
-        told = None if shares is None else {"shares_ppm": shares, "declared_by": "config"}
-        records[2].update({"peak_row": row, "sm_count": None, "sm_clock_max_mhz": None, "precision": told, **reported})
+        stated = None if shares is None else {"shares_ppm": shares, "declared_by": "config"}
+        records[2].update(
+            {"peak_row": row, "sm_count": None, "sm_clock_max_mhz": None, "precision": stated, **reported}
+        )
         last_tally(records, _tally(pipes))
         journal = chain(in_columns(records))
         name = f"valid/table-{row}-{label}-{some}"

@@ -332,7 +332,7 @@ def follows(journal: bytes, said: J) -> J:
     document = claimed(journal, said)
     facts = facts_of(journal)
     begins = [record for record in records if record["kind"] == "begin"]
-    told = {
+    stated = {
         "peaks": begins[0]["peak_table_sha256"] if begins else "",
         "codes": ["not_checkable" for _ in begins],
         "secrets": [],
@@ -348,7 +348,7 @@ def follows(journal: bytes, said: J) -> J:
         policies = [{**read_yaml(POLICY.read_bytes()), "sha256": said["predicate"]["method"]["policies"][0]["sha256"]}]
     try:
         run = run_of(records, table, said["predicate"]["method"]["sealedAt"])
-        document["predicate"] = predicate_of_node(run, table, policies, told, document, LeftOut(document))
+        document["predicate"] = predicate_of_node(run, table, policies, stated, document, LeftOut(document))
         document = ordered(document, said)
         encode(document)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError, StopIteration):

@@ -57,8 +57,8 @@ def rows_vectors() -> Files:
                 def edit(
                     found: list[J], peak_row: str = peak_row, shares: J | None = shares, pipes: Any = pipes
                 ) -> None:
-                    told = None if shares is None else {"shares_ppm": shares, "declared_by": "config"}
-                    found[2].update(peak_row=peak_row, sm_count=None, sm_clock_max_mhz=None, precision=told)
+                    stated = None if shares is None else {"shares_ppm": shares, "declared_by": "config"}
+                    found[2].update(peak_row=peak_row, sm_count=None, sm_clock_max_mhz=None, precision=stated)
                     last_tally(found, _tally(pipes, 6 * 10**9))
 
                 what = f"Pipes ({some}) on the row {peak_row}, the format {label}."

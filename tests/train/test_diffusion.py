@@ -94,8 +94,8 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
         "forward_passes": 1, "sequences": ROWS, "tokens": ROWS * length, "square_pairs": ROWS * length**2,
         "patches": ROWS * PATCHES, "patch_square_pairs": ROWS * PATCHES**2,
     }  # fmt: skip
-    told = {key: value for key, value in describe(model, None).items() if value is not None}
-    facts = facts_from({"method": "full", **told, "attention": "eager"})
+    stated = {key: value for key, value in describe(model, None).items() if value is not None}
+    facts = facts_from({"method": "full", **stated, "attention": "eager"})
     assert (facts["method"], facts["recomputation"]) == (method, "full" if checkpointing else "none")
     read, training = read_model(facts["model_config"]), training_from(facts)
     assert parameters(read).total == total

@@ -29,7 +29,7 @@ def test_all_models_of_a_trainer_are_counted(name: str, roles: dict[str, str]) -
     assert high is not None
     assert low <= found.counted <= high < 1.1 * found.counted
     assert abs(computed - found.counted) < 0.02 * found.counted
-    others = found.told.others
+    others = found.stated.others
     assert others.keys() == roles.keys()
     assert all(set(others[role].work) == {phase} for role, phase in roles.items())
     required = {end: int(found.basis[end]) for end in ("low", "computed", "high")}
@@ -45,8 +45,8 @@ def test_passes_of_a_model_without_its_head_are_within_the_bounds() -> None:
     low, _, high = found.executed
     assert high is not None
     assert low <= found.counted <= high
-    assert found.told.others.keys() == {"teacher"}
-    assert found.told.work["train"]["unlabelled_tokens"] == found.told.work["train"]["tokens"]
+    assert found.stated.others.keys() == {"teacher"}
+    assert found.stated.work["train"]["unlabelled_tokens"] == found.stated.work["train"]["tokens"]
 
 
 def test_reference_passes_of_an_evaluation_are_evaluation() -> None:
@@ -55,10 +55,10 @@ def test_reference_passes_of_an_evaluation_are_evaluation() -> None:
     assert high is not None
     assert low <= found.counted <= high
     assert found.operators == found.counted
-    work = found.told.others["reference"].work
-    of_model = found.told.work["evaluate"].keys() - {"operator_flop"}  # of all models, in the session of the device
+    work = found.stated.others["reference"].work
+    of_model = found.stated.work["evaluate"].keys() - {"operator_flop"}  # of all models, in the session of the device
     assert work["evaluate"] == {name: work["evaluate"][name] for name in of_model}
-    assert work["evaluate"]["tokens"] == found.told.work["evaluate"]["tokens"]
+    assert work["evaluate"]["tokens"] == found.stated.work["evaluate"]["tokens"]
 
 
 def test_supervised_fine_tuning_with_adapters(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def lines(names: Collection[str]) -> Iterator[str]:
         low, _, high = one.executed
         inside = low <= one.counted and (high is None or one.counted <= high)
         executed = ", ".join("open" if flop is None else f"{flop:,}" for flop in one.executed)
-        beside = ", ".join(sorted(one.told.others)) or "none"
+        beside = ", ".join(sorted(one.stated.others)) or "none"
         yield f"| {name} | {one.counted:,} | {executed} | {beside} | {'yes' if inside else '**no**'} |"
 
 

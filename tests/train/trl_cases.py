@@ -198,12 +198,12 @@ class Trained:
 
     counted: int
     basis: Mapping[str, Any]
-    told: Told
+    stated: Told
 
     @property
     def operators(self) -> int:
         """What the process counted of its operators, those of all models."""
-        return sum(work.get("operator_flop", 0) for work in self.told.work.values())
+        return sum(work.get("operator_flop", 0) for work in self.stated.work.values())
 
     @property
     def executed(self) -> tuple[int, int | None, int | None]:
@@ -228,17 +228,17 @@ def train(name: str) -> Trained:
         path = Path(folder)
         with (
             mock.patch.dict(os.environ, {DEVICE_VARIABLE: DEVICE}),
-            told_to(path / "client.sock", method=None if "LoRA" in name else "full") as (callback, told),
+            told_to(path / "client.sock", method=None if "LoRA" in name else "full") as (callback, stated),
             FlopCounterMode(display=False, custom_mapping=in_place) as counter,
         ):
             CASES[name](callback, path).train()
 
         def story(folder: Path) -> bytes:
             run = Story(folder, (H100,))
-            run.says(*told.everything)
+            run.says(*stated.everything)
             run.during(1, {H100: lambda _: Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**6})})
             return run.finish()
 
         totals = statement_of(tell(story))["predicate"]["totals"]
     assert totals["architecture"] is not None, totals["architectureAbsentReasons"]
-    return Trained(counter.get_total_flops(), totals["architecture"], told)
+    return Trained(counter.get_total_flops(), totals["architecture"], stated)

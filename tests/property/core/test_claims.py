@@ -113,8 +113,8 @@ class Lie:
             start.devices[number] = DeviceEntry(device, "sim", part_id, 0, self.precision)
             start.tallies[uid] = tally
         work = work_from({"train": {"tokens": 4096, "sequences": 64, "square_pairs": 64 * 4096}})
-        told = [DeclaredSession(str(n), n, 0, "0", facts_from(f), work) for n, f in enumerate(self.facts)]
-        return History([start], sessions={one.id: one for one in told if lying})
+        stated = [DeclaredSession(str(n), n, 0, "0", facts_from(f), work) for n, f in enumerate(self.facts)]
+        return History([start], sessions={one.id: one for one in stated if lying})
 
 
 BOLD = ({"recomputation": "none", "method": "lora"},)
@@ -136,13 +136,13 @@ facts = st.fixed_dictionaries(
 @st.composite
 def lies(draw: st.DrawFn) -> Lie:
     always = draw(st.none() | st.sampled_from(list(Phase)))
-    told = draw(st.none() | st.sampled_from(SINGLE))
+    stated = draw(st.none() | st.sampled_from(SINGLE))
     seconds = []
     for part_id in draw(st.lists(st.sampled_from((*GPUS, CHIP)), min_size=1, max_size=2, unique=True)):
         part = table().parts[part_id]
         names = sorted(part.tensor_flop_per_cycle) or ["bf16", "int8"]
-        if told is not None:
-            names = [told] if told in names else names
+        if stated is not None:
+            names = [stated] if stated in names else names
         for _ in range(draw(st.integers(1, 4))):
             seen = ["count", "gap"] if part_id == CHIP else ["as one", "by kind", "unread", "utilization", "gap"]
             seconds.append(
@@ -155,14 +155,14 @@ def lies(draw: st.DrawFn) -> Lie:
                     draw(st.sampled_from(BUCKETS)),
                 )
             )
-    told = told if all(told in table().parts[one.part].tensor_flop_per_cycle for one in seconds) else None
+    stated = stated if all(stated in table().parts[one.part].tensor_flop_per_cycle for one in seconds) else None
     how = draw(st.none() | st.sampled_from(list(Recomputation)))
     base = draw(st.none() | st.sampled_from([NEAR, Base("b", "unknown", None, None, None)]))
     method = draw(st.none() | st.sampled_from(list(Method)))
     return Lie(
         seconds,
         OperatorDeclarations(draw(st.sampled_from([None, always])), method, how, base),
-        None if told is None else Precision(((told, PPM),), "config"),
+        None if stated is None else Precision(((stated, PPM),), "config"),
         draw(st.integers(857_143 if how is Recomputation.NONE else 666_667, PPM)),
         tuple(draw(st.lists(facts, max_size=2))),
     )

@@ -26,10 +26,10 @@ counts = st.dictionaries(
 ONE_SECOND = {"GPU-0": {"train": 10**14, "evaluate": 3 * 10**13}}
 
 
-def counting(lie: Lie, told: Counts, left_out: str | None = None) -> RunView:
+def counting(lie: Lie, stated: Counts, left_out: str | None = None) -> RunView:
     """The view of a run whose processes count besides."""
     history = replace(lie.history(), has_counts=True)
-    for device, by_phase in told.items():
+    for device, by_phase in stated.items():
         facts = {"device": device} | ({} if left_out is None else {"not_counted": {left_out: ["a server"]}})
         work = work_from({phase: {OPERATOR_FLOP: flop} for phase, flop in by_phase.items()})
         history.sessions[device] = DeclaredSession(device, 1, 0, "0", facts_from(facts), work)
@@ -50,8 +50,8 @@ def truth_of(lie: Lie) -> Counts:
 @example(a_second(seen="utilization", operator=OperatorDeclarations(Phase.TRAIN)), ONE_SECOND, "train")
 @example(a_second(seen="as one", said="train@bf16"), ONE_SECOND, None)
 @example(a_second(seen="utilization"), {"GPU-0": {"train": 10**17}}, None)
-def test_no_count_moves_a_ceiling_or_lowers_an_end(lie: Lie, told: Counts, left_out: str | None) -> None:
-    counted, silent = counting(lie, told, left_out), lie.view()
+def test_no_count_moves_a_ceiling_or_lowers_an_end(lie: Lie, stated: Counts, left_out: str | None) -> None:
+    counted, silent = counting(lie, stated, left_out), lie.view()
     pairs = [
         (counted.figures, silent.figures),
         (counted.bases.guidelines.updates, silent.bases.guidelines.updates),

@@ -118,18 +118,18 @@ def test_no_lie_passes_a_ceiling_or_moves_one(steps: list[Step]) -> None:
         shown = attacked.story.writer.snapshot.view
         attacked.story.so_far()
         history = history_of(attacked.story.state.journal)
-    told, silent = view_of(history, table()), view_of(replace(history, has_counts=False), table())
-    ordered(told)
-    assert told.figures == shown.figures
-    assert told.unused == shown.unused
-    pairs = [(told.figures, silent.figures), (told.bases.guidelines.updates, silent.bases.guidelines.updates),
-             *((one.figures, other.figures) for one, other in zip(told.devices, silent.devices, strict=True))]  # fmt: skip
+    stated, silent = view_of(history, table()), view_of(replace(history, has_counts=False), table())
+    ordered(stated)
+    assert stated.figures == shown.figures
+    assert stated.unused == shown.unused
+    pairs = [(stated.figures, silent.figures), (stated.bases.guidelines.updates, silent.bases.guidelines.updates),
+             *((one.figures, other.figures) for one, other in zip(stated.devices, silent.devices, strict=True))]  # fmt: skip
     for one, other in pairs:
         assert one.high_flop == other.high_flop
         assert one.low_flop >= other.low_flop
-    in_no_figure = {one.session for one in told.unused}
+    in_no_figure = {one.session for one in stated.unused}
     for name, session in history.sessions.items():
-        assert name in in_no_figure or counted_flop(session.work) <= most_of(told, session.facts.get("device"))
+        assert name in in_no_figure or counted_flop(session.work) <= most_of(stated, session.facts.get("device"))
 
 
 def ordered(view: RunView) -> None:

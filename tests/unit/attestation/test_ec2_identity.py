@@ -224,6 +224,6 @@ def test_nobody_is_asked_where_there_is_no_ec2(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_an_answer_has_a_limit(more: int) -> None:
-    told = pytest.raises(EvidenceError, match="more than 100 bytes") if more else nullcontext()
-    with serving(lambda *_: (200, b"x" * (100 + more), {})) as url, told:
+    stated = pytest.raises(EvidenceError, match="more than 100 bytes") if more else nullcontext()
+    with serving(lambda *_: (200, b"x" * (100 + more), {})) as url, stated:
         assert request(url, timeout_seconds=30, limit_bytes=100) == b"x" * 100

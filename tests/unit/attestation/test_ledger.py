@@ -133,8 +133,8 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing tells
     headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: {beside.name}, SHA-256 {sha256}"
     assert headline in " ".join(in_process(*command, code=0).stdout.split())
-    told = json.loads(in_process(*command, "--json", code=0).stdout)["foreignFiles"]
-    assert told == [{"kind": "peak table", "sha256": sha256, "id": None, "file": beside.name}]
+    stated = json.loads(in_process(*command, "--json", code=0).stdout)["foreignFiles"]
+    assert stated == [{"kind": "peak table", "sha256": sha256, "id": None, "file": beside.name}]
     reported = in_process("report", *command[1:], code=0).stdout
     assert headline in " ".join(reported.split())
     merged = (

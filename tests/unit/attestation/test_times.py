@@ -77,8 +77,8 @@ def test_a_time_is_written_anew(tmp_path: Path) -> None:
     sealed, key = rolling(tmp_path)
     forge(sealed, key, "2026-09-21T14:13:32.000001999Z")
     again = seal_journal(sealed.journal, key, tmp_path / "again.json", Run(tmp_path / "other").clock, live=True)
-    told = in_process("verify", str(again.ledger), "--key", str(again.public_key), code=0).stdout
-    assert "up to 2026-09-21T14:13:32.000001Z only" in " ".join(told.split())
+    stated = in_process("verify", str(again.ledger), "--key", str(again.public_key), code=0).stdout
+    assert "up to 2026-09-21T14:13:32.000001Z only" in " ".join(stated.split())
     assert "ROLLING" in in_process("report", str(again.ledger), code=0).stdout
 
 
@@ -101,10 +101,10 @@ def test_a_seal_of_an_impossible_time_is_named(tmp_path: Path, hours: int, said:
     assert ("CLOCK" in in_process("report", str(sealed.ledger), code=0).stdout) is bool(said)
     flags = json.loads(in_process("report", str(sealed.ledger), "--json", code=0).stdout)["flags"]
     assert ("CLOCK" in flags) is bool(said)
-    told = json.loads(
+    stated = json.loads(
         in_process("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--json", code=0).stdout
     )
-    assert len(told["sealTimeDoubts"]) == bool(said)
+    assert len(stated["sealTimeDoubts"]) == bool(said)
 
 
 def test_a_seal_between_the_first_and_the_last_record_is_named(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_a_seal_between_the_first_and_the_last_record_is_named(tmp_path: Path) -
 def test_a_merged_ledger_of_an_impossible_time_is_named(nodes: Nodes) -> None:
     one, two = nodes.ledger(sagemaker(0), later=7200), nodes.ledger(sagemaker(1), later=7200)
     merged = nodes.merge(one, two).ledger
-    told = in_process("verify", str(merged), "--key", str(nodes.public), code=0).stdout
-    assert "CLOCK: the seal is of 2026-09-21T14:13:20Z, and the first record of" in told
+    stated = in_process("verify", str(merged), "--key", str(nodes.public), code=0).stdout
+    assert "CLOCK: the seal is of 2026-09-21T14:13:20Z, and the first record of" in stated
     forged = json.loads(parse_envelope(merged.read_bytes()).payload)
     forged["predicate"]["children"][0]["lastRecordAt"] = ERASE
     merged.write_bytes(sign(encode(forged), load_signer(nodes.key)))

@@ -59,8 +59,8 @@ def test_the_verdicts_are_these(
 ) -> None:
     """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
     assert verify(case, *options) == code
-    told = capsys.readouterr()
-    made = told.out + told.err
+    stated = capsys.readouterr()
+    made = stated.out + stated.err
     assert verify(case, *options, "--json") == code
     if found := capsys.readouterr().out:
         facts: dict[str, Any] = json.loads(found)

@@ -124,15 +124,15 @@ def test_rows_and_sums_are_those_of_flopsd(vector: Vector) -> None:
     assert found["executed"] == {name: totals["executed"][name] for name in found["executed"]} == said(run.figures)
     assert found["integerOperations"] == said(run.integers)
     assert found["byPhase"] == totals["executed"]["byPhase"]
-    told, operators = found["guidelines"], [one.counted_by_phase for one in run.devices if one.operator_rows]
+    stated, operators = found["guidelines"], [one.counted_by_phase for one in run.devices if one.operator_rows]
     flop, integers = [one.by_phase for one in run.rated], [one.integers_by_phase for one in run.rated]
-    assert told["requiredPpm"] == totals["guidelines"]["requiredPpm"]
-    assert told["bySettings"] == phases(*(one.settings for one in [*flop, *operators]))
-    assert told["measured"] == phases(*(one.measured for one in [*flop, *operators]))
+    assert stated["requiredPpm"] == totals["guidelines"]["requiredPpm"]
+    assert stated["bySettings"] == phases(*(one.settings for one in [*flop, *operators]))
+    assert stated["measured"] == phases(*(one.measured for one in [*flop, *operators]))
     claimed = phases(*(one.claimed for one in [*flop, *operators]))
-    assert told["asClaimed"] == (claimed if totals["guidelines"]["asClaimed"] else None)
-    assert told["integerOperations"]["bySettings"] == phases(*(one.settings for one in integers))
-    assert told["integerOperations"]["measured"] == phases(*(one.measured for one in integers))
+    assert stated["asClaimed"] == (claimed if totals["guidelines"]["asClaimed"] else None)
+    assert stated["integerOperations"]["bySettings"] == phases(*(one.settings for one in integers))
+    assert stated["integerOperations"]["measured"] == phases(*(one.measured for one in integers))
 
 
 def test_the_figures_of_each_row_follow_from_its_cycles_rates_and_margin() -> None:

@@ -54,19 +54,19 @@ def test_it_is_repeated_less_and_less_often_and_said_once(tmp_path: Path, caplog
         f"os.remove({str(path)!r})"
     )
     note(path, Delivery.PENDING, Delivery.DELIVERED, Delivery.REFUSED)
-    told = list[int]()
+    stated = list[int]()
     late = LateDeliveries(
-        (sys.executable, "-S", "-E", "-c", code), path, clock, lambda: told.append(clock.boottime_ns())
+        (sys.executable, "-S", "-E", "-c", code), path, clock, lambda: stated.append(clock.boottime_ns())
     )
     assert shown(late) is None
     begun = starts(late, clock, 600)
     assert [(after - before) // 60 for before, after in pairwise(begun)] == [1, 2, 4]
     assert shown(late) == 2
     assert caplog.text.count("NOT COPIED to s3://b/l.json: denied; metering goes on") == 1
-    assert told == []
+    assert stated == []
     remedy.touch()
     assert len(starts(late, clock, 1000)) == 1
-    assert (shown(late), len(told)) == (0, 1)
+    assert (shown(late), len(stated)) == (0, 1)
     assert caplog.text.count(ALL_DELIVERED) == 1
     late = LateDeliveries(("/bin/true",), path, clock)  # it has no time for all
     assert starts(late, clock, 5) == []

@@ -78,7 +78,7 @@ def test_the_python_api_that_holds_is_what_pages_and_examples_import() -> None:
 
 def test_the_page_of_accelerators_has_the_ceilings_of_the_peak_table() -> None:
     page = (ROOT / "docs" / "accelerators.md").read_text().partition("## Ceilings")[2].partition("\n## ")[0]
-    told = {
+    stated = {
         part: cells
         for line in page.splitlines()
         if line.startswith("| `")
@@ -93,7 +93,7 @@ def test_the_page_of_accelerators_has_the_ceilings_of_the_peak_table() -> None:
         found = [total_of(rows(tally, rating, table()), tally, integers=of).high_flop for of in (False, True)]
         if limits is not None:
             expected[part.id] = ["not known" if high is None else f"{high / 10**12:.0f}" for high in found]
-    assert told == expected
+    assert stated == expected
 
 
 def test_no_line_is_wider_than_a_screen() -> None:

@@ -90,8 +90,8 @@ def test_what_was_observed_is_a_share_of_the_time(span: str, text: str) -> None:
 def test_evidence_that_was_not_checked_is_as_the_ledger_claims_it() -> None:
     predicate = {"evidence": [{"type": "a", "state": "absent", "reason": {"code": "failed", "said": "no chip"}},
                               {"type": "b", "state": "attached", "collectedAt": "2026-11-25T14:00:00Z"}]}  # fmt: skip
-    told = [(item.name, item.state, item.text) for item in items_of(LedgerObject(predicate, "here"), ())]
-    assert told == [
+    stated = [(item.name, item.state, item.text) for item in items_of(LedgerObject(predicate, "here"), ())]
+    assert stated == [
         ("a", "absent", "no chip"),
         ("b", "not checked by this report", "attached at 2026-11-25T14:00:00.000000Z"),
     ]

@@ -226,9 +226,9 @@ def test_rows_that_do_not_fit_are_refused_with_their_distribution(
     assert str(caught.value).startswith(f"the peak rows of source 'extra' of rows 2.5, {tmp_path}/rows.yaml: ")
     assert words in str(caught.value)
     with_rows(install, tmp_path, "- " + ROW % ("sound", "Sound"), name="other", distribution="more")
-    told: list[PeakTableError] = []
-    assert table_of(None, ["extra", "other"], told.append).added == ("other",), "under exec and --wait-for-source"
-    assert list(map(str, told)) == [str(caught.value)]
+    stated: list[PeakTableError] = []
+    assert table_of(None, ["extra", "other"], stated.append).added == ("other",), "under exec and --wait-for-source"
+    assert list(map(str, stated)) == [str(caught.value)]
     with_rows(install, tmp_path, "- " + ROW % ("sound", "Same"), name="third", distribution="same")
     with pytest.raises(PeakTableError, match=r"rows of source 'third' of same 2\.5.*two rows share an id"):
         table_of(None, ["other", "third"])

@@ -41,7 +41,7 @@ class Echo:
                 return False
         return True
 
-    def told(self, data: bytes) -> int:
+    def stated(self, data: bytes) -> int:
         self.client.sendall(data)
         got, thread = self.got.get(timeout=PATIENCE_SECONDS)
         assert got == data
@@ -52,17 +52,23 @@ def test_servers_share_a_thread_until_they_stop(caplog: pytest.LogCaptureFixture
     thread, first, second, third = SocketThread(FakeClock()), Echo("one"), Echo("another"), Echo("a third")
     thread.serve(first)
     thread.serve(second)
-    threads = {first.told(b"a"), second.told(b"b"), first.told(b"fail"), first.told(b"c"), second.told(b"end")}
+    threads = {
+        first.stated(b"a"),
+        second.stated(b"b"),
+        first.stated(b"fail"),
+        first.stated(b"c"),
+        second.stated(b"end"),
+    }
     thread.serve(third)
-    threads |= {third.told(b"d"), first.told(b"e")}
+    threads |= {third.stated(b"d"), first.stated(b"e")}
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
     assert [record.message for record in caplog.records] == [
         "internal error in one; it goes on; please report this with the traceback"
     ]
-    assert first.told(b"g") in threads
+    assert first.stated(b"g") in threads
     for one in (first, third):
-        one.told(b"end")
+        one.stated(b"end")
     for one in (first, second, third):
         one.client.close()
 
@@ -99,7 +105,7 @@ def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again
         thread.serve(silent)
         thread.serve(due)
         assert due.got.get(timeout=PATIENCE_SECONDS)[0] == b"end"
-        silent.told(b"end")
+        silent.stated(b"end")
         assert silent.times_served < 10, "the thread waits for what comes"
         for running in threading.enumerate():
             if running.name == "sockets":

@@ -67,8 +67,8 @@ def test_health(
     how = {"wall_offset_ns": OFFSET_NS, "last_record_ns": OFFSET_NS + (NOW_S - 30) * NS_PER_S, **more}
     found = health_of(devices, **how)
     assert (found.state, found.sentence) == (state, sentence)
-    told = found.facts()["since"]
-    assert (told and told[11:19]) == since
+    stated = found.facts()["since"]
+    assert (stated and stated[11:19]) == since
 
 
 def test_every_state_is_in_the_table() -> None:

@@ -101,15 +101,15 @@ def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     run.kill()
 
 
-def page(told: dict[str, Any]) -> str:
+def page(stated: dict[str, Any]) -> str:
     assets = Assets()
-    return status_page(told, assets).replace(assets.style, "").replace(assets.script, "")
+    return status_page(stated, assets).replace(assets.style, "").replace(assets.script, "")
 
 
 SHAPES: dict[str, Callable[[dict[str, Any]], str]] = {
     "html": page,
     "txt": status_text,
-    "json": lambda told: json.dumps(told, indent=1),
+    "json": lambda stated: json.dumps(stated, indent=1),
 }
 
 

@@ -80,12 +80,12 @@ def test_the_order_of_the_files_does_not_matter() -> None:
 
 
 def test_every_question_is_answered_or_says_why_not() -> None:
-    told = answers(as_if_real(), {})
-    assert [q["number"] for q in told] == list(range(1, 17))
-    assert all((q["answer"] is None) != (q["not_answered"] is None) for q in told)
-    assert "ELAPSED is 1.000 x SM clock" in told[0]["answer"]
-    assert "absolute in 6 loads" in told[1]["answer"]
-    assert told[3]["not_answered"].startswith("settings are left as they are")
+    stated = answers(as_if_real(), {})
+    assert [q["number"] for q in stated] == list(range(1, 17))
+    assert all((q["answer"] is None) != (q["not_answered"] is None) for q in stated)
+    assert "ELAPSED is 1.000 x SM clock" in stated[0]["answer"]
+    assert "absolute in 6 loads" in stated[1]["answer"]
+    assert stated[3]["not_answered"].startswith("settings are left as they are")
     assert answers(as_if_real(), {"SM_TRAINING_ENV": "{}"})[8]["answer"] == "driver 0.0.0 on Made-up GPU"
 
 
@@ -95,9 +95,9 @@ def test_a_driver_without_cycle_ids_leaves_two_questions_open() -> None:
         for triple in load.get("raw", {}).values():
             for name in ("cycles_ab", "cycles_bc", "cycles_ac") if isinstance(triple, dict) else ():
                 triple[name] = {metric: {"status": 3, "value": None} for metric in triple[name]}
-    told = answers(document, {})
-    assert told[0]["not_answered"] == "driver 0.0.0 does not give ids 248 to 260 (status ['3'])"
-    assert told[1]["answer"] is None
+    stated = answers(document, {})
+    assert stated[0]["not_answered"] == "driver 0.0.0 does not give ids 248 to 260 (status ['3'])"
+    assert stated[1]["answer"] is None
 
 
 def test_root_alone_does_not_answer_for_everybody() -> None:
