@@ -150,6 +150,12 @@ def test_a_daemon_that_goes_on_with_the_run_is_told_all_of_it(path: Path, client
     second.listener.stop()
 
 
+def test_a_count_of_zero_and_the_largest_one_are_counted(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "flopsd.client"):
+        client.count("train", tokens=0, steps=10**30)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -15,6 +15,8 @@ from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, frame
+from flopsd.report.coverage import MAX_GAPS, coverage_of
+from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import sealed_text
 from flopsd.settings.data_files import config_dir, load_peaks
 from flopsd.system.clock import NS_PER_S
@@ -173,6 +175,8 @@ def test_a_long_list_of_gaps_is_capped_but_their_sum_is_not(tmp_path: Path) -> N
         run.meter(1, GapReason.DRIVER_ERROR)
         run.meter(1)
     run.finish()
-    coverage = verify(run.seal(tmp_path / "ledger.json"))["predicate"]["coverage"]
+    statement = verify(run.seal(tmp_path / "ledger.json"))
+    coverage = statement["predicate"]["coverage"]
     assert (len(coverage["gaps"]), coverage["gapsNotListed"]) == (1000, "100")
+    assert coverage_of(LedgerObject(statement["predicate"], "")).gaps_left_out == 1100 - MAX_GAPS
     assert coverage["gapSeconds"] == "1100.000000000"

@@ -6,13 +6,14 @@ import pytest
 
 from flopsd.core.architecture import read_model
 from flopsd.core.architecture.attention_pairs import Side
+from flopsd.core.architecture.parameters_only import most_looked_up
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_sums import LedgerSums
 from flopsd.core.model import PPM, Tally
 from flopsd.core.phases import with_share
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.reconcile import Ratio
-from flopsd.errors import NotVerifiedError
+from flopsd.errors import ArchitectureError, NotVerifiedError
 from flopsd.settings.parsers import precision
 
 
@@ -29,6 +30,17 @@ def test_phases_without_an_energy_counter_have_no_energy() -> None:
     again = with_share(Tally(0, 9, phases=tally.phases), Tally(0, 7, phases=tally.phases), "train")
     assert again.phases["train"].span_ns == 6
     assert again.phases["train"].energy_mj is None
+
+
+def test_of_a_small_model_half_may_be_looked_up() -> None:
+    assert [most_looked_up(active) for active in (0, 1, 1001)] == [0, 0, 500]
+
+
+def test_an_image_of_one_patch_is_an_image() -> None:
+    one = {"model_type": "vit", "hidden_size": 8, "num_attention_heads": 2, "image_size": 16, "patch_size": 16}
+    assert read_model(one).family == "vit"
+    with pytest.raises(ArchitectureError, match="patch_size"):
+        read_model({**one, "image_size": 15})
 
 
 def test_a_share_of_one_in_a_million_is_a_share() -> None:

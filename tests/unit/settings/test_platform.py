@@ -1,5 +1,6 @@
 """Where flopsd runs, by variables: Slurm's, as 24.11 sets them (tests/e2e/test_slurm.py runs it), and a pod's."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,22 @@ def test_a_task_of_a_slurm_step_meters_its_node_or_itself_or_leaves_it_to_anothe
     assert metered_by_task(variables) == by_other
     folder = default_state_dir({**variables, "XDG_STATE_HOME": "/home/me/.state"})
     assert folder.parts[-2:] == ("slurm-9", node), "nodes share a home"
+
+
+@pytest.mark.parametrize(
+    ("user", "variables", "folder"),
+    [
+        (0, {}, "/var/lib/flopsd"),
+        (0, {"STATE_DIRECTORY": "/run/one:/run/two"}, "/run/one"),
+        (1000, {"HOME": "/home/me"}, "/home/me/.local/state/flopsd"),
+        (1000, {"HOME": "/home/me", "XDG_STATE_HOME": "/data/me"}, "/data/me/flopsd"),
+    ],
+)
+def test_the_state_folder_is_the_users(
+    monkeypatch: pytest.MonkeyPatch, user: int, variables: dict[str, str], folder: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert str(default_state_dir(variables)) == folder
 
 
 def test_a_requeued_job_is_another_attempt_and_outside_slurm_no_task_is_left_to_another(tmp_path: Path) -> None:

@@ -34,6 +34,16 @@ def test_the_rate_of_a_whole_run_fits_in_few_points(tmp_path: Path) -> None:
     run.kill()
 
 
+def test_a_device_whose_last_reading_is_a_gap_has_no_rate(tmp_path: Path) -> None:
+    run = Run(tmp_path, devices=(H100,))
+    found = []
+    for fault in (None, GapReason.DEVICE_LOST, None):
+        run.meter(2, fault)
+        found.append(run.writer.snapshot.devices[0].rate_flop_per_s)
+    run.kill()
+    assert [rate is None for rate in found] == [False, True, False]
+
+
 def test_time_in_which_nothing_was_measured_has_no_rate(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for fault in (None, None, GapReason.DEVICE_LOST, None):
