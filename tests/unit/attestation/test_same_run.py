@@ -56,6 +56,7 @@ def test_the_shorter_of_two_seals_is_named_from_both_sides_and_the_later_one_lis
     run = begun(tmp_path / "s")
     early = run.seal(tmp_path / "early.json", uri)
     write_note(run.state.newest_seal, early.seal)
+    assert run.state.newest_seal.stat().st_mode & 0o777 == 0o600
     run.meter(20)
     run.kill()
     run.start()  # nothing of it is listed twice by a restart
