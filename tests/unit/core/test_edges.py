@@ -41,6 +41,8 @@ def test_an_image_of_one_patch_is_an_image() -> None:
     assert read_model(one).family == "vit"
     with pytest.raises(ArchitectureError, match="patch_size"):
         read_model({**one, "image_size": 15})
+    with pytest.raises(ArchitectureError, match="a_new_field"):
+        read_model({**one, "a_new_field": 7})
 
 
 def test_a_share_of_one_in_a_million_is_a_share() -> None:

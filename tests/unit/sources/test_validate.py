@@ -36,7 +36,7 @@ from flopsd.journal.reading import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.sources import Source
 from flopsd.sources.calls import devices_of, read_source
-from flopsd.sources.validate import AHEAD_NS, MOST, check_devices, check_facts, check_sweep
+from flopsd.sources.validate import AHEAD_NS, MOST, check_devices, check_facts, check_sweep, is_whole
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock, ScriptedSource
 from tests.support.runs import CONTEXT, H100
@@ -361,3 +361,7 @@ def test_a_view_that_fails_ends_no_metering(tmp_path: Path, caplog: pytest.LogCa
         "internal error in the background tasks: KeyError('a view'); "
         "metering goes on without it; please report this with the traceback"
     ]
+
+
+def test_the_largest_and_the_smallest_whole_number_are_what_a_ledger_holds() -> None:
+    assert [is_whole(value) for value in (MOST, -MOST, 0, MOST + 1, -MOST - 1, True, 1.0)] == [True] * 3 + [False] * 4
