@@ -150,9 +150,22 @@ def test_a_daemon_that_goes_on_with_the_run_is_told_all_of_it(path: Path, client
     second.listener.stop()
 
 
-def test_a_count_of_zero_and_the_largest_one_are_counted(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+class Whole:
+    """A whole number of another type, as NumPy's are."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+@pytest.mark.parametrize("of", [int, Whole])
+def test_a_count_of_zero_and_the_largest_one_are_counted(
+    client: Client, caplog: pytest.LogCaptureFixture, of: Any
+) -> None:
     with caplog.at_level(logging.WARNING, "flopsd.client"):
-        client.count("train", tokens=0, steps=10**30)
+        client.count("train", tokens=of(0), steps=of(10**30))
     assert caplog.text == ""
 
 
