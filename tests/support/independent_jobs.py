@@ -25,7 +25,7 @@ from tests.support.independent_laws import (
 )
 from tests.support.independent_ledger import energy_said, summed
 from tests.support.independent_merged import _complete, _counts, device_times, energy_of
-from tests.support.independent_missing import architecture_of, missing
+from tests.support.independent_missing import architecture_of, few_reasons, missing
 from tests.support.independent_statement import NAMES, RATIOS, by_operators, divided, figures, ratios_said
 
 J = dict[str, Any]
@@ -523,7 +523,7 @@ def entry_of(found: Any, entry: J) -> J:
         guidelines["asClaimed"] = {**guidelines["asClaimed"], "claims": claims}
     again["totals"] = {
         **entry["totals"],
-        "architectureAbsentReasons": totals["architectureAbsentReasons"],
+        "architectureAbsentReasons": few_reasons(totals["architectureAbsentReasons"]),
         "executed": executed,
         "integerOperations": totals["integerOperations"],
         "guidelines": guidelines,

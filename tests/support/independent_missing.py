@@ -88,7 +88,7 @@ def architecture_of(entries: list[J], *, whole: bool) -> tuple[J | None, list[J]
     bases = [entry["totals"]["architecture"] for entry in own]
     if not whole or None in bases:
         reasons = [reason for entry in own for reason in entry["totals"]["architectureAbsentReasons"]]
-        return None, _few(reasons) if reasons else [{"code": "ledger_may_be_missing"}]
+        return None, few_reasons(reasons) if reasons else [{"code": "ledger_may_be_missing"}]
 
     def sums(parts: list[J]) -> J:
         columns = {name: [part[name] for part in parts] for name in ("low", "computed", "high")}
@@ -114,7 +114,7 @@ def _is_told(entry: J, entries: list[J]) -> bool:
     return any(not _is_silent(one) for one in same)
 
 
-def _few(reasons: list[J]) -> list[J]:
+def few_reasons(reasons: list[J]) -> list[J]:
     known = {
         json.dumps(one, sort_keys=True, separators=(",", ":")): one for one in reasons if one["code"] != "more_reasons"
     }
