@@ -51,6 +51,14 @@ class SharedClock(FakeClock):
         self._page[: 8 * len(stated)] = struct.pack(f"{len(stated)}q", *stated)
 
 
+def stop_nvml(standin: Path) -> None:
+    """A source that is closed while a GPU does not answer, as on a busy machine, leaves NVML started, and a start that
+    is not the first reads no scenario."""
+    library = ctypes.CDLL(str(standin / LIBRARY), mode=ctypes.RTLD_GLOBAL)  # its soname is what pynvml asks for
+    while library.nvmlShutdown() == 0:
+        pass
+
+
 @contextmanager
 def simulated(standin: Path, folder: Path, scenario: Scenario, clock: SharedClock) -> Iterator[None]:
     """Let pynvml in this process find the stand-in with `scenario`, whose time zero is the clock's now."""
@@ -60,11 +68,7 @@ def simulated(standin: Path, folder: Path, scenario: Scenario, clock: SharedCloc
         "NVML_STANDIN_CLOCK": str(folder / "clock"),
     }
     before = {name: os.environ.get(name) for name in stated}
-    library = ctypes.CDLL(str(standin / LIBRARY), mode=ctypes.RTLD_GLOBAL)  # its soname is what pynvml asks for
-    # A source that is closed while a GPU does not answer, as on a busy machine, leaves NVML started, and a start that
-    # is not the first reads no scenario.
-    while library.nvmlShutdown() == 0:
-        pass
+    stop_nvml(standin)
     os.environ.update(stated)
     try:
         yield
