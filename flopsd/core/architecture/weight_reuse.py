@@ -55,7 +55,7 @@ def reused(family: object, config: Mapping[str, Any]) -> str | None:
 
 
 def instead(family: object, config: Mapping[str, Any]) -> str:
-    """What to do where a configuration is refused: the size alone, unless 6PD is known to be not a bound."""
+    """What to do where a configuration is refused: the size alone, unless 6PD is known not to be a bound."""
     why = reused(family, config)
     if why is None:
         return f"{MEASURED}; before a run, or with a counter of one's own: {INSTEAD}"

@@ -311,5 +311,5 @@ def precision_from_record(record: Record | None) -> Precision | None:
         return None
     shares = tuple(sorted((text(name), count(ppm)) for name, ppm in record["shares_ppm"].items()))
     if not shares:
-        raise ValueError("a precision in an unknown format")
+        raise ValueError("a precision without a format")
     return Precision(shares, text(record["declared_by"]))

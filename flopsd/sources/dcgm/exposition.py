@@ -101,7 +101,7 @@ class GpuPage:
 
 
 def why_blank(known: Field, value: float) -> str | None:
-    """Why a value is not a value, or None where it is one. Out of range is not blank."""
+    """Why a value is blank, or None where it is not. Out of range is not blank."""
     if math.isnan(value) or math.isinf(value):
         return "not a number"
     if known in COUNTERS:

@@ -116,7 +116,7 @@ class Discovery:
         why = (
             f"{MIG_IS_ON} and no instance is visible: its compute instances are not made, or not given to this process"
         )
-        return [self._unread(device, handle, GapReason.NOT_SUPPORTED, why, PERMISSION_FIX)]
+        return [self._unread(self._with_most_sms(device)[0], handle, GapReason.NOT_SUPPORTED, why, PERMISSION_FIX)]
 
     def _slice(self, one: Slice, parent: Any) -> Gpu:
         if one.partial or one.device.sm_count is None:

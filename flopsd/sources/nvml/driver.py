@@ -139,7 +139,7 @@ class Driver:
         """(boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first. Raises UnusableError
         where it is not known when they were taken."""
         samples = self._samples(handle, _SAMPLES_UTILIZATION, after_ns)
-        if samples is None:  # of no moment since then is it known what was read
+        if samples is None:  # what was read at any moment since then is not known
             raise UnusableError(GapReason.MISSED_READING)
         return [(at_ns, int(value.uiVal)) for at_ns, value in samples]
 
