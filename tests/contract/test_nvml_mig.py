@@ -82,6 +82,11 @@ def test_an_instance_that_is_not_covered_or_seen_is_a_gap_and_says_why(
     assert source.read().readings[0].work == Gap(GapReason.NOT_SUPPORTED)
 
 
+def test_a_partitioned_gpu_has_the_ceiling_of_the_larger_number_of_sms(open_sim: Open) -> None:
+    source, _ = open_sim(replace(mig(), cores=100 * 128))
+    assert source.devices()[0].sm_count == 132, "the driver counts 100, the peak table 132"
+
+
 def test_a_missing_permission_is_named_with_the_remedy(open_sim: Open) -> None:
     source, clock = open_sim(mig(Slice(1, 60, BUSY, faults=(Fault(0, 5000, "no_permission"),))))
     # Seen from the beginning, the slice cannot even be asked for its id: the GPU is a device of which nothing is known.
