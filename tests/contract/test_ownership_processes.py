@@ -25,7 +25,7 @@ from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, Scripted, Told
 from tests.support.process import wait_until
 from tests.support.scenario import Fault, Gpu, Process, Scenario, Segment, h100
-from tests.support.sim import SharedClock, simulated, stop_nvml
+from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table
 from tests.support.tools import missing
 
@@ -221,11 +221,13 @@ def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_
     standin: Path, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, scenario = SharedClock(tmp_path / "clock"), Scenario((gpu((0, FOR_EVER, 11)),))
+    with simulated(standin, tmp_path, Scenario((h100(WORK, (Fault(0, FOR_EVER, "gone"),)),)), clock):
+        pynvml.nvmlInit()  # what NVML knew when it was stopped is no answer
+        pynvml.nvmlShutdown()
     stack.enter_context(simulated(standin, tmp_path, scenario, clock))
     lookup = NvmlLookup(pynvml)  # a GPU that does not answer soon is asked again: this machine may be busy
 
     def answers(*pids: int) -> bool:
-        stop_nvml(standin)  # a thread that an earlier test left may have started it meanwhile
         return lookup.processes(scenario.uuid(0)) == frozenset(pids)
 
     wait_until(lambda: answers(11), "the process")

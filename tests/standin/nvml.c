@@ -307,11 +307,13 @@ EXPORT const char *nvmlErrorString(int code) { (void)code; return "stand-in erro
 EXPORT int nvmlSystemGetDriverVersion(char *to, unsigned size) { return put(to, size, driver); }
 EXPORT int nvmlSystemGetNVMLVersion(char *to, unsigned size) { return put(to, size, "13.595.91.07"); }
 EXPORT int nvmlDeviceGetCount_v2(unsigned *count) {
+    if (!loaded) return UNINITIALIZED;
     *count = 0;
     for (int i = 0; i < gpu_count; i++) *count += !gpus[i].parent && is_there(&gpus[i]);
-    return loaded ? OK : UNINITIALIZED;
+    return OK;
 }
 EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, Gpu **gpu) {
+    if (!loaded) return UNINITIALIZED;
     for (int moved = 0; moved < 2; moved++)
         for (int i = 0; i < gpu_count; i++)
             if (!gpus[i].parent && is_there(&gpus[i]) && has_moved(&gpus[i]) == moved && !index--) {
@@ -338,6 +340,7 @@ EXPORT int nvmlDeviceGetAttributes_v2(Gpu *gpu, Attributes *attributes) {
     return OK;
 }
 EXPORT int nvmlDeviceGetHandleByUUID(const char *uuid, Gpu **gpu) {
+    if (!loaded) return UNINITIALIZED;
     for (int i = 0; i < gpu_count; i++)
         if (!strcmp(gpus[i].uuid, uuid) && is_there(&gpus[i])) { *gpu = &gpus[i]; return answer(*gpu); }
     return NOT_FOUND;

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +187,7 @@ def wait_until(condition: Any, what: str, seconds: int = PATIENCE_SECONDS) -> An
     """Ask for a condition that no event announces, until it holds."""
     clock = SystemClock()
     deadline = clock.boottime_ns() + seconds * NS_PER_S
-    pause = __import__("threading").Event()
+    pause = threading.Event()
     while clock.boottime_ns() < deadline:
         if found := condition():
             return found

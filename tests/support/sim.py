@@ -51,7 +51,7 @@ class SharedClock(FakeClock):
         self._page[: 8 * len(stated)] = struct.pack(f"{len(stated)}q", *stated)
 
 
-def stop_nvml(standin: Path) -> None:
+def _stop_nvml(standin: Path) -> None:
     """A source that is closed while a GPU does not answer, as on a busy machine, leaves NVML started, and a start that
     is not the first reads no scenario."""
     library = ctypes.CDLL(str(standin / LIBRARY), mode=ctypes.RTLD_GLOBAL)  # its soname is what pynvml asks for
@@ -68,7 +68,7 @@ def simulated(standin: Path, folder: Path, scenario: Scenario, clock: SharedCloc
         "NVML_STANDIN_CLOCK": str(folder / "clock"),
     }
     before = {name: os.environ.get(name) for name in stated}
-    stop_nvml(standin)
+    _stop_nvml(standin)
     os.environ.update(stated)
     try:
         yield
