@@ -24,10 +24,7 @@ class MigChange(NamedTuple):
 
 
 def changes(
-    before: Sequence[Device],
-    after: Sequence[Device],
-    renamed: Mapping[DeviceUid, Device],
-    others: Container[DeviceUid],
+    before: Sequence[Device], after: Sequence[Device], renamed: Mapping[DeviceUid, Device], others: Container[DeviceUid]
 ) -> list[MigChange]:
     """The GPUs that a source now lists as other devices. `others` are devices of other jobs, now or before: they
     replace none of this job's."""

@@ -90,12 +90,7 @@ class SessionServer:
     name = "the server for training processes"
 
     def __init__(
-        self,
-        path: Path,
-        uids: Collection[int],
-        post: Callable[[Event], None],
-        clock: Clock,
-        known: Iterable[str] = (),
+        self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock, known: Iterable[str] = ()
     ) -> None:
         """`uids` may connect besides root and this process's own user. `known`: sessions that the run has already."""
         self.path = path

@@ -11,16 +11,7 @@ from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.journal_codec import IDENTITY, DeviceEntry
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import (
-    Device,
-    Gap,
-    GapReason,
-    Gauges,
-    Growth,
-    Precision,
-    Reading,
-    Tally,
-)
+from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import ActivePhase, since
 from flopsd.errors import UnknownDeviceError

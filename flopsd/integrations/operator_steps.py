@@ -20,10 +20,7 @@ class OptimizerSteps:
     """The steps that go on; they are training."""
 
     def __init__(
-        self,
-        totals: Totals,
-        guard: Callable[[Callable[..., None]], Callable[..., None]],
-        failed: Callable[[], None],
+        self, totals: Totals, guard: Callable[[Callable[..., None]], Callable[..., None]], failed: Callable[[], None]
     ) -> None:
         self._totals, self._guard, self._failed = totals, guard, failed
         self._add = guard(self._add_up)
@@ -36,10 +33,7 @@ class OptimizerSteps:
         if not isinstance(optimizer, torch.optim.Optimizer):
             return []
         begin = self._guard(functools.partial(self._begin, Kept()))
-        return [
-            optimizer.register_step_pre_hook(Hook(begin)),
-            optimizer.register_step_post_hook(Hook(self._end)),
-        ]
+        return [optimizer.register_step_pre_hook(Hook(begin)), optimizer.register_step_post_hook(Hook(self._end))]
 
     def leave(self) -> None:
         """Leave a step's mode, also where the step raised an error that was caught."""

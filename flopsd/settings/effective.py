@@ -85,10 +85,7 @@ def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
     try:
         settings = settings_of_layers(layers)
     except ConfigError as fault:
-        raise ConfigError(
-            fault.problems,
-            hint="`flopsd config show` lists all settings",
-        ) from fault
+        raise ConfigError(fault.problems, hint="`flopsd config show` lists all settings") from fault
     problems, hints = [], []
     needed: tuple[Callable[[], object], ...] = (
         lambda: declared_of(settings),

@@ -28,10 +28,7 @@ from tests.agreement.cases import TRUSTED, Case, ledgers, mutants, write
 from tests.support import independent_verify
 from tests.support.paths import ROOT
 
-OTHERS = {
-    "second": "tests/support/independent_verify.py",
-    "verifier": "verifier/batch.mjs",
-}
+OTHERS = {"second": "tests/support/independent_verify.py", "verifier": "verifier/batch.mjs"}
 CORES = len(os.sched_getaffinity(0))
 
 

@@ -91,10 +91,7 @@ def test_an_exporter_that_collects_slower_than_told_is_a_gap_and_named(exporter:
     bench.collects(BUSY)
     bench.collects(BUSY)
     evidence, reason, fix = device_of(bench)
-    assert (evidence, reason) == (
-        Evidence.GAP,
-        "the exporter has not renewed its values for two collection intervals",
-    )
+    assert (evidence, reason) == (Evidence.GAP, "the exporter has not renewed its values for two collection intervals")
     assert "DCGM_EXPORTER_INTERVAL" in fix
     bench.read()
     # What was stale for 29 s has an average of unknown length: only the last second is taken for it.

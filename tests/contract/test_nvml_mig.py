@@ -66,10 +66,7 @@ def test_several_compute_instances_of_one_gpu_instance_are_counted_once(open_sim
 
 @pytest.mark.parametrize(
     ("slices", "parent", "reason"),
-    [
-        ((Slice(1, 30, BUSY, of="2/4"),), PARENT, "do not cover the GPU instance"),
-        ((), None, "no instance is visible"),
-    ],
+    [((Slice(1, 30, BUSY, of="2/4"),), PARENT, "do not cover the GPU instance"), ((), None, "no instance is visible")],
 )
 def test_an_instance_that_is_not_covered_or_seen_is_a_gap_and_says_why(
     open_sim: Open, slices: tuple[Slice, ...], parent: str | None, reason: str

@@ -15,10 +15,7 @@ from tests.support.runs import A100, H100
 from tests.support.scenario import Fault, Gpu, Scenario, Segment, Slice, a100, h100
 from tests.support.sim import SharedClock, simulated
 
-LOAD = (
-    Segment(950, hmma=0.62, fp32=0.11, fp64=0.01, util=97, watts=610),
-    Segment(50, hmma=0.91, imma=0.05, util=100),
-)
+LOAD = (Segment(950, hmma=0.62, fp32=0.11, fp64=0.01, util=97, watts=610), Segment(50, hmma=0.91, imma=0.05, util=100))
 A100_LOAD = (Segment(700, util=100, mhz=1410), Segment(300, util=12, mhz=1140))
 NEURON = replace(
     H100, uid="ND-0", index=2, vendor="aws", model="Trainium2", pci_device_id=None, sm_count=None,

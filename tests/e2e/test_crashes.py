@@ -180,11 +180,7 @@ def _age_s(scenario: Scenario) -> float:
 @pytest.mark.minute
 @pytest.mark.parametrize(
     ("seconds", "kills"),
-    [
-        (30, 2),
-        pytest.param(60, 0, marks=pytest.mark.exhaustive),
-        pytest.param(60, 2, marks=pytest.mark.exhaustive),
-    ],
+    [(30, 2), pytest.param(60, 0, marks=pytest.mark.exhaustive), pytest.param(60, 2, marks=pytest.mark.exhaustive)],
 )
 def test_eight_h100_agree_with_the_closed_form_eight_a100_are_only_bounded_and_kills_leave_gaps_that_add_up(
     tmp_path: Path, standin: Path, seconds: int, kills: int

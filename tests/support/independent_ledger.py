@@ -505,10 +505,7 @@ def guidelines(phases: dict[str, Any], shares: Shares) -> J:
         both = None
     beside = sum(phases[p][1] or 0 for p in ("other", "undeclared") if p in phases)
     counts, both = (None if m is None or beside * M > m * 300_000 else m for m in (counts, both))
-    return {
-        **said((low, counts, most)),
-        "cumulative": said((low + generated[0], both, most)),
-    }
+    return {**said((low, counts, most)), "cumulative": said((low + generated[0], both, most))}
 
 
 def earlier_seals(records: list[J]) -> J:

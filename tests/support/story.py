@@ -224,12 +224,7 @@ def gap(reason: GapReason) -> Callable[[Second], Work]:
 
 
 def active(
-    sm_count: int,
-    mhz: int,
-    shares: Mapping[Pipe, int],
-    doubt: int = 0,
-    unread: tuple[Pipe, ...] = (),
-    swing: int = 0,
+    sm_count: int, mhz: int, shares: Mapping[Pipe, int], doubt: int = 0, unread: tuple[Pipe, ...] = (), swing: int = 0
 ) -> Callable[[Second], Work]:
     """Pipes active in `shares` parts per million of the cycles at `mhz`; `doubt` is so many of each's cycles per million,
     and `swing` the root of their sum of squares."""

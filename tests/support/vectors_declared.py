@@ -140,11 +140,7 @@ def declared_vectors() -> Files:
         full = f"valid/declared-{name}"
         files[f"{full}/our.policy.yaml"] = POLICY.encode()
         files |= vector(
-            full,
-            what,
-            statement_of(journal, policies=(policy,)),
-            journal,
-            more=("--policy", "our.policy.yaml"),
+            full, what, statement_of(journal, policies=(policy,)), journal, more=("--policy", "our.policy.yaml")
         )
     return {**files, **plain_models()}
 

@@ -164,11 +164,5 @@ def _with_children() -> Files:
     ):  # fmt: skip
         child = _child(of)
         files |= {f"merged/{name}/children/{path}": data for path, data in child.files.items()}
-        files |= vector(
-            f"merged/{name}",
-            what,
-            merged("job", [child], **ALONE),
-            None,
-            more=("--children", "children"),
-        )
+        files |= vector(f"merged/{name}", what, merged("job", [child], **ALONE), None, more=("--children", "children"))
     return files

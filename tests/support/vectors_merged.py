@@ -182,10 +182,7 @@ def segmented() -> dict[str, tuple[bytes, Files]]:
     return {
         "segments": (signed(encode(whole)), handed(parts)),
         "segments-without-one": (signed(encode(holed)), handed([parts[0], parts[2]])),
-        "segments-said-to-be-whole": (
-            bent(holed, lambda p: p["completeness"].update(complete=True, missing=[])),
-            {},
-        ),
+        "segments-said-to-be-whole": (bent(holed, lambda p: p["completeness"].update(complete=True, missing=[])), {}),
         "segments-that-do-not-continue": (bent(whole, forge), {}),
         "segments-forked": (bent(whole, fork), {}),
     }

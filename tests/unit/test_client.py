@@ -17,13 +17,7 @@ import pytest
 from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS
 from flopsd.client.counted_work import MAX_NOTED, CountedWork
-from flopsd.core.session_protocol import (
-    FactsDeclared,
-    PhaseChanged,
-    SessionClosed,
-    SessionOpened,
-    WorkCounted,
-)
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from flopsd.system.clock import SystemClock
 from tests.support.process import PATIENCE_SECONDS, modules_after, wait_until
 from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of

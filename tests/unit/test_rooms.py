@@ -34,12 +34,7 @@ MAY_IMPORT = {
     "testing": "errors core settings sources system",
 }
 # The same for the rooms within core; `""` is its root.
-INSIDE_CORE = {
-    "": "",
-    "architecture": " ",
-    "policy": " architecture",
-    "ledger": " architecture policy",
-}
+INSIDE_CORE = {"": "", "architecture": " ", "policy": " architecture", "ledger": " architecture policy"}
 Modules = dict[str, ast.Module]
 
 

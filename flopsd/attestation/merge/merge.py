@@ -120,8 +120,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
         remove_companions(request.ledger, but=companions)
     except sqlite3.Error as fault:
         raise LedgerError(
-            f"cannot write to the temporary folder: {fault}",
-            hint="set TMPDIR to a folder with free disk space",
+            f"cannot write to the temporary folder: {fault}", hint="set TMPDIR to a folder with free disk space"
         ) from fault
     except OSError as fault:
         raise LedgerError(

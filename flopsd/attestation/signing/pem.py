@@ -93,11 +93,7 @@ def read_private(path: Path, environment: Mapping[str, str]) -> tuple[bytes, byt
 
 
 def _not_private(path: Path) -> SigningKeyError:
-    return SigningKeyError(
-        f"{path} is not a PEM private key of a supported kind",
-        hint=NEW_KEY,
-        reason="wrong_kind",
-    )
+    return SigningKeyError(f"{path} is not a PEM private key of a supported kind", hint=NEW_KEY, reason="wrong_kind")
 
 
 def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> PemKey:

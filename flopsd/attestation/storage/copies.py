@@ -80,11 +80,7 @@ def copy_files(
 
 
 def copy_journal(
-    journal: Path,
-    companions: Mapping[str, Path],
-    locations: Sequence[Path | S3Location],
-    clock: Clock,
-    seconds: float,
+    journal: Path, companions: Mapping[str, Path], locations: Sequence[Path | S3Location], clock: Clock, seconds: float
 ) -> list[CopyResult]:
     """Copy a journal that could not be sealed, and its companions by name, to where they would lie next to the ledger;
     a failed copy does not raise.
@@ -122,10 +118,7 @@ def copy_journal(
 
 
 def _put_everywhere(
-    locations: Sequence[Path | S3Location],
-    put: Callable[[CopyResult], None],
-    clock: Clock,
-    seconds: float,
+    locations: Sequence[Path | S3Location], put: Callable[[CopyResult], None], clock: Clock, seconds: float
 ) -> list[CopyResult]:
     """Run `put` for each location; it may change the location to that of the copy."""
     copies = [CopyResult(p, f"not finished within {seconds:.0f} s") for p in locations]

@@ -93,10 +93,7 @@ def _pooled_heads(
 ) -> dict[str, Head]:  # fmt: skip
     """`own`: a classifier of sequences that has a matrix in place of the pooler."""
     pooler = Linear(f"{prefix}.pooler.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
-    language = (
-        Linear(dense, hidden, hidden, True),
-        Linear(decoder, width, vocabulary, True, tied=tied),
-    )
+    language = (Linear(dense, hidden, hidden, True), Linear(decoder, width, vocabulary, True, tied=tied))
     classifiers = encoder_classifiers(fields, hidden, pooler)
     if own:
         classifiers["ForSequenceClassification"] = lambda: _own_classifier(fields, hidden)

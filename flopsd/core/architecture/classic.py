@@ -31,10 +31,7 @@ def read_gpt2(config: Mapping[str, Any]) -> Model:
         blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=spare))
     head, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "LMHeadModel")
     fields.finish(_GPT2)
-    tables = (
-        Embedding("transformer.wte", vocabulary, hidden),
-        Embedding("transformer.wpe", positions, hidden),
-    )
+    tables = (Embedding("transformer.wte", vocabulary, hidden), Embedding("transformer.wpe", positions, hidden))
     return Model("gpt2", tables, blocks=tuple(blocks), heads=head, others=2 * hidden + others, max_positions=positions)
 
 

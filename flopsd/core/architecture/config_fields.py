@@ -140,11 +140,7 @@ class Fields:
         value = self.get(name, allowed[0] if missing is None else missing)
         if value not in allowed:
             raise ArchitectureError(
-                "field_not_modelled",
-                family=self.family,
-                name=name,
-                value=f"{value!r:.60}",
-                hint=self.instead(),
+                "field_not_modelled", family=self.family, name=name, value=f"{value!r:.60}", hint=self.instead()
             )
 
     def instead(self) -> str:

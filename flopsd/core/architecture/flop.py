@@ -127,10 +127,7 @@ class _Case:
         def of_text(part: Attention) -> int:
             return self.pairs.executed_low(part.mask, part.window, part.stream)
 
-        rows = {
-            **self.rows[Level.LOW if self._unpadded() else Level.COMPUTED],
-            **self.images[Level.LOW].rows(),
-        }
+        rows = {**self.rows[Level.LOW if self._unpadded() else Level.COMPUTED], **self.images[Level.LOW].rows()}
         pairs = self._pairs(Level.LOW, of_text)
         sums = walk(self.model, rows, pairs, self._states(Level.LOW), self.trained(Level.LOW), Level.LOW)
         sums = self._with_surplus(sums, Level.LOW)

@@ -20,11 +20,7 @@ def head_of(fields: Fields, heads: Mapping[str, Head], default: str) -> tuple[tu
         if name.endswith(ending):
             return heads[ending]()
     raise ArchitectureError(
-        "head_not_known",
-        family=fields.family,
-        name=f"{name:.80}",
-        known=tuple(heads),
-        hint=fields.instead(),
+        "head_not_known", family=fields.family, name=f"{name:.80}", known=tuple(heads), hint=fields.instead()
     )
 
 

@@ -124,9 +124,7 @@ def _passed(work: Mapping[str, int], *, cached: bool = False) -> _Work:
         return _Work(Bounds(one.tokens - one.padding, one.tokens, one.tokens), one.square_high)
     other = side_from(work, "target_", None, cached=cached)
     tokens = Bounds(
-        min(one.tokens - one.padding, other.tokens),
-        (one.tokens + other.tokens) // 2,
-        max(one.tokens, other.tokens),
+        min(one.tokens - one.padding, other.tokens), (one.tokens + other.tokens) // 2, max(one.tokens, other.tokens)
     )
     return _Work(tokens, one.square_high + other.square_high + work.get("cross_pairs", one.tokens * other.tokens))
 

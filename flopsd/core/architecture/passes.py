@@ -268,7 +268,6 @@ class _Walk:
 
 def _head_sources(stream: Stream) -> tuple[Stream, ...]:
     """The streams that a head's rows are taken from."""
-    return {
-        Stream.IMAGES: (Stream.IMAGES, Stream.PATCHES),
-        Stream.SEQUENCES: (Stream.SEQUENCES, Stream.TOKENS),
-    }.get(stream, (stream,))
+    return {Stream.IMAGES: (Stream.IMAGES, Stream.PATCHES), Stream.SEQUENCES: (Stream.SEQUENCES, Stream.TOKENS)}.get(
+        stream, (stream,)
+    )

@@ -115,7 +115,6 @@ def bare_model(
         raise ArchitectureError(code, embedding=embedding, **more, hint="they are a part of the active parameters")
     if (layers is None) != (attention_width is None):
         raise ArchitectureError(
-            "layers_without_width",
-            hint="give both; the width is the number of heads x the head size",
+            "layers_without_width", hint="give both; the width is the number of heads x the head size"
         )
     return Model("bare", bare=Size(parameters_total, active, embedding, layers, attention_width))

@@ -32,10 +32,7 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
             _block(f"model.{side}.layers.{index}", hidden, heads, size, stream, spare) for index in range(layers)
         ]
     language = Linear("proj_out", hidden, vocabulary, tied=tied, stream=Stream.TARGET)
-    known: dict[str, Head] = {
-        "ForConditionalGeneration": lambda: ((language,), 0),
-        "WhisperModel": lambda: ((), 0),
-    }
+    known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "WhisperModel": lambda: ((), 0)}
     head, others = head_of(fields, known, "ForConditionalGeneration")
     fields.finish(_IRRELEVANT)
     convolutions = (

@@ -7,13 +7,7 @@ from dataclasses import dataclass, field
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from
 from flopsd.core.ledger.earlier_seals import SealsSoFar
-from flopsd.core.ledger.journal_codec import (
-    DeviceEntry,
-    Record,
-    tally_from_record,
-    tally_rows,
-    text,
-)
+from flopsd.core.ledger.journal_codec import DeviceEntry, Record, tally_from_record, tally_rows, text
 from flopsd.core.ledger.segments import Continued
 from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.ledger.steady import Steady

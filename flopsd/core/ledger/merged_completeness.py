@@ -67,10 +67,7 @@ def _endless(entry: Mapping[str, Any]) -> list[Note]:
 
 def of_node(rank: int | None, node: str | None) -> dict[str, str]:
     """The parameters that name a node in a note."""
-    return {
-        **({} if rank is None else {"rank": str(rank)}),
-        **({} if node is None else {"node": node}),
-    }
+    return {**({} if rank is None else {"rank": str(rank)}), **({} if node is None else {"node": node})}
 
 
 MOST_NODES = 100_000  # of a job: each that is missing is named, so that a stranger's number must not fill the memory

@@ -168,11 +168,6 @@ def _times_of(incarnation: Incarnation, elsewhere: Mapping[str, list[tuple[int, 
                 together.setdefault((at_ns, begin_ns), []).append(name)
             at_ns = max(at_ns, end_ns)
     return [
-        {
-            "incarnation": incarnation.number,
-            "beginNs": str(begin_ns),
-            "endNs": str(end_ns),
-            "devices": sorted(names),
-        }
+        {"incarnation": incarnation.number, "beginNs": str(begin_ns), "endNs": str(end_ns), "devices": sorted(names)}
         for (begin_ns, end_ns), names in sorted(together.items())
     ]

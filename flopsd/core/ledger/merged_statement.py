@@ -185,10 +185,7 @@ class Merging:
                 "policies": policies_for_ledger(facts.policies),
                 "assumptions": list(ASSUMPTIONS),
             },
-            "claim": {
-                "states": "sum_of_ledgers",
-                "limits": [*CLAIM_LIMITS, *([] if job else ["lineage_is_declared"])],
-            },
+            "claim": {"states": "sum_of_ledgers", "limits": [*CLAIM_LIMITS, *([] if job else ["lineage_is_declared"])]},
             "nodes": nodes,
             "children": children,
         }

@@ -11,14 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from flopsd.core.declarations import Phase
-from flopsd.core.ledger.journal_codec import (
-    DeviceEntry,
-    Record,
-    count,
-    device_entry,
-    device_record,
-    tally_from_record,
-)
+from flopsd.core.ledger.journal_codec import DeviceEntry, Record, count, device_entry, device_record, tally_from_record
 from flopsd.core.model import Tally
 from flopsd.core.phases import remainder, sum_of
 from flopsd.core.values import added, is_digest

@@ -119,9 +119,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "reconciliation": [*_reconciliation(view), *energy_for_ledger(compared(view.devices))],
         "evidence": [dict(item) for item in seal.evidence],
         "isolation": isolation_for_ledger(
-            [incarnation.begin for incarnation in history.incarnations],
-            history.sessions.values(),
-            seal.key,
+            [incarnation.begin for incarnation in history.incarnations], history.sessions.values(), seal.key
         ),
         "method": {
             "flopsdVersion": seal.flopsd_version,

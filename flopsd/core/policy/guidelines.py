@@ -151,8 +151,7 @@ def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guideline
     beside = sum(figures.measured_flop or 0 for figures in perhaps)
     low = train.low_flop * required.low_ppm // PPM
     return Guidelines(
-        Figures(low, _point(measured, beside), high),
-        Figures(low + generated.low_flop, _point(both, beside), high),
+        Figures(low, _point(measured, beside), high), Figures(low + generated.low_flop, _point(both, beside), high)
     )
 
 

@@ -107,9 +107,7 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
             if counters.get("forward_passes") and passed:
                 continue
             raise ArchitectureError(
-                "no_tokens_in_phase",
-                phase=phase,
-                hint="count the tokens that passed through the model",
+                "no_tokens_in_phase", phase=phase, hint="count the tokens that passed through the model"
             )
     training = training_from(facts)
     train, required, trained_executed = work.get(Phase.TRAIN.value, {}), NO_FLOP, NO_FLOP

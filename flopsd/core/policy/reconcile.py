@@ -131,11 +131,7 @@ def reconcile(
             Figures(declared.low_flop, declared.measured_flop, most),
             Figures(all_of_it.low, all_of_it.computed, all_of_it.high),
         ),
-        _ratio(
-            "guidelines/architecture",
-            updates,
-            Figures(needed.low, needed.computed, needed.high),
-        ),
+        _ratio("guidelines/architecture", updates, Figures(needed.low, needed.computed, needed.high)),
     ]
     if framework_flop and needed.computed:
         counted, point = (Figures(flop, flop, flop) for flop in (framework_flop, needed.computed))

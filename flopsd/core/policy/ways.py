@@ -44,10 +44,7 @@ def way_for(facts: Mapping[str, Any], work: Mapping[str, Work]) -> Way:
     config, total = facts.get("model_config"), facts.get("parameters_total")
     by_weights = any(map(is_counted, work.values()))
     if config is None and total is None:
-        raise ArchitectureError(
-            "no_model_declared",
-            hint="declare one of them",
-        )
+        raise ArchitectureError("no_model_declared", hint="declare one of them")
     try:
         if config is not None:
             return by_shape(read_model(config))

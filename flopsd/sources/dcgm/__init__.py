@@ -93,13 +93,7 @@ SOURCE = SourceInfo(
     ownership=ownership,
     evidence=(Evidence.ACTIVITY, Evidence.UTILIZATION),
     options=(
-        SourceOption(
-            "url",
-            "URL",
-            "where a dcgm-exporter that runs already is scraped",
-            parsers.url,
-            default=_URL,
-        ),
+        SourceOption("url", "URL", "where a dcgm-exporter that runs already is scraped", parsers.url, default=_URL),
         SourceOption(
             "interval_seconds",
             "SECONDS",

@@ -50,10 +50,7 @@ class Field(IntEnum):
     CYCLES_FP64 = 1094, "PROF_FP64_CYCLES_ACTIVE_TOTAL"
     CYCLES_FP32 = 1095, "PROF_FP32_CYCLES_ACTIVE_TOTAL"
     CYCLES_FP16 = 1096, "PROF_FP16_CYCLES_ACTIVE_TOTAL"
-    GPU_UTIL_RATIO = (
-        1613,
-        "DEV_GPU_UTIL_RATIO",
-    )  # in DCGM 4.6 the name of 203, in percent; in 4.7 its own, a ratio
+    GPU_UTIL_RATIO = (1613, "DEV_GPU_UTIL_RATIO")  # in DCGM 4.6 the name of 203, in percent; in 4.7 its own, a ratio
 
 
 PREFIX = "DCGM_FI_"

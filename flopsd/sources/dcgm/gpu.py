@@ -10,19 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flopsd.core.clock_integral import ClockSample, Cycles, integrate, is_clock
-from flopsd.core.model import (
-    Active,
-    Busy,
-    Device,
-    Evidence,
-    Gap,
-    GapReason,
-    Gauges,
-    Growth,
-    Limits,
-    Reading,
-    Totals,
-)
+from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Growth, Limits, Reading, Totals
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources.dcgm.exposition import Field, GpuPage

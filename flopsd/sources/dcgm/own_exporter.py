@@ -47,10 +47,7 @@ _WORDS = (
         ("third-party profiling module returned an unrecoverable error", "affected resource is in use", "are paused"),
     ),
     # DCGM_ST_PROFILING_NOT_SUPPORTED and DCGM_ST_MODULE_NOT_LOADED; dcgm-exporter#327, #707.
-    (
-        Ending.NOT_SUPPORTED,
-        ("profiling is not supported", "module of dcgm that is not currently loaded"),
-    ),
+    (Ending.NOT_SUPPORTED, ("profiling is not supported", "module of dcgm that is not currently loaded")),
 )
 
 

@@ -59,11 +59,7 @@ SOURCE = SourceInfo(
     evidence=(Evidence.COUNT,),
     options=(
         SourceOption(
-            "monitor",
-            "FILE",
-            "AWS's neuron-monitor",
-            parsers.text,
-            default_text=f"{_INSTALLED}, else the one on PATH",
+            "monitor", "FILE", "AWS's neuron-monitor", parsers.text, default_text=f"{_INSTALLED}, else the one on PATH"
         ),
     ),
     remedy="on Trainium and Inferentia install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it "

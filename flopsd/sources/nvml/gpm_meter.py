@@ -9,19 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from flopsd.core.clock_integral import ClockSample, Cycles, activity, integrate, is_whole
-from flopsd.core.model import (
-    Active,
-    Device,
-    Evidence,
-    Gap,
-    GapReason,
-    Gauges,
-    Growth,
-    Limits,
-    Pipe,
-    Reading,
-    Totals,
-)
+from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Totals
 from flopsd.core.values import ceil_div
 from flopsd.sources.nvml.counter_check import CounterCheck
 from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, MeanPower, UnusableError

@@ -216,11 +216,7 @@ def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, i
     return facts, draw(st.dictionaries(phases, counters(), min_size=1, max_size=3))
 
 
-@given(
-    processes=st.lists(trainings(), min_size=1, max_size=3),
-    same=st.booleans(),
-    declared=declarations(st.none()),
-)
+@given(processes=st.lists(trainings(), min_size=1, max_size=3), same=st.booleans(), declared=declarations(st.none()))
 def test_it_computes_what_any_declared_training_required(
     processes: list[tuple[dict[str, Any], dict[str, dict[str, int]]]],
     same: bool,

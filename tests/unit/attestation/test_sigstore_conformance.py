@@ -75,8 +75,7 @@ def test_envelopes(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case",
-    ["managed-key-happy-path", "managed-key-and-trusted-root", "signature-mismatch_fail", "wrong-material_fail"],
+    "case", ["managed-key-happy-path", "managed-key-and-trusted-root", "signature-mismatch_fail", "wrong-material_fail"]
 )
 def test_signatures_by_keys(case: str, tmp_path: Path) -> None:
     own = FOLDER / case / "artifact"
@@ -120,8 +119,7 @@ def test_timestamps(case: str, moment: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "kind", "count"),
-    [("ed25519_test", "ed25519", 151), ("ecdsa_secp256r1_sha256_test", "p256", 484)],
+    ("file", "kind", "count"), [("ed25519_test", "ed25519", 151), ("ecdsa_secp256r1_sha256_test", "p256", 484)]
 )
 def test_every_wycheproof_vector_is_judged_as_wycheproof_judges_it(file: str, kind: str, count: int) -> None:
     document = json.loads(gzip.decompress((VECTORS / "wycheproof" / f"{file}.json.gz").read_bytes()))

@@ -83,8 +83,7 @@ def test_a_time_is_written_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hours", "said"),
-    [(-1, "before"), (-24, "before"), (0, ""), (24, ""), (24 * 365 * 20, "here it is")],
+    ("hours", "said"), [(-1, "before"), (-24, "before"), (0, ""), (24, ""), (24 * 365 * 20, "here it is")]
 )
 def test_a_seal_of_an_impossible_time_is_named(tmp_path: Path, hours: int, said: str) -> None:
     run = Run(tmp_path / "state")

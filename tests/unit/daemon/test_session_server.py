@@ -15,14 +15,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.session_protocol import (
-    MAX_LINE_BYTES,
-    Event,
-    PhaseChanged,
-    SessionClosed,
-    SessionOpened,
-    WorkCounted,
-)
+from flopsd.core.session_protocol import MAX_LINE_BYTES, Event, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, SessionServer, _Allowance
 from flopsd.daemon.session_socket import listen_on
 from flopsd.errors import ConfigError, ListenError

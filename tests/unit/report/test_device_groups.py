@@ -15,8 +15,7 @@ DEVICE = ReportDevice(
 
 
 @pytest.mark.parametrize(
-    ("numbers", "text"),
-    [([], ""), ([3], "3"), ([0, 1, 2, 3], "0 to 3"), ([6, 0, 1], "0 to 1, 6"), ([0, 0, 0], "0")],
+    ("numbers", "text"), [([], ""), ([3], "3"), ([0, 1, 2, 3], "0 to 3"), ([6, 0, 1], "0 to 1, 6"), ([0, 0, 0], "0")]
 )
 def test_numbers_that_follow_each_other_are_a_range(numbers: list[int], text: str) -> None:
     assert ranges(numbers) == text

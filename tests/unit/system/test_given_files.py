@@ -12,15 +12,7 @@ import pytest
 
 from flopsd.errors import FileChangedError
 from flopsd.system.bounded_streams import MOST_TIMES, FirstBytes, Unpacked, WithoutHoles
-from flopsd.system.known_files import (
-    KnownFile,
-    begin_alike,
-    known_file,
-    open_content,
-    put_file,
-    sha256_of,
-    size_of,
-)
+from flopsd.system.known_files import KnownFile, begin_alike, known_file, open_content, put_file, sha256_of, size_of
 from flopsd.system.regular_files import first_bytes, open_regular, read_at_most
 from flopsd.system.sha256 import file_sha256, hex_sha256
 
