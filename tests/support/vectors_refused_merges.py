@@ -20,7 +20,7 @@ J = dict[str, Any]
 Edit = Callable[[J], object]
 # Name, what it is, code, clause, of which merge, and the edit of its predicate.
 Case = tuple[str, str, str, str, str, Edit]
-E, BENT = "entry_malformed", "statement_differs"
+E, BENT, ORDER = "entry_malformed", "statement_differs", "children_order"
 ENERGY = {
     "name": "energy/executed", "part": "h100-sxm", "precision": "bf16", "publishedFjPerFlop": {"low": "400", "high": "900"},
     "deviceSeconds": "4.000000000", "energyJoules": "500.000", "measuredFlop": "1000000000000000", "doubtFlop": "0",
@@ -158,6 +158,8 @@ CASES: list[Case] = [
     ("entry-of-claims-of-nobody", "What counts as claimed is there, and nobody claims.", E, "MERGE-26", "job", inside("totals", "guidelines", "asClaimed", "claims", value=[])),
     ("entry-that-claims-nothing-of-a-format", "A claimed format has no share.", E, "MERGE-26", "job", inside("totals", "guidelines", "asClaimed", "claims", 0, "precision", value="bf16:1,fp8:0")),
     ("entry-that-claims-half-a-format", "The shares of claimed formats are a half together.", E, "MERGE-26", "job", inside("totals", "guidelines", "asClaimed", "claims", 0, "precision", value="bf16:0.3,fp8:0.2")),
+    ("children-out-of-order-by-a-malformed-rank", "A rank below zero, behind the rank 0: the order comes before the entries.", ORDER, "MERGE-17", "job", lambda p: p["children"][1].update(rank=-1)),
+    ("children-out-of-order-and-twice", "The first child is there again behind the second.", ORDER, "MERGE-17", "job", lambda p: p["children"].append(p["children"][0])),
     ("job-of-no-children", "No child is there.", "no_children", "MERGE-27", "job", lambda p: p.update(children=[])),
     ("segment-that-is-alone", "A segment continues none and is not continued.", E, "MERGE-19", "run", lambda p: p["children"][0]["segment"].update(isContinued=False, continues=None)),
     ("segment-of-another-number", "A segment continues one of another number than the one before.", E, "MERGE-19", "run", lambda p: [e["segment"].update(number=9) for e in p["children"] if e["segment"]["number"] == 3]),
@@ -225,9 +227,10 @@ def refused(cases: Sequence[Case]) -> Files:
     for name, what, code, clause, base, edit in cases:
         changed = copy.deepcopy(good[base])
         edit(changed["predicate"])
-        followed = changed if code == BENT else follows(changed, policy)
+        followed = changed if code in (BENT, ORDER) else follows(changed, policy)
         statement = changed if followed == good[base] else followed  # what follows may lack the fault
-        files |= vector(f"merged/{name}", what, statement, None, code, clause, schema=None)
+        path = "statement.predicate.children" if code == ORDER else None
+        files |= vector(f"merged/{name}", what, statement, None, code, clause, path, schema=None)
     return files
 
 

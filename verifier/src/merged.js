@@ -9,7 +9,7 @@ import { checkEntries, checkMerge } from "./entries.js";
 import { joules, nanoseconds, plus, readFigures, seconds, written, zero } from "./figures.js";
 import { addedRatios } from "./energy.js";
 import { findings } from "./findings.js";
-import { checkOrder, checkTogether, completeness } from "./merging.js";
+import { checkDifferent, checkOrder, checkTogether, completeness } from "./merging.js";
 import { pair } from "./reconciliation.js";
 import { PREDICATE, STATEMENT, writtenMap } from "./statement.js";
 
@@ -277,9 +277,10 @@ function mergedPairs(sums, basis) {
  * @returns {Promise<any>} */
 export async function verifyMerged(statement, given, verify) {
   const { predicate } = statement;
+  checkOrder(predicate.children, predicate.kind);
   checkEntries(predicate.children, predicate.kind);
   checkMerge(predicate);
-  checkOrder(predicate.children, predicate.kind);
+  checkDifferent(predicate.children);
   checkTogether(predicate.children, predicate);
   const tally = { leaves: 0 };
   checkSums(predicate.children);

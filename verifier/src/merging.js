@@ -1,5 +1,5 @@
 // What may not be in one merged ledger, and whether it is whole.
-import { Refusal, byText, require, sortedTexts } from "./basics.js";
+import { Refusal, byText, isObject, isText, require, sortedTexts } from "./basics.js";
 
 /** @typedef {import("./basics.js").J} J */
 /** @typedef {{begin: bigint, end: bigint, boot: string, offset: bigint}} Span */
@@ -38,12 +38,24 @@ function order(a, b, kind) {
   return byText(a.node ?? "", b.node ?? "") || byText(a.sha256, b.sha256);
 }
 
-/** @param {J[]} children @param {string} kind */
+/** Whether a child has what its place depends on; one that has not is refused as malformed. @param {J} child */
+function hasPlace(child) {
+  return isObject(child) && isText(child.run) && (child.node === null || isText(child.node)) && isText(child.sha256)
+    && (child.rank === null || typeof child.rank === "bigint");
+}
+
+/** Before the entries are checked one by one: an entry at the wrong place is refused for that, whatever else it lacks.
+ * @param {any} children @param {string} kind */
 export function checkOrder(children, kind) {
+  if (!Array.isArray(children) || !children.every(hasPlace)) return;
+  const sorted = children.every((one, i) => !i || order(children[i - 1], one, kind) <= 0);
+  require(sorted, "children_order", "the children are not in the order of the format", "statement.predicate.children");
+}
+
+/** @param {J[]} children */
+export function checkDifferent(children) {
   const twice = new Set(children.map((one) => one.sha256)).size < children.length;
   require(!twice, "child_twice", "its children cannot be merged: the same ledger is given twice");
-  const sorted = children.every((one, i) => !i || order(children[i - 1], one, kind) < 0);
-  require(sorted, "children_order", "the children are not in the order of the format", "statement.predicate.children");
 }
 
 /** @param {J[]} children @param {J} predicate */
