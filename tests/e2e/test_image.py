@@ -36,7 +36,7 @@ OPT_BYTES = 60_000_000  # of /opt/flopsd at most
 # Prints what a test asks of the file system of an image, seen from inside, by the Python that is there.
 LOOK = """
 import json, os, stat, sys
-import botocore, flopsd.daemon.run, flopsd.sources.nvml.source, flopsd.sources.ownership.podresources
+import bcrypt, botocore, flopsd.daemon.run, flopsd.sources.nvml.source, flopsd.sources.ownership.podresources
 import flopsd.telemetry.http.server
 found = {"executables": [], "writable": [], "setuid": [], "owners": [], "bytes": 0}
 codes = {name: getattr(module, "__cached__", None) for name, module in sys.modules.items()}

@@ -125,9 +125,6 @@ _STAMP = By("unit/attestation/test_rfc3161.py::test_a_seal_is_stamped_and_others
 _HSM = By("e2e/test_hsm.py::test_a_token_seals_and_countersigns_through_the_command_line")
 _UNIT = By("e2e/test_systemd.py::test_the_unit_meters_and_seals_under_the_real_systemd")
 _HELM = By("unit/docs/test_commands.py::test_the_values_of_helm_install_are_the_charts")
-_TO_REGISTRY = (
-    'docker build -f Containerfile -t registry.example.com/flopsd:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .'
-)
 _OPT = {"/opt/flopsd": "opt"}
 
 # Pages all of whose commands are run by one test, in their order.
@@ -201,8 +198,6 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         ),
     },
     "helm.md": {
-        _TO_REGISTRY: _NO_DOCKER,
-        "docker push registry.example.com/flopsd:0.1.0": _NO_DOCKER,
         "kubectl create namespace flopsd": _NO_CLUSTER,
         "kubectl label namespace flopsd pod-security.kubernetes.io/enforce=privileged": _NO_CLUSTER,
         "helm install flopsd config/helm/flopsd -n flopsd -f config/helm/flopsd/values-eks.yaml -f values-ours.yaml": _HELM,
@@ -256,14 +251,12 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "flopsd verify ledger.json --key first.pub --key second.pub --threshold 2": Run("VERIFIED: "),
     },
     "kubernetes.md": {
-        "aws s3 cp --recursive s3://your-bucket/flopsd/JOB/ ledgers/": _NO_AWS,
+        "aws s3 cp --recursive s3://your-bucket/flopsd/RUN/ ledgers/": _NO_AWS,
         "flopsd merge ledgers/*.json --nodes 2 --trust key.pem.pub --key key.pem --ledger job.json": _JOBS_LEDGER,
         "flopsd verify job.json --key key.pem.pub --children ledgers": _JOBS_LEDGER,
         "kubectl get runtimeclass": _NO_CLUSTER,
         "flopsd key new key.pem": Run("public key pod.pem.pub", {"key.pem": "pod.pem"}),
         "kubectl -n ml create secret generic flopsd-key --from-file=key.pem": _NO_CLUSTER,
-        _TO_REGISTRY: _NO_DOCKER,
-        "docker push registry.example.com/flopsd:0.1.0": _NO_DOCKER,
         "helm install flopsd config/helm/flopsd -n flopsd --create-namespace --set image.repository="
         "registry.example.com/flopsd --set key.uri=awskms:alias/flopsd --set ledgerCopy.node="
         "'s3://your-bucket/flopsd/nodes/{node}/$(POD_NAME).json'": _HELM,
