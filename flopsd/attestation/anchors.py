@@ -128,13 +128,9 @@ def _said(incarnation: int, figures: Figures) -> bytes:
 
 
 def compare_anchors(
-    files: Sequence[Path],
-    journal: Path,
-    facts: JournalFacts,
-    history: History,
-    table: PeakTable,
+    files: Sequence[Path], journal: Path, facts: JournalFacts, history: History, table: PeakTable,
     secrets: Sequence[bytes],
-) -> AnchorComparison:
+) -> AnchorComparison:  # fmt: skip
     """Compare the checkpoint lines of the journal's run and node in `files` with the verified `journal`; those of
     daemon starts whose secret is among `secrets` are first separated from lines that another process printed.
 
@@ -202,13 +198,9 @@ def _check(anchor: Anchor, chain: _Chain) -> None:
 
 
 def _check_figures(
-    journal: Path,
-    facts: JournalFacts,
-    table: PeakTable,
-    found: _Found,
-    foreign: ForeignLines,
+    journal: Path, facts: JournalFacts, table: PeakTable, found: _Found, foreign: ForeignLines,
     line_of: Callable[[int], Anchor],
-) -> tuple[int, int] | None:
+) -> tuple[int, int] | None:  # fmt: skip
     """Recompute the figures of each line from the journal up to its record, and refuse `foreign` lines if the daemon's
     own are missing. Returns the minimum and maximum time from writing a record to the ingestion of its line."""
     history, run, head, least, most = History(), GrowingRun(table), "", _NEVER, -_NEVER

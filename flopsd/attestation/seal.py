@@ -74,23 +74,12 @@ class Sealed:
 
 
 def seal_journal(
-    journal: Path,
-    key_uri: str,
-    ledger: Path,
-    clock: Clock,
-    peaks_files: Sequence[str] = (),
-    wanted: EvidenceWanted | None = None,
-    policy_files: Sequence[str] = (),
-    *,
-    live: bool = False,
-    rolling: bool = False,
-    lock: Path | None = None,
-    head: Head | None = None,
-    code_secrets: Sequence[bytes] = (),
-    refused_pin: RefusedPin | None = None,
-    is_final: Callable[[bool], bool] | None = None,
+    journal: Path, key_uri: str, ledger: Path, clock: Clock, peaks_files: Sequence[str] = (),
+    wanted: EvidenceWanted | None = None, policy_files: Sequence[str] = (), *, live: bool = False,
+    rolling: bool = False, lock: Path | None = None, head: Head | None = None, code_secrets: Sequence[bytes] = (),
+    refused_pin: RefusedPin | None = None, is_final: Callable[[bool], bool] | None = None,
     keep: Callable[[], bool] | None = None,
-) -> Sealed:
+) -> Sealed:  # fmt: skip
     """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
     `peaks_files`, `policy_files`: among them are the peak table and the policies of the run that are not packaged ones;
@@ -163,15 +152,9 @@ def seal_journal(
 
 
 def _result(
-    ledger: Path,
-    history: History,
-    predicate: Mapping[str, Any],
-    seal: EarlierSeal,
-    companions: tuple[Path, ...],
-    timestamp: str = "",
-    *,
-    is_new: bool = True,
-) -> Sealed:
+    ledger: Path, history: History, predicate: Mapping[str, Any], seal: EarlierSeal, companions: tuple[Path, ...],
+    timestamp: str = "", *, is_new: bool = True,
+) -> Sealed:  # fmt: skip
     return Sealed(
         ledger,
         journal_beside(ledger),

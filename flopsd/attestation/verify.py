@@ -59,15 +59,9 @@ class Verified:
 
 
 def verify_ledger(
-    opened: SignedStatement,
-    *,
-    journal: Path | None = None,
-    tables: Tables | None = None,
-    allow_replay: bool = False,
-    trust: Trust | None = None,
-    anchors: Sequence[Path] = (),
-    progress: Progress = no_progress,
-) -> Verified:
+    opened: SignedStatement, *, journal: Path | None = None, tables: Tables | None = None, allow_replay: bool = False,
+    trust: Trust | None = None, anchors: Sequence[Path] = (), progress: Progress = no_progress,
+) -> Verified:  # fmt: skip
     """Recompute a node ledger whose signatures are valid; check its evidence with the certificates in `trust`, its
     journal with the logs in `anchors`. Raises NotVerifiedError with the first failure."""
     signed = opened.statement
@@ -218,13 +212,9 @@ def _refuse_other_seal(journal: Path, fd: int, seal: EarlierSeal) -> None:
 
 
 def _recompute(
-    signed: Mapping[str, Any],
-    history: History,
-    facts: JournalFacts,
-    table: PeakTable,
-    policies: tuple[Policy, ...],
+    signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable, policies: tuple[Policy, ...],
     secrets: tuple[bytes, ...],
-) -> None:
+) -> None:  # fmt: skip
     """Compute the statement again and compare it with the signed one, field by field."""
     method = signed["predicate"]["method"]
     isolation = signed["predicate"]["isolation"]

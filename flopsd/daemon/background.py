@@ -44,13 +44,9 @@ class SessionServerTask:
     """The session server, which is started again until its socket can be opened."""
 
     def __init__(
-        self,
-        path: Path | None,
-        uids: Sequence[int],
-        post: Callable[[Event], None],
-        clock: Clock,
+        self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock,
         known: Collection[str] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """No server where `path` is None. `known`: sessions that the run has already."""
         self._path, self._uids, self._post, self._clock, self._known = path, uids, post, clock, known
         self._server: SessionServer | None = None
@@ -86,18 +82,10 @@ class BackgroundTasks:
     """Runs them all from the daemon's thread, each when it is due. The web server starts once its port is free."""
 
     def __init__(
-        self,
-        writer: Writer,
-        settings: Settings,
-        clock: Clock,
-        err: IO[str] | None,
-        custody: Custody,
-        sessions: SessionServerTask,
-        feed: Feed | None,
-        lines: MetricLines | None,
-        stop_is_near: Callable[[], bool],
+        self, writer: Writer, settings: Settings, clock: Clock, err: IO[str] | None, custody: Custody,
+        sessions: SessionServerTask, feed: Feed | None, lines: MetricLines | None, stop_is_near: Callable[[], bool],
         target: TargetFile | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._custody, self._sessions, self._feed = custody, sessions, feed
         self._thresholds, self._lost, self._sockets = ThresholdLog(clock), DeviceLog(clock), SocketThread(clock)
         self._lines, self._stop_is_near = lines, stop_is_near

@@ -36,15 +36,9 @@ class Child:
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        what: str,
-        clock: Clock,
-        *,
-        output: bool = False,
-        idle_seconds: float = IDLE_SECONDS,
-        files: Sequence[int] = (),
-    ) -> None:
+        self, command: Sequence[str], what: str, clock: Clock, *, output: bool = False,
+        idle_seconds: float = IDLE_SECONDS, files: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         """`what` it does, as in `the sealing process`. `output`: keep its stdout. `files`: open ones that it gets."""
         self._command, self._what, self._clock = command, what, clock
         self._output, self._idle_seconds, self._files = output, idle_seconds, files

@@ -43,15 +43,9 @@ def ends_with_closed(folder: StateDir) -> bool:
 
 
 def seal_closed(
-    folder: StateDir,
-    settings: Settings,
-    clock: Clock,
-    environment: Mapping[str, str],
-    *,
-    stopped_ns: int | None = None,
-    refused_pin: int | None = None,
-    is_daemons: bool = False,
-) -> ClosedSeals:
+    folder: StateDir, settings: Settings, clock: Clock, environment: Mapping[str, str], *,
+    stopped_ns: int | None = None, refused_pin: int | None = None, is_daemons: bool = False,
+) -> ClosedSeals:  # fmt: skip
     """Seal what is closed in `folder` and copy it. A segment that is done leaves the folder of closed segments: its
     journal lies beside its ledger. `stopped_ns`: since when --stop-seconds run. `refused_pin`: as `seal` has it.
     `is_daemons`: its process that delivers what is noted makes the copies. Raises SigningKeyError."""
@@ -119,13 +113,9 @@ def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: 
 
 
 def seal_left(
-    settings: Settings,
-    folder: StateDir,
-    clock: Clock,
-    stopped_ns: int,
-    environment: Mapping[str, str],
+    settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int, environment: Mapping[str, str],
     refused_pin: int | None,
-) -> bool:
+) -> bool:  # fmt: skip
     """Seal and copy at the end of the run what is still closed, as far as there is time; true if nothing is left."""
     try:
         done = seal_closed(folder, settings, clock, environment, stopped_ns=stopped_ns, refused_pin=refused_pin)

@@ -60,14 +60,9 @@ class ContinuedRun:
 
 
 def continue_run(
-    settings: Settings,
-    context: Context,
-    table: PeakTable,
-    journal: Journal,
-    clock: Clock,
-    secrets: CodeSecrets,
+    settings: Settings, context: Context, table: PeakTable, journal: Journal, clock: Clock, secrets: CodeSecrets,
     known: KnownJournal | None,
-) -> ContinuedRun:
+) -> ContinuedRun:  # fmt: skip
     """`known`: what an earlier daemon start under the same launcher wrote."""
     folder = journal.state
     files_private = only_own_user_writes(folder.path, folder.journal, folder.pending, Path(flopsd.__file__).parent)

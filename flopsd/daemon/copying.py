@@ -74,15 +74,9 @@ def _with_options(companions: Iterable[str]) -> str:
 
 
 def copy_sealed(
-    settings: Settings,
-    sealed: Sealed,
-    clock: Clock,
-    used_seconds: float | None,
-    folder: StateDir | None,
-    *,
-    rolling: bool = False,
-    by_hand: bool = False,
-) -> list[CopyResult]:
+    settings: Settings, sealed: Sealed, clock: Clock, used_seconds: float | None, folder: StateDir | None, *,
+    rolling: bool = False, by_hand: bool = False,
+) -> list[CopyResult]:  # fmt: skip
     """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over, None: nothing stops,
     and it has the time that its size needs. A final ledger is noted in `folder` first, so that what fails now is
     delivered later."""

@@ -25,18 +25,10 @@ class Custody:
     """All of it, from the daemon's thread; `shown` is safe from any."""
 
     def __init__(
-        self,
-        settings: Settings,
-        environment: Mapping[str, str],
-        folder: StateDir,
-        clock: Clock,
-        head: Callable[[], object],
-        *,
-        key_command: Sequence[str],
-        seal_command: Sequence[str],
-        copy_command: Sequence[str],
-        resumed: bool,
-    ) -> None:
+        self, settings: Settings, environment: Mapping[str, str], folder: StateDir, clock: Clock,
+        head: Callable[[], object], *, key_command: Sequence[str], seal_command: Sequence[str],
+        copy_command: Sequence[str], resumed: bool,
+    ) -> None:  # fmt: skip
         """A child process runs each command; an empty one is not run. `head` gives what the journal contains now.
         `resumed`: an earlier daemon start wrote it too."""
         self._settings, self._clock = settings, clock
@@ -69,16 +61,9 @@ class Custody:
         copies = bool(copy_destinations(settings, "run", "node"))
         overdue = every is not None and resumed
         return RollingSeals(
-            command,
-            every,
-            between,
-            self._clock,
-            overdue=overdue,
-            head=head,
-            copies=copies,
-            key=self.key,
+            command, every, between, self._clock, overdue=overdue, head=head, copies=copies, key=self.key,
             files=self._files,
-        )
+        )  # fmt: skip
 
     def checkpointed(self) -> None:
         """Note that a checkpoint is durable."""

@@ -31,20 +31,11 @@ class DeviceAccounts:
     """The devices of daemon start `incarnation`, which began at `begin_ns`. Not thread-safe: the writer owns it."""
 
     def __init__(
-        self,
-        incarnation: int,
-        begin_ns: int,
-        table: PeakTable,
-        precision_of: Callable[[Device], Precision | None],
-        sources: SourceTracker,
-        sessions: SessionTracker,
-        earlier: EarlierStarts,
-        append: Callable[[Mapping[str, Any]], object],
-        clock: Clock,
-        *,
-        starts_before: int = 0,
+        self, incarnation: int, begin_ns: int, table: PeakTable, precision_of: Callable[[Device], Precision | None],
+        sources: SourceTracker, sessions: SessionTracker, earlier: EarlierStarts,
+        append: Callable[[Mapping[str, Any]], object], clock: Clock, *, starts_before: int = 0,
         journal_lost: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`starts_before`: daemon starts of the run that are not among the incarnations of the journal.
 
         `precision_of`: the declared number format of a device. `append` journals one record. `journal_lost`: what

@@ -30,15 +30,9 @@ class KeyCheck:
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        retry_seconds: float,
-        recheck_seconds: float | None,
-        clock: Clock,
-        *,
-        due: bool,
+        self, command: Sequence[str], retry_seconds: float, recheck_seconds: float | None, clock: Clock, *, due: bool,
         files: Sequence[int] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`recheck_seconds`: check a key that signs again after that time. `due`: check at once; else when a seal
         fails. `files`: open ones that the process gets."""
         self._child = Child(command, "the process that checks it", clock, output=True, files=files)

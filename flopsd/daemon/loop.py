@@ -37,14 +37,9 @@ class SourceReader:
     raises, and ends with `stop`, or where no device of its kind is found: `look_again` starts another one."""
 
     def __init__(
-        self,
-        name: str,
-        opener: Callable[[], Source],
-        post: Callable[[Message], None],
-        clock: Clock,
-        interval_seconds: float,
-        stop: threading.Event,
-    ) -> None:
+        self, name: str, opener: Callable[[], Source], post: Callable[[Message], None], clock: Clock,
+        interval_seconds: float, stop: threading.Event,
+    ) -> None:  # fmt: skip
         self.source_name = name
         self.finished = threading.Event()  # whether its thread has ended
         self._opener, self._post, self._clock = opener, post, clock
@@ -172,13 +167,9 @@ class Daemon:
     """Source readers and writer together. `run` returns after `stop`, with its reason."""
 
     def __init__(
-        self,
-        writer: Writer,
-        sources: Mapping[str, Callable[[], Source]],
-        clock: Clock,
-        interval_seconds: float,
+        self, writer: Writer, sources: Mapping[str, Callable[[], Source]], clock: Clock, interval_seconds: float,
         tick_seconds: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`tick_seconds`: the longest time between two ticks, where that is to be less than the readings are apart."""
         self.writer = writer
         self._clock = clock

@@ -24,13 +24,9 @@ log = logging.getLogger("flopsd")
 
 
 def write_instead(
-    journal: Journal,
-    known: KnownJournal,
-    settings: Settings,
-    environment: Mapping[str, str],
-    clock: Clock,
+    journal: Journal, known: KnownJournal, settings: Settings, environment: Mapping[str, str], clock: Clock,
     fault: JournalError,
-) -> None:
+) -> None:  # fmt: skip
     """Put the file aside and write a journal which states that, and knows of no device: its ledger has no upper bound.
 
     Raises FlopsdError.

@@ -50,13 +50,9 @@ def changes(
 
 
 def hand_over(
-    changed: Iterable[MigChange],
-    tracked: Mapping[DeviceUid, TrackedDevice],
-    sweep: Sweep,
-    at_ns: int,
-    elsewhere: Callable[[DeviceEntry], GapReason | None],
-    active_phase: ActivePhase,
-) -> dict[DeviceUid, int]:
+    changed: Iterable[MigChange], tracked: Mapping[DeviceUid, TrackedDevice], sweep: Sweep, at_ns: int,
+    elsewhere: Callable[[DeviceEntry], GapReason | None], active_phase: ActivePhase,
+) -> dict[DeviceUid, int]:  # fmt: skip
     """Close the accounts of removed devices; for each new device, the time at which it begins.
 
     That is the last reading of the devices it replaces, else the beginning of its own first reading. `elsewhere` gives

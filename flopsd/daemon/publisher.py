@@ -31,19 +31,10 @@ class Publisher:
         self._rates.note(now_ns, view)
 
     def snapshot(
-        self,
-        run: str,
-        incarnation: int,
-        devices: DeviceAccounts,
-        sources: SourceTracker,
-        segment: SegmentJournal,
-        declarations: Declarations,
-        counts: OperatorCounts,
-        counts_before: OperatorCounts,
-        wall_clock: WallClock,
-        *,
+        self, run: str, incarnation: int, devices: DeviceAccounts, sources: SourceTracker, segment: SegmentJournal,
+        declarations: Declarations, counts: OperatorCounts, counts_before: OperatorCounts, wall_clock: WallClock, *,
         ended: bool,
-    ) -> Snapshot:
+    ) -> Snapshot:  # fmt: skip
         states = tuple(tracked.state for tracked in devices.tracked)
         if by_device := counts.by_device:
             states = tuple(replace(state, count=by_device.get(state.device.uid)) for state in states)

@@ -29,17 +29,9 @@ class Moment(NamedTuple):
 
 
 def begin_record(
-    at: Moment,
-    incarnation: int,
-    run: str,
-    context: Context,
-    settings: WriterSettings,
-    peak_table_sha256: str,
-    isolation: Isolation,
-    recovery: Recovery | None,
-    code_secret_sha256: str | None,
-    continues: Continued | None,
-) -> dict[str, Any]:
+    at: Moment, incarnation: int, run: str, context: Context, settings: WriterSettings, peak_table_sha256: str,
+    isolation: Isolation, recovery: Recovery | None, code_secret_sha256: str | None, continues: Continued | None,
+) -> dict[str, Any]:  # fmt: skip
     """`continues`: what this journal continues, where this begins it."""
     return {
         "kind": "begin",
@@ -86,10 +78,6 @@ def checkpoint_record(
 
 def end_record(at: Moment, incarnation: int, why: str, child_exit_code: int | None) -> dict[str, Any]:
     return {
-        "kind": "end",
-        "incarnation": incarnation,
-        "ns": at.ns,
-        "utc": at.utc,
-        "reason": why,
+        "kind": "end", "incarnation": incarnation, "ns": at.ns, "utc": at.utc, "reason": why,
         "child_exit_code": child_exit_code,
-    }
+    }  # fmt: skip

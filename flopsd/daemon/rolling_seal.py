@@ -27,18 +27,10 @@ class RollingSeals:
     """Starts `command` at most once every `every_seconds`. One thread calls it."""
 
     def __init__(
-        self,
-        command: Sequence[str],
-        every_seconds: float | None,
-        checkpoint_seconds: float,
-        clock: Clock,
-        *,
-        overdue: bool,
-        head: Callable[[], object],
-        copies: bool = False,
-        key: KeyCheck | None = None,
+        self, command: Sequence[str], every_seconds: float | None, checkpoint_seconds: float, clock: Clock, *,
+        overdue: bool, head: Callable[[], object], copies: bool = False, key: KeyCheck | None = None,
         files: Sequence[int] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`every_seconds`: None: only segments that are closed are sealed.
 
         `checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal after the first one, since an

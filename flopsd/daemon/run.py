@@ -61,16 +61,9 @@ class Launched(NamedTuple):
 
 
 def run_daemon(
-    settings: Settings,
-    environment: Mapping[str, str],
-    clock: Clock,
-    out: IO[str],
-    err: IO[str],
-    launched: Launched,
-    commands: Commands,
-    *,
-    progress: bool,
-) -> bool:
+    settings: Settings, environment: Mapping[str, str], clock: Clock, out: IO[str], err: IO[str], launched: Launched,
+    commands: Commands, *, progress: bool,
+) -> bool:  # fmt: skip
     """Meter until stopped, then seal. True if the journal is complete, sealed and copied.
 
     Under a launcher the daemon starts without a source too, and a failed copy is no failure, since the launcher would

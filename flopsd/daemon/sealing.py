@@ -35,19 +35,10 @@ log = logging.getLogger("flopsd")
 
 
 def seal(
-    journal: Path,
-    folder: StateDir,
-    settings: Settings,
-    clock: Clock,
-    *,
-    live: bool = False,
-    is_alone: bool = False,
-    evidence_from: Mapping[str, str] | None = None,
-    head: Head | None = None,
-    code_secrets: Sequence[bytes] = (),
-    closed: bool = False,
-    refused_pin: int | None = None,
-) -> Sealed:
+    journal: Path, folder: StateDir, settings: Settings, clock: Clock, *, live: bool = False, is_alone: bool = False,
+    evidence_from: Mapping[str, str] | None = None, head: Head | None = None, code_secrets: Sequence[bytes] = (),
+    closed: bool = False, refused_pin: int | None = None,
+) -> Sealed:  # fmt: skip
     """Seal `journal`; key and ledger lie in `folder` unless the settings name other places.
 
     `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `is_alone`: it is a file by
@@ -129,14 +120,9 @@ def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
 
 
 def seal_ended(
-    settings: Settings,
-    environment: Mapping[str, str],
-    clock: Clock,
-    *,
-    keep: bool = False,
-    known: KnownJournal | None = None,
-    code_secrets: Sequence[bytes] = (),
-) -> Sealed:
+    settings: Settings, environment: Mapping[str, str], clock: Clock, *, keep: bool = False,
+    known: KnownJournal | None = None, code_secrets: Sequence[bytes] = (),
+) -> Sealed:  # fmt: skip
     """Seal the journal of a daemon that no longer runs, the last pending totals included.
 
     `keep`: a journal that cannot be sealed is copied to where its ledger would go. `known`: what its daemon wrote; a
@@ -184,16 +170,9 @@ def seal_ended(
 
 
 def seal_own(
-    settings: Settings,
-    folder: StateDir,
-    clock: Clock,
-    stopped_ns: int,
-    err: IO[str],
-    environment: Mapping[str, str],
-    head: Head,
-    code_secrets: Sequence[bytes],
-    refused_pin: int | None,
-) -> tuple[bool, bool]:
+    settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int, err: IO[str], environment: Mapping[str, str],
+    head: Head, code_secrets: Sequence[bytes], refused_pin: int | None,
+) -> tuple[bool, bool]:  # fmt: skip
     """Seal the run of this daemon at its end and copy the ledger, within --stop-seconds since `stopped_ns`. The figures
     go to `err` only then, so that a blocked reader costs no copy.
 

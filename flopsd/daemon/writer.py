@@ -58,16 +58,10 @@ class Writer:
     snapshot: Snapshot
 
     def __init__(
-        self,
-        journal: Journal,
-        table: PeakTable,
-        settings: WriterSettings,
-        context: Context,
-        clock: Clock,
-        emit: Callable[[str], None],
-        written: Callable[[], None] = lambda: None,
+        self, journal: Journal, table: PeakTable, settings: WriterSettings, context: Context, clock: Clock,
+        emit: Callable[[str], None], written: Callable[[], None] = lambda: None,
         codes: Callable[[int], CodeKey] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`emit` gets one checkpoint line each time a checkpoint is durable; `written` is called after each record.
         `codes` gives the key of a daemon start in a journal; None: its records get no codes."""
         self._journal, self._table, self._settings = journal, table, settings
@@ -80,14 +74,9 @@ class Writer:
         self._logged_absent: set[tuple[Note, ...]] = {(NO_PROCESS,), (NO_WORK,)}  # not faults of a declaration
 
     def begin(
-        self,
-        run: str,
-        history: History,
-        recovery: Recovery | None,
-        *,
-        journal_lost: bool = False,
+        self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False,
         closed: ClosedSegment | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Start behind `history`; what the last daemon start left open becomes a gap.
 
         `journal_lost`: there was a journal of this run before, which another process replaced. `closed`: the history is
@@ -131,18 +120,9 @@ class Writer:
         isolation = settings.isolation if starts else replace(settings.isolation, continues=None)
         self._append_begin(now, recovery, isolation)
         self._devices = DeviceAccounts(
-            self._incarnation,
-            now.ns,
-            self._table,
-            settings.declared,
-            self._sources,
-            self._sessions,
-            earlier,
-            self._segment.append,
-            self._clock,
-            starts_before=self._segment.starts_before,
-            journal_lost=journal_lost,
-        )
+            self._incarnation, now.ns, self._table, settings.declared, self._sources, self._sessions, earlier,
+            self._segment.append, self._clock, starts_before=self._segment.starts_before, journal_lost=journal_lost,
+        )  # fmt: skip
         self._devices.resume(same_boot=True)
         self._settle()
         self._publish()
@@ -327,14 +307,6 @@ class Writer:
 
     def _publish(self) -> None:
         self.snapshot = self._publisher.snapshot(
-            self._run,
-            self._incarnation,
-            self._devices,
-            self._sources,
-            self._segment,
-            self._declarations,
-            self._sessions.counts,
-            self._counts_before,
-            self._wall_clock,
-            ended=self._closed,
-        )
+            self._run, self._incarnation, self._devices, self._sources, self._segment, self._declarations,
+            self._sessions.counts, self._counts_before, self._wall_clock, ended=self._closed,
+        )  # fmt: skip

@@ -31,13 +31,9 @@ class WriterSettings:
 
     @classmethod
     def of(
-        cls,
-        settings: Settings,
-        sources: Sequence[str],
-        declared: OperatorDeclarations,
-        policies: Sequence[Policy],
+        cls, settings: Settings, sources: Sequence[str], declared: OperatorDeclarations, policies: Sequence[Policy],
         isolation: Isolation,
-    ) -> WriterSettings:
+    ) -> WriterSettings:  # fmt: skip
         return cls(
             round(settings.interval_seconds * NS_PER_S),
             # A seal covers checkpoints only, so they come at least as often as rolling seals.

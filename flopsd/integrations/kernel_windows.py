@@ -57,14 +57,9 @@ class KernelWindows:
     """
 
     def __init__(
-        self,
-        client: Any,
-        *,
-        sessions: DeviceSessions | None = None,
-        first_seconds: float = FIRST_SECONDS,
-        every_seconds: float = EVERY_SECONDS,
-        profile: Callable[[], Any] | None = None,
-    ) -> None:
+        self, client: Any, *, sessions: DeviceSessions | None = None, first_seconds: float = FIRST_SECONDS,
+        every_seconds: float = EVERY_SECONDS, profile: Callable[[], Any] | None = None,
+    ) -> None:  # fmt: skip
         self._client, self._sessions = client, sessions or DeviceSessions(client, declares_precision=False)
         self._every_ns, self._profile, self._now_ns = round(every_seconds * _SECOND_NS), profile, client.now_ns
         self._next_ns = self._now_ns() + round(first_seconds * _SECOND_NS)

@@ -51,14 +51,9 @@ MAX_POINTS = 200  # of a course
 
 
 def report_of(
-    document: LedgerDocument,
-    check: VerificationResult,
-    made: str,
-    found: Sequence[EvidenceResult] = (),
-    policy: Policy | None = None,
-    course: Course = (),
-    now_ns: int | None = None,
-) -> Report:
+    document: LedgerDocument, check: VerificationResult, made: str, found: Sequence[EvidenceResult] = (),
+    policy: Policy | None = None, course: Course = (), now_ns: int | None = None,
+) -> Report:  # fmt: skip
     """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled, `course`
     the points of the verified journal, `now_ns` the reader's time, before which it must have been sealed.
 

@@ -16,19 +16,10 @@ from flopsd.report.model import REPLAY, Content, Report, VerificationResult, Ver
 
 _DOT = h("span", " · ", aria_hidden="true")
 _PARTS = {
-    "answer": "Answer",
-    "bases": "Three bases",
-    "reconciliation": "Reconciliation",
-    "course": "Over time",
-    "coverage": "Coverage",
-    "members": "Ledgers",
-    "devices": "Devices",
-    "energy": "Energy",
-    "declared": "Declared",
-    "form": "Form",
-    "method": "Method",
-    "proof": "Proof",
-}
+    "answer": "Answer", "bases": "Three bases", "reconciliation": "Reconciliation", "course": "Over time",
+    "coverage": "Coverage", "members": "Ledgers", "devices": "Devices", "energy": "Energy", "declared": "Declared",
+    "form": "Form", "method": "Method", "proof": "Proof",
+}  # fmt: skip
 _KEY_ADVICE = (
     "A signature proves that the holder of a key signed, not who that is: get the key, or its SHA-256, by another way "
     "than the ledger."

@@ -171,13 +171,9 @@ def _state(applies: bool | None, compared: str | None) -> ReportState:
 
 
 def _text(
-    state: ReportState,
-    applies: bool | None,
-    value: Figures | None,
-    low: Fraction | None,
-    high: Fraction | None,
+    state: ReportState, applies: bool | None, value: Figures | None, low: Fraction | None, high: Fraction | None,
     at_least: bool,
-) -> str:
+) -> str:  # fmt: skip
     """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
     base model may be in them."""
     if state is ReportState.NOT_APPLICABLE:

@@ -67,17 +67,9 @@ class Health:
 
 
 def health_of(
-    devices: Sequence[DeviceHealth],
-    *,
-    wall_offset_ns: int | None,
-    last_record_ns: int | None,
-    fault: str = "",
-    down: Sequence[str] = (),
-    replay: bool = False,
-    ended: bool = False,
-    running: bool = True,
-    is_live: bool = True,
-) -> Health:
+    devices: Sequence[DeviceHealth], *, wall_offset_ns: int | None, last_record_ns: int | None, fault: str = "",
+    down: Sequence[str] = (), replay: bool = False, ended: bool = False, running: bool = True, is_live: bool = True,
+) -> Health:  # fmt: skip
     """The health of a run.
 
     `wall_offset_ns`: what to add to boot time for wall-clock time; None: not known. `last_record_ns`: wall-clock time

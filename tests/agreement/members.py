@@ -31,18 +31,8 @@ J = dict[str, Any]
 Step = str | int
 VALUES: tuple[Any, ...] = ("", 0, None, [], {}, True)
 JOURNALS = (
-    "activity",
-    "phases",
-    "cycles",
-    "lying",
-    "operators",
-    "neuron",
-    "middle",
-    "torn",
-    "seal",
-    "named_late",
-    "clocked",
-)
+    "activity", "phases", "cycles", "lying", "operators", "neuron", "middle", "torn", "seal", "named_late", "clocked",
+)  # fmt: skip
 PAYLOADS = ("valid/declared-phases", "valid/energy-as-published", "valid/middle-segment", "valid/sealed-by-in-kms",
             "valid/earlier-seal", "merged/job", "merged/job-with-a-basis", "merged/lineage-with-a-hole", "merged/segments")  # fmt: skip
 

@@ -84,13 +84,9 @@ def _shown(values: Sequence[float], digits: int) -> str:
 
 
 def _run(
-    standin: Path,
-    folder: Path,
-    scenario: Scenario,
-    commands: Mapping[str, Sequence[str]],
-    found: Mapping[str, Figures],
-    delay_us: int,
-) -> None:
+    standin: Path, folder: Path, scenario: Scenario, commands: Mapping[str, Sequence[str]],
+    found: Mapping[str, Figures], delay_us: int,
+) -> None:  # fmt: skip
     env = environment(standin, scenario.write(folder / "scenario.txt"), NVML_STANDIN_DELAY_US=str(delay_us))
     pause = threading.Event()
     with ExitStack() as stack:

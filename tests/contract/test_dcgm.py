@@ -219,12 +219,8 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
 
 
 FULL_LOAD = {
-    Field.TENSOR: 0.0,
-    Field.FP32: 0.0,
-    Field.GPU_UTIL: 90.0,
-    Field.POWER_USAGE: 350.0,
-    Field.POWER_LIMIT: 700.0,
-}
+    Field.TENSOR: 0.0, Field.FP32: 0.0, Field.GPU_UTIL: 90.0, Field.POWER_USAGE: 350.0, Field.POWER_LIMIT: 700.0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -377,15 +377,9 @@ def test_the_digest_is_that_of_the_program_that_runs_and_not_of_one_put_in_its_p
     ],
 )  # fmt: skip
 def test_it_is_not_started_where_counters_are_closed_or_taken_or_not_needed(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    is_asked: bool,
-    access: ProfilingAccess,
-    gpus: int,
-    others: tuple[str, ...],
-    says: str,
-    hint: str,
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_asked: bool, access: ProfilingAccess, gpus: int,
+    others: tuple[str, ...], says: str, hint: str,
+) -> None:  # fmt: skip
     installed, devices = Installed(tmp_path), tuple(Device(f"GPU-{at}", at, "nvidia", "A100") for at in range(gpus))
     monkeypatch.setattr("flopsd.sources.dcgm.own.gpus_without_gpm", lambda *_: (devices, access))
     monkeypatch.setattr("flopsd.sources.dcgm.own.running", lambda _: dict(enumerate(others)))

@@ -157,13 +157,8 @@ NOTHING_MEASURED = {
     "run: FLOP per joule", "run: Pipe activity", "fleet: Rate", "fleet: Rate by run",
 }  # fmt: skip
 NO_ENERGY = {
-    "run: Energy",
-    "run: Power",
-    "run: Power by GPU",
-    "run: FLOP per joule",
-    "fleet: Power",
-    "fleet: Power by run",
-}
+    "run: Energy", "run: Power", "run: Power by GPU", "run: FLOP per joule", "fleet: Power", "fleet: Power by run",
+}  # fmt: skip
 # Recordings are left out of the fleet, whose targets are up all the same.
 REPLAYED = {f"fleet: {panel['title']}" for panel in panels("flopsd-fleet")} - {"fleet: Not answering", "fleet: Alerts"}
 EMPTY = {

@@ -133,15 +133,9 @@ def measure(bench: Bench, load: Load) -> dict[str, Any]:
 
 def described(spec: Spec) -> dict[str, Any]:
     return {
-        "name": spec.name,
-        "kind": spec.kind,
-        "format": spec.format,
-        "size": spec.size,
-        "variant": spec.variant,
-        "setting": spec.setting,
-        "seconds_asked": spec.seconds,
-        "reason": None,
-    }
+        "name": spec.name, "kind": spec.kind, "format": spec.format, "size": spec.size, "variant": spec.variant,
+        "setting": spec.setting, "seconds_asked": spec.seconds, "reason": None,
+    }  # fmt: skip
 
 
 def _bracketed(bench: Bench, load: Load) -> dict[str, Any]:

@@ -24,12 +24,9 @@ SMS = 132
 PART = "h100-sxm5-80gb"
 RATIO = 0.9
 _FIELDS = {
-    "fp64": ("dfma", Pipe.TENSOR_DFMA),
-    "fp32": ("fp32", Pipe.FP32),
-    "bf16": ("hmma", Pipe.TENSOR_HMMA),
-    "fp16": ("hmma", Pipe.TENSOR_HMMA),
-    "int8": ("imma", Pipe.TENSOR_IMMA),
-}
+    "fp64": ("dfma", Pipe.TENSOR_DFMA), "fp32": ("fp32", Pipe.FP32), "bf16": ("hmma", Pipe.TENSOR_HMMA),
+    "fp16": ("hmma", Pipe.TENSOR_HMMA), "int8": ("imma", Pipe.TENSOR_IMMA),
+}  # fmt: skip
 
 
 class Simulation:

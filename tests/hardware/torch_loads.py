@@ -227,10 +227,5 @@ def _idle(_torch: Any, _spec: Spec, _device: str, _shape: Shape) -> Work:
 
 
 BUILDERS: Mapping[str, Callable[[Any, Spec, str, Shape], Work]] = {
-    "gemm": _gemm,
-    "sparse": _sparse,
-    "training": _training,
-    "copy": _copy,
-    "add": _add,
-    "idle": _idle,
-}
+    "gemm": _gemm, "sparse": _sparse, "training": _training, "copy": _copy, "add": _add, "idle": _idle,
+}  # fmt: skip

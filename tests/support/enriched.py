@@ -327,13 +327,9 @@ def lineage_above() -> J:
 
 
 SCENES = {
-    "everything": everything,
-    "nothing-measured": nothing_measured,
-    "no-upper-bound": no_upper_bound,
-    "replay": replay,
-    "incomplete-job": incomplete_job,
-    "lineage-above": lineage_above,
-}
+    "everything": everything, "nothing-measured": nothing_measured, "no-upper-bound": no_upper_bound, "replay": replay,
+    "incomplete-job": incomplete_job, "lineage-above": lineage_above,
+}  # fmt: skip
 
 
 MADE = "2026-11-25 16:45 UTC"

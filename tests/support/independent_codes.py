@@ -6,30 +6,15 @@ from typing import Any
 J = dict[str, Any]
 METHODS = ("cycles", "activity", "count", "operator_count", "none")
 OF_NODE = [
-    "fma_is_two_and_dense",
-    "measured_is_cycles_times_rate",
-    "undeclared_format",
-    "claims_narrow_nothing",
-    "phase_for_whole_reading",
-    "integers_beside_flop",
-    "low_without_bounded",
-    "high_with_margins_and_ceilings",
-    "unrated_pipe",
-    "energy_by_counters",
-    "utilization_is_a_ceiling",
-    "cycles_run_on",
-    "clock_of_activity",
-    "count_is_the_vendors",
-    "operators_are_the_processes_word",
-]
+    "fma_is_two_and_dense", "measured_is_cycles_times_rate", "undeclared_format", "claims_narrow_nothing",
+    "phase_for_whole_reading", "integers_beside_flop", "low_without_bounded", "high_with_margins_and_ceilings",
+    "unrated_pipe", "energy_by_counters", "utilization_is_a_ceiling", "cycles_run_on", "clock_of_activity",
+    "count_is_the_vendors", "operators_are_the_processes_word",
+]  # fmt: skip
 OF_SUM = [
-    "sums_are_exact",
-    "guidelines_need_all",
-    "missing_has_no_ceiling",
-    "energy_of_counted",
-    "device_names",
+    "sums_are_exact", "guidelines_need_all", "missing_has_no_ceiling", "energy_of_counted", "device_names",
     "times_of_boots",
-]
+]  # fmt: skip
 
 
 def methods(found: Iterable[str]) -> list[str]:

@@ -32,14 +32,9 @@ J = dict[str, Any]
 COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
 SECONDS = re.compile(r"(0|[1-9][0-9]{0,39})\.[0-9]{9}")
 TIMES = (
-    "observedSeconds",
-    "gapSeconds",
-    "recoveredSeconds",
-    "spanSeconds",
-    "jobSeconds",
-    "unknownSeconds",
+    "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds", "jobSeconds", "unknownSeconds",
     "boundedSeconds",
-)
+)  # fmt: skip
 OF_NODES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
 MEMBERS = {
     "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",

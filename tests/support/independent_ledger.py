@@ -192,24 +192,11 @@ def stated(statement: J) -> J:
     is_known = architecture.is_known(predicate["declared"]["sessions"])
     energy = ("energyJoules", "energyUncountedSeconds")
     of_device = (
-        "executed",
-        "integerOperations",
-        *energy,
-        "observedSeconds",
-        "gapSeconds",
-        "recoveredSeconds",
-        "spanSeconds",
-    )
+        "executed", "integerOperations", *energy, "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds",
+    )  # fmt: skip
     of_row: tuple[str, ...] = (
-        "phase",
-        "evidence",
-        "pipe",
-        "precision",
-        "smCycles",
-        "seconds",
-        "flop",
-        "integerOperations",
-    )
+        "phase", "evidence", "pipe", "precision", "smCycles", "seconds", "flop", "integerOperations",
+    )  # fmt: skip
     of_row += ("clockUncertaintyFlop",)
     integers = predicate["totals"]["integerOperations"]
     is_counted = is_known
@@ -456,28 +443,16 @@ def energy_said(compared: list[tuple[Any, ...]]) -> list[J]:
 def _counted(predicate: J) -> J:
     given = predicate["totals"]["guidelines"]
     names = (
-        "low",
-        "measured",
-        "high",
-        "cumulative",
-        "requiredPpm",
-        "operatorCount",
-        "asClaimed",
-        "method",
+        "low", "measured", "high", "cumulative", "requiredPpm", "operatorCount", "asClaimed", "method",
         "requiredPpmSource",
-    )
+    )  # fmt: skip
     return {name: given[name] for name in names}
 
 
 def required(
-    settings: J,
-    method: str | None,
-    how: str | None,
-    trained: Any = None,
-    operators: int | None = None,
-    *,
+    settings: J, method: str | None, how: str | None, trained: Any = None, operators: int | None = None, *,
     counts_fused: bool = False,
-) -> Shares:
+) -> Shares:  # fmt: skip
     """l, s and h. `trained`: what a model's terms say of its training; `operators`: s by the count of operators."""
     stated = M if how == "none" else None
     if how == "full":

@@ -30,14 +30,9 @@ def hurried(folder: Path, window: str) -> list[str]:
 
 @contextmanager
 def prometheus(
-    folder: Path,
-    targets: Sequence[J],
-    *,
-    rules: Sequence[str] = (),
-    alertmanager: str = "",
-    every: str = "1s",
+    folder: Path, targets: Sequence[J], *, rules: Sequence[str] = (), alertmanager: str = "", every: str = "1s",
     more: J | None = None,
-) -> Iterator[str]:
+) -> Iterator[str]:  # fmt: skip
     """Scrapes the static configs `targets`, evaluates rules as often, and takes remote write. `more`: of the scrape
     configuration."""
     folder.mkdir(exist_ok=True)
@@ -65,12 +60,8 @@ def alertmanager(folder: Path, webhook: str) -> Iterator[str]:
     """Brings every alert to `webhook` at once, resolved ones too."""
     port = free_port()
     route = {
-        "receiver": "hook",
-        "group_by": ["..."],
-        "group_wait": "0s",
-        "group_interval": "1s",
-        "repeat_interval": "1h",
-    }
+        "receiver": "hook", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "1h",
+    }  # fmt: skip
     hook = {"name": "hook", "webhook_configs": [{"url": webhook}]}
     (folder / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": [hook]}))
     with _alertmanager(folder, folder / "alertmanager.yml", port) as url:

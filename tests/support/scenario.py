@@ -13,19 +13,12 @@ SOURCE = Path(__file__).resolve().parent.parent / "standin" / "nvml.c"
 LIBRARY = "libnvidia-ml.so.1"
 # Faults that blind a GPU or lie of it, and the reason that each is found by.
 LIES = (
-    ("counters_disabled", GapReason.COUNTERS_DISABLED),
-    ("stalled", GapReason.COUNTER_STALLED),
-    ("fell", GapReason.COUNTER_RESET),
-    ("contradict", GapReason.CONTRADICTORY),
-    ("range", GapReason.OUT_OF_RANGE),
-    ("nan", GapReason.NOT_A_NUMBER),
-    ("infinite", GapReason.NOT_A_NUMBER),
-    ("zero", GapReason.ZERO_AT_FULL_LOAD),
-    ("gpu_lost", GapReason.DEVICE_LOST),
-    ("timeout", GapReason.DRIVER_TIMEOUT),
-    ("unknown", GapReason.DRIVER_ERROR),
+    ("counters_disabled", GapReason.COUNTERS_DISABLED), ("stalled", GapReason.COUNTER_STALLED),
+    ("fell", GapReason.COUNTER_RESET), ("contradict", GapReason.CONTRADICTORY), ("range", GapReason.OUT_OF_RANGE),
+    ("nan", GapReason.NOT_A_NUMBER), ("infinite", GapReason.NOT_A_NUMBER), ("zero", GapReason.ZERO_AT_FULL_LOAD),
+    ("gpu_lost", GapReason.DEVICE_LOST), ("timeout", GapReason.DRIVER_TIMEOUT), ("unknown", GapReason.DRIVER_ERROR),
     ("no_permission", GapReason.NO_PERMISSION),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

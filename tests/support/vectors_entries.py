@@ -17,13 +17,9 @@ Case = tuple[str, str, str, Edit, J]
 ALONE = {"jobNodes": [], "completeness": {"declaredNodes": "1"}}
 FREE: J = {"jobNodes": [], "completeness": {"declaredNodes": None}}
 KNOWN = {
-    "name": "a base model",
-    "kind": "known",
-    "flop": "1000000000000000",
-    "method": None,
-    "systemic": False,
+    "name": "a base model", "kind": "known", "flop": "1000000000000000", "method": None, "systemic": False,
     "declaredBy": "config",
-}
+}  # fmt: skip
 OTHER = {**KNOWN, "name": "another base model"}
 
 

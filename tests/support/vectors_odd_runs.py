@@ -114,15 +114,9 @@ def _named(records: list[J], name: str) -> None:
 
 
 ALL_SHARES: J = {
-    "bf16": 400_000,
-    "fp16": 99_995,
-    "fp4": 5,
-    "fp6": 100_000,
-    "fp64": 100_000,
-    "fp8": 100_000,
-    "int8": 100_000,
+    "bf16": 400_000, "fp16": 99_995, "fp4": 5, "fp6": 100_000, "fp64": 100_000, "fp8": 100_000, "int8": 100_000,
     "tf32": 100_000,
-}
+}  # fmt: skip
 LABEL = "bf16:0.4,fp16:0.199995,fp4:5e-06,tf32:0.4"
 CASES: list[Case] = [
     ("tally-that-stands-still", "A checkpoint has the tally of the one before it.", None, None, None, "small", again(dict)),

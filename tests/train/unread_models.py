@@ -22,14 +22,9 @@ _DEBERTA = {
     "norm_rel_ebd": "layer_norm", "share_att_key": True,
 }  # fmt: skip
 _XLNET = {
-    "d_model": 64,
-    "n_layer": 4,
-    "n_head": 4,
-    "d_inner": 176,
-    "vocab_size": 128,
-    "dropout": 0.0,
+    "d_model": 64, "n_layer": 4, "n_head": 4, "d_inner": 176, "vocab_size": 128, "dropout": 0.0,
     "summary_last_dropout": 0.0,
-}
+}  # fmt: skip
 _ZAMBA2 = {
     "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 128,
     "attention_head_dim": 32, "num_key_value_heads": 4, "n_mamba_heads": 4, "mamba_d_state": 16, "mamba_ngroups": 1,

@@ -17,17 +17,9 @@ from tests.vector_mutants.python import Verdicts
 SOURCES = VERIFIER / "src"
 # What is not a rule of the format: the page and what runs it (no command imports that), and what the second implementation takes from libraries.
 NO_RULES = (
-    "main.js",
-    "given.js",
-    "worker.js",
-    "dom.js",
-    "report.js",
-    "curve.js",
-    "limits.js",
-    "tables.js",
-    "sha256.js",
+    "main.js", "given.js", "worker.js", "dom.js", "report.js", "curve.js", "limits.js", "tables.js", "sha256.js",
     "yaml.js",
-)
+)  # fmt: skip
 MODULES = tuple(path.name for path in sorted(SOURCES.glob("*.js")) if path.name not in NO_RULES)
 NOT_RULES = {"shown", "writeJson", "showing"}
 OTHER = {

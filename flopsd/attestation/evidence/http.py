@@ -19,15 +19,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def request(
-    url: str,
-    *,
-    method: str = "GET",
-    headers: Mapping[str, str] | None = None,
-    body: bytes | None = None,
-    timeout_seconds: float,
-    limit_bytes: int,
-    proxies: bool = True,
-) -> bytes:
+    url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None,
+    timeout_seconds: float, limit_bytes: int, proxies: bool = True,
+) -> bytes:  # fmt: skip
     """The body of a 200 answer, at most `limit_bytes`. The timeout applies to each socket operation.
 
     Raises EvidenceError naming the address and the fault.

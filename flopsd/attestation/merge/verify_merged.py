@@ -49,14 +49,9 @@ class VerifiedMerge:
 
 
 def verify_merged(
-    opened: SignedStatement,
-    *,
-    children: Sequence[str] = (),
-    allow_replay: bool = False,
-    tables: Tables | None = None,
-    note: Note = lambda _: None,
-    progress: Progress = no_progress,
-) -> VerifiedMerge:
+    opened: SignedStatement, *, children: Sequence[str] = (), allow_replay: bool = False, tables: Tables | None = None,
+    note: Note = lambda _: None, progress: Progress = no_progress,
+) -> VerifiedMerge:  # fmt: skip
     """Add up a merged ledger again, and compare it with those of its children that are among `children`.
 
     Raises NotVerifiedError with the first failure.

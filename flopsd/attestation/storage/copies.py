@@ -51,14 +51,9 @@ def copy_ledger(
 
 
 def copy_files(
-    files: LedgerFiles,
-    locations: Sequence[Path | S3Location],
-    clock: Clock,
-    seconds: float,
-    *,
-    rolling: bool = False,
+    files: LedgerFiles, locations: Sequence[Path | S3Location], clock: Clock, seconds: float, *, rolling: bool = False,
     check: bool = False,
-) -> list[CopyResult]:
+) -> list[CopyResult]:  # fmt: skip
     """Copy the files of a ledger, with exactly the bytes that they are known by; a failed copy does not raise.
 
     `check`: read back the digests of what is there.

@@ -19,27 +19,15 @@ _GLM: _Defaults = {"attention_bias": True, "head_dim": 128, "num_key_value_heads
 _MULTIPLIERS = ("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier")
 # How a token's experts are chosen, and not how many.
 _ROUTING = (
-    "aux_loss_alpha",
-    "ep_size",
-    "n_group",
-    "norm_topk_prob",
-    "rope_interleave",
-    "routed_scaling_factor",
-    "scoring_func",
-    "seq_aux",
-    "topk_group",
-    "topk_method",
-)
+    "aux_loss_alpha", "ep_size", "n_group", "norm_topk_prob", "rope_interleave", "routed_scaling_factor",
+    "scoring_func", "seq_aux", "topk_group", "topk_method",
+)  # fmt: skip
 _DEEPSEEK_EXPERTS = partial(
     Experts, "n_routed_experts", shared_count="n_shared_experts", dense_first="first_k_dense_replace"
 )
 _LATENT: _Defaults = {
-    "kv_lora_rank": 512,
-    "q_lora_rank": 1536,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 128,
-    "qk_nope_head_dim": 128,
-}
+    "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64, "v_head_dim": 128, "qk_nope_head_dim": 128,
+}  # fmt: skip
 _DEEPSEEK_V3 = Style(
     latent=True,
     experts=_DEEPSEEK_EXPERTS(router_adaptable=False),

@@ -13,16 +13,9 @@ _TARGET = Stream.TARGET
 
 
 def _attention(
-    path: str,
-    names: tuple[str, str, str, str],
-    hidden: int,
-    heads: tuple[int, int],
-    mask: Mask,
-    stream: Stream,
-    *,
-    bias: bool = False,
-    others: int = 0,
-) -> Attention:
+    path: str, names: tuple[str, str, str, str], hidden: int, heads: tuple[int, int], mask: Mask, stream: Stream, *,
+    bias: bool = False, others: int = 0,
+) -> Attention:  # fmt: skip
     """Attention with a matrix each for q, k, v and the output, by these `names`; `heads`: how many, and their width.
     Across the stacks k and v read the encoder."""
     width, source = heads[0] * heads[1], Stream.TOKENS if mask is Mask.CROSS else stream

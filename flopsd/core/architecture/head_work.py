@@ -40,13 +40,9 @@ class HeadWork:
         again = work.get("fused_head_tokens", 0)
         if without + unlabelled + again > tokens:
             raise ArchitectureError(
-                "head_tokens_contradict",
-                headless=without,
-                unlabelled=unlabelled,
-                fused=again,
-                tokens=tokens,
+                "head_tokens_contradict", headless=without, unlabelled=unlabelled, fused=again, tokens=tokens,
                 hint="a token is one of these at most",
-            )
+            )  # fmt: skip
         padding = 0 if decodes else work.get("padding_tokens", 0)
         return cls(tokens - without - unlabelled, unlabelled, again, padding, bool(without or unlabelled or again))
 

@@ -115,15 +115,9 @@ def _projection(path: str, inputs: int, outputs: int, stream: Stream, source: St
 
 
 def _compared(
-    family: str,
-    tower: Tower,
-    words: _Text,
-    pooled: tuple[Embedding, Block] | None,
-    projections: tuple[Block, ...],
-    common: int,
-    *,
-    others: int,
-) -> Model:
+    family: str, tower: Tower, words: _Text, pooled: tuple[Embedding, Block] | None, projections: tuple[Block, ...],
+    common: int, *, others: int,
+) -> Model:  # fmt: skip
     alone = images_alone(family, tower, pooled)
     scores = Block("logits_per_text", (Similarity(common),), stream=_SEQUENCES, checkpointed=False)
     return replace(

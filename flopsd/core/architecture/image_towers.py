@@ -128,15 +128,9 @@ def _dinov2_mlp(fields: Fields, width: int) -> tuple[int, bool]:
 
 
 def encoder_attention(
-    path: str,
-    width: int,
-    heads: int,
-    output: str = "out_proj",
-    *,
-    bias: bool = True,
-    mask: Mask = Mask.FULL,
+    path: str, width: int, heads: int, output: str = "out_proj", *, bias: bool = True, mask: Mask = Mask.FULL,
     stream: Stream = _PATCHES,
-) -> Attention:
+) -> Attention:  # fmt: skip
     """A matrix each for k, v and q, and one for the output, which has a bias."""
     projections = tuple(Linear(f"{path}.{name}_proj", width, width, bias, stream=stream) for name in "kvq")
     result = Linear(f"{path}.{output}", width, width, True, stream=stream)

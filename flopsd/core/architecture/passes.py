@@ -64,15 +64,9 @@ class PassFlop:
 
 
 def walk(
-    model: Model,
-    rows: Mapping[Stream, int],
-    pairs: PairsOf,
-    states: StateWork,
-    trained: Trained,
-    level: Level,
-    *,
+    model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained, level: Level, *,
     input_gradients: Collection[Stream] = (),
-) -> PassFlop:
+) -> PassFlop:  # fmt: skip
     """FLOP of all passes of `rows` through the model. `input_gradients`: streams in which gradients go down to
     the embeddings' output though they are frozen, as checkpointing with adapters has it.
 
@@ -85,15 +79,9 @@ def walk(
 
 class _Walk:
     def __init__(
-        self,
-        model: Model,
-        rows: Mapping[Stream, int],
-        pairs: PairsOf,
-        states: StateWork,
-        trained: Trained,
-        level: Level,
-        input_gradients: Collection[Stream],
-    ) -> None:
+        self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained,
+        level: Level, input_gradients: Collection[Stream],
+    ) -> None:  # fmt: skip
         self._rows, self._pairs, self._states = rows, pairs, states
         self._trained, self._level = trained, level
         self.sums, self._last, self._in_head = PassFlop(), 0, False

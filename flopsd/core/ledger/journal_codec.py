@@ -289,14 +289,9 @@ def _identity_from_record(record: Record) -> dict[str, Any]:
 
 # What a device is, by the fields of `Device` and of a record, with how each is read.
 IDENTITY: Mapping[str, Callable[[object], Any]] = {
-    "model": text,
-    "serial": _text_or_none,
-    "pci_bus_id": _text_or_none,
-    "pci_device_id": _count_or_none,
-    "sm_count": _count_or_none,
-    "sm_clock_max_mhz": _count_or_none,
-    "driver": _text_or_none,
-}
+    "model": text, "serial": _text_or_none, "pci_bus_id": _text_or_none, "pci_device_id": _count_or_none,
+    "sm_count": _count_or_none, "sm_clock_max_mhz": _count_or_none, "driver": _text_or_none,
+}  # fmt: skip
 
 
 def precision_record(precision: Precision | None) -> dict[str, Any] | None:

@@ -27,13 +27,9 @@ JOB, LINEAGE = "job", "lineage"
 KINDS = (JOB, LINEAGE)
 
 ASSUMPTIONS = (
-    "sums_are_exact",
-    "guidelines_need_all",
-    "missing_has_no_ceiling",
-    "energy_of_counted",
-    "device_names",
+    "sums_are_exact", "guidelines_need_all", "missing_has_no_ceiling", "energy_of_counted", "device_names",
     "times_of_boots",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,22 +39,11 @@ NO_METHOD = "none"
 METHODS = (*(evidence.value for evidence in ESTIMATING), Evidence.OPERATOR_COUNT.value, NO_METHOD)
 CLAIM_LIMITS = ("false_driver", "executed_is_not_counted", "no_legal_advice")
 ASSUMPTIONS = (
-    "fma_is_two_and_dense",
-    "measured_is_cycles_times_rate",
-    "undeclared_format",
-    "claims_narrow_nothing",
-    "phase_for_whole_reading",
-    "integers_beside_flop",
-    "low_without_bounded",
-    "high_with_margins_and_ceilings",
-    "unrated_pipe",
-    "energy_by_counters",
-    "utilization_is_a_ceiling",
-    "cycles_run_on",
-    "clock_of_activity",
-    "count_is_the_vendors",
-    "operators_are_the_processes_word",
-)
+    "fma_is_two_and_dense", "measured_is_cycles_times_rate", "undeclared_format", "claims_narrow_nothing",
+    "phase_for_whole_reading", "integers_beside_flop", "low_without_bounded", "high_with_margins_and_ceilings",
+    "unrated_pipe", "energy_by_counters", "utilization_is_a_ceiling", "cycles_run_on", "clock_of_activity",
+    "count_is_the_vendors", "operators_are_the_processes_word",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,14 +193,9 @@ class FollowedGpu:
             self._window, self._clock_doubted = Window(), False
 
     def _compare_with_clock(
-        self,
-        calibration: Calibration,
-        earlier: GpuPage,
-        later: GpuPage,
-        clock: Cycles | None,
-        duration_ns: int,
+        self, calibration: Calibration, earlier: GpuPage, later: GpuPage, clock: Cycles | None, duration_ns: int,
         limits: Limits,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Compare counters that are in use with the SM clock; those that diverge from it are no longer used."""
         trial = counted_between(earlier, later)
         if trial is None or clock is None or self._window.duration_ns >= WINDOW_NS:

@@ -39,15 +39,9 @@ class OwnDcgmSource:
     name = "dcgm"
 
     def __init__(
-        self,
-        clock: Clock,
-        devices: Sequence[Device],
-        path: str,
-        interval_ms: int,
-        read: Callable[[str], DcgmSource],
-        remedy: str,
-        read_other: Callable[[], DcgmSource] | None,
-    ) -> None:
+        self, clock: Clock, devices: Sequence[Device], path: str, interval_ms: int, read: Callable[[str], DcgmSource],
+        remedy: str, read_other: Callable[[], DcgmSource] | None,
+    ) -> None:  # fmt: skip
         """`devices` are those that it is started for, `read` reads a page by its address, `remedy` is for lack of
         privilege. `read_other` reads another exporter, which takes its place where one comes; None: this one stays.
         Raises SourceUnavailableError."""

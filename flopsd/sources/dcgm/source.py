@@ -28,14 +28,9 @@ class DcgmSource:
     name = "dcgm"
 
     def __init__(
-        self,
-        clock: Clock,
-        peaks: PeakTable,
-        url: str,
-        interval_seconds: float = 30.0,
-        origins: Mapping[DeviceUid, str] | None = None,
-        clocks: Callable[[], SmClocks | None] = lambda: None,
-    ) -> None:
+        self, clock: Clock, peaks: PeakTable, url: str, interval_seconds: float = 30.0,
+        origins: Mapping[DeviceUid, str] | None = None, clocks: Callable[[], SmClocks | None] = lambda: None,
+    ) -> None:  # fmt: skip
         """`interval_seconds` is how often the exporter collects. `clocks` opens the SM clocks by NVML beside it: the
         exporter has one sample a collection, they have one a second or more. Raises SourceUnavailableError."""
         self._clock, self._peaks, self._url = clock, peaks, url

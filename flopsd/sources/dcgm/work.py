@@ -18,12 +18,9 @@ SUB_PIPES = ((Field.HMMA, Pipe.TENSOR_HMMA), (Field.IMMA, Pipe.TENSOR_IMMA), (Fi
 _RATIOS = (Field.GR_ENGINE, Field.SM_ACTIVE, Field.TENSOR, *(f for f, _ in (*VECTOR_PIPES, *SUB_PIPES)))
 _TENSOR_FIELDS = (Field.TENSOR, Field.HMMA)
 _COUNTERS = (
-    (Field.CYCLES_HMMA, Pipe.TENSOR_HMMA),
-    (Field.CYCLES_IMMA, Pipe.TENSOR_IMMA),
-    (Field.CYCLES_FP64, Pipe.FP64),
-    (Field.CYCLES_FP32, Pipe.FP32),
-    (Field.CYCLES_FP16, Pipe.FP16),
-)
+    (Field.CYCLES_HMMA, Pipe.TENSOR_HMMA), (Field.CYCLES_IMMA, Pipe.TENSOR_IMMA), (Field.CYCLES_FP64, Pipe.FP64),
+    (Field.CYCLES_FP32, Pipe.FP32), (Field.CYCLES_FP16, Pipe.FP16),
+)  # fmt: skip
 _UTILIZATION_STANDS_FOR_NS = 1_000_000_000  # "between 1 second and 1/6 second, depending on the product", nvml.h
 _FULL_LOAD_PERCENT = 90
 COUNTERS_NAME = "DCGM 1084-1096"

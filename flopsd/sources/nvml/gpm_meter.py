@@ -26,15 +26,9 @@ class GpmMeter:
     """One device, or one MIG slice, between reads. Each reading begins where the last one ended."""
 
     def __init__(
-        self,
-        driver: Driver,
-        gpm: Gpm,
-        device: Device,
-        handle: Any,
-        limits: Limits | None,
-        origin: Callable[[], str | None],
-        doubted_sms: int = 0,
-    ) -> None:
+        self, driver: Driver, gpm: Gpm, device: Device, handle: Any, limits: Limits | None,
+        origin: Callable[[], str | None], doubted_sms: int = 0,
+    ) -> None:  # fmt: skip
         """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has. Without
         limits the daemon makes a gap of all. `doubted_sms`: how many of its SMs it may not have."""
         self._driver, self._gpm, self._handle = driver, gpm, handle

@@ -11,14 +11,9 @@ from flopsd.report.html_parts import icon
 REFRESH_SECONDS = 10  # without a script; with it the page is asked for every two seconds
 # Green is for one state alone.
 _TONES = {
-    "metering": "good",
-    "starting": "calm",
-    "replay": "calm",
-    "ended": "calm",
-    "some-lost": "warn",
-    "unknown-device": "warn",
-    "source-down": "warn",
-}
+    "metering": "good", "starting": "calm", "replay": "calm", "ended": "calm", "some-lost": "warn",
+    "unknown-device": "warn", "source-down": "warn",
+}  # fmt: skip
 _ICONS = {"good": "up", "calm": "none", "warn": "down", "bad": "down"}
 
 

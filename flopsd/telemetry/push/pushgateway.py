@@ -31,10 +31,6 @@ class Gateway:
             return lambda: self._http.request(method, url, dict(headers), data, timeout or seconds)
 
         push_to_gateway(
-            self._target.url,
-            job=self._target.job,
-            registry=parsed,
-            grouping_key=parsed.grouping_key,
-            timeout=seconds,
+            self._target.url, job=self._target.job, registry=parsed, grouping_key=parsed.grouping_key, timeout=seconds,
             handler=handler,
-        )
+        )  # fmt: skip

@@ -25,13 +25,8 @@ PLANS: dict[str, Any] = {
 }
 # What a process counts: all that a device can have executed until now, as anybody can read it, or a part of it, or more.
 AMOUNTS = {
-    "ceiling": (1, 0),
-    "beyond": (1, 1),
-    "tenfold": (10, 0),
-    "tenth": (0.1, 0),
-    "one": (0, 1),
-    "most": (0, MAX_COUNT),
-}
+    "ceiling": (1, 0), "beyond": (1, 1), "tenfold": (10, 0), "tenth": (0.1, 0), "one": (0, 1), "most": (0, MAX_COUNT),
+}  # fmt: skip
 Step = tuple[Any, ...]
 STEPS = st.one_of(
     st.tuples(st.sampled_from(list(PLANS)), st.integers(1, 7)),

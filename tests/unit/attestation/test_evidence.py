@@ -74,14 +74,9 @@ def test_every_kind_stands_in_the_ledger_present_or_absent(sealed: Sealed) -> No
 
 def test_verify_says_of_each_piece_what_came_of_it(sealed: Sealed) -> None:
     assert verdicts(sealed) == {
-        "ec2-instance-identity": "checked",
-        "nvidia-spdm": "absent",
-        "driver-library": "absent",
-        "flopsd-package": "checked",
-        "sagemaker-job-description": "absent",
-        "witness": "absent",
-        "rfc3161": "absent",
-    }
+        "ec2-instance-identity": "checked", "nvidia-spdm": "absent", "driver-library": "absent",
+        "flopsd-package": "checked", "sagemaker-job-description": "absent", "witness": "absent", "rfc3161": "absent",
+    }  # fmt: skip
     assert verdicts(sealed, Trust())["ec2-instance-identity"] == "not checked"
     text = verified_text(held(sealed))
     assert "  ec2-instance-identity: checked: instance i-0abc, p5.48xlarge" in text

@@ -114,13 +114,9 @@ def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]
     declared=declarations(st.none() | st.sampled_from(Phase)),
 )
 def test_it_computes_the_figures_of_any_run(
-    plan: list[tuple[int, int, int, int, bool, str | None]],
-    device: Device,
-    shares: int | None,
-    formats: object,
-    declared: OperatorDeclarations,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+    plan: list[tuple[int, int, int, int, bool, str | None]], device: Device, shares: int | None, formats: object,
+    declared: OperatorDeclarations, tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
     cycles = SMS[device] * 10**6
     precision = None if shares is None else Precision((("bf16", shares), ("tf32", 1_000_000 - shares)), "config")
 

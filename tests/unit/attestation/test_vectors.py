@@ -29,15 +29,9 @@ REFUSALS = SCHEMA.with_name("refusals-v1.json")
 CODES = {one["code"]: one["clause"] for one in json.loads(REFUSALS.read_bytes())["codes"]}
 # What these mean is said by one clause, and what is wrong by any other.
 OF_MANY_CLAUSES = (
-    "statement_differs",
-    "statement_malformed",
-    "record_malformed",
-    "entry_malformed",
-    "child_differs",
-    "law_4",
-    "law_5",
-    "too_few_signatures",
-)
+    "statement_differs", "statement_malformed", "record_malformed", "entry_malformed", "child_differs", "law_4",
+    "law_5", "too_few_signatures",
+)  # fmt: skip
 NODES = [vector for vector in ALL if not vector.name.startswith("merged/")]
 MERGED = VECTORS / "merged"
 

@@ -176,12 +176,8 @@ def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str, extent
 def test_where_it_may_grow() -> None:
     node = payload("activity-and-gaps")
     item = {
-        "type": "x-oracle",
-        "collectedAt": "2026-11-25T14:00:00Z",
-        "state": "present",
-        "data": {"y": 1},
-        "reason": None,
-    }
+        "type": "x-oracle", "collectedAt": "2026-11-25T14:00:00Z", "state": "present", "data": {"y": 1}, "reason": None,
+    }  # fmt: skip
     node["predicate"]["evidence"] = [item]
     assert accepts(node)
     node["predicate"]["evidence"] = [{**item, "proves": "all"}]
