@@ -21,18 +21,11 @@ from tests.support.strategies import table
 @pytest.mark.parametrize(
     ("ended", "wanted", "other", "continues"),
     [
-        (False, None, "", True),
-        (False, "run-1", "", True),
-        (False, "run-2", "", False),
-        (False, None, "node", False),
-        (False, "run-1", "table", False),
-        (True, None, "", False),
-        (True, "run-1", "", True),
-        (True, "run-1", "node", False),
-        (None, "run-1", "", False),
-        (None, None, "", False),
+        (False, None, "", True), (False, "run-1", "", True), (False, "run-2", "", False), (False, None, "node", False),
+        (False, "run-1", "table", False), (True, None, "", False), (True, "run-1", "", True),
+        (True, "run-1", "node", False), (None, "run-1", "", False), (None, None, "", False),
     ],
-)
+)  # fmt: skip
 def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_table(
     tmp_path: Path, ended: bool | None, wanted: str | None, other: str, continues: bool
 ) -> None:

@@ -269,15 +269,11 @@ STALE = 10**8 * MHZ // 1000  # what a counter that is 100 ms old can lack
 @pytest.mark.parametrize(
     ("off", "doubt", "fits"),
     [
-        (RAN // 10 - STALE, 0, True),
-        (RAN // 10 - STALE + 1, 0, None),
-        (RAN // 10 + STALE, 0, None),
-        (RAN // 10 + STALE + 1, 0, False),
-        (RAN // 10 - STALE - 999, 1000, None),
-        (0, RAN // 10 - STALE, True),
+        (RAN // 10 - STALE, 0, True), (RAN // 10 - STALE + 1, 0, None), (RAN // 10 + STALE, 0, None),
+        (RAN // 10 + STALE + 1, 0, False), (RAN // 10 - STALE - 999, 1000, None), (0, RAN // 10 - STALE, True),
         (0, RAN // 10, None),
     ],
-)
+)  # fmt: skip
 def test_elapsed_cycles_may_differ_from_the_clock_by_a_tenth_with_its_doubt(
     off: int, doubt: int, fits: bool | None
 ) -> None:
@@ -301,14 +297,10 @@ def test_a_clock_that_was_polled_at_random_is_in_doubt_by_the_deviation() -> Non
 @pytest.mark.parametrize(
     ("before", "now", "bits", "grown"),
     [
-        (5, 7, None, 2),
-        (2**32 - 5, 7, 32, 12),
-        (2**32 - 5, 7, None, 12 - 2**32),
-        (2**48 - 5, 7, 48, 12),
-        (2**48 - 5, 7, 32, 12 - 2**48),
-        (2**30, 7, 32, 7 - 2**30),
+        (5, 7, None, 2), (2**32 - 5, 7, 32, 12), (2**32 - 5, 7, None, 12 - 2**32), (2**48 - 5, 7, 48, 12),
+        (2**48 - 5, 7, 32, 12 - 2**48), (2**30, 7, 32, 7 - 2**30),
     ],
-)
+)  # fmt: skip
 def test_a_counter_that_begins_anew_at_its_width_did_not_fall_and_it_has_as_many_bits_as_it_showed(
     before: int, now: int, bits: int, grown: int
 ) -> None:
