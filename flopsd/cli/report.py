@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from flopsd.attestation.evidence.item import EvidenceResult
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
-    from flopsd.core.policy.policy_file import Policy
     from flopsd.report.model import Report, VerificationResult
     from flopsd.report.verification import LedgerDocument
     from flopsd.settings.data_files import Tables
@@ -50,7 +49,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from flopsd.report.build import report_of
     from flopsd.report.model import VerificationState
     from flopsd.report.verification import read_document
-    from flopsd.settings.data_files import Tables
+    from flopsd.settings.data_files import Tables, load_policies
     from flopsd.system.clock import SystemClock, rfc3339
 
     _refuse_idle_grounds(arguments)
@@ -61,8 +60,9 @@ def _report(arguments: argparse.Namespace) -> int:
         now_ns = SystemClock().wall_ns()
         made = f"{rfc3339(now_ns)[:16].replace('T', ' ')} UTC"
         line("writing the report", 0, 0)
+        form = next((policy for policy in load_policies() if policy.form is not None), None)
         try:
-            report = report_of(document, check, made, found, _form_policy(document), course, now_ns)
+            report = report_of(document, check, made, found, form, course, now_ns)
         except LedgerError as fault:
             if check.state is not VerificationState.REFUSED:
                 raise
@@ -70,21 +70,6 @@ def _report(arguments: argparse.Namespace) -> int:
         text = _shown(arguments, document, report)
     write_output(arguments.output, text)
     return NOT_VERIFIED if check.state is VerificationState.REFUSED else OK
-
-
-def _form_policy(document: LedgerDocument) -> Policy | None:
-    """The policy that the ledger was judged by, where it is here and has a form; else a packaged one that has."""
-    from flopsd.errors import PolicyError
-    from flopsd.settings.data_files import find_policy, load_policies
-
-    for entry in document.predicate.object("method").objects("policies"):
-        try:
-            policy = find_policy(entry.text("sha256"))
-        except PolicyError:
-            continue
-        if policy.form is not None:
-            return policy
-    return next((policy for policy in load_policies() if policy.form is not None), None)
 
 
 def _check(

@@ -30,20 +30,21 @@ def mfu_of(ledger: Path, table: PeakTable, number_format: str) -> Mfu:
         kind, guidelines = predicate["kind"], predicate["totals"]["guidelines"]
         if kind != "node":
             raise LedgerError(f"{ledger} is a {kind}'s ledger, which has no devices", hint="give a node's ledger")
-        least, most_possible = _possible(predicate, table, number_format)
         low = int(guidelines["low"])
+        if not low:
+            raise LedgerError(
+                f"{ledger} does not state how much of its work was training",
+                hint="its run must have declared its phase (--phase train) and measured something",
+            )
         high = None if guidelines["high"] is None else int(guidelines["high"])
+        least, most_possible = _possible(predicate, table, number_format)
+        most = Fraction(1) if high is None or least <= 0 else min(Fraction(1), high / least)
+        at_least = min(low / most_possible, most)
+        replay = ", which replays a recording" if predicate["replay"] is not None else ""
     except _NOT_OURS as fault:
         raise LedgerError(f"{ledger} is not what flopsd writes: {fault!r:.100}") from fault
-    if not most_possible or not low:
-        raise LedgerError(
-            f"{ledger} does not state how much of its work was training",
-            hint="its run must have declared its phase (--phase train) and measured something",
-        )
-    most = Fraction(1) if high is None or least <= 0 else min(Fraction(1), high / least)
-    replay = ", which replays a recording" if predicate["replay"] is not None else ""
     source = f"measured, by the ledger {ledger.name}{replay}, not verified here"
-    return Mfu(min(low / most_possible, most), most, source)
+    return Mfu(at_least, most, source)
 
 
 def _possible(predicate: Mapping[str, Any], table: PeakTable, number_format: str) -> tuple[Fraction, Fraction]:
@@ -61,8 +62,8 @@ def _possible(predicate: Mapping[str, Any], table: PeakTable, number_format: str
             seconds[gap["device"]] -= Fraction(gap["seconds"])
             unlisted -= Fraction(gap["seconds"])
     least, most = (sum(peaks[uid][end] * seconds[uid] for uid in peaks) for end in (0, 1))
-    highest = max((peak for _, peak in peaks.values()), default=0)
-    lowest = min((peak for peak, _ in peaks.values()), default=0)
+    highest = max(peak for _, peak in peaks.values())
+    lowest = min(peak for peak, _ in peaks.values())
     return Fraction(least - highest * unlisted), Fraction(most - lowest * unlisted)
 
 

@@ -257,7 +257,7 @@ def _possible(device: Device | None, duration_ns: int) -> int | None:
     """SM-cycles that a device can have, where its SMs and clock are known."""
     if device is None or not device.sm_count or not device.sm_clock_max_mhz:
         return None
-    return max_plausible_sm_cycles(Limits(device.sm_count, device.sm_clock_max_mhz), max(0, duration_ns))
+    return max_plausible_sm_cycles(Limits(device.sm_count, device.sm_clock_max_mhz), duration_ns)
 
 
 def _cycles(where: str, amounts: Mapping[Any, Any], possible: int | None) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, head_of
+from flopsd.core.architecture.heads import Head, head_of, no_head
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
 
 _TARGET = Stream.TARGET
@@ -63,7 +63,7 @@ def read_t5(config: Mapping[str, Any]) -> Model:
         three = (own, cross, mlp(f"{path}.layer.2", _TARGET))
         blocks.append(Block(path, three, others=3 * hidden, spare_tail=spare, stream=_TARGET))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
-    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "T5Model": lambda: ((), 0)}
+    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "T5Model": no_head}
     head, others = head_of(fields, heads_known, "ForConditionalGeneration")
     fields.finish(("n_positions", "output_past", "num_hidden_layers", "num_attention_heads", "hidden_size"))
     table = Embedding("shared", vocabulary, hidden)
@@ -104,7 +104,7 @@ def read_bart(config: Mapping[str, Any]) -> Model:
             parts.append(Mlp((inner,), Linear(f"{path}.fc2", size, hidden, True, stream=stream)))
             blocks.append(Block(path, tuple(parts), others=2 * hidden * len(parts), spare_tail=False, stream=stream))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
-    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "BartModel": lambda: ((), 0)}
+    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "BartModel": no_head}
     head, others = head_of(fields, heads_known, "ForConditionalGeneration")
     fields.finish(("num_hidden_layers", "extra_pos_embeddings"))
     tables = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, encoder_classifiers, head_of, labels
+from flopsd.core.architecture.heads import Head, encoder_classifiers, head_of, labels, no_head
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
 
 
@@ -35,7 +35,7 @@ def read_distilbert(config: Mapping[str, Any]) -> Model:
     )
     known: dict[str, Head] = {
         **encoder_classifiers(fields, hidden, Linear("pre_classifier", hidden, hidden, True, stream=Stream.SEQUENCES)),
-        "Model": lambda: ((), 0),
+        "Model": no_head,
         "ForMaskedLM": lambda: (language, 2 * hidden),
     }
     head, others = head_of(fields, known, "ForMaskedLM")
@@ -96,7 +96,7 @@ def read_modernbert(config: Mapping[str, Any]) -> Model:
         "ForSequenceClassification": head_with("classifier", count, Stream.SEQUENCES, True),
         "ForTokenClassification": head_with("classifier", count, Stream.TOKENS, True),
         "ForQuestionAnswering": head_with("classifier", count, Stream.TOKENS, True),
-        "Model": lambda: ((), 0),
+        "Model": no_head,
     }
     head, others = head_of(fields, known, "ForMaskedLM")
     fields.finish(_MODERNBERT)

@@ -12,6 +12,10 @@ from flopsd.errors import ArchitectureError
 Head = Callable[[], tuple[tuple[Linear, ...], int]]  # its matrices, and parameters without a product
 
 
+def no_head() -> tuple[tuple[Linear, ...], int]:
+    return (), 0
+
+
 def head_of(fields: Fields, heads: Mapping[str, Head], default: str) -> tuple[tuple[Linear, ...], int]:
     """The head whose class name has one of these endings; `default` where the configuration names no class."""
     named = fields.sequence("architectures")
@@ -33,7 +37,7 @@ def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool) -> di
         "ForConditionalGeneration": lambda: ((language,), 0),
         "ForSequenceClassification": lambda: ((Linear("score", hidden, labels(fields)),), 0),
         "ForTokenClassification": lambda: ((Linear("score", hidden, labels(fields), bias=True),), 0),
-        "Model": lambda: ((), 0),
+        "Model": no_head,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, head_of, labels
+from flopsd.core.architecture.heads import Head, head_of, labels, no_head
 from flopsd.core.architecture.image_towers import Tower, pooling_head, read_tower
 from flopsd.core.architecture.model import Block, Embedding, Linear, Model, Stream
 
@@ -42,7 +42,7 @@ def read_clip_vision(config: Mapping[str, Any]) -> Model:
     projected = class_name(fields).endswith("WithProjection")
     tower = read_tower(fields, "vision_model." if projected else "")
     projection = Linear("visual_projection", tower.width, fields.number("projection_dim", 512), stream=_IMAGES)
-    heads: dict[str, Head] = {"VisionModelWithProjection": lambda: ((projection,), 0), "Model": lambda: ((), 0)}
+    heads: dict[str, Head] = {"VisionModelWithProjection": lambda: ((projection,), 0), "Model": no_head}
     head, _ = head_of(fields, heads, "VisionModel")
     fields.finish()
     return images_alone("clip_vision_model", tower, heads=head)
@@ -53,7 +53,7 @@ def read_siglip_vision(config: Mapping[str, Any]) -> Model:
     fields = Fields("siglip_vision_model", config)
     tower = read_tower(fields)
     pooled = siglip_head(fields, "", tower)
-    head_of(fields, {"Model": lambda: ((), 0)}, "VisionModel")
+    head_of(fields, {"Model": no_head}, "VisionModel")
     fields.finish()
     return images_alone("siglip_vision_model", tower, pooled)
 

@@ -10,7 +10,7 @@ from typing import Any
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoders import read_decoder
-from flopsd.core.architecture.heads import Head, head_of
+from flopsd.core.architecture.heads import Head, head_of, no_head
 from flopsd.core.architecture.image_towers import Tower, read_tower
 from flopsd.core.architecture.model import Block, Embedding, Images, Linear, Mlp, Model, Part, Stream
 from flopsd.errors import ArchitectureError
@@ -187,7 +187,7 @@ def with_images(fields: Fields, decoder: Model, eyes: Eyes, *, tied: bool) -> Mo
     the head's weights are those of the embedding."""
     table = decoder.embeddings[0]
     language = Linear("lm_head", table.width, table.rows, tied=fields.flag("tie_word_embeddings", tied))
-    known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "Model": lambda: ((), 0)}
+    known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "Model": no_head}
     heads, _ = head_of(fields, known, "ForConditionalGeneration")
     return replace(
         decoder,

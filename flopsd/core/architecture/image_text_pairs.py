@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, head_of, labels
+from flopsd.core.architecture.heads import Head, head_of, labels, no_head
 from flopsd.core.architecture.image_encoders import class_name, images_alone, siglip_head
 from flopsd.core.architecture.image_towers import Tower, encoder_attention, plain_mlp, read_tower
 from flopsd.core.architecture.model import Block, Embedding, Linear, Mask, Model, Similarity, Stream
@@ -24,7 +24,7 @@ def read_clip_text(config: Mapping[str, Any]) -> Model:
     projected = class_name(fields).endswith("WithProjection")
     text = _Text(fields, "text_model." if projected else "")
     projection = Linear("text_projection", text.width, fields.number("projection_dim", 512), stream=_SEQUENCES)
-    heads: dict[str, Head] = {"TextModelWithProjection": lambda: ((projection,), 0), "Model": lambda: ((), 0)}
+    heads: dict[str, Head] = {"TextModelWithProjection": lambda: ((projection,), 0), "Model": no_head}
     head, _ = head_of(fields, heads, "TextModel")
     fields.finish(_UNREAD)
     return Model(
@@ -48,7 +48,7 @@ def read_clip(config: Mapping[str, Any]) -> Model:
         return images_alone("clip", tower, heads=(classifier,))
     words = _Text(text, "text_model.")
     text.finish((*_PROJECTION, *_UNREAD))
-    head_of(fields, {"CLIPModel": lambda: ((), 0)}, "CLIPModel")
+    head_of(fields, {"CLIPModel": no_head}, "CLIPModel")
     fields.finish(_UNREAD)
     projections = (
         _projection("visual_projection", tower.width, common, _IMAGES, Stream.PATCHES),
@@ -75,7 +75,7 @@ def read_siglip(config: Mapping[str, Any]) -> Model:
     text.finish(_UNREAD)
     if common != tower.width:
         raise text.wrong("projection_size", common)
-    head_of(fields, {"SiglipModel": lambda: ((), 0)}, "SiglipModel")
+    head_of(fields, {"SiglipModel": no_head}, "SiglipModel")
     fields.finish(_UNREAD)
     head = _projection("text_model.head", words.width, common, _SEQUENCES, Stream.TOKENS, bias=True)
     return _compared("siglip", tower, words, pooled, (head,), common, others=2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, head_of
+from flopsd.core.architecture.heads import Head, head_of, no_head
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
 
 _KERNEL = 3  # of both convolutions; the second has a stride of 2
@@ -32,7 +32,7 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
             _block(f"model.{side}.layers.{index}", hidden, heads, size, stream, spare) for index in range(layers)
         ]
     language = Linear("proj_out", hidden, vocabulary, tied=tied, stream=Stream.TARGET)
-    known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "WhisperModel": lambda: ((), 0)}
+    known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "WhisperModel": no_head}
     head, others = head_of(fields, known, "ForConditionalGeneration")
     fields.finish(_IRRELEVANT)
     convolutions = (

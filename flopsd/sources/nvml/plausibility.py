@@ -34,10 +34,10 @@ class Plausibility:
         some readings. Seen in the field for weeks (DCGM#303)."""
         busy = utilization is not None and utilization >= FULL_UTILIZATION_RATIO
         self._zero = self._zero + 1 if busy and not any(ratios.values()) else 0
-        if not self._zero:
-            return False
-        drawn = power() if self._zero < READS_OF_ZERO else None
-        return self._zero >= READS_OF_ZERO or (drawn is not None and drawn >= IDLE_POWER_RATIO)
+        if not self._zero or self._zero >= READS_OF_ZERO:
+            return self._zero > 0
+        drawn = power()
+        return drawn is not None and drawn >= IDLE_POWER_RATIO
 
     def contradicts(
         self, ratios: Mapping[Pipe, float], utilization: float | None, power: float | None, clock: float | None

@@ -15,12 +15,13 @@ from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.verify import verify_ledger
 from flopsd.daemon.ledger_places import default_ledger
-from flopsd.daemon.sealing import seal_file
+from flopsd.daemon.sealing import seal, seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.extent import Extent, sampled
+from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, sagemaker
 from tests.support.runs import Run
 
@@ -285,3 +286,21 @@ def test_a_key_is_made_by_one_of_many_and_never_half(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["flopsd-key.pem"]
     with pytest.raises(SigningKeyError, match="cannot create "):
         ensure_key(None, tmp_path / "missing")
+
+
+def test_a_rolling_seal_asks_the_witness_alone_and_that_of_a_file_by_itself_asks_nobody(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(12)
+
+    def kinds(sealed: Sealed) -> list[str]:
+        return [item["type"] for item in payload_of(sealed.ledger)["predicate"]["evidence"]]
+
+    def rolling_seal(**more: str) -> Sealed:
+        settings = Settings(state_dir=str(run.state.path), **more)  # type: ignore[arg-type]
+        return seal(run.state.journal, run.state, settings, run.clock, live=True)
+
+    assert kinds(rolling_seal(witness_url="http://127.0.0.1:9")) == ["witness"]
+    (copy := tmp_path / "copy.jsonl").write_bytes(run.state.journal.read_bytes())
+    assert kinds(seal_file(copy, Settings(witness_url="http://127.0.0.1:9"), FakeClock())) == []
+    run.meter(12)
+    assert kinds(rolling_seal()) == []

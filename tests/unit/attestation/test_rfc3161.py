@@ -286,6 +286,9 @@ def test_the_envelope_keeps_what_stands_beside_a_signature() -> None:
     assert envelope.extensions == (more, {})
     assert (envelope.timestamps(0), envelope.timestamps(1)) == ((b"\x00\x01\x02",), ())
     assert replace(envelope, extensions=()).timestamps(0) == ()
+    no_text = {"timestamps": [{"type": "rfc3161", "token": 1}]}
+    with pytest.raises(NotVerifiedError, match="a timestamp is not base64"):
+        replace(envelope, extensions=(no_text,)).timestamps(0)
 
 
 @pytest.mark.tool("openssl")

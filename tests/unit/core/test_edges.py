@@ -61,10 +61,11 @@ def test_the_sum_of_two_nodes_without_a_model_has_none() -> None:
     assert (LedgerSums() + LedgerSums()).counted is None
 
 
-def test_every_token_is_classified() -> None:
+@pytest.mark.parametrize("labels", [{"num_labels": 3}, {"id2label": {"0": "a", "1": "b", "2": "c"}}])
+def test_every_token_is_classified(labels: dict[str, object]) -> None:
     fields = {
         "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "intermediate_size": 16, "vocab_size": 32, "num_labels": 3, "max_position_embeddings": 16,
+        "intermediate_size": 16, "vocab_size": 32, "max_position_embeddings": 16, **labels,
     }  # fmt: skip
     model = read_model({**fields, "architectures": ["BertForTokenClassification"]})
     assert [(head.path, head.inputs, head.outputs) for head in model.heads] == [("classifier", 8, 3)]

@@ -53,6 +53,17 @@ FILES: dict[str, tuple[dict[str, Any], int]] = {
          "summary_last_dropout": 0.1, "summary_type": "first", "summary_use_proj": True},
         109_483_009,
     ),
+    "bart-large": (
+        {"activation_dropout": 0.1, "activation_function": "gelu", "add_bias_logits": False,
+         "add_final_layer_norm": False, "architectures": ["BartModel"], "attention_dropout": 0.1, "bos_token_id": 0,
+         "classifier_dropout": 0.0, "d_model": 1024, "decoder_attention_heads": 16, "decoder_ffn_dim": 4096,
+         "decoder_layerdrop": 0.0, "decoder_layers": 12, "decoder_start_token_id": 2, "dropout": 0.1,
+         "early_stopping": True, "encoder_attention_heads": 16, "encoder_ffn_dim": 4096, "encoder_layerdrop": 0.0,
+         "encoder_layers": 12, "eos_token_id": 2, "init_std": 0.02, "is_encoder_decoder": True,
+         "max_position_embeddings": 1024, "model_type": "bart", "normalize_before": False, "num_hidden_layers": 12,
+         "pad_token_id": 1, "scale_embedding": False, "vocab_size": 50265},
+        406_291_456,
+    ),
     "whisper-large-v3": (
         {"activation_dropout": 0.0, "activation_function": "gelu", "apply_spec_augment": False,
          "architectures": ["WhisperForConditionalGeneration"], "attention_dropout": 0.0,

@@ -87,6 +87,13 @@ def test_a_short_sequence_pairs_its_positions_and_a_long_one_reads_its_state() -
     assert of(DELTA, [10**6], Level.LOW).forward > 0.99 * 2 * DELTA.read * 10**6
 
 
+def test_what_is_computed_of_one_chunk_is_a_kernel_s_products_and_a_whole_inverse() -> None:
+    whole = 2 * 32 * (64**3 - 16 * 16**3)  # kernels invert in blocks of 16
+    assert of(DELTA, [64], Level.HIGH).forward == delta_kernel([64], 1)[0] + whole
+    each_heads_scores, passed_on = 2 * 79 * 256**2 * 128, 2 * (1 + 1) ** 2 * 80 * 64 * 128
+    assert of(SSD, [256], Level.COMPUTED).forward == ssd_kernel([256])[0] + each_heads_scores + passed_on
+
+
 def test_the_gradients_of_one_chunk_are_two_products_for_each_forward() -> None:
     """Of the high end, with the inverse of its triangular system; nothing is left out for a state of zeros."""
     for state in (DELTA, SSD):
@@ -135,6 +142,12 @@ def test_figures_of_a_whole_model_are_in_order(name: str, work: dict[str, int]) 
 def test_a_shape_that_does_not_fit_is_refused_by_name(name: str, fields: dict[str, object], said: str) -> None:
     with refused(match=said):
         read_model({**PUBLISHED_HYBRIDS[name][0], **fields})
+
+
+def test_nemotron_h_has_as_many_layers_as_are_named() -> None:
+    config = {**PUBLISHED_HYBRIDS["Nemotron-H 8B"][0], "num_hidden_layers": 52}
+    named = {**config, "hybrid_override_pattern": None, "layers_block_type": ["mamba", "attention", "mlp"]}
+    assert [len(read_model(one).blocks) for one in (config, named)] == [52, 3]
 
 
 def test_gemma_4_says_the_width_of_full_layers_for_all_or_for_each() -> None:

@@ -76,6 +76,8 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({"model_type": "bert", "is_decoder": True}, "is_decoder"),
         ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"model_type": "bart", "encoder_layerdrop": 0.1}, "encoder_layerdrop"),
+        ({"model_type": "bart", "decoder_layerdrop": 1}, "decoder_layerdrop"),
+        ({"model_type": "whisper", "encoder_layerdrop": 1.0}, "encoder_layerdrop"),
         ({"model_type": "gemma3", "text_config": {}}, "vision_config"),
         ({"model_type": "gemma3", "text_config": {}, "vision_config": {}}, "vision_use_head"),
         ({**LLAMA_8B, "model_type": "gemma", "use_bidirectional_attention": True}, "use_bidirectional_attention"),

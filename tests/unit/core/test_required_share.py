@@ -121,7 +121,8 @@ def test_a_month_of_a_cluster_never_and_unknown_are_told_apart() -> None:
     rate = Rate(10**16, 2 * 10**16)
     assert crossing(THIRD, Figures(0, 0, 0), rate) == Crossing(1_666_667, 3_333_334)
     assert crossing(THIRD, Figures(10**23, None, None), rate) == Crossing(0, 0)
-    idle = Rate(0, 0)
+    slowest, idle = Rate(1, 1), Rate(0, 0)
+    assert crossing(Limit(Fraction(7), Fraction(7)), Figures(0, 0, 0), slowest) == Crossing(8, 8)
     assert crossing(THIRD, Figures(0, 0, 0), idle) == Crossing(None, None)
     assert crossing(THIRD, Figures(0, 0, None), idle) == Crossing(0, None), "it may have been crossed already"
     assert crossing(THIRD, Figures(0, 0, 0), Rate(0, None)) == Crossing(0, None)

@@ -316,6 +316,17 @@ def test_a_new_journal_is_synced_into_its_folder_and_each_record_before_it_count
     fresh.close()
 
 
+def test_after_a_journal_was_put_aside_what_is_noted_is_of_the_new_one(journal: Journal, state: StateDir) -> None:
+    journal.append({"n": 0})
+    journal.note({"n": 1})
+    assert journal.put_aside("old") == "old"
+    assert journal.known("run-1").pending_sha256 is None
+    journal.note({"n": 2})
+    journal.close()
+    write(state, 0)
+    assert read(state) == [{"n": 2}]
+
+
 def test_what_was_put_aside_and_the_cut_are_synced(journal: Journal, state: StateDir, synced: list[int]) -> None:
     for n in range(3):
         journal.append({"n": n})
