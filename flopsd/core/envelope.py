@@ -119,7 +119,7 @@ def _base64(text: str, what: str) -> bytes:
     try:
         return _canonical(raw)
     except ValueError as fault:
-        raise _no_base64(what) from fault
+        raise NotVerifiedError(f"{what} is not base64", code="base64", path="envelope") from fault
 
 
 def _canonical(raw: bytes) -> bytes:
@@ -129,10 +129,6 @@ def _canonical(raw: bytes) -> bytes:
     if len(raw) != -(-len(found) // 3) * 4 or base64.b64encode(found[last:]) != raw[last // 3 * 4 :]:
         raise ValueError("not in canonical base64")
     return found
-
-
-def _no_base64(what: str) -> NotVerifiedError:
-    return NotVerifiedError(f"{what} is not base64", code="base64", path="envelope")
 
 
 def encode_envelope(payload: bytes, payload_type: str, signatures: list[tuple[str, bytes]]) -> bytes:

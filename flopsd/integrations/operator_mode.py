@@ -103,7 +103,7 @@ class CountingMode(TorchDispatchMode):
         kind = _kind(operator)
         if kind is _Kind.HIGHER_ORDER:
             return self._of_higher_order(operator, arguments, named)
-        if types and any(_has_parts(one) for one in types):
+        if types and any(hasattr(one, "__tensor_flatten__") for one in types):
             return NotImplemented  # a distributed or quantized tensor calls operators on its parts, which come here
         if types and any(issubclass(one, FakeTensor) for one in types):
             return operator(*arguments, **named)  # computes shapes only
@@ -158,10 +158,6 @@ def _tensors(of: Any) -> Iterator[Any]:
 
 def _is_mask(index: Any) -> bool:
     return isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
-
-
-def _has_parts(kind: type) -> bool:
-    return hasattr(kind, "__tensor_flatten__")
 
 
 class _Kind(Enum):

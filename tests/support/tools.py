@@ -12,13 +12,9 @@ import pytest
 BESIDE_PYTHON = str(Path(sys.executable).parent)  # where pip puts the tools that it installs
 
 
-def tools_required() -> bool:
-    return os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1"
-
-
 def missing(what: str) -> NoReturn:
     """Skip the test for what this machine lacks; fail it where FLOPSD_REQUIRE_TOOLS=1."""
-    if tools_required():
+    if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
         pytest.fail(what + ", and this run requires all tools", pytrace=False)
     pytest.skip(what)
 

@@ -163,7 +163,7 @@ def findings_vectors() -> Files:
         counted = ends[str(said)]
         text = rules
         for word, value in (
-            ("MEASUREDx2000000", _times(counted["measured"])),
+            ("MEASUREDx2000000", str(int(counted["measured"] or 1) * 2_000_000)),
             ("LOW-1", str(int(counted["low"]) - 1)),
             ("HIGH+9e15", str(int(counted["high"]) + 9 * 10**15)),
         ):
@@ -202,10 +202,6 @@ def companion_vectors() -> Files:
         files |= vector(name, what, ledger, journal, code, clause, more=more)
         files |= {f"{name}/{first}": one, f"{name}/{second}": lying}
     return files
-
-
-def _times(measured: str | None) -> str:
-    return str(int(measured or 1) * 2_000_000)
 
 
 def policy_of(text: str) -> Policy:

@@ -188,17 +188,13 @@ def test_ten_gigabytes_of_garbage_are_refused_at_the_first_line_in_little_memory
 
 
 def test_an_invalid_pending_record_with_a_valid_hash_is_left_out(left: Left, place: Place) -> None:
-    head = list(read_lines_of(left.journal))[-1]
+    *_, last = read_lines(io.BytesIO(left.journal))
     body = b'{"kind":"checkpoint","kind":"end"}'
-    after = hashlib.sha256(head + body).digest()
+    after = hashlib.sha256(last.head + body).digest()
     place.state.journal.write_bytes(left.journal)
     place.state.pending.write_bytes(b'{"h":"%s","r":%s}\n' % (after.hex().encode(), body))
-    assert newest_pending(place.state.pending, head) is None
+    assert newest_pending(place.state.pending, last.head) is None
     place.recover(left.journal, place.state.pending.read_bytes(), kept=len(left.ends))
-
-
-def read_lines_of(journal: bytes) -> list[bytes]:
-    return [line.head for line in read_lines(io.BytesIO(journal))]
 
 
 def test_a_full_disk_at_recovery_keeps_the_newest_totals(left: Left, place: Place) -> None:
