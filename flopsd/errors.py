@@ -13,10 +13,8 @@ KeyFault = Literal[
 
 
 class FlopsdError(Exception):
-    """Base of all errors that flopsd raises on purpose. `hint` says what to do next.
-
-    Where one refuses a ledger, `code` is its reason, of refusals-v1.json, and `path` where it is; else empty.
-    """
+    """Base of all errors that flopsd raises on purpose. `hint` says what to do next. Where one refuses a ledger, `code`
+    is its reason, of refusals-v1.json, and `path` where it is; else empty."""
 
     def __init__(self, message: str, *, hint: str = "", code: str = "", path: str = "") -> None:
         super().__init__(message)

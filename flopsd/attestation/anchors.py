@@ -132,10 +132,8 @@ def compare_anchors(
     secrets: Sequence[bytes],
 ) -> AnchorComparison:  # fmt: skip
     """Compare the checkpoint lines of the journal's run and node in `files` with the verified `journal`; those of
-    daemon starts whose secret is among `secrets` are first separated from lines that another process printed.
-
-    Raises NotVerifiedError if one is not on its chain or has other figures, or if there are none.
-    """
+    daemon starts whose secret is among `secrets` are first separated from lines that another process printed. Raises
+    NotVerifiedError if one is not on its chain or has other figures, or if there are none."""
     chain = _Chain()
     for line in read_journal(journal):
         chain.add(line)

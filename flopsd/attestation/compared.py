@@ -21,9 +21,7 @@ class Relation(str, Enum):
 @dataclass(frozen=True, slots=True)
 class Compared:
     """`records`, `bytes` and `flop` are how much longer the longer one is; a figure that either lacks is None.
-
-    `common_records`: how far both chains are the same. `listed`: the longer one's journal names the shorter one.
-    """
+    `common_records`: how far both chains are the same. `listed`: the longer one's journal names the shorter one."""
 
     ledger: str
     other: str

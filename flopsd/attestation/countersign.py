@@ -28,11 +28,9 @@ class Countersigned:
 
 
 def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path | None = None) -> Countersigned:
-    """Add the signature of `key` to the verified `ledger`, and write it to `output`, by default in place.
-
-    All other fields of envelope and signatures are kept. Raises NotVerifiedError if the file is no longer the
-    verified one, SigningKeyError, LedgerError.
-    """
+    """Add the signature of `key` to the verified `ledger`, and write it to `output`, by default in place. All other
+    fields of envelope and signatures are kept. Raises NotVerifiedError if the file is no longer the verified one,
+    SigningKeyError, LedgerError."""
     data = read_ledger(ledger)
     envelope = parse_envelope(data)
     if envelope.payload != verified.payload:

@@ -112,8 +112,7 @@ def write_ledger_files(
 ) -> None:
     """Write the files of `ledger`, the ledger itself last. Existing files of another run or key, with `keep` any, are
     kept under another name; where all are there already, nothing happens. Raises LedgerError if the existing ledger
-    covers more, or with `only_longer` as much; OSError, FileChangedError.
-    """
+    covers more, or with `only_longer` as much; OSError, FileChangedError."""
     if ledger.is_dir():
         raise LedgerError(f"{ledger} is a folder", hint=f"give --ledger a file, such as {ledger / 'ledger.json'}")
     ledger.parent.mkdir(parents=True, exist_ok=True)

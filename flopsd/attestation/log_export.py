@@ -191,10 +191,8 @@ def _line_time(timestamp: object) -> str | None:
 
 
 class _Json:
-    """The objects of a JSON document, of concatenated documents or of JSON Lines, one at a time.
-
-    A member named in LIST_KEYS is read element by element, any other as a whole.
-    """
+    """The objects of a JSON document, of concatenated documents or of JSON Lines, one at a time. A member named in
+    LIST_KEYS is read element by element, any other as a whole."""
 
     def __init__(self, text: IO[str], first: str, name: str) -> None:
         self._text, self._buffer, self._at, self._name = text, first, 0, name

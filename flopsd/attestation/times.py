@@ -33,11 +33,9 @@ def _times(predicate: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def seal_time_doubts(predicate: Mapping[str, Any], now_ns: int | None = None) -> list[str]:
-    """Why the time of the seal is not to be relied on; empty if nothing speaks against it.
-
-    Wall clocks step and may be wrong, here too, so that none of this makes a ledger invalid. `now_ns`: the verifier's
-    time; None: do not compare. Raises ValueError or LookupError for a malformed ledger.
-    """
+    """Why the time of the seal is not to be relied on; empty if nothing speaks against it. Wall clocks step and may be
+    wrong, here too, so that none of this makes a ledger invalid. `now_ns`: the verifier's time; None: do not compare.
+    Raises ValueError or LookupError for a malformed ledger."""
     sealed_ns = utc_ns(predicate["method"]["sealedAt"])
     spans = predicate["incarnations"] if predicate["kind"] == "node" else [predicate]
     begin_ns = min((utc_ns(span["startedAt"]) for span in spans), default=sealed_ns)

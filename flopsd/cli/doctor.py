@@ -54,10 +54,8 @@ class Diagnosis:
 
 
 def examine(settings: Settings, environment: Mapping[str, str], clock: Clock, known: KnownSources) -> list[Diagnosis]:
-    """All checks. Never raises for what it finds.
-
-    Where no source is named, those of plug-ins are asked too, each by itself: `flopsd run` reads them by name alone.
-    """
+    """All checks. Never raises for what it finds. Where no source is named, those of plug-ins are asked too, each by
+    itself: `flopsd run` reads them by name alone."""
     checks = [Diagnosis("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
     packages = [_package(_FOR_KEYS[0], "cryptography", "seal"), *_asked_for(settings)]
     checks += packages

@@ -177,11 +177,9 @@ def _check_web(settings: Settings) -> None:
 
 
 def _check_key(settings: Settings, *, goes_on: bool) -> None:
-    """Raises ConfigError at the start, not at the end of the run, if --key cannot be used.
-
-    Not with `goes_on`: the run can still be sealed with another key under exec, where the job runs already, and in a
-    sidecar, whose key may arrive later. The daemon logs it then.
-    """
+    """Raises ConfigError at the start, not at the end of the run, if --key cannot be used. Not with `goes_on`: the run
+    can still be sealed with another key under exec, where the job runs already, and in a sidecar, whose key may arrive
+    later. The daemon logs it then."""
     from flopsd.attestation.signing.keys import check_key
 
     if not settings.seal or settings.key is None or goes_on:

@@ -131,11 +131,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def watch(read: Callable[[], Status], every_seconds: float, clock: Clock, out: IO[str], term: str) -> None:
     """Show the status that `read` gives again and again until SIGINT or SIGTERM, in a terminal, which is then as it was
-    before.
-
-    Into anything but a terminal it writes one picture after the other, without any control sequence. Raises
-    FlopsdError where the very first look fails.
-    """
+    before. Into anything but a terminal it writes one picture after the other, without any control sequence. Raises
+    FlopsdError where the very first look fails."""
     found: Status | FlopsdError = read()
     screen = out.isatty() and term not in ("", "dumb")
     with awaited(signal.SIGINT, signal.SIGTERM, signal.SIGTSTP) as wait:

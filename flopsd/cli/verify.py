@@ -88,10 +88,8 @@ def verify_with(
     arguments: argparse.Namespace, line: ProgressLine, *, in_parts: bool = False
 ) -> Verified | VerifiedMerge:
     """Verify the ledger with the options of `add_verification`; `in_parts`: the children of a large merged one are not
-    asked for as a list, which takes five times the memory of their text.
-
-    Raises NotVerifiedError, and ConfigError for options that do not apply to this kind of ledger.
-    """
+    asked for as a list, which takes five times the memory of their text. Raises NotVerifiedError, and ConfigError for
+    options that do not apply to this kind of ledger."""
     from flopsd.attestation.evidence.trust import load_trust
     from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.merge.large_statement import parse_statement

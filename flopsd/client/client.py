@@ -35,10 +35,8 @@ _OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop", *OBSERVED}
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
-    """A client of the daemon whose socket is `path`, else $FLOPSD_SOCKET, else the default for this user.
-
-    Never raises and never waits; the connection is made in the background.
-    """
+    """A client of the daemon whose socket is `path`, else $FLOPSD_SOCKET, else the default for this user. Never raises
+    and never waits; the connection is made in the background."""
     try:
         paths = client_socket_candidates(os.environ) if path is None else (Path(path),)
     except Exception:
@@ -74,11 +72,9 @@ class Client:
         self._begin()
 
     def set_phase(self, phase: str | None) -> None:
-        """Declare what this process does from now on: a phase such as "train" or "evaluate"; None for undeclared.
-
-        The phases are those of `flopsd.core.declarations.Phase`. While the processes of a job declare different phases,
-        the phase of the run is undeclared.
-        """
+        """Declare what this process does from now on: a phase such as "train" or "evaluate"; None for undeclared. The
+        phases are those of `flopsd.core.declarations.Phase`. While the processes of a job declare different phases, the
+        phase of the run is undeclared."""
         if type(phase) is str and phase == self._phase:
             return
         if os.getpid() != self._pid:
@@ -115,10 +111,8 @@ class Client:
             self.set_phase(before)
 
     def declare(self, **facts: object) -> None:
-        """Declare facts about the training, such as `method="lora"`. A value of None is ignored.
-
-        The names and values are listed in docs/training-process.md. A fact that is declared again replaces the earlier.
-        """
+        """Declare facts about the training, such as `method="lora"`. A value of None is ignored. The names and values
+        are listed in docs/training-process.md. A fact that is declared again replaces the earlier."""
         if os.getpid() != self._pid:
             return
         for name, value in facts.items():
@@ -138,10 +132,8 @@ class Client:
             self._wake_thread()
 
     def count(self, phase: str, **counters: int) -> None:
-        """Add work to the counters of `phase`, such as `tokens`, `sequences` and `steps`, all whole numbers.
-
-        `phase` need not be the current one. The counters are listed in docs/training-process.md.
-        """
+        """Add work to the counters of `phase`, such as `tokens`, `sequences` and `steps`, all whole numbers. `phase`
+        need not be the current one. The counters are listed in docs/training-process.md."""
         if os.getpid() != self._pid:
             return
         try:

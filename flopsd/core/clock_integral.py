@@ -54,11 +54,9 @@ def activity(ratios: Mapping[Pipe, float], clock: Cycles, sm_count: int, unread:
 
 
 def integrate(samples: Sequence[ClockSample], begin_ns: int, end_ns: int, top_mhz: int | None = None) -> Cycles | None:
-    """The clock's integral over [begin_ns, end_ns) from samples in order of time; None without any sample.
-
-    Before the first and after the last sample the clock is taken as they say. `top_mhz`: where samples are too far
-    apart it may have been anything up to that.
-    """
+    """The clock's integral over [begin_ns, end_ns) from samples in order of time; None without any sample. Before the
+    first and after the last sample the clock is taken as they say. `top_mhz`: where samples are too far apart it may
+    have been anything up to that."""
     if not samples or end_ns < begin_ns:
         return None
     if len(samples) == 2 and samples[0][0] == begin_ns and samples[1][0] == end_ns:  # one read after the other

@@ -105,11 +105,9 @@ Work = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model that was modified. `flop` is None where its compute is asserted unknown and not estimable.
-
-    `kind` is known, estimated (by `method`) or unknown; `systemic` is None where it is not declared. `reason` is why it
-    is none of systemic risk where the law presumes that it is.
-    """
+    """The model that was modified. `flop` is None where its compute is asserted unknown and not estimable. `kind` is
+    known, estimated (by `method`) or unknown; `systemic` is None where it is not declared. `reason` is why it is none
+    of systemic risk where the law presumes that it is."""
 
     name: str | None
     kind: str

@@ -18,9 +18,8 @@ MAX_SIGNATURES = 64  # each is tried with each key, over the whole payload
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A DSSE v1 envelope, decoded. `signatures` hold (keyid hint, signature bytes); `extensions` hold what else
-    stands in the object of each signature, unsigned as it is.
-    """
+    """A DSSE v1 envelope, decoded. `signatures` hold (keyid hint, signature bytes); `extensions` hold what else stands
+    in the object of each signature, unsigned as it is."""
 
     payload: bytes
     payload_type: str

@@ -34,8 +34,7 @@ def raising(error: Callable[[str], Exception]) -> Report:
 
 class FieldReader:
     """The fields of one mapping. `report` is called with every problem; if it returns, so does the getter, with a
-    stand-in value, so that all problems can be collected in one pass. A null field counts as missing.
-    """
+    stand-in value, so that all problems can be collected in one pass. A null field counts as missing."""
 
     def __init__(self, value: Any, path: str, report: Report) -> None:
         """`path` locates the mapping in its document: empty for the document itself."""

@@ -75,11 +75,9 @@ class Row(NamedTuple):
 
 
 def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
-    """The rows of one tally, by phase; they are disjoint and their sum is its total.
-
-    A format that a process declares makes the measured figure. Low and high keep every format that the pipe can
-    have: whoever trains may lie about it.
-    """
+    """The rows of one tally, by phase; they are disjoint and their sum is its total. A format that a process declares
+    makes the measured figure. Low and high keep every format that the pipe can have: whoever trains may lie about
+    it."""
     if not tally.phases:
         return _rows(tally, rating, table)
     found = []
@@ -221,10 +219,8 @@ def _gap_ceilings(gap_ns: int, rating: Rating, table: PeakTable) -> tuple[int | 
 
 
 def _rates(rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
-    """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known.
-
-    A declaration is believed of floating-point work; whatever it says, integers may have been multiplied too.
-    """
+    """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known. A declaration is
+    believed of floating-point work; whatever it says, integers may have been multiplied too."""
     if rating.part is None:
         return None, None
     return table.ceilings_per_cycle(rating.part, rating.precision)

@@ -43,9 +43,7 @@ AT_ONCE = 128  # the grids that a device of any compute capability can have resi
 
 def is_impossible(counters: Mapping[str, int]) -> bool:
     """Whether no windows can have seen this: more kernels at once than a device runs, or time without what took it.
-
-    Where it holds of none of several growths it does not of their sum.
-    """
+    Where it holds of none of several growths it does not of their sum."""
     kernels_ns = sum(counters.get(name, 0) for name in NS_OF.values())
     return (
         kernels_ns > AT_ONCE * counters.get(WINDOW_NS, 0)

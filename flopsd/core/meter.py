@@ -175,10 +175,7 @@ def _growth(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) 
 
 def _differences(before: Totals, now: Totals, possible: int) -> tuple[int, Mapping[Pipe, int]] | None:
     """Elapsed cycles and those of each pipe, over the end of a counter's range where it fell; None where that does not
-    explain the values.
-
-    A counter that may have gone through its whole range in the meantime says nothing of it.
-    """
+    explain the values. A counter that may have gone through its whole range in the meantime says nothing of it."""
     earlier = before.sm_cycles
     if now.sm_cycles.keys() != earlier.keys():
         return None
@@ -321,11 +318,9 @@ class _Absolutes(TypedDict):
 
 
 def _absolutes(tally: Tally, reading: Reading) -> _Absolutes:
-    """New absolute counter values, the energy that passed since the last ones, and the time that it is of.
-
-    A counter that fell has been reset by a driver reload: what it lost is unknown, so nothing is
-    added and counting goes on from the new value.
-    """
+    """New absolute counter values, the energy that passed since the last ones, and the time that it is of. A counter
+    that fell has been reset by a driver reload: what it lost is unknown, so nothing is added and counting goes on from
+    the new value."""
     read, totals, totals_ns = reading.totals, tally.totals, tally.totals_ns
     if read is not None:  # a source may refill its mapping
         totals = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)

@@ -136,10 +136,8 @@ class Active:
 @dataclass(frozen=True, slots=True)
 class Totals:
     """Cumulative counters, which the hardware keeps without a reader: SM-cycles since some origin, such as the boot.
-
-    `origin` names the counters and their scale; only totals of the same origin can be subtracted.
-    TENSOR is any tensor activity here: what no sub-pipe accounts for follows from the differences.
-    """
+    `origin` names the counters and their scale; only totals of the same origin can be subtracted. TENSOR is any tensor
+    activity here: what no sub-pipe accounts for follows from the differences."""
 
     origin: str
     elapsed_sm_cycles: int
@@ -164,11 +162,9 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A ceiling: SM-cycles, at most, during which anything at all ran.
-
-    `clocked_sm_cycles` is another one, by random samples of the clock: at most but for the deviation of `square_sum`,
-    which is small only of many readings together. None: the clock was not sampled, or promised no lower one.
-    """
+    """A ceiling: SM-cycles, at most, during which anything at all ran. `clocked_sm_cycles` is another one, by random
+    samples of the clock: at most but for the deviation of `square_sum`, which is small only of many readings together.
+    None: the clock was not sampled, or promised no lower one."""
 
     sm_cycles: int
     clocked_sm_cycles: int | None = None
@@ -185,11 +181,8 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One interval [begin_ns, end_ns) of one device on the boot-time clock.
-
-    `counters` (such as energy_mj) and `totals` are absolute values at end_ns. They are journalled, so
-    that the next incarnation can close a gap exactly.
-    """
+    """One interval [begin_ns, end_ns) of one device on the boot-time clock. `counters` (such as energy_mj) and `totals`
+    are absolute values at end_ns. They are journalled, so that the next incarnation can close a gap exactly."""
 
     device: DeviceUid
     begin_ns: int

@@ -182,12 +182,9 @@ class Part:
         }
 
     def datasheet_peaks(self, slice_sm_count: int | None = None) -> list[tuple[Pipe | None, str, int]]:
-        """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip.
-
-        SMs x rate x reference clock. Hopper and Blackwell have two of those: one for low-precision tensor
-        work, a higher one for FP64 and the vector pipes. The maximum clock is neither peak's. A MIG slice
-        has the peak of its own SMs.
-        """
+        """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip. SMs x
+        rate x reference clock. Hopper and Blackwell have two of those: one for low-precision tensor work, a higher one
+        for FP64 and the vector pipes. The maximum clock is neither peak's. A MIG slice has the peak of its own SMs."""
         found: list[tuple[Pipe | None, str, int]] = [
             (None, name, peak) for name, peak in self.chip_flop_per_s.items() if name not in INTEGER_FORMATS
         ]

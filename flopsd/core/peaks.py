@@ -111,10 +111,7 @@ class PeakTable:
         return fp32 * times if fp32 is not None and times is not None else None
 
     def resolve(self, device: Device) -> Part:
-        """The row of a device.
-
-        Raises UnknownDeviceError when nothing matches exactly, or name and PCI id disagree.
-        """
+        """The row of a device. Raises UnknownDeviceError when nothing matches exactly, or name and PCI id disagree."""
         by_name = {p.id for p in self.parts.values() if device.model in p.names}
         by_pci = {p.id for p in self.parts.values() if device.pci_device_id in p.pci_device_ids}
         # A name that is not in the table may still be that of another chip than its PCI id's.

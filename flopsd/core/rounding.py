@@ -34,10 +34,8 @@ def divided(numerator: int, denominator: int, towards: Towards) -> int:
 
 
 def significant(number: Fraction | int, figures: int, towards: Towards = Towards.NEAREST) -> tuple[int, int]:
-    """`(digits, exponent)` with number ~ digits x 10^exponent and `figures` digits; (0, 0) for zero.
-
-    Raises ValueError for a negative number or no figures.
-    """
+    """`(digits, exponent)` with number ~ digits x 10^exponent and `figures` digits; (0, 0) for zero. Raises ValueError
+    for a negative number or no figures."""
     exact = Fraction(number)
     if exact < 0 or figures < 1:
         raise ValueError("expected a number that is not negative, and one figure at least")

@@ -32,10 +32,8 @@ _FIELDS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
-    """A process connected. The same `session` after a lost connection is the same process.
-
-    `pid` and `uid` come from the kernel; `pid` is None for a process in a namespace that the daemon cannot see.
-    """
+    """A process connected. The same `session` after a lost connection is the same process. `pid` and `uid` come from
+    the kernel; `pid` is None for a process in a namespace that the daemon cannot see."""
 
     session: str
     pid: int | None

@@ -65,11 +65,8 @@ def refuse_too_many_values(data: bytes, what: str, path: str = "") -> None:
 
 def parse_json(data: bytes, what: str, path: str = "", *, within: int = 0) -> Any:
     """JSON that no two readers can read differently; `path` is for the error. `within`: how many objects and lists it
-    stands in.
-
-    Raises NotVerifiedError for duplicate keys, floats, NaN, huge integers, lone surrogates, non-UTF-8, and for
-    what would take more memory than it is worth.
-    """
+    stands in. Raises NotVerifiedError for duplicate keys, floats, NaN, huge integers, lone surrogates, non-UTF-8, and
+    for what would take more memory than it is worth."""
 
     def refused(text: str, code: str) -> NotVerifiedError:
         return NotVerifiedError(f"{what} {text}", code=code, path=path)

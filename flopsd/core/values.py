@@ -23,10 +23,8 @@ def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
 
 
 def parse_flop(value: object) -> int:
-    """An exact FLOP count from an int or from text such as "1e25" or "989.4e12".
-
-    Raises ValueError for floats (they have lost digits already), negatives and fractions of a FLOP.
-    """
+    """An exact FLOP count from an int or from text such as "1e25" or "989.4e12". Raises ValueError for floats (they
+    have lost digits already), negatives and fractions of a FLOP."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"{value!r} is not an exact count: write it as a whole number or as text like '1e25'")
     if isinstance(value, int):
@@ -136,9 +134,7 @@ def _scaled(text: Any, decimals: int) -> int:
 
 def span_seconds(begin: str, end: str) -> int:
     """Seconds from one RFC 3339 time in UTC to another, fractions cut off; 0 if the clock went back between them.
-
-    Raises ValueError for other text.
-    """
+    Raises ValueError for other text."""
     return max(0, utc_ns(end) // _NS - utc_ns(begin) // _NS)
 
 

@@ -187,10 +187,8 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
 
 
 class ThresholdLog:
-    """Logs once that a run reached a step towards a threshold that applies to it; checked once a minute.
-
-    Steps are of what is certain (`low`) or measured, never of an upper bound.
-    """
+    """Logs once that a run reached a step towards a threshold that applies to it; checked once a minute. Steps are of
+    what is certain (`low`) or measured, never of an upper bound."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._next_ns = clock, clock.boottime_ns()

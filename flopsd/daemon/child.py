@@ -29,11 +29,9 @@ class Ended(NamedTuple):
 
 
 class Child:
-    """One process at a time, in a session of its own, killed with its children when it hangs.
-
-    Its time is not limited while it works: sealing a journal of months takes long on a busy node. It hangs where it has
-    neither read nor written for `idle_seconds`, or runs for a day. One thread calls it.
-    """
+    """One process at a time, in a session of its own, killed with its children when it hangs. Its time is not limited
+    while it works: sealing a journal of months takes long on a busy node. It hangs where it has neither read nor
+    written for `idle_seconds`, or runs for a day. One thread calls it."""
 
     def __init__(
         self, command: Sequence[str], what: str, clock: Clock, *, output: bool = False,

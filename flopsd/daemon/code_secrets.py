@@ -8,11 +8,9 @@ from flopsd.journal.codes import SECRET_BYTES, CodeKey
 
 
 class CodeSecrets:
-    """One secret for each journal that the daemon writes.
-
-    The first is the launcher's, which keeps it: it is overwritten here once its key is made. Without a launcher, and
-    for a journal begun in place of a lost one, the daemon makes a secret and must keep it until it is disclosed.
-    """
+    """One secret for each journal that the daemon writes. The first is the launcher's, which keeps it: it is
+    overwritten here once its key is made. Without a launcher, and for a journal begun in place of a lost one, the
+    daemon makes a secret and must keep it until it is disclosed."""
 
     def __init__(self, of_launcher: bytearray | None) -> None:
         self._of_launcher = of_launcher

@@ -34,9 +34,7 @@ def copy_seconds(settings: Settings, used_seconds: float) -> float:
 
 def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_seconds: float) -> str:
     """Copy a journal that cannot be sealed to where its ledger would go, since its machine may end with the run.
-
-    Returns a text that says where it is now and how to seal it.
-    """
+    Returns a text that says where it is now and how to seal it."""
     from flopsd.attestation.storage.copies import copy_journal
 
     names = names_of(folder.journal, settings)

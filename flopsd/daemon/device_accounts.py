@@ -85,11 +85,8 @@ class DeviceAccounts:
                 tracked.count_gap(now_ns, reason, self._sessions.active_phase)
 
     def resume(self, *, same_boot: bool) -> None:
-        """Track what killed daemon starts tracked.
-
-        A device of another boot that no source lists here has no record of its time after the last one: it gets a gap
-        until this daemon start began, and is retired then.
-        """
+        """Track what killed daemon starts tracked. A device of another boot that no source lists here has no record of
+        its time after the last one: it gets a gap until this daemon start began, and is retired then."""
         for uid, entry in self._earlier.left_open(same_boot=same_boot):
             if uid in self._tracked:
                 continue
@@ -160,10 +157,8 @@ class DeviceAccounts:
     def _track(
         self, device: Device, source: str, since_ns: int | None = None, before: GapReason = GapReason.OTHER_JOB
     ) -> None:
-        """Track a device from where its last daemon start left it, else from the beginning of this one.
-
-        With `since_ns` its time before that is a gap with the reason `before`: it belonged to another job or device.
-        """
+        """Track a device from where its last daemon start left it, else from the beginning of this one. With `since_ns`
+        its time before that is a gap with the reason `before`: it belonged to another job or device."""
         rating = rate(device, self._table, self._precision_of(device))
         tally = self._earlier.continued_tally(device, is_since_known=since_ns is not None)
         if since_ns is not None and tally.begin_ns == self._begin_ns:

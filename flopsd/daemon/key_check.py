@@ -23,11 +23,9 @@ RECHECK_SECONDS = 3600.0  # where no rolling seal shows that the key still signs
 
 
 class KeyCheck:
-    """Starts `command`, `flopsd key check --json`, until the key signs. One thread calls it.
-
-    Rolling seals wait while it runs and while the key cannot sign, so that one fault is logged once, and two processes
-    never give one wrong PIN to a token.
-    """
+    """Starts `command`, `flopsd key check --json`, until the key signs. One thread calls it. Rolling seals wait while
+    it runs and while the key cannot sign, so that one fault is logged once, and two processes never give one wrong PIN
+    to a token."""
 
     def __init__(
         self, command: Sequence[str], retry_seconds: float, recheck_seconds: float | None, clock: Clock, *, due: bool,

@@ -52,10 +52,8 @@ class Launcher:
     _stop_ns: int | None = None  # when the job got SIGTERM
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Run `command` to its end and return its exit code; 128 + N where signal N ended it.
-
-        127 and 126, as in shells, where it cannot be started.
-        """
+        """Run `command` to its end and return its exit code; 128 + N where signal N ended it. 127 and 126, as in
+        shells, where it cannot be started."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel keeps no exit codes
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self._head_file = os.memfd_create("flopsd-head")
@@ -109,11 +107,9 @@ class Launcher:
         return self._reaped.pop(job)
 
     def _is_saving(self, job: int) -> bool:
-        """Whether processes of the job's group are still running after SIGTERM, and there is time to wait for them.
-
-        A wrapper such as SageMaker's `train` ends at SIGTERM at once while the script that it started saves its state;
-        if we are process 1 and end, that script is killed.
-        """
+        """Whether processes of the job's group are still running after SIGTERM, and there is time to wait for them. A
+        wrapper such as SageMaker's `train` ends at SIGTERM at once while the script that it started saves its state; if
+        we are process 1 and end, that script is killed."""
         if self._stop_ns is None:
             return False
         window = SHORTEST_WINDOW_SECONDS if self.window_seconds is None else self.window_seconds

@@ -37,10 +37,8 @@ def copy_destinations(settings: Settings, run: str, node: str, segment: int | No
 
 def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tuple[str, str, int | None]:
     """Run, node and number of the segment, None where the run is not rotated. `closed`: it was closed by a rotation, in
-    this run or an earlier one.
-
-    Raises LedgerError for an empty journal, or one that was not closed of another run than --run-id.
-    """
+    this run or an earlier one. Raises LedgerError for an empty journal, or one that was not closed of another run than
+    --run-id."""
     first = first_record(journal)
     if first is None:
         raise LedgerError(f"{journal} holds no complete record: there is nothing to seal")

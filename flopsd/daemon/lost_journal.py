@@ -28,9 +28,7 @@ def write_instead(
     fault: JournalError,
 ) -> None:  # fmt: skip
     """Put the file aside and write a journal which states that, and knows of no device: its ledger has no upper bound.
-
-    Raises FlopsdError.
-    """
+    Raises FlopsdError."""
     lost = journal_lost(journal.size_bytes, known.head, journal.put_aside(NOT_OURS))
     log.error("%s; it is kept as %s; the ledger of the run has no upper bound", fault, lost.kept_as)
     declared, isolation = declared_of(settings), Isolation(os.geteuid(), checkpoint_output=settings.checkpoint_output)

@@ -53,11 +53,9 @@ def hand_over(
     changed: Iterable[MigChange], tracked: Mapping[DeviceUid, TrackedDevice], sweep: Sweep, at_ns: int,
     elsewhere: Callable[[DeviceEntry], GapReason | None], active_phase: ActivePhase,
 ) -> dict[DeviceUid, int]:  # fmt: skip
-    """Close the accounts of removed devices; for each new device, the time at which it begins.
-
-    That is the last reading of the devices it replaces, else the beginning of its own first reading. `elsewhere` gives
-    the reason why a device that is no longer read loses no time.
-    """
+    """Close the accounts of removed devices; for each new device, the time at which it begins. That is the last reading
+    of the devices it replaces, else the beginning of its own first reading. `elsewhere` gives the reason why a device
+    that is no longer read loses no time."""
     begin_ns: dict[DeviceUid, int] = {}
     for change in changed:
         old = [tracked[uid] for uid in change.removed if uid in tracked]

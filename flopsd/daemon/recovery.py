@@ -51,11 +51,9 @@ class RecoveredRun(NamedTuple):
 def recover(
     journal: Journal, clock: Clock, known: KnownJournal | None, secrets: Iterable[bytes | bytearray] = ()
 ) -> RecoveredRun:
-    """Recover the longest valid prefix of the journal; the damaged rest is kept beside it.
-
-    `known`: what an earlier daemon start under the same launcher wrote. A journal without that is put aside, and so is
-    one with a wrong code of a daemon start with one of `secrets`.
-    """
+    """Recover the longest valid prefix of the journal; the damaged rest is kept beside it. `known`: what an earlier
+    daemon start under the same launcher wrote. A journal without that is put aside, and so is one with a wrong code of
+    a daemon start with one of `secrets`."""
     aside = f"damaged-{file_stamp(clock.wall_ns())}.journal.jsonl"
     was_pending = _has_content(journal.state.pending)  # then there was a journal too
     try:
@@ -136,8 +134,7 @@ def choose_run(
     journal: Journal, found: RecoveredRun, wanted: str | None, node: str, table: PeakTable, clock: Clock
 ) -> tuple[str, History]:
     """The id and history of the run to meter: the journal's, if it is the wanted one, or if none is wanted and it has
-    not ended; else a new run. The journal of another run is renamed in the same folder, never overwritten.
-    """
+    not ended; else a new run. The journal of another run is renamed in the same folder, never overwritten."""
     history = found.history
     if history.incarnations:
         same = history.run == wanted if wanted else not history.ended or history.is_rotated

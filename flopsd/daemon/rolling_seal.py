@@ -72,11 +72,9 @@ class RollingSeals:
         self._fresh, self._due_ns = True, self._clock.boottime_ns()
 
     def each_tick(self) -> None:
-        """Start, reap or kill the child.
-
-        A seal covers the checkpoints in the journal, so a child starts right after the last checkpoint before a seal is
-        due: no more than `every_seconds` of a run are ever unsealed, plus the time that sealing takes.
-        """
+        """Start, reap or kill the child. A seal covers the checkpoints in the journal, so a child starts right after
+        the last checkpoint before a seal is due: no more than `every_seconds` of a run are ever unsealed, plus the time
+        that sealing takes."""
         now_ns = self._clock.boottime_ns()
         if self._child.is_busy:
             if (ended := self._child.ended()) is not None:

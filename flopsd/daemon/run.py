@@ -64,11 +64,9 @@ def run_daemon(
     settings: Settings, environment: Mapping[str, str], clock: Clock, out: IO[str], err: IO[str], launched: Launched,
     commands: Commands, *, progress: bool,
 ) -> bool:  # fmt: skip
-    """Meter until stopped, then seal. True if the journal is complete, sealed and copied.
-
-    Under a launcher the daemon starts without a source too, and a failed copy is no failure, since the launcher would
-    only seal again. Raises FlopsdError when it cannot start.
-    """
+    """Meter until stopped, then seal. True if the journal is complete, sealed and copied. Under a launcher the daemon
+    starts without a source too, and a failed copy is no failure, since the launcher would only seal again. Raises
+    FlopsdError when it cannot start."""
     lifeline, head_file = launched
     secrets = CodeSecrets(read_secret(lifeline))
     # What the run is: data files, platform, sources.

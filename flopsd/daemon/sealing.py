@@ -111,10 +111,8 @@ def seal_rolling(
 
 
 def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
-    """Seal a journal file by itself, on any machine: a copy of a live one, or what a dead machine left.
-
-    Key and ledger lie in --state-dir where that is given, else beside the file. Raises what `seal` raises.
-    """
+    """Seal a journal file by itself, on any machine: a copy of a live one, or what a dead machine left. Key and ledger
+    lie in --state-dir where that is given, else beside the file. Raises what `seal` raises."""
     folder = Path(settings.state_dir) if settings.state_dir else journal.absolute().parent
     return seal(journal, StateDir(folder), settings, clock, live=True, is_alone=True)
 
@@ -174,10 +172,8 @@ def seal_own(
     head: Head, code_secrets: Sequence[bytes], refused_pin: int | None,
 ) -> tuple[bool, bool]:  # fmt: skip
     """Seal the run of this daemon at its end and copy the ledger, within --stop-seconds since `stopped_ns`. The figures
-    go to `err` only then, so that a blocked reader costs no copy.
-
-    Returns whether it was sealed, and whether every copy was made. A failure is logged; the journal is kept.
-    """
+    go to `err` only then, so that a blocked reader costs no copy. Returns whether it was sealed, and whether every copy
+    was made. A failure is logged; the journal is kept."""
     from flopsd.report.ledger_text import sealed_text
 
     is_loud = log.isEnabledFor(logging.WARNING)  # not with -q

@@ -248,9 +248,7 @@ class SessionServer:
 
     def _take_over(self, peer: _Peer, session: str) -> None:
         """Move a session that another connection has to this one: its process lost that connection before we noticed.
-
-        Raises RefusedError if it belongs to another process.
-        """
+        Raises RefusedError if it belongs to another process."""
         for other in list(self._peers.values()):
             if other is not peer and other.talk.session == session:
                 if (other.talk.pid, other.talk.uid) != (peer.talk.pid, peer.talk.uid):

@@ -11,10 +11,8 @@ from flopsd.errors import ListenError
 
 
 def listen_on(path: Path, *, mode: int, backlog: int) -> socket.socket:
-    """A listening socket at `path` with the file mode `mode`; what a dead daemon left there is removed.
-
-    Raises ListenError.
-    """
+    """A listening socket at `path` with the file mode `mode`; what a dead daemon left there is removed. Raises
+    ListenError."""
     try:
         if not path.parent.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -96,10 +96,8 @@ class TrackedDevice:
         return source == self.entry.source and _expected(device) == _expected(self.entry.device)
 
     def identified_by(self, listed: Device, table: PeakTable, precision: Precision | None) -> bool:
-        """Rate a device without a known model by the model in `listed`; true if that succeeded now.
-
-        Until then all its time was a gap without a ceiling, so no total falls.
-        """
+        """Rate a device without a known model by the model in `listed`; true if that succeeded now. Until then all its
+        time was a gap without a ceiling, so no total falls."""
         if self.state.now.rating.part is not None:
             return False
         try:

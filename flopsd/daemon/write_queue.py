@@ -35,12 +35,9 @@ class WriteQueue:
         return not self._unwritten
 
     def append(self, record: Mapping[str, Any], *, keep: bool = True) -> bool:
-        """Append durably, after all records that were refused before; true if it is written.
-
-        A refused record is kept, unless `keep` is false. A refused checkpoint is not: the next one repeats it, gaps
-        included.
-        Raises UnreadableRecordError for a record that can never be written, unless it is a checkpoint.
-        """
+        """Append durably, after all records that were refused before; true if it is written. A refused record is kept,
+        unless `keep` is false. A refused checkpoint is not: the next one repeats it, gaps included. Raises
+        UnreadableRecordError for a record that can never be written, unless it is a checkpoint."""
         if self.is_lost:
             return False  # all of it is rewritten, once a journal can be begun
         try:

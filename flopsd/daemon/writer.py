@@ -50,10 +50,8 @@ MOST_ABSENT_LOGGED = 16
 
 
 class Writer:
-    """All totals of one daemon start. Not thread-safe: one thread owns it; `snapshot` may be read by any.
-
-    `begin` comes first; nothing else works before it.
-    """
+    """All totals of one daemon start. Not thread-safe: one thread owns it; `snapshot` may be read by any. `begin` comes
+    first; nothing else works before it."""
 
     snapshot: Snapshot
 
@@ -77,11 +75,9 @@ class Writer:
         self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False,
         closed: ClosedSegment | None = None,
     ) -> None:  # fmt: skip
-        """Start behind `history`; what the last daemon start left open becomes a gap.
-
-        `journal_lost`: there was a journal of this run before, which another process replaced. `closed`: the history is
-        of that segment, and another one is to be begun.
-        """
+        """Start behind `history`; what the last daemon start left open becomes a gap. `journal_lost`: there was a
+        journal of this run before, which another process replaced. `closed`: the history is of that segment, and
+        another one is to be begun."""
         self._run = run
         known = {session.id: session for session in whole_sessions(history)}
         self._sessions = SessionTracker(
@@ -133,10 +129,8 @@ class Writer:
         self._records.begin(now, self._incarnation, self._run, isolation, recovery)
 
     def rotate(self) -> bool:
-        """End the journal and go on in another, without a gap between them; false if that cannot be done now.
-
-        Every account stops where its device was last read, and the next journal goes on from there.
-        """
+        """End the journal and go on in another, without a gap between them; false if that cannot be done now. Every
+        account stops where its device was last read, and the next journal goes on from there."""
         if self._closed or not self._segment.is_settled or not self.checkpoint():
             return False
         view, records, segment = self.snapshot.view, self.snapshot.journal_records + 1, self._segment

@@ -62,10 +62,8 @@ class ForwardCounter:
     """Declares the work of one model's forward passes to `client`."""
 
     def __init__(self, client: Session, phase_of: PhaseOf | None = None) -> None:
-        """`phase_of` receives the model and whether it generates, and returns a phase or UNSETTLED.
-
-        By default a pass with gradients is training, and any other belongs to the client's current phase.
-        """
+        """`phase_of` receives the model and whether it generates, and returns a phase or UNSETTLED. By default a pass
+        with gradients is training, and any other belongs to the client's current phase."""
         self.client, self._phase_of = client, phase_of or usual_phase(client)
         self._model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
         self._backbone: Callable[[], Any] = lambda: None

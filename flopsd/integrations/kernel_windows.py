@@ -50,11 +50,8 @@ class _Window:
 
 
 class KernelWindows:
-    """Declares to `client` the kernels of sampled windows.
-
-    `sessions`: those that an `OperatorCounter` of the same client declares devices with. `profile` makes the profiler
-    of a window: for tests, where there is no GPU.
-    """
+    """Declares to `client` the kernels of sampled windows. `sessions`: those that an `OperatorCounter` of the same
+    client declares devices with. `profile` makes the profiler of a window: for tests, where there is no GPU."""
 
     def __init__(
         self, client: Any, *, sessions: DeviceSessions | None = None, first_seconds: float = FIRST_SECONDS,

@@ -11,10 +11,8 @@ Rows = Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, int]]
 
 
 def latent_rows(model: Any) -> Rows | None:
-    """What counts a forward pass of this model, from the arguments of the call; None for a model of another package.
-
-    Of classes that flopsd does not read it counts nothing: what their first argument means is not known.
-    """
+    """What counts a forward pass of this model, from the arguments of the call; None for a model of another package. Of
+    classes that flopsd does not read it counts nothing: what their first argument means is not known."""
     config = getattr(model, "config", None)
     if not isinstance(config, Mapping) or not type(model).__module__.startswith("diffusers."):
         return None

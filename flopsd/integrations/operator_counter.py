@@ -70,11 +70,8 @@ class _Inside(threading.local):
 
 
 class OperatorCounter:
-    """Declares to `client` what the models that are attached to it compute, and their optimizer.
-
-    `device`: the UUID of the accelerator, where PyTorch does not know it; else $FLOPSD_DEVICE_UUID. `phase_of` as for
-    `ForwardCounter`.
-    """
+    """Declares to `client` what the models that are attached to it compute, and their optimizer. `device`: the UUID of
+    the accelerator, where PyTorch does not know it; else $FLOPSD_DEVICE_UUID. `phase_of` as for `ForwardCounter`."""
 
     def __init__(
         self,
@@ -102,10 +99,8 @@ class OperatorCounter:
     def attach(
         self, model: Any, optimizer: Any = None, *, compiled: bool = False, phase_of: PhaseOf | None = None
     ) -> None:
-        """Count the passes of `model` and the steps of `optimizer` from now on, beside what was attached before.
-
-        The model is on its device. `compiled`: torch.compile will compile it after this.
-        """
+        """Count the passes of `model` and the steps of `optimizer` from now on, beside what was attached before. The
+        model is on its device. `compiled`: torch.compile will compile it after this."""
         try:
             self._attach(model, compiled, phase_of or self._phase_of)
             optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's

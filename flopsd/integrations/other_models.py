@@ -61,10 +61,8 @@ class _ModelSession:
 
 
 def count_other_model(client: Client, model: Any, role: str, phase_of: PhaseOf | None = None) -> ForwardCounter:
-    """Count the forward passes of `model`, which has the role `role` beside the model that `client` is for.
-
-    `role` is one of `flopsd.core.declarations.Role`; ValueError for any other. `phase_of` as for `ForwardCounter`.
-    """
+    """Count the forward passes of `model`, which has the role `role` beside the model that `client` is for. `role` is
+    one of `flopsd.core.declarations.Role`; ValueError for any other. `phase_of` as for `ForwardCounter`."""
     counter = ForwardCounter(_ModelSession(client, model, Role(role)), phase_of)
     # A graph that torch.compile makes of a model calls the outer module's hooks only.
     counter.attach(model, compiled=hasattr(model, "_orig_mod"))
@@ -122,11 +120,9 @@ def _role_of(name: str) -> Role:
 
 
 def _held_by_trainer() -> Iterator[tuple[str, Any]]:
-    """Attributes of the Trainer that called its callbacks, and local names of its methods that run now.
-
-    A Trainer hands its callbacks neither itself nor its other models. Its constructor calls them before it has set
-    those as attributes, and may use them before it calls them again.
-    """
+    """Attributes of the Trainer that called its callbacks, and local names of its methods that run now. A Trainer hands
+    its callbacks neither itself nor its other models. Its constructor calls them before it has set those as attributes,
+    and may use them before it calls them again."""
     frame, trainer = sys._getframe(1), None
     while frame is not None:
         names = frame.f_locals

@@ -56,10 +56,8 @@ class JournalLine(NamedTuple):
 def frame(
     previous: bytes, record: Mapping[str, Any], code: Callable[[bytes], bytes] | None = None
 ) -> tuple[bytes, bytes]:
-    """The line for `record` after the hash `previous`, and its own chain hash, of which `code` makes its code.
-
-    Raises UnreadableRecordError for a record that `read_lines` or `JournalLine.record` would refuse.
-    """
+    """The line for `record` after the hash `previous`, and its own chain hash, of which `code` makes its code. Raises
+    UnreadableRecordError for a record that `read_lines` or `JournalLine.record` would refuse."""
     try:
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as fault:
@@ -87,10 +85,8 @@ def _unreadable(record: Mapping[str, Any], why: object) -> UnreadableRecordError
 
 
 def read_lines(file: IO[bytes], head: bytes = GENESIS, hashing: Hashing | None = None) -> Iterator[JournalLine]:
-    """Valid lines from the beginning of `file`, hashed by `hashing`, else by the fastest.
-
-    Raises JournalDamagedError, naming line and reason, at the first invalid one.
-    """
+    """Valid lines from the beginning of `file`, hashed by `hashing`, else by the fastest. Raises JournalDamagedError,
+    naming line and reason, at the first invalid one."""
     end, hashing = 0, hashing or fastest()
     for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
         body, head, code = _unframe(raw, head, number, hashing)
@@ -112,10 +108,8 @@ def line_ends_at(fd: int, end: int, head_sha256: str) -> bool:
 
 
 def looks_like_records(file: IO[bytes]) -> bool:
-    """Whether the rest of `file` contains a complete line that was once a record.
-
-    A crash cuts the last line or leaves blocks of NULs. A complete line that is invalid was altered.
-    """
+    """Whether the rest of `file` contains a complete line that was once a record. A crash cuts the last line or leaves
+    blocks of NULs. A complete line that is invalid was altered."""
     begins, before = True, b""
     while piece := file.readline(MAX_LINE_BYTES):
         ends = piece.endswith(b"\n")

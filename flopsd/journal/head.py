@@ -32,10 +32,8 @@ class Head(NamedTuple):
 
 
 class KnownJournal(NamedTuple):
-    """What the launcher knows of the journal of its daemon: its head, that of the pending file, and the run.
-
-    As text `HEAD PENDING RUN`, with `-` where nothing is pending.
-    """
+    """What the launcher knows of the journal of its daemon: its head, that of the pending file, and the run. As text
+    `HEAD PENDING RUN`, with `-` where nothing is pending."""
 
     head: Head
     pending_sha256: str | None

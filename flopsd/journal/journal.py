@@ -143,11 +143,8 @@ class Journal:
 
     def take_over(self, closed_as: str | None) -> None:
         """Let the next segment's journal be the journal. The one that ended is moved to the folder of closed segments
-        under the name `closed_as`; None: it is there already.
-
-        Everything is on disk before, and each step is done at once, so that a kill leaves the one or the other.
-        Raises OSError, after which it can be called again.
-        """
+        under the name `closed_as`; None: it is there already. Everything is on disk before, and each step is done at
+        once, so that a kill leaves the one or the other. Raises OSError, after which it can be called again."""
         os.fsync(self._fd)
         if closed_as is not None:
             self.state.move_to_segments(closed_as)
@@ -156,10 +153,8 @@ class Journal:
         sync_folder(self.state.path)
 
     def put_aside(self, name: str) -> str:
-        """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one.
-
-        Returns the new name.
-        """
+        """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one. Returns
+        the new name."""
         path = self.state.rename_aside(self._path, name)
         if self._fd >= 0:
             os.close(self._fd)
@@ -176,11 +171,8 @@ class Journal:
 
     def check_unchanged(self, *, whole: bool = False) -> None:
         """Make sure that the file is the one that was written. One that another process put in its place, or appended
-        to, is kept under another name, and the journal is put back. `whole`: read all of it, since a change
-        within may keep its size.
-
-        Raises JournalReplacedError where what was written is lost, OSError.
-        """
+        to, is kept under another name, and the journal is put back. `whole`: read all of it, since a change within may
+        keep its size. Raises JournalReplacedError where what was written is lost, OSError."""
         try:
             here = os.stat(self._path)
         except FileNotFoundError:

@@ -54,10 +54,8 @@ def _sync(fd: int) -> None:
 
 
 def longest_prefix(file: IO[bytes], take: Take) -> Prefix:
-    """The longest valid prefix of a journal, each of whose lines `take` is given.
-
-    Raises JournalDamagedError if records follow the damage: then the file was altered, not cut by a crash.
-    """
+    """The longest valid prefix of a journal, each of whose lines `take` is given. Raises JournalDamagedError if records
+    follow the damage: then the file was altered, not cut by a crash."""
     head, count, size, reason, digest = GENESIS, 0, 0, "", fastest()(b"")
     lines = read_lines(file)
     while True:
@@ -80,10 +78,8 @@ def longest_prefix(file: IO[bytes], take: Take) -> Prefix:
 
 def sealed_part(path: Path, size_bytes: int, take: Take, progress: Progress = no_progress) -> tuple[JournalFacts, int]:
     """The identity of the whole records in the first `size_bytes` of a journal, which `take` is given, and the number
-    of records of the same chain that follow.
-
-    The whole file is read. Raises JournalDamagedError if its chain breaks anywhere, JournalError if it is unreadable.
-    """
+    of records of the same chain that follow. The whole file is read. Raises JournalDamagedError if its chain breaks
+    anywhere, JournalError if it is unreadable."""
     head, count, size, further, digest = GENESIS, 0, 0, 0, fastest()(b"")
     for line in read_journal(path):
         progress("reading the journal", line.end, size_bytes)

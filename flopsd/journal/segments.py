@@ -49,10 +49,8 @@ def newest_closed(state: StateDir) -> Path | None:
 
 
 def continued_by(journal: Path) -> Continued | None:
-    """What a journal continues, by its first record; None: nothing, or it has none.
-
-    Raises KeyError, TypeError or ValueError for a record that no daemon writes.
-    """
+    """What a journal continues, by its first record; None: nothing, or it has none. Raises KeyError, TypeError or
+    ValueError for a record that no daemon writes."""
     first = first_record(journal)
     return None if first is None or "continues" not in first else Continued.from_record(first["continues"])
 

@@ -73,10 +73,8 @@ class StateDir:
 
     def data_files(self, kind: str, given: Iterable[str]) -> list[str]:
         """Where the peak tables or policies of this folder's journals may be: in the files `given`, and in what daemon
-        starts kept.
-
-        A given file that is gone is left out where any was kept, else whoever reads it reports its name.
-        """
+        starts kept. A given file that is gone is left out where any was kept, else whoever reads it reports its
+        name."""
         kept = [str(path) for path in self.companions(kind)]
         return [*(file for file in given if not kept or Path(file).is_file()), *kept]
 
@@ -106,10 +104,8 @@ class StateDir:
         sync_folder(self.segments)
 
     def acquire(self) -> None:
-        """Create the folder (0700) and take its lock.
-
-        Raises StateDirBusyError naming the holder, JournalError if the folder cannot be used.
-        """
+        """Create the folder (0700) and take its lock. Raises StateDirBusyError naming the holder, JournalError if the
+        folder cannot be used."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

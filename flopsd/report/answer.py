@@ -66,10 +66,8 @@ def _answer(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed:
 
 
 def _below(rules: Sequence[ReportRule]) -> str:
-    """The headline of a run that is below whatever is not declared; empty where it is not.
-
-    A run that is far below may be open for base models of few computes: a wider range of them is what it hangs on.
-    """
+    """The headline of a run that is below whatever is not declared; empty where it is not. A run that is far below may
+    be open for base models of few computes: a wider range of them is what it hangs on."""
     all_below = [rule.distance for rule in rules if rule.state is ReportState.BELOW and rule.distance is not None]
     own = [one for one in all_below if not one.with_base] or all_below
     open_ones = [rule for rule in rules if rule.state is not ReportState.BELOW]

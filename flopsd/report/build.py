@@ -55,10 +55,8 @@ def report_of(
     policy: Policy | None = None, course: Course = (), now_ns: int | None = None,
 ) -> Report:  # fmt: skip
     """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled, `course`
-    the points of the verified journal, `now_ns` the reader's time, before which it must have been sealed.
-
-    Raises LedgerError where the ledger is not as flopsd writes one.
-    """
+    the points of the verified journal, `now_ns` the reader's time, before which it must have been sealed. Raises
+    LedgerError where the ledger is not as flopsd writes one."""
     predicate = document.predicate
     kind = predicate.text("kind")
     if kind not in _KINDS:

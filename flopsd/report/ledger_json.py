@@ -20,9 +20,8 @@ _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,29})\.([0-9]{1,9})", re.ASCII)
 
 
 class LedgerObject(FieldReader):
-    """One JSON object of a ledger. Getters raise LedgerError where a member is missing or of another type;
-    those that begin with `maybe_` give None where it is null or, as in an older ledger, not there.
-    """
+    """One JSON object of a ledger. Getters raise LedgerError where a member is missing or of another type; those that
+    begin with `maybe_` give None where it is null or, as in an older ledger, not there."""
 
     def __init__(self, value: Any, path: str, report: Report | None = None) -> None:
         super().__init__(value, path, report or raising(lambda problem: LedgerError(problem, hint=HINT)))

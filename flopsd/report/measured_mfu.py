@@ -21,9 +21,7 @@ _ELSEWHERE = tuple(reason.value for reason in ACCOUNTED_ELSEWHERE)
 
 def mfu_of(ledger: Path, table: PeakTable, number_format: str) -> Mfu:
     """FLOP that contributed to parameter updates over the devices' dense datasheet peak in the time that was the job's.
-
-    An interval, as the ledger has one. The ledger is read and not verified. Raises LedgerError, NotVerifiedError.
-    """
+    An interval, as the ledger has one. The ledger is read and not verified. Raises LedgerError, NotVerifiedError."""
     statement = parse_json(parse_envelope(read_ledger(ledger)).payload, "the payload")
     try:
         predicate = statement["predicate"]

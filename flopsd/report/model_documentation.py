@@ -36,10 +36,8 @@ NOT_APPLICABLE = "N/A"
 
 
 def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
-    """What the ledger with this predicate says in the Form's words.
-
-    Raises PolicyError if the policy has no form; KeyError, TypeError, ValueError for what is not a predicate.
-    """
+    """What the ledger with this predicate says in the Form's words. Raises PolicyError if the policy has no form;
+    KeyError, TypeError, ValueError for what is not a predicate."""
     if policy.form is None:
         raise PolicyError([f"policy {policy.id} has no form"], hint="use the packaged eu-ai-act policy")
     rules = policy.form
@@ -71,10 +69,8 @@ def figure_text(figures: Figures, digits: int) -> tuple[str, str]:
 
 
 def order_of_magnitude(figures: Figures, digits: int) -> str:
-    """`10^22` of the figures as rounded for the AI Office; in parentheses the orders that it may have else.
-
-    Without a measured figure it is these alone.
-    """
+    """`10^22` of the figures as rounded for the AI Office; in parentheses the orders that it may have else. Without a
+    measured figure it is these alone."""
     low = _power(figures.low_flop, digits, Towards.DOWN)
     if figures.high_flop is not None:
         high = _power(figures.high_flop, digits, Towards.UP)

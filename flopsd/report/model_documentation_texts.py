@@ -70,10 +70,8 @@ def energy_methodology(predicate: Mapping[str, Any]) -> str:
 
 
 def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> tuple[str, ...]:
-    """The part on compute of a notification under Article 52(1) (Guidelines, paragraph 31), line by line.
-
-    Empty unless a rule that asks for one applies and is certainly crossed.
-    """
+    """The part on compute of a notification under Article 52(1) (Guidelines, paragraph 31), line by line. Empty unless
+    a rule that asks for one applies and is certainly crossed."""
     notifying = {rule.id for rule in policy.rules if rule.notify}
     above = [
         found

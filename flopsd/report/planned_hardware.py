@@ -63,10 +63,8 @@ def hardware_from(
     table: PeakTable, name: str, count: int, devices: int | None, number_format: str, price: Fraction | None = None
 ) -> Hardware:
     """`count` instances of a SageMaker type with `devices` each, or `count` devices of a part of the table; `price` is
-    of one in USD an hour.
-
-    Raises UnknownDeviceError where the table does not know the name, the number of devices or the format's peak.
-    """
+    of one in USD an hour. Raises UnknownDeviceError where the table does not know the name, the number of devices or
+    the format's peak."""
     instance = table.instances.get(name)
     part = table.parts.get(name if instance is None else instance.accelerator)
     if part is None:

@@ -22,10 +22,8 @@ def fits(path: Path) -> bool:
 
 def socket_path(setting: str | None, state_dir: Path, *, shared: bool = False) -> Path | None:
     """Where the daemon listens; None for `off`. Raises ConfigError for a given path that is too long for a socket.
-
     Without a setting it is in the state folder. If that path is too long, or processes of another user connect
-    (`shared`), who cannot enter that folder, it is a short one derived from it.
-    """
+    (`shared`), who cannot enter that folder, it is a short one derived from it."""
     if setting == OFF:
         return None
     path = Path(os.path.abspath(setting if setting is not None else state_dir / SOCKET_NAME))

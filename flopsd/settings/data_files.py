@@ -46,10 +46,8 @@ class Tables:
     """Peak tables and policies by digest: packaged ones, old versions included, and those in the given files."""
 
     def __init__(self, peaks_files: Sequence[str] = (), policy_files: Sequence[str] = ()) -> None:
-        """`policy_files`: names of packaged policies among them are as good as not given.
-
-        Raises ConfigError for a given file that does not exist.
-        """
+        """`policy_files`: names of packaged policies among them are as good as not given. Raises ConfigError for a
+        given file that does not exist."""
         self._peaks_files = tuple(Path(file) for file in peaks_files)
         self._policy_files = own_policies(policy_files)
         missing = [str(path) for path in (*self._peaks_files, *self._policy_files) if not path.is_file()]
@@ -110,11 +108,9 @@ def read_peaks(file: str | None = None) -> tuple[bytes, str]:
 
 
 def with_rows(data: bytes, rows: Mapping[str, bytes]) -> bytes:
-    """The packaged peak table `data` with rows of plug-ins, which are YAML lists, by source, before its own.
-
-    The same rows give the same bytes, whatever else the plug-ins hold. Raises PeakTableError where the result would not
-    be the table with exactly these rows more.
-    """
+    """The packaged peak table `data` with rows of plug-ins, which are YAML lists, by source, before its own. The same
+    rows give the same bytes, whatever else the plug-ins hold. Raises PeakTableError where the result would not be the
+    table with exactly these rows more."""
     added, expected = [], []
     for source in sorted(rows):
         lines = rows[source].splitlines()
@@ -143,10 +139,7 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
 
 def find_peaks(sha256: str, candidates: Sequence[Path] = (), ledger: Path | None = None) -> PeakTable:
     """The peak table with this digest: a packaged one, old ones included, or one of `candidates`. What came with
-    `ledger` is named to the user and never used.
-
-    Raises PeakTableError when none has it.
-    """
+    `ledger` is named to the user and never used. Raises PeakTableError when none has it."""
     found = _found(sha256, (*candidates, *_packaged_tables()), _read_peaks)
     if found is None:
         said, hint = _missing(PEAKS, sha256, ledger)
@@ -223,10 +216,8 @@ def load_policies(chosen: Sequence[str] = ()) -> tuple[Policy, ...]:
 
 def read_policies(chosen: Sequence[str] = ()) -> tuple[tuple[Policy, bytes], ...]:
     """The policies that are chosen, by the name of a packaged one or by file, each with the bytes that its SHA-256 is
-    of; none chosen: that of the EU AI Act.
-
-    In order of their ids. Raises PolicyError with every problem of every file.
-    """
+    of; none chosen: that of the EU AI Act. In order of their ids. Raises PolicyError with every problem of every
+    file."""
     problems: list[str] = []
     found: dict[str, tuple[Policy, bytes]] = {}
     for name in chosen or (DEFAULT_POLICY,):
@@ -269,10 +260,7 @@ def parse_policy(data: bytes, name: str) -> Policy:
 
 def find_policy(sha256: str, candidates: Iterable[Path] = (), ledger: Path | None = None) -> Policy:
     """The policy with this digest: a packaged one, old ones included, or one of `candidates`. What came with `ledger`
-    is named to the user and never used.
-
-    Raises PolicyError when none has it.
-    """
+    is named to the user and never used. Raises PolicyError when none has it."""
     found = _found(sha256, (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")), read_policy)
     if found is None:
         said, hint = _missing(POLICY, sha256, ledger)

@@ -34,10 +34,8 @@ class DevicesSetting:
 
 
 def parse_devices(value: object) -> DevicesSetting:
-    """The setting from text (`visible`, `job:4711`, `GPU-5a4d0000,1`) or a YAML list of names and indices.
-
-    Raises ValueError saying what is expected.
-    """
+    """The setting from text (`visible`, `job:4711`, `GPU-5a4d0000,1`) or a YAML list of names and indices. Raises
+    ValueError saying what is expected."""
     if isinstance(value, bool) or not isinstance(value, str | int | list | tuple):
         raise ValueError(EXPECTED)
     parts: list[object] = list(value.split(",")) if isinstance(value, str) else []

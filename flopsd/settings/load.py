@@ -119,11 +119,9 @@ def read_layers(
     config_file: str | None,
     source_settings: Sequence[Setting],
 ) -> Layers:
-    """What is given where: `flags` are raw values by setting key, `source_settings` the options of sources.
-
-    The file is --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else
-    /etc/flopsd/flopsd.yaml, else none. Raises ConfigError where the file cannot be read.
-    """
+    """What is given where: `flags` are raw values by setting key, `source_settings` the options of sources. The file is
+    --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else /etc/flopsd/flopsd.yaml,
+    else none. Raises ConfigError where the file cannot be read."""
     problems: list[str] = []
     layers: list[tuple[str, Mapping[str, Any]]] = []
     known = (*SETTINGS, *source_settings)

@@ -123,11 +123,9 @@ def metered_by_task(environment: Mapping[str, str]) -> int | None:
 
 
 def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
-    """A pod, from variables that the downward API sets: docs/kubernetes.md.
-
-    A job's name can be used again after it is deleted, so the run's name includes part of its UID. The index of a pod
-    in an indexed job is its rank, and its node name is kept when it is replaced. Attempts of a pod are not numbered.
-    """
+    """A pod, from variables that the downward API sets: docs/kubernetes.md. A job's name can be used again after it is
+    deleted, so the run's name includes part of its UID. The index of a pod in an indexed job is its rank, and its node
+    name is kept when it is replaced. Attempts of a pod are not numbered."""
     name, uid, index = (environment.get(key, "") for key in ("JOB_NAME", "JOB_UID", "JOB_COMPLETION_INDEX"))
     rank = int(index) if index.isascii() and index.isdigit() else None
     indexed = f"{name}-{rank}" if name and rank is not None else None

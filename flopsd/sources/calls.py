@@ -23,10 +23,8 @@ def read_source(source: Source, clock: Clock, checked: Checked | None = None) ->
 
 
 def poll_source(source: Source, until_ns: int) -> int | None:
-    """Let a source sample what it has no counter of, before its next read at `until_ns`; when it wants to again.
-
-    Most sources have no `poll`. After a fault, what was to be sampled until then counts as not sampled.
-    """
+    """Let a source sample what it has no counter of, before its next read at `until_ns`; when it wants to again. Most
+    sources have no `poll`. After a fault, what was to be sampled until then counts as not sampled."""
     poll = getattr(source, "poll", None)
     if poll is None:
         return None

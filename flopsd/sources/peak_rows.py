@@ -25,11 +25,9 @@ class RunTable(NamedTuple):
 def table_of(
     file: str | None, sources: Iterable[str], left_out: Callable[[PeakTableError], None] | None = None
 ) -> RunTable:
-    """The peak table of a run with these sources. The table in `file` is taken as it is, without anybody's rows.
-
-    Raises PeakTableError, for a plug-in's rows too; where `left_out` is given, it is called with that error instead,
-    and the rows are left out. A plug-in that is unusable is left to whoever opens it.
-    """
+    """The peak table of a run with these sources. The table in `file` is taken as it is, without anybody's rows. Raises
+    PeakTableError, for a plug-in's rows too; where `left_out` is given, it is called with that error instead, and the
+    rows are left out. A plug-in that is unusable is left to whoever opens it."""
     own, name = read_peaks(file)
     data, table, rows = own, parse_peaks(own, name), dict[str, bytes]()
     for source in sources if file is None else ():

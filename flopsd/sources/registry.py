@@ -70,19 +70,15 @@ def built_in(name: str) -> SourceInfo:
 
 
 def find(name: str) -> SourceInfo:
-    """What a source declares: a built-in one, or one that a plug-in registers in the entry-point group.
-
-    Raises SourceUnavailableError: not registered, registered twice, or a plug-in that cannot be used; it names the
-    distribution.
-    """
+    """What a source declares: a built-in one, or one that a plug-in registers in the entry-point group. Raises
+    SourceUnavailableError: not registered, registered twice, or a plug-in that cannot be used; it names the
+    distribution."""
     return find_with_origin(name)[0]
 
 
 def open_source(name: str, settings: SourceSettings, found: tuple[SourceInfo, str] | None = None) -> Source:
     """Open a source; options that `settings` leaves out have their defaults. `found`: what `find_with_origin` gave.
-
-    Raises SourceUnavailableError: as `find`, or a package is missing, or nothing can be read here.
-    """
+    Raises SourceUnavailableError: as `find`, or a package is missing, or nothing can be read here."""
     info, origin = found or find_with_origin(name)
     for package in info.packages:
         try:

@@ -16,9 +16,7 @@ _UNFINISHED = re.compile("[0-9a-f]{16}")
 
 def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
     """Replace the content of `path` by `data`, atomically and durably: a reader sees the old file or the new one.
-
-    `mode` holds whatever the umask is; None: as the umask leaves it.
-    """
+    `mode` holds whatever the umask is; None: as the umask leaves it."""
     with replacing(path, mode) as file:
         file.write(data)
 

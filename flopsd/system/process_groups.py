@@ -38,10 +38,8 @@ def pass_terminal(giver: int, taker: int) -> None:
 
 
 def stop_with(job: int, stopped_by: int) -> None:
-    """After the terminal stopped the group `job`, as by Ctrl-Z: take the terminal back and stop our own group too.
-
-    The shell that started our group then continues it by `fg` or `bg`, which arrives here as SIGCONT.
-    """
+    """After the terminal stopped the group `job`, as by Ctrl-Z: take the terminal back and stop our own group too. The
+    shell that started our group then continues it by `fg` or `bg`, which arrives here as SIGCONT."""
     if stopped_by != signal.SIGTSTP and _has_terminal(job):
         signal_group(job, signal.SIGCONT)  # it asked for the terminal before it was given it
         return

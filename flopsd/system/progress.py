@@ -27,10 +27,8 @@ def is_screen(stream: IO[str]) -> bool:
 
 class ProgressLine:
     """A context in which a line after `title` shows how far the work is: from the end of the first second on, rewritten
-    in place, and removed at the end. As a function it is the `Progress` that the work reports to.
-
-    Log records appear above the line. Other text for the same stream goes through `above`.
-    """
+    in place, and removed at the end. As a function it is the `Progress` that the work reports to. Log records appear
+    above the line. Other text for the same stream goes through `above`."""
 
     def __init__(self, out: IO[str], clock: Clock, title: str, *, is_shown: bool) -> None:
         self._out, self._clock, self._title, self._is_shown = out, clock, title, is_shown

@@ -12,11 +12,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def awaited(*numbers: signal.Signals) -> Iterator[Callable[[float], signal.Signals | None]]:
-    """Block `numbers` in the calling thread and in threads that it starts; yields a function that waits for one.
-
-    The function takes a timeout in seconds and returns the signal, or None after the timeout. Signals that arrived and
-    were not waited for are dropped at the end of the block.
-    """
+    """Block `numbers` in the calling thread and in threads that it starts; yields a function that waits for one. The
+    function takes a timeout in seconds and returns the signal, or None after the timeout. Signals that arrived and were
+    not waited for are dropped at the end of the block."""
 
     def wait(seconds: float) -> signal.Signals | None:
         found = signal.sigtimedwait(numbers, max(0.0, seconds))

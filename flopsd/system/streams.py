@@ -11,10 +11,8 @@ _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), 
 
 
 def say(stream: IO[str] | None, text: str) -> bool:
-    """Write `text` now; false if that failed: the reader left, the disk is full, the stream is closed.
-
-    A character that the stream's encoding lacks is written as an escape.
-    """
+    """Write `text` now; false if that failed: the reader left, the disk is full, the stream is closed. A character that
+    the stream's encoding lacks is written as an escape."""
     if stream is None:
         return False
     try:
@@ -61,10 +59,8 @@ def open_missing() -> None:
 
 
 def let_go(stream: IO[str] | None) -> bool:
-    """Flush a stream for the last time; false if that failed, and its buffer is dropped.
-
-    Otherwise the interpreter would flush it again at exit, and exit with an error.
-    """
+    """Flush a stream for the last time; false if that failed, and its buffer is dropped. Otherwise the interpreter
+    would flush it again at exit, and exit with an error."""
     if stream is None or say(stream, ""):
         return True
     try:

@@ -24,10 +24,8 @@ class User(NamedTuple):
 
 
 def find_user(name: str) -> User:
-    """The user of a name or number. A number without an account has the group of the same number.
-
-    Raises KeyError where there is no such name.
-    """
+    """The user of a name or number. A number without an account has the group of the same number. Raises KeyError where
+    there is no such name."""
     try:
         entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except KeyError:
@@ -39,10 +37,8 @@ def find_user(name: str) -> User:
 
 
 def only_own_user_writes(*paths: Path) -> bool:
-    """Whether no other user, root aside, can write those of the paths that exist, or put others in their place.
-
-    Who can write a folder above can rename what lies in it, unless it is sticky as /tmp is.
-    """
+    """Whether no other user, root aside, can write those of the paths that exist, or put others in their place. Who can
+    write a folder above can rename what lies in it, unless it is sticky as /tmp is."""
     trusted = {0, os.geteuid()}
     for path in (path.absolute() for path in paths):
         for each in (path, *path.parents):

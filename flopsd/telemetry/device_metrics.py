@@ -191,11 +191,9 @@ def device_facts(gpus: Labelled) -> Iterator[Family]:
 
 
 def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
-    """Every pipe that the counters of now have covered, at a measured zero, so that increase() sees the first work.
-
-    A cumulative counter that was read once is at a measured zero already. Zeros of evidence that was given up are left
-    out: they would be a series for each pipe for the rest of the run.
-    """
+    """Every pipe that the counters of now have covered, at a measured zero, so that increase() sees the first work. A
+    cumulative counter that was read once is at a measured zero already. Zeros of evidence that was given up are left
+    out: they would be a series for each pipe for the rest of the run."""
     one, newest = state.now, state.device.evidence
     if one.rating.part is None:
         return {}

@@ -15,10 +15,8 @@ _EACH = 3
 
 
 class RateHistory:
-    """Totals at moments that are always further apart, so that the whole run of this daemon start fits in.
-
-    `points` is replaced, never changed: seconds of boot time, measured FLOP, measured device seconds, and so on.
-    """
+    """Totals at moments that are always further apart, so that the whole run of this daemon start fits in. `points` is
+    replaced, never changed: seconds of boot time, measured FLOP, measured device seconds, and so on."""
 
     def __init__(self, every_ns: int) -> None:
         self.points = array("d")

@@ -30,10 +30,8 @@ _LESSER = (5, 4, 2)  # columns that a narrow terminal does without, the least fi
 
 
 def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
-    """At most `rows` lines for any number of GPUs, where the facts leave room for two lines about them.
-
-    What has no room is named as such: no figure is cut.
-    """
+    """At most `rows` lines for any number of GPUs, where the facts leave room for two lines about them. What has no
+    room is named as such: no figure is cut."""
     whole = status_text(status)
     if len(whole.splitlines()) <= rows:
         return whole

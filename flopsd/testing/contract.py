@@ -46,11 +46,9 @@ class ContractViolation(AssertionError):
 
 
 class SourceContract:
-    """Subclass it in a test module, name the source, and pytest collects a test for each clause.
-
-    Every test opens the source for itself. What it is given is the attributes and hooks below: override those
-    that differ. A test of a hook that is not overridden is skipped.
-    """
+    """Subclass it in a test module, name the source, and pytest collects a test for each clause. Every test opens the
+    source for itself. What it is given is the attributes and hooks below: override those that differ. A test of a hook
+    that is not overridden is skipped."""
 
     name: str = ""
     """The name in the entry-point group `flopsd.sources`, by which it is opened."""

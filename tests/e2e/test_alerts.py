@@ -186,10 +186,8 @@ def of_m(number: int) -> World:
 
 
 def side_by_side(worlds: Mapping[str, tuple[World, set[str]]]) -> Case:
-    """Worlds that know nothing of each other, in one Prometheus: all rules are evaluated once for all of them.
-
-    The labels by which a rule tells nodes, runs and devices apart begin with the name of their world.
-    """
+    """Worlds that know nothing of each other, in one Prometheus: all rules are evaluated once for all of them. The
+    labels by which a rule tells nodes, runs and devices apart begin with the name of their world."""
     world = {
         re.sub(r'(instance|lineage|node|run_id|uuid)="', rf'\1="{name}/', series): values
         for name, (one, _) in worlds.items()

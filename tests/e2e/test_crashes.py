@@ -140,10 +140,8 @@ A100_RATES = {Pipe.TENSOR_HMMA: 2048, Pipe.FP64: 64, Pipe.FP32: 128, Pipe.FP16: 
 
 
 def training(index: int, seconds: int) -> tuple[Segment, ...]:
-    """Idle at first, then bursts down to 50 ms that differ from GPU to GPU, the last of `seconds` idle again.
-
-    Idle edges make the closed form of the whole time comparable, whenever daemon and job begin.
-    """
+    """Idle at first, then bursts down to 50 ms that differ from GPU to GPU, the last of `seconds` idle again. Idle
+    edges make the closed form of the whole time comparable, whenever daemon and job begin."""
     burst = 50 + 10 * index
     step = (
         Segment(burst, util=100, watts=690, hmma=0.93, fp32=0.05),

@@ -40,11 +40,8 @@ class Shape:
 
 
 def training_step_flop(shape: Shape, *, checkpointing: bool, lora: bool) -> int:
-    """One step, forward and backward. With checkpointing every layer runs forward twice.
-
-    LoRA: weights are frozen, so their gradients are not computed; nor is the gradient of the first layer's
-    input, which nothing needs.
-    """
+    """One step, forward and backward. With checkpointing every layer runs forward twice. LoRA: weights are frozen, so
+    their gradients are not computed; nor is the gradient of the first layer's input, which nothing needs."""
     tokens, d, r = shape.batch * shape.sequence, shape.width, shape.rank
     dense = sum(gemm_flop(tokens, b, a) for _, a, b in shape.linears)
     attention = 2 * gemm_flop(tokens, shape.sequence, d)  # scores and values, over all heads

@@ -57,10 +57,8 @@ def dcgm(gpu: Gpu) -> dict[str, Any]:
 
 
 def nsight(formats: Sequence[str] = TENSOR_FORMATS) -> dict[str, Any]:
-    """Pipe cycles of one product in each format by Nsight Compute: {why} or {formats: {format: {flop, cycles} or {why}}}.
-
-    It needs the rights to profile, and nobody else who profiles.
-    """
+    """Pipe cycles of one product in each format by Nsight Compute: {why} or {formats: {format: {flop, cycles} or
+    {why}}}. It needs the rights to profile, and nobody else who profiles."""
     if (program := shutil.which("ncu")) is None:
         return {"why": "Nsight Compute (ncu) is not installed"}
     found: dict[str, Any] = {}

@@ -36,8 +36,7 @@ def training_step(torch: Any, shape: Shape, device: str, *, checkpointing: bool,
 class _Model:
     """Decoder-only, with LoRA and activation checkpointing. Functions and not modules, so that no PyTorch is needed
     until it runs. Attention is two explicit matrix products: fused kernels recompute within themselves and skip masked
-    blocks, and their FLOP could not be stated.
-    """
+    blocks, and their FLOP could not be stated."""
 
     def __init__(self, torch: Any, shape: Shape, device: str, *, checkpointing: bool, lora: bool) -> None:
         importlib.import_module("torch.utils.checkpoint")  # `import torch` does not load it in every version

@@ -243,9 +243,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def sample(seed: int, most: int, faults: Iterable[Fault], reach: Reach) -> list[Fault]:
     """`most` faults that tests reach, by room in proportion to what is reached, at least AT_LEAST of each that counts.
-
-    A fault's rank depends on the seed and on its own text, so it is the same whatever changes elsewhere.
-    """
+    A fault's rank depends on the seed and on its own text, so it is the same whatever changes elsewhere."""
     by_room: dict[str, list[Fault]] = {}
     for fault in sorted(faults, key=lambda fault: hashlib.sha256(repr((seed, fault.key)).encode()).digest()):
         if reach.reached(fault):

@@ -114,10 +114,8 @@ class Watched(Story):
 
 
 def pages(folder: Path, before: int) -> tuple[str, dict[str, int]]:
-    """Twelve minutes of each install as lines of OpenMetrics, and the last second of each.
-
-    They follow each other with pauses up to the second `before`: each has Prometheus for itself.
-    """
+    """Twelve minutes of each install as lines of OpenMetrics, and the last second of each. They follow each other with
+    pauses up to the second `before`: each has Prometheus for itself."""
     text, ends, begin = list[str](), dict[str, int](), before - len(INSTALLS) * (SHORT_MINUTES * 60 + PAUSE_SECONDS)
     for number, (name, install) in enumerate(INSTALLS.items()):
         stated = Watched(folder / f"install{number}", name, install)

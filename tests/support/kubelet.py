@@ -40,10 +40,8 @@ def _part(number: int, content: bytes | str) -> bytes:
 
 
 def answer(pods: Pods, claims: Mapping[tuple[str, str], str] | None = None) -> bytes:
-    """A ListPodResourcesResponse, written by hand from api.proto so that no code of flopsd is in it.
-
-    Each device has a NUMA topology (field 3), each container cpu ids (field 3, packed) and memory (field 4).
-    """
+    """A ListPodResourcesResponse, written by hand from api.proto so that no code of flopsd is in it. Each device has a
+    NUMA topology (field 3), each container cpu ids (field 3, packed) and memory (field 4)."""
     out = b""
     for (namespace, name), containers in pods.items():
         pod = _part(1, name) + _part(2, namespace)

@@ -69,9 +69,7 @@ def healthy(
 
 def changed(world: World, changes: Mapping[str, str | None]) -> World:
     """The world with other values for each series that begins with a key and holds its `|`-separated rest; None: gone.
-
-    A key that no series matches is a new series.
-    """
+    A key that no series matches is a new series."""
     found = dict(world)
     for key, values in changes.items():
         parts = key.split("|")

@@ -125,11 +125,9 @@ def config_of(model: Any) -> dict[str, Any]:
 
 
 def flop_counter() -> Any:
-    """PyTorch's FlopCounterMode, with the gradient of a grouped convolution's weights as it is computed.
-
-    PyTorch 2.13 leaves the groups out of it: the count of a convolution of each channel for itself is too large by the
-    number of channels.
-    """
+    """PyTorch's FlopCounterMode, with the gradient of a grouped convolution's weights as it is computed. PyTorch 2.13
+    leaves the groups out of it: the count of a convolution of each channel for itself is too large by the number of
+    channels."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 

@@ -50,10 +50,8 @@ def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: C
 
 
 def stamp(envelope: bytes, wanted: EvidenceWanted, clock: Clock) -> tuple[bytes, str]:
-    """The envelope with a timestamp for each signature that has none, and a text for the user.
-
-    Never raises: without an answer the envelope is unchanged, and the text states the reason.
-    """
+    """The envelope with a timestamp for each signature that has none, and a text for the user. Never raises: without an
+    answer the envelope is unchanged, and the text states the reason."""
     if wanted.timestamp_url is None:
         return envelope, ""
     url, document, texts = wanted.timestamp_url, json.loads(envelope), []

@@ -22,10 +22,8 @@ def request(
     url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None,
     timeout_seconds: float, limit_bytes: int, proxies: bool = True,
 ) -> bytes:  # fmt: skip
-    """The body of a 200 answer, at most `limit_bytes`. The timeout applies to each socket operation.
-
-    Raises EvidenceError naming the address and the fault.
-    """
+    """The body of a 200 answer, at most `limit_bytes`. The timeout applies to each socket operation. Raises
+    EvidenceError naming the address and the fault."""
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     if not proxies:
         handlers.append(urllib.request.ProxyHandler({}))

@@ -29,10 +29,8 @@ _LIMIT_BYTES = 256 * 1024
 
 
 def fetch(signature: bytes, url: str) -> bytes:
-    """The authority's TimeStampResp over `signature`, DER: granted, of this request and of these bytes.
-
-    Raises EvidenceError. Does not check whether the authority can be trusted; the verifier does.
-    """
+    """The authority's TimeStampResp over `signature`, DER: granted, of this request and of these bytes. Raises
+    EvidenceError. Does not check whether the authority can be trusted; the verifier does."""
     from flopsd.attestation.evidence.http import request  # and with it an HTTP client: only for who seals
 
     lib = _lib()
@@ -63,11 +61,9 @@ def time_of_token(token: bytes) -> str:
 
 
 def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[str, str]:
-    """The time, and the name of the root that certifies it. The chain must be valid at that time, not today.
-
-    `chain` is what the verifier trusts: a root, and the signer and intermediates that the token does not contain.
-    Raises EvidenceError with the reason if it is invalid.
-    """
+    """The time, and the name of the root that certifies it. The chain must be valid at that time, not today. `chain` is
+    what the verifier trusts: a root, and the signer and intermediates that the token does not contain. Raises
+    EvidenceError with the reason if it is invalid."""
     lib = _lib()
     response = _decode(token)
     roots = [one for one in chain if one.subject == one.issuer]
@@ -88,10 +84,8 @@ def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[
 
 
 def judge(token: bytes, message: bytes, chains: Sequence[Sequence[Certificate]]) -> tuple[EvidenceState, str]:
-    """Whether one of the trusted `chains` certifies the stamp of `message`: then when and by whom, else why not.
-
-    A stamp by an authority whose certificates were not given is not checked.
-    """
+    """Whether one of the trusted `chains` certifies the stamp of `message`: then when and by whom, else why not. A
+    stamp by an authority whose certificates were not given is not checked."""
     if not chains:
         return EvidenceState.NOT_CHECKED, "no certificate of a timestamp authority was given (--tsa-certificate)"
     try:
@@ -117,10 +111,8 @@ def judge(token: bytes, message: bytes, chains: Sequence[Sequence[Certificate]])
 
 
 def signers_of(token: bytes) -> set[Name]:
-    """The issuers of a token's signer, as far up as the token's own certificates reach. Not verified.
-
-    Raises EvidenceError.
-    """
+    """The issuers of a token's signer, as far up as the token's own certificates reach. Not verified. Raises
+    EvidenceError."""
     from cryptography.x509 import load_der_x509_certificate
 
     data = _decode(token).signed_data

@@ -54,10 +54,8 @@ def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState
 
 
 def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[EvidenceResult, ...]:
-    """What the first and the newest stamp in the journal prove; nothing where no seal in it asked a witness.
-
-    All others lie between these two, and a journal may have many.
-    """
+    """What the first and the newest stamp in the journal prove; nothing where no seal in it asked a witness. All others
+    lie between these two, and a journal may have many."""
     newest = None if seals.newest_asked is None else seals.newest_asked.witness
     if newest is None:
         return ()

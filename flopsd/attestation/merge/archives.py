@@ -32,10 +32,7 @@ _INVALID_ARCHIVE = (
 
 
 def in_archive(archive: Path, shown: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
-    """The ledgers in `archive`, unpacked below `temporary`.
-
-    Raises LedgerError for one that is damaged or unsafe.
-    """
+    """The ledgers in `archive`, unpacked below `temporary`. Raises LedgerError for one that is damaged or unsafe."""
     try:
         folders = _unpack(archive, shown, temporary, note)
     except _INVALID_ARCHIVE as fault:

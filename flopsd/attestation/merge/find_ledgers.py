@@ -26,10 +26,7 @@ def find_ledgers(
     arguments: Sequence[str], temporary: Path, note: Note, but: Path | None = None
 ) -> Generator[FoundLedger, None, None]:
     """Every ledger that `arguments` name, except `but`. A fetched or unpacked one is in `temporary` until the next is
-    requested.
-
-    Raises LedgerError for an argument without ledgers, and for unreadable files.
-    """
+    requested. Raises LedgerError for an argument without ledgers, and for unreadable files."""
     named = {Path(argument) for argument in arguments}
     for argument in arguments:
         if argument.startswith(SCHEME):

@@ -24,10 +24,8 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class FoundLedger:
-    """A file that is, or claims to be, a ledger. `folder` is what the user calls its folder.
-
-    `explicit`: the user named the file itself. Of other files, signed statements of another kind are skipped.
-    """
+    """A file that is, or claims to be, a ledger. `folder` is what the user calls its folder. `explicit`: the user named
+    the file itself. Of other files, signed statements of another kind are skipped."""
 
     path: Path
     folder: str
@@ -99,10 +97,8 @@ def note_skipped(rolling: int, archives: int, shown: str, note: Note) -> None:
 
 
 def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> Iterator[FoundLedger]:
-    """The ledgers in a folder and its subfolders, in order, except `but`. Links to folders are not followed.
-
-    Raises LedgerError for a journal without a ledger: its node would silently be left out.
-    """
+    """The ledgers in a folder and its subfolders, in order, except `but`. Links to folders are not followed. Raises
+    LedgerError for a journal without a ledger: its node would silently be left out."""
     archives = rolling = 0
     for below_name, folders, names in os.walk(folder, onerror=_unreadable):
         folders.sort()

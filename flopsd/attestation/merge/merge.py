@@ -82,11 +82,9 @@ class Merged:
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Progress = no_progress) -> Merged:
-    """Merge into `request.ledger`, which is written last and at once. `note` receives remarks for the user.
-
-    Memory grows only with the names and attempts of nodes, and with the payload when it is signed.
-    Raises LedgerError, NotVerifiedError, SigningKeyError.
-    """
+    """Merge into `request.ledger`, which is written last and at once. `note` receives remarks for the user. Memory
+    grows only with the names and attempts of nodes, and with the payload when it is signed. Raises LedgerError,
+    NotVerifiedError, SigningKeyError."""
     key = load_signer(request.key_uri)
     _refuse_overwriting(request.ledger, key.public.pem)
     trusted = [load_public(file).pem for file in request.trust]
@@ -181,9 +179,7 @@ def _read_children(
 
 def _told_apart(fault: NodeGivenTwiceError, request: MergeRequest, reader: ChildReader, temporary: Path) -> LedgerError:
     """The refusal of two ledgers of one node: which is the earlier one. Raises NotVerifiedError if the journal forks.
-
-    They are looked for again, since only one fetched or unpacked ledger is in the temporary folder at a time.
-    """
+    They are looked for again, since only one fetched or unpacked ledger is in the temporary folder at a time."""
     found: list[SealedRun] = []
     for one in find_ledgers(request.arguments, temporary, lambda _: None, but=request.ledger.resolve()):
         if one.label in fault.labels and len(found) < 2:
@@ -249,10 +245,8 @@ def missing_text(missing: Sequence[notes.Note]) -> str:
 
 
 class Spool:
-    """Child entries and their claims in a table on disk, so that memory stays bounded; they are read back sorted.
-
-    The table is deleted with its folder. Raises sqlite3.Error if the disk is full.
-    """
+    """Child entries and their claims in a table on disk, so that memory stays bounded; they are read back sorted. The
+    table is deleted with its folder. Raises sqlite3.Error if the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         self._base = sqlite3.connect(folder / "children.sqlite", isolation_level=None)

@@ -57,10 +57,8 @@ class ChildReader:
         self._kind, self._keys, self._tables, self._allow_replay = kind, keys, tables, allow_replay
 
     def read(self, found: FoundLedger) -> Child | None:
-        """The child in a file; None for a signed statement of another kind that the user did not name.
-
-        Raises NotVerifiedError and LedgerError naming the file.
-        """
+        """The child in a file; None for a signed statement of another kind that the user did not name. Raises
+        NotVerifiedError and LedgerError naming the file."""
         try:
             return self._child(open_ledger(found.path, self._keys, parse=parse_statement))
         except FlopsdError as fault:

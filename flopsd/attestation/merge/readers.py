@@ -58,9 +58,7 @@ class Reading:
 
 def read_all(found: Iterator[FoundLedger], reading: Reading, *, passing: Path) -> Generator[_Found, None, None]:
     """Each ledger with what it is read to. Those below the folder `passing` are there until the next is asked for.
-
-    Raises what `ChildReader.read` and `found` raise, for the first ledger in order.
-    """
+    Raises what `ChildReader.read` and `found` raise, for the first ledger in order."""
     reader, count = reading.reader(), 0
     with ExitStack() as ended:
         processes: list[_Process] = []

@@ -37,10 +37,8 @@ _CHUNK = 1 << 20
 
 
 def in_s3(url: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
-    """The ledgers under `url`, or in the archive that it names. Each stays on disk until the next is requested.
-
-    Raises LedgerError.
-    """
+    """The ledgers under `url`, or in the archive that it names. Each stays on disk until the next is requested. Raises
+    LedgerError."""
     bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
     if not bucket:
         raise LedgerError(f"{url!r}: no bucket is given", hint="write s3://bucket/prefix")

@@ -59,11 +59,9 @@ def refuse_too_large(payload_bytes: int) -> None:
 
 
 def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, folder: Path) -> str:
-    """Write the signed `statement` to `ledger`, completely or not at all. Returns the SHA-256 of its payload.
-
-    Raises LedgerError if it would be larger than a verifier reads. Memory: the payload, once, since Ed25519 cannot sign
-    a stream.
-    """
+    """Write the signed `statement` to `ledger`, completely or not at all. Returns the SHA-256 of its payload. Raises
+    LedgerError if it would be larger than a verifier reads. Memory: the payload, once, since Ed25519 cannot sign a
+    stream."""
     with (folder / "payload").open("w+b") as file:
         file.seek(_ROOM)
         write_json(file, statement)

@@ -52,10 +52,8 @@ def verify_merged(
     opened: SignedStatement, *, children: Sequence[str] = (), allow_replay: bool = False, tables: Tables | None = None,
     note: Note = lambda _: None, progress: Progress = no_progress,
 ) -> VerifiedMerge:  # fmt: skip
-    """Add up a merged ledger again, and compare it with those of its children that are among `children`.
-
-    Raises NotVerifiedError with the first failure.
-    """
+    """Add up a merged ledger again, and compare it with those of its children that are among `children`. Raises
+    NotVerifiedError with the first failure."""
     tables = tables or Tables()
     progress("adding up", 0, 0)
     recompute(opened, tables, allow_replay=allow_replay)

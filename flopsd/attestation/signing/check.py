@@ -18,10 +18,8 @@ CHECK_MESSAGE = b"flopsd: a check that this key can sign; it states nothing\n"
 def check_configured(
     uri: str | None, folder: Path, environment: Mapping[str, str], refused_pin: RefusedPin
 ) -> SigningKey | None:
-    """The private key that seals in the state folder, after it signed CHECK_MESSAGE; None: the first seal makes one.
-
-    A PIN that its token refused is not given to it again. Raises SigningKeyError.
-    """
+    """The private key that seals in the state folder, after it signed CHECK_MESSAGE; None: the first seal makes one. A
+    PIN that its token refused is not given to it again. Raises SigningKeyError."""
     need_extra()
     if uri is None:
         made = default_key(folder)

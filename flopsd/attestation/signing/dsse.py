@@ -15,10 +15,8 @@ _TOO_FEW = "too_few_signatures"
 
 
 def sign(payload: bytes, key: SigningKey) -> bytes:
-    """The envelope file over `payload`, verified with the public key before it is returned.
-
-    Raises SigningKeyError, also where the signature does not verify.
-    """
+    """The envelope file over `payload`, verified with the public key before it is returned. Raises SigningKeyError,
+    also where the signature does not verify."""
     signature = sign_message(pae(Envelope(payload, PAYLOAD_TYPE, ())), key)
     data = encode_envelope(payload, PAYLOAD_TYPE, [(key.public.keyid, signature)])
     verify_signatures(parse_envelope(data), [key.public], 1)
@@ -44,10 +42,8 @@ def pae(envelope: Envelope) -> bytes:
 
 
 def verify_signatures(envelope: Envelope, keys: Sequence[PublicKey], threshold: int) -> set[str]:
-    """Key ids of the distinct public keys with a good signature; keyids in the envelope are not trusted.
-
-    Raises NotVerifiedError when they are fewer than `threshold`.
-    """
+    """Key ids of the distinct public keys with a good signature; keyids in the envelope are not trusted. Raises
+    NotVerifiedError when they are fewer than `threshold`."""
     signed = pae(envelope)
     distinct = {key.keyid: key for key in keys}  # the keyid here is the digest of the key itself
     good = {

@@ -29,10 +29,8 @@ DEFAULT_KEY_NAME = "flopsd-key.pem"
 def load_signer(
     uri: str, environment: Mapping[str, str] = os.environ, *, refused_pin: RefusedPin | None = None
 ) -> SigningKey:
-    """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError.
-
-    `refused_pin`: notes a PIN that a token refused, which is then not given to it again.
-    """
+    """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError. `refused_pin`: notes a
+    PIN that a token refused, which is then not given to it again."""
     scheme, rest = scheme_of(uri)
     if scheme == "file":
         return load_pem(Path(rest), environment)
@@ -49,10 +47,8 @@ def load_signer(
 
 def check_key(uri: str | None, environment: Mapping[str, str]) -> None:
     """Check at the start of a run that its key will be able to sign at the end. Loads no cryptography, since a metering
-    process calls it, and contacts no network or token. None: the key that is created when it is needed.
-
-    Raises SigningKeyError if the key does not exist, is malformed, or lacks its passphrase, PIN or packages.
-    """
+    process calls it, and contacts no network or token. None: the key that is created when it is needed. Raises
+    SigningKeyError if the key does not exist, is malformed, or lacks its passphrase, PIN or packages."""
     need_extra()
     scheme, rest = scheme_of("file:" if uri is None else uri)
     if scheme == "awskms":
@@ -81,10 +77,8 @@ def default_key(state_dir: Path) -> Path:
 
 
 def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
-    """The key URI to use, and whether a key file was created for it: Ed25519, mode 0600, in `state_dir`.
-
-    Raises SigningKeyError.
-    """
+    """The key URI to use, and whether a key file was created for it: Ed25519, mode 0600, in `state_dir`. Raises
+    SigningKeyError."""
     if uri is not None:
         return uri, False
     path = default_key(state_dir)

@@ -70,9 +70,7 @@ def load_pem(path: Path, environment: Mapping[str, str]) -> PemKey:
 
 def read_private(path: Path, environment: Mapping[str, str]) -> tuple[bytes, bytes | None]:
     """The only private key in a PEM file, still encoded, and its passphrase if it is encrypted. Loads no cryptography.
-
-    Raises SigningKeyError.
-    """
+    Raises SigningKeyError."""
     data = read_pem(path, "key")
     labels = [label for label in pem_labels(data) if label != "EC PARAMETERS"]
     if len(labels) > 1:
@@ -97,10 +95,8 @@ def _not_private(path: Path) -> SigningKeyError:
 
 
 def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> PemKey:
-    """A new private key at `path`, mode 0600, encrypted with `secret` if given. Never overwrites.
-
-    `kind` is `ed25519` or `p256`. Raises SigningKeyError.
-    """
+    """A new private key at `path`, mode 0600, encrypted with `secret` if given. Never overwrites. `kind` is `ed25519`
+    or `p256`. Raises SigningKeyError."""
     need_extra()
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key

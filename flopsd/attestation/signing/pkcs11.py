@@ -31,10 +31,8 @@ _P256 = bytes.fromhex("06082a8648ce3d030107")  # DER of the object identifier 1.
 
 @dataclass(frozen=True, slots=True)
 class _KeyLocation:
-    """The module, token and object of a key. None: not given in the URI.
-
-    `pin_from`: the file or variable of the PIN. `refused_pin`: what is known of a PIN that its token refused.
-    """
+    """The module, token and object of a key. None: not given in the URI. `pin_from`: the file or variable of the PIN.
+    `refused_pin`: what is known of a PIN that its token refused."""
 
     module: str
     token: dict[str, str]
@@ -79,10 +77,8 @@ class TokenKey(SigningKey):
 
 
 def load_token_key(rest: str, environment: Mapping[str, str], refused_pin: RefusedPin | None = None) -> TokenKey:
-    """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError.
-
-    `refused_pin`: notes a PIN that the token refused, which is then not given to it again.
-    """
+    """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError. `refused_pin`: notes a PIN that the token
+    refused, which is then not given to it again."""
     need_extra()
     need_package("pkcs11", NEEDS_EXTRA)
     location = replace(location_of(rest, environment), refused_pin=refused_pin)

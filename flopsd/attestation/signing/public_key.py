@@ -95,10 +95,8 @@ def _of_p256(pem: bytes) -> bool:
 
 
 def usable(public: Any, where: str, remedy: str = NEW_KEY) -> PublicKey:
-    """A key of pyca/cryptography as a key that signs ledgers.
-
-    Raises SigningKeyError, with the hint `remedy`, for any other kind or curve.
-    """
+    """A key of pyca/cryptography as a key that signs ledgers. Raises SigningKeyError, with the hint `remedy`, for any
+    other kind or curve."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat

@@ -36,10 +36,8 @@ class CopyResult:
 def copy_ledger(
     ledger: Path, locations: Sequence[Path | S3Location], clock: Clock, seconds: float, *, rolling: bool = False
 ) -> list[CopyResult]:
-    """Copy `ledger` and its files to `locations` within `seconds`; a failed copy does not raise.
-
-    A rolling ledger has a separate name in S3, without a lock, and is not copied where rolling=off is set.
-    """
+    """Copy `ledger` and its files to `locations` within `seconds`; a failed copy does not raise. A rolling ledger has a
+    separate name in S3, without a lock, and is not copied where rolling=off is set."""
     wanted = [p for p in locations if not (rolling and isinstance(p, S3Location) and not p.rolling)]
     if not wanted:
         return []
@@ -54,10 +52,8 @@ def copy_files(
     files: LedgerFiles, locations: Sequence[Path | S3Location], clock: Clock, seconds: float, *, rolling: bool = False,
     check: bool = False,
 ) -> list[CopyResult]:  # fmt: skip
-    """Copy the files of a ledger, with exactly the bytes that they are known by; a failed copy does not raise.
-
-    `check`: read back the digests of what is there.
-    """
+    """Copy the files of a ledger, with exactly the bytes that they are known by; a failed copy does not raise. `check`:
+    read back the digests of what is there."""
 
     def put(copy: CopyResult) -> None:
         there = copy.location

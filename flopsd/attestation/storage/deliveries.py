@@ -98,9 +98,8 @@ class Deliveries:
 
     def deliver(self, seconds: float, *, only: Path | None = None, by_hand: bool = False) -> list[Delivered]:
         """Deliver what is pending, of ledger `only` or of all, the oldest first, within `seconds`; failures are in what
-        is returned and stay pending. `by_hand`: try those too that were refused, and read back what is there.
-        Raises StorageError where the note cannot be read, OSError.
-        """
+        is returned and stay pending. `by_hand`: try those too that were refused, and read back what is there. Raises
+        StorageError where the note cannot be read, OSError."""
         deadline_ns = self._clock.boottime_ns() + round(seconds * NS_PER_S)
         slow, done = set[str](), list[Delivered]()
         only_sha256 = None if only is None else known_file(only).sha256

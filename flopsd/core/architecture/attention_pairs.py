@@ -194,11 +194,9 @@ class Pairs:
 
 
 def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *, cached: bool = False) -> Side:
-    """One stack's tokens. Raises ArchitectureError where the counters contradict each other.
-
-    `cached`: positions of earlier passes may be attended to, so a token can have more pairs than there are tokens,
-    and its sequence may have begun in another phase.
-    """
+    """One stack's tokens. Raises ArchitectureError where the counters contradict each other. `cached`: positions of
+    earlier passes may be attended to, so a token can have more pairs than there are tokens, and its sequence may have
+    begun in another phase."""
     tokens, square = work.get(f"{prefix}tokens", 0), work.get(f"{prefix}square_pairs")
     padding = 0 if prefix else work.get("padding_tokens", 0)
     sequences = None if cached else work.get("sequences") or None

@@ -44,9 +44,7 @@ def is_counted(work: Mapping[str, int]) -> bool:
 
 def weights_flop(config: Mapping[str, Any], work: Mapping[str, int], training: Training) -> ArchitectureFlop:
     """FLOP of training by the counters of one phase. `config` may be anything: only its width and depth are used.
-
-    Raises ArchitectureError where not all forward passes were counted.
-    """
+    Raises ArchitectureError where not all forward passes were counted."""
     passed = _passed(config, work)
     forward, other = passed.forward, passed.other
     weight, rows = passed.trained, passed.graded

@@ -59,11 +59,9 @@ HARMLESS: Mapping[str, tuple[object, ...]] = {
 
 
 class Fields:
-    """The fields of one configuration. Each that is asked for is understood; `finish` refuses the rest.
-
-    `defaults`: what transformers' class of the family takes for a field that is left out, before any default that a
-    method is called with.
-    """
+    """The fields of one configuration. Each that is asked for is understood; `finish` refuses the rest. `defaults`:
+    what transformers' class of the family takes for a field that is left out, before any default that a method is
+    called with."""
 
     def __init__(self, family: str, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         self.family = family

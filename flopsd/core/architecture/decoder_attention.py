@@ -51,8 +51,7 @@ def declared_bias(fields: Fields, bias: bool | str) -> bool:
 class LatentAttention:
     """Every layer's attention, multi-head latent as in DeepSeek V2 and V3: queries, and keys with values, by way of a
     projection of low rank. The keys' rotary part comes from the first projection of keys and values, is shared by all
-    heads, and makes keys wider than values.
-    """
+    heads, and makes keys wider than values."""
 
     def __init__(self, fields: Fields, style: Style, hidden: int, layers: int) -> None:
         del style, layers

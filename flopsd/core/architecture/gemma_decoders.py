@@ -30,10 +30,8 @@ _KINDS = {"sliding_attention": "sliding", "full_attention": "full"}
 
 
 def read_gemma_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
-    """A text model of Gemma 3n or 4. Raises ArchitectureError naming the field.
-
-    Gemma 3n's sparse activations (activation_sparsity_pattern) are zeros that the matrix products compute with.
-    """
+    """A text model of Gemma 3n or 4. Raises ArchitectureError naming the field. Gemma 3n's sparse activations
+    (activation_sparsity_pattern) are zeros that the matrix products compute with."""
     if config.get("use_bidirectional_attention") == "vision":  # text is causal, and images reach both ways at most
         config = {**config, "use_bidirectional_attention": None}
     fields = Fields(family, config, _DEFAULTS[family])

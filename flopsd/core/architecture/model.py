@@ -139,10 +139,8 @@ class Modulation:
 
 @dataclass(frozen=True, slots=True)
 class Recurrence:
-    """A layer with a state, a short convolution, or both. `feeds`: the operands that each projection makes.
-
-    `fused`: a kernel may hold the convolution and the output too, and gives a gradient to their weights always.
-    """
+    """A layer with a state, a short convolution, or both. `feeds`: the operands that each projection makes. `fused`: a
+    kernel may hold the convolution and the output too, and gives a gradient to their weights always."""
 
     projections: tuple[Linear, ...]
     feeds: tuple[tuple[str, ...], ...]
@@ -155,11 +153,9 @@ class Recurrence:
 
 @dataclass(frozen=True, slots=True)
 class AltUp:
-    """Gemma 3n's mixing of the `streams` that a token has, of `width` each, by coefficients that a router makes.
-
-    Before a layer it predicts them; `corrects`: afterwards, with the same router, an adapter on the coefficients left
-    out, and without a product of matrices.
-    """
+    """Gemma 3n's mixing of the `streams` that a token has, of `width` each, by coefficients that a router makes. Before
+    a layer it predicts them; `corrects`: afterwards, with the same router, an adapter on the coefficients left out, and
+    without a product of matrices."""
 
     router: Linear
     coefficients: Linear
@@ -231,12 +227,9 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is known of a model without a configuration: numbers of parameters, and of its layers.
-
-    `active`: parameters that a token goes through, embeddings and head included; `embedding`: those of them that are
-    only looked up in a table. `attention_width` is heads x head size, which `layers` layers have at most. None: not
-    known.
-    """
+    """What is known of a model without a configuration: numbers of parameters, and of its layers. `active`: parameters
+    that a token goes through, embeddings and head included; `embedding`: those of them that are only looked up in a
+    table. `attention_width` is heads x head size, which `layers` layers have at most. None: not known."""
 
     total: int
     active: int | None = None
@@ -247,10 +240,8 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model whose every matrix is known; or, with `bare`, one of which only its size is.
-
-    `notes` are for the assumptions of whatever is computed from it.
-    """
+    """A model whose every matrix is known; or, with `bare`, one of which only its size is. `notes` are for the
+    assumptions of whatever is computed from it."""
 
     family: str
     embeddings: tuple[Embedding, ...] = ()

@@ -46,9 +46,7 @@ def _beside(part: Part) -> int:
 
 def adapters(model: Model, lora: Lora, *, ambiguous: bool = False) -> int:
     """Trainable parameters as PEFT counts them: r(in + out) of each adapter, and copies of modules_to_save.
-
-    `ambiguous`: adapters also on routers and on each expert, as in transformers before 5.
-    """
+    `ambiguous`: adapters also on routers and on each expert, as in transformers before 5."""
     trained = Trained(lora=lora, ambiguous=ambiguous)
     heads = set(map(id, model.heads))
     count = sum(table.parameters for table in model.embeddings if trained.weight(table))

@@ -100,10 +100,8 @@ def bare_model(
     layers: int | None = None,
     attention_width: int | None = None,
 ) -> Model:
-    """A model of which only its size is known, as `Size` names it: 6PD, with bounds that allow for what is not.
-
-    Raises ArchitectureError where the numbers contradict each other.
-    """
+    """A model of which only its size is known, as `Size` names it: 6PD, with bounds that allow for what is not. Raises
+    ArchitectureError where the numbers contradict each other."""
     if parameters_total < 1:
         raise ArchitectureError("total_is_zero", hint="count the parameters before they are sharded or packed")
     if active is not None and not 1 <= active <= parameters_total:

@@ -24,11 +24,9 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What was declared of a training. None is not declared, and stays an interval.
-
-    `packing`: a row holds several documents whose lengths are not counted. `window` is the one that
-    window_pairs were counted with. `total` and `trainable` are parameters as the process counted them.
-    """
+    """What was declared of a training. None is not declared, and stays an interval. `packing`: a row holds several
+    documents whose lengths are not counted. `window` is the one that window_pairs were counted with. `total` and
+    `trainable` are parameters as the process counted them."""
 
     method: Method | None = None
     recomputation: Recomputation | None = None

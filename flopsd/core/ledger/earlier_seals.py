@@ -13,11 +13,9 @@ from flopsd.core.values import is_digest, is_timestamp
 
 @dataclass(frozen=True, slots=True)
 class EarlierSeal:
-    """A ledger of the first `size_bytes` of the journal, which end with the chain hash `head_sha256`.
-
-    `witness`: a `token` of the authority that stamped the head, in base64, or a note of why there is none (`absent`);
-    None: no witness was asked.
-    """
+    """A ledger of the first `size_bytes` of the journal, which end with the chain hash `head_sha256`. `witness`: a
+    `token` of the authority that stamped the head, in base64, or a note of why there is none (`absent`); None: no
+    witness was asked."""
 
     size_bytes: int
     head_sha256: str

@@ -56,11 +56,8 @@ _OF_ALL = ("run", "node", "peak_table_sha256")  # the same in every `begin`
 
 
 def read_history(records: Iterable[Record]) -> History:
-    """The history that a journal records.
-
-    Raises JournalDamagedError for records that no daemon of this format writes: unknown kinds,
-    totals that fall, time that is not conserved, gaps that do not add up.
-    """
+    """The history that a journal records. Raises JournalDamagedError for records that no daemon of this format writes:
+    unknown kinds, totals that fall, time that is not conserved, gaps that do not add up."""
     history = History()
     for record in records:
         extend(history, record)

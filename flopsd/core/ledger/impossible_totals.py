@@ -23,10 +23,8 @@ def refuse_impossible(view: RunView) -> None:
 
 
 def refuse_double_counting(history: History) -> None:
-    """Raises LedgerError where two daemon starts on one boot account for the same time of a device.
-
-    Those on different boots follow each other by the journal's chain; the wall clock may have stepped between them.
-    """
+    """Raises LedgerError where two daemon starts on one boot account for the same time of a device. Those on different
+    boots follow each other by the journal's chain; the wall clock may have stepped between them."""
     claimed: dict[tuple[str, DeviceUid], list[tuple[int, int, int]]] = {}
     for start in history.incarnations:
         for uid, tally in start.tallies.items():

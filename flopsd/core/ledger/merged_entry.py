@@ -22,10 +22,8 @@ _MEMBERS = {
 
 
 def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyids: Iterable[str]) -> Entry:
-    """The entry of a node ledger. `sha256` is that of its payload; `keyids` are those trusted that signed it.
-
-    Raises LedgerError for a rank that no job has.
-    """
+    """The entry of a node ledger. `sha256` is that of its payload; `keyids` are those trusted that signed it. Raises
+    LedgerError for a rank that no job has."""
     node, rank = predicate["node"], predicate["node"]["rank"]
     if rank is not None and (not is_whole(rank) or rank >= MAX_RANK):
         raise LedgerError(f"{rank!r} is not a rank", hint="a rank is a whole number from 0")

@@ -70,11 +70,8 @@ class Merging:
         self._loud: set[tuple[int | None, str | None]] = set()  # nodes of which a segment has one, or another reason
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
-        """Take one child in; gives the summary of the node before it when that is finished.
-
-        Raises LedgerError where it cannot be of this job, and KeyError, TypeError, ValueError, AttributeError
-        where it is not an entry.
-        """
+        """Take one child in; gives the summary of the node before it when that is finished. Raises LedgerError where it
+        cannot be of this job, and KeyError, TypeError, ValueError, AttributeError where it is not an entry."""
         sums = sums_of_ledger(entry)
         refuse_malformed(entry, sums)
         refuse_wrong_entry(entry, in_lineage=self.facts.kind == LINEAGE)
@@ -231,11 +228,9 @@ def subject_of(entry: Mapping[str, Any]) -> dict[str, Any]:
 def recompute_merged(
     predicate: Mapping[str, Any], entries: Iterable[Mapping[str, Any]], policies: tuple[Policy, ...]
 ) -> dict[str, Any]:
-    """The statement that the children in a merged predicate give; `policies` are those that it names.
-
-    Raises LedgerError for what cannot be merged, KeyError, TypeError, ValueError, AttributeError for what is no
-    merged predicate.
-    """
+    """The statement that the children in a merged predicate give; `policies` are those that it names. Raises
+    LedgerError for what cannot be merged, KeyError, TypeError, ValueError, AttributeError for what is no merged
+    predicate."""
     refuse_wrong_facts(predicate, is_job=predicate["kind"] == JOB)
     nodes = predicate["completeness"]["declaredNodes"]
     facts = MergeFacts(

@@ -175,10 +175,8 @@ class RatedTallies:
 
     @property
     def energy_unknown_ns(self) -> int:
-        """The job's device time whose energy no counter gave, so that a partial sum is never taken for the whole.
-
-        A tally's energy can be of time that an earlier one left open, so only the sum is not below zero.
-        """
+        """The job's device time whose energy no counter gave, so that a partial sum is never taken for the whole. A
+        tally's energy can be of time that an earlier one left open, so only the sum is not below zero."""
         return max(0, self.job_ns - sum([one.tally.energy_ns for one in self.rated]))
 
 

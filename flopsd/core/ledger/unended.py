@@ -13,11 +13,9 @@ _MAX_CHECKPOINTS = 2  # a running daemon's journal is never older
 
 
 def as_of(history: History, sealed_at: str) -> History:
-    """`history` with the time from its last record to the seal as a gap of every device of the last daemon start.
-
-    Where that is no more than a running daemon leaves, the gap has a ceiling. Where it is more, or the clock went back,
-    nobody knows when the run ended: the gap has none. Raises ValueError for what is not a time.
-    """
+    """`history` with the time from its last record to the seal as a gap of every device of the last daemon start. Where
+    that is no more than a running daemon leaves, the gap has a ceiling. Where it is more, or the clock went back,
+    nobody knows when the run ended: the gap has none. Raises ValueError for what is not a time."""
     if history.ended or not history.incarnations:
         return history
     last = history.incarnations[-1]

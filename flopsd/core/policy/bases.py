@@ -27,10 +27,8 @@ from flopsd.core.session_protocol import DeclaredSession
 
 
 class Declarations(NamedTuple):
-    """What follows from declarations alone. `absent` says why there is no architecture basis.
-
-    `settings` are the operator's word. What processes declare is in the architecture basis and in the stated share.
-    """
+    """What follows from declarations alone. `absent` says why there is no architecture basis. `settings` are the
+    operator's word. What processes declare is in the architecture basis and in the stated share."""
 
     settings: OperatorDeclarations
     required: Required

@@ -17,10 +17,8 @@ _Answer = tuple[bool | None, Note]
 
 
 def base_bounds(base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction | None]:
-    """Between which exact counts the base model's compute lies; (0, None) where nothing is known of it.
-
-    An estimate E with a margin of 30 % stands for a true value in [0.7 E, 1.3 E] (Guidelines, paragraph 120).
-    """
+    """Between which exact counts the base model's compute lies; (0, None) where nothing is known of it. An estimate E
+    with a margin of 30 % stands for a true value in [0.7 E, 1.3 E] (Guidelines, paragraph 120)."""
     if base is None or base.flop is None or base.kind not in ("known", "estimated"):
         return Fraction(0), None
     if base.kind == "known":
@@ -42,10 +40,8 @@ def base_range(when: Conditions, base: Base | None, margin_ppm: int) -> tuple[Fr
 def applies_to(
     when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: Sequence[str] = ()
 ) -> tuple[bool | None, tuple[Note, ...], bool]:
-    """Whether the rule applies, why, and whether only the base model's systemic risk is open.
-
-    `conflict` has the codes of what is contradictory in what is declared of the base model.
-    """
+    """Whether the rule applies, why, and whether only the base model's systemic risk is open. `conflict` has the codes
+    of what is contradictory in what is declared of the base model."""
     answers = _answers(when, method, base, margin_ppm, conflict)
     no = [why for holds, why in answers if holds is False]
     if no:

@@ -100,10 +100,8 @@ def _of_session(settings: OperatorDeclarations, session: DeclaredSession) -> Ite
 
 
 def _other_model(declared: str, loaded: str) -> bool:
-    """Whether two names are of different models: by their last part, without regard to case and punctuation.
-
-    A path on the disk names a copy, and does not say of which model.
-    """
+    """Whether two names are of different models: by their last part, without regard to case and punctuation. A path on
+    the disk names a copy, and does not say of which model."""
     if loaded.startswith(("/", ".", "~")):
         return False
     one, other = (

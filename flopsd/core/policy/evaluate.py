@@ -133,9 +133,7 @@ def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
 
 def lowest_and_highest(rule: Rule, base: Base | None, margin_ppm: int) -> Limit:
     """The threshold if the rule applies, over all that is not declared of the base model: by the policy's data alone.
-
-    Declaring more, or an estimate more exactly, never lowers the low end or lifts the high one.
-    """
+    Declaring more, or an estimate more exactly, never lowers the low end or lifts the high one."""
     assert rule.threshold is not None
     flop, of_base, at_least = rule.threshold.flop, rule.threshold.of_base, rule.threshold.at_least
     if flop is not None:

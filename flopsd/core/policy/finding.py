@@ -28,10 +28,8 @@ class Verdict(str, Enum):
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A threshold in exact FLOP: the lowest and the highest that it can be, whatever is not declared. They differ where
-    the base model's compute is an estimate or not declared; then `high` may be None, for no end.
-
-    `at_least`: as much as the threshold is above it. Otherwise only more is.
-    """
+    the base model's compute is an estimate or not declared; then `high` may be None, for no end. `at_least`: as much as
+    the threshold is above it. Otherwise only more is."""
 
     low: Fraction
     high: Fraction | None
@@ -93,10 +91,8 @@ class Finding:
 
     @property
     def share_ppm(self) -> tuple[int | None, int | None, int | None]:
-        """Low, measured and high as parts per million of the threshold, rounded outward.
-
-        `measured` has a share only of an exact threshold.
-        """
+        """Low, measured and high as parts per million of the threshold, rounded outward. `measured` has a share only of
+        an exact threshold."""
         if self.limit is None or self.limit.low <= 0:
             return None, None, None
         measured, high = self.value.measured_flop, self.value.high_flop

@@ -24,21 +24,17 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Before `earliest_s` the threshold is certainly not crossed, from `latest_s` on it certainly is.
-
-    0 is now. `earliest_s` is None where it is never crossed at this rate, `latest_s` where that it is crossed at all
-    is not certain.
-    """
+    """Before `earliest_s` the threshold is certainly not crossed, from `latest_s` on it certainly is. 0 is now.
+    `earliest_s` is None where it is never crossed at this rate, `latest_s` where that it is crossed at all is not
+    certain."""
 
     earliest_s: int | None
     latest_s: int | None
 
 
 def crossing(limit: Limit | None, figures: Figures, rate: Rate) -> Crossing | None:
-    """Earliest and latest crossing of `limit`; None where the threshold itself is not known.
-
-    An upper end that is not known may have crossed already: then the earliest crossing is now.
-    """
+    """Earliest and latest crossing of `limit`; None where the threshold itself is not known. An upper end that is not
+    known may have crossed already: then the earliest crossing is now."""
     if limit is None:
         return None
     earliest: int | None = 0

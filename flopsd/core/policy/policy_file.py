@@ -29,10 +29,8 @@ class Quantity(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """An exact count of FLOP, or an exact fraction of the base model's compute: one of the two.
-
-    `at_least`: as much is above it already. Otherwise only more is.
-    """
+    """An exact count of FLOP, or an exact fraction of the base model's compute: one of the two. `at_least`: as much is
+    above it already. Otherwise only more is."""
 
     flop: Fraction | None
     of_base: Fraction | None
@@ -62,9 +60,7 @@ class PolicySource(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One threshold. Either `quantities` and `threshold` are there, or the result is `derived` from other rules.
-
-    `quantities` are those for an ordinary base model and for one with systemic risk.
-    """
+    `quantities` are those for an ordinary base model and for one with systemic risk."""
 
     id: str
     title: str

@@ -82,11 +82,9 @@ class FollowedGpu:
         self._tell(expect(page, self.limits, None, clock_known, self._hopper))
 
     def follow(self, page: GpuPage, now_ns: int, lag_ns: int, origin: str | None) -> list[Reading]:
-        """What has become known by `now_ns`, where the last page is `lag_ns` old; `origin` is that of earlier totals.
-
-        A page can be caught while the exporter renews it. So a collection is counted a read later, unless its
-        values change a second time before that; what changes for the first time then belongs to it.
-        """
+        """What has become known by `now_ns`, where the last page is `lag_ns` old; `origin` is that of earlier totals. A
+        page can be caught while the exporter renews it. So a collection is counted a read later, unless its values
+        change a second time before that; what changes for the first time then belongs to it."""
         page.had_tensor = self._page.had_tensor or has_tensor(self._page)
         self.lost += has_tensor(self._page) and not has_tensor(page)
         changed, self._page = page.changed_from(self._page), page

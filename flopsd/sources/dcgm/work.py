@@ -161,10 +161,8 @@ def active(page: GpuPage, cycles: Cycles, sm_count: int) -> Active:
 
 
 def ceiling(percent: float, limits: Limits, duration_ns: int) -> Busy:
-    """SM-cycles at most in `duration_ns`, from one utilisation sample in it.
-
-    The driver's sample stands for a second at most; all other time counts as fully busy, at the highest clock.
-    """
+    """SM-cycles at most in `duration_ns`, from one utilisation sample in it. The driver's sample stands for a second at
+    most; all other time counts as fully busy, at the highest clock."""
     sampled_ns = min(duration_ns, _UTILIZATION_STANDS_FOR_NS)
     at_most = min(int(percent) + 1, 100)
     return Busy(max_sm_cycles(limits, duration_ns - sampled_ns + ceil_div(sampled_ns * at_most, 100)))

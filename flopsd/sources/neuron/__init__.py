@@ -24,11 +24,9 @@ _INSTALLED = "/opt/aws/neuron/bin/neuron-monitor"
 
 
 def open_source(settings: SourceSettings) -> NeuronSource:
-    """The Neuron chips of this machine; one without any does not import what reads them.
-
-    Tests set the options `sysfs` and `module`, the driver's sysfs folders, which are not settings. Raises
-    SourceUnavailableError with the remedy; it may wait some seconds for the first document.
-    """
+    """The Neuron chips of this machine; one without any does not import what reads them. Tests set the options `sysfs`
+    and `module`, the driver's sysfs folders, which are not settings. Raises SourceUnavailableError with the remedy; it
+    may wait some seconds for the first document."""
     from flopsd.sources.neuron.sysfs import Tree
 
     options = settings.options

@@ -34,10 +34,8 @@ class Chip:
             self.device = replace(self.device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
 
     def read_total(self, *, worked: bool = False) -> bool:
-        """Read the sysfs total; false where it cannot be read, and then what was read before stays.
-
-        `worked`: work was counted since the last time, so that a live total must have moved.
-        """
+        """Read the sysfs total; false where it cannot be read, and then what was read before stays. `worked`: work was
+        counted since the last time, so that a live total must have moved."""
         before = self.flop_total
         total = self.node.flop_total_after(before) if self.node is not None else None
         if total is None:
@@ -52,11 +50,9 @@ class Chip:
 
     @property
     def counters(self) -> dict[str, int]:
-        """The sysfs total as last read and as first read by this process; empty where there is none.
-
-        An auditor compares its growth with the FLOP that the stream counted. `neuron_sysfs_live` states whether
-        they can be compared while a process runs (1) or only after it exited (0).
-        """
+        """The sysfs total as last read and as first read by this process; empty where there is none. An auditor
+        compares its growth with the FLOP that the stream counted. `neuron_sysfs_live` states whether they can be
+        compared while a process runs (1) or only after it exited (0)."""
         if self.flop_total is None or self.flop_begin is None:
             return {}
         totals = {"neuron_sysfs_flop_total": self.flop_total, "neuron_sysfs_flop_begin": self.flop_begin}
@@ -110,10 +106,8 @@ def sysfs_facts(chips: Sequence[Chip], tree: Tree) -> dict[str, str | None]:
 
 
 def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, now_ns: int) -> list[Chip]:
-    """The chips that a document counts, or else sysfs; none where neither does.
-
-    Where sysfs shows another number of chips than neuron-monitor, which of them is which is not known.
-    """
+    """The chips that a document counts, or else sysfs; none where neither does. Where sysfs shows another number of
+    chips than neuron-monitor, which of them is which is not known."""
     count = document.device_count if document.device_count is not None else len(tree.chips)
     nodes: Sequence[ChipNode | None] = tree.chips if len(tree.chips) == count else [None] * count
     model = document.device_type or next((n.device_name for n in nodes if n is not None and n.device_name), None)

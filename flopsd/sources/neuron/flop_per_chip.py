@@ -102,11 +102,9 @@ def _work(why: GapReason | None, flop: Fraction) -> Counted | Gap:
 
 
 def period_ns(document: MonitorDocument, before: Runtimes) -> int:
-    """The time that a document covers: the shortest period of the runtimes that were there before.
-
-    A runtime that is new has a short first period and did nothing before it. Without any runtime the system's
-    group gives, else the period that was asked for.
-    """
+    """The time that a document covers: the shortest period of the runtimes that were there before. A runtime that is
+    new has a short first period and did nothing before it. Without any runtime the system's group gives, else the
+    period that was asked for."""
     usable = [runtime for runtime in document.runtimes if not runtime.error]
     older = [runtime.period_seconds for runtime in usable if runtime.key in before]
     if older:
@@ -116,11 +114,9 @@ def period_ns(document: MonitorDocument, before: Runtimes) -> int:
 
 
 def period_ends(came: Sequence[tuple[int, MonitorDocument | None]], before: Runtimes) -> list[int]:
-    """When the period of each line ended, from when it came. None: a line that is not a document.
-
-    Lines that lay in the pipe while this process was held up are stamped too late, and all at once: a line
-    cannot have come later than the period of the next one began.
-    """
+    """When the period of each line ended, from when it came. None: a line that is not a document. Lines that lay in the
+    pipe while this process was held up are stamped too late, and all at once: a line cannot have come later than the
+    period of the next one began."""
     ends: list[int] = []
     latest_ns = came[-1][0] if came else 0
     for at_ns, document in reversed(came):

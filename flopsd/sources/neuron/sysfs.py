@@ -88,11 +88,9 @@ def _chips(root: Path) -> list[ChipNode]:
 
 
 def _find_totals(chip: Path) -> tuple[tuple[Path, ...], str]:
-    """The files that hold FLOP totals below `chip`, or why there are none.
-
-    Sums are made only of nodes of one shape: where a tree showed totals of cores and of the chip, adding them
-    up would count everything twice, and which one to take is not ours to guess.
-    """
+    """The files that hold FLOP totals below `chip`, or why there are none. Sums are made only of nodes of one shape:
+    where a tree showed totals of cores and of the chip, adding them up would count everything twice, and which one to
+    take is not ours to guess."""
     found: list[Path] = []
     for folder, names, files in os.walk(chip):  # links are not followed: `subsystem` and `device` lead back
         if "flop_count" in files:

@@ -71,10 +71,8 @@ class CounterCheck:
 
     def examine(self, metrics: Metrics, since_ns: int, now_ns: int, clock: Cycles | None) -> bool:
         """Hold them against their last values, the percentages and the SM clock from `since_ns` to `now_ns`; whether
-        the work of this interval is what they grew by.
-
-        Raises UnusableError for counters that cannot be right: counting goes on from the new values.
-        """
+        the work of this interval is what they grew by. Raises UnusableError for counters that cannot be right: counting
+        goes on from the new values."""
         if self._doubted_sms:
             why = f"the driver and the peak table differ by {self._doubted_sms} SMs: the bounds hold both"
             fix = "where the driver is right, correct the row in a peak table of your own: see --peaks"

@@ -157,11 +157,9 @@ class GpmMeter:
             raise UnusableError(GapReason.CONTRADICTORY, self._check.totals(metrics))
 
     def _require_streaming(self) -> None:
-        """Any process that has the device node can switch the counters off, for all; each read looks.
-
-        Raises UnusableError while they are off; the next read finds them switched on again, if that is allowed. At the
-        first look that is not a fault: they are off until somebody switches them on.
-        """
+        """Any process that has the device node can switch the counters off, for all; each read looks. Raises
+        UnusableError while they are off; the next read finds them switched on again, if that is allowed. At the first
+        look that is not a fault: they are off until somebody switches them on."""
         lib = self._driver.lib
         is_first, self._looked = not self._looked, True
         try:
@@ -176,9 +174,7 @@ class GpmMeter:
 
     def _sample(self) -> tuple[int, int | None] | None:
         """Sample the counters and the clock: the moment, and the clock. None: the driver took too long for a moment.
-
-        The sample is of any moment of its call: so are both edges of a reading's interval.
-        """
+        The sample is of any moment of its call: so are both edges of a reading's interval."""
         clock = self._driver.clock
         began_ns = clock.boottime_ns()
         self._gpm.sample()

@@ -42,11 +42,9 @@ class GpuThreads:
         return key in self._slow or key in self._running
 
     def run(self, calls: Mapping[Hashable, _Call], patience_seconds: float = 0.0) -> list[tuple[Hashable, Any]]:
-        """What the calls gave, and what earlier ones gave since the last round; where one raised, the exception.
-
-        A key whose last call hangs is left out. `patience_seconds`: how much longer than GRACE_SECONDS to wait for
-        those that are slow.
-        """
+        """What the calls gave, and what earlier ones gave since the last round; where one raised, the exception. A key
+        whose last call hangs is left out. `patience_seconds`: how much longer than GRACE_SECONDS to wait for those that
+        are slow."""
         while not self._ended.empty():
             self._ended.get()  # of earlier rounds
         results = self._taken()

@@ -10,10 +10,8 @@ NAME = "libnvidia-ml.so"
 
 
 def loaded_library(maps: Path = Path("/proc/self/maps")) -> tuple[str | None, str | None]:
-    """Path of the loaded library, and SHA-256 of its file; None: not known.
-
-    Of a file that was replaced since it was loaded the digest is not known: the path leads to another one.
-    """
+    """Path of the loaded library, and SHA-256 of its file; None: not known. Of a file that was replaced since it was
+    loaded the digest is not known: the path leads to another one."""
     try:
         lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

@@ -69,11 +69,9 @@ class NvidiaDevices(VendorDevices):
 
 
 def cuda_visible(text: str, devices: Sequence[Device], lookup: Lookup) -> list[Device]:
-    """What CUDA_VISIBLE_DEVICES=`text` leaves of `devices`, in CUDA's order.
-
-    Where the variable names several MIG slices, all are this job's, though older drivers use only the first.
-    Raises OwnershipError for the beginning of several UUIDs, of which CUDA does not say what it does.
-    """
+    """What CUDA_VISIBLE_DEVICES=`text` leaves of `devices`, in CUDA's order. Where the variable names several MIG
+    slices, all are this job's, though older drivers use only the first. Raises OwnershipError for the beginning of
+    several UUIDs, of which CUDA does not say what it does."""
     seen: dict[str, Device] = {}
     lost = any(is_unidentified(device) for device in devices)
     for entry in (part.strip() for part in text.split(",")):
@@ -120,10 +118,8 @@ class Lookup(Protocol):
 
 def find(name: str, devices: Sequence[Device], lookup: Lookup) -> list[Device]:
     """The devices that schedulers, device plugins and people call `name`. Raises OwnershipError if it is ambiguous.
-
-    Forms: an index `1`; a UUID `GPU-…` or the beginning of one, as CUDA allows; `MIG-…`; the older
-    `MIG-GPU-…/GI/CI`; `nvidia1` and `nvidia1/gi3`, as GKE's device plugin names them. A GPU stands for all its slices.
-    """
+    Forms: an index `1`; a UUID `GPU-…` or the beginning of one, as CUDA allows; `MIG-…`; the older `MIG-GPU-…/GI/CI`;
+    `nvidia1` and `nvidia1/gi3`, as GKE's device plugin names them. A GPU stands for all its slices."""
     if match := _OLD_MIG.fullmatch(name):
         return _instance(_identity(match["gpu"], devices), int(match["instance"]), devices, lookup)
     if match := _NODE.fullmatch(name):
@@ -171,11 +167,8 @@ def _identity(name: str, devices: Sequence[Device]) -> str | None:
 
 
 class NvmlLookup:
-    """Answers by the pynvml module, or None throughout where it is missing.
-
-    NVML is shared with the source that reads it, which starts and stops it; here it is started for one question
-    only, where no source of this process uses it.
-    """
+    """Answers by the pynvml module, or None throughout where it is missing. NVML is shared with the source that reads
+    it, which starts and stops it; here it is started for one question only, where no source of this process uses it."""
 
     def __init__(self, lib: Any = None) -> None:
         """`lib` is the pynvml module; None imports it."""
@@ -196,10 +189,8 @@ class NvmlLookup:
         return None if found is None else int(found)
 
     def processes(self, uid: DeviceUid) -> frozenset[int] | None:
-        """The process ids on a device: compute, graphics, clients of MPS. None: NVML does not list them.
-
-        Whose pid namespace they are in depends on the driver, see `ownership/processes.py`.
-        """
+        """The process ids on a device: compute, graphics, clients of MPS. None: NVML does not list them. Whose pid
+        namespace they are in depends on the driver, see `ownership/processes.py`."""
         found: frozenset[int] | None = self._ask(uid, lambda lib: _pids(lib, lib.nvmlDeviceGetHandleByUUID(uid)))
         return found
 

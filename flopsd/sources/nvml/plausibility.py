@@ -42,11 +42,8 @@ class Plausibility:
     def contradicts(
         self, ratios: Mapping[Pipe, float], utilization: float | None, power: float | None, clock: float | None
     ) -> bool:
-        """Whether the percentages of one reading cannot be true.
-
-        `power` is the mean of the interval as a share of the limit, `clock` the SM clock as a share of its maximum;
-        None is not known.
-        """
+        """Whether the percentages of one reading cannot be true. `power` is the mean of the interval as a share of the
+        limit, `clock` the SM clock as a share of its maximum; None is not known."""
         before, utilization_before, power_before = self._before
         self._before = ratios, utilization, power
         busiest = max(ratios.values(), default=0.0)

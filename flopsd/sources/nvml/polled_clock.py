@@ -92,11 +92,8 @@ class PolledClock:
 
     def at_most(self, begin_ns: int, end_ns: int, now_ns: int) -> Ceiling:
         """Cycles of one SM at most in [begin_ns, end_ns) and the rest of the slot that `end_ns` is in, but for the
-        deviation of the squares. What no poll covers is at the maximum clock.
-
-        A slot whose poll was missed is at the maximum too, with the widest square: whether it was missed may depend on
-        the load.
-        """
+        deviation of the squares. What no poll covers is at the maximum clock. A slot whose poll was missed is at the
+        maximum too, with the widest square: whether it was missed may depend on the load."""
         expected = self._last_mhz
         predicted = self.max_mhz // 2 if expected is None else expected
         taken = [slot for slot in self._slots if begin_ns <= slot.begin_ns < end_ns and slot.end_ns <= now_ns]
@@ -119,11 +116,9 @@ class PolledClock:
         return Ceiling(expected, ceil_div(khz_ns, 1000), squares, until_ns)
 
     def cycles(self, begin_ns: int, end_ns: int, mhz: int | None) -> Cycles:
-        """Cycles of one SM from one read to the next; `mhz` is the clock as the second read it.
-
-        What no poll covers may have been anything from zero to the maximum clock. A slot whose poll was missed keeps
-        its place in the sum, with the widest square: whether it was missed may depend on the load.
-        """
+        """Cycles of one SM from one read to the next; `mhz` is the clock as the second read it. What no poll covers may
+        have been anything from zero to the maximum clock. A slot whose poll was missed keeps its place in the sum, with
+        the widest square: whether it was missed may depend on the load."""
         predicted = self.max_mhz // 2 if self._last_mhz is None else self._last_mhz  # known before the first draw
         taken = predicted if self._last_mhz is not None or mhz is None else mhz
         sampled_ns = khz_ns = squares = 0

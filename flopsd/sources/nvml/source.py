@@ -115,9 +115,7 @@ class NvmlSource:
 
     def _run(self, calls: Mapping[Any, Any], patience_seconds: float = 0.0) -> Mapping[Any, Any]:
         """What the calls, and earlier ones that were late, gave: reads are kept for the next sweep, new GPUs listed.
-
-        What one raised is not a fault of the driver, and logged once.
-        """
+        What one raised is not a fault of the driver, and logged once."""
         results = self._threads.run(calls, patience_seconds)
         for key, given in results:
             fault = repr(given) if isinstance(given, BaseException) else ""
@@ -143,11 +141,9 @@ class NvmlSource:
         self._hanging = hanging
 
     def _look_for_new(self) -> None:
-        """GPUs that the driver did not list before: after a reset, a hot plug, or a late fabric manager.
-
-        Each may have worked for the job since this source was opened: so its first reading begins there. Indices may
-        have changed, so the UUID decides. An index whose GPU could not be identified is opened again by its reading.
-        """
+        """GPUs that the driver did not list before: after a reset, a hot plug, or a late fabric manager. Each may have
+        worked for the job since this source was opened: so its first reading begins there. Indices may have changed, so
+        the UUID decides. An index whose GPU could not be identified is opened again by its reading."""
         now_ns, lib = self._clock.boottime_ns(), self._lib
         if now_ns - self._looked_ns < LOOK_AGAIN_NS:
             return

@@ -28,11 +28,9 @@ _UNKNOWN = Ownership(None, why="the rule was not asked yet")
 
 
 class FilteredSource:
-    """`source` without the devices that are not this job's by `rule`.
-
-    A device whose verdict becomes indeterminate keeps its last one; one that never had a verdict is listed, and its
-    `shared` states that: leaving it out would assert that it is not this job's.
-    """
+    """`source` without the devices that are not this job's by `rule`. A device whose verdict becomes indeterminate
+    keeps its last one; one that never had a verdict is listed, and its `shared` states that: leaving it out would
+    assert that it is not this job's."""
 
     def __init__(
         self,
@@ -43,10 +41,8 @@ class FilteredSource:
         sharing: OwnershipRule | None = None,
         grace_seconds: float = 0.2,  # far below the silence that the writer allows at the shortest interval
     ) -> None:
-        """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can.
-
-        Raises SourceUnavailableError: the rule gives no verdict on any device, or a constant rule selects none.
-        """
+        """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can. Raises
+        SourceUnavailableError: the rule gives no verdict on any device, or a constant rule selects none."""
         self.name = source.name
         self._source, self._rule, self._clock, self._grace_seconds = source, rule, clock, grace_seconds
         self._asker, self._rejoin = RuleThread(rule), Rejoin()
@@ -242,10 +238,8 @@ class _Question:
 
 
 class RuleThread:
-    """Asks a rule in its own thread, so that a socket, file server or driver that hangs never delays a reading.
-
-    One question at a time; one that hangs keeps its thread, and no other is asked beside it.
-    """
+    """Asks a rule in its own thread, so that a socket, file server or driver that hangs never delays a reading. One
+    question at a time; one that hangs keeps its thread, and no other is asked beside it."""
 
     def __init__(self, rule: OwnershipRule) -> None:
         self._rule = rule

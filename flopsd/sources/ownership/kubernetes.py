@@ -31,9 +31,7 @@ class Pod:
 
 def this_pod(environment: Mapping[str, str], namespace_file: Path = NAMESPACE_FILE) -> Pod:
     """The pod that this process runs in: POD_NAME, else its host name; POD_NAMESPACE, else the service account's.
-
-    Raises OwnershipError with the remedy.
-    """
+    Raises OwnershipError with the remedy."""
     name = environment.get("POD_NAME") or environment.get("HOSTNAME", "")
     namespace = environment.get("POD_NAMESPACE", "")
     if not namespace:

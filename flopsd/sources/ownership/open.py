@@ -24,10 +24,8 @@ def own_if_asked(source: Source, info: SourceInfo, setting: DevicesSetting, job:
 
 
 def own(source: Source, vendor: VendorDevices, setting: DevicesSetting, job: Job, clock: Clock) -> FilteredSource:
-    """`source` with this job's devices only. Takes it over, and closes it on failure.
-
-    Raises SourceUnavailableError with the remedy: what the rule needs is missing or does not answer.
-    """
+    """`source` with this job's devices only. Takes it over, and closes it on failure. Raises SourceUnavailableError
+    with the remedy: what the rule needs is missing or does not answer."""
     try:
         rule = rule_of(setting, job, vendor)
     except OwnershipError as fault:

@@ -120,10 +120,8 @@ def _ns_pids(process: Path) -> list[int]:
 
 
 def _identity(process: Path) -> tuple[int, str, str]:
-    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not every user may read.
-
-    The start is field 22 of /proc/PID/stat; the name in field 2 may hold blanks and parentheses.
-    """
+    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not every user may read. The
+    start is field 22 of /proc/PID/stat; the name in field 2 may hold blanks and parentheses."""
     text = (process / "stat").read_text(encoding="utf-8", errors="replace")
     try:
         namespace = str((process / "ns/pid").readlink())

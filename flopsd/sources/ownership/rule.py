@@ -20,10 +20,8 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Whether a device is this job's; `mine` None: indeterminate, and `why` is the reason.
-
-    `shared` names who else uses it; None: no other user is known.
-    """
+    """Whether a device is this job's; `mine` None: indeterminate, and `why` is the reason. `shared` names who else uses
+    it; None: no other user is known."""
 
     mine: bool | None
     shared: str | None = None
@@ -58,9 +56,7 @@ class VendorDevices:
 
     def find(self, name: str, devices: Sequence[Device]) -> list[Device]:
         """The devices that a scheduler, a device plug-in or a person means by `name`; a device stands for its slices.
-
-        Raises OwnershipError if it is ambiguous.
-        """
+        Raises OwnershipError if it is ambiguous."""
         if name.isascii() and name.isdigit():
             return [device for device in devices if device.parent is None and device.index == int(name)]
         return [

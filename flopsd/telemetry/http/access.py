@@ -32,10 +32,8 @@ class BusyError(Exception):
 
 
 class Access:
-    """Access rules by the file. Whether there is TLS is fixed at the start; everything else follows the file.
-
-    While the file is unreadable or invalid, every request is refused.
-    """
+    """Access rules by the file. Whether there is TLS is fixed at the start; everything else follows the file. While the
+    file is unreadable or invalid, every request is refused."""
 
     def __init__(self, path: Path | None) -> None:
         """Raises ConfigError if the file, or a file that it names, cannot be used."""
@@ -94,10 +92,8 @@ class Access:
         return any(isinstance(name, tuple) and name[1] in tls.client_allowed_sans for name in names)
 
     def admits(self, config: WebConfig, authorization: str) -> bool:
-        """Whether the Authorization header has a valid user and password; true if there are no users.
-
-        Raises BusyError.
-        """
+        """Whether the Authorization header has a valid user and password; true if there are no users. Raises
+        BusyError."""
         return not config.users or self._checks.are_valid(config, authorization)
 
     def log_refusal(self, fault: ConfigError) -> None:
@@ -111,11 +107,9 @@ class Access:
 
 
 class PasswordChecks:
-    """Checks passwords with bcrypt, which is slow on purpose (50 ms at cost 10), and caches the results.
-
-    The cache key does not reveal the password. Valid and invalid results are cached apart, so that guesses do not push
-    out a valid one.
-    """
+    """Checks passwords with bcrypt, which is slow on purpose (50 ms at cost 10), and caches the results. The cache key
+    does not reveal the password. Valid and invalid results are cached apart, so that guesses do not push out a valid
+    one."""
 
     def __init__(self) -> None:
         self._secret = os.urandom(32)

@@ -41,11 +41,9 @@ class Connection:
 
 
 class Exchange:
-    """Answers the requests of all connections by `routes`, if `access` admits them. Thread-safe.
-
-    `local`: the listener is on a loopback address, without TLS. Then only requests to this host by such an address or
-    as localhost are answered: a web page whose name its owner points at 127.0.0.1 must not read ours (DNS rebinding).
-    """
+    """Answers the requests of all connections by `routes`, if `access` admits them. Thread-safe. `local`: the listener
+    is on a loopback address, without TLS. Then only requests to this host by such an address or as localhost are
+    answered: a web page whose name its owner points at 127.0.0.1 must not read ours (DNS rebinding)."""
 
     def __init__(
         self, access: Access, routes: Routes, *, local: bool = False, scraped: Callable[[], None] = lambda: None

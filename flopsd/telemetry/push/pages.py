@@ -57,11 +57,9 @@ def with_states(parsed: Parsed, states: Iterable[PushState]) -> Parsed:
 
 
 class Zeros:
-    """Counters that a page shows for the first time.
-
-    A series that was not there a page ago counted nothing until then: it was 0. Without that point the receiver's
-    increase() would miss what the first one holds. The very first page of a pusher has no page before it.
-    """
+    """Counters that a page shows for the first time. A series that was not there a page ago counted nothing until then:
+    it was 0. Without that point the receiver's increase() would miss what the first one holds. The very first page of a
+    pusher has no page before it."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[str, tuple[tuple[str, str], ...]]] | None = None

@@ -65,10 +65,8 @@ class Pusher:
 
 
 def run_fed(targets: Sequence[Target], environment: Mapping[str, str], clock: Clock) -> bool:
-    """Push what comes through stdin until the last page is through. True if it is.
-
-    Without a last page the daemon was killed: nothing is pushed any more, since what its successor pushes is newer.
-    """
+    """Push what comes through stdin until the last page is through. True if it is. Without a last page the daemon was
+    killed: nothing is pushed any more, since what its successor pushes is newer."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # who signals the whole group means the daemon, which then ends the pipe
     os.set_blocking(1, False)

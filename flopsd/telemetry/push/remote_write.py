@@ -56,10 +56,8 @@ class RemoteWrite(TimedSender):
 
 
 def signer(target: Target) -> Signer | None:
-    """AWS Signature 4 for the service `aps`, with the credentials of botocore's own chain; None: not asked for.
-
-    Raises ImportError without botocore.
-    """
+    """AWS Signature 4 for the service `aps`, with the credentials of botocore's own chain; None: not asked for. Raises
+    ImportError without botocore."""
     if target.sigv4 is None:
         return None
     from botocore.auth import SigV4Auth

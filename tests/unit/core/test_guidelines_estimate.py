@@ -72,10 +72,8 @@ def hardware_flop(periods: Iterable[Period]) -> Fraction:
 
 
 def dense_transformer_flop(parameters: int, tokens: int) -> int:
-    """C = 6 x P x D (annex A.2.2): all parameters, and tokens as often as they were trained on.
-
-    For large dense transformers only: parameters far more than a twelfth of the context's tokens (footnote 13).
-    """
+    """C = 6 x P x D (annex A.2.2): all parameters, and tokens as often as they were trained on. For large dense
+    transformers only: parameters far more than a twelfth of the context's tokens (footnote 13)."""
     return 6 * parameters * tokens
 
 

@@ -33,11 +33,9 @@ def chunks(lengths: list[int], size: int) -> int:
 
 
 def ssd_kernel(lengths: list[int]) -> tuple[int, int]:
-    """Forward and backward pass of mamba_ssm 2.3 (ops/triton/ssd_combined.py), tl.dot by tl.dot.
-
-    Forward: C with B (of a group), scores with x, the states and their output. Backward: the first and the third
-    again, then dstates, dx (twice), dB, dC, dCB, dB and dC of dCB, and the decays' gradient.
-    """
+    """Forward and backward pass of mamba_ssm 2.3 (ops/triton/ssd_combined.py), tl.dot by tl.dot. Forward: C with B (of
+    a group), scores with x, the states and their output. Backward: the first and the third again, then dstates, dx
+    (twice), dB, dC, dCB, dB and dC of dCB, and the decays' gradient."""
     count, heads, groups, p, n, q = chunks(lengths, 256), 80, 1, 64, 128, 256
     scores, values, state = groups * q * q * n, heads * q * q * p, heads * q * p * n
     return 2 * count * (scores + values + 2 * state), 2 * count * (3 * scores + 3 * values + 5 * state)

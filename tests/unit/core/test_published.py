@@ -52,11 +52,9 @@ def tflops(figures: Figures, seconds: float = 1.0) -> float:
 
 
 def test_the_a100_of_the_dcgm_guide() -> None:
-    """dcgmproftester 1004: 252.5 to 254 TFLOP/s computed, tensor activity 0.927 to 0.932, 108 SMs.
-
-    The guide gives ranges, whose ends are paired here. Its clock is not printed; 1230 MHz is what these figures
-    need, a usual one under the power cap: the test shows that one clock fits all of them.
-    """
+    """dcgmproftester 1004: 252.5 to 254 TFLOP/s computed, tensor activity 0.927 to 0.932, 108 SMs. The guide gives
+    ranges, whose ends are paired here. Its clock is not printed; 1230 MHz is what these figures need, a usual one under
+    the power cap: the test shows that one clock fits all of them."""
     print("\nDCGM user guide, A100, dcgmproftester -t 1004")
     for activity, published in ((0.927, 252.5), (0.930, 253.0), (0.932, 254.0)):
         ours = tflops(computed(A100, 108, activity, 1230, 1.0, FP16))
