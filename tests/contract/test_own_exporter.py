@@ -5,8 +5,6 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -281,22 +279,6 @@ def test_the_counters_are_left_to_a_profiler_that_comes_later_unless_a_setting_n
     own.read(1)
     own.measures()
     assert len(own.installed.pids) == 2
-
-
-def test_a_killed_parent_takes_even_a_hanging_exporter_with_it(tmp_path: Path) -> None:
-    installed = Installed(tmp_path / "bin")
-    installed.becomes("hang")
-    program = (
-        "import sys, threading; from flopsd.sources.dcgm.own_exporter import OwnExporter;"
-        "own = OwnExporter(sys.argv[1], 100); own.start(); threading.Event().wait()"
-    )
-    with subprocess.Popen([sys.executable, "-c", program, str(installed.path)]) as parent:
-        try:
-            wait_until(lambda: installed.pids, "its start")
-            assert not installed.is_gone
-        finally:
-            parent.kill()
-    wait_until(lambda: installed.is_gone, "the end of the orphan")
 
 
 @pytest.mark.parametrize(

@@ -105,14 +105,11 @@ def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape
     assert not re.search("10[⁰¹²³⁴⁵⁶⁷⁸⁹]", done.stdout)
 
 
-def test_what_is_no_ledger_is_refused_and_grounds_without_a_key_are_a_usage_error(tmp_path: Path) -> None:
+def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     nothing = tmp_path / "x.json"
     nothing.write_text("{}")
     done = in_process("report", str(nothing))
     assert (done.returncode, done.stdout) == (3, "")
-
-    in_process("report", str(ACTIVITY / "ledger.json"), "--threshold", "2", "--allow-replay", code=2,
-           says=("--threshold verifies, which needs a key", "--allow-replay verifies, which needs a key"))  # fmt: skip
 
 
 def test_merged_ledgers_are_verified_and_reported() -> None:

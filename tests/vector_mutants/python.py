@@ -143,12 +143,10 @@ def broken(fault: Fault) -> types.CodeType:
         node.func.id = SWAPPED[node.func.id]
     elif fault.kind == "the other branch":
         node.body, node.orelse = node.orelse, node.body
+    elif fault.kind == "not left out":
+        node.operand = ast.UnaryOp(ast.Not(), node.operand)
     else:
-        name = "operand" if fault.kind == "not left out" else "test"
-        if fault.kind == "not left out":
-            node.op, node.operand = ast.Not(), ast.UnaryOp(ast.Not(), node.operand)
-        else:
-            setattr(node, name, ast.Constant(False))
+        node.test = ast.Constant(False)
     return compile(ast.fix_missing_locations(tree), fault.module, "exec")
 
 

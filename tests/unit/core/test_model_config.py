@@ -90,7 +90,6 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({**LLAMA_8B, "new_field": 0}, "does not know new_field"),
         ({**LLAMA_8B, "new\nfield": 1}, r"does not know 'new\\nfield'"),
         ({**LLAMA_8B, **{f"n{i}": 1 for i in range(10)}}, "n0 and .* and n7 and 2 more"),
-        ({**LLAMA_8B, "use_mrope": True}, "use_mrope is True"),
         ({**LLAMA_8B, "hidden_size": 10**30}, "hidden_size is 1000.*, which is invalid"),
         ({"model_type": "gemma3", "text_config": 5, "vision_config": {"vision_use_head": False}}, "type|text_config"),
         ({**LLAMA_8B, "add_cross_attention": True}, "add_cross_attention is True"),

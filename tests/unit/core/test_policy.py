@@ -77,19 +77,30 @@ ROWS = [
 def test_a_row_on_both_sides_and_straddling(
     rule: str, cited: str, base: Base | None, method: Method, highest: int
 ) -> None:
-    at = finding(rule, fine_tune(figures(highest), base, method))
+    assert_on_both_sides(ACT, rule, cited, base, method, highest)
+
+
+def assert_on_both_sides(
+    policy: Policy, rule: str, cited: str, base: Base | None, method: Method, highest: int
+) -> None:
+    """`highest` is the highest count that is not above the threshold."""
+
+    def judged(value: Figures, *, whole: bool = True) -> Finding:
+        return finding(rule, replace(fine_tune(value, base, method), whole=whole), policy)
+
+    at, over, astride = (
+        judged(each) for each in (figures(highest), figures(highest + 1), figures(highest, highest + 1))
+    )
     assert cited in at.rule.citation
     assert (at.applies, at.state) == (True, BELOW), "one FLOP less or as much is not greater than"
-    over = finding(rule, fine_tune(figures(highest + 1), base, method))
     assert (over.applies, over.state) == (True, ABOVE)
-    astride = finding(rule, fine_tune(figures(highest, highest + 1), base, method))
     assert (astride.applies, astride.state) == (True, OPEN)
     assert Note("threshold_between") in astride.why
-    without_end = finding(rule, fine_tune(unbounded(highest), base, method))
+    without_end = judged(unbounded(highest))
     assert without_end.state is OPEN
     assert Note("no_upper_bound") in without_end.why
-    assert finding(rule, fine_tune(unbounded(highest + 1), base, method)).state is ABOVE
-    missing = finding(rule, replace(fine_tune(figures(highest), base, method), whole=False))
+    assert judged(unbounded(highest + 1)).state is ABOVE
+    missing = judged(figures(highest), whole=False)
     assert missing.state is OPEN
     assert Note("account_not_whole") in missing.why
 

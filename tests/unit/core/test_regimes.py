@@ -7,14 +7,13 @@ import pytest
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
-from flopsd.core.notes import Note
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding, Limit, Verdict
 from flopsd.core.policy.forecast import Crossing, Rate, crossing
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.policy.policy_reader import policy_from
 from flopsd.settings.data_files import load_policies, packaged_policies
-from tests.unit.core.test_policy import figures, unbounded
+from tests.unit.core.test_policy import assert_on_both_sides, figures
 
 CA, NY, KR = "us-ca-sb-53", "us-ny-raise", "kr-ai-basic-act"
 POLICIES = {policy.id: policy for policy in load_policies(list(packaged_policies()))}
@@ -51,20 +50,10 @@ ROWS = [
 def test_a_row_on_both_sides_and_straddling(
     policy: str, rule: str, cited: str, method: Method, base: Base | None, highest: int
 ) -> None:
-    def judged(value: Figures) -> Finding:
-        return finding(policy, rule, of(value, method, base))
-
-    at = judged(figures(highest))
-    assert cited in at.rule.citation
-    assert (at.applies, at.state) == (True, BELOW)
-    assert judged(figures(highest + 1)).state is ABOVE
-    assert judged(figures(highest, highest + 1)).state is OPEN
-    assert judged(unbounded(highest)).state is OPEN
-    assert judged(unbounded(highest + 1)).state is ABOVE
-    missing = finding(policy, rule, replace(of(figures(highest), method, base), whole=False))
-    assert (missing.state, Note("account_not_whole") in missing.why) == (OPEN, True)
-    assert judged(figures(10**30)).state is ABOVE
-    assert judged(figures(10**30)).for_ledger()["sharePpm"]["low"] >= str(10**10)
+    assert_on_both_sides(POLICIES[policy], rule, cited, base, method, highest)
+    far_above = finding(policy, rule, of(figures(10**30), method, base))
+    assert far_above.state is ABOVE
+    assert far_above.for_ledger()["sharePpm"]["low"] >= str(10**10)
 
 
 # policy, rule, method, base, the upper end, whether the rule applies, the state

@@ -7,19 +7,17 @@ import pytest
 
 from flopsd.cli.common import positive
 from flopsd.cli.estimate_options import count, interval
-from flopsd.cli.main import main
 from flopsd.core.model import Figures
 from flopsd.report.bases import _ratio
 from flopsd.report.charts import anchor_at
 from flopsd.report.coverage import MAX_ROWS, _some
 from flopsd.report.declarations import _base
 from flopsd.report.html_answer import _grounds
-from flopsd.report.inventory import _observed, items_of
+from flopsd.report.inventory import _observed
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.report_text import _more, _rules
 from flopsd.report.verdicts import shown_of
-from tests.support.paths import VECTORS
 
 RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "why", "compute", None, None, "", "Article 3",
                   "a duty", "2025", "", "text", (), None, None, None)  # fmt: skip
@@ -85,26 +83,6 @@ def test_counts_of_an_estimate_are_from_one_to_a_quintillion() -> None:
 def test_what_was_observed_is_a_share_of_the_time(span: str, text: str) -> None:
     entry = {"spanSeconds": span, "observedSeconds": "0.25", "recoveredSeconds": "0.25"}
     assert _observed(LedgerObject(entry, "here")) == text
-
-
-def test_evidence_that_was_not_checked_is_as_the_ledger_claims_it() -> None:
-    predicate = {"evidence": [{"type": "a", "state": "absent", "reason": {"code": "failed", "said": "no chip"}},
-                              {"type": "b", "state": "attached", "collectedAt": "2026-11-25T14:00:00Z"}]}  # fmt: skip
-    stated = [(item.name, item.state, item.text) for item in items_of(LedgerObject(predicate, "here"), ())]
-    assert stated == [
-        ("a", "absent", "no chip"),
-        ("b", "not checked by this report", "attached at 2026-11-25T14:00:00.000000Z"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "idle", ["--allow-replay", "--anchors=x", "--children=x", "--threshold=2", "--aws-certificate=x"]
-)
-def test_a_report_takes_nothing_to_verify_with_without_a_key(idle: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["report", str(VECTORS / "valid" / "named-late" / "ledger.json"), idle])
-    assert ended.value.code == 2
-    assert f"report: {idle.partition('=')[0]} verifies, which needs a key" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

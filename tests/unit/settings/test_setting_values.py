@@ -181,6 +181,7 @@ def test_a_receiver_is_read_with_its_options() -> None:
         "remotewrite", "https://h:9/api/v1/write?x=1", "remotewrite+https://h:9/api/v1/write",
         job="j", ca="/c.pem", sigv4="eu-west-1", tenant="a|b",
     )  # fmt: skip
+    assert parse_target("otlp+http://x/v1/metrics/").url == "http://x/v1/metrics/"
     assert parse_target("pushgateway+http://h:9091/#auth=/a+b%20c") == Target(
         "pushgateway", "http://h:9091", "pushgateway+http://h:9091", auth="/a+b c"
     )

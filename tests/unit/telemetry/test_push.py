@@ -139,11 +139,6 @@ def test_a_first_page_claims_nothing_of_before(run: Run) -> None:
     assert {len(series.samples) for series in request.timeseries} == {1}
 
 
-def test_the_path_of_an_address_is_kept_as_it_is_but_of_a_pushgateway_the_last_slash() -> None:
-    assert parse_target("otlp+http://x/v1/metrics/").url == "http://x/v1/metrics/"
-    assert parse_target("pushgateway+http://x:9091/").url == "http://x:9091"
-
-
 def sent(target: str, environment: dict[str, str], seconds: float = 5) -> None:
     found = parse_target(target)
     Http(found, environment, signer(found)).request("POST", found.url, {}, b"body", seconds)
