@@ -149,6 +149,7 @@ class Step:
     name: str
     method: str
     recomputation: str
+    work: dict[str, int]
     counted: int
     ours: ArchitectureFlop
 
@@ -177,7 +178,7 @@ def step(name: str, method: str, recomputation: str, *, reentrant: bool = False,
     with flop_counter() as counter:
         loss_of(model(**inputs)).backward()
     ours = flop(read_model(config), work, training_from(facts_from(facts)))
-    return Step(name, method, recomputation, counter.get_total_flops(), ours)
+    return Step(name, method, recomputation, work, counter.get_total_flops(), ours)
 
 
 def text_batch(model: Any, length: int) -> tuple[dict[str, Any], dict[str, int]]:

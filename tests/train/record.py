@@ -1,0 +1,61 @@
+"""`python -m tests.train.record`: what transformers and PyTorch say of each family, for tests that run without them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import transformers
+
+from flopsd.core.architecture import read_model
+from flopsd.core.declared_facts import facts_from
+from tests.support.paths import SAMPLES
+from tests.train.families import FAMILIES, adapt, build, config_of, step
+from tests.train.table import CASES
+
+STEPS = SAMPLES / "torch_steps.jsonl"
+
+
+def row(name: str) -> dict[str, Any]:
+    """One family: its configuration as given to transformers and as that fills it, what it would have filled otherwise
+    where a field is left out, sizes, and the FLOP of a step by the way to train it."""
+    _, config, targets = FAMILIES[name]
+    model = build(name)
+    whole, kind = config_of(model), [type(model).__name__]
+    given = {"model_type": whole["model_type"], "architectures": kind, **config}
+    steps = [step(name, *case) for case in CASES]
+    total = sum(p.numel() for p in model.parameters())
+    return {
+        "name": name,
+        "given": _declared(given),
+        "filled": whole,
+        "left_out": dict(_otherwise(given, whole)),
+        "parameters": total,
+        "trainable": adapt(model, targets).get_nb_trainable_parameters()[0],
+        "target_modules": targets,
+        "work": steps[0].work,
+        "flop": {" ".join(case): found.counted for case, found in zip(CASES, steps, strict=True)},
+    }
+
+
+def _declared(config: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = facts_from({"model_config": config})["model_config"]
+    return found
+
+
+def _otherwise(given: dict[str, Any], whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Which fields have other values where one is left out; of those without which both can be read."""
+    kept = {name: given[name] for name in ("architectures", "model_type")}
+    for field in given.keys() - {*kept, "text_config", "vision_config"}:
+        left = {name: value for name, value in given.items() if name != field}
+        try:
+            filled = _declared({**transformers.AutoConfig.for_model(**left).to_dict(), **kept})
+            for config in (_declared(left), filled):
+                read_model(config)
+        except Exception:  # noqa: BLE001 (each version of transformers refuses with its own error)
+            continue
+        if whole.keys() <= filled.keys():
+            yield field, {name: value for name, value in filled.items() if name not in whole or whole[name] != value}
+
+
+if __name__ == "__main__":
+    STEPS.write_text("".join(json.dumps(row(name), sort_keys=True, separators=(",", ":")) + "\n" for name in FAMILIES))

@@ -1,0 +1,46 @@
+"""What transformers and PyTorch say of a small model of each family, recorded by `python -m tests.train.record`: without
+them, figures are held against it here, and in tests/train against the real ones."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flopsd.core.architecture import Lora, Model, adapters, flop, parameters, read_model, training_from
+from flopsd.core.declared_facts import facts_from
+from tests.support.paths import SAMPLES
+
+RANK = 4
+STEPS = {row["name"]: row for row in map(json.loads, (SAMPLES / "torch_steps.jsonl").read_text().splitlines())}
+families = pytest.mark.parametrize("row", STEPS.values(), ids=STEPS)
+
+
+@families
+def test_the_configuration_tells_what_a_step_computes(row: dict[str, Any]) -> None:
+    model = read_model(row["filled"])
+    assert parameters(model).total == row["parameters"]
+    assert adapters(model, Lora(RANK, tuple(row["target_modules"]))) == row["trainable"]
+    for case, counted in row["flop"].items():
+        method, recomputation = case.split()
+        facts: dict[str, Any] = {"method": method, "recomputation": recomputation, "attention": "eager"}
+        if method == "lora":
+            facts["lora"] = {"r": RANK, "target_modules": row["target_modules"]}
+        executed = flop(model, row["work"], training_from(facts_from(facts))).executed
+        assert executed.computed == counted
+        assert executed.low <= counted <= executed.high
+
+
+@families
+def test_a_field_that_is_left_out_has_the_default_of_transformers(row: dict[str, Any]) -> None:
+    if row["name"] != "llama4":  # flopsd wants to be given how many experts a token has
+        assert sizes(row["given"]) == sizes(row["filled"])
+    for field, otherwise in row["left_out"].items():
+        given = {name: value for name, value in row["given"].items() if name != field}
+        assert sizes(given) == sizes({**row["filled"], **otherwise}), field
+
+
+def sizes(config: Mapping[str, Any]) -> Model:
+    """Positions are left out: without theirs nothing bounds a sequence here, since rotary ones do not end one."""
+    return replace(read_model(config), max_positions=None)
