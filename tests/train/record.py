@@ -11,6 +11,7 @@ from flopsd.core.declared_facts import facts_from
 from tests.support.paths import SAMPLES
 from tests.train.families import FAMILIES, adapt, build, config_of, step
 from tests.train.table import CASES
+from tests.train.test_parameters import WITHIN, paths_of, without
 
 STEPS = SAMPLES / "torch_steps.jsonl"
 
@@ -43,18 +44,32 @@ def _declared(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _otherwise(given: dict[str, Any], whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Which fields have other values where one is left out; of those without which both can be read."""
-    kept = {name: given[name] for name in ("architectures", "model_type")}
-    for field in given.keys() - {*kept, "text_config", "vision_config"}:
-        left = {name: value for name, value in given.items() if name != field}
+    """What transformers fills in otherwise where a field is left out, of those without which both can be read."""
+    for path in paths_of(given):
+        left = without(given, path)
         try:
-            filled = _declared({**transformers.AutoConfig.for_model(**left).to_dict(), **kept})
+            of_left = transformers.AutoConfig.for_model(**{"model_type": given["model_type"], **left})
+            filled = _declared({**of_left.to_dict(), "architectures": whole["architectures"]})
             for config in (_declared(left), filled):
                 read_model(config)
         except Exception:  # noqa: BLE001 (each version of transformers refuses with its own error)
             continue
-        if whole.keys() <= filled.keys():
-            yield field, {name: value for name, value in filled.items() if name not in whole or whole[name] != value}
+        changed = _changed(whole, filled)
+        if path != ("architectures",) and changed is not None:
+            yield ".".join(path), changed
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | None:
+    """The fields of `after` that are others; None where one is missing."""
+    found = {}
+    for name, value in after.items():
+        there = before.get(name)
+        inner = _changed(there, value) if name in WITHIN and there else value
+        if inner is None and name in WITHIN:
+            return None
+        if name not in before or there != value:
+            found[name] = inner
+    return found if before.keys() <= after.keys() else None
 
 
 if __name__ == "__main__":

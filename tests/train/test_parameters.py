@@ -17,7 +17,7 @@ from tests.train.vision_families import VISION_DEFAULTS, VISION_FAMILIES
 
 _CLASSES = [family for family in ARCHITECTURES if family not in WITHOUT_CLASS]
 FEW_LAYERS = {**NEEDED, **HYBRIDS_NEED}  # what a configuration of two layers needs beside them
-_WITHIN = ("text_config", "vision_config")
+WITHIN = ("text_config", "vision_config")
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 # One of each reader; the others, two seconds each, are for `make test-all`.
 _SAMPLE = ("llama", "gpt2", "bert", "t5", "gemma3_text", "deepseek_v3", "mamba2", "qwen3_next", "whisper", "clip")
@@ -84,8 +84,8 @@ def test_the_configuration_of_the_class_itself_tells_every_parameter(family: str
 
 def paths_of(config: dict[str, Any]) -> list[tuple[str, ...]]:
     """Every field but the model's type, those of the configurations within too."""
-    inner = [(name, *path) for name in _WITHIN if name in config for path in paths_of(config[name])]
-    return [(name,) for name in config if name not in ("model_type", *_WITHIN)] + inner
+    inner = [(name, *path) for name in WITHIN if name in config for path in paths_of(config[name])]
+    return [(name,) for name in config if name not in ("model_type", *WITHIN)] + inner
 
 
 def without(config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:

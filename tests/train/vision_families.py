@@ -75,7 +75,7 @@ VISION_FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "llama4": (
         "AutoModelForImageTextToText",
         {"image_token_index": 3,
-         "text_config": {**_LLAMA, "head_dim": 16, "intermediate_size_mlp": 96, "num_local_experts": 3,
+         "text_config": {**_LLAMA, "head_dim": 16, "num_experts_per_tok": 1, "intermediate_size_mlp": 96, "num_local_experts": 3,
                          "attention_chunk_size": 8},
          "vision_config": {**_VIT, "intermediate_size": 128, "vision_output_dim": 40, "projector_input_dim": 40,
                            "projector_output_dim": 40}},
