@@ -72,8 +72,8 @@ $(COMPILED): $(INSTALLED)
 	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
 	@touch $@
 
-docs: $(INSTALLED) ## renew docs/metrics.md and the picture of the architecture
-	@$(BIN)/python -m scripts.metrics_docs && $(BIN)/python -m scripts.architecture
+docs: $(INSTALLED) ## renew docs/metrics.md, the picture of the architecture and config/parsed.json
+	@$(BIN)/python -m scripts.metrics_docs && $(BIN)/python -m scripts.architecture && $(BIN)/python -m scripts.parsed_yaml
 
 docs-site: $(INSTALLED) ## build the documentation site in site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.foreign_lines import ForeignLines, LineJudge
 from flopsd.attestation.log_export import Anchor, SkippedLines, find_anchors
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend

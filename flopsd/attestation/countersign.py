@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from flopsd.attestation.signed_statement import read_ledger
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.dsse import pae, sign_message, verify_signatures
 from flopsd.attestation.verify import Verified
+from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import encode64, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import LedgerError, NotVerifiedError

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flopsd.core.companions import PEAKS, POLICY, companion_name
+from flopsd.core.dataclass import dataclass
 from flopsd.settings.data_files import Tables, companion_beside, has_digest
 
 _ROLES = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from flopsd.attestation.log_export import Anchor
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import secrets_in
 from flopsd.errors import NotVerifiedError

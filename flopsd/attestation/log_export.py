@@ -11,10 +11,11 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Figures
 from flopsd.core.values import is_digest, is_whole, whole_number
 from flopsd.errors import NotVerifiedError

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
 from flopsd.attestation.compared import Compared, Relation
 from flopsd.attestation.verify import Verified
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.merged_claims import NODE, Claim, claims_of
 from flopsd.core.ledger.merged_entry import node_entry
 from flopsd.errors import NotVerifiedError

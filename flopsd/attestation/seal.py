@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from flopsd.attestation.signing.keys import load_signer
 from flopsd.attestation.signing.public_key import PublicKey
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.times import refuse_malformed_times
+from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History

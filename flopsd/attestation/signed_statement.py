@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.signing.dsse import verify_signatures
+from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.untrusted import parse_json

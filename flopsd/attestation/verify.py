@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from flopsd.attestation.seal import MALFORMED, one_peak_table
 from flopsd.attestation.signed_statement import SignedStatement
 from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.times import refuse_malformed_times
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import key_from

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 from flopsd.attestation.signing.key_uri import scheme_of
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.ledger_places import copy_destinations, state_dir

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Active, Evidence, Pipe
 from flopsd.core.values import ceil_div
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.kernel_windows import KERNEL_COUNTERS
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 

@@ -6,10 +6,11 @@ The rounding is one-sided: low is rounded down and high up, so that no figure is
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple, TypeVar
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
+from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import max_plausible_sm_cycles, max_sm_cycles
 from flopsd.core.model import (
     ESTIMATING,

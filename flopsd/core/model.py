@@ -7,12 +7,13 @@ readings into a `Tally`, whose fields only grow; peaks turn a tally into `Figure
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from enum import Enum
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.values import text_or_none
 
 DeviceUid = str

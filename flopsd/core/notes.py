@@ -6,9 +6,9 @@ The words of every code are in the table that ships (`ledger/schema/words-v1.jso
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import ArchitectureError
 
 

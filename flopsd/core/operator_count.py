@@ -7,8 +7,8 @@ lowers `high` (docs/adr/0032). A count beyond what its device can have executed 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.core.figures import UNDECLARED, Row, added_up
 from flopsd.core.model import NO_FIGURES, DeviceUid, Evidence, Figures

@@ -7,9 +7,10 @@ their own (IMMA) where the driver separates it, and are bounded where it does no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Evidence, Pipe, Precision
 
 TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)

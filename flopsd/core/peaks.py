@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import PPM, UNIDENTIFIED, ChipLimits, Device, Evidence, Limits, Pipe, Precision
 from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, MAX_KNOWN, Energy, Margin, Part, Rates
 from flopsd.core.values import is_whole

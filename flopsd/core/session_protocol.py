@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import phase_from
 from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.field_reader import FieldReader, raising

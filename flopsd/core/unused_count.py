@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.model import DeviceUid
 from flopsd.core.notes import Note, note

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from flopsd.attestation.ledger_files import BESIDE
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
+from flopsd.core.dataclass import dataclass
 from flopsd.daemon.copying import RESERVE_SECONDS, copy_sealed, note_delivery
 from flopsd.daemon.ledger_places import local_ledger, names_of
 from flopsd.daemon.sealing import seal

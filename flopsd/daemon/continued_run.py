@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import flopsd
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable

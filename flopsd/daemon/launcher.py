@@ -12,8 +12,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from flopsd.core.dataclass import dataclass
 from flopsd.journal.codes import SECRET_BYTES
 from flopsd.journal.head import KNOWN_BYTES
 from flopsd.system.clock import NS_PER_S, Clock

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings.platform import Context

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import OperatorDeclarations, Work, precision_from
 from flopsd.core.kernel_windows import OBSERVED, REFUSED, WINDOW_NS, is_impossible
 from flopsd.core.ledger.segments import added_work, work_since

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Rating
 from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.journal_codec import IDENTITY, DeviceEntry

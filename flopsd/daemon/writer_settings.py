@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.isolation import UNKNOWN, Isolation
 from flopsd.core.model import Device, Precision

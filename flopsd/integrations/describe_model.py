@@ -6,11 +6,11 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from flopsd.core.architecture import why_not_read
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.declared_facts import MAX_MODULES, facts_from
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
+
+from flopsd.core.dataclass import dataclass
 
 MAX_KEPT = 64  # tensors of one element, before they are added up on their device
 

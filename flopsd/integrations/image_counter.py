@@ -5,13 +5,13 @@ of images of any size is summed on their device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from flopsd.core.architecture import read_model
 from flopsd.core.architecture.model import Images, Model
+from flopsd.core.dataclass import dataclass
 from flopsd.integrations.describe_model import config_of
 from flopsd.integrations.head_counter import Defer
 

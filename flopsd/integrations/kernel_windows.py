@@ -16,12 +16,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
 from torch.autograd import profiler as torch_profiler
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.core.kernel_windows import COST_NS, SKIPPED, WINDOW_NS, WINDOWS
 from flopsd.integrations.kernel_classes import KernelClasses

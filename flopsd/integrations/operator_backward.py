@@ -11,11 +11,12 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
 
+from flopsd.core.dataclass import dataclass
 from flopsd.integrations.operator_mode import Counted, CountingMode
 
 MAX_NODES, MAX_OUTPUTS, MAX_DEPTH, MAX_NEAR = 200_000, 16, 3, 32

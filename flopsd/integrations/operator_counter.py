@@ -15,12 +15,13 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.integrations.forward_counter import PhaseOf, usual_phase
 from flopsd.integrations.head_counter import backbone_of

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from flopsd.core.dataclass import dataclass
 from flopsd.integrations.operator_backward import Way
 from flopsd.integrations.operator_mode import Counted
 from flopsd.integrations.operator_sessions import DeviceSessions

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from flopsd.core.companions import is_companion_name
+from flopsd.core.dataclass import dataclass
 from flopsd.core.values import is_digest
 from flopsd.errors import StorageError
 from flopsd.system.atomic_files import replace_file

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import Note, note, notes_for_ledger
 from flopsd.journal.framing import looks_like_records
 from flopsd.journal.head import Head

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.rounding import flop_number
 
 _MARGIN = 3.0  # per cent left free at either side

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
+from flopsd.core.dataclass import dataclass
 from flopsd.report.model import Fact, ReportDevice
 
 _HEAD, _TAIL = 12, 4  # characters of a long identifier that are kept: `GPU-3f2a9c00…a000`

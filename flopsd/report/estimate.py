@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from flopsd.core.architecture import ArchitectureFlop, Bounds, Model, Parameters, Training, adapters, flop, parameters
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.evaluate import Case, findings

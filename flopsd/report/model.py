@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from flopsd.core.dataclass import dataclass
 from flopsd.report.charts import Axis, GrowthChart, RuleChart, Strip
 from flopsd.report.numbers import Amount, Distance, Interval, OnlyIf
 

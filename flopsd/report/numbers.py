@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.rounding import Towards, flop_number, format_duration, format_energy, format_percent

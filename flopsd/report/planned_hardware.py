@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from flopsd.core.architecture import Bounds
+from flopsd.core.dataclass import dataclass
 from flopsd.core.part import Part
 from flopsd.core.peaks import PeakTable
 from flopsd.core.rounding import format_rate

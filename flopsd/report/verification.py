@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.attestation.signed_statement import read_ledger, statement_in
 from flopsd.attestation.times import seal_time_doubts
 from flopsd.attestation.verify import Verified
+from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_types import MAX_SEGMENT
 from flopsd.core.ledger.segments import segment_text

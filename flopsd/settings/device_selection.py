@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
+
+from flopsd.core.dataclass import dataclass
 
 EXPECTED = "expected all, visible, pod, job, job:ID, processes, or device UUIDs and indices such as GPU-5a4d…,1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError, FlopsdError
 from flopsd.settings.client_socket import socket_path

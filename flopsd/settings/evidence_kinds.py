@@ -6,7 +6,9 @@ They are settings because the settings schema must know them, and it may not imp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from flopsd.core.dataclass import dataclass
 
 INSTANCE_IDENTITY = "ec2-instance-identity"
 SPDM = "nvidia-spdm"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import overload
+
+from flopsd.core.dataclass import dataclass
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]")
 _MAX_DAYS = 36500

@@ -7,9 +7,10 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from flopsd.core.dataclass import dataclass
 
 SAGEMAKER = "sagemaker-training"
 _ONE_TASK = re.compile(r"1(\(x\d+\))?", re.ASCII)

@@ -7,9 +7,10 @@ checks, so that no setting can exist in only one of the three places.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Phase, Recomputation
 from flopsd.core.model import Precision
 from flopsd.settings import parsers

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device, DeviceUid, Evidence, Sweep
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device, DeviceUid
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source

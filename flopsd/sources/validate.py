@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import inf
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.start_notes import is_recording
 from flopsd.core.model import (
     Active,

@@ -8,10 +8,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.report.terminal import counted
 from flopsd.system.clock import rfc3339
 from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap

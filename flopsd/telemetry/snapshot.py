@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.ledger.run_view import DeviceView, RunView

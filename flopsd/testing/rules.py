@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
 from flopsd.core.model import (
     Active,

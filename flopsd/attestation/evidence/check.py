@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from flopsd.attestation.evidence import rfc3161
@@ -11,6 +10,7 @@ from flopsd.attestation.evidence.collect import MODULES
 from flopsd.attestation.evidence.item import REASON, CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.times import TOLERANCE_NS
+from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import is_note
 from flopsd.core.values import is_timestamp, utc_ns
 from flopsd.errors import EvidenceError, NotVerifiedError

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.ledger.history import History
 from flopsd.core.notes import Note, note

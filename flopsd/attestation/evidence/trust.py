@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flopsd.attestation.evidence.item import read_bounded
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import EvidenceError
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from flopsd.core.companions import MAX_COMPANION_BYTES, has_companion_name
+from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES
 from flopsd.errors import LedgerError
 from flopsd.system.regular_files import open_regular

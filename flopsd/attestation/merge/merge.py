@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +25,7 @@ from flopsd.attestation.same_run import SealedRun, compare
 from flopsd.attestation.signed_statement import read_ledger, statement_in
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.core import notes
+from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import MAX_LISTED, Completeness

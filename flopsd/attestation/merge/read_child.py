@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.signed_statement import SignedStatement, open_ledger, read_ledger
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single

@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import flopsd
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.merge.read_child import Child, ChildReader
 from flopsd.attestation.signing.public_key import parse_public
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import FlopsdError, LedgerError
 from flopsd.settings.data_files import Tables
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
 from flopsd.attestation.merge.read_child import NODE, entry_again, recompute
 from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.signed_statement import SignedStatement, read_ledger
+from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
 from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_package, usable
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import KeyFault, SigningKeyError
 
 # SageMaker kills a job 120 s after SIGTERM; waiting for KMS must leave time to save the journal.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 from flopsd.attestation.signing.public_key import PublicKey
+from flopsd.core.dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.public_key import NEW_KEY, need_extra, pem_labels, read_pem, usable
 from flopsd.attestation.signing.secrets import passphrase
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.isolation import key_file
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE

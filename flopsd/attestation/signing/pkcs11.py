@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
@@ -19,6 +19,7 @@ from flopsd.attestation.signing.key_uri import as_text, attributes
 from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_package, usable
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.signing.secrets import pin
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
 

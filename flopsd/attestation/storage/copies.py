@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from flopsd.attestation.ledger_files import (
@@ -15,6 +15,7 @@ from flopsd.attestation.ledger_files import (
     write_ledger_files,
 )
 from flopsd.attestation.storage import s3
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import FileChangedError, FlopsdError, OtherFileThereError, StorageError
 from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import S3Location

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ from flopsd.attestation.ledger_files import (
     public_key_beside,
 )
 from flopsd.attestation.storage.copies import CopyResult, copy_files, said_of
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import FileChangedError, FlopsdError, StorageError
 from flopsd.journal.delivery_note import (
     COPIED_BYTES_PER_S,

@@ -9,11 +9,11 @@ what is masked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from math import isqrt
 
 from flopsd.core.architecture.model import Mask, Model, Stream
+from flopsd.core.dataclass import dataclass
 from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import Head, encoder_classifiers, head_of, labels
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

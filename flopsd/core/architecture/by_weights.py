@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
 from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.training import Training
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Recomputation
 from flopsd.core.notes import Note, note
 from flopsd.core.values import ceil_div, is_whole

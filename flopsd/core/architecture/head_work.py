@@ -8,10 +8,10 @@ backward pass.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from flopsd.core.architecture.attention_pairs import Level
 from flopsd.core.architecture.model import Model, Stream
+from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import Note, note
 from flopsd.errors import ArchitectureError
 

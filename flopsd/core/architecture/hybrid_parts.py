@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.model import Attention, Linear, Mask, Mlp, Recurrence
 from flopsd.core.architecture.recurrent import Convolution, ssd_products
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import ArchitectureError
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +13,7 @@ from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.heads import Head, head_of, no_head
 from flopsd.core.architecture.image_towers import Tower, read_tower
 from flopsd.core.architecture.model import Block, Embedding, Images, Linear, Mlp, Model, Part, Stream
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import ArchitectureError
 
 Layers = tuple[Block, ...]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Mlp, Stream
+from flopsd.core.dataclass import dataclass
 
 _PATCHES, _IMAGES = Stream.PATCHES, Stream.IMAGES
 

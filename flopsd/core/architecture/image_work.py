@@ -6,10 +6,10 @@ Where they were not counted, they are in the upper bound only: as many images as
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from flopsd.core.architecture.attention_pairs import Level, Side
 from flopsd.core.architecture.model import Attention, Images, Mask, Model, Stream
+from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import note
 from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError

@@ -5,11 +5,11 @@ Norms, biases and positions hold parameters and no matrix product: they are coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from math import isqrt
 
 from flopsd.core.architecture.recurrent import Convolution, State
+from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import Note
 
 

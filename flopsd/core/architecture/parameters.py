@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flopsd.core.architecture.model import Attention, Model, Part, Recurrence
 from flopsd.core.architecture.training import Lora, Trained
+from flopsd.core.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from math import isqrt
 
@@ -18,6 +17,7 @@ from flopsd.core.architecture.attention_pairs import side_from
 from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.model import Size
 from flopsd.core.architecture.training import Training
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.notes import Note, note
 from flopsd.core.values import ceil_div

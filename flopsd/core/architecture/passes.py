@@ -8,7 +8,7 @@ trained one still pass gradients on, and those below the first trained one cost 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from flopsd.core.architecture.attention_pairs import Level
 from flopsd.core.architecture.model import (
@@ -26,6 +26,7 @@ from flopsd.core.architecture.model import (
 )
 from flopsd.core.architecture.recurrent_work import StateWork
 from flopsd.core.architecture.training import Trained
+from flopsd.core.dataclass import dataclass
 
 PairsOf = Callable[[Attention | Similarity], int]
 # Streams whose first rows may be made to pass a gradient on: the output of embeddings, patch embeddings included.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
@@ -13,6 +13,7 @@ from flopsd.core.architecture.delta_decoders import read_delta_decoder
 from flopsd.core.architecture.image_text import Eyes, bridge_of, inner_config, with_images
 from flopsd.core.architecture.image_towers import gated_mlp, plain_mlp
 from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.dataclass import dataclass
 
 _PATH = "model.visual."
 _TOKENS = ("video_token_id", "vision_start_token_id", "vision_end_token_id", "vision_token_id")

@@ -6,8 +6,9 @@ positions with matrix products: scores within a chunk, and what a state passes f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from flopsd.core.dataclass import dataclass
 
 
 class Span(Enum):

@@ -9,10 +9,10 @@ end each token reads the state once, or a short sequence keeps none and pairs it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from flopsd.core.architecture.attention_pairs import Level, Side
 from flopsd.core.architecture.recurrent import Convolution, Product, Span, State
+from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import note
 from flopsd.core.values import ceil_div
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture.model import Embedding, Linear, Model
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.errors import ArchitectureError
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.journal_codec import Record, count
 from flopsd.core.notes import is_note
 from flopsd.core.values import is_digest, is_timestamp

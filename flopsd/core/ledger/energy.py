@@ -7,9 +7,9 @@ in the format of the published runs, each but for a hundredth. What is compared 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import UNDECLARED, Row
 from flopsd.core.ledger.run_view import DeviceView
 from flopsd.core.model import PPM, Evidence

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Row, added_up, sum_figures
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.rated_tally import coverage_of, rated_start

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import OperatorDeclarations, declared_from
 from flopsd.core.ledger.earlier_seals import SealsSoFar
 from flopsd.core.ledger.journal_codec import DeviceEntry, Record, tally_from_record, tally_rows, text

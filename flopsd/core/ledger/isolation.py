@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.journal_codec import Record, count, text
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import text_or_none

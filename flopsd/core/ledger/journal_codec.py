@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.steady import DEPTH
 from flopsd.core.model import READ, Device, Evidence, GapReason, Pipe, Precision, Tally, Totals
 from flopsd.core.phases import split_bucket

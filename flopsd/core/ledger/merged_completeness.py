@@ -8,9 +8,9 @@ where a ledger has no end: how long that node went on, and with what devices, is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.merged_segments import SegmentCheck
 from flopsd.core.notes import Note, note, notes_for_ledger
 from flopsd.core.values import text_or_none

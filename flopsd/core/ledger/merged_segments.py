@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import Note, note
 from flopsd.errors import LedgerError
 

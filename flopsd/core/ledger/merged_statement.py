@@ -7,9 +7,10 @@ verifier adds it up again; with the children at hand it makes each entry again t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.merged_completeness import ENDLESS, WHOLE, Completeness, NodeCheck
 from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger

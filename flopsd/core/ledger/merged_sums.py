@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Base, Method, Phase, base_from
 from flopsd.core.figures import added_up
 from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase, declared_from
 from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
 from flopsd.core.lazy import lazy

@@ -8,8 +8,9 @@ that of an earlier daemon start never again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Row, added_up, sum_figures
 from flopsd.core.lazy import lazy
 from flopsd.core.ledger.history import History

@@ -7,9 +7,10 @@ with; no figure of a ledger rests on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.core.ledger.journal_codec import DeviceEntry, Record, count, device_entry, device_record, tally_from_record
 from flopsd.core.model import Tally

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import OperatorDeclarations, declared_from
 from flopsd.core.figures import added_up, sum_figures
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger

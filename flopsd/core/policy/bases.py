@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import added_up
 from flopsd.core.kernel_windows import has_work

@@ -9,11 +9,12 @@ it, on exact fractions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 from typing import NamedTuple, cast
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
 from flopsd.core.notes import Note, note

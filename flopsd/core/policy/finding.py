@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import PPM, Figures
 from flopsd.core.notes import Note, notes_for_ledger
 from flopsd.core.policy.policy_file import Rule

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import NS_PER_S
 from flopsd.core.model import Figures
 from flopsd.core.policy.finding import QUANTITY_OR, Finding, Limit, ceil_of

@@ -7,9 +7,10 @@ declared, never measured, so without a declaration the figure is an interval and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Phase, Recomputation
 from flopsd.core.figures import added_up
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures

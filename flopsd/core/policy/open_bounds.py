@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.values import text_or_none, whole_number
 
 if TYPE_CHECKING:

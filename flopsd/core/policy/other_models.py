@@ -9,11 +9,11 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture import Bounds, bare_model, training_from
 from flopsd.core.architecture.by_weights import is_counted
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of, with_reason

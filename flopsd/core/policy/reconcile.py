@@ -7,9 +7,9 @@ alerted on; it never changes a figure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
 from flopsd.core.notes import Note, note

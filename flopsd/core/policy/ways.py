@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture import (
@@ -19,6 +18,7 @@ from flopsd.core.architecture import (
     read_model,
 )
 from flopsd.core.architecture.by_weights import is_counted, weights_flop, weights_forward
+from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import Note, note, note_of, with_reason
 from flopsd.core.policy.reconcile import SHAPE, WEIGHTS
 from flopsd.core.session_protocol import has_passed

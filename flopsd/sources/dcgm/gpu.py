@@ -7,9 +7,10 @@ that changed; its averages are over one collection interval, and of more time th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from flopsd.core.clock_integral import ClockSample, Cycles, integrate, is_clock
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Growth, Limits, Reading, Totals
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import UnknownDeviceError

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from flopsd.core.clock_integral import Cycles, activity
+from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
 from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
 from flopsd.core.values import ceil_div

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Counted, Device, Evidence, Gap, GapReason, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.sources.neuron.document import MonitorDocument

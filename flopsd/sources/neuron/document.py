@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import GapReason
 from flopsd.errors import SourceError
 from flopsd.sources.validate import is_text, is_whole

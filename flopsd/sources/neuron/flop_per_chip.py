@@ -9,10 +9,10 @@ meanwhile its core is busy without FLOP, which is a gap and never zero work.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Counted, Gap, GapReason
 from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.system.clock import NS_PER_S

@@ -11,9 +11,9 @@ import re
 import tempfile
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import IO
 
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources.neuron.document import DocumentError, MonitorDocument, parse, scrub
 from flopsd.system.clock import Clock

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from flopsd.core.dataclass import dataclass
 
 ROOT = "/sys/devices/virtual/neuron_device"
 MODULE = "/sys/module/neuron"

@@ -8,12 +8,12 @@ interval, which are documented, and the SM clock decide: the candidates lie a fa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.clock_integral import Cycles
+from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import max_plausible_sm_cycles
 from flopsd.core.model import Limits, Pipe, Totals
 from flopsd.core.values import ceil_div

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Reading
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.mig import Slice

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, Gauges, Reading
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, UnusableError, reason_of

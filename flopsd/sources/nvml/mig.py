@@ -6,9 +6,10 @@ several compute instances is metered once, under the UUID of the first. Source: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device
 from flopsd.sources.nvml.driver import NOT_FOUND, NOT_OFFERED, Driver, text
 

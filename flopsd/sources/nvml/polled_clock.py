@@ -6,11 +6,11 @@ docs/adr/0020 says why, and what is proven of the sum.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 from flopsd.core.clock_bound import SLOT_MAX_NS
 from flopsd.core.clock_integral import ClockSample, Cycles
+from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import CLOCK_TOLERANCE_PPM
 from flopsd.core.values import ceil_div
 from flopsd.system.clock import Clock

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
 from flopsd.core.clock_integral import ClockSample, Cycles
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import DeviceUid
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import ceil_div

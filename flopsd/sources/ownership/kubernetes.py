@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.podresources import PodDevices, PodResources

@@ -7,10 +7,10 @@ protobuf skips the others.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.grpc_call import CallError, call
 from flopsd.system.protobuf import OPTIONAL, REPEATED, STRING, Messages, message_classes

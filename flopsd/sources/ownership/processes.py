@@ -9,11 +9,12 @@ every one of them exists here; otherwise it is not known whose they are. Of othe
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid
 
 

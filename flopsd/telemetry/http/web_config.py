@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.field_reader import FieldReader, collecting
 from flopsd.errors import ConfigError
 from flopsd.settings.strict_yaml import read_yaml

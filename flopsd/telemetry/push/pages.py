@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from flopsd.core.dataclass import dataclass
 from flopsd.errors import PushError
 from flopsd.telemetry.families import metric
 from flopsd.telemetry.push.frames import Page

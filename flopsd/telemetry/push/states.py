@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING
 
+from flopsd.core.dataclass import dataclass
 from flopsd.system.clock import NS_PER_S
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from tests.support.process import free_port, modules_after
 
 NOT_NEEDED = (
     "hashlib", "hmac", "secrets", "ssl", "http.client", "http.server", "socketserver", "urllib.request", "email", "html",
-    "asyncio", "concurrent", "multiprocessing", "importlib.metadata", "xml", "uuid", "psutil", "cryptography", "jinja2",
+    "asyncio", "concurrent", "multiprocessing", "importlib.metadata", "xml", "uuid", "psutil", "yaml", "cryptography", "jinja2",
     "platform", "encodings.idna", "prometheus_client.exposition", "prometheus_client.metrics", "flopsd.core.architecture",
     "flopsd.sources.dcgm.source", "flopsd.sources.neuron.source", "flopsd.telemetry.page", "flopsd.telemetry.push",
     "flopsd.core.ledger.statement", "flopsd.sources.ownership.filtered_source",
