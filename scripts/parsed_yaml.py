@@ -1,4 +1,4 @@
-"""`make docs`: config/parsed.json, what the packaged peak tables and policies contain; as YAML they are slow to read."""
+"""`make docs`: config/parsed.json, what the packaged peak tables and policies contain, which is slow to read as YAML."""
 
 from __future__ import annotations
 
