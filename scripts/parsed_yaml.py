@@ -1,4 +1,4 @@
-"""`make docs`: config/parsed.json, what the packaged peak tables and policies contain, which is slow to read as YAML."""
+"""`make docs`: config/parsed.json, what the packaged peak tables and policies contain: to read it as YAML is slow."""
 
 from __future__ import annotations
 
