@@ -109,7 +109,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -
 
 def add_source_settings(parser: argparse.ArgumentParser, sources: KnownSources) -> None:
     """The options of all sources, under a heading that lists the sources."""
-    listed = "; ".join(f"{info.name}: {info.title}" for info in sources.infos)
+    listed = "\n".join(f"{info.name}: {info.title}" for info in sources.infos)
     _add_flags(parser.add_argument_group("sources", listed), sources.settings)
 
 

@@ -69,9 +69,9 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
     completion = verbs.add_parser(
         "completion",
         help="print a completion script for a shell",
-        description="Prints a completion script. bash: flopsd completion bash >/etc/bash_completion.d/flopsd; "
-        "zsh: flopsd completion zsh >DIR-OF-fpath/_flopsd; "
-        "fish: flopsd completion fish >~/.config/fish/completions/flopsd.fish",
+        description="Prints a completion script.\n  bash: flopsd completion bash >/etc/bash_completion.d/flopsd\n"
+        "  zsh: flopsd completion zsh >DIR-OF-fpath/_flopsd\n"
+        "  fish: flopsd completion fish >~/.config/fish/completions/flopsd.fish",
     )
     completion.add_argument("shell", choices=SHELLS)
     completion.set_defaults(run=_completion)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import textwrap
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
@@ -16,11 +17,26 @@ from flopsd.system.streams import with_priority
 _LIKELY_OPTION = 0.7  # more than for words, since the dashes are alike in all
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Keeps words whole, such as paths with hyphens and addresses, and the lines of a text of several."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        lines = " ".join(text.split())
+        return textwrap.wrap(lines, width, break_long_words=False, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            textwrap.fill(" ".join(line.split()), width, initial_indent=indent, subsequent_indent=indent,
+                          break_long_words=False, break_on_hyphens=False)
+            for line in text.splitlines()
+        )  # fmt: skip
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors show the usage of the verb at hand. Its subparsers are of this class too."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**{"formatter_class": _Formatter, **options})
         loudness = self.add_mutually_exclusive_group()
         # Without a default, so that the parser of the verb does not undo `flopsd -q VERB`.
         for short, long, text in (("-q", "--quiet", "print errors only"), ("-v", "--verbose", "log more on stderr")):
@@ -62,4 +78,4 @@ class Parser(argparse.ArgumentParser):
         close = did_you_mean(str(value), known)
         if isinstance(action, argparse._SubParsersAction):
             raise argparse.ArgumentError(None, f"there is no `{self.prog} {value}`{close}")
-        raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(known)}{close}")
+        raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(known)}{close}")

@@ -94,7 +94,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("sources", "NAME", "where readings come from; probe takes the accelerators that are here (default: probe)",
+    Setting("sources", "NAME", "where readings come from; probe takes the accelerators of this machine (default: probe)",
         parsers.sources, other_flag="--source", repeatable=True),
     Setting("interval_seconds", "SECONDS", "time between readings (default: 1)", parsers.seconds(0.1, 60)),
     Setting("checkpoint_seconds", "SECONDS", "time between fsynced checkpoints of the journal (default: 60)",
@@ -105,7 +105,7 @@ SETTINGS: tuple[Setting, ...] = (
         "folder of journal and key (default: $STATE_DIRECTORY, /var/lib/flopsd as root, else ~/.local/state/flopsd)",
         parsers.text),
     Setting("listen", "HOST:PORT",
-        "where /metrics is served, or 'off'; of HOST:FIRST-LAST the first free port, of HOST:0 any "
+        "where /metrics is served, or 'off'; HOST:FIRST-LAST takes the first free port, HOST:0 any "
         "(default: 127.0.0.1:10188)", parsers.listen),
     Setting("file_sd", "DIR",
         "folder for Prometheus's file_sd_configs, where RUN.NODE.json has the run's address and labels while it is "
@@ -114,28 +114,29 @@ SETTINGS: tuple[Setting, ...] = (
         "TLS, client certificates, users and headers of that address, in the format of Prometheus's exporter-toolkit "
         "(default: none: plain HTTP, open to every client)", parsers.text, other_flag="--web-config-file"),
     Setting("pushes", "RECEIVER",
-        "where metrics are pushed to, beside being served: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
-        "remotewrite+http://HOST:PORT/PATH (https as well), behind it "
+        "where to push metrics too: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
+        "remotewrite+http://HOST:PORT/PATH, or https; then options: "
         "#auth=FILE&ca=FILE&job=NAME&sigv4=REGION&tenant=ID", parsers.pushes, other_flag="--push", repeatable=True),
     Setting("push_every_seconds", "SECONDS", "time between pushes (default: 15)", parsers.seconds(1, 3600)),
     Setting("run_id", "ID",
         "name of the run; its journal is continued after a restart (default: the platform's job name, else a new one)",
         parsers.run_id),
     Setting("key", "KEY-URI",
-        "private key that signs: a PEM file, Ed25519 or P-256 (default: DIR/flopsd-key.pem, made when missing)",
+        "private key that signs: a PEM file, Ed25519 or P-256, or awskms:KEY or pkcs11:... (default: DIR/flopsd-key.pem, "
+        "made if missing)",
         parsers.text),
     Setting("ledger", "FILE",
         "where the sealed ledger goes: a path, or s3://BUCKET/KEY (default: DIR/RUN-ID.ledger.json)",
         parsers.location),
-    Setting("ledger_copies", "LOCATION", "where to copy ledger, journal and public key too: a path, or "
+    Setting("ledger_copies", "LOCATION", "where to copy ledger, journal and public key: a path, or "
         "s3://BUCKET/KEY[?lock=governance|compliance&days=N][&overwrite=never][&rolling=off]; "
         "{run} and {node} stand for their names", parsers.locations, other_flag="--ledger-copy", repeatable=True),
     Setting("seal", "BOOL", "whether to seal a ledger at the end (default: true)", parsers.flag),
     Setting("seal_every_seconds", "SECONDS", "time between rolling seals of the run so far, or 'off' (default: 900)",
         parsers.seconds_or_off(1, 86400)),
     Setting("rotate_every", "AGE|SIZE",
-        "after what age or size of the journal the run goes on in another one: 12h, 1d, 256MB; each gets a ledger of "
-        "its own, with -0001, -0002 and so on in its name, and `flopsd merge` adds them up (default: off)",
+        "age or size at which the run continues in a new journal: 12h, 1d, 256MB; each gets a ledger, with -0001, -0002 "
+        "and so on in its name, and `flopsd merge` adds them up (default: off)",
         parsers.rotate_every),
     Setting("keep_segments", "N",
         "how many closed segments of a rotated run stay on this disk; older ones are removed once their ledgers are at "
@@ -159,30 +160,30 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.seconds(0, 600), other_flag="--wait-for-scrape"),
     Setting("evidence", "KINDS",
         f"evidence to put into the ledger: off, or some of {', '.join(KINDS)} (default: all of them)", parse_kinds),
-    Setting("timestamp_url", "URL", "RFC 3161 timestamp authority that is asked to stamp the seal (default: none)",
+    Setting("timestamp_url", "URL", "RFC 3161 timestamp authority that stamps the seal (default: none)",
         parsers.url),
     Setting("witness_url", "URL",
-        "RFC 3161 timestamp authority that is asked to stamp the journal's head at every seal, rolling ones too "
+        "RFC 3161 timestamp authority that stamps the journal's head at every seal, rolling ones too "
         "(default: none)", parsers.url, other_flag="--witness"),
     Setting("phase", "PHASE",
-        "declares what the whole job does, whatever its processes declare: train, evaluate, generate or other. Bounds "
-        "and verdicts rest on it alone (default: undeclared)", parsers.one_of(Phase)),
+        "declares what the whole job does: train, evaluate, generate or other. Bounds and verdicts rest on this alone, "
+        "whatever the job's processes declare (default: undeclared)", parsers.one_of(Phase)),
     Setting("method", "METHOD",
-        "declares how weights are trained: pretraining, full, partial, lora or qlora. Which rules apply rests on it "
-        "alone (default: undeclared)", parsers.one_of(Method)),
+        "declares how weights are trained: pretraining, full, partial, lora or qlora. This alone "
+        "decides which rules apply (default: undeclared)", parsers.one_of(Method)),
     Setting("recomputation", "HOW",
         "declares activation checkpointing: none, full or selective (default: undeclared; the measured figure takes "
         "what the training process declares)", parsers.one_of(Recomputation)),
-    Setting("base_model", "NAME", "name of the model that is modified", parsers.text),
+    Setting("base_model", "NAME", "name of the model that the job modifies", parsers.text),
     Setting("base_flop", "FLOP",
-        "training compute of that model, such as 7.2e23; 'unknown' asserts that it is neither known nor can be "
+        "training compute of the base model, such as 7.2e23; 'unknown' asserts that it can be neither known nor "
         "estimated (default: undeclared)", parsers.flop_or_unknown),
     Setting("base_flop_method", "TEXT",
-        "makes it an estimate, with the method, such as '6 x 8e9 x 15e12 from the model card'", parsers.text),
-    Setting("base_systemic", "BOOL", "whether the base model is one of systemic risk (default: undeclared)",
+        "marks --base-flop as an estimate, made by this method, such as '6 x 8e9 x 15e12 from the model card'", parsers.text),
+    Setting("base_systemic", "BOOL", "whether the base model carries systemic risk (default: undeclared)",
         parsers.flag),
     Setting("base_systemic_reason", "TEXT",
-        "why the base model is none of systemic risk, where the law presumes by its compute that it is",
+        "why the base model carries no systemic risk, although the law presumes it from its compute",
         parsers.text),
     Setting("policies", "POLICY",
         "a policy to compare the run with: the name of a packaged one (eu-ai-act, kr-ai-basic-act, us-ca-sb-53, "
@@ -191,20 +192,21 @@ SETTINGS: tuple[Setting, ...] = (
         "Unix socket where training processes declare phases and facts, or 'off' (default: DIR/client.sock)",
         parsers.text_or_off),
     Setting("client_uids", "UIDS",
-        "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
+        "numeric ids of users whose processes may connect there, beside root and flopsd's user: 1000,1001 "
+        "(default: none)",
         parsers.uids),
     Setting("job_user", "USER",
-        "name or number of the user of the job: `exec`, as root, starts the command as this user, who can change "
-        "nothing of flopsd's; `run` only records it, or the word container for a job in a container of its own, "
-        "without flopsd's files (default: exec: flopsd's own user; run: not known)", parsers.text_or_number),
+        "name or number of the job's user: `exec`, as root, starts the command as this user, who cannot change flopsd's "
+        "files; `run` only records it, or the word container for a job in another container without flopsd's files "
+        "(default: exec: flopsd's own user; run: not known)", parsers.text_or_number),
     Setting("metric_line_seconds", "SECONDS",
         "time between metric lines on stdout, or 'off' (default: 60 in a SageMaker training job, else off)",
         parsers.seconds_or_zero(1, 3600)),
     Setting("stop_window_seconds", "SECONDS",
-        "under exec, the time from SIGTERM until the platform kills (default: 120 in a SageMaker training job, else "
+        "under exec, the time from SIGTERM until the platform sends SIGKILL (default: 120 in a SageMaker training job, else "
         "not known)", parsers.seconds(1, 86400)),
     Setting("wait_for_source", "BOOL",
-        "whether to start without an accelerator, or with a key that cannot be used yet, and look again and again, "
-        "instead of exit codes 4 and 2; always so under exec (default: false)", parsers.flag),
+        "whether to start without an accelerator or a usable key and keep trying, instead of exiting with 4 or 2; exec "
+        "always does (default: false)", parsers.flag),
 )  # fmt: skip
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}

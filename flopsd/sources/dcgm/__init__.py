@@ -87,31 +87,31 @@ def _connect(host: str, port: int) -> None:
 
 SOURCE = SourceInfo(
     name="dcgm",
-    title="NVIDIA GPUs, through a running dcgm-exporter",
+    title="NVIDIA GPUs, through dcgm-exporter",
     open=_open,
     vendor="nvidia",
     ownership=ownership,
     evidence=(Evidence.ACTIVITY, Evidence.UTILIZATION),
     options=(
-        SourceOption("url", "URL", "where a dcgm-exporter that runs already is scraped", parsers.url, default=_URL),
+        SourceOption("url", "URL", "address of a running dcgm-exporter", parsers.url, default=_URL),
         SourceOption(
             "interval_seconds",
             "SECONDS",
-            "how often that exporter collects, its DCGM_EXPORTER_INTERVAL",
+            "how often that exporter collects: its DCGM_EXPORTER_INTERVAL",
             parsers.seconds(0.1, 3600),
-            default_text="30, and 5 of one that flopsd starts",
+            default_text="30; 5 for one that flopsd starts",
         ),
         SourceOption(
             "hostengine",
             "auto|off|PATH",
-            "a dcgm-exporter, DCGM's engine in it, that flopsd starts where none answers: auto starts the one on PATH "
-            "where a GPU needs it, the profiling counters are open to this process and nothing else is at them; PATH "
-            "starts that one, unless the counters are closed",
+            "whether flopsd starts a dcgm-exporter, with DCGM's engine in it, if none answers: auto starts the one in "
+            "$PATH if a GPU needs it, this process may read the profiling counters and no other process uses them; a "
+            "path starts that program, unless the counters are closed",
             parsers.text_or_off,
             default="auto",
         ),
     ),
-    remedy="install NVIDIA's dcgm-exporter, which flopsd starts where the profiling counters are open, or start it, "
-    "with the capability SYS_ADMIN on A100 and older, or give --dcgm-url its address; its CSV must list "
-    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE and DCGM_FI_DEV_SM_CLOCK, better also 1006-1008 and 1013-1015",
+    remedy="install NVIDIA's dcgm-exporter: flopsd starts it if it may read the profiling counters. Or start it "
+    "yourself, with the capability SYS_ADMIN on A100 and older; --dcgm-url is its address. Its CSV must list "
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE and DCGM_FI_DEV_SM_CLOCK, better also the fields 1006-1008 and 1013-1015",
 )

@@ -22,7 +22,7 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("verify l.json --wach", "flopsd verify", "there is no option --wach\n"),
         ("verify l.json --key k more", "flopsd verify", "unexpected argument: more"),
         ("merge l.json --trsut k", "flopsd merge", "there is no option --trsut; did you mean --trust?"),
-        ("report l.json --format htlm", "flopsd report", "'htlm' is none of text, html, form; did you mean html?"),
+        ("report l.json --format htlm", "flopsd report", "'htlm' is not one of text, html, form; did you mean html?"),
         ("exec --intervl 2 -- job --lr 3", "flopsd exec", "there is no option --intervl; did you mean --interval?"),
         ("run --lifelime 2", "flopsd run [options]", "there is no option --lifelime\n"),
         ("run --b\x1b[2J", "flopsd run [options]", "there is no option --b\\x1b[2J\n"),

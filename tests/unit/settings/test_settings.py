@@ -38,7 +38,7 @@ def test_every_problem_is_reported_at_once_with_its_location_and_fix(tmp_path: P
         f"{file}: listen: 'nowhere': expected HOST:PORT or HOST:FIRST-LAST, such as 127.0.0.1:10188 or [::1]:10188-10251",
         f"{file}: seal: 'maybe': expected true or false",
         "environment: FLOPSD_INTERVAL: '0': expected between 0.1 and 60 seconds",
-        "command line: --precision: 'bf17': 'bf17' is not a number format; known: bf16, fp16, tf32, fp8, fp6, fp4, fp64, int8",
+        "command line: --precision: 'bf17' is not a number format; known: bf16, fp16, tf32, fp8, fp6, fp4, fp64, int8",
     )
 
 
