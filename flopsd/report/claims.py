@@ -61,6 +61,7 @@ def required_source(guidelines: Mapping[str, Any]) -> str:
 
 def _claim(claim: LedgerObject) -> str:
     phase, precision = claim.maybe_text("phase"), claim.maybe_text("precision")
+    precision = precision and precision.replace(",", ", ")  # room to wrap shares of eight formats
     what = f"{precision} work" if phase is None else _PHASES.get(phase, phase)
     if phase is not None and precision is not None:
         what += f" in {precision}"

@@ -128,6 +128,8 @@ def _value(name: str, raw: Any) -> tuple[str, str]:
         return f"config.json of {counted(len(raw), 'entry', 'entries')}" + (
             f", model type {line(kind)}" if isinstance(kind, str) else ""
         ), full
+    if name == "precision" and isinstance(raw, dict) and all(type(ppm) is int for ppm in raw.values()):
+        return ", ".join(f"{line(one)} {ppm / 10_000:g} %" for one, ppm in sorted(raw.items())), full
     if name == "lora" and isinstance(raw, dict):
         modules = raw.get("target_modules")
         where = f" on {', '.join(map(line, modules))}" if isinstance(modules, list) else ""

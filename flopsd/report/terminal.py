@@ -60,12 +60,18 @@ def wrapped(text: str, indent: str = "", first: str | None = None, columns: int 
     lines = textwrap.wrap(
         whole, columns, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
-    return [line.replace(_KEPT, " ") for line in lines] or [first.rstrip()]
+    return [_within(line.replace(_KEPT, " "), columns) for line in lines] or [first.rstrip()]
+
+
+def _within(line: str, columns: int) -> str:
+    """A line that one long word, such as a digest, makes too long: with less of its indent."""
+    words = line.lstrip()
+    return line if len(line) <= columns else words.rjust(columns)
 
 
 def fact(name: str, value: str, label: int = LABEL, columns: int = COLUMNS) -> list[str]:
-    """Name and value side by side, or one below the other where the name is long."""
-    if len(name) > label - 2:
+    """Name and value side by side, or one below the other where the name or a word of the value is long."""
+    if len(name) > label - 2 or max(map(len, value.split()), default=0) > columns - label:
         return [*wrapped(name), *(wrapped(value, " " * label, columns=columns) if value else ())]
     return wrapped(value, " " * label, f"{name:<{label}}", columns)
 

@@ -94,7 +94,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("sources", "NAME", "where readings come from; probe takes the accelerators of this machine (default: probe)",
+    Setting("sources", "NAME", "where readings come from; probe finds this machine's accelerators (default: probe)",
         parsers.sources, other_flag="--source", repeatable=True),
     Setting("interval_seconds", "SECONDS", "time between readings (default: 1)", parsers.seconds(0.1, 60)),
     Setting("checkpoint_seconds", "SECONDS", "time between fsynced checkpoints of the journal (default: 60)",
@@ -122,8 +122,8 @@ SETTINGS: tuple[Setting, ...] = (
         "name of the run; its journal is continued after a restart (default: the platform's job name, else a new one)",
         parsers.run_id),
     Setting("key", "KEY-URI",
-        "private key that signs: a PEM file, Ed25519 or P-256, or awskms:KEY or pkcs11:... (default: DIR/flopsd-key.pem, "
-        "made if missing)",
+        "private key that signs: a PEM file, Ed25519 or P-256, or awskms:KEY or pkcs11:... "
+        "(default: DIR/flopsd-key.pem, made if missing)",
         parsers.text),
     Setting("ledger", "FILE",
         "where the sealed ledger goes: a path, or s3://BUCKET/KEY (default: DIR/RUN-ID.ledger.json)",
@@ -135,8 +135,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("seal_every_seconds", "SECONDS", "time between rolling seals of the run so far, or 'off' (default: 900)",
         parsers.seconds_or_off(1, 86400)),
     Setting("rotate_every", "AGE|SIZE",
-        "age or size at which the run continues in a new journal: 12h, 1d, 256MB; each gets a ledger, with -0001, -0002 "
-        "and so on in its name, and `flopsd merge` adds them up (default: off)",
+        "age or size at which the run continues in a new journal: 12h, 1d, 256MB; each gets a ledger, with -0001, "
+        "-0002 and so on in its name, and `flopsd merge` adds them up (default: off)",
         parsers.rotate_every),
     Setting("keep_segments", "N",
         "how many closed segments of a rotated run stay on this disk; older ones are removed once their ledgers are at "
@@ -179,7 +179,8 @@ SETTINGS: tuple[Setting, ...] = (
         "training compute of the base model, such as 7.2e23; 'unknown' asserts that it can be neither known nor "
         "estimated (default: undeclared)", parsers.flop_or_unknown),
     Setting("base_flop_method", "TEXT",
-        "marks --base-flop as an estimate, made by this method, such as '6 x 8e9 x 15e12 from the model card'", parsers.text),
+        "marks --base-flop as an estimate, made by this method, such as '6 x 8e9 x 15e12 from the model card'",
+        parsers.text),
     Setting("base_systemic", "BOOL", "whether the base model carries systemic risk (default: undeclared)",
         parsers.flag),
     Setting("base_systemic_reason", "TEXT",
@@ -196,15 +197,15 @@ SETTINGS: tuple[Setting, ...] = (
         "(default: none)",
         parsers.uids),
     Setting("job_user", "USER",
-        "name or number of the job's user: `exec`, as root, starts the command as this user, who cannot change flopsd's "
-        "files; `run` only records it, or the word container for a job in another container without flopsd's files "
+        "name or number of the job's user: `exec`, as root, starts the command as this user, who cannot change "
+        "flopsd's files; `run` only records it, or the word container for a job in another container without flopsd's files "
         "(default: exec: flopsd's own user; run: not known)", parsers.text_or_number),
     Setting("metric_line_seconds", "SECONDS",
         "time between metric lines on stdout, or 'off' (default: 60 in a SageMaker training job, else off)",
         parsers.seconds_or_zero(1, 3600)),
     Setting("stop_window_seconds", "SECONDS",
-        "under exec, the time from SIGTERM until the platform sends SIGKILL (default: 120 in a SageMaker training job, else "
-        "not known)", parsers.seconds(1, 86400)),
+        "under exec, the time from SIGTERM until the platform sends SIGKILL (default: 120 in a SageMaker training job, "
+        "else not known)", parsers.seconds(1, 86400)),
     Setting("wait_for_source", "BOOL",
         "whether to start without an accelerator or a usable key and keep trying, instead of exiting with 4 or 2; exec "
         "always does (default: false)", parsers.flag),

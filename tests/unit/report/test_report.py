@@ -19,12 +19,14 @@ from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report import build as module
 from flopsd.report.build import course_of
+from flopsd.report.claims import _claim
+from flopsd.report.declarations import _value
 from flopsd.report.html import report_html
 from flopsd.report.inventory import items_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import EvidenceLine, ReportState
 from flopsd.report.report_text import report_text
-from flopsd.report.terminal import COLUMNS
+from flopsd.report.terminal import COLUMNS, fact
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification import NO_FIGURES, refused
 from tests.support import enriched
@@ -72,6 +74,24 @@ def test_the_text_fits_a_terminal(name: str) -> None:
     text = report_text(scene(name))
     assert max(map(len, text.splitlines())) <= COLUMNS
     assert text.replace("\n", "").isprintable()
+
+
+def test_a_long_word_has_less_of_the_indent() -> None:
+    digest = "b6" * 32 + ":"
+    assert fact("driver-library", f"not checked: libnvidia-ml.so.1 {digest} as in the journal", 24) == [
+        "driver-library",
+        " " * 24 + "not checked: libnvidia-ml.so.1",
+        digest.rjust(COLUMNS),
+        " " * 24 + "as in the journal",
+    ]
+
+
+def test_shares_of_formats_can_be_wrapped() -> None:
+    given = {"fp8": 250_000, "bf16": 750_000}
+    assert _value("precision", given) == ("bf16 75 %, fp8 25 %", '{"bf16": 750000, "fp8": 250000}')
+    flop = {"low": "1", "measured": "2", "high": "3"}
+    claim = {"phase": "train", "precision": "bf16:0.75,fp8:0.25", "flop": flop}
+    assert _claim(LedgerObject(claim, "claim")) == "2 FLOP of training in bf16:0.75, fp8:0.25"
 
 
 def test_nothing_measured_is_said_and_not_zero() -> None:
