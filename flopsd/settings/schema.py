@@ -198,8 +198,8 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.uids),
     Setting("job_user", "USER",
         "name or number of the job's user: `exec`, as root, starts the command as this user, who cannot change "
-        "flopsd's files; `run` only records it, or the word container for a job in another container without flopsd's files "
-        "(default: exec: flopsd's own user; run: not known)", parsers.text_or_number),
+        "flopsd's files; `run` only records it, or the word container for a job in another container without "
+        "flopsd's files (default: exec: flopsd's own user; run: not known)", parsers.text_or_number),
     Setting("metric_line_seconds", "SECONDS",
         "time between metric lines on stdout, or 'off' (default: 60 in a SageMaker training job, else off)",
         parsers.seconds_or_zero(1, 3600)),
