@@ -234,7 +234,7 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
         return Row(evidence, pipe, precision_label(pipe, rating), cycles, duration_ns, unknown, unknown)
     doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0)
     if tally.square_sum:
-        doubt += _deviation(evidence, pipe, tally, rating)
+        doubt += _deviation(tally.square_sum.get((evidence, pipe), 0), duration_ns, rating)
     last, made_of = rating._last.get((evidence, pipe)), (cycles, doubt, duration_ns, table)
     if last is not None and last[0] == made_of:
         return last[1]
@@ -273,12 +273,8 @@ def _counted(flop: int, duration_ns: int, rating: Rating, table: PeakTable) -> R
     return Row(Evidence.COUNT, None, UNDECLARED, 0, duration_ns, figures, integers, margin, mixed)
 
 
-def _deviation(evidence: Evidence, pipe: Pipe, tally: Tally, rating: Rating) -> int:
+def _deviation(square_sum: int, known_ns: int, rating: Rating) -> int:
     """How far a sum of random samples of the clock may be off, in SM-cycles; 0 where it was not sampled so."""
-    return _deviation_of(tally.square_sum.get((evidence, pipe), 0), tally.known_ns(evidence), rating)
-
-
-def _deviation_of(square_sum: int, known_ns: int, rating: Rating) -> int:
     if not square_sum or not isinstance(rating.limits, Limits):
         return 0
     widest, whole = (max_plausible_sm_cycles(rating.limits, ns) for ns in (SLOT_MAX_NS, known_ns))
@@ -290,7 +286,7 @@ def _most_busy(tally: Tally, rating: Rating) -> int:
     busy, sampled = tally.busy_sm_cycles, tally.sampled_busy_sm_cycles
     if not 0 < sampled <= busy or not isinstance(rating.limits, Limits):
         return busy
-    doubt = _deviation_of(tally.clocked_square_sum, tally.known_ns(Evidence.UTILIZATION), rating)
+    doubt = _deviation(tally.clocked_square_sum, tally.known_ns(Evidence.UTILIZATION), rating)
     return busy - sampled + min(sampled, tally.clocked_sm_cycles + doubt)
 
 

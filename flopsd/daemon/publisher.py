@@ -24,11 +24,7 @@ class Publisher:
     def __init__(self, table: PeakTable, settings: WriterSettings, context: Context) -> None:
         self._table, self._policies, self._context = table, tuple(settings.policies), context
         self._is_one_node = len(context.job_nodes) <= 1
-        self._rates = RateHistory(settings.checkpoint_ns)
-
-    def note_rate(self, now_ns: int, view: RunView) -> None:
-        """Keep the totals of a view for the drawing of the rate, if a point is due."""
-        self._rates.note(now_ns, view)
+        self.rates = RateHistory(settings.checkpoint_ns)
 
     def snapshot(
         self, run: str, incarnation: int, devices: DeviceAccounts, sources: SourceTracker, segment: SegmentJournal,
@@ -59,6 +55,6 @@ class Publisher:
             journal_last_append_wall_ns=segment.queue.last_append_wall_ns,
             journal_fault=segment.queue.fault,
             wall_offset_ns=wall_clock.offset_ns,
-            rates=self._rates.points,
+            rates=self.rates.points,
             ended=ended,
         )

@@ -222,7 +222,7 @@ class Writer:
         if self._segment.queue.is_lost:
             self._begin_anew()
         self._settle()
-        self._publisher.note_rate(now_ns, self.snapshot.view)
+        self._publisher.rates.note(now_ns, self.snapshot.view)
         self._publish()
 
     def checkpoint(self) -> bool:
