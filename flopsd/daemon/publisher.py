@@ -54,6 +54,7 @@ class Publisher:
             journal_records=segment.journal.records + segment.records_before,
             journal_last_append_wall_ns=segment.queue.last_append_wall_ns,
             journal_fault=segment.queue.fault,
+            journal_put_back=segment.journal.put_back,
             wall_offset_ns=wall_clock.offset_ns,
             rates=self.rates.points,
             ended=ended,

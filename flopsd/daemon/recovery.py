@@ -11,18 +11,19 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend, read_history
 from flopsd.core.ledger.segments import SegmentFacts
 from flopsd.core.ledger.start_notes import refused_line
+from flopsd.core.notes import note
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedError
 from flopsd.journal.codes import CodeChecker
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
-from flopsd.journal.recovery import NOT_OURS, Recovery, journal_lost
+from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import new_run_id
-from flopsd.settings.words import REASONS, say_all
+from flopsd.settings.words import REASONS, say, say_all
 from flopsd.system.clock import Clock, file_stamp, rfc3339
 
 log = logging.getLogger("flopsd")
@@ -84,7 +85,14 @@ def recover(
         elif not history.incarnations and known is None:
             history, closed = _closed_before(journal.state) or (history, None)
         is_kept = recovery is not None and recovery.kept_as is not None
-        is_lost = not history.incarnations and (is_kept or was_pending)
+        is_gone = not (history.incarnations or is_kept) and (was_pending or journal.state.needs_journal)
+        if is_gone:
+            recovery = also(recovery, note("journal_missing"))
+            log.error(
+                "%s; a new one begins, without an upper bound; another --state-dir begins a run that has one",
+                say(REASONS, recovery.reasons[-1]),
+            )
+        is_lost = is_gone or (is_kept and not history.incarnations)
         return RecoveredRun(history, recovery, journal_lost=is_lost, closed=closed)
     except JournalDamagedError as fault:
         size, head, kept = journal.size_bytes, journal.head_sha256, journal.put_aside(aside)
@@ -143,6 +151,7 @@ def choose_run(
         if found.closed is not None and found.closed.is_moved:
             log.info("the closed segments of run %s are kept in %s", history.run, journal.state.segments)
             return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
+        journal.state.mark_open(is_open=False)
         kept = journal.put_aside(f"{history.run}-until-{file_stamp(clock.wall_ns())}.journal.jsonl")
         log.warning(
             "the state folder held the journal of run %s; it is kept as %s; a new run begins", history.run, kept

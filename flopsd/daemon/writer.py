@@ -89,6 +89,7 @@ class Writer:
         )
         self._counts_before = self._sessions.counts
         self._begin(history, recovery, journal_lost, closed)
+        self._journal.state.mark_open(is_open=True)
 
     def _begin(
         self, history: History, recovery: Recovery | None, journal_lost: bool, closed: ClosedSegment | None = None
@@ -252,6 +253,8 @@ class Writer:
         if self._is_lost():
             self._begin_anew()
             self._end(why, child_exit_code)
+        if self._closed:
+            self._journal.state.mark_open(is_open=False)
         self._publish()
         return self._closed
 

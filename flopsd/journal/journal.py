@@ -25,6 +25,7 @@ from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
 from flopsd.journal.seal_note import noted_seal
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import replacing, sync_folder
+from flopsd.system.regular_files import open_own
 from flopsd.system.sha256 import sha256, sha256_for
 
 log = logging.getLogger("flopsd")
@@ -43,7 +44,8 @@ class Journal:
         self._codes: CodeKey | None = None
         self._hashing = sha256
         self._digest = sha256(b"")  # of all that was written: the chain does not cover the codes
-        self.records = 0
+        self._is_taken = False  # another daemon holds the folder
+        self.records = self.put_back = 0
 
     def authenticate(self, key: CodeKey | None) -> None:
         """Give every record from now on a code. A record from the pending file, still owed, gets none."""
@@ -108,8 +110,8 @@ class Journal:
                     pass  # it stays in the pending file and is written before the next record
         except OSError as fault:
             raise JournalError(
-                f"cannot open the journal {self._path}: {fault.strerror}",
-                hint="the state folder must be writable and its disk not full",
+                f"cannot open the journal {fault.filename or self._path}: {fault.strerror}",
+                hint="the state folder must be writable, its files regular ones, and its disk not full",
             ) from fault
         return recovery
 
@@ -171,8 +173,15 @@ class Journal:
 
     def check_unchanged(self, *, whole: bool = False) -> None:
         """Make sure that the file is the one that was written. One that another process put in its place, or appended
-        to, is kept under another name, and the journal is put back. `whole`: read all of it, since a change within may
-        keep its size. Raises JournalReplacedError where what was written is lost, OSError."""
+        to, is kept under another name, and the journal is put back. `whole`: read all of it, since a change
+        within may keep its size.
+
+        Raises JournalReplacedError where what was written is lost, StateDirBusyError where another daemon holds the
+        folder, OSError.
+        """
+        self._is_taken = True
+        self.state.keep()
+        self._is_taken = False
         try:
             here = os.stat(self._path)
         except FileNotFoundError:
@@ -190,6 +199,7 @@ class Journal:
         os.close(self._fd)
         self._fd = -1
         self._open()
+        self.put_back += 1
         log.error(
             "the journal %s was removed, replaced or changed by another process; it was put back%s",
             self._path,
@@ -249,6 +259,8 @@ class Journal:
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
         line, head = frame(self._pending_head, record)
+        if self._is_taken:
+            return  # its pending file is there now
         try:
             self._write(self._pending_fd, line, self._pending_size)
         except OSError as fault:
@@ -263,12 +275,12 @@ class Journal:
 
     def _open(self) -> None:
         new = not self._path.exists()
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        begun_before = os.O_TRUNC if self.is_next and not self._size else 0
-        self._fd = os.open(self._path, flags | begun_before, 0o600)
+        self._fd = open_own(self._path)
+        if self.is_next and not self._size:
+            os.ftruncate(self._fd, 0)  # it was begun before
         self._inode = os.fstat(self._fd).st_ino
         if self._pending_fd < 0:
-            self._pending_fd = os.open(self.state.pending, flags, 0o600)
+            self._pending_fd = open_own(self.state.pending)
         if new:
             sync_folder(self.state.path)
 
@@ -292,5 +304,10 @@ class Journal:
 
     def _empty_pending(self) -> None:
         self._pending_head, self._pending_size = self._head, 0
-        if self._pending_fd >= 0:
-            os.ftruncate(self._pending_fd, 0)
+        if self._pending_fd < 0:
+            return
+        if not os.fstat(self._pending_fd).st_nlink:  # removed by another process
+            os.close(self._pending_fd)
+            self._pending_fd = -1
+            self._pending_fd = open_own(self.state.pending)
+        os.ftruncate(self._pending_fd, 0)

@@ -35,7 +35,7 @@ def newest_pending(path: Path, head: bytes, known: KnownJournal | None = None) -
     `known`, the last one that is."""
     newest: JournalLine | None = None
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for line in read_lines(file, head, sha256):
                 if known is None or line.head.hex() == known.pending_sha256:
                     newest = line

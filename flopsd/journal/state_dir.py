@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -11,10 +12,13 @@ from pathlib import Path
 from flopsd.core.companions import companion_name, is_companion_name
 from flopsd.errors import JournalError, StateDirBusyError
 from flopsd.system.atomic_files import sync_folder
+from flopsd.system.regular_files import open_own
+
+log = logging.getLogger("flopsd")
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
 SEAL_NOTE_NAME, REFUSED_PIN_NAME, DELIVERIES_NAME = "newest-seal.json", "refused-pin.json", "deliveries.json"
-NEXT_NAME, SEGMENTS_NAME = "next.journal.jsonl", "segments"
+NEXT_NAME, SEGMENTS_NAME, OPEN_RUN_NAME = "next.journal.jsonl", "segments", "open-run"
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
 
@@ -108,7 +112,7 @@ class StateDir:
         folder cannot be used."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = open_own(self.path / LOCK_NAME)
         except OSError as fault:
             raise JournalError(
                 f"cannot use the state folder {self.path}: {fault.strerror}",
@@ -127,6 +131,38 @@ class StateDir:
         except OSError:
             pass  # the disk is full: the lock holds, without the name of its holder
         self._lock = lock
+
+    @property
+    def needs_journal(self) -> bool:
+        """Whether a run began here and has not ended, so that its journal must be there."""
+        return os.path.lexists(self.path / OPEN_RUN_NAME)
+
+    def mark_open(self, *, is_open: bool) -> None:
+        """Note that a run begins here, or ends. Without room for it a journal that is removed later is not missed."""
+        try:
+            if is_open:
+                os.close(open_own(self.path / OPEN_RUN_NAME))
+            else:
+                (self.path / OPEN_RUN_NAME).unlink(missing_ok=True)
+        except OSError:
+            pass
+
+    def keep(self) -> None:
+        """Make folder and lock file again if another process removed them, since the next daemon would find no lock.
+
+        Raises StateDirBusyError where a daemon holds the folder since, JournalError if it cannot be made.
+        """
+        if self._lock is None:
+            return
+        try:
+            if os.path.samestat(os.stat(self.path / LOCK_NAME), os.fstat(self._lock)):
+                return
+        except OSError:
+            pass
+        before = self._lock
+        self.acquire()
+        os.close(before)
+        log.error("the lock of the state folder %s was removed by another process, and was made again", self.path)
 
     def is_held(self) -> bool:
         """Whether a daemon holds the folder now."""

@@ -29,6 +29,18 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(fd, "rb")
 
 
+def open_own(path: Path) -> int:
+    """Open a file of a folder of our own for reading and writing, made for this user alone if it is not there. Raises
+    OSError for a link too: whoever can make one there would have us write to what it leads to."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
+
+
 def first_bytes(file: IO[bytes], most: int) -> bytes:
     """The first `most` bytes of what a file has now, or of a pipe. To read so many would first reserve room for them,
     which takes longer than to read a small file."""

@@ -171,6 +171,11 @@ def journal(snapshot: Snapshot) -> Iterator[Family]:
         "0 while the journal cannot be written and totals are only in memory.",
         float(not snapshot.journal_fault),
     )
+    yield counter(
+        "flopsd_journal_put_back",
+        "How often this daemon put the journal back that another process had removed, replaced or changed.",
+        snapshot.journal_put_back,
+    )
 
 
 def ended(snapshot: Snapshot) -> Iterator[Family]:

@@ -131,6 +131,7 @@ class Snapshot:
     journal_state: JournalState | None = field(default=None, compare=False)  # not of the writer, but of the request
     wall_offset_ns: int | None = None  # what to add to boot time for wall-clock time
     rates: array[float] = field(default_factory=lambda: array("d"))  # points of a RateHistory
+    journal_put_back: int = 0
     ended: bool = False  # by a signal or with its job, and not by a fault
 
     @property

@@ -34,7 +34,7 @@ KEPT = ("sm_cycles", "energy_mj")  # where 0 is not as absent
 ENDS = ("job_ended", "sigterm", "sigint", "duration", "launcher_gone", "rotated", "journal_replaced")
 RECOVERED = {
     "line_invalid": {"refusal", "line"}, "tail_not_known": set[str](), "not_continued": {"refusal", "line"},
-    "journal_replaced": {"records", "head"}, "restored": {"ledger", "records", "sealed"},
+    "journal_replaced": {"records", "head"}, "journal_missing": set[str](), "restored": {"ledger", "records", "sealed"},
     "restored_unsealed": {"ledger", "records"}, "time_not_known": {"seconds"},
 }  # fmt: skip
 

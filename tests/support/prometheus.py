@@ -50,6 +50,7 @@ def healthy(
         f'flopsd_run_flop{{{at},basis="architecture",bound="computed"}}': "0+24e15x120",
         **{f'flopsd_threshold_ratio{{{share},bound="{bound}"}}': values for bound, values in shares.items()},
         f"flopsd_journal_writable{{{at}}}": "1x120",
+        f"flopsd_journal_put_back_total{{{at}}}": "0x120",
         f"flopsd_journal_last_append_timestamp_seconds{{{at}}}": "0+60x120",
         f"flopsd_time_seconds{{{at}}}": "0+60x120",
         f"flopsd_signing_key_usable{{{at}}}": "1x120",

@@ -29,6 +29,7 @@ Case = tuple[str, str, str | None, str | None, int | None, str, Callable[[list[J
 RECOVERED: list[J] = [
     {"code": "line_invalid", "refusal": "journal_frame", "line": "5"}, {"code": "tail_not_known"},
     {"code": "not_continued", "refusal": "law_4", "line": "7"}, {"code": "journal_replaced", "records": "4", "head": "ab" * 32},
+    {"code": "journal_missing"},
     {"code": "restored", "ledger": "a.json", "records": "9", "sealed": "8"},
     {"code": "restored_unsealed", "ledger": "a.json", "records": "9"}, {"code": "time_not_known", "seconds": "40.000000000"},
 ]  # fmt: skip

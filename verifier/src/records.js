@@ -51,6 +51,7 @@ const isolation = shape({
 const policy = shape({ id: isText, sha256: sha });
 const _RECOVERED = /** @type {Record<string, string[]>} */ ({
   line_invalid: ["refusal", "line"], tail_not_known: [], not_continued: ["refusal", "line"], journal_replaced: ["records", "head"],
+  journal_missing: [],
   restored: ["ledger", "records", "sealed"], restored_unsealed: ["ledger", "records"], time_not_known: ["seconds"],
 });
 /** @type {Check} */

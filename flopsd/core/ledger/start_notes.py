@@ -18,6 +18,7 @@ RECOVERED: Mapping[str, frozenset[str]] = {
     "tail_not_known": frozenset(),
     "not_continued": frozenset({"refusal", "line"}),
     "journal_replaced": frozenset({"records", "head"}),
+    "journal_missing": frozenset(),
     "restored": frozenset({"ledger", "records", "sealed"}),
     "restored_unsealed": frozenset({"ledger", "records"}),
     "time_not_known": frozenset({"seconds"}),

@@ -19,6 +19,16 @@ def first_line_torn(run: Run) -> None:
     run.state.journal.write_bytes(run.state.journal.read_bytes()[:100])
 
 
+def removed(run: Run) -> None:
+    run.state.journal.unlink()
+    run.state.pending.unlink()
+
+
+def emptied(run: Run) -> None:
+    for path in (run.state.journal, run.state.pending):
+        path.write_bytes(b"")
+
+
 def forged_end(run: Run) -> None:
     """As a stranger would hide what was metered: nothing can be read, and the last line says that all was over."""
     first_line_altered(run)
@@ -26,7 +36,7 @@ def forged_end(run: Run) -> None:
         file.write(b'{"h":"' + b"0" * 64 + b'","r":{"incarnation":1,"kind":"end","reason":"sigterm"}}\n')
 
 
-@pytest.mark.parametrize("damage", [first_line_altered, first_line_torn, forged_end])
+@pytest.mark.parametrize("damage", [first_line_altered, first_line_torn, forged_end, removed, emptied])
 @pytest.mark.parametrize("has_ended", [False, True])
 def test_a_run_whose_journal_is_lost_has_no_upper_bound(
     tmp_path: Path, damage: Callable[[Run], None], has_ended: bool
@@ -44,6 +54,10 @@ def test_a_run_whose_journal_is_lost_has_no_upper_bound(
     verified(run.seal(tmp_path / "out" / "ledger.json"))
     history = history_of(run.state.journal)
     assert len(history.incarnations) == 1
-    # A torn first line and nothing beside it is what a daemon leaves that was killed before it metered anything.
-    is_nothing = has_ended and damage is first_line_torn
+    # A torn first line and nothing beside it is what a daemon leaves that was killed before it metered anything. Of a
+    # run that ended nothing was metered after its ledger.
+    is_nothing = has_ended and damage in (first_line_torn, removed, emptied)
+    recovered = history.incarnations[0].begin["recovered"]
+    is_missing = recovered is not None and {"code": "journal_missing"} in recovered["reasons"]
+    assert is_missing is (not has_ended and damage in (first_line_torn, removed, emptied))
     assert (view_of(history, table()).figures.high_flop is None) is not is_nothing

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,6 +166,60 @@ def test_a_journal_that_another_process_replaced_is_put_back(state: StateDir, ho
     assert state.journal.read_bytes().startswith(before)
     assert [line.record() for line in read_journal(state.journal)][-1] == {"n": 1}
     assert (state.path / "not-ours.journal.jsonl").exists() is (how != "removed")
+
+
+@pytest.mark.parametrize("gone", ["lock", "folder"])
+def test_a_lock_or_a_folder_that_is_removed_is_made_again_with_all_that_was_written(state: StateDir, gone: str) -> None:
+    journal = Journal(state)
+    journal.recover("aside")
+    journal.append({"n": 0})
+    if gone == "lock":
+        (state.path / "lock").unlink()
+    else:
+        shutil.rmtree(state.path)
+    journal.append({"n": 1})
+    journal.note({"n": 2})
+    journal.close()
+    assert read(state) == [{"n": 0}, {"n": 1}]
+    assert state.pending.stat().st_size
+    with pytest.raises(StateDirBusyError):
+        StateDir(state.path).acquire()
+
+
+def test_a_folder_that_another_daemon_took_is_not_written_to(state: StateDir) -> None:
+    journal, other = Journal(state), StateDir(state.path)
+    journal.recover("aside")
+    journal.append({"n": 0})
+    before = state.journal.read_bytes()
+    (state.path / "lock").unlink()
+    other.acquire()
+    for _ in range(2):
+        with pytest.raises(StateDirBusyError, match=f"process {os.getpid()} "):
+            journal.append({"n": 1})
+        journal.note({"n": 2})
+        assert (state.journal.read_bytes(), state.pending.read_bytes()) == (before, b"")
+    other.release()
+    journal.append({"n": 1})
+    journal.close()
+    assert read(state) == [{"n": 0}, {"n": 1}]
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "pending.jsonl"])
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_what_is_no_file_of_the_daemons_own_is_neither_waited_for_nor_written_to(
+    state: StateDir, name: str, kind: str
+) -> None:
+    path, elsewhere = state.path / name, state.path / "elsewhere"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        elsewhere.write_text("precious\n")
+        path.symlink_to(elsewhere)
+    journal = Journal(state)
+    with pytest.raises(JournalError, match=f"{name}: (not a regular file|it is a symbolic link)"):
+        journal.recover("aside")
+    journal.close()
+    assert kind == "fifo" or elsewhere.read_text() == "precious\n"
 
 
 def test_a_journal_altered_in_place_is_not_continued(state: StateDir) -> None:
