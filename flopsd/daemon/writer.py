@@ -34,7 +34,7 @@ from flopsd.daemon.start_records import StartRecords
 from flopsd.daemon.wall_clock import WallClock
 from flopsd.daemon.write_queue import checkpoint_line
 from flopsd.daemon.writer_settings import WriterSettings
-from flopsd.errors import JournalReplacedError
+from flopsd.errors import JournalError, JournalReplacedError
 from flopsd.journal.codes import CodeKey
 from flopsd.journal.head import Head
 from flopsd.journal.journal import Journal
@@ -253,8 +253,6 @@ class Writer:
         if self._is_lost():
             self._begin_anew()
             self._end(why, child_exit_code)
-        if self._closed:
-            self._journal.state.mark_open(is_open=False)
         self._publish()
         return self._closed
 
@@ -263,6 +261,8 @@ class Writer:
         self._closed = durable and self._segment.append(
             end_record(self._now(), self._incarnation, why, child_exit_code)
         )
+        if self._closed:
+            self._journal.state.mark_open(is_open=False)
 
     def _is_lost(self) -> bool:
         """Whether another process changed the journal for good, be it without a change of its size."""
@@ -270,7 +270,7 @@ class Writer:
             self._journal.check_unchanged(whole=True)
         except JournalReplacedError:
             return True
-        except OSError:
+        except (OSError, JournalError):
             pass  # it cannot be read now, and is checked again when it is sealed
         return self._segment.queue.is_lost
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.ledger.run_view import view_of
+from flopsd.journal.state_dir import StateDir
 from tests.support.runs import H100, Run, history_of, verified
 from tests.support.strategies import table
 
@@ -34,6 +35,21 @@ def forged_end(run: Run) -> None:
     first_line_altered(run)
     with run.state.journal.open("ab") as file:
         file.write(b'{"h":"' + b"0" * 64 + b'","r":{"incarnation":1,"kind":"end","reason":"sigterm"}}\n')
+
+
+def test_a_run_whose_folder_another_daemon_took_meters_on_and_ends_without_a_seal(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(12)
+    (run.state.path / "lock").unlink()
+    other = StateDir(run.state.path)
+    other.acquire()
+    before = run.state.journal.read_bytes()
+    run.meter(12)
+    assert "is in use by a running flopsd" in run.writer.snapshot.journal_fault
+    assert run.writer.close("sigterm") is False
+    assert run.state.journal.read_bytes() == before
+    run.kill()
+    other.release()
 
 
 @pytest.mark.parametrize("damage", [first_line_altered, first_line_torn, forged_end, removed, emptied])
