@@ -66,13 +66,9 @@ def remainder(tally: Tally) -> Tally:
 
 def sum_of(one: Tally, other: Tally) -> Tally:
     """Both together, from time 0 on, with the shares of their phases; without absolute counters."""
-    names = (*one.phases, *(name for name in other.phases if name not in one.phases))
-    shares = {
-        name: _sum(one.phases[name], other.phases[name])
-        if name in one.phases and name in other.phases
-        else one.phases.get(name) or other.phases[name]
-        for name in names
-    }
+    shares = dict(one.phases)
+    for name, share in other.phases.items():
+        shares[name] = _sum(shares[name], share) if name in shares else share
     return replace(_sum(one, other), phases=shares)
 
 

@@ -250,10 +250,7 @@ class _Case:
 def _lengths(model: Model, work: Mapping[str, int]) -> list[Note]:
     """Notes on what bounds the pairs of sequences whose lengths were not counted."""
     most, sides = model.max_positions, ("", "target_")
-    unknown = [
-        side for side in sides if f"{side}square_pairs" not in work and work.get(f"{side}tokens", 0) > (most or 0)
-    ]
-    if most is None or not unknown:
+    if most is None or all(f"{side}square_pairs" in work or work.get(f"{side}tokens", 0) <= most for side in sides):
         return []
     return [note("lengths_not_counted", most=str(most))]
 

@@ -32,9 +32,7 @@ def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool) -> di
     """Heads of decoders: the language model's (a product with every token), a classifier's, none."""
     language = Linear("lm_head", hidden, vocabulary, tied=tied)
     return {
-        "ForCausalLM": lambda: ((language,), 0),
-        "LMHeadModel": lambda: ((language,), 0),
-        "ForConditionalGeneration": lambda: ((language,), 0),
+        **dict.fromkeys(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"), lambda: ((language,), 0)),
         "ForSequenceClassification": lambda: ((Linear("score", hidden, labels(fields)),), 0),
         "ForTokenClassification": lambda: ((Linear("score", hidden, labels(fields), bias=True),), 0),
         "Model": no_head,

@@ -31,7 +31,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
-from flopsd.core.phases import NO_PHASE, ActivePhase, bucket, remainder, split_bucket
+from flopsd.core.phases import NO_PHASE, ActivePhase, bucket, remainder, split_bucket, sum_of
 from flopsd.core.policy.guidelines import guidelines, required_share
 from flopsd.testing.rules import Observation, Read
 from tests.support.sim import total
@@ -60,6 +60,21 @@ def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, Active
     assert one.high_flop is not None
     assert other.high_flop is not None
     assert one.high_flop >= other.measured_flop if other.measured_flop is not None else True
+
+
+@given(phased, phased)
+def test_two_segments_together_have_the_time_and_work_of_both_in_each_phase(
+    one: list[tuple[Reading, ActivePhase]], other: list[tuple[Reading, ActivePhase]]
+) -> None:
+    segments = fold(one)[-1], fold(other)[-1]
+    both = sum_of(*segments)
+    assert both.phases.keys() == segments[0].phases.keys() | segments[1].phases.keys()
+    for name, share in both.phases.items():
+        parts = [tally.phases[name] for tally in segments if name in tally.phases]
+        assert share.span_ns == sum(part.span_ns for part in parts)
+        assert share.counted_flop == sum(part.counted_flop for part in parts)
+        for key, cycles in share.active_sm_cycles.items():
+            assert cycles == sum(part.active_sm_cycles.get(key, 0) for part in parts)
 
 
 @given(phased)

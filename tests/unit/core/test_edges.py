@@ -10,6 +10,7 @@ from flopsd.core.architecture.parameters_only import most_looked_up
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_sums import LedgerSums
 from flopsd.core.model import PPM, Tally
+from flopsd.core.operator_count import ReadFigures
 from flopsd.core.phases import with_share
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.reconcile import Ratio
@@ -55,6 +56,13 @@ def test_padding_takes_its_rows_and_columns_from_a_full_square() -> None:
     """At least as many pairs as with sequences that are alike, and no fewer than each padding position takes away."""
     assert Side(16, 1, 2, 136, 136).least_square(packing=False) == 136 - 2 * 11
     assert Side(16, 1, 1, 256, 256).least_square(packing=False) == 256 - 2 * 16 + 1
+
+
+@pytest.mark.parametrize(("one", "other", "both"), [(1, 2, 3), (None, 2, None), (1, None, None)])
+def test_a_ceiling_that_is_not_known_leaves_none_of_the_sum(
+    one: int | None, other: int | None, both: int | None
+) -> None:
+    assert (ReadFigures(unmeasured_high=one) + ReadFigures(unmeasured_high=other)).unmeasured_high == both
 
 
 def test_the_sum_of_two_nodes_without_a_model_has_none() -> None:

@@ -85,6 +85,12 @@ def test_a_short_sequence_pairs_its_positions_and_a_long_one_reads_its_state() -
     assert of(DELTA, [10**6], Level.LOW).forward > 0.99 * 2 * DELTA.read * 10**6
 
 
+def test_adapters_need_not_have_gradients_of_the_products_without_weights() -> None:
+    for state in (DELTA, SSD):
+        some = StateWork(side([100]), Level.LOW, False).products(state, {**GRADED, "v": False, "x": False})
+        assert (some.forward, some.gradients) == (of(state, [100], Level.LOW).forward, 0)
+
+
 def test_what_is_computed_of_one_chunk_is_a_kernel_s_products_and_a_whole_inverse() -> None:
     whole = 2 * 32 * (64**3 - 16 * 16**3)  # kernels invert in blocks of 16
     assert of(DELTA, [64], Level.HIGH).forward == delta_kernel([64], 1)[0] + whole
@@ -128,6 +134,7 @@ def test_figures_of_a_whole_model_are_in_order(name: str, work: dict[str, int]) 
         ("Gemma 3n E4B, text", {"intermediate_size": [16384] * 34}, "intermediate_size"),
         ("Gemma 3n E4B, text", {"num_kv_shared_layers": 34}, "num_kv_shared_layers"),
         ("Gemma 4 E2B, text", {"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
+        ("Gemma 4 E2B, text", {"per_layer_config": [4]}, "per_layer_config"),
         ("Gemma 4 E2B, text", {"per_layer_config": {"4": {"intermediate_size": 9}}}, "per_layer_config"),
         ("Gemma 4 E2B, text", {"per_layer_config": {"35": {"head_dim": 512}}}, "per_layer_config"),
         (

@@ -109,6 +109,7 @@ def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
         ({**_GEMMA3, "mm_tokens_per_image": 5}, {}, "mm_tokens_per_image"),
         (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": "0.3"}), {}, "pixel_shuffle_ratio is '0.3'"),
         (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": "half"}), {}, "pixel_shuffle_ratio"),
+        (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": -0.5}), {}, "pixel_shuffle_ratio is -0.5"),
         (_changed("LLaVA 1.5 7B", vision_feature_layer=-30), {}, "vision_feature_layer is -30"),
         (_changed("LLaVA 1.5 7B", vision_feature_select_strategy="full"), {}, "vision_feature_select_strategy"),
         (_changed("LLaVA 1.5 7B", vision_config={"model_type": "pixtral"}), {}, "does not read llama and pixtral"),
@@ -124,3 +125,9 @@ def test_what_cannot_be_computed_is_refused_with_its_reason(
     with refused(match=words) as fault:
         trained(config, work)
     assert fault.value.hint
+
+
+def test_a_square_of_patches_that_is_not_shuffled_is_a_token_each() -> None:
+    half, whole = (_changed("Llama 4 Scout", vision_config={"pixel_shuffle_ratio": one}) for one in (0.5, 1))
+    merges = [read_model(config).images for config in (half, whole)]
+    assert [images and images.merge for images in merges] == [4, 1]

@@ -83,6 +83,12 @@ def test_a_model_that_is_not_read_counts_by_its_size() -> None:
     assert added == 2 * 10**6 * 10
 
 
+@pytest.mark.parametrize(("trainable", "stated_ppm"), [(9, 750_000), (3, None)])
+def test_who_trains_all_weights_trains_fully(trainable: int, stated_ppm: int | None) -> None:
+    sizes = {"parameters_total": 9, "parameters_trainable": trainable, "recomputation": "full"}
+    assert found((sizes, {"train": {"steps": 1}})).required.stated_ppm == stated_ppm
+
+
 def test_without_a_trained_model_there_is_no_basis_and_own_passes_count_as_those_of_others() -> None:
     assert found(({**BESIDE, "role": "reference"}, {"other": WORK})).architecture is None
     own, other = found((TRAINED, {"train": WORK, "other": WORK})), found((TRAINED, {"train": WORK}))

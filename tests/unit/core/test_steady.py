@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flopsd.core.declarations import NOTHING_DECLARED
-from flopsd.core.ledger import history as histories
+from flopsd.core.ledger import history_from_records
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.steady import Steady
@@ -72,7 +72,7 @@ def leaves(columns: J) -> list[list[Any]]:
 def device_by_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[J]], History | str]:
     def read(records: list[J]) -> History | str:
         with monkeypatch.context() as patched:
-            patched.setattr(histories, "Steady", Never)
+            patched.setattr(history_from_records, "Steady", Never)
             return outcome(records)
 
     return read
@@ -123,6 +123,8 @@ WRONG: list[tuple[str, Callable[[J], object]]] = [
     ("too short", lambda c: c["tallies"]["energy_mj"].pop()),
     ("time that has not come", lambda c: c.update(ns=c["ns"] - 2 * 10**9)),
     ("no gaps", lambda c: c.update(gaps=None)),
+    ("a phase has more than there is", lambda c: c["tallies"]["phases"]["train"]["busy_sm_cycles"].__setitem__(1, 121)),
+    ("phases have more than there is", lambda c: c["tallies"]["busy_sm_cycles"].__setitem__(1, 144)),
     ("gaps", lambda c: c.update(gaps=[[0, 1, 2, "overlap"]])),
     ("sessions", lambda c: c.update(sessions=[{}])),
 ]

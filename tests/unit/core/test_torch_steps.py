@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.architecture import Lora, Model, adapters, flop, parameters, read_model, training_from
+from flopsd.core.architecture import Lora, adapters, flop, parameters, read_model, training_from
 from flopsd.core.declared_facts import facts_from
+from tests.support.architectures import refused
 from tests.support.paths import SAMPLES
 
 RANK = 4
@@ -34,16 +35,27 @@ def test_the_configuration_tells_what_a_step_computes(row: dict[str, Any]) -> No
 
 @families
 def test_a_field_that_is_left_out_has_the_default_of_transformers(row: dict[str, Any]) -> None:
-    assert sizes(row["given"]) == sizes(row["filled"])
+    assert as_filled(row["given"], row["filled"])
     for field, otherwise in row["left_out"].items():
         given, filled = json.loads(json.dumps([row["given"], row["filled"]]))
         *outer, name = field.split(".")
         del (given[outer[0]] if outer else given)[name]
         for inner in otherwise.keys() & {"text_config", "vision_config"}:
             otherwise[inner] = {**filled[inner], **otherwise[inner]}
-        assert sizes(given) == sizes({**filled, **otherwise}), field
+        assert as_filled(given, {**filled, **otherwise}), field
 
 
-def sizes(config: Mapping[str, Any]) -> Model:
-    """Positions are left out: without theirs nothing bounds a sequence here, since rotary ones do not end one."""
-    return replace(read_model(config), max_positions=None)
+@families
+def test_a_field_that_is_not_known_is_refused_wherever_it_stands(row: dict[str, Any]) -> None:
+    for inner in row["filled"].keys() & {"text_config", "vision_config"}:
+        with refused(match="a_new_field"):
+            read_model({**row["filled"], inner: {**row["filled"][inner], "a_new_field": 7}})
+    with refused(match="a_new_field"):
+        read_model({**row["filled"], "a_new_field": 7})
+
+
+def as_filled(config: Mapping[str, Any], filled: Mapping[str, Any]) -> bool:
+    """Whether both are one model. Without positions of its own nothing need bound a sequence here, since rotary ones do
+    not end one."""
+    ours, theirs = read_model(config), read_model(filled)
+    return ours in (theirs, replace(theirs, max_positions=None))
