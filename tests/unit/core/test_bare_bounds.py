@@ -133,6 +133,14 @@ def test_they_are_no_wider_than_what_is_not_known(size: dict[str, int], length: 
     assert found.high <= narrow * found.low
 
 
+def test_of_a_part_of_a_mixture_that_is_trained_a_token_is_taken_to_use_its_share() -> None:
+    """A tenth of 1,000 parameters is trained, and a token uses half of all."""
+    partial = training_from({"method": "partial", "parameters_trainable": 100, "recomputation": "none"})
+    found = flop(bare_model(1000, active=500), {"tokens": 7, "sequences": 1, "square_pairs": 49}, partial)
+    assert found.terms["weight_gradients"] == 2 * 7 * 50
+    assert found.required.computed == 2 * 7 * (500 + 500 + 50)
+
+
 @pytest.mark.parametrize(
     ("size", "words"),
     [

@@ -323,6 +323,18 @@ def test_a_window_takes_pairs_away_and_its_own_counter_is_believed() -> None:
     assert isinstance(counted.required, Bounds)
 
 
+def test_chunks_of_sequences_that_are_alike_are_exact() -> None:
+    """Two sequences of 10 tokens in chunks of 4: 10 + 10 + 3 pairs each, of 55."""
+    work = {"tokens": 20, "sequences": 2, "square_pairs": 200}
+    facts = {"method": "full", "recomputation": "none", "attention": "flash_attention_2"}
+    whole, chunked = (
+        flop(model("llama4_text", attention_chunk_size=size), work, training_from(facts)).required for size in (10, 4)
+    )
+    layers = sum(part.window == 4 for part in attentions(model("llama4_text", attention_chunk_size=4)))
+    pair = 3 * layers * 4 * attentions(model("llama4_text"))[0].width
+    assert whole.computed - chunked.computed == whole.low - chunked.low == 2 * (55 - 23) * pair
+
+
 def test_each_familys_parameters_are_counted_with_its_norms_and_biases() -> None:
     """By hand, of one layer: hidden 4, feed 3, 2 heads of 2, vocabulary 5."""
     small = {"hidden_size": 4, "intermediate_size": 3, "num_hidden_layers": 1, "num_attention_heads": 2,
