@@ -16,8 +16,16 @@ import pytest
 
 from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS
+from flopsd.client.connection import line
 from flopsd.client.counted_work import MAX_NOTED, CountedWork
-from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
+from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
+    FactsDeclared,
+    PhaseChanged,
+    SessionClosed,
+    SessionOpened,
+    WorkCounted,
+)
 from flopsd.system.clock import SystemClock
 from tests.support.process import PATIENCE_SECONDS, modules_after, wait_until
 from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of
@@ -111,6 +119,16 @@ def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client)
     second.close()
 
 
+def test_a_daemon_is_told_the_phase_of_now_and_none_of_before(path: Path, client: Client) -> None:
+    for phase in ("train", "evaluate", "generate"):
+        client.set_phase(phase)
+    daemon = Daemon(path)
+    assert daemon.next("PhaseChanged")["phase"] == "generate"
+    client.set_phase("train")
+    assert daemon.next("PhaseChanged")["phase"] == "train"
+    daemon.close()
+
+
 def test_the_daemon_of_another_run_is_told_of_devices_what_ran_since_it_was_met(path: Path, client: Client) -> None:
     first = Daemon(path)
     client.count("train", tokens=100)
@@ -161,6 +179,16 @@ def test_a_count_of_zero_and_the_largest_one_are_counted(
     with caplog.at_level(logging.WARNING, "flopsd.client"):
         client.count("train", tokens=of(0), steps=of(10**30))
     assert caplog.text == ""
+
+
+def test_a_fact_may_fill_a_line(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    fields = {f"{n:03}": "x" * 200 for n in range(400)}
+    spare = len(line("declare", facts={"model_config": fields})) - MAX_LINE_BYTES
+    short = {name: text[: 200 - min(200, max(0, spare - 200 * at))] for at, (name, text) in enumerate(fields.items())}
+    assert len(line("declare", facts={"model_config": short})) == MAX_LINE_BYTES
+    with caplog.at_level(logging.WARNING, "flopsd.client"):
+        client.declare(model_config=short)
+    assert "more than" not in caplog.text
 
 
 @pytest.mark.parametrize(
