@@ -164,7 +164,7 @@ def _claim(predicate: Mapping[str, Any]) -> list[str]:
     claim = predicate["claim"]
     return [
         *wrapped(f"The signature states: {say('claim.states', claim['states'])}"),
-        *wrapped(f"It does not state: {say_all('claim.limits', claim['limits'], ' ')}"),
+        *wrapped(f"Limits: {say_all('claim.limits', claim['limits'], ' ')}"),
     ]
 
 
