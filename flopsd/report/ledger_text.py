@@ -194,8 +194,8 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
 
 def _coverage(coverage: Mapping[str, Any]) -> str:
     ppm = coverage["coveragePpm"]
-    share = "unknown" if ppm is None else percent(int(ppm), Towards.DOWN)
-    return f"{share} of {format_duration(Fraction(coverage['spanSeconds']))} of device time"
+    share = "unknown:" if ppm is None else f"{percent(int(ppm), Towards.DOWN)} of"
+    return f"{share} {format_duration(Fraction(coverage['spanSeconds']))} of device time"
 
 
 def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
