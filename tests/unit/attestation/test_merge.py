@@ -226,7 +226,7 @@ def test_where_no_ledger_tells_how_many_nodes_there_were_nobody_knows_a_maximum(
     assert shown.completeness.complete is True
     assert shown.predicate["totals"]["executed"]["high"] is not None
     assert shown.predicate["completeness"]["declaredNodes"] == "2"
-    with pytest.raises(LedgerError, match="1 of 3 nodes: no ledger, and none here says of which rank"):
+    with pytest.raises(LedgerError, match="1 of 3 nodes: no ledger; which ranks they had is not known"):
         nodes.merge(*ledgers, nodes=3)
     ranked = [nodes.ledger(slurm(rank)) for rank in (0, 1)]
     assert nodes.merge(*ranked).completeness.complete is None

@@ -205,7 +205,7 @@ def test_a_lineage_is_the_sum_of_its_jobs(nodes: Nodes) -> None:
         assert predicate["totals"]["executed"][figure] == str(sum(int(j["totals"]["executed"][figure]) for j in jobs))
     assert predicate["completeness"]["complete"] is True
     assert "lineage model-1: 2 jobs" in verified_merge_text(found)
-    assert "no ledger can tell of others" in " ".join(verified_merge_text(found).split())
+    assert "no ledger shows whether there are others" in " ".join(verified_merge_text(found).split())
 
 
 def test_a_lineage_of_incomplete_jobs_is_incomplete(nodes: Nodes) -> None:
