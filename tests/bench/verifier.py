@@ -63,11 +63,8 @@ def lineage(folder: Path, count: int = JOBS) -> Vector:
         str(jobs),
         *nodes.trusted,
         *nodes.into(folder / "ledger.json"),
-        "--kind",
-        "lineage",
-        "--lineage",
-        "bench",
-    )
+        "--kind", "lineage", "--lineage", "bench",
+    )  # fmt: skip
     return _accepted("lineage", folder, "--children", "children")
 
 

@@ -58,15 +58,8 @@ def metered(
     scenario = Scenario((gpu,))
     rate = int(GPU.sm_cycles(Pipe.TENSOR_HMMA, 0, NS_PER_S, sms)) * TENSOR_FLOP
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
-    job = (
-        sys.executable,
-        "-c",
-        JOB,
-        str(rate),
-        str(factor),
-        device or scenario.uuid(0),
-        str(tmp_path / "state" / "journal.jsonl"),
-    )
+    device, journal = device or scenario.uuid(0), tmp_path / "state" / "journal.jsonl"
+    job = (sys.executable, "-c", JOB, str(rate), str(factor), device, str(journal))
     done = flopsd(
         "exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen", "off",
         *options, "--", *job, env=env,

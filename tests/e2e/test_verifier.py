@@ -115,22 +115,8 @@ for (const file of process.argv.slice(1)) console.log(writeJson(parseYaml(fs.rea
 @pytest.mark.tool("node")
 def test_a_bound_that_it_shows_still_holds() -> None:
     """As flopsd rounds: a lower bound down, an upper one up."""
-    counts = [
-        0,
-        9,
-        9999,
-        10000,
-        10049,
-        10050,
-        10051,
-        10150,
-        99949,
-        99950,
-        99999,
-        10**15 + 1,
-        2759652088050751,
-        10**40 - 1,
-    ]
+    small = [0, 9, 9999, 10000, 10049, 10050, 10051, 10150, 99949, 99950, 99999]
+    counts = [*small, 10**15 + 1, 2759652088050751, 10**40 - 1]
     script = """
 import { about } from "./src/dom.js";
 for (const towards of ["down", "near", "up"]) for (const one of process.argv.slice(1)) console.log(about(one, towards));

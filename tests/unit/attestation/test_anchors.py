@@ -347,11 +347,8 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
     logs = ("--anchors", str(tmp_path / "a.log"), "--anchors", str(tmp_path / "b.json"))
     good = in_process(*verb, *logs, "--json", code=0)
     answer = json.loads(good.stdout)["anchors"]
-    assert (answer["anchors"], answer["first"]["where"], answer["first"]["ingestedAt"]) == (
-        len(run.lines),
-        "a.log line 1",
-        None,
-    )
+    first = answer["first"]
+    assert (answer["anchors"], first["where"], first["ingestedAt"]) == (len(run.lines), "a.log line 1", None)
     assert json.loads(in_process(*verb, "--json").stdout)["anchors"] is None
     (tmp_path / "a.log").write_text("flopsd-checkpoint run=\x1b[2Jx node=y\n")
     bad = in_process(*verb, "--anchors", str(tmp_path / "a.log"), code=3)

@@ -205,14 +205,8 @@ def test_what_was_not_read_back_from_s3_is_said(tmp_path: Path, monkeypatch: pyt
     Sealer(tmp_path / "state").seal()
     for call, answer in (("upload", None), ("compare", "s3://bucket/x.json cannot be read: nothing was compared")):
         monkeypatch.setattr(f"flopsd.attestation.storage.s3.{call}", lambda *_, answer=answer: answer)
-    copy = (
-        "copy",
-        str(tmp_path / "state" / "run-1.ledger.json"),
-        "--to",
-        "s3://bucket/x.json",
-        "--state-dir",
-        str(tmp_path),
-    )
+    ledger = tmp_path / "state" / "run-1.ledger.json"
+    copy = ("copy", str(ledger), "--to", "s3://bucket/x.json", "--state-dir", str(tmp_path))
     assert "\n  s3://bucket/x.json cannot be read: nothing was compared\n" in in_process(*copy, code=0).stdout
     (facts,) = json.loads(in_process(*copy, "--json", code=0).stdout)["copies"]
     assert facts["notReadBack"] == "s3://bucket/x.json cannot be read: nothing was compared"

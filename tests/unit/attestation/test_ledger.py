@@ -140,17 +140,9 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     reported = in_process("report", *command[1:], code=0).stdout
     assert headline in " ".join(reported.split())
     merged = (
-        "merge",
-        *command[1:2],
-        "--trust",
-        *command[3:4],
-        "--key",
-        uri,
-        "--ledger",
-        str(tmp_path / "job"),
-        "--nodes",
-        "1",
-    )
+        "merge", *command[1:2], "--trust", *command[3:4], "--key", uri, "--ledger", str(tmp_path / "job"),
+        "--nodes", "1",
+    )  # fmt: skip
     assert "not flopsd's own" in in_process(*merged, code=3).stderr
     assert headline in " ".join(in_process(*merged, *command[4:], code=0).stdout.split())
     check = ("verify", str(tmp_path / "job"), "--key", str(tmp_path / "job.pub"))

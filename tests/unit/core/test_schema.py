@@ -112,19 +112,8 @@ ITS_OWN = ("declared", "totals", "findings", "reconciliation")
 def bend(document: Any, path: tuple[Any, ...]) -> None:
     """The count there, bent in ten ways, none of which is accepted."""
     there, value = at(document, path[:-1]), at(document, path)
-    odd = (
-        value + "\n",
-        "0" + value,
-        "+" + value,
-        value + " ",
-        float(value),
-        int(float(value)),
-        True,
-        "\u0661",
-        "1e3",
-        "NaN",
-    )
-    for other in odd:
+    beside = (value + "\n", "0" + value, "+" + value, value + " ", float(value), int(float(value)))
+    for other in (*beside, True, "\u0661", "1e3", "NaN"):
         there[path[-1]] = other
         assert not accepts(document), f"{path} may be {other!r}"
     there[path[-1]] = value

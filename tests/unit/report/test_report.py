@@ -196,11 +196,8 @@ def test_bases_stand_side_by_side_with_what_they_are_not() -> None:
     assert architecture.value is not None
     assert architecture.middle == "computed"
     assert guidelines.further[0][0].startswith("Cumulative")
-    assert [one.word for one in content(SCENES["everything"]()).comparisons] == [
-        "Agree",
-        "Do not agree",
-        "Do not agree",
-    ]
+    comparisons = content(SCENES["everything"]()).comparisons
+    assert [one.word for one in comparisons] == ["Agree", "Do not agree", "Do not agree"]
     assert content(SCENES["everything"]()).comparisons[1].warning == "FRAMEWORK_COUNT_DIFFERS"
 
 

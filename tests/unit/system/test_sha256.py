@@ -31,12 +31,8 @@ def test_digests_are_compared_whatever_python_offers(monkeypatch: pytest.MonkeyP
     for name in without:
         monkeypatch.setitem(sys.modules, name, None)
     one = sha256(b"one").digest()
-    assert [same_digest(one, other) for other in (bytes(one), one[:-1] + b"x", one[:-1], b"")] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    assert same_digest(one, bytes(one))
+    assert not any(same_digest(one, other) for other in (one[:-1] + b"x", one[:-1], b""))
 
 
 def test_a_python_without_the_quick_module_takes_openssls_and_one_without_any_says_so(
