@@ -128,14 +128,14 @@ def proof_of(document: LedgerDocument) -> Proof:
     predicate = document.predicate
     method = predicate.object("method")
     facts = [
-        Fact("Ledger", document.name),
+        Fact("Ledger", line(document.name)),
         Fact("Payload, SHA-256", document.sha256),
         Fact("Payload, bytes", grouped(document.payload_bytes)),
         *(Fact("Signed by key, as the ledger claims", keyid) for keyid in document.keyids[:10]),
     ]
     if (sealed := method.maybe_object("journal")) is not None:
         facts += [
-            Fact("Journal", document.journal),
+            Fact("Journal", line(document.journal)),
             Fact("Journal, SHA-256", sealed.text("sha256")),
             Fact("Journal, records", grouped(sealed.count("records"))),
             Fact("Journal, head of the chain", sealed.text("headSha256")),

@@ -91,6 +91,19 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
     assert answer["predicate"]["totals"]["executed"]["measured"] == "6011834917271040"
 
 
+@pytest.mark.parametrize("name", [b"a\xff\xfe.json", "a\u202e\x1b[2J\n<b>.json".encode()])
+def test_the_name_of_a_ledgers_file_is_text_that_can_be_seen(tmp_path: Path, name: bytes) -> None:
+    """No name in UTF-8, and one that would turn the text around it."""
+    for source, ending in (("ledger.json", ""), ("ledger.journal.jsonl", ".journal.jsonl")):
+        copy = os.fsencode(tmp_path) + b"/" + (name.removesuffix(b".json") + ending.encode() if ending else name)
+        Path(os.fsdecode(copy)).write_bytes((ACTIVITY / source).read_bytes())
+    ledger, page = os.fsdecode(os.fsencode(tmp_path) + b"/" + name), tmp_path / "report.html"
+    in_process("report", ledger, *WITH_KEY, "--format", "html", "-o", str(page), code=0)
+    text = page.read_text()
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert "<dd>a\\x" in text
+
+
 @pytest.mark.parametrize(
     ("case", "shape"),
     [("edited-payload", "html"), ("edited-journal", "text"), ("wrong-key", "form"), ("replay-as-evidence", "text")],
