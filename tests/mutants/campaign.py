@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,13 @@ class Reach:
 
     def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
         """Tests that reach it, by file: first those that execute it themselves, then those unlike others, then the
-        quickest, to a tenth of a second. Where a process is started, and for what runs at import, all counts that the file executes."""
+        quickest, to a tenth of a second. Where a process is started, and for what runs at import, all counts that the
+        file executes, and for the latter what it imports: a limit may be held against what a page states."""
         found: list[Traced] = []
+        module = f"from {fault.path.removesuffix('.py').replace('/', '.')} import"
         for file, tests in self.tests.items():
             shared, whole = self.shared[file].executes(fault), self.whole[file].executes(fault)
+            whole = whole or (not fault.function and module in _text(ROOT / file))
             found += [t for t in tests if t.executes(fault) or shared or (whole and (t.starts or not fault.function))]
         alike, ranked = Counter[tuple[str, int]](), []
         for test in sorted(found, key=lambda test: (round(test.seconds, 1), test.name)):
@@ -205,6 +209,11 @@ class Campaign:
             if fault:
                 (tree / fault.path).write_bytes(source)
             self._free.put(tree)
+
+
+@cache
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def _communicate(process: subprocess.Popen[str]) -> str | None:

@@ -1,8 +1,10 @@
 """Every deliberate fault that can be planted in a module, found in its syntax tree."""
 
 import ast
+import re
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import ne
 from pathlib import Path
 
 LIST = Path(__file__).with_name("equivalent.txt")
@@ -16,6 +18,7 @@ _ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
     ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "//"), ast.FloorDiv: ("//", "*"),
 }  # fmt: skip
 _LOGGERS = frozenset({"debug", "info", "warning", "error", "exception", "log"})
+ANY_NUMBER, _NUMBER = "any other number", re.compile(r"\b[0-9][0-9_.e+]*")
 _NOT_SWAPPED = frozenset({"isinstance", "issubclass", "cast", "min", "max"})
 
 
@@ -222,11 +225,23 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-def read_equivalent(text: str) -> dict[Key, str]:
-    """The faults that no test can find, since what they change has no effect: reasons by `Fault.key`.
+class Equivalent(dict[Key, str]):
+    """Reasons by `Fault.key`; where what stands after is ANY_NUMBER, of each fault that changes one number."""
 
-    An entry is four lines: path and function, `- before`, `+ after`, `= reason`."""
-    found: dict[Key, str] = {}
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, tuple) or super().__contains__(key):
+            return isinstance(key, tuple)
+        path, function, before, after = key
+        numbers = [_NUMBER.findall(before), _NUMBER.findall(after)]
+        one_number = _NUMBER.sub("", before) == _NUMBER.sub("", after) and sum(map(ne, *numbers)) == 1
+        return one_number and super().__contains__((path, function, before, ANY_NUMBER))
+
+
+def read_equivalent(text: str) -> Equivalent:
+    """The faults that no test can find, since what they change has no effect.
+
+    An entry is four lines: path and function, `- before`, `+ after` (or `+ ANY_NUMBER`), `= reason`."""
+    found = Equivalent()
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     for where, before, after, reason in zip(*[iter(lines)] * 4, strict=True):
         if not (before.startswith("- ") and after.startswith("+ ") and reason.startswith("= ")):

@@ -189,3 +189,15 @@ def test_an_equivalent_fault_has_a_reason() -> None:
     with pytest.raises(ValueError, match="an entry is"):
         read_equivalent(text.replace("= x", "x"))
     assert all(read_equivalent(LIST.read_text()).values())
+
+
+def test_whatever_the_number_is_may_be_equivalent() -> None:
+    known = read_equivalent("flopsd/a.py \n- WAIT, TRIES = 2.5, 3\n+ any other number\n= only time\n")
+    afters = ("WAIT, TRIES = 5.0, 3", "WAIT, TRIES = 2.5, 4", "WAIT, TRIES = 5.0, 4", "WAIT, TRIES = None, 3")
+    assert [("flopsd/a.py", "", "WAIT, TRIES = 2.5, 3", after) in known for after in afters] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert ("flopsd/b.py", "", "WAIT, TRIES = 2.5, 3", afters[0]) not in known
