@@ -227,6 +227,16 @@ def test_an_invalid_call_is_logged_once_and_ignored(
     assert {type(event) for event in server.all()} <= {SessionOpened, PhaseChanged, SessionClosed}
 
 
+def test_calls_that_are_wrong_in_ever_other_ways_do_not_fill_the_log(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(40):
+        client.set_phase(f"phase {number}")
+    assert [record.getMessage()[:20] for record in caplog.records] == [
+        f"set_phase: 'phase {n}'"[:20] for n in range(16)
+    ]
+
+
 def test_a_daemon_of_another_version_is_logged_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with foreign(path), caplog.at_level(logging.WARNING, "flopsd.client"):
         other = connect(path)
