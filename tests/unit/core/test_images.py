@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flopsd.core.architecture import ArchitectureFlop, flop, parameters, read_model, training_from
@@ -72,6 +72,7 @@ def test_images_that_were_not_counted_are_in_the_upper_bound_only() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
+@example([(2, 4, 8), (1, 4, 4)])
 def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
     grids: list[tuple[int, int, int]],
 ) -> None:
@@ -91,6 +92,8 @@ def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
     )
     assert wide.executed.low <= exact.executed.low <= exact.executed.high <= wide.executed.high <= unseen.executed.high
     assert unseen.executed.low <= wide.executed.low
+    if all(height % 4 == width % 4 == 0 for _, height, width in grids):
+        assert wide.executed.high == exact.executed.high
 
 
 @pytest.mark.parametrize(
