@@ -85,6 +85,16 @@ def test_a_short_sequence_pairs_its_positions_and_a_long_one_reads_its_state() -
     assert of(DELTA, [10**6], Level.LOW).forward > 0.99 * 2 * DELTA.read * 10**6
 
 
+@given(st.integers(1, 600), st.integers(1, 4), st.integers(0, 4))
+def test_what_transformers_computes_of_sequences_that_are_alike_is_exact(length: int, some: int, longer: int) -> None:
+    lengths = [length] * some + [length + 1] * longer
+    for state in (DELTA, SSD):
+        alone = [of(state, [one], Level.COMPUTED) for one in lengths]
+        together = of(state, lengths, Level.COMPUTED)
+        assert together.forward == sum(one.forward for one in alone)
+        assert together.gradients == sum(one.gradients for one in alone)
+
+
 def test_adapters_need_not_have_gradients_of_the_products_without_weights() -> None:
     for state in (DELTA, SSD):
         some = StateWork(side([100]), Level.LOW, False).products(state, {**GRADED, "v": False, "x": False})

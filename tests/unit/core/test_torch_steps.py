@@ -33,6 +33,16 @@ def test_the_configuration_tells_what_a_step_computes(row: dict[str, Any]) -> No
         assert executed.low <= counted <= executed.high
 
 
+def test_who_trains_all_but_positions_that_are_no_weights_trains_fully() -> None:
+    """Those of Whisper's encoder: a process sees that some parameters have no gradient."""
+    row = STEPS["whisper"]
+    model, facts = read_model(row["filled"]), {"recomputation": "none", "attention": "eager"}
+    full = flop(model, row["work"], training_from({**facts, "method": "full"})).required
+    for trainable, is_full in ((row["parameters"] - model.constants, True), (row["parameters"] // 2, False)):
+        partial = training_from({**facts, "method": "partial", "parameters_trainable": trainable})
+        assert (flop(model, row["work"], partial).required == full) is is_full
+
+
 @families
 def test_a_field_that_is_left_out_has_the_default_of_transformers(row: dict[str, Any]) -> None:
     assert as_filled(row["given"], row["filled"])
