@@ -249,6 +249,11 @@ def test_the_head_is_computed_for_the_tokens_that_a_fused_loss_may_need() -> Non
     assert all("every token" not in say("architecture.assumptions", one) for one in some.assumptions)
     with refused(match="contradict each other: 8 headless_tokens, 3 unlabelled_tokens"):
         computed(LLAMA_8B, {**work_of([10]), "headless_tokens": 8, "unlabelled_tokens": 3}, **facts)
+    names = ("headless_tokens", "unlabelled_tokens", "fused_head_tokens")
+    for tokens in ((8, 0, 3), (0, 8, 3), (11, 0, 0), (0, 0, 11)):
+        with refused(match="contradict each other"):
+            computed(LLAMA_8B, {**work_of([10]), **dict(zip(names, tokens, strict=True))}, **facts)
+    computed(LLAMA_8B, {**work_of([10]), **dict(zip(names, (4, 3, 3), strict=True))}, **facts)
 
 
 def test_lengths_that_only_the_models_positions_bound_are_said() -> None:
