@@ -8,10 +8,12 @@ import transformers
 
 from flopsd.core.architecture import read_model
 from flopsd.core.declared_facts import facts_from
+from flopsd.errors import ArchitectureError
 from tests.support.paths import SAMPLES
-from tests.train.families import FAMILIES, adapt, build, config_of, step
+from tests.train.families import FAMILIES, LENGTH, adapt, build, config_of, flop_counter, step, text_batch
 from tests.train.table import CASES
 from tests.train.test_parameters import WITHIN, paths_of, without
+from tests.train.vision_families import BATCHES
 
 STEPS = SAMPLES / "torch_steps.jsonl"
 
@@ -36,6 +38,40 @@ def row(name: str) -> dict[str, Any]:
         "work": steps[0].work,
         "flop": {" ".join(case): found.counted for case, found in zip(CASES, steps, strict=True)},
     }
+
+
+HEADS = {
+    **dict.fromkeys(("bert", "roberta", "electra", "distilbert", "modernbert", "llama", "gpt2"),
+                    ("", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")),
+    **dict.fromkeys(("vit", "deit", "dinov2", "t5", "bart"), ("",)),
+}  # fmt: skip
+
+
+def with_heads() -> Iterator[dict[str, Any]]:
+    """Families with other heads than in their row, trained in full; those that flopsd reads."""
+    for name, head in ((name, head) for name, heads in HEADS.items() for head in heads):
+        labels = {"num_labels": 2 if head == "ForQuestionAnswering" else 3}
+        config = transformers.AutoConfig.for_model(name, **{**FAMILIES[name][1], "pad_token_id": 0, **labels})
+        model = getattr(transformers, f"AutoModel{head}").from_config(config, attn_implementation="eager").train()
+        whole = config_of(model)
+        try:
+            read_model(whole)
+        except ArchitectureError:
+            continue
+        inputs, work = BATCHES[name]() if name in BATCHES else text_batch(model, LENGTH)
+        targets = inputs.pop("labels", None)
+        if model.config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = targets
+        with flop_counter() as counter:
+            found = model(**inputs)
+            read = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
+            sum(one.sum() for one in map(found.get, read) if one is not None).backward()
+        yield {
+            "name": f"{name}, {whole['architectures'][0]}", "given": whole, "filled": whole, "left_out": {},
+            "parameters": sum(p.numel() for p in model.parameters()), "target_modules": FAMILIES[name][2],
+            "trainable": adapt(model, FAMILIES[name][2]).get_nb_trainable_parameters()[0],
+            "work": work, "flop": {"full none": counter.get_total_flops()},
+        }  # fmt: skip
 
 
 def _declared(config: dict[str, Any]) -> dict[str, Any]:
@@ -73,4 +109,5 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | 
 
 
 if __name__ == "__main__":
-    STEPS.write_text("".join(json.dumps(row(name), sort_keys=True, separators=(",", ":")) + "\n" for name in FAMILIES))
+    rows = [*map(row, FAMILIES), *with_heads()]
+    STEPS.write_text("".join(json.dumps(one, sort_keys=True, separators=(",", ":")) + "\n" for one in rows))
