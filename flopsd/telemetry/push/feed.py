@@ -59,7 +59,9 @@ class Feed:
 
     def finish(self) -> None:
         """Hand over the last page of the run. What comes after it is `end`, which waits."""
-        if self._child is None or self._child.poll() is not None:
+        if self._child is not None and self._child.poll() is not None:
+            self._kill(self._child)
+        if self._child is None:
             self._states.clear()
             self._start(self._clock.boottime_ns())
         if self._child is not None:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.system.socket_thread import SocketThread
 from flopsd.testing import FakeClock
 from tests.support.process import PATIENCE_SECONDS
@@ -74,13 +75,17 @@ def test_servers_share_a_thread_until_they_stop(caplog: pytest.LogCaptureFixture
 
 
 class Due(Echo):
-    """It stops when it is served a second time though nothing came: at its deadline."""
+    """It stops when its deadline has come."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._due_ns = SystemClock().boottime_ns() + 20_000_000
 
     def seconds_to_deadline(self) -> float | None:
-        return 0.01
+        return max(0, self._due_ns - SystemClock().boottime_ns()) / NS_PER_S
 
     def serve_once(self) -> bool:
-        if self.times_served == 1:
+        if self.seconds_to_deadline() == 0:
             self.client.sendall(b"end")
         return super().serve_once()
 
@@ -89,7 +94,6 @@ def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     thread, pair = SocketThread(FakeClock()), socket.socketpair
-    servers = [(Echo("silent"), Due("due")) for _ in range(2)]
     pairs: list[tuple[socket.socket, socket.socket]] = []
 
     def socketpair() -> tuple[socket.socket, socket.socket]:
@@ -97,7 +101,8 @@ def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again
         return pairs[-1]
 
     monkeypatch.setattr(socket, "socketpair", socketpair)
-    for silent, due in servers:
+    for _ in range(2):
+        silent, due = Echo("silent"), Due("due")
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", no_thread)
             with pytest.raises(RuntimeError):
@@ -113,7 +118,7 @@ def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again
                 assert not running.is_alive()
         for one in (silent, due):
             one.client.close()
-    assert len(pairs) == 4
+    assert len(pairs) == 8, "two of the thread and two of its servers, twice"
     assert {one.fileno() for both in pairs for one in both} == {-1}, "each is closed"
 
 

@@ -30,7 +30,7 @@ from flopsd.telemetry.push.remote_write import MESSAGES, RemoteWrite, signer
 from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.testing import FakeClock
 from tests.support.paths import ROOT
-from tests.support.process import free_port, wait_until
+from tests.support.process import PATIENCE_SECONDS, free_port, wait_until
 from tests.support.receivers import receiving
 from tests.support.runs import A100, H100, Run
 from tests.support.settings import load_settings
@@ -348,6 +348,52 @@ def test_a_pusher_that_dies_is_started_again_later_and_later(caplog: pytest.LogC
     assert FIRST_BACKOFF_SECONDS == 1
 
 
+PUSHER = """
+import sys
+from pathlib import Path
+from flopsd.telemetry.push.frames import FrameReader
+from flopsd.telemetry.push.states import PushState
+reader, pages, dies = FrameReader(), [], Path(sys.argv[1])
+if dies.exists():
+    dies.unlink()
+    sys.stdout.buffer.write(PushState("of the one that died", 9).line())
+    raise SystemExit
+while not (pages and pages[-1].last):
+    pages += reader.feed(sys.stdin.buffer.read1())
+sys.stdout.buffer.write(PushState("x", len(pages)).line())
+"""
+
+
+@pytest.mark.parametrize("before", ["a page is half through", "none was started", "it died"])
+def test_the_last_page_of_a_run_gets_through_whole_and_what_came_of_it_is_known(tmp_path: Path, before: str) -> None:
+    dies = tmp_path / "dies"
+    feed, _ = fed(FakeClock(), PUSHER)
+    feed._command = (*feed._command, str(dies))
+    if before == "it died":
+        dies.touch()
+    if before != "none was started":
+        feed.each_tick()
+    if before == "it died":
+        assert feed._child is not None
+        os.waitid(os.P_PID, feed._child.pid, os.WEXITED | os.WNOWAIT)
+        feed._listen(feed._child)
+        assert [state.successes for state in feed.states] == [9]
+    feed.finish()
+    feed._clock = SystemClock()
+    feed.end(PATIENCE_SECONDS)
+    assert feed.states == (PushState("x", 1 + (before == "a page is half through")),)
+
+
+def test_a_pusher_that_cannot_be_started_is_said_and_stops_neither_a_tick_nor_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    feed = Feed(("/nowhere/python",), 1, lambda: b"x", FakeClock())
+    feed.each_tick()
+    feed.finish()
+    feed.end(PATIENCE_SECONDS)
+    assert [message.count("NOT PUSHED: the pushing process cannot be started") for message in caplog.messages] == [1, 1]
+
+
 def test_the_metrics_of_a_receiver_are_what_its_pusher_tells() -> None:
     states = [PushState("a", 3, {"timeout": 2}, 1, 4, 1_500_000_000), PushState("b")]
     found = {family.name.removeprefix("flopsd_push_"): dict(family.rows) for family in metrics(states)}
@@ -362,9 +408,18 @@ def test_the_metrics_of_a_receiver_are_what_its_pusher_tells() -> None:
     }
 
 
-def test_what_the_pusher_tells_is_shown_by_the_daemon() -> None:
+def test_a_page_gets_through_in_several_ticks_and_what_came_of_it_is_shown() -> None:
     state = PushState("otlp+http://x/v1", 3, {"timeout": 2}, 1, 4, WALL_NS)
-    code = f"import sys, signal; sys.stdout.buffer.write(b'nonsense\\n' + {state.line()!r}); sys.stdout.flush(); signal.pause()"
+    code = f"""
+import signal, sys
+from flopsd.telemetry.push.frames import FrameReader
+reader = FrameReader()
+while not reader.feed(sys.stdin.buffer.read1()):
+    pass
+sys.stdout.buffer.write(b'nonsense\\n' + {state.line()!r})
+sys.stdout.flush()
+signal.pause()
+"""
     feed, _ = fed(FakeClock(), code)
 
     def arrived() -> bool:
