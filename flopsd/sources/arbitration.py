@@ -58,8 +58,6 @@ class Arbiter:
         offers = self._of_device.get(uid)
         if not offers or uid in self._parents:
             return None
-        if len(offers) == 1:
-            return next(iter(offers.items()))
         return min(
             offers.items(),
             key=lambda offer: (

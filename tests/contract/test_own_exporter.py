@@ -18,7 +18,7 @@ from flopsd.sources.dcgm.exposition import FIELD_OF_NAME
 from flopsd.sources.dcgm.own import open_own
 from flopsd.sources.dcgm.own_exporter import Ending, ending_of
 from flopsd.sources.dcgm.source import DcgmSource
-from flopsd.sources.nvml.counter_servers import running
+from flopsd.sources.nvml.counter_servers import PROFILERS, running
 from flopsd.sources.nvml.profiling_access import ProfilingAccess
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
@@ -257,11 +257,20 @@ def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypa
 def test_the_counters_are_left_to_a_profiler_that_comes_later_unless_a_setting_names_the_exporter(
     own: Own, monkeypatch: pytest.MonkeyPatch, is_asked: bool
 ) -> None:
-    seen: dict[int, str] = {}
-    monkeypatch.setattr(own_source, "running", lambda names: {p: name for p, name in seen.items() if name in names})
+    seen, looks = dict[int, str](), list[tuple[str, ...]]()
+
+    def running_here(names: tuple[str, ...]) -> dict[int, str]:
+        looks.append(names)
+        return {pid: name for pid, name in seen.items() if name in names}
+
+    monkeypatch.setattr(own_source, "running", running_here)
     own.open()
     own.source._open_other = None if is_asked else pytest.fail  # type: ignore[union-attr]
     own.measures()
+    own.read(10)
+    looked = looks.count(PROFILERS)
+    own.read(9)
+    assert looks.count(PROFILERS) == looked, "a look takes milliseconds where a thousand processes run"
     seen[4711] = "ncu"
     own.read(10)
     if is_asked:

@@ -237,11 +237,18 @@ def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMPSComputeRunningProcesses_v3", lambda _: [client])
     wait_until(lambda: answers(11, 12), "the client of MPS")
 
-    def forbidden(_: object) -> None:
+    refused: list[object] = []
+
+    def forbidden(handle: object) -> None:
+        refused.append(handle)
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetGraphicsRunningProcesses_v3", forbidden)
+    pynvml.nvmlInit()
+    stack.callback(pynvml.nvmlShutdown)
     assert NvmlLookup(pynvml).processes(scenario.uuid(0)) is None
+    wait_until(lambda: refused, "the question")
+    assert len(refused) == 1, "NVML runs, so that to start it would change nothing"
 
 
 def test_the_server_of_mps_is_no_other(tmp_path: Path, stack: ExitStack, job: Tree) -> None:

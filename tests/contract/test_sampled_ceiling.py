@@ -2,17 +2,22 @@
 falls."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.model import Evidence, GapReason
+from flopsd.sources.nvml.driver import Driver, UnusableError
 from flopsd.sources.nvml.polled_clock import PolledClock
+from flopsd.testing import FakeClock
 from tests.contract.conftest import Open
-from tests.support.scenario import Gpu, Segment, a100
+from tests.support.scenario import Gpu, Segment, a100, h100
 from tests.support.sim import Fold
 from tests.support.strategies import table
 
@@ -67,6 +72,64 @@ def test_a_wall_clock_that_is_set_is_no_fault_of_a_counter(open_sim: Open, set_m
     fold.read(1000, 5)
     missed = GapReason.MISSED_READING
     assert fold.reasons(UID) == [GapReason.STARTING, None, None, None, missed, missed, None, None, None]
+
+
+class TwoClocks(FakeClock):
+    """Its wall clock drifts; `stopped_ns` is how long a thread is stopped between the reads of the two."""
+
+    stopped_ns = 0
+
+    def wall_ns(self) -> int:
+        self.advance(self.stopped_ns)
+        return super().wall_ns()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "drift_ms", "stopped_ms", "is_set"),
+    [
+        (0, 9, 0, False),
+        (0, -9, 0, False),
+        (0, 11, 0, True),
+        (0, -11, 0, True),
+        (100, 109, 0, False),
+        (100, 111, 0, True),
+        (1, 9, 5000, False),
+        (1, 5000, 0, True),
+    ],
+)
+def test_a_wall_clock_that_drifts_and_a_thread_that_is_stopped_are_told_from_a_clock_that_is_set(
+    seconds: int, drift_ms: int, stopped_ms: int, is_set: bool
+) -> None:
+    clock = TwoClocks()
+    lib = SimpleNamespace(NVMLError=RuntimeError, nvmlDeviceGetSamples=lambda *_: (0, []))
+    driver = Driver(lib, clock, table())
+    driver.utilization_samples(None, clock.boottime_ns())
+    clock.advance(seconds * SECOND)
+    clock.step_wall(drift_ms * 1_000_000)
+    since_ns = clock.boottime_ns() - 1
+    clock.stopped_ns = stopped_ms * 1_000_000
+    with pytest.raises(UnusableError) if is_set else nullcontext():
+        driver.utilization_samples(None, since_ns)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(pynvml.NVML_ERROR_NOT_SUPPORTED, None), (pynvml.NVML_ERROR_GPU_IS_LOST, GapReason.DEVICE_LOST)],
+)
+def test_a_driver_without_clock_samples_is_polled_and_a_gpu_that_is_lost_is_a_gap(
+    open_sim: Open, monkeypatch: pytest.MonkeyPatch, error: int, reason: GapReason | None
+) -> None:
+    ask, clock_samples = pynvml.nvmlDeviceGetSamples, pynvml.NVML_PROCESSOR_CLK_SAMPLES
+
+    def samples(handle: object, kind: int, after_us: int) -> object:
+        if kind == clock_samples:
+            raise pynvml.NVMLError(error)
+        return ask(handle, kind, after_us)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetSamples", samples)
+    source, clock = open_sim(h100((Segment(1000, mhz=1200, hmma=0.5, util=100),), clock_samples_ms=100))
+    fold = Fold(source, clock).read(10).read(1000, 3)
+    assert fold.reasons(UID)[1:] == [reason] * 3
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Event, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
-from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, SessionServer, _Allowance
+from flopsd.daemon.session_server import (
+    BYTES_A_SECOND,
+    CONNECTS_A_SECOND,
+    HELLO_SECONDS,
+    MAX_SESSIONS,
+    MESSAGES_A_SECOND,
+    SessionServer,
+    _Allowance,
+)
 from flopsd.daemon.session_socket import listen_on
 from flopsd.errors import ConfigError, ListenError
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
@@ -224,6 +232,34 @@ def test_a_peer_that_sends_too_much_is_read_later_and_delays_no_other(server: Ev
     wait_until(lambda: server.next() == PhaseChanged("f" * 32, "evaluate"), "the quiet one is heard")
     loud.close()
     quiet.close()
+
+
+def test_what_was_sent_at_once_is_all_read_a_second_later_though_nothing_follows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    server = EventServer(tmp_path / "client.sock", clock=clock)
+    peer, more = Peer(server.listener.path), []
+    peer.hello()
+    phases = ("train", "evaluate") * MESSAGES_A_SECOND
+    peer.socket.sendall(b"".join(b'{"flopsd":1,"kind":"phase","phase":"%b"}\n' % each.encode() for each in phases))
+    assert isinstance(server.next(), SessionOpened)
+    found = [server.next() for _ in range(MESSAGES_A_SECOND - 1)]
+    for number in range(CONNECTS_A_SECOND - 1):
+        more.append(Peer(server.listener.path))
+        more[-1].say("hello", session=f"{number:032x}", client="0.1.0", pid=os.getpid())
+    assert {type(server.next()) for _ in more} == {SessionOpened}
+    late = Peer(server.listener.path)
+    clock.advance(NS_PER_S)
+    more[0].say("phase", phase="train")  # the listener's thread looks at the clock again
+    found += [event for _ in range(MESSAGES_A_SECOND + 1) if (event := server.next()).session == ID]
+    assert [event.phase for event in found if isinstance(event, PhaseChanged)] == list(phases[: len(found)])
+    assert len(found) == 2 * MESSAGES_A_SECOND - 1
+    assert "connected already" in late.answer()["error"], "it is accepted a second later, too"
+    assert caplog.messages == []
+    for one in (peer, *more, late):
+        one.close()
+    server.listener.stop()
 
 
 def test_a_peer_without_hello_is_closed(tmp_path: Path) -> None:

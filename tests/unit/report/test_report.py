@@ -202,13 +202,18 @@ def test_bases_stand_side_by_side_with_what_they_are_not() -> None:
 
 
 def test_declarations_stand_with_who_made_them() -> None:
-    declared = content(SCENES["everything"]()).declared
+    statement = SCENES["everything"]()
+    sessions = statement["predicate"]["declared"]["sessions"]
+    for session, is_packed in zip(sessions, (False, True), strict=True):
+        session["facts"]["packing"] = is_packed
+    declared = content(statement).declared
     facts = {fact.name: fact for fact in (*declared.job, *declared.processes)}
     assert facts["Base model"].by == "the settings"
     assert facts["LoRA"].value == "r = 8 on q_proj, v_proj"
     assert facts["LoRA"].by == "2 training processes"
     assert facts["Phase"].value == "not declared"
     assert [fact.by for fact in declared.job if fact.name == "Training method"] == ["the settings"]
+    assert [fact.value for fact in declared.processes if fact.name == "Packing"] == ["no", "yes"]
     work = {fact.name: fact.value for fact in declared.work}
     assert work["Phase train"] == "4 000 steps, 2 048 000 sequences, 4 194 304 000 tokens, 0 padding tokens"
 

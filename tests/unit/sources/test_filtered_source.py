@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,19 @@ from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
 from flopsd.sources.ownership.filtered_source import FilteredSource, Rejoin
 from flopsd.sources.ownership.open import own, own_if_asked
-from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule, VendorDevices
+from flopsd.sources.ownership.rule import (
+    AllRule,
+    Job,
+    NamedRule,
+    Ownership,
+    OwnershipResult,
+    OwnershipRule,
+    VendorDevices,
+)
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
+from tests.support.process import wait_until
 from tests.support.runs import H100
 
 PATIENCE_SECONDS = 30.0  # for a thread of our own to answer; nothing waits that long
@@ -129,6 +139,32 @@ def test_a_file_server_that_hangs_holds_up_no_reading(node: Node) -> None:
         assert "no answer within 10 s" in source.devices()[0].evidence_reason
     finally:
         (node.folder / "0").open("w").close()
+
+
+class Sharing(AllRule):
+    """Who else uses the devices, which is answered once `answers` is set."""
+
+    constant = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answers = 0, threading.Event()
+
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
+        self.asked += 1
+        assert self.answers.wait(PATIENCE_SECONDS)
+        return OwnershipResult({device.uid: Ownership(True, "another") for device in devices})
+
+
+def test_while_the_question_of_who_shares_the_devices_hangs_no_other_is_asked_beside_it(node: Node) -> None:
+    sharing = Sharing()
+    source = FilteredSource(node.source, AllRule(), node.clock, sharing=sharing, grace_seconds=0.0)
+    for _ in range(5):
+        assert later(node, source) == [A, B, C, D]
+    assert (sharing.asked, source.devices()[0].shared) == (1, None)
+    sharing.answers.set()
+    wait_until(lambda: later(node, source, 0) and source.devices()[0].shared == "another", "the answer")
+    wait_until(lambda: later(node, source) and sharing.asked > 1, "the next question")
 
 
 def test_a_file_that_cannot_be_read_leaves_its_device_as_it_was(node: Node) -> None:

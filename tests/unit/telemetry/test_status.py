@@ -84,6 +84,17 @@ def test_since_when_devices_are_lost_is_when_their_gap_began(tmp_path: Path, los
     assert from_state_dir(str(tmp_path), {})["health"]["state"] == "not-running"
 
 
+def test_what_an_earlier_start_lost_is_not_lost_until_this_one_has_read_it(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(8)
+    run.meter(4, GapReason.DEVICE_LOST)
+    run.kill()
+    run.start()
+    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    assert live["health"]["state"] == read["health"]["state"] == "metering"
+    run.kill()
+
+
 def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     run = story(tmp_path, stranger=True)
     found = facts_of(run.writer.snapshot)
