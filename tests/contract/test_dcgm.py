@@ -164,6 +164,7 @@ def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
         ({UTIL: 50, TENSOR: 0.5, CLOCK: 2147483632}, Evidence.UTILIZATION, "SM clock of", ""),
         ({UTIL: 50, TENSOR: 0.5, CLOCK: 9223372036854775794}, Evidence.UTILIZATION, "SM clock of", ""),
         ({TENSOR: 0.5, CLOCK: 1410}, Evidence.ACTIVITY, "cycle counters come with Hopper", "1013-1015"),
+        ({TENSOR: 0.5, CLOCK: 210}, Evidence.ACTIVITY, "cycle counters come with Hopper", ""),
         ({TENSOR: 1.006, CLOCK: 1410}, Evidence.GAP, "field 1004 is not a ratio", ""),
         ({TENSOR: -0.1, CLOCK: 1410}, Evidence.GAP, "field 1004 is not a ratio", ""),
         ({TENSOR: 0.5, HMMA: 0.3, IMMA: 0.3, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),

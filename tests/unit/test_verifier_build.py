@@ -5,6 +5,8 @@ import hashlib
 import re
 from pathlib import Path
 
+import pytest
+
 from flopsd.report.offline_recipe import recipe
 from flopsd.settings.data_files import verifier_page
 from tests.support.story import VECTORS
@@ -46,6 +48,11 @@ def test_the_page_allows_nothing_but_its_own_script_and_style() -> None:
 
 def digest_of(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@pytest.mark.parametrize(("name", "has_journal"), [("valid/activity-and-gaps", True), ("merged/job", False)])
+def test_explain_looks_for_a_journal_beside_a_nodes_ledger_alone(name: str, has_journal: bool) -> None:
+    assert ('sealed "$journal"' in recipe(VECTORS / name / "ledger.json", [])) == has_journal
 
 
 def test_explain_names_the_page_and_its_digest() -> None:

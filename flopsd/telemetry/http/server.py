@@ -257,8 +257,6 @@ class WebServer:
     def _shake_hands(self, connection: Connection) -> bool:
         context = self._access.context()
         with self._lock:
-            if connection.cut:
-                return False
             encrypted = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
             connection.sock, connection.waits_for_handshake = encrypted, False
         encrypted.do_handshake()

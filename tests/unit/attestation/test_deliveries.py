@@ -66,13 +66,22 @@ def same(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_what_was_sealed_is_what_is_delivered_however_often_it_is_sealed(tmp_path: Path, killed: bool) -> None:
+def test_what_was_sealed_is_what_is_delivered_however_often_it_is_sealed(
+    tmp_path: Path, killed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     run, late = Run(tmp_path / "state"), blocked(tmp_path)
     run.meter(12)
-    run.kill() if killed else run.finish()
+    if killed:
+        run.kill()
+        with run.state.journal.open("ab") as file:
+            file.write(b'{"half')
+    else:
+        run.finish()
     good = tmp_path / "not UTF-8: \udcff" / "job.json"
     sealer = Sealer(tmp_path / "state", good, late)
     first = sealer.seal()
+    assert ("the journal was damaged at its end" in caplog.text) == killed
+    assert ("6 bytes are left out" in caplog.text) == killed
     assert first[good] is None
     assert first[late] is not None
     ledger = tmp_path / "state" / "run-1.ledger.json"

@@ -14,7 +14,7 @@ from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
 from flopsd.report.model import Form, FormLine
-from flopsd.report.model_documentation import MONTH_DAYS, band, figure_text, form, order_of_magnitude
+from flopsd.report.model_documentation import band, figure_text, form, order_of_magnitude
 from flopsd.settings.data_files import load_policies, parse_policy
 from tests.support.independent import payload_of
 from tests.support.paths import VECTORS
@@ -287,9 +287,8 @@ def test_orders_of_magnitude(figures: Figures, text: str) -> None:
 
 
 def test_bands_of_training_time() -> None:
-    found = [
-        band(n * MONTH_DAYS + e, (1, 3, 6)) for n in (1, 3, 6) for e in (Fraction(-1, 86400), 0, Fraction(1, 86400))
-    ]
+    edges_s = [n * 365 * 86400 // 12 for n in (1, 3, 6)]
+    found = [band(Fraction(edge_s + s, 86400), (1, 3, 6)) for edge_s in edges_s for s in (-1, 0, 1)]
     under, one, three, over = "less than 1 month", "1 to 3 months", "3 to 6 months", "more than 6 months"
     assert found == [under, one, one, one, three, three, three, three, over]
 

@@ -334,6 +334,14 @@ def test_what_is_refused(head: str, status: HTTPStatus) -> None:
     assert caught.value.status is status
 
 
+def test_a_head_is_refused_as_soon_as_it_is_as_long_as_the_longest() -> None:
+    head = bytearray(f"GET / HTTP/1.1{HOST}\r\nA: ".encode()).ljust(MAX_HEAD_BYTES - 1, b"b")
+    assert take_request(head) is None
+    with pytest.raises(RefusedRequest) as caught:
+        take_request(head + b"b")
+    assert caught.value.status is HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
 def test_a_head_with_bare_line_ends_is_refused_before_its_time_is_up() -> None:
     with pytest.raises(RefusedRequest) as caught:
         take_request(bytearray(b"GET / HTTP/1.0\n\n"))
@@ -362,6 +370,18 @@ def test_a_loopback_listener_answers_only_those_who_call_it_so(
     body = answer.read()
     assert answer.status == (404 if (status, path) == (200, "/nope") else status)
     assert (b"run-1" in body) is (status == 200 and path in ("/", "/metrics", "/api/status"))
+
+
+def test_the_address_of_an_ipv6_listener_is_one_that_can_be_called(run: Run) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = WebServer("::1", [0], lambda: run.writer.snapshot)
+    server.start()
+    assert re.fullmatch(r"http://\[::1\]:\d+", server.url)
+    assert get(f"{server.url}/-/healthy")[0] == 200
+    server.stop()
 
 
 def test_a_listener_for_other_hosts_answers_to_any_name(run: Run) -> None:

@@ -262,6 +262,9 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
     assert seconds == [3, 4, 5, 6, 7]
     assert [r.message.count("succeeds again") for r in caplog.records if r.levelname == "WARNING"] == [1]
     assert states[-1].last_success_wall_ns is not None
+    one.finish(SystemClock().boottime_ns() + PATIENCE_SECONDS * NS_PER_S)
+    assert one.done.wait(PATIENCE_SECONDS), "nothing waits any more"
+    assert one.well
     assert parse_state(states[-1].line()) == states[-1]
 
 
