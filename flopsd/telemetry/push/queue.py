@@ -69,6 +69,7 @@ class SendQueue:
         except PushError as fault:
             self._sender = None
             self._failed(fault)
+            self.done.set()
             return
         threading.Thread(target=self._work, name=f"push-{name}", daemon=True).start()
 
@@ -99,8 +100,6 @@ class SendQueue:
         with self._changed:
             self._deadline_ns = deadline_ns
             self._hurry.set()
-            if self._sender is None:
-                self.done.set()
             self._changed.notify()
 
     def _work(self) -> None:

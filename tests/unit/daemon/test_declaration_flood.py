@@ -6,6 +6,7 @@ from pathlib import Path
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from flopsd.daemon.session_tracker import MAX_BUCKETS, MAX_FACTS_BYTES, MAX_SESSIONS, RECORD_BYTES
 from flopsd.journal.framing import MAX_LINE_BYTES
+from tests.support.paths import ROOT
 from tests.support.runs import Run, history_of, verified
 
 BIG = {"model_config": {"text": "x" * 60_000}}
@@ -55,6 +56,8 @@ def test_a_run_records_so_many_processes_and_the_phase_of_more_is_undeclared(tmp
     assert state.tally.phases["train"].span_ns == 5 * 10**9
     run.finish()
     assert len(history_of(run.state.journal).sessions) == MAX_SESSIONS
+    limits = f"A run records {MAX_SESSIONS} processes and {MAX_FACTS_BYTES >> 20} MiB of what they declare at most"
+    assert limits in (ROOT / "docs" / "training-process.md").read_text()
 
 
 def test_a_process_whose_facts_are_not_recorded_declares_nothing_any_more(tmp_path: Path) -> None:

@@ -134,6 +134,22 @@ def test_a_rolling_seal_that_the_key_did_not_sign_has_it_checked(
     assert caplog.text.count("the token is gone") == 1, "one message of one fault"
 
 
+def test_a_rolling_seal_that_failed_for_another_reason_says_so_and_asks_nothing_of_the_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    check = KeyCheck(("false",), RETRY_SECONDS, None, clock, due=False)
+    command = ("sh", "-c", "echo 'flopsd: no space left' >&2; exit 1")
+    rolling = RollingSeals(command, 10, 2, clock, overdue=True, head=lambda: "1:0", key=check)
+    rolling.checkpointed()
+    rolling.each_tick()
+    wait_for(rolling._child)
+    rolling.each_tick()
+    check.each_tick()
+    assert not check.is_in_the_way
+    assert "NO ROLLING SEAL: no space left; metering goes on" in caplog.text
+
+
 def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock, (good, missing) = FakeClock(), (tmp_path / name for name in ("key.pem", "missing.pem"))
     good.write_text("-----BEGIN PRIVATE KEY-----\n")

@@ -192,7 +192,9 @@ def test_no_verdict_of_what_was_not_verified_is_shown_as_one(
     assert bool(coloured) == (not caveat)
     if made.content is None:
         assert ["banner", "banner-refused"] in classes
+        assert ["toc"] not in classes, "nothing of what it says is shown"
         return
+    assert ["toc"] in classes
     assert (made.check.state is VerificationState.VERIFIED) != (["banner", "banner-not-verified"] in classes)
     if caveat:
         assert f"Answer {caveat}" in page

@@ -23,6 +23,7 @@ from flopsd.report.claims import _claim
 from flopsd.report.declarations import _value
 from flopsd.report.html import report_html
 from flopsd.report.inventory import items_of
+from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import EvidenceLine, ReportState
 from flopsd.report.report_text import report_text
@@ -216,6 +217,24 @@ def test_declarations_stand_with_who_made_them() -> None:
     assert [fact.value for fact in declared.processes if fact.name == "Packing"] == ["no", "yes"]
     work = {fact.name: fact.value for fact in declared.work}
     assert work["Phase train"] == "4 000 steps, 2 048 000 sequences, 4 194 304 000 tokens, 0 padding tokens"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"reasons": ["same_user", "root"]}, "this journal: it ran as the daemon's own user and it ran as root."),
+        ({"jobCouldWriteJournal": False, "jobContainer": True}, "it had a container of its own"),
+        ({"jobCouldWriteJournal": False}, "it ran as user 1000, the daemon as user 0, 998"),
+        ({"jobCouldReadKey": False}, "It could not read the key that signed."),
+        ({"jobCouldReadKey": True}, "It could read the key that signed, too."),
+        ({"jobCouldReadKey": None, "key": {"kind": "awskms"}}, "The key is in AWS KMS"),
+    ],
+)
+def test_who_could_have_written_the_journal_is_said(changed: dict[str, Any], words: str) -> None:
+    users = {"daemonUsers": ["0", "998"], "jobUsers": ["1000"]}
+    isolation = {"jobCouldWriteJournal": True, "reasons": [], "jobContainer": False, "jobCouldReadKey": None, **users}
+    assert words in isolation_text(LedgerObject({"isolation": {**isolation, **changed}}, "predicate"))
+    assert isolation_text(LedgerObject({}, "predicate")) == ""
 
 
 def test_what_a_process_claims_is_said_once_with_whose_word_it_is() -> None:

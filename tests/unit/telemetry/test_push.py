@@ -280,6 +280,19 @@ def test_a_failure_is_counted_each_time_and_logged_once_with_its_hint(caplog: py
     assert dict(one.state.failures) == {"timeout": 2, "refused": 1}
 
 
+def test_a_receiver_that_cannot_be_opened_is_a_failure_and_holds_up_no_end(run: Run) -> None:
+    def opener() -> Sender:
+        raise PushError("no credentials", reason="refused")
+
+    states: list[PushState] = []
+    one = SendQueue("x", opener, SystemClock(), states.append)
+    one.offer(page_of(run), [])
+    one.finish(SystemClock().boottime_ns())
+    assert one.done.is_set()
+    assert not one.well
+    assert [(dict(state.failures), state.waiting) for state in states] == [({"refused": 1}, 0)]
+
+
 def test_an_hour_is_kept_at_the_default_interval() -> None:
     assert RemoteWrite.keeps * load_settings({}, {}).push_every_seconds == 3600
 
