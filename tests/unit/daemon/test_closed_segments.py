@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation.storage.deliveries import Deliveries
-from flopsd.daemon.closed_segments import seal_closed
+from flopsd.daemon.closed_segments import RESERVE_SECONDS, seal_closed
 from flopsd.errors import ConfigError
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S
 from tests.support.runs import H100, Run
 from tests.support.settings import load_settings
 
@@ -70,6 +71,15 @@ def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_ot
     assert [ledger.name for ledger in done.sealed] == ["run-0002.json"]
     assert "is not the journal that was written" in done.not_sealed[0]
     assert first.exists()
+    run.finish()
+
+
+def test_what_cannot_be_sealed_in_the_time_that_is_left_stays_for_the_next_start(tmp_path: Path) -> None:
+    run, wanted = rotated(tmp_path, 2), settings(tmp_path)
+    stopped_ns = run.clock.boottime_ns() - round((wanted.stop_seconds - RESERVE_SECONDS) * NS_PER_S)
+    assert seal_closed(run.state, wanted, run.clock, {}, stopped_ns=stopped_ns).sealed == []
+    assert len(closed_segments(run.state)) == 2
+    assert len(seal_closed(run.state, wanted, run.clock, {}, stopped_ns=stopped_ns + 1).sealed) == 2
     run.finish()
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopsd.daemon.child import IDLE_SECONDS, MOST_SECONDS, STEP_BYTES
+from flopsd.daemon.key_check import RETRY_SECONDS
 from flopsd.daemon.rolling_seal import SEALED_NOT_COPIED, RollingSeals
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
@@ -173,6 +174,21 @@ def test_a_failure_is_logged_once_and_retried_and_success_is_logged(
     assert caplog.text.count("rolling seals succeed again") == 1
     due(rolling, clock, 301)
     assert child_of(rolling) is None
+
+
+def test_a_closed_segment_that_was_not_sealed_is_tried_again_without_another_checkpoint() -> None:
+    clock = FakeClock()
+    rolling = RollingSeals(python("raise SystemExit(1)"), None, 2, clock, overdue=False, head=str)
+    rolling.closed()
+    rolling.each_tick()
+    run_out(rolling)
+    clock.advance(round((RETRY_SECONDS - 3) * NS_PER_S))
+    rolling.each_tick()
+    assert child_of(rolling) is None
+    clock.advance(3 * NS_PER_S)
+    rolling.each_tick()
+    run_out(rolling)
+    assert rolling.state().seal_failures == 2
 
 
 def test_a_command_that_cannot_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:

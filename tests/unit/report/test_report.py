@@ -67,6 +67,7 @@ def test_a_ledger_of_before_is_reported_without_a_verdict(case: str) -> None:
     text = report_text(made)
     assert "NOT VERIFIED" in text
     assert "Nothing was declared." in text
+    assert "Nothing was declared: this ledger holds no declaration" in report_html(made)
     assert max(map(len, text.splitlines())) <= COLUMNS
 
 
@@ -222,7 +223,7 @@ def test_declarations_stand_with_who_made_them() -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"reasons": ["same_user", "root"]}, "this journal: it ran as the daemon's own user and it ran as root."),
+        ({"reasons": ["same_user", "root"]}, "this journal: it ran as the daemon's own user and root."),
         ({"jobCouldWriteJournal": False, "jobContainer": True}, "it had a container of its own"),
         ({"jobCouldWriteJournal": False}, "it ran as user 1000, the daemon as user 0, 998"),
         ({"jobCouldReadKey": False}, "It could not read the key that signed."),

@@ -106,6 +106,24 @@ def test_those_over_the_limit_are_closed_the_longest_waiting_first(door: Door) -
         assert not any(closed[40:])
 
 
+def test_the_server_wakes_when_the_time_of_a_client_is_up_whether_it_waits_or_is_served(
+    door: Door, clock: FakeClock
+) -> None:
+    server = door.server
+    assert server.seconds_to_deadline() is None
+    with door.knock() as silent:
+        wait_until(lambda: server._waiting, "it is let in")
+        assert server.seconds_to_deadline() == REQUEST_SECONDS
+        clock.advance(3 * 10**9)
+        silent.sendall(b"\x16")  # the first byte of a handshake: a thread waits for the others
+        wait_until(lambda: server._at_work, "it is served")
+        assert server.seconds_to_deadline() == REQUEST_SECONDS - 3
+        clock.advance((REQUEST_SECONDS - 3) * 10**9)
+        assert server.seconds_to_deadline() == 0.001
+        assert door.scrape() == 200  # wakes it
+        wait_until(lambda: is_closed(silent), "it is closed")
+
+
 def test_half_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> None:
     with all_of([door.shake_hands() for _ in range(60)]) as slow:
         for one in slow:
