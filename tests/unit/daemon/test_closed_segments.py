@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation.storage.deliveries import Deliveries
-from flopsd.daemon.closed_segments import RESERVE_SECONDS, seal_closed
+from flopsd.daemon.closed_segments import seal_closed
+from flopsd.daemon.copying import RESERVE_SECONDS
 from flopsd.errors import ConfigError
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
