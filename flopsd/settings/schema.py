@@ -129,8 +129,9 @@ SETTINGS: tuple[Setting, ...] = (
         "where the sealed ledger goes: a path, or s3://BUCKET/KEY (default: DIR/RUN-ID.ledger.json)",
         parsers.location),
     Setting("ledger_copies", "LOCATION", "where to copy ledger, journal and public key: a path, or "
-        "s3://BUCKET/KEY[?lock=governance|compliance&days=N][&overwrite=never][&rolling=off]; "
-        "{run} and {node} stand for their names", parsers.locations, other_flag="--ledger-copy", repeatable=True),
+        "s3://BUCKET/KEY?OPTIONS, joined with '&': lock=governance or lock=compliance, days=N, overwrite=never, "
+        "rolling=off; {run} and {node} stand for their names", parsers.locations, other_flag="--ledger-copy",
+        repeatable=True),
     Setting("seal", "BOOL", "whether to seal a ledger at the end (default: true)", parsers.flag),
     Setting("seal_every_seconds", "SECONDS", "time between rolling seals of the run so far, or 'off' (default: 900)",
         parsers.seconds_or_off(1, 86400)),
