@@ -96,11 +96,11 @@ def read_lines(file: IO[bytes], head: bytes = GENESIS, hashing: Hashing | None =
 
 def line_ends_at(fd: int, end: int, head_sha256: str) -> bool:
     """Whether, in an open journal, a line with that chain hash ends at this offset. Raises OSError."""
-    if end > os.fstat(fd).st_size:
+    if not 0 < end <= os.fstat(fd).st_size:
         return False
     for most in (_USUAL_LINE_BYTES, MAX_LINE_BYTES):
         least = max(0, end - most - 1)
-        lines = os.pread(fd, end - least, least).splitlines(keepends=True) if end > 0 else []
+        lines = os.pread(fd, end - least, least).splitlines(keepends=True)
         if len(lines) > 1 or least == 0:
             break
     last = lines[-1] if lines else b""

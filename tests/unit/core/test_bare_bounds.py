@@ -138,7 +138,7 @@ def test_of_a_part_of_a_mixture_that_is_trained_a_token_is_taken_to_use_its_shar
     partial = training_from({"method": "partial", "parameters_trainable": 100, "recomputation": "none"})
     found = flop(bare_model(1000, active=500), {"tokens": 7, "sequences": 1, "square_pairs": 49}, partial)
     assert found.terms["weight_gradients"] == 2 * 7 * 50
-    assert found.required.computed == 2 * 7 * (500 + 500 + 50)
+    assert found.required.computed == found.executed.computed == 2 * 7 * (500 + 500 + 50)
 
 
 @pytest.mark.parametrize(

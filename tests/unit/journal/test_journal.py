@@ -83,7 +83,7 @@ def test_a_line_of_any_length_is_found_by_its_end(tmp_path: Path, length: int) -
     with path.open("rb") as file:
         assert line_ends_at(file.fileno(), len(first + second), last.hex())
         assert line_ends_at(file.fileno(), len(first), head.hex())
-        for end in (0, len(first) - 1, len(first + second) - 1, len(first + second) + 1):
+        for end in (-1, 0, len(first) - 1, len(first + second) - 1, len(first + second) + 1):
             assert not line_ends_at(file.fileno(), end, last.hex())
 
 
@@ -357,6 +357,11 @@ def test_what_a_broken_disk_left_is_cut_before_the_next_record(
     journal.append({"n": 1})
     assert sorted(state.path.iterdir()) == files, "none is kept as that of another process"
     assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
+    with state.journal.open("ab") as other:
+        other.write(b"what another process writes later\n")
+    journal.append({"n": 2})
+    assert sorted(state.path.iterdir()) == sorted([*files, state.path / "not-ours.journal.jsonl"])
+    assert read(state) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
 def test_a_new_journal_is_synced_into_its_folder_and_each_record_before_it_counts_as_written(
@@ -369,6 +374,29 @@ def test_a_new_journal_is_synced_into_its_folder_and_each_record_before_it_count
     fresh.append({"n": 0})
     assert synced == [state.journal.stat().st_ino]
     fresh.close()
+
+
+def test_the_journal_of_the_next_segment_has_nothing_of_one_that_was_begun_before_a_kill(
+    journal: Journal, state: StateDir
+) -> None:
+    state.next_journal.write_bytes(b"x" * 4096)
+    journal.append({"n": 0})
+    journal.begin_next()
+    assert journal.is_next
+    journal.append({"n": 1})
+    assert [line.record() for line in read_journal(state.next_journal)] == [{"n": 1}]
+    journal.take_over(None)
+    assert not journal.is_next
+    journal.append({"n": 2})
+    assert read(state) == [{"n": 1}, {"n": 2}]
+
+
+def test_nobody_else_reads_the_state_folder(tmp_path: Path) -> None:
+    folder = StateDir(tmp_path / "of" / "state")
+    folder.acquire()
+    folder.move_to_segments("one")
+    assert [path.stat().st_mode & 0o777 for path in (folder.path, folder.segments)] == [0o700, 0o700]
+    folder.release()
 
 
 def test_after_a_journal_was_put_aside_what_is_noted_is_of_the_new_one(journal: Journal, state: StateDir) -> None:
