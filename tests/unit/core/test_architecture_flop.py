@@ -141,6 +141,11 @@ def test_the_closed_form_of_a_dense_decoder() -> None:
     causal = 6 * weights * 4096 + 12 * 32 * 4096 * 2 * (2048 * 2049 // 2)
     assert found.required == Bounds(causal, square, square)
     assert found.executed == Bounds(square, square, square)
+    # Each layer again; its last product's result is kept, or not.
+    layers = 2 * (weights - 4096 * 128256) * 4096 + 4 * 32 * 4096 * 2 * 2048**2
+    spare = 2 * 32 * 4096 * 14336 * 4096
+    again = computed(LLAMA_8B, work, method="full", recomputation="full", attention="eager").executed
+    assert again == Bounds(square + layers - spare, square + layers - spare, square + layers)
     flash = computed(LLAMA_8B, work, method="full", recomputation="none", attention="flash_attention_2")
     assert flash.required.computed == causal
     assert flash.terms["recomputed_scores"] == 2 * 32 * 4096 * 2 * (2048 * 2049 // 2)

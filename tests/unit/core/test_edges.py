@@ -58,6 +58,13 @@ def test_padding_takes_its_rows_and_columns_from_a_full_square() -> None:
     assert Side(16, 1, 1, 256, 256).least_square(packing=False) == 256 - 2 * 16 + 1
 
 
+def test_of_packed_rows_each_token_may_be_a_sequence_of_its_own() -> None:
+    packed = Side(16, 1, 1, 256, 256)
+    bounds = (packed.least_square(packing=True), packed.least_local(4, packing=True), packed.least_chunked(4, packing=True),
+              packed.least(None, packing=True), packed.least(4, packing=True))  # fmt: skip
+    assert bounds == (15,) * 5
+
+
 @pytest.mark.parametrize(("one", "other", "both"), [(1, 2, 3), (None, 2, None), (1, None, None)])
 def test_a_ceiling_that_is_not_known_leaves_none_of_the_sum(
     one: int | None, other: int | None, both: int | None

@@ -38,8 +38,8 @@ def test_work_without_tokens_is_refused(model: Any) -> None:
         ({"tokens": 4, "padding_tokens": 5}, "5 padding_tokens of 4 tokens"),
         ({"tokens": 4, "sequences": 5}, "5 sequences of 4 tokens"),
         ({"tokens": 4, "sequences": 2, "square_pairs": 7}, "7 square_pairs of 4 tokens in 2 sequences"),
-        ({"tokens": 4, "square_pairs": 17}, "17 square_pairs of 4 tokens"),
-        ({"tokens": 4, "square_pairs": 3}, "3 square_pairs of 4 tokens"),
+        ({"tokens": 4, "square_pairs": 17}, "17 square_pairs of 4 tokens$"),
+        ({"tokens": 4, "square_pairs": 3}, "3 square_pairs of 4 tokens$"),
     ],
 )
 def test_counters_that_contradict_each_other_are_refused(work: dict[str, int], reason: str) -> None:

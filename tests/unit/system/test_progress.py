@@ -5,7 +5,9 @@ import logging
 import threading
 from queue import Queue
 
-from flopsd.system.progress import ProgressLine
+import pytest
+
+from flopsd.system.progress import ProgressLine, is_screen
 from flopsd.testing import FakeClock
 
 
@@ -28,6 +30,21 @@ class Turns(FakeClock):
         self._turns.put(ended)
         if not ended:
             self.asked.get()
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "term", "rewrites"),
+    [(True, "xterm", True), (True, "dumb", False), (True, "", False), (True, None, False), (False, "xterm", False)],
+)
+def test_only_a_terminal_that_can_is_a_screen(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool, term: str | None, rewrites: bool
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.delenv("TERM", raising=False)
+    if term is not None:
+        monkeypatch.setenv("TERM", term)
+    assert is_screen(stream) is rewrites
 
 
 def test_it_appears_after_a_second_is_rewritten_makes_room_and_is_removed() -> None:
@@ -56,10 +73,11 @@ def test_it_appears_after_a_second_is_rewritten_makes_room_and_is_removed() -> N
 
 def test_it_is_cut_and_what_is_quick_leaves_no_trace() -> None:
     out, clock = io.StringIO(), Turns()
-    with ProgressLine(out, clock, "x" * 200, is_shown=True):
+    with ProgressLine(out, clock, "x" * 200, is_shown=True) as line:
         clock.asked.get()
         clock.turn()
         clock.turn(ended=True)
+    assert not line._thread.is_alive()
     assert out.getvalue() == f"\r\x1b[K{'x' * 79}\r\x1b[K"
     quick = io.StringIO()
     for is_shown in (True, False):
