@@ -1,12 +1,14 @@
 """Configurations of published models, with what their checkpoints hold; and what is refused of others."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
+from flopsd.core.architecture import Model
 from flopsd.errors import ArchitectureError
 from flopsd.settings.words import words_of
 
@@ -62,6 +64,16 @@ PUBLISHED: Mapping[str, tuple[dict[str, Any], int, int]] = {
     "T5 small": ({"model_type": "t5"}, 60_506_624, 60_506_624),
     "BART large": ({"model_type": "bart"}, 406_291_456, 406_291_456),
 }  # fmt: skip
+
+
+def paths_of_model(model: Model) -> list[str]:
+    """The names of matrices and tables, in order, without experts, which versions of transformers fuse."""
+    paths = {linear.path for linear in model.linears()} | {table.path for table in model.embeddings}
+    return sorted(path for path in paths if "experts." not in path and "_moe." not in path)
+
+
+def digest_of(names: Iterable[str]) -> str:
+    return sha256("\n".join(names).encode()).hexdigest()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import transformers
 from flopsd.core.architecture import read_model
 from flopsd.core.declared_facts import facts_from
 from flopsd.errors import ArchitectureError
+from tests.support.architectures import digest_of, paths_of_model
 from tests.support.paths import SAMPLES
 from tests.train.families import FAMILIES, LENGTH, adapt, build, config_of, flop_counter, step, text_batch
 from tests.train.table import CASES
@@ -33,6 +34,7 @@ def row(name: str) -> dict[str, Any]:
         "filled": whole,
         "left_out": dict(_otherwise(given, whole)),
         "parameters": total,
+        "modules": _named(model),
         "trainable": adapt(model, targets).get_nb_trainable_parameters()[0],
         "target_modules": targets,
         "work": steps[0].work,
@@ -72,6 +74,16 @@ def with_heads() -> Iterator[dict[str, Any]]:
             "trainable": adapt(model, FAMILIES[name][2]).get_nb_trainable_parameters()[0],
             "work": work, "flop": {"full none": counter.get_total_flops()},
         }  # fmt: skip
+
+
+def _named(model: Any) -> str:
+    """The digest of the names of matrices and tables, of those that PyTorch has."""
+    names = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
+    return digest_of(
+        name
+        for name in paths_of_model(read_model(config_of(model)))
+        if any(f".{one}".endswith(f".{name}") for one in names)
+    )
 
 
 def _declared(config: dict[str, Any]) -> dict[str, Any]:

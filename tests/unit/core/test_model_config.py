@@ -110,6 +110,12 @@ def test_what_could_change_the_counts_is_refused_by_name(config: dict[str, Any],
     assert caught.value.hint
 
 
+def test_that_a_model_has_code_of_its_own_is_said() -> None:
+    own = note("code_of_its_own")
+    assert own in read_model({**LLAMA_8B, "auto_map": {"AutoModel": "modeling.Own"}}).notes
+    assert own not in read_model({**LLAMA_8B, "auto_map": {}}).notes
+
+
 def test_an_unknown_field_that_is_off_is_named_and_left_out() -> None:
     plain = read_model(LLAMA_8B)
     assert read_model({**LLAMA_8B, "use_mrope": False}) == plain  # known: not named

@@ -10,7 +10,7 @@ import pytest
 
 from flopsd.core.architecture import Lora, adapters, flop, parameters, read_model, training_from
 from flopsd.core.declared_facts import facts_from
-from tests.support.architectures import refused
+from tests.support.architectures import digest_of, paths_of_model, refused
 from tests.support.paths import SAMPLES
 
 RANK = 4
@@ -23,6 +23,8 @@ def test_the_configuration_tells_what_a_step_computes(row: dict[str, Any]) -> No
     model = read_model(row["filled"])
     assert parameters(model).total == row["parameters"]
     assert adapters(model, Lora(RANK, tuple(row["target_modules"]))) == row["trainable"]
+    named = digest_of(paths_of_model(model))
+    assert named == row.get("modules", named), "adapters are named by the names that PyTorch has"
     for case, counted in row["flop"].items():
         method, recomputation = case.split()
         facts: dict[str, Any] = {"method": method, "recomputation": recomputation, "attention": "eager"}
