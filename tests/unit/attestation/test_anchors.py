@@ -118,7 +118,7 @@ def test_every_shape_of_log_gives_every_checkpoint(
     found = anchored(sealed, log)
     assert (found.anchors, found.lines, found.skipped.unreadable) == (len(run.lines), len(run.lines), 0)
     assert found.behind == 1  # the record of the regular end
-    assert (found.first.ingested_ms is not None) == (shape in EXPORTS)
+    assert (found.first.ingested_ms is not None) == (found.lag_ms is not None) == (shape in EXPORTS)
     log.write_bytes("\r\n".join(run.lines).encode("utf-16"))  # as PowerShell redirects
     assert anchored(sealed, log).anchors == len(run.lines)
     if shape in ("s3-export", "cri"):

@@ -17,6 +17,7 @@ import flopsd
 from flopsd.attestation.evidence import collect, driver_library, package_digest, rfc3161, sagemaker_job
 from flopsd.attestation.evidence.check import findings
 from flopsd.attestation.evidence.collect import Call
+from flopsd.attestation.evidence.http import request
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
@@ -229,3 +230,12 @@ def test_the_digest_of_a_replaced_library_is_not_known(tmp_path: Path) -> None:
     maps.write_text("")
     assert loaded_library(maps) == (None, None)
     assert loaded_library(tmp_path / "none") == (None, None)
+
+
+def test_what_must_be_asked_on_this_host_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(lambda *_: (200, b"of a proxy", {})) as proxy, serving(lambda *_: (200, b"itself", {})) as service:
+        monkeypatch.setenv("http_proxy", proxy)
+        found = [request(service, timeout_seconds=9, limit_bytes=99, proxies=through) for through in (True, False)]
+    assert found == [b"of a proxy", b"itself"]

@@ -468,3 +468,12 @@ def test_the_signature_of_another_key_is_named_with_the_keys_that_were_given(tmp
             verify_signatures(many, [key.public for key in keys[:count]], 1)
         signers = ", ".join(["a key without an id", *ids[2:5]])
         assert str(caught.value) == f"signed by a different key: {signers}; the given {named}"
+
+
+def test_a_signature_that_names_a_given_key_and_is_not_its_own_is_of_an_altered_ledger(tmp_path: Path) -> None:
+    key, other = make_pem(tmp_path / "key"), make_pem(tmp_path / "other")
+    signed = Envelope(b"payload", "type", ((key.public.keyid, b"x" * 64),))
+    with pytest.raises(NotVerifiedError, match="the ledger was changed after it was signed"):
+        verify_signatures(signed, [other.public, key.public], 1)
+    with pytest.raises(NotVerifiedError, match="signed by a different key"):
+        verify_signatures(signed, [other.public], 1)

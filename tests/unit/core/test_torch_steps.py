@@ -43,6 +43,15 @@ def test_who_trains_all_but_positions_that_are_no_weights_trains_fully() -> None
     for trainable, is_full in ((row["parameters"] - model.constants, True), (row["parameters"] // 2, False)):
         partial = training_from({**facts, "method": "partial", "parameters_trainable": trainable})
         assert (flop(model, row["work"], partial).required == full) is is_full
+    everything = training_from({**facts, "method": "full", "parameters_trainable": row["parameters"] - model.constants})
+    assert flop(model, row["work"], everything) == flop(model, row["work"], training_from({**facts, "method": "full"}))
+
+
+def test_a_head_that_is_saved_beside_adapters_is_trained_with_its_biases() -> None:
+    model = read_model(STEPS["bert, BertForSequenceClassification"]["filled"])
+    alone, beside = (adapters(model, Lora(RANK, ("query",), saved)) for saved in ((), ("classifier",)))
+    (head,) = (one for one in model.heads if one.path == "classifier")
+    assert beside - alone == head.inputs * head.outputs + head.outputs
 
 
 @families

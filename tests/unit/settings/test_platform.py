@@ -1,11 +1,12 @@
 """Where flopsd runs, by variables: Slurm's, as 24.11 sets them (tests/e2e/test_slurm.py runs it), and a pod's."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from flopsd.settings.platform import default_state_dir, find_context, metered_by_task
+from flopsd.settings.platform import default_state_dir, find_context, metered_by_task, new_run_id
 from tests.support.settings import load_settings
 
 STEP = {"SLURM_JOB_ID": "9", "SLURMD_NODENAME": "n2", "SLURM_NODEID": "1", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
@@ -112,3 +113,9 @@ def test_a_service_called_flopsd_disturbs_no_setting() -> None:
         "PORT", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_METRICS", "PORT_10188_TCP", "PORT_10188_TCP_PROTO",
         "PORT_10188_TCP_PORT", "PORT_10188_TCP_ADDR")}  # fmt: skip
     assert load_settings({}, links) == load_settings({}, {})
+
+
+def test_a_run_without_a_name_is_called_by_the_second_at_which_it_starts() -> None:
+    names = {new_run_id("2026-09-21T15:00:59.123456Z") for _ in range(2)}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"run-20260921T150059Z-[0-9a-f]{8}", name) for name in names)

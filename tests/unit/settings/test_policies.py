@@ -274,3 +274,12 @@ def test_problems_outside_the_rules_are_reported(change: Any, problem: str) -> N
     bad = data()
     change(bad)
     assert_refused(bad, problem)
+
+
+def test_what_is_not_yaml_is_named_with_its_line() -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(b"id: ours\nrules: [", "ours.yaml")
+    (problem,) = caught.value.problems
+    assert problem.startswith("ours.yaml: not YAML: ")
+    assert " at line 2, column " in problem
+    assert "byte string" not in problem
