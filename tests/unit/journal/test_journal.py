@@ -382,11 +382,11 @@ def test_the_journal_of_the_next_segment_has_nothing_of_one_that_was_begun_befor
     state.next_journal.write_bytes(b"x" * 4096)
     journal.append({"n": 0})
     journal.begin_next()
-    assert journal.is_next
+    was_next = journal.is_next
     journal.append({"n": 1})
     assert [line.record() for line in read_journal(state.next_journal)] == [{"n": 1}]
     journal.take_over(None)
-    assert not journal.is_next
+    assert (was_next, journal.is_next) == (True, False)
     journal.append({"n": 2})
     assert read(state) == [{"n": 1}, {"n": 2}]
 
