@@ -208,14 +208,12 @@ class SessionTracker:
         """Whether the count of operators is not used: more was counted since the process connected than its device can
         have executed since then."""
         device = session.facts.get("device")
-        if session.refused is not None or device is None or not counted_flop(work):
-            return session.refused is not None
         since_ns, before = self._opened[session.id]
         counted = sum(
             max(known.get(phase, {}).get(OPERATOR_FLOP, 0) for known in (session.work, work))
             for phase in {**session.work, **work}
         )
-        ceiling = self.ceiling_flop(device, self.now_ns() - since_ns + QUEUED_NS)
+        ceiling = None if device is None else self.ceiling_flop(device, self.now_ns() - since_ns + QUEUED_NS)
         if ceiling is not None and counted - before > ceiling:
             self._refuse(session, Unused.COUNT_EXCEEDS_CEILING, counted, before + ceiling)
         return session.refused is not None

@@ -9,7 +9,7 @@ import pytest
 
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
-from flopsd.daemon.loop import Daemon
+from flopsd.daemon.loop import Daemon, SourceReader
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -243,19 +243,27 @@ def test_opening_is_tried_again_whatever_it_raises(
 def test_a_source_that_is_absent_holds_no_thread_between_two_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench, looked = Bench(tmp_path), list[threading.Thread]()
+    bench, looked, beside = Bench(tmp_path), list[threading.Thread](), list[bool]()
+    asked, look_again = threading.Semaphore(0), SourceReader.look_again
+
+    def counted(reader: SourceReader) -> None:
+        look_again(reader)
+        asked.release()
+
+    monkeypatch.setattr(SourceReader, "look_again", counted)
 
     def opener() -> Source:
-        if looked:
-            assert not looked[-1].is_alive()
+        beside.append(bool(looked) and looked[-1].is_alive())
         looked.append(threading.current_thread())
+        for _ in range(5):  # a look takes longer than the time to the next one
+            assert asked.acquire(timeout=PATIENCE_SECONDS)
         if len(looked) < 3:
             raise SourceUnavailableError("no such device", absent=True)
         return bench.found()
 
     monkeypatch.setattr("flopsd.daemon.loop.REOPEN_SECONDS", 0.01)
     assert bench.run(opener) == "found"
-    assert len(set(looked)) == 3
+    assert (len(set(looked)), any(beside)) == (3, False)
 
 
 def test_a_fault_text_with_half_a_surrogate_pair_can_be_shown(tmp_path: Path) -> None:

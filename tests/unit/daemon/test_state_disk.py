@@ -69,9 +69,11 @@ def test_a_run_takes_no_more_than_is_said_and_not_far_less(folder: StateDir) -> 
         ({"ledger": "/proc/ledger.json"}, 600, True, "6 MB of journal a day: full in about 106 days"),
         ({}, 10**6, True, "full in more than 1000 days"),
         ({"seal_every_seconds": None}, 600, True, "6 MB of journal a day, 2 times that"),
+        ({"rotate_every": "100MB", "keep_segments": 3, "seal_every_seconds": None}, 500, True, "at most 500 MB at a time"),
         ({"rotate_every": "1d"}, 600, True, "of which all stays without --keep-segments: full in about 103 days"),
         ({"rotate_every": "1d", "keep_segments": 3}, 600, True, "at most 34 MB at a time"),
         ({"rotate_every": "100MB", "keep_segments": 3}, 500, False, "at most 600 MB at a time"),
+        ({"rotate_every": "100MB", "keep_segments": 3}, 600, True, "at most 600 MB at a time"),
         ({"ledger": "/proc/l.json", "rotate_every": "100MB", "keep_segments": 3}, 500, True, "at most 100 MB at a time"),
     ],
 )  # fmt: skip
@@ -81,6 +83,22 @@ def test_what_a_run_needs(tmp_path: Path, more: dict[str, Any], free_mb: int, is
     assert f"{free_mb} MB free; {GPUS} devices may write" in need.text
     assert said in need.text
     assert need.is_met == is_met
+
+
+@pytest.mark.parametrize(
+    "more", [{"ledger": "/proc/ledger.json"}, {"rotate_every": "1MB"}, {"rotate_every": "1MB", "keep_segments": 1}]
+)
+def test_a_hundred_megabytes_have_to_be_free_however_little_a_run_writes(tmp_path: Path, more: dict[str, Any]) -> None:
+    folder = StateDir(tmp_path)
+    needs = [need_of(settings(folder, **more), folder, GPUS, DiskState(0, free)) for free in (100 * MB - 1, 100 * MB)]
+    assert [need.is_met for need in needs] == [False, True]
+
+
+def test_what_the_journal_takes_already_counts_towards_the_bound_of_a_rotated_run(tmp_path: Path) -> None:
+    folder = StateDir(tmp_path)
+    rotated = settings(folder, rotate_every="100MB", keep_segments=3)
+    met = [need_of(rotated, folder, GPUS, DiskState(size * MB, 550 * MB)).is_met for size in (0, 49, 50)]
+    assert met == [False, False, True]
 
 
 def test_copies_that_a_journal_still_needs_are_not_free(tmp_path: Path) -> None:

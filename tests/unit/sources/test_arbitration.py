@@ -173,6 +173,13 @@ def test_an_older_energy_value_of_another_source_is_not_counted_again(run: Run) 
         assert run.writer.snapshot.devices[0].tally.energy_mj == total_mj
 
 
+def test_a_fault_of_a_source_is_logged_once_until_it_is_another(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    for fault in ("no answer", "no answer", "no permission"):
+        run.writer.take(Message("dcgm", run.clock.boottime_ns(), fault=fault))
+    said = [record.getMessage() for record in caplog.records if record.levelno > INFO]
+    assert said == ["source dcgm: no answer", "source dcgm: no permission"]
+
+
 def test_readings_that_waited_behind_a_slow_disk_are_all_counted(run: Run) -> None:
     writer, clock = run.writer, run.clock
     begin_ns = clock.boottime_ns()
