@@ -188,6 +188,7 @@ def test_what_is_missing_is_said_with_what_would_help(
     assert found[0] is evidence
     assert reason in found[1]
     assert fix in found[2]
+    assert ("add 1013-1015" in found[2]) == (evidence is Evidence.ACTIVITY and not {HMMA, IMMA, DFMA} & values.keys())
     kinds = {Evidence.GAP: Gap, Evidence.UTILIZATION: Busy, Evidence.ACTIVITY: Active}
     assert isinstance(reading.work, kinds[evidence])
 

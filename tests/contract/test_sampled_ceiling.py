@@ -113,6 +113,13 @@ def test_a_wall_clock_that_drifts_and_a_thread_that_is_stopped_are_told_from_a_c
         driver.utilization_samples(None, since_ns)
 
 
+@pytest.mark.parametrize(("percent", "ratio"), [(0, 0.0), (100, 1.0), (101, None)])
+def test_a_share_of_time_above_the_whole_is_not_shown(percent: int, ratio: float | None) -> None:
+    rates = SimpleNamespace(gpu=percent)
+    lib = SimpleNamespace(NVMLError=RuntimeError, nvmlDeviceGetUtilizationRates=lambda _: rates)
+    assert Driver(lib, FakeClock(), table()).utilization_ratio(None) == ratio
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [(pynvml.NVML_ERROR_NOT_SUPPORTED, None), (pynvml.NVML_ERROR_GPU_IS_LOST, GapReason.DEVICE_LOST)],

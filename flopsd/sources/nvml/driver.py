@@ -185,7 +185,7 @@ class Driver:
         """Share of time in which any kernel ran, lately; None where it is not reported or cannot be true."""
         rates = self.optional(self.lib.nvmlDeviceGetUtilizationRates, handle)
         percent = None if rates is None else rates.gpu
-        return percent / 100 if percent is not None and 0 <= percent <= PERCENT_MAX else None
+        return percent / 100 if percent is not None and percent <= PERCENT_MAX else None
 
     def power_ratio(self, handle: Any) -> float | None:
         """Power drawn, as a share of the effective limit."""
