@@ -193,6 +193,14 @@ def test_what_is_missing_is_said_with_what_would_help(
     assert isinstance(reading.work, kinds[evidence])
 
 
+def test_clock_samples_are_kept_for_no_longer_than_they_count(exporter: Exporter) -> None:
+    bench = Bench(exporter, interval_s=1)
+    for _ in range(30):
+        bench.collects({UTIL: 50, TENSOR: 0.5, CLOCK: 1410}, after_s=2)
+    (followed,) = bench.source._gpus.values()
+    assert 2 <= len(followed._clocks) <= 5
+
+
 def test_one_utilisation_sample_bounds_one_second_and_no_more(exporter: Exporter) -> None:
     bench = Bench(exporter)
     for _ in range(2):
