@@ -81,7 +81,7 @@ class GapReason(str, Enum):
     OVERLAP = "overlap"
     MISSED_READING = "missed_reading"  # no reading covers the interval
     NOT_JOURNALLED = "not_journalled"  # of a ledger: from the last record of a run that goes on to the seal
-    END_UNKNOWN = "end_unknown"  # of a ledger: the run has no end, and the last record is too old to know more
+    END_UNKNOWN = "end_unknown"  # metering stopped without an end, and the clock does not say for how long
     JOURNAL_REPLACED = "journal_replaced"  # what was journalled before is lost: replaced, altered or damaged
 
 

@@ -171,7 +171,8 @@ class DeviceAccounts:
         self.only_earlier = self._earlier.without(self._tracked)
         self._append(device_record(self._incarnation, tracked.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
-            tracked.count_gap(self._begin_ns, GapReason.DAEMON_DOWN, self._sessions.active_phase)
+            why = GapReason.DAEMON_DOWN if self._earlier.is_length_known(device.uid) else GapReason.END_UNKNOWN
+            tracked.count_gap(self._begin_ns, why, self._sessions.active_phase)
         if self._journal_lost:
             tracked.count_gap(
                 max(self._clock.boottime_ns(), tally.watermark_ns + 1), GapReason.JOURNAL_REPLACED, NO_PHASE

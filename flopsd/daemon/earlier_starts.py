@@ -42,7 +42,8 @@ class EarlierStarts:
         """The tally that counting continues from, with the counter values last read.
 
         Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters restarted,
-        and only the wall clock says how long ago that was; where it went back, only the time since this boot is known.
+        and only the wall clock says how long ago that was; where it went back, only the time since this boot is
+        known, and the gap has no ceiling.
         After a regular end, and for one that was metered as others since: an empty tally that begins with this daemon
         start. A new device may have been at work since the first of the daemon starts that were killed right before, or
         since its GPU was last metered, in whole or in slices; so its tally begins there, unless it is known since when
@@ -69,6 +70,11 @@ class EarlierStarts:
             for device in (entry.device for entry in incarnation.devices.values()):
                 if incarnation.boot_id == self._boot_id and gpu in (device.uid, device.parent):
                     yield incarnation.tallies[device.uid].watermark_ns
+
+    def is_length_known(self, uid: DeviceUid) -> bool:
+        """Whether it is known how long a device was not metered before this daemon start."""
+        last = self._last.get(uid)
+        return last is None or last.boot_id == self._boot_id or self._is_closed(uid, last) or self._passed_ns(last) >= 0
 
     def unknown_time(self) -> Note | None:
         """That the length of the gap before this daemon start is unknown; None where it is known."""

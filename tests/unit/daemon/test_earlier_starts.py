@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.ledger.history import Incarnation
+from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Sweep, Tally
 from flopsd.daemon.source_tracker import Message
 from flopsd.system.clock import NS_PER_S, rfc3339, wall_ns_of
@@ -14,6 +15,7 @@ from flopsd.testing import FakeClock
 from tests.support.runs import H100, Run, history_of, verified
 from tests.support.story import A100, Second, Story
 from tests.support.story import H100 as LISTED
+from tests.support.strategies import table
 
 
 def reboot(run: Run, wall_seconds: int, boot: str = "boot-2", up_seconds: int = 20) -> None:
@@ -116,7 +118,8 @@ def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureF
     reboot(run, wall_seconds=-40)
     run.meter(30)
     _, second = sealed(run, tmp_path)
-    assert second.tallies["GPU-h"].gap_ns == {GapReason.DAEMON_DOWN: 20 * NS_PER_S}  # since the boot, at least
+    assert second.tallies["GPU-h"].gap_ns == {GapReason.END_UNKNOWN: 20 * NS_PER_S}  # since the boot, at least
+    assert view_of(history_of(run.state.journal), table()).figures.high_flop is None
     assert second.begin["recovered"]["reasons"] == [{"code": "time_not_known", "seconds": "40.000000000"}]
     assert "the wall clock stands 40.000000000 s before the last record of another boot" in caplog.text
 
