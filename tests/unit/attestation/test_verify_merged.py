@@ -79,7 +79,7 @@ def test_a_job_ledger_verifies_by_itself_and_with_as_many_children_as_are_at_han
     assert f"  not given   {missing}" in verified_merge_text(part)
     nodes.ledger(sagemaker(0, job="other"), "other")
     assert [Path(label).parent.name for label in held(nodes, ledger, ledgers).others] == ["other"]
-    assert "  no part     " in verified_merge_text(verify(nodes, ledger, ledgers))
+    assert "  no part" in verified_merge_text(verify(nodes, ledger, ledgers))
     (ledgers / "algo-1" / "ledger.journal.jsonl").unlink()
     seen = held(nodes, ledger, ledgers)
     assert (seen.given, seen.recomputed) == (2, 1), "a child without its journal is known by its digest only"
