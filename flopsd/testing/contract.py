@@ -95,7 +95,7 @@ class SourceContract:
         info = self.info()
         with self._opened() as (source, clock):
             _require("devices", rules.identities(source.devices(), info))
-            for read in self._observe(source, clock).reads:
+            for read in self._reads(source, clock):
                 _require("devices", rules.identities(read.after, info))
 
     def test_readings_name_listed_devices(self) -> None:
@@ -248,10 +248,10 @@ class SourceContract:
         clock = self.clock()
         opened_ns = clock.boottime_ns()
         with self._opened(clock) as (source, _):
-            _require(clause, rule(self._observe(source, clock, opened_ns)))
+            _require(clause, rule(Observation(opened_ns, self._reads(source, clock))))
 
-    def _observe(self, source: Source, clock: Clock, opened_ns: int = 0) -> Observation:
-        return Observation(opened_ns, tuple(self._step(source, clock) for _ in range(self.reads)))
+    def _reads(self, source: Source, clock: Clock) -> tuple[Read, ...]:
+        return tuple(self._step(source, clock) for _ in range(self.reads))
 
     def _step(self, source: Source, clock: Clock) -> Read:
         self._wait(clock)

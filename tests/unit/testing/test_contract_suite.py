@@ -425,11 +425,11 @@ def test_a_hook_that_is_not_given_is_skipped_and_breaks_nothing() -> None:
 def test_work_is_summed_by_what_it_is() -> None:
     active = Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
     works: list[Active | Busy | Counted | Gap]
-    works = [active, active, Busy(7), Busy(7), Counted(11), Counted(11), Gap(GapReason.STALE), Gap(GapReason.STALE)]
+    works = [active, active, Busy(7), Busy(7), Counted(11), Counted(11), Gap(GapReason.STALE), Gap(GapReason.STALE, 3)]
     readings = [Reading(H100.uid, at, at + 2, work, {}) for at, work in zip(range(0, 16, 2), works, strict=True)]
     begin_ns, end_ns, sums = work_done(readings)[H100.uid]
     assert (begin_ns, end_ns) == (0, 16)
-    assert sums == {"activity fp32": 10, "busy": 14, "flop": 22, "gap stale": 4}
+    assert sums == {"activity fp32": 10, "busy": 14, "flop": 25, "gap stale": 4}
 
 
 OTHER: Any = "other"
