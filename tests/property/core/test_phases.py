@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flopsd.testing.rules as rules
@@ -34,6 +34,7 @@ from flopsd.core.model import (
 from flopsd.core.phases import NO_PHASE, ActivePhase, bucket, remainder, split_bucket, sum_of
 from flopsd.core.policy.guidelines import guidelines, required_share
 from flopsd.testing.rules import Observation, Read
+from tests.support.extent import examples
 from tests.support.sim import total
 from tests.support.strategies import H100, LIMITS, rating, readings, run, table, works
 
@@ -62,6 +63,7 @@ def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, Active
     assert one.high_flop >= other.measured_flop if other.measured_flop is not None else True
 
 
+@settings(max_examples=examples(30))
 @given(phased, phased)
 def test_two_segments_together_have_the_time_and_work_of_both_in_each_phase(
     one: list[tuple[Reading, ActivePhase]], other: list[tuple[Reading, ActivePhase]]
