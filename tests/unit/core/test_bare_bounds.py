@@ -133,6 +133,17 @@ def test_they_are_no_wider_than_what_is_not_known(size: dict[str, int], length: 
     assert found.high <= narrow * found.low
 
 
+def test_of_two_sides_the_fewer_tokens_pass_each_weight_at_least_and_the_more_at_most() -> None:
+    """Which of its weights are the encoder's is not known; padding need not pass any."""
+
+    def required(**work: int) -> Bounds:
+        return flop(bare_model(10**6), work, training_from({"method": "full", "recomputation": "none"})).required
+
+    padded, plain = required(tokens=10, padding_tokens=4, target_tokens=8), required(tokens=6, target_tokens=6)
+    assert padded.low == plain.low == required(tokens=9, target_tokens=6).low
+    assert padded.computed == 6 * 10**6 * 9
+
+
 def test_of_a_part_of_a_mixture_that_is_trained_a_token_is_taken_to_use_its_share() -> None:
     """A tenth of 1,000 parameters is trained, and a token uses half of all."""
     partial = training_from({"method": "partial", "parameters_trainable": 100, "recomputation": "none"})

@@ -1,6 +1,8 @@
 """The packaged peak table: consistent with its own datasheets, exact in its names, silent on strangers."""
 
+import json
 import math
+from contextlib import nullcontext
 from dataclasses import astuple, replace
 from fractions import Fraction
 from typing import Any
@@ -156,6 +158,17 @@ def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], fault: s
     text = (config_dir() / "peaks.yaml").read_text().replace(*change, 1)
     with pytest.raises(PeakTableError, match=fault):
         parse_peaks(text.encode(), "peaks.yaml")
+
+
+@pytest.mark.parametrize(
+    ("ppm", "is_margin"), [(0, True), (10**6, True), (10**6 + 1, False), ("1", False), (0.5, False)]
+)
+def test_a_margin_is_at_most_the_whole(ppm: object, is_margin: bool) -> None:
+    changed = raw()
+    row = next(row for row in changed["accelerators"] if "activity" in row.get("margins", {}))
+    next(iter(row["margins"]["activity"].values()))["ppm"] = ppm
+    with nullcontext() if is_margin else pytest.raises(PeakTableError, match="at most a million"):
+        parse_peaks(json.dumps(changed).encode(), "peaks.yaml")
 
 
 @pytest.mark.parametrize(
