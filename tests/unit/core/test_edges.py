@@ -10,6 +10,7 @@ from flopsd.core.architecture.parameters_only import most_looked_up
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_sums import LedgerSums
 from flopsd.core.model import PPM, Tally
+from flopsd.core.notes import is_note
 from flopsd.core.operator_count import ReadFigures
 from flopsd.core.phases import with_share
 from flopsd.core.policy.guidelines import MARGIN_PPM
@@ -70,6 +71,14 @@ def test_a_ceiling_that_is_not_known_leaves_none_of_the_sum(
     one: int | None, other: int | None, both: int | None
 ) -> None:
     assert (ReadFigures(unmeasured_high=one) + ReadFigures(unmeasured_high=other)).unmeasured_high == both
+
+
+@pytest.mark.parametrize(
+    "said", [None, "code", [], {}, {"more": "x"}, {"code": 1}, {"code": "x", "more": 1}, {"code": None}]
+)
+def test_a_note_has_a_code_and_texts(said: object) -> None:
+    assert not is_note(said)
+    assert is_note({"code": "x", "more": "y"})
 
 
 def test_the_sum_of_two_nodes_without_a_model_has_none() -> None:
