@@ -80,8 +80,12 @@ def test_core_numbers_beyond_the_first_chip_belong_to_the_next(lead: Lead) -> No
     led = counting(lead, trn2)
     counters(trn2)["neuroncores_in_use"] = {"4": {"flops": 10**12, "neuroncore_utilization": 1}, "63": {"flops": 7}}
     counters(trn2)["period"] = 1
-    readings = led.after(1, doc=trn2)
-    assert {at: flop(reading) for at, reading in enumerate(readings) if flop(reading)} == {1: 10**12, 15: 7}
+    led.clock.advance(NS_PER_S)
+    led.send(doc=trn2)
+    sweep = led.sweep()
+    assert {at: flop(reading) for at, reading in enumerate(sweep.readings) if flop(reading)} == {1: 10**12, 15: 7}
+    shown = {uid: gauges.utilization_ratio for uid, gauges in sweep.gauges.items()}
+    assert (shown["neuron1"], shown["neuron15"]) == (0.0025, None), "a core of the last one says nothing of it"
     counters(trn2)["neuroncores_in_use"]["64"] = {"flops": 0}
     assert {reading.work for reading in led.after(1, doc=trn2)} == {Gap(GapReason.OUT_OF_RANGE)}
 

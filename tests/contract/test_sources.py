@@ -1,7 +1,9 @@
 """Our own sources keep the contract that we ask of plug-ins."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ import pytest
 from flopsd.core.model import Busy, Counted, DeviceUid, Evidence, Gap, GapReason, Growth, Pipe, Reading, Sweep, Totals
 from flopsd.settings.data_files import config_dir
 from flopsd.sources import Source, SourceInfo, SourceSettings
+from flopsd.sources.replay.source import ReplaySource
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.testing import ScriptedSource, SourceContract
+from flopsd.testing import FakeClock, ScriptedSource, SourceContract
 from tests.support.runs import A100, H100
 from tests.support.scenario import Fault, Gpu, Scenario, Segment, Slice, a100, h100
 from tests.support.sim import SharedClock, simulated
@@ -117,3 +120,21 @@ class TestScripted(SourceContract):
     def break_one(self, source: Source) -> DeviceUid:  # noqa: ARG002
         self.broken = A100.uid
         return self.broken
+
+
+def test_a_recording_is_played_over_and_over_without_a_hole_between() -> None:
+    clock, recording = FakeClock(), (config_dir() / "recordings" / "h100x2.jsonl").read_bytes()
+    source, begin_ns = ReplaySource(recording, "h100x2.jsonl", clock), clock.boottime_ns()
+    source.read()
+    rows = [json.loads(line) for line in recording.splitlines()[1:]]
+    lap_ns = max(row[2] for row in rows)
+    found: dict[str, list[Reading]] = {device.uid: [] for device in source.devices()}
+    for _ in range(10):
+        clock.advance(lap_ns // 4)
+        for reading in source.read().readings:
+            found[reading.device].append(reading)
+    for index, readings in enumerate(found.values()):
+        assert all(one.end_ns == other.begin_ns for one, other in pairwise(readings))
+        ends_ns = [row[2] for row in rows if row[0] == index]
+        laps = [begin_ns + lap * lap_ns + end_ns for lap in range(3) for end_ns in ends_ns]
+        assert [reading.end_ns for reading in readings] == [end_ns for end_ns in laps if end_ns <= clock.boottime_ns()]
