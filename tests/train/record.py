@@ -69,6 +69,7 @@ def with_heads() -> Iterator[dict[str, Any]]:
             read = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
             sum(one.sum() for one in map(found.get, read) if one is not None).backward()
         yield {
+            **({"modules": _named(model)} if name in BATCHES else {}),
             "name": f"{name}, {whole['architectures'][0]}", "given": whole, "filled": whole, "left_out": {},
             "parameters": sum(p.numel() for p in model.parameters()), "target_modules": FAMILIES[name][2],
             "trainable": adapt(model, FAMILIES[name][2]).get_nb_trainable_parameters()[0],
