@@ -80,7 +80,7 @@ def test_what_cannot_be_sealed_in_the_time_that_is_left_stays_for_the_next_start
     stopped_ns = run.clock.boottime_ns() - round((wanted.stop_seconds - RESERVE_SECONDS) * NS_PER_S)
     assert seal_closed(run.state, wanted, run.clock, {}, stopped_ns=stopped_ns).sealed == []
     assert len(closed_segments(run.state)) == 2
-    assert len(seal_closed(run.state, wanted, run.clock, {}, stopped_ns=stopped_ns + 1).sealed) == 2
+    assert len(seal_closed(run.state, wanted, run.clock, {}, stopped_ns=stopped_ns + 30 * NS_PER_S).sealed) == 2
     run.finish()
 
 
