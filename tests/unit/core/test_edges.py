@@ -1,6 +1,8 @@
 """Values at the edge of what a function decides."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,7 @@ from flopsd.core.architecture.attention_pairs import Side
 from flopsd.core.architecture.parameters_only import most_looked_up
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_sums import LedgerSums
-from flopsd.core.model import PPM, Tally
+from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures, Tally
 from flopsd.core.notes import is_note
 from flopsd.core.operator_count import ReadFigures
 from flopsd.core.phases import with_share
@@ -106,3 +108,9 @@ def test_a_signature_has_text(signature: object) -> None:
     envelope = {"payloadType": "x", "payload": "", "signatures": [signature]}
     with pytest.raises(NotVerifiedError, match="a signature without the text 'sig'"):
         parse_envelope(json.dumps(envelope).encode())
+
+
+@pytest.mark.parametrize(("highs", "whole"), [((3, 4), 7), ((3, None), None), ((), 0)])
+def test_ceilings_of_which_one_is_not_known_have_no_sum(highs: tuple[int | None, ...], whole: int | None) -> None:
+    rows: Any = [SimpleNamespace(evidence=Evidence.UTILIZATION, figures=Figures(0, None, high)) for high in highs]
+    assert ReadFigures.of(NO_FIGURES, {}, rows).unmeasured_high == whole
