@@ -17,7 +17,7 @@ import pytest
 from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS
 from flopsd.client.connection import line
-from flopsd.client.counted_work import MAX_NOTED, CountedWork
+from flopsd.client.counted_work import MAX_NOTED, CountedWork, note_of
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
     FactsDeclared,
@@ -176,6 +176,7 @@ class Whole:
 def test_a_count_of_zero_and_the_largest_one_are_counted(
     client: Client, caplog: pytest.LogCaptureFixture, of: Any
 ) -> None:
+    assert note_of("train", {"tokens": of(7)}) == ("train", {"tokens": 7})
     with caplog.at_level(logging.WARNING, "flopsd.client"):
         client.count("train", tokens=of(0), steps=of(10**30))
     assert caplog.text == ""
