@@ -340,6 +340,18 @@ def rebooted(folder: Path) -> bytes:
     return story.finish()
 
 
+def rebooted_with_the_clock_back(folder: Path) -> bytes:
+    """As `rebooted`, and the clock then stands an hour before the last record: how long the gap was is not known."""
+    story = Story(folder, (H100,))
+    story.during(3, {H100: TRAINING})
+    story.kill()
+    story.clock.step_wall(-3600 * NS_PER_S)
+    story.reboot(replace(CONTEXT, boot_id="00000000-0000-4000-8000-00000000b002", attempt="1"))
+    story.start()
+    story.during(3, {H100: TRAINING})
+    return story.finish()
+
+
 def killed_early(folder: Path) -> bytes:
     """Two daemon starts were killed before they journalled any device: their time, and that between, is in the gap of the
     device that the third one meters."""

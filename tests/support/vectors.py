@@ -46,6 +46,7 @@ VALID_RUNS = {
     "no-device": runs.nothing,
     "replay": runs.replayed,
     "rebooted": runs.rebooted,
+    "rebooted-with-the-clock-back": runs.rebooted_with_the_clock_back,
     "killed-early": runs.killed_early,
     "accounted-elsewhere": runs.elsewhere,
     "named-late": runs.named_late,
