@@ -186,7 +186,9 @@ def _text(
         return f"Even the upper bound does not {'reach' if at_least else 'exceed'} the threshold."
     if low is None or high is None:
         return "The threshold is not known, and may be as low as the figures." if low else "The threshold is not known."
-    if value is not None and value.high_flop is None:
+    if value is None:
+        return "What the rule compares is not known."
+    if value.high_flop is None:
         verb = "reach" if at_least else "exceed"
         return f"No upper bound is known, and the lower bound does not {verb} the threshold."
     return "The threshold lies between the lower and the upper bound."

@@ -103,6 +103,17 @@ def test_the_names_of_dcgm_4_6_and_old_labels_are_the_same_fields(exporter: Expo
     assert source.describe()["hostname"] == "node-7"
 
 
+def test_an_idle_gpu_has_a_utilization_of_nothing_which_is_not_unknown(exporter: Exporter) -> None:
+    exporter.shows(gpu({**BUSY, "DCGM_FI_DEV_GPU_UTIL": 0}))
+    assert DcgmSource(FakeClock(), table(), exporter.url).read().gauges[A100_UID].utilization_ratio == 0
+
+
+@pytest.mark.parametrize("label", ["", 'gpu="nvidia1",'])
+def test_gpus_without_a_number_are_numbered_as_they_are_listed(exporter: Exporter, label: str) -> None:
+    exporter.shows(gpu(BUSY) + gpu(BUSY, uid=A100_UID[:-1] + "f", index=7).replace('gpu="7",', label))
+    assert [device.index for device in DcgmSource(FakeClock(), table(), exporter.url).devices()] == [0, 1]
+
+
 def test_several_containers_on_one_gpu_are_one_gpu_and_said_to_share_it(exporter: Exporter) -> None:
     def shared(energy: int) -> str:
         return "".join(

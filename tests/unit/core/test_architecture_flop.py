@@ -289,6 +289,16 @@ def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
     assert any("counts 16060522496 parameters" in say("architecture.assumptions", note) for note in other.assumptions)
 
 
+def test_a_process_may_count_its_adapters_among_the_parameters() -> None:
+    facts: dict[str, Any] = {"method": "lora", "lora": {"r": 8, "target_modules": ["q_proj"]}}
+    base, adapters = 8_030_261_248, 32 * 8 * (4096 + 4096)
+    expected = computed(LLAMA_8B, work_of([3]), **facts)
+    for total in (base, base + adapters):
+        assert computed(LLAMA_8B, work_of([3]), **facts, parameters_total=total).required == expected.required
+    other = computed(LLAMA_8B, work_of([3]), **facts, parameters_total=base - adapters)
+    assert other.required.low < expected.required.low
+
+
 def test_a_module_that_is_not_there_is_refused_with_those_that_are_and_half_an_encoder_decoder_too() -> None:
     with refused(match="c_attn") as caught:
         computed(LLAMA_8B, work_of([3]), method="lora", lora={"r": 4, "target_modules": ["c_attn"]})

@@ -364,6 +364,19 @@ def test_attached_evidence_is_as_it_was_checked_else_as_claimed() -> None:
     assert items_of(predicate, (checked,)) == (EvidenceLine("rfc3161", "checked", "stamped\\x1b", "when", "not what"),)
 
 
+def test_points_of_a_clock_that_was_set_stand_in_order() -> None:
+    statement = SCENES["everything"]()
+    assert content({**statement, "course": statement["course"][::-1]}).course == content(statement).course
+
+
+def test_without_figures_nothing_is_said_to_lie_between_them() -> None:
+    """Of no ledger that was verified, and still of one that a stranger sent."""
+    statement = SCENES["everything"]()
+    finding = next(one for one in statement["predicate"]["findings"] if one["applies"] and one["threshold"])
+    finding.update(state="indeterminate", value=None, sharePpm=None, aboveOnlyIfBase=None)
+    assert any("What the rule compares is not known." in rule.text for rule in content(statement).rules)
+
+
 def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
     statement = SCENES["everything"]()
     statement["predicate"]["findings"][2]["state"] = "fine"
