@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.architecture import flop, parameters, read_model, training_from
 from flopsd.core.architecture.attention_pairs import Side, chunk_pairs, local_pairs
+from flopsd.core.architecture.model import Attention, Mask
 from flopsd.settings.words import say
 from tests.support.architectures import refused
 
@@ -136,3 +137,14 @@ def test_sequences_in_chunks_have_at_least_what_the_bound_says_and_hardly_more_a
     assert least <= true
     if length <= half_chunk or length % chunk == half_chunk:
         assert true - least <= sequences
+
+
+def test_a_decoder_sees_what_came_before_and_all_that_its_encoder_read() -> None:
+    model = read_model({"model_type": "bart"})
+    seen = {
+        (block.path.split(".")[1], part.mask)
+        for block in model.blocks
+        for part in block.parts
+        if isinstance(part, Attention)
+    }
+    assert seen == {("encoder", Mask.FULL), ("decoder", Mask.CAUSAL), ("decoder", Mask.CROSS)}

@@ -24,6 +24,8 @@ def test_the_options_of_a_location_are_in_its_query() -> None:
     assert full.beside("b.pub") == S3Location("my-bucket", "b.pub", "compliance", 3650, overwrite=False, rolling=False)
     # A rolling ledger is replaced each quarter of an hour: it is neither locked nor kept from being overwritten.
     assert full.for_rolling() == S3Location("my-bucket", "b.rolling.json", rolling=False)
+    longest = parse_location(f"s3://bucket/{'a' * 895}.json")
+    assert isinstance(longest, S3Location)
     nested = parse_location("s3://bucket/a/run.ledger.json")
     assert isinstance(nested, S3Location)
     assert nested.for_rolling().key == "a/run.ledger.rolling.json"
@@ -38,6 +40,9 @@ def test_the_options_of_a_location_are_in_its_query() -> None:
         ("s3://user:secret@bucket/key.json", "is not a bucket name"),
         ("s3://bucket", "with the key of a file"),
         ("s3://bucket/folder/", "with the key of a file"),
+        ("s3://bucket/folder.json/", "with the key of a file"),
+        ("s3://bucket/folder//a.json", "with the key of a file"),
+        (f"s3://bucket/{'a' * 896}.json", "with the key of a file"),
         ("s3://bucket/folder/ledger", "with the key of a file"),
         ("s3://bucket/a.json?lock=forever&days=1", "lock=forever is not known"),
         ("s3://bucket/a.json?lock=governance", "lock and days need each other"),
