@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -47,13 +48,12 @@ def replaced(ledger: Path, times: int) -> None:
 
 
 def kill_all(program: Program) -> None:
-    """As the end of a container: launcher, daemon, job and sealing child, none of them asked."""
+    """As the end of a container: launcher, daemon, job and sealing child, all at once, so that none sees another end."""
     family = [psutil.Process(program.process.pid), *psutil.Process(program.process.pid).children(recursive=True)]
-    for process in family:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            pass
+    for signal_number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal_number)
     program.process.wait()
     psutil.wait_procs(family)
 
