@@ -27,7 +27,7 @@ KIB, MIB = 1024, 1024**2
         ("ledger-format", "Companions have at most 1 MiB.", MAX_COMPANION_BYTES, MIB),
         ("ledger-format", "[NODE-59] `evidence[]`, at most 64:", MAX_ITEMS, 64),
         ("ledger-format", "[NODE-47] `gaps`: the 1000 longest", MAX_LISTED_GAPS, 1000),
-        ("ledger-format", "There are 100000 nodes at most", MOST_NODES, 100_000),
+        ("ledger-format", "There are at most 100000 nodes", MOST_NODES, 100_000),
         ("ledger-journal", "A line has at most 4 MiB", MAX_LINE_BYTES, 4 * MIB),
         ("ledger-journal", "A counter is at most 10^30.", MAX_COUNT, 10**30),
         ("ledger-models", "integers from 1 to 10^9", MAX_SIZE, 10**9),
