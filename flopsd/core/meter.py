@@ -234,8 +234,11 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
         return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
     possible = max_plausible_sm_cycles(limits, duration_ns)
     if isinstance(work, Active):
-        amounts = (*work.sm_cycles.values(), *work.uncertainty_sm_cycles.values())
-        if any(not 0 <= cycles <= possible for cycles in amounts):
+        # Nothing may be known of the clock, and both ends of a short reading may be off by half a slow call: the doubt
+        # can be more than all cycles that there were.
+        if any(not 0 <= cycles <= possible for cycles in work.sm_cycles.values()) or any(
+            not 0 <= doubt <= 2 * possible for doubt in work.uncertainty_sm_cycles.values()
+        ):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
         return tally.changed(
             **_known(tally, reading.begin_ns, reading.end_ns, work.evidence),

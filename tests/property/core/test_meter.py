@@ -95,6 +95,14 @@ def test_the_clock_may_be_one_percent_above_its_maximum_and_no_more(evidence: Ev
     assert run([beyond]).gap_ns == {GapReason.OUT_OF_RANGE: 10**9}
 
 
+@pytest.mark.parametrize(("doubt", "taken"), [(0, True), (2, True), (-1, False), (3, False)])
+def test_a_doubt_may_be_twice_what_there_was(doubt: int, taken: bool) -> None:
+    most = max_sm_cycles(LIMITS, 10**9) * 101 // 100 + 1
+    work = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 5}, {Pipe.TENSOR_HMMA: doubt * most})
+    tally = run([Reading("GPU-0", 0, 10**9, work)])
+    assert tally.gap_ns == ({} if taken else {GapReason.OUT_OF_RANGE: 10**9})
+
+
 @given(sequences)
 def test_of_a_device_without_a_row_nothing_is_counted(sequence: list[Reading]) -> None:
     tally = run(sequence, limits=None)

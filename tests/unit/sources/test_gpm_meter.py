@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Totals
+from flopsd.core.meter import advance
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Tally, Totals
 from flopsd.sources.nvml.counter_calibration import (
     Calibration,
     Interval,
@@ -179,6 +180,23 @@ def test_after_a_fault_the_percentages_are_of_another_interval_and_prove_nothing
     assert reason(gpu.meter.fail(GapReason.DRIVER_TIMEOUT)) is GapReason.DRIVER_TIMEOUT
     assert reason(gpu.runs(0.5)) is GapReason.DRIVER_TIMEOUT, "the first sample after it has nothing to compare with"
     assert isinstance(gpu.runs(0.5).work, Growth)
+
+
+def test_slow_calls_and_missed_polls_are_a_doubt_and_no_gap() -> None:
+    """As on a machine that is too busy to read the clock between two readings."""
+    gpu = Gpu(counted=())
+    driver: Any = gpu.meter._driver
+    driver.sm_clock_samples = lambda *_: None
+    gpu.meter._gpm.sample = lambda: gpu.clock.advance(45_000_000)  # type: ignore[method-assign]
+    tally = advance(Tally(0, 0), gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
+    before_ns = tally.gap_ns
+    tally = advance(tally, gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
+    cycles, doubt = (
+        amounts[Evidence.ACTIVITY, Pipe.TENSOR_HMMA]
+        for amounts in (tally.active_sm_cycles, tally.uncertainty_sm_cycles)
+    )
+    assert tally.gap_ns == before_ns
+    assert doubt > cycles == round(0.99 * SMS * MHZ * 145_000)
 
 
 def test_activity_without_a_clock_is_a_gap_and_idleness_is_none() -> None:
