@@ -28,7 +28,7 @@ from tests.support.paths import ROOT
 AT_LEAST = 10  # faults of each room that counts
 COUNTS_FROM = 50  # possible faults
 # All in seconds of CPU, so that a busy machine changes no verdict. A traced test takes several times what it takes alone.
-BUDGET_SECONDS, TRACING_SECONDS, STARTUP_SECONDS = 120.0, 1000, 60
+BUDGET_SECONDS, TRACING_SECONDS, STARTUP_SECONDS, QUICK_SECONDS = 120.0, 1000, 60, 3
 # What waits for ever takes no CPU: so long a time with less than this share of a core, or so long in all.
 IDLE_SECONDS, IDLE_SHARE, MOST_IDLE_TIMES = 120, 0.05, 15
 Ended = tuple[int | None, str]  # exit code, None where time ran out; and words
@@ -85,17 +85,19 @@ class Reach:
     def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
         """Tests that reach it, by file: first those that execute it themselves, then those unlike others, then the
         quickest, to a tenth of a second. Where a process is started, and for what runs at import, all counts that the
-        file executes, and for the latter what it imports: a limit may be held against what a page states."""
-        found: list[Traced] = []
-        module = f"from {fault.path.removesuffix('.py').replace('/', '.')} import"
+        file executes, and for the latter what it imports, also by the page of limits, which it may be held against.
+        Such a test executes nothing of the module: where it is quick, that is no reason to come last."""
+        found, at_import = list[Traced](), not fault.function
+        module = f"from {fault.path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')} import"
         for file, tests in self.tests.items():
             shared, whole = self.shared[file].executes(fault), self.whole[file].executes(fault)
-            whole = whole or (not fault.function and module in _text(ROOT / file))
-            found += [t for t in tests if t.executes(fault) or shared or (whole and (t.starts or not fault.function))]
+            whole = whole or (at_import and module in _text(ROOT / file))
+            found += [t for t in tests if t.executes(fault) or shared or (whole and (t.starts or at_import))]
         alike, ranked = Counter[tuple[str, int]](), []
         for test in sorted(found, key=lambda test: (round(test.seconds, 1), test.name)):
             kind = test.name.partition("[")[0], test.lines.get(fault.path, 0)
-            ranked.append((not test.executes(fault), alike[kind], round(test.seconds, 1), test.name, test))
+            is_first = test.executes(fault) or (at_import and test.seconds < QUICK_SECONDS)
+            ranked.append((not is_first, alike[kind], round(test.seconds, 1), test.name, test))
             alike[kind] += 1
         files, left = dict[str, list[Traced]](), BUDGET_SECONDS
         for *_, name, test in sorted(ranked, key=lambda each: each[:4]):
@@ -213,7 +215,10 @@ class Campaign:
 
 @cache
 def _text(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
+    """Of a test file, with what the page of limits imports where it reads that."""
+    text = file.read_text() if file.exists() else ""
+    page = (ROOT / "docs" / "limits.md").read_text() if '"limits.md"' in text else ""
+    return text + re.sub(r"^(flopsd\.\S+): ", r"from \1 import ", page, flags=re.MULTILINE)
 
 
 def _communicate(process: subprocess.Popen[str]) -> str | None:

@@ -1,5 +1,11 @@
 """The limits that a page states are the limits: what is at one is taken by every implementation, what is above by none."""
 
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from importlib import import_module
+from typing import Any
+
 import pytest
 
 from flopsd.attestation.evidence.check import MAX_ITEMS
@@ -37,3 +43,38 @@ KIB, MIB = 1024, 1024**2
 def test_a_limit_is_the_one_that_its_page_states(page: str, words: str, limit: int, stated: int) -> None:
     assert words in " ".join((ROOT / "docs" / f"{page}.md").read_text().split())
     assert limit == stated
+
+
+UNITS: dict[str, int | Fraction] = {"%": Fraction(1, 100), "ms": Fraction(1, 1000), "s": 1, "min": 60, "h": 3600}
+UNITS |= {"kB": 1000, "MB": 10**6, "KiB": KIB, "MiB": MIB, "GiB": KIB**3}
+# By a word of a constant's name: how many of it are one of the page's unit of that kind.
+SCALES = {"NS": 10**9, "MS": 1000, "PPM": 10**6, "PERCENT": 100}
+
+
+def figures(cell: str) -> Iterator[Fraction]:
+    for number, power, unit in re.findall(r"(\d[\d,.]*)(?:\^(\d+))?(?: ?(%|[A-Za-z]+))?", cell):
+        figure = Fraction(number.replace(",", "")) * UNITS.get(unit, 1)
+        yield figure if not power else Fraction(int(figure) ** int(power))
+
+
+def leaves(value: Any) -> Iterator[Fraction]:
+    if isinstance(value, int | float):
+        yield Fraction(str(value))
+    else:
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from leaves(one)
+
+
+def test_each_value_of_the_page_of_limits_is_that_of_its_constant() -> None:
+    for section in (ROOT / "docs" / "limits.md").read_text().split("\n## ")[1:]:
+        rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| ")][1:]
+        on_page = [(what, figure) for what, limit in rows for figure in figures(limit)]
+        in_code = [
+            (f"{module}.{name}", figure / next((SCALES[word] for word in name.split("_") if word in SCALES), 1))
+            for module, names in re.findall(r"^(flopsd\.\S+): (.*)$", section, re.MULTILINE)
+            for name in names.split(", ")
+            for figure in leaves(getattr(import_module(module), name))
+        ]
+        wrong = [(*one, *other) for one, other in zip(on_page, in_code, strict=False) if one[1] != other[1]]
+        assert not wrong, wrong
+        assert len(on_page) == len(in_code), section
