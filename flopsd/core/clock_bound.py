@@ -17,7 +17,7 @@ from __future__ import annotations
 from flopsd.core.values import ceil_div
 
 SLOT_MAX_NS = 58_000_000  # an interval of a second has eighteen slots
-# For a = 4/5, 1/2, 1/4 ... 1/2^19: L / a, an upper end of psi(a) / a, and a / 8, in units of 2^-60, rounded up. L is
+# For a = 4/5, 1/2, 1/4 ... 1/2^19: L / a, an upper bound of psi(a) / a, and a / 8, in units of 2^-60, rounded up. L is
 # 18.2, above ln(2 * 40 * 10^6) = 18.198; psi(a) = a^2/2 + a^3/3 + ... <= a^2/2 + a^3 / (3 (1 - a)).
 _UNIT = 2**60
 _GRID = ((4, 5), *((1, 2**k) for k in range(1, 20)))

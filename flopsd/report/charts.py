@@ -51,7 +51,7 @@ class RuleChart:
     bar_from: float
     bar_width: float
     from_zero: bool
-    open_from: float | None  # from where on it has no upper end
+    open_from: float | None  # from where on it has no upper bound
     measured: float | None
     threshold_from: float
     threshold_to: float

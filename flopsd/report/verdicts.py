@@ -255,7 +255,7 @@ def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction | None, t
     """The chart of one rule, with a description for a screen reader."""
     shown, wall = interval(value), axis.at(low)
     begin = axis.at(value.low_flop) if value.low_flop > 0 else 0.0
-    known = axis.at(value.measured_flop or value.low_flop)  # up to where the bar is solid if it has no upper end
+    known = axis.at(value.measured_flop or value.low_flop)  # up to where the bar is solid if it has no upper bound
     end = known if value.high_flop is None else axis.at(value.high_flop)
     words = words_of(shown, NO_MEASURED)
     return RuleChart(

@@ -167,11 +167,11 @@ SETTINGS: tuple[Setting, ...] = (
         "RFC 3161 timestamp authority that stamps the journal's head at every seal, rolling ones too "
         "(default: none)", parsers.url, other_flag="--witness"),
     Setting("phase", "PHASE",
-        "declares what the whole job does: train, evaluate, generate or other. Bounds and verdicts rest on this alone, "
-        "whatever the job's processes declare (default: undeclared)", parsers.one_of(Phase)),
+        "declares what the whole job does: train, evaluate, generate or other. A phase that the job's processes "
+        "declare narrows no bound and decides no verdict (default: undeclared)", parsers.one_of(Phase)),
     Setting("method", "METHOD",
-        "declares how weights are trained: pretraining, full, partial, lora or qlora. This alone "
-        "decides which rules apply (default: undeclared)", parsers.one_of(Method)),
+        "declares how weights are trained: pretraining, full, partial, lora or qlora. This and the "
+        "base model decide which rules apply (default: undeclared)", parsers.one_of(Method)),
     Setting("recomputation", "HOW",
         "declares activation checkpointing: none, full or selective (default: undeclared; the measured figure takes "
         "what the training process declares)", parsers.one_of(Recomputation)),

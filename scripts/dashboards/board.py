@@ -19,7 +19,7 @@ from scripts.dashboards.panels import CARRIED, SOURCE
 RUN_UID, FLEET_UID = "flopsd-run", "flopsd-fleet"  # the alerts link to them
 TO_RUN = f"/d/{RUN_UID}/?{CARRIED}&var-run="
 ABOUT = "Needs the recording rules of flopsd.rules.yml, and flopsd.alerts.yml for its annotations. "
-ENDS = "At most is an upper end, not an estimate; gaps count in it and in no other figure. "
+ENDS = "At most is an upper bound, not an estimate; gaps count in it and in no other figure. "
 FIRING = 'ALERTS{alertname=~"Flopsd.*", alertstate="firing"'
 SEVERITIES = (("critical", BAD), ("warning", WARN), ("info", NEUTRAL))
 

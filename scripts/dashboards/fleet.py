@@ -104,7 +104,7 @@ def figures() -> Iterator[Any]:
 def table() -> Any:
     found = rows(
         "Each run",
-        "Nearest threshold: the largest share that is measured or certain, never an upper end. A run's name is a link.",
+        "Nearest threshold: the largest share measured or certain, never an upper bound. A run's name is a link.",
         NO_RUN,
         (by_run("run:flopsd_nodes:count"), "nodes"),
         (by_run("run:flopsd_run_flop:sum", ', basis="executed", bound="low"'), "at least"),
@@ -139,7 +139,7 @@ def runs() -> Iterator[Any]:
     )
     share = shares(
         "Share of thresholds by run",
-        "Measured or certain, never an upper end; the twelve largest. Indicative, no legal advice.",
+        "Measured or certain, never an upper bound; the twelve largest. Indicative, no legal advice.",
         f"no rule applies to a run, or {NO_RUN}",
         (f"topk(12, run:flopsd_threshold_reached:ratio{{{METERED}}})", "{{run_id}} {{rule}}: {{bound}}"),
         scale=THRESHOLD,
@@ -195,7 +195,7 @@ def lineages() -> Iterator[Any]:
     )
     share = shares(
         "Share of thresholds by lineage",
-        "All runs of a lineage together, also ended ones: measured or certain, never an upper end; the twelve largest.",
+        "All runs of a lineage, ended ones too: measured or certain, never an upper bound; the twelve largest.",
         NO_LINEAGE,
         ("topk(12, lineage:flopsd_threshold_share:ratio)", "{{lineage}} {{rule}}: {{bound}}"),
         scale=THRESHOLD,

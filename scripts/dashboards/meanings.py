@@ -24,7 +24,7 @@ from grafana_foundation_sdk.models.dashboard import (
 
 GOOD, WARN, BAD = "green", "orange", "red"
 NEUTRAL = "blue"  # a figure that is neither good nor bad
-BOUND = "purple"  # an upper end, or what makes a figure one: never an estimate, never an alarm
+BOUND = "purple"  # an upper bound, or what makes a figure one: never an estimate, never an alarm
 
 FLOP, RATE, PER_JOULE = "si:FLOP", "si:FLOP/s", "si:FLOP/J"  # 12.3 YFLOP, 812 TFLOP/s: YFLOP are 10^24, ZFLOP 10^21
 SHARE, COUNT, WATT, JOULE, SECONDS, HERTZ = "percentunit", "none", "watt", "joule", "s", "hertz"
@@ -73,5 +73,5 @@ UNKNOWN = SpecialValueMap(
     DashboardSpecialValueMapOptions(SpecialValueMatch.NULL_AND_NAN, ValueMappingResult(color=NEUTRAL, index=1))
 )
 NO_UPPER_END = RangeMap(
-    DashboardRangeMapOptions(1e200, None, ValueMappingResult(text="no upper end known", color=BOUND, index=0))
+    DashboardRangeMapOptions(1e200, None, ValueMappingResult(text="no upper bound known", color=BOUND, index=0))
 )

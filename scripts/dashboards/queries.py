@@ -12,7 +12,7 @@ JOIN_CHOSEN = "* on (job, instance) group_left (run_id, node) flopsd_run_info{" 
 TO_NODE = f"/d/{board.RUN_UID}/?{CARRIED}&${{run:queryparam}}&var-node="
 NODE, GPU = "${__field.labels.node:percentencode}", "${__field.labels.gpu:percentencode}"
 NO_RUN = "no node of this run is scraped in this time range"
-NOT_MEASURED = "nothing is measured: no device has counters, so there is an upper end only (doctor says why)"
+NOT_MEASURED = "nothing is measured: no device has counters, so there is an upper bound only (doctor says why)"
 NO_HFU = "not known: the format is not declared, nothing is measured, or a peak is not known"
 NO_ENERGY = "no device here has an energy counter"
 NOT_SCRAPED, NOTHING = "not scraped", "nothing measured"  # where there is little room

@@ -81,7 +81,7 @@ def totals() -> Iterator[Any]:
     )
     yield number(
         "At most",
-        "An upper end, not an estimate. Absent while a node of the run is gone.",
+        "An upper bound, not an estimate. Absent while a node of the run is gone.",
         "a node is gone",
         FLOP,
         total("high"),
@@ -120,7 +120,7 @@ def totals() -> Iterator[Any]:
         NOT_SCRAPED,
         (
             devices_with('(flopsd_observed_seconds_total{evidence="utilization"} > 0)'),
-            "devices with an upper end only",
+            "devices with an upper bound only",
         ),
         (devices_with('(flopsd_flop_total{precision="undeclared"} > 0)'), "devices with work in an undeclared format"),
         (
@@ -139,7 +139,7 @@ def totals() -> Iterator[Any]:
     yield scaled(declared.mappings([NONE, UNKNOWN]), "/not observed/", FAULTS)
     share = shares(
         "Share of each threshold",
-        "Measured or, where nothing is measured, certain; at most is an upper end. Indicative, no legal advice.",
+        "Measured or, where nothing is measured, certain; at most is an upper bound. Indicative, no legal advice.",
         "no rule applies to this run, or none of its nodes is scraped",
         (f"run:flopsd_threshold_reached:ratio{{{RUN}}}", "{{rule}}: {{bound}}"),
         (f'run:flopsd_threshold_share:ratio{{{RUN}, bound="high"}}', "{{rule}}: at most"),
@@ -200,7 +200,7 @@ def totals() -> Iterator[Any]:
     )
     evidence = lines(
         "Evidence",
-        "Devices by evidence. cycles, activity and count are measured; utilization gives an upper end only.",
+        "Devices by evidence. cycles, activity and count are measured; utilization gives an upper bound only.",
         NO_RUN,
         COUNT,
         (f"sum by (evidence) ({rated('flopsd_observed_seconds_total', 'evidence')})", "{{evidence}}"),
@@ -210,7 +210,7 @@ def totals() -> Iterator[Any]:
     basis = lines(
         "FLOP by basis",
         "executed: all that ran. guidelines: the part that the Commission's Guidelines count. architecture: computed "
-        "from model and tokens. Lower ends are certain; points are measured or computed.",
+        "from model and tokens. Lower bounds are certain; points are measured or computed.",
         NO_RUN,
         FLOP,
         (f'run:flopsd_run_flop:sum{{{RUN}, bound!="high"}}', "{{basis}}: {{bound}}"),

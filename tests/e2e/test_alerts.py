@@ -133,7 +133,7 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "only the ceiling will cross": ({f'{REACHED}"high"': "0.01+0.001x120"}, set()),
     "the journal was put back": ({"flopsd_journal_put_back": "0x90 1x30"}, {"FlopsdJournalPutBack"}),
     "it was put back two hours ago": ({"flopsd_journal_put_back": "0x10 1x110"}, set()),
-    "its upper end is lost": ({'flopsd_run_flop|executed|"high"': "63e15x59 1e308+1e308x60"}, {"FlopsdNoUpperBound"}),
+    "its upper bound is lost": ({'flopsd_run_flop|executed|"high"': "63e15x59 1e308+1e308x60"}, {"FlopsdNoUpperBound"}),
     "the disk is full": ({"flopsd_journal_writable": "1x90 0x30"}, {"FlopsdJournalNotWritable"}),
     "the disk is full within an hour": ({"flopsd_state_free_bytes": "10e9-90e6x120"}, {"FlopsdStateDiskFilling"}),
     "the disk is full in a week": ({"flopsd_state_free_bytes": "10e9-1e6x120"}, set()),

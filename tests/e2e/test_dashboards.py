@@ -14,7 +14,7 @@ import pytest
 from tests.support import hour, installs
 from tests.support.grafana import GRAFANA, NAMES, ROOT, Prometheus, dashboard, panels
 
-# Each colour has one meaning: good, worth a look, bad, a plain figure, an upper end.
+# Each colour has one meaning: good, worth a look, bad, a plain figure, an upper bound.
 COLOURS = {"green", "orange", "red", "blue", "purple"}
 BETTER_HIGH = ["red", "orange", "blue", "green"]
 

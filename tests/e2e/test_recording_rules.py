@@ -157,7 +157,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
     cases = [
         Case("the fleet", fleet(), 100, EXPECTED),
-        Case("a node is gone: what it counted stays, and no upper end is told", missing, 100, {
+        Case("a node is gone: what it counted stays, and no upper bound is told", missing, 100, {
             of("run:flopsd_run_flop:sum", basis="executed"):
                 bounds(only_one, low=0.95e15 * (SECONDS + 60 * 60), measured=1e15 * (SECONDS + 60 * 60)),
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04),
@@ -165,7 +165,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         Case("long gone: still none", longer(missing, 400), 350, {
             of("run:flopsd_run_flop:sum", basis="executed", bound="high"): [],
             "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
-        Case("a node without an upper end: the run has none", no_end, 100, {
+        Case("a node without an upper bound: the run has none", no_end, 100, {
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04)}),
         Case("thirds of two base models do not add up", thirds, 100, {
             "lineage:flopsd_threshold_share:ratio": [], "lineage:flopsd_threshold_reached:ratio": []}),
@@ -185,7 +185,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             "lineage:flopsd_threshold_reached:ratio": [],
             of("lineage:flopsd_threshold_share:ratio", bound="measured"):
                 bounds({"lineage": "m", **SHARE}, measured=0.06)}),
-        Case("a base model is counted once, and is then a lower end", with_base, 100, {
+        Case("a base model is counted once, and is then a lower bound", with_base, 100, {
             "run:flopsd_threshold_share:ratio":
                 bounds({"run_id": "r1", "replay": "false", "policy": "p", "rule": "r", "quantity": "base+updates"}, low=0.4)}),
         Case("a run that goes on on another machine", moved, 100, {

@@ -151,7 +151,7 @@ CASES: list[Case] = [
     ("job-with-figures-that-count", "What counts is measured of one, and partly of the other.", "job", _guidelines, {}),
     ("job-with-claims-of-both", "Processes of both nodes claim.", "job", _claims, {}),
     ("job-with-a-basis", "Both have an architecture basis, by different methods.", "job", with_basis(basis(7 * 10**14, 9 * 10**14, "shape"), basis(8 * 10**14, 10**15, "weights")), {}),
-    ("job-with-a-basis-without-an-end", "One basis has no upper end.", "job", with_basis(basis(None, None, "shape"), basis(8 * 10**14, 10**15, "shape")), {}),
+    ("job-with-a-basis-without-an-end", "One basis has no upper bound.", "job", with_basis(basis(None, None, "shape"), basis(8 * 10**14, 10**15, "shape")), {}),
     ("job-with-a-basis-of-one-node", "One of two nodes has no architecture basis.", "job", with_basis(basis(7 * 10**14, 10**15, "shape"), "no_work"), {}),
     ("run-with-a-silent-segment", "In one segment no process works: it takes nothing from the basis.", "run", with_basis(basis(7 * 10**14, 10**15, "shape"), "no_work", basis(9 * 10**14, 10**15, "shape")), ALONE),
     ("run-with-silent-segments", "In no segment a process works.", "run", with_basis("no_work", "no_process", "no_work"), ALONE),

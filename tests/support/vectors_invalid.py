@@ -61,7 +61,7 @@ def invalid() -> Files:
 
 
 def _believed() -> tuple[bytes, bytes]:
-    """The upper end of what counts is the one that holds if the process tells the truth."""
+    """The upper bound of what counts is the one that holds if the process tells the truth."""
     journal = tell(runs.lying)
     said = statement_of(journal)
     counted = said["predicate"]["totals"]["guidelines"]

@@ -40,7 +40,7 @@ MODELS: list[Model] = [
     ("size-of-nobody", "Only a size, with adapters counted: forward passes have them at most.", [({"parameters_total": 77, "parameters_trainable": 5, "method": "qlora"}, {"train": BARE, "evaluate": {**WORK, "square_pairs": 9000}})]),
     ("two-models", "Two models are trained, of different sizes and kernels.", [(FULL | {"attention": "eager"}, {"train": WORK}), ({**SIZE, "parameters_trainable": TOTAL}, {"train": HEADS, "other": WORK}), (FULL | {"attention": "eager"}, {"evaluate": WORK})]),
     ("steps-alone", "A phase has steps and no tokens.", [(SIZE, {"train": {"steps": 3}, "evaluate": {"forward_passes": 2}, "other": WORK})]),
-    ("passes-without-tokens", "A phase has forward passes and no tokens: the figures have no upper end.", [(FULL, {"train": WORK, "other": {"forward_passes": 3}})]),
+    ("passes-without-tokens", "A phase has forward passes and no tokens: the figures have no upper bound.", [(FULL, {"train": WORK, "other": {"forward_passes": 3}})]),
     ("of-size-0", "A size of 0 is none.", [({"parameters_total": 0}, {"train": WORK})]),
     ("of-nobody", "Work of which nobody says what model it passed.", [({"method": "full"}, {"train": WORK})]),
     ("of-two-refused", "Two models, each refused for its own counters.", [(SIZE, {"train": {**WORK, "padding_tokens": 71}}), (FULL, {"train": {**WORK, "headless_tokens": 60, "fused_head_tokens": 11}})]),

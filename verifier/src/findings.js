@@ -197,7 +197,7 @@ function together(a, b) {
   return { updates: sum(a.updates, b.updates), cumulative: sum(a.cumulative, b.cumulative) };
 }
 
-/** @param {Amounts} amounts @param {J} counted What of the lower ends only software counted. @returns {Amounts} */
+/** @param {Amounts} amounts @param {J} counted What of the lower bounds only software counted. @returns {Amounts} */
 function less({ updates, cumulative }, counted) {
   return {
     updates: { ...updates, low: updates.low - BigInt(counted.low) },

@@ -167,5 +167,5 @@ def _share_of(found: Architecture, known: Required) -> Required:
     if known.stated_ppm is None or needed.computed is None or not (did.low and did.computed and did.high):
         return known
     stated = min(PPM, needed.computed * PPM // did.computed)
-    # What the terms leave out, such as the optimizer, is executed and not recomputed: no upper end below 1 is certain.
+    # What the terms leave out, such as the optimizer, is not recomputed: no upper bound below 1 is certain.
     return replace(known, stated_ppm=stated, source=(*known.source, "model_terms"))

@@ -1,9 +1,9 @@
 """A run's compute against thresholds: which rules apply, and whether they are crossed. Pure.
 
-A verdict is given only where it is certain, whatever is declared later (ADR 27): `below` if even the upper end is not
+A verdict is given only where it is certain, whatever is declared later (ADR 27): `below` if even the upper bound is not
 above the lowest threshold that the rule can have, whether it applies or not; `above` if it applies and even the lower
-end is above the highest; else `indeterminate` with the reason. "Above" is "greater than" or "at least", as the rule has
-it, on exact fractions.
+bound is above the highest; else `indeterminate` with the reason. "Above" is "greater than" or "at least", as the rule
+has it, on exact fractions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Case:
     """The account of one lineage and what is declared of it. `integers` are integer operations, which only some
     policies count.
 
-    `whole` is False where something is missing from the account: then it has no upper end. `conflict` names what
+    `whole` is False where something is missing from the account: then it has no upper bound. `conflict` names what
     contradicts what about the base model, if anything does: then a `base` of None does not mean undeclared.
     """
 

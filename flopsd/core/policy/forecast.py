@@ -33,7 +33,7 @@ class Crossing:
 
 
 def crossing(limit: Limit | None, figures: Figures, rate: Rate) -> Crossing | None:
-    """Earliest and latest crossing of `limit`; None where the threshold itself is not known. An upper end that is not
+    """Earliest and latest crossing of `limit`; None where the threshold itself is not known. An upper bound that is not
     known may have crossed already: then the earliest crossing is now."""
     if limit is None:
         return None

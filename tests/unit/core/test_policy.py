@@ -143,7 +143,7 @@ def test_a_base_with_systemic_risk_is_a_general_purpose_model_whatever_its_compu
 
 
 THIRD, TINY = 10**23 // 3, 5 * 10**16
-# rule, citation, what is declared, the upper end, the state, and the base models for which it would be above
+# rule, citation, what is declared, the upper bound, the state, and the base models for which it would be above
 UNKNOWN = [
     ("gpai-indicative", "paragraphs 17", None, None, 10**23, BELOW, None),
     ("gpai-indicative", "paragraphs 17", None, None, 10**23 + 1, OPEN, None),

@@ -56,7 +56,7 @@ def test_a_row_on_both_sides_and_straddling(
     assert far_above.for_ledger()["sharePpm"]["low"] >= str(10**10)
 
 
-# policy, rule, method, base, the upper end, whether the rule applies, the state
+# policy, rule, method, base, the upper bound, whether the rule applies, the state
 UNKNOWN = [
     *((name, rule, None, None, E26 - 1, None, BELOW) for name, rule in (
         (CA, "frontier-model"), (NY, "frontier-model"), (KR, "high-performance"))),

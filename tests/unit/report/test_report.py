@@ -165,7 +165,7 @@ def test_the_answer_is_the_gravest_of_all_rules() -> None:
     between = enriched.larger(vector("valid/activity-and-gaps"), 10**7, 1)
     made = content(with_policy(between, Method.PRETRAINING, None))
     assert [rule.state for rule in made.rules] == [ReportState.INDETERMINATE, ReportState.BELOW]
-    why = "the threshold lies between the lower and the upper end"
+    why = "the threshold lies between the lower and the upper bound"
     assert made.answer.headline == f"Indeterminate for 1 of 2 thresholds: {why}"
     assert made.answer.sentences[-1] == "1 further rule: below."
 
