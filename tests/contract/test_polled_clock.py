@@ -1,14 +1,17 @@
 """A driver without clock samples, and loads in step with whoever reads the clock: the truth stays in the interval."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
+from flopsd.core.clock_integral import Cycles
 from flopsd.core.model import Evidence, Pipe
-from flopsd.sources.nvml.polled_clock import LATE_NS, PolledClock
+from flopsd.sources.nvml.polled_clock import LATE_NS, Ceiling, PolledClock
+from flopsd.testing import FakeClock
 from tests.contract.conftest import Open
 from tests.support.scenario import Segment, h100
 from tests.support.sim import Fold
@@ -129,3 +132,124 @@ def test_without_a_poll_the_clock_is_taken_as_it_was_known_before_or_once_as_it_
     assert [one.cycles for one in sums] == taken
     assert [one.doubt_cycles for one in sums] == [max(mhz, most - mhz) + 1 for mhz in taken]
     assert PolledClock(1980).cycles(0, 1000, 1000).cycles == 1000
+
+
+SLOT = SLOT_MAX_NS
+PER_MHZ = SLOT // 1000  # cycles of a slot
+MOST = 1010  # MHz: the tolerance of 1000
+
+
+def read(clocks: Sequence[int | None]) -> PolledClock:
+    """Slots from 0 on, each with its clock; None: its poll came too late."""
+    polled = PolledClock(1000, lambda below: below // 2)
+    polled.plan(0, len(clocks) * SLOT)
+    for at, mhz in enumerate(clocks):
+        due_ns = at * SLOT + SLOT // 2
+        assert polled.due_ns == due_ns
+        polled.polled(due_ns - 1, 1)
+        polled.polled(due_ns + (LATE_NS + 1 if mhz is None else 0), mhz or 1000)
+    assert polled.due_ns is None
+    return polled
+
+
+def squares(*mhz: int, missed: int = 0) -> int:
+    return missed * (MOST * PER_MHZ) ** 2 + sum((each * PER_MHZ) ** 2 + 1 for each in mhz)
+
+
+def test_the_sums_of_polled_and_missed_slots() -> None:
+    """By hand. The prediction is half the maximum first, then the clock of the slot before."""
+    half, clocks = MOST // 2, (400, None, 600, 500, 700)
+    all_squares = squares(half - 400, 200, 100, 200, missed=1)
+    sums = (400 + 400 + 600 + 500 + 700) * PER_MHZ
+    assert read(clocks).cycles(0, 5 * SLOT, None) == Cycles(sums, 610 * PER_MHZ + 1, all_squares)
+    # The first and the last slot reach beyond the interval, by a nanosecond: half the maximum, and the last clock.
+    inner = read(clocks).cycles(1, 5 * SLOT - 1, None)
+    hard_ns = 2 * SLOT - 2
+    cycles = (half * SLOT + 600 * SLOT + 500 * SLOT + 500 * hard_ns) // 1000
+    doubt = -(-((MOST - half) * SLOT + (MOST - 500) * hard_ns) // 1000) + 1
+    assert inner == Cycles(cycles, doubt, squares(600 - half, 100, missed=1))
+    ceiling = (400 + MOST + 600 + 500 + 700) * PER_MHZ
+    polled = read(clocks)
+    assert polled.at_most(0, 4 * SLOT + 1, 5 * SLOT) == Ceiling(None, ceiling, all_squares, 5 * SLOT)
+    assert polled.at_most(5 * SLOT, 6 * SLOT, 6 * SLOT) == Ceiling(700, MOST * PER_MHZ, 0, 6 * SLOT)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "now", "taken", "until"),
+    [
+        (0, 2 * SLOT, 4 * SLOT, (0, 1), 2 * SLOT),
+        (0, 2 * SLOT + 1, 4 * SLOT, (0, 1, 2), 3 * SLOT),
+        (1, 2 * SLOT, 4 * SLOT, (1,), 2 * SLOT),
+        (0, 3 * SLOT - 1, 3 * SLOT - 1, (0, 1), 3 * SLOT - 1),
+        (0, 3 * SLOT - 1, 3 * SLOT, (0, 1, 2), 3 * SLOT),
+        (0, 0, 4 * SLOT, (), 0),
+    ],
+)
+def test_a_ceiling_holds_slots_that_began_within_it_and_ended_by_now_and_leaves_the_rest_for_the_next(
+    begin: int, end: int, now: int, taken: Sequence[int], until: int
+) -> None:
+    clocks = (400, 300, 600, 500)
+    for is_planned_again in (False, True):
+        polled = read(clocks)
+        if is_planned_again:
+            polled.plan(4 * SLOT, 5 * SLOT)
+        found, rest = polled.at_most(begin, end, now), [at for at in range(4) if at * SLOT >= end]
+        khz_ns = sum(clocks[at] * SLOT for at in taken) + MOST * max(0, until - begin - len(taken) * SLOT)
+        assert (found.cycles, found.until_ns) == (-(-khz_ns // 1000), until)
+        whole = polled.at_most(until, 4 * SLOT, 4 * SLOT)
+        khz_ns = sum(clocks[at] * SLOT for at in rest) + MOST * max(0, 4 * SLOT - until - len(rest) * SLOT)
+        assert whole.cycles == -(-khz_ns // 1000)
+        assert polled.due_ns == (4 * SLOT + SLOT // 2 if is_planned_again else None)
+
+
+def test_slots_that_are_over_are_kept_when_the_next_are_drawn_and_those_that_are_not_are_drawn_anew() -> None:
+    polled = PolledClock(1000, lambda below: below // 2)
+    assert polled.next_ns(0, 3 * SLOT) == SLOT // 2
+    polled.polled(SLOT // 2, 400)
+    polled.polled(SLOT + SLOT // 2, 500)
+    assert polled.next_ns(2 * SLOT, 3 * SLOT) == 2 * SLOT + SLOT // 2, "as it was drawn"
+    polled.polled(2 * SLOT + SLOT // 2, 600)
+    # A read comes early, at the end of the second slot; the third is not over, and is drawn again.
+    assert polled.next_ns(2 * SLOT, 3 * SLOT + 1) == 2 * SLOT + (SLOT + 1) // 4
+    polled.polled(2 * SLOT + (SLOT + 1) // 4, 700)
+    assert polled.due_ns == 2 * SLOT + (SLOT + 1) // 2 + (SLOT + 2) // 4
+    polled.polled(3 * SLOT, 0)
+    found = polled.at_most(0, 3 * SLOT + 1, 3 * SLOT + 1)
+    halves = (SLOT + 1) // 2, (SLOT + 2) // 2
+    assert found.cycles == -(-((400 + 500) * SLOT + 700 * halves[0] + MOST * halves[1]) // 1000)
+    polled.plan(5, 4)
+    assert polled.due_ns is None
+
+
+class Refused(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("early_ns", "took_ns", "answer", "sample", "cycles"),
+    [
+        (1, 0, 400, None, MOST), (0, 0, 400, 400, 400), (0, LATE_NS, 400, 400, 400), (0, LATE_NS + 1, 400, 400, MOST),
+        (0, 0, None, None, MOST), (0, 0, Refused, None, MOST),
+    ],
+)  # fmt: skip
+def test_a_poll_reads_the_clock_at_its_moment_and_passes_it_whatever_the_driver_answers(
+    early_ns: int, took_ns: int, answer: int | type[Exception] | None, sample: int | None, cycles: int
+) -> None:
+    polled, clock, calls = PolledClock(1000, lambda below: below // 2), FakeClock(SLOT // 2 - early_ns), []
+
+    def read_mhz() -> int | None:
+        calls.append(1)
+        clock.advance(took_ns)
+        if isinstance(answer, type):
+            raise answer
+        return answer
+
+    polled.plan(0, SLOT)
+    found = None
+    try:
+        found = polled.poll(clock, read_mhz)
+    except Refused:
+        assert answer is Refused
+    assert found == (None if sample is None else (SLOT // 2, sample))
+    assert (len(calls), polled.due_ns is None) == (1 - early_ns, not early_ns)
+    assert polled.at_most(0, SLOT, SLOT).cycles == cycles * PER_MHZ

@@ -5,6 +5,7 @@ docs/adr/0020 says why, and what is proven of the sum.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -44,37 +45,36 @@ class PolledClock:
         """`draw_below` gives an even number from 0 up to its argument, which no load can know before."""
         self.max_mhz = max_mhz + ceil_div(max_mhz * CLOCK_TOLERANCE_PPM, 1_000_000)
         self._draw_below = draw_below
-        self._slots: list[_Slot] = []
-        self._next = 0
+        self._past: list[_Slot] = []  # their moments have passed, and they are in no sum yet
+        self._due: deque[_Slot] = deque()
         self._last_mhz: int | None = None
-        self.planned_until_ns = 0
+        self._planned_until_ns: int | None = None
 
     @property
     def due_ns(self) -> int | None:
         """The moment of the next poll; None: there is no further one before the next read."""
-        return self._slots[self._next].draw_ns if self._next < len(self._slots) else None
+        return self._due[0].draw_ns if self._due else None
 
     def plan(self, now_ns: int, until_ns: int) -> None:
         """Draw the moments of the polls between now and `until_ns`. Slots that are over and in no sum yet are kept."""
-        kept = [slot for slot in self._slots if slot.end_ns <= now_ns]
-        self.planned_until_ns, self._next = until_ns, len(kept)
-        number = ceil_div(max(0, until_ns - now_ns), SLOT_MAX_NS)
+        self._past = [slot for slot in (*self._past, *self._due) if slot.end_ns <= now_ns]
+        self._planned_until_ns = until_ns
+        number = ceil_div(until_ns - now_ns, SLOT_MAX_NS)
         edges = [now_ns + (until_ns - now_ns) * at // number for at in range(number)] + [until_ns]
-        self._slots = kept + [
-            _Slot(begin, end, begin + self._draw_below(end - begin)) for begin, end in pairwise(edges) if end > begin
-        ]
+        self._due = deque(_Slot(begin, end, begin + self._draw_below(end - begin)) for begin, end in pairwise(edges))
 
     def polled(self, at_ns: int, mhz: int | None) -> None:
         """The clock as the driver had answered by `at_ns`; None: it was not learnt. Of moments that passed before,
         nothing is known."""
-        while (due_ns := self.due_ns) is not None and due_ns <= at_ns:
-            if at_ns - due_ns <= LATE_NS and mhz is not None and mhz <= self.max_mhz:
-                self._slots[self._next].mhz = mhz
-            self._next += 1
+        while self._due and self._due[0].draw_ns <= at_ns:
+            slot = self._due.popleft()
+            if at_ns - slot.draw_ns <= LATE_NS and mhz is not None and mhz <= self.max_mhz:
+                slot.mhz = mhz
+            self._past.append(slot)
 
     def next_ns(self, now_ns: int, until_ns: int) -> int | None:
         """The moment of the next poll before the read at `until_ns`, as `due_ns`; it is drawn where it was not yet."""
-        if self.planned_until_ns != until_ns:
+        if self._planned_until_ns != until_ns:
             self.plan(now_ns, until_ns)
         return self.due_ns
 
@@ -96,10 +96,10 @@ class PolledClock:
         maximum too, with the widest square: whether it was missed may depend on the load."""
         expected = self._last_mhz
         predicted = self.max_mhz // 2 if expected is None else expected
-        taken = [slot for slot in self._slots if begin_ns <= slot.begin_ns < end_ns and slot.end_ns <= now_ns]
-        self._slots, self._next = [slot for slot in self._slots if slot.begin_ns >= end_ns], 0
-        while self._next < len(self._slots) and self._slots[self._next].end_ns <= now_ns:
-            self._next += 1
+        slots = (*self._past, *self._due)
+        taken = [slot for slot in slots if begin_ns <= slot.begin_ns < end_ns and slot.end_ns <= now_ns]
+        self._past = [slot for slot in self._past if slot.begin_ns >= end_ns]
+        self._due = deque(slot for slot in self._due if slot.begin_ns >= end_ns)
         khz_ns = squares = sampled_ns = 0
         for slot in taken:
             length_ns = slot.end_ns - slot.begin_ns
@@ -111,7 +111,7 @@ class PolledClock:
             khz_ns += slot.mhz * length_ns
             squares += ceil_div(abs(slot.mhz - predicted) * length_ns, 1000) ** 2 + 1
             predicted = self._last_mhz = slot.mhz
-        until_ns = max(end_ns, taken[-1].end_ns) if taken else end_ns
+        until_ns = max([end_ns, *(slot.end_ns for slot in taken)])
         khz_ns += self.max_mhz * max(0, until_ns - begin_ns - sampled_ns)
         return Ceiling(expected, ceil_div(khz_ns, 1000), squares, until_ns)
 
@@ -123,9 +123,9 @@ class PolledClock:
         taken = predicted if self._last_mhz is not None or mhz is None else mhz
         sampled_ns = khz_ns = squares = 0
         hard: list[tuple[int, int]] = []  # stretches without a poll: length, and the clock that is taken for them
-        for slot in self._slots:
+        for slot in (*self._past, *self._due):
             length_ns = slot.end_ns - slot.begin_ns
-            if not begin_ns <= slot.begin_ns < slot.end_ns <= end_ns:
+            if slot.begin_ns < begin_ns or slot.end_ns > end_ns:
                 continue
             sampled_ns += length_ns
             if slot.mhz is None:
@@ -137,7 +137,7 @@ class PolledClock:
             predicted = taken = slot.mhz
         hard.append((end_ns - begin_ns - sampled_ns, taken))
         self._last_mhz = mhz if mhz is not None and mhz <= self.max_mhz else taken
-        self._slots, self._next = [], 0
+        self._past, self._due = [], deque()
         khz_ns += sum(length_ns * clock for length_ns, clock in hard)
         doubt = sum(length_ns * max(clock, self.max_mhz - clock) for length_ns, clock in hard)
         return Cycles(khz_ns // 1000, ceil_div(doubt, 1000) + 1, squares)
