@@ -286,10 +286,9 @@ class Journal:
 
     @staticmethod
     def _write(fd: int, line: bytes, at: int) -> None:
-        """One write at a known offset; a partial line is cut off again."""
-        written = os.pwrite(fd, line, at)
-        if written != len(line):
-            os.ftruncate(fd, at)
+        """One write at a known offset. Of a partial line every reader takes what is before it; the next is written over
+        it."""
+        if os.pwrite(fd, line, at) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _take_back(self) -> None:

@@ -20,7 +20,7 @@ from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, 
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, line_ends_at, read_lines
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
-from flopsd.journal.reading import read_journal
+from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.state_dir import StateDir
 from tests.support.extent import examples
@@ -332,6 +332,20 @@ def test_a_failed_write_costs_no_descriptor(
     journal.close()  # no descriptor that another has meanwhile
     assert descriptors() == before - 2
     assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
+
+
+def test_a_note_that_a_full_disk_took_in_part_is_ignored_and_written_over(
+    journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_at = os.pwrite
+    journal.note({"n": 0})
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", lambda fd, line, at: write_at(fd, line[:-1], at))
+        with pytest.raises(JournalError, match=r"cannot write .*pending\.jsonl: No space left on device"):
+            journal.note({"text": "x" * 999})
+    for n in range(5):
+        assert newest_pending(state.pending, GENESIS) == {"n": n}
+        journal.note({"n": n + 1})
 
 
 def test_what_a_broken_disk_left_is_cut_before_the_next_record(

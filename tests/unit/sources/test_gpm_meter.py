@@ -173,6 +173,15 @@ def test_two_contradictions_and_a_good_reading_are_forgiven() -> None:
         assert isinstance(gpu.runs(0.5).work, Growth)
 
 
+def test_the_clock_of_reads_that_come_late_shows_that_proven_counters_run_too_fast() -> None:
+    gpu = proven(Gpu())
+    gpu.mhz = 900 * MHZ // 1000 - 5
+    found = [gpu.runs(0.5, 1.1) for _ in range(60)]
+    assert sum(isinstance(reading.work, Gap) for reading in found) == 1
+    assert gpu.meter.evidence[0] is Evidence.ACTIVITY
+    assert "differ by over a tenth" in gpu.meter.evidence[1]
+
+
 def test_after_a_fault_the_percentages_are_of_another_interval_and_prove_nothing() -> None:
     gpu = proven(Gpu())
     gpu.clock.advance(SECOND)
