@@ -37,15 +37,13 @@ class Journal:
     def __init__(self, state: StateDir) -> None:
         self.state, self._path = state, state.journal
         self._fd = self._pending_fd = -1
-        self._inode = self._size = self._pending_size = 0
-        self._head = self._pending_head = GENESIS
-        self._cut_first = self._is_reopened = False
-        self._owed: Mapping[str, Any] | None = None  # the newest pending record, where the disk was full at recovery
+        self._inode = self._pending_size = self.put_back = 0
+        self._pending_head = GENESIS
+        self._owed: Mapping[str, Any] | None  # the newest pending record, where the disk was full at recovery
         self._codes: CodeKey | None = None
         self._hashing = sha256
-        self._digest = sha256(b"")  # of all that was written: the chain does not cover the codes
         self._is_taken = False  # another daemon holds the folder
-        self.records = self.put_back = 0
+        self._forget()
 
     def authenticate(self, key: CodeKey | None) -> None:
         """Give every record from now on a code. A record from the pending file, still owed, gets none."""
@@ -167,9 +165,10 @@ class Journal:
         return path.name
 
     def _forget(self) -> None:
-        """Know no record any more."""
+        """Know no record."""
         self._head, self._size, self.records, self._owed = GENESIS, 0, 0, None
-        self._digest, self._cut_first, self._is_reopened = self._hashing(b""), False, False
+        self._digest = self._hashing(b"")  # of all that was written: the chain does not cover the codes
+        self._cut_first = self._is_reopened = False
 
     def check_unchanged(self, *, whole: bool = False) -> None:
         """Make sure that the file is the one that was written. One that another process put in its place, or appended

@@ -65,7 +65,7 @@ def test_polls_are_in_slots_that_cover_the_interval() -> None:
     assert SECOND // 18 <= SLOT_MAX_NS
 
 
-@pytest.mark.parametrize("late_ns", [LATE_NS, LATE_NS + 1])
+@pytest.mark.parametrize("late_ns", [5_000_000, 5_000_001])  # ADR 20 has these five milliseconds
 def test_a_poll_that_comes_late_is_no_poll(late_ns: int) -> None:
     """What the clock was at a moment that passed is not known: anything up to its maximum, and the widest square."""
     polled = clock_at(2)
@@ -73,7 +73,7 @@ def test_a_poll_that_comes_late_is_no_poll(late_ns: int) -> None:
     while (due_ns := polled.due_ns) is not None:
         polled.polled(due_ns + (late_ns if due_ns < SLOT_MAX_NS else 0), 1000)
     found = polled.cycles(0, SECOND, 1000)
-    if late_ns == LATE_NS:
+    if late_ns == 5_000_000:
         assert found.doubt_cycles <= 1
         assert found.square_sum < SECOND
     else:
@@ -91,13 +91,15 @@ def test_time_without_any_poll_is_bounded_by_what_the_clock_can_do() -> None:
     assert found.square_sum == 0
 
 
-@pytest.mark.parametrize("mhz", [None, 2001])
-def test_what_cannot_be_the_clock_is_no_poll(mhz: int | None) -> None:
+@pytest.mark.parametrize(("mhz", "is_one"), [(None, False), (2001, False), (2000, True)])
+def test_what_cannot_be_the_clock_is_no_poll(mhz: int | None, is_one: bool) -> None:
     polled = clock_at(4)
     polled.plan(0, SECOND)
     while (due_ns := polled.due_ns) is not None:
         polled.polled(due_ns, mhz)
-    assert polled.cycles(0, SECOND, 600).doubt_cycles >= (1980 - 600) * SECOND // 1000
+    doubt_cycles = polled.cycles(0, SECOND, 600).doubt_cycles
+    assert doubt_cycles == 1 if is_one else doubt_cycles >= (1980 - 600) * SECOND // 1000
+    assert [PolledClock(most).max_mhz for most in (0, 100, 1980, 10**10)] == [0, 101, 2000, 10**10 + 10**8]
 
 
 @given(st.integers(0, 2**32), st.sampled_from([20, 60, 100, 500, 1000, 1700]), st.integers(1, 30))
@@ -126,9 +128,10 @@ def test_a_process_that_is_stalled_whenever_the_clock_is_low_stays_in_the_bound(
 
 def test_without_a_poll_the_clock_is_taken_as_it_was_known_before_or_once_as_it_is_found() -> None:
     polled = PolledClock(1980)
-    most, found = polled.max_mhz, (None, 1000, 600, None, polled.max_mhz + 1, 300)
+    most = polled.max_mhz
+    found = (None, 1000, most, None, most + 1, 300)
     sums = [polled.cycles(at * 1000, (at + 1) * 1000, mhz) for at, mhz in enumerate(found)]
-    taken = [most // 2, most // 2, 1000, 600, 600, 600]
+    taken = [most // 2, most // 2, 1000, most, most, most]
     assert [one.cycles for one in sums] == taken
     assert [one.doubt_cycles for one in sums] == [max(mhz, most - mhz) + 1 for mhz in taken]
     assert PolledClock(1980).cycles(0, 1000, 1000).cycles == 1000
@@ -171,7 +174,12 @@ def test_the_sums_of_polled_and_missed_slots() -> None:
     ceiling = (400 + MOST + 600 + 500 + 700) * PER_MHZ
     polled = read(clocks)
     assert polled.at_most(0, 4 * SLOT + 1, 5 * SLOT) == Ceiling(None, ceiling, all_squares, 5 * SLOT)
-    assert polled.at_most(5 * SLOT, 6 * SLOT, 6 * SLOT) == Ceiling(700, MOST * PER_MHZ, 0, 6 * SLOT)
+    polled, parts = read(clocks), [(0, 2), (2, 5), (0, 5)]  # what is in a sum is in no later one
+    assert [polled.at_most(begin * SLOT, end * SLOT, 5 * SLOT) for begin, end in parts] == [
+        Ceiling(None, (400 + MOST) * PER_MHZ, squares(half - 400, missed=1), 2 * SLOT),
+        Ceiling(400, (600 + 500 + 700) * PER_MHZ, squares(200, 100, 200), 5 * SLOT),
+        Ceiling(700, 5 * MOST * PER_MHZ, 0, 5 * SLOT),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,6 @@ class PolledClock:
         slots = (*self._past, *self._due)
         taken = [slot for slot in slots if begin_ns <= slot.begin_ns < end_ns and slot.end_ns <= now_ns]
         self._past = [slot for slot in self._past if slot.begin_ns >= end_ns]
-        self._due = deque(slot for slot in self._due if slot.begin_ns >= end_ns)
         khz_ns = squares = sampled_ns = 0
         for slot in taken:
             length_ns = slot.end_ns - slot.begin_ns

@@ -63,8 +63,8 @@ class SmClocks:
         """Read the clocks that are due between two reads, the second of them at `until_ns`; when the next are due."""
         gpus = {uid: gpu for uid, gpu in self._gpus.items() if not gpu.has_buffer and not self._threads.is_slow(uid)}
         now_ns = self._clock.boottime_ns()
-        next_ns = {uid: gpu.polled.next_ns(now_ns, until_ns) for uid, gpu in gpus.items()}
-        self._run({uid: partial(self._poll, gpus[uid]) for uid, ns in next_ns.items() if ns is not None and ns <= now_ns})
+        due = {uid: gpu.polled.next_ns(now_ns, until_ns) for uid, gpu in gpus.items()}
+        self._run({uid: partial(self._poll, gpus[uid]) for uid, ns in due.items() if ns is not None and ns <= now_ns})
         return min((gpu.polled.due_ns for gpu in gpus.values() if gpu.polled.due_ns is not None), default=None)
 
     def cycles(self, uid: DeviceUid, begin_ns: int, end_ns: int) -> Cycles | None:

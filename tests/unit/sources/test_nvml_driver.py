@@ -1,0 +1,291 @@
+"""NVML's answers in flopsd's units: what is left out, what cannot be true, and what an error means."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+from flopsd.core.clock_integral import Cycles
+from flopsd.core.model import GapReason
+from flopsd.sources.nvml.driver import Driver, MeanPower, UnusableError, hint_of, is_absent, reason_of
+from flopsd.sources.nvml.sm_clock import SmClocks
+from flopsd.testing import FakeClock
+from tests.support.strategies import table
+
+SECOND = 10**9
+HANDLE = object()
+
+
+class NvmlFault(Exception):
+    def __init__(self, value: int) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+def library(**answers: Any) -> Any:
+    """Gives these answers, or raises them; each is asked of HANDLE."""
+
+    def call(answer: Any) -> Any:
+        def ask(handle: object, *arguments: object) -> Any:
+            assert handle is HANDLE
+            given = answer(*arguments) if callable(answer) else answer
+            if isinstance(given, Exception):
+                raise given
+            return given
+
+        return ask
+
+    missing = {name: NvmlFault(3) for name in vars(pynvml) if name.startswith("nvmlDevice")}
+    calls = {name: call(answer) for name, answer in {**missing, **answers}.items()}
+    return SimpleNamespace(NVMLError=NvmlFault, **calls)
+
+
+def driver(clock: FakeClock | None = None, /, **answers: Any) -> Driver:
+    return Driver(library(**answers), clock or FakeClock(), table())
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "hint", "absent"),
+    [
+        (pynvml.NVML_ERROR_NOT_SUPPORTED, GapReason.NOT_SUPPORTED, "", False),
+        (pynvml.NVML_ERROR_FUNCTION_NOT_FOUND, GapReason.NOT_SUPPORTED, "", False),
+        (pynvml.NVML_ERROR_NO_PERMISSION, GapReason.NO_PERMISSION, "/dev/nvidia", False),
+        (pynvml.NVML_ERROR_TIMEOUT, GapReason.DRIVER_TIMEOUT, "", False),
+        (pynvml.NVML_ERROR_GPU_IS_LOST, GapReason.DEVICE_LOST, "", False),
+        (pynvml.NVML_ERROR_RESET_REQUIRED, GapReason.DEVICE_LOST, "", False),
+        (pynvml.NVML_ERROR_GPU_NOT_FOUND, GapReason.DEVICE_LOST, "", False),
+        (pynvml.NVML_ERROR_NOT_FOUND, GapReason.DRIVER_ERROR, "", False),
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, GapReason.DRIVER_ERROR, "load the driver", True),
+        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, GapReason.DRIVER_ERROR, "install the NVIDIA driver", True),
+        (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, GapReason.DRIVER_ERROR, "reboot or reload the driver", False),
+        (pynvml.NVML_ERROR_UNKNOWN, GapReason.DRIVER_ERROR, "", False),
+    ],
+)
+def test_what_an_error_means(error: int, reason: GapReason, hint: str, absent: bool) -> None:
+    fault = NvmlFault(error)
+    assert (reason_of(fault), is_absent(fault)) == (reason, absent)
+    assert hint in hint_of(fault)
+    assert bool(hint_of(fault)) is bool(hint)
+
+
+@pytest.mark.parametrize(
+    ("cores", "arch", "capability", "sms"),
+    [
+        (6912, pynvml.NVML_DEVICE_ARCH_AMPERE, (8, 0), 108), (10240, pynvml.NVML_DEVICE_ARCH_AMPERE, (8, 6), 80),
+        (10240, pynvml.NVML_DEVICE_ARCH_AMPERE, (8, 7), None), (10240, pynvml.NVML_DEVICE_ARCH_AMPERE, None, None),
+        (16896, pynvml.NVML_DEVICE_ARCH_HOPPER, (9, 0), 132), (16896, pynvml.NVML_DEVICE_ARCH_HOPPER, None, 132),
+        (16897, pynvml.NVML_DEVICE_ARCH_HOPPER, (9, 0), None), (16896, None, (9, 0), None),
+        (None, pynvml.NVML_DEVICE_ARCH_HOPPER, (9, 0), None), (16896, 99, (9, 0), None),
+    ],
+)  # fmt: skip
+def test_the_number_of_sms_follows_from_the_cores_where_the_chip_is_known(
+    cores: int | None, arch: int | None, capability: tuple[int, int] | None, sms: int | None
+) -> None:
+    facts = {"NumGpuCores": cores, "Architecture": arch, "CudaComputeCapability": capability}
+    given = {f"nvmlDeviceGet{name}": value for name, value in facts.items() if value is not None}
+    device = driver(nvmlDeviceGetName="A", nvmlDeviceGetUUID="GPU-1", **given).identify(3, HANDLE)
+    assert (device.sm_count, device.index, device.vendor, device.uid, device.model) == (sms, 3, "nvidia", "GPU-1", "A")
+    assert (device.serial, device.pci_bus_id, device.pci_device_id, device.sm_clock_max_mhz) == (None,) * 4
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_an_identity_whether_texts_are_bytes_or_not(as_bytes: bool) -> None:
+    text: Any = str.encode if as_bytes else str
+    pci = SimpleNamespace(busId=text("00000000:10:00.0"), pciDeviceId=0x2330_10DE)
+    one = driver(
+        nvmlDeviceGetName="NVIDIA H100", nvmlDeviceGetUUID="GPU-1", nvmlDeviceGetPciInfo=pci,
+        nvmlDeviceGetSerial=text("1650000000001"),
+        nvmlDeviceGetMaxClockInfo=lambda kind: 1980 if kind == pynvml.NVML_CLOCK_SM else 2619,
+    )  # fmt: skip
+    one.version = "595.91.07"
+    device = one.identify(0, HANDLE)
+    assert (device.serial, device.pci_bus_id, device.pci_device_id) == ("1650000000001", "00000000:10:00.0", 0x2330)
+    assert (device.sm_clock_max_mhz, device.driver) == (1980, "595.91.07")
+
+
+@pytest.mark.parametrize(
+    ("mhz", "max_mhz", "found"),
+    [(0, 1980, None), (1, 1980, 1), (3960, 1980, 3960), (3961, 1980, None), (9999, None, 9999)],
+)
+def test_a_clock_that_cannot_be_one_is_none(mhz: int, max_mhz: int | None, found: int | None) -> None:
+    clock = FakeClock()
+    at_ns = clock.boottime_ns() - SECOND
+    stamp_us = (clock.wall_ns() - SECOND) // 1000
+
+    def samples(kind: int, after_us: int) -> tuple[int, list[Any]]:
+        assert (kind, after_us) == (pynvml.NVML_PROCESSOR_CLK_SAMPLES, stamp_us - 1)
+        return 0, [SimpleNamespace(timeStamp=stamp_us, sampleValue=SimpleNamespace(uiVal=mhz))]
+
+    one = driver(clock, nvmlDeviceGetSamples=samples,
+                 nvmlDeviceGetClockInfo=lambda kind: mhz if kind == pynvml.NVML_CLOCK_SM else 1)  # fmt: skip
+    assert one.sm_clock_mhz(HANDLE, max_mhz) == found
+    assert one.sm_clock_samples(HANDLE, at_ns - 1000, max_mhz) == ([] if found is None else [(at_ns, found)])
+
+
+def utilization(
+    stamps_ms: Sequence[int], after_ms: int, again_ms: int | None = None, *, is_kept: bool = True
+) -> list[list[int]]:
+    """By when samples were stamped, in ms before now: those that are found, in ms before. And again after a while, in
+    which they are kept or not."""
+    clock = FakeClock()
+    value = SimpleNamespace(uiVal=7)
+    stamps = [SimpleNamespace(timeStamp=clock.wall_ns() // 1000 - 1000 * ms, sampleValue=value) for ms in stamps_ms]
+    one, found = driver(clock, nvmlDeviceGetSamples=(0, stamps)), list[list[int]]()
+    for wait_ms in (0,) if again_ms is None else (0, again_ms):
+        clock.advance(wait_ms * 1_000_000)
+        del stamps[: 0 if is_kept or not wait_ms else None]
+        now_ns = clock.boottime_ns()
+        try:
+            samples = one.utilization_samples(HANDLE, now_ns - after_ms * 1_000_000)
+        except UnusableError as fault:
+            assert fault.reason is GapReason.MISSED_READING
+            found.append([-1])
+        else:
+            assert {percent for _, percent in samples} <= {7}
+            found.append([(now_ns - at_ns) // 1_000_000 for at_ns, _ in samples])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stamps_ms", "after_ms", "found"),
+    [
+        ([], 1000, []), ([300, 100, 200], 1000, [300, 200, 100]), ([1000, 999], 1000, [999]), ([0, -1], 1000, [0]),
+        ([60_000, 59_999], 90_000, [59_999]),
+        ([-1000, 5], 1000, [5]),  # a second ahead: the clocks may be read in any order
+        ([-1001, 5], 1000, [-1]),  # before the wall clock was set back
+    ],
+)  # fmt: skip
+def test_samples_are_those_since_a_moment_and_of_the_last_minute_in_order(
+    stamps_ms: Sequence[int], after_ms: int, found: Sequence[int]
+) -> None:
+    assert utilization(stamps_ms, after_ms) == [found]
+
+
+@pytest.mark.parametrize(
+    ("stamp_ms", "again_ms", "is_kept", "found"),
+    [
+        (-5000, 5999, True, [-1]), (-5000, 6000, True, []), (-5000, 5999, False, [-1]),
+        (-10**9, 90_000, True, [-1]), (-10**9, 60_999, False, [-1]), (-10**9, 61_000, False, []),
+    ],
+)  # fmt: skip
+def test_after_the_wall_clock_was_set_back_nothing_is_known_until_its_times_are_over(
+    stamp_ms: int, again_ms: int, is_kept: bool, found: Sequence[int]
+) -> None:
+    """Or for a minute after the last sample whose stamp is too far ahead."""
+    assert utilization([stamp_ms], 1000, again_ms, is_kept=is_kept) == [[-1], found]
+
+
+@pytest.mark.parametrize("error", [pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_UNKNOWN])
+def test_no_sample_since_then_is_no_error(error: int) -> None:
+    one = driver(nvmlDeviceGetSamples=NvmlFault(error))
+    if error == pynvml.NVML_ERROR_NOT_FOUND:
+        assert one.utilization_samples(HANDLE, 0) == []
+    else:
+        with pytest.raises(NvmlFault):
+            one.utilization_samples(HANDLE, 0)
+
+
+@pytest.mark.parametrize(
+    ("drawn_mw", "limit_mw", "ratio"),
+    [(350_000, 700_000, 0.5), (0, 700_000, 0.0), (None, 700_000, None), (350_000, None, None), (350_000, 0, None)],
+)
+def test_power_is_a_share_of_the_limit_where_there_is_one(
+    drawn_mw: int | None, limit_mw: int | None, ratio: float | None
+) -> None:
+    given = {"nvmlDeviceGetPowerUsage": drawn_mw, "nvmlDeviceGetEnforcedPowerLimit": limit_mw}
+    one = driver(**{name: value for name, value in given.items() if value is not None})
+    assert one.power_ratio(HANDLE) == ratio
+    power = MeanPower()
+    energies_mj = (1000, 1000 + (drawn_mw or 0) * 2)  # in two seconds
+    found = [power.ratio(one, HANDLE, energy, at * 2 * SECOND) for at, energy in enumerate(energies_mj)]
+    assert found == [None, (drawn_mw or 0) / limit_mw if limit_mw else None]
+
+
+def test_the_mean_power_between_two_reads_needs_both_of_them() -> None:
+    power, limits = MeanPower(), [700_000, 1]
+    one = driver(nvmlDeviceGetEnforcedPowerLimit=lambda: limits.pop(0))
+    reads = ((0, 5), (700, 6), (None, 7), (1400, 8), (1750, 9), (1750, 10), (1749, 11), (2449, 11), (2799, 12))
+    found = [power.ratio(one, HANDLE, energy and energy * 1000, at * SECOND) for energy, at in reads]
+    assert found == [None, 1.0, None, None, 0.5, 0.0, None, None, 0.5]
+
+
+def test_energy_is_a_counter_where_it_is_counted() -> None:
+    assert driver().counters(HANDLE) == {}
+    assert driver(nvmlDeviceGetTotalEnergyConsumption=7).counters(HANDLE) == {"energy_mj": 7}
+    assert driver().utilization_ratio(HANDLE) is None
+
+
+MOST = 1010  # MHz: the tolerance of 1000
+
+
+class Clocked:
+    """A GPU whose driver keeps no samples of its clock, read each second: at 700, 800 and 600 MHz."""
+
+    def __init__(self, keep_s: int = 99) -> None:
+        self.clock, self.mhz, self.took_ns = FakeClock(0), 0, 0
+        lib = library(nvmlDeviceGetClockInfo=self._answer)
+        lib.nvmlInit, lib.nvmlShutdown = lambda: None, lambda: None
+        lib.nvmlDeviceGetHandleByUUID = lambda _uid: HANDLE
+        self.lib, self.clocks = lib, SmClocks(lib, self.clock, table(), keep_s * SECOND)
+
+    def _answer(self, _kind: int) -> int:
+        self.clock.advance(self.took_ns)
+        return self.mhz
+
+    def reads(self, *clocks: int) -> "Clocked":
+        for mhz in clocks:
+            self.mhz = mhz
+            self.clocks.read({"GPU-1": 1000})
+            self.clock.advance(SECOND)
+        return self
+
+
+@pytest.mark.parametrize(
+    ("begin_ms", "end_ms", "parts", "unknown_ms"),
+    [
+        (0, 2000, 2, 0), (0, 1000, 1, 0), (1000, 2000, 1, 0),
+        # A part counts where its middle is: the half of it that lies beyond, and what no part covers, are not known.
+        (500, 1500, 1, 1000), (501, 1501, 1, 998), (499, 1501, 2, 998),
+        (0, 4000, 2, 2000), (0, 4001, 0, 0), (5000, 6000, 0, 0),
+    ],
+)  # fmt: skip
+def test_what_a_clock_ran_is_that_of_the_reads_around_with_doubt_for_what_they_do_not_cover(
+    begin_ms: int, end_ms: int, parts: int, unknown_ms: int
+) -> None:
+    clocks = Clocked().reads(700, 800, 600).clocks
+    found = clocks.cycles("GPU-1", begin_ms * 1_000_000, end_ms * 1_000_000)
+    doubt = parts * (800_000_000 + 1) + unknown_ms * MOST * 1000
+    assert found == (Cycles(800_000 * (end_ms - begin_ms), doubt) if parts else None)
+    assert clocks.cycles("GPU-2", 0, SECOND) is None
+
+
+def test_clocks_are_forgotten_in_time_and_a_read_that_took_long_is_none() -> None:
+    one = Clocked(keep_s=2).reads(700, 800, 600, 500)
+    assert one.clocks.samples("GPU-1") == [(at * SECOND, mhz) for at, mhz in ((1, 800), (2, 600), (3, 500))]
+    assert one.clocks.cycles("GPU-1", 0, SECOND) is None
+    assert one.clocks.cycles("GPU-1", SECOND, 2 * SECOND) is not None
+    for one.took_ns, number in ((50_000_000, 3), (50_000_001, 3)):
+        one.reads(400)
+        assert len(one.clocks.samples("GPU-1")) == number
+    assert [mhz for _, mhz in one.clocks.samples("GPU-1")] == [600, 500, 400]
+
+
+def test_clocks_that_the_driver_keeps_samples_of_are_not_polled() -> None:
+    polled, kept = Clocked(), Clocked()
+    kept.lib.nvmlDeviceGetSamples = lambda *_: (0, [])
+    for one in (polled, kept):
+        one.reads(700, 800)
+    until_ns = 2 * SECOND + 58_000_000
+    due_ns = polled.clocks.poll(until_ns)
+    assert due_ns is not None
+    assert 2 * SECOND <= due_ns < until_ns
+    polled.clock.advance(due_ns - 2 * SECOND)
+    polled.mhz = 900
+    assert polled.clocks.poll(until_ns) is None
+    polled.clock.advance(until_ns - due_ns)
+    polled.reads(600)
+    expected = Cycles(900 * 1_058_000, 900 * 1_000_000 + 1, (100 * 58_000) ** 2 + 1)
+    assert polled.clocks.cycles("GPU-1", SECOND, until_ns) == expected
+    assert (kept.clocks.poll(until_ns), kept.clocks.cycles("GPU-1", 0, SECOND)) == (None, None)
