@@ -29,6 +29,7 @@ from flopsd.system.regular_files import open_own
 from flopsd.system.sha256 import sha256, sha256_for
 
 log = logging.getLogger("flopsd")
+_CLOSED = -1  # in place of a descriptor
 
 
 class Journal:
@@ -36,7 +37,7 @@ class Journal:
 
     def __init__(self, state: StateDir) -> None:
         self.state, self._path = state, state.journal
-        self._fd = self._pending_fd = -1
+        self._fd = self._pending_fd = _CLOSED
         self._inode = self._pending_size = self.put_back = 0
         self._pending_head = GENESIS
         self._owed: Mapping[str, Any] | None  # the newest pending record, where the disk was full at recovery
@@ -136,9 +137,8 @@ class Journal:
 
     def begin_next(self) -> None:
         """From now on write the journal of the next segment, which becomes the journal with `take_over`."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._path, self._fd = self.state.next_journal, -1
+        self._let_go()
+        self._path = self.state.next_journal
         self._forget()
 
     def take_over(self, closed_as: str | None) -> None:
@@ -156,9 +156,7 @@ class Journal:
         """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one. Returns
         the new name."""
         path = self.state.rename_aside(self._path, name)
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        self._let_go()
         self._forget()
         self._open()
         self._empty_pending()
@@ -195,8 +193,7 @@ class Journal:
         kept = self.state.rename_aside(self._path, NOT_OURS)
         with replacing(self._path, 0o600) as copy:
             self._read_own(copy)
-        os.close(self._fd)
-        self._fd = -1
+        self._let_go()
         self._open()
         self.put_back += 1
         log.error(
@@ -267,10 +264,16 @@ class Journal:
         self._pending_head, self._pending_size = head, self._pending_size + len(line)
 
     def close(self) -> None:
-        for fd in (self._fd, self._pending_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._pending_fd = -1
+        self._let_go()
+        if self._pending_fd >= 0:
+            os.close(self._pending_fd)
+        self._pending_fd = _CLOSED
+
+    def _let_go(self) -> None:
+        """Close the journal itself; `_open` opens it again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = _CLOSED
 
     def _open(self) -> None:
         new = not self._path.exists()
@@ -296,9 +299,7 @@ class Journal:
             os.ftruncate(self._fd, self._size)
         except OSError:
             self._cut_first = True  # the file system became read-only: cut it once it can be written
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._let_go()
 
     def _empty_pending(self) -> None:
         self._pending_head, self._pending_size = self._head, 0
@@ -306,6 +307,6 @@ class Journal:
             return
         if not os.fstat(self._pending_fd).st_nlink:  # removed by another process
             os.close(self._pending_fd)
-            self._pending_fd = -1
+            self._pending_fd = _CLOSED
             self._pending_fd = open_own(self.state.pending)
         os.ftruncate(self._pending_fd, 0)
