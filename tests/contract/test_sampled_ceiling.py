@@ -75,38 +75,47 @@ def test_a_wall_clock_that_is_set_is_no_fault_of_a_counter(open_sim: Open, set_m
 
 
 class TwoClocks(FakeClock):
-    """A thread that reads both is stopped between them `stops` times, for 5 s each."""
+    """A thread that reads both is stopped between them `stops` times, for `stop_ns` each."""
 
-    stops = 0
+    stops, stop_ns, reads = 0, 5 * SECOND, 0
 
     def wall_ns(self) -> int:
-        self.stops -= 1
-        self.advance(5 * SECOND if self.stops >= 0 else 0)
+        self.stops, self.reads = self.stops - 1, self.reads + 1
+        self.advance(self.stop_ns if self.stops >= 0 else 0)
         return super().wall_ns()
 
 
+@pytest.mark.parametrize(("stop_ns", "reads"), [(0, 1), (1_000_000, 1), (1_000_001, 3)])
+def test_two_clocks_that_are_read_over_a_millisecond_apart_are_read_again(stop_ns: int, reads: int) -> None:
+    clock = TwoClocks()
+    clock.stops, clock.stop_ns = 99, stop_ns
+    lib = SimpleNamespace(NVMLError=RuntimeError, nvmlDeviceGetSamples=lambda *_: (0, []))
+    Driver(lib, clock, table()).utilization_samples(None, clock.boottime_ns())
+    assert clock.reads == 2 * reads
+
+
 @pytest.mark.parametrize(
-    ("seconds", "drift_ms", "stops", "is_set"),
+    ("seconds", "drift_ns", "stops", "is_set"),
     [
-        (0, 9, 0, False),
-        (0, -9, 0, False),
-        (0, 11, 0, True),
-        (0, -11, 0, True),
-        (100, 110, 0, False),
-        (100, 111, 0, True),
-        (1, 9, 99, False),
-        (1, -4000, 1, True),  # it is read once more
+        (0, 10_000_000, 0, False),
+        (0, -10_000_000, 0, False),
+        (0, 10_000_001, 0, True),
+        (0, -10_000_001, 0, True),
+        (100, 110_000_000, 0, False),
+        (100, 110_000_001, 0, True),
+        (1, 9_000_000, 99, False),
+        (1, -4 * SECOND, 1, True),  # it is read once more
     ],
 )
 def test_a_wall_clock_that_drifts_and_a_thread_that_is_stopped_are_told_from_a_clock_that_is_set(
-    seconds: int, drift_ms: int, stops: int, is_set: bool
+    seconds: int, drift_ns: int, stops: int, is_set: bool
 ) -> None:
     clock = TwoClocks()
     lib = SimpleNamespace(NVMLError=RuntimeError, nvmlDeviceGetSamples=lambda *_: (0, []))
     driver = Driver(lib, clock, table())
     driver.utilization_samples(None, clock.boottime_ns())
     clock.advance(seconds * SECOND)
-    clock.step_wall(drift_ms * 1_000_000)
+    clock.step_wall(drift_ns)
     since_ns = clock.boottime_ns() - 1
     clock.stops = stops
     with pytest.raises(UnusableError) if is_set else nullcontext():

@@ -49,7 +49,6 @@ class UnusableError(Exception):
     counting goes on from them, and what they missed stays a gap."""
 
     def __init__(self, reason: GapReason, totals: Totals | None = None) -> None:
-        super().__init__(reason.value)
         self.reason, self.totals = reason, totals
 
 

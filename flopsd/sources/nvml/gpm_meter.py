@@ -36,7 +36,7 @@ class GpmMeter:
         self._plausibility, self._power = Plausibility(), MeanPower()
         self._top_mhz = 0 if limits is None else limits.sm_clock_max_mhz
         self._polled = PolledClock(self._top_mhz)
-        self._took_ns = self._edge_doubt_cycles = 0
+        self._took_ns: list[int] = []  # the calls of the last two samples
         self._max_mhz = device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
         self._since_ns = driver.clock.boottime_ns()
@@ -141,7 +141,8 @@ class GpmMeter:
             cycles = Cycles(0, 0)
         elif self._check.clock_doubted:
             cycles = cycles.up_to(self._polled.max_mhz, now_ns - since_ns)
-        doubt_cycles = cycles.doubt_cycles + self._edge_doubt_cycles
+        # Either sample is of any moment of its call: so are both edges of the interval.
+        doubt_cycles = cycles.doubt_cycles + ceil_div(sum(self._took_ns) * self._top_mhz, 2000)
         if self._doubted_sms:
             doubt_cycles += ceil_div((cycles.cycles + doubt_cycles) * self._doubted_sms, self._sm_count)
         cycles = replace(cycles, doubt_cycles=doubt_cycles)
@@ -173,8 +174,7 @@ class GpmMeter:
             raise UnusableError(GapReason.STARTING if is_first else GapReason.COUNTERS_DISABLED)
 
     def _sample(self) -> tuple[int, int | None] | None:
-        """Sample the counters and the clock: the moment, and the clock. None: the driver took too long for a moment.
-        The sample is of any moment of its call: so are both edges of a reading's interval."""
+        """Sample the counters and the clock: the moment, and the clock. None: the driver took too long for a moment."""
         clock = self._driver.clock
         began_ns = clock.boottime_ns()
         self._gpm.sample()
@@ -183,8 +183,7 @@ class GpmMeter:
         mhz = self._follow_clock(now_ns)
         if clock.boottime_ns() - began_ns > SAMPLING_MAX_NS:
             return None
-        self._edge_doubt_cycles = ceil_div((self._took_ns + took_ns) * self._top_mhz, 2000)
-        self._took_ns = took_ns
+        self._took_ns = [*self._took_ns[-1:], took_ns]
         if mhz is not None:
             self._clock.append((now_ns, mhz))
         return now_ns, mhz

@@ -6,20 +6,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.meter import advance
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Tally, Totals
-from flopsd.sources.nvml.counter_calibration import (
-    Calibration,
-    Interval,
-    Scale,
-    SelfTestFailedError,
-    Window,
-    contradicts,
-    growth,
-    judge,
-    remembered,
-    width,
-)
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading
 from flopsd.sources.nvml.gpm import Metrics
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.testing import FakeClock
@@ -191,23 +178,6 @@ def test_after_a_fault_the_percentages_are_of_another_interval_and_prove_nothing
     assert isinstance(gpu.runs(0.5).work, Growth)
 
 
-def test_slow_calls_and_missed_polls_are_a_doubt_and_no_gap() -> None:
-    """As on a machine that is too busy to read the clock between two readings."""
-    gpu = Gpu(counted=())
-    driver: Any = gpu.meter._driver
-    driver.sm_clock_samples = lambda *_: None
-    gpu.meter._gpm.sample = lambda: gpu.clock.advance(45_000_000)  # type: ignore[method-assign]
-    tally = advance(Tally(0, 0), gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
-    before_ns = tally.gap_ns
-    tally = advance(tally, gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
-    cycles, doubt = (
-        amounts[Evidence.ACTIVITY, Pipe.TENSOR_HMMA]
-        for amounts in (tally.active_sm_cycles, tally.uncertainty_sm_cycles)
-    )
-    assert tally.gap_ns == before_ns
-    assert doubt > cycles == round(0.99 * SMS * MHZ * 145_000)
-
-
 def test_activity_without_a_clock_is_a_gap_and_idleness_is_none() -> None:
     gpu = Gpu(counted=())
     gpu.runs(0.5)
@@ -234,117 +204,8 @@ def test_zero_at_full_load_is_a_lie(utilization: float | None, power: float | No
     assert isinstance(gpu.runs(0.01).work, Active), "whatever ran a little is not a lie"
 
 
-SOUND = Interval(1000, {Pipe.TENSOR: 500}, {Pipe.TENSOR: 0.5})  # averaged over the SMs
-RAN = 10**11  # cycles of one SM in the time that is judged
-WINDOW = Window(RAN, RAN, 0, 0, 100 * SECOND)
-
-
-def judged(trial: Interval, window: Window = WINDOW) -> Calibration | None:
-    return judge(trial, window, SMS, MHZ)
-
-
-def test_counters_that_fit_give_their_scale_and_those_that_stood_still_none() -> None:
-    assert judged(SOUND) == Calibration(Scale(SMS), Scale(SMS))
-    for active in (0, 5):  # the counters are up to 100 ms old: two samples may show the same, and any scale fits zero
-        assert judged(SOUND._replace(elapsed=0, active={Pipe.TENSOR: active})) is None
-    assert judged(SOUND, WINDOW._replace(cycles=0, elapsed=0)) is None, "a clock that stood still"
-    for ratio, tells in ((0.01, True), (0.0099, False)):
-        trial = SOUND._replace(active={Pipe.TENSOR: 10}, ratios={Pipe.TENSOR: ratio})
-        assert (judged(trial) is not None) is tells, "a percentage below one"
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"active": {Pipe.TENSOR: 300}}, r"tensor 0\.3000 for 0\.5000"),
-        ({"active": {Pipe.TENSOR: 500, Pipe.FP32: 500 * SMS}, "ratios": {Pipe.TENSOR: 0.5, Pipe.FP32: 0.5}},
-         r"tensor 0\.5000 for 0\.5000, fp32 66"),  # they ask for different scales
-    ],
-)  # fmt: skip
-def test_counters_that_contradict_the_percentages_or_each_other_fail(changed: dict[str, Any], words: str) -> None:
-    with pytest.raises(SelfTestFailedError, match=words):
-        judged(SOUND._replace(**changed))
-
-
-@pytest.mark.parametrize("pipes", [Scale(SMS), Scale(1), Scale(1, 4)])
-@pytest.mark.parametrize("elapsed", [Scale(SMS), Scale(1), Scale(1, 4)])
-def test_an_origin_names_its_calibration(pipes: Scale, elapsed: Scale) -> None:
-    one = Calibration(pipes, elapsed)
-    assert remembered(one.origin, SMS) == one
-    assert remembered(one.origin + ", since boot 7", SMS) == one
-    assert remembered(one.origin + "7", SMS) is None
-    assert remembered(None, SMS) is None
-    assert remembered(one.origin, SMS, "others") is None
-    found = one.totals(400, {Pipe.TENSOR: 200})
-    assert found.elapsed_sm_cycles == 400 * elapsed.times // elapsed.per
-    assert found.sm_cycles == {Pipe.TENSOR: 200 * pipes.times // pipes.per}
-
-
-@pytest.mark.parametrize(
-    ("active", "is_contradiction"), [(500, False), (550, False), (450, False), (551, True), (449, True)]
-)
-def test_proven_counters_may_differ_from_the_percentage_by_five_percent_of_all_cycles(
-    active: int, is_contradiction: bool
-) -> None:
-    trial = SOUND._replace(active={Pipe.TENSOR: active})
-    assert contradicts(Calibration(Scale(1), Scale(1)), trial) is is_contradiction
-
-
-STALE = 10**8 * MHZ // 1000  # what a counter that is 100 ms old can lack
-
-
-@pytest.mark.parametrize(
-    ("off", "doubt", "fits"),
-    [
-        (RAN // 10 - STALE, 0, True), (RAN // 10 - STALE + 1, 0, None), (RAN // 10 + STALE, 0, None),
-        (RAN // 10 + STALE + 1, 0, False), (RAN // 10 - STALE - 999, 1000, None), (0, RAN // 10 - STALE, True),
-        (0, RAN // 10, None),
-    ],
-)  # fmt: skip
-def test_elapsed_cycles_may_differ_from_the_clock_by_a_tenth_with_its_doubt(
-    off: int, doubt: int, fits: bool | None
-) -> None:
-    for sign in (1, -1):
-        window = WINDOW._replace(elapsed=RAN + sign * off, doubt_cycles=doubt)
-        if fits is False:
-            with pytest.raises(SelfTestFailedError, match="while 132 SMs ran 100000000000 cycles each"):
-                judged(SOUND, window)
-        else:
-            assert judged(SOUND, window) == (Calibration(Scale(SMS), Scale(SMS)) if fits else None)
-
-
-def test_a_clock_that_was_polled_at_random_is_in_doubt_by_the_deviation() -> None:
-    """Ten seconds never suffice; a hundred do, however wild the clock was."""
-    ten_seconds = Window(RAN // 10, RAN // 10, 0, 0, 10 * SECOND)
-    assert judged(SOUND, ten_seconds) is not None
-    assert judged(SOUND, ten_seconds._replace(square_sum=1)) is None
-    assert judged(SOUND, WINDOW._replace(square_sum=RAN**2)) is not None
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "bits", "grown"),
-    [
-        (5, 7, None, 2), (2**32 - 5, 7, 32, 12), (2**32 - 5, 7, None, 12 - 2**32), (2**48 - 5, 7, 48, 12),
-        (2**48 - 5, 7, 32, 12 - 2**48), (2**30, 7, 32, 7 - 2**30),
-    ],
-)  # fmt: skip
-def test_a_counter_that_begins_anew_at_its_width_did_not_fall_and_it_has_as_many_bits_as_it_showed(
-    before: int, now: int, bits: int, grown: int
-) -> None:
-    assert growth(before, now, bits) == grown
-
-    assert [width(n) for n in (0, 2**32 - 1, 2**32, 2**48 - 1, 2**48)] == [32, 32, 48, 48, None]
-
-
 def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> None:
     gpu = Gpu()
     driver, gpm = gpu.meter._driver, gpu.meter._gpm
     meter = GpmMeter(driver, gpm, H100, object(), None, lambda: None)
     assert meter._sm_count == 0
-
-
-def test_counters_begin_anew_where_their_own_scale_has_it() -> None:
-    calibration = Calibration(pipes=Scale(1, 4), elapsed=Scale(132))
-    assert calibration.totals(5, {Pipe.FP64: 8}, 32) == Totals(calibration.origin, 660, {Pipe.FP64: 2})
-    assert calibration.totals(5, {Pipe.FP64: 8}, 32).wrap_at == (132 * 2**32, 2**30)
-    assert calibration.totals(5, {Pipe.FP64: 8}).wrap_at is None

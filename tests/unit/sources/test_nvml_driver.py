@@ -1,6 +1,7 @@
 """NVML's answers in flopsd's units: what is left out, what cannot be true, and what an error means."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -153,14 +154,23 @@ def utilization(
     [
         ([], 1000, []), ([300, 100, 200], 1000, [300, 200, 100]), ([1000, 999], 1000, [999]), ([0, -1], 1000, [0]),
         ([60_000, 59_999], 90_000, [59_999]),
-        ([-1000, 5], 1000, [5]),  # a second ahead: the clocks may be read in any order
-        ([-1001, 5], 1000, [-1]),  # before the wall clock was set back
     ],
 )  # fmt: skip
 def test_samples_are_those_since_a_moment_and_of_the_last_minute_in_order(
     stamps_ms: Sequence[int], after_ms: int, found: Sequence[int]
 ) -> None:
     assert utilization(stamps_ms, after_ms) == [found]
+
+
+@pytest.mark.parametrize(("ahead_ns", "is_known"), [(10**9, True), (10**9 + 1, False)])
+def test_a_stamp_that_is_over_a_second_ahead_is_of_before_the_wall_clock_was_set_back(
+    ahead_ns: int, is_known: bool
+) -> None:
+    clock = FakeClock(wall_ns=1_790_000_000 * SECOND - ahead_ns % 1000)
+    sample = SimpleNamespace(timeStamp=(clock.wall_ns() + ahead_ns) // 1000, sampleValue=None)
+    one = driver(clock, nvmlDeviceGetSamples=(0, [sample]))
+    with nullcontext() if is_known else pytest.raises(UnusableError):
+        assert one.utilization_samples(HANDLE, clock.boottime_ns() - 1) == []
 
 
 @pytest.mark.parametrize(
