@@ -1,69 +1,17 @@
 """One GPU's GPM counters, read by read, from a driver that says what the test wants: proof of the counters, and lies."""
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading
-from flopsd.sources.nvml.gpm import Metrics
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Gauges, Growth, Pipe, Reading, Totals
+from flopsd.sources.nvml.driver import UnusableError
 from flopsd.sources.nvml.gpm_meter import GpmMeter
-from flopsd.testing import FakeClock
+from tests.support.gpm_gpu import IDLE, MHZ, SECOND, SMS, Gpu, NvmlFault
 from tests.support.story import H100
 
-SMS, MHZ = 132, 1000
-SECOND = 10**9
-IDLE = dict.fromkeys((Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA, Pipe.FP64, Pipe.FP32), 0.0)
-
-
-@dataclass
-class Gpu:
-    """A GPU at a steady clock. Its counters are SM-cycles; `counted` are the pipes that have one."""
-
-    counted: tuple[Pipe, ...] = (Pipe.TENSOR, Pipe.TENSOR_HMMA)
-    clock: FakeClock = field(default_factory=FakeClock)
-    elapsed: int = 10**12
-    counters: dict[Pipe, int] = field(default_factory=dict)
-    ratios: dict[Pipe, float] = field(default_factory=lambda: dict(IDLE))
-    mhz: int | None = MHZ
-    utilization: float | None = 0.5
-    power: float | None = 0.5
-    driver: str = "595.91.07"
-
-    def __post_init__(self) -> None:
-        self.counters = dict.fromkeys(self.counted, 10**12)
-        driver: Any = SimpleNamespace(
-            version=self.driver,
-            clock=self.clock,
-            lib=SimpleNamespace(NVMLError=RuntimeError, nvmlGpmQueryIfStreamingEnabled=lambda _: True),
-            optional=lambda call, *arguments: call(*arguments),
-            counters=lambda _: {},
-            utilization_ratio=lambda _: self.utilization,
-            power_ratio=lambda _: self.power,
-            sm_clock_samples=lambda *_: [],
-            sm_clock_mhz=lambda *_: self.mhz,
-        )
-        gpm: Any = SimpleNamespace(
-            sample=lambda: None, keep=lambda: None, release=lambda: None, metrics=lambda: self._metrics()
-        )
-        self.meter = GpmMeter(driver, gpm, H100, object(), Limits(SMS, MHZ), lambda: None)
-
-    def _metrics(self) -> Metrics:
-        return Metrics(dict(self.ratios), (), self.elapsed, dict(self.counters))
-
-    def runs(self, share: float, seconds: float = 1.0, counted_share: float | None = None) -> Reading:
-        """Tensor work of `share` of all cycles, and a reading. The counters may tell another share."""
-        ns = round(seconds * SECOND)
-        cycles = SMS * MHZ * ns // 1000
-        self.elapsed += cycles
-        for pipe in self.counters:
-            self.counters[pipe] += round(cycles * (share if counted_share is None else counted_share))
-        self.ratios = {**IDLE, Pipe.TENSOR: share, Pipe.TENSOR_HMMA: share, Pipe.FP32: share / 2}
-        self.clock.advance(ns)
-        reading, _ = self.meter.read()
-        assert reading is not None
-        return reading
+MS = 10**6
 
 
 def proven(gpu: Gpu) -> Gpu:
@@ -209,3 +157,115 @@ def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> N
     driver, gpm = gpu.meter._driver, gpu.meter._gpm
     meter = GpmMeter(driver, gpm, H100, object(), None, lambda: None)
     assert meter._sm_count == 0
+
+
+def test_what_a_reading_and_its_gauges_state() -> None:
+    slice_of = replace(H100, uid="MIG-1", parent=H100.uid)
+    for device, counters, utilization in ((H100, {"reads": 7}, 0.25), (slice_of, {}, None)):
+        gpu = Gpu((), device=device, utilization=0.25)
+        begin_ns = gpu.clock.boottime_ns()
+        gpu.clock.advance(SECOND)
+        gap = Reading(device.uid, begin_ns, begin_ns + SECOND, Gap(GapReason.STARTING), counters)
+        assert gpu.meter.read() == (gap, Gauges({}, utilization, MHZ))
+        gpu.ratios = {**IDLE, Pipe.TENSOR: 0.5, Pipe.TENSOR_HMMA: 0.25}
+        gpu.clock.advance(SECOND)
+        reading, gauges = gpu.meter.read()
+        assert gauges == Gauges({**IDLE, Pipe.TENSOR: 0.25, Pipe.TENSOR_HMMA: 0.25}, utilization, MHZ)
+        assert reading is not None
+        assert (reading.device, reading.begin_ns, reading.end_ns) == (device.uid, gap.end_ns, gap.end_ns + SECOND)
+        assert (reading.counters, reading.totals) == (counters, None)
+        gpu.clock.advance(SECOND)
+        totals, reason = Totals("x", 1, {}), GapReason.DEVICE_LOST
+        assert gpu.meter.fail(reason, totals) == Reading(
+            device.uid, reading.end_ns, reading.end_ns + SECOND, Gap(reason), {}, totals
+        )
+
+
+def test_a_read_that_comes_too_soon_is_none() -> None:
+    gpu = Gpu(())
+    gpu.runs(0.5)
+    gpu.clock.advance(100 * MS - 1)
+    assert gpu.meter.read() == (None, None)
+    gpu.clock.advance(1)
+    reading, _ = gpu.meter.read()
+    assert reading is not None
+    assert reading.end_ns - reading.begin_ns == 100 * MS
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "edge_ms", "begin_ms"),
+    [((10, 20), 30, 5), ((50, 0), 50, 25), ((51, 4, 20), 24, 53), ((60, 50, 50), 100, 85)],
+)
+def test_a_sample_is_of_any_moment_of_its_call_and_one_that_took_over_fifty_milliseconds_is_taken_again(
+    took_ms: tuple[int, ...], edge_ms: int, begin_ms: int
+) -> None:
+    gpu = Gpu(())
+    at_ns = gpu.clock.boottime_ns() + SECOND
+    gpu.took_ns = [ms * MS for ms in took_ms]
+    first, second = gpu.runs(0.5), gpu.runs(0.5, 0.5)
+    assert first.end_ns == second.begin_ns == at_ns + begin_ms * MS
+    assert isinstance(second.work, Active)
+    assert second.work.uncertainty_sm_cycles[Pipe.TENSOR_HMMA] == edge_ms * 1000 * MHZ // 2 * SMS // 2
+
+
+def test_what_takes_long_twice_is_left_for_a_later_reading() -> None:
+    gpu = Gpu(())
+    first = gpu.runs(0.5)
+    gpu.took_ns = [51 * MS, 51 * MS]
+    gpu.clock.advance(SECOND)
+    assert gpu.meter.read() == (None, None)
+    second = gpu.runs(0.5)
+    assert (second.begin_ns, second.end_ns) == (first.end_ns, gpu.clock.boottime_ns())
+
+
+@pytest.mark.parametrize(
+    ("streams", "raised"),
+    [
+        (True, None), (NvmlFault(3), None), (NvmlFault(6), None), (NvmlFault(13), None), (NvmlFault(4), NvmlFault),
+        (False, UnusableError),
+    ],
+)  # fmt: skip
+def test_counters_that_are_off_are_switched_on_and_are_no_fault_at_the_first_look(
+    streams: bool | Exception, raised: type[Exception] | None
+) -> None:
+    for is_first in (True, False):
+        gpu = Gpu(())
+        if not is_first:
+            gpu.runs(0.5)
+        gpu.streams = streams
+        gpu.clock.advance(SECOND)
+        words = None if raised is not UnusableError else "STARTING" if is_first else "COUNTERS_DISABLED"
+        with nullcontext() if raised is None else pytest.raises(raised, match=words):
+            gpu.meter.read()
+        assert gpu.made == (["stream first 1"] if raised is UnusableError else [])
+
+
+def test_a_new_handle_is_gone_on_with_and_the_old_buffers_are_given_back() -> None:
+    gpu = Gpu(())
+    gpu.runs(0.5)
+    gpu.handle = "second"
+    gpu.meter.reach("second", gpu.gpm("other"))
+    assert gpu.made == ["release gpm"]
+    assert reason(gpu.runs(0.5)) is GapReason.STARTING, "the new buffers have no sample to compare with"
+    assert isinstance(gpu.runs(0.5).work, Active)
+    gpu.meter.release()
+    assert gpu.made == ["release gpm", "release other"]
+
+
+def test_a_clock_is_polled_where_the_driver_keeps_no_samples_of_it_and_cycles_do_not_count() -> None:
+    for samples, counted, polls in (([], (), False), (None, (), True), (None, (Pipe.TENSOR, Pipe.TENSOR_HMMA), False)):
+        gpu = Gpu(counted, samples=samples)
+        assert not gpu.meter.polls, "there is no sample to compare with yet"
+        for _ in range(150):
+            gpu.runs(0.5)
+        assert gpu.meter.polls is polls
+        now_ns = gpu.clock.boottime_ns()
+        due_ns = gpu.meter.next_poll_ns(now_ns + 50 * MS)
+        assert (due_ns is not None) is polls
+        gpu.meter.poll()
+        if due_ns is None:
+            continue
+        assert now_ns <= due_ns < now_ns + 50 * MS
+        gpu.clock.advance(due_ns - now_ns)
+        gpu.meter.poll()
+        assert gpu.meter.next_poll_ns(now_ns + 50 * MS) is None

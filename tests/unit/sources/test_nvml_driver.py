@@ -187,6 +187,11 @@ def test_after_the_wall_clock_was_set_back_nothing_is_known_until_its_times_are_
     assert utilization([stamp_ms], 1000, again_ms, is_kept=is_kept) == [[-1], found]
 
 
+def test_samples_are_asked_for_since_1970_at_the_earliest() -> None:
+    one = driver(FakeClock(wall_ns=0), nvmlDeviceGetSamples=lambda *asked: (0, [] if asked[1] == 0 else [None]))
+    assert one.utilization_samples(HANDLE, 5) == []
+
+
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_UNKNOWN])
 def test_no_sample_since_then_is_no_error(error: int) -> None:
     one = driver(nvmlDeviceGetSamples=NvmlFault(error))

@@ -1,0 +1,93 @@
+"""A GPU for its GPM meter, read by read: a driver that says what a test wants."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from flopsd.core.model import Device, Limits, Pipe, Reading
+from flopsd.sources.nvml.gpm import Metrics
+from flopsd.sources.nvml.gpm_meter import GpmMeter
+from flopsd.testing import FakeClock
+from tests.support.story import H100
+
+SMS, MHZ = 132, 1000
+SECOND = 10**9
+IDLE = dict.fromkeys((Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA, Pipe.FP64, Pipe.FP32), 0.0)
+
+
+class NvmlFault(Exception):
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+@dataclass
+class Gpu:
+    """A GPU at a steady clock. Its counters are SM-cycles; `counted` are the pipes that have one."""
+
+    counted: tuple[Pipe, ...] = (Pipe.TENSOR, Pipe.TENSOR_HMMA)
+    clock: FakeClock = field(default_factory=FakeClock)
+    elapsed: int = 10**12
+    counters: dict[Pipe, int] = field(default_factory=dict)
+    ratios: dict[Pipe, float] = field(default_factory=lambda: dict(IDLE))
+    mhz: int | None = MHZ
+    utilization: float | None = 0.5
+    power: float | None = 0.5
+    driver: str = "595.91.07"
+    device: Device = H100
+    handle: object = "first"
+    samples: list[tuple[int, int]] | None = field(default_factory=list)  # of the clock, as the driver keeps them
+    took_ns: list[int] = field(default_factory=list)  # of the next calls for a sample
+    streams: bool | Exception = True
+    made: list[str] = field(default_factory=list)  # calls that change something
+
+    def __post_init__(self) -> None:
+        self.counters = dict.fromkeys(self.counted, 10**12)
+        driver: Any = SimpleNamespace(
+            version=self.driver,
+            clock=self.clock,
+            lib=SimpleNamespace(
+                NVMLError=NvmlFault, nvmlGpmQueryIfStreamingEnabled=self._streaming,
+                nvmlGpmSetStreamingEnabled=lambda handle, on: self.made.append(f"stream {handle} {on}"),
+            ),
+            optional=lambda call, *arguments: call(*arguments),
+            counters=lambda handle: {"reads": 7} if handle == self.handle else {},
+            utilization_ratio=lambda _: self.utilization,
+            power_ratio=lambda _: self.power,
+            sm_clock_samples=lambda *_: self.samples,
+            sm_clock_mhz=lambda handle, _: self.mhz if handle == self.handle else None,
+        )  # fmt: skip
+        self.meter = GpmMeter(driver, self.gpm("gpm"), self.device, self.handle, Limits(SMS, MHZ), lambda: None)
+
+    def gpm(self, name: str) -> Any:
+        return SimpleNamespace(
+            sample=lambda: self.clock.advance(self.took_ns.pop(0) if self.took_ns else 0),
+            keep=lambda: None,
+            release=lambda: self.made.append(f"release {name}"),
+            metrics=self._metrics,
+        )
+
+    def _streaming(self, handle: object) -> bool:
+        assert handle == self.handle
+        if isinstance(self.streams, Exception):
+            raise self.streams
+        return self.streams
+
+    def _metrics(self) -> Metrics:
+        return Metrics(dict(self.ratios), (), self.elapsed, dict(self.counters))
+
+    def runs(self, share: float, seconds: float = 1.0, counted_share: float | None = None) -> Reading:
+        """Tensor work of `share` of all cycles, and a reading. The counters may tell another share."""
+        ns = round(seconds * SECOND)
+        cycles = SMS * MHZ * ns // 1000
+        self.elapsed += cycles
+        for pipe in self.counters:
+            self.counters[pipe] += round(cycles * (share if counted_share is None else counted_share))
+        self.ratios = {**IDLE, Pipe.TENSOR: share, Pipe.TENSOR_HMMA: share, Pipe.FP32: share / 2}
+        until_ns = self.clock.boottime_ns() + ns
+        while (due_ns := self.meter.next_poll_ns(until_ns)) is not None:
+            self.clock.advance(due_ns - self.clock.boottime_ns())
+            self.meter.poll()
+        self.clock.advance(until_ns - self.clock.boottime_ns())
+        reading, _ = self.meter.read()
+        assert reading is not None
+        return reading
