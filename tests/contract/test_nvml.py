@@ -186,10 +186,26 @@ def test_a_late_driver_is_unavailable_first(open_sim: Open) -> None:
     assert "load the driver" in caught.value.hint
 
 
-def test_no_gpu_is_unavailable_with_a_hint(open_sim: Open) -> None:
-    with pytest.raises(SourceUnavailableError, match="shows no GPU") as caught:
+@pytest.mark.parametrize(
+    ("error", "words", "hint"),
+    [
+        (None, "shows no GPU", "NVIDIA_VISIBLE_DEVICES"),
+        (pynvml.NVML_ERROR_NO_PERMISSION, "does not list its devices", "/dev/nvidia"),
+    ],
+)
+def test_without_a_gpu_it_is_unavailable_with_a_hint_and_lets_go_of_the_driver(
+    open_sim: Open, monkeypatch: pytest.MonkeyPatch, error: int | None, words: str, hint: str
+) -> None:
+    def refuse() -> int:
+        raise pynvml.NVMLError(error)
+
+    with monkeypatch.context() as patch, pytest.raises(SourceUnavailableError, match=words) as caught:
+        if error is not None:
+            patch.setattr(pynvml, "nvmlDeviceGetCount", refuse)
         open_sim()
-    assert "NVIDIA_VISIBLE_DEVICES" in caught.value.hint
+    assert hint in caught.value.hint
+    with pytest.raises(pynvml.NVMLError):
+        pynvml.nvmlDeviceGetCount()
 
 
 def test_a_gpu_that_could_not_be_named_at_first_is_metered_once_under_its_name(open_sim: Open, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import threading
 from dataclasses import replace
 
-import pynvml
 import pytest
 
 from flopsd.core.model import Evidence, Figures, Pipe
@@ -71,7 +70,7 @@ def test_processes_are_asked_for_past_a_gpu_that_hangs(open_sim: Open) -> None:
     well = h100(LOAD, processes=(Process(0, 10**9, 11),))
     _, clock = open_sim(replace(well, faults=(Fault(1000, 2000, "hang"),)), well)
     clock.advance(SECOND)
-    lookup = NvmlLookup(pynvml)
+    lookup = NvmlLookup()
     assert lookup.processes(uid(0)) is None
     assert lookup.processes(uid(1)) == frozenset({11})
     assert lookup.processes(uid(0)) is None

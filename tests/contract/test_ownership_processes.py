@@ -89,7 +89,7 @@ def open_sim(standin: Path, tmp_path: Path, stack: ExitStack) -> Open:
         inner = NvmlSource(pynvml, SourceSettings(clock, table()))
         source = own(
             inner,
-            NvidiaDevices(NvmlLookup(pynvml)),
+            NvidiaDevices(NvmlLookup()),
             parse_devices(setting),
             Job(environment or {}, root_pid=root),
             clock,
@@ -225,7 +225,7 @@ def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_
         pynvml.nvmlInit()  # what NVML knew when it was stopped is no answer
         pynvml.nvmlShutdown()
     stack.enter_context(simulated(standin, tmp_path, scenario, clock))
-    lookup = NvmlLookup(pynvml)  # a GPU that does not answer soon is asked again: this machine may be busy
+    lookup = NvmlLookup()  # a GPU that does not answer soon is asked again: this machine may be busy
 
     def answers(*pids: int) -> bool:
         return lookup.processes(scenario.uuid(0)) == frozenset(pids)
@@ -246,7 +246,7 @@ def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_
     monkeypatch.setattr(pynvml, "nvmlDeviceGetGraphicsRunningProcesses_v3", forbidden)
     pynvml.nvmlInit()
     stack.callback(pynvml.nvmlShutdown)
-    assert NvmlLookup(pynvml).processes(scenario.uuid(0)) is None
+    assert NvmlLookup().processes(scenario.uuid(0)) is None
     wait_until(lambda: refused, "the question")
     assert len(refused) == 1, "NVML runs, so that to start it would change nothing"
 

@@ -156,7 +156,7 @@ class Driver:
         until_ns, _ = self._wall_offset()
         stamped = [(sample.timeStamp * 1000 - offset_ns, sample.sampleValue) for sample in samples]
         # Set back, the wall clock repeats times, which samples in the buffer have already.
-        latest_ns = min(max((at_ns for at_ns, _ in stamped), default=0), until_ns + _SAMPLE_AGE_MAX_NS)
+        latest_ns = min(max([until_ns, *(at_ns for at_ns, _ in stamped)]), until_ns + _SAMPLE_AGE_MAX_NS)
         if latest_ns > until_ns + _AHEAD_NS:
             self._unknown_until_ns = max(self._unknown_until_ns, latest_ns)
         if after_ns < self._unknown_until_ns:

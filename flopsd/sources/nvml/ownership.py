@@ -170,14 +170,12 @@ class NvmlLookup:
     """Answers by the pynvml module, or None throughout where it is missing. NVML is shared with the source that reads
     it, which starts and stops it; here it is started for one question only, where no source of this process uses it."""
 
-    def __init__(self, lib: Any = None) -> None:
-        """`lib` is the pynvml module; None imports it."""
-        if lib is None:
-            with suppress(ImportError):
-                import pynvml
+    def __init__(self) -> None:
+        self._lib: Any = None
+        with suppress(ImportError):
+            import pynvml
 
-                lib = pynvml
-        self._lib = lib
+            self._lib = pynvml
         self._threads, self._asking = GpuThreads(SystemClock()), threading.Lock()
 
     def index(self, uid: DeviceUid) -> int | None:

@@ -1,0 +1,92 @@
+"""What NVML answers about one GPU to whoever asks once, whether a source of this process uses NVML or not."""
+
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from flopsd.sources.nvml.ownership import NvmlLookup
+
+NOT_HERE, UNINITIALIZED, LOST = (
+    pynvml.NVML_ERROR_NOT_FOUND,
+    pynvml.NVML_ERROR_UNINITIALIZED,
+    pynvml.NVML_ERROR_GPU_IS_LOST,
+)
+NOT_SUPPORTED, NO_FUNCTION = pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
+
+
+class NvmlFault(Exception):
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+class Library:
+    """A GPU at index 3 and instance 5; `errors` by the kind of processes, or of any call by "". `users`: of NVML."""
+
+    NVMLError = NvmlFault
+
+    def __init__(self, users: int, **errors: int) -> None:
+        self.users, self.starts, self._errors = users, 0, errors
+        for kind, pids in (("Compute", (11, 12)), ("Graphics", (12, 13)), ("MPSCompute", (14,))):
+            setattr(self, f"nvmlDeviceGet{kind}RunningProcesses_v3", self._listing(kind, pids))
+
+    def _listing(self, kind: str, pids: tuple[int, ...]) -> Callable[[str], list[SimpleNamespace]]:
+        def listing(handle: str) -> list[SimpleNamespace]:
+            assert handle == "handle of GPU-1"
+            if kind in self._errors:
+                raise NvmlFault(self._errors[kind])
+            return [SimpleNamespace(pid=pid) for pid in pids]
+
+        return listing
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if "start" in self._errors:
+            raise NvmlFault(self._errors["start"])
+        self.users, self.starts = self.users + 1, self.starts + 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.users -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, uid: str) -> str:  # noqa: N802
+        if not self.users:
+            raise NvmlFault(UNINITIALIZED)
+        if "handle" in self._errors:
+            raise NvmlFault(self._errors["handle"])
+        return f"handle of {uid}"
+
+    def nvmlDeviceGetIndex(self, handle: str) -> int:  # noqa: N802
+        return 3 if handle == "handle of GPU-1" else 0
+
+    def nvmlDeviceGetGpuInstanceId(self, handle: str) -> int:  # noqa: N802
+        return 5 if handle == "handle of GPU-1" else 0
+
+
+@pytest.mark.parametrize("users", [0, 2])
+@pytest.mark.parametrize(
+    ("errors", "pids"),
+    [
+        ({}, {11, 12, 13, 14}), ({"Graphics": NOT_SUPPORTED}, {11, 12, 14}), ({"MPSCompute": NO_FUNCTION}, {11, 12, 13}),
+        ({"Graphics": LOST}, None), ({"MPSCompute": NOT_HERE}, None), ({"Compute": NOT_SUPPORTED}, None),
+        ({"handle": LOST}, None), ({"start": LOST}, {11, 12, 13, 14}),
+    ],
+)  # fmt: skip
+def test_processes_of_every_kind_that_the_driver_knows(
+    monkeypatch: pytest.MonkeyPatch, users: int, errors: dict[str, int], pids: set[int] | None
+) -> None:
+    """Where nobody uses NVML it is started for the question, and stopped."""
+    library = Library(users, **errors)
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    lookup = NvmlLookup()
+    is_started = users > 0 or "start" not in errors
+    assert lookup.processes("GPU-1") == (pids if is_started else None)
+    known = is_started and "handle" not in errors
+    assert (lookup.index("GPU-1"), lookup.gpu_instance("GPU-1")) == ((3, 5) if known else (None, None))
+    assert (library.users, library.starts) == (users, 3 if users == 0 and is_started else 0)
+
+
+def test_without_the_module_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    lookup = NvmlLookup()
+    assert (lookup.processes("GPU-1"), lookup.index("GPU-1"), lookup.gpu_instance("GPU-1")) == (None, None, None)
