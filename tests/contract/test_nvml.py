@@ -199,10 +199,11 @@ def test_without_a_gpu_it_is_unavailable_with_a_hint_and_lets_go_of_the_driver(
     def refuse() -> int:
         raise pynvml.NVMLError(error)
 
-    with monkeypatch.context() as patch, pytest.raises(SourceUnavailableError, match=words) as caught:
-        if error is not None:
-            patch.setattr(pynvml, "nvmlDeviceGetCount", refuse)
+    if error is not None:
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", refuse)
+    with pytest.raises(SourceUnavailableError, match=words) as caught:
         open_sim()
+    monkeypatch.undo()
     assert hint in caught.value.hint
     with pytest.raises(pynvml.NVMLError):
         pynvml.nvmlDeviceGetCount()

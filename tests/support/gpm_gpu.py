@@ -36,6 +36,7 @@ class Gpu:
     device: Device = H100
     handle: object = "first"
     samples: list[tuple[int, int]] | None = field(default_factory=list)  # of the clock, as the driver keeps them
+    is_polled: bool = True
     took_ns: list[int] = field(default_factory=list)  # of the next calls for a sample
     streams: bool | Exception = True
     made: list[str] = field(default_factory=list)  # calls that change something
@@ -84,7 +85,7 @@ class Gpu:
             self.counters[pipe] += round(cycles * (share if counted_share is None else counted_share))
         self.ratios = {**IDLE, Pipe.TENSOR: share, Pipe.TENSOR_HMMA: share, Pipe.FP32: share / 2}
         until_ns = self.clock.boottime_ns() + ns
-        while (due_ns := self.meter.next_poll_ns(until_ns)) is not None:
+        while self.is_polled and (due_ns := self.meter.next_poll_ns(until_ns)) is not None:
             self.clock.advance(due_ns - self.clock.boottime_ns())
             self.meter.poll()
         self.clock.advance(until_ns - self.clock.boottime_ns())

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Gauges, Growth, Pipe, Reading, Totals
+from flopsd.core.meter import advance
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Tally, Totals
 from flopsd.sources.nvml.driver import UnusableError
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from tests.support.gpm_gpu import IDLE, MHZ, SECOND, SMS, Gpu, NvmlFault
@@ -124,6 +125,20 @@ def test_after_a_fault_the_percentages_are_of_another_interval_and_prove_nothing
     assert reason(gpu.meter.fail(GapReason.DRIVER_TIMEOUT)) is GapReason.DRIVER_TIMEOUT
     assert reason(gpu.runs(0.5)) is GapReason.DRIVER_TIMEOUT, "the first sample after it has nothing to compare with"
     assert isinstance(gpu.runs(0.5).work, Growth)
+
+
+def test_slow_calls_and_missed_polls_are_a_doubt_and_no_gap() -> None:
+    """As on a machine that is too busy to read the clock between two readings."""
+    gpu = Gpu((), samples=None, is_polled=False, took_ns=[45 * MS] * 2)
+    tally = advance(Tally(0, 0), gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
+    before_ns = tally.gap_ns
+    tally = advance(tally, gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
+    cycles, doubt = (
+        amounts[Evidence.ACTIVITY, Pipe.TENSOR_HMMA]
+        for amounts in (tally.active_sm_cycles, tally.uncertainty_sm_cycles)
+    )
+    assert tally.gap_ns == before_ns
+    assert doubt > cycles == round(0.99 * SMS * MHZ * 145_000)
 
 
 def test_activity_without_a_clock_is_a_gap_and_idleness_is_none() -> None:
