@@ -49,7 +49,7 @@ def test_the_t4_capture(exporter: Exporter) -> None:
     assert (t4.pci_bus_id, t4.driver, t4.vendor) == ("00000000:37:00.0", "590.48.01", "nvidia")
     assert t4.evidence is Evidence.ACTIVITY
     assert t4.evidence_reason == "cycle counters come with Hopper"
-    assert "1006, 1007, 1008" in t4.evidence_fix
+    assert "add DCGM_FI_PROF_PIPE_FP64_ACTIVE, DCGM_FI_PROF_PIPE_FP32_ACTIVE, DCGM_FI" in t4.evidence_fix
     gauges = source.read().gauges[t4.uid]
     assert gauges.pipe_activity_ratio == {Pipe.TENSOR: 0.005822}
     assert (gauges.utilization_ratio, gauges.sm_clock_mhz) == (0.91, 660)
@@ -103,9 +103,12 @@ def test_the_names_of_dcgm_4_6_and_old_labels_are_the_same_fields(exporter: Expo
     assert source.describe()["hostname"] == "node-7"
 
 
-def test_an_idle_gpu_has_a_utilization_of_nothing_which_is_not_unknown(exporter: Exporter) -> None:
-    exporter.shows(gpu({**BUSY, "DCGM_FI_DEV_GPU_UTIL": 0}))
-    assert DcgmSource(FakeClock(), table(), exporter.url).read().gauges[A100_UID].utilization_ratio == 0
+@pytest.mark.parametrize(("percent", "ratio"), [(-1, None), (0, 0.0), (100, 1.0), (101, None)])
+def test_an_idle_gpu_has_a_utilization_of_nothing_and_a_percentage_is_none_beyond_all(
+    exporter: Exporter, percent: int, ratio: float | None
+) -> None:
+    exporter.shows(gpu({**BUSY, UTIL: percent}))
+    assert DcgmSource(FakeClock(), table(), exporter.url).read().gauges[A100_UID].utilization_ratio == ratio
 
 
 @pytest.mark.parametrize("label", ["", 'gpu="nvidia1",'])
@@ -176,8 +179,8 @@ def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
         ({UTIL: 50, TENSOR: 0.5, CLOCK: 9223372036854775794}, Evidence.UTILIZATION, "SM clock of", ""),
         ({TENSOR: 0.5, CLOCK: 1410}, Evidence.ACTIVITY, "cycle counters come with Hopper", "1013-1015"),
         ({TENSOR: 0.5, CLOCK: 210}, Evidence.ACTIVITY, "cycle counters come with Hopper", ""),
-        ({TENSOR: 1.006, CLOCK: 1410}, Evidence.GAP, "field 1004 is not a ratio", ""),
-        ({TENSOR: -0.1, CLOCK: 1410}, Evidence.GAP, "field 1004 is not a ratio", ""),
+        ({TENSOR: 1.006, CLOCK: 1410}, Evidence.GAP, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE is not a ratio", ""),
+        ({TENSOR: -0.1, CLOCK: 1410}, Evidence.GAP, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE is not a ratio", ""),
         ({TENSOR: 0.5, HMMA: 0.3, IMMA: 0.3, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),
         ({HMMA: 0.9, DFMA: 0.2, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),
         ({TENSOR: 0.5, HMMA: 0.3, IMMA: 0.24, CLOCK: 1410}, Evidence.ACTIVITY, "cycle counters come with Hopper", ""),

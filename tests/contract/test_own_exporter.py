@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.model import Active, Device, Evidence, GapReason, Sweep
+from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceSettings
 from flopsd.sources.dcgm import own_exporter, own_source
@@ -372,7 +373,10 @@ def test_it_is_not_started_where_counters_are_closed_or_taken_or_not_needed(
     others: tuple[str, ...], says: str, hint: str,
 ) -> None:  # fmt: skip
     installed, devices = Installed(tmp_path), tuple(Device(f"GPU-{at}", at, "nvidia", "A100") for at in range(gpus))
-    monkeypatch.setattr("flopsd.sources.dcgm.own.gpus_without_gpm", lambda *_: (devices, access))
+    found = {(FakeClock, PeakTable): (devices, access)}
+    monkeypatch.setattr(
+        "flopsd.sources.dcgm.own.gpus_without_gpm", lambda clock, peaks: found[type(clock), type(peaks)]
+    )
     monkeypatch.setattr("flopsd.sources.dcgm.own.running", lambda _: dict(enumerate(others)))
     for name in ("KUBERNETES_SERVICE_HOST", "SLURM_JOB_ID", "TRAINING_JOB_NAME"):
         monkeypatch.delenv(name, raising=False)

@@ -9,53 +9,45 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import field
-from enum import IntEnum
+from enum import Enum
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.system.part_of_package import part_of
 
 
-class Field(IntEnum):
-    """The fields that are read, by the id that DCGM gives them, which never changes; with the old name, and that of
-    DCGM 4.6 where it is another."""
+class Field(Enum):
+    """The fields that are read, by their old name, and that of DCGM 4.6 where it is another."""
 
-    names: tuple[str, ...]
-
-    def __new__(cls, number: int, *names: str) -> Field:
-        one = int.__new__(cls, number)
-        one._value_, one.names = number, names
-        return one
-
-    SM_CLOCK = 100, "DEV_SM_CLOCK"
-    MAX_SM_CLOCK = 113, "DEV_MAX_SM_CLOCK"
-    POWER_USAGE = 155, "DEV_POWER_USAGE", "DEV_BOARD_POWER_WATTS"
-    ENERGY = 156, "DEV_TOTAL_ENERGY_CONSUMPTION"
-    POWER_LIMIT = 160, "DEV_POWER_MGMT_LIMIT", "DEV_BOARD_POWER_LIMIT_REQUESTED_WATTS"
-    GPU_UTIL = 203, "DEV_GPU_UTIL"
-    GR_ENGINE = 1001, "PROF_GR_ENGINE_ACTIVE", "PROF_GR_ENGINE_UTIL_RATIO"
-    SM_ACTIVE = 1002, "PROF_SM_ACTIVE", "PROF_SM_UTIL_RATIO"
-    TENSOR = 1004, "PROF_PIPE_TENSOR_ACTIVE", "PROF_TENSOR_UTIL_RATIO"
-    FP64 = 1006, "PROF_PIPE_FP64_ACTIVE", "PROF_FP64_UTIL_RATIO"
-    FP32 = 1007, "PROF_PIPE_FP32_ACTIVE", "PROF_FP32_UTIL_RATIO"
-    FP16 = 1008, "PROF_PIPE_FP16_ACTIVE", "PROF_FP16_UTIL_RATIO"
-    IMMA = 1013, "PROF_PIPE_TENSOR_IMMA_ACTIVE", "PROF_IMMA_UTIL_RATIO"
-    HMMA = 1014, "PROF_PIPE_TENSOR_HMMA_ACTIVE", "PROF_HMMA_UTIL_RATIO"
-    DFMA = 1015, "PROF_PIPE_TENSOR_DFMA_ACTIVE", "PROF_DFMA_UTIL_RATIO"
-    CYCLES_ELAPSED = 1084, "PROF_SM_CYCLES_ELAPSED_TOTAL"
-    CYCLES_MMA = 1086, "PROF_MMA_CYCLES_ACTIVE_TOTAL"
-    CYCLES_DMMA = 1087, "PROF_DMMA_CYCLES_ACTIVE_TOTAL"
-    CYCLES_HMMA = 1088, "PROF_HMMA_CYCLES_ACTIVE_TOTAL"
-    CYCLES_IMMA = 1089, "PROF_IMMA_CYCLES_ACTIVE_TOTAL"
-    CYCLES_DFMA = 1090, "PROF_DFMA_CYCLES_ACTIVE_TOTAL"
-    CYCLES_FP64 = 1094, "PROF_FP64_CYCLES_ACTIVE_TOTAL"
-    CYCLES_FP32 = 1095, "PROF_FP32_CYCLES_ACTIVE_TOTAL"
-    CYCLES_FP16 = 1096, "PROF_FP16_CYCLES_ACTIVE_TOTAL"
-    GPU_UTIL_RATIO = (1613, "DEV_GPU_UTIL_RATIO")  # in DCGM 4.6 the name of 203, in percent; in 4.7 its own, a ratio
+    SM_CLOCK = ("DEV_SM_CLOCK",)
+    MAX_SM_CLOCK = ("DEV_MAX_SM_CLOCK",)
+    POWER_USAGE = ("DEV_POWER_USAGE", "DEV_BOARD_POWER_WATTS")
+    ENERGY = ("DEV_TOTAL_ENERGY_CONSUMPTION",)
+    POWER_LIMIT = ("DEV_POWER_MGMT_LIMIT", "DEV_BOARD_POWER_LIMIT_REQUESTED_WATTS")
+    GPU_UTIL = ("DEV_GPU_UTIL",)
+    GR_ENGINE = ("PROF_GR_ENGINE_ACTIVE", "PROF_GR_ENGINE_UTIL_RATIO")
+    SM_ACTIVE = ("PROF_SM_ACTIVE", "PROF_SM_UTIL_RATIO")
+    TENSOR = ("PROF_PIPE_TENSOR_ACTIVE", "PROF_TENSOR_UTIL_RATIO")  # 1004
+    FP64 = ("PROF_PIPE_FP64_ACTIVE", "PROF_FP64_UTIL_RATIO")  # 1006 to 1008
+    FP32 = ("PROF_PIPE_FP32_ACTIVE", "PROF_FP32_UTIL_RATIO")
+    FP16 = ("PROF_PIPE_FP16_ACTIVE", "PROF_FP16_UTIL_RATIO")
+    IMMA = ("PROF_PIPE_TENSOR_IMMA_ACTIVE", "PROF_IMMA_UTIL_RATIO")  # 1013 to 1015
+    HMMA = ("PROF_PIPE_TENSOR_HMMA_ACTIVE", "PROF_HMMA_UTIL_RATIO")
+    DFMA = ("PROF_PIPE_TENSOR_DFMA_ACTIVE", "PROF_DFMA_UTIL_RATIO")
+    CYCLES_ELAPSED = ("PROF_SM_CYCLES_ELAPSED_TOTAL",)  # 1084 to 1096
+    CYCLES_MMA = ("PROF_MMA_CYCLES_ACTIVE_TOTAL",)
+    CYCLES_DMMA = ("PROF_DMMA_CYCLES_ACTIVE_TOTAL",)
+    CYCLES_HMMA = ("PROF_HMMA_CYCLES_ACTIVE_TOTAL",)
+    CYCLES_IMMA = ("PROF_IMMA_CYCLES_ACTIVE_TOTAL",)
+    CYCLES_DFMA = ("PROF_DFMA_CYCLES_ACTIVE_TOTAL",)
+    CYCLES_FP64 = ("PROF_FP64_CYCLES_ACTIVE_TOTAL",)
+    CYCLES_FP32 = ("PROF_FP32_CYCLES_ACTIVE_TOTAL",)
+    CYCLES_FP16 = ("PROF_FP16_CYCLES_ACTIVE_TOTAL",)
+    GPU_UTIL_RATIO = ("DEV_GPU_UTIL_RATIO",)  # in DCGM 4.6 the name of GPU_UTIL, in percent; in 4.7 its own, a ratio
 
 
 PREFIX = "DCGM_FI_"
-FIELD_OF_NAME: Mapping[str, Field] = {PREFIX + name: known for known in Field for name in known.names}
+FIELD_OF_NAME: Mapping[str, Field] = {PREFIX + name: known for known in Field for name in known.value}
 # Whole numbers that run on: values beyond the 32-bit and floating-point blanks are real ones there.
 COUNTERS = frozenset({Field.ENERGY, *(known for known in Field if known.name.startswith("CYCLES_"))})
 

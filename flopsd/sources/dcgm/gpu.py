@@ -135,45 +135,54 @@ class FollowedGpu:
 
     def _judge(self, before: _Collection | None, collection: _Collection) -> list[Reading]:
         page, limits, begin_ns, end_ns = collection.page, self.limits, self._since_ns, collection.at_ns
-        known, seen = self._cycles(begin_ns, end_ns), self._exported_cycles(begin_ns, end_ns)
-        most_mhz = 0 if limits is None else limits.sm_clock_max_mhz
-        cycles = known or (None if seen is None or limits is None else seen.up_to(most_mhz, end_ns - begin_ns))
-        expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
         unread, self._unread = self._unread, None
-        clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
-        self._tell(expect(page, limits, self._calibration, cycles is not None or clock_follows, self._hopper))
         counters = {"energy_mj": int(page.values[Field.ENERGY])} if Field.ENERGY in page.values else {}
         if limits is None or page.slices:
-            return self._until(end_ns, Gap(expected.gap or GapReason.UNKNOWN_DEVICE), counters)
-        if self._calibration is not None and before is not None and before.at_ns == begin_ns:
-            self._compare_with_clock(self._calibration, before.page, page, known or seen, end_ns - begin_ns, limits)
+            refused = expect(page, limits, None, False, self._hopper)
+            self._tell(refused)
+            return self._until(end_ns, Gap(refused.gap or GapReason.UNKNOWN_DEVICE), counters)
+        known, seen = self._cycles(begin_ns, end_ns, limits), self._exported_cycles(begin_ns, end_ns)
+        most_mhz = limits.sm_clock_max_mhz
+        cycles = known or (None if seen is None else seen.up_to(most_mhz, end_ns - begin_ns))
+        expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
+        clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
+        self._tell(expect(page, limits, self._calibration, cycles is not None or clock_follows, self._hopper))
+        earlier = before.page if before is not None and before.at_ns == begin_ns else None  # no gap is between them
+        if self._calibration is not None:
+            if earlier is not None:
+                self._compare_with_clock(self._calibration, earlier, page, known or seen, end_ns - begin_ns, limits)
             if self._refused:
                 self._tell(
                     Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock differ by over a tenth")
                 )
                 return self._until(end_ns, Gap(GapReason.CONTRADICTORY), counters)
-        if self._calibration is not None and has_counters(page):
-            running: Totals | None = totals(page, self._calibration)
-            elapsed = page.values.get(Field.CYCLES_ELAPSED)
-            stalled = before is not None and before.page.values.get(Field.CYCLES_ELAPSED) == elapsed
-            gap = expected.gap or (GapReason.COUNTER_STALLED if stalled else None)
-            if stalled and expected.gap is None:
-                self._tell(Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still"))
-            grown = Growth(unread_counters(page)) if gap is None else Gap(gap)
-            return self._until(end_ns, grown, counters, running)
-        if unread is not None or expected.gap is not None:
-            return self._until(end_ns, Gap(unread or expected.gap or GapReason.MISSED_READING), counters)
+            if has_counters(page):
+                return self._grown(before, page, end_ns, expected.gap, counters, self._calibration)
+        if gap := unread or expected.gap:
+            return self._until(end_ns, Gap(gap), counters)
         if expected.evidence is not Evidence.ACTIVITY or cycles is None:
             percent = page.utilization_percent()
             assert percent is not None
             return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
-        if before is not None and before.at_ns == begin_ns and not self._refused:
-            self._prove_counters(before.page, page, known or seen or cycles, end_ns - begin_ns, limits)
+        if earlier is not None and not self._refused:
+            self._prove_counters(earlier, page, known or seen or cycles, end_ns - begin_ns, limits)
         if self._clock_doubted:
             cycles = cycles.up_to(most_mhz, end_ns - begin_ns)
         proven = self._calibration if has_counters(page) else None
         running = None if proven is None else totals(page, proven)
         return self._until(end_ns, active(page, cycles, limits.sm_count), counters, running)
+
+    def _grown(
+        self, before: _Collection | None, page: GpuPage, end_ns: int, gap: GapReason | None,
+        counters: Mapping[str, int], calibration: Calibration,
+    ) -> list[Reading]:  # fmt: skip
+        """The reading of counters in use, where no `gap` forbids it."""
+        elapsed = page.values[Field.CYCLES_ELAPSED]
+        if gap is None and before is not None and before.page.values.get(Field.CYCLES_ELAPSED) == elapsed:
+            gap = GapReason.COUNTER_STALLED
+            self._tell(Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still"))
+        work = Growth(unread_counters(page)) if gap is None else Gap(gap)
+        return self._until(end_ns, work, counters, totals(page, calibration))
 
     def _prove_counters(
         self, earlier: GpuPage, later: GpuPage, cycles: Cycles, duration_ns: int, limits: Limits
@@ -206,14 +215,14 @@ class FollowedGpu:
             if follows_clock(*held) is False:
                 self._calibration, self._refused, self._clock_doubted = None, True, is_faster(*held)
 
-    def _cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
+    def _cycles(self, begin_ns: int, end_ns: int, limits: Limits) -> Cycles | None:
         """Cycles of one SM by NVML's polls at random moments, which bound what the clock was, or by its own samples;
         None where they do not reach from end to end."""
         if self._more_clocks is None:
             return None
         polled = self._more_clocks.cycles(self.device.uid, begin_ns, end_ns)
-        top_mhz = None if self.limits is None else self.limits.sm_clock_max_mhz
-        return polled or _integral(self._more_clocks.samples(self.device.uid), begin_ns, end_ns, top_mhz)
+        samples = self._more_clocks.samples(self.device.uid)
+        return polled or _integral(samples, begin_ns, end_ns, limits.sm_clock_max_mhz)
 
     def _exported_cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
         """The same by the exporter's own values, one a collection: an estimate, whose doubt is not a bound."""

@@ -9,7 +9,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
 from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
 from flopsd.core.values import ceil_div
-from flopsd.sources.dcgm.exposition import NOT_PERMITTED, Field, GpuPage
+from flopsd.sources.dcgm.exposition import NOT_PERMITTED, PREFIX, Field, GpuPage
 from flopsd.sources.nvml.counter_calibration import Calibration, Interval
 from flopsd.sources.nvml.plausibility import IDLE_POWER_RATIO
 
@@ -50,7 +50,7 @@ def expect(
     garbage = [f for f in _RATIOS if f in page.values and not 0 <= page.values[f] <= RATIO_MAX]
     counted = calibration is not None and has_counters(page)
     if garbage and not counted:
-        return _none(GapReason.OUT_OF_RANGE, f"field {garbage[0].value} is not a ratio")
+        return _none(GapReason.OUT_OF_RANGE, f"{_name(garbage[0])} is not a ratio")
     parts = sum(page.values.get(f, 0.0) for f, _ in SUB_PIPES)
     if not counted and parts > page.values.get(Field.TENSOR, 1.0) + SUB_PIPES_TOLERANCE_PPM / PPM:
         return _none(GapReason.CONTRADICTORY, "the fields 1013-1015 show more tensor activity than field 1004")
@@ -80,6 +80,10 @@ def expect(
     if NOT_PERMITTED in blank:
         reason = GapReason.NO_PERMISSION
     return _none(reason, why_no_tensor or "neither SM clock nor utilisation is exported", _tensor_fix(page))
+
+
+def _name(field: Field) -> str:
+    return f"{PREFIX}{field.value[0]}"
 
 
 def _none(gap: GapReason, reason: str, fix: str = "") -> Expected:
@@ -124,7 +128,7 @@ def _activity(page: GpuPage, hopper: bool) -> Expected:
     fixes = ["with DCGM 4.6 and driver R595 or newer add 1084-1096 to the exporter's CSV"] if hopper else []
     if not any(f in page.values for f, _ in SUB_PIPES):
         fixes.append("add 1013-1015 to the CSV (Ampere and newer) to split tensor work by kind")
-    if missing := [f"{f.value}" for f, _ in VECTOR_PIPES if f not in page.values]:
+    if missing := [_name(f) for f, _ in VECTOR_PIPES if f not in page.values]:
         fixes.append(f"add {', '.join(missing)} to the CSV: these pipes are only bounded")
     return Expected(Evidence.ACTIVITY, reason, "; ".join(fixes))
 
