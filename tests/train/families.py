@@ -1,5 +1,6 @@
 """Small real models of every family, trained for one step on the CPU under PyTorch's own FLOP counter."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -179,6 +180,31 @@ def step(name: str, method: str, recomputation: str, *, reentrant: bool = False,
         loss_of(model(**inputs)).backward()
     ours = flop(read_model(config), work, training_from(facts_from(facts)))
     return Step(name, method, recomputation, work, counter.get_total_flops(), ours)
+
+
+def alone(name: str) -> dict[str, int]:
+    """What PyTorch counts of a step with an adapter on one matrix only, by its path: the first of each name that PEFT
+    puts one on. So gradients are seen to go to all that stands above it, and nowhere else."""
+
+    model = build(name)
+    inputs, _ = BATCHES[name]() if name in BATCHES else text_batch(model, LENGTH)
+    paths = [linear.path for linear in read_model(config_of(model)).linears() if linear.adaptable]
+    first = {re.sub(r"\.\d+\.", ".", path): path for path in reversed(paths)}
+    found = {}
+    for path in reversed(first.values()):
+        try:
+            adapted = adapt(build(name), [path])
+            on = [of.partition(".lora_A")[0] for of, _ in adapted.named_modules() if of.endswith(".lora_A.default")]
+            if len(on) != 1 or not on[0].endswith(path):
+                continue  # PEFT takes the name for that of experts
+            with flop_counter() as counter:
+                loss = loss_of(adapted(**inputs))
+                if loss.requires_grad:
+                    loss.backward()
+                    found[path] = counter.get_total_flops()
+        except (AttributeError, TypeError, ValueError):
+            continue  # it refuses it in this family, or by itself; or the family's code does
+    return found
 
 
 def text_batch(model: Any, length: int) -> tuple[dict[str, Any], dict[str, int]]:

@@ -11,7 +11,7 @@ from flopsd.core.declared_facts import facts_from
 from flopsd.errors import ArchitectureError
 from tests.support.architectures import digest_of, paths_of_model
 from tests.support.paths import SAMPLES
-from tests.train.families import FAMILIES, LENGTH, adapt, build, config_of, flop_counter, step, text_batch
+from tests.train.families import FAMILIES, LENGTH, adapt, alone, build, config_of, flop_counter, step, text_batch
 from tests.train.table import CASES
 from tests.train.test_parameters import WITHIN, paths_of, without
 from tests.train.vision_families import BATCHES
@@ -39,6 +39,7 @@ def row(name: str) -> dict[str, Any]:
         "target_modules": targets,
         "work": steps[0].work,
         "flop": {" ".join(case): found.counted for case, found in zip(CASES, steps, strict=True)},
+        "alone": alone(name),
     }
 
 

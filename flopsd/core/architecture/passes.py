@@ -79,13 +79,15 @@ def walk(
 
 
 class _Walk:
+    _last: int  # FLOP of the product that was counted last
+
     def __init__(
         self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained,
         level: Level, input_gradients: Collection[Stream],
     ) -> None:  # fmt: skip
         self._rows, self._pairs, self._states = rows, pairs, states
         self._trained, self._level = trained, level
-        self.sums, self._last, self._in_head = PassFlop(), 0, False
+        self.sums, self._in_head = PassFlop(), False
         self._keys_and_values: dict[str, dict[str, bool]] = {}
         self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
         self._graded = {stream: stream in input_gradients for stream in Stream}

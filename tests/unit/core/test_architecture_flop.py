@@ -284,9 +284,13 @@ def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
     total = 8_030_261_248
     same = computed(LLAMA_8B, work, **facts, parameters_total=total)
     assert (same.required, same.assumptions) == (ours.required, ours.assumptions)
-    other = computed(LLAMA_8B, work, **facts, parameters_total=2 * total)
-    assert other.required == Bounds(ours.required.low, ours.required.computed, 2 * ours.required.high)
-    assert any("counts 16060522496 parameters" in say("architecture.assumptions", note) for note in other.assumptions)
+    low, high = ours.required.low, ours.required.high
+    for theirs, bounds in ((2 * total, (low, 2 * high)), (total // 3, (low * (total // 3) // total, high)),
+                           (total + 1, (low, high + -(-high // total)))):  # fmt: skip
+        other = computed(LLAMA_8B, work, **facts, parameters_total=theirs)
+        assert (other.required.low, other.required.high) == bounds
+        assert other.required.computed == ours.required.computed
+        assert any(f"counts {theirs} parameters" in say("architecture.assumptions", note) for note in other.assumptions)
 
 
 def test_a_process_may_count_its_adapters_among_the_parameters() -> None:
@@ -297,6 +301,21 @@ def test_a_process_may_count_its_adapters_among_the_parameters() -> None:
         assert computed(LLAMA_8B, work_of([3]), **facts, parameters_total=total).required == expected.required
     other = computed(LLAMA_8B, work_of([3]), **facts, parameters_total=base - adapters)
     assert other.required.low < expected.required.low
+
+
+def test_a_module_that_is_saved_whole_is_trained_whole() -> None:
+    """Here the embedding and the head, of 4096 columns for each of 128256 words, beside adapters on one matrix."""
+    saved = ("embed_tokens", "lm_head")
+    assert adapters(read_model(LLAMA_8B), Lora(8, ("q_proj",), saved)) == 32 * 8 * 2 * 4096 + 2 * 4096 * 128256
+    work, facts = work_of([3]), {"method": "lora", "recomputation": "none", "attention": "eager"}
+    alone, beside = (
+        computed(LLAMA_8B, work, **facts, lora={"r": 8, "target_modules": ["q_proj"], "modules_to_save": names})
+        for names in ((), saved)
+    )
+    assert beside.terms["weight_gradients"] - alone.terms["weight_gradients"] == 2 * 3 * 4096 * 128256
+    # What a trained embedding feeds passes gradients on: the first layer's three projections, and its keys and values.
+    more = beside.terms["activation_gradients"] - alone.terms["activation_gradients"]
+    assert more == 2 * 3 * 4096 * (4096 + 1024 + 1024 + 8) + 2 * 2 * 9 * 4096
 
 
 def test_a_module_that_is_not_there_is_refused_with_those_that_are_and_half_an_encoder_decoder_too() -> None:

@@ -10,11 +10,14 @@ import pytest
 
 from flopsd.core.architecture import Lora, adapters, flop, parameters, read_model, training_from
 from flopsd.core.declared_facts import facts_from
+from flopsd.errors import ArchitectureError
 from tests.support.architectures import digest_of, paths_of_model, refused
 from tests.support.paths import SAMPLES
 
 RANK = 4
 STEPS = {row["name"]: row for row in map(json.loads, (SAMPLES / "torch_steps.jsonl").read_text().splitlines())}
+WITHIN = ("text_config", "vision_config")
+ALSO_NAMED = {"num_local_experts": "num_experts", "mamba_d_ssm": "mamba_d_head"}
 families = pytest.mark.parametrize("row", STEPS.values(), ids=STEPS)
 
 
@@ -33,6 +36,18 @@ def test_the_configuration_tells_what_a_step_computes(row: dict[str, Any]) -> No
         executed = flop(model, row["work"], training_from(facts_from(facts))).executed
         assert executed.computed == counted
         assert executed.low <= counted <= executed.high
+
+
+@families
+def test_an_adapter_on_any_one_matrix_makes_gradients_of_what_stands_above_it(row: dict[str, Any]) -> None:
+    model = read_model(row["filled"])
+    for path, counted in row.get("alone", {}).items():
+        lora = {"r": RANK, "target_modules": [path]}
+        facts = {"method": "lora", "recomputation": "none", "attention": "eager", "lora": lora}
+        executed = flop(model, row["work"], training_from(facts)).executed
+        assert executed.low <= counted <= executed.high
+        # What deepstack adds to the text behind its first layers is taken to be there before them.
+        assert executed.computed == counted or ("deepstack" in path and executed.computed > counted), path
 
 
 def test_who_trains_all_but_positions_that_are_no_weights_trains_fully() -> None:
@@ -61,18 +76,58 @@ def test_a_field_that_is_left_out_has_the_default_of_transformers(row: dict[str,
         given, filled = json.loads(json.dumps([row["given"], row["filled"]]))
         *outer, name = field.split(".")
         del (given[outer[0]] if outer else given)[name]
-        for inner in otherwise.keys() & {"text_config", "vision_config"}:
+        for inner in otherwise.keys() & {*WITHIN}:
             otherwise[inner] = {**filled[inner], **otherwise[inner]}
         assert as_filled(given, {**filled, **otherwise}), field
 
 
 @families
 def test_a_field_that_is_not_known_is_refused_wherever_it_stands(row: dict[str, Any]) -> None:
-    for inner in row["filled"].keys() & {"text_config", "vision_config"}:
+    for inner in row["filled"].keys() & {*WITHIN}:
         with refused(match="a_new_field"):
             read_model({**row["filled"], inner: {**row["filled"][inner], "a_new_field": 7}})
     with refused(match="a_new_field"):
         read_model({**row["filled"], "a_new_field": 7})
+
+
+ALL = ("",)
+# Fields that may be 0, which is none, by the beginning of the families' names.
+MAY_BE_NONE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("attention_chunk_size", "first_k_dense_replace", "moe_latent_size", "n_shared_experts", "num_dense_layers",
+         "num_kv_shared_layers", "num_nextn_predict_layers", "q_lora_rank"), ALL,
+    ),
+    "num_key_value_heads": ("bamba", "falcon_h1", "gemma3n", "gemma4", "granitemoehybrid", "lfm2", "nemotron_h",
+                            "qwen3_5", "qwen3_next"),
+    "num_experts": ("qwen3_next",),
+    "sliding_window": ("cohere2", "gemma2", "gemma3_", "gpt_oss", "ministral", "mistral", "olmo3", "smollm3"),
+    "num_local_experts": ("granitemoehybrid",),
+    "hidden_size_per_layer_input": ("gemma4",),
+}  # fmt: skip
+ALSO_TAKEN = {("intermediate_size", "5"), ("vision_feature_layer", "0"), ("vision_feature_layer", "-1")}
+ODD: Mapping[type, tuple[Any, ...]] = {
+    int: (0, -1, True, 1.5, 10**9 + 1, "4"),
+    bool: (1, 0, "yes", []),
+    list: (5, "list", {}),
+}
+
+
+@families
+def test_a_value_of_another_kind_or_size_is_refused_by_its_name(row: dict[str, Any]) -> None:
+    filled, plain = row["filled"], read_model(row["filled"])
+    for inner, part in (("", filled), *((name, filled[name]) for name in WITHIN if name in filled)):
+        for field, value in ((name, odd) for name, old in part.items() for odd in ODD.get(type(old), ())):
+            if (field, value) == ("max_position_embeddings", 0):
+                continue  # only a table of positions needs them
+            changed = {**part, field: value}
+            none = value == 0 and part["model_type"].startswith(MAY_BE_NONE.get(field, ()))
+            try:
+                found = read_model({**filled, inner: changed} if inner else changed)
+            except ArchitectureError as fault:
+                assert dict(fault.parameters).get("name") in (field, ALSO_NAMED.get(field)), (field, value)
+                assert not none, (field, value)
+            else:
+                assert none or (field, str(value)) in ALSO_TAKEN or found == plain, (field, value)
 
 
 def as_filled(config: Mapping[str, Any], filled: Mapping[str, Any]) -> bool:

@@ -1,0 +1,87 @@
+"""What is not declared of a training leaves an interval, exactly as wide as what may have been declared; for a small
+model of each family."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+
+from flopsd.core.architecture import Bounds, Model, flop, forward_flop, read_model, training_from
+from tests.unit.core.test_torch_steps import RANK, families
+
+KERNELS, AGAIN = ("eager", "flash_attention_2"), ("none", "full", "selective")
+EAGER, FLASH = ({"attention": kernel} for kernel in KERNELS)
+
+
+@pytest.fixture
+def model(row: dict[str, Any]) -> Model:
+    return read_model(row["filled"])
+
+
+def work_of(row: dict[str, Any], padding: int = 3) -> dict[str, int]:
+    return {**row["work"], **({"padding_tokens": padding} if "tokens" in row["work"] else {})}
+
+
+def around(found: list[Bounds]) -> tuple[int, int]:
+    return min(one.low for one in found), max(one.high for one in found)
+
+
+@families
+def test_bounds_are_those_of_whatever_may_have_been_declared(row: dict[str, Any], model: Model) -> None:
+    work = work_of(row)
+    lora = {"r": RANK, "target_modules": row["target_modules"]}
+    for method in ({"method": "full"}, {"method": "lora", "lora": lora}):
+        known = {
+            (kernel, again): flop(model, work, training_from({**method, "attention": kernel, "recomputation": again}))
+            for kernel, again in product(KERNELS, AGAIN)
+        }
+        for kernel, again in product((*KERNELS, None), (*AGAIN, None)):
+            open_ones = {"attention": kernel, "recomputation": again}
+            facts = {**method, **{name: value for name, value in open_ones.items() if value is not None}}
+            found = flop(model, work, training_from(facts))
+            may = [one for key, one in known.items() if kernel in (None, key[0]) and again in (None, key[1])]
+            for what in ("required", "executed"):
+                ours = getattr(found, what)
+                assert (ours.low, ours.high) == around([getattr(one, what) for one in may]), (facts, what)
+
+
+@families
+def test_of_a_method_that_is_not_declared_perhaps_nothing_was_trained_and_perhaps_all(
+    row: dict[str, Any], model: Model
+) -> None:
+    work = work_of(row)
+    everything = flop(model, work, training_from({**EAGER, "recomputation": "full", "method": "full"}))
+    for method in ({}, {"method": "lora"}, {"method": "partial"}):
+        found = flop(model, work, training_from({**EAGER, "recomputation": "full", **method}))
+        assert found.required.high == everything.required.high
+        assert found.executed.high == everything.executed.high
+        back = everything.required.low - found.required.low
+        assert 0 < back <= 2 * found.required.low
+        assert everything.executed.low > found.executed.low >= found.required.low
+
+
+@families
+def test_a_kernel_of_pytorchs_choice_skips_what_is_masked_unless_it_is_handed_a_mask(
+    row: dict[str, Any], model: Model
+) -> None:
+    for padding, packing in ((0, False), (3, False), (0, True)):
+        if padding and model.two_sided:
+            continue  # only the encoder is handed it, and its mask hides nothing else
+        eager, flash, own = (
+            forward_flop(
+                model, work_of(row, padding), training_from({"attention": kernel, "packing": packing})
+            ).computed
+            for kernel in (*KERNELS, "sdpa")
+        )
+        masked = padding or packing or "local_attention" in row["filled"]
+        assert flash <= own == (eager if masked else flash)
+
+
+@families
+def test_a_forward_pass_is_the_first_terms_of_a_step(row: dict[str, Any], model: Model) -> None:
+    lora = {"r": RANK, "target_modules": row["target_modules"]}
+    for method in ({"method": "full"}, {"method": "lora", "lora": lora}):
+        facts = training_from({**method, **EAGER})
+        terms = flop(model, work_of(row), facts).terms
+        first = [terms[name] for name in ("linear_forward", "adapter_forward", "attention_forward")]
+        assert forward_flop(model, work_of(row), facts).computed == sum(first)
