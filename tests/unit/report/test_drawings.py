@@ -1,6 +1,7 @@
 """Where things stand in the drawings of a report."""
 
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -61,9 +62,7 @@ def test_bands_cover_what_their_spans_do_once(spans: list[tuple[int, int]]) -> N
     drawn = [at for band in found for at in range(int(band.at), int(band.at + band.width))]
     assert sorted(covered) == drawn
     edges = [(band.at, band.at + band.width) for band in found]
-    assert all(last < first for (_, last), (first, _) in zip(edges, edges[1:], strict=False)), (
-        "those that touch are one"
-    )
+    assert all(last < first for (_, last), (first, _) in pairwise(edges)), "those that touch are one"
 
 
 def test_a_moment_is_a_band_that_can_be_seen_and_stays_within_the_drawing() -> None:
