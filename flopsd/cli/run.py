@@ -20,7 +20,7 @@ from flopsd.cli.common import (
     Verbs,
     add_settings,
     add_source_settings,
-    loudness,
+    passed_on,
     settings_of,
     sources_of,
 )
@@ -71,9 +71,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.run import Commands, Launched, run_daemon
 
     progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet
-    config = ["--config", arguments.config] if arguments.config else []
-    passed = [*loudness(arguments), *config]
-    key = [*ME, "key", "check", "--json", *config, *_given(arguments, [BY_KEY["state_dir"]])]
+    passed = passed_on(arguments)
+    key = [*ME, "key", "check", "--json", *passed, *_given(arguments, [BY_KEY["state_dir"]])]
     key += [arguments.key] if arguments.key else []
     seal = [*ME, "seal", "--rolling", *passed, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
     push = [*ME, "push", "--fed", *passed, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
@@ -112,13 +111,12 @@ def _exec(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
-    config = ["--config", arguments.config] if arguments.config else []
-    run = ["--run-id", run_id, *loudness(arguments), *config]
-    passed_on = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
+    run = ["--run-id", run_id, *passed_on(arguments)]
+    of_run = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
     of_seal = _given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])
     started()
     launcher = Launcher(
-        daemon_command=[*ME, "run", *run, *_given(arguments, passed_on)],
+        daemon_command=[*ME, "run", *run, *_given(arguments, of_run)],
         seal_command=[*ME, "seal", "--at-end", *run, *of_seal] if settings.seal else None,
         clock=clock,
         stop_seconds=settings.stop_seconds,

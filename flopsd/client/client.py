@@ -23,13 +23,13 @@ from flopsd.core.kernel_windows import OBSERVED
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
 from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.settings.words import words_of
-from flopsd.system.clock import NS_PER_S, Clock, SystemClock
+from flopsd.system.clock import Clock, SystemClock
 
 log = logging.getLogger("flopsd.client")
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, REFUSED_SECONDS = 0.2, 5.0, 60.0
 SEND_SECONDS = 0.2  # between two sends; a phase that changes after a quiet time is sent at once
 WORK_SECONDS = 1.0
-# Phase changes kept between two sends: at most 40 a second, below what the daemon reads from one process.
+# Phase changes kept between two sends: with one message of counters at most 45 a second, below what the daemon reads.
 MAX_TRANSITIONS = 8
 _OF_DEVICES = frozenset({"operator_flop", "recomputed_operator_flop", *OBSERVED})
 
@@ -245,12 +245,11 @@ class Client:
             self._transitions.clear()
             if self._phase is not None:
                 self._transitions.append(self._phase)
-        self._work_sent_ns = -NS_PER_S * 3600
         self._backoff_seconds = BACKOFF_SECONDS
         log.info("connected to flopsd's daemon at %s", daemon.path)
         while True:
             closing = self._closing.is_set()
-            self._send_changes(daemon, everything=closing)
+            self._send_changes(daemon)
             if closing:
                 daemon.bye()
                 return
@@ -269,8 +268,7 @@ class Client:
             while True:
                 self._wake.get_nowait()
 
-    def _send_changes(self, daemon: DaemonConnection, *, everything: bool) -> None:
-        now_ns = self._clock.boottime_ns()
+    def _send_changes(self, daemon: DaemonConnection) -> None:
         with self._lock:
             facts = {name: self._facts[name] for name in self._unsent_facts}
             self._unsent_facts.clear()
@@ -280,8 +278,7 @@ class Client:
             daemon.send("declare", facts={name: value})
         for phase in transitions:
             daemon.send("phase", phase=phase)
-        if (everything or now_ns - self._work_sent_ns >= WORK_SECONDS * NS_PER_S) and (work := self._work.changed()):
-            self._work_sent_ns = now_ns
+        if work := self._work.changed():
             daemon.send("work", work=work)
 
 

@@ -137,7 +137,12 @@ def seal_ended(
     try:
         try:
             settle_next(folder, known)
-            recovery = journal.recover("damaged.journal.jsonl", known)
+            if (recovery := journal.recover("damaged.journal.jsonl", known)) is not None:
+                log.warning(
+                    "the journal was damaged at its end (%s): %d bytes are left out",
+                    say_all(REASONS, recovery.reasons),
+                    recovery.cut_bytes,
+                )
             if known is not None:
                 deque(journal.read(code_secrets), maxlen=0)
         except (JournalReplacedError, JournalDamagedError) as fault:
@@ -145,19 +150,12 @@ def seal_ended(
 
             if known is None:
                 raise
-            recovery = None
             write_instead(journal, known, settings, environment, clock, fault)
-        if recovery is not None:
-            log.warning(
-                "the journal was damaged at its end (%s): %d bytes are left out",
-                say_all(REASONS, recovery.reasons),
-                recovery.cut_bytes,
-            )
         try:
-            head = None if known is None else journal.head
             return seal(
-                folder.journal, folder, settings, clock, evidence_from=environment, head=head, code_secrets=code_secrets
-            )
+                folder.journal, folder, settings, clock,
+                evidence_from=environment, head=journal.head, code_secrets=code_secrets,
+            )  # fmt: skip
         except FlopsdError:
             if keep:
                 log.error("%s", keep_journal(settings, folder, clock, 0))

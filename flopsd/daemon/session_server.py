@@ -137,11 +137,10 @@ class SessionServer:
 
     def serve_once(self) -> bool:
         """Take in what has arrived. False: `stop` was called, and all of it is posted."""
-        if not self._stopping.is_set():
-            self._take_in()
+        is_last = self._stopping.is_set()
+        self._take_in()
+        if not is_last:
             return True
-        for peer in list(self._peers.values()):
-            self._read(peer)
         for peer in list(self._peers.values()):
             self._drop(peer)
         with suppress(OSError):
@@ -266,9 +265,8 @@ class SessionServer:
             self._drop(peer)
 
     def _pause(self, one: socket.socket, until_ns: int) -> None:
-        if one not in self._paused:
-            self._paused[one] = until_ns
-            self._selector.unregister(one)
+        self._paused[one] = until_ns
+        self._selector.unregister(one)
 
     def _drop(self, peer: _Peer) -> None:
         if self._peers.pop(peer.connection, None) is not None and self._paused.pop(peer.connection, None) is None:

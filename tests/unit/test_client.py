@@ -1,12 +1,14 @@
 """The client in a training process: what it tells arrives, and whom it meets changes nothing for the training."""
 
+import gc
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
@@ -283,6 +285,27 @@ def test_what_the_daemon_rejects_is_logged(path: Path, caplog: pytest.LogCapture
         daemon.close()
         client.close(0)
     assert caplog.messages == ["flopsd's daemon rejected a declaration: too many facts"]
+
+
+def test_a_closed_client_is_freed_and_close_may_be_interrupted_by_close(
+    path: Path, server: EventServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(path)
+    others = [client.another_session(), client.another_session()]
+
+    def signalled(close: Callable[[], None] = client.close, go_on: Callable[[], None] = client._closing.set) -> None:
+        close()
+        go_on()
+
+    monkeypatch.setattr(client._closing, "set", signalled)
+    client.close(PATIENCE_SECONDS)
+    ended = [event.session for event in server.all() if isinstance(event, SessionClosed) and event.clean]
+    assert sorted(ended) == sorted(one.session for one in (client, *others))
+    monkeypatch.undo()
+    freed = weakref.ref(client)
+    del client, others, signalled
+    gc.collect()
+    assert freed() is None
 
 
 def test_unsent_changes_are_bounded(path: Path) -> None:

@@ -69,6 +69,7 @@ class SendQueue:
         except PushError as fault:
             self._sender = None
             self._failed(fault)
+            self._report(self.state)
             self.done.set()
             return
         threading.Thread(target=self._work, name=f"push-{name}", daemon=True).start()
@@ -121,18 +122,18 @@ class SendQueue:
                         self._queue.popleft()
                 backoff_seconds = FIRST_BACKOFF_SECONDS
             elif hurried:
-                break
-            else:
-                # Hundreds of nodes must not come back at the same moment.
-                self._clock.wait(self._hurry, backoff_seconds * random.uniform(0.5, 1.0))
-                backoff_seconds = min(2 * backoff_seconds, LONGEST_BACKOFF_SECONDS)
+                log.error(
+                    "%s did not get the last page (%d in the queue): %s", self.name, len(self._queue), self._complaint
+                )
+                self._dropped += len(self._queue)
             self._report(self.state)
-        if self._queue:
-            log.error(
-                "%s did not get the last page (%d in the queue): %s", self.name, len(self._queue), self._complaint
-            )
-            self._dropped += len(self._queue)
-        self._report(self.state)
+            if failed is None or failed.final:
+                continue
+            if hurried:
+                break
+            # Hundreds of nodes must not come back at the same moment.
+            self._clock.wait(self._hurry, backoff_seconds * random.uniform(0.5, 1.0))
+            backoff_seconds = min(2 * backoff_seconds, LONGEST_BACKOFF_SECONDS)
         self.done.set()
 
     def _attempt(self, sender: Sender, encoded: Any) -> PushError | None:
@@ -166,4 +167,3 @@ class SendQueue:
             hint = f"; {fault.hint}" if fault.hint else ""
             log.error("NOT PUSHED to %s: %s%s; metering goes on", self.name, fault, hint)
         self._complaint = str(fault)
-        self._report(self.state)

@@ -16,6 +16,7 @@ from flopsd.attestation.signing.pem import PemKey, make_pem
 from flopsd.attestation.verify import Verified, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import LedgerError, NotVerifiedError
+from tests.support.paths import VECTORS
 from tests.support.process import in_process
 from tests.support.runs import copied, sealed_run
 
@@ -126,20 +127,42 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     done = in_process("countersign", ledger, "--key", key, *trust, "-o", str(output), code=0)
     assert sealed.ledger.read_bytes() == before
-    assert done.stdout.startswith(f"{output} signed by the p256 key in the file ")
-    both = ("--key", str(sealed.public_key), "--key", str(tmp_path / "second.pub"), "--threshold", "2")
-    command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", str(tmp_path / "second.pub"))
+    first, public = load_public(str(sealed.public_key)).keyid, str(tmp_path / "second.pub")
+    keys = f"--key {sealed.public_key} --key YOUR-PUBLIC-KEY --threshold 2"
+    details = [f"  key id     {second.public.keyid}", f"  verified   with {first}", "  signatures 2"]
+    ask = "verify it with all public keys:"
+    assert done.stdout.splitlines() == [
+        f"{output} signed by {second.describe()}", *details, ask,
+        f"  flopsd verify {output} {keys} --journal {sealed.journal}",
+    ]  # fmt: skip
+    both = ("--key", str(sealed.public_key), "--key", public, "--threshold", "2")
+    command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", public)
     checked = in_process(*shlex.split(command)[1:])  # as it told us to
     assert checked.returncode == 0, checked.stdout + checked.stderr
     done = in_process("countersign", ledger, "--key", f"file:{key}", *trust, "--json")
     assert json.loads(done.stdout) == {
         "ledger": ledger, "foreignFiles": [], "added": True, "signatures": 2, "keyId": second.public.keyid,
-        "verifiedWith": [load_public(str(sealed.public_key)).keyid],
+        "verifiedWith": [first],
     }  # fmt: skip
     done = in_process("countersign", ledger, "--key", key, *trust, code=0)
-    assert "was already signed by the p256 key in the file" in done.stdout
-    assert not {"--journal", "--allow-replay"} & set(done.stdout.split())
+    again = [f"{ledger} was already signed by {second.describe()}; nothing was added", *details, ask]
+    assert done.stdout.splitlines() == [*again, f"  flopsd verify {ledger} {keys}"]
+    assert in_process("countersign", ledger, "--key", key, *trust, "-q", code=0).stdout == ""
     assert in_process("verify", ledger, *both).returncode == 0
+
+
+def test_the_command_that_verifies_it_again_has_what_this_one_had(second: PemKey, tmp_path: Path) -> None:
+    vector = VECTORS / "valid" / "replay"
+    for name in ("ledger.json", "ledger.pub", "ledger.journal.jsonl"):
+        shutil.copy(vector / name, tmp_path / name)
+    ledger = tmp_path / "ledger.json"
+    shutil.move(tmp_path / "ledger.journal.jsonl", journal := tmp_path / "elsewhere")
+    tables = ("--peaks", str(VECTORS / "peaks.yaml"), "--policy", str(VECTORS / "policy.yaml"))
+    given = ("--journal", str(journal), *tables, "--allow-replay")
+    key = ("--key", str(second.path), "--trust", str(tmp_path / "ledger.pub"))
+    in_process("countersign", str(ledger), *key, *given[:-1], code=3, says="--allow-replay")
+    printed = in_process("countersign", str(ledger), *key, *given, code=0).stdout.splitlines()
+    assert printed[-1].endswith(f" --threshold 2 {' '.join(given)}")
 
 
 def test_a_ledger_that_does_not_recompute_is_not_signed_nor_one_that_cannot_be_written(

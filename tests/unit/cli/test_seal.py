@@ -1,5 +1,6 @@
 """What `flopsd seal` seals of a state folder, and what it prints."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,12 @@ def names(run: Run) -> list[str]:
     return sorted(path.name for path in run.state.path.with_name("out").glob("*.json"))
 
 
-def test_a_run_that_ended_is_sealed_with_its_closed_segments(run: Run) -> None:
+def test_a_run_that_ended_is_sealed_with_its_closed_segments(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.finish()
+    steps = []
+    monkeypatch.setattr("flopsd.cli.seal.waiting", lambda *_: nullcontext(lambda *step: steps.append(step)))
     printed = seal(run).stdout
+    assert steps == [("copying the ledger", 0, 0)]
     out = run.state.path.with_name("out")
     assert [f"sealed a closed segment of the run: {out / f'run-{n:04d}.json'}" in printed for n in (1, 2)] == [True] * 2
     assert f"sealed {out / 'run-0003.json'}" in printed

@@ -81,6 +81,23 @@ def test_killed_daemon_starts_hide_none_of_the_time_of_a_device_beside_others(tm
     assert tally.span_ns == 22 * NS_PER_S
 
 
+def test_of_a_device_that_is_new_in_a_later_segment_no_time_before_the_boot_is_lost(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(60)
+    reboot(run, wall_seconds=60)
+    run.meter(4)
+    assert run.writer.rotate()
+    run.meter(4)
+    run.kill()
+    run.clock.advance(2 * NS_PER_S)
+    run.devices = (H100, replace(H100, uid="GPU-late", index=7))
+    run.start()
+    run.meter(3)
+    run.finish()
+    tally = history_of(run.state.journal).incarnations[-1].tallies["GPU-late"]
+    assert (tally.begin_ns, tally.span_ns) == (0, (20 + 4 + 4 + 2 + 3) * NS_PER_S)
+
+
 @pytest.mark.parametrize("before", ["slices", "whole"])
 def test_a_gpu_whose_layout_changes_while_the_daemon_is_away_loses_no_time_and_gets_no_more(
     tmp_path: Path, before: str

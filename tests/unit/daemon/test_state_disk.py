@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.daemon import state_disk
 from flopsd.daemon.state_disk import LOOK_SECONDS, MB, StateDisk, look, need_of
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.schema import Settings
@@ -109,14 +110,21 @@ def test_copies_that_a_journal_still_needs_are_not_free(tmp_path: Path) -> None:
     assert not need_of(settings(folder), folder, GPUS, DiskState()).is_met
 
 
-def test_it_is_said_once_and_loudly_where_it_is_not_enough(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    clock, folder = FakeClock(), StateDir(tmp_path)
+def test_it_is_looked_at_when_due_and_said_once_and_loudly_where_it_is_not_enough(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, folder, due_ns = FakeClock(), StateDir(tmp_path), LOOK_SECONDS * NS_PER_S
     caplog.set_level("INFO")
     disk = StateDisk(settings(folder, rotate_every="400d", keep_segments=10**6), folder, clock)
-    for devices in (0, 0, GPUS, GPUS):
+    looks = []
+    monkeypatch.setattr(state_disk, "look", lambda *_, **how: looks.append(how) or look(*_, **how))
+    found = []
+    for after_ns, devices in ((0, 0), (due_ns - 1, 0), (1, 0), (1, GPUS), (due_ns - 1, GPUS), (1, GPUS)):
+        clock.advance(after_ns)
         disk.each_tick(devices)
-        disk.each_tick(devices)
-        clock.advance(LOOK_SECONDS * NS_PER_S)
+        found.append(len(looks))
+    assert found == [1, 1, 2, 3, 3, 4]
+    assert looks[0] == {"is_rotated": True}
     (said,) = caplog.records
     assert said.levelname == "WARNING"
     assert f"disk of {folder.path}: " in said.getMessage()

@@ -3,9 +3,11 @@
 import base64
 import gzip
 import os
+import queue
 import re
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,11 +23,11 @@ from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.system.protobuf import message_classes
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.push.feed import FIRST_BACKOFF_SECONDS, Feed
-from flopsd.telemetry.push.frames import FrameError, FrameReader, Page, encode_frame
+from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page, encode_frame
 from flopsd.telemetry.push.http import Http, Sockets
 from flopsd.telemetry.push.otlp import Otlp
 from flopsd.telemetry.push.pages import Parsed, parse_page
-from flopsd.telemetry.push.queue import Sender, SendQueue
+from flopsd.telemetry.push.queue import REQUEST_SECONDS, Sender, SendQueue
 from flopsd.telemetry.push.remote_write import MESSAGES, RemoteWrite, signer
 from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.testing import FakeClock
@@ -87,6 +89,12 @@ def test_pages_come_whole_however_the_stream_is_cut(pages: list[Page], cuts: lis
 def test_what_is_no_page_is_refused_in_bounded_memory(junk: bytes) -> None:
     with pytest.raises(FrameError):
         FrameReader().feed(junk)
+
+
+def test_the_largest_page_is_waited_for_and_a_larger_one_refused() -> None:
+    assert FrameReader().feed(b"page 1 %d\n" % MAX_PAGE_BYTES) == []
+    with pytest.raises(FrameError, match=f"a page of {MAX_PAGE_BYTES + 1} bytes"):
+        FrameReader().feed(b"page 1 %d\n" % (MAX_PAGE_BYTES + 1))
 
 
 def test_a_page_of_something_else_is_refused() -> None:
@@ -269,14 +277,14 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
 
 
 def test_a_failure_is_counted_each_time_and_logged_once_with_its_hint(caplog: pytest.LogCaptureFixture) -> None:
-    states: list[PushState] = []
-    one = lane("remotewrite+http://127.0.0.1:1/w", states)
-    for _ in range(2):
-        one._failed(PushError("none", reason="timeout"))
-    one._failed(PushError("off", reason="refused", hint="see to it", final=True))
+    one, counted = lane("remotewrite+http://127.0.0.1:1/w", []), []
+    off = PushError("off", reason="refused", hint="see to it", final=True)
+    for fault in (PushError("none", reason="timeout"), PushError("none", reason="timeout"), off):
+        one._failed(fault)
+        counted.append((sum(one.state.failures.values()), one.state.dropped))
     begin = f"NOT PUSHED to {one.name}:"
     assert caplog.messages == [f"{begin} none; metering goes on", f"{begin} off; see to it; metering goes on"]
-    assert [(sum(state.failures.values()), state.dropped) for state in states] == [(1, 0), (2, 0), (3, 1)]
+    assert counted == [(1, 0), (2, 0), (3, 1)]
     assert dict(one.state.failures) == {"timeout": 2, "refused": 1}
 
 
@@ -298,15 +306,51 @@ def test_an_hour_is_kept_at_the_default_interval() -> None:
 
 
 def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
-    clock = SystemClock()
+    clock, states = SystemClock(), list[PushState]()
     with receiving() as receiver:
         receiver.hang.set()
-        one = lane(f"remotewrite+{receiver.url}/w", [])
+        one = lane(f"remotewrite+{receiver.url}/w", states)
         one.offer(page_of(run), [])
         begun_ns = clock.boottime_ns()
         one.finish(begun_ns + NS_PER_S // 2)
         assert one.done.wait(30)
-    assert one.state.waiting == 1
+    assert [(dict(state.failures), state.dropped, state.waiting) for state in states] == [({"timeout": 1}, 1, 1)]
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_how_a_receiver_stands_is_told_once_a_try_before_it_is_tried_again(run: Run, final: bool) -> None:
+    told: queue.SimpleQueue[PushState] = queue.SimpleQueue()
+    waits: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    class Down:
+        keeps = 5
+
+        def encode(self, _: Parsed) -> bytes:
+            return b""
+
+        def send(self, _: bytes, seconds: float) -> None:
+            assert seconds == REQUEST_SECONDS
+            raise PushError("down", reason="server_error", final=final)
+
+    class Waits(SystemClock):
+        def wait(self, event: threading.Event, seconds: float) -> bool:
+            waits.put(seconds)
+            return event.wait(0 if waits.qsize() < 9 else PATIENCE_SECONDS)
+
+    one = SendQueue("x", Down, Waits(), told.put)
+    for number in range(1, 4):
+        one.offer(page_of(run), [])
+        state = told.get(timeout=PATIENCE_SECONDS)
+        assert (sum(state.failures.values()), state.dropped, state.waiting) == (
+            (number, number, 0) if final else (1, 0, 1)
+        )
+        if not final:
+            break
+    for bound in () if final else (1, 2, 4, 8, 16, 32, 60, 60, 60):
+        assert bound / 2 <= waits.get(timeout=PATIENCE_SECONDS) <= bound
+    one.finish(SystemClock().boottime_ns() + 2 * PATIENCE_SECONDS * NS_PER_S)
+    assert one.done.wait(PATIENCE_SECONDS)
+    assert one.well == final
 
 
 def fed(clock: FakeClock, code: str, size: int = 3_000_000) -> tuple[Feed, list[int]]:

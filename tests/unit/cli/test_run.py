@@ -1,0 +1,74 @@
+"""What `flopsd run` hands to the daemon: its settings, and the command lines of the processes that it starts."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.cli.run import ME
+from flopsd.daemon.run import Commands, Launched
+from flopsd.system.clock import SystemClock
+from tests.support.process import in_process
+
+SEAL = (
+    "--run-id",
+    "r",
+    "--ledger",
+    "l.json",
+    "--ledger-copy",
+    "a.json",
+    "--ledger-copy",
+    "b.json",
+    "--evidence",
+    "off",
+)
+PUSH = ("--push", "otlp+http://a:1/v1/metrics", "--push-every", "30")
+
+
+@pytest.mark.parametrize("well", [True, False])
+@pytest.mark.parametrize(
+    ("words", "passed"),
+    [((), []), (("-q",), ["--quiet"]), (("-v",), ["--verbose"]), (("--config", "FILE", "-q"), ["--quiet", "--config", "FILE"])],
+)  # fmt: skip
+def test_flags_are_passed_to_the_processes_that_they_concern(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], passed: list[str], *, well: bool
+) -> None:
+    (config := tmp_path / "flopsd.yaml").write_text("interval_seconds: 2\n")
+    found: dict[str, Any] = {}
+
+    def run_daemon(*given: object, progress: bool) -> bool:
+        found.update(given=given, progress=progress)
+        return well
+
+    monkeypatch.setattr("flopsd.daemon.run.run_daemon", run_daemon)
+    state, key = ("--state-dir", str(tmp_path)), ("--key", str(tmp_path / "later.pem"))
+    words, passed = ([str(config) if one == "FILE" else one for one in some] for some in (words, passed))
+    in_process("run", *words, *state, *key, *SEAL, *PUSH, "--interval", "3", "--wait-for-source", "true", "--progress",
+               "--lifeline", "5", "--head-file", "6", env={"PATH": "/bin"}, code=0 if well else 1)  # fmt: skip
+    settings, environment, clock, _, _, launched, commands = found["given"]
+    assert (settings.interval_seconds, settings.run_id, settings.key) == (3, "r", key[1])
+    assert (environment, type(clock), launched) == (os.environ, SystemClock, Launched(5, 6))
+    assert found["progress"] == ("-q" not in words)
+    assert commands == Commands(
+        check_key=[*ME, "key", "check", "--json", *passed, *state, key[1]],
+        seal=[*ME, "seal", "--rolling", *passed, *state, *SEAL[:2], *key, *SEAL[2:]],
+        push=[*ME, "push", "--fed", *passed, *PUSH],
+        copy=[*ME, "copy", "--background", *passed, *state],
+    )
+    assert ME[0] == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [((), 2), (("--no-seal",), 0), (("--lifeline", "5"), 0), (("--wait-for-source", "true"), 0), (("--progress",), 2)],
+)
+def test_a_key_that_cannot_sign_is_an_error_at_the_start_where_nothing_can_still_bring_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
+) -> None:
+    commands: list[Commands] = []
+    monkeypatch.setattr("flopsd.daemon.run.run_daemon", lambda *given, **_: commands.append(given[6]) or True)
+    done = in_process("run", "--state-dir", str(tmp_path), "--key", str(tmp_path / "none.pem"), *words, code=code)
+    assert ("--key: cannot read" in done.stderr) == (code == 2)
+    assert ["--no-seal" in one.seal for one in commands] == [False] * (code == 0), "it seals, or is not started"

@@ -1,0 +1,48 @@
+"""Where `flopsd status` reads, and what it prints."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.system.clock import SystemClock
+from flopsd.telemetry.status_client import from_state_dir
+from flopsd.telemetry.status_text import status_text
+from tests.support.process import in_process
+from tests.support.runs import Run
+
+
+@pytest.mark.parametrize("at", ["--state-dir", "--url"])
+def test_the_status_is_read_where_it_is_said_and_shown_as_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    run = Run(tmp_path)
+    run.meter(3)
+    found, asked = from_state_dir(str(tmp_path), {}), list[object]()
+
+    def read(*given: object) -> dict[str, Any]:
+        asked.append(given)
+        return found
+
+    def watch(read: Any, *how: object) -> None:
+        asked.extend((read(), *how[::3]))
+        assert isinstance(how[1], SystemClock)
+
+    monkeypatch.setattr(f"flopsd.telemetry.status_client.from_{at[2:].replace('-', '_')}", read)
+    monkeypatch.setattr("flopsd.cli.status.watch", watch)
+    words = ("status", at, "PLACE", "--peaks", "p", "--policy", "a", "--policy", "b")
+    given = ("PLACE", os.environ, "p", ("a", "b")) if at == "--state-dir" else ("PLACE",)
+    assert in_process(*words, code=0).stdout == status_text(found)
+    assert in_process(*words, "--json", code=0).stdout == json.dumps(found) + "\n"
+    for more, every in (((), 2.0), (("0.1",), 0.1), (("86400",), 86400.0)):
+        asked.clear()
+        assert in_process(*words, "--watch", *more, env={"TERM": "vt100"}, code=0).stdout == ""
+        assert asked == [given, found, every, "vt100"]
+    run.kill()
+
+
+@pytest.mark.parametrize("seconds", ["0.0999", "0", "-1", "nan", "86400.1", "soon"])
+def test_it_is_watched_neither_without_a_pause_nor_less_than_daily(seconds: str) -> None:
+    in_process("status", "--watch", seconds, code=2, says="--watch")
