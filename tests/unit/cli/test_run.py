@@ -44,18 +44,18 @@ def test_flags_are_passed_to_the_processes_that_they_concern(
 
     monkeypatch.setattr("flopsd.daemon.run.run_daemon", run_daemon)
     state, key = ("--state-dir", str(tmp_path)), ("--key", str(tmp_path / "later.pem"))
-    words, passed = ([str(config) if one == "FILE" else one for one in some] for some in (words, passed))
-    in_process("run", *words, *state, *key, *SEAL, *PUSH, "--interval", "3", "--wait-for-source", "true", "--progress",
+    flags, expected = ([str(config) if one == "FILE" else one for one in some] for some in (words, passed))
+    in_process("run", *flags, *state, *key, *SEAL, *PUSH, "--interval", "3", "--wait-for-source", "true", "--progress",
                "--lifeline", "5", "--head-file", "6", env={"PATH": "/bin"}, code=0 if well else 1)  # fmt: skip
     settings, environment, clock, _, _, launched, commands = found["given"]
     assert (settings.interval_seconds, settings.run_id, settings.key) == (3, "r", key[1])
     assert (environment, type(clock), launched) == (os.environ, SystemClock, Launched(5, 6))
     assert found["progress"] == ("-q" not in words)
     assert commands == Commands(
-        check_key=[*ME, "key", "check", "--json", *passed, *state, key[1]],
-        seal=[*ME, "seal", "--rolling", *passed, *state, *SEAL[:2], *key, *SEAL[2:]],
-        push=[*ME, "push", "--fed", *passed, *PUSH],
-        copy=[*ME, "copy", "--background", *passed, *state],
+        check_key=[*ME, "key", "check", "--json", *expected, *state, key[1]],
+        seal=[*ME, "seal", "--rolling", *expected, *state, *SEAL[:2], *key, *SEAL[2:]],
+        push=[*ME, "push", "--fed", *expected, *PUSH],
+        copy=[*ME, "copy", "--background", *expected, *state],
     )
     assert ME[0] == sys.executable
 
@@ -68,7 +68,12 @@ def test_a_key_that_cannot_sign_is_an_error_at_the_start_where_nothing_can_still
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
 ) -> None:
     commands: list[Commands] = []
-    monkeypatch.setattr("flopsd.daemon.run.run_daemon", lambda *given, **_: commands.append(given[6]) or True)
+
+    def run_daemon(*given: Any, progress: bool) -> bool:
+        commands.append(given[6])
+        return not progress
+
+    monkeypatch.setattr("flopsd.daemon.run.run_daemon", run_daemon)
     done = in_process("run", "--state-dir", str(tmp_path), "--key", str(tmp_path / "none.pem"), *words, code=code)
     assert ("--key: cannot read" in done.stderr) == (code == 2)
     assert ["--no-seal" in one.seal for one in commands] == [False] * (code == 0), "it seals, or is not started"

@@ -117,7 +117,12 @@ def test_it_is_looked_at_when_due_and_said_once_and_loudly_where_it_is_not_enoug
     caplog.set_level("INFO")
     disk = StateDisk(settings(folder, rotate_every="400d", keep_segments=10**6), folder, clock)
     looks = []
-    monkeypatch.setattr(state_disk, "look", lambda *_, **how: looks.append(how) or look(*_, **how))
+
+    def counted(state: StateDir, **how: bool) -> DiskState:
+        looks.append(how)
+        return look(state, **how)
+
+    monkeypatch.setattr(state_disk, "look", counted)
     found = []
     for after_ns, devices in ((0, 0), (due_ns - 1, 0), (1, 0), (1, GPUS), (due_ns - 1, GPUS), (1, GPUS)):
         clock.advance(after_ns)
