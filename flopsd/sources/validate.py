@@ -42,9 +42,7 @@ AHEAD_NS = 10_000_000  # where another clock of the machine gives the end of an 
 
 def is_count(value: object, most: int = MOST) -> bool:
     """A non-negative int of at most `most`, and no bool."""
-    if type(value) is int:
-        return 0 <= value <= most
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+    return isinstance(value, int) and type(value) is not bool and 0 <= value <= most
 
 
 def is_text(value: object) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from flopsd.core.model import Device, Evidence, Gap, GapReason, Reading, Sweep
+from flopsd.core.model import Device, Evidence, Gap, GapReason, Gauges, Reading, Sweep
 from flopsd.testing import FakeClock
 
 GPUS = tuple(
@@ -59,7 +59,8 @@ class Scripted:
 
     def read(self) -> Sweep:
         now_ns = self.clock.boottime_ns()
-        return Sweep(tuple(replace(self.template, device=d.uid, end_ns=now_ns) for d in self.listed))
+        readings = tuple(replace(self.template, device=d.uid, end_ns=now_ns) for d in self.listed)
+        return Sweep(readings, {device.uid: Gauges(utilization_ratio=0.5) for device in self.listed})
 
     def describe(self) -> Mapping[str, object]:
         return {"replay": None}

@@ -23,6 +23,7 @@ from flopsd.system.clock import NS_PER_S, Clock
 log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
 OPEN_SECONDS = 5.0  # more than any rule's own deadline
+GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
 _ENERGY = "energy_mj"
 _UNKNOWN = Ownership(None, why="the rule was not asked yet")
 
@@ -39,7 +40,7 @@ class FilteredSource:
         clock: Clock,
         *,
         sharing: OwnershipRule | None = None,
-        grace_seconds: float = 0.2,  # far below the silence that the writer allows at the shortest interval
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can. Raises
         SourceUnavailableError: the rule gives no verdict on any device, or a constant rule selects none."""
@@ -49,10 +50,7 @@ class FilteredSource:
         self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
         self._verdicts: dict[DeviceUid, Ownership] = {}
-        self._unmatched: tuple[str, ...] = ()
         self._fault = ""
-        self._asked_ns = clock.boottime_ns()
-        self._asked_of: frozenset[DeviceUid] = frozenset()
         try:
             self._begin()
         except BaseException:

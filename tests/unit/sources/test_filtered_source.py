@@ -68,8 +68,9 @@ def uids(source: FilteredSource) -> list[str]:
 def later(node: Node, source: FilteredSource, seconds: int = 10) -> list[str]:
     """What is read `seconds` later, which are the devices that are listed."""
     node.clock.advance(seconds * NS_PER_S)
-    read = [reading.device for reading in source.read().readings]
-    assert read == uids(source)
+    sweep = source.read()
+    read = [reading.device for reading in sweep.readings]
+    assert read == list(sweep.gauges) == uids(source)
     return read
 
 
@@ -257,6 +258,19 @@ def test_what_others_did_meanwhile_is_not_this_jobs(node: Node, away: bool) -> N
     else:
         assert counted == tally.energy_mj == 1000 * 59
     assert tally.span_ns == 60 * NS_PER_S
+
+
+def test_what_a_device_did_before_the_rule_answers_for_it_may_be_others(node: Node) -> None:
+    node.source.listed = GPUS[:1]
+    node.note(gpu0="4711")
+    source = node.open()
+    node.source.template = grown(node, GPUS[0], 7)
+    source.read()
+    node.source.listed = GPUS[:2]
+    shutil.rmtree(node.folder)
+    for _ in range(2):
+        works = [reading.work for reading in source.read().readings]
+        assert works == [Growth(), Gap(GapReason.DEVICE_MISSING)]
 
 
 def test_a_rule_that_lasts_recovers_the_time_while_the_daemon_was_down(node: Node) -> None:
