@@ -25,7 +25,8 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "NODE_NAME", "NVIDI
 _VERSION = re.compile(r'msg="Starting dcgm-exporter" Version=(\S+)')
 _SERVING = "Starting webserver"
 _MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
-_TEXT_MAX = 300
+_LINES, _LINE_BYTES, _TEXT_MAX = 50, 16 * 1024, 300  # of its log: kept, of each the end, and what an error repeats
+GIVE_BACK_SECONDS, END_SECONDS = 1.0, 5.0
 
 
 class Ending(Enum):
@@ -68,7 +69,7 @@ class OwnExporter:
         """Raises SourceUnavailableError."""
         self.path, self._interval_ms = path, interval_ms
         self.version: str | None = None
-        self.lines: deque[str] = deque(maxlen=50)
+        self.lines: deque[str] = deque(maxlen=_LINES)
         self.is_serving = False  # whether it says that it answers
         self._rest = b""
         self._child: GuardedChild | None = None
@@ -135,7 +136,7 @@ class OwnExporter:
         if child is None:
             return
         child.end()
-        _wait(child, 5.0)  # stuck in the driver, it is left to the kernel
+        _wait(child, END_SECONDS)  # stuck in the driver, it is left to the kernel
         child.output.close()
         self._before, self._now = Cost(self._before.cpu_ns + self._now.cpu_ns), Cost()
 
@@ -143,7 +144,7 @@ class OwnExporter:
         """Let it give the counters back, and end it."""
         if self._child is not None:
             self._child.process.terminate()
-            _wait(self._child, 1.0)
+            _wait(self._child, GIVE_BACK_SECONDS)
             self.look()
         self.stop()
         self._listener.close()
@@ -151,9 +152,9 @@ class OwnExporter:
     def _read(self) -> None:
         assert self._child is not None
         try:
-            while data := os.read(self._child.output.fileno(), 1 << 16):
+            while data := os.read(self._child.output.fileno(), _LINE_BYTES):
                 *whole, self._rest = (self._rest + data).split(b"\n")
-                self._rest = self._rest[-(1 << 14) :]
+                self._rest = self._rest[-_LINE_BYTES:]
                 for line in whole:
                     self._said(line.decode("utf-8", "replace").strip())
         except BlockingIOError:

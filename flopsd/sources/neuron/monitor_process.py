@@ -27,6 +27,8 @@ CONFIG = {
     "system_metrics": [{"type": "neuron_hw_counters"}],
 }
 _BUFFERED = 600  # ten minutes; what falls out is a hole between documents, and a hole is a gap
+_SAID_BYTES, _SAID_CHARACTERS = 4096, 200  # of a line of its log, and of that what an error repeats
+END_SECONDS = 5.0
 _VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
 
 
@@ -52,7 +54,7 @@ class MonitorProcess:
         self._path, self._clock = path, clock
         self._items: deque[StreamItem] = deque(maxlen=_BUFFERED)
         self._heard = threading.Event()
-        self._stderr: deque[str] = deque(maxlen=20)
+        self._said = ""  # the last line of its log
         self.version: str | None = None
         try:
             self._config = _write_config()
@@ -81,7 +83,7 @@ class MonitorProcess:
         """End it and what it started. Harmless where it has ended."""
         self._child.end()
         for thread in self._threads:
-            thread.join(5.0 if wait else 0)  # a child stuck in its driver is left to the kernel
+            thread.join(END_SECONDS if wait else 0)  # a child stuck in its driver is left to the kernel
         self._forget_config()
 
     def _follow_stdout(self) -> None:
@@ -94,16 +96,14 @@ class MonitorProcess:
         self._child.end()  # one that closed its output is of no use any more
         code = self._child.process.wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        last = f": {self._stderr[-1]}" if self._stderr else ""
-        self._put(Failure(f"neuron-monitor {how}{last}", ended=True))
+        self._put(Failure(f"neuron-monitor {how}{self._said and f': {self._said}'}", ended=True))
 
     def _follow_stderr(self) -> None:
         assert self._child.process.stderr is not None
         with self._child.process.stderr as stderr:
-            while (line := stderr.readline(4096)) != b"":
-                text = scrub(line.decode("utf-8", "replace").strip())[:200]
-                if text:
-                    self._stderr.append(text)
+            while (line := stderr.readline(_SAID_BYTES)) != b"":
+                text = scrub(line.decode("utf-8", "replace").strip())[:_SAID_CHARACTERS]
+                self._said = text or self._said
                 if self.version is None and (match := _VERSION.search(text)):
                     self.version = match[1]
 
