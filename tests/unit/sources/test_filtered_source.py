@@ -96,15 +96,27 @@ def test_only_the_jobs_devices_are_listed_and_read(node: Node) -> None:
     assert found["replay"] is None
 
 
-def test_devices_come_and_go_with_the_job(node: Node) -> None:
+def test_devices_come_and_go_with_the_job(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "flopsd")
     node.note(gpu0="4711")
     source = node.open()
     node.note(gpu0="4712", gpu3="4711")
     assert later(node, source, 9) == [A]  # not asked again yet
+    assert not caplog.records
     assert later(node, source, 1) == [D]
     node.note(gpu0="4711\n4712", gpu3="4711")
     assert later(node, source) == [A, D]
     assert source.devices()[0].shared == "1 other job"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"device {A} is not this job's any more", f"device {D} is this job's now", f"device {A} is this job's now",
+    ]  # fmt: skip
+
+
+def test_what_the_source_samples_and_states_between_reads_passes(node: Node) -> None:
+    node.note(gpu0="4711")
+    node.source.poll, node.source.facts_version = (lambda until_ns: until_ns - 1), "2"  # type: ignore[attr-defined]
+    source = node.open()
+    assert (source.poll(NS_PER_S), source.facts_version) == (NS_PER_S - 1, "2")
 
 
 def test_the_last_selection_is_kept_and_says_so_when_nobody_tells_any_more(node: Node, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ SWEEPS: list[tuple[str, Any]] = [
     ("not_ours is None", Sweep((), not_ours=None)),  # type: ignore[arg-type]
     ("not_ours is", Sweep((), not_ours=frozenset({7}))),  # type: ignore[arg-type]
     ("renamed is", Sweep((), renamed=["GPU-a"])),  # type: ignore[arg-type]
+    ("renamed is", Sweep((), renamed={7: H100})),  # type: ignore[dict-item]
     ("which is not a Device", Sweep((), renamed={"GPU-a": "GPU-b"})),  # type: ignore[dict-item]
     ("device is 7", read(device=7)),
     ("begin_ns is -1", read(begin_ns=-1)),
@@ -90,6 +91,10 @@ SWEEPS: list[tuple[str, Any]] = [
     ("not in the future", read(end_ns=NOW + 3600 * NS_PER_S)),
     ("expected Active, Growth", did(None)),
     ("work.reason is 'oops'", did(Gap("oops"))),  # type: ignore[arg-type]
+    ("work.clocked_sm_cycles is -1", did(Busy(1, -1))),
+    ("work.square_sum is -1", did(Busy(1, 1, -1))),
+    ("work.sm_cycles is None", did(Busy(None))),  # type: ignore[arg-type]
+    ("work.counted_flop is -1", did(Gap(GapReason.STARTING, -1))),
     ("work.sm_cycles is -1", did(Busy(-1))),
     ("work.flop is", did(Counted(10**40))),
     ("work.flop is 1000.0", did(Counted(1e3))),  # type: ignore[arg-type]
@@ -103,6 +108,7 @@ SWEEPS: list[tuple[str, Any]] = [
     (r"work.sm_cycles\[fp32\] is -1", active(sm_cycles={Pipe.FP32: -1})),
     (r"work.sm_cycles\[fp32\] is True", active(sm_cycles={Pipe.FP32: True})),
     (r"work.uncertainty_sm_cycles\[fp32\] is -1", active(uncertainty_sm_cycles={Pipe.FP32: -1})),
+    (r"work.square_sum\[fp32\] is -1", active(square_sum={Pipe.FP32: -1})),
     ("work.unread is None", active(unread=None)),
     ("work.uncertainty_sm_cycles is None", active(uncertainty_sm_cycles=None)),
     ("counters is None", read(counters=None)),
@@ -147,6 +153,7 @@ def test_a_sweep_that_is_none_is_refused_by_device_and_field(words: str, sweep: 
         did(Gap(GapReason.STARTING)),
         did(Growth((Pipe.FP16,))),
         did(Busy(0)),
+        did(Busy(MOST, MOST, 0)),
         did(Counted(MOST)),
         active(evidence=Evidence.CYCLES, uncertainty_sm_cycles={Pipe.TENSOR_HMMA: 0}, unread=(Pipe.FP16,)),
         read(counters={}, totals=None),
@@ -231,6 +238,13 @@ def test_text_ints_and_nothing_are_facts_and_those_that_hold_themselves_are_refu
     facts["x"] = facts
     with pytest.raises(ValueError, match="nested too deeply"):
         check_facts(facts)
+    for around in (lambda inner: {"x": inner}, lambda inner: [inner]):
+        deepest: Any = None
+        for _ in range(7):
+            deepest = around(deepest)
+        check_facts({"x": deepest})
+        with pytest.raises(ValueError, match="nested too deeply"):
+            check_facts({"x": around(deepest)})
 
 
 def test_facts_of_exactly_the_limit_are_taken() -> None:

@@ -1,0 +1,108 @@
+"""One document of neuron-monitor by chip: two chips of two cores, what each runtime says of them, and what that gives."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+import pytest
+
+from flopsd.core.model import Counted, Gap, GapReason
+from flopsd.sources.neuron.document import Core, MonitorDocument, Runtime
+from flopsd.sources.neuron.flop_per_chip import Runtimes, account, period_ends, period_ns
+from flopsd.system.clock import NS_PER_S
+
+Numbers = tuple[int | None, float | None]
+
+
+def runtime(key: str, cores: Mapping[int, Numbers | GapReason], seconds: float = 1, error: str = "") -> Runtime:
+    """`cores`: FLOP a second and per cent, by core; or what is wrong with it."""
+    found = {}
+    for index, what in cores.items():
+        rate, percent = (None, None) if isinstance(what, GapReason) else what
+        exact = [None if number is None else Fraction(number) for number in (rate, percent)]
+        found[index] = Core(exact[0], exact[1], what if isinstance(what, GapReason) else None)
+    return Runtime(key, error, Fraction(seconds), found)
+
+
+def document(
+    *runtimes: Runtime, rate: str | None = "flops", system: float | None = None, error: str = ""
+) -> MonitorDocument:
+    seconds = None if system is None else Fraction(system)
+    return MonitorDocument(runtimes, rate, seconds, None, 2, 2, None, error)
+
+
+BUSY = runtime("a", {0: (7, 60), 1: (3, 20), 2: (0, 0), 3: (0, 0)})
+ALL, FIRST, SECOND, NONE = (frozenset(chips) for chips in ((0, 1), (0,), (1,), ()))
+
+
+@pytest.mark.parametrize(
+    ("given", "before", "work", "utilization", "used"),
+    [
+        pytest.param(document(), {}, [0, 0], [0, 0], {}, id="no runtime"),
+        pytest.param(document(BUSY), {}, [10, 0], [0.4, 0], {"a": FIRST}, id="one chip works"),
+        pytest.param(document(BUSY), {"a": SECOND}, [10, 0], [0.4, 0], {"a": ALL}, id="a chip once used stays used"),
+        pytest.param(document(BUSY, runtime("b", {0: (5, 30), 3: (2, None)}, 2)), {}, [20, 4], [0.55, None],
+                     {"a": FIRST, "b": ALL}, id="two runtimes on a core, each by its own period"),
+        pytest.param(document(BUSY, BUSY), {}, [20, 0], [0.8, 0], {"a": FIRST}, id="two of one name"),
+        pytest.param(document(BUSY, runtime("b", {0: (0, 100), 1: (0, 100)})), {}, [10, 0], [1.0, 0],
+                     {"a": FIRST, "b": FIRST}, id="at most all of the time"),
+        pytest.param(document(runtime("a", {}, error="x")), {}, [GapReason.DRIVER_ERROR] * 2, [0, 0], {"a": NONE},
+                     id="a runtime that cannot be read"),
+        pytest.param(document(BUSY, runtime("b", {}, error="x")), {},
+                     [(GapReason.DRIVER_ERROR, 10), GapReason.DRIVER_ERROR], [0.4, 0], {"a": FIRST, "b": NONE},
+                     id="and what the other counted"),
+        pytest.param(document(error="x"), {}, [GapReason.DRIVER_ERROR] * 2, [0, 0], {}, id="no runtime could be seen"),
+        pytest.param(document(BUSY, error="x"), {}, [10, 0], [0.4, 0], {"a": FIRST}, id="an error, but a runtime"),
+        *(pytest.param(document(runtime("a", {0: (9, 1), index: (1, 1)})), {}, [GapReason.OUT_OF_RANGE] * 2,
+                       [0.005, 0], {"a": FIRST}, id=f"core {index}") for index in (-1, 4)),
+        pytest.param(document(runtime("a", {0: GapReason.NOT_A_NUMBER, 1: (4, 1), 3: (5, 1)})), {},
+                     [(GapReason.NOT_A_NUMBER, 4), 5], [None, 0.005], {"a": ALL}, id="a core that is garbage"),
+        pytest.param(document(runtime("a", {1: (None, 1), 2: (5, 1)})), {}, [GapReason.NOT_SUPPORTED, 5],
+                     [0.005, 0.005], {"a": ALL}, id="a core without a rate"),
+        pytest.param(document(runtime("a", {0: (None, 1)}), rate=None), {}, [GapReason.NOT_SUPPORTED] * 2, [0.005, 0],
+                     {"a": FIRST}, id="no rate anywhere"),
+        pytest.param(document(runtime("a", {}), rate=None), {}, [0, 0], [0, 0], {"a": NONE}, id="nor a core"),
+        pytest.param(document(BUSY), {"a": FIRST, "b": SECOND}, [10, GapReason.MISSED_READING], [0.4, 0], {"a": FIRST},
+                     id="a runtime that is gone, on the chip that it used"),
+        pytest.param(document(BUSY), {"b": NONE}, [(GapReason.MISSED_READING, 10), GapReason.MISSED_READING], [0.4, 0],
+                     {"a": FIRST}, id="on an unknown chip"),
+        pytest.param(document(runtime("a", {0: (0, 50), 2: (0, 50.5), 3: (8, 99)})), {},
+                     [0, (GapReason.UNCOUNTED_WORK, 8)], [0.25, 0.7475], {"a": ALL}, id="busy without FLOP"),
+        pytest.param(document(runtime("a", {0: (0, 30)}), runtime("b", {0: (0, 30)})), {},
+                     [GapReason.UNCOUNTED_WORK, 0], [0.3, 0], {"a": FIRST, "b": FIRST}, id="busy by two runtimes"),
+    ],
+)  # fmt: skip
+def test_each_chip_has_what_was_counted_on_it_or_why_that_is_not_known(
+    given: MonitorDocument, before: Runtimes, work: list[object], utilization: list[float | None], used: Runtimes
+) -> None:
+    found = account(given, 2, 2, before)
+    as_gap = [one if isinstance(one, tuple) else (one, 0) for one in work]
+    assert found.work == [Gap(*one) if isinstance(one[0], GapReason) else Counted(one[0]) for one in as_gap]
+    assert found.utilization_ratio == [None if one is None else pytest.approx(one) for one in utilization]
+    assert found.runtimes == used
+    assert found.has_rate is (given.rate_field is not None or not any(one.cores for one in given.runtimes))
+    assert found.period_ns == period_ns(given, before)
+
+
+@pytest.mark.parametrize(
+    ("given", "before", "seconds"),
+    [
+        (document(), {}, 1),
+        (document(system=1.25), {}, 1.25),
+        (document(runtime("a", {}, 0.5), system=9), {}, 0.5),
+        (document(runtime("a", {}, 0.5), runtime("b", {}, 0.75)), {}, 0.75),
+        (document(runtime("a", {}, 0.5), runtime("b", {}, 0.75), runtime("c", {}, 1)), {"b": ALL, "c": ALL}, 0.75),
+        (document(runtime("a", {}, 0, error="x"), runtime("b", {}, 0.75), system=9), {"a": ALL}, 0.75),
+        (document(runtime("a", {}, 0, error="x"), system=9), {"a": ALL}, 9),
+    ],
+)
+def test_the_period_is_the_shortest_of_those_that_were_there_before(
+    given: MonitorDocument, before: Runtimes, seconds: float
+) -> None:
+    assert period_ns(given, before) == seconds * NS_PER_S
+
+
+def test_a_line_ended_no_later_than_the_period_of_the_next_began() -> None:
+    assert period_ends([], {}) == []
+    second = document(runtime("a", {}, 1))
+    came = [(t * NS_PER_S // 10, None if t == 25 else second) for t in (10, 25, 50, 51, 52)]
+    assert period_ends(came, {}) == [t * NS_PER_S // 10 for t in (10, 22, 32, 42, 52)]
