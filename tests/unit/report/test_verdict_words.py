@@ -1,0 +1,179 @@
+"""A rule in words: what came of it, its threshold and share, for each way that figures and threshold can stand."""
+
+from typing import Any
+
+import pytest
+
+from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.model import ReportRule, ReportState
+from flopsd.report.verdicts import drawn_and_listed, rules_of
+
+NOT_KNOWN = "It is not known whether the rule applies. "
+BETWEEN = "The threshold lies between the lower and the upper bound."
+
+
+def finding(**changed: Any) -> dict[str, Any]:
+    return {
+        "policy": "p", "rule": "r", "title": "a rule", "applies": True, "state": "below", "quantities": ["updates"],
+        "otherConditions": [], "value": {"low": "100", "measured": "200", "high": "400"},
+        "threshold": {"low": "1000", "high": "1000"}, **changed,
+    }  # fmt: skip
+
+
+def rule_of(**changed: Any) -> ReportRule:
+    rules, others, _ = rules_of(LedgerObject({"findings": [finding(**changed)]}, "predicate"))
+    return (*rules, *others)[0]
+
+
+def value(low: int, measured: int | None, high: int | None) -> dict[str, str | None]:
+    return {
+        "low": str(low),
+        **{name: None if of is None else str(of) for name, of in (("measured", measured), ("high", high))},
+    }
+
+
+def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str, str]:
+    ends = {"low": str(low), **({} if high is None else {"high": str(high)})}
+    return {**ends, **({"comparison": "at_least"} if at_least else {})}
+
+
+@pytest.mark.parametrize(
+    ("changed", "state", "text"),
+    [
+        ({}, "below", "Even the upper bound does not exceed the threshold."),
+        ({"threshold": threshold(1000, 1000, at_least=True)}, "below", "Even the upper bound does not reach the threshold."),
+        ({"state": "above"}, "above", "Even the lower bound is above the threshold."),
+        (
+            {"state": "above", "threshold": threshold(1000, 1000, at_least=True)}, "above",
+            "Even the lower bound reaches the threshold.",
+        ),
+        ({"applies": False}, "not applicable", "The rule does not apply."),
+        ({"applies": None}, "below", "Even the upper bound does not exceed the threshold."),
+        ({"state": "indeterminate"}, "indeterminate", BETWEEN),
+        ({"state": None}, "indeterminate", BETWEEN),
+        ({"state": "indeterminate", "threshold": None}, "indeterminate", "The threshold is not known."),
+        (
+            {"state": "indeterminate", "threshold": threshold(0, None)}, "indeterminate", "The threshold is not known.",
+        ),
+        (
+            {"state": "indeterminate", "threshold": threshold(1000, None)}, "indeterminate",
+            "The threshold is not known, and may be as low as the figures.",
+        ),
+        ({"state": "indeterminate", "value": None}, "indeterminate", "What the rule compares is not known."),
+        (
+            {"state": "indeterminate", "value": value(1, None, None)}, "indeterminate",
+            "No upper bound is known, and the lower bound does not exceed the threshold.",
+        ),
+        (
+            {"state": "indeterminate", "value": value(1, None, None), "threshold": threshold(9, 9, at_least=True)},
+            "indeterminate", "No upper bound is known, and the lower bound does not reach the threshold.",
+        ),
+        ({"applies": None, "state": "above", "value": None}, "indeterminate", f"{NOT_KNOWN}The threshold is not known either."),
+        (
+            {"applies": None, "state": "above", "threshold": None}, "indeterminate",
+            f"{NOT_KNOWN}The threshold is not known either.",
+        ),
+        (
+            {"applies": None, "state": "above", "value": value(1001, 1001, 1001)}, "indeterminate",
+            f"{NOT_KNOWN}The figures exceed the threshold.",
+        ),
+        (
+            {"applies": None, "state": "above", "value": value(1000, 1000, 1000),
+             "threshold": threshold(1000, 1000, at_least=True)}, "indeterminate",
+            f"{NOT_KNOWN}The figures reach the threshold.",
+        ),
+        (
+            {"applies": None, "state": "indeterminate", "value": value(1000, 1000, None)}, "indeterminate",
+            f"{NOT_KNOWN}The figures have no upper bound.",
+        ),
+        (
+            {"applies": None, "state": "indeterminate", "value": value(999, 1000, 1000)}, "indeterminate",
+            f"{NOT_KNOWN}The figures do not exceed the threshold.",
+        ),
+        (
+            {"applies": None, "state": "indeterminate", "value": value(1, 1, 999),
+             "threshold": threshold(1000, 1000, at_least=True)}, "indeterminate",
+            f"{NOT_KNOWN}The figures do not reach the threshold.",
+        ),
+        (
+            {"applies": None, "state": "indeterminate", "value": value(1000, 1000, 1001)}, "indeterminate",
+            f"{NOT_KNOWN}{BETWEEN}",
+        ),
+    ],
+)  # fmt: skip
+def test_what_came_of_a_rule(changed: dict[str, Any], state: str, text: str) -> None:
+    found = rule_of(**changed)
+    assert (found.state, found.text) == (ReportState(state), text)
+
+
+@pytest.mark.parametrize(
+    ("figures", "limit", "share", "shown", "exact"),
+    [
+        (value(100, 200, 400), threshold(1000, 1000), "20 % (10 % to 40 %)", "10^3", "1000 FLOP"),
+        (value(100, 200, 400), threshold(1000, 2000), "5 % to 40 %", "10^3 to 2.00x10^3", "1000 FLOP to 2000 FLOP"),
+        (value(100, None, 400), threshold(1000, 1000), "10 % to 40 %", "10^3", "1000 FLOP"),
+        (
+            value(100, 200, None),
+            threshold(1000, 1000),
+            "20 % (at least 10 %; no upper bound is known)",
+            "10^3",
+            "1000 FLOP",
+        ),
+        (value(0, 200, None), threshold(1000, 1000), "20 % (no upper bound is known)", "10^3", "1000 FLOP"),
+        (value(0, 0, 400), threshold(1000, 1000), "at most 40 %", "10^3", "1000 FLOP"),
+        (value(100, 200, 400), threshold(1000, None), "at most 40 %", "at least 10^3", "at least 1000 FLOP"),
+        (value(100, 200, 400), threshold(0, None), "", "at least 0", "at least 0 FLOP"),
+        (None, threshold(1000, 1000), "", "10^3", "1000 FLOP"),
+    ],
+)
+def test_the_share_of_a_threshold_is_rounded_outward_and_what_is_not_known_is_said(
+    figures: Any, limit: dict[str, str], share: str, shown: str, exact: str
+) -> None:
+    found = rule_of(state="indeterminate", value=figures, threshold=limit)
+    assert found.share == share
+    assert found.threshold is not None
+    assert (found.threshold.text, found.threshold.exact) == (shown, exact)
+    assert (found.chart is None) == (figures is None or limit["low"] == "0")
+    known = figures is not None and figures["high"] is not None and limit["low"] != "0"
+    assert (found.distance is not None) == known
+    if found.distance is not None:
+        assert (found.distance.at_most * 1000, found.distance.lowest) == (int(figures["high"]), 1000)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "systemic", "words"),
+    [
+        (1, 10**23, None, "the base model's training took at most 10^23 FLOP"),
+        (2, 3, None, "the base model's training took between 2 and 3 FLOP"),
+        (10**23 - 10**16 + 1, 10**23, True, "the base model carries systemic risk and its training took at most 10^23 "
+         "FLOP, and less than 10^16 FLOP short of that"),
+        (5 * 10**22, 10**23, False, "the base model carries no systemic risk and its training took between 5.00x10^22 and "
+         "10^23 FLOP"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_only_certain_base_models_meet_names_them(
+    least: int, most: int, systemic: bool | None, words: str
+) -> None:
+    only = {"leastFlop": str(least), "mostFlop": str(most), "systemic": systemic}
+    found = rule_of(state="indeterminate", aboveOnlyIfBase=only)
+    assert found.only_if is not None
+    assert (found.only_if.words, found.only_if.width) == (words, most - least + 1)
+    assert found.text == f"Above only if {words}."
+
+
+def test_the_gravest_stand_first_and_of_open_ones_those_that_apply() -> None:
+    listed = [
+        finding(rule="below"), finding(rule="open", applies=None, state="indeterminate"), finding(rule="none", applies=False),
+        finding(rule="between", state="indeterminate"), finding(rule="above", state="above"),
+    ]  # fmt: skip
+    rules, others, axis = rules_of(LedgerObject({"findings": listed}, "predicate"))
+    assert [rule.name for rule in (*rules, *others)] == ["p/above", "p/between", "p/open", "p/below", "p/none"]
+    assert axis is not None
+    drawn, table = drawn_and_listed(rules)
+    assert ([rule.name for rule in drawn], [rule.name for rule in table]) == (
+        ["p/above", "p/between", "p/open"],
+        ["p/below"],
+    )
+    unknown = finding(state="indeterminate", value={"low": "0", "measured": None, "high": None})
+    many = rules_of(LedgerObject({"findings": [unknown] * 3}, "predicate"))[0]
+    assert [len(one) for one in drawn_and_listed(many)] == [2, 1]
