@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from flopsd.core.architecture import Bounds, training_from
-from flopsd.core.architecture.by_weights import weights_flop, weights_forward
+from flopsd.core.architecture.by_weights import _shape, weights_flop, weights_forward
 from flopsd.core.architecture.parameters import Parameters
+from flopsd.core.notes import note
 from flopsd.core.policy.ways import way_for
 from flopsd.errors import ArchitectureError
 from flopsd.settings.words import say
@@ -45,6 +46,15 @@ ATTENTION = 2 * 2 * 64 * 4 * 3  # two products of each pair, in three layers of 
             {**SHAPE, "relative_attention": False}, {}, {"recomputation": "none"},
             (3000, 4000, 4000 + 6 * ATTENTION), (4000, 4000, 4000 + 8 * ATTENTION),
         ),
+        # Beside the others a token is compared with 2 x 5 states, and there are more of them than tokens were counted.
+        (
+            {**SHAPE, "state_size": 5}, {"target_tokens": 4}, {"recomputation": "none"},
+            (3000, 4000, 4000 + 3 * 4 * (64 + 12 * 10) * 12), (4000, 4000, 4000 + 4 * 4 * (64 + 12 * 10) * 12),
+        ),
+        (
+            {**SHAPE, "state_size": 5}, {"weight_square_pairs": 400}, {"recomputation": "none"},
+            (3000, 4000, 4000 + 3 * 4 * (400 + 20 * 10) * 12), (4000, 4000, 4000 + 4 * 4 * (400 + 20 * 10) * 12),
+        ),
         # Two towers of widths and layers of their own.
         (
             {"text_config": SHAPE, "vision_config": SHAPE}, {}, {"recomputation": "none"},
@@ -64,6 +74,46 @@ def test_flop_by_hand(
     assert found.executed == Bounds(*executed)
     assert sum(found.terms.values()) == found.executed.computed
     assert "attention is in no computed figure" in say("architecture.assumptions", found.assumptions[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ({}, None),
+        ({"hidden_size": 4}, None),
+        ({"n_layer": 2}, None),
+        ({**SHAPE, "hidden_size": "4"}, None),
+        ({**SHAPE, "hidden_size": 0}, None),
+        ({**SHAPE, "hidden_size": 10**6}, (10**6, 3, 0)),
+        ({**SHAPE, "hidden_size": 10**6 + 1}, None),
+        ({**SHAPE, "n_embd": 6, "n_layers": 2}, (6, 3, 0)),
+        ({**SHAPE, "num_attention_heads": 3, "head_dim": 2}, (6, 3, 0)),
+        ({**SHAPE, "num_attention_heads": 3, "head_dim": 1}, (4, 3, 0)),
+        ({**SHAPE, "expand": 2}, (8, 3, 0)),
+        ({"d_model": 4, "encoder_layers": 3, "decoder_layers": 2}, (4, 5, 0)),
+        ({**SHAPE, "encoder_layers": 1, "decoder_layers": 1}, (4, 3, 0)),
+        ({**SHAPE, "position_buckets": 5, "max_position_embeddings": 7}, (4, 3, 10)),
+        ({**SHAPE, "relative_attention": True, "max_position_embeddings": 7}, (4, 3, 14)),
+        ({**SHAPE, "relative_attention": True, "position_buckets": 5, "max_position_embeddings": 7}, (4, 3, 10)),
+        ({**SHAPE, "relative_attention": True}, (4, 3, 0)),
+        ({**SHAPE, "position_buckets": 5, "state_size": 5, "chunk_size": 2}, (4, 3, 24)),
+    ],
+)
+def test_a_configuration_of_any_kind_gives_its_widest_layers_or_none(
+    config: dict[str, Any], shape: tuple[int, int, int] | None
+) -> None:
+    assert _shape(config) == shape
+
+
+def test_without_tokens_no_share_is_padding_and_weights_of_no_known_module_are_named() -> None:
+    def low(**more: int) -> int:
+        return weights_flop(SHAPE, {**WORK, **more}, training_from({})).required.low
+
+    assert [low(tokens=0), low(padding_tokens=8), low(padding_tokens=9), low(padding_tokens=0)] == [4000, 0, 0, 4000]
+    some = weights_flop({}, {**WORK, "other_weight_products_max": 301}, training_from({}))
+    assert note("other_weights", percent="23.1") in some.assumptions
+    assert some.assumptions[-1] == note("pairs_by_products", products="2")
+    assert len(weights_flop({}, WORK, training_from({})).assumptions) == len(some.assumptions) - 1
 
 
 def test_a_forward_pass_alone() -> None:

@@ -1,5 +1,6 @@
 """A rule in words: what came of it, its threshold and share, for each way that figures and threshold can stand."""
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -137,7 +138,7 @@ def test_the_share_of_a_threshold_is_rounded_outward_and_what_is_not_known_is_sa
     known = figures is not None and figures["high"] is not None and limit["low"] != "0"
     assert (found.distance is not None) == known
     if found.distance is not None:
-        assert (found.distance.at_most * 1000, found.distance.lowest) == (int(figures["high"]), 1000)
+        assert (found.distance.at_most * 1000, found.distance.lowest) == (Fraction(figures["high"]), Fraction(1000))
 
 
 @pytest.mark.parametrize(
