@@ -100,7 +100,9 @@ class RunView(RatedTallies):
     @lazy
     def unused(self) -> tuple[UnusedCount, ...]:
         """What training processes count of operators and no figure has."""
-        metered = {one.device.uid for one in self.devices} if self.counts.by_device else set()
+        if not self.counts.by_device:
+            return self.counts.refused
+        metered = {one.device.uid for one in self.devices}
         elsewhere = (
             UnusedCount(Unused.DEVICE_NOT_METERED, session, uid, count.total_flop)
             for uid, count in self.counts.by_device.items()
