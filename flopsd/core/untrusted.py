@@ -94,11 +94,11 @@ def parse_json(data: bytes, what: str, path: str = "", *, within: int = 0) -> An
 
 def _is_deep(data: bytes, most: int) -> bool:
     """Whether JSON has more than `most` objects and lists in each other."""
+    if data.count(b"{") + data.count(b"[") <= most:  # those in texts included
+        return False
     if b"\\" in data:
         data = data.replace(rb"\\", b"").replace(rb"\"", b"")
     structure = data.translate(_AS_BRACES, _NO_STRUCTURE)
-    if structure.count(b"{") <= most:  # those in texts included
-        return False
     # Two quotes side by side, a text without brackets for one, change nothing of what is within the others.
     quoted = structure.replace(b'""', b"").split(b'"')
     braces = left = b"".join(quoted[::2])
