@@ -14,6 +14,7 @@ from math import inf
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
+from flopsd.core.field_reader import MAX_SHOWN
 from flopsd.core.ledger.start_notes import is_recording
 from flopsd.core.model import (
     Active,
@@ -146,8 +147,7 @@ def check_sweep(sweep: object, now_ns: int, checked: dict[DeviceUid, Device] | N
     _require_mapping("the sweep", "renamed", sweep.renamed)
     if not all(map(is_text, sweep.renamed)):
         raise _refusal("the sweep", "renamed", sweep.renamed, "by the uids of devices")
-    if sweep.renamed:
-        check_devices(tuple(sweep.renamed.values()), checked)
+    check_devices(tuple(sweep.renamed.values()), checked)
 
 
 def _check_reading(reading: object, now_ns: int) -> None:
@@ -271,7 +271,7 @@ def _refusal(uid: str, what: str, value: object, expected: str) -> ValueError:
     return ValueError(f"{uid}: {what} is {shown(value)}, expected {expected}")
 
 
-def shown(value: object, most: int = 60) -> str:
+def shown(value: object, most: int = MAX_SHOWN) -> str:
     """`value` for a message, whatever it is: a long int and a stranger's object cannot always be shown."""
     try:
         return repr(value)[:most]

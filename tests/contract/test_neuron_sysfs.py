@@ -2,15 +2,20 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from flopsd.core.model import Counted, Evidence, Gap, GapReason
+from flopsd.core.model import Counted, Device, Evidence, Gap, GapReason, Reading
 from flopsd.sources import SourceSettings
 from flopsd.sources.neuron import open_source
+from flopsd.sources.neuron.chips import Chip, chips_of_document, sysfs_facts
+from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.sources.neuron.source import NeuronSource
-from flopsd.sources.neuron.sysfs import Power, Tree
+from flopsd.sources.neuron.sysfs import ChipNode, Power, Tree
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.neuron import Sysfs
@@ -144,3 +149,102 @@ def test_a_total_that_seems_to_fall_is_read_again(tmp_path: Path, second: int, t
     teller.start()
     assert chip.flop_total_after(2**33) == total
     teller.join()
+
+
+def chip_with(totals: Sequence[int | None], worked: Sequence[bool] = ()) -> Chip:
+    """A chip whose total was read once for each of `totals`."""
+    left = iter(totals)
+    node = SimpleNamespace(flop_total_after=lambda _: next(left), index=3, architecture="NCv3", power=lambda: None)
+    chip = Chip(Device("neuron3", 3, "aws", "trainium2"), 0, cast("ChipNode", node))
+    for total, at in zip(totals, [*worked, *[False] * len(totals)], strict=False):
+        assert chip.read_total(worked=at) is (total is not None)
+    return chip
+
+
+@pytest.mark.parametrize(
+    ("totals", "worked", "live", "ends"),
+    [
+        ([], [], None, None),
+        ([None], [True], None, None),
+        ([5], [True], None, (5, 5)),
+        ([5, 6], [False, False], None, (5, 6)),
+        ([5, 5], [False, True], False, (5, 5)),
+        ([5, 6], [False, True], True, (5, 6)),
+        ([5, 6, 6], [False, True, True], False, (5, 6)),
+        ([5, 6, 6, 7], [False, True, True, True], True, (5, 7)),
+        ([5, None, 6], [False, True, True], True, (5, 6)),
+        ([5, 4], [False, True], None, (5, 4)),
+    ],
+)
+def test_whether_a_total_is_live_is_what_it_did_most_often_while_work_was_counted(
+    totals: list[int | None], worked: list[bool], live: bool | None, ends: tuple[int, int] | None
+) -> None:
+    chip = chip_with(totals, worked)
+    assert chip.sysfs_live is live
+    seen = {} if live is None else {"neuron_sysfs_live": int(live)}
+    begin_end = {} if ends is None else {"neuron_sysfs_flop_begin": ends[0], "neuron_sysfs_flop_total": ends[1]}
+    assert chip.counters == ({**begin_end, **seen} if begin_end else {})
+
+
+LIVE, AT_EXIT, UNSEEN, UNREAD = ([5, 6], [False, True]), ([5, 5], [False, True]), ([5], [True]), ([None], [True])
+
+
+@pytest.mark.parametrize(
+    ("chips", "moves"),
+    [
+        ([], None),
+        ([UNREAD], None),
+        ([LIVE, LIVE], "live"),
+        ([LIVE, AT_EXIT], "at exit"),
+        ([LIVE, UNSEEN], "not seen"),
+        ([AT_EXIT, UNREAD], "at exit"),
+    ],
+)
+def test_how_totals_move_is_stated_of_all_chips_that_have_one(
+    chips: Sequence[tuple[list[int | None], list[bool]]], moves: str | None, tmp_path: Path
+) -> None:
+    found = sysfs_facts([chip_with(*one) for one in chips], Tree(str(tmp_path), str(tmp_path)))
+    assert found["sysfs_flop_count"] == moves
+    assert found["architecture"] == ("NCv3" if chips else None)
+    assert (found["driver"], found["power_percent"]) == (None, None)
+
+
+def test_growth_begins_where_the_last_reading_ended_and_a_lost_total_is_no_zero() -> None:
+    chip = chip_with([])
+    assert chip.read_growth(5) == Reading("neuron3", 0, 5, Gap(GapReason.NOT_SUPPORTED))
+    chip = chip_with([])
+    chip.expect(Evidence.COUNT)
+    values = iter([7, 9, None, 3])
+    chip.node = cast("ChipNode", SimpleNamespace(flop_total_after=lambda _: next(values)))
+    found = [chip.read_growth(at) for at in (10, 20, 30, 40)]
+    assert [(one.begin_ns, one.end_ns) for one in found] == [(0, 10), (10, 20), (20, 30), (30, 40)]
+    assert [one.work for one in found] == [
+        Gap(GapReason.STARTING), Counted(2), Gap(GapReason.DRIVER_ERROR), Gap(GapReason.COUNTER_RESET),
+    ]  # fmt: skip
+    assert [one.counters["neuron_sysfs_flop_total"] for one in found] == [7, 9, 9, 3]
+
+
+@pytest.mark.parametrize(
+    ("count", "here", "kind", "instance", "expected"),
+    [
+        (2, 2, "trainium2", None, [("NEURON-ab00", "trainium2"), ("NEURON-ab01", "trainium2")]),
+        (None, 1, None, None, [("NEURON-ab00", "Inferentia2")]),
+        (None, 0, "trainium2", None, []),
+        (0, 2, None, None, []),
+        (1, 2, None, "trn1.2xlarge", [("neuron0", "trainium1")]),
+        (1, 0, None, "m5.large", [("neuron0", "unknown Neuron device")]),
+    ],
+)
+def test_the_chips_are_those_that_a_document_counts_named_by_sysfs_where_both_show_as_many(
+    tmp_path: Path, count: int | None, here: int, kind: str | None, instance: str | None,
+    expected: list[tuple[str, str]],
+) -> None:  # fmt: skip
+    sysfs = Sysfs(tmp_path, chips=here)
+    for index in range(here):
+        sysfs.put(index, "info/serial_number", f"ab0{index}")
+    document = MonitorDocument((), None, None, kind, count, 2, instance, "")
+    found = chips_of_document(document, Tree(**moved_options(sysfs)), table(), 17)
+    assert [(chip.device.uid, chip.device.model) for chip in found] == expected
+    assert [(chip.device.index, chip.since_ns, chip.device.vendor) for chip in found] == [
+        (at, 17, "aws") for at in range(len(found))
+    ]

@@ -40,7 +40,7 @@ class NeuronDevices(VendorDevices):
         held = chips_of(neuron_cores(cores), per_chip)
         part = "other cores of this chip are not this job's"
         return {
-            chip.uid: Ownership(chip.index in held, part if 0 < held.get(chip.index, 0) < per_chip else None)
+            chip.uid: Ownership(chip.index in held, part if held.get(chip.index, per_chip) < per_chip else None)
             for chip in devices
         }
 

@@ -9,7 +9,7 @@ from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.neuron.ownership import NeuronDevices
 from flopsd.sources.nvml.ownership import NvidiaDevices, cuda_visible, find
-from flopsd.sources.ownership.rule import NamedRule, VendorDevices, VisibleRule
+from flopsd.sources.ownership.rule import NamedRule, Ownership, VendorDevices, VisibleRule
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Told
 
 NVIDIA = NvidiaDevices(Told())
@@ -80,9 +80,8 @@ def test_neuron_cores_make_their_chips_visible() -> None:
     rule = VisibleRule({"NEURON_RT_VISIBLE_CORES": "0-3,5", "CUDA_VISIBLE_DEVICES": "1"}, NeuronDevices(4))
     assert rule.words == "the devices that NEURON_RT_VISIBLE_CORES=0-3,5 leave visible"
     verdicts = rule.judge(CHIPS).verdicts
-    assert [verdicts[chip.uid].mine for chip in CHIPS] == [True, True, False, False]
-    assert verdicts[CHIPS[0].uid].shared is None
-    assert verdicts[CHIPS[1].uid].shared == "other cores of this chip are not this job's"
+    part = Ownership(True, "other cores of this chip are not this job's")
+    assert [verdicts[chip.uid] for chip in CHIPS] == [Ownership(True), part, Ownership(False), Ownership(False)]
 
 
 @pytest.mark.parametrize(

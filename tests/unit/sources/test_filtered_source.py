@@ -119,11 +119,14 @@ def test_what_the_source_samples_and_states_between_reads_passes(node: Node) -> 
     assert (source.poll(NS_PER_S), source.facts_version) == (NS_PER_S - 1, "2")
 
 
-def test_the_last_selection_is_kept_and_says_so_when_nobody_tells_any_more(node: Node, tmp_path: Path) -> None:
+def test_the_last_selection_is_kept_and_says_so_when_nobody_tells_any_more(
+    node: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "flopsd")
     node.note(gpu2="4711")
     source = node.open()
     shutil.move(node.folder, tmp_path / "gone")
-    assert later(node, source) == [C]
+    assert later(node, source) == later(node, source) == [C]
     (device,) = source.devices()
     assert "it is no longer known which devices are this job's" in device.evidence_reason
     assert "No such file or directory" in device.evidence_reason
@@ -132,6 +135,13 @@ def test_the_last_selection_is_kept_and_says_so_when_nobody_tells_any_more(node:
     node.note(gpu1="4711")
     assert later(node, source) == [B, C]
     assert {device.evidence_reason for device in source.devices()} == {""}
+    first, again, came = (record.getMessage() for record in caplog.records)
+    assert first.startswith("source scripted: it is no longer known which devices are this job's")
+    assert first.endswith("mount it where flopsd runs")
+    assert (again, came) == (
+        "source scripted: it is known again which devices are this job's",
+        f"device {B} is this job's now",
+    )
 
 
 def test_nothing_is_guessed_at_the_start(node: Node) -> None:

@@ -152,6 +152,7 @@ def test_a_sweep_that_is_none_is_refused_by_device_and_field(words: str, sweep: 
         read(end_ns=NOW + AHEAD_NS),
         did(Gap(GapReason.STARTING)),
         did(Growth((Pipe.FP16,))),
+        active(sm_cycles={Pipe.FP16: type("Count", (int,), {})(5)}),
         did(Busy(0)),
         did(Busy(MOST, MOST, 0)),
         did(Counted(MOST)),
@@ -195,6 +196,17 @@ def test_a_device_that_the_journal_cannot_hold_is_refused(field: str, value: Any
 def test_a_list_of_devices_that_is_none_is_refused(words: str, devices: Sequence[Any]) -> None:
     with pytest.raises(ValueError, match=words):
         check_devices(devices)
+
+
+def test_what_was_checked_is_remembered_and_not_checked_again() -> None:
+    known = {ACME.uid: ACME, "GPU-x": replace(H100, uid="GPU-x", index=-1)}
+    check_devices((H100, known["GPU-x"]), known)
+    assert known == {**known, H100.uid: H100}
+    renamed = {ACME.uid: H100}
+    check_sweep(Sweep((), renamed={"GPU-a": ACME}), NOW, renamed)
+    assert renamed == {ACME.uid: ACME}
+    with pytest.raises(ValueError, match="index is -1"):
+        check_devices((replace(known["GPU-x"]),), known)
 
 
 class Silent:
