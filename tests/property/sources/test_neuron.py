@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.model import Counted, Gap, GapReason
-from flopsd.sources.neuron.document import DocumentError, parse, scrub
+from flopsd.sources.neuron.document import Core, DocumentError, parse, scrub
 from flopsd.sources.neuron.flop_per_chip import account, period_ends
 from flopsd.sources.validate import check_facts
 
@@ -41,6 +41,74 @@ LIKELY = st.recursive(
 def line(*groups: dict[str, Any], **more: Any) -> bytes:
     runtimes = [{"pid": pid, "error": "", "report": {"neuroncore_counters": group}} for pid, group in enumerate(groups)]
     return json.dumps({"neuron_runtime_data": runtimes, **more}).encode()
+
+
+OUT, ODD = GapReason.OUT_OF_RANGE, GapReason.NOT_A_NUMBER
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        *(
+            (text, Fraction(text))
+            for text in ("0", "7", "0.1", "1e-30", "1.5e-30", "9.9e29", "9" * 30, "0." + "1" * 62)
+        ),
+        *((text, Fraction(0)) for text in ("0.0", "-0.0", "-0", "9.9e-31", "1e-300", "0e99")),
+        *((text, OUT) for text in ("-1", "-0.1", "-1e-300", "1" + "0" * 30, "1e30", "1e31", "1e300")),
+        *((text, ODD) for text in ("NaN", "Infinity", "-Infinity", "true", "false", '"1"', "[1]", "{}")),
+        ("null", None),
+        ("0." + "1" * 63, DocumentError),
+        ("1" * 65, DocumentError),
+    ],
+)
+def test_a_number_is_exact_or_why_it_is_none(text: str, found: Fraction | GapReason | type[Exception] | None) -> None:
+    core = f'{{"flops": {text}, "neuroncore_utilization": 9}}'
+    raw = line({"period": 1, "neuroncores_in_use": {"0": "CORE"}}).replace(b'"CORE"', core.encode())
+    if isinstance(found, type):
+        with pytest.raises(found):
+            parse(raw)
+        return
+    expected = Core(found, Fraction(9)) if not isinstance(found, GapReason) else Core(None, None, found)
+    (runtime,) = parse(raw).runtimes
+    assert runtime.cores == {0: expected}
+    assert runtime.period_seconds == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value", "name", "expected"),
+    [
+        *(("neuron_hardware_info", "neuron_device_type", value, "device_type", expected)
+          for value, expected in (("trn", "trn"), ("", None), (7, None), (None, None), (["trn"], None))),
+        *(("neuron_hardware_info", "neuron_device_count", value, "device_count", expected)
+          for value, expected in ((16, 16), (0, 0), (-1, None), (True, None), ("2", None), (2.0, None))),
+        *(("neuron_hardware_info", "neuroncore_per_device_count", value, "cores_per_device", expected)
+          for value, expected in ((8, 8), (1, 1), (0, None), (-1, None), ("2", None))),
+        *(("neuron_hardware_info", "error", value, "hardware_error", expected)
+          for value, expected in (("lost", "lost"), ("", ""), (None, ""))),
+        *(("instance_info", "instance_type", value, "instance_type", expected)
+          for value, expected in (("trn1.2xlarge", "trn1.2xlarge"), ("", None), (5, None))),
+        *(("system_data", "neuron_hw_counters", {"period": value}, "system_period_seconds", expected)
+          for value, expected in ((5, 5), (0.5, Fraction(1, 2)), (0, None), (-1, None), ("1", None), (True, None))),
+    ],
+)  # fmt: skip
+def test_a_fact_of_another_kind_is_absent(group: str, key: str, value: object, name: str, expected: object) -> None:
+    found = getattr(parse(line(**{group: {key: value}})), name)
+    assert found == expected
+    assert not isinstance(found, bool)
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"{}", b'{"neuron_runtime_data": {}}', b'{"neuron_runtime_data": "x"}', b"7"])
+def test_json_without_a_list_of_runtimes_is_no_document(raw: bytes) -> None:
+    with pytest.raises(DocumentError):
+        parse(raw)
+
+
+def test_an_empty_list_may_be_null_and_a_runtime_is_named_by_process_and_tag() -> None:
+    assert parse(b'{"neuron_runtime_data": null}').runtimes == ()
+    named = [{"pid": 7, "neuron_runtime_tag": "t"}, {"neuron_runtime_tag": "t"}, {}, None]
+    runtimes = parse(json.dumps({"neuron_runtime_data": named}).encode()).runtimes
+    assert [one.key for one in runtimes] == ["7/t", "#1/t", "#2/", "#3/"]
+    assert {one.error for one in runtimes} == {"no usable neuroncore_counters"}
 
 
 def test_a_runtime_whose_report_is_an_error_has_no_time() -> None:
@@ -96,17 +164,6 @@ def test_one_unreadable_runtime_makes_every_chip_a_gap(found: list[dict[str, Any
         assert abs(work.counted_flop - known.flop) <= 1  # what is known to have been done stays known
 
 
-def test_what_runs_on_beside_a_runtime_that_ended_keeps_its_count() -> None:
-    on = {"period": 1, "neuroncores_in_use": {"0": {"effective_flops": 7}, "2": {"effective_flops": 9}}}
-    before = {"0/": frozenset({0, 1}), "1/": frozenset({0})}
-    assert account(parse(line(on)), 2, 2, before).work == [Gap(GapReason.MISSED_READING, 7), Counted(9)]
-
-
-def test_no_chip_has_the_count_of_cores_that_are_numbered_otherwise() -> None:
-    far = {"period": 1, "neuroncores_in_use": {"0": {"effective_flops": 7}, "9": {"effective_flops": 9}}}
-    assert account(parse(line(far)), 2, 2, {}).work == [Gap(GapReason.OUT_OF_RANGE)] * 2
-
-
 def test_the_first_rate_field_that_is_there_is_taken_and_zero_is_one() -> None:
     both = {"period": 1, "neuroncores_in_use": {"0": {"flops": 5, "effective_flops": 0}, "1": {"flops": 7}}}
     document = parse(line(both))
@@ -114,21 +171,7 @@ def test_the_first_rate_field_that_is_there_is_taken_and_zero_is_one() -> None:
     assert account(document, 1, 2, {}).work == [Counted(7)]
 
 
-def test_a_new_runtimes_short_first_period_leaves_no_hole_beside_an_older_one() -> None:
-    group = {"neuroncores_in_use": {"0": {"effective_flops": 1}}}
-    document = parse(line({**group, "period": 1.0}, {**group, "period": 0.25}))
-    assert account(document, 1, 1, {"0/": frozenset({0})}).period_ns == 10**9
-    assert account(document, 1, 1, {"0/": frozenset({0}), "1/": frozenset()}).period_ns == 250_000_000
-
-
 SECOND = parse(line({"period": 1, "neuroncores_in_use": {}}))
-
-
-def test_lines_that_came_all_at_once_are_set_a_period_apart() -> None:
-    s = 10**9
-    assert period_ends([(9 * s, SECOND), (9 * s, SECOND), (9 * s, SECOND)], {}) == [7 * s, 8 * s, 9 * s]
-    assert period_ends([(9 * s, SECOND), (9 * s, None), (9 * s, SECOND)], {}) == [8 * s, 8 * s, 9 * s]
-    assert period_ends([(6 * s, SECOND), (7 * s, SECOND), (9 * s, SECOND)], {}) == [6 * s, 7 * s, 9 * s]
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**11), st.sampled_from([SECOND, None])), max_size=8))
@@ -138,12 +181,6 @@ def test_a_period_ends_no_later_than_its_line_came_and_lines_keep_their_order(fo
     assert ends == sorted(ends)
     assert all(end_ns <= at_ns for end_ns, (at_ns, _) in zip(ends, came, strict=True))
     assert not came or ends[-1] == came[-1][0]
-
-
-def test_a_runtime_that_was_never_seen_at_work_may_have_worked_anywhere() -> None:
-    work = account(parse(line()), 2, 1, {"1/": frozenset()}).work
-    assert work == [Gap(GapReason.MISSED_READING)] * 2
-    assert account(parse(line()), 2, 1, {"1/": frozenset({1})}).work == [Counted(0), Gap(GapReason.MISSED_READING)]
 
 
 def test_ids_of_machines_and_networks_are_scrubbed() -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -158,6 +159,8 @@ def test_a_sweep_that_is_none_is_refused_by_device_and_field(words: str, sweep: 
         did(Counted(MOST)),
         active(evidence=Evidence.CYCLES, uncertainty_sm_cycles={Pipe.TENSOR_HMMA: 0}, unread=(Pipe.FP16,)),
         read(counters={}, totals=None),
+        read(counters=MappingProxyType({"energy_mj": 0})),
+        shows({Pipe.FP32: 0}, 0, 0.0),
         shows({Pipe.FP32: 1, Pipe.FP16: 0.0}, 0.5, 1980),
     ],
 )
@@ -201,6 +204,7 @@ def test_a_list_of_devices_that_is_none_is_refused(words: str, devices: Sequence
 def test_what_was_checked_is_remembered_and_not_checked_again() -> None:
     known = {ACME.uid: ACME, "GPU-x": replace(H100, uid="GPU-x", index=-1)}
     check_devices((H100, known["GPU-x"]), known)
+    check_devices((replace(H100, model="x" * 10_000),))
     assert known == {**known, H100.uid: H100}
     renamed = {ACME.uid: H100}
     check_sweep(Sweep((), renamed={"GPU-a": ACME}), NOW, renamed)
