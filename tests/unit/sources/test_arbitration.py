@@ -67,6 +67,25 @@ def test_what_a_source_lists_no_more_is_nobodys() -> None:
     assert roster.best(A100.uid) is None
 
 
+def test_of_equal_offers_the_first_named_is_taken_and_one_that_is_down_last() -> None:
+    roster, weaker = Arbiter(("b", "a")), replace(H100, evidence=Evidence.UTILIZATION)
+    assert roster.offered("a") == ()
+    assert all(roster.offer(source, [H100]) for source in ("stranger", "a", "b"))
+    taken = []
+    for source in ("", "b", "a"):
+        assert roster.down(source) != roster.down(source)
+        taken.append((roster.best(H100.uid) or ("",))[0])
+    assert taken == ["b", "a", "stranger"]
+    assert roster.offer("b", [H100]), "it was down"
+    assert (roster.best(H100.uid), roster.offered("b")) == (("b", H100), (H100,))
+    roster.offer("a", [H100])
+    assert roster.offer("b", [weaker])
+    assert (roster.best(H100.uid), roster.is_in_slices(H100.uid)) == (("a", H100), False)
+    assert roster.offer("c", [SLICE])
+    assert (roster.best(H100.uid), roster.is_in_slices(H100.uid)) == (None, True)
+    assert (roster.best(SLICE.uid), roster.is_in_slices(SLICE.uid)) == (("c", SLICE), False)
+
+
 @pytest.mark.parametrize("whole_first", [True, False])
 def test_a_gpu_whose_slices_are_read_is_never_beside_them(run: Run, whole_first: bool) -> None:
     """An exporter lists the whole GPU, NVML its slices: whichever comes first, the whole has neither work nor ceiling."""

@@ -1,0 +1,94 @@
+"""What a source may leave out or get wrong between two reads, which costs no reading; and a small recording."""
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Pipe, Reading
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources import Source, SourceSettings
+from flopsd.sources.calls import facts_version_of, poll_source
+from flopsd.sources.registry import open_source
+from flopsd.sources.replay.source import FORMAT, ReplaySource
+from flopsd.testing import FakeClock
+from tests.support.strategies import table
+
+UNTIL_NS = 100
+
+
+def fails(*_: object) -> Any:
+    raise RuntimeError("a fault")
+
+
+@pytest.mark.parametrize(
+    ("poll", "due_ns"),
+    [
+        (lambda until_ns: until_ns - 1, 99), (lambda until_ns: until_ns, None), (lambda until_ns: until_ns + 1, None),
+        (lambda _: None, None), (lambda _: 5.0, None), (fails, None),
+    ],
+)  # fmt: skip
+def test_a_poll_is_due_before_the_next_read_or_not_at_all(poll: Callable[[int], Any], due_ns: int | None) -> None:
+    assert poll_source(cast("Source", SimpleNamespace(poll=poll)), UNTIL_NS) == due_ns
+    assert poll_source(cast("Source", SimpleNamespace()), UNTIL_NS) is None
+
+
+class Failing:
+    facts_version = property(fails)
+
+
+@pytest.mark.parametrize(
+    ("source", "version"),
+    [(None, None), (SimpleNamespace(), None), (SimpleNamespace(facts_version="2"), "2"),
+     (SimpleNamespace(facts_version=2), None), (Failing(), None)],
+)  # fmt: skip
+def test_a_version_of_facts_is_text(source: Any, version: str | None) -> None:
+    assert facts_version_of(source) == version
+
+
+HEAD = {"format": FORMAT, "origin": "made up", "devices": [
+    {"uid": f"GPU-{at}", "index": at, "vendor": "nvidia", "model": "H100", "evidence": "activity"} for at in range(2)
+]}  # fmt: skip
+ROWS = [
+    [1, 10, 30, {"gap": "device_lost"}],
+    [0, 0, 10, {"activity": {"fp32": 7}, "gauges": {"pipes": {"fp32": 0.5}, "utilization": 0.25, "sm_clock_mhz": 900}}],
+    [0, 10, 20, {"busy": 9}],
+]
+
+
+def recording(*rows: object, **head: object) -> bytes:
+    return b"\n\n".join(json.dumps(row).encode() for row in ({**HEAD, **head}, *rows))
+
+
+def test_readings_come_when_they_are_due_and_begin_anew_after_the_last() -> None:
+    clock = FakeClock()
+    source, begin_ns = ReplaySource(recording(*ROWS), "r", clock), clock.boottime_ns() + 500
+    clock.advance(500)
+    assert source.read().readings == ()
+    clock.advance(19)
+    sweep = source.read()
+    work = Active(Evidence.ACTIVITY, {Pipe.FP32: 7})
+    assert sweep.readings == (Reading("GPU-0", begin_ns, begin_ns + 10, work),)
+    assert sweep.gauges == {"GPU-0": Gauges({Pipe.FP32: 0.5}, 0.25, 900)}
+    clock.advance(21)
+    found = source.read()
+    assert found.readings == (
+        Reading("GPU-0", begin_ns + 10, begin_ns + 20, Busy(9)),
+        Reading("GPU-1", begin_ns + 10, begin_ns + 30, Gap(GapReason.DEVICE_LOST)),
+        Reading("GPU-0", begin_ns + 30, begin_ns + 40, work),
+    )
+    assert found.gauges == {"GPU-0": Gauges({Pipe.FP32: 0.5}, 0.25, 900), "GPU-1": Gauges()}
+    source.close()
+    with pytest.raises(SourceError, match="closed"):
+        source.read()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[1]", recording(), recording(*ROWS, format="flopsd-recording/2"), recording([0, 1])]
+)
+def test_what_is_no_recording_is_refused_by_its_name(data: bytes, tmp_path: Any) -> None:
+    (tmp_path / "r.jsonl").write_bytes(data)
+    with pytest.raises(SourceUnavailableError, match=r"r\.jsonl is not a recording of flopsd-recording/1"):
+        open_source("replay", SourceSettings(FakeClock(), table(), {"file": str(tmp_path / "r.jsonl")}))
