@@ -46,11 +46,11 @@ class Hopper:
 
 
 def bench_of(
-    exporter: Exporter, hopper: Hopper, interval_s: float = 30, clocks: Callable[[FakeClock], SmClocks] | None = None
+    exporter: Exporter, hopper: Hopper, interval_s: float = 30, clocks: Callable[[int], SmClocks] | None = None
 ) -> Bench:
     exporter.shows(gpu(hopper.page(0), model=H100_NAME))
     clock = FakeClock()
-    bench = Bench(exporter, interval_s, clock, **({} if clocks is None else {"clocks": lambda: clocks(clock)}))
+    bench = Bench(exporter, interval_s, clock, **({} if clocks is None else {"clocks": clocks}))
     bench.limits = H100
     return bench
 
@@ -155,6 +155,10 @@ def test_a_clock_of_the_driver_that_stands_still_is_not_believed_where_the_count
     """They go on as at 1500 MHz while NVML reports 345."""
 
     class Stuck(SmClocks):
+        def __init__(self, keep_ns: int) -> None:
+            assert keep_ns == 120 * NS_PER_S
+            super().__init__(None, FakeClock(), table(), keep_ns)
+
         def read(self, max_mhz: Mapping[DeviceUid, int]) -> None:
             pass
 
@@ -165,7 +169,7 @@ def test_a_clock_of_the_driver_that_stands_still_is_not_believed_where_the_count
             assert uid == A100_UID
             return Cycles(345 * (end_ns - begin_ns) // 1000, 0)
 
-    bench = bench_of(exporter, Hopper(132), clocks=lambda clock: Stuck(None, clock, table(), 0))
+    bench = bench_of(exporter, Hopper(132), clocks=Stuck)
     for second in range(30, 331, 30):
         bench.collects(Hopper(132).page(second), model=H100_NAME)
     assert Evidence.CYCLES not in bench.tally.observed_ns

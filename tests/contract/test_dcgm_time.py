@@ -1,6 +1,7 @@
 """Which time a collection of dcgm-exporter covers, and what is a gap: on a clock stepped by hand."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_nvmls_clock_beside_it_bounds_what_it_was(standin: Path, tmp_path: Path,
     steps = (Segment(21_000, mhz=1230), Segment(9_000, mhz=1410))
     machine = Scenario((replace(a100(steps), clock_samples_ms=samples_ms),))
     with simulated(standin, tmp_path, machine, clock), exporting(gpu({**BUSY, CLOCK: 1230})) as other:
-        bench = Bench(other, clock=clock, clocks=lambda: open_clocks(clock, table(), 120 * NS_PER_S))
+        bench = Bench(other, clock=clock, clocks=partial(open_clocks, clock, table()))
         bench.collects({**BUSY, CLOCK: 1230})
         bench.collects({**BUSY, CLOCK: 1410})
         (reading,) = bench.read()
@@ -55,7 +56,7 @@ def test_what_nvml_beside_it_tells_and_cannot_be_a_clock_is_none(standin: Path, 
     clock = SharedClock(tmp_path / "clock")
     busy = a100((Segment(1000, mhz=1230),), (Fault(5000, 25_000, kind),))
     with simulated(standin, tmp_path, Scenario((busy,)), clock), exporting(gpu(BUSY)) as other:
-        bench = Bench(other, clock=clock, clocks=lambda: open_clocks(clock, table(), 120 * NS_PER_S))
+        bench = Bench(other, clock=clock, clocks=partial(open_clocks, clock, table()))
         bench.collects(BUSY)
         bench.collects(BUSY)
         (reading,) = bench.read()

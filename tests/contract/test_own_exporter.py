@@ -144,7 +144,7 @@ def test_one_that_is_killed_is_started_again_and_a_page_in_between_is_none(own: 
     os.kill(own.installed.pids[1], signal.SIGKILL)
     own.fault()
     own.read(1)
-    own.measures()  # an answer made the next wait a short one again
+    wait_until(lambda: len(own.installed.pids) == 3, "a third start: an answer made the next wait a short one again")
 
 
 @pytest.mark.parametrize(("mode", "says"), [("refused", "Host engine is running as non-root"),
@@ -237,7 +237,13 @@ def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypa
     monkeypatch.setattr(own_source, "running", running_here)
     own.open()
     with exporting("") as theirs:
-        own.source._open_other = lambda: DcgmSource(own.clock, table(), theirs.url)  # type: ignore[union-attr]
+        readers: list[DcgmSource] = []
+
+        def other() -> DcgmSource:
+            readers.append(DcgmSource(own.clock, table(), theirs.url))
+            return readers[0]
+
+        own.source._open_other = other  # type: ignore[union-attr]
         own.measures()
         seen[1] = "nv-hostengine"
         own.read(60)
@@ -251,6 +257,8 @@ def test_an_exporter_that_stays_is_read_instead_and_ours_ends(own: Own, monkeypa
         assert not alive(pid)
         theirs.shows(gpu(BUSY))
         assert isinstance(own.read(1), Sweep)
+        assert isinstance(own.read(1), Sweep)
+        assert len(readers) == 1
         assert own.facts["url"] == theirs.url
 
 

@@ -16,7 +16,6 @@ from flopsd.errors import SourceUnavailableError
 from flopsd.settings import parsers
 from flopsd.sources import Source, SourceInfo, SourceOption, SourceSettings
 from flopsd.sources.nvml import ownership
-from flopsd.system.clock import NS_PER_S
 
 _SECONDS = 2.0
 _URL, _INTERVAL_SECONDS = "http://127.0.0.1:9400/metrics", 30.0
@@ -41,8 +40,7 @@ def _open(settings: SourceSettings) -> Source:
     from flopsd.sources.nvml.sm_clock import open_clocks
 
     clock, peaks = settings.clock, settings.peaks
-    clocks = partial(open_clocks, clock, peaks, round(4 * seconds * NS_PER_S))
-    return DcgmSource(clock, peaks, url, seconds, settings.origins, clocks)
+    return DcgmSource(clock, peaks, url, seconds, settings.origins, partial(open_clocks, clock, peaks))
 
 
 def own_program(own: str | None) -> str | None:

@@ -14,7 +14,6 @@ from flopsd.sources.nvml.counter_servers import PROFILERS, SERVERS, running
 from flopsd.sources.nvml.profiling_advice import advice, words_of
 from flopsd.sources.nvml.sm_clock import open_clocks
 from flopsd.sources.nvml.without_gpm import gpus_without_gpm
-from flopsd.system.clock import NS_PER_S
 
 _INTERVAL_SECONDS = 5.0  # several reads a collection, so that none is missed
 
@@ -43,8 +42,7 @@ def open_own(
     seconds = float(settings.options.get("interval_seconds") or _INTERVAL_SECONDS)
 
     def read(url: str, seconds: float = seconds) -> DcgmSource:
-        clocks = partial(open_clocks, clock, peaks, round(4 * seconds * NS_PER_S))
-        return DcgmSource(clock, peaks, url, seconds, settings.origins, clocks)
+        return DcgmSource(clock, peaks, url, seconds, settings.origins, partial(open_clocks, clock, peaks))
 
     read_other = None if is_asked else partial(read, str(settings.options["url"]), theirs_seconds)
     return OwnDcgmSource(clock, devices, path, round(seconds * 1000), read, remedy, read_other)

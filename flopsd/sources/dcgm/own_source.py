@@ -55,7 +55,7 @@ class OwnDcgmSource:
         self._starts = 0
         self._fault: SourceUnavailableError | None = None  # since it gave a page last
         self._retry_ns: int | None = None  # when it is started again; None: it runs, or never
-        self._backoff_ns = {ending: first for ending, (first, _) in _BACKOFF_NS.items()}
+        self._backoff_ns: dict[Ending, int] = {}  # since it answered last: the next pause
         self._answered_ns = self._looked_ns = self._looked_for_profilers_ns = clock.boottime_ns()
         self._others: frozenset[int] = frozenset()
         self._is_over = self._has_ended = False  # another exporter is read; the program is not to be started again
@@ -163,7 +163,7 @@ class OwnDcgmSource:
                 self._fail(ending, f"has no profiling fields: {words}")
         self._sha256 = self._exporter.program_sha256()
         self._starts, self._fault = self._starts + 1, None
-        self._backoff_ns = {ending: first for ending, (first, _) in _BACKOFF_NS.items()}
+        self._backoff_ns.clear()
         log.info(
             "started %s %s for the profiling counters of %d GPUs: process %d; meanwhile the driver refuses them to "
             "other profilers%s; --dcgm-hostengine off leaves them free",
@@ -184,8 +184,12 @@ class OwnDcgmSource:
             reason=GapReason.COUNTERS_IN_USE.value if in_use else "",
         )
         if ending in _BACKOFF_NS:
-            self._retry_ns = self._clock.boottime_ns() + self._backoff_ns[ending]
-            self._backoff_ns[ending] = min(2 * self._backoff_ns[ending], _BACKOFF_NS[ending][1])
+            first_ns, longest_ns = _BACKOFF_NS[ending]
+            pause_ns = self._backoff_ns.get(ending, first_ns)
+            self._retry_ns, self._backoff_ns[ending] = (
+                self._clock.boottime_ns() + pause_ns,
+                min(2 * pause_ns, longest_ns),
+            )
         else:
             self._has_ended = True
         raise self._fault

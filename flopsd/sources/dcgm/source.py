@@ -29,10 +29,11 @@ class DcgmSource:
 
     def __init__(
         self, clock: Clock, peaks: PeakTable, url: str, interval_seconds: float = 30.0,
-        origins: Mapping[DeviceUid, str] | None = None, clocks: Callable[[], SmClocks | None] = lambda: None,
+        origins: Mapping[DeviceUid, str] | None = None, clocks: Callable[[int], SmClocks | None] = lambda _: None,
     ) -> None:  # fmt: skip
-        """`interval_seconds` is how often the exporter collects. `clocks` opens the SM clocks by NVML beside it: the
-        exporter has one sample a collection, they have one a second or more. Raises SourceUnavailableError."""
+        """`interval_seconds` is how often the exporter collects. `clocks` opens the SM clocks by NVML beside it, which
+        keep what is not older than its argument: the exporter has one sample a collection, they have one a second or
+        more. Raises SourceUnavailableError."""
         self._clock, self._peaks, self._url = clock, peaks, url
         self._interval_ns = round(interval_seconds * NS_PER_S)
         self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
@@ -44,7 +45,7 @@ class DcgmSource:
             pages = self._scrape()
         except SourceError as fault:
             raise SourceUnavailableError(str(fault), hint=fault.hint) from fault
-        self._clocks = clocks()
+        self._clocks = clocks(4 * self._interval_ns)
         self._heard_ns = clock.boottime_ns()
         self._gpus = {uid: self._new(page, at, self._heard_ns) for at, (uid, page) in enumerate(pages.items())}
         self._is_interrupted = False
