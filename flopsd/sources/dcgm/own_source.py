@@ -186,10 +186,8 @@ class OwnDcgmSource:
         if ending in _BACKOFF_NS:
             first_ns, longest_ns = _BACKOFF_NS[ending]
             pause_ns = self._backoff_ns.get(ending, first_ns)
-            self._retry_ns, self._backoff_ns[ending] = (
-                self._clock.boottime_ns() + pause_ns,
-                min(2 * pause_ns, longest_ns),
-            )
+            self._retry_ns = self._clock.boottime_ns() + pause_ns
+            self._backoff_ns[ending] = min(2 * pause_ns, longest_ns)
         else:
             self._has_ended = True
         raise self._fault
