@@ -50,9 +50,7 @@ class Gpm:
     def __init__(self, lib: Any, sample_into: Callable[[Any], Any]) -> None:
         """`sample_into` fills a sample buffer with the counters as they stand."""
         self._lib, self._sample_into = lib, sample_into
-        self._buffers: tuple[Any, Any] | None = None
-        self._addresses = (0, 0)
-        self._request: Any = None
+        self._buffers: list[tuple[Any, Any]] = []  # with their addresses: the kept sample's, and the newest one's
         self._ask(_PERCENTAGES + _COUNTERS)
 
     def _ask(self, metrics: tuple[int, ...]) -> None:
@@ -65,28 +63,26 @@ class Gpm:
 
     def sample(self) -> None:
         """Take the newest sample; `metrics` is about it and the one that was kept before. Raises NVMLError."""
-        if self._buffers is None:
-            self._buffers = (self._lib.nvmlGpmSampleAlloc(), self._lib.nvmlGpmSampleAlloc())
-            first, second = (ctypes.cast(buffer, ctypes.c_void_p).value or 0 for buffer in self._buffers)
-            self._addresses = (first, second)
-        self._sample_into(self._buffers[1])
+        if not self._buffers:
+            buffers = (self._lib.nvmlGpmSampleAlloc(), self._lib.nvmlGpmSampleAlloc())
+            self._buffers = [(buffer, ctypes.cast(buffer, ctypes.c_void_p).value) for buffer in buffers]
+        self._sample_into(self._buffers[1][0])
 
     def keep(self) -> None:
         """Let the newest sample be the one that the next is compared with."""
-        assert self._buffers is not None
-        self._buffers, self._addresses = self._buffers[::-1], self._addresses[::-1]
+        self._buffers.reverse()
 
     def release(self) -> None:
         """Give the buffers back. Raises NVMLError."""
-        buffers, self._buffers = self._buffers or (), None
-        for sample in buffers:
-            self._lib.nvmlGpmSampleFree(sample)
+        buffers, self._buffers = self._buffers, []
+        for buffer, _ in buffers:
+            self._lib.nvmlGpmSampleFree(buffer)
 
     def metrics(self) -> Metrics:
         """The metrics between the kept and the newest sample. Raises NVMLError, UnusableError."""
-        assert self._buffers is not None
+        (_, kept), (_, newest) = self._buffers
         request = self._request
-        _SAMPLES.pack_into(request, _SAMPLES_AT, *self._addresses)
+        _SAMPLES.pack_into(request, _SAMPLES_AT, kept, newest)
         try:
             self._lib.nvmlGpmMetricsGet(request)
         except self._lib.NVMLError as fault:
@@ -122,11 +118,11 @@ class Gpm:
 
 def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tuple[Pipe, ...]]:
     """Values in the order of _PERCENTAGES as ratios, and the pipes without a value."""
-    highest = max((percent for percent in percentages if percent is not None), default=0.0)
+    highest = max(filter(None, percentages), default=PERCENT_MAX)
+    if highest > PERCENT_MAX + _PERCENT_SLACK:
+        raise UnusableError(GapReason.OUT_OF_RANGE)
     if highest > PERCENT_MAX:
-        if highest > PERCENT_MAX + _PERCENT_SLACK:
-            raise UnusableError(GapReason.OUT_OF_RANGE)
-        percentages = [None if percent is None else min(percent, PERCENT_MAX) for percent in percentages]
+        percentages = [percent and min(percent, PERCENT_MAX) for percent in percentages]
     any_tensor, dfma, hmma, dmma, imma, *vector = percentages
     if any_tensor is None:
         raise UnusableError(GapReason.NOT_SUPPORTED)

@@ -92,6 +92,7 @@ def without(whole: Mapping[Pipe, Any], *pipes: Pipe) -> dict[Pipe, Any]:
         ({ANY_C: 3}, changed(counters={})),
         ({ELAPSED: 3}, changed(elapsed=None, counters={})),
         ({FP32: 100.5}, changed(ratios={**RATIOS, Pipe.FP32: 1.0})),
+        ({FP32: 100.5, FP16: 3}, changed(ratios={**without(RATIOS, Pipe.FP16), Pipe.FP32: 1.0}, unread=(Pipe.FP16,))),
         ({ANY: 47.1}, changed(ratios={**RATIOS, TENSOR: 0.471})),  # its parts may be five points more
         ({ANY: 46.9}, GapReason.CONTRADICTORY),
         ({ANY: 3}, GapReason.NOT_SUPPORTED),
