@@ -60,7 +60,7 @@ def slices(driver: Driver, parent: Device, handle: Any) -> list[Slice]:
         before, known = found.get(instance), shares.get(instance, (0, 0))
         shares[instance] = (known[0] + compute, whole)
         if before is None:
-            _, _, profile = (text(driver.optional(lib.nvmlDeviceGetName, mig)) or "").rpartition(" MIG ")
+            _, _, profile = (text(driver.optional(lib.nvmlDeviceGetName, mig)) or "").partition(" MIG ")
             device = replace(
                 parent, uid=str(lib.nvmlDeviceGetUUID(mig)), serial=None, sm_count=sms, parent=parent.uid,
                 gpu_instance=instance, mig_profile=profile or None,
