@@ -38,6 +38,7 @@ class Gpu:
     samples: list[tuple[int, int]] | None = field(default_factory=list)  # of the clock, as the driver keeps them
     is_polled: bool = True
     took_ns: list[int] = field(default_factory=list)  # of the next calls for a sample
+    faults: list[int | None] = field(default_factory=list)  # of the next calls for a sample; None: it is given
     streams: bool | Exception = True
     made: list[str] = field(default_factory=list)  # calls that change something
 
@@ -61,11 +62,16 @@ class Gpu:
 
     def gpm(self, name: str) -> Any:
         return SimpleNamespace(
-            sample=lambda: self.clock.advance(self.took_ns.pop(0) if self.took_ns else 0),
+            sample=self._sample,
             keep=lambda: None,
             release=lambda: self.made.append(f"release {name}"),
             metrics=self._metrics,
         )
+
+    def _sample(self) -> None:
+        self.clock.advance(self.took_ns.pop(0) if self.took_ns else 0)
+        if self.faults and (fault := self.faults.pop(0)) is not None:
+            raise NvmlFault(fault)
 
     def _streaming(self, handle: object) -> bool:
         assert handle == self.handle
