@@ -84,7 +84,7 @@ def write_deliveries(path: Path, ledgers: Sequence[NotedLedger]) -> None:
             for one in ledgers
         ]
     }
-    replace_file(path, json.dumps(document, indent=1).encode("ascii") + b"\n", 0o600)
+    replace_file(path, json.dumps(document).encode("ascii") + b"\n", 0o600)
 
 
 def _noted(record: Any) -> NotedLedger:

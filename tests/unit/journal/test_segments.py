@@ -1,0 +1,136 @@
+"""Segments on disk: the chain that the journal goes on from, and a rotation that a kill interrupted."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.ledger.segments import Continued, SegmentFacts
+from flopsd.journal.framing import GENESIS, frame
+from flopsd.journal.head import Head, KnownJournal
+from flopsd.journal.segments import (
+    ClosedSegment,
+    closed_name,
+    closed_segments,
+    continued_by,
+    heads_in_chain,
+    newest_closed,
+    settle_next,
+)
+from flopsd.journal.state_dir import StateDir
+
+
+def written(path: Path, *records: dict[str, Any]) -> Head:
+    path.parent.mkdir(exist_ok=True)
+    head, lines = GENESIS, b""
+    for record in records:
+        line, head = frame(head, record)
+        lines += line
+    path.write_bytes(lines)
+    return Head(len(records), head.hex())
+
+
+def going_on(number: int, head: Head) -> tuple[SegmentFacts, dict[str, Any]]:
+    """A segment that ended with this head, and the first record of the next one."""
+    before = SegmentFacts(number, 9, head.records, "d" * 64, head.sha256)
+    return before, {"kind": "begin", "continues": Continued(before, 0, 0, ()).for_journal()}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDir:
+    folder = StateDir(tmp_path)
+    folder.segments.mkdir()
+    return folder
+
+
+def chain(state: StateDir, numbers: tuple[int, ...] = (1, 2, 3)) -> list[tuple[str, Head]]:
+    """Closed segments of these numbers and the journal after them; names and heads, the last first."""
+    found, record = list[tuple[str, Head]](), dict[str, Any](kind="begin")
+    for number in numbers:
+        head = written(path := state.segments / "any", record, {"n": number})
+        before, record = going_on(number, head)
+        path.rename(state.segments / closed_name(before))
+        found.insert(0, (closed_name(before), head))
+    written(state.journal, record, {"n": 0})
+    return found
+
+
+def test_the_chain_names_each_segment_before_and_what_it_must_contain(state: StateDir) -> None:
+    found = chain(state)
+    assert list(heads_in_chain(state)) == found
+    assert [name[:5] for name, _ in found] == ["0003-", "0002-", "0001-"]
+    assert [path.name for path in closed_segments(state)] == [name for name, _ in reversed(found)]
+    (state.segments / found[1][0]).unlink()
+    assert list(heads_in_chain(state)) == found[:2], "what one that is gone went on from is not known"
+    state.journal.unlink()
+    assert list(heads_in_chain(state)) == []
+
+
+@pytest.mark.parametrize("numbers", [(2, 2, 3), (3, 2, 3), (7, 8, 10)])
+def test_a_segment_that_does_not_have_the_number_before_ends_the_chain(
+    state: StateDir, numbers: tuple[int, ...]
+) -> None:
+    found = chain(state, numbers)
+    assert list(heads_in_chain(state)) == found[: 2 if numbers[1] == numbers[2] - 1 else 1]
+
+
+@pytest.mark.parametrize("continues", [None, 7, "x", [], {}, {"segment": 1}, {"run": []}])
+def test_what_no_daemon_writes_continues_nothing(state: StateDir, continues: Any) -> None:
+    written(state.journal, {"kind": "begin", "continues": continues})
+    assert list(heads_in_chain(state)) == []
+
+
+def test_segments_are_in_the_order_of_their_numbers_and_the_newest_is_the_last_written(state: StateDir) -> None:
+    assert newest_closed(state) is None
+    names = [f"{number}-{'a' * 16}.journal.jsonl" for number in ("0002", "0010", "9999", "10000")]
+    for age, name in enumerate(names):
+        (state.segments / name).touch()
+        os.utime(state.segments / name, ns=(0, 100 - age))
+    for other in ("002-a.journal.jsonl", "x0002-a.journal.jsonl", "0002-a.json"):
+        (state.segments / other).touch()
+    assert [path.name for path in closed_segments(state)] == names
+    newest = newest_closed(state)
+    assert newest is not None
+    assert newest.name == names[0]
+    facts = SegmentFacts(12, 1, 1, "", "0123456789abcdef0")
+    assert (ClosedSegment(facts, False).to_move, ClosedSegment(facts, True).to_move) == (
+        "0012-0123456789abcdef.journal.jsonl", None
+    )  # fmt: skip
+
+
+def test_a_journal_without_a_record_continues_nothing(state: StateDir) -> None:
+    state.journal.write_bytes(b"")
+    assert continued_by(state.journal) is None
+    written(state.journal, {"kind": "begin"})
+    assert continued_by(state.journal) is None
+
+
+@pytest.mark.parametrize("is_known", [True, False, None])
+@pytest.mark.parametrize("old", ["there", "moved"])
+@pytest.mark.parametrize("begun", ["whole", "first", "torn", "empty", "none"])
+def test_a_rotation_is_finished_exactly_where_the_begun_journal_is_known(
+    state: StateDir, begun: str, old: str, is_known: bool | None
+) -> None:
+    """`first`: one that goes on from none."""
+    ended = written(state.journal, {"kind": "begin"}, {"n": 1})
+    before, record = going_on(1, ended)
+    closed = state.segments / closed_name(before)
+    if old == "moved":
+        state.journal.rename(closed)
+    head = written(state.next_journal, {"kind": "begin"} if begun == "first" else record, {"n": 2})
+    whole = state.next_journal.read_bytes()
+    if begun in ("torn", "empty"):
+        state.next_journal.write_bytes(whole[:-1] if begun == "torn" else b"")
+    if begun == "none":
+        state.next_journal.unlink()
+    known = None if is_known is None else KnownJournal(head if is_known else ended, None, "run")
+    kept = (state.journal if old == "there" else closed).read_bytes()
+    settle_next(state, known)
+    assert not state.next_journal.exists()
+    is_finished = is_known is True and begun in ("whole", "first")
+    assert (state.journal.exists() and state.journal.read_bytes() == whole) is is_finished
+    if not is_finished:
+        assert (state.journal if old == "there" else closed).read_bytes() == kept
+    elif begun == "whole":
+        assert closed.read_bytes() == kept
