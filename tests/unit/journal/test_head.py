@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.errors import JournalReplacedError
-from flopsd.journal.head import Head, RequiredHead
+from flopsd.journal.head import Head, KnownJournal, RequiredHead
 from flopsd.journal.reading import read_journal
 from tests.support.process import in_process
 from tests.support.runs import Run, verified
@@ -18,6 +18,21 @@ def test_what_is_no_head_is_refused_and_not_left_out(text: str) -> None:
     with pytest.raises(ValueError, match="is not a head of a journal"):
         Head.parse(text)
     assert in_process("seal", "--head", text).returncode == 2
+
+
+@pytest.mark.parametrize("pending", ["-", "a" * 64])
+def test_what_a_launcher_knows_of_a_journal_is_read_back(pending: str) -> None:
+    text = f"7:{'0' * 64} {pending} a run"
+    known = KnownJournal(Head(7, "0" * 64), None if pending == "-" else pending, "a run")
+    assert (str(known), KnownJournal.parse(text)) == (text, known)
+    for wrong in (
+        f"7:{'0' * 64} {pending} ",
+        f"7:{'0' * 64} {pending}",
+        f"7:{'0' * 64} {pending[1:]} r",
+        f"7 {pending} r",
+    ):
+        with pytest.raises(ValueError, match="is not a head of|does not describe a"):
+            KnownJournal.parse(wrong)
 
 
 def test_a_journal_is_its_runs_if_the_head_lies_on_its_chain(tmp_path: Path) -> None:

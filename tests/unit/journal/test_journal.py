@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from flopsd.core.notes import note
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
-from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, line_ends_at, read_lines
+from flopsd.journal import framing
+from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, line_ends_at, looks_like_records, read_lines
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.reading import newest_pending, read_journal
@@ -129,6 +130,23 @@ def test_a_line_longer_than_readers_accept_is_not_written() -> None:
     assert len(list(read_lines(io.BytesIO(framed)))) == 1
     with pytest.raises(UnreadableRecordError, match="the limit of a line is 4194304"):
         frame(GENESIS, {"x": "y" * (spare + 1)})
+
+
+@pytest.mark.parametrize(
+    ("data", "is_altered"),
+    [
+        (b"", False), (b"x\n", False), (b'{"h":"x', False), (b'{"h":"\n', True), (b"x}}\n", True), (b"x}}", False),
+        (b'x\n\n{"h":"\n', True), (b'{"h":"x\0', False), (bytes(40), False), (b'\n{"h":', False), (b'{"h":\n', False),
+        # A piece is of 16 bytes: only the first of a line shows how it begins.
+        (b"x" * 16 + b'{"h":"\n', False), (b'{"h":"' + b"x" * 40 + b"\n", True), (b"x" * 40 + b"}}\n", True),
+        (b'{"h":"' + b"x" * 40, False), (b"x" * 20 + b'\n{"h":"\n', True), (b'{"h":"' + b"x" * 9 + b"\n" + b"y\n", True),
+    ],
+)  # fmt: skip
+def test_a_whole_line_that_was_once_a_record_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, is_altered: bool
+) -> None:
+    monkeypatch.setattr(framing, "MAX_LINE_BYTES", 16)
+    assert looks_like_records(io.BytesIO(data)) is is_altered
 
 
 def test_invalid_complete_lines_are_put_aside(state: StateDir) -> None:

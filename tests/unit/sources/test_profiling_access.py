@@ -1,11 +1,12 @@
 """Whether profiling counters are open to this process, by the files of driver and kernel, and the one thing to do."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from flopsd.sources.nvml.profiling_access import ProfilingAccess, profiling_access
-from flopsd.sources.nvml.profiling_advice import advice
+from flopsd.sources.nvml.profiling_advice import advice, mig_advice, words_of
 
 FIRST, ROOTLESS = "0 0 4294967295", "0 1000 65536"
 NONE, SYS_ADMIN, PERFMON = "0", "200000", "4000000000"  # capability(7): bits 21 and 38
@@ -38,12 +39,39 @@ def test_the_access_follows_from_the_driver_and_the_kernel(
     assert profiling_access(True, tmp_path) is ProfilingAccess.CONFIDENTIAL_COMPUTING
 
 
-def test_a_server_that_runs_comes_before_what_flopsd_would_start() -> None:
-    program, opened = "/usr/bin/dcgm-exporter", ProfilingAccess.OPEN_TO_ALL
-    said = [
-        advice(opened, "host", servers, program)
-        for servers in (("dcgm-exporter", "nv-hostengine"), ("nv-hostengine",), ())
-    ]
-    assert len(set(said)) == 3
-    assert ["--remote-hostengine-info" in one for one in said] == [False, True, False]
-    assert [program in one for one in said] == [False, False, True]
+PROGRAM, BOTH = "/usr/bin/dcgm-exporter", ("dcgm-exporter", "nv-hostengine")
+
+
+@pytest.mark.parametrize(
+    ("access", "platform", "servers", "program", "words"),
+    [
+        ("confidential_computing", "host", BOTH, PROGRAM, "none in this mode"),
+        ("open_to_all", "host", BOTH, PROGRAM, "a dcgm-exporter runs here that does not answer"),
+        ("no_capability", "host", BOTH[:1], None, "a dcgm-exporter runs here that does not answer"),
+        ("no_capability", "host", BOTH[1:], PROGRAM, "a DCGM hostengine runs here"),
+        ("open_to_all", "slurm", (), PROGRAM, f"none: `flopsd run` starts {PROGRAM} for them"),
+        ("open_by_capability", "slurm", (), PROGRAM, f"none: `flopsd run` starts {PROGRAM} for them"),
+        ("open_by_capability", "slurm", (), None, "install dcgm-exporter and DCGM"),
+        ("perfmon_only", "slurm", (), PROGRAM, "install dcgm-exporter and DCGM"),
+        ("no_capability", "host", (), PROGRAM, "run a dcgm-exporter as root, or load the module"),
+        ("user_namespace", "elsewhere", (), PROGRAM, "run a dcgm-exporter as root, or load the module"),
+        ("unknown", "slurm", (), PROGRAM, "start a dcgm-exporter as root with the node"),
+        ("no_capability", "kubernetes", (), None, "run dcgm-exporter's DaemonSet"),
+        ("no_capability", "sagemaker-training", (), None, "a training job's container has no such capability"),
+    ],
+)
+def test_the_one_thing_to_do(
+    access: str, platform: str, servers: Sequence[str], program: str | None, words: str
+) -> None:
+    """A server that runs comes before what flopsd would start."""
+    assert advice(ProfilingAccess(access), platform, servers, program).startswith(words)
+
+
+def test_every_access_has_words_that_say_whether_they_are_open() -> None:
+    said = {access: words_of(access) for access in ProfilingAccess}
+    assert len(set(said.values())) == len(said)
+    begins = {True: "open to ", False: "closed to ", None: "not known to be open"}
+    assert all(words.startswith(begins[access.is_open]) for access, words in said.items())
+    platforms = ("host", "kubernetes", "slurm", "sagemaker-training")
+    assert len({mig_advice(platform) for platform in platforms}) == 4
+    assert mig_advice("elsewhere") == mig_advice("host")
