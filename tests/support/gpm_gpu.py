@@ -8,16 +8,12 @@ from flopsd.core.model import Device, Limits, Pipe, Reading
 from flopsd.sources.nvml.gpm import Metrics
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.testing import FakeClock
+from tests.support.nvml_answers import NvmlFault
 from tests.support.story import H100
 
 SMS, MHZ = 132, 1000
 SECOND = 10**9
 IDLE = dict.fromkeys((Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA, Pipe.FP64, Pipe.FP32), 0.0)
-
-
-class NvmlFault(Exception):
-    def __init__(self, value: int) -> None:
-        self.value = value
 
 
 @dataclass

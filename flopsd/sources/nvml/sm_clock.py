@@ -77,7 +77,7 @@ class SmClocks:
         if 2 * known_ns < end_ns - begin_ns:
             return None
         # Of what no part covers, or a part covers beyond the interval, nothing is known up to the maximum clock.
-        covered_ns = sum(max(0, min(one.end_ns, end_ns) - max(one.begin_ns, begin_ns)) for one in parts)
+        covered_ns = sum(min(one.end_ns, end_ns) - max(one.begin_ns, begin_ns) for one in parts)
         unknown_ns = (end_ns - begin_ns - covered_ns) + (known_ns - covered_ns)
         ran = sum(one.cycles.cycles for one in parts)
         doubt = sum(one.cycles.doubt_cycles for one in parts) + ceil_div(unknown_ns * gpu.polled.max_mhz, 1000)

@@ -9,7 +9,8 @@ from flopsd.core.meter import advance
 from flopsd.core.model import Active, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Tally, Totals
 from flopsd.sources.nvml.driver import UnusableError
 from flopsd.sources.nvml.gpm_meter import GpmMeter
-from tests.support.gpm_gpu import IDLE, MHZ, SECOND, SMS, Gpu, NvmlFault
+from tests.support.gpm_gpu import IDLE, MHZ, SECOND, SMS, Gpu
+from tests.support.nvml_answers import NvmlFault
 from tests.support.story import H100
 
 MS = 10**6

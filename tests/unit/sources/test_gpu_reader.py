@@ -14,8 +14,9 @@ from flopsd.sources.nvml.gpu_reader import GpuReader
 from flopsd.sources.nvml.mig import PERMISSION_FIX, Slice
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.testing import FakeClock
-from tests.support.gpm_gpu import MHZ, SECOND, SMS, NvmlFault
+from tests.support.gpm_gpu import MHZ, SECOND, SMS
 from tests.support.gpm_gpu import Gpu as Told
+from tests.support.nvml_answers import NvmlFault
 from tests.support.story import H100
 from tests.support.strategies import table
 

@@ -10,13 +10,9 @@ import pytest
 from flopsd.sources.nvml.driver import Driver
 from flopsd.sources.nvml.mig import is_partitioned, slices
 from flopsd.testing import FakeClock
+from tests.support.nvml_answers import NvmlFault
 from tests.support.story import H100
 from tests.support.strategies import table
-
-
-class NvmlFault(Exception):
-    def __init__(self, value: int) -> None:
-        self.value = value
 
 
 class Mig(NamedTuple):

@@ -8,43 +8,12 @@ from typing import Any
 import pynvml
 import pytest
 
-from flopsd.core.clock_integral import Cycles
 from flopsd.core.model import GapReason
-from flopsd.sources.nvml.driver import Driver, MeanPower, UnusableError, hint_of, is_absent, reason_of
-from flopsd.sources.nvml.sm_clock import SmClocks
+from flopsd.sources.nvml.driver import MeanPower, UnusableError, hint_of, is_absent, reason_of
 from flopsd.testing import FakeClock
-from tests.support.strategies import table
+from tests.support.nvml_answers import HANDLE, NvmlFault, driver
 
 SECOND = 10**9
-HANDLE = object()
-
-
-class NvmlFault(Exception):
-    def __init__(self, value: int) -> None:
-        super().__init__(value)
-        self.value = value
-
-
-def library(**answers: Any) -> Any:
-    """Gives these answers, or raises them; each is asked of HANDLE."""
-
-    def call(answer: Any) -> Any:
-        def ask(handle: object, *arguments: object) -> Any:
-            assert handle is HANDLE
-            given = answer(*arguments) if callable(answer) else answer
-            if isinstance(given, Exception):
-                raise given
-            return given
-
-        return ask
-
-    missing = {name: NvmlFault(3) for name in vars(pynvml) if name.startswith("nvmlDevice")}
-    calls = {name: call(answer) for name, answer in {**missing, **answers}.items()}
-    return SimpleNamespace(NVMLError=NvmlFault, **calls)
-
-
-def driver(clock: FakeClock | None = None, /, **answers: Any) -> Driver:
-    return Driver(library(**answers), clock or FakeClock(), table())
 
 
 @pytest.mark.parametrize(
@@ -230,77 +199,3 @@ def test_energy_is_a_counter_where_it_is_counted() -> None:
     assert driver().counters(HANDLE) == {}
     assert driver(nvmlDeviceGetTotalEnergyConsumption=7).counters(HANDLE) == {"energy_mj": 7}
     assert driver().utilization_ratio(HANDLE) is None
-
-
-MOST = 1010  # MHz: the tolerance of 1000
-
-
-class Clocked:
-    """A GPU whose driver keeps no samples of its clock, read each second: at 700, 800 and 600 MHz."""
-
-    def __init__(self, keep_s: int = 99) -> None:
-        self.clock, self.mhz, self.took_ns = FakeClock(0), 0, 0
-        lib = library(nvmlDeviceGetClockInfo=self._answer)
-        lib.nvmlInit, lib.nvmlShutdown = lambda: None, lambda: None
-        lib.nvmlDeviceGetHandleByUUID = lambda _uid: HANDLE
-        self.lib, self.clocks = lib, SmClocks(lib, self.clock, table(), keep_s * SECOND)
-
-    def _answer(self, _kind: int) -> int:
-        self.clock.advance(self.took_ns)
-        return self.mhz
-
-    def reads(self, *clocks: int) -> "Clocked":
-        for mhz in clocks:
-            self.mhz = mhz
-            self.clocks.read({"GPU-1": 1000, "GPU-3": 1000})
-            self.clock.advance(SECOND)
-        return self
-
-
-@pytest.mark.parametrize(
-    ("begin_ms", "end_ms", "parts", "unknown_ms"),
-    [
-        (0, 2000, 2, 0), (0, 1000, 1, 0), (1000, 2000, 1, 0),
-        # A part counts where its middle is: the half of it that lies beyond, and what no part covers, are not known.
-        (500, 1500, 1, 1000), (501, 1501, 1, 998), (499, 1501, 2, 998),
-        (0, 4000, 2, 2000), (0, 4001, 0, 0), (5000, 6000, 0, 0),
-    ],
-)  # fmt: skip
-def test_what_a_clock_ran_is_that_of_the_reads_around_with_doubt_for_what_they_do_not_cover(
-    begin_ms: int, end_ms: int, parts: int, unknown_ms: int
-) -> None:
-    clocks = Clocked().reads(700, 800, 600).clocks
-    found = clocks.cycles("GPU-1", begin_ms * 1_000_000, end_ms * 1_000_000)
-    doubt = parts * (800_000_000 + 1) + unknown_ms * MOST * 1000
-    assert found == (Cycles(800_000 * (end_ms - begin_ms), doubt) if parts else None)
-    assert clocks.cycles("GPU-2", 0, SECOND) is None
-
-
-def test_clocks_are_forgotten_in_time_and_a_read_that_took_long_is_none() -> None:
-    one = Clocked(keep_s=2).reads(700, 800, 600, 500)
-    assert one.clocks.samples("GPU-1") == [(at * SECOND, mhz) for at, mhz in ((1, 800), (2, 600), (3, 500))]
-    assert one.clocks.cycles("GPU-1", 0, SECOND) is None
-    assert one.clocks.cycles("GPU-1", SECOND, 2 * SECOND) is not None
-    for one.took_ns, number in ((50_000_000, 3), (50_000_001, 3)):
-        one.reads(400)
-        assert len(one.clocks.samples("GPU-1")) == number
-    assert [mhz for _, mhz in one.clocks.samples("GPU-1")] == [600, 500, 400]
-
-
-def test_clocks_that_the_driver_keeps_samples_of_are_not_polled() -> None:
-    polled, kept = Clocked(), Clocked()
-    kept.lib.nvmlDeviceGetSamples = lambda *_: (0, [])
-    for one in (polled, kept):
-        one.reads(700, 800)
-    until_ns = 2 * SECOND + 58_000_000
-    polled.mhz, moments = 900, [2 * SECOND]
-    while (due_ns := polled.clocks.poll(until_ns)) is not None:
-        moments.append(due_ns)
-        polled.clock.advance(due_ns - polled.clock.boottime_ns())
-    assert len(moments) == 3, "each has a moment of its own"
-    assert moments == sorted(moments)
-    polled.clock.advance(until_ns - moments[-1])
-    polled.reads(600)
-    expected = Cycles(900 * 1_058_000, 900 * 1_000_000 + 1, (100 * 58_000) ** 2 + 1)
-    assert polled.clocks.cycles("GPU-1", SECOND, until_ns) == expected
-    assert (kept.clocks.poll(until_ns), kept.clocks.cycles("GPU-1", 0, SECOND)) == (None, None)

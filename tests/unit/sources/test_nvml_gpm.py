@@ -11,6 +11,7 @@ import pytest
 from flopsd.core.model import GapReason, Pipe
 from flopsd.sources.nvml.driver import UnusableError
 from flopsd.sources.nvml.gpm import Gpm, Metrics, remainder
+from tests.support.nvml_answers import NvmlFault
 
 NOT_SUPPORTED = pynvml.NVML_ERROR_NOT_SUPPORTED
 TENSOR, HMMA, IMMA, DFMA = Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA
@@ -22,12 +23,6 @@ CYCLES = {ELAPSED: 1000.0, ANY_C: 600.0, DMMA_C: 10.0, HMMA_C: 300.0, IMMA_C: 20
 RATIOS = {TENSOR: 0.6, HMMA: 0.3, IMMA: 0.2, DFMA: 0.02, Pipe.FP64: 0.04, Pipe.FP32: 0.5, Pipe.FP16: 0.08}
 COUNTERS = {TENSOR: 600, HMMA: 300, IMMA: 200, DFMA: 20, Pipe.FP64: 40, Pipe.FP32: 500, Pipe.FP16: 80}
 ALL = Metrics(RATIOS, (), 1000, COUNTERS)
-
-
-class NvmlFault(Exception):
-    def __init__(self, value: int) -> None:
-        super().__init__(value)
-        self.value = value
 
 
 class Library:

@@ -8,6 +8,7 @@ import pynvml
 import pytest
 
 from flopsd.sources.nvml.ownership import NvmlLookup
+from tests.support.nvml_answers import NvmlFault
 
 NOT_HERE, UNINITIALIZED, LOST = (
     pynvml.NVML_ERROR_NOT_FOUND,
@@ -15,11 +16,6 @@ NOT_HERE, UNINITIALIZED, LOST = (
     pynvml.NVML_ERROR_GPU_IS_LOST,
 )
 NOT_SUPPORTED, NO_FUNCTION = pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
-
-
-class NvmlFault(Exception):
-    def __init__(self, value: int) -> None:
-        self.value = value
 
 
 class Library:
