@@ -88,10 +88,9 @@ def waiting(arguments: argparse.Namespace, title: str) -> ProgressLine:
     return ProgressLine(sys.stderr, SystemClock(), f"flopsd: {one_line(title)}", is_shown=is_shown)
 
 
-def passed_on(arguments: argparse.Namespace) -> list[str]:
-    """-q or -v and --config as they were given, to pass them to another process."""
-    loudness = ["--quiet"] if arguments.quiet else ["--verbose"] if arguments.verbose else []
-    return [*loudness, *(["--config", arguments.config] if arguments.config else [])]
+def loudness(arguments: argparse.Namespace) -> list[str]:
+    """-q or -v as it was given, to pass it to another process."""
+    return ["--quiet"] if arguments.quiet else ["--verbose"] if arguments.verbose else []
 
 
 def be_nice() -> None:

@@ -20,7 +20,7 @@ from flopsd.cli.common import (
     Verbs,
     add_settings,
     add_source_settings,
-    passed_on,
+    loudness,
     settings_of,
     sources_of,
 )
@@ -71,12 +71,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.run import Commands, Launched, run_daemon
 
     progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet
-    passed = passed_on(arguments)
-    key = [*ME, "key", "check", "--json", *passed, *_given(arguments, [BY_KEY["state_dir"]])]
+    loud = loudness(arguments)
+    key = [*ME, "key", "check", "--json", *_given(arguments, [BY_KEY["state_dir"]])]
     key += [arguments.key] if arguments.key else []
-    seal = [*ME, "seal", "--rolling", *passed, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
-    push = [*ME, "push", "--fed", *passed, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
-    copy = [*ME, "copy", "--background", *passed, *_given(arguments, [BY_KEY["state_dir"]])]
+    seal = [*ME, "seal", "--rolling", *loud, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
+    push = [*ME, "push", "--fed", *loud, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
+    copy = [*ME, "copy", "--background", *loud, *_given(arguments, [BY_KEY["state_dir"]])]
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
@@ -111,7 +111,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
-    run = ["--run-id", run_id, *passed_on(arguments)]
+    run = ["--run-id", run_id, *loudness(arguments)]
     of_run = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
     of_seal = _given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])
     started()
@@ -189,8 +189,8 @@ def _check_key(settings: Settings, *, goes_on: bool) -> None:
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:
-    """The flags of `settings` given on the command line, to pass them to another process."""
-    flags: list[str] = []
+    """--config and the flags of `settings` as given on the command line, to pass them to another process."""
+    flags = ["--config", arguments.config] if arguments.config else []
     for setting in settings:
         value = getattr(arguments, setting.key, None)
         if setting.key == "seal" and value is not None:

@@ -53,7 +53,7 @@ class KeyCheck:
             if (ended := self._child.ended()) is not None:
                 self._take(ended)
         elif self._due_ns is not None and now_ns >= self._due_ns:
-            self._due_ns = now_ns + self._retry_ns
+            self._due_ns = None
             self._child.start()
 
     def stop(self) -> None:
@@ -80,8 +80,7 @@ class KeyCheck:
                 problem,
                 self._retry_ns // NS_PER_S,
             )
-        if self._due_ns is None:
-            self._due_ns = self._clock.boottime_ns() + self._retry_ns
+        self._due_ns = self._clock.boottime_ns() + self._retry_ns
 
     def _take(self, ended: Ended) -> None:
         try:
@@ -94,14 +93,15 @@ class KeyCheck:
         if ended.err:
             log.warning("%s", ended.err)
         if usable is None:  # no key was made yet: the first seal makes one
-            self.state, self._due_ns = KeyState(), None
+            self.state = KeyState()
             return None
         if not usable:
             reason = facts.get("reason")
             return self.failed("; ".join(filter(None, words)), reason if reason in get_args(KeyFault) else "other")
         before, seal_fault = self.state.usable, self._seal_fault
         self.state, self._seal_fault = KeyState(usable=True), ""
-        self._due_ns = None if self._recheck_ns is None else self._clock.boottime_ns() + self._recheck_ns
+        if self._recheck_ns is not None:
+            self._due_ns = self._clock.boottime_ns() + self._recheck_ns
         if seal_fault:
             log.warning("NO ROLLING SEAL: %s; the key signs now: the seal is tried again", seal_fault)
         elif not before:

@@ -12,30 +12,21 @@ from flopsd.daemon.run import Commands, Launched
 from flopsd.system.clock import SystemClock
 from tests.support.process import in_process
 
-SEAL = (
-    "--run-id",
-    "r",
-    "--ledger",
-    "l.json",
-    "--ledger-copy",
-    "a.json",
-    "--ledger-copy",
-    "b.json",
-    "--evidence",
-    "off",
-)
+SEAL = ("--run-id", "r", "--ledger", "l.json", "--ledger-copy", "a.json", "--ledger-copy", "b.json")
 PUSH = ("--push", "otlp+http://a:1/v1/metrics", "--push-every", "30")
 
 
 @pytest.mark.parametrize("well", [True, False])
 @pytest.mark.parametrize(
-    ("words", "passed"),
-    [((), []), (("-q",), ["--quiet"]), (("-v",), ["--verbose"]), (("--config", "FILE", "-q"), ["--quiet", "--config", "FILE"])],
-)  # fmt: skip
+    ("words", "loud", "is_configured"),
+    [((), [], False), (("-q",), ["--quiet"], True), (("-v",), ["--verbose"], False)],
+)
 def test_flags_are_passed_to_the_processes_that_they_concern(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], passed: list[str], *, well: bool
-) -> None:
-    (config := tmp_path / "flopsd.yaml").write_text("interval_seconds: 2\n")
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], loud: list[str], *,
+    is_configured: bool, well: bool,
+) -> None:  # fmt: skip
+    (tmp_path / "flopsd.yaml").write_text("interval_seconds: 2\n")
+    config = ("--config", str(tmp_path / "flopsd.yaml")) if is_configured else ()
     found: dict[str, Any] = {}
 
     def run_daemon(*given: object, progress: bool) -> bool:
@@ -44,18 +35,17 @@ def test_flags_are_passed_to_the_processes_that_they_concern(
 
     monkeypatch.setattr("flopsd.daemon.run.run_daemon", run_daemon)
     state, key = ("--state-dir", str(tmp_path)), ("--key", str(tmp_path / "later.pem"))
-    flags, expected = ([str(config) if one == "FILE" else one for one in some] for some in (words, passed))
-    in_process("run", *flags, *state, *key, *SEAL, *PUSH, "--interval", "3", "--wait-for-source", "true", "--progress",
+    in_process("run", *words, *config, *state, *key, *SEAL, *PUSH, "--interval", "3", "--wait-for-source", "true", "--progress",
                "--lifeline", "5", "--head-file", "6", env={"PATH": "/bin"}, code=0 if well else 1)  # fmt: skip
     settings, environment, clock, _, _, launched, commands = found["given"]
     assert (settings.interval_seconds, settings.run_id, settings.key) == (3, "r", key[1])
     assert (environment, type(clock), launched) == (os.environ, SystemClock, Launched(5, 6))
     assert found["progress"] == ("-q" not in words)
     assert commands == Commands(
-        check_key=[*ME, "key", "check", "--json", *expected, *state, key[1]],
-        seal=[*ME, "seal", "--rolling", *expected, *state, *SEAL[:2], *key, *SEAL[2:]],
-        push=[*ME, "push", "--fed", *expected, *PUSH],
-        copy=[*ME, "copy", "--background", *expected, *state],
+        check_key=[*ME, "key", "check", "--json", *config, *state, key[1]],
+        seal=[*ME, "seal", "--rolling", *loud, *config, *state, *SEAL[:2], *key, *SEAL[2:]],
+        push=[*ME, "push", "--fed", *loud, *config, *PUSH],
+        copy=[*ME, "copy", "--background", *loud, *config, *state],
     )
     assert ME[0] == sys.executable
 

@@ -94,6 +94,14 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
     assert check.state.usable
 
 
+def test_what_the_process_warns_of_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "answer").write_text(json.dumps(SIGNS))
+    command = ("sh", "-c", f"echo 'flopsd: WARNING: the note is full' >&2; cat {tmp_path}/answer")
+    check = KeyCheck(command, RETRY_SECONDS, None, FakeClock(), due=True)
+    run_out(check)
+    assert (check.state, caplog.messages) == (KeyState(usable=True), ["the note is full"])
+
+
 def test_a_check_that_hangs_is_killed_and_one_that_cannot_start_is_a_fault() -> None:
     clock = FakeClock()
     check = KeyCheck(("sleep", "600"), RETRY_SECONDS, None, clock, due=True)
@@ -103,7 +111,10 @@ def test_a_check_that_hangs_is_killed_and_one_that_cannot_start_is_a_fault() -> 
     assert check.state == KeyState(
         False, "no_answer", "the process that checks it did nothing for 120 s and was killed"
     )
-    clock.advance(round(RETRY_SECONDS * NS_PER_S))
+    clock.advance(round(RETRY_SECONDS * NS_PER_S) - 1)
+    check.each_tick()
+    assert check._child.pid is None
+    clock.advance(1)
     check.each_tick()
     pid = check._child.pid
     assert pid is not None

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from flopsd.attestation.evidence import witness
 from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.cli.verify import verify_with
 from flopsd.core.declarations import Base, Method
+from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report import build as module
@@ -341,6 +343,30 @@ def test_a_ledger_that_changes_while_it_is_verified_is_refused(monkeypatch: pyte
     in_process(*command, code=0)
     monkeypatch.setattr("flopsd.cli.report.verify_with", lambda *given: replace(verify_with(*given), statement={}))
     assert "was changed while it was verified" in " ".join(in_process(*command, code=3).stdout.split())
+
+
+@pytest.mark.parametrize(("key", "verified"), [("declared-by-settings", True), (None, None), ("p256", False)])
+def test_the_facts_as_json_are_those_that_the_text_shows(key: str | None, *, verified: bool | None) -> None:
+    case, tables = VECTORS / "valid" / "declared-by-settings", (VECTORS / "peaks.yaml", VECTORS / "policy.yaml")
+    words = ["report", str(case / "ledger.json"), "--peaks", str(tables[0]), "--policy", str(tables[1])]
+    words += [] if key is None else ["--key", str(case.with_name(key) / "ledger.pub")]
+    code = 3 if verified is False else 0
+    found = json.loads(in_process(*words, "--json", code=code).stdout)
+    text = " ".join(in_process(*words, code=code).stdout.split())
+    predicate = payload_of(case / "ledger.json")["predicate"]
+    digest = sha256(parse_envelope((case / "ledger.json").read_bytes()).payload).hexdigest()
+    assert (found["verified"], found["kind"], found["payloadSha256"]) == (verified, "node", digest)
+    assert found["reason"] in text
+    assert found["hint"].partition(":")[0] in text
+    assert (found["subject"], found["flags"]) == (predicate["run"]["id"], ["PEAK TABLE", "POLICY"])
+    assert [one["file"] for one in found["foreignFiles"]] == [table.name for table in tables]
+    if verified is False:
+        assert (found["answer"], found["form"], found["predicate"]) == (None, None, None)
+    else:
+        assert found["predicate"] == predicate
+        assert found["answer"]["headline"] in text
+        form = " ".join(in_process(*words, "--format", "form", code=0).stdout.split())
+        assert all(line["field"] in form and line["national"] in form for line in found["form"]["lines"])
 
 
 @pytest.mark.parametrize(
