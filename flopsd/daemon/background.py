@@ -192,7 +192,7 @@ class ThresholdLog:
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._next_ns = clock, clock.boottime_ns()
-        self._logged: dict[tuple[str, str], int] = {}
+        self._logged = set[tuple[str, str, int | Verdict]]()
 
     def each_tick(self, snapshot: Snapshot) -> None:
         now_ns = self._clock.boottime_ns()
@@ -200,18 +200,18 @@ class ThresholdLog:
             return
         self._next_ns = now_ns + THRESHOLD_SECONDS * NS_PER_S
         for finding in snapshot.view.findings:
-            if finding.state is not None and finding.applies is not False:
-                self._check(finding)
+            self._check(finding)
 
     def _check(self, finding: Finding) -> None:
         low, measured, _ = finding.share_ppm
-        reached = max(low or 0, measured or 0)
-        passed = len(STEPS_PPM) + 1 if finding.state is Verdict.ABOVE else sum(reached >= step for step in STEPS_PPM)
-        key = (finding.policy, finding.rule.id)
-        if passed <= self._logged.get(key, 0):
-            return
-        self._logged[key] = passed
+        shares = [(share, known) for share, known in ((low, "certain"), (measured, "measured")) if share is not None]
+        reached: int | Verdict | None = finding.state
+        if finding.state is not Verdict.ABOVE:
+            reached = max((step for step in STEPS_PPM for share, _ in shares if share >= step), default=None)
         rule = finding.rule
+        if reached is None or (finding.policy, rule.id, reached) in self._logged:
+            return
+        self._logged.add((finding.policy, rule.id, reached))
         name, source = f"{finding.policy} {rule.id}", rule.citation
         if finding.state is Verdict.ABOVE:
             words = " ".join(
@@ -219,11 +219,11 @@ class ThresholdLog:
             )
             log.warning("ABOVE THE THRESHOLD of %s (%s)%s", name, source, f": {words}" if words else "")
             return
-        known = "measured" if reached == measured else "certain"
+        share, known = max(shares)
         log.warning(
             "%s FLOP have reached %s of the threshold %s (%s); `flopsd status` shows when it would be crossed",
             known,
-            percent(reached, Towards.DOWN),
+            percent(share, Towards.DOWN),
             name,
             source,
         )

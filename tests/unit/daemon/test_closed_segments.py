@@ -75,6 +75,19 @@ def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_ot
     run.finish()
 
 
+def test_a_segment_that_cannot_be_sealed_keeps_no_delivered_one_on_the_disk(tmp_path: Path) -> None:
+    wanted = settings(tmp_path, tmp_path / "copy", keep=1)
+
+    def seal(run: Run, number: int) -> None:
+        for path in closed_segments(run.state)[number == 1 :]:
+            path.write_bytes(b"altered")
+        seal_closed(run.state, wanted, run.clock, {})
+
+    run = rotated(tmp_path, 3, seal)
+    assert (names(tmp_path / "out"), names(tmp_path / "copy")) == ([], ["run-0001.json"])
+    run.finish()
+
+
 def test_what_cannot_be_sealed_in_the_time_that_is_left_stays_for_the_next_start(tmp_path: Path) -> None:
     run, wanted = rotated(tmp_path, 2), settings(tmp_path)
     stopped_ns = run.clock.boottime_ns() - round((wanted.stop_seconds - RESERVE_SECONDS) * NS_PER_S)

@@ -113,7 +113,7 @@ def test_a_check_that_hangs_is_killed_and_one_that_cannot_start_is_a_fault() -> 
     )
     clock.advance(round(RETRY_SECONDS * NS_PER_S) - 1)
     check.each_tick()
-    assert check._child.pid is None
+    assert not check._child.is_busy
     clock.advance(1)
     check.each_tick()
     pid = check._child.pid
@@ -162,6 +162,7 @@ def test_a_rolling_seal_that_failed_for_another_reason_says_so_and_asks_nothing_
 
 
 def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     clock, (good, missing) = FakeClock(), (tmp_path / name for name in ("key.pem", "missing.pem"))
     good.write_text("-----BEGIN PRIVATE KEY-----\n")
     (tmp_path / "answer").write_text(json.dumps(SIGNS))
@@ -190,4 +191,8 @@ def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog:
         clock.advance(1)
         check.each_tick()
         assert check.is_in_the_way == again, "where no seal shows that the key still signs"
+        if again:
+            run_out(check)
+        assert caplog.text.count("the key signs: ") == 1, "that it still does is no news"
+        caplog.clear()
         check.stop()

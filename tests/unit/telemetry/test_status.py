@@ -6,25 +6,28 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Device, GapReason
+from flopsd.core.policy.finding import Verdict
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
 from flopsd.errors import FlopsdError
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.report.claims import AS_CLAIMED
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
-from flopsd.system.clock import rfc3339
+from flopsd.system.clock import NS_PER_S, rfc3339
 from flopsd.telemetry.page.gaps import sources_part
 from flopsd.telemetry.page.status_page import Assets, status_page
 from flopsd.telemetry.snapshot import JournalState, KeyState, SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
+from flopsd.testing import FakeClock
 from tests.support.enriched import ESCAPES, vector
 from tests.support.paths import GOLDEN
 from tests.support.process import free_port
@@ -246,6 +249,31 @@ def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert any("% of the threshold small whole" in line for line in said)
     assert sum("ABOVE THE THRESHOLD of small whole (section 3): It is registered." in line for line in said) == 1
     assert said[-1].startswith("ABOVE")
+
+
+def test_a_step_is_what_is_measured_or_certain_looked_at_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    clock, minute_ns = FakeClock(), THRESHOLD_SECONDS * NS_PER_S
+    watch = ThresholdLog(clock)
+    rule = SimpleNamespace(id="r", citation="c", consequence="", status="text", other_conditions=())
+    nothing, above = Verdict.INDETERMINATE, Verdict.ABOVE
+    for after_ns, low, measured, state, said in (
+        (0, 499_999, 499_999, nothing, ""),
+        (minute_ns - 1, 500_000, 500_000, nothing, ""),
+        (1, 500_000, 499_999, nothing, "certain FLOP have reached 50 % of the threshold p r (c)"),
+        (minute_ns, 600_000, 799_999, nothing, ""),
+        (minute_ns, None, 800_000, nothing, "measured FLOP have reached 80 % of the threshold p r (c)"),
+        (minute_ns, 949_999, None, nothing, ""),
+        (minute_ns, 951_000, 951_000, nothing, "measured FLOP have reached 95.1 % of the threshold p r (c)"),
+        (minute_ns, None, None, None, ""),
+        (minute_ns, None, None, above, "ABOVE THE THRESHOLD of p r (c)"),
+        (minute_ns, 1_100_000, 1_100_000, above, ""),
+    ):
+        clock.advance(after_ns)
+        finding = SimpleNamespace(policy="p", rule=rule, state=state, share_ppm=(low, measured, 10**7))
+        snapshot: Any = SimpleNamespace(view=SimpleNamespace(findings=[finding]))
+        watch.each_tick(snapshot)
+        assert [text.partition(";")[0] for text in caplog.messages] == [said] * bool(said)
+        caplog.clear()
 
 
 def test_a_ceiling_is_never_told_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
