@@ -187,7 +187,7 @@ def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog:
         assert check.state.usable
         clock.advance(round(RECHECK_SECONDS * NS_PER_S) - 1)
         check.each_tick()
-        assert not check.is_in_the_way
+        assert not check._child.is_busy
         clock.advance(1)
         check.each_tick()
         assert check.is_in_the_way == again, "where no seal shows that the key still signs"
