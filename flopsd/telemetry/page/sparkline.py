@@ -18,7 +18,7 @@ def sparkline(history: Sequence[Mapping[str, Any]]) -> Html | None:
     rates = [int(one["measuredFlopPerSecond"]) for one in history if one["measuredFlopPerSecond"] is not None]
     if not rates:
         return None
-    begin_ns, end_ns, highest = utc_ns(history[0]["startedAt"]), utc_ns(history[-1]["endedAt"]), max(*rates, 1)
+    begin_ns, end_ns, highest = utc_ns(history[0]["startedAt"]), utc_ns(history[-1]["endedAt"]), max(rates) or 1
     lines: list[list[tuple[float, float]]] = [[]]
     for one in history:
         if one["measuredFlopPerSecond"] is None:
@@ -26,7 +26,7 @@ def sparkline(history: Sequence[Mapping[str, Any]]) -> Html | None:
             continue
         y = round(_HEIGHT - 1 - (_HEIGHT - 2) * int(one["measuredFlopPerSecond"]) / highest, 1)
         times = (utc_ns(one[end]) - begin_ns for end in ("startedAt", "endedAt"))
-        lines[-1] += [(round(_WIDTH * ns / max(1, end_ns - begin_ns), 1), y) for ns in times]
+        lines[-1] += [(round(_WIDTH * ns / (end_ns - begin_ns), 1), y) for ns in times]
     since = f"since {history[0]['startedAt'][11:16]} UTC"
     ends = dict.fromkeys(format_rate(end) for end in (min(rates), max(rates)))
     words = f"means {since}, gaps included: {' to '.join(ends)}"
