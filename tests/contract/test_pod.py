@@ -123,8 +123,17 @@ def test_a_device_that_is_not_here_is_told_and_a_lost_one_may_be_it(node: Kubele
 
 def test_a_pod_without_devices_is_an_error_that_names_the_cause(node: Kubelet) -> None:
     node.reply = answer({TRAIN: {"trainer": {}}, OTHER: {"main": {GPU: (A,)}}})
-    with pytest.raises(OwnershipError, match="gave no accelerator to pod ml/train-0"):
-        rule(node).judge(GPUS)
+    for vendor, hint in (
+        (None, "a container of this pod must request nvidia.com/…"),
+        (
+            NeuronDevices(4),
+            "must request aws.amazon.com/neuron or aws.amazon.com/neuroncore or aws.amazon.com/neurondevice",
+        ),
+        (VendorDevices(), "declares no container resource"),
+    ):
+        with pytest.raises(OwnershipError, match="gave no accelerator to pod ml/train-0") as caught:
+            rule(node, vendor=vendor).judge(GPUS)
+        assert hint in caught.value.hint
     node.reply = answer({TRAIN: {"trainer": {}}}, {TRAIN: "gpus"})
     with pytest.raises(OwnershipError, match="dynamic resource allocation") as caught:
         rule(node).judge(GPUS)

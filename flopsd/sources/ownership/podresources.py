@@ -17,6 +17,7 @@ from flopsd.system.protobuf import OPTIONAL, REPEATED, STRING, Messages, message
 
 SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 METHOD = "/v1.PodResourcesLister/List"  # its request has no fields
+DEADLINE_SECONDS = 2.0
 MOST_BYTES = 16 << 20  # what the kubelet's own client takes
 MESSAGES: Messages = {
     "ListPodResourcesResponse": (("pod_resources", 1, REPEATED, "PodResources"),),
@@ -48,7 +49,7 @@ class PodDevices:
 class PodResources:
     """Asks one kubelet. Each question has a connection of its own, so that a restarted kubelet is found again."""
 
-    def __init__(self, path: Path = SOCKET, deadline_seconds: float = 2.0) -> None:
+    def __init__(self, path: Path = SOCKET, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         """Raises OwnershipError without the packages of the extra."""
         try:
             import h2.connection  # noqa: F401  missing packages are said at the start
