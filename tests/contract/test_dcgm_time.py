@@ -100,16 +100,32 @@ def test_an_exporter_that_collects_slower_than_told_is_a_gap_and_named(exporter:
     assert bench.tally.observed_ns == {Evidence.UTILIZATION: 1 * NS_PER_S}
 
 
-def test_a_skipped_collection_leaves_a_gap_before_the_next(exporter: Exporter) -> None:
+@pytest.mark.parametrize(("after_s", "gap_s"), [(45, None), (46, 17), (54, 25)])
+def test_a_skipped_collection_leaves_a_gap_before_the_next(exporter: Exporter, after_s: int, gap_s: int | None) -> None:
+    """One may be late by half an interval, and by the second between two reads."""
     bench = Bench(exporter)
     bench.collects(BUSY)
     bench.read()
-    late = bench.collects(BUSY, after_s=54) + bench.read()
+    late = bench.collects(BUSY, after_s=after_s) + bench.read()
     found = [(reading.work, (reading.end_ns - reading.begin_ns) // NS_PER_S) for reading in late]
-    assert found[0] == (Gap(GapReason.STALE), 25)
-    ((work, seconds),) = found[1:]
+    *gaps, (work, seconds) = found
+    assert gaps == ([] if gap_s is None else [(Gap(GapReason.STALE), gap_s)])
     assert isinstance(work, Active)
-    assert seconds == 30
+    assert seconds == (after_s + 1 if gap_s is None else 30)
+
+
+@pytest.mark.parametrize(("apart_s", "seconds"), [(14, [60]), (15, [60, 15])])
+def test_what_changes_half_an_interval_later_is_another_collection(
+    exporter: Exporter, apart_s: int, seconds: list[int]
+) -> None:
+    bench = Bench(exporter)
+    bench.collects(BUSY)
+    bench.read(30)
+    exporter.shows(gpu({**BUSY, ENERGY: bench.energy + 1}))
+    assert bench.read(30) == []
+    exporter.shows(gpu({**BUSY, TENSOR: 0.25, ENERGY: bench.energy + 1}))
+    found = bench.read(apart_s) + bench.read() + bench.read()
+    assert [(one.end_ns - one.begin_ns) // NS_PER_S for one in found] == seconds
 
 
 def test_values_that_are_not_renewed_are_stale_until_they_are(exporter: Exporter) -> None:
