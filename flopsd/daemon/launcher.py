@@ -18,7 +18,14 @@ from flopsd.core.dataclass import dataclass
 from flopsd.journal.codes import SECRET_BYTES
 from flopsd.journal.head import KNOWN_BYTES
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.system.process_groups import TERMINAL_STOPS, group_is_alive, pass_terminal, signal_group, stop_with
+from flopsd.system.process_groups import (
+    TERMINAL_STOPS,
+    group_is_alive,
+    how_ended,
+    pass_terminal,
+    signal_group,
+    stop_with,
+)
 from flopsd.system.users import User
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -190,10 +197,9 @@ class Launcher:
         code = self._reaped.pop(self._daemon.pid)
         self._close_pipe()
         self._daemon = None
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         self.log(
-            f"METERING INTERRUPTED: the daemon ended with {how}; the job goes on and the daemon is restarted; the time "
-            "between is a gap unless the counters cover it"
+            f"METERING INTERRUPTED: the daemon ended with {how_ended(code)}; the job goes on and the daemon is "
+            "restarted; the time between is a gap unless the counters cover it"
         )
         if self.clock.boottime_ns() - self._started_ns > LONGEST_BACKOFF_SECONDS * NS_PER_S:
             self._backoff_seconds = FIRST_BACKOFF_SECONDS

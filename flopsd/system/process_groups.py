@@ -55,3 +55,8 @@ def _has_terminal(group: int) -> bool:
         return os.isatty(0) and os.tcgetpgrp(0) == group
     except OSError:
         return False  # not our terminal, or gone
+
+
+def how_ended(code: int) -> str:
+    """By the return code that `subprocess` and `os.waitstatus_to_exitcode` give."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

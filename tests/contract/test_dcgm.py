@@ -135,7 +135,9 @@ def test_several_containers_on_one_gpu_are_one_gpu_and_said_to_share_it(exporter
     (reading,) = bench.read()
     assert isinstance(reading.work, Active)
     assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.93 * 1230e6 * 30 * 108)
-    for alone in ("", ',namespace="ml",pod="a",container="train"'):
+    one = ',namespace="ml",pod="a",container="train"'
+    assert parse_page(gpu(BUSY) + gpu({UTIL: 100}, more=one))[A100_UID].users == {"ml/a/train"}
+    for alone in ("", one):
         exporter.shows(gpu({**BUSY, ENERGY: 3}, more=alone))
         bench.read()
         assert bench.source.devices()[0].shared is None
@@ -276,7 +278,12 @@ def test_nothing_listens_is_absence_with_the_remedy() -> None:
 
 @pytest.mark.parametrize(
     ("status", "page", "says"),
-    [(404, "", "answers 404"), (200, "<html>a web shop</html>", "shows no GPU"), (200, "", "shows no GPU")],
+    [
+        (404, "", "answers 404"),
+        (200, "<html>a web shop</html>", "shows no GPU"),
+        (200, "", "shows no GPU"),
+        (200, 'nvidia_smi_utilization{uuid="GPU-1"} 1\n# DCGM_FI_X{UUID="GPU-1"} 1\n', "shows no GPU"),
+    ],
 )
 def test_something_else_that_answers_is_no_absence(exporter: Exporter, status: int, page: str, says: str) -> None:
     exporter.status = status

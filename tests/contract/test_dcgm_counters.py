@@ -78,6 +78,27 @@ def test_cycle_counters_count_once_their_scale_is_settled(exporter: Exporter, pe
     assert bench.tally.unread_ns.keys() == {Pipe.FP64, Pipe.FP32, Pipe.FP16}  # of the one Active: no ratios there
 
 
+def test_counters_lose_nothing_by_a_collection_that_is_late_and_are_not_missed_where_they_go(
+    exporter: Exporter,
+) -> None:
+    hopper = Hopper(132)
+    bench = bench_of(exporter, hopper)
+    for second in (30, 60, 90, 120):
+        bench.collects(hopper.page(second), model=H100_NAME)
+    bench.read()
+    late = bench.collects(hopper.page(171), after_s=50, model=H100_NAME) + bench.read()
+    seconds = [(type(one.work), (one.end_ns - one.begin_ns) // NS_PER_S) for one in late]
+    assert seconds[-1] == (Growth, 51)
+    exporter.shows(gpu({TENSOR: 0.5, CLOCK: 1500, UTIL: 100}, model=H100_NAME))
+    bench.clock.advance(30 * NS_PER_S)
+    assert bench.source.read().readings == ()
+    bench.clock.advance(NS_PER_S)
+    (reading,) = bench.source.read().readings
+    assert isinstance(reading.work, Active)
+    assert reading.counters == {}
+    assert device_of(bench)[:2] == (Evidence.ACTIVITY, "no cycle counters on the page")
+
+
 @pytest.mark.parametrize("times", [2, 7])
 def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Exporter, times: int) -> None:
     hopper = Hopper(per_cycle=1, mma_per_cycle=times)

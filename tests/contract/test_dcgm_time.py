@@ -173,6 +173,14 @@ def test_an_exporter_that_ends_is_a_fault_and_counts_again_when_it_is_back(expor
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: 30 * NS_PER_S}
 
 
+def test_an_exporter_that_is_gone_is_a_fault_that_names_the_cause() -> None:
+    with exporting(gpu(BUSY)) as exporter:
+        bench = Bench(exporter)
+    with pytest.raises(SourceError, match="no answer from http.*Connection refused") as caught:
+        bench.read(6)
+    assert "see whether it runs" in caught.value.hint
+
+
 def test_an_exporter_that_shows_no_gpu_any_more_is_a_fault(exporter: Exporter) -> None:
     bench = Bench(exporter)
     exporter.shows("# nothing: an unknown field in its CSV\n")

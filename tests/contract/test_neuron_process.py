@@ -49,8 +49,10 @@ def test_time_that_no_period_covers_is_a_hole(lead: Lead) -> None:
     led = counting(lead, inf2())
     (late,) = led.after(4, doc=inf2())
     assert late.end_ns - late.begin_ns == 1_000_665_759
-    (jittered,) = led.after(1.09, doc=inf2())
+    (jittered,) = led.after(1.100732334, doc=inf2())  # a tenth more than its period
     assert jittered.begin_ns == late.end_ns
+    (later,) = led.after(1.100732335, doc=inf2())
+    assert later.begin_ns > jittered.end_ns
 
 
 def test_a_dead_monitor_is_a_gap_and_is_started_again_ever_more_rarely(lead: Lead) -> None:
@@ -92,9 +94,9 @@ def test_a_line_cut_off_by_death_is_no_document(lead: Lead) -> None:
 def test_a_monitor_that_hangs_is_killed_and_started_again(lead: Lead) -> None:
     led = counting(lead, inf2())
     led.hang()
-    led.clock.advance(9 * NS_PER_S)
+    led.clock.advance(10 * NS_PER_S)
     assert led.source.read().readings == ()
-    led.clock.advance(2 * NS_PER_S)
+    led.clock.advance(1)
     assert led.source.read().readings[0].work == Gap(GapReason.SOURCE_SILENT)
     wait_until(lambda: not alive(led.pids()[0]), "its end")
     led.clock.advance(NS_PER_S)

@@ -100,6 +100,17 @@ def test_a_moved_tree_is_found_and_a_doubled_one_is_not_guessed(tmp_path: Path) 
     assert works(source, clock) == [Gap(GapReason.NOT_SUPPORTED)]
 
 
+def test_a_driver_without_totals_is_a_gap_with_its_reason(tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path)
+    for folder in sorted((sysfs.root / "neuron0").rglob("flop_count")):
+        folder.rename(folder.with_name("other_count"))
+    (chip,) = opened(sysfs)[0].devices()
+    assert (chip.evidence, chip.evidence_reason) == (
+        Evidence.GAP, "no neuron-monitor, and this driver shows no flop_count"
+    )  # fmt: skip
+    assert Tree(**moved_options(sysfs)).chips[0].flop_total() is None
+
+
 def moved_options(sysfs: Sysfs) -> dict[str, str]:
     return {"root": str(sysfs.root), "module": str(sysfs.module)}
 

@@ -14,7 +14,7 @@ from flopsd.core.model import Active, Device, Evidence, GapReason, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceSettings
-from flopsd.sources.dcgm import own_exporter, own_source
+from flopsd.sources.dcgm import SOURCE, own_exporter, own_source
 from flopsd.sources.dcgm.exposition import FIELD_OF_NAME
 from flopsd.sources.dcgm.own import open_own
 from flopsd.sources.dcgm.own_exporter import Ending, ending_of
@@ -132,7 +132,7 @@ def test_one_that_is_killed_is_started_again_and_a_page_in_between_is_none(own: 
     own.source._exporter.lines.append("No permission to read what is not asked for")  # type: ignore[union-attr]
     os.kill(own.installed.pids[0], signal.SIGKILL)
     fault = own.fault()
-    assert "was ended by signal 9" in str(fault)
+    assert "ended with signal 9" in str(fault)
     assert not fault.reason
     assert isinstance(own.read(0.5), SourceUnavailableError)
     assert len(own.installed.pids) == 1
@@ -340,6 +340,45 @@ def test_what_is_not_started(options: dict[str, str], says: str, absent: bool) -
     with pytest.raises(SourceUnavailableError, match=says) as caught:
         open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": url, **options}))
     assert caught.value.absent is absent
+
+
+@pytest.mark.parametrize(
+    ("url", "own", "is_started"),
+    [
+        ("default", "auto", True), ("default", "off", False), ("default", None, True), ("default", "named", True),
+        ("elsewhere", "auto", False), ("elsewhere", "named", True), ("wrong", "named", None),
+    ],
+)  # fmt: skip
+def test_it_is_started_where_nothing_listens_at_the_usual_address_or_a_setting_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, own: str | None, is_started: bool | None
+) -> None:
+    with exporting("") as gone:
+        urls = {"default": gone.url, "elsewhere": gone.url + "?x", "wrong": "ftp://here"}
+    monkeypatch.setattr("flopsd.sources.dcgm._URL", urls["default"])
+    installed = Installed(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    started: list[tuple[object, ...]] = []
+    monkeypatch.setattr("flopsd.sources.dcgm.own.open_own", lambda *given, is_asked: started.append((*given, is_asked)))
+    hostengine = str(installed.path) if own == "named" else own
+    settings = SourceSettings(FakeClock(), table(), {"url": urls[url], "hostengine": hostengine, "interval_seconds": 7})
+    if is_started:
+        SOURCE.open(settings)
+        ((given, path, fault, seconds, is_asked),) = started
+        assert (given, path, seconds, is_asked) == (settings, str(installed.path), 7.0, own == "named")
+        assert "no exporter answers" in str(fault)
+        return
+    with pytest.raises(SourceUnavailableError) as caught:
+        SOURCE.open(settings)
+    assert caught.value.absent is (is_started is False)
+    assert not started
+
+
+def test_how_often_an_exporter_collects_is_a_tenth_of_a_second_to_an_hour() -> None:
+    (parse,) = (option.parse for option in SOURCE.options if option.name == "interval_seconds")
+    assert [parse(text) for text in ("0.1", "3600")] == [0.1, 3600]
+    for text in ("0.09", "3601"):
+        with pytest.raises(ValueError, match="expected"):
+            parse(text)
 
 
 def test_processes_are_known_by_name(tmp_path: Path) -> None:

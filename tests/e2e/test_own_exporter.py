@@ -42,7 +42,7 @@ def test_an_a100_is_measured_by_the_exporter_that_flopsd_starts_through_its_deat
         os.kill(installed.pids[0], signal.SIGKILL)
         before = observed("utilization")
         wait_until(lambda: observed("utilization") > before, "NVML's ceiling after its death")
-        program.wait_for("the dcgm-exporter that flopsd started was ended by signal 9")
+        program.wait_for("the dcgm-exporter that flopsd started ended with signal 9")
         before = observed("activity")
         wait_until(lambda: observed("activity") > before, "the second one")
         installed.becomes("paused")

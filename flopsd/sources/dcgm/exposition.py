@@ -99,7 +99,7 @@ def why_blank(known: Field, value: float) -> str | None:
     if value < _INT32_BLANK:
         return None
     codes = ((value - base) / times for base, times in ((_INT32_BLANK, 1), (_FP64_BLANK, 1), (_FP64_BLANK * 100, 100)))
-    return next((_BLANK_WORDS[int(code)] for code in codes if 0 <= code < 4), _BLANK_WORDS[0])
+    return next((_BLANK_WORDS[int(code)] for code in codes if code in range(len(_BLANK_WORDS))), _BLANK_WORDS[0])
 
 
 def parse_page(text: str) -> dict[str, GpuPage]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from flopsd.errors import SourceUnavailableError
 from flopsd.system.guarded_child import Cost, GuardedChild
+from flopsd.system.process_groups import how_ended
 from flopsd.system.sha256 import file_sha256
 
 _COUNTERS = Path(__file__).parent / "counters.csv"  # watched by the exporter as long as it runs: not a temporary file
@@ -126,9 +127,7 @@ class OwnExporter:
         self.memory_bytes = max(self.memory_bytes, self._now.memory_bytes)
         code = self._child.process.poll()
         self._read()  # last: what it said at its end is there now
-        if code is None:
-            return None
-        return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return None if code is None else f"ended with {how_ended(code)}"
 
     def stop(self) -> None:
         """End it and what it started. Harmless where it has ended."""

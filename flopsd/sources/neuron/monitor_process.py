@@ -18,6 +18,7 @@ from flopsd.errors import SourceUnavailableError
 from flopsd.sources.neuron.document import DocumentError, MonitorDocument, parse, scrub
 from flopsd.system.clock import Clock
 from flopsd.system.guarded_child import GuardedChild
+from flopsd.system.process_groups import how_ended
 
 LINE_MAX_BYTES = 8_000_000
 # "1.0s" is silently ignored and gives 5 s (pantheonneuron, measured); "1s" is taken.
@@ -94,9 +95,8 @@ class MonitorProcess:
                 self._put(_read_on(line, stdout))
                 self._forget_config()
         self._child.end()  # one that closed its output is of no use any more
-        code = self._child.process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        self._put(Failure(f"neuron-monitor {how}{self._said and f': {self._said}'}", ended=True))
+        how = how_ended(self._child.process.wait())
+        self._put(Failure(f"neuron-monitor ended with {how}{self._said and f': {self._said}'}", ended=True))
 
     def _follow_stderr(self) -> None:
         assert self._child.process.stderr is not None

@@ -18,6 +18,7 @@ from flopsd.sources.neuron.sysfs import Tree
 from flopsd.system.clock import NS_PER_S, Clock
 
 FIRST_DOCUMENT_SECONDS = 10.0  # it asks the instance metadata service before it prints
+FIRST_DOCUMENTS = 5  # until one lists the hardware
 STARTUP_NS = 60 * NS_PER_S
 SILENT_NS = 10 * PERIOD_SECONDS * NS_PER_S  # longer than this without another line: it hangs
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
@@ -32,7 +33,6 @@ class NeuronSource:
     def __init__(self, clock: Clock, peaks: PeakTable, tree: Tree, monitor: str | None) -> None:
         """Raises SourceUnavailableError: neuron-monitor does not run, or shows no device."""
         self._clock, self._peaks, self._tree, self._path = clock, peaks, tree, monitor
-        self._chips: list[Chip] = []
         self._renamed: dict[DeviceUid, Device] = {}  # chips of sysfs, by neuron-monitor's names
         self._cores_per_chip: int | None = None
         self._runtimes: Runtimes = {}
@@ -99,7 +99,7 @@ class NeuronSource:
         """Start it and take the first document: it lists the hardware, and begins the first period."""
         self._chips = chips_of_sysfs(self._tree, self._opened_ns)
         self._monitor = MonitorProcess(path, self._clock)
-        for _ in range(5):
+        for _ in range(FIRST_DOCUMENTS):
             if self._identified or self._monitor is None or not self._monitor.wait(FIRST_DOCUMENT_SECONDS):
                 break
             for item in self._drain():

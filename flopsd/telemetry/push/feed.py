@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.process_groups import how_ended
 from flopsd.telemetry.push.frames import Page, encode_frame, read_some
 from flopsd.telemetry.push.states import PushState, parse_state
 
@@ -134,13 +135,12 @@ class Feed:
             self._states[state.target] = state
 
     def _ended(self, child: subprocess.Popen[bytes], now_ns: int) -> None:
-        code = child.returncode
         self._kill(child)
         if now_ns - self._started_ns > LONGEST_BACKOFF_SECONDS * NS_PER_S:
             self._backoff_seconds = FIRST_BACKOFF_SECONDS
         log.error(
             "PUSHING INTERRUPTED: the pushing process ended with %s; it is started again in %g s, metering goes on",
-            f"signal {-code}" if code < 0 else f"exit code {code}",
+            how_ended(child.returncode),
             self._backoff_seconds,
         )
         self._plan(now_ns)

@@ -14,7 +14,7 @@ from tests.support.exporter import A100_UID, gpu
 from tests.support.strategies import table
 
 SENTINELS = [
-    str(base + code) for base in (0x7FFFFFF0, 9223372036854775792, 140737488355328) for code in range(4)
+    str(base + code) for base in (0x7FFFFFF0, 9223372036854775792, 140737488355328) for code in range(5)
 ] + ["140737488355328.000000", "1.40737488355328e+16", "NaN", "+Inf", "-Inf"]  # fmt: skip
 GARBAGE = ["-1", "-0.25", "1.004", "1.006", "101", "176000", "808334905", "0", "1e300", "", "x", "0x10", "1_0", '"']
 ONE_NAME_EACH = sorted(

@@ -178,6 +178,10 @@ def test_the_evidence_is_the_best_that_a_page_allows(
 ) -> None:
     found = expect(given, LIMITS, None, known, False)
     assert (found.evidence, found.gap) == (evidence, gap)
+    if evidence is Evidence.UTILIZATION and TENSOR in given.values:
+        assert found.fix == ""
+        del given.values[Field.SM_CLOCK]
+        assert expect(given, LIMITS, None, known, False).fix == "add DCGM_FI_DEV_SM_CLOCK to the exporter's CSV"
     assert expect(given, None, None, known, False).gap is (
         GapReason.NOT_SUPPORTED if given.slices else GapReason.UNKNOWN_DEVICE
     )

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from flopsd.system.guarded_child import GuardedChild
+from flopsd.system.process_groups import how_ended
 from tests.support.process import PATIENCE_SECONDS
 
 # It stays, having used more CPU in user mode than in the kernel, and some in both.
@@ -93,3 +94,7 @@ def test_a_listening_socket_is_handed_over_as_systemd_does() -> None:
         child.end()
         child.process.wait(PATIENCE_SECONDS)
         child.output.close()
+
+
+def test_how_a_process_ended() -> None:
+    assert [how_ended(code) for code in (-9, -1, 0, 1)] == ["signal 9", "signal 1", "exit code 0", "exit code 1"]
