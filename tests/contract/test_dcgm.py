@@ -158,6 +158,8 @@ def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
 
     exporter.shows(sliced(1))
     assert Field.TENSOR not in parse_page(sliced(1))[A100_UID].values
+    both = parse_page(gpu({UTIL: 100}) + gpu({UTIL: 7}, more=',GPU_I_ID="1"'))[A100_UID]
+    assert (both.values, both.blanks, both.slices) == ({Field.GPU_UTIL: 100.0}, {}, {"1": "unknown profile"})
     bench = Bench(exporter)
     (device,) = bench.source.devices()
     assert device.evidence is Evidence.GAP
@@ -246,7 +248,7 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
 
 
 FULL_LOAD = {
-    Field.TENSOR: 0.0, Field.FP32: 0.0, Field.GPU_UTIL: 90.0, Field.POWER_USAGE: 350.0, Field.POWER_LIMIT: 700.0,
+    Field.TENSOR: 0.0, Field.FP32: 0.0, Field.GPU_UTIL: 90.0, Field.POWER_USAGE: 140.0, Field.POWER_LIMIT: 700.0,
 }  # fmt: skip
 
 

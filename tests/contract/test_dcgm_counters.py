@@ -175,16 +175,22 @@ def test_a_clock_of_the_driver_that_stands_still_is_not_believed_where_the_count
 ) -> None:
     """They go on as at 1500 MHz while NVML reports 345."""
 
+    closed: list[bool] = []
+
     class Stuck(SmClocks):
         def __init__(self, keep_ns: int) -> None:
             assert keep_ns == 120 * NS_PER_S
             super().__init__(None, FakeClock(), table(), keep_ns)
+            closed.append(False)
 
         def read(self, max_mhz: Mapping[DeviceUid, int]) -> None:
             pass
 
         def poll(self, until_ns: int) -> None:
             pass
+
+        def close(self) -> None:
+            closed[-1] = True
 
         def cycles(self, uid: DeviceUid, begin_ns: int, end_ns: int) -> Cycles:
             assert uid == A100_UID
@@ -193,6 +199,8 @@ def test_a_clock_of_the_driver_that_stands_still_is_not_believed_where_the_count
     bench = bench_of(exporter, Hopper(132), clocks=Stuck)
     for second in range(30, 331, 30):
         bench.collects(Hopper(132).page(second), model=H100_NAME)
+    bench.source.close()
+    assert closed == [True]
     assert Evidence.CYCLES not in bench.tally.observed_ns
     key = Evidence.ACTIVITY, Pipe.TENSOR
     counted = bench.tally.active_sm_cycles[key] + bench.tally.uncertainty_sm_cycles[key]
