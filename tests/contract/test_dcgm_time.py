@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Pipe, Tally
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Pipe, Sweep, Tally
 from flopsd.errors import SourceError
 from flopsd.sources.nvml.sm_clock import open_clocks
 from flopsd.system.clock import NS_PER_S
@@ -154,6 +154,25 @@ def test_a_scrape_that_fails_between_two_collections_loses_nothing(exporter: Exp
     bench.collects(BUSY, after_s=1)
     bench.read()
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: 60 * NS_PER_S}
+
+
+@pytest.mark.parametrize(("interval_s", "forgiven_s"), [(30, 5), (4, 2), (1, 0.5)])
+def test_a_scrape_that_fails_is_forgiven_for_five_seconds_or_half_an_interval(
+    exporter: Exporter, interval_s: float, forgiven_s: float
+) -> None:
+    bench = Bench(exporter, interval_s)
+    patience_ns = round((2 * interval_s + 2) * NS_PER_S)
+    exporter.status = 503
+    bench.clock.advance(round(forgiven_s * NS_PER_S))
+    assert bench.source.read() == Sweep((), {}, patience_ns)
+    bench.clock.advance(1)
+    for _ in range(2):
+        with pytest.raises(SourceError):
+            bench.source.read()
+    exporter.status = 200
+    assert bench.source.read().patience_ns == patience_ns
+    exporter.status = 503
+    assert bench.source.read() == Sweep((), {}, patience_ns), "it has answered meanwhile"
 
 
 def test_an_exporter_that_ends_is_a_fault_and_counts_again_when_it_is_back(exporter: Exporter) -> None:
