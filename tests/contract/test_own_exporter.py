@@ -204,11 +204,11 @@ def test_one_that_hangs_is_killed_and_started_again(own: Own) -> None:
     own.measures()
     own.installed.becomes("hang")
     own.read()
-    assert isinstance(own.read(14), SourceError)
+    assert isinstance(own.read(15), SourceError)
     (pid,) = own.installed.pids
     assert alive(pid)
-    fault = own.read(2)
-    assert "it hangs" in str(fault)
+    fault = own.read(1e-9)
+    assert "gives no page for 15 s: it hangs" in str(fault)
     assert not alive(pid)
     own.installed.becomes("")
     own.read(1)
@@ -219,10 +219,10 @@ def test_one_that_hangs_is_killed_and_started_again(own: Own) -> None:
 def test_one_that_never_gives_a_page_has_a_minute(own: Own) -> None:
     own.installed.becomes("hang")
     own.open()
-    sweep = own.read(59)
+    sweep = own.read(60)
     assert isinstance(sweep, Sweep)
     assert sweep.readings == ()
-    assert "gives no page for 61 s: it hangs" in str(own.read(2))
+    assert "gives no page for 60 s: it hangs" in str(own.read(1e-9))
     assert own.installed.is_gone
 
 
