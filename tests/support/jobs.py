@@ -10,6 +10,7 @@ from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.model import Device
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S
+from flopsd.system.progress import Progress, no_progress
 from flopsd.testing import FakeClock
 from tests.support.runs import H100, Run
 
@@ -62,7 +63,8 @@ class Nodes:
         run.finish()
         return run.seal(self.folder / "ledgers" / name / "ledger.json", key or self.key).ledger
 
-    def merge(self, *arguments: Path | str, clock: FakeClock | None = None, **how: object) -> Merged:
+    def merge(self, *arguments: Path | str, clock: FakeClock | None = None, progress: Progress = no_progress,
+              **how: object) -> Merged:  # fmt: skip
         """Merge into `job.json`; what a person would be told goes to `notes`."""
         self.notes: list[str] = []
         out = how.pop("ledger", self.folder / "out" / "job.json")
@@ -73,4 +75,4 @@ class Nodes:
             Path(str(out)),
             **how,  # type: ignore[arg-type]
         )
-        return merge_ledgers(request, clock or FakeClock(), self.notes.append)
+        return merge_ledgers(request, clock or FakeClock(), self.notes.append, progress)

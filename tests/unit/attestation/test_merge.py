@@ -21,6 +21,7 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.model import GapReason
 from flopsd.core.notes import note
 from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.report.ledger_text import merged_text
 from flopsd.settings.platform import Context
 from flopsd.settings.words import say, say_all
 from tests.support.independent import payload_of
@@ -219,10 +220,15 @@ def test_a_replay_is_refused_or_marked(nodes: Nodes) -> None:
 
 def test_where_no_ledger_tells_how_many_nodes_there_were_nobody_knows_a_maximum(nodes: Nodes) -> None:
     ledgers = [nodes.ledger(plain(name), run_id="r") for name in ("a", "b")]
-    untold = nodes.merge(*ledgers)
+    told: list[tuple[str, int, int]] = []
+    untold = nodes.merge(*ledgers, progress=lambda *words: told.append(words))
+    assert told == [("ledgers verified:", 1, 0), ("ledgers verified:", 2, 0), ("adding up ledgers:", 2, 0)]
+    advice = "if you know how many nodes the job had, merge again with --nodes N"
+    assert advice in merged_text(untold)
     assert untold.completeness.complete is None
     assert untold.predicate["totals"]["executed"]["high"] is None
     shown = nodes.merge(*ledgers, nodes=2)
+    assert advice not in merged_text(shown)
     assert shown.completeness.complete is True
     assert shown.predicate["totals"]["executed"]["high"] is not None
     assert shown.predicate["completeness"]["declaredNodes"] == "2"
@@ -262,6 +268,7 @@ def test_how_long_a_killed_node_went_on_nobody_knows_so_there_is_no_maximum(node
     assert merged.predicate["completeness"]["summary"] == "no_end"
     lineage = nodes.merge(merged.ledger, kind="lineage", lineage="m", ledger=nodes.folder / "l.json")
     assert (lineage.completeness.complete, lineage.predicate["totals"]["executed"]["high"]) == (None, None)
+    assert "--nodes N" not in merged_text(lineage)
     assert say_all("completeness.missing", lineage.completeness.missing) == f"job train-7: {words}"
     assert lineage.predicate["completeness"]["summary"] == "jobs_no_end"
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
 from flopsd.core.notes import Note, note
+from flopsd.core.policy import evaluate
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding, Limit, Verdict
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
@@ -449,3 +450,15 @@ def test_an_estimated_base_model_is_named_as_what_leaves_it_open() -> None:
     )
     assert open_by_figures.state is OPEN
     assert Note("threshold_between") in open_by_figures.why
+
+
+def test_what_is_remembered_of_declarations_is_bounded_and_never_taken_for_another() -> None:
+    policy, most = replace(ACT, rules=ACT.rules[:1]), 0
+    for flop in range(10**23, 10**23 + 1100):
+        base = Base("base", "known", flop, None, False)
+        case = Case(Figures(1, 1, 1), Figures(1, 1, 1), Method.FULL, base)
+        found = findings(policy, case)
+        most = max(most, len(policy.known))
+        if flop % 100 == 0:
+            assert found == findings(replace(policy), case) == findings(policy, case)
+    assert most == evaluate._MAX_KNOWN

@@ -11,6 +11,7 @@ from flopsd.core.figures import Rating, Row
 from flopsd.core.ledger import rated_tally
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
+from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.model import Figures, Growth, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.session_protocol import PhaseChanged, SessionOpened
@@ -69,6 +70,23 @@ def test_without_a_device_no_ceiling_is_known() -> None:
     view = view_of(History(), table())
     assert (view.figures, view.coverage_ppm, view.devices) == (Figures(0, None, None), None, ())
     assert view.bases.by_phase == {"undeclared": Figures(0, None, None)}
+
+
+@pytest.mark.parametrize(("nodes", "rotated", "whole", "whole_run"), [
+    ((), False, True, True), (("a",), False, True, True), (("a", "b"), False, False, False), (("a",), True, False, True),
+    (("a", "b"), True, False, False),
+])  # fmt: skip
+def test_a_view_is_of_a_whole_run_where_it_has_its_only_node_and_all_segments(
+    tmp_path: Path, nodes: tuple[str, ...], rotated: bool, whole: bool, whole_run: bool
+) -> None:
+    run = interrupted(Run(tmp_path))
+    run.finish()
+    history = history_of(run.state.journal)
+    history.incarnations[0].begin["context"]["node"]["jobNodes"] = list(nodes)
+    if rotated:
+        history.incarnations[-1].end = {"reason": ROTATED}
+    assert view_of(history, table()).is_whole is whole
+    assert view_of(history, table(), whole_run=True).is_whole is whole_run
 
 
 def test_a_start_of_the_daemon_that_metered_nothing_is_of_no_phase(tmp_path: Path) -> None:
