@@ -1,18 +1,24 @@
 """`python -m tests.train.record`: what transformers and PyTorch say of each family, for tests that run without them."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import peft
 import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flopsd.core.architecture import read_model
 from flopsd.core.declared_facts import facts_from
 from flopsd.errors import ArchitectureError
+from flopsd.integrations.describe_model import describe
 from tests.support.architectures import digest_of, paths_of_model
 from tests.support.paths import SAMPLES
-from tests.train.families import FAMILIES, LENGTH, adapt, alone, build, config_of, flop_counter, step, text_batch
+from tests.train import test_diffusion as diffusion
+from tests.train.families import FAMILIES, LENGTH, RANK, adapt, alone, build, config_of, flop_counter, step, text_batch
 from tests.train.table import CASES
+from tests.train.test_diffusion import ADAPTED, PATCHES, ROWS, TEXT
 from tests.train.test_parameters import WITHIN, paths_of, without
 from tests.train.vision_families import BATCHES
 
@@ -78,6 +84,44 @@ def with_heads() -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
+def of_diffusers() -> Iterator[dict[str, Any]]:
+    """The diffusion transformers of test_diffusion.py."""
+    work = {
+        "sequences": ROWS, "tokens": ROWS * (PATCHES + TEXT), "square_pairs": ROWS * (PATCHES + TEXT) ** 2,
+        "patches": ROWS * PATCHES, "patch_square_pairs": ROWS * PATCHES**2,
+    }  # fmt: skip
+    for name, targets in ADAPTED.items():
+        model = diffusion.build(name)
+        whole = _declared(describe(model, None)["model_config"])
+        read = read_model(whole)
+        first = {re.sub(r"\.\d+\.", ".", one.path): one.path for one in reversed(read.linears()) if one.adaptable}
+        adapted = diffusion.build(name)
+        adapted.requires_grad_(False)
+        adapted.add_adapter(peft.LoraConfig(r=RANK, target_modules=targets))
+        yield {
+            "name": name, "given": whole, "filled": whole, "left_out": {}, "target_modules": targets, "work": work,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "trainable": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+            "flop": {" ".join(case): _diffused(name, targets, *case) for case in CASES},
+            "alone": {path: _diffused(name, [path], "lora", "none") for path in reversed(first.values())},
+        }  # fmt: skip
+
+
+def _diffused(name: str, targets: list[str], method: str, recomputation: str) -> int:
+    """FLOP of a step."""
+    model = diffusion.build(name)
+    if method == "lora":
+        model.requires_grad_(False)
+        model.add_adapter(peft.LoraConfig(r=RANK, target_modules=targets))
+    if recomputation == "full":
+        model.enable_gradient_checkpointing()
+    given = diffusion.inputs(name)
+    with flop_counter() as counted, sdpa_kernel(SDPBackend.MATH):  # its flash kernel counts as nothing
+        model(given.pop("hidden_states"), **given).sample.sum().backward()
+    found: int = counted.get_total_flops()
+    return found
+
+
 def _named(model: Any) -> str:
     """The digest of the names of matrices and tables, of those that PyTorch has."""
     names = {name for name, _ in (*model.named_modules(), *model.named_parameters())}
@@ -123,5 +167,5 @@ def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any] | 
 
 
 if __name__ == "__main__":
-    rows = [*map(row, FAMILIES), *with_heads()]
+    rows = [*map(row, FAMILIES), *with_heads(), *of_diffusers()]
     STEPS.write_text("".join(json.dumps(one, sort_keys=True, separators=(",", ":")) + "\n" for one in rows))

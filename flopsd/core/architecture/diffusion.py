@@ -6,7 +6,7 @@ both. One vector a sequence (the step of diffusion, the pooled text) modulates e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
@@ -33,8 +33,7 @@ def read_flux(config: Mapping[str, Any]) -> Model:
     return _model(FLUX, (
         Linear("x_embedder", channels, width, True, stream=Stream.LATENTS),
         Linear("context_embedder", text, width, True, stream=Stream.TEXT),
-        *_conditions(width, pooled, guided),
-    ), layers, width, outputs)  # fmt: skip
+    ), [*_conditions(width, pooled, guided), *layers], width, outputs)  # fmt: skip
 
 
 def read_sd3(config: Mapping[str, Any]) -> Model:
@@ -62,28 +61,27 @@ def read_sd3(config: Mapping[str, Any]) -> Model:
     return _model(SD3, (
         Linear("pos_embed.proj", channels * patch**2, width, True, stream=Stream.LATENTS, adaptable=False),
         Linear("context_embedder", text, width, True, stream=Stream.TEXT),
-        *_conditions(width, pooled, False),
-    ), layers, width, outputs)  # fmt: skip
+    ), [*_conditions(width, pooled, False), *layers], width, outputs)  # fmt: skip
 
 
 _IRRELEVANT = ("_class_name", "_diffusers_version")
 
 
-def _model(family: str, stem: tuple[Linear, ...], layers: list[Block], width: int, outputs: int) -> Model:
-    # What modulates the head's input reads the condition alone, so it may stand before the layers.
+def _model(family: str, stem: tuple[Linear, ...], blocks: list[Block], width: int, outputs: int) -> Model:
     modulation = Linear("norm_out.linear", width, 2 * width, True, stream=Stream.SEQUENCES)
+    ending = Block("norm_out", (Modulation(modulation, (Stream.LATENTS,)),), checkpointed=False, joins=_BOTH)
     head = Linear("proj_out", width, outputs, True, stream=Stream.LATENTS)
-    return Model(family, stem=(*stem, modulation), blocks=tuple(layers), heads=(head,))
+    return Model(family, stem=stem, blocks=(*blocks, ending), heads=(head,))
 
 
-def _conditions(width: int, pooled: int, guided: bool) -> tuple[Linear, ...]:
+def _conditions(width: int, pooled: int, guided: bool) -> Iterator[Block]:
     """What one vector a sequence is made of: the step, the guidance and the pooled text."""
     inputs = {"timestep_embedder": _TIME, **({"guidance_embedder": _TIME} if guided else {}), "text_embedder": pooled}
-    return tuple(
-        Linear(f"time_text_embed.{name}.linear_{number}", size, width, True, stream=stream)
-        for name, first in inputs.items()
-        for number, size, stream in ((1, first, Stream.CONDITIONS), (2, width, Stream.SEQUENCES))
-    )
+    for name, size in inputs.items():
+        path = f"time_text_embed.{name}"
+        inner = Linear(f"{path}.linear_1", size, width, True, stream=Stream.CONDITIONS)
+        both = Mlp((inner,), Linear(f"{path}.linear_2", width, width, True, stream=Stream.SEQUENCES))
+        yield Block(path, (both,), stream=Stream.SEQUENCES, source=Stream.CONDITIONS, checkpointed=False)
 
 
 class _Layer:

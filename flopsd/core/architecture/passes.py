@@ -32,9 +32,7 @@ PairsOf = Callable[[Attention | Similarity], int]
 # Streams whose first rows may be made to pass a gradient on: the output of embeddings, patch embeddings included.
 EMBEDDED = (Stream.TOKENS, Stream.TARGET, Stream.PATCHES)
 # What becomes of the rows of a stem.
-_READ_AS = {
-    Stream.PIXELS: Stream.PATCHES, Stream.FRAMES: Stream.TOKENS, Stream.CONDITIONS: Stream.SEQUENCES,
-}  # fmt: skip
+_READ_AS = {Stream.PIXELS: Stream.PATCHES, Stream.FRAMES: Stream.TOKENS}
 
 
 @dataclass(slots=True)
@@ -141,7 +139,8 @@ class _Walk:
         for part in block.parts:
             if isinstance(part, Attention):
                 streams = block.joins if part.stream is Stream.TOKENS else (part.stream,)
-                self._reach(streams, self._part(part, any(entry[stream] for stream in streams)))
+                for stream, graded in self._attention(part, any(entry[stream] for stream in streams)).items():
+                    self._reach(block.joins if stream is Stream.TOKENS else (stream,), graded)
             elif isinstance(part, Mlp):
                 self._reach((part.down.stream,), self._part(part, self._graded[part.down.stream]))
         return any(self._graded[stream] for stream in block.joins)
@@ -152,7 +151,7 @@ class _Walk:
 
     def _part(self, part: Part, source: bool) -> bool:
         if isinstance(part, Attention):
-            return self._attention(part, source)
+            return any(self._attention(part, source).values())
         if isinstance(part, Modulation):
             return self._linear(part.linear, source)
         if isinstance(part, Mlp):
@@ -193,7 +192,8 @@ class _Walk:
             sums.states_again += 2 * self._rows[output.stream] * output.inputs * output.outputs
         return self._linear(output, some)
 
-    def _attention(self, part: Attention, source: bool) -> bool:
+    def _attention(self, part: Attention, source: bool) -> dict[Stream, bool]:
+        """Whether what comes out of it for each stream has a gradient."""
         graded: dict[str, bool] = {}
         reads = part.reads or ("",) * len(part.projections)
         for linear, feeds, read in zip(part.projections, part.feeds, reads, strict=True):
@@ -217,8 +217,7 @@ class _Walk:
         out = scores or graded["v"]
         sums.scores += keys if out else 0
         out = out or graded.get("o", False)
-        outputs = [self._linear(linear, out) for linear in (*part.beside, part.output)]
-        return any(outputs)
+        return {linear.stream: self._linear(linear, out) for linear in (*part.beside, part.output)}
 
     def _mlp(self, part: Mlp, source: bool) -> bool:
         routed = [self._linear(linear, source) for linear in part.router]

@@ -116,6 +116,11 @@ def test_without_tokens_no_share_is_padding_and_weights_of_no_known_module_are_n
     assert len(weights_flop({}, WORK, training_from({})).assumptions) == len(some.assumptions) - 1
 
 
+def test_what_was_not_counted_of_gradients_is_none() -> None:
+    bare = {name: value for name, value in WORK.items() if "weight_products" not in name}
+    assert weights_flop(SHAPE, bare, training_from({"recomputation": "none"})).executed.low == 0
+
+
 def test_a_forward_pass_alone() -> None:
     assert weights_forward(SHAPE, WORK) == Bounds(2000, 2000, 2000 + ATTENTION)
 

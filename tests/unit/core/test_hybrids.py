@@ -81,8 +81,11 @@ def test_levels_are_in_order_and_no_recurrence_is_below_the_low_end(lengths: lis
 
 
 def test_a_short_sequence_pairs_its_positions_and_a_long_one_reads_its_state() -> None:
-    assert of(DELTA, [10], Level.LOW).forward == 2 * DELTA.pair * 55
-    assert of(DELTA, [10**6], Level.LOW).forward > 0.99 * 2 * DELTA.read * 10**6
+    """A pair costs a product of keys for each of their heads, and scales the values of each of theirs."""
+    assert of(DELTA, [10], Level.LOW).forward == 2 * (16 * 128 + 32 * 128) * 55
+    assert of(SSD, [10], Level.LOW).forward == 2 * (1 * 128 + 80 * 64) * 55
+    for state, read in ((DELTA, 32 * 128 * 128), (SSD, 80 * 64 * 128)):
+        assert 0.98 * 2 * read * 10**6 < of(state, [10**6], Level.LOW).forward <= 2 * read * 10**6
 
 
 @given(st.integers(1, 600), st.integers(1, 4), st.integers(0, 4))

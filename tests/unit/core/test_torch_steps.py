@@ -2,6 +2,7 @@
 them, figures are held against it here, and in tests/train against the real ones."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -120,7 +121,7 @@ def test_a_value_of_another_kind_or_size_is_refused_by_its_name(row: dict[str, A
             if (field, value) == ("max_position_embeddings", 0):
                 continue  # only a table of positions needs them
             changed = {**part, field: value}
-            none = value == 0 and part["model_type"].startswith(MAY_BE_NONE.get(field, ()))
+            none = value == 0 and str(part.get("model_type")).startswith(MAY_BE_NONE.get(field, ()))
             try:
                 found = read_model({**filled, inner: changed} if inner else changed)
             except ArchitectureError as fault:
@@ -128,6 +129,27 @@ def test_a_value_of_another_kind_or_size_is_refused_by_its_name(row: dict[str, A
                 assert not none, (field, value)
             else:
                 assert none or (field, str(value)) in ALSO_TAKEN or found == plain, (field, value)
+
+
+HEADS = re.compile("(?!mamba|linear).*heads?")
+# A head's width is a number of its own, of queries, keys and values alike.
+OWN_WIDTH = ("t5", "FLUX", "deepseek", "glm4_moe_lite")
+
+
+@families
+def test_heads_among_which_a_width_cannot_be_shared_are_refused(row: dict[str, Any]) -> None:
+    """Seven, of widths that it does not divide."""
+    filled = row["filled"]
+    for inner, part in (("", filled), *((name, filled[name]) for name in WITHIN if name in filled)):
+        for field in (name for name, value in part.items() if type(value) is int and HEADS.fullmatch(name)):
+            changed = {**part, field: 7}
+            try:
+                read_model({**filled, inner: changed} if inner else changed)
+            except ArchitectureError as fault:
+                named = (field, "head_dim", "num_key_value_heads", "caption_projection_dim")
+                assert dict(fault.parameters).get("name") in named
+            else:
+                assert row["name"].startswith(OWN_WIDTH), field
 
 
 def as_filled(config: Mapping[str, Any], filled: Mapping[str, Any]) -> bool:

@@ -109,6 +109,8 @@ def test_a_rule_is_drawn_as_its_interval_beside_its_threshold(
     assert found == places
     assert f"Threshold {words} Share of it: at most 5 %." in drawn.description
     assert ("no measured figure" in drawn.description) == (figures.measured_flop is None)
+    bare = chart_of(Axis(20, 24), figures, Fraction(low), limit, "A rule", "")
+    assert bare.description == drawn.description.removesuffix(" Share of it: at most 5 %.")
 
 
 START = 1_790_000_000
