@@ -208,9 +208,11 @@ def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *
     if square is None:
         return Side(tokens, padding, sequences, least, max(least, tokens * min(tokens, max_positions or tokens)))
     if square < least or (square > tokens**2 and not cached):
-        code = "pairs_contradict" if sequences is None else "pairs_of_sequences_contradict"
-        more = {} if sequences is None else {"sequences": sequences}
-        raise _contradiction(code, pairs=square, counter=f"{prefix}square_pairs", tokens=tokens, **more)
+        counter = f"{prefix}square_pairs"
+        if sequences is None:
+            raise _contradiction("pairs_contradict", pairs=square, counter=counter, tokens=tokens)
+        code = "pairs_of_sequences_contradict"
+        raise _contradiction(code, pairs=square, counter=counter, tokens=tokens, sequences=sequences)
     return Side(tokens, padding, sequences, square, square)
 
 

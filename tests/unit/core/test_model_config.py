@@ -372,3 +372,5 @@ def test_what_a_tower_leaves_out_is_siglips_default() -> None:
              "image_size": 224, "patch_size": 16, "num_channels": 3}  # fmt: skip
     kind = {"model_type": "siglip_vision_model"}
     assert read_model({**kind, **given}) == read_model({**kind, **given, **whole})
+    odd = {"patch_size": 15}  # of which one more fits in 225
+    assert read_model({**kind, **given, **odd}) == read_model({**kind, **given, **whole, **odd})
