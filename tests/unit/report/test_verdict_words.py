@@ -42,7 +42,10 @@ def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str
     ("changed", "state", "text"),
     [
         ({}, "below", "Even the upper bound does not exceed the threshold."),
-        ({"threshold": threshold(1000, 1000, at_least=True)}, "below", "Even the upper bound does not reach the threshold."),
+        (
+            {"threshold": threshold(1000, 1000, at_least=True)}, "below",
+            "Even the upper bound does not reach the threshold.",
+        ),
         ({"state": "above"}, "above", "Even the lower bound is above the threshold."),
         (
             {"state": "above", "threshold": threshold(1000, 1000, at_least=True)}, "above",
@@ -69,7 +72,10 @@ def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str
             {"state": "indeterminate", "value": value(1, None, None), "threshold": threshold(9, 9, at_least=True)},
             "indeterminate", "No upper bound is known, and the lower bound does not reach the threshold.",
         ),
-        ({"applies": None, "state": "above", "value": None}, "indeterminate", f"{NOT_KNOWN}The threshold is not known either."),
+        (
+            {"applies": None, "state": "above", "value": None}, "indeterminate",
+            f"{NOT_KNOWN}The threshold is not known either.",
+        ),
         (
             {"applies": None, "state": "above", "threshold": None}, "indeterminate",
             f"{NOT_KNOWN}The threshold is not known either.",
@@ -148,8 +154,8 @@ def test_the_share_of_a_threshold_is_rounded_outward_and_what_is_not_known_is_sa
         (2, 3, None, "the base model's training took between 2 and 3 FLOP"),
         (10**23 - 10**16 + 1, 10**23, True, "the base model carries systemic risk and its training took at most 10^23 "
          "FLOP, and less than 10^16 FLOP short of that"),
-        (5 * 10**22, 10**23, False, "the base model carries no systemic risk and its training took between 5.00x10^22 and "
-         "10^23 FLOP"),
+        (5 * 10**22, 10**23, False, "the base model carries no systemic risk and its training took between "
+         "5.00x10^22 and 10^23 FLOP"),
     ],
 )  # fmt: skip
 def test_a_rule_that_only_certain_base_models_meet_names_them(
@@ -164,7 +170,8 @@ def test_a_rule_that_only_certain_base_models_meet_names_them(
 
 def test_the_gravest_stand_first_and_of_open_ones_those_that_apply() -> None:
     listed = [
-        finding(rule="below"), finding(rule="open", applies=None, state="indeterminate"), finding(rule="none", applies=False),
+        finding(rule="below"), finding(rule="open", applies=None, state="indeterminate"),
+        finding(rule="none", applies=False),
         finding(rule="between", state="indeterminate"), finding(rule="above", state="above"),
     ]  # fmt: skip
     rules, others, axis = rules_of(LedgerObject({"findings": listed}, "predicate"))
