@@ -123,10 +123,7 @@ def anchor_at(at: float) -> str:
 
 def bands(spans: Iterable[tuple[int, int]], begin: int, end: int) -> tuple[Band, ...]:
     """Stretches of time, those that touch taken together, cut to what lies between begin and end."""
-    length = end - begin
-    if length <= 0:
-        return ()
-    joined: list[list[int]] = []
+    length, joined = end - begin, list[list[int]]()
     for first, last in sorted((max(begin, first), min(end, last)) for first, last in spans):
         if first >= last:
             continue

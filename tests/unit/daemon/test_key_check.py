@@ -192,7 +192,8 @@ def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog:
         check.each_tick()
         assert check.is_in_the_way == again, "where no seal shows that the key still signs"
         if again:
-            run_out(check)
+            wait_for(check._child)
+            check.each_tick()
         assert caplog.text.count("the key signs: ") == 1, "that it still does is no news"
         caplog.clear()
         check.stop()
