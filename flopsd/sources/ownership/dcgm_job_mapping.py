@@ -16,6 +16,7 @@ from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices
 
 VARIABLE = "DCGM_HPC_JOB_MAPPING_DIR"
+_FILE_BYTES = 64 * 1024
 _FILE = re.compile(r"(?P<gpu>\d+)(?:\.(?P<instance>\d+))?", re.ASCII)
 
 
@@ -87,5 +88,5 @@ class JobRule:
 
 def _jobs(path: Path) -> set[str]:
     with path.open("rb") as file:
-        text = file.read(1 << 16).decode("utf-8", "replace")
+        text = file.read(_FILE_BYTES).decode("utf-8", "replace")
     return {line.strip() for line in text.splitlines() if line.strip()}
