@@ -1,0 +1,226 @@
+"""The Neuron source over a monitor that is made of what a test says: what each line gives, and when it is started again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.model import Counted, Device, Evidence, Gap, GapReason, Reading, Sweep
+from flopsd.errors import SourceUnavailableError
+from flopsd.sources.neuron.document import Core, MonitorDocument, Runtime
+from flopsd.sources.neuron.monitor_process import Failure, StreamItem
+from flopsd.sources.neuron.source import NeuronSource
+from flopsd.sources.neuron.sysfs import Tree
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.strategies import table
+
+S = NS_PER_S
+
+
+class Monitor:
+    """Each start takes what `first` holds; `fails`: it cannot be started."""
+
+    started: list["Monitor"]
+    first: list[MonitorDocument | Failure]
+    fails = False
+
+    def __init__(self, path: str, clock: FakeClock) -> None:
+        assert path == "/opt/monitor"
+        if Monitor.fails:
+            Monitor.started.append(self)
+            raise SourceUnavailableError("it cannot be started")
+        self.clock, self.version, self.closed = clock, "2.1", list[bool]()
+        self.items = [StreamItem(clock.boottime_ns(), what) for what in Monitor.first]
+        Monitor.first = []
+        Monitor.started.append(self)
+
+    def says(self, *whats: MonitorDocument | Failure) -> None:
+        self.items += [StreamItem(self.clock.boottime_ns(), what) for what in whats]
+
+    def wait(self, seconds: float) -> bool:
+        assert seconds == 10.0
+        return bool(self.items)
+
+    def drain(self) -> list[StreamItem]:
+        items, self.items = self.items, []
+        return items
+
+    def close(self, *, wait: bool = True) -> None:
+        self.closed.append(wait)
+
+
+def document(
+    flop: int | None = 0, *, cores: int | None = 2, count: int | None = 2, error: str = "", rate: str | None = "flops"
+) -> MonitorDocument:
+    """One runtime, `flop` a second on core 2, which is of the second of two chips."""
+    core = Core(None if flop is None else Fraction(flop), Fraction(20))
+    runtimes = (Runtime("7/t", "", Fraction(1), {2: core}),) if count else ()
+    facts = {"neuron_device_type": "trainium2"}
+    return MonitorDocument(runtimes, rate, None, "trainium2", count, cores, "trn2.48xlarge", error, facts)
+
+
+@pytest.fixture(autouse=True)
+def _monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    Monitor.started, Monitor.first, Monitor.fails = [], [document()], False
+    monkeypatch.setattr("flopsd.sources.neuron.source.MonitorProcess", Monitor)
+
+
+class Opened:
+    def __init__(self, monitor: str | None = "/opt/monitor", root: str = "/nowhere") -> None:
+        self.clock = FakeClock()
+        self.source = NeuronSource(self.clock, table(), Tree(root, "/nowhere"), monitor)
+        self.begin_ns = self.clock.boottime_ns()
+
+    def after(self, ns: int, *whats: MonitorDocument | Failure) -> Sequence[Reading]:
+        self.clock.advance(ns)
+        if whats:
+            Monitor.started[-1].says(*whats)
+        return self.source.read().readings
+
+    def works(self, ns: int, *whats: MonitorDocument | Failure) -> list[object]:
+        return [reading.work for reading in self.after(ns, *whats)]
+
+    @property
+    def fact(self) -> Callable[[str], object]:
+        return self.source.describe().__getitem__
+
+
+def test_a_line_is_its_period_of_every_chip() -> None:
+    opened = Opened()
+    assert [(chip.uid, chip.model) for chip in opened.source.devices()] == [
+        ("neuron0", "trainium2"), ("neuron1", "trainium2"),
+    ]  # fmt: skip
+    assert opened.source.read() == Sweep((), {}, 10 * S)
+    begin_ns = opened.begin_ns
+    first = opened.after(S, document(7))
+    assert {reading.begin_ns for reading in first} == {begin_ns + 1}, "two lines at one moment are two periods"
+    assert tuple(replace(reading, begin_ns=begin_ns) for reading in first) == (
+        Reading("neuron0", begin_ns, begin_ns + S, Counted(0)), Reading("neuron1", begin_ns, begin_ns + S, Counted(7)),
+    )  # fmt: skip
+    late = opened.after(3 * S, document(9))
+    assert [(one.begin_ns - begin_ns, one.end_ns - begin_ns) for one in late] == [(3 * S, 4 * S)] * 2
+    opened.clock.advance(S)
+    Monitor.started[-1].says(document(5))
+    sweep = opened.source.read()
+    assert {uid: gauges.utilization_ratio for uid, gauges in sweep.gauges.items()} == {"neuron0": 0, "neuron1": 0.1}
+    assert {name: opened.fact(name) for name in (
+        "neuron_monitor", "neuron_monitor_version", "counted_from", "neuron_device_type", "instance_type", "restarts",
+        "garbled_lines", "replay", "driver",
+    )} == {
+        "neuron_monitor": "/opt/monitor", "neuron_monitor_version": "2.1", "counted_from": "flops", "replay": None,
+        "neuron_device_type": "trainium2", "instance_type": "trn2.48xlarge", "restarts": 0, "garbled_lines": 0,
+        "driver": None,
+    }  # fmt: skip
+    opened.source.close()
+    assert Monitor.started[-1].closed == [True]
+    assert opened.fact("neuron_monitor_version") is None
+
+
+def test_work_that_partly_lies_before_the_first_read_is_not_counted() -> None:
+    opened = Opened()
+    opened.clock.advance(S // 2)
+    opened.source.read()
+    assert opened.works(S // 2, document(7)) == [Gap(GapReason.STARTING)] * 2
+    assert opened.works(S, document(7)) == [Counted(0), Counted(7)]
+
+
+def test_a_line_that_is_none_is_a_gap_until_it_came() -> None:
+    opened = Opened()
+    opened.source.read()
+    assert opened.works(S, Failure("no JSON")) == [Gap(GapReason.DRIVER_ERROR)] * 2
+    assert opened.works(0, Failure("no JSON")) == []
+    assert opened.fact("garbled_lines") == 2
+    assert opened.works(S, document(7)) == [Counted(0), Counted(7)]
+
+
+def test_a_monitor_that_ends_is_started_again_after_pauses_that_double_until_it_prints() -> None:
+    opened = Opened()
+    opened.source.read()
+    assert opened.works(S, Failure("it ended", ended=True)) == [Gap(GapReason.SOURCE_DOWN)] * 2
+    assert Monitor.started[0].closed == [False]
+    Monitor.fails = True
+    pauses, ended_ns = [], opened.clock.boottime_ns()
+    for _ in range(4 * 200):
+        started = len(Monitor.started)
+        assert opened.works(S // 4) == [Gap(GapReason.SOURCE_DOWN)] * 2
+        if len(Monitor.started) > started:
+            pauses.append((opened.clock.boottime_ns() - ended_ns) / S)
+            ended_ns = opened.clock.boottime_ns()
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 64]
+    Monitor.fails, Monitor.first = False, []
+    opened.after(64 * S)
+    assert opened.fact("restarts") == 1
+    assert opened.works(S, document(3)) == [Counted(0), Counted(3)]
+    opened.after(S, Failure("it ended", ended=True))
+    opened.after(S - 1)
+    assert opened.fact("restarts") == 1
+    opened.after(1)
+    assert opened.fact("restarts") == 2
+
+
+@pytest.mark.parametrize("prints", [False, True])
+def test_one_that_prints_nothing_is_ended_after_a_minute_at_first_and_ten_seconds_later(prints: bool) -> None:
+    opened = Opened()
+    opened.source.read()
+    opened.after(S, Failure("it ended", ended=True))
+    opened.after(S)
+    if prints:
+        opened.after(0, document())
+    monitor, seconds = Monitor.started[-1], 10 if prints else 60
+    assert (len(Monitor.started), opened.works(seconds * S)) == (2, [])
+    assert opened.works(1) == [Gap(GapReason.SOURCE_SILENT)] * 2
+    assert monitor.closed == [False]
+    assert opened.works(1) == [Gap(GapReason.SOURCE_SILENT)] * 2
+
+
+def test_a_chip_without_a_rate_or_a_number_of_cores_is_a_stated_gap_until_it_has_one() -> None:
+    Monitor.first = [document(cores=None)]
+    opened = Opened()
+    opened.source.read()
+    assert opened.works(S, document(cores=None)) == [Gap(GapReason.NOT_SUPPORTED)] * 2
+    assert opened.works(S, document(7)) == [Counted(0), Counted(7)]
+    assert opened.works(S, document(7, cores=None)) == [Counted(0), Counted(7)], "what an earlier one said"
+    assert opened.works(S, document(None, rate=None)) == [Gap(GapReason.NOT_SUPPORTED)] * 2
+    assert {(chip.evidence, chip.evidence_fix) for chip in opened.source.devices()} == {
+        (Evidence.GAP, "update aws-neuronx-tools")
+    }
+    assert opened.fact("counted_from") == "flops"
+    opened.after(S, document(count=0, rate=None))
+    assert {chip.evidence for chip in opened.source.devices()} == {Evidence.GAP}
+    opened.after(S, document(7))
+    assert {(chip.evidence, chip.evidence_reason) for chip in opened.source.devices()} == {(Evidence.COUNT, "")}
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        ([], "neuron-monitor is silent for 10 s"),
+        ([document(count=0)], "neuron-monitor shows no Neuron device"),
+        ([document(count=0, error="no driver on i-0011223344556677a")], r"neuron-monitor: no driver on \(id\)"),
+        ([Failure("neuron-monitor ended with exit code 1", ended=True)], "neuron-monitor ended with exit code 1"),
+        ([Failure("no JSON")], "neuron-monitor is silent"),
+    ],
+)
+def test_what_shows_no_chip_is_unavailable(first: list[MonitorDocument | Failure], why: str) -> None:
+    Monitor.first = first
+    with pytest.raises(SourceUnavailableError, match=why) as caught:
+        Opened()
+    assert caught.value.absent is not any(Path("/dev").glob("neuron[0-9]*"))
+    assert "aws-neuronx-dkms" in caught.value.hint
+    assert Monitor.started[0].closed
+
+
+def test_a_chip_keeps_its_place_where_its_name_changes(tmp_path: Path) -> None:
+    for index in range(3):
+        (tmp_path / f"neuron{index}").mkdir()
+    Monitor.first = []
+    opened = Opened(root=str(tmp_path))
+    assert [chip.uid for chip in opened.source.devices()] == ["neuron0", "neuron1", "neuron2"]
+    opened.source.read()
+    opened.after(S, document(7))
+    chips: list[Device] = list(opened.source.devices())
+    assert [chip.uid for chip in chips] == ["neuron0", "neuron1"]
+    assert opened.source.read().renamed == {"neuron2": chips[1]}
