@@ -25,14 +25,14 @@ class Monitor:
 
     started: list["Monitor"]
     first: list[MonitorDocument | Failure]
-    fails = False
+    fails, rattles = False, False  # it rattles: garbage without end
 
     def __init__(self, path: str, clock: FakeClock) -> None:
         assert path == "/opt/monitor"
         if Monitor.fails:
             Monitor.started.append(self)
             raise SourceUnavailableError("it cannot be started")
-        self.clock, self.version, self.closed = clock, "2.1", list[bool]()
+        self.clock, self.version, self.closed, self.waits = clock, "2.1", list[bool](), 0
         self.items = [StreamItem(clock.boottime_ns(), what) for what in Monitor.first]
         Monitor.first = []
         Monitor.started.append(self)
@@ -42,6 +42,9 @@ class Monitor:
 
     def wait(self, seconds: float) -> bool:
         assert seconds == 10.0
+        self.waits += 1
+        if Monitor.rattles:
+            self.says(Failure("no JSON"))
         return bool(self.items)
 
     def drain(self) -> list[StreamItem]:
@@ -64,7 +67,7 @@ def document(
 
 @pytest.fixture(autouse=True)
 def _monitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    Monitor.started, Monitor.first, Monitor.fails = [], [document()], False
+    Monitor.started, Monitor.first, Monitor.fails, Monitor.rattles = [], [document()], False, False
     monkeypatch.setattr("flopsd.sources.neuron.source.MonitorProcess", Monitor)
 
 
@@ -94,6 +97,7 @@ def test_a_line_is_its_period_of_every_chip() -> None:
         ("neuron0", "trainium2"), ("neuron1", "trainium2"),
     ]  # fmt: skip
     assert opened.source.read() == Sweep((), {}, 10 * S)
+    assert Monitor.started[0].waits == 1
     begin_ns = opened.begin_ns
     first = opened.after(S, document(7))
     assert {reading.begin_ns for reading in first} == {begin_ns + 1}, "two lines at one moment are two periods"
@@ -213,14 +217,24 @@ def test_what_shows_no_chip_is_unavailable(first: list[MonitorDocument | Failure
     assert Monitor.started[0].closed
 
 
+def test_one_that_never_lists_the_hardware_is_given_up() -> None:
+    Monitor.first, Monitor.rattles = [], True
+    with pytest.raises(SourceUnavailableError, match="is silent"):
+        Opened()
+    assert Monitor.started[0].waits == 5
+
+
 def test_a_chip_keeps_its_place_where_its_name_changes(tmp_path: Path) -> None:
     for index in range(3):
         (tmp_path / f"neuron{index}").mkdir()
     Monitor.first = []
     opened = Opened(root=str(tmp_path))
     assert [chip.uid for chip in opened.source.devices()] == ["neuron0", "neuron1", "neuron2"]
-    opened.source.read()
-    opened.after(S, document(7))
+    assert (opened.source.read().readings, opened.fact("counted_from")) == ((), None)
+    opened.after(S, Failure("no JSON"))
+    found = opened.after(S + S // 20, document(7))
+    assert {(one.begin_ns - opened.begin_ns, one.end_ns - one.begin_ns) for one in found} == {(S, S + S // 20)}
+    opened.after(S, document(7, count=5))
     chips: list[Device] = list(opened.source.devices())
     assert [chip.uid for chip in chips] == ["neuron0", "neuron1"]
     assert opened.source.read().renamed == {"neuron2": chips[1]}
