@@ -41,8 +41,8 @@ class NeuronSource:
         self._identified = self._sees_none = False
         self._garbled = self._restarts = 0
         self._monitor: MonitorProcess | None = None
-        self._down_reason, self._backoff_ns, self._restart_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS, 0
-        self._opened_ns = self._received_ns = clock.boottime_ns()
+        self._down_reason, self._backoff_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS
+        self._opened_ns = self._received_ns = self._restart_ns = clock.boottime_ns()
         self._begun_ns: int | None = None
         self._fault = ""
         self._silent_after_ns = STARTUP_NS

@@ -217,6 +217,19 @@ def test_what_shows_no_chip_is_unavailable(first: list[MonitorDocument | Failure
     assert Monitor.started[0].closed
 
 
+@pytest.mark.parametrize("monitor", [None, "/opt/monitor"])
+def test_chips_of_the_host_are_read_from_sysfs_where_no_monitor_shows_one(tmp_path: Path, monitor: str | None) -> None:
+    (tmp_path / "neuron0").mkdir()
+    Monitor.first = [document(count=0)]
+    opened = Opened(monitor, root=str(tmp_path))
+    assert [one.closed for one in Monitor.started] == ([] if monitor is None else [[True]])
+    assert (opened.fact("neuron_monitor"), opened.fact("counted_from")) == (None, "sysfs flop_count")
+    assert opened.after(S) == (Reading("neuron0", opened.begin_ns, opened.begin_ns + S, Gap(GapReason.NOT_SUPPORTED)),)
+    (chip,) = opened.source.devices()
+    why = "no neuron-monitor" if monitor is None else "neuron-monitor is shown no device"
+    assert chip.evidence_reason == f"{why}, and this driver shows no flop_count"
+
+
 def test_one_that_never_lists_the_hardware_is_given_up() -> None:
     Monitor.first, Monitor.rattles = [], True
     with pytest.raises(SourceUnavailableError, match="is silent"):
