@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Pipe, Reading
+from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Pipe, Reading, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceSettings
-from flopsd.sources.calls import facts_version_of, poll_source
+from flopsd.sources.calls import devices_of, facts_version_of, poll_source, read_source
 from flopsd.sources.registry import open_source
 from flopsd.sources.replay.source import FORMAT, ReplaySource
-from flopsd.testing import FakeClock
+from flopsd.sources.validate import Checked
+from flopsd.testing import FakeClock, ScriptedSource
+from tests.support.runs import H100
 from tests.support.strategies import table
 
 UNTIL_NS = 100
@@ -46,6 +49,15 @@ class Failing:
 )  # fmt: skip
 def test_a_version_of_facts_is_text(source: Any, version: str | None) -> None:
     assert facts_version_of(source) == version
+
+
+def test_devices_that_were_checked_are_remembered_for_the_next_call() -> None:
+    checked, other, clock = Checked(), replace(H100, uid="GPU-new"), FakeClock()
+    source = ScriptedSource("acme", [H100], lambda: Sweep((), renamed={"GPU-old": other}))
+    assert devices_of(source, checked) == (H100,)
+    assert read_source(source, clock, checked).renamed == {"GPU-old": other}
+    assert (checked.listed, checked.renamed) == ({H100.uid: H100}, {"GPU-new": other})
+    assert (devices_of(source), read_source(source, clock).readings) == ((H100,), ())
 
 
 HEAD = {"format": FORMAT, "origin": "made up", "devices": [

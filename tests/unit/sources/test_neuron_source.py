@@ -181,8 +181,9 @@ def test_one_that_prints_nothing_is_ended_after_a_minute_at_first_and_ten_second
 
 
 def test_a_chip_without_a_rate_or_a_number_of_cores_is_a_stated_gap_until_it_has_one() -> None:
-    Monitor.first = [document(cores=None)]
+    Monitor.first = [replace(document(cores=None), instance_type=None)]
     opened = Opened()
+    assert "instance_type" not in opened.source.describe()
     opened.source.read()
     assert opened.works(S, document(cores=None)) == [Gap(GapReason.NOT_SUPPORTED)] * 2
     assert opened.works(S, document(7)) == [Counted(0), Counted(7)]
