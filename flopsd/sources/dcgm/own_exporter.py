@@ -144,7 +144,6 @@ class OwnExporter:
         if self._child is not None:
             self._child.process.terminate()
             _wait(self._child, GIVE_BACK_SECONDS)
-            self.look()
         self.stop()
         self._listener.close()
 

@@ -106,6 +106,8 @@ def test_a_line_is_its_period_of_every_chip() -> None:
     )  # fmt: skip
     late = opened.after(3 * S, document(9))
     assert [(one.begin_ns - begin_ns, one.end_ns - begin_ns) for one in late] == [(3 * S, 4 * S)] * 2
+    both = opened.after(2 * S, document(7), document(9))
+    assert [(one.begin_ns - begin_ns, one.end_ns - begin_ns) for one in both[::2]] == [(4 * S, 5 * S), (5 * S, 6 * S)]
     opened.clock.advance(S)
     Monitor.started[-1].says(document(5))
     sweep = opened.source.read()
