@@ -97,7 +97,6 @@ def _find_totals(chip: Path) -> tuple[tuple[Path, ...], str]:
         if "flop_count" in files:
             found.append(Path(folder) / "flop_count")
         if "flop_count" in names:
-            names.remove("flop_count")
             found.append(Path(folder) / "flop_count" / "total")
     shapes = {re.sub(r"\d+", "#", str(path.relative_to(chip))) for path in found}
     if not found:
