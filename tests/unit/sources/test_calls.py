@@ -98,9 +98,18 @@ def test_readings_come_when_they_are_due_and_begin_anew_after_the_last() -> None
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[1]", recording(), recording(*ROWS, format="flopsd-recording/2"), recording([0, 1])]
+    ("data", "why"),
+    [
+        (b"", "IndexError"),
+        (b"{}", "format"),
+        (b"[1]", "TypeError"),
+        (recording(), "no readings"),
+        (recording(*ROWS, format="flopsd-recording/2"), "format 'flopsd-recording/2'"),
+        (recording([0, 1]), "IndexError"),
+    ],
 )
-def test_what_is_no_recording_is_refused_by_its_name(data: bytes, tmp_path: Any) -> None:
+def test_what_is_no_recording_is_refused_by_its_name(data: bytes, why: str, tmp_path: Any) -> None:
     (tmp_path / "r.jsonl").write_bytes(data)
-    with pytest.raises(SourceUnavailableError, match=r"r\.jsonl is not a recording of flopsd-recording/1"):
+    with pytest.raises(SourceUnavailableError, match=r"r\.jsonl is not a recording of flopsd-recording/1") as caught:
         open_source("replay", SourceSettings(FakeClock(), table(), {"file": str(tmp_path / "r.jsonl")}))
+    assert why in str(caught.value)
