@@ -1,16 +1,31 @@
 """Which time a collection of dcgm-exporter covers, and what is a gap: on a clock stepped by hand."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Pipe, Sweep, Tally
+from flopsd.core.clock_integral import Cycles
+from flopsd.core.model import Active, Busy, DeviceUid, Evidence, Gap, GapReason, Pipe, Sweep, Tally
 from flopsd.errors import SourceError
-from flopsd.sources.nvml.sm_clock import open_clocks
+from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
 from flopsd.system.clock import NS_PER_S
-from tests.support.exporter import A100_UID, BUSY, CLOCK, ENERGY, TENSOR, Bench, Exporter, device_of, exporting, gpu
+from flopsd.testing import FakeClock
+from tests.support.exporter import (
+    A100_UID,
+    BUSY,
+    CLOCK,
+    ENERGY,
+    TENSOR,
+    UTIL,
+    Bench,
+    Exporter,
+    device_of,
+    exporting,
+    gpu,
+)
 from tests.support.scenario import Fault, Scenario, Segment, a100
 from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table
@@ -63,6 +78,40 @@ def test_what_nvml_beside_it_tells_and_cannot_be_a_clock_is_none(standin: Path, 
         bench.source.close()
     assert isinstance(reading.work, Active)
     assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.93 * 1230e6 * 30 * 108)
+
+
+class Steady(SmClocks):
+    """NVML's clocks, which were at 1000 MHz all the time."""
+
+    def __init__(self, keep_ns: int) -> None:
+        super().__init__(None, FakeClock(), table(), keep_ns)
+
+    def read(self, max_mhz: Mapping[DeviceUid, int]) -> None:
+        assert max_mhz == {A100_UID: 1410}
+
+    def cycles(self, _uid: DeviceUid, begin_ns: int, end_ns: int) -> Cycles:
+        return Cycles(end_ns - begin_ns, 0)
+
+
+@pytest.mark.parametrize(
+    ("clocks", "exports", "evidence"),
+    [
+        (None, False, Evidence.UTILIZATION), (None, True, Evidence.ACTIVITY),
+        (Steady, False, Evidence.ACTIVITY), (Steady, True, Evidence.ACTIVITY),
+    ],
+)  # fmt: skip
+def test_a_clock_is_the_exporters_or_nvmls_and_is_expected_from_the_first_page_on(
+    exporter: Exporter, clocks: Callable[[int], SmClocks] | None, exports: bool, evidence: Evidence
+) -> None:
+    values = {TENSOR: 0.5, UTIL: 50, **({CLOCK: 1230} if exports else {})}
+    exporter.shows(gpu(values))
+    bench = Bench(exporter, clocks=clocks or (lambda _: None))
+    for _ in range(3):
+        assert device_of(bench)[0] is evidence
+        bench.collects(values)
+    (reading,) = bench.read()
+    assert device_of(bench)[0] is evidence
+    assert isinstance(reading.work, Busy if evidence is Evidence.UTILIZATION else Active)
 
 
 def test_a_page_caught_while_it_is_renewed_is_one_collection(exporter: Exporter) -> None:
