@@ -98,9 +98,10 @@ class DeviceState(DeviceView):
     def is_up(self) -> bool | None:
         """Whether the last reading was not a gap; None before the first, at the end, and while it is accounted for
         elsewhere."""
-        gap = open_gap(self.gap, self.tally.watermark_ns)
+        tally = self.rated[-1].tally
+        gap = open_gap(self.gap, tally.watermark_ns)
         if gap is None:
-            return True if self.observed_ns else None
+            return True if tally.total_observed_ns or self.observed_ns else None
         return None if gap.kind in (GapKind.STARTING, GapKind.ELSEWHERE) else False
 
     @property

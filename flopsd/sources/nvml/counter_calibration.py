@@ -186,7 +186,10 @@ def contradicts(calibration: Calibration, trial: Interval) -> bool:
     """Whether counters that passed the self-test say another thing than the percentages in this interval."""
     whole, active = calibration.elapsed.sm_cycles(trial.elapsed), trial.active
     (times, per), tolerance = calibration.pipes, _RATIO_TOLERANCE * whole
-    return any(abs(active[pipe] * times // per - ratio * whole) > tolerance for pipe, ratio in trial.ratios.items())
+    for pipe, ratio in trial.ratios.items():  # noqa: SIM110 - at each reading, and `any` takes half as long again
+        if abs(active[pipe] * times // per - ratio * whole) > tolerance:
+            return True
+    return False
 
 
 def _distance(scale: Scale, window: Window, sm_count: int) -> int:

@@ -23,7 +23,8 @@ _ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C 
 )  # fmt: skip
 _PERCENTAGES = (_ANY_TENSOR, _DFMA, _HMMA, _DMMA, _IMMA, _FP64, _FP32, _FP16)
 _COUNTERS = (_ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C)
-_TENSOR, _SUB_PIPES = Pipe.TENSOR, (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
+# An enumeration's member takes several times as long to look up as a name of this module.
+_TENSOR, _HMMA_PIPE, _IMMA_PIPE, _DFMA_PIPE = Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA
 _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
 _UNKNOWN_ID = (2, 25)  # invalid argument, argument version mismatch
 _NOT_HAD = frozenset((*NOT_OFFERED, *_UNKNOWN_ID))
@@ -132,7 +133,7 @@ def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tup
     any_tensor /= 100
     if hmma + imma + dfma > any_tensor + SUB_PIPES_TOLERANCE_PPM / PPM:
         raise UnusableError(GapReason.CONTRADICTORY)
-    ratios = dict(zip((_TENSOR, *_SUB_PIPES), (any_tensor, hmma, imma, dfma), strict=True))
+    ratios = {_TENSOR: any_tensor, _HMMA_PIPE: hmma, _IMMA_PIPE: imma, _DFMA_PIPE: dfma}
     unread: tuple[Pipe, ...] = ()
     for pipe, percent in zip(_VECTOR, vector, strict=True):
         if percent is None:
@@ -144,8 +145,8 @@ def _ratios(percentages: Sequence[float | None]) -> tuple[dict[Pipe, float], tup
 
 def remainder(ratios: Mapping[Pipe, float]) -> dict[Pipe, float]:
     """The same ratios, disjoint: TENSOR is what no sub-pipe accounts for."""
-    hmma, imma, dfma = _SUB_PIPES
-    return {**ratios, _TENSOR: max(0.0, ratios[_TENSOR] - (ratios[hmma] + ratios[imma] + ratios[dfma]))}
+    parts = ratios[_HMMA_PIPE] + ratios[_IMMA_PIPE] + ratios[_DFMA_PIPE]
+    return {**ratios, _TENSOR: max(0.0, ratios[_TENSOR] - parts)}
 
 
 def _counters(values: Sequence[float | None]) -> dict[Pipe, int]:
@@ -153,8 +154,8 @@ def _counters(values: Sequence[float | None]) -> dict[Pipe, int]:
     any_tensor, dmma, hmma, imma, dfma, *vector = values
     if any_tensor is None:
         return {}
-    tensor = (int(any_tensor), int(hmma or 0), int(imma or 0), int(max(dfma or 0, dmma or 0)))
-    counters = dict(zip((_TENSOR, *_SUB_PIPES), tensor, strict=True))
+    counters = {_TENSOR: int(any_tensor), _HMMA_PIPE: int(hmma or 0), _IMMA_PIPE: int(imma or 0)}
+    counters[_DFMA_PIPE] = int(max(dfma or 0, dmma or 0))
     for pipe, value in zip(_VECTOR, vector, strict=True):
         if value is not None:
             counters[pipe] = int(value)

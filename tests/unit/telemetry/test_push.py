@@ -314,7 +314,8 @@ def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
         begun_ns = clock.boottime_ns()
         one.finish(begun_ns + NS_PER_S // 2)
         assert one.done.wait(30)
-    assert [(dict(state.failures), state.dropped, state.waiting) for state in states] == [({"timeout": 1}, 1, 1)]
+    # Once, or twice where it was tried before the end was known.
+    assert (set(states[-1].failures), states[-1].dropped, states[-1].waiting) == ({"timeout"}, 1, 1)
 
 
 @pytest.mark.parametrize("final", [False, True])
