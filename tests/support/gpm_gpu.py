@@ -30,6 +30,7 @@ class Gpu:
     power: float | None = 0.5
     driver: str = "595.91.07"
     device: Device = H100
+    vector_share: float = 0.5  # of the vector pipes' activity in that of the tensor pipe
     handle: object = "first"
     samples: list[tuple[int, int]] | None = field(default_factory=list)  # of the clock, as the driver keeps them
     is_polled: bool = True
@@ -84,8 +85,11 @@ class Gpu:
         cycles = SMS * MHZ * ns // 1000
         self.elapsed += cycles
         for pipe in self.counters:
-            self.counters[pipe] += round(cycles * (share if counted_share is None else counted_share))
-        self.ratios = {**IDLE, Pipe.TENSOR: share, Pipe.TENSOR_HMMA: share, Pipe.FP32: share / 2}
+            part = self.vector_share if pipe.value.startswith("fp") else 1.0
+            self.counters[pipe] += round(cycles * (share if counted_share is None else counted_share) * part)
+        vector = {pipe for pipe in self.counted if pipe.value.startswith("fp")} | {Pipe.FP32}
+        shares = {Pipe.TENSOR: share, Pipe.TENSOR_HMMA: share, **dict.fromkeys(vector, share * self.vector_share)}
+        self.ratios = {**IDLE, **shares}
         until_ns = self.clock.boottime_ns() + ns
         while self.is_polled and (due_ns := self.meter.next_poll_ns(until_ns)) is not None:
             self.clock.advance(due_ns - self.clock.boottime_ns())

@@ -99,8 +99,8 @@ class Window(NamedTuple):
         """How far `cycles` may be from what the counter had to count: the clock is not known, the counter not new."""
         sampled = 0
         if self.square_sum:
-            limits, whole_ns = Limits(1, max_mhz), max(self.duration_ns, 0)
-            widest, whole = (max_plausible_sm_cycles(limits, ns) for ns in (SLOT_MAX_NS, whole_ns))
+            limits = Limits(1, max_mhz)
+            widest, whole = (max_plausible_sm_cycles(limits, ns) for ns in (SLOT_MAX_NS, self.duration_ns))
             sampled = deviation(self.square_sum, widest, whole)
         return self.doubt_cycles + sampled + ceil_div(_REFRESH_NS * max_mhz, 1000)
 
@@ -177,7 +177,7 @@ def follows_clock(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> 
 def is_faster(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> bool:
     """Whether the elapsed cycles are those of a faster clock, which the part can run: then the one that is
     reported may be wrong, and not they."""
-    possible = max_plausible_sm_cycles(Limits(sm_count, max_mhz), max(window.duration_ns, 0) + _REFRESH_NS)
+    possible = max_plausible_sm_cycles(Limits(sm_count, max_mhz), window.duration_ns + _REFRESH_NS)
     is_more = _distance(scale, window, sm_count) > 0 and follows_clock(scale, window, sm_count, max_mhz) is False
     return is_more and scale.sm_cycles(window.elapsed) <= possible
 

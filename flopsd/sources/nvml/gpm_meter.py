@@ -77,9 +77,7 @@ class GpmMeter:
     def poll(self) -> None:
         """Read the clock, if a moment for it has come. Raises NVMLError."""
         driver = self._driver
-        sample = self._polled.poll(driver.clock, lambda: driver.sm_clock_mhz(self._handle, self._max_mhz))
-        if sample is not None:
-            self._clock.append(sample)
+        self._polled.poll(driver.clock, lambda: driver.sm_clock_mhz(self._handle, self._max_mhz))
 
     def read(self) -> tuple[Reading | None, Gauges | None]:
         """The interval since the last read; none where it is too short. Raises NVMLError, UnusableError."""
@@ -138,8 +136,8 @@ class GpmMeter:
         if cycles is None:
             if any(ratios.values()):  # activity without a clock measures nothing; no activity needs no clock
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
-            cycles = Cycles(0, 0)
-        elif self._check.clock_doubted:
+            return Active(Evidence.ACTIVITY, dict.fromkeys(ratios, 0), {}, metrics.unread), totals
+        if self._check.clock_doubted:
             cycles = cycles.up_to(self._polled.max_mhz, now_ns - since_ns)
         # Either sample is of any moment of its call: so are both edges of the interval.
         doubt_cycles = cycles.doubt_cycles + ceil_div(sum(self._took_ns) * self._top_mhz, 2000)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from flopsd.core.clock_bound import SLOT_MAX_NS
-from flopsd.core.clock_integral import ClockSample, Cycles
+from flopsd.core.clock_integral import Cycles
 from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import CLOCK_TOLERANCE_PPM
 from flopsd.core.values import ceil_div
@@ -78,17 +78,16 @@ class PolledClock:
             self.plan(now_ns, until_ns)
         return self.due_ns
 
-    def poll(self, clock: Clock, read_mhz: Callable[[], int | None]) -> ClockSample | None:
-        """Read the clock, if a moment for it has come: the sample, if there is one. Raises what `read_mhz` raises."""
-        now_ns, due_ns = clock.boottime_ns(), self.due_ns
-        if due_ns is None or due_ns > now_ns:
-            return None
+    def poll(self, clock: Clock, read_mhz: Callable[[], int | None]) -> None:
+        """Read the clock, if a moment for it has come. Raises what `read_mhz` raises."""
+        due_ns = self.due_ns
+        if due_ns is None or due_ns > clock.boottime_ns():
+            return
         mhz = None
         try:
             mhz = read_mhz()
         finally:  # an answer that took long is not of the moment of the call
             self.polled(clock.boottime_ns(), mhz)
-        return None if mhz is None else (now_ns, mhz)
 
     def at_most(self, begin_ns: int, end_ns: int, now_ns: int) -> Ceiling:
         """Cycles of one SM at most in [begin_ns, end_ns) and the rest of the slot that `end_ns` is in, but for the

@@ -30,12 +30,19 @@ def reason(reading: Reading) -> GapReason:
     return reading.work.reason
 
 
-def test_counters_are_proven_though_some_pipes_have_a_percentage_only() -> None:
-    reading = proven(Gpu()).runs(0.25)
-    assert isinstance(reading.work, Growth)
-    assert set(reading.work.unread) == {Pipe.FP64, Pipe.FP32, Pipe.FP16}
-    assert reading.totals is not None
-    assert set(reading.totals.sm_cycles) == {Pipe.TENSOR, Pipe.TENSOR_HMMA}
+@pytest.mark.parametrize("vector", [(), (Pipe.FP32,), (Pipe.FP64, Pipe.FP32, Pipe.FP16)])
+def test_counters_are_proven_though_some_pipes_have_a_percentage_only(vector: tuple[Pipe, ...]) -> None:
+    counted = (Pipe.TENSOR, Pipe.TENSOR_HMMA, *vector)
+    gpu = Gpu(counted, vector_share=1.0)
+    readings = [gpu.runs(0.5) for _ in range(4)]
+    known = [one.totals is not None for one in readings]
+    at = known.index(True)
+    assert isinstance(readings[at].work, Active), "the interval in which they are proven is by percentages"
+    growth = readings[at + 1].work
+    assert growth == Growth(tuple(pipe for pipe in (Pipe.FP64, Pipe.FP32, Pipe.FP16) if pipe not in vector))
+    totals = readings[-1].totals
+    assert totals is not None
+    assert tuple(totals.sm_cycles) == counted
 
 
 def test_until_they_are_proven_percentages_count() -> None:
@@ -171,8 +178,13 @@ def test_zero_at_full_load_is_a_lie(utilization: float | None, power: float | No
 def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> None:
     gpu = Gpu()
     driver, gpm = gpu.meter._driver, gpu.meter._gpm
-    meter = GpmMeter(driver, gpm, H100, object(), None, lambda: None)
-    assert meter._sm_count == 0
+    meter = GpmMeter(driver, gpm, H100, gpu.handle, None, lambda: None)
+    gpu.ratios = {**IDLE, Pipe.TENSOR: 0.5}
+    for _ in range(2):
+        gpu.clock.advance(SECOND)
+        reading, _ = meter.read()
+    assert reading is not None
+    assert reading.work == Active(Evidence.ACTIVITY, dict.fromkeys(IDLE, 0), {}, ())
 
 
 def test_what_a_reading_and_its_gauges_state() -> None:
@@ -259,6 +271,8 @@ def test_counters_that_are_off_are_switched_on_and_are_no_fault_at_the_first_loo
 def test_a_new_handle_is_gone_on_with_and_the_old_buffers_are_given_back() -> None:
     gpu = Gpu(())
     gpu.runs(0.5)
+    gpu.meter.fail(GapReason.DEVICE_LOST)
+    assert reason(gpu.runs(0.5)) is GapReason.DEVICE_LOST
     gpu.handle = "second"
     gpu.meter.reach("second", gpu.gpm("other"))
     assert gpu.made == ["release gpm"]
@@ -266,6 +280,25 @@ def test_a_new_handle_is_gone_on_with_and_the_old_buffers_are_given_back() -> No
     assert isinstance(gpu.runs(0.5).work, Active)
     gpu.meter.release()
     assert gpu.made == ["release gpm", "release other"]
+
+
+def test_samples_of_the_clock_that_are_over_a_second_apart_are_a_doubt_up_to_its_maximum_and_it_is_polled() -> None:
+    gpu = Gpu(())
+    gpu.runs(0.5)
+    for seconds, doubt_mhz in ((1.0, 0), (1.5, MHZ)):
+        work = gpu.runs(0.5, seconds).work
+        assert isinstance(work, Active)
+        doubt = round(doubt_mhz * seconds * 10**6 * SMS * 0.5)
+        assert work.uncertainty_sm_cycles.get(Pipe.TENSOR_HMMA, 0) == doubt
+        assert gpu.meter.polls is (doubt_mhz > 0)
+
+
+def test_a_clock_without_any_poll_is_first_taken_as_the_second_read_finds_it() -> None:
+    gpu = Gpu((), samples=None, is_polled=False)
+    gpu.runs(0.5, 0.5)
+    gpu.mhz = 600
+    works = [gpu.runs(0.5, 0.5).work for _ in range(2)]
+    assert [work.sm_cycles[Pipe.TENSOR_HMMA] for work in works if isinstance(work, Active)] == [600 * SMS * 250_000] * 2
 
 
 def test_a_clock_is_polled_where_the_driver_keeps_no_samples_of_it_and_cycles_do_not_count() -> None:
