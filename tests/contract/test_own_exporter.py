@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -340,6 +341,26 @@ def test_what_is_not_started(options: dict[str, str], says: str, absent: bool) -
     with pytest.raises(SourceUnavailableError, match=says) as caught:
         open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": url, **options}))
     assert caught.value.absent is absent
+
+
+@pytest.mark.parametrize(("seconds", "interval_ms"), [(None, 5000), (7, 7000)])
+def test_it_collects_as_often_as_the_setting_says_and_another_as_often_as_that_one_does(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None, interval_ms: int
+) -> None:
+    devices = (Device("GPU-0", 0, "nvidia", "A100"),)
+    monkeypatch.setattr("flopsd.sources.dcgm.own.gpus_without_gpm", lambda *_: (devices, ProfilingAccess.OPEN_TO_ALL))
+    monkeypatch.setattr("flopsd.sources.dcgm.own.running", lambda _: {})
+    monkeypatch.setattr("flopsd.sources.dcgm.own.OwnDcgmSource", lambda *given: given)
+    with exporting(gpu(BUSY)) as theirs:
+        settings = SourceSettings(FakeClock(), table(), {"url": theirs.url, "interval_seconds": seconds})
+        given: Any = open_own(settings, "/x", SourceUnavailableError("none", hint=""), 30, is_asked=False)
+        clock, found, path, collects_ms, read, _, read_other = given
+        assert (clock, found, path, collects_ms) == (settings.clock, devices, "/x", interval_ms)
+        for source, every_ms in ((read(theirs.url), interval_ms), (read_other(), 30_000)):
+            assert (source.describe()["interval_ms"], source.describe()["url"]) == (every_ms, theirs.url)
+            source.close()
+        asked: Any = open_own(settings, "/x", SourceUnavailableError("none", hint=""), 30, is_asked=True)
+        assert asked[-1] is None
 
 
 @pytest.mark.parametrize(

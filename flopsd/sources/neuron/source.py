@@ -12,7 +12,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources.neuron.chips import Chip, chips_of_document, chips_of_sysfs, sysfs_facts
 from flopsd.sources.neuron.document import MonitorDocument, scrub
-from flopsd.sources.neuron.flop_per_chip import PERIOD_SECONDS, ChipFlop, Runtimes, account, period_ends
+from flopsd.sources.neuron.flop_per_chip import ChipFlop, Runtimes, account, period_ends
 from flopsd.sources.neuron.monitor_process import Failure, MonitorProcess, StreamItem
 from flopsd.sources.neuron.sysfs import Tree
 from flopsd.system.clock import NS_PER_S, Clock
@@ -20,7 +20,7 @@ from flopsd.system.clock import NS_PER_S, Clock
 FIRST_DOCUMENT_SECONDS = 10.0  # it asks the instance metadata service before it prints
 FIRST_DOCUMENTS = 5  # until one lists the hardware
 STARTUP_NS = 60 * NS_PER_S
-SILENT_NS = 10 * PERIOD_SECONDS * NS_PER_S  # longer than this without another line: it hangs
+SILENT_NS = 10 * NS_PER_S  # longer than this without another line: it hangs
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
 

@@ -72,8 +72,11 @@ def _monitor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Opened:
-    def __init__(self, monitor: str | None = "/opt/monitor", root: str = "/nowhere") -> None:
+    def __init__(
+        self, monitor: str | None = "/opt/monitor", root: str = "/nowhere", first: MonitorDocument | None = None
+    ) -> None:
         self.clock = FakeClock()
+        Monitor.first += [] if first is None else [first]
         self.source = NeuronSource(self.clock, table(), Tree(root, "/nowhere"), monitor)
         self.begin_ns = self.clock.boottime_ns()
 
@@ -131,6 +134,10 @@ def test_work_that_partly_lies_before_the_first_read_is_not_counted() -> None:
     opened.source.read()
     assert opened.works(S // 2, document(7)) == [Gap(GapReason.STARTING)] * 2
     assert opened.works(S, document(7)) == [Counted(0), Counted(7)]
+    opened = Opened(first=document())
+    opened.clock.advance(1)
+    opened.source.read()
+    assert opened.works(S, document(7)) == [Counted(0), Counted(7)], "it begins with that read"
 
 
 def test_a_line_that_is_none_is_a_gap_until_it_came() -> None:
