@@ -29,7 +29,6 @@ class LateDeliveries:
         self._look_ns = self._due_ns = clock.boottime_ns()
         self._backoff_seconds = FIRST_BACKOFF_SECONDS
         self._seen: object = None
-        self._pending = False
         self._fault = ""
         self.undelivered: int | None = None  # ledgers; None: not known. Safe to read from any thread
 

@@ -92,6 +92,7 @@ def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog
     assert starts(late, clock, 60) == []
     assert shown(late) == 1
     assert caplog.text.count("cannot be started: No such file or directory") == 1
+    assert ALL_DELIVERED not in caplog.text
     note(path, Delivery.DELIVERED)
     assert starts(late, clock, 60) == []
     assert caplog.text.count(ALL_DELIVERED) == 1
