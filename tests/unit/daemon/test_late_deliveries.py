@@ -67,7 +67,7 @@ def test_it_is_repeated_less_and_less_often_and_said_once(tmp_path: Path, caplog
     remedy.touch()
     assert len(starts(late, clock, 1000)) == 1
     assert (shown(late), len(stated)) == (0, 1)
-    assert caplog.text.count(ALL_DELIVERED) == 1
+    assert [one.levelname for one in caplog.records if one.message == ALL_DELIVERED] == ["WARNING"]
     late = LateDeliveries(("/bin/true",), path, clock)  # it has no time for all
     assert starts(late, clock, 5) == []
     note(path, Delivery.PENDING)
@@ -96,6 +96,17 @@ def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog
     note(path, Delivery.DELIVERED)
     assert starts(late, clock, 60) == []
     assert caplog.text.count(ALL_DELIVERED) == 1
+
+
+def test_what_is_delivered_at_the_first_try_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock, path, stated = FakeClock(), tmp_path / "deliveries.json", list[bool]()
+    caplog.set_level("INFO")
+    note(path, Delivery.PENDING)
+    late = LateDeliveries(("rm", str(path)), path, clock, lambda: stated.append(path.exists()))
+    late.each_tick()
+    run_out(late)
+    assert (stated, shown(late)) == ([False], 0)
+    assert [(one.levelname, one.message) for one in caplog.records] == [("INFO", ALL_DELIVERED)]
 
 
 def test_another_file_in_the_way_is_said_and_not_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
