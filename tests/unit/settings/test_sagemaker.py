@@ -5,10 +5,12 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from flopsd.core.model import Figures
 from flopsd.settings.platform import find_context
 from flopsd.settings.sagemaker_defaults import checkpoint_folder, with_defaults
 from flopsd.settings.schema import Settings
@@ -122,6 +124,30 @@ def test_an_unknown_metric_gives_no_data_point(tmp_path: Path) -> None:
     definitions = metric_definitions()
     assert 0 < len(definitions) <= 40
     assert all(len(one["Name"]) <= 255 and len(one["Regex"]) <= 500 for one in definitions), "SageMaker's limits"
+
+
+@pytest.mark.parametrize(
+    ("coverage_ppm", "percent"),
+    [
+        (None, "unknown"),
+        (0, "0.00"),
+        (99, "0.00"),
+        (100, "0.01"),
+        (10_000, "1.00"),
+        (993_199, "99.31"),
+        (10**6, "100.00"),
+    ],
+)
+@pytest.mark.parametrize("replay", [False, True])
+def test_the_line_has_a_coverage_of_two_decimals_rounded_down(
+    coverage_ppm: int | None, percent: str, *, replay: bool
+) -> None:
+    view = SimpleNamespace(figures=Figures(7, None, 9), coverage_ppm=coverage_ppm)
+    snapshot: Any = SimpleNamespace(view=view, replay=replay)
+    assert metric_line(snapshot, 0) == (
+        f"flopsd{'-replay' * replay}: measured_flop=unknown low_flop=7 high_flop=9 rate_flop_per_second=0 "
+        f"coverage_percent={percent}"
+    )
 
 
 def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:

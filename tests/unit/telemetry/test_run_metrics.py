@@ -1,6 +1,7 @@
-"""Metrics of thresholds and of the run are those of the status, as floats, and absent where that has none."""
+"""Metrics of the run, its thresholds, sources and journal: each is the figure it was made of, or absent."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import pytest
 
 from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.model import ChildCost
 from flopsd.settings.data_files import load_policies
+from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family
-from flopsd.telemetry.run_metrics import figures
+from flopsd.telemetry.run_metrics import figures, journal, journal_state, sources
+from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, SourceState
 from flopsd.telemetry.status import facts_of
 from tests.support.runs import A100, H100, STRANGER, Run
 
@@ -62,3 +66,70 @@ def test_the_figures_are_those_of_the_status(tmp_path: Path, devices: Any, decla
     assert [found[f"flopsd_{name}"] for name in ("rule_info", "verdict", "threshold_flop", "threshold_ratio")] == [
         rule, state, threshold, share,
     ]  # fmt: skip
+
+
+def test_a_source_has_what_it_gave_and_one_without_hardware_has_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    states = {
+        "well": SourceState(True, "", 0.25, 3 * NS_PER_S, {"a": 2, "b": 1}, child=ChildCost(4, 5 * NS_PER_S, 6)),
+        "down": SourceState(reason="gone"),
+        "none": SourceState(absent=True),
+    }
+    found = rows(sources(replace(run.writer.snapshot, sources=states)))
+    run.kill()
+    assert found == {
+        "flopsd_source_up": {("well",): 1, ("down",): 0},
+        "flopsd_source_errors": {("well", "a"): 2, ("well", "b"): 1},
+        "flopsd_source_read_duration_seconds": {("well",): 0.25},
+        "flopsd_last_reading_timestamp_seconds": {("well",): 3},
+        "flopsd_source_child_starts": {("well",): 4},
+        "flopsd_source_child_cpu_seconds": {("well",): 5},
+        "flopsd_source_child_memory_bytes": {("well",): 6},
+    }
+
+
+@pytest.mark.parametrize("fault", ["", "no space left"])
+def test_the_journal_and_whether_it_can_be_written(tmp_path: Path, fault: str) -> None:
+    run = Run(tmp_path)
+    run.kill()
+    given: dict[str, Any] = {"journal_records": 7, "journal_last_append_wall_ns": 8 * NS_PER_S, "journal_put_back": 9}
+    assert rows(journal(replace(run.writer.snapshot, journal_fault=fault, **given))) == {
+        "flopsd_journal_records": {(): 7},
+        "flopsd_journal_last_append_timestamp_seconds": {(): 8},
+        "flopsd_journal_writable": {(): float(not fault)},
+        "flopsd_journal_put_back": {(): 9},
+    }
+
+
+SECOND, BARE = NS_PER_S, {"flopsd_time_seconds": 1.0}
+SEALED = {"flopsd_ledger_seal_interval_seconds": 2.0, "flopsd_ledger_seal_failures": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("state", "metrics"),
+    [
+        (JournalState(SECOND), BARE),
+        (JournalState(SECOND, None, SECOND, 1, True, SECOND, 1), BARE),
+        (JournalState(SECOND, undelivered_ledgers=0, disk=DiskState(1, 2, 0)),
+         BARE | {"flopsd_ledger_deliveries_pending": 0, "flopsd_journal_size_bytes": 1, "flopsd_state_free_bytes": 2,
+                 "flopsd_closed_segments_waiting": 0}),
+        (JournalState(SECOND, key=KeyState(True)), BARE | {"flopsd_signing_key_usable": 1}),
+        (JournalState(SECOND, key=KeyState(False, "denied", "no")),
+         BARE | {"flopsd_signing_key_usable": 0, "flopsd_signing_key_fault_info denied": 1}),
+        (JournalState(SECOND, 2 * SECOND), BARE | SEALED),
+        (JournalState(SECOND, 2 * SECOND, 3 * SECOND, 4, False, 5 * SECOND, 6),
+         BARE | SEALED | {"flopsd_ledger_seal_failures": 4, "flopsd_ledger_last_seal_timestamp_seconds": 3}),
+        (JournalState(SECOND, 2 * SECOND, None, 0, True), BARE | SEALED | {"flopsd_ledger_copy_failures": 0}),
+        (JournalState(SECOND, 2 * SECOND, None, 0, True, 5 * SECOND, 6),
+         BARE | SEALED | {"flopsd_ledger_copy_failures": 6, "flopsd_ledger_last_copy_timestamp_seconds": 5}),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_of_seals_copies_key_and_disk_is_absent(
+    state: JournalState, metrics: dict[str, float]
+) -> None:
+    found = {
+        " ".join((name, *labels)): value
+        for name, some in rows(journal_state(state)).items()
+        for labels, value in some.items()
+    }
+    assert found == metrics
