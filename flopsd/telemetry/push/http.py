@@ -33,7 +33,7 @@ class Http:
         """Raises PushError where the certificates cannot be read."""
         self._target, self._environment, self._sign = target, environment, sign
         try:
-            self._tls = ssl.create_default_context(cafile=target.ca) if target.url.startswith("https") else None
+            self._tls = ssl.create_default_context(cafile=target.ca)
         except (OSError, ssl.SSLError) as fault:
             raise PushError(f"cannot use {target.ca}: {fault}", reason="not_possible", final=True) from fault
 
@@ -52,12 +52,10 @@ class Http:
         opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
         # The socket's own time limit starts over with each byte, so a receiver that drips would hold us forever.
         timer = threading.Timer(seconds, sockets.cut)
-        timer.daemon = True
         timer.start()
         try:
             request = urllib.request.Request(url, data=body, headers=given, method=method)
-            with opener.open(request, timeout=seconds) as answer:
-                answer.read(MAX_TOLD_BYTES)
+            opener.open(request, timeout=seconds).close()
         except urllib.error.HTTPError as fault:
             with fault:
                 raise _refused(fault, seconds) from None
@@ -110,7 +108,7 @@ class Sockets:
 
 
 class _CuttableHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    def __init__(self, sockets: Sockets, context: ssl.SSLContext | None) -> None:
+    def __init__(self, sockets: Sockets, context: ssl.SSLContext) -> None:
         super().__init__(context=context)
         self._sockets, self._tls = sockets, context
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.model import Figures
+from flopsd.core.model import ESTIMATING, Figures
 from flopsd.settings.platform import find_context
 from flopsd.settings.sagemaker_defaults import checkpoint_folder, with_defaults
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.metric_lines import MetricLines, metric_definitions, metric_line
+from flopsd.testing import FakeClock
 from tests.support.paths import ROOT
 from tests.support.runs import CONTEXT, STRANGER, Run
 from tests.support.sagemaker import JOB, SAMPLES
@@ -148,6 +149,33 @@ def test_the_line_has_a_coverage_of_two_decimals_rounded_down(
         f"flopsd{'-replay' * replay}: measured_flop=unknown low_flop=7 high_flop=9 rate_flop_per_second=0 "
         f"coverage_percent={percent}"
     )
+
+
+class Closed(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError
+
+
+@pytest.mark.parametrize("out", [io.StringIO(), Closed()])
+def test_a_device_that_is_new_has_a_rate_from_its_first_moment(
+    out: io.StringIO, caplog: pytest.LogCaptureFixture
+) -> None:
+    def snapshot(*counted: tuple[str, int, int]) -> Any:
+        devices = [
+            SimpleNamespace(device=SimpleNamespace(uid=uid), now=SimpleNamespace(figures=Figures(0, flop, 0)),
+                            tally=SimpleNamespace(known_ns=lambda evidence, ns=ns: ns * (evidence is ESTIMATING[0])))
+            for uid, flop, ns in counted
+        ]  # fmt: skip
+        return SimpleNamespace(
+            view=SimpleNamespace(figures=Figures(0, 0, 0), coverage_ppm=0), replay=False, devices=devices
+        )
+
+    lines = MetricLines(out, 60, snapshot(("a", 5, 5)), FakeClock())
+    lines.write(snapshot(("a", 5, 5), ("b", 1, 1)))
+    lines.write(snapshot(("a", 7, 6), ("b", 2, 3)))
+    found = re.findall(r"rate_flop_per_second=(\S+)", out.getvalue())
+    assert found == ([] if isinstance(out, Closed) else ["1000000000", "2500000000"])
+    assert [("could not be written" in text) for text in caplog.messages] == [True] * (2 * isinstance(out, Closed))
 
 
 def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ import re
 import socket
 import sys
 import threading
+from email.message import Message
+from io import BytesIO
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 from cramjam import snappy
@@ -24,7 +27,7 @@ from flopsd.system.protobuf import message_classes
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.push.feed import FIRST_BACKOFF_SECONDS, Feed
 from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page, encode_frame
-from flopsd.telemetry.push.http import Http, Sockets
+from flopsd.telemetry.push.http import MAX_TOLD_BYTES, Http, Sockets, _refused
 from flopsd.telemetry.push.otlp import Otlp
 from flopsd.telemetry.push.pages import Parsed, parse_page
 from flopsd.telemetry.push.queue import REQUEST_SECONDS, Sender, SendQueue
@@ -231,16 +234,43 @@ def test_a_receiver_that_drips_is_cut_off_and_a_dead_one_is_unreachable() -> Non
     assert caught.value.reason == "unreachable"
 
 
-@pytest.mark.parametrize(("status", "reason", "final"), [(503, "server_error", False), (429, "server_error", False),
-                                                         (401, "refused", False), (400, "refused", True),
-                                                         (300, "refused", False), (399, "refused", False)])  # fmt: skip
-def test_what_can_be_tried_again_is_told_from_what_cannot(status: int, reason: str, final: bool) -> None:
+RETRIED, FINAL = (408, 429, 500, 502, 503, 504), (400, 413, 415, 422)
+
+
+@pytest.mark.parametrize("status", sorted({300, 399, *(code + by for code in RETRIED + FINAL for by in (-1, 0, 1))}))
+def test_what_can_be_tried_again_is_told_from_what_cannot(status: int) -> None:
+    fault = _refused(HTTPError("http://x", status, "", Message(), BytesIO(b"told \x1b[31mwhy\nnot" + b"x" * 400)), 1)
+    assert fault.reason == ("server_error" if status in RETRIED else "refused")
+    assert fault.final == (status in FINAL)
+    assert ("redirects" in fault.hint) == (status < 400)
+    assert str(fault) == f"HTTP {status}: told  [31mwhy not" + "x" * (MAX_TOLD_BYTES - len("told  [31mwhy not"))
+
+
+def test_an_answer_without_words_has_those_of_its_status_and_one_that_drips_is_cut_off() -> None:
+    assert (
+        str(_refused(HTTPError("http://x", 503, "", Message(), BytesIO(b"\n")), 1)) == "HTTP 503: Service Unavailable"
+    )
     with receiving() as receiver:
-        receiver.status = status
-        with pytest.raises(PushError, match=f"HTTP {status}: told") as caught:
-            sent(f"otlp+{receiver.url}/v1/metrics", {})
-    assert (caught.value.reason, caught.value.final) == (reason, final)
-    assert ("redirects" in caught.value.hint) == (status < 400)
+        receiver.status = 503
+        receiver.drip.set()  # a byte each 0.1 s
+        with pytest.raises(PushError, match="HTTP 503: x+$") as caught:
+            sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
+    assert str(caught.value).count("x") < MAX_TOLD_BYTES
+
+
+def test_a_proxy_of_the_environment_is_used_and_no_timer_outlives_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with receiving() as receiver:
+        monkeypatch.setenv("http_proxy", receiver.url)
+        sent("otlp+http://receiver.invalid/v1/metrics", {}, 3600)
+        assert [request[1] for request in receiver.requests] == ["http://receiver.invalid/v1/metrics"]
+    wait_until(lambda: not any(isinstance(one, threading.Timer) for one in threading.enumerate()), "no timer is left")
+
+
+def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PushError, match=f"cannot use {tmp_path}/none: ") as caught:
+        Http(parse_target(f"otlp+https://x/v1/metrics#ca={tmp_path}/none"), {})
+    assert (caught.value.reason, caught.value.final) == ("not_possible", True)
 
 
 def lane(target: str, states: list[PushState]) -> SendQueue:
