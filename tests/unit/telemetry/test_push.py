@@ -176,6 +176,22 @@ def test_credentials_go_to_whom_they_are_for_and_are_read_anew(tmp_path: Path) -
         assert "just-a-token" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        ("Bearer x", "Bearer x"), (" bearer a:b\n", "Bearer a:b"), ("BASIC YTpi", "Basic YTpi"), ("basic a:b", "Basic YTpi"),
+        *((text, None) for text in ("", "Bearer", "Bearer ", "Basic a\x07b", "Token x", "Token a\x07b", "Digest")),
+    ],
+)  # fmt: skip
+def test_what_are_credentials(text: str, header: str | None) -> None:
+    http = Http(parse_target("otlp+http://x/v1/metrics#auth=env"), {"FLOPSD_PUSH_AUTH": text})
+    if header is None:
+        with pytest.raises(PushError, match="^FLOPSD_PUSH_AUTH holds no credentials$"):
+            http._authorization()
+    else:
+        assert http._authorization() == {"Authorization": header}
+
+
 def test_a_redirect_takes_no_credentials_along() -> None:
     with receiving() as other, receiving() as receiver:
         receiver.status, receiver.location = 307, f"{other.url}/v1/metrics"
