@@ -239,14 +239,14 @@ def device_diagnosis(device: Device, source: str, table: PeakTable) -> Diagnosis
 
 def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Diagnosis]:
     """Whether the GPUs that NVML cannot measure have counters that something else may read."""
-    facts = next((one.facts for one in found.sources if "profiling_counters" in one.facts), None)
     lacking = [
         device
         for device, source in found.devices
         if source == "nvml" and device.evidence not in ESTIMATING and not _is_cut(device)
     ]
-    if facts is None or not lacking:
+    if not lacking:
         return
+    facts = next(one.facts for one in found.sources if one.name == "nvml")
     access = ProfilingAccess(facts["profiling_counters"])
     detail = f"{words_of(access)}; {_devices(lacking)} cannot be measured without"
     servers = (facts["counters_served_by"] or "").split(", ")
@@ -260,10 +260,10 @@ def _profiling_counters(found: Probe, platform: str, own: object) -> Iterator[Di
 
 def _mig(found: Probe, platform: str) -> Iterator[Diagnosis]:
     """Whether the driver's MIG capabilities are open, where a GPU is cut into slices."""
-    facts = next((one.facts for one in found.sources if "mig_monitor" in one.facts), None)
     cut = [device for device, source in found.devices if source == "nvml" and _is_cut(device)]
-    if facts is None or not cut:
+    if not cut:
         return
+    facts = next(one.facts for one in found.sources if one.name == "nvml")
     # A process may read the slice that it was given without it.
     is_enough = facts["mig_monitor"] == OPEN or all(device.evidence in ESTIMATING for device in cut)
     detail = f"monitor is {facts['mig_monitor']}, config {facts['mig_config']} to this process; of {_devices(cut)}"

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.signing.keys import ensure_key, load_signer
-from flopsd.cli.doctor import Diagnosis, device_diagnosis, doctor_text, examine
+from flopsd.cli.doctor import Diagnosis, _mig, device_diagnosis, doctor_text, examine
 from flopsd.core.model import Device, Evidence
+from flopsd.sources.nvml.profiling_advice import mig_advice
+from flopsd.sources.probe import Probe, ProbedSource
 from flopsd.sources.registry import known_sources
 from flopsd.telemetry.snapshot import DiskState
 from flopsd.testing.fakes import FakeClock
@@ -34,6 +36,28 @@ def test_a_ceiling_is_no_measurement() -> None:
     bounded = device_diagnosis(replace(H100, evidence=Evidence.UTILIZATION), "nvml", table())
     assert (bounded.state, bounded.meters) == ("warn", True)
     assert "evidence utilization by nvml, only a ceiling" in bounded.detail
+
+
+@pytest.mark.parametrize(
+    ("monitor", "evidence", "parent", "state"),
+    [
+        ("open", Evidence.UTILIZATION, "GPU-0", "ok"),
+        ("closed", Evidence.ACTIVITY, "GPU-0", "ok"),
+        ("closed", Evidence.UTILIZATION, "GPU-0", "warn"),
+        ("absent", Evidence.GAP, "GPU-0", "warn"),
+        ("closed", Evidence.UTILIZATION, None, None),
+    ],
+)
+def test_a_gpu_in_slices_needs_the_monitor_capability_unless_its_slices_are_measured(
+    monitor: str, evidence: Evidence, parent: str | None, state: str | None
+) -> None:
+    facts = {"mig_monitor": monitor, "mig_config": "closed"}
+    device = replace(H100, evidence=evidence, parent=parent)
+    other = (replace(H100, index=1, parent="GPU-0", evidence=Evidence.GAP), "dcgm")
+    said = _mig(Probe((ProbedSource("dcgm"), ProbedSource("nvml", facts)), ((device, "nvml"), other)), "host")
+    detail = f"monitor is {monitor}, config closed to this process; of device 0"
+    fix = mig_advice("host") if state == "warn" else ""
+    assert [(one.state, one.detail, one.fix) for one in said] == ([] if state is None else [(state, detail, fix)])
 
 
 def found(state: Path, environment: Mapping[str, str] | None = None, **flags: Any) -> dict[str, Diagnosis]:
