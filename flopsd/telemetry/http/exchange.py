@@ -27,11 +27,11 @@ _FOREIGN = b"flopsd listens on a loopback address: ask for localhost or 127.0.0.
 class Connection:
     """One client. `since_ns`: when it connected, or when its last response or the request after it began."""
 
-    __slots__ = ("begun_ns", "buffer", "cut", "keeps", "served", "since_ns", "sock", "unsent", "waits_for_handshake")
+    __slots__ = ("begun_ns", "buffer", "keeps", "served", "since_ns", "sock", "unsent", "waits_for_handshake")
 
     def __init__(self, sock: socket.socket, since_ns: int, waits_for_handshake: bool) -> None:
         self.sock, self.since_ns, self.waits_for_handshake = sock, since_ns, waits_for_handshake
-        self.buffer, self.served, self.cut, self.begun_ns = bytearray(), False, False, 0
+        self.buffer, self.served, self.begun_ns = bytearray(), False, 0
         self.unsent, self.keeps = b"", True  # what is left of an answer, and whether the connection stays open after it
 
     def ends_ns(self, *, waits: bool) -> int:

@@ -60,6 +60,7 @@ class WebServer:
         self._waiting: dict[socket.socket, Connection] = {}
         self._ready: list[Connection] = []
         self._at_work: dict[Connection, None] = {}  # the longest first
+        self._cut_off: set[Connection] = set()  # shut down, and their threads are yet to see it
         self._done: deque[tuple[Connection, bool]] = deque()
         self._lock = threading.Lock()  # a connection is cut or closed under it, so that no descriptor is cut twice
         for sock in (self._listener, self._wake_read):
@@ -107,7 +108,7 @@ class WebServer:
                 connection.sock.close()
             for connection in list(self._at_work):
                 self._cut(connection)
-            while self._at_work:
+            while self._cut_off:
                 self._wake_read.setblocking(True)
                 self._collect_done()
         self._stopped.set()
@@ -115,10 +116,9 @@ class WebServer:
     def seconds_to_deadline(self) -> float | None:
         """None while no client is connected."""
         ends = [one.ends_ns(waits=True) for one in self._waiting.values()]
-        going = [one for one in self._at_work if not one.cut]
-        ends += [one.ends_ns(waits=False) for one in going]
-        if self._ready and going:
-            ends.append(going[0].begun_ns + FAIR_NS)
+        ends += [one.ends_ns(waits=False) for one in self._at_work]
+        if self._ready and self._at_work:
+            ends.append(next(iter(self._at_work)).begun_ns + FAIR_NS)
         return max(0.001, (min(ends) - self._clock.boottime_ns()) / NS_PER_S) if ends else None
 
     def _accept(self) -> None:
@@ -141,7 +141,7 @@ class WebServer:
     def _wait_for(self, connection: Connection) -> None:
         self._waiting[connection.sock] = connection
         self._selector.register(connection.sock, selectors.EVENT_READ, connection)
-        if len(self._waiting) + len(self._ready) + len(self._at_work) > MAX_CONNECTIONS:
+        if len(self._waiting) + len(self._ready) + len(self._at_work) + len(self._cut_off) > MAX_CONNECTIONS:
             self._close_waiting(self._longest_waiting())
 
     def _longest_waiting(self) -> Connection:
@@ -163,11 +163,11 @@ class WebServer:
                 self._ready.pop()
                 self._take_back(connection, goes_on)
                 continue
-            going = [one for one in self._at_work if not one.cut]
-            if len(going) >= MAX_AT_WORK:
-                if going[0].begun_ns + FAIR_NS > now_ns:
+            if len(self._at_work) >= MAX_AT_WORK:
+                longest = next(iter(self._at_work))
+                if longest.begun_ns + FAIR_NS > now_ns:
                     return
-                self._cut(going[0])
+                self._cut(longest)
             self._ready.pop()
             if connection.served and not connection.buffer:
                 connection.since_ns = now_ns
@@ -189,8 +189,9 @@ class WebServer:
 
     def _cut(self, connection: Connection) -> None:
         """Shut the connection down; its thread then sees the end and returns it."""
+        del self._at_work[connection]
+        self._cut_off.add(connection)
         with self._lock:
-            connection.cut = True
             try:
                 # Not SSLSocket.shutdown, after which the other thread would go on unencrypted.
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
@@ -204,7 +205,7 @@ class WebServer:
         for connection in [one for one in self._ready if one.ends_ns(waits=True) <= now_ns]:
             self._ready.remove(connection)
             connection.sock.close()
-        for connection in [one for one in self._at_work if not one.cut and one.ends_ns(waits=False) <= now_ns]:
+        for connection in [one for one in self._at_work if one.ends_ns(waits=False) <= now_ns]:
             self._cut(connection)
 
     def _collect_done(self) -> None:
@@ -214,12 +215,16 @@ class WebServer:
             pass
         while self._done:
             connection, goes_on = self._done.popleft()
-            del self._at_work[connection]
-            self._take_back(connection, goes_on)
+            if connection in self._cut_off:
+                self._cut_off.remove(connection)
+                connection.sock.close()
+            else:
+                del self._at_work[connection]
+                self._take_back(connection, goes_on)
 
     def _take_back(self, connection: Connection, goes_on: bool) -> None:
         """Let a connection wait, be served again or end, after a request."""
-        if not goes_on or connection.cut:
+        if not goes_on:
             connection.sock.close()
             return
         if connection.served and not connection.buffer:
