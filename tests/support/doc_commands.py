@@ -300,7 +300,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         ),
         "url=https://aps-workspaces.REGION.amazonaws.com/workspaces/ws-ID/api/v1/remote_write\nflopsd exec --push "
         '"remotewrite+$url#sigv4=REGION" -- python train.py': Not(
-            "needs AWS; unit/telemetry/test_push.py compares the signature with botocore's"
+            "needs AWS; unit/telemetry/test_push_http.py compares the signature with botocore's"
         ),
     },
     "report.md": {

@@ -1,6 +1,5 @@
 """Pushing: where to, what goes through the pipe, what receivers get, and what bad ones cost."""
 
-import base64
 import gzip
 import os
 import queue
@@ -8,10 +7,7 @@ import re
 import socket
 import sys
 import threading
-from email.message import Message
-from io import BytesIO
 from pathlib import Path
-from urllib.error import HTTPError
 
 import pytest
 from cramjam import snappy
@@ -27,11 +23,11 @@ from flopsd.system.protobuf import message_classes
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.push.feed import FIRST_BACKOFF_SECONDS, Feed
 from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page, encode_frame
-from flopsd.telemetry.push.http import MAX_TOLD_BYTES, Http, Sockets, _refused
+from flopsd.telemetry.push.http import Http, Sockets
 from flopsd.telemetry.push.otlp import Otlp
 from flopsd.telemetry.push.pages import Parsed, parse_page
 from flopsd.telemetry.push.queue import REQUEST_SECONDS, Sender, SendQueue
-from flopsd.telemetry.push.remote_write import MESSAGES, RemoteWrite, signer
+from flopsd.telemetry.push.remote_write import MESSAGES, RemoteWrite
 from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.testing import FakeClock
 from tests.support.paths import ROOT
@@ -148,145 +144,6 @@ def test_a_first_page_claims_nothing_of_before(run: Run) -> None:
         bytes(snappy.decompress_raw(RemoteWrite(target, Http(target, {})).encode(page_of(run))))
     )
     assert {len(series.samples) for series in request.timeseries} == {1}
-
-
-def sent(target: str, environment: dict[str, str], seconds: float = 5) -> None:
-    found = parse_target(target)
-    Http(found, environment, signer(found)).request("POST", found.url, {}, b"body", seconds)
-
-
-def test_credentials_go_to_whom_they_are_for_and_are_read_anew(tmp_path: Path) -> None:
-    token, environment = tmp_path / "token", {"FLOPSD_PUSH_AUTH": "Basic me:se cret"}
-    with receiving() as receiver:
-        url = f"otlp+{receiver.url}/v1/metrics"
-        sent(url, environment)
-        sent(f"{url}#auth=env&tenant=team-7", environment)
-        for word in ("one", "two"):
-            token.write_text(f"Bearer {word}\n")
-            sent(f"{url}#auth={token}", environment)
-        headers = [request[2] for request in receiver.requests]
-    assert [h.get("Authorization") for h in headers] == [
-        None, "Basic " + base64.b64encode(b"me:se cret").decode(), "Bearer one", "Bearer two",
-    ]  # fmt: skip
-    assert headers[1]["X-Scope-Orgid"] == "team-7"
-    token.write_text("just-a-token")
-    for file in (token, tmp_path / "absent"):
-        with pytest.raises(PushError, match="credentials") as caught:
-            sent(f"{url}#auth={file}", environment)
-        assert "just-a-token" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "header"),
-    [
-        ("Bearer x", "Bearer x"), (" bearer a:b\n", "Bearer a:b"), ("BASIC YTpi", "Basic YTpi"), ("basic a:b", "Basic YTpi"),
-        *((text, None) for text in ("", "Bearer", "Bearer ", "Basic a\x07b", "Token x", "Token a\x07b", "Digest")),
-    ],
-)  # fmt: skip
-def test_what_are_credentials(text: str, header: str | None) -> None:
-    http = Http(parse_target("otlp+http://x/v1/metrics#auth=env"), {"FLOPSD_PUSH_AUTH": text})
-    if header is None:
-        with pytest.raises(PushError, match="^FLOPSD_PUSH_AUTH holds no credentials$"):
-            http._authorization()
-    else:
-        assert http._authorization() == {"Authorization": header}
-
-
-def test_a_redirect_takes_no_credentials_along() -> None:
-    with receiving() as other, receiving() as receiver:
-        receiver.status, receiver.location = 307, f"{other.url}/v1/metrics"
-        with pytest.raises(PushError, match="HTTP 307") as caught:
-            sent(f"otlp+{receiver.url}/v1/metrics#auth=env", {"FLOPSD_PUSH_AUTH": "Bearer x"})
-        assert (other.requests, caught.value.final) == ([], False)
-        assert str(caught.value).isprintable()  # the receiver's words move no cursor
-
-
-def test_sigv4_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The signature covers host, time and body; AWS's own signer says the same of the request as it arrived."""
-    auth, request_of = pytest.importorskip("botocore.auth"), pytest.importorskip("botocore.awsrequest")
-    credentials = pytest.importorskip("botocore.credentials").Credentials("AKIDEXAMPLE", "secret", "session")
-    for name, value in zip(
-        ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"), ("AKIDEXAMPLE", "secret", "session"), strict=True
-    ):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    with receiving() as receiver:
-        url = f"{receiver.url}/workspaces/ws-1/api/v1/remote_write"
-        sent(f"remotewrite+{url}#sigv4=eu-west-1", {})
-        ((_, _, headers, body),) = receiver.requests
-    given = {name.lower(): value for name, value in headers.items()}
-    assert given["x-amz-security-token"] == "session"
-    signed = given["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
-    assert {"host", "x-amz-date"} <= set(signed)
-    signer_ = auth.SigV4Auth(credentials, "aps", "eu-west-1")
-    request = request_of.AWSRequest("POST", url, {name: given[name] for name in signed if name != "host"}, body)
-    request.context["timestamp"] = given["x-amz-date"]
-    signature = signer_.signature(signer_.string_to_sign(request, signer_.canonical_request(request)), request)
-    assert given["authorization"].endswith(f"Signature={signature}")
-    assert "/eu-west-1/aps/aws4_request" in given["authorization"]
-
-
-def test_without_aws_credentials_the_hint_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "PROFILE", "CONTAINER_CREDENTIALS_RELATIVE_URI"):
-        monkeypatch.delenv(f"AWS_{name}", raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    with pytest.raises(PushError, match="no AWS credentials") as caught:
-        sent("remotewrite+http://127.0.0.1:1/w#sigv4=eu-west-1", {})
-    assert "network isolation" in caught.value.hint
-
-
-def test_a_receiver_that_drips_is_cut_off_and_a_dead_one_is_unreachable() -> None:
-    with receiving() as receiver:
-        receiver.hang.set()
-        with pytest.raises(PushError) as caught:
-            sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
-        assert caught.value.reason == "timeout"
-        receiver.hang.clear()
-        receiver.drip.set()  # a byte each 0.1 s, for ever; the page itself was taken with the status
-        sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
-    with pytest.raises(PushError, match="refused") as caught:
-        sent(f"otlp+http://127.0.0.1:{free_port()}/v1/metrics", {})
-    assert caught.value.reason == "unreachable"
-
-
-RETRIED, FINAL = (408, 429, 500, 502, 503, 504), (400, 413, 415, 422)
-
-
-@pytest.mark.parametrize("status", sorted({300, 399, *(code + by for code in RETRIED + FINAL for by in (-1, 0, 1))}))
-def test_what_can_be_tried_again_is_told_from_what_cannot(status: int) -> None:
-    fault = _refused(HTTPError("http://x", status, "", Message(), BytesIO(b"told \x1b[31mwhy\nnot" + b"x" * 400)), 1)
-    assert fault.reason == ("server_error" if status in RETRIED else "refused")
-    assert fault.final == (status in FINAL)
-    assert ("redirects" in fault.hint) == (status < 400)
-    assert str(fault) == f"HTTP {status}: told  [31mwhy not" + "x" * (MAX_TOLD_BYTES - len("told  [31mwhy not"))
-
-
-def test_an_answer_without_words_has_those_of_its_status_and_one_that_drips_is_cut_off() -> None:
-    assert (
-        str(_refused(HTTPError("http://x", 503, "", Message(), BytesIO(b"\n")), 1)) == "HTTP 503: Service Unavailable"
-    )
-    with receiving() as receiver:
-        receiver.status = 503
-        receiver.drip.set()  # a byte each 0.1 s
-        with pytest.raises(PushError, match="HTTP 503: x+$") as caught:
-            sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
-    assert str(caught.value).count("x") < MAX_TOLD_BYTES
-
-
-def test_a_proxy_of_the_environment_is_used_and_no_timer_outlives_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("no_proxy", raising=False)
-    with receiving() as receiver:
-        monkeypatch.setenv("http_proxy", receiver.url)
-        sent("otlp+http://receiver.invalid/v1/metrics", {}, 3600)
-        assert [request[1] for request in receiver.requests] == ["http://receiver.invalid/v1/metrics"]
-    wait_until(lambda: not any(isinstance(one, threading.Timer) for one in threading.enumerate()), "no timer is left")
-
-
-def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(PushError, match=f"cannot use {tmp_path}/none: ") as caught:
-        Http(parse_target(f"otlp+https://x/v1/metrics#ca={tmp_path}/none"), {})
-    assert (caught.value.reason, caught.value.final) == ("not_possible", True)
 
 
 def lane(target: str, states: list[PushState]) -> SendQueue:
