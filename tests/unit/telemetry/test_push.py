@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from flopsd import __version__
 from flopsd.errors import ConfigError, PushError
 from flopsd.settings.load import SECRETS
 from flopsd.settings.push_targets import parse_target
@@ -113,14 +114,24 @@ def test_otlp_and_remote_write_tell_the_same_with_run_node_and_job(run: Run) -> 
         answer = ExportMetricsServiceRequest.FromString(gzip.decompress(otlp.encode(parsed)))
         written = WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(remote.encode(parsed))))
         by_otlp, by_remote = set(), set()
-        for metric in answer.resource_metrics[0].scope_metrics[0].metrics:
+        (resource,) = answer.resource_metrics
+        (scope,) = resource.scope_metrics
+        assert {one.key: one.value.string_value for one in resource.resource.attributes} == {
+            "service.name": "j", "service.instance.id": parsed.instance,
+        }  # fmt: skip
+        assert (scope.scope.name, scope.scope.version) == ("flopsd", __version__)
+        described = [family.documentation for family in parsed.families if family.samples]
+        assert [metric.description for metric in scope.metrics] == described
+        for metric in scope.metrics:
             sums = metric.WhichOneof("data") == "sum"
             assert sums == metric.name.endswith("_total")
             assert not sums or (metric.sum.is_monotonic and metric.sum.aggregation_temporality == 2)
             for point in (metric.sum if sums else metric.gauge).data_points:
                 labels = {a.key: a.value.string_value for a in point.attributes}
                 shown = tuple(sorted((k, v) for k, v in labels.items() if v))
-                by_otlp.add((metric.name, shown, point.time_unix_nano // 1_000_000, point.as_double))
+                at_ms, rest_ns = divmod(point.time_unix_nano, 1_000_000)
+                assert rest_ns == 0
+                by_otlp.add((metric.name, shown, at_ms, point.as_double))
         for series in written.timeseries:
             labels = {label.name: label.value for label in series.labels}
             assert list(labels) == sorted(labels)
