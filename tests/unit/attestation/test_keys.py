@@ -35,6 +35,7 @@ from flopsd.attestation.signing.secrets import passphrase
 from flopsd.core.declarations import DEVICE_VARIABLE, KERNEL_WINDOWS_VARIABLE, OPERATOR_COUNT_VARIABLE
 from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
+from flopsd.journal.state_dir import StateDir
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN
 from tests.support.process import environment, flopsd, in_process, modules_after
 from tests.support.settings import load_settings
@@ -424,14 +425,22 @@ def test_a_pin_that_a_token_refused_is_known_again_by_no_other(
 
 
 def test_key_check_says_whether_the_key_of_a_run_can_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flopsd.cli.key.be_nice", lambda: None)  # it would be for all tests that follow
+    nice = []
+    monkeypatch.setattr("flopsd.cli.key.be_nice", lambda: nice.append(1))  # it would be for all tests that follow
 
     def check(*more: str, key: str = "", code: int = 0) -> str:
         env = {"FLOPSD_KEY": key} if key else {}
         return in_process("key", "check", "--state-dir", str(tmp_path), *more, env=env, code=code).stdout
 
     assert check() == f"no key is given: the first seal makes one in {tmp_path}\n"
+    assert nice == [1], "the daemon runs it beside the job"
     assert json.loads(check("--json")) == {"usable": None}
+    asked = list[Any]()
+    with monkeypatch.context() as watched:
+        watched.setattr("flopsd.attestation.signing.check.check_configured", lambda *given: asked.extend(given))
+        check("--refused-pin", "5", key="k")
+    assert asked[:2] == ["k", tmp_path]
+    assert (asked[3].path, asked[3]._memory) == (StateDir(tmp_path).refused_pin, 5)
     uri, _ = ensure_key(None, tmp_path)
     key = load_signer(uri)
     facts = {"type": "ed25519", "keyId": key.public.keyid, "publicKey": key.public.pem.decode(), "is": key.describe()}

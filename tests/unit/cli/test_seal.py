@@ -1,5 +1,6 @@
 """What `flopsd seal` seals of a state folder, and what it prints."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -56,9 +57,11 @@ def test_a_journal_is_sealed_alone_and_quietly(run: Run) -> None:
 
 
 @pytest.fixture
-def as_the_daemon(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    monkeypatch.setattr("flopsd.cli.seal.be_nice", lambda: None)  # it would be for all tests that follow
-    return ("--rolling",)
+def as_the_daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
+    nice = []
+    monkeypatch.setattr("flopsd.cli.seal.be_nice", lambda: nice.append(1))  # it would be for all tests that follow
+    yield ("--rolling",)
+    assert nice, "it runs beside the job"
 
 
 def test_the_daemon_has_its_segments_sealed_while_it_runs(run: Run, as_the_daemon: tuple[str, ...]) -> None:
