@@ -164,6 +164,7 @@ def test_it_is_looked_at_again_each_ten_seconds_and_what_is_gone_is_given_back()
 
 def test_clocks_are_polled_where_the_driver_keeps_none() -> None:
     found = Found(Told((), samples=None), SLICES[0], H100)
+    found.found.append(unread(SLICES[2], found.clock, "first"))  # which has no clock to poll
     found.reader.open()
     until_ns = found.clock.boottime_ns() + 2 * SECOND
     assert (found.reader.polls, found.reader.next_poll_ns(until_ns)) == (False, None)
