@@ -44,6 +44,15 @@ def test_published_files_are_read(name: str) -> None:
     assert parameters(read_model(config)).total == total
 
 
+def test_a_field_that_is_left_out_has_the_default_of_the_class_of_diffusers() -> None:
+    flux, sd3 = ({"_class_name": one["_class_name"]} for one in (FLUX_DEV, SD3))
+    assert read_model(flux) == read_model({**FLUX_DEV, "guidance_embeds": False})
+    sizes = {"num_layers": 18, "num_attention_heads": 18, "caption_projection_dim": 18 * 64}
+    assert read_model(sd3) == read_model({**SD3, **sizes})
+    for one in (FLUX_DEV, SD3):  # what is null or 0 is as many as go in
+        assert read_model({**one, "out_channels": 0}) == read_model({**one, "out_channels": one["in_channels"]})
+
+
 def test_an_image_of_a_megapixel_through_flux() -> None:
     """By hand: 4096 rows of the image and 512 of the text, each through half of a double layer and all of a single one,
     1 vector through what modulates them, and 4608 x 4608 pairs in 57 layers of 3072."""

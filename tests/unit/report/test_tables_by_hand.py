@@ -7,6 +7,7 @@ import pytest
 from flopsd.report.coverage import ONLY_HERE, coverage_of
 from flopsd.report.declarations import _value, declared_of
 from flopsd.report.inventory import child, completeness_of, device, energy_of, node, rows_of
+from flopsd.report.kernels import kernels_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Fact
 
@@ -149,6 +150,16 @@ def test_a_device_is_told_with_what_is_not_known_of_it(
     assert facts["Row of the peak table"] == ("none" if changed.get("peakRow", 1) is None else "h100")
     assert (found.index, found.observed, found.value.low.text) == (0, "75 %", "1")
     assert ("Integer operations" in facts) == ("integerOperations" in changed)
+
+
+def test_what_no_window_left_out_or_refused_is_not_said() -> None:
+    windows = {"kernel_windows": "2", "kernel_window_ns": "5000000000", "kernel_window_cost_ns": "1000000000"}
+    seen = {"facts": {"device": "u"}, "work": {"train": windows}}
+    found = kernels_of(entry(devices=[{"uuid": "u", "spanSeconds": "100.0"}]), [LedgerObject(seen, "session")])
+    assert found is not None
+    assert found.sampled == (
+        "Sampled: 2 windows of 5 s in all, 5 % of the time of 1 device; opening and reading them took 1 s."
+    )
 
 
 def test_rows_beyond_the_first_500_are_counted() -> None:
