@@ -179,6 +179,18 @@ def test_a_later_run_with_the_same_destination_keeps_it_and_the_earlier_one_is_n
     in_process("copy", *state, "--give-up", str(late), code=1, says=f"no ledger still has to reach {late}")
 
 
+def test_of_two_destinations_one_is_given_up_and_in_no_time_none_is_tried(tmp_path: Path) -> None:
+    one = blocked(tmp_path)
+    finished(tmp_path / "state", 12)
+    sealer = Sealer(tmp_path / "state", one, one.with_name("two.json"))
+    sealer.seal()
+    assert sealer.deliveries.deliver(0) == []
+    (had,) = sealer.deliveries.give_up([str(one)])
+    assert [Path(place.address).name for place in had.destinations] == ["job.json", "two.json"]
+    (left,) = sealer.deliveries.undelivered()
+    assert [Path(place.address).name for place in left.destinations] == ["two.json"]
+
+
 def test_copy_takes_ledgers_only_whole_and_says_what_it_did(tmp_path: Path, nodes: Nodes) -> None:
     finished(tmp_path / "state", 12)
     sealer, state = Sealer(tmp_path / "state"), ("--state-dir", str(tmp_path / "state"))

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
@@ -16,6 +17,7 @@ import pytest
 from flopsd.errors import NotVerifiedError
 from flopsd.report.html import css_string, page_line, report_html
 from flopsd.report.html_coverage import more
+from flopsd.report.html_tables import devices_section, members_section
 from flopsd.report.model import Report, VerificationResult, VerificationState
 from flopsd.report.report_text import form_report, report_text
 from flopsd.report.verdicts import drawn_and_listed
@@ -195,6 +197,7 @@ def test_no_verdict_of_what_was_not_verified_is_shown_as_one(
         assert ["toc"] not in classes, "nothing of what it says is shown"
         return
     assert ["toc"] in classes
+    assert any("banner" in one for one in classes) == (made.check.state is not VerificationState.VERIFIED)
     assert (made.check.state is VerificationState.VERIFIED) != (["banner", "banner-not-verified"] in classes)
     if caveat:
         assert f"Answer {caveat}" in page
@@ -208,6 +211,17 @@ def test_every_printed_page_says_whose_it_is_and_that_it_is_a_replay() -> None:
     line = page_line(made)
     assert line == f"vector · payload sha256 {made.digest[:16]}… · REPLAY · NOT VERIFIED"
     assert css_string(line) in report_html(made)
+
+
+def test_equal_devices_share_a_row_and_members_left_out_stand_below_the_others() -> None:
+    made = scene("incomplete-job").content
+    assert made is not None
+    assert made.completeness is not None
+    below = str(members_section(replace(made, members_left_out=3), made.completeness))
+    assert below.index("Nodes of the job") < below.index("</table>") < below.index("And 3 more")
+    (device, *_) = (one for name in SCENES if (known := scene(name).content) for one in known.devices)
+    both = str(devices_section(replace(made, devices=(device, replace(device, index=1, uuid="other")))))
+    assert '<span class="short">2 devices, figures of each</span>' in both
 
 
 def test_what_a_page_leaves_out_is_counted() -> None:
