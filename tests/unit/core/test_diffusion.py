@@ -49,6 +49,7 @@ def test_a_field_that_is_left_out_has_the_default_of_the_class_of_diffusers() ->
     assert read_model(flux) == read_model({**FLUX_DEV, "guidance_embeds": False})
     sizes = {"num_layers": 18, "num_attention_heads": 18, "caption_projection_dim": 18 * 64}
     assert read_model(sd3) == read_model({**SD3, **sizes})
+    assert read_model({**FLUX_DEV, "patch_size": 2}).heads[0].outputs == 2 * 2 * 64
     for one in (FLUX_DEV, SD3):  # what is null or 0 is as many as go in
         assert read_model({**one, "out_channels": 0}) == read_model({**one, "out_channels": one["in_channels"]})
 

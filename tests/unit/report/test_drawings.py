@@ -152,6 +152,11 @@ def test_the_course_by_hand() -> None:
     assert not found.unbounded
 
 
+def test_points_stand_by_their_time_where_an_upper_bound_has_fallen() -> None:
+    found = course((100, 5, 10, 20), (50, 5, 10, 40))
+    assert [row[3] for row in found.rows] == ["0", "40", "20"]
+
+
 def test_of_a_course_what_is_not_known_is_open_or_absent() -> None:
     found = course((50, 5, None, None), (100, 10, None, 40), reasons=("other_job",))
     assert found.unbounded
