@@ -215,7 +215,8 @@ class SessionServer:
             line, newline, rest = peer.buffer.partition(b"\n")
             if len(line) > MAX_LINE_BYTES:
                 self._refuse(peer, f"a line of more than {MAX_LINE_BYTES} bytes")
-            if not newline or len(line) > MAX_LINE_BYTES:
+                return
+            if not newline:
                 return
             peer.buffer = rest
             now_ns = self._clock.boottime_ns()

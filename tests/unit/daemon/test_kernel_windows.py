@@ -52,6 +52,11 @@ def test_what_can_have_been_seen_is_kept_and_a_repeated_message_changes_nothing(
     assert known(sessions) == {"train": {**SEEN, "steps": 4}}
 
 
+@pytest.mark.parametrize(("windows", "ns"), [(0, 0), (0, 1), (1, 1)])
+def test_windows_that_took_time_were_there(windows: int, ns: int) -> None:
+    assert is_impossible({"kernel_windows": windows, "kernel_window_ns": ns}) == (ns > windows)
+
+
 @pytest.mark.parametrize(
     "lie",
     [

@@ -89,6 +89,7 @@ HELLO = b'{"flopsd":1,"kind":"hello","session":"' + ID.encode() + b'","client":"
         (b"\xff\xfe", "UTF-8"),
         (b"[" * 5000, "the line is "),
         (b'{"a":' * 5000, "the line is "),
+        (b"x" * MAX_LINE_BYTES, "not JSON"),
         (b"x" * (MAX_LINE_BYTES + 1), f"a line of more than {MAX_LINE_BYTES} bytes"),
     ],
 )  # fmt: skip

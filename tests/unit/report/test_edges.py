@@ -12,10 +12,12 @@ from flopsd.report.bases import _ratio
 from flopsd.report.charts import anchor_at
 from flopsd.report.coverage import MAX_ROWS, _some
 from flopsd.report.declarations import _base
-from flopsd.report.html_answer import _grounds
+from flopsd.report.html_answer import _grounds, _measured
 from flopsd.report.inventory import _observed
 from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.ledger_text import _attached
 from flopsd.report.model import ReportRule, ReportState
+from flopsd.report.numbers import NO_MEASURED
 from flopsd.report.report_text import _more, _rules
 from flopsd.report.verdicts import shown_of
 
@@ -27,6 +29,11 @@ RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "w
 def test_a_rule_without_a_citation_names_no_source(citation: str) -> None:
     page = "".join(str(one) for one in _grounds(replace(RULE, citation=citation)))
     assert ("Source" in page) == bool(citation)
+
+
+def test_a_rule_without_a_value_measured_nothing_and_no_evidence_has_no_heading() -> None:
+    assert NO_MEASURED in str(_measured(replace(RULE, value=None)))
+    assert _attached([]) == []
 
 
 def test_a_few_points_are_all_shown_and_many_evenly() -> None:

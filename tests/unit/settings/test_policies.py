@@ -138,7 +138,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"when": {"base.flop": {}}}, "must have one of above, not_above"),
     ({"sources": []}, "every claim names its source"),
     ({"sources": [{"of": "blog", "at": "1", "says": "x"}]}, "of: must be one of act, flopsd"),
-    ({"sources": [{"of": "flopsd", "at": "1", "says": "x"}]}, "must be interpretation"),
+    ({"sources": [{"of": "flopsd", "at": "1", "says": "x"}]}, "status: must be interpretation, as"),
     ({"since": "August 2025"}, "since: must be a date as text"),
     ({"status": "law"}, "status: must be one of text, interpretation, secondary, is 'law'"),
     ({"derived": ["gpai-indicative"]}, "either a threshold, or what it is derived from"),

@@ -16,6 +16,7 @@ from flopsd.core.model import Active, Busy, Device, DeviceUid, Evidence, Gap, Ga
 from flopsd.daemon.source_tracker import Message, SourceTracker
 from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.snapshot import SourceState
 from flopsd.testing import FakeClock
 from tests.support.runs import A100, H100, Run
 from tests.support.strategies import table
@@ -241,6 +242,23 @@ def test_a_slice_loses_no_time_where_its_gpu_is_read(
     tracker.listed(message, sweep)
     tracker.swept(message, sweep, ())
     assert tracker.accounted_elsewhere(DeviceEntry(SLICE, "nvml", None, 0)) is why
+
+
+@pytest.mark.parametrize(
+    ("state", "offered", "why"),
+    [
+        (None, (), GapReason.SOURCE_DOWN),
+        (SourceState(up=False), (H100,), GapReason.SOURCE_DOWN),
+        (SourceState(up=False, reason="source_silent"), (H100,), GapReason.SOURCE_SILENT),
+        (SourceState(up=True), (), GapReason.DEVICE_MISSING),
+        (SourceState(up=True), (H100,), GapReason.STARTING),
+    ],
+)
+def test_why_a_device_is_not_read(state: SourceState | None, offered: tuple[Device, ...], why: GapReason) -> None:
+    tracker = SourceTracker(("nvml",), FakeClock())
+    tracker.listed(Message("nvml", 1, offered, Sweep(())), Sweep(()))
+    tracker.states = {} if state is None else {"nvml": state}
+    assert tracker.why_unread(DeviceEntry(H100, "nvml", None, 0), GapReason.STARTING) is why
 
 
 def test_a_reading_of_a_device_that_is_not_listed_is_told_and_not_counted(
