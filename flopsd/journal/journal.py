@@ -123,7 +123,7 @@ class Journal:
 
     def newest_seal(self) -> EarlierSeal | None:
         """The newest seal that was noted beside the journal, if it is one of this journal."""
-        return None if self._fd < 0 else noted_seal(self.state.newest_seal, self._fd, self._size)
+        return None if self._fd == _CLOSED else noted_seal(self.state.newest_seal, self._fd, self._size)
 
     @property
     def sha256(self) -> str:
@@ -227,7 +227,7 @@ class Journal:
     def _append(self, record: Mapping[str, Any], codes: CodeKey | None) -> None:
         line, head = frame(self._head, record, None if codes is None else codes.code)
         try:
-            if self._fd < 0:
+            if self._fd == _CLOSED:
                 self._open()
                 self._is_reopened = True
             if self._cut_first and os.fstat(self._fd).st_size > self._size:
@@ -265,13 +265,13 @@ class Journal:
 
     def close(self) -> None:
         self._let_go()
-        if self._pending_fd >= 0:
+        if self._pending_fd != _CLOSED:
             os.close(self._pending_fd)
         self._pending_fd = _CLOSED
 
     def _let_go(self) -> None:
         """Close the journal itself; `_open` opens it again."""
-        if self._fd >= 0:
+        if self._fd != _CLOSED:
             os.close(self._fd)
         self._fd = _CLOSED
 
@@ -281,7 +281,7 @@ class Journal:
         if self.is_next and not self._size:
             os.ftruncate(self._fd, 0)  # it was begun before
         self._inode = os.fstat(self._fd).st_ino
-        if self._pending_fd < 0:
+        if self._pending_fd == _CLOSED:
             self._pending_fd = open_own(self.state.pending)
         if new:
             sync_folder(self.state.path)
@@ -303,7 +303,7 @@ class Journal:
 
     def _empty_pending(self) -> None:
         self._pending_head, self._pending_size = self._head, 0
-        if self._pending_fd < 0:
+        if self._pending_fd == _CLOSED:
             return
         if not os.fstat(self._pending_fd).st_nlink:  # removed by another process
             os.close(self._pending_fd)

@@ -162,6 +162,13 @@ def test_what_no_window_left_out_or_refused_is_not_said() -> None:
     )
 
 
+def test_kernels_that_took_no_time_that_was_counted_have_no_share() -> None:
+    seen = {"facts": {}, "work": {"train": {"kernel_launches_copy": "3"}}}
+    found = kernels_of(entry(devices=[]), [LedgerObject(seen, "session")])
+    assert found is not None
+    assert [(one.share, one.launches) for one in found.classes] == [("0 %", "3")]
+
+
 def test_rows_beyond_the_first_500_are_counted() -> None:
     for count in (499, 500, 503):
         rows, left_out = rows_of(entry(devices=[{"index": "1"}] * count), "devices", lambda one: one.count("index"))

@@ -301,7 +301,7 @@ def test_empty_lines_before_a_request_are_passed_over() -> None:
     buffer = bytearray(b"\r\n\r\nGET /metrics HTTP/1.0\r\n\r\n\r\n")
     found = take_request(buffer)
     assert found is not None
-    assert (found.path, take_request(buffer), buffer) == ("/metrics", None, b"")
+    assert (found.path, take_request(buffer), bytes(buffer)) == ("/metrics", None, b"")
 
 
 HOST = "\r\nHost: localhost"
