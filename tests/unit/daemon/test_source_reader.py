@@ -10,10 +10,14 @@ from flopsd.daemon.loop import SourceReader
 from flopsd.daemon.open_sources import SourceOpener
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
+from flopsd.settings.device_selection import parse_devices
 from flopsd.settings.schema import Settings
+from flopsd.sources import SourceSettings
+from flopsd.sources.ownership.rule import Job
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock, ScriptedSource
 from tests.support.runs import H100
+from tests.support.strategies import table
 
 
 @pytest.mark.parametrize(
@@ -71,3 +75,10 @@ def test_a_source_that_is_not_there_is_a_fault_where_it_was_named(
         SourceOpener(Settings(sources=sources), None, None).open("nvml")  # type: ignore[arg-type]
     assert caught.value is fault
     assert fault.absent is expected
+
+
+def test_a_recorded_device_is_no_jobs_and_stays_whichever_are_the_jobs() -> None:
+    settings = Settings(sources=("replay",), devices=parse_devices("GPU-of-nobody"))
+    source = SourceOpener(settings, SourceSettings(FakeClock(), table()), Job({})).open("replay")
+    assert source.devices()
+    source.close()

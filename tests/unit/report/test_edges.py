@@ -18,7 +18,7 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import _attached
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NO_MEASURED
-from flopsd.report.report_text import _more, _rules
+from flopsd.report.report_text import _brief_rule, _more, _rules
 from flopsd.report.verdicts import shown_of
 
 RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "why", "compute", None, None, "", "Article 3",
@@ -34,6 +34,9 @@ def test_a_rule_without_a_citation_names_no_source(citation: str) -> None:
 def test_a_rule_without_a_value_measured_nothing_and_no_evidence_has_no_heading() -> None:
     assert NO_MEASURED in str(_measured(replace(RULE, value=None)))
     assert _attached([]) == []
+    brief = "\n".join(_brief_rule(RULE, ""))
+    assert "figures" not in brief
+    assert "threshold" not in brief
 
 
 def test_a_few_points_are_all_shown_and_many_evenly() -> None:
