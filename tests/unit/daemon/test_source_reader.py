@@ -1,6 +1,7 @@
 """When a source is opened and read."""
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,3 +83,16 @@ def test_a_recorded_device_is_no_jobs_and_stays_whichever_are_the_jobs() -> None
     source = SourceOpener(settings, SourceSettings(FakeClock(), table()), Job({})).open("replay")
     assert source.devices()
     source.close()
+
+
+def test_facts_are_read_again_where_they_changed_and_at_the_end() -> None:
+    reader = SourceReader("script", lambda: None, lambda _: None, SystemClock(), 1, threading.Event())  # type: ignore[arg-type,return-value]
+    source: Any = SimpleNamespace(facts_version="1", describe=lambda: {"version": source.facts_version})
+    reader._source = source
+    assert [reader._new_facts(is_last=last) for last in (False, False, True)] == [
+        {"version": "1"},
+        None,
+        {"version": "1"},
+    ]
+    source.facts_version = "2"
+    assert reader._new_facts(is_last=False) == {"version": "2"}

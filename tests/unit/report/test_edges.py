@@ -13,6 +13,7 @@ from flopsd.report.charts import anchor_at
 from flopsd.report.coverage import MAX_ROWS, _some
 from flopsd.report.declarations import _base
 from flopsd.report.html_answer import _grounds, _measured
+from flopsd.report.html_answer import _rules as article
 from flopsd.report.inventory import _observed
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import _attached
@@ -29,6 +30,12 @@ RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "w
 def test_a_rule_without_a_citation_names_no_source(citation: str) -> None:
     page = "".join(str(one) for one in _grounds(replace(RULE, citation=citation)))
     assert ("Source" in page) == bool(citation)
+
+
+def test_the_grounds_of_several_rules_have_their_titles() -> None:
+    for titles in (("one",), ("one", "two")):
+        page = str(article([replace(RULE, title=title) for title in titles], None, "name", ""))
+        assert page.count("<h4>") == (0 if len(titles) == 1 else 2)
 
 
 def test_a_rule_without_a_value_measured_nothing_and_no_evidence_has_no_heading() -> None:
