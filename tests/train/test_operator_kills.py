@@ -138,7 +138,7 @@ def test_a_kill_of_daemon_process_or_both_loses_the_steps_since_the_last_message
 
     first, second = Training(tmp_path / "first"), Training(tmp_path / "second")
     with started(*command(first.log), env=env) as program, ending(first):
-        first.wait_for_messages(2)
+        wait_until(lambda: journal.exists() and journalled(journal), "the daemon has journalled the session")
         os.kill(daemon_pid(state), signal.SIGKILL)  # the daemon alone: the process goes on
         done, at = first.done_flop, len(first.sent_flop)
         program.wait_for("daemon start 2")

@@ -41,7 +41,7 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
 ) -> None:
     clock, answer = FakeClock(), tmp_path / "answer"
     check = KeyCheck(("cat", str(answer)), RETRY_SECONDS, None, clock, due=True)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "flopsd")
     says = "THE LEDGER WILL NOT BE SEALED unless this is fixed: "
     steps: list[tuple[Any, KeyState, str]] = [
         (
@@ -162,7 +162,7 @@ def test_a_rolling_seal_that_failed_for_another_reason_says_so_and_asks_nothing_
 
 
 def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "flopsd")
     clock, (good, missing) = FakeClock(), (tmp_path / name for name in ("key.pem", "missing.pem"))
     good.write_text("-----BEGIN PRIVATE KEY-----\n")
     (tmp_path / "answer").write_text(json.dumps(SIGNS))

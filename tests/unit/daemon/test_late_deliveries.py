@@ -100,7 +100,7 @@ def test_what_hands_must_do_is_counted_and_starts_nothing(tmp_path: Path, caplog
 
 def test_what_is_delivered_at_the_first_try_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock, path, stated = FakeClock(), tmp_path / "deliveries.json", list[bool]()
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "flopsd")
     note(path, Delivery.PENDING)
     late = LateDeliveries(("rm", str(path)), path, clock, lambda: stated.append(path.exists()))
     late.each_tick()

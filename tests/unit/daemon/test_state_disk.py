@@ -114,7 +114,7 @@ def test_it_is_looked_at_when_due_and_said_once_and_loudly_where_it_is_not_enoug
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, folder, due_ns = FakeClock(), StateDir(tmp_path), LOOK_SECONDS * NS_PER_S
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "flopsd")
     disk = StateDisk(settings(folder, rotate_every="400d", keep_segments=10**6), folder, clock)
     looks = []
 
