@@ -14,6 +14,7 @@ import pytest
 
 from flopsd.attestation.merge import archives as archive_module
 from flopsd.attestation.merge import find_ledgers, ledger_folders
+from flopsd.attestation.merge.ledger_folders import _CHUNK, _MARK, looks_like_a_ledger
 from flopsd.attestation.merge.read_child import ChildReader
 from flopsd.attestation.seal import seal_journal
 from flopsd.core.envelope import encode_envelope
@@ -382,3 +383,11 @@ def test_what_s3_lacks_is_told_by_its_name(nodes: Nodes, bucket: object) -> None
     ):
         with pytest.raises(LedgerError, match=reason):
             nodes.merge(url)
+
+
+@pytest.mark.parametrize("before", [0, 1, _CHUNK - len(_MARK), _CHUNK - 1, _CHUNK, 3 * _CHUNK - 5])
+def test_a_signed_envelope_is_known_by_its_key_wherever_that_stands(tmp_path: Path, before: int) -> None:
+    path = tmp_path / "any.json"
+    for mark, found in ((_MARK, True), (_MARK[:-1], False)):
+        path.write_bytes(b"x" * before + mark + b"y" * 9)
+        assert looks_like_a_ledger(path) == found
