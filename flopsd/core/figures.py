@@ -134,19 +134,19 @@ def _was_read(tally: Tally, *, integers: bool) -> bool:
     if not integers:
         return any(evidence in tally.observed_ns for evidence in ESTIMATING)
     # Integers are measured where the counters distinguished the kinds of tensor work, or saw none of any kind.
-    apart = _told_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
+    apart = _integers_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
     counted = Evidence.CYCLES in tally.observed_ns or Evidence.ACTIVITY in tally.observed_ns
     return counted and apart and Evidence.COUNT not in tally.observed_ns and Pipe.TENSOR_IMMA not in tally.unread_ns
 
 
-def _told_apart(tally: Tally) -> bool:
+def _integers_apart(tally: Tally) -> bool:
     return not _SUB_PIPES.isdisjoint([pipe for _, pipe in tally.active_sm_cycles])
 
 
 def _of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
     """A declared mix is of all tensor work: what other counters leave of it has another mix, which nobody declared."""
     mixed = rating.precision is not None and len(rating.precision.shares_ppm) > 1
-    return replace(rating, precision=None) if mixed and pipe is Pipe.TENSOR and _told_apart(tally) else rating
+    return replace(rating, precision=None) if mixed and pipe is Pipe.TENSOR and _integers_apart(tally) else rating
 
 
 def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:

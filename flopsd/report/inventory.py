@@ -176,13 +176,13 @@ def items_of(predicate: LedgerObject, found: Sequence[EvidenceResult]) -> tuple[
         )
     from flopsd.attestation.evidence.collect import MODULES
 
-    told = {module.KIND.name: (module.KIND.proves, module.KIND.limits) for module in MODULES}
+    known = {module.KIND.name: (module.KIND.proves, module.KIND.limits) for module in MODULES}
     return tuple(
         EvidenceLine(
             entry.text("type"),
             "absent" if entry.text("state") == "absent" else "not checked by this report",
             entry.words("reason", REASON) if entry.raw("reason") else f"attached at {entry.utc('collectedAt')}",
-            *told.get(entry.text("type"), ("", "")),
+            *known.get(entry.text("type"), ("", "")),
         )
         for entry in predicate.objects("evidence")
     )

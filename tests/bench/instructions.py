@@ -91,10 +91,9 @@ def _dump(pid: int) -> None:
 
 def _read(profile: str, functions: str) -> tuple[Counter[str], Counter[str]]:
     """Of callgrind's file and of Python's map of its trampolines: `BEGIN SIZE NAME`, in hex, a line."""
-    mapped = sorted(
-        (int(begin, 16), name) for begin, _, name in (line.split(" ", 2) for line in functions.splitlines())
-    )
-    begins, names = [begin for begin, _ in mapped], dict[str, str]()
+    lines = (line.split(" ", 2) for line in functions.splitlines())
+    mapped = sorted((int(begin, 16), int(size, 16), name) for begin, size, name in lines)
+    begins, names = [begin for begin, _, _ in mapped], dict[str, str]()
     costs, calls = Counter[str](), Counter[str]()
 
     def named(text: str) -> str:
@@ -103,8 +102,9 @@ def _read(profile: str, functions: str) -> tuple[Counter[str], Counter[str]]:
         name = names.setdefault(found[1], found[2] or "")
         if not name.startswith("0x"):
             return ""
-        at = bisect.bisect(begins, int(name.partition("'")[0], 16)) - 1
-        return mapped[at][1].removeprefix("py::") if at >= 0 else ""
+        address = int(name.partition("'")[0], 16)
+        begin, size, function = mapped[bisect.bisect(begins, address) - 1]
+        return function.removeprefix("py::") if begin <= address < begin + size else ""
 
     function = called = ""
     times = 0

@@ -99,7 +99,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             try:
                 refuse_double(spool.claimed())
             except NodeGivenTwiceError as fault:
-                raise _told_apart(fault, request, reading.reader(), temporary) from fault
+                raise _duplicate(fault, request, reading.reader(), temporary) from fault
             run, nodes = (dict(first.run), first.nodes) if request.kind == JOB else (None, ())
             made = (__version__, rfc3339(clock.wall_ns()), load_policies(request.policy_files))
             merging = Merging(MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, *made))
@@ -177,7 +177,7 @@ def _read_children(
     return first[0]
 
 
-def _told_apart(fault: NodeGivenTwiceError, request: MergeRequest, reader: ChildReader, temporary: Path) -> LedgerError:
+def _duplicate(fault: NodeGivenTwiceError, request: MergeRequest, reader: ChildReader, temporary: Path) -> LedgerError:
     """The refusal of two ledgers of one node: which is the earlier one. Raises NotVerifiedError if the journal forks.
     They are looked for again, since only one fetched or unpacked ledger is in the temporary folder at a time."""
     found: list[SealedRun] = []

@@ -21,7 +21,7 @@ from flopsd.sources.nvml.counter_servers import PROFILERS, SERVERS, running
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
-UNHEARD_NS = 10 * NS_PER_S  # of one whose log does not say when it answers
+SILENT_START_NS = 10 * NS_PER_S  # of one whose log does not say when it answers
 STARTUP_NS = 60 * NS_PER_S  # until its first page: it initialises every GPU
 SILENT_NS = 15 * NS_PER_S  # longer than this without a page: it hangs
 LOOK_NS = 60 * NS_PER_S  # for another server of the counters, which comes first
@@ -130,7 +130,7 @@ class OwnDcgmSource:
         self._answered_ns = self._clock.boottime_ns()
 
     def _read_page(self, now_ns: int) -> Sweep:
-        if not self._exporter.is_serving and now_ns - self._answered_ns < UNHEARD_NS:
+        if not self._exporter.is_serving and now_ns - self._answered_ns < SILENT_START_NS:
             return self._nothing()  # a request would only wait, and the end of a run with it
         try:
             if self._reader is None:

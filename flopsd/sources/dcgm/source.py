@@ -46,8 +46,8 @@ class DcgmSource:
         except SourceError as fault:
             raise SourceUnavailableError(str(fault), hint=fault.hint) from fault
         self._clocks = clocks(4 * self._interval_ns)
-        self._heard_ns = clock.boottime_ns()
-        self._gpus = {uid: self._new(page, at, self._heard_ns) for at, (uid, page) in enumerate(pages.items())}
+        self._answered_ns = clock.boottime_ns()
+        self._gpus = {uid: self._new(page, at, self._answered_ns) for at, (uid, page) in enumerate(pages.items())}
         self._is_interrupted = False
 
     @property
@@ -83,14 +83,14 @@ class DcgmSource:
         try:
             pages = self._scrape()
         except SourceError:
-            silent_ns = self._clock.boottime_ns() - self._heard_ns
+            silent_ns = self._clock.boottime_ns() - self._answered_ns
             if not self._is_interrupted and silent_ns <= min(_FORGIVEN_NS, self._interval_ns // 2):
                 return Sweep((), {}, patience_ns)
             self.interrupt()
             raise
         self._is_interrupted = False
         now_ns = (before_ns + self._clock.boottime_ns()) // 2
-        lag_ns, self._heard_ns = now_ns - self._heard_ns, now_ns
+        lag_ns, self._answered_ns = now_ns - self._answered_ns, now_ns
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
         if self._clocks is not None:

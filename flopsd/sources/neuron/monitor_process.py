@@ -54,7 +54,7 @@ class MonitorProcess:
         """Start it. Raises SourceUnavailableError when it cannot be started."""
         self._path, self._clock = path, clock
         self._items: deque[StreamItem] = deque(maxlen=_BUFFERED)
-        self._heard = threading.Event()
+        self._arrived = threading.Event()
         self._said = ""  # the last line of its log
         self.version: str | None = None
         try:
@@ -73,11 +73,11 @@ class MonitorProcess:
 
     def wait(self, seconds: float) -> bool:
         """Wait until something has come, at most `seconds`; for the opening only."""
-        return self._heard.wait(seconds)
+        return self._arrived.wait(seconds)
 
     def drain(self) -> list[StreamItem]:
         """All that came since the last call, oldest first. Never waits."""
-        self._heard.clear()
+        self._arrived.clear()
         return [self._items.popleft() for _ in range(len(self._items))]
 
     def close(self, *, wait: bool = True) -> None:
@@ -109,7 +109,7 @@ class MonitorProcess:
 
     def _put(self, what: MonitorDocument | Failure) -> None:
         self._items.append(StreamItem(self._clock.boottime_ns(), what))
-        self._heard.set()
+        self._arrived.set()
 
     def _forget_config(self) -> None:
         try:

@@ -21,7 +21,7 @@ from flopsd.errors import PushError
 from flopsd.settings.load import PUSH_AUTH
 from flopsd.settings.push_targets import FROM_ENVIRONMENT, Target
 
-MAX_TOLD_BYTES = 300
+MAX_ANSWER_BYTES = 300
 RETRYABLE = (408, 429, 500, 502, 503, 504)
 Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
 
@@ -139,7 +139,7 @@ def _shut(one: socket.socket) -> None:
 
 def _refused(fault: urllib.error.HTTPError, seconds: float) -> PushError:
     try:
-        answer = fault.read(MAX_TOLD_BYTES).decode("utf-8", "replace").strip()
+        answer = fault.read(MAX_ANSWER_BYTES).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException):
         answer = f"no response body within {seconds:g} s"
     answer = "".join(char if char.isprintable() else " " for char in answer)

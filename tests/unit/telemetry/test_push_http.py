@@ -12,7 +12,7 @@ import pytest
 
 from flopsd.errors import PushError
 from flopsd.settings.push_targets import parse_target
-from flopsd.telemetry.push.http import MAX_TOLD_BYTES, Http, _refused, _unreachable
+from flopsd.telemetry.push.http import MAX_ANSWER_BYTES, Http, _refused, _unreachable
 from flopsd.telemetry.push.remote_write import signer
 from tests.support.process import free_port, wait_until
 from tests.support.receivers import receiving
@@ -127,7 +127,7 @@ def test_what_can_be_tried_again_is_told_from_what_cannot(status: int) -> None:
     assert fault.reason == ("server_error" if status in RETRIED else "refused")
     assert fault.final == (status in FINAL)
     assert ("redirects" in fault.hint) == (status < 400)
-    assert str(fault) == f"HTTP {status}: told  [31mwhy not" + "x" * (MAX_TOLD_BYTES - len("told  [31mwhy not"))
+    assert str(fault) == f"HTTP {status}: told  [31mwhy not" + "x" * (MAX_ANSWER_BYTES - len("told  [31mwhy not"))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_an_answer_without_words_has_those_of_its_status_and_one_that_drips_is_c
         receiver.drip.set()  # a byte each 0.1 s
         with pytest.raises(PushError, match="HTTP 503: x+$") as caught:
             sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
-    assert str(caught.value).count("x") < MAX_TOLD_BYTES
+    assert str(caught.value).count("x") < MAX_ANSWER_BYTES
 
 
 def test_a_proxy_of_the_environment_is_used_and_no_timer_outlives_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
