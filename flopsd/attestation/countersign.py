@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
             f"{ledger} was changed after it was verified", hint="find out which process changes it, then try again"
         )
     target = output or ledger
+    is_same = target.absolute() == ledger.absolute()
+    if not is_same and os.path.lexists(target):
+        raise LedgerError(f"{target} exists", hint="nothing was changed; give -o another name")
     message = pae(envelope)
     present = any(key.public.verifies(message, signature) for _, signature in envelope.signatures)
     count = len(envelope.signatures)
@@ -47,7 +51,7 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
         verify_signatures(again, [key.public], 1)
         if again.payload != verified.payload:
             raise LedgerError(f"adding a signature would change the payload of {ledger}")
-    if not present or target.absolute() != ledger.absolute():
+    if not present or not is_same:
         try:
             replace_file(target, data, LEDGER_MODE)
         except OSError as fault:

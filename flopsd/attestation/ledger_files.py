@@ -20,8 +20,9 @@ from flopsd.core.companions import MAX_COMPANION_BYTES, bears_digest, is_compani
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest
-from flopsd.errors import LedgerError, NotVerifiedError, OtherFileThereError
+from flopsd.errors import NotVerifiedError, OtherFileThereError
 from flopsd.settings.data_files import companion_beside
+from flopsd.settings.locations import refuse_place
 from flopsd.system.atomic_files import remove_unfinished, sync_folder
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 from flopsd.system.known_files import Content, KnownFile, begin_alike, known_file, put_file, sha256_of, size_of
@@ -113,8 +114,7 @@ def write_ledger_files(
     """Write the files of `ledger`, the ledger itself last. Existing files of another run or key, with `keep` any, are
     kept under another name; where all are there already, nothing happens. Raises LedgerError if the existing ledger
     covers more, or with `only_longer` as much; OSError, FileChangedError."""
-    if ledger.is_dir():
-        raise LedgerError(f"{ledger} is a folder", hint=f"give --ledger a file, such as {ledger / 'ledger.json'}")
+    refuse_place(ledger)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     files = new.beside(ledger)
     for path in dict.fromkeys((*files, *_all_beside(ledger))):

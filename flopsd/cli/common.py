@@ -54,16 +54,24 @@ def add_repeatable(
     )
 
 
-def write_output(file: str | None, text: str) -> None:
-    """Write to `file`, whole or not at all, or to stdout where there is none. Raises LedgerError."""
+def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
+    """Write to `file`, or to stdout where there is none: whole or not at all, but into a device, a FIFO or what a link
+    leads to, such as /dev/stdout, as a shell does. Raises LedgerError, also for a file that was `read` for it: a ledger
+    or journal that is overwritten is lost."""
     if file is None:
         sys.stdout.write(text)
         return
     from flopsd.errors import LedgerError
     from flopsd.system.atomic_files import replace_file
 
+    path = Path(file)
+    if any(path.exists() and one.exists() and path.samefile(one) for one in read):
+        raise LedgerError(f"{file} is what this is made from", hint="nothing was changed; give -o another name")
     try:
-        replace_file(Path(file), text.encode("utf-8"))
+        if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
+            path.write_text(text, encoding="utf-8")
+        else:
+            replace_file(path, text.encode("utf-8"))
     except OSError as fault:
         raise LedgerError(
             f"cannot write {file}: {fault.strerror}", hint="name a file in a folder that can be written"

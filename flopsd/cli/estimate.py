@@ -121,6 +121,7 @@ def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
 def _model(arguments: argparse.Namespace) -> Model:
     from flopsd.core.architecture import bare_model, read_model
     from flopsd.errors import ConfigError, FlopsdError
+    from flopsd.system.regular_files import read_at_most
 
     if arguments.model is None:
         return bare_model(
@@ -138,13 +139,10 @@ def _model(arguments: argparse.Namespace) -> Model:
     path = Path(arguments.model)
     path = path / "config.json" if path.is_dir() else path
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        data = read_at_most(path, _MAX_BYTES)
     except OSError as fault:
         raise FlopsdError(f"cannot read {path}: {fault.strerror}", hint="give a model's config.json") from fault
     try:
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
         config: Any = json.loads(data)
         if not isinstance(config, dict):
             raise ValueError("it holds no object")

@@ -55,6 +55,10 @@ class Parser(argparse.ArgumentParser):
         words = sys.argv[1:] if args is None else list(args)
         if not any(one.nargs in (argparse.PARSER, argparse.REMAINDER) for one in self._actions):
             self._refuse_unknown(words)  # before argparse states that what was mistyped is missing
+            if "" in words:
+                before = words[words.index("") - 1] if words.index("") else ""
+                what = f"{before} has an empty value" if before.startswith("-") else "an argument is empty"
+                self.error(f"{what}; is a variable of the shell unset?")
         found, rest = super().parse_known_args(words, namespace)
         self._refuse_unknown(rest)
         if rest:

@@ -45,6 +45,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from flopsd.attestation.ledger_files import journal_beside
     from flopsd.errors import LedgerError, NotVerifiedError
     from flopsd.report.build import report_of
     from flopsd.report.model import VerificationState
@@ -68,7 +69,9 @@ def _report(arguments: argparse.Namespace) -> int:
                 raise
             raise NotVerifiedError(check.text, hint=check.hint) from fault
         text = _shown(arguments, document, report)
-    write_output(arguments.output, text)
+    ledger = Path(arguments.ledger)
+    read = [ledger, Path(arguments.journal or journal_beside(ledger)), *map(Path, arguments.key)]
+    write_output(arguments.output, text, read)
     return NOT_VERIFIED if check.state is VerificationState.REFUSED else OK
 
 

@@ -69,6 +69,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.run import Commands, Launched, run_daemon
+    from flopsd.settings.load import check_needs
 
     progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet
     loud = loudness(arguments)
@@ -78,6 +79,8 @@ def _run(arguments: argparse.Namespace) -> int:
     push = [*ME, "push", "--fed", *loud, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     copy = [*ME, "copy", "--background", *loud, *_given(arguments, [BY_KEY["state_dir"]])]
     settings, clock = settings_of(arguments), SystemClock()
+    if arguments.lifeline is None:
+        check_needs(settings)
     _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
     launched = Launched(arguments.lifeline, arguments.head_file)
@@ -90,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _exec(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.launcher import Launcher
     from flopsd.settings.client_socket import VARIABLE, socket_path
-    from flopsd.settings.load import SECRETS
+    from flopsd.settings.load import SECRETS, check_needs
     from flopsd.settings.platform import default_state_dir, find_context, metered_by_task, new_run_id
     from flopsd.system.clock import rfc3339
 
@@ -98,6 +101,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     if not command:
         raise ConfigError(["exec: no command given"], hint="flopsd exec [options] -- python train.py")
     settings = settings_of(arguments)
+    check_needs(settings)
     _check_web(settings)
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     user = _job_user(settings)

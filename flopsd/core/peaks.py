@@ -180,7 +180,8 @@ class PeakTable:
             )
         except (KeyError, TypeError, ValueError) as fault:
             raise PeakTableError(
-                f"peak table is malformed: {fault!r}", hint="compare it with the packaged config/peaks.yaml"
+                f"peak table is malformed: {fault}{' is missing' if isinstance(fault, KeyError) else ''}",
+                hint="compare it with the packaged config/peaks.yaml",
             ) from fault
         _check(parts, table)
         return table

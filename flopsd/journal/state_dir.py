@@ -114,8 +114,9 @@ class StateDir:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = open_own(self.path / LOCK_NAME)
         except OSError as fault:
+            why = "it is not a folder" if isinstance(fault, FileExistsError) else fault.strerror
             raise JournalError(
-                f"cannot use the state folder {self.path}: {fault.strerror}",
+                f"cannot use the state folder {self.path}: {why}",
                 hint="give --state-dir a folder on a writable disk",
             ) from fault
         if not _locked(lock):

@@ -15,7 +15,7 @@ from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.policy_reader import HINT, policy_from
 from flopsd.errors import ConfigError, PeakTableError, PolicyError
 from flopsd.settings.strict_yaml import read_yaml, read_yaml_lines
-from flopsd.system.regular_files import read_at_most
+from flopsd.system.regular_files import read_at_most, unfit
 from flopsd.system.sha256 import hex_sha256
 
 DEFAULT_POLICY = "eu-ai-act"
@@ -49,12 +49,12 @@ class Tables:
 
     def __init__(self, peaks_files: Sequence[str] = (), policy_files: Sequence[str] = ()) -> None:
         """`policy_files`: names of packaged policies among them are as good as not given. Raises ConfigError for a
-        given file that does not exist."""
+        given file that is not there, or is no file."""
         self._peaks_files = tuple(Path(file) for file in peaks_files)
         self._policy_files = own_policies(policy_files)
-        missing = [str(path) for path in (*self._peaks_files, *self._policy_files) if not path.is_file()]
-        if missing:
-            raise ConfigError([f"{path}: no such file" for path in missing], hint="give --peaks and --policy files")
+        faults = [f"{path}: {why}" for path in (*self._peaks_files, *self._policy_files) if (why := unfit(path))]
+        if faults:
+            raise ConfigError(faults, hint="give --peaks and --policy files")
         self._peaks: dict[str, PeakTable] = {}
         self._policies: dict[str, Policy] = {}
         self._is_packaged: dict[str, bool] = {}
@@ -139,7 +139,10 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
         document, problems = read_yaml(data, name)
     if problems or not isinstance(document, dict):
         raise PeakTableError("; ".join(problems) or f"{name}: not a mapping")
-    return PeakTable.from_data(document, sha256)
+    try:
+        return PeakTable.from_data(document, sha256)
+    except PeakTableError as fault:
+        raise PeakTableError(f"{name}: {fault}", hint=fault.hint) from fault
 
 
 def find_peaks(sha256: str, candidates: Sequence[Path] = (), ledger: Path | None = None) -> PeakTable:

@@ -14,14 +14,13 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError, FlopsdError
 from flopsd.settings.client_socket import socket_path
-from flopsd.settings.data_files import load_peaks, load_policies
 from flopsd.settings.device_selection import DevicesSetting
 from flopsd.settings.load import (
     COMMAND_LINE,
     ENVIRONMENT,
     SECRETS,
     Layers,
-    declared_of,
+    check_needs,
     read_layers,
     settings_of_layers,
 )
@@ -88,16 +87,14 @@ def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
         raise ConfigError(fault.problems, hint="`flopsd config show` lists all settings") from fault
     problems, hints = [], []
     needed: tuple[Callable[[], object], ...] = (
-        lambda: declared_of(settings),
-        lambda: load_peaks(settings.peaks),
-        lambda: load_policies(settings.policies),
+        lambda: check_needs(settings),
         lambda: socket_path(settings.client_socket, Path()),
     )
     for find in needed:
         try:
             find()
         except FlopsdError as fault:
-            problems += [f"{layers.file}: {line}" for line in str(fault).splitlines()]
+            problems += [f"{layers.file}: {line}" for line in fault.lines]
             hints.append(fault.hint)
     if problems:
         raise ConfigError(problems, hint="; ".join(filter(None, hints)))

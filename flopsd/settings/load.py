@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +25,14 @@ from flopsd.core.declarations import (
 )
 from flopsd.core.policy.contradictions import presumed_systemic
 from flopsd.core.values import short_flop
-from flopsd.errors import ConfigError
+from flopsd.errors import ConfigError, FlopsdError, PolicyError
 from flopsd.settings.client_socket import VARIABLE as SOCKET_VARIABLE
-from flopsd.settings.data_files import load_policies
-from flopsd.settings.locations import is_remote
+from flopsd.settings.data_files import load_peaks, load_policies
+from flopsd.settings.locations import is_remote, refuse_place
 from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.settings.strict_yaml import read_yaml
 from flopsd.settings.suggestions import did_you_mean
+from flopsd.system.regular_files import read_at_most, unfit
 from flopsd.system.sha256 import hex_sha256
 
 log = logging.getLogger("flopsd")
@@ -41,6 +43,7 @@ PUSH_AUTH = "FLOPSD_PUSH_AUTH"
 SECRETS = (PASSPHRASE, PKCS11_PIN, PUSH_AUTH)  # removed from the environment of the job that `flopsd exec` starts
 _OF_THE_PROCESS = (SOCKET_VARIABLE, OPERATOR_COUNT_VARIABLE, DEVICE_VARIABLE, KERNEL_WINDOWS_VARIABLE)
 _OTHER_VARIABLES = ("FLOPSD_CONFIG", PASSPHRASE_FILE, *_OF_THE_PROCESS, *SECRETS)
+_MAX_BYTES = 1 << 20  # of a settings file
 ENVIRONMENT, COMMAND_LINE = "environment", "command line"
 
 
@@ -114,6 +117,27 @@ def declared_of(settings: Settings) -> OperatorDeclarations:
     )
 
 
+def check_needs(settings: Settings) -> None:
+    """What a run needs beyond the form of each setting: declarations that agree, tables and policies that can be read,
+    places where a ledger can go. Raises ConfigError with every problem."""
+    places = (settings.ledger, *settings.ledger_copies)
+    needed: list[Callable[[], object]] = [
+        partial(refuse_place, Path(one)) for one in places if one and not is_remote(one)
+    ]
+    needed += [partial(load_peaks, settings.peaks)] if settings.peaks is not None else []
+    needed += [partial(load_policies, settings.policies)] if settings.policies else []
+    needed.append(partial(declared_of, settings))
+    problems, hints = list[str](), list[str]()
+    for find in needed:
+        try:
+            find()
+        except FlopsdError as fault:
+            problems += fault.problems if isinstance(fault, PolicyError) else fault.lines
+            hints.append(fault.hint)
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), hint="; ".join(dict.fromkeys(filter(None, hints))))
+
+
 def read_layers(
     flags: Mapping[str, Any],
     environment: Mapping[str, str],
@@ -152,8 +176,8 @@ def settings_sha256(settings: Settings) -> str:
 def _config_path(config_file: str | None, environment: Mapping[str, str]) -> Path | None:
     named = config_file or environment.get("FLOPSD_CONFIG")
     if named:
-        if not _is_file(Path(named)):
-            raise ConfigError([f"{named}: no such file"], hint="give --config the path of a flopsd.yaml")
+        if why := unfit(Path(named)):  # nor a pipe, which the second process of `exec` could not read again
+            raise ConfigError([f"{named}: {why}"], hint="give --config the path of a flopsd.yaml")
         return Path(named)
     folders = [environment.get("CONFIGURATION_DIRECTORY", "").split(":")[0], "/etc/flopsd"]
     candidates = (Path(folder) / "flopsd.yaml" for folder in folders if folder)
@@ -171,7 +195,7 @@ def _is_file(path: Path) -> bool:
 
 def _settings_file(path: Path, settings: Sequence[Setting]) -> tuple[dict[str, Any], list[str]]:
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, _MAX_BYTES)
     except OSError as fault:
         raise ConfigError([f"{path}: cannot be read: {fault.strerror}"]) from fault
     document, problems = read_yaml(data, str(path))

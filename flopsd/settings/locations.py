@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import overload
 
 from flopsd.core.dataclass import dataclass
+from flopsd.errors import LedgerError
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]")
 _MAX_DAYS = 36500
@@ -70,6 +72,15 @@ def of_segment(location: Path | S3Location, number: int | None) -> Path | S3Loca
 
 def is_remote(location: str) -> bool:
     return "://" in location
+
+
+def refuse_place(ledger: Path, example: str = "ledger.json") -> None:
+    """Raises LedgerError where a ledger can have no file: in place of a folder, or of a device such as /dev/null, which
+    root would replace."""
+    if os.path.isdir(ledger):  # unlike Path's, no error where this user may not look
+        raise LedgerError(f"{ledger} is a folder", hint=f"name a file, such as {ledger / example}")
+    if (os.path.exists(ledger) and not os.path.isfile(ledger)) or ledger.parent == Path("/dev"):
+        raise LedgerError(f"{ledger} is not a place for a file", hint="name a file; --no-seal makes no ledger")
 
 
 def parse_location(text: str) -> Path | S3Location:

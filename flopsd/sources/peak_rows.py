@@ -42,7 +42,7 @@ def table_of(
         try:
             more = {**rows, source: _rows(info)}
             combined = with_rows(own, more)
-            table = parse_peaks(combined, name)
+            table = parse_peaks(combined, "with them")
         except (PeakTableError, OSError, TypeError) as why:
             fault = PeakTableError(
                 f"the peak rows of source {source!r}{origin}, {info.peaks}: {why}",

@@ -29,6 +29,15 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(fd, "rb")
 
 
+def unfit(path: Path) -> str | None:
+    """Why a path is not one of a regular file; None: it is, whoever may read it."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as fault:
+        return fault.strerror
+    return os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else None if stat.S_ISREG(mode) else "not a regular file"
+
+
 def open_own(path: Path) -> int:
     """Open a file of a folder of our own for reading and writing, made for this user alone if it is not there. Raises
     OSError for a link too: whoever can make one there would have us write to what it leads to."""

@@ -15,7 +15,7 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -163,6 +163,15 @@ def started(*arguments: str, env: Mapping[str, str]) -> Iterator[Program]:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+            _end_session(process.pid)
+
+
+def _end_session(leader: int) -> None:
+    """A job of `exec` has a process group of its own, and outlives a launcher that was killed."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(ProcessLookupError):
+            if os.getsid(int(pid)) == leader:
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def daemon_pid(state_dir: Path) -> int:

@@ -33,6 +33,7 @@ from flopsd.core.ledger.merged_statement import JOB, LINEAGE, MergeFacts, Mergin
 from flopsd.core.ledger.statement import statement_about
 from flopsd.errors import LedgerError, NodeGivenTwiceError, NotVerifiedError
 from flopsd.settings.data_files import Tables, companion_beside, load_policies
+from flopsd.settings.locations import refuse_place
 from flopsd.settings.words import say_all
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
@@ -133,8 +134,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
 def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:
     """Replace only a merged ledger of the same key: the ledger of a node and another key are evidence."""
     beside, hint = public_key_beside(ledger), "nothing was changed; give --ledger another name"
-    if ledger.is_dir():
-        raise LedgerError(f"{ledger} is a folder", hint=f"give --ledger a file, such as {ledger / 'job.json'}")
+    refuse_place(ledger, "job.json")
     if beside == ledger:
         raise LedgerError(f"{ledger} is also the name of its public key", hint="choose a name that ends in .json")
     if ledger.exists() and not _is_merged(ledger):

@@ -16,6 +16,7 @@ from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.data_files import config_dir
 from flopsd.sources import SourceSettings
 from flopsd.system.clock import Clock
+from flopsd.system.regular_files import open_regular
 from flopsd.system.sha256 import hex_sha256
 
 FORMAT = "flopsd-recording/1"
@@ -26,13 +27,17 @@ def open_source(settings: SourceSettings) -> ReplaySource:
     named = settings.options["file"]
     path = config_dir() / "recordings" / "h100x2.jsonl" if named is None else Path(str(named))
     try:
-        data = path.read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as fault:
         raise SourceUnavailableError(f"cannot read the recording {path}: {fault.strerror}") from fault
     try:
         return ReplaySource(data, path.name, settings.clock)
     except (ValueError, KeyError, TypeError, IndexError) as fault:
-        raise SourceUnavailableError(f"{path} is not a recording of {FORMAT}: {fault!r}") from fault
+        absent: dict[type[Exception], str] = {IndexError: "it is empty", KeyError: f"{fault} is missing"}
+        raise SourceUnavailableError(
+            f"{path} is not a recording of {FORMAT}: {absent.get(type(fault), fault)}"
+        ) from fault
 
 
 class ReplaySource:

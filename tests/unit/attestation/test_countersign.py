@@ -135,6 +135,8 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         f"{output} signed by {second.describe()}", *details, ask,
         f"  flopsd verify {output} {keys} --journal {sealed.journal}",
     ]  # fmt: skip
+    for there in (output, sealed.journal, sealed.public_key):  # with a signature of another, or evidence
+        in_process("countersign", ledger, "--key", key, *trust, "-o", str(there), code=1, says=f"{there} exists")
     both = ("--key", str(sealed.public_key), "--key", public, "--threshold", "2")
     command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", public)
     checked = in_process(*shlex.split(command)[1:])  # as it told us to

@@ -212,14 +212,16 @@ def test_a_lone_journal_is_sealed_anywhere_without_its_torn_end(
         seal_file(elsewhere / "empty.jsonl", Settings(), FakeClock())
 
 
-@pytest.mark.parametrize("name", [".", "/", "folder"])
-def test_a_folder_is_never_renamed_to_make_room_for_a_ledger(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [".", "/", "folder", "fifo", "null", "/dev/of-no-device"])
+def test_a_folder_or_device_is_never_renamed_to_make_room_for_a_ledger(tmp_path: Path, name: str) -> None:
     run = Run(tmp_path / "state")
     run.meter(3)
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "null").symlink_to("/dev/null")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(LedgerError, match="is a folder"):
-        rolling(run, Path(name) if name != "folder" else tmp_path / name)
+    with pytest.raises(LedgerError, match="is a folder|is not a place for a file"):
+        rolling(run, tmp_path / name)
     assert sorted(tmp_path.iterdir()) == before
 
 

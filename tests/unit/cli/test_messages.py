@@ -1,5 +1,6 @@
 """What is printed of mistyped words and of a missing key, and what -q and -v change."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,8 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("run --lifelime 2", "flopsd run [options]", "there is no option --lifelime\n"),
         ("run --b\x1b[2J", "flopsd run [options]", "there is no option --b\\x1b[2J\n"),
         ("run --phase trian", "", "'trian': expected one of train, evaluate, generate, other, or undeclared; did you mean train?"),
+        ("key new ", "flopsd key new", "flopsd key new: error: an argument is empty; is a variable of the shell unset?"),
+        ("verify l.json --key ", "flopsd verify", "--key has an empty value; is a variable of the shell unset?"),
         ("verify -q -v l.json", "flopsd verify", "-v/--verbose: not allowed with argument -q/--quiet"),
     ],
 )  # fmt: skip
@@ -73,3 +76,28 @@ def test_what_cannot_be_written_whole_is_no_success(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("flopsd.cli.main.let_go", lambda _: False)
     in_process("config", "show", code=1)
     in_process("config", "check", code=2)
+
+
+@pytest.mark.parametrize("verb", ["report", "export"])
+@pytest.mark.parametrize("name", ["ledger.json", "ledger.journal.jsonl", "ledger.pub", "link"])
+def test_what_is_read_is_not_overwritten_with_what_is_made_of_it(tmp_path: Path, verb: str, name: str) -> None:
+    for file in ("ledger.json", "ledger.journal.jsonl", "ledger.pub"):
+        shutil.copy(NODE / file, tmp_path)
+    (tmp_path / "link").symlink_to("ledger.json")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    key, ledger = ["--key", str(tmp_path / "ledger.pub")], str(tmp_path / "ledger.json")
+    done = in_process(verb, ledger, *key, "-o", str(tmp_path / name), code=1)
+    assert f"{name} is what this is made from" in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_output_goes_into_a_pipe_and_where_a_link_leads_and_replaces_neither(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    (tmp_path / "to").write_text("an older report")
+    for name, target in (("stdout", f"/dev/fd/{writer}"), ("link", "to")):
+        (tmp_path / name).symlink_to(target)
+        in_process("export", str(NODE / "ledger.json"), "-o", str(tmp_path / name), code=0)
+        assert (tmp_path / name).is_symlink()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        assert file.read() == (tmp_path / "to").read_bytes() != b"an older report"

@@ -67,3 +67,21 @@ def test_a_key_that_cannot_sign_is_an_error_at_the_start_where_nothing_can_still
     done = in_process("run", "--state-dir", str(tmp_path), "--key", str(tmp_path / "none.pem"), *words, code=code)
     assert ("--key: cannot read" in done.stderr) == (code == 2)
     assert ["--no-seal" in one.seal for one in commands] == [False] * (code == 0), "it seals, or is not started"
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_what_a_run_cannot_begin_with_is_named_before_anything_starts(tmp_path: Path, verb: str) -> None:
+    """Once, under `exec`, the job ran to its end unmetered."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "bad.yaml").write_text("a: 1")
+    words = ["--peaks", str(tmp_path / "bad.yaml"), "--policy", str(tmp_path / "none"), "--method", "pretraining"]
+    words += ["--base-flop", "1e24", "--ledger", str(tmp_path / "null"), "--ledger-copy", str(tmp_path)]
+    words += ["--ledger-copy", str(tmp_path / "fifo"), "--ledger-copy", str(tmp_path / "copy.json")]
+    job = [] if verb == "run" else ["--", "touch", str(tmp_path / "started")]
+    done = in_process(verb, "--state-dir", str(tmp_path / "state"), *words, *job, code=2)
+    names = ("null is not a place", f"{tmp_path} is a folder", "fifo is not a place", "bad.yaml: peak table is",
+             "none: cannot be read", "--method pretraining has no base model")  # fmt: skip
+    assert all(name in line for name, line in zip(names, done.stderr.splitlines(), strict=False)), done.stderr
+    assert done.stderr.splitlines()[len(names)].startswith("flopsd: hint: "), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.yaml", "fifo", "null"]

@@ -280,13 +280,15 @@ def test_a_peak_table_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> N
     for data in (b"- 1\n", b"", b"a: [\n", b"a: 1\na: 2\n"):
         with pytest.raises(PeakTableError, match="x.yaml"):
             parse_peaks(data, "x.yaml")
-    with pytest.raises(PeakTableError, match="peak table is malformed"):
+    with pytest.raises(PeakTableError, match="x.yaml: peak table is malformed: 'schema' is missing"):
         parse_peaks(b"a: 1\n", "x.yaml")
     with pytest.raises(PeakTableError, match="no peak table with SHA-256 00"):
         find_peaks("00" * 32)
     with pytest.raises(ConfigError) as fault:
         Tables([str(tmp_path / "a")], [str(tmp_path / "b")])
-    assert [problem.rpartition("/")[2] for problem in fault.value.problems] == ["a: no such file", "b: no such file"]
+    assert [problem.rpartition("/")[2] for problem in fault.value.problems] == [
+        f"{name}: No such file or directory" for name in "ab"
+    ]
 
 
 BF16, FP8 = Precision((("bf16", 1_000_000),), "config"), Precision((("fp8", 1_000_000),), "config")

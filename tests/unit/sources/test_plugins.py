@@ -207,7 +207,7 @@ def test_its_rows_are_added_to_flopsds_table_and_the_same_rows_are_the_same_byte
         ("- {a: 1", "not YAML"),
         ("- {id: a, id: b}", "given twice"),
         ("- {id: mine, vendor: nvidia}", "rows of vendor nvidia, and the source's is 'acme'"),
-        ("- {id: mine, vendor: acme}", "peak table is malformed: KeyError('status')"),
+        ("- {id: mine, vendor: acme}", "with them: peak table is malformed: 'status' is missing"),
         ("- " + ROW % ("h100-pcie", "One"), "two rows share an id"),
         ("- " + ROW % ("mine", "NVIDIA H100 PCIe"), "'NVIDIA H100 PCIe' belongs to both 'mine' and 'h100-pcie'"),
         ("[" + ROW % ("mine", "One") + "]", "they are not a plain YAML list"),
