@@ -27,7 +27,7 @@ from flopsd.core.policy.contradictions import presumed_systemic
 from flopsd.core.values import short_flop
 from flopsd.errors import ConfigError, FlopsdError, PolicyError
 from flopsd.settings.client_socket import VARIABLE as SOCKET_VARIABLE
-from flopsd.settings.data_files import load_peaks, load_policies
+from flopsd.settings.data_files import load_peaks, load_policies, own_policies
 from flopsd.settings.locations import is_remote, refuse_place
 from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.settings.strict_yaml import read_yaml
@@ -134,6 +134,9 @@ def check_needs(settings: Settings) -> None:
         except FlopsdError as fault:
             problems += fault.problems if isinstance(fault, PolicyError) else fault.lines
             hints.append(fault.hint)
+    if not problems:  # a pipe that was read is empty for the process that meters
+        files = (*((Path(settings.peaks),) if settings.peaks else ()), *own_policies(settings.policies))
+        problems = [f"{file}: {why}" for file in files if (why := unfit(file))]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), hint="; ".join(dict.fromkeys(filter(None, hints))))
 
