@@ -158,8 +158,8 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
         found.append(_counted(tally.counted_flop, tally.known_ns(Evidence.COUNT), rating, table))
     label = precision_label(None, rating)
-    if Evidence.UTILIZATION in tally.observed_ns:
-        busy, known_ns = tally.busy_sm_cycles, tally.known_ns(Evidence.UTILIZATION)
+    if known_ns := tally.known_ns(Evidence.UTILIZATION):
+        busy = tally.busy_sm_cycles
         most = _most_busy(tally, rating)
         flop, integers = (Figures(0, None, None if rate is None else most * rate) for rate in _rates(rating, table))
         found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))

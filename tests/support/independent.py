@@ -290,7 +290,7 @@ class Rated(Rates):
                 row("count", None, 0, known("count"), (0, c, most), (0, None, most), 0, m)
             else:
                 row("count", None, 0, known("count"), (c * (M - m) // M, c, most), (0, 0, 0), 0, m)
-        if "utilization" in observed:
+        if known("utilization"):
             busy, sampled = tally.get("busy_sm_cycles", 0), tally.get("sampled_busy_sm_cycles", 0)
             most = busy
             if self.sms_mhz is not None and sampled <= busy:

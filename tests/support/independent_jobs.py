@@ -528,7 +528,9 @@ def entry_of(found: Any, entry: J) -> J:
         for device in devices.values():
             job += device.span - device.gap_ns("other_job", "metered_as_mig", "replaced")
             unknown += device.unknown
-            bounded_ns += device.tally["observed_ns"].get("utilization", 0)
+            bounded_ns += sum(
+                device.tally.get(name, {}).get("utilization", 0) for name in ("observed_ns", "recovered_ns")
+            )
     covered = predicate["coverage"]
     again["coverage"] = {
         **{name: covered[name] for name in (*TIMES[:4], "coveragePpm", "gapSecondsByReason")},

@@ -246,6 +246,7 @@ CASES: list[Case] = [
     ("phase-of-a-share-with-a-zero", "A share of a phase ends in a zero.", BAD, "TALLY-17", 4, "small", phase("train@bf16:0.250,fp8:0.75", **_cycles(tensor_hmma=10**9))),
     ("phase-read-without-work", "Counters were read in a phase, and none moved.", None, None, None, "small", phase("train", whole=_cycles(fp32=10**9))),
     ("busy-by-a-sampled-clock-of-nothing", "A part of the busy cycles was read at random moments, at which no cycle ran.", None, None, None, "small", tally(**BUSY, sampled_busy_sm_cycles=9 * 10**11)),
+    ("busy-in-recovered-time-alone", "All that is known of a device is a ceiling of time that was taken for silence.", None, None, None, "small", tally(observed_ns={}, gap_ns={"source_silent": 6 * S}, recovered_ns={"utilization": 6 * S}, busy_sm_cycles=10**12)),
 ]  # fmt: skip
 
 

@@ -381,17 +381,18 @@ def _silent_of_another(entries: list[J]) -> None:
 CHILDREN = (
     "accounted-elsewhere", "rebooted", "cycles-recovered", "declared-phases", "journal-replaced", "recovered-tail", "named-late",
     "lying-declarations", "declared-by-settings", "operator-count", "neuron-count", "energy-as-published", "no-device", "codes-checked", "earlier-seal",
-    "model-of-two-refused",
+    "model-of-two-refused", "busy-in-recovered-time-alone",
 )  # fmt: skip
 
 
 def _at_hand() -> Files:
     """Jobs of one node, whose entry follows from its journal."""
     from tests.support.vectors import valid
+    from tests.support.vectors_limits import limits_vectors
     from tests.support.vectors_models import shapes_vectors
 
     files: Files = {}
-    made = {**valid(), **shapes_vectors()}
+    made = {**valid(), **shapes_vectors(), **limits_vectors()}
     for name in CHILDREN:
         ledger, journal = made[f"valid/{name}/ledger.json"], made[f"valid/{name}/ledger.journal.jsonl"]
         child = parse_envelope(ledger).payload

@@ -221,7 +221,7 @@ function jobTime(history) {
     const tally = device.last;
     job += tally.to - device.first - elsewhereOf(tally);
     unknown += unknownOf(tally);
-    bounded += amountOf(tally, "observed_ns/utilization");
+    bounded += amountOf(tally, "observed_ns/utilization") + amountOf(tally, "recovered_ns/utilization");
   }
   return { job, unknown, bounded };
 }

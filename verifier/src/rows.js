@@ -133,7 +133,7 @@ class Maker {
     for (const [path, cycles] of under(this.part, "sm_cycles")) this.pipe(path, cycles);
     for (const [pipe, ns] of under(this.part, "unread_ns")) if (ns) this.unread(pipe, ns);
     if (amountOf(this.part, "observed_ns/count") || amountOf(this.part, "counted_flop")) this.count();
-    if (amountOf(this.part, "observed_ns/utilization")) this.busy();
+    if (this.time("utilization")) this.busy();
     this.gap();
     return this.rows;
   }

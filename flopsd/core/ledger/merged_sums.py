@@ -183,7 +183,7 @@ def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
                 **predicate["coverage"],
                 "jobSeconds": seconds(sum(tally.job_ns for tally in tallies)),
                 "unknownSeconds": seconds(sum(tally.unknown_ns for tally in tallies)),
-                "boundedSeconds": seconds(sum(tally.observed_ns.get(Evidence.UTILIZATION, 0) for tally in tallies)),
+                "boundedSeconds": seconds(sum(tally.known_ns(Evidence.UTILIZATION) for tally in tallies)),
             },
         }
     )
