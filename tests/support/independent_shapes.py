@@ -247,7 +247,7 @@ class Llama:
         self.notes, self.surplus, self.fewer = list[J](), 0, False
         if method is None:
             self.notes.append(note("method_not_declared"))
-        elif method == "full" and t is not None and t < self.total:
+        elif method in ("full", "pretraining") and t is not None and t < self.total:
             method = "partial"
             self.notes.append(note("full_taken_as_partial", trainable=t, total=self.total))
         elif method == "partial":
@@ -347,10 +347,9 @@ class Llama:
 
     def forward(self, work: J) -> Three:
         counts = Counts(work, self.facts, self.config.get("max_position_embeddings"), cached=True)
-        kinds = ["none" if self.trained(n) == "all" else self.trained(n) for n in LEVELS]
-        low, computed, high = (
-            self.walk(counts.rows[n], counts.head[n], counts.pairs[n], kinds[n], graded=False).forward for n in LEVELS
-        )
+        kinds = ["none" if n == LOW or self.trained(n) == "all" else self.trained(n) for n in LEVELS]
+        walks = [self.walk(counts.rows[n], counts.head[n], counts.pairs[n], kinds[n], graded=False) for n in LEVELS]
+        low, computed, high = (self.settled(walks[n], counts.rows[n], n).forward for n in LEVELS)
         return self.widened((low, computed, high))
 
     def widened(self, bounds: Three) -> Three:

@@ -34,6 +34,7 @@ MODELS: list[Model] = [
     ("lora-counted", "The process counts base and adapters.", [(lora("up_proj", parameters_total=4404 + 288, parameters_trainable=288), {"train": WORK})]),
     ("lora-of-rank-0", "An adapter of rank 0 is none.", [({**lora("down_proj"), "lora": {"r": 0, "target_modules": ["down_proj"]}}, {"train": WORK})]),
     ("lora-counted-of-nobody", "The modules are not declared, the number of trained weights is.", [({"model_config": LLAMA, "method": "qlora", "parameters_trainable": 500, "recomputation": "full"}, {"train": WORK})]),
+    ("pretraining-of-fewer", "Pretraining of fewer weights than there are is partial.", [({**FULL, "method": "pretraining", "parameters_trainable": 2000}, {"train": WORK})]),
     ("full-of-fewer", "Full fine-tuning of fewer weights than there are is partial.", [({**FULL, "parameters_trainable": 2000, "attention": "sdpa"}, {"train": WORK})]),
     ("fewer-counted", "The process counts fewer parameters than the shape has.", [({**FULL, "parameters_total": 4000}, {"train": WORK, "other": WORK})]),
     ("size-partial", "Only a size, of which a part is trained.", [({"parameters_total": TOTAL, "parameters_trainable": 1000, "method": "partial"}, {"train": {**PADDED, "sequences": 0}})]),

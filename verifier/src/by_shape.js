@@ -124,7 +124,7 @@ function trainingOf(facts, total, adapters) {
   const { lora } = facts, t = /** @type {bigint | undefined} */ (facts.parameters_trainable);
   let { method } = facts;
   if (method === undefined) notes.push(_note("method_not_declared"));
-  else if (method === "full" && t !== undefined && t < total) {
+  else if ((method === "full" || method === "pretraining") && t !== undefined && t < total) {
     method = "partial";
     notes.push(_note("full_taken_as_partial", { trainable: t, total }));
   } else if (method === "partial") notes.push(_note("frozen_not_declared"));
@@ -158,16 +158,21 @@ export function byShape(facts) {
   const most = config.max_position_embeddings ?? null;
   const kernel = kernelOf(facts.attention);
 
+  /** What adapters that are not named cost each way. @param {bigint} n @param {Level} level */
+  const unnamed = (n, level) => {
+    const { t, vague, surplus } = training, known = vague ? t ?? 0n : 0n;
+    return 2n * n * { low: 0n, computed: known, high: known + surplus }[level];
+  };
+
   /** @param {Passed} passed @param {Level} level @param {boolean} input @param {bigint} [pairs] @param {Level} [rows] */
   const walked = (passed, level, input, pairs = passed.pairs[level], rows = level) => {
     const sums = new Walk(config, training.weights(level), ranks).through(passed.rows[rows], passed.head[rows], pairs, input);
-    const { t, vague, surplus } = training, n = passed.rows[level];
+    const { t } = training, n = passed.rows[level];
     if (training.method === "partial" && t !== undefined && level !== "low") {
       const largest = 2n * n * t;
       if (sums.weights > largest) sums.weights = largest;
     }
-    const known = vague ? t ?? 0n : 0n;
-    const extra = 2n * n * { low: 0n, computed: known, high: known + surplus }[level];
+    const extra = unnamed(n, level);
     sums.forward += extra;
     sums.inputs += extra;
     sums.weights += extra;
@@ -223,9 +228,9 @@ export function byShape(facts) {
     const passed = passedOf(work, facts, most, true);
     checkHead(work);
     const [low, computed, high] = LEVELS.map((level) => {
-      const trained = training.weights(level);
-      const walk = new Walk(config, trained === "all" ? "none" : trained, ranks);
-      return walk.through(passed.rows[level], passed.head[level], passed.pairs[level], false).forward;
+      const trained = training.weights(level), n = passed.rows[level];
+      const walk = new Walk(config, trained === "all" || level === "low" ? "none" : trained, ranks);
+      return walk.through(n, passed.head[level], passed.pairs[level], false).forward + unnamed(n, level);
     });
     return widened({ low, computed, high });
   };

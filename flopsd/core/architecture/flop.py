@@ -51,7 +51,7 @@ def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> B
     if model.bare is not None:
         return bare_forward(model.bare, work, training)
     case = _Case(model, work, training, cached=True)
-    low, computed, high = (case.walk(level, case.frozen(level)) for level in Level)
+    low, computed, high = map(case.forward, Level)
     return case.scaled(Bounds(low.forward, computed.forward, high.forward + high.states_again))
 
 
@@ -116,10 +116,11 @@ class _Case:
             return Trained(lora=lora)
         return Trained(everything=True)
 
-    def frozen(self, level: Level) -> Trained:
-        """As trained, for a forward pass: adapters are in it."""
+    def forward(self, level: Level) -> PassFlop:
+        """A forward pass with its adapters; LOW is without, since they may be switched off or merged meanwhile."""
         trained = self.trained(level)
-        return Trained() if trained.everything else trained
+        without = trained.everything or level is Level.LOW
+        return self._with_surplus(self.walk(level, Trained() if without else trained), level)
 
     def executed_low(self, required: PassFlop) -> int:
         def of_text(part: Attention) -> int:
@@ -214,7 +215,7 @@ class _Case:
         everything = self.parameters.total - self.model.constants
         if method is Method.PARTIAL and self.model.constants and trainable == everything:
             return Method.FULL  # a process sees that some parameters have no gradient
-        if method is Method.FULL and trainable is not None and trainable < everything:
+        if method in (Method.FULL, Method.PRETRAINING) and trainable is not None and trainable < everything:
             self.notes.append(note("full_taken_as_partial", trainable=str(trainable), total=str(self.parameters.total)))
             return Method.PARTIAL
         if method is Method.PARTIAL:
