@@ -92,6 +92,12 @@ class Client:
         self._wake_thread()
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What was declared."""
+        with self._lock:
+            return dict(self._facts)
+
+    @property
     def current_phase(self) -> str | None:
         """The phase set last; None before the first."""
         return self._phase

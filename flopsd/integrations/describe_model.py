@@ -13,6 +13,7 @@ from flopsd.core.architecture import why_not_read
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.declared_facts import MAX_MODULES, facts_from
+from flopsd.integrations.adapter_kinds import not_computed
 
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.
@@ -30,6 +31,7 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
         "method": lambda: method(model, base),
         "lora": lambda: lora(model),
         "recomputation": lambda: recomputation(model, arguments),
+        "not_counted": lambda: not_computed(model),
         "precision": lambda: precision(base, arguments),
         "framework": frameworks,
     }
@@ -121,22 +123,31 @@ def method(model: Any, base: Any) -> Method | None:
 
 
 def lora(model: Any) -> dict[str, Any] | None:
-    """Rank and target modules of the LoRA adapters; None if there are none, or if ranks differ."""
+    """Rank and target modules of the active LoRA adapters; None if there are none, or if ranks differ."""
     ranks: set[int] = set()
     targets: set[str] = set()
     others: set[str] = set()
     saved: set[str] = set()  # what is there: PEFT's configuration also lists heads that other models have
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "r"):
-            targets.add(name)
-            ranks |= set(module.r.values() if isinstance(module.r, Mapping) else (module.r,))
+            active = _active_ranks(module)
+            (targets if active else others).add(name)
+            ranks |= active
         elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
-            saved.add(name.rpartition(".")[2])
+            if any(parameter.dim() > 1 for parameter in module.original_module.parameters()):
+                saved.add(name.rpartition(".")[2])
         elif len(getattr(getattr(module, "weight", None), "shape", ())) > 1:
             others.add(name)
     if len(ranks) != 1:
         return None
     return {"r": ranks.pop(), "target_modules": _names(targets, others), "modules_to_save": sorted(saved) or None}
+
+
+def _active_ranks(module: Any) -> set[int]:
+    if not isinstance(module.r, Mapping):
+        return {module.r}
+    active = getattr(module, "active_adapters", module.r)
+    return {rank for name, rank in module.r.items() if name in active}
 
 
 def _names(targets: set[str], others: set[str]) -> list[str]:

@@ -13,19 +13,19 @@ import functools
 import logging
 import threading
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from flopsd.integrations.describe_model import is_unread
-from flopsd.integrations.device_sums import DeviceSum, DeviceSums
 from flopsd.integrations.head_counter import backbone_of, head_work
 from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.latent_rows import Rows, latent_rows
+from flopsd.integrations.model_sessions import UNSETTLED, ModelSessions, Session
+from flopsd.integrations.model_state import ModelState, State
 from flopsd.integrations.token_counter import TokenCounter, first_tensor, past_length
 from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
 
@@ -37,18 +37,7 @@ _BY_SHAPE = frozenset(
     {"input_ids", "attention_mask", "position_ids", "labels", "num_items_in_batch", "use_cache", "return_dict"}
 )
 MAX_KNOWN = 1024
-UNSETTLED = ""  # a phase that becomes known later
 PhaseOf = Callable[[Any, bool], str]
-
-
-class Session(Protocol):
-    """Where work is declared: a `flopsd.client.Client`, or something like it."""
-
-    @property
-    def current_phase(self) -> str | None: ...
-    def count(self, phase: str, **counters: int) -> None: ...
-    def counting(self, phase: str, **counters: int) -> Callable[[], None]: ...
-    def declare(self, **facts: object) -> None: ...
 
 
 class _Inside(threading.local):
@@ -65,16 +54,17 @@ class ForwardCounter:
         """`phase_of` receives the model and whether it generates, and returns a phase or UNSETTLED. By default a pass
         with gradients is training, and any other belongs to the client's current phase."""
         self.client, self._phase_of = client, phase_of or usual_phase(client)
+        self.sessions = ModelSessions(client)
+        self._state: ModelState | None = None  # what may change between passes, where a change can be declared
+        self._seen: State = (b"", b"", ())
+        self._active: object = None
         self._model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
         self._backbone: Callable[[], Any] = lambda: None
         self._tokens = TokenCounter()
         self._repeats = False  # a pass counts what another with the same names and shapes of arguments counted
-        self._known: dict[tuple[object, ...], tuple[Callable[[], None], DeviceSum | None, int]] = {}
         self._latents: Rows | None = None
         self._images: ImageCounter | None = None
         self._handles: list[Any] = []
-        self._unsettled: dict[str, int] = defaultdict(int)
-        self._on_device = DeviceSums()
         self._inside = _Inside()
         self.failed = False  # after an error nothing is counted any more
         self._weights: WeightPasses | None = None  # of a model whose architecture flopsd does not read
@@ -86,7 +76,7 @@ class ForwardCounter:
         self.detach()
         self._model = weakref.ref(model)
         self._tokens = TokenCounter(getattr(model, "config", None))
-        enter, leave, see = self._enter, self._leave, self._see
+        enter, leave, see = self._enter, self._leave, self._see_images
         if compiled:  # the graph breaks before each hook and continues after it
             enter, leave, see = (torch.compiler.disable(hook) for hook in (enter, leave, see))
         # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
@@ -100,6 +90,9 @@ class ForwardCounter:
         self._images = ImageCounter.of(inner)
         tower = tower_of(inner) if self._images is not None and self._images.has_tower else None
         self._repeats = not compiled and self._tokens.by_shape and not (self._images or self._weights or self._latents)
+        if self._weights is None and hasattr(self.client, "facts"):
+            self._state = ModelState(model)
+            self._see(self._state)
         outer = [model] if inner is model else [model, inner]
         if backbone is not None and (tower is not None or self._weights is not None):
             outer.append(backbone)
@@ -118,7 +111,9 @@ class ForwardCounter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._known.clear()
+        for tally in self.sessions.all:
+            tally.known.clear()
+        self._state = None
         if self._weights is not None:
             self._take_weights()
             self._weights.detach()
@@ -142,17 +137,23 @@ class ForwardCounter:
     def settle(self, phase: str = "other") -> None:
         """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
         self.settle_phase(phase)
-        for of, counters in self._on_device.take().items():
-            self.client.count(of, **counters)
+        self.sessions.settle()
 
     def settle_phase(self, phase: str) -> None:
         """Assign unsettled work to `phase`, without waiting for the device."""
         self._take_weights()
         self._phase = self._phase or phase
-        unsettled, self._unsettled = self._unsettled, defaultdict(int)
-        if unsettled:
-            self.client.count(phase, **unsettled)
-        self._on_device.move(UNSETTLED, phase)
+        self.sessions.settle_phase(phase)
+
+    def declare(self, facts: Mapping[str, Any]) -> None:
+        """Declare what the model is from now on: to another session, if passes were counted of what it was before."""
+        if self._state is not None:
+            self._see(self._state)
+        self.sessions.declare(facts)
+
+    def count_step(self) -> None:
+        """Count an optimizer step."""
+        self.sessions.trained.count_step()
 
     def _enter(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         if arguments and isinstance(arguments[0], torch.nn.Module):
@@ -194,11 +195,14 @@ class ForwardCounter:
         past = past_length(named.get("past_key_values", named.get("cache")))  # its name before transformers 5 and now
         phase = self._phase_of(model, past is not None)
         mask, key = named.get("attention_mask"), None
+        if self._state is not None:
+            self._look_at(self._state)
+        tally = self.sessions.now
         if self._repeats and not arguments:
             ids = named.get("input_ids")
             shapes = getattr(ids, "shape", None), getattr(mask, "shape", None)
             key = (model is self._backbone(), phase, *shapes, *named)
-            if (known := self._known.get(key)) is not None:
+            if (known := tally.known.get(key)) is not None:
                 count, padding, tokens = known
                 count()
                 if padding is not None:
@@ -209,7 +213,7 @@ class ForwardCounter:
         found = self._found(model, arguments, named, past or 0)
         padding, tokens = None, found.get("tokens", 0)
         if not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel():
-            padding = self._on_device.of(phase, "padding_tokens")
+            padding = tally.on_device.of(phase, "padding_tokens")
             padding.add_rest(tokens, torch.count_nonzero(mask))
         if self._weights is not None:  # together with what passes the weights, when the pass is over
             self._passing = found
@@ -217,13 +221,26 @@ class ForwardCounter:
             return
         self._declare(phase, found)
         if key is not None and phase != UNSETTLED and _BY_SHAPE.issuperset(named) and isinstance(ids, torch.Tensor):
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[key] = self.client.counting(phase, **found), padding, tokens
+            if len(tally.known) >= MAX_KNOWN:
+                tally.known.clear()
+            tally.known[key] = tally.client.counting(phase, **found), padding, tokens
+
+    def _look_at(self, state: ModelState) -> None:
+        """Begin or go on with another session where what is trained or computed again is other than before."""
+        trains = torch.is_grad_enabled()
+        if (state.now() == self._seen) if trains else (state.active() == self._active):
+            return
+        before = self._seen
+        self._see(state)
+        self.sessions.describe_again(self._model(), trains=trains, recomputation=before[1] != self._seen[1])
+
+    def _see(self, state: ModelState) -> None:
+        state.look_again()
+        self._seen, self._active = state.now(), state.active()
 
     def _found(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int) -> dict[str, int]:
         """Counters of a pass. What depends on the content of tensors is added up on their device."""
-        defer = functools.partial(self._on_device.add, self._inside.phase)
+        defer = functools.partial(self.sessions.now.on_device.add, self._inside.phase)
         found, images = {"forward_passes": 1}, self._images
         if images is not None:
             found |= images.of_model(arguments, named, defer)
@@ -242,13 +259,14 @@ class ForwardCounter:
             found |= head_work(tokens, tokens if ids is None else ids.shape[0], named, defer)
         return found
 
-    def _see(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def _see_images(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         model, images = self._model(), self._images
         if model is None or images is None or self.failed:
             return
         try:
             phase = self._inside.phase if self._inside.depth else self._phase_of(model, False)
-            self._declare(phase, images.of_tower(arguments, named, functools.partial(self._on_device.add, phase)))
+            add = functools.partial(self.sessions.now.on_device.add, phase)
+            self._declare(phase, images.of_tower(arguments, named, add))
         except Exception:
             log.exception(_STOPS)
             self._give_up()
@@ -259,11 +277,7 @@ class ForwardCounter:
             self.client.declare(not_counted={"other": [AFTER_ERROR]})
 
     def _declare(self, phase: str, found: Mapping[str, int]) -> None:
-        if phase == UNSETTLED:
-            for name, value in found.items():
-                self._unsettled[name] += value
-        else:
-            self.client.count(phase, **found)
+        self.sessions.now.count(phase, found)
 
 
 def usual_phase(client: Session) -> PhaseOf:

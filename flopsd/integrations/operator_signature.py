@@ -3,13 +3,12 @@ and PyTorch. Content is not read."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.token_counter import past_length
 
 MAX_ITEMS = 64
@@ -20,51 +19,21 @@ class Signature:
     """Of the passes of one model."""
 
     def __init__(self, model: Any) -> None:
-        self._model: Callable[[], Any] = weakref.ref(model)
-        # Weak, so that a parameter that was replaced, such as by a shard of it, is freed.
-        self._parameters: list[Callable[[], Any]] = []
-        self._checkpointed: list[Callable[[], Any]] = []
-        self._adapted: list[Callable[[], Any]] = []
-        self._find()
+        self._state = ModelState(model)
 
     def of_pass(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[object, ...]:
         grads = torch.is_grad_enabled()
         return (
             type(model), model.training, grads, torch.is_inference_mode_enabled(),
             torch.is_autocast_enabled("cuda"), torch.is_autocast_enabled("cpu"),
-            self._switches() if grads else None, tuple([_adapters(one()) for one in self._adapted]),
+            self._state.now() if grads else self._state.adapters(),
             tuple([_of(one) for one in arguments]),
             tuple([(name, _of(one)) for name, one in named.items() if name not in _IGNORED]),
         )  # fmt: skip
 
     def checkpoints(self) -> bool:
         """Whether any layer is computed again."""
-        return any(self._switches()[1])
-
-    def _switches(self) -> tuple[bytes, bytes]:
-        """Which parameters are trained, and which layers are computed again in the backward pass."""
-        for _ in range(2):
-            with suppress(AttributeError):  # one is gone
-                return (
-                    bytes([one().requires_grad for one in self._parameters]),
-                    bytes([bool(one().gradient_checkpointing) for one in self._checkpointed]),
-                )
-            self._find()
-        return b"", b""
-
-    def _find(self) -> None:
-        if (model := self._model()) is None:
-            return
-        self._parameters = [weakref.ref(one) for one in model.parameters()]
-        adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
-        self._adapted = [weakref.ref(one) for one in adapted[:1]]  # PEFT switches all of them together
-        self._checkpointed = [weakref.ref(one) for one in model.modules() if hasattr(one, "gradient_checkpointing")]
-
-
-def _adapters(layer: Any) -> object:
-    """Which adapters a layer of PEFT uses."""
-    names = ("_disable_adapters", "_active_adapter", "merged_adapters")
-    return tuple([str(getattr(layer, name, None)) for name in names])
+        return any(self._state.now()[1])
 
 
 def _of(value: Any, depth: int = 3) -> object:

@@ -22,8 +22,9 @@ from transformers import TrainerCallback
 from flopsd.client import Client, connect
 from flopsd.core.declarations import KERNEL_WINDOWS_VARIABLE, OPERATOR_COUNT_VARIABLE
 from flopsd.integrations.describe_model import describe
-from flopsd.integrations.forward_counter import UNSETTLED, ForwardCounter
+from flopsd.integrations.forward_counter import ForwardCounter
 from flopsd.integrations.kernel_windows import KernelWindows
+from flopsd.integrations.model_sessions import UNSETTLED
 from flopsd.integrations.operator_counter import WHOLE_GRAPH, OperatorCounter
 from flopsd.integrations.other_models import OtherModels
 from flopsd.integrations.work_left_out import left_out
@@ -70,7 +71,6 @@ class FlopsdCallback(TrainerCallback):
     ) -> None:
         self.client = connect() if client is None else client
         self.failed: set[str] = set()
-        self._count_step = self.client.counting("train", steps=1)
         self._facts = {"method": method, "packing": packing, **facts}
         self._counter = ForwardCounter(self.client, self._phase_of)
         self._operators: OperatorCounter | None = None
@@ -84,6 +84,7 @@ class FlopsdCallback(TrainerCallback):
         self._others = OtherModels(self.client, self._phase_of_other, self._operators)
         self._optimizer: Any = None
         self._left_out: dict[str, list[str]] = {}
+        self._of_adapters: dict[str, list[str]] = {}
         self._training = self._in_step = self._predicting = False
         self._flop_declared = 0
         self._method: str | None = None
@@ -125,7 +126,7 @@ class FlopsdCallback(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         try:
             self._in_step = False
-            self._count_step()
+            self._counter.count_step()
             if self._windows is not None:
                 self._windows.end_step()
         except Exception:  # noqa: BLE001 (logged there)
@@ -175,16 +176,18 @@ class FlopsdCallback(TrainerCallback):
     def _declare_model(self, arguments: Any, model: Any, *, again: bool = False) -> None:
         """Declare and count the Trainer's model when it is a new one or was prepared for training."""
         self._others.find(model)
-        self._declare_left_out(arguments)
         if model is None or (self._model_ref() is model and not again):
+            self._declare_left_out(arguments)
             return
         self._model_ref = weakref.ref(model)
         self._attach(arguments, model)
         facts = describe(model, arguments)
+        self._of_adapters = facts.pop("not_counted", None) or {}
+        self._declare_left_out(arguments)
         facts["packing"] = getattr(arguments, "packing", None)
         facts.update({name: value for name, value in self._facts.items() if value is not None})
         self._method = facts.get("method")
-        self.client.declare(**facts)
+        self._counter.declare(facts)
 
     def _attach(self, arguments: Any, model: Any) -> None:
         compiled = bool(getattr(arguments, "torch_compile", False))
@@ -240,6 +243,8 @@ class FlopsdCallback(TrainerCallback):
 
     def _declare_left_out(self, arguments: Any) -> None:
         found = left_out(arguments, self._others.not_counted, self._counter.failed)
+        for phase, texts in self._of_adapters.items():
+            found[phase] = [*found.get(phase, []), *texts]
         if self._logged_compiled:
             found.setdefault("train", []).append("the trained model: a hook would break its compiled graph")
         if found and found != self._left_out:
@@ -252,7 +257,8 @@ class FlopsdCallback(TrainerCallback):
         self._settle()
         self._declare_left_out(arguments)
         if self._counter.saw_documents:
-            self.client.declare(packing=False)
+            for tally in self._counter.sessions.all:
+                tally.client.declare(packing=False)
         flop = int(state.total_flos)
         # The sum of all ranks, so only one rank declares it.
         if flop > self._flop_declared and getattr(arguments, "process_index", 0) == 0:

@@ -103,7 +103,7 @@ def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> No
             module(**named)
         cache = model(input_ids=ids, use_cache=True).past_key_values
         model(input_ids=ids, past_key_values=cache)
-    assert counters[1]._known, "what was seen is kept"
+    assert counters[1].sessions.now.known, "what was seen is kept"
     for counter in counters:
         counter.settle("evaluate")
     assert again.work == anew.work

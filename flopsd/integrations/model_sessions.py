@@ -1,0 +1,143 @@
+"""The sessions that count the passes of one model. The facts of a session hold for all of its work, so a model that is
+trained otherwise from now on, such as with other layers frozen, is counted in another session."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from flopsd.core.declarations import Method
+from flopsd.core.declared_facts import facts_from
+from flopsd.integrations.describe_model import describe
+from flopsd.integrations.device_sums import DeviceSum, DeviceSums
+
+UNSETTLED = ""  # a phase that becomes known later
+MAX_SESSIONS = 4  # each is a connection to the daemon, which serves 64
+# What of a model's facts may change within a run: `describe` says what it is now.
+_COUNTS = ("parameters_total", "parameters_trainable")
+_CHANGING = (*_COUNTS, "method", "lora", "recomputation")
+_OF_MODEL = (*_CHANGING, "model_config", "attention", "window", "packing")
+_NOT_COPIED = ("device", "not_counted", "operators_not_counted")
+_ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
+_TOO_MANY = f"training of other weights than before, more than {MAX_SESSIONS} times"
+
+
+class Session(Protocol):
+    """Where work is declared: a `flopsd.client.Client`, or something like it."""
+
+    @property
+    def current_phase(self) -> str | None: ...
+    def count(self, phase: str, **counters: int) -> None: ...
+    def counting(self, phase: str, **counters: int) -> Callable[[], None]: ...
+    def declare(self, **facts: object) -> None: ...
+
+
+class Tally:
+    """What one session was not told yet."""
+
+    def __init__(self, client: Session) -> None:
+        self.client = client
+        self.on_device = DeviceSums()
+        # A pass counts what another with the same names and shapes of arguments counted.
+        self.known: dict[tuple[object, ...], tuple[Callable[[], None], DeviceSum | None, int]] = {}
+        self.count_step = client.counting("train", steps=1)
+        self.has_counted = False
+        self._unsettled: dict[str, int] = defaultdict(int)
+
+    def count(self, phase: str, found: Mapping[str, int]) -> None:
+        self.has_counted = True
+        if phase == UNSETTLED:
+            for name, value in found.items():
+                self._unsettled[name] += value
+        else:
+            self.client.count(phase, **found)
+
+    def settle_phase(self, phase: str) -> None:
+        """Assign unsettled work to `phase`, without waiting for the device."""
+        unsettled, self._unsettled = self._unsettled, defaultdict(int)
+        if unsettled:
+            self.client.count(phase, **unsettled)
+        self.on_device.move(UNSETTLED, phase)
+
+    def settle(self) -> None:
+        """Declare the sums on the device. Waits for it."""
+        for phase, counters in self.on_device.take().items():
+            self.client.count(phase, **counters)
+
+
+class ModelSessions:
+    """By what they were told of the model."""
+
+    def __init__(self, client: Any) -> None:
+        """`client`: a Session, which opens others where it shows its `facts`."""
+        self._client = client
+        self.now = self.trained = Tally(client)  # of the next pass, and of the last one with gradients
+        self.all = [self.now]
+        self._by_facts: dict[str, Tally] = {}
+
+    def describe_again(self, model: Any, *, trains: bool, recomputation: bool) -> None:
+        """What passes `model` from now on belongs to the session of its facts now. `recomputation`: the layers'
+        switches for it are others than before."""
+        before = _facts(self.now.client)
+        found = {name: value for name, value in describe(model, None).items() if name in (*_CHANGING, "not_counted")}
+        if not recomputation:
+            found["recomputation"] = before.get("recomputation")
+        kept = {name: value for name, value in before.items() if name not in (*_CHANGING, *_NOT_COPIED)}
+        first = _facts(self._client).get("method")
+        if found.get("method") is None:  # all weights: as it was declared, if that is what it was
+            found["method"] = first if first in (None, *_ALL_WEIGHTS) else Method.FULL
+        elif found["method"] is Method.PARTIAL and first == Method.PRETRAINING:
+            found["method"] = first  # that not all are trained follows from their number
+        self.declare({**kept, **found}, trains=trains)
+
+    def declare(self, facts: Mapping[str, Any], *, trains: bool = True) -> None:
+        """What is true of the model from now on. Parameters that cannot be counted are as many as before."""
+        before = _facts(self.now.client)
+        counts = {name: before[name] for name in _COUNTS if name in before}
+        given = {**counts, **{name: value for name, value in facts.items() if value is not None}}
+        gone = [name for name in _OF_MODEL if name in before and name not in given]
+        if self._differs(given) and (self.now.has_counted or gone):
+            self._by_facts.setdefault(_key(before), self.now)
+            self.now = self._by_facts.get(_key(given)) or self._opened(given)
+        else:
+            self.now.client.declare(**given)
+        self.trained = self.now if trains else self.trained
+
+    def _differs(self, facts: Mapping[str, Any]) -> bool:
+        return _key(_facts(self.now.client)) != _key(facts)
+
+    def settle_phase(self, phase: str) -> None:
+        for one in self.all:
+            one.settle_phase(phase)
+
+    def settle(self) -> None:
+        for one in self.all:
+            one.settle()
+
+    def _opened(self, facts: Mapping[str, Any]) -> Tally:
+        key = _key(facts)
+        if len(self.all) >= MAX_SESSIONS:  # one for all the rest, of which not much is certain
+            key, uncertain = "", (*_CHANGING, *_NOT_COPIED)
+            facts = {name: value for name, value in facts.items() if name not in uncertain}
+            facts |= {"method": Method.PARTIAL, "not_counted": {"train": [_TOO_MANY]}}
+        if (found := self._by_facts.get(key)) is None:
+            found = self._by_facts[key] = Tally(self._client.another_session())
+            found.client.declare(**facts)
+            self.all.append(found)
+        return found
+
+
+def _facts(client: Session) -> dict[str, Any]:
+    return dict(getattr(client, "facts", {}))
+
+
+def _key(facts: Mapping[str, Any]) -> str:
+    """The facts of the model as a daemon reads them."""
+    found: dict[str, Any] = {}
+    for name in _OF_MODEL:
+        with suppress(ValueError, TypeError):
+            found |= facts_from({name: facts[name]}) if facts.get(name) is not None else {}
+    return json.dumps(found, sort_keys=True)

@@ -1,0 +1,197 @@
+"""Trainings that a declaration of one state at one time does not describe, each with what PyTorch counted of it and the
+interval that flopsd computes of what was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from flopsd.core.declarations import NOTHING_DECLARED
+from flopsd.core.declared_facts import facts_from, work_from
+from flopsd.core.policy.bases import declarations_of
+from flopsd.core.policy.reconcile import Architecture
+from flopsd.core.session_protocol import DeclaredSession
+from tests.train.families import flop_counter
+from tests.train.operator_cases import Counters
+from tests.train.trainers import llama
+
+LENGTH, LAYERS = 12, 3
+
+
+def basis_of(counted: Counters) -> Architecture:
+    """What the ledger would have, of all sessions."""
+    sessions = [
+        DeclaredSession(
+            f"{at:032x}", 1, 0, "0.1.0", facts_from({n: v for n, v in one.facts.items() if v is not None}),
+            work_from(one.work),
+        )
+        for at, one in enumerate([counted, *counted.others])
+    ]  # fmt: skip
+    found = declarations_of(NOTHING_DECLARED, sessions)
+    assert found.architecture is not None, found.absent
+    return found.architecture
+
+
+class Loop:
+    """Steps of a model that a ForwardCounter counts."""
+
+    def __init__(self, model: Any, **declared: Any) -> None:
+        from flopsd.integrations.describe_model import describe
+        from flopsd.integrations.forward_counter import ForwardCounter
+
+        self.model, self.counted, self.flop = model.train(), Counters(current_phase=None), 0
+        self.counted.declare(**{**describe(model, None), **declared})
+        self.counter = ForwardCounter(self.counted)
+        self.counter.attach(model)
+
+    def steps(self, count: int = 1) -> Loop:
+        for _ in range(count):
+            self._counted(lambda **inputs: self.model(**inputs).loss.backward())
+        return self
+
+    def passes(self, count: int) -> Loop:
+        import torch
+
+        with torch.no_grad():
+            for _ in range(count):
+                self._counted(self.model)
+        return self
+
+    def _counted(self, run: Callable[..., object]) -> None:
+        import torch
+
+        ids = torch.arange(1, 2 * LENGTH + 1).view(2, LENGTH)
+        with flop_counter() as counter:
+            run(input_ids=ids, labels=ids)
+        self.flop += counter.get_total_flops()
+
+    def basis(self) -> Architecture:
+        self.counter.settle()
+        return basis_of(self.counted)
+
+
+def adapted(config: str, **options: Any) -> Any:
+    import peft
+
+    return peft.get_peft_model(llama(num_hidden_layers=LAYERS), getattr(peft, config)(**options))
+
+
+def _lora(r: int = 4, modules: Any = ("q_proj", "v_proj")) -> Any:
+    return adapted("LoraConfig", r=r, target_modules=modules if isinstance(modules, str) else list(modules))
+
+
+def _head_alone(model: Any) -> None:
+    model.requires_grad_(False)
+    model.lm_head.requires_grad_(True)
+
+
+def _frozen_from_the_second_step() -> Loop:
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    _head_alone(loop.model)
+    return loop.steps(4)
+
+
+def _thawed_from_the_second_step() -> Loop:
+    model = llama(num_hidden_layers=LAYERS)
+    _head_alone(model)
+    loop = Loop(model).steps()
+    model.requires_grad_(True)
+    return loop.steps(4)
+
+
+def _frozen_by_turns() -> Loop:
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    parameters = list(loop.model.parameters())
+    for kept in range(1, 9):  # more often than there are sessions
+        for at, parameter in enumerate(parameters):
+            parameter.requires_grad_(at % 9 <= kept)
+        loop.steps()
+    return loop
+
+
+def _base_thawed() -> Loop:
+    loop = Loop(_lora()).steps()
+    loop.model.requires_grad_(True)
+    return loop.steps(3)
+
+
+def _another_adapter() -> Loop:
+    import peft
+
+    loop = Loop(_lora()).steps()
+    loop.model.add_adapter("other", peft.LoraConfig(r=16, target_modules="all-linear"))
+    loop.model.set_adapter("other")
+    return loop.steps(3).passes(2)
+
+
+def _checkpointed_by_turns() -> Loop:
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    for _ in range(2):
+        loop.model.gradient_checkpointing_enable({"use_reentrant": False})
+        loop.steps(2)
+        loop.model.gradient_checkpointing_disable()
+        loop.steps(2)
+    return loop
+
+
+def _adapters_off() -> Loop:
+    loop = Loop(_lora(64, "all-linear")).steps()
+    with loop.model.disable_adapter():
+        loop.passes(4)
+    return loop
+
+
+def _two_adapters_evaluated() -> Loop:
+    import peft
+
+    model = _lora(4, "all-linear")
+    model.add_adapter("other", peft.LoraConfig(r=4, target_modules="all-linear"))
+    model.base_model.set_adapter(["default", "other"])
+    return Loop(model).steps().passes(4)
+
+
+def _ranks_differ_evaluated() -> Loop:
+    model = adapted("LoraConfig", r=32, target_modules="all-linear", rank_pattern={"q_proj": 8})
+    return Loop(model).steps().passes(4)
+
+
+def _pretraining_of_the_head() -> Loop:
+    model = llama(num_hidden_layers=LAYERS)
+    _head_alone(model)
+    return Loop(model, method="pretraining").steps()
+
+
+CASES: Mapping[str, Callable[[], Loop]] = {
+    "frozen from the second step": _frozen_from_the_second_step,
+    "thawed from the second step": _thawed_from_the_second_step,
+    "frozen by turns": _frozen_by_turns,
+    "LoRA, then its base too": _base_thawed,
+    "another adapter": _another_adapter,
+    "checkpointed by turns": _checkpointed_by_turns,
+    "adapters switched off": _adapters_off,
+    "two adapters, evaluated": _two_adapters_evaluated,
+    "ranks differ, evaluated": _ranks_differ_evaluated,
+    "pretraining of the head": _pretraining_of_the_head,
+}
+
+
+def _of_kind(config: str, **options: Any) -> Loop:
+    return Loop(adapted(config, **options)).steps()
+
+
+_QO = {"target_modules": ["q_proj", "o_proj"]}
+# Adapters that flopsd does not compute, by their name in what is declared as not counted.
+KINDS: Mapping[str, Callable[[], Loop]] = {
+    "LoRA by DoraLinearVariant": partial(
+        _of_kind, "LoraConfig", r=4, target_modules="all-linear", use_dora=True, lora_dropout=0.1
+    ),
+    "LOHA": partial(_of_kind, "LoHaConfig", r=4, target_modules="all-linear"),
+    "LOKR": partial(_of_kind, "LoKrConfig", r=4, **_QO),
+    "VERA": partial(_of_kind, "VeraConfig", r=64, **_QO),
+    "OFT": partial(_of_kind, "OFTConfig", oft_block_size=8, r=0, **_QO),
+    "BOFT": partial(_of_kind, "BOFTConfig", boft_block_size=8, **_QO),
+    "HRA": partial(_of_kind, "HRAConfig", r=4, **_QO),
+    "PROMPT_TUNING": partial(_of_kind, "PromptTuningConfig", task_type="CAUSAL_LM", num_virtual_tokens=20),
+    "PREFIX_TUNING": partial(_of_kind, "PrefixTuningConfig", task_type="CAUSAL_LM", num_virtual_tokens=20),
+}

@@ -1,0 +1,91 @@
+"""What PyTorch counts of a training lies within what flopsd computes, also where the training changes on its way."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.families import flop_counter
+from tests.train.intervals import CASES, KINDS, Loop, adapted, basis_of
+from tests.train.operator_cases import Counters
+from tests.train.trainers import llama, trainer_of
+
+pytestmark = [pytest.mark.training("peft"), pytest.mark.filterwarnings("ignore")]
+
+
+def _is_within(flop: int, basis: Any) -> bool:
+    executed = basis.counted.executed
+    return bool(executed.low <= flop and (executed.high is None or flop <= executed.high))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_training_that_changes_on_its_way_is_within_the_interval(name: str) -> None:
+    loop = CASES[name]()
+    assert _is_within(loop.flop, loop.basis())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_that_are_not_computed_leave_no_upper_bound(kind: str) -> None:
+    loop = KINDS[kind]()
+    assert loop.counted.facts["not_counted"] == {"train": [f"adapters of the kind {kind}"]}
+    executed = loop.basis().counted.executed
+    assert executed.low <= loop.flop
+    assert executed.computed is None
+    assert executed.high is None
+
+
+@pytest.mark.parametrize(
+    ("config", "options"),
+    [
+        ("LoraConfig", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["norm"]}),
+        ("AdaLoraConfig", {"init_r": 6, "target_r": 4, "target_modules": ["q_proj"], "total_step": 20}),
+        ("IA3Config", {"target_modules": ["v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}),
+        ("LNTuningConfig", {"target_modules": ["input_layernorm"]}),
+    ],
+)
+def test_adapters_that_are_computed_have_an_upper_bound(config: str, options: dict[str, Any]) -> None:
+    loop = Loop(adapted(config, **options)).steps()
+    assert loop.counted.facts.get("not_counted") is None
+    assert loop.basis().counted.executed.high is not None
+    assert _is_within(loop.flop, loop.basis())
+
+
+def test_a_state_that_comes_again_goes_on_in_its_session() -> None:
+    loop = CASES["checkpointed by turns"]()
+    executed = loop.basis().counted.executed
+    assert executed.low == executed.computed == loop.flop  # each session is exact
+    passes = [one.work["train"]["forward_passes"] for one in (loop.counted, *loop.counted.others)]
+    assert passes == [1 + 2 * 2, 2 * 2]
+    assert [one.facts["recomputation"] for one in (loop.counted, *loop.counted.others)] == ["none", "full"]
+
+
+def test_only_the_adapter_that_is_active_is_declared() -> None:
+    import peft
+
+    model = adapted("LoraConfig", r=4, target_modules=["q_proj"])
+    model.add_adapter("other", peft.LoraConfig(r=8, target_modules=["down_proj"]))
+    model.set_adapter("other")
+    loop = Loop(model).steps()
+    assert loop.counted.facts["lora"] == {"r": 8, "target_modules": ["down_proj"], "modules_to_save": None}
+    assert loop.basis().counted.executed.computed == loop.flop
+
+
+@pytest.mark.parametrize("layers", [(3, 1), (1, 3)])
+def test_trainers_that_share_a_callback_each_have_a_session(tmp_path: Path, layers: tuple[int, int]) -> None:
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    class Client(Counters):
+        def set_phase(self, phase: str | None) -> None:
+            self.current_phase = phase
+
+        def now_ns(self) -> int:
+            return 0
+
+    counted = Client(current_phase=None)
+    callback = FlopsdCallback(client=counted, method="full", operator_count=False)  # type: ignore[arg-type]
+    with flop_counter() as counter:
+        for count, steps in zip(layers, (2, 5), strict=True):
+            trainer_of(tmp_path, callback, model=llama(num_hidden_layers=count), max_steps=steps).train()
+    assert not callback.failed
+    assert [one.work["train"]["steps"] for one in (counted, *counted.others)] == [2, 5]
+    assert basis_of(counted).counted.executed.computed == counter.get_total_flops()
