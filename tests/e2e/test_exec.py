@@ -14,7 +14,6 @@ from typing import Any
 import psutil
 import pytest
 
-from flopsd.journal.state_dir import PENDING_NAME
 from tests.support.own_files import Own
 from tests.support.paths import ROOT
 from tests.support.process import (
@@ -187,9 +186,9 @@ def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: 
     """The daemon cannot begin, and the folder still holds an earlier run: its figures are not this job's."""
     assert run(tmp_path, env, *metered(tmp_path, "exit 0")).returncode == 0
     (tmp_path / "ledger.json").unlink()
-    (tmp_path / "state" / PENDING_NAME).unlink()
-    (tmp_path / "state" / PENDING_NAME).mkdir()
-    run(tmp_path, env, "sh", "-c", "exit 3", code=3, says=("cannot", "is of run", "NOT SEALED"))
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'run' in sys.orig_argv: os._exit(1)\n")
+    dying = {**env, "PYTHONPATH": str(tmp_path)}
+    run(tmp_path, dying, "sh", "-c", "exit 3", code=3, says=("is of run", "NOT SEALED"))
     assert not (tmp_path / "ledger.json").exists()
 
 
