@@ -44,7 +44,7 @@ class RollingSeals:
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)
         self._started_ns = 0
         self._fresh = False  # there is a checkpoint since the last child was started
-        self._fault = ""
+        self._fault = self._shown = ""
         self._copies, self._key = copies, key
         self._last_seal_wall_ns: int | None = None
         self._last_copy_wall_ns: int | None = None
@@ -55,7 +55,7 @@ class RollingSeals:
         every_ns = None if self._closed_only else self._every_ns
         return JournalState(
             self._clock.wall_ns(), every_ns, self._last_seal_wall_ns, self._failures, self._copies,
-            self._last_copy_wall_ns, self._copy_failures,
+            self._last_copy_wall_ns, self._copy_failures, seal_fault=self._shown,
         )  # fmt: skip
 
     def checkpointed(self) -> None:
@@ -120,10 +120,11 @@ class RollingSeals:
             log.warning("%s", output)
         if self._fault:
             log.warning("rolling seals succeed again")
-        self._fault = ""
+        self._fault = self._shown = ""
 
     def _failed(self, why: str) -> None:
         self._failures += 1
+        self._shown = f"NO ROLLING SEAL: {why}"
         text = (
             "NO ROLLING SEAL: %s; metering goes on and the seal is tried again in %d s; if it keeps failing, check "
             "--key and the disk of --ledger"
@@ -132,6 +133,7 @@ class RollingSeals:
 
     def _not_copied(self, why: str) -> None:
         self._copy_failures += 1
+        self._shown = why
         self._again_soon("%s; the ledger is sealed on this machine, and both are tried again in %d s", why)
 
     def _again_soon(self, text: str, why: str) -> None:

@@ -65,6 +65,7 @@ class JournalState:
     undelivered_ledgers: int | None = None  # sealed ones in the state folder that a destination still lacks
     key: KeyState = field(default_factory=KeyState)
     disk: DiskState = field(default_factory=DiskState)
+    seal_fault: str = ""  # why the last rolling seal or its copies failed; empty: they did not
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ def facts_of(snapshot: Snapshot) -> Facts:
         "sources": [_source(name, state) for name, state in sorted(snapshot.sources.items()) if not state.absent],
         "journal": {"records": str(snapshot.journal_records), "fault": snapshot.journal_fault},
         "signingKey": _signing_key(snapshot),
-        "undeliveredLedgers": None if (state := snapshot.journal_state) is None else state.undelivered_ledgers,
+        "rollingSealFault": None if (state := snapshot.journal_state) is None else state.seal_fault or None,
+        "undeliveredLedgers": None if state is None else state.undelivered_ledgers,
         "devices": [_device_now(state, snapshot) for state in devices],
     }
 
@@ -69,6 +70,7 @@ def facts_in(
         "sources": [{"name": name, "up": None, "reason": ""} for name in sorted(last.sources)],
         "journal": None,
         "signingKey": None,
+        "rollingSealFault": None,
         "undeliveredLedgers": undelivered,
         "devices": [_device(device) for device in view.devices],
     }

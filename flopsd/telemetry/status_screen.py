@@ -12,15 +12,7 @@ from flopsd.core.rounding import format_duration, format_flop, format_rate
 from flopsd.report.answer import answer_to
 from flopsd.report.numbers import NOTHING_MEASURED, figures_in
 from flopsd.report.terminal import counted, facts, one_line, shown, table, wrapped
-from flopsd.telemetry.status_text import (
-    copies_text,
-    coverage_text,
-    figures_text,
-    gaps_text,
-    key_text,
-    run_text,
-    status_text,
-)
+from flopsd.telemetry.status_text import coverage_text, figures_text, gaps_text, ledger_facts, run_text, status_text
 
 _LONGEST_TEXT = 130  # of a fact in words: two lines of 80 columns
 _LEAST_MODEL = 8
@@ -48,8 +40,7 @@ def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
                 ("answer", _short(answer_to(status["thresholds"]).headline)),
                 ("rate", f"{now}; coverage {coverage_text(status)}"),
                 ("gaps", _short(gaps_text(status["devices"]))),
-                *([("key", _short(key))] if (key := key_text(status)) else []),
-                *([("copies", _short(copies))] if (copies := copies_text(status)) else []),
+                *((label, _short(text)) for label, text in ledger_facts(status)),
             ],
             columns=columns,
         ),

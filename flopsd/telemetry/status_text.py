@@ -35,16 +35,20 @@ def status_text(status: Mapping[str, Any]) -> str:
         ("gaps", gaps_text(status["devices"])),
         *(("sources", text) for text in _sources(status["sources"]) or ["none"]),
         *([("journal", f"NOT WRITTEN, totals are in memory only: {one_line(fault)}")] if fault else []),
-        *([("key", key)] if (key := key_text(status)) else []),
-        *([("copies", copies)] if (copies := copies_text(status)) else []),
+        *ledger_facts(status),
     ]
     return shown([*wrapped(one_line(status["health"]["sentence"])), "", *facts(rows), "", *_devices(status["devices"])])
 
 
-def key_text(status: Mapping[str, Any]) -> str:
-    """Why the signing key cannot sign; empty where it can, or was not tried."""
-    problem = (status.get("signingKey") or {}).get("problem")
-    return f"CANNOT SIGN: {one_line(problem)}" if problem else ""
+def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What keeps the ledger from being sealed and copied, a fact for each; none where nothing is known to."""
+    problem, fault = (status.get("signingKey") or {}).get("problem"), status.get("rollingSealFault")
+    found = [
+        ("key", f"CANNOT SIGN: {one_line(problem)}" if problem else ""),
+        ("seals", one_line(fault or "")),
+        ("copies", copies_text(status)),
+    ]
+    return [(label, text) for label, text in found if text]
 
 
 def copies_text(status: Mapping[str, Any]) -> str:

@@ -308,7 +308,10 @@ def test_the_runbook_has_every_reason_of_a_gap_and_of_a_key_and_the_alert_every_
     known = {*(reason.value for reason in GapReason), *(reason.value for reason in Unused)}
     assert known == set(re.findall(r"^\| `(\w+)` \|", text, re.M))
     assert set(get_args(KeyFault)) == set(re.findall(r"^  \| `(\w+)` \|", text, re.M))
-    expression = str(alerts()["FlopsdCountersImplausible"]["expr"])
+    alert = alerts()["FlopsdCountersImplausible"]
+    expression = str(alert["expr"])
+    (lies,) = set(re.findall(r'reason=~"([^"]+)"', expression))
+    assert f'reason=~\\"{lies}\\"' in alert["annotations"]["description"], "it names no other fault as one"
     for listed in re.findall(r'reason=~"([^"]+)"', expression):
         assert set(listed.split("|")) <= {reason.value for reason in GapReason}
 

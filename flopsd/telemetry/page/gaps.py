@@ -10,7 +10,7 @@ from flopsd.core.rounding import format_duration
 from flopsd.report.coverage import REASONS
 from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import icon, section, table
-from flopsd.telemetry.status_text import copies_text
+from flopsd.telemetry.status_text import ledger_facts
 
 
 def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
@@ -40,15 +40,15 @@ def sources_part(facts: Mapping[str, Any]) -> Html:
     title = h("strong", "The journal cannot be written: ")
     fault = h("p", title, journal["fault"], ". Totals are in memory only.", cls="warning")
     words = h("p", f"{journal['records']} records in the journal.", cls="note")
-    problem = (facts["signingKey"] or {}).get("problem")
-    unsigned = [h("p", h("strong", "The signing key cannot sign: "), problem, ".", cls="warning")] if problem else []
+    troubles = [
+        h("p", h("strong", f"{label.capitalize()}: "), text, ".", cls="warning") for label, text in ledger_facts(facts)
+    ]
     return section(
         "sources",
         "Sources",
         h("div", *cards, cls="checks") if cards else h("p", "No source.", cls="absent"),
         fault if journal["fault"] else words,
-        *unsigned,
-        *([h("p", f"{copies}.", cls="warning")] if (copies := copies_text(facts)) else []),
+        *troubles,
     )
 
 

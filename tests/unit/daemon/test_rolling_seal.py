@@ -168,9 +168,11 @@ def test_a_failure_is_logged_once_and_retried_and_success_is_logged(
         due(rolling, clock, 301)  # not an hour later
         run_out(rolling)
     assert caplog.text.count("NO ROLLING SEAL: no key here; metering goes on") == 1
+    assert rolling.state().seal_fault == "NO ROLLING SEAL: no key here"
     remedy.write_text("")
     due(rolling, clock, 301)
     run_out(rolling)
+    assert rolling.state().seal_fault == ""
     assert caplog.text.count("rolling seals succeed again") == 1
     due(rolling, clock, 301)
     assert child_of(rolling) is None

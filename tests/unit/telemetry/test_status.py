@@ -140,7 +140,7 @@ def test_the_status_is_shown_thus(tmp_path: Path, shape: str, scene: str) -> Non
     if scene == "faulty":
         sources = {**snapshot.sources, "nvml": SourceState(reason="driver gone", errors={"driver_error": 3})}
         key = KeyState(False, "disabled", "AWS KMS refused Sign with alias/k: DisabledException; enable it")
-        state = JournalState(0, key=key)
+        state = JournalState(0, key=key, seal_fault="NO ROLLING SEAL: cannot write l.json: Read-only file system")
         snapshot = replace(snapshot, sources=sources, journal_fault="no space left", journal_state=state)
     made = SHAPES[shape](facts_of(snapshot) | {"flopsdVersion": "1.2.3"})
     golden = GOLDEN / f"status-{scene}.{shape}"

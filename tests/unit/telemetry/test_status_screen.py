@@ -60,11 +60,17 @@ def test_bounds_and_troubles_are_there_in_few_lines_too(tmp_path: Path, *, stran
 def test_what_keeps_a_ledger_from_being_sealed_or_copied_has_a_line_where_there_is_something(tmp_path: Path) -> None:
     status = of(8, tmp_path)
     named = ["run", "measured", "guidelines", "answer", "rate", "gaps"]
-    for more in ({}, {"signingKey": {"problem": "no token"}}, {"undeliveredLedgers": 2}):
+    faults: tuple[dict[str, Any], ...] = (
+        {}, {"signingKey": {"problem": "no token"}}, {"rollingSealFault": "NO ROLLING SEAL: read-only"},
+        {"undeliveredLedgers": 2},
+    )  # fmt: skip
+    for more in faults:
         text = status_screen({**status, **more}, 80, 22)
-        troubles = [("key", "CANNOT SIGN: no token")] * ("signingKey" in more) + [
-            ("copies", "NOT COPIED: 2 sealed ledgers are not at every destination yet;")
-        ] * ("undeliveredLedgers" in more)
+        troubles = [("key", "CANNOT SIGN: no token")] * ("signingKey" in more)
+        troubles += [("seals", "NO ROLLING SEAL: read-only")] * ("rollingSealFault" in more)
+        troubles += [("copies", "NOT COPIED: 2 sealed ledgers are not at every destination yet;")] * (
+            "undeliveredLedgers" in more
+        )
         labels = re.findall(r"^([a-z]+)  +(.*)$", text.partition("\nGPU ")[0], re.MULTILINE)
         assert [label for label, _ in labels] == named + [label for label, _ in troubles]
         assert [words[: len(start)] for (_, words), (_, start) in zip(labels[6:], troubles, strict=True)] == [
