@@ -79,6 +79,7 @@ COUNTERS = (
     "target_tokens",
     "target_square_pairs",
     "cross_pairs",  # of both sides; of a model that compares texts with images, every text with every image
+    "cross_tokens",  # an encoder's rows of which a decoder made keys and values; not declared: all rows, once
     "images",  # tiles and frames too: whatever attends to itself alone
     "patches",
     "patch_square_pairs",

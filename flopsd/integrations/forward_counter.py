@@ -13,6 +13,7 @@ import functools
 import logging
 import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -24,8 +25,9 @@ from flopsd.integrations.head_counter import backbone_of, head_work
 from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.latent_rows import Rows, latent_rows
-from flopsd.integrations.model_sessions import UNSETTLED, ModelSessions, Session
+from flopsd.integrations.model_sessions import ModelSessions
 from flopsd.integrations.model_state import ModelState, State
+from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, Session, usual_phase
 from flopsd.integrations.token_counter import TokenCounter, first_tensor, past_length
 from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
 
@@ -37,7 +39,6 @@ _BY_SHAPE = frozenset(
     {"input_ids", "attention_mask", "position_ids", "labels", "num_items_in_batch", "use_cache", "return_dict"}
 )
 MAX_KNOWN = 1024
-PhaseOf = Callable[[Any, bool], str]
 
 
 class _Inside(threading.local):
@@ -64,6 +65,7 @@ class ForwardCounter:
         self._repeats = False  # a pass counts what another with the same names and shapes of arguments counted
         self._latents: Rows | None = None
         self._images: ImageCounter | None = None
+        self._encoded: dict[str, int] = defaultdict(int)  # by an encoder that passed before the model whose part it is
         self._handles: list[Any] = []
         self._inside = _Inside()
         self.failed = False  # after an error nothing is counted any more
@@ -103,6 +105,10 @@ class ForwardCounter:
             self._handles.append(one.register_forward_hook(Hook(leave), always_call=True))
         if tower is not None:
             self._hook(tower, see)
+        encoder = inner.get_encoder() if self._tokens.encodes and not compiled else None
+        if isinstance(encoder, torch.nn.Module):
+            self._tokens.sees_encoder = True
+            self._hook(encoder, self._see_encoder)
 
     def _hook(self, module: Any, before: Callable[..., None]) -> None:
         self._handles.append(module.register_forward_pre_hook(Hook(before), with_kwargs=True))
@@ -142,6 +148,9 @@ class ForwardCounter:
     def settle_phase(self, phase: str) -> None:
         """Assign unsettled work to `phase`, without waiting for the device."""
         self._take_weights()
+        if self._encoded:
+            self._declare(phase, dict(self._encoded))
+            self._encoded.clear()
         self._phase = self._phase or phase
         self.sessions.settle_phase(phase)
 
@@ -163,11 +172,7 @@ class ForwardCounter:
         inside.depth = depth + 1
         if depth or self.failed or "read_index" in named:  # continuous batching: rows of many lengths in one
             return
-        try:
-            self._count(model, arguments, named)
-        except Exception:
-            log.exception(_STOPS)
-            self._give_up()
+        self._try(self._count, model, arguments, named)
 
     def _leave(self, *_: object) -> None:
         inside = self._inside
@@ -251,7 +256,8 @@ class ForwardCounter:
         if self._latents is not None:
             found |= self._latents(arguments, named)
         else:
-            found |= self._tokens.of_pass(ids, named, past, defer)
+            found |= self._tokens.of_pass(ids, named, past, defer) | self._encoded
+            self._encoded.clear()
         tokens = found.get("target_tokens", found.get("tokens", 0))
         if tokens and model is self._backbone():
             found["unlabelled_tokens"] = tokens
@@ -259,14 +265,31 @@ class ForwardCounter:
             found |= head_work(tokens, tokens if ids is None else ids.shape[0], named, defer)
         return found
 
+    def _see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Generation encodes once, and hands what it got to all passes of as many beams as it has."""
+        if not self._inside.depth and not self.failed:
+            self._try(self._count_encoder, arguments, named)
+
+    def _count_encoder(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        ids = arguments[0] if arguments else first_tensor(named, "input_ids", "inputs_embeds")
+        for name, value in self._tokens.of_encoder(ids, named).items():
+            self._encoded[name] += value
+
     def _see_images(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         model, images = self._model(), self._images
-        if model is None or images is None or self.failed:
-            return
+        if model is not None and images is not None and not self.failed:
+            self._try(self._count_images, model, images, arguments, named)
+
+    def _count_images(
+        self, model: Any, images: ImageCounter, arguments: tuple[Any, ...], named: Mapping[str, Any]
+    ) -> None:
+        phase = self._inside.phase if self._inside.depth else self._phase_of(model, False)
+        add = functools.partial(self.sessions.now.on_device.add, phase)
+        self._declare(phase, images.of_tower(arguments, named, add))
+
+    def _try(self, count: Callable[..., None], *arguments: Any) -> None:
         try:
-            phase = self._inside.phase if self._inside.depth else self._phase_of(model, False)
-            add = functools.partial(self.sessions.now.on_device.add, phase)
-            self._declare(phase, images.of_tower(arguments, named, add))
+            count(*arguments)
         except Exception:
             log.exception(_STOPS)
             self._give_up()
@@ -278,15 +301,3 @@ class ForwardCounter:
 
     def _declare(self, phase: str, found: Mapping[str, int]) -> None:
         self.sessions.now.count(phase, found)
-
-
-def usual_phase(client: Session) -> PhaseOf:
-    """A pass with gradients is training; any other belongs to the client's current phase."""
-
-    def phase_of(model: Any, _generating: bool) -> str:
-        if torch.is_grad_enabled() and model.training:
-            return "train"
-        named = client.current_phase
-        return named if named in ("evaluate", "generate") else "other"
-
-    return phase_of

@@ -7,14 +7,14 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from flopsd.core.declarations import Method
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from flopsd.integrations.device_sums import DeviceSum, DeviceSums
+from flopsd.integrations.phase_of import UNSETTLED, Session
 
-UNSETTLED = ""  # a phase that becomes known later
 MAX_SESSIONS = 4  # each is a connection to the daemon, which serves 64
 # What of a model's facts may change within a run: `describe` says what it is now.
 _COUNTS = ("parameters_total", "parameters_trainable")
@@ -23,16 +23,6 @@ _OF_MODEL = (*_CHANGING, "model_config", "attention", "window", "packing")
 _NOT_COPIED = ("device", "not_counted", "operators_not_counted")
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
 _TOO_MANY = f"training of other weights than before, more than {MAX_SESSIONS} times"
-
-
-class Session(Protocol):
-    """Where work is declared: a `flopsd.client.Client`, or something like it."""
-
-    @property
-    def current_phase(self) -> str | None: ...
-    def count(self, phase: str, **counters: int) -> None: ...
-    def counting(self, phase: str, **counters: int) -> Callable[[], None]: ...
-    def declare(self, **facts: object) -> None: ...
 
 
 class Tally:

@@ -23,7 +23,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.integrations.forward_counter import PhaseOf, usual_phase
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.operator_backward import COMPILED, GRAPHED, BackwardCounter, BackwardPasses, Way, graph_task
@@ -32,6 +31,7 @@ from flopsd.integrations.operator_sessions import DeviceSessions
 from flopsd.integrations.operator_signature import Signature
 from flopsd.integrations.operator_steps import OptimizerSteps
 from flopsd.integrations.operator_totals import CAPTURED, Kept, Totals
+from flopsd.integrations.phase_of import PhaseOf, usual_phase
 
 log = logging.getLogger("flopsd.client")
 MAX_SIGNATURES = 2048

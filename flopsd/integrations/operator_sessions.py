@@ -14,8 +14,8 @@ from flopsd.core.declarations import DEVICE_VARIABLE, MAX_TEXT
 from flopsd.core.declared_facts import MAX_LEFT_OUT
 from flopsd.core.model import PPM
 from flopsd.integrations.operator_mode import Counted, Device
+from flopsd.integrations.phase_of import UNSETTLED
 
-UNSETTLED = ""  # a phase that becomes known later
 _STEP_PPM = 10_000
 
 

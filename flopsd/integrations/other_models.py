@@ -21,8 +21,9 @@ import torch
 from flopsd.client import Client
 from flopsd.core.declarations import Role
 from flopsd.integrations.describe_model import describe
-from flopsd.integrations.forward_counter import ForwardCounter, PhaseOf
+from flopsd.integrations.forward_counter import ForwardCounter
 from flopsd.integrations.operator_counter import OperatorCounter
+from flopsd.integrations.phase_of import PhaseOf
 
 MAX_OTHER_MODELS = 4  # each is a connection to the daemon, which serves 64
 _ROLES = (

@@ -17,6 +17,7 @@ class TokenCounter:
     def __init__(self, config: Any = None) -> None:
         """`config`: the model's own; None for one without."""
         self.saw_documents = False  # the documents within a row were seen, not only its length
+        self.sees_encoder = False  # its own passes are counted, which may be before the model's
         self.encodes = bool(getattr(config, "is_encoder_decoder", False))
         self._window = sliding_window(config)
         self._hears = getattr(config, "model_type", None) == "whisper"
@@ -48,33 +49,43 @@ class TokenCounter:
             found["window_pairs"] = rows * (_window_pairs(whole, window) - _window_pairs(past, window))
         return found
 
+    def of_encoder(self, ids: Any, named: Mapping[str, Any]) -> dict[str, int]:
+        """Counters of a pass of the encoder."""
+        source = self._source(ids, named)
+        return {} if source is None else _encoded(*source)
+
     def _encoder_decoder(self, ids: Any, named: Mapping[str, Any], past: int) -> dict[str, int]:
-        encoded = self._encoded_length(ids, named)
+        states = None if ids is not None else (named.get("encoder_outputs") or (None,))[0]
+        source = self._source(ids, named) if states is None else (int(states.shape[0]), int(states.shape[1]))
         target = first_tensor(named, "decoder_input_ids", "decoder_inputs_embeds", "labels")
-        if encoded is None or target is None:
+        if source is None or target is None:
             return {}
         rows, length = target.shape[0], target.shape[1]
-        whole = past + length
+        whole, encoded = past + length, source[1]
         found = {
             "target_tokens": rows * length,
             "target_square_pairs": rows * (whole * whole - past * past),
             "cross_pairs": rows * length * encoded,
         }
         if not past:
-            found |= {"sequences": rows, "tokens": rows * encoded, "square_pairs": rows * encoded * encoded}
+            found["cross_tokens"] = rows * encoded
+        if not past and (states is None or not self.sees_encoder):
+            found |= _encoded(rows, encoded)
         return found
 
-    def _encoded_length(self, ids: Any, named: Mapping[str, Any]) -> int | None:
-        """Rows of one sequence in the encoder."""
-        states = (named.get("encoder_outputs") or (None,))[0]
+    def _source(self, ids: Any, named: Mapping[str, Any]) -> tuple[int, int] | None:
+        """How many sequences the encoder reads, and their rows; None where that is not known."""
         features = first_tensor(named, "input_features")
         if features is None and self._hears:
             features, ids = ids, None
-        if states is None and features is not None:
+        if features is not None:
             # Whisper's second convolution makes one row of two frames; of other models of sound it is not known.
-            return int(features.shape[-1]) // 2 if self._hears else None
-        source = states if ids is None else ids
-        return None if source is None else int(source.shape[1])
+            return (int(features.shape[0]), int(features.shape[-1]) // 2) if self._hears else None
+        return None if ids is None else (int(ids.shape[0]), int(ids.shape[1]))
+
+
+def _encoded(rows: int, length: int) -> dict[str, int]:
+    return {"sequences": rows, "tokens": rows * length, "square_pairs": rows * length * length}
 
 
 def _window_pairs(length: int, window: int) -> int:

@@ -24,9 +24,9 @@ from flopsd.core.declarations import KERNEL_WINDOWS_VARIABLE, OPERATOR_COUNT_VAR
 from flopsd.integrations.describe_model import describe
 from flopsd.integrations.forward_counter import ForwardCounter
 from flopsd.integrations.kernel_windows import KernelWindows
-from flopsd.integrations.model_sessions import UNSETTLED
 from flopsd.integrations.operator_counter import WHOLE_GRAPH, OperatorCounter
 from flopsd.integrations.other_models import OtherModels
+from flopsd.integrations.phase_of import UNSETTLED
 from flopsd.integrations.work_left_out import left_out
 
 log = logging.getLogger("flopsd.client")

@@ -509,7 +509,7 @@ def isolation(record: J) -> None:
 REFUSALS = ("count_exceeds_ceiling", "device_changed")
 COUNTERS = (
     "steps", "forward_passes", "sequences", "tokens", "padding_tokens", "square_pairs", "window_pairs",
-    "target_tokens", "target_square_pairs", "cross_pairs", "images", "patches", "patch_square_pairs",
+    "target_tokens", "target_square_pairs", "cross_pairs", "cross_tokens", "images", "patches", "patch_square_pairs",
     "patch_window_pairs", "headless_tokens", "unlabelled_tokens", "fused_head_tokens", "weight_passes",
     "weight_products", "trained_weight_products", "graded_weight_products", "recomputed_weight_products",
     "other_weight_products", "other_weight_products_max", "weight_square_pairs", "weight_pair_products",

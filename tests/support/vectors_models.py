@@ -83,6 +83,7 @@ MODELS: list[Model] = [
     ("head-tokens-that-contradict", "Tokens without a label are among more than there are.", [(FULL, {"train": {**WORK, "headless_tokens": 60, "unlabelled_tokens": 6, "fused_head_tokens": 5}})]),
     ("of-size-1-and-few-tokens", "So little that nothing is required for certain.", [({"parameters_total": 1, "method": "full", "recomputation": "full"}, {"train": {"tokens": 5}})]),
     ("of-size-9600", "A size that is a square of layers.", [({"parameters_total": 9600, "method": "full"}, {"train": WORK})]),
+    ("crossed-tokens", "Counters of a decoder beside an encoder: a verifier may leave it unverified.", [(FULL, {"train": {**WORK, "target_tokens": 9, "target_square_pairs": 81, "cross_pairs": 27, "cross_tokens": 30}})]),
     ("lora-of-another-module", "An adapter of the head: a verifier may leave it unverified.", [(lora("q_proj", "lm_head"), {"train": WORK})]),
     ("plain-beside-another-family", "One of two models is of a family that is not on the page.", [(FULL, {"train": WORK}), ({"model_config": {**LLAMA, "model_type": "mistral", "sliding_window": 5}, "method": "full"}, {"train": WORK})]),
     ("with-weight-passes", "Products with weights are counted: a verifier may leave it unverified.", [({**SIZE, "parameters_trainable": TOTAL}, {"train": {**WORK, "weight_passes": 70, "weight_products": 70 * TOTAL, "trained_weight_products": 70 * TOTAL, "graded_weight_products": 70 * TOTAL}})]),

@@ -12,7 +12,7 @@ from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.policy.bases import declarations_of
 from flopsd.core.policy.reconcile import Architecture
 from flopsd.core.session_protocol import DeclaredSession
-from tests.train.families import flop_counter
+from tests.train.families import build, flop_counter
 from tests.train.operator_cases import Counters
 from tests.train.trainers import llama
 
@@ -56,6 +56,15 @@ class Loop:
         with torch.no_grad():
             for _ in range(count):
                 self._counted(self.model)
+        return self
+
+    def generates(self, **how: Any) -> Loop:
+        import torch
+
+        ids = torch.arange(4, 4 + 2 * LENGTH).view(2, LENGTH)
+        self.model.eval()
+        how = {"max_new_tokens": 4, "min_new_tokens": 4, **how}
+        self._counted(lambda **_: self.model.generate(input_ids=ids, **how))
         return self
 
     def _counted(self, run: Callable[..., object]) -> None:
@@ -162,6 +171,18 @@ def _pretraining_of_the_head() -> Loop:
     return Loop(model, method="pretraining").steps()
 
 
+def _encoded_once(family: str, **how: Any) -> Loop:
+    return Loop(build(family)).steps().generates(**how)
+
+
+def _first_convolution() -> Loop:
+    """With the table before it and the matrices around it: all gradients that there can be, and few weights."""
+    model = build("lfm2_moe")
+    for parameter in list(model.parameters())[4:]:
+        parameter.requires_grad_(False)
+    return Loop(model).steps()
+
+
 CASES: Mapping[str, Callable[[], Loop]] = {
     "frozen from the second step": _frozen_from_the_second_step,
     "thawed from the second step": _thawed_from_the_second_step,
@@ -173,6 +194,9 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "two adapters, evaluated": _two_adapters_evaluated,
     "ranks differ, evaluated": _ranks_differ_evaluated,
     "pretraining of the head": _pretraining_of_the_head,
+    "T5, beams": partial(_encoded_once, "t5", num_beams=4),
+    "BART, no cache": partial(_encoded_once, "bart", use_cache=False, num_beams=1),
+    "a short convolution": _first_convolution,
 }
 
 

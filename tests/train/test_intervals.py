@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.train.families import flop_counter
-from tests.train.intervals import CASES, KINDS, Loop, adapted, basis_of
+from tests.train.intervals import CASES, KINDS, LENGTH, Loop, adapted, basis_of
 from tests.train.operator_cases import Counters
 from tests.train.trainers import llama, trainer_of
 
@@ -57,6 +57,12 @@ def test_a_state_that_comes_again_goes_on_in_its_session() -> None:
     passes = [one.work["train"]["forward_passes"] for one in (loop.counted, *loop.counted.others)]
     assert passes == [1 + 2 * 2, 2 * 2]
     assert [one.facts["recomputation"] for one in (loop.counted, *loop.counted.others)] == ["none", "full"]
+
+
+def test_an_encoder_is_counted_as_often_as_it_passes() -> None:
+    loop = CASES["T5, beams"]()
+    work = loop.counted.work["other"]
+    assert (work["tokens"], work["cross_tokens"]) == (2 * LENGTH, 4 * 2 * LENGTH)
 
 
 def test_only_the_adapter_that_is_active_is_declared() -> None:

@@ -43,7 +43,7 @@ def test_a_pass_of_whisper_tells_enough_for_the_flop_that_pytorch_counts(tmp_pat
     counter.settle()
     client.close()
     work = work_of(server.all())["train"]
-    assert work == {**TOLD, "forward_passes": 1}
+    assert work == {**TOLD, "cross_tokens": ROWS * ENCODED, "forward_passes": 1}
     assert facts["method"] == "partial"
     ours = flop(read_model(facts["model_config"]), work, training_from(facts_from(facts)))
     assert ours.executed.computed == counted.get_total_flops()

@@ -2,7 +2,7 @@
 
 export const WORK = [
   "steps", "forward_passes", "sequences", "tokens", "padding_tokens", "square_pairs", "window_pairs", "target_tokens",
-  "target_square_pairs", "cross_pairs", "framework_flop", "weight_products", "trained_weight_products",
+  "target_square_pairs", "cross_pairs", "cross_tokens", "framework_flop", "weight_products", "trained_weight_products",
   "graded_weight_products", "recomputed_weight_products", "other_weight_products", "other_weight_products_max",
   "weight_passes", "weight_square_pairs", "weight_pair_products", "headless_tokens", "unlabelled_tokens",
   "fused_head_tokens", "images", "patches", "patch_square_pairs", "patch_window_pairs", "operator_flop",

@@ -18,7 +18,7 @@ def _attention(
 ) -> Attention:  # fmt: skip
     """Attention with a matrix each for q, k, v and the output, by these `names`; `heads`: how many, and their width.
     Across the stacks k and v read the encoder."""
-    width, source = heads[0] * heads[1], Stream.TOKENS if mask is Mask.CROSS else stream
+    width, source = heads[0] * heads[1], Stream.MEMORY if mask is Mask.CROSS else stream
     read = zip(names, (stream, source, source), strict=False)
     projections = tuple(Linear(f"{path}.{name}", hidden, width, bias, stream=of) for name, of in read)
     output = Linear(f"{path}.{names[3]}", width, hidden, bias, stream=stream)

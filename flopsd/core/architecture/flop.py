@@ -239,7 +239,7 @@ class _Case:
         tokens = max(self.rows[level][stream] for stream in streams)
         if self.method is Method.PARTIAL and trainable is not None and level is not Level.LOW:
             active = trainable if level is Level.HIGH else trainable * self.parameters.active // self.parameters.total
-            sums.weight_gradients = min(sums.weight_gradients, 2 * tokens * active)
+            sums.weight_gradients = min(sums.weight_gradients, 2 * tokens * active + sums.convolutions)
         known = trainable or 0 if self.undetailed else 0
         extra = {Level.LOW: 0, Level.COMPUTED: known, Level.HIGH: known + self.surplus}[level]
         sums.adapter += 2 * tokens * extra
@@ -285,12 +285,13 @@ def _resolve(
         work.get("window_pairs"), training.window,
     )  # fmt: skip
     images, sequences, rows = image_work(model, work, source), work.get("sequences"), {}
-    head = HeadWork.of(model, work)
+    head, crossed = HeadWork.of(model, work), work.get("cross_tokens", source.tokens)
     for level in Level:
         rows[level] = {
             **images[level].rows(),
             Stream.TOKENS: source.tokens - (source.padding if level is Level.LOW else 0),
             Stream.TARGET: sides[Stream.TARGET].tokens if model.two_sided else 0,
+            Stream.MEMORY: max(0, crossed - (source.padding if level is Level.LOW else 0)),
             Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
             Stream.FRAMES: 2 * source.tokens,
             Stream.LATENTS: latents,

@@ -28,6 +28,7 @@ class Stream(str, Enum):
     TEXT = "text"  # rows of text in such a sequence
     CONDITIONS = "conditions"  # vectors that become the one that modulates layers, one a sequence
     LAYER_INPUTS = "layer_inputs"  # what each token gives to each layer beside its embedding
+    MEMORY = "cross_tokens"  # an encoder's rows, as a decoder reads them
     LOGITS = "logits"  # tokens that pass through the head, where it reads tokens
 
 

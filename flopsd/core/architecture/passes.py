@@ -39,7 +39,8 @@ _READ_AS = {Stream.PIXELS: Stream.PATCHES, Stream.FRAMES: Stream.TOKENS}
 class PassFlop:
     """FLOP of a walk. `layers` is the forward pass of the blocks that have a backward pass, `spare` the last
     product of each where nothing needs its output again; `scores` what flash kernels compute a second time, and
-    `states_again` what kernels of recurrent layers do, at most."""
+    `states_again` what kernels of recurrent layers do, at most; `convolutions` what short ones cost, whose weights meet
+    rows beyond the tokens too."""
 
     linear: int = 0
     adapter: int = 0
@@ -52,6 +53,7 @@ class PassFlop:
     spare: int = 0
     scores: int = 0
     states_again: int = 0
+    convolutions: int = 0
 
     @property
     def forward(self) -> int:
@@ -178,6 +180,7 @@ class _Walk:
             product = 2 * convolution.channels * self._states.taps(convolution)
             inside = any(graded[name] for name in convolution.feeds)
             sums.linear += product
+            sums.convolutions += product
             sums.activation_gradients += product if inside else 0
             sums.weight_gradients += product if self._trained.everything else 0
             sums.states_again += 2 * product if part.fused else 0  # once forward, once for weights that are frozen
@@ -197,7 +200,8 @@ class _Walk:
         graded: dict[str, bool] = {}
         reads = part.reads or ("",) * len(part.projections)
         for linear, feeds, read in zip(part.projections, part.feeds, reads, strict=True):
-            layer = source if linear.stream is part.stream else self._graded[linear.stream]
+            origin = Stream.TOKENS if linear.stream is Stream.MEMORY else linear.stream
+            layer = source if origin is part.stream else self._graded[origin]
             out = self._linear(linear, graded[read] if read else layer)
             for letter in feeds:
                 graded[letter] = graded.get(letter, False) or out

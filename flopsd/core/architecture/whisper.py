@@ -51,7 +51,7 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
 
 def _block(path: str, hidden: int, heads: int, size: int, stream: Stream, spare_tail: bool | None) -> Block:
     def attention(name: str, mask: Mask) -> Attention:
-        read = Stream.TOKENS if mask is Mask.CROSS else stream
+        read = Stream.MEMORY if mask is Mask.CROSS else stream
         at = f"{path}.{name}"
         return Attention(
             mask, heads, hidden // heads,

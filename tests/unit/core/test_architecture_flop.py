@@ -335,5 +335,5 @@ def test_across_the_stacks_keys_and_values_are_of_the_encoder() -> None:
     both = {(name, Stream.TARGET) for name in "qkvo"}
     assert streams["decoder SelfAttention"] == both
     assert streams["encoder SelfAttention"] == {(name, Stream.TOKENS) for name in "qkvo"}
-    crossed = {(name, Stream.TOKENS if name in "kv" else Stream.TARGET) for name in "qkvo"}
+    crossed = {(name, Stream.MEMORY if name in "kv" else Stream.TARGET) for name in "qkvo"}
     assert streams["decoder EncDecAttention"] == crossed
