@@ -37,8 +37,8 @@ function parsed(words) {
 
 /** @param {string} file */
 const read = (file) => new Uint8Array(fs.readFileSync(file));
-/** @param {string} file */
-const maybe = (file) => (fs.existsSync(file) ? read(file) : null);
+/** A FIFO would never end. @param {string} file */
+const maybe = (file) => (fs.statSync(file, { throwIfNoEntry: false })?.isFile() ? read(file) : null);
 /** @param {string} ledger */
 const journalOf = (ledger) => ledger.replace(/\.json$/, "") + ".journal.jsonl";
 
@@ -58,9 +58,10 @@ function nameCompanions(ledger, library) {
 /** @param {string} folder */
 function childrenIn(folder) {
   const found = /** @type {string[]} */ (fs.readdirSync(folder, { recursive: true })).filter((name) => name.endsWith(".json"));
-  return found.sort().map((name) => {
+  return found.sort().flatMap((name) => {
     const file = path.join(folder, name);
-    return { name, ledger: read(file), journal: maybe(journalOf(file)) };
+    const ledger = maybe(file);
+    return ledger === null ? [] : [{ name, ledger, journal: maybe(journalOf(file)) }];
   });
 }
 

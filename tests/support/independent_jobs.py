@@ -78,7 +78,7 @@ def verify_merged(statement: J, payload: bytes, asked: Any) -> Any:
         by_digest(digest, asked.peaks, "peak_table_unknown")
     need(predicate["replay"] is None or asked.allow_replay, "replay", "statement.predicate.replay")
     if asked.children is not None:
-        check_children(entries, asked)
+        check_children(predicate, asked)
     return Found(payload, again, [])
 
 
@@ -480,12 +480,13 @@ def summaries(entries: list[J]) -> list[J]:
     return found
 
 
-def check_children(entries: list[J], asked: Any) -> None:
+def check_children(merged: J, asked: Any) -> None:
     from tests.support.independent_verify import Asked, read_envelope, refuse_difference, strict_json, verify_one
 
+    entries: list[J] = merged["children"]
     by_digest = {entry["sha256"]: entry for entry in entries}
     seen, others = set(), []
-    for path in sorted(Path(asked.children).rglob("*.json")):
+    for path in sorted(path for path in Path(asked.children).rglob("*.json") if path.is_file()):
         payload = read_envelope(path.read_bytes())["payload"]
         digest = sha256(payload)
         predicate = strict_json(payload, "payload").get("predicate", {})
@@ -494,6 +495,12 @@ def check_children(entries: list[J], asked: Any) -> None:
             others.append((predicate.get("run", {}).get("id"), (predicate.get("node") or {}).get("name")))
             continue
         seen.add(digest)
+        if entry["kind"] == "node":
+            nodes = merged["jobNodes"] if merged["kind"] == "job" else [entry["node"]]
+            need(predicate["node"]["jobNodes"] == nodes, "child_differs")
+            need(merged["kind"] == "lineage" or predicate["run"] == merged["run"], "child_differs")
+            if not path.with_name(f"{path.stem}.journal.jsonl").is_file():
+                continue
         alone = Asked(path, [], 0, asked.peaks, asked.policies, allow_replay=True)
         found = verify_one(path, alone, signed=False)
         if found.run is not None and entry["kind"] == "node":

@@ -106,7 +106,7 @@ def verify_one(ledger: Path, asked: Asked, *, signed: bool = True) -> Found:
 
 def verify_node(ledger: Path, statement: J, payload: bytes, asked: Asked) -> Found:
     journal = ledger.with_name(f"{ledger.stem}.journal.jsonl")
-    need(journal.exists(), "journal_missing")
+    need(journal.is_file(), "journal_missing")
     try:
         sealed = journal_named(statement)
     except (KeyError, TypeError, IndexError, AttributeError) as fault:

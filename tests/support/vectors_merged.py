@@ -154,6 +154,14 @@ def merged_vectors() -> Files:
         "child-twice": (signed(encode(twice)), {}),
         "children-out-of-order": (bent(job, lambda p: p["children"].reverse()), {}),
         "child-changed": (signed(payload), handed([nodes[0], node(1, seconds=5)])),
+        "job-child-without-journal": (signed(payload), _without_journal(handed(nodes))),
+        "job-without-a-node": (signed(encode(merged("job", nodes[:1], jobNodes=["node-0"]))), handed(nodes[:1])),
+        "job-without-a-node-or-journal": (
+            signed(encode(merged("job", nodes[:1], jobNodes=["node-0"]))), _without_journal(handed(nodes[:1])),
+        ),
+        "job-of-another-name": (
+            signed(encode(merged("job", nodes, run={**job["predicate"]["run"], "jobName": "slurm-4712"}))), handed(nodes),
+        ),
         "entry-bent": (signed(encode(merged("job", [nodes[0], Child(_more(nodes[1].entry), {})]))), handed(nodes)),
     }
     made |= segmented()
@@ -162,6 +170,10 @@ def merged_vectors() -> Files:
         files |= case(f"merged/{name}", ledger, None)
         files |= {f"merged/{name}/children/{path}": data for path, data in children.items()}
     return files
+
+
+def _without_journal(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if name != "node-0/ledger.journal.jsonl"}
 
 
 def segmented() -> dict[str, tuple[bytes, Files]]:

@@ -16,6 +16,14 @@ function payloadOf(ledger) {
 /** A ledger's run and node, by which an entry knows that it was changed. @param {any} run @param {any} node */
 const placeOf = (run, node) => [run, node].map((one) => (isText(one) ? JSON.stringify(one) : "")).join();
 
+/** A child says itself of which job it is and which nodes that has: none was dropped from the list when it was merged.
+ * @param {J} merged @param {any} own @param {string} name @param {{leaves: number}} tally */
+function ofThisJob(merged, own, name, tally) {
+  const nodes = merged.kind === "job" ? merged.jobNodes : [own?.node?.name];
+  same(own?.node?.jobNodes, nodes, `${name}: node.jobNodes`, "the nodes of the merged ledger", tally, "child_differs");
+  if (merged.kind === "job") same(own?.run, merged.run, `${name}: run`, "the run of the merged ledger", tally, "child_differs");
+}
+
 /** @param {J} statement @param {import("./verify.js").Given} given
  * @param {(given: import("./verify.js").Given) => Promise<import("./verify.js").Accepted>} verify @param {{leaves: number}} tally
  * @returns {Promise<{whole: boolean, unverified: string[]}>} Whether all were at hand, down to the journals, and what of them is
@@ -36,6 +44,15 @@ export async function checkChildren(statement, given, verify, tally) {
       others.set(placeOf(run?.id, node?.name), file.name);
       continue;
     }
+    const place = `statement.predicate.children[${children.indexOf(entry)}]`;
+    if (entry.kind === "node") {
+      ofThisJob(statement.predicate, own?.predicate, file.name, tally);
+      if (file.journal === null) { // unchanged, and no more is known of it
+        found.add(digest);
+        whole = false;
+        continue;
+      }
+    }
     await given.progress?.(i / /** @type {any[]} */ (given.children).length, `child ${file.name}`);
     const child = await verify({ ...given, ledger: file.ledger, journal: file.journal, children: null, progress: undefined, threshold: 0 });
     const predicate = child.statement.predicate;
@@ -43,8 +60,7 @@ export async function checkChildren(statement, given, verify, tally) {
       : jobEntry(child.statement, digest, entry);
     const completeness_ = kind === "lineage" && predicate.kind === "node"
       ? { completeness: entry.completeness } : {};
-    same(entry, { ...made, ...completeness_ }, `statement.predicate.children[${children.indexOf(entry)}]`, `this child: ${file.name}`, tally, "child_differs");
-    const place = `statement.predicate.children[${children.indexOf(entry)}]`;
+    same(entry, { ...made, ...completeness_ }, place, `this child: ${file.name}`, tally, "child_differs");
     unverified.push(...child.unverified.map((path) => path.replace("statement.predicate", place)));
     found.add(digest);
     whole &&= predicate.kind === "node";

@@ -62,7 +62,7 @@ def verify_merged(
     seen = None
     if children:
         try:
-            seen = _check_children(predicate["children"], children, tables, note, progress)
+            seen = _check_children(predicate, children, tables, note, progress)
         except NotVerifiedError:
             raise
         except FlopsdError as fault:
@@ -72,8 +72,9 @@ def verify_merged(
 
 
 def _check_children(
-    entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note, progress: Progress
+    predicate: Mapping[str, Any], arguments: Sequence[str], tables: Tables, note: Note, progress: Progress
 ) -> ChildrenChecked:
+    entries: Sequence[Entry] = predicate["children"]
     by_digest = {entry["sha256"]: entry for entry in entries}
     seen: set[str] = set()
     recomputed: set[str] = set()  # a child may be given twice, once without its journal
@@ -87,6 +88,7 @@ def _check_children(
                 continue
             seen.add(opened.payload_sha256)
             progress("checking its children", len(seen), len(entries))
+            _refuse_other_job(predicate, opened, found)
             if _again(entry, opened, found, tables):
                 recomputed.add(opened.payload_sha256)
     for entry in entries:
@@ -114,6 +116,28 @@ def _read(found: FoundLedger) -> SignedStatement:
         ) from fault
     digest = sha256(envelope.payload).hexdigest()
     return SignedStatement(found.path, statement if isinstance(statement, dict) else {}, (), digest, envelope)
+
+
+def _refuse_other_job(predicate: Mapping[str, Any], opened: SignedStatement, found: FoundLedger) -> None:
+    """A child says itself of which job it is, and which nodes that has: whoever merged cannot have dropped one of them
+    from the list. Raises NotVerifiedError."""
+    if opened.kind != NODE:
+        return
+    child = opened.statement["predicate"]
+    try:
+        run, nodes, here = child["run"], child["node"]["jobNodes"], [child["node"]["name"]]
+    except (LookupError, TypeError) as fault:
+        raise NotVerifiedError(f"{found.label} is no ledger of a node: {fault!r:.200}", code="child_differs") from fault
+    of_job = predicate["kind"] == JOB
+    if nodes != (list(predicate["jobNodes"]) if of_job else here):
+        listed = "the merged ledger lists others" if of_job else "in a lineage it stands as a whole job"
+        raise NotVerifiedError(
+            f"{found.label} lists {len(nodes)} nodes of its job: {listed}",
+            hint="a node was left out or added when these ledgers were merged: ask for the ledgers of all of them",
+            code="child_differs",
+        )
+    if of_job and run != predicate["run"]:
+        raise NotVerifiedError(f"{found.label} is of another run than the merged ledger states", code="child_differs")
 
 
 def _run_and_node(statement: Mapping[str, Any]) -> tuple[str, str | None]:
