@@ -100,7 +100,7 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
     """The ledgers in a folder and its subfolders, in order, except `but`. Links to folders are not followed. Raises
     LedgerError for a journal without a ledger: its node would silently be left out."""
     archives = rolling = 0
-    for below_name, folders, names in os.walk(folder, onerror=_unreadable):
+    for below_name, folders, names in _walk(folder):
         folders.sort()
         below = Path(below_name)
         label = shown if below == folder else f"{shown}{below.relative_to(folder)}/"
@@ -121,11 +121,23 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
     note_skipped(rolling, archives, shown, note)
 
 
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    try:
+        yield from os.walk(folder, onerror=_unreadable)
+    except RecursionError as fault:  # before Python 3.12, which reports a path that is too long
+        raise LedgerError(f"{folder} has folders that are nested too deep", hint="give the ledgers by name") from fault
+
+
 def lone_journal(journal: str) -> LedgerError:
     return LedgerError(
         f"the journal {journal} has no ledger next to it",
         hint="seal it (`flopsd seal --journal`), or move it away if it belongs to another job",
     )
+
+
+def is_other_json(name: str, data: bytes) -> bool:
+    """Whether a whole file is no ledger, by the tests of `looks_like_a_ledger`."""
+    return name.endswith(LEDGER_ENDING) and not name.endswith(OWN_ENDING) and _MARK not in data
 
 
 def looks_like_a_ledger(path: Path) -> bool:
