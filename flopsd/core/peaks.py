@@ -110,10 +110,20 @@ class PeakTable:
         fp32, times = part.vector_flop_per_cycle.get("fp32"), self.unrated_times_fp32.get(name)
         return fp32 * times if fp32 is not None and times is not None else None
 
+    def rows_of(self, device: Device) -> set[str]:
+        """The rows that have its name and PCI id, or one of the two where no row has the other."""
+        by_name, by_pci = self._rows_by(device)
+        return by_name & by_pci if by_name and by_pci else by_name or by_pci
+
+    def _rows_by(self, device: Device) -> tuple[set[str], set[str]]:
+        """By name, and by PCI id."""
+        rows = self.parts.values()
+        by_name = {row.id for row in rows if device.model in row.names}
+        return by_name, {row.id for row in rows if device.pci_device_id in row.pci_device_ids}
+
     def resolve(self, device: Device) -> Part:
         """The row of a device. Raises UnknownDeviceError when nothing matches exactly, or name and PCI id disagree."""
-        by_name = {p.id for p in self.parts.values() if device.model in p.names}
-        by_pci = {p.id for p in self.parts.values() if device.pci_device_id in p.pci_device_ids}
+        by_name, by_pci = self._rows_by(device)
         # A name that is not in the table may still be that of another chip than its PCI id's.
         by_pci_alone = {row for row in by_pci if _chips(device.model) <= _chips(" ".join(self.parts[row].names))}
         found = by_name & by_pci or by_name or by_pci_alone

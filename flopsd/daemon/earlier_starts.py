@@ -7,15 +7,13 @@ from collections.abc import Container, Iterable, Iterator
 
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.ledger.open_accounts import has_ended, is_taken_over, last_gaps, left_open
 from flopsd.core.ledger.rated_tally import RatedTally, rated_of_run, rated_tallies
-from flopsd.core.ledger.start_notes import ROTATED
-from flopsd.core.model import TALLY_ABSOLUTES, Device, DeviceUid, GapReason, Tally
+from flopsd.core.model import TALLY_ABSOLUTES, Device, DeviceUid, Tally
 from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import seconds
 from flopsd.system.clock import wall_ns_of
-
-_TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
 
 
 class EarlierStarts:
@@ -27,15 +25,14 @@ class EarlierStarts:
         self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the journal that goes on
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)
-        self._last_gap = {(gap.incarnation, gap.device): gap for gap in history.gaps}
+        self._last_gap, self._open = last_gaps(history), left_open(history)
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
 
     def left_open(self, *, same_boot: bool) -> Iterator[tuple[DeviceUid, DeviceEntry]]:
         """Devices whose last daemon start was killed, on this boot or on another one."""
-        for uid, last in self._last.items():
-            of_this_boot = last.boot_id == self._boot_id
-            if of_this_boot == same_boot and not self._is_closed(uid, last) and not self._was_retired(uid, last):
+        for uid, last in self._open.items():
+            if (last.boot_id == self._boot_id) == same_boot:
                 yield uid, next(entry for entry in last.devices.values() if entry.device.uid == uid)
 
     def continued_tally(self, device: Device, *, is_since_known: bool = False) -> Tally:
@@ -88,16 +85,7 @@ class EarlierStarts:
 
     def _is_closed(self, uid: DeviceUid, last: Incarnation) -> bool:
         """Whether a device was accounted for to the end: by a regular end, or since it was metered as other devices."""
-        gap = self._last_gap.get((last.number, uid))
-        taken_over = gap is not None and gap.reason in _TAKEN_OVER and gap.end_ns == last.tallies[uid].watermark_ns
-        return _has_ended(last) or taken_over
-
-    def _was_retired(self, uid: DeviceUid, last: Incarnation) -> bool:
-        """Whether `last` only closed the account of a device of an earlier machine."""
-        if not last.checkpoints or last.tallies[uid].watermark_ns > last.begin["ns"]:
-            return False
-        boots = [incarnation.boot_id for incarnation in self._incarnations if uid in incarnation.tallies]
-        return len(boots) > 1 and boots[-2] != last.boot_id
+        return has_ended(last) or is_taken_over(self._last_gap.get((last.number, uid)), last.tallies[uid])
 
     def _passed_ns(self, before: Incarnation) -> int:
         """Wall-clock time from the last record of a daemon start on another boot to the beginning of this one."""
@@ -123,7 +111,7 @@ class EarlierStarts:
 def _killed_since_ns(history: History, boot_id: str, begin_ns: int) -> int:
     """When the first of the daemon starts right before `begin_ns` began that were killed on this boot."""
     for start in reversed(history.incarnations):
-        if _has_ended(start) or start.boot_id != boot_id:
+        if has_ended(start) or start.boot_id != boot_id:
             return begin_ns
         begin_ns = int(start.begin["ns"])
     if history.continues is None or not history.incarnations:
@@ -134,7 +122,3 @@ def _killed_since_ns(history: History, boot_id: str, begin_ns: int) -> int:
         spans[one.entry.device.uid] += one.tally.span_ns
     known = history.incarnations[0].tallies.items()
     return max(0, min([begin_ns, *(tally.begin_ns - spans[uid] for uid, tally in known if uid in spans)]))
-
-
-def _has_ended(start: Incarnation) -> bool:
-    return start.end is not None and start.end["reason"] != ROTATED

@@ -226,14 +226,15 @@ class Writer:
         self._publisher.rates.note(now_ns, self.snapshot.view)
         self._publish()
 
-    def checkpoint(self) -> bool:
-        """Write the totals durably; true if they are. Only then is the checkpoint published and its line emitted."""
+    def checkpoint(self, now: Moment | None = None) -> bool:
+        """Write the totals durably, as of `now`; true if they are. Only then is the checkpoint published and its line
+        emitted."""
         self._checkpointed_ns = self._clock.boottime_ns()
         self._wall_clock.look()
         self._devices.resume(same_boot=False)
         self._records.declarations(self._sessions)
         self._records.seal(self._journal.newest_seal())
-        if not self._segment.append(self._record()) or not self._settle():
+        if not self._segment.append(self._record(now)) or not self._settle():
             return False
         for tracked in self._devices.tracked:
             tracked.gaps.clear()
@@ -248,18 +249,18 @@ class Writer:
         """Account for the time until now, write checkpoint and end; true if both are durable."""
         if self._closed:
             return True
-        self._devices.fill(self._clock.boottime_ns(), None, GapReason.STOPPING)
-        self._end(why, child_exit_code)
+        now = self._now()  # up to which every device is accounted for, however long the disk takes to write that
+        self._devices.fill(now.ns, None, GapReason.STOPPING)
+        self._end(now, why, child_exit_code)
         if self._is_lost():
             self._begin_anew()
-            self._end(why, child_exit_code)
+            self._end(self._now(), why, child_exit_code)
         self._publish()
         return self._closed
 
-    def _end(self, why: str, child_exit_code: int | None) -> None:
-        durable = self.checkpoint()
-        self._closed = durable and self._segment.append(
-            end_record(self._now(), self._incarnation, why, child_exit_code)
+    def _end(self, now: Moment, why: str, child_exit_code: int | None) -> None:
+        self._closed = self.checkpoint(now) and self._segment.append(
+            end_record(now, self._incarnation, why, child_exit_code)
         )
         if self._closed:
             self._journal.state.mark_open(is_open=False)
@@ -299,8 +300,10 @@ class Writer:
             segment = self._segment.number
         return checkpoint_line(own, self._journal, segment)
 
-    def _record(self) -> dict[str, Any]:
-        return checkpoint_record(self._now(), self._incarnation, self._devices.tracked, self._sessions.new_work())
+    def _record(self, now: Moment | None = None) -> dict[str, Any]:
+        return checkpoint_record(
+            now or self._now(), self._incarnation, self._devices.tracked, self._sessions.new_work()
+        )
 
     def _publish(self) -> None:
         self.snapshot = self._publisher.snapshot(

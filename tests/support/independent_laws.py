@@ -607,6 +607,7 @@ def laws_of_the_whole(begins: list[J], rated: list[dict[int, Rated]], before: li
     by_uuid: dict[str, list[Rated]] = {}
     for device in (device for devices in rated for device in devices.values()):
         need(device.record["peak_row"] is None or device.row is not None, "peak_row_unknown")
+        need(device.record["peak_row"] in (None, *rows_of(device)), "peak_row_other")
         by_uuid.setdefault(device.record["uuid"], []).append(device)
         law_8(device)
     for same_device in by_uuid.values():
@@ -615,6 +616,14 @@ def laws_of_the_whole(begins: list[J], rated: list[dict[int, Rated]], before: li
         need(recovered <= gap, "law_11")
         job = sum(device.span - device.gap_ns(*ELSEWHERE) for device in same_device)
         need(sum(device.tally.get("energy_ns", 0) for device in same_device) <= job, "law_11")
+
+
+def rows_of(device: Rated) -> set[str]:
+    """The rows of the peak table that have its name, its PCI id, or both where there are rows with either."""
+    rows, model, pci = device.table["accelerators"], device.record["model"], device.record["pci_device_id"]
+    named = {row["id"] for row in rows if model in row["names"]}
+    found = {row["id"] for row in rows if pci in [int(one, 16) for one in row.get("pci_device_ids", ())]}
+    return named & found if named and found else named or found
 
 
 def law_8(device: Rated) -> None:

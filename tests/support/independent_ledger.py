@@ -29,6 +29,10 @@ class Run:
     rated: list[dict[int, Rated]] = field(default_factory=list)
     gaps: list[list[Any]] = field(default_factory=list)  # incarnation, index, begin, end, reason
     last_ns: list[int] = field(default_factory=list)
+    last_utc: list[str] = field(default_factory=list)
+    ends: list[J | None] = field(default_factory=list)
+    checkpoints: list[int] = field(default_factory=list)
+    leaves_out: bool = False  # law 16
 
 
 def run_of(records: list[J], table: J, sealed_at: str) -> Run:
@@ -40,6 +44,9 @@ def run_of(records: list[J], table: J, sealed_at: str) -> Run:
             begins.append(record)
             rated.append({})
             last_ns.append(record["ns"])
+            run.last_utc.append(record["utc"])
+            run.ends.append(None)
+            run.checkpoints.append(0)
         elif kind == "device":
             rated[-1][record["number"]] = Rated(record, table)
         elif kind == "evidence":
@@ -53,10 +60,47 @@ def run_of(records: list[J], table: J, sealed_at: str) -> Run:
             for gap in record["gaps"]:
                 _take(gaps, [len(begins), *gap])
         if kind in ("checkpoint", "end"):
-            last_ns[-1] = record["ns"]
-    if records and records[-1]["kind"] != "end":
-        _go_on(records, begins[-1], rated[-1], gaps, sealed_at, len(begins))
+            last_ns[-1], run.last_utc[-1] = record["ns"], record["utc"]
+            run.checkpoints[-1] += kind == "checkpoint"
+            run.ends[-1] = record if kind == "end" else None
+    left = _left_open(run)
+    if records and run.ends[-1] is None:
+        left |= {device.record["uuid"]: (len(begins) - 1, number) for number, device in rated[-1].items()}
+    for at, number in sorted(left.values()):
+        _go_on(run, at, number, sealed_at)
     return run
+
+
+def _left_open(run: Run) -> dict[str, tuple[int, int]]:
+    """Devices that are not accounted for to the end: the last start with it, and its number there."""
+    last_gaps = {(at, number): gap for at, number, *gap in run.gaps}
+    found: dict[str, tuple[int, int]] = {}
+    boots: dict[str, str] = {}
+    for at, (begin, end) in enumerate(zip(run.begins, run.ends, strict=True)):
+        for number, device in run.rated[at].items():
+            uuid, first, last = device.record["uuid"], device.record["to_ns"], device.tally["to_ns"]
+            if uuid in found:
+                run.leaves_out |= first > _goes_on_at(run, *found.pop(uuid), at)
+            moved = boots.get(uuid, begin["boot_id"]) != begin["boot_id"]
+            retired = bool(run.checkpoints[at] and moved and last <= begin["ns"])
+            boots[uuid] = begin["boot_id"]
+            if end is not None:
+                run.leaves_out |= end["reason"] != "rotated" and not retired and last < end["ns"]
+                continue
+            _, to, reason = last_gaps.get((at + 1, number), (None, None, None))
+            if not retired and not (reason in ("metered_as_mig", "replaced") and to == last):
+                found[uuid] = at, number
+    return found
+
+
+def _goes_on_at(run: Run, before: int, number: int, at: int) -> int:
+    """Where the account of a device goes on, on the clock of that start."""
+    until: int = run.rated[before][number].tally["to_ns"]
+    begin = run.begins[at]
+    if run.begins[before]["boot_id"] == begin["boot_id"]:
+        return until
+    passed = begin["wall_ns"] - (microseconds(run.last_utc[before]) - microseconds("1970-01-01T00:00:00Z")) * 1000
+    return 0 if passed < 0 else int(begin["ns"] - passed - (run.last_ns[before] - until))
 
 
 def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
@@ -165,18 +209,15 @@ def segment_of(records: list[J]) -> J | None:
     return {"number": before["segment"] + 1 if before else 1, "continues": named, "isContinued": rotated}
 
 
-def _go_on(
-    records: list[J], begin: J, devices: dict[int, Rated], gaps: list[list[Any]], sealed_at: str, incarnation: int
-) -> None:
-    """The time from the last record to the seal, of a journal without an end."""
-    moments = [record["utc"] for record in records if record["kind"] in ("begin", "checkpoint")]
-    age = (microseconds(sealed_at) - microseconds(moments[-1])) * 1000
-    reason = "not_journalled" if 0 <= age <= 2 * begin["checkpoint_ns"] else "end_unknown"
-    for number, device in devices.items():
-        tally = device.tally = {**device.tally, "gap_ns": dict(device.tally["gap_ns"])}
-        gaps.append([incarnation, number, tally["to_ns"], tally["to_ns"] + max(age, 1000), reason])
-        tally["to_ns"] += max(age, 1000)
-        tally["gap_ns"][reason] = max(age, 1000)
+def _go_on(run: Run, at: int, number: int, sealed_at: str) -> None:
+    """The time from the last record of a start without an end to the seal, of one device."""
+    age = (microseconds(sealed_at) - microseconds(run.last_utc[at])) * 1000
+    reason = "not_journalled" if 0 <= age <= 2 * run.begins[at]["checkpoint_ns"] else "end_unknown"
+    device = run.rated[at][number]
+    tally = device.tally = {**device.tally, "gap_ns": dict(device.tally["gap_ns"])}
+    run.gaps.append([at + 1, number, tally["to_ns"], tally["to_ns"] + max(age, 1000), reason])
+    tally["to_ns"] += max(age, 1000)
+    tally["gap_ns"][reason] = max(age, 1000)
 
 
 def microseconds(utc: str) -> int:

@@ -143,6 +143,7 @@ def verify_node(ledger: Path, statement: J, payload: bytes, asked: Asked) -> Fou
     evidence_items(predicate)
     run = run_of(records, table, sealed_at)
     laws_of_the_whole(run.begins, run.rated, last_tallies(records))
+    need(not run.leaves_out, "law_16")
     left_out = LeftOut(statement)
     known = {hashlib.sha256(bytes.fromhex(secret)).hexdigest(): secret for secret in secrets}
     listed = [

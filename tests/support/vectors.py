@@ -232,6 +232,7 @@ def all_vectors() -> Files:
     from tests.support.vectors_envelopes import envelopes, gaps_vectors
     from tests.support.vectors_findings import companion_vectors, findings_vectors, models_vectors
     from tests.support.vectors_invalid import invalid
+    from tests.support.vectors_left_out import left_out_vectors
     from tests.support.vectors_limits import limits_vectors
     from tests.support.vectors_merged import merged_vectors
     from tests.support.vectors_models import shapes_vectors
@@ -254,7 +255,7 @@ def all_vectors() -> Files:
         **two_faults_vectors(),
     }
     made |= {**refused_merges(), **entries_vectors(), **edges_vectors(), **peaks_vectors(), **times_vectors()}
-    made |= {**declared_vectors(), **odd_vectors()}
+    made |= {**declared_vectors(), **odd_vectors(), **left_out_vectors()}
     made |= {**limits_vectors(), **starts_vectors(), **entry_limits_vectors()}
     return {**made, **independent_rows.files_of(made, PEAKS.read_bytes())}
 

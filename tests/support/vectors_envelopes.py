@@ -289,7 +289,8 @@ def _many_gaps(records: list[J], count: int, devices: int) -> list[J]:
                "gaps": [[n, at, at + 10**9, "stale"] for n in range(devices)]}  # fmt: skip
         two = {**first, "ns": at + 2 * 10**9, "devices": [0], "tallies": {"to_ns": [at + 2 * 10**9], "gap_ns": {"stale": [2 * 10**9]}},
                "gaps": [[0, at + 10**9, at + 2 * 10**9, "stale"]]}  # fmt: skip
-        return [begin, source, *all_devices, one, two, {**records[5], "ns": at + 2 * 10**9}]
+        end = {**records[5], "ns": at + 2 * 10**9, "reason": "rotated"}  # before which an account may stop
+        return [begin, source, *all_devices, one, two, end]
     step = 10**6
     gaps = [[0, at + 2 * n * step, at + (2 * n + 1) * step + (n % 7 == 0), "stale"] for n in range(count)]
     span, gap_ns = 2 * count * step, sum(end - begin_ns for _, begin_ns, end, _ in gaps)

@@ -97,7 +97,7 @@ def _of_nothing(records: list[J]) -> None:
 def _device_of_no_time(records: list[J]) -> None:
     """The second daemon start names a device that it counts nothing of, from the middle of the first one's time."""
     at = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
-    records[at:] = [one for one in records[at:] if one["kind"] in ("begin", "source", "device", "end")]
+    records[at:] = [one for one in records[at:] if one["kind"] in ("begin", "source", "device")]
     for record in records[at:]:
         if record["kind"] == "device":
             record["to_ns"] -= S * 6

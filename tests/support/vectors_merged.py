@@ -157,10 +157,12 @@ def merged_vectors() -> Files:
         "job-child-without-journal": (signed(payload), _without_journal(handed(nodes))),
         "job-without-a-node": (signed(encode(merged("job", nodes[:1], jobNodes=["node-0"]))), handed(nodes[:1])),
         "job-without-a-node-or-journal": (
-            signed(encode(merged("job", nodes[:1], jobNodes=["node-0"]))), _without_journal(handed(nodes[:1])),
+            signed(encode(merged("job", nodes[:1], jobNodes=["node-0"]))),
+            _without_journal(handed(nodes[:1])),
         ),
         "job-of-another-name": (
-            signed(encode(merged("job", nodes, run={**job["predicate"]["run"], "jobName": "slurm-4712"}))), handed(nodes),
+            signed(encode(merged("job", nodes, run={**job["predicate"]["run"], "jobName": "slurm-4712"}))),
+            handed(nodes),
         ),
         "entry-bent": (signed(encode(merged("job", [nodes[0], Child(_more(nodes[1].entry), {})]))), handed(nodes)),
     }

@@ -79,7 +79,7 @@ def _idle(records: list[J]) -> None:
 def _tracked_for_no_time(records: list[J]) -> None:
     """The second start tracks a device from within the time of the first, and reads nothing of it."""
     begin = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
-    found = [record for record in records[begin:] if record["kind"] in ("begin", "source", "device", "end")]
+    found = [record for record in records[begin:] if record["kind"] in ("begin", "source", "device")]
     for record in found:
         if record["kind"] == "device":
             record["to_ns"] = records[2]["to_ns"] + S
@@ -90,7 +90,8 @@ def _first_without_time(records: list[J]) -> None:
     """The first start says that it trains and reads nothing; the second says that it generates."""
     begin = next(at for at, record in enumerate(records) if record["kind"] == "begin" and record["incarnation"] == 2)
     records[0]["declared"]["phase"], records[begin]["declared"]["phase"] = "train", "generate"
-    records[:begin] = [record for record in records[:begin] if record["kind"] in ("begin", "source", "device")]
+    first = [record for record in records[:begin] if record["kind"] in ("begin", "source", "device")]
+    records[:begin] = [*first, {**records[-1], "incarnation": 1, "ns": first[0]["ns"], "utc": first[0]["utc"]}]
 
 
 def _share(**changed: Any) -> Edit:

@@ -9,9 +9,10 @@ from flopsd.settings.data_files import parse_peaks
 from tests.support import vector_runs as runs
 from tests.support.columns import by_device, in_columns
 from tests.support.independent_laws import PIPES
+from tests.support.independent_verify import read_yaml
 from tests.support.story import chain, tell
 from tests.support.vectors import Files, parsed, signed, statement_of, vector
-from tests.support.vectors_rows import last_tally
+from tests.support.vectors_rows import last_tally, rated_by
 
 J = dict[str, Any]
 S = 10**9
@@ -172,7 +173,7 @@ def _tally(pipes: tuple[str, ...]) -> J:
 
 def peaks_vectors() -> Files:
     files: Files = {}
-    peaks = parse_peaks(TABLE, "peaks.yaml")
+    peaks, rows = parse_peaks(TABLE, "peaks.yaml"), {row["id"]: row for row in read_yaml(TABLE)["accelerators"]}
     original = by_device([dict(line.record()) for line in parsed(tell(runs.small))])
     original[0]["peak_table_sha256"] = hashlib.sha256(TABLE).hexdigest()
     for row, label, some, reported in CASES:
@@ -180,7 +181,7 @@ def peaks_vectors() -> Files:
         records = copy.deepcopy(original)
         stated = None if shares is None else {"shares_ppm": shares, "declared_by": "config"}
         records[2].update(
-            {"peak_row": row, "sm_count": None, "sm_clock_max_mhz": None, "precision": stated, **reported}
+            {**rated_by(rows[row]), "sm_count": None, "sm_clock_max_mhz": None, "precision": stated, **reported}
         )
         last_tally(records, _tally(pipes))
         journal = chain(in_columns(records))

@@ -47,18 +47,16 @@ def _tally(pipes: tuple[str, ...], ns: int) -> J:
 def rows_vectors() -> Files:
     files: Files = {}
     records = by_device([dict(line.record()) for line in parsed(tell(runs.small))])
-    ids = [row["id"] for row in read_yaml(PEAKS.read_bytes())["accelerators"]]
-    for peak_row in ids:
+    for row in read_yaml(PEAKS.read_bytes())["accelerators"]:
+        peak_row = row["id"]
         for label, shares in DECLARED.items():
             for some, pipes in (("all", PIPES), ("tensor", ("tensor", "fp32"))):
                 if some == "tensor" and label not in ("mixed", "undeclared"):
                     continue
 
-                def edit(
-                    found: list[J], peak_row: str = peak_row, shares: J | None = shares, pipes: Any = pipes
-                ) -> None:
+                def edit(found: list[J], row: J = row, shares: J | None = shares, pipes: Any = pipes) -> None:
                     stated = None if shares is None else {"shares_ppm": shares, "declared_by": "config"}
-                    found[2].update(peak_row=peak_row, sm_count=None, sm_clock_max_mhz=None, precision=stated)
+                    found[2].update(rated_by(row), sm_count=None, sm_clock_max_mhz=None, precision=stated)
                     last_tally(found, _tally(pipes, 6 * 10**9))
 
                 what = f"Pipes ({some}) on the row {peak_row}, the format {label}."
@@ -71,6 +69,12 @@ def rows_vectors() -> Files:
     ):  # fmt: skip
         files |= _made(f"rows-{name}", what, records, partial(last_tally, changed=changed))
     return {**files, **_keys(records)}
+
+
+def rated_by(row: J) -> J:
+    """Of a device what makes it one of that row of a peak table."""
+    ids = row.get("pci_device_ids") or [None]
+    return {"peak_row": row["id"], "model": row["names"][0], "pci_device_id": ids[0] and int(ids[0], 16)}
 
 
 def last_tally(records: list[J], changed: J) -> None:

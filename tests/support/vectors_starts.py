@@ -41,6 +41,7 @@ def _numbers_exchanged(records: list[J]) -> None:
 def _no_device_again(records: list[J]) -> None:
     """A start that names a device and reads nothing of it, and one that has none."""
     begin, source, device, *_, end = copy.deepcopy(records)
+    end.update(ns=begin["ns"], utc=begin["utc"])
     again = {**begin, "incarnation": 2, "boot_id": "another-boot"}
     records[:] = [begin, source, device, end, again, {**end, "incarnation": 2}]
 

@@ -1,7 +1,7 @@
 // FLOP over time, from the checkpoints of the journal: at least, measured and at most.
 import { about, duration, h, svg } from "./dom.js";
 import { plus, zero } from "./figures.js";
-import { microseconds } from "./history.js";
+import { microseconds } from "./times.js";
 import { rated } from "./rows.js";
 
 /** @typedef {import("./figures.js").Figures} Figures */

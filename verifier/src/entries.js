@@ -5,9 +5,8 @@ import { ENERGY_RATIO } from "./energy.js";
 import { seconds } from "./figures.js";
 import { coveragePpm } from "./coverage.js";
 import { BASE_KINDS, METHODS, PHASES } from "./names.js";
-import { microseconds } from "./history.js";
 import { OPERATOR_COUNT } from "./operators.js";
-import { isTime } from "./times.js";
+import { isTime, microseconds } from "./times.js";
 import { ELSEWHERE, EVIDENCE, REASONS, amountOf, formatsOf, elsewhereOf, unknownOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */

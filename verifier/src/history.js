@@ -1,9 +1,9 @@
 // A run as its journal tells it: incarnations, devices with their last tallies, gaps, processes, seals.
 import { Refusal, isAmount, isInteger, isText, require } from "./basics.js";
 import { sortedFacts } from "./facts.js";
-import { Laws } from "./laws.js";
+import { Laws, leftOpen } from "./laws.js";
 import { checkKind, checkMembers } from "./records.js";
-import { isTime } from "./times.js";
+import { isTime, microseconds } from "./times.js";
 import { REASONS, talliesOfColumns, tallyOfDevice } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -213,14 +213,13 @@ export class History {
    * @param {string} sealedAt @param {import("./peaks.js").Peaks} peaks */
   finish(sealedAt, peaks) {
     this.laws.finish(this, peaks);
-    if (this.latest.end !== null) return;
-    const utc = this.latest.last.utc;
-    const age = microseconds(sealedAt) * 1000n - microseconds(utc) * 1000n;
-    const length = age > 1000n ? age : 1000n;
-    const known = age >= 0n && age <= 2n * this.latest.begin.checkpoint_ns;
-    const reason = known ? "not_journalled" : "end_unknown";
-    for (const device of this.latest.devices) {
-      const { last } = device;
+    const open = new Set([...leftOpen(this), ...(this.latest.end === null ? this.latest.devices : [])]);
+    for (const device of this.devices.filter((one) => open.has(one))) {
+      const { last, incarnation } = device;
+      const age = (microseconds(sealedAt) - microseconds(incarnation.last.utc)) * 1000n;
+      const length = age > 1000n ? age : 1000n;
+      const known = age >= 0n && age <= 2n * incarnation.begin.checkpoint_ns;
+      const reason = known ? "not_journalled" : "end_unknown";
       const amounts = new Map(last.amounts);
       amounts.set(`gap_ns/${reason}`, (amounts.get(`gap_ns/${reason}`) ?? 0n) + length);
       device.journalled = last;
@@ -228,12 +227,4 @@ export class History {
       this.gap({ device, reason, begin: last.to, end: last.to + length });
     }
   }
-}
-
-/** @param {string} utc @returns {bigint} Since 1970, to the microsecond below. */
-export function microseconds(utc) {
-  const seconds = Date.parse(utc.slice(0, 19) + "Z");
-  if (Number.isNaN(seconds)) throw new Refusal("record_malformed", `${utc} is not a time`);
-  const digits = /\.([0-9]{1,9})Z$/.exec(utc)?.[1] ?? "";
-  return BigInt(seconds) * 1000n + BigInt(digits.padEnd(9, "0").slice(0, 6));
 }

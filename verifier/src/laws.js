@@ -3,6 +3,7 @@ import { Refusal, isAmount, isObject, require } from "./basics.js";
 import { strangeFact } from "./facts.js";
 import { KERNELS, PHASES, SEEN, WORK } from "./names.js";
 import { isRefused } from "./records.js";
+import { microseconds } from "./times.js";
 import { elsewhereOf, sumOf, under } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -164,7 +165,7 @@ export class Laws {
     require(possible, "law_10", `journal ${where}: more kernels were seen than a device runs`, where);
   }
 
-  /** Laws 7, 8 and 11, over all incarnations.
+  /** Laws 7, 8, 11 and 16, over all incarnations.
    * @param {import("./history.js").History} history @param {import("./peaks.js").Peaks} peaks */
   finish(history, peaks) {
     /** @type {Map<string, Device[]>} */
@@ -174,7 +175,11 @@ export class Laws {
       devices.set(uuid, [...(devices.get(uuid) ?? []), device]);
     }
     for (const [uuid, all] of devices) overlap(uuid, all);
-    for (const device of history.devices) this.limits(device, peaks);
+    for (const device of history.devices) {
+      peaks.row(device.known.peak_row);
+      require(peaks.isOfItsRow(device.known), "peak_row_other", `${device.record.uuid} is rated as another part than it is`);
+      this.limits(device, peaks);
+    }
     for (const [uuid, all] of devices) {
       const sum = (/** @type {(tally: Tally) => bigint} */ of) => all.reduce((total, one) => total + of(one.last), 0n);
       const recovered = sum((tally) => sumOf(tally, "recovered_ns/"));
@@ -183,7 +188,45 @@ export class Laws {
       const energy = sum((tally) => tally.amounts.get("energy_ns") ?? 0n);
       require(energy <= job, "law_11", `${uuid}: energy was counted for more time than there was`);
     }
+    leftOpen(history, (uuid, begin) => {
+      throw new Refusal("law_16", `${uuid} is not accounted for all of the time up to the end or the begin of start ${begin}`);
+    });
   }
+}
+
+const _TAKEN_OVER = ["metered_as_mig", "replaced"];
+
+/** The devices that a killed start left open and none took up. Law 16: no time is left out, or `leftOut` is called.
+ * @param {import("./history.js").History} history @param {(uuid: string, start: bigint) => void} [leftOut]
+ * @returns {Device[]} */
+export function leftOpen(history, leftOut = () => {}) {
+  /** @type {Map<Device, import("./history.js").Gap>} */
+  const gaps = new Map(history.gaps.map((gap) => [gap.device, gap]));
+  /** @type {Map<string, Device>} */
+  const open = new Map();
+  /** @type {Map<string, string>} */
+  const boots = new Map();
+  for (const { begin, end, devices, checkpoints } of history.incarnations) {
+    for (const device of devices) {
+      const { uuid } = device.record, gap = gaps.get(device), before = open.get(uuid), { to } = device.last;
+      if (before && device.first > goesOnAt(before, begin)) leftOut(uuid, begin.incarnation);
+      open.delete(uuid);
+      const moved = (boots.get(uuid) ?? begin.boot_id) !== begin.boot_id;
+      const retired = checkpoints > 0n && moved && to <= begin.ns;
+      boots.set(uuid, begin.boot_id);
+      if (end !== null) {
+        if (end.reason !== "rotated" && !retired && to < end.ns) leftOut(uuid, begin.incarnation);
+      } else if (!retired && !(gap && _TAKEN_OVER.includes(gap.reason) && gap.end === to)) open.set(uuid, device);
+    }
+  }
+  return [...open.values()];
+}
+
+/** Where the account of a device goes on, on the clock of another start. @param {Device} before @param {J} begin */
+function goesOnAt({ incarnation, last }, begin) {
+  if (incarnation.begin.boot_id === begin.boot_id) return last.to;
+  const passed = begin.wall_ns - microseconds(incarnation.last.utc) * 1000n;
+  return passed < 0n ? 0n : begin.ns - passed - (incarnation.last.ns - last.to);
 }
 
 /** Law 7. @param {string} uuid @param {Device[]} tracked */

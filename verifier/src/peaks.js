@@ -259,6 +259,15 @@ export class Peaks {
     return row;
   }
 
+  /** Whether a device's row is one with its name, its PCI id, or both where there are rows with either. @param {J} device */
+  isOfItsRow({ peak_row, model, pci_device_id }) {
+    const rows = [...this.rows.values()];
+    const named = rows.filter((row) => row.names?.includes(model));
+    const found = rows.filter((row) => row.pci_device_ids?.some((/** @type {string} */ id) => BigInt(id) === pci_device_id));
+    const both = named.length && found.length ? named.filter((row) => found.includes(row)) : [...named, ...found];
+    return peak_row === null || both.some((row) => row.id === peak_row);
+  }
+
   /** @param {J} device As learned at last. @param {J | null} claimed A training process's ppm by format. @returns {Rating} */
   rating(device, claimed) {
     const held = this.ratings.get(device) ?? new Map();

@@ -1,5 +1,5 @@
 // Times as ledgers and journals write them.
-import { isText } from "./basics.js";
+import { Refusal, isText } from "./basics.js";
 
 const _TIME = /^([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]{1,9})?Z$/;
 
@@ -12,4 +12,12 @@ export function isTime(value) {
   date.setUTCFullYear(year, month - 1, day);
   const isDay = year >= 1 && month >= 1 && date.getUTCMonth() === month - 1 && date.getUTCDate() === day;
   return isDay && hour < 24 && minute < 60 && second < 60;
+}
+
+/** @param {string} utc @returns {bigint} Since 1970, to the microsecond below. */
+export function microseconds(utc) {
+  const seconds = Date.parse(utc.slice(0, 19) + "Z");
+  if (Number.isNaN(seconds)) throw new Refusal("record_malformed", `${utc} is not a time`);
+  const digits = /\.([0-9]{1,9})Z$/.exec(utc)?.[1] ?? "";
+  return BigInt(seconds) * 1000n + BigInt(digits.padEnd(9, "0").slice(0, 6));
 }

@@ -52,6 +52,12 @@ def _refuse_tally(rated: RatedTally) -> None:
             f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have",
             code="peak_row_unknown",
         )
+    if entry.part_id is not None and entry.part_id not in rated.table.rows_of(entry.device):
+        raise JournalDamagedError(
+            f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have for "
+            f"{entry.device.model!r} by its name and PCI id",
+            code="peak_row_other",
+        )
     most = max_counted_flop(limits, tally.job_ns)
     if most is not None and tally.counted_flop > most:
         raise JournalDamagedError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flopsd.core.ledger.history import GapInterval, History
+from flopsd.core.ledger.history import GapInterval, History, Incarnation
+from flopsd.core.ledger.open_accounts import left_open
 from flopsd.core.meter import advance
 from flopsd.core.model import Gap, GapReason, Reading, Tally
 from flopsd.core.values import utc_ns
@@ -13,24 +14,34 @@ _MAX_CHECKPOINTS = 2  # a running daemon's journal is never older
 
 
 def as_of(history: History, sealed_at: str) -> History:
-    """`history` with the time from its last record to the seal as a gap of every device of the last daemon start. Where
-    that is no more than a running daemon leaves, the gap has a ceiling. Where it is more, or the clock went back,
-    nobody knows when the run ended: the gap has none. Raises ValueError for what is not a time."""
-    if history.ended or not history.incarnations:
+    """`history` with the time from its last record to the seal as a gap of every device of the last daemon start; of a
+    device that an earlier start left open, the time from that one's last record. Where it is no more than a running
+    daemon leaves, the gap has a ceiling. Where it is more, or the clock went back, nobody knows when the run ended: the
+    gap has none. Raises ValueError for what is not a time."""
+    if not history.incarnations:
         return history
     last = history.incarnations[-1]
-    age_ns = (utc_ns(sealed_at) - utc_ns(last.last_utc)) // 1000 * 1000
-    is_known = 0 <= age_ns <= _MAX_CHECKPOINTS * int(last.begin["checkpoint_ns"])
-    reason = GapReason.NOT_JOURNALLED if is_known else GapReason.END_UNKNOWN
-    tallies, gaps = dict(last.tallies), list(history.gaps)
-    for entry in last.devices.values():
-        uid = entry.device.uid
+    open_since = {uid: start for uid, start in left_open(history).items() if start.end is None}
+    open_since |= dict.fromkeys([] if history.ended else last.tallies, last)
+    if not open_since:
+        return history
+    starts = {start.number: (start, dict(start.tallies)) for start in history.incarnations}
+    gaps = list(history.gaps)
+    for uid, start in sorted(open_since.items(), key=lambda one: one[1].number):
+        tallies, (reason, ns) = starts[start.number][1], _unknown_since(start, sealed_at)
         before = tallies[uid]
-        tallies[uid] = after = _with_gap(before, max(age_ns, 1000), reason)
-        gaps.append(GapInterval(last.number, uid, before.watermark_ns, after.watermark_ns, reason))
+        tallies[uid] = after = _with_gap(before, ns, reason)
+        gaps.append(GapInterval(start.number, uid, before.watermark_ns, after.watermark_ns, reason))
     return replace(
-        history, incarnations=[*history.incarnations[:-1], replace(last, read=tallies, is_read=True)], gaps=gaps
+        history, incarnations=[replace(start, read=read, is_read=True) for start, read in starts.values()], gaps=gaps
     )
+
+
+def _unknown_since(start: Incarnation, sealed_at: str) -> tuple[GapReason, int]:
+    """Why what came after the last record of a daemon start is not known, and how long that was."""
+    age_ns = (utc_ns(sealed_at) - utc_ns(start.last_utc)) // 1000 * 1000
+    is_known = 0 <= age_ns <= _MAX_CHECKPOINTS * int(start.begin["checkpoint_ns"])
+    return GapReason.NOT_JOURNALLED if is_known else GapReason.END_UNKNOWN, max(age_ns, 1000)
 
 
 def _with_gap(tally: Tally, ns: int, reason: GapReason) -> Tally:

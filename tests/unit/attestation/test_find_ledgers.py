@@ -175,8 +175,8 @@ def add_ledgers(archive: tarfile.TarFile, nodes: Nodes, below: str = "") -> None
 
 
 def twice(archive: tarfile.TarFile, name: str) -> None:
-    add(archive, "a.json")
-    add(archive, name)
+    for each in ("a.json", name):
+        add(archive, each, b'{"payloadType": ""}')
 
 
 @pytest.mark.parametrize(

@@ -69,3 +69,16 @@ def test_a_record_of_no_time_is_refused(tmp_path: Path, utc: str) -> None:
     history.incarnations[-1].last_utc = utc
     with pytest.raises(ValueError, match="is not a time|is not a time of a day"):
         as_of(history, "2026-11-26T00:00:00.000000Z")
+
+
+def test_a_device_that_the_next_start_did_not_take_up_is_a_gap_up_to_the_seal(tmp_path: Path) -> None:
+    """The second daemon start was killed before it named its devices."""
+    run = killed(tmp_path, 3600 * NS_PER_S)
+    run.start()
+    run.kill()
+    lines = run.state.journal.read_bytes().splitlines(keepends=True)
+    begins = [at for at, line in enumerate(lines) if b'"kind":"begin"' in line]
+    run.state.journal.write_bytes(b"".join(lines[: begins[1] + 1]))
+    predicate = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]
+    assert predicate["totals"]["executed"]["high"] is None
+    assert float(predicate["coverage"]["gapSecondsByReason"]["end_unknown"]) == pytest.approx(2 * 3600)

@@ -208,3 +208,12 @@ def test_a_device_that_was_another_jobs_is_metered_from_when_it_is_this_ones(tmp
     assert tally.observed_ns == {Evidence.ACTIVITY: 2 * NS_PER_S}, "the first reading ends when it became this job's"
     assert tally.span_ns == 2 * NS_PER_S
     story.kill()
+
+
+def test_a_slow_disk_at_the_end_leaves_no_time_out(tmp_path: Path) -> None:
+    """The end has the time up to which each device is accounted for, not the one at which it could be written."""
+    run = Run(tmp_path / "state")
+    run.meter(3)
+    run.writer._emit = lambda _: run.clock.advance(600 * NS_PER_S)
+    run.finish()
+    assert verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["coverage"]["gaps"] == []

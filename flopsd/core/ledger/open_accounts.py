@@ -1,0 +1,95 @@
+"""Devices whose account a killed daemon start left open: a later one goes on with it, and no time is left out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from flopsd.core.ledger.history import GapInterval, History, Incarnation
+from flopsd.core.ledger.start_notes import ROTATED
+from flopsd.core.model import DeviceUid, GapReason, Tally
+from flopsd.core.values import seconds, utc_ns
+from flopsd.errors import JournalDamagedError
+
+TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
+
+
+class _Account(NamedTuple):
+    """A device in one daemon start. `before`: the one that left it open. `retired`: its machine is gone, and it was
+    accounted for up to this start alone."""
+
+    uid: DeviceUid
+    tally: Tally
+    before: Incarnation | None
+    retired: bool
+
+
+class _Accounts:
+    """Follows the daemon starts of a journal in order."""
+
+    def __init__(self, gaps: Mapping[tuple[int, DeviceUid], GapInterval]) -> None:
+        self.open: dict[DeviceUid, Incarnation] = {}  # the last daemon start of each device that was left open
+        self._gaps, self._boots = gaps, dict[DeviceUid, str]()
+
+    def take(self, start: Incarnation) -> Iterator[_Account]:
+        for uid, tally in start.tallies.items():
+            before = self.open.pop(uid, None)
+            moved = self._boots.get(uid, start.boot_id) != start.boot_id
+            retired = bool(start.checkpoints) and moved and tally.watermark_ns <= start.begin["ns"]
+            self._boots[uid] = start.boot_id
+            if not has_ended(start) and not retired and not is_taken_over(self._gaps.get((start.number, uid)), tally):
+                self.open[uid] = start
+            yield _Account(uid, tally, before, retired)
+
+
+def has_ended(start: Incarnation) -> bool:
+    """Whether it ended, and not only its segment."""
+    return start.end is not None and start.end["reason"] != ROTATED
+
+
+def is_taken_over(gap: GapInterval | None, tally: Tally) -> bool:
+    """Whether a device was last metered as others: `gap` is its last one."""
+    return gap is not None and gap.reason in TAKEN_OVER and gap.end_ns == tally.watermark_ns
+
+
+def last_gaps(history: History) -> dict[tuple[int, DeviceUid], GapInterval]:
+    """The last gap of each device in each daemon start."""
+    return {(gap.incarnation, gap.device): gap for gap in history.gaps}
+
+
+def left_open(history: History) -> Mapping[DeviceUid, Incarnation]:
+    """The devices that are not accounted for to the end, each with the last daemon start that tracked it."""
+    accounts = _Accounts(last_gaps(history))
+    for start in history.incarnations:
+        for _ in accounts.take(start):
+            pass
+    return accounts.open
+
+
+def refuse_left_out(history: History) -> None:
+    """Raises JournalDamagedError where the journal leaves time of a device out: before an end, or between a daemon
+    start that was killed and the next one with it."""
+    accounts = _Accounts(last_gaps(history))
+    for start in history.incarnations:
+        for uid, tally, before, retired in accounts.take(start):
+            since_ns = None if before is None else _goes_on_at(before, uid, start)
+            if since_ns is not None and tally.begin_ns > since_ns:
+                raise _left_out(uid, f"before daemon start {start.number}", tally.begin_ns - since_ns)
+            if start.end is not None and has_ended(start) and not retired and tally.watermark_ns < start.end["ns"]:
+                raise _left_out(uid, f"at the end of daemon start {start.number}", start.end["ns"] - tally.watermark_ns)
+
+
+def _left_out(uid: DeviceUid, where: str, ns: int) -> JournalDamagedError:
+    return JournalDamagedError(f"device {uid}: {seconds(ns)} s {where} are not accounted for", code="law_16")
+
+
+def _goes_on_at(before: Incarnation, uid: DeviceUid, start: Incarnation) -> int | None:
+    """Where the account of a device goes on that `before` left open, on the clock of `start`; None: no record says."""
+    until_ns = before.tallies[uid].watermark_ns
+    if before.boot_id == start.boot_id:
+        return until_ns
+    try:
+        passed_ns = int(start.begin["wall_ns"]) - utc_ns(before.last_utc) // 1000 * 1000
+    except ValueError:
+        return None
+    return 0 if passed_ns < 0 else int(start.begin["ns"]) - passed_ns - (before.last_ns - until_ns)
