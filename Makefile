@@ -90,6 +90,7 @@ mutants: $(INSTALLED) ## plant 300 faults in copies of the tree, print those tha
 
 campaign: $(INSTALLED) ## meter simulated machines of every load and fault, hold each ledger against the truth
 	@$(BIN)/python -m tests.campaign $(CAMPAIGN_ARGS)
+	@$(BIN)/python -m tests.campaign.several_sources
 	@$(BIN)/python -m tests.campaign.lying_jobs
 
 fuzz: $(INSTALLED) ## coverage-guided fuzzing (Atheris) of each parser for FUZZ_SECONDS; renews tests/fuzz/corpus

@@ -163,11 +163,14 @@ def _growth(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) 
         return GapReason.UNKNOWN_DEVICE
     if now is None or before is None or now.origin != before.origin:
         return _hole_reason(tally)
-    possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
+    duration_ns = reading.end_ns - tally.totals_ns
+    possible = max_plausible_sm_cycles(limits, duration_ns + COUNTER_REFRESH_NS)
     found = _differences(before, now, possible)
     if found is None or _energy_fell(tally, reading):
         return GapReason.COUNTER_RESET
     elapsed, grown = found
+    if not elapsed and duration_ns > COUNTER_REFRESH_NS:  # also where they stood while nobody read them
+        return GapReason.COUNTER_STALLED
     if grown and max(grown.values()) > possible:
         return GapReason.OUT_OF_RANGE
     return GapReason.CONTRADICTORY if _sub_pipes_exceed(elapsed, grown) else grown

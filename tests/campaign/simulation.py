@@ -53,20 +53,26 @@ def judge(case: Case, standin: Path, folder: Path, seed: int = 0) -> list[Judged
     clock = SharedClock(folder / "clock")
     with simulated(standin, folder, Scenario(case.gpus), clock):
         begin_ns = clock.boottime_ns()
-        runs = [_run(folder / str(at), clock, declared) for at, declared in enumerate(DECLARED)]
+        runs = [new_run(folder / str(at), clock, declared) for at, declared in enumerate(DECLARED)]
         _meter(case, runs, clock, random.Random(seed))
         end_ns = clock.boottime_ns()
     found: list[Judged] = []
+    for declared, run in zip(DECLARED, runs, strict=True):
+        found += sealed_and_judged(case, declared, run, folder / f"{declared}.json", end_ns - begin_ns)[0]
+    return found
+
+
+def sealed_and_judged(
+    case: Case, declared: str | None, run: Run, ledger: Path, duration_ns: int
+) -> tuple[list[Judged], dict[str, Any]]:
+    """The devices of the ledger of a run that began with the machine's epoch; and what the ledger states."""
+    run.finish()
+    predicate = verified(run.seal(ledger)).statement["predicate"]
+    held = _held_against(case, declared, predicate, 0, duration_ns)
     come_and_go = any(part.faults for gpu in case.gpus for part in gpu.slices) or "mig_flip" in {
         fault.kind for gpu in case.gpus for fault in gpu.faults
     }
-    for declared, run in zip(DECLARED, runs, strict=True):
-        run.finish()
-        sealed = run.seal(folder / f"{declared}.json")
-        predicate = verified(sealed).statement["predicate"]
-        held = _held_against(case, declared, predicate, begin_ns - 1000 * NS_PER_S, end_ns - 1000 * NS_PER_S)
-        found += _by_gpu(held) if come_and_go else held
-    return found
+    return list(_by_gpu(held) if come_and_go else held), predicate
 
 
 def _by_gpu(found: Iterable[Judged]) -> Iterator[Judged]:
@@ -79,9 +85,9 @@ def _by_gpu(found: Iterable[Judged]) -> Iterator[Judged]:
         yield replace(group[0], stated=sum_figures(one.stated for one in group), true=true)
 
 
-def _run(folder: Path, clock: SharedClock, declared: str | None) -> Run:
+def new_run(folder: Path, clock: SharedClock, declared: str | None, sources: tuple[str, ...] = ("nvml",)) -> Run:
     precision = None if declared is None else Precision(((declared, 1_000_000),), "test")
-    return Run(folder, devices=(), precision=precision, clock=clock, sources=("nvml",))
+    return Run(folder, devices=(), precision=precision, clock=clock, sources=sources)
 
 
 def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random) -> None:
@@ -98,7 +104,7 @@ def _meter(case: Case, runs: list[Run], clock: SharedClock, draw: random.Random)
             if kills and clock.boottime_ns() >= kills[0]:
                 kills.pop(0)
                 source.close()
-                origins = _origins(runs[0])
+                origins = origins_of(runs[0])
                 for run in runs:
                     run.kill()
                     if case.is_damaged and len(kills) == len(case.down_ms) - 1:
@@ -138,7 +144,7 @@ def _open(clock: SharedClock, origins: dict[DeviceUid, str], stack: ExitStack) -
     return source
 
 
-def _origins(run: Run) -> dict[DeviceUid, str]:
+def origins_of(run: Run) -> dict[DeviceUid, str]:
     rated = (one for device in run.writer.snapshot.devices for one in device.rated)
     return {one.uid: one.tally.totals.origin for one in rated if one.tally.totals is not None}
 
@@ -168,7 +174,8 @@ def _held_against(
             continue
         if uid.startswith("nvml-index-"):  # which GPU it was is not known here; that one has its own time beside
             continue
-        gpu, sms = (loads[uid], given["smCount"]) if uid in loads else _slice(case, given["parent"], uid)
+        sm_count = given["smCount"] or given["smCountExpected"]
+        gpu, sms = (loads[uid], sm_count) if uid in loads else _slice(case, given["parent"], uid)
         part = table().resolve(_device(given))
         formats = FORMATS if declared is None else (declared,)
         pipes = [pipe for pipe in Pipe if pipe is not Pipe.TENSOR]
@@ -208,7 +215,10 @@ def _slice(case: Case, parent: str, uid: str) -> tuple[Gpu, int]:
 
 
 def _device(given: dict[str, Any]) -> Device:
-    return Device(given["uuid"], given["index"], "nvidia", given["model"], pci_device_id=int(given["pciDeviceId"], 16))
+    pci = given["pciDeviceId"]
+    return Device(
+        given["uuid"], given["index"], "nvidia", given["model"], pci_device_id=None if pci is None else int(pci, 16)
+    )
 
 
 def _rate(part: Part, pipe: Pipe, name: str) -> int:

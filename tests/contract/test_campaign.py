@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaign import several_sources
 from tests.campaign.cases import Case, cases, hostile
+from tests.campaign.sick import KINDS
 from tests.campaign.simulation import judge
 
 EACH = 7  # of so many cases one is in the ordinary run, and these
@@ -21,3 +23,9 @@ def test_the_truth_lies_between_low_and_high(case: Case, standin: Path, tmp_path
     found = judge(case, standin, tmp_path)
     assert found
     assert [one for one in found if not one.holds] == []
+
+
+# Each has found a fault: of time that nobody saw (4), of moments (127), of utilisation (87), of a ceiling (20).
+@pytest.mark.parametrize(("kind", "seed"), [("calm", 4), ("calm", 87), ("calm", 127), ("sick", 20)])
+def test_sick_sources_beside_each_other(kind: str, seed: int, standin: Path, tmp_path: Path) -> None:
+    assert several_sources.judge(KINDS[kind](seed), standin, tmp_path, seed) == []

@@ -220,17 +220,17 @@ def test_clock_samples_are_kept_for_no_longer_than_they_count(exporter: Exporter
     assert len(followed._clocks) == 3
 
 
-def test_one_utilisation_sample_bounds_one_second_and_no_more(exporter: Exporter) -> None:
+def test_one_utilisation_sample_bounds_a_sixth_of_a_second_and_no_more(exporter: Exporter) -> None:
     bench = Bench(exporter)
     for _ in range(2):
         bench.collects({UTIL: 9})
     (reading,) = bench.read()
-    # 10 % of a second, and 29 of which the sample says nothing.
-    assert reading.work == Busy(max_sm_cycles(A100, 29_100_000_000))
+    # 10 % of a sixth of a second, and the rest of which the sample says nothing.
+    assert reading.work == Busy(max_sm_cycles(A100, 29_850_000_001))
     for _ in range(2):
         bench.collects({UTIL: 9}, after_s=1)
     (reading,) = bench.read()
-    assert reading.work == Busy(max_sm_cycles(A100, 100_000_000))
+    assert reading.work == Busy(max_sm_cycles(A100, 850_000_001))
 
 
 def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
@@ -242,7 +242,7 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
     assert reading.work == Gap(GapReason.ZERO_AT_FULL_LOAD)
     assert "Xid 31" in device_of(bench)[2]
     for true in ({FP32: 0.2}, {UTIL: 80}, {POWER: 79}, {LIMIT: "NaN"}):
-        bench.collects({**stuck, **true})
+        bench.collects({**stuck, **true}, after_s=29)
         (reading,) = bench.read()
         assert isinstance(reading.work, Active)
 

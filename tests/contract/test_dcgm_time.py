@@ -41,7 +41,9 @@ def test_a_constant_load_is_counted_exactly(exporter: Exporter) -> None:
     assert bench.tally.gap_ns == {GapReason.STARTING: begin_to_first_s * NS_PER_S}
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: counted_s * NS_PER_S}
     assert bench.tally.active_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR): 93 * 108 * 12_300_000 * counted_s}
-    assert bench.tally.uncertainty_sm_cycles == bench.tally.active_sm_cycles  # the clock between two values: any
+    clock = bench.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR)]  # between two values it may have been any
+    moments = 93 * 108 * 14_100_000  # a second, of which it is not known whether it is the last collection's
+    assert bench.tally.uncertainty_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR): clock + moments}
     assert bench.figures().measured_flop == 93 * 108 * 12_300_000 * 2048 * counted_s
     assert bench.tally.unread_ns == dict.fromkeys((Pipe.FP64, Pipe.FP32, Pipe.FP16), counted_s * NS_PER_S)
     assert bench.tally.energy_mj == 27_000_000
@@ -61,6 +63,7 @@ def test_nvmls_clock_beside_it_bounds_what_it_was(standin: Path, tmp_path: Path,
         bench.source.close()
     assert isinstance(reading.work, Active)
     doubt = reading.work.uncertainty_sm_cycles[Pipe.TENSOR]
+    doubt -= round(0.93 * 1410e6 * 108)  # whether the last second is the collection's
     assert doubt <= 0.93 * 90e6 * 3.1 * 108  # two steps, each within a second; or reads that are a moment apart
     assert (Pipe.TENSOR in reading.work.square_sum) is (samples_ms == 0)
     assert abs(reading.work.sm_cycles[Pipe.TENSOR] / (0.93e6 * 108) - (21 * 1230 + 9 * 1410)) < 400
@@ -130,10 +133,42 @@ def test_a_page_caught_while_it_is_renewed_is_one_collection(exporter: Exporter)
 
 
 def test_an_exporter_that_collects_faster_than_told_is_followed(exporter: Exporter) -> None:
-    bench = Bench(exporter)  # told 30 s, it is one
+    bench = Bench(exporter)  # told 30 s, it is two
+    for _ in range(10):
+        bench.collects(BUSY, after_s=2)
+    assert bench.tally.observed_ns == {Evidence.ACTIVITY: 16 * NS_PER_S}
+
+
+def test_an_exporter_that_collects_before_each_read_is_a_gap_and_named(exporter: Exporter) -> None:
+    """Told 30 s, it is one or less: how many collections no read has seen is not known."""
+    bench = Bench(exporter)
     for _ in range(20):
         bench.collects(BUSY, after_s=1)
-    assert bench.tally.observed_ns == {Evidence.ACTIVITY: 18 * NS_PER_S}
+    assert bench.tally.observed_ns == {}
+    evidence, reason, fix = device_of(bench)
+    assert (evidence, "more often than dcgm_interval_seconds states" in reason) == (Evidence.GAP, True)
+    assert "DCGM_EXPORTER_INTERVAL" in fix
+
+
+def test_a_collection_is_of_its_interval_however_long_nobody_read(exporter: Exporter) -> None:
+    """The daemon stood still for ten minutes, and the GPU is idle since a minute."""
+    bench = Bench(exporter, clocks=Steady)
+    bench.collects(BUSY)
+    bench.collects(BUSY)
+    bench.collects({**BUSY, TENSOR: 0.0})
+    bench.clock.advance(600 * NS_PER_S)
+    bench.collects({**BUSY, TENSOR: 0.0}, after_s=1)
+    bench.read()
+    assert bench.tally.observed_ns == {Evidence.ACTIVITY: 90 * NS_PER_S}
+
+
+def test_reads_that_are_rarer_than_collections_see_a_part_of_the_time(exporter: Exporter) -> None:
+    bench = Bench(exporter, interval_s=1, clocks=Steady)
+    for _ in range(12):
+        bench.energy += 1
+        exporter.shows(gpu({**BUSY, ENERGY: bench.energy}))
+        bench.read(5)
+    assert bench.tally.observed_ns == {Evidence.ACTIVITY: 10 * NS_PER_S}
 
 
 def test_an_exporter_that_collects_slower_than_told_is_a_gap_and_named(exporter: Exporter) -> None:
@@ -149,9 +184,9 @@ def test_an_exporter_that_collects_slower_than_told_is_a_gap_and_named(exporter:
     assert bench.tally.observed_ns == {Evidence.UTILIZATION: 1 * NS_PER_S}
 
 
-@pytest.mark.parametrize(("after_s", "gap_s"), [(45, None), (46, 17), (54, 25)])
-def test_a_skipped_collection_leaves_a_gap_before_the_next(exporter: Exporter, after_s: int, gap_s: int | None) -> None:
-    """One may be late by half an interval, and by the second between two reads."""
+@pytest.mark.parametrize(("after_s", "gap_s"), [(31, None), (32, 3), (45, 16), (54, 25)])
+def test_a_late_collection_leaves_a_gap_before_it(exporter: Exporter, after_s: int, gap_s: int | None) -> None:
+    """One may be late by a 20th of its interval, and by the second between two reads."""
     bench = Bench(exporter)
     bench.collects(BUSY)
     bench.read()
@@ -160,7 +195,7 @@ def test_a_skipped_collection_leaves_a_gap_before_the_next(exporter: Exporter, a
     *gaps, (work, seconds) = found
     assert gaps == ([] if gap_s is None else [(Gap(GapReason.STALE), gap_s)])
     assert isinstance(work, Active)
-    assert seconds == (after_s + 1 if gap_s is None else 30)
+    assert seconds == after_s + 1 - (gap_s or 0)
 
 
 @pytest.mark.parametrize(("apart_s", "seconds"), [(14, [60]), (15, [60, 15])])

@@ -11,9 +11,12 @@ from dataclasses import replace
 
 from flopsd.core.clock_integral import ClockSample, Cycles, integrate, is_clock
 from flopsd.core.dataclass import dataclass
-from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Growth, Limits, Reading, Totals
+from flopsd.core.meter import max_sm_cycles
+from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Growth, Limits, Reading, Totals
 from flopsd.core.peaks import PeakTable
-from flopsd.errors import UnknownDeviceError
+from flopsd.core.values import added
+from flopsd.sources.dcgm.coverage import Coverage
+from flopsd.sources.dcgm.device import clock_of, device_of, limits_of, shared_by
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.work import (
     COUNTERS_NAME,
@@ -47,6 +50,11 @@ _STALE = Expected(
     "the exporter has not renewed its values for two collection intervals",
     "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; where it is that, restart dcgm-exporter",
 )
+_UNSEEN = Expected(
+    Evidence.GAP,
+    "the exporter renews its values more often than dcgm_interval_seconds states, and than they are read",
+    "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; an exporter that collects less often costs less",
+)
 
 
 @dataclass(slots=True)
@@ -66,7 +74,7 @@ class FollowedGpu:
         self, page: GpuPage, at: int, now_ns: int, interval_ns: int, peaks: PeakTable, more_clocks: SmClocks | None
     ) -> None:
         """`at` is its index on the page; `interval_ns` is how often the exporter collects."""
-        self._interval_ns, self._more_clocks = interval_ns, more_clocks
+        self._interval_ns, self._more_clocks, self._coverage = interval_ns, more_clocks, Coverage(interval_ns)
         self._page, self._since_ns, self._changed_ns = page, now_ns, now_ns
         self._unread: GapReason | None = GapReason.STARTING  # why the next collection cannot be counted
         self._pending: _Collection | None = None  # recognised, but perhaps not yet all there
@@ -77,8 +85,8 @@ class FollowedGpu:
         self._refused = False  # they diverged from the clock
         self._clock_doubted = False  # they fit a faster one: it is not known which is wrong
         self.lost = 0  # how often tensor activity went away
-        self.device = _device(page, at)
-        self.limits, self._hopper = _limits(self.device, peaks)
+        self.device = device_of(page, at)
+        self.limits, self._hopper = limits_of(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
         self._tell(expect(page, self.limits, None, clock_known, self._hopper))
 
@@ -91,7 +99,7 @@ class FollowedGpu:
         changed, self._page = page.changed_from(self._page), page
         if self._calibration is None and not self._refused and self.limits is not None:
             self._calibration = remembered(origin, self.limits.sm_count, COUNTERS_NAME)
-        self.device = replace(self.device, shared=_shared(page))
+        self.device = replace(self.device, shared=shared_by(page))
         pending, self._pending = self._pending, None
         if changed:
             self._changed_ns = now_ns
@@ -117,7 +125,7 @@ class FollowedGpu:
     def gauges(self) -> Gauges:
         percent, mhz = self._page.utilization_percent(), self._page.values.get(Field.SM_CLOCK)
         utilization = percent / 100 if percent is not None and 0 <= percent <= 100 else None
-        return Gauges({} if self._page.slices else ratios(self._page), utilization, _mhz(mhz))
+        return Gauges({} if self._page.slices else ratios(self._page), utilization, clock_of(mhz))
 
     def _count(self, collection: _Collection) -> list[Reading]:
         """The readings up to a whole collection: one, or two where it came late."""
@@ -126,11 +134,15 @@ class FollowedGpu:
         mhz = page.values.get(Field.SM_CLOCK)
         if mhz is not None and self.limits and is_clock(mhz, self.limits.sm_clock_max_mhz):
             self._clocks.append((end_ns, round(mhz)))
-        late: list[Reading] = []
-        if self._unread is None and not (self._calibration is not None and has_counters(page)):
-            longest_ns = self._interval_ns * 3 // 2 + collection.lag_ns
-            if end_ns - self._since_ns > longest_ns:
-                late = self._until(end_ns - self._interval_ns, Gap(GapReason.STALE))
+        if before is not None:
+            self._coverage.followed(end_ns - before.at_ns + before.lag_ns)
+        best = expect(page, self.limits, self._calibration, True, self._hopper)
+        if self._unread is not None or best.evidence is not Evidence.ACTIVITY:
+            return self._judge(before, collection)
+        uncovered_ns, behind_ns = self._coverage.uncovered_ns(end_ns - self._since_ns, collection.lag_ns)
+        late = self._until(self._since_ns + uncovered_ns, Gap(GapReason.STALE))
+        if late:
+            self._coverage.interrupt(behind_ns)
         return late + self._judge(before, collection)
 
     def _judge(self, before: _Collection | None, collection: _Collection) -> list[Reading]:
@@ -170,7 +182,15 @@ class FollowedGpu:
             cycles = cycles.up_to(most_mhz, end_ns - begin_ns)
         proven = self._calibration if has_counters(page) else None
         running = None if proven is None else totals(page, proven)
-        return self._until(end_ns, active(page, cycles, limits.sm_count), counters, running)
+        work = active(page, cycles, limits.sm_count)
+        shifted = self._coverage.shifted(ratios(page), collection.lag_ns, limits)
+        is_unseen = before is not None and end_ns - before.at_ns <= min(collection.lag_ns, self._interval_ns // 2)
+        if is_unseen:
+            self._tell(_UNSEEN)
+        if is_unseen or max(shifted.values(), default=0) > max_sm_cycles(limits, end_ns - begin_ns):
+            return self._until(end_ns, Gap(GapReason.STALE), counters, running)
+        doubt = added(work.uncertainty_sm_cycles, shifted)
+        return self._until(end_ns, replace(work, uncertainty_sm_cycles=doubt), counters, running)
 
     def _grown(
         self, before: _Collection | None, page: GpuPage, end_ns: int, gap: GapReason | None,
@@ -242,46 +262,14 @@ class FollowedGpu:
         if end_ns <= begin_ns:
             return []
         self._since_ns = end_ns
+        if not isinstance(work, Active):
+            self._coverage.interrupt()
         return [Reading(self.device.uid, begin_ns, end_ns, work, counters or {}, running)]
 
     def _tell(self, expected: Expected) -> None:
         self.device = replace(
             self.device, evidence=expected.evidence, evidence_reason=expected.reason, evidence_fix=expected.fix
         )
-
-
-def _device(page: GpuPage, at: int) -> Device:
-    mhz, index = page.values.get(Field.MAX_SM_CLOCK), page.label("gpu")
-    return Device(
-        uid=page.uid,
-        index=int(index) if index is not None and index.isdecimal() else at,
-        vendor="nvidia",
-        model=page.label("modelName") or "unidentified",
-        pci_bus_id=page.label("pci_bus_id"),
-        sm_clock_max_mhz=_mhz(mhz),
-        driver=page.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
-        shared=_shared(page),
-    )
-
-
-def _mhz(mhz: float | None) -> int | None:
-    """A clock; zero and below are none."""
-    return max(0, round(mhz or 0)) or None
-
-
-def _limits(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:
-    """What the device cannot exceed, and whether it has GPM (Hopper and newer)."""
-    try:
-        part = peaks.resolve(device)
-    except UnknownDeviceError:
-        return None, False  # the daemon names it; here it only means that nothing can be computed
-    known = peaks.limits(device, part)
-    return known if isinstance(known, Limits) else None, part.gpm is True
-
-
-def _shared(page: GpuPage) -> str | None:
-    """Several containers on one GPU: time-slicing, or a pod of several."""
-    return f"{len(page.users)} containers: {', '.join(sorted(page.users))}" if len(page.users) > 1 else None
 
 
 def _integral(samples: Sequence[ClockSample], begin_ns: int, end_ns: int, top_mhz: int | None = None) -> Cycles | None:

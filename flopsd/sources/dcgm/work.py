@@ -22,7 +22,7 @@ _COUNTERS = (
     (Field.CYCLES_HMMA, Pipe.TENSOR_HMMA), (Field.CYCLES_IMMA, Pipe.TENSOR_IMMA), (Field.CYCLES_FP64, Pipe.FP64),
     (Field.CYCLES_FP32, Pipe.FP32), (Field.CYCLES_FP16, Pipe.FP16),
 )  # fmt: skip
-_UTILIZATION_STANDS_FOR_NS = 1_000_000_000  # "between 1 second and 1/6 second, depending on the product", nvml.h
+_UTILIZATION_STANDS_FOR_NS = 166_666_666  # "between 1 second and 1/6 second, depending on the product", nvml.h
 _FULL_LOAD_PERCENT = 90
 COUNTERS_NAME = "DCGM 1084-1096"
 
@@ -166,8 +166,8 @@ def active(page: GpuPage, cycles: Cycles, sm_count: int) -> Active:
 
 
 def ceiling(percent: float, limits: Limits, duration_ns: int) -> Busy:
-    """SM-cycles at most in `duration_ns`, from one utilisation sample in it. The driver's sample stands for a second at
-    most; all other time counts as fully busy, at the highest clock."""
+    """SM-cycles at most in `duration_ns`, from one utilisation sample in it. The driver's sample stands for a 6th of a
+    second at least; all other time counts as fully busy, at the highest clock."""
     sampled_ns = min(duration_ns, _UTILIZATION_STANDS_FOR_NS)
     at_most = min(int(percent) + 1, 100)
     return Busy(max_sm_cycles(limits, duration_ns - sampled_ns + ceil_div(sampled_ns * at_most, 100)))

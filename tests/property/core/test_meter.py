@@ -205,6 +205,15 @@ def test_counters_of_another_origin_or_after_a_reset_are_never_subtracted() -> N
     }
 
 
+@pytest.mark.parametrize(("ns", "reason"), [(200_000_000, None), (200_000_001, GapReason.COUNTER_STALLED)])
+def test_counters_that_stand_still_tell_nothing_of_the_time_without_a_reader(ns: int, reason: GapReason | None) -> None:
+    stood = Totals("o", 10**9, {Pipe.TENSOR_HMMA: 5})
+    before = run([Reading("GPU-0", 0, 10, Gap(GapReason.STARTING), {}, stood)])
+    tally = run([Reading("GPU-0", 10 + ns - 10, 10 + ns, Growth(), {}, stood)], before)
+    assert tally.gap_ns.get(GapReason.COUNTER_STALLED, 0) == (0 if reason is None else ns)
+    assert tally.observed_ns == ({Evidence.CYCLES: ns} if reason is None else {})
+
+
 def test_a_pipe_that_was_not_read_raises_only_the_upper_figure() -> None:
     seen = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}))])
     blind = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}, {}, (Pipe.FP32,)))])

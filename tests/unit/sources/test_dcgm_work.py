@@ -56,9 +56,14 @@ def test_what_no_field_shows_is_unread() -> None:
 
 @pytest.mark.parametrize(
     ("percent", "seconds", "busy_s"),
-    [(0, 1, 0.01), (9, 1, 0.1), (9.9, 1, 0.1), (10, 1, 0.11), (99, 1, 1), (100, 1, 1), (49, 0.5, 0.25), (49, 3, 2.5)],
-)
-def test_one_sample_of_utilisation_stands_for_a_second_at_most(percent: float, seconds: float, busy_s: float) -> None:
+    [
+        (0, 0.1, 0.001), (9, 0.1, 0.01), (9.9, 0.1, 0.01), (10, 0.1, 0.011), (99, 1, 1), (100, 1, 1),
+        (49, 3, 2.916_666_667), (99, 3, 3),
+    ],
+)  # fmt: skip
+def test_one_sample_of_utilisation_stands_for_a_sixth_of_a_second(
+    percent: float, seconds: float, busy_s: float
+) -> None:
     assert ceiling(percent, LIMITS, round(seconds * S)) == Busy(max_sm_cycles(LIMITS, round(busy_s * S)))
 
 

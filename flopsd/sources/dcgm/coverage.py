@@ -1,0 +1,64 @@
+"""What time a collection's averages are of, where its moment is known only from the read that found it. Pure.
+
+They are of one collection interval that ends between that read and the one before it. So of a reading from one such
+moment to the next it is counted what no collection can cover, and by how much the moments shift work into a reading or
+out of it: at a boundary between two readings by the difference of their activity, at the last one by all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+
+from flopsd.core.model import Limits, Pipe
+from flopsd.core.values import ceil_div
+
+_JITTER = 20  # a collection may be late by a 20th of its interval
+_RECENT = 3  # distances between collections, the least of which is their interval at most
+
+
+class Coverage:
+    """Of one GPU. A stretch is what collections cover without a gap between them."""
+
+    def __init__(self, interval_ns: int) -> None:
+        """`interval_ns` is how often the exporter collects, or less often than it does."""
+        self._interval_ns, self._stated_ns, self._apart_ns = interval_ns, interval_ns, deque[int](maxlen=_RECENT)
+        self._behind_ns = self._edge_ns = 0
+        self._ratios: Mapping[Pipe, float] | None = None  # of the reading before; None: a stretch begins
+
+    def followed(self, apart_ns: int) -> None:
+        """One collection came at most `apart_ns` after another."""
+        self._apart_ns.append(apart_ns)
+        self._interval_ns = min(self._stated_ns, *self._apart_ns)
+
+    def interrupt(self, behind_ns: int = 0) -> None:
+        """There is a gap before the next reading."""
+        self._behind_ns, self._edge_ns, self._ratios = behind_ns, 0, None
+
+    def uncovered_ns(self, duration_ns: int, lag_ns: int) -> tuple[int, int]:
+        """How much of a reading of `duration_ns`, whose end was found within `lag_ns`, no collection covers; and by how
+        much the readings are longer than so many collections after that."""
+        lag_ns = min(lag_ns, self._interval_ns)  # the newest collection is not older than that
+        longer_ns = duration_ns - self._interval_ns
+        self._behind_ns = max(self._behind_ns + longer_ns, -lag_ns)
+        missed_ns = self._behind_ns - lag_ns
+        if missed_ns <= self._interval_ns // _JITTER:
+            return 0, self._behind_ns
+        missed_ns = min(duration_ns, max(missed_ns, longer_ns))
+        return missed_ns, self._behind_ns - missed_ns
+
+    def shifted(self, ratios: Mapping[Pipe, float], lag_ns: int, limits: Limits) -> dict[Pipe, int]:
+        """By how many SM-cycles each pipe may be off by the moments of a reading, which is counted."""
+        edge_ns = max(self._edge_ns, min(lag_ns, self._interval_ns))
+        before, before_ns = self._ratios, self._edge_ns
+        self._ratios, self._edge_ns = ratios, edge_ns
+        found = {}
+        for pipe, ratio in ratios.items():
+            ns = ratio * edge_ns
+            if before is not None:
+                earlier = before.get(pipe, 0.0)
+                ns = abs(ratio - earlier) * edge_ns + max(0.0, ns - earlier * before_ns)
+            if ns:
+                found[pipe] = ceil_div(math.ceil(ns) * limits.sm_count * limits.sm_clock_max_mhz, 1000)
+        return found

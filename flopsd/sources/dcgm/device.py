@@ -1,0 +1,42 @@
+"""A GPU as a page of dcgm-exporter describes it. Pure."""
+
+from __future__ import annotations
+
+from flopsd.core.model import Device, Limits
+from flopsd.core.peaks import PeakTable
+from flopsd.errors import UnknownDeviceError
+from flopsd.sources.dcgm.exposition import Field, GpuPage
+
+
+def device_of(page: GpuPage, at: int) -> Device:
+    mhz, index = page.values.get(Field.MAX_SM_CLOCK), page.label("gpu")
+    return Device(
+        uid=page.uid,
+        index=int(index) if index is not None and index.isdecimal() else at,
+        vendor="nvidia",
+        model=page.label("modelName") or "unidentified",
+        pci_bus_id=page.label("pci_bus_id"),
+        sm_clock_max_mhz=clock_of(mhz),
+        driver=page.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
+        shared=shared_by(page),
+    )
+
+
+def clock_of(mhz: float | None) -> int | None:
+    """A clock; zero and below are none."""
+    return max(0, round(mhz or 0)) or None
+
+
+def limits_of(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:
+    """What the device cannot exceed, and whether it has GPM (Hopper and newer)."""
+    try:
+        part = peaks.resolve(device)
+    except UnknownDeviceError:
+        return None, False  # the daemon names it; here it only means that nothing can be computed
+    known = peaks.limits(device, part)
+    return known if isinstance(known, Limits) else None, part.gpm is True
+
+
+def shared_by(page: GpuPage) -> str | None:
+    """Several containers on one GPU: time-slicing, or a pod of several."""
+    return f"{len(page.users)} containers: {', '.join(sorted(page.users))}" if len(page.users) > 1 else None

@@ -1,0 +1,117 @@
+"""Random machines with several sources: what each of them suffers."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from tests.campaign.cases import FOREVER, Case, hostile
+from tests.campaign.exporter import Exporter
+from tests.support.exporter import CLOCK, DFMA, ENERGY, FP16, FP32, FP64, HMMA, IMMA, TENSOR
+from tests.support.scenario import Fault, Gpu, Segment, a100, h100
+
+TENSOR_FIELDS = (TENSOR, HMMA, IMMA, DFMA)
+LEFT_OUT = ((), (), (ENERGY,), (CLOCK,), (HMMA, IMMA, DFMA), (FP16, FP32, FP64), TENSOR_FIELDS)
+PAGE_FAULTS = ("down", "hang", "frozen", "no_prof", "blank", "garbage", "gone", "reset", "ahead", "stood")
+
+
+@dataclass(frozen=True)
+class Sick(Case):
+    """`stalls_ms`: when the daemon stands still, how long, and whether it ticks before it reads again."""
+
+    exporter: Exporter = field(default_factory=Exporter)
+    sources: tuple[str, ...] = ("nvml", "dcgm")
+    stalls_ms: tuple[tuple[int, int, bool], ...] = ()
+    every_ms: int = 1000  # between two reads
+    full_ms: tuple[tuple[int, int], ...] = ()  # when nothing can be written to the disk
+
+    @property
+    def has_clocks(self) -> bool:
+        """Whether NVML's clock is read beside the exporter."""
+        return "nvml" in self.sources or bool(self.gpus[0].clock_samples_ms)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether flopsd is not told a longer collection interval than there is, which no page shows to rare reads."""
+        return self.exporter.told_ms <= self.exporter.interval_ms
+
+
+def sick(seed: int) -> Sick:
+    """A page, alone or beside NVML, with faults of exporter, driver and daemon."""
+    draw = random.Random(seed)
+    seconds, own_ms = draw.choice((12, 40, 90, 200)), draw.choice((1000, 5000, 5000, 10_000, 30_000))
+    told_ms = draw.choice((own_ms, own_ms, own_ms, own_ms * 6, own_ms // 5))
+    begins = [draw.randrange(seconds * 1000) for _ in range(draw.choice((0, 0, 1, 2, 4)))]
+    lengths = (300, 3000, 12_000, 40_000, FOREVER)
+    faults = tuple(Fault(at, at + draw.choice(lengths), draw.choice(PAGE_FAULTS)) for at in begins)
+    has_gpm = draw.random() < 0.4
+    exporter = Exporter(
+        own_ms, told_ms, draw.randrange(own_ms), frozenset(draw.choice(LEFT_OUT)), draw.choice((0, 0, 200)),
+        draw.choice((167, 1000)), draw.choice((0, 1, 132)) if has_gpm else 0, faults,
+    )  # fmt: skip
+    return Sick(
+        f"sick {seed}",
+        tuple(_gpu(draw, own_ms, has_gpm=has_gpm) for _ in range(draw.choice((1, 1, 2)))),
+        seconds,
+        tuple(draw.choice((7, 480, 1500, 9000, 60_000)) for _ in range(draw.choice((0, 0, 1, 3)))),
+        wall_steps_ms=_sometimes(draw, seconds, (-36_000_000, -700, 90, 7000)),
+        sleeps_ms=_sometimes(draw, seconds, (400, 6000, 700_000)),
+        exporter=exporter,
+        sources=draw.choice((("dcgm",), ("dcgm",), ("nvml", "dcgm"), ("dcgm", "nvml"))),
+        stalls_ms=_stalls(draw, seconds),
+        every_ms=draw.choice((1000, 1000, 1000, 5000)),
+        full_ms=tuple((at, at + ms) for at, ms in _sometimes(draw, seconds, (900, 4000, 30_000))),
+    )
+
+
+def calm(seed: int) -> Sick:
+    """A page alone, of a load that changes with the collections. Nothing fails."""
+    draw = random.Random(seed)
+    own_ms = draw.choice((1000, 5000, 5000, 10_000, 30_000))
+    gpu = replace(_gpu(draw, own_ms, has_gpm=False), faults=(), clock_samples_ms=20)
+    left_out = frozenset(draw.choice(((), (), TENSOR_FIELDS)))
+    told_ms, torn_ms = draw.choice((own_ms, own_ms, own_ms, 6 * own_ms)), draw.choice((0, 300))
+    exporter = Exporter(own_ms, told_ms, draw.randrange(own_ms), left_out, torn_ms)
+    return Sick(
+        f"calm {seed}", (gpu,), draw.choice((12, 40, 200)), exporter=exporter, sources=("dcgm",),
+        every_ms=draw.choice((1000, 1000, 1000, 5000, 30_000)),
+    )  # fmt: skip
+
+
+def driver(seed: int) -> Sick:
+    """NVML alone, with all that `hostile` has, under a daemon that stands still and a disk that fills up."""
+    case, draw = hostile(seed), random.Random(-seed)
+    return Sick(
+        f"driver {seed}", case.gpus, case.seconds, case.down_ms, False, case.wall_steps_ms, case.sleeps_ms,
+        sources=("nvml",), stalls_ms=_stalls(draw, case.seconds),
+        full_ms=tuple((at, at + ms) for at, ms in _sometimes(draw, case.seconds, (900, 4000, 30_000))),
+    )  # fmt: skip
+
+
+KINDS: Mapping[str, Callable[[int], Sick]] = {"sick": sick, "calm": calm, "driver": driver}
+
+
+def _sometimes(draw: random.Random, seconds: int, ms: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((draw.randrange(seconds * 1000), draw.choice(ms)) for _ in range(draw.choice((0, 0, 1))))
+
+
+def _stalls(draw: random.Random, seconds: int) -> tuple[tuple[int, int, bool], ...]:
+    lengths = (2000, 20_000, 120_000)
+    return tuple(
+        (draw.randrange(seconds * 1000), draw.choice(lengths), draw.random() < 0.5)
+        for _ in range(draw.choice((0, 0, 1, 2)))
+    )
+
+
+def _gpu(draw: random.Random, own_ms: int, *, has_gpm: bool) -> Gpu:
+    top = 1980 if has_gpm else 1410
+    load = tuple(
+        Segment(
+            draw.choice((130, 1000, own_ms, own_ms, 20_000)), mhz=draw.choice((210, top, top)),
+            hmma=draw.choice((0, 0.3, 0.6, 1)),
+        )
+        for _ in range(draw.randint(1, 3))
+    )  # fmt: skip
+    begins = [draw.randint(0, 50_000) for _ in range(draw.choice((0, 0, 1, 2)))]
+    kinds = ("timeout", "gpu_lost", "unknown")
+    faults = tuple(Fault(at, at + draw.choice((300, 1500, 12_000, 60_000)), draw.choice(kinds)) for at in begins)
+    return (h100 if has_gpm else a100)(load, faults, clock_samples_ms=draw.choice((0, 20)))

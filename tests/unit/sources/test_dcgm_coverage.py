@@ -1,0 +1,62 @@
+"""What time collections cover that are found late, and what that shifts: by hand."""
+
+import pytest
+
+from flopsd.core.model import Limits, Pipe
+from flopsd.sources.dcgm.coverage import Coverage
+
+S = 10**9
+LIMITS = Limits(1, 1000)  # a cycle each nanosecond
+
+
+@pytest.mark.parametrize(
+    ("interval", "readings", "uncovered"),
+    [
+        (30, [(30, 1), (30, 1), (31, 1), (29, 1), (30, 1)], [0, 0, 0, 0, 0]),
+        (30, [(31, 1), (31, 1), (31, 1), (31, 1)], [0, 0, 2, 0]),  # it collects every 31 s: first a second late, ...
+        (30, [(620, 600)], [590]),  # of an unknown moment of the last 30 s
+        (1, [(5, 5), (5, 5), (5, 5)], [4, 4, 4]),
+        (30, [(10, 1), (10, 1), (10, 1), (50, 1)], [0, 0, 0, 20]),  # faster than told: what was spare is not kept
+        (20, [(22, 1), (20, 1)], [0, 0]),  # late by a 20th of the interval and what the read is late
+        (20, [(22.000000001, 1)], [2.000000001]),
+    ],
+)
+def test_what_no_collection_covers(interval: int, readings: list[tuple[float, int]], uncovered: list[float]) -> None:
+    coverage = Coverage(interval * S)
+    found = []
+    for seconds, lag in readings:
+        ns, behind_ns = coverage.uncovered_ns(round(seconds * S), lag * S)
+        found.append(ns)
+        if ns:
+            coverage.interrupt(behind_ns)
+    assert found == [round(one * S) for one in uncovered]
+
+
+def test_an_interval_is_no_longer_than_collections_are_apart() -> None:
+    coverage = Coverage(30 * S)
+    for seconds, lag, apart, uncovered in ((10, 1, 11, 0), (10, 1, 11, 0), (120, 110, 121, 109), (2, 1, 3, 0),
+                                           (10, 1, 11, 7), (10, 1, 11, 7), (10, 1, 11, 0)):  # fmt: skip
+        coverage.followed(apart * S)
+        ns, behind_ns = coverage.uncovered_ns(seconds * S, lag * S)
+        assert ns == uncovered * S
+        if ns:
+            coverage.interrupt(behind_ns)
+
+
+@pytest.mark.parametrize(
+    ("readings", "shifted"),
+    [
+        # All of the last second may be idle; at a constant load no other.
+        ([(0.5, 1), (0.5, 1), (0.5, 1)], [0.5, 0, 0]),
+        # A boundary is a second off: what differs, and what more the last second may hold.
+        ([(0, 1), (1, 1), (0, 1), (0.25, 1)], [0, 2, 1, 0.5]),
+        ([(0.5, 1), (0.5, 4), (0.5, 1)], [0.5, 1.5, 0]),
+        ([(1, 99)], [5]),  # no collection is older than the next one
+    ],
+)
+def test_what_the_moments_of_collections_shift(readings: list[tuple[float, int]], shifted: list[float]) -> None:
+    coverage = Coverage(5 * S)
+    found = [coverage.shifted({Pipe.TENSOR: ratio}, lag * S, LIMITS) for ratio, lag in readings]
+    assert [one.get(Pipe.TENSOR, 0) / S for one in found] == shifted
+    coverage.interrupt()
+    assert coverage.shifted({Pipe.TENSOR: 1.0}, S, LIMITS) == {Pipe.TENSOR: S}
