@@ -75,7 +75,7 @@ def verify_ledger(
         )
     sealed, secrets = _sealed_journal(signed), _code_secrets(signed)
     journal = journal if journal is not None else journal_beside(opened.path)
-    if not journal.exists():
+    if _is_missing(journal):
         raise NotVerifiedError(
             f"the signature is valid, but the journal {journal} does not exist: no total can be recomputed",
             hint="put the journal next to the ledger, or name it with --journal",
@@ -126,6 +126,17 @@ def verify_ledger(
         anchored,
         foreign_files(signed["predicate"], tables),
     )
+
+
+def _is_missing(path: Path) -> bool:
+    """False also where this user may not look: opening it says that."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _refuse_times(predicate: Mapping[str, Any]) -> None:

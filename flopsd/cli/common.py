@@ -65,9 +65,9 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
     from flopsd.system.atomic_files import replace_file
 
     path = Path(file)
-    if any(path.exists() and one.exists() and path.samefile(one) for one in read):
-        raise LedgerError(f"{file} is what this is made from", hint="nothing was changed; give -o another name")
     try:
+        if any(path.exists() and one.exists() and path.samefile(one) for one in read):
+            raise LedgerError(f"{file} is what this is made from", hint="nothing was changed; give -o another name")
         if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
             path.write_text(text, encoding="utf-8")
         else:

@@ -169,7 +169,7 @@ def _key(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
 
 def _state(settings: Settings, environment: Mapping[str, str], devices: int) -> Diagnosis:
     folder = StateDir(state_dir(settings, environment))
-    existing = next((p for p in (folder.path, *folder.path.parents) if p.exists()), folder.path)
+    existing = next((p for p in (folder.path, *folder.path.parents) if os.path.exists(p)), folder.path)
     if not os.access(existing, os.W_OK | os.X_OK):
         return Diagnosis(
             "state folder", "fail", f"{folder.path} cannot be written", "give --state-dir a writable folder"

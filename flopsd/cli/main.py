@@ -50,9 +50,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader closed the pipe
         code = FAILED
     except OSError as fault:
-        if arguments.verb in NO_DATA or say(sys.stdout, ""):
+        if isinstance(fault, PermissionError) and fault.filename is not None:  # by who only looked whether it is there
+            note(f"{fault.filename}: {fault.strerror}", logging.ERROR)
+            note(
+                f"hint: user {os.geteuid()} may not look there: run it as another, such as the daemon's", logging.ERROR
+            )
+            log.debug("raised here", exc_info=fault)
+        elif arguments.verb in NO_DATA or say(sys.stdout, ""):
             raise
-        note(f"cannot write to standard output: {fault.strerror}", logging.ERROR)
+        else:
+            note(f"cannot write to standard output: {fault.strerror}", logging.ERROR)
         code = FAILED
     except FlopsdError as fault:
         code = _report(fault)

@@ -19,6 +19,7 @@ from tests.support.paths import ROOT
 from tests.support.process import (
     FLOPSD,
     PATIENCE_SECONDS,
+    UNPRIVILEGED,
     Done,
     accepting,
     daemon_pid,
@@ -360,7 +361,6 @@ def test_the_launcher_discloses_the_secret_of_a_daemon_that_was_killed(tmp_path:
     assert (start["endReason"], start["codes"]) == (None, "checked")
 
 
-UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
 SPY = """
 import os, sys
 launcher, daemon = os.getppid(), int(open(sys.argv[1] + "/lock").read())

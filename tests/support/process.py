@@ -28,6 +28,8 @@ from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.scenario import Scenario
 from tests.support.tools import missing, require_tools
 
+# Even as root with no more rights than the owner of files has.
+UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
 FLOPSD = (sys.executable, "-m", "flopsd")
 PATIENCE_SECONDS = 60
 

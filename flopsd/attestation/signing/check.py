@@ -10,6 +10,7 @@ from flopsd.attestation.signing.dsse import sign_message
 from flopsd.attestation.signing.keys import default_key, load_signer
 from flopsd.attestation.signing.public_key import need_extra
 from flopsd.attestation.signing.refused_pin import RefusedPin
+from flopsd.errors import SigningKeyError
 
 # What a ledger's signature covers begins with "DSSEv1 ", so this one is of no ledger.
 CHECK_MESSAGE = b"flopsd: a check that this key can sign; it states nothing\n"
@@ -23,8 +24,13 @@ def check_configured(
     need_extra()
     if uri is None:
         made = default_key(folder)
-        if not made.exists():
+        try:
+            made.stat()
+        except FileNotFoundError:
             return None
+        except OSError as fault:
+            hint = "run this as the daemon's user"
+            raise SigningKeyError(f"cannot look for {made}: {fault.strerror}", hint=hint) from fault
         uri = str(made)
     key = load_signer(uri, environment, refused_pin=refused_pin)
     sign_message(CHECK_MESSAGE, key)

@@ -1,13 +1,15 @@
 """What is printed of mistyped words and of a missing key, and what -q and -v change."""
 
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import VECTORS
-from tests.support.process import in_process
+from tests.support.process import FLOPSD, UNPRIVILEGED, environment, in_process
 
 NODE = VECTORS / "valid" / "declared-by-settings"
 
@@ -101,3 +103,22 @@ def test_output_goes_into_a_pipe_and_where_a_link_leads_and_replaces_neither(tmp
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
         assert file.read() == (tmp_path / "to").read_bytes() != b"an older report"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("status --state-dir {}", 1), ("seal --state-dir {}", 1), ("key new {}/k", 1), ("estimate {}/c --tokens 1", 1),
+     ("verify {ledger} --key {key} --journal {}/j", 3), ("report {ledger} -o {}/r", 1), ("doctor --state-dir {}", 4)],
+)  # fmt: skip
+def test_what_this_user_may_not_look_at_is_named(tmp_path: Path, words: str, code: int) -> None:
+    """Once a traceback, for instance of `flopsd status` with the state folder of the daemon of root."""
+    (closed := tmp_path / "closed").mkdir()
+    given = words.format(closed, ledger=NODE / "ledger.json", key=NODE / "ledger.pub").split()
+    closed.chmod(0)
+    command = [*UNPRIVILEGED, *FLOPSD, *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(None))
+    closed.chmod(0o700)
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert re.search(rf"{closed}\S*: Permission denied", " ".join(said.split())), said
+    assert "Traceback" not in said
