@@ -29,9 +29,9 @@ REASONS = {
     "source_silent": "the source sent no readings",
     "device_missing": "the device was missing",
     "device_lost": "the driver had lost the device",
-    "other_job": "the device was another job's: nothing of this one is missing",
-    "metered_as_mig": "its MIG slices are metered instead: nothing is missing",
-    "replaced": "others are metered instead, such as new slices of its GPU: nothing is missing",
+    "other_job": "the device was another job's, as the daemon states: not counted",
+    "metered_as_mig": "it was in MIG slices, which count in its place, as the daemon states: not counted",
+    "replaced": "others count in its place, such as new slices of its GPU, as the daemon states: not counted",
     "driver_timeout": "the driver did not answer in time",
     "driver_error": "the driver answered with an error",
     "no_permission": "reading the counters was not permitted",
@@ -71,6 +71,8 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     ceiling_only = _ceiling_only(predicate)
     if ceiling_only:
         facts.append(timed("Read as utilization, so that only a ceiling is known", ceiling_only))
+    if elsewhere := _elsewhere(entry):
+        facts.append(timed("Of the gaps, not this job's as the daemon states, and not counted", elsewhere))
     if recovered:
         facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
@@ -83,6 +85,12 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
         strips=_strips(predicate, gaps, begins, limits),
         span="" if limits is None else f"{moment(limits[0])} to {moment(limits[1])}",
     )
+
+
+def _elsewhere(entry: LedgerObject) -> Fraction:
+    """Device time that was not this job's."""
+    times = entry.maybe_object("gapSecondsByReason")
+    return sum((times.decimal(name) for name in _ELSEWHERE if times and name in times), Fraction(0))
 
 
 def timed(name: str, seconds: Fraction) -> Fact:
@@ -99,7 +107,7 @@ def is_complete(predicate: LedgerObject) -> bool:
 
 def _text(share: int | None, ceilings: bool) -> str:
     if share is None:
-        return "No device time belonged to this job, so there is nothing to cover."
+        return "No device time belonged to this job, as the daemon states, so there is nothing to cover."
     words = (
         "All device time of the job is accounted for by readings."
         if share == 1_000_000

@@ -38,6 +38,9 @@ def device(entry: LedgerObject) -> ReportDevice:
         notes.append("not in the peak table, so it has no upper bound")
     elif entry.maybe_text("peakStatus") == "unverified":
         notes.append("its rates are unverified")
+    read, expected = entry.maybe_count("smCount"), entry.maybe_count("smCountExpected")
+    if read != expected and None not in (read, expected) and entry.maybe_text("parent") is None:
+        notes.append(f"streaming multiprocessors: {_processors(entry)}")  # which its ceilings follow from
     facts = [
         Fact("Vendor", entry.text("vendor")),
         Fact("PCI bus", entry.maybe_text("pciBusId") or "not known"),

@@ -19,6 +19,7 @@ from flopsd.report.answer import answer_to
 from flopsd.report.claims import claims_text, operators_text, required_source
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject, contradiction_text
+from flopsd.report.model_documentation_texts import job_seconds
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
 from flopsd.report.terminal import LABEL, counted, facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
@@ -76,6 +77,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
     predicate = verified.statement["predicate"]
     devices, starts = counted(len(predicate["devices"]), "device"), counted(len(predicate["incarnations"]), "start")
     run, node = one_line(predicate["run"]["id"]), one_line(predicate["node"]["name"])
+    ran = format_duration(Fraction(predicate["wallSeconds"]))
     return shown(
         [
             recomputed(verified),
@@ -86,7 +88,8 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
             *(text for one in verified.also for text in wrapped(f"ALSO: {one_line(one.text)}")),
             *_clock(predicate, now_ns),
             *wrapped(
-                f"run {run} on {node}: {devices}, {starts} of the daemon; {codes_text(predicate['incarnations'])}"
+                f"run {run} on {node}: {devices}, {starts} of the daemon, which ran {ran}; "
+                f"{codes_text(predicate['incarnations'])}"
             ),
             "executed FLOP:",
             *_indented([*_executed(predicate), *_meaning(predicate)]),
@@ -194,8 +197,10 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
 
 def _coverage(coverage: Mapping[str, Any]) -> str:
     ppm = coverage["coveragePpm"]
-    share = "unknown:" if ppm is None else f"{percent(int(ppm), Towards.DOWN)} of"
-    return f"{share} {format_duration(Fraction(coverage['spanSeconds']))} of device time"
+    share, job = "unknown:" if ppm is None else f"{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
+    elsewhere = format_duration(left) if (left := Fraction(coverage["spanSeconds"]) - job) else ""
+    more = f" ({elsewhere} more is not counted: not this job's, as the daemon states)" if elsewhere else ""
+    return f"{share} {format_duration(job)} of device time{more}"
 
 
 def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
@@ -313,11 +318,19 @@ def _job(predicate: Mapping[str, Any]) -> list[str]:
     return [
         *(wrapped(f"REPLAY: {recordings} of recordings; {NO_EVIDENCE}") if replay else []),
         *wrapped(_subject(predicate)),
-        *wrapped(f"{word}: {say('completeness.summary', completeness['summary'])}"),
+        *wrapped(f"{word}: {say('completeness.summary', completeness['summary'])}{_declared_nodes(predicate)}"),
         *_indented([("missing", words) for words in _some(holes)]),
         "executed FLOP:",
         *_indented([*_executed(predicate), *_meaning(predicate)]),
     ]
+
+
+def _declared_nodes(predicate: Mapping[str, Any]) -> str:
+    """Whose word it is how many nodes a job had, where its ledgers do not say."""
+    count = predicate["completeness"]["declaredNodes"]
+    if count is None or predicate["jobNodes"]:
+        return ""
+    return f" That the job had {counted(int(count), 'node')} is the word of whoever merged: no ledger says how many."
 
 
 def _subject(predicate: Mapping[str, Any]) -> str:
