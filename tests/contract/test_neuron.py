@@ -202,6 +202,18 @@ def test_a_runtime_that_ends_takes_no_count_of_another_with_it(lead: Lead, tmp_p
     assert int(device["executed"]["measured"]) == known
 
 
+def test_documents_that_are_repeated_count_no_time_twice(lead: Lead) -> None:
+    led = counting(lead, inf2(period=1))
+    work: list[object] = []
+    for _ in range(6):
+        led.clock.advance(NS_PER_S)
+        for _ in range(2):
+            led.send(doc=inf2(period=1))
+            work += [reading.work for reading in led.sweep().readings]
+    assert [isinstance(one, Counted) for one in work] == [True] * 5 + [False] + [True, False] * 3
+    assert work[-1] == Gap(GapReason.OVERLAP)
+
+
 def test_rates_are_integrated_over_their_own_periods_not_averaged(lead: Lead) -> None:
     lines = (SAMPLES / "neuron_effective_flops_trn1_8192cubed_series.csv").read_text().splitlines()
     rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))

@@ -52,14 +52,15 @@ def test_live_totals_are_counted_by_their_growth(tmp_path: Path) -> None:
     assert source.read().readings[0].counters["neuron_sysfs_flop_total"] == 10**15 + 13
 
 
-def test_a_write_that_clears_is_a_fall_and_counting_goes_on_from_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [100, 1000])  # however much the other core did
+def test_a_write_that_clears_is_a_fall_and_counting_goes_on_from_there(tmp_path: Path, other: int) -> None:
     sysfs = Sysfs(tmp_path)
     sysfs.work(0, 100, 100)
     source, clock = opened(sysfs)
     works(source, clock)
-    sysfs.work(0, 0, 100)
+    sysfs.work(0, 0, other)
     assert works(source, clock) == [Gap(GapReason.COUNTER_RESET)]
-    sysfs.work(0, 30, 100)
+    sysfs.work(0, 30, other)
     assert works(source, clock) == [Counted(30)]
 
 
@@ -108,7 +109,7 @@ def test_a_driver_without_totals_is_a_gap_with_its_reason(tmp_path: Path) -> Non
     assert (chip.evidence, chip.evidence_reason) == (
         Evidence.GAP, "no neuron-monitor, and this driver shows no flop_count"
     )  # fmt: skip
-    assert Tree(**moved_options(sysfs)).chips[0].flop_total() is None
+    assert Tree(**moved_options(sysfs)).chips[0].flop_totals() is None
 
 
 def moved_options(sysfs: Sysfs) -> dict[str, str]:
@@ -123,7 +124,7 @@ def test_a_flop_count_that_is_a_file_as_the_guide_draws_it(tmp_path: Path) -> No
             leaf.unlink()
         folder.rmdir()
         folder.write_text(f"{core + 40}\n")
-    assert Tree(**moved_options(sysfs)).chips[0].flop_total() == 81
+    assert Tree(**moved_options(sysfs)).chips[0].flop_totals() == (40, 41)
 
 
 def test_a_serial_number_that_names_no_chip_is_not_used(tmp_path: Path) -> None:
@@ -158,14 +159,20 @@ def test_a_total_that_seems_to_fall_is_read_again(tmp_path: Path, second: int, t
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
-    assert chip.flop_total_after(2**33) == total
+    assert chip.flop_totals_after((2**33, 0)) == (total, 0)
     teller.join()
+
+
+def cores(total: int | None) -> tuple[int, ...] | None:
+    return None if total is None else (total, 0)
 
 
 def chip_with(totals: Sequence[int | None], worked: Sequence[bool] = ()) -> Chip:
     """A chip whose total was read once for each of `totals`."""
     left = iter(totals)
-    node = SimpleNamespace(flop_total_after=lambda _: next(left), index=3, architecture="NCv3", power=lambda: None)
+    node = SimpleNamespace(
+        flop_totals_after=lambda _: cores(next(left)), index=3, architecture="NCv3", power=lambda: None
+    )
     chip = Chip(Device("neuron3", 3, "aws", "trainium2"), 0, cast("ChipNode", node))
     for total, at in zip(totals, [*worked, *[False] * len(totals)], strict=False):
         assert chip.read_total(worked=at) is (total is not None)
@@ -226,7 +233,7 @@ def test_growth_begins_where_the_last_reading_ended_and_a_lost_total_is_no_zero(
     chip = chip_with([])
     chip.expect(Evidence.COUNT)
     values = iter([7, 9, None, 3])
-    chip.node = cast("ChipNode", SimpleNamespace(flop_total_after=lambda _: next(values)))
+    chip.node = cast("ChipNode", SimpleNamespace(flop_totals_after=lambda _: cores(next(values))))
     found = [chip.read_growth(at) for at in (10, 20, 30, 40)]
     assert [(one.begin_ns, one.end_ns) for one in found] == [(0, 10), (10, 20), (20, 30), (30, 40)]
     assert [one.work for one in found] == [

@@ -10,7 +10,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Counted, Device, Evidence, Gap, GapReason, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.sources.neuron.document import MonitorDocument
-from flopsd.sources.neuron.sysfs import ChipNode, Tree
+from flopsd.sources.neuron.sysfs import ChipNode, Tree, has_fallen
 
 
 @dataclass(slots=True)
@@ -20,10 +20,15 @@ class Chip:
     device: Device
     since_ns: int
     node: ChipNode | None
-    flop_begin: int | None = None  # sysfs total when it was first read
-    flop_total: int | None = None  # and when it was last read
+    flop_begin: int | None = None  # sysfs total of all cores when they were first read
+    totals: tuple[int, ...] | None = None  # of each core when they were last read
+    ahead_ns: int = 0  # by how much the periods that were counted are longer than the time that passed
     moved: int = 0  # documents with counted work during which the sysfs total moved
     stood: int = 0  # and during which it did not
+
+    @property
+    def flop_total(self) -> int | None:
+        return None if self.totals is None else sum(self.totals)
 
     @property
     def sysfs_live(self) -> bool | None:
@@ -37,14 +42,14 @@ class Chip:
     def read_total(self, *, worked: bool = False) -> bool:
         """Read the sysfs total; false where it cannot be read, and then what was read before stays. `worked`: work was
         counted since the last time, so that a live total must have moved."""
-        before = self.flop_total
-        total = self.node.flop_total_after(before) if self.node is not None else None
-        if total is None:
+        before, earlier = self.totals, self.flop_total
+        totals = self.node.flop_totals_after(before) if self.node is not None else None
+        if totals is None:
             return False
-        if worked and before is not None:
-            self.moved += total > before
-            self.stood += total == before
-        self.flop_total = total
+        self.totals, total = totals, sum(totals)
+        if worked and earlier is not None:
+            self.moved += total > earlier
+            self.stood += total == earlier
         if self.flop_begin is None:
             self.flop_begin = total
         return True
@@ -75,20 +80,20 @@ class Chip:
         self.device = replace(self.device, shared=shared)
 
     def read_growth(self, now_ns: int) -> Reading:
-        """What the total grew by. One that cannot be read is a gap whose FLOP the next total still holds."""
-        before, since_ns = self.flop_total, self.since_ns
+        """What the totals grew by. One that cannot be read is a gap whose FLOP the next total still holds."""
+        before, since_ns = self.totals, self.since_ns
         self.since_ns = now_ns
         if self.device.evidence is not Evidence.COUNT:
             return Reading(self.device.uid, since_ns, now_ns, Gap(GapReason.NOT_SUPPORTED))
         work: Counted | Gap
         if not self.read_total():
             work = Gap(GapReason.DRIVER_ERROR)
-        elif before is None or self.flop_total is None:
+        elif before is None or self.totals is None:
             work = Gap(GapReason.STARTING)
-        elif self.flop_total < before:
+        elif has_fallen(before, self.totals):
             work = Gap(GapReason.COUNTER_RESET)
         else:
-            work = Counted(self.flop_total - before)
+            work = Counted(sum(self.totals) - sum(before))
         return Reading(self.device.uid, since_ns, now_ns, work, self.counters)
 
 

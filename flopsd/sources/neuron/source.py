@@ -22,6 +22,7 @@ FIRST_DOCUMENTS = 5  # until one lists the hardware
 STARTUP_NS = 60 * NS_PER_S
 SILENT_NS = 10 * NS_PER_S  # longer than this without another line: it hangs
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
+_AHEAD_NS = 2 * NS_PER_S  # how late the first of documents may have come, so that others seem to come too early
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
 
 
@@ -202,7 +203,11 @@ class NeuronSource:
             work = Gap(GapReason.STARTING)  # part of the period lies before the first read, and so does its work
         if end_ns - since_ns <= counted.period_ns + counted.period_ns // _JITTER:
             begin_ns = since_ns
-        chip.since_ns = end_ns
+        flop = work.flop if isinstance(work, Counted) else work.counted_flop
+        ahead_ns = chip.ahead_ns + (counted.period_ns if flop else 0) - (end_ns - since_ns)
+        if ahead_ns > _AHEAD_NS:  # documents that are repeated, or of a clock of their own
+            work, ahead_ns = Gap(GapReason.OVERLAP), ahead_ns - counted.period_ns
+        chip.since_ns, chip.ahead_ns = end_ns, max(0, ahead_ns)
         return Reading(chip.device.uid, begin_ns, end_ns, work)
 
     def _gap(self, until_ns: int, reason: GapReason) -> list[Reading]:
@@ -211,7 +216,7 @@ class NeuronSource:
         for chip in self._chips:
             if until_ns > chip.since_ns:
                 readings.append(Reading(chip.device.uid, chip.since_ns, until_ns, Gap(reason)))
-                chip.since_ns = until_ns
+                chip.since_ns, chip.ahead_ns = until_ns, 0
         return readings
 
     def _with_totals(self, readings: list[Reading]) -> list[Reading]:

@@ -40,17 +40,17 @@ class ChipNode:
         self.architecture = _text(path / "info" / "architecture" / "arch_type")
         self.totals, self.why_none = _find_totals(path)
 
-    def flop_total(self) -> int | None:
-        """FLOP of all cores since the driver was loaded; None where not every core can be read."""
+    def flop_totals(self) -> tuple[int, ...] | None:
+        """FLOP of each core since the driver was loaded; None where not every core can be read."""
         read = [_count(path) for path in self.totals]
-        known = [value for value in read if value is not None]
-        return sum(known) if known and len(known) == len(read) else None
+        known = tuple(value for value in read if value is not None)
+        return known if known and len(known) == len(read) else None
 
-    def flop_total_after(self, before: int | None) -> int | None:
-        """`flop_total`, read twice where it seems to have fallen: a torn read is discarded, a reset stays."""
-        now = self.flop_total()
-        if before is not None and (now is None or now < before):
-            again = self.flop_total()
+    def flop_totals_after(self, before: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """`flop_totals`, read twice where one seems to have fallen: a torn read is discarded, a reset stays."""
+        now = self.flop_totals()
+        if before is not None and (now is None or has_fallen(before, now)):
+            again = self.flop_totals()
             return again if again is not None else now
         return now
 
@@ -60,6 +60,11 @@ class ChipNode:
         if len(fields) != 5 or fields[0] != "POWER_STATUS_VALID" or not fields[1].isdigit():
             return None
         return Power(int(fields[1]), (fields[2], fields[3], fields[4]))
+
+
+def has_fallen(before: Sequence[int], now: Sequence[int]) -> bool:
+    """Whether a core's total was taken back to zero, whatever others grew by meanwhile."""
+    return any(later < earlier for earlier, later in zip(before, now, strict=True))
 
 
 class Tree:
