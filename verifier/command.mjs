@@ -98,7 +98,7 @@ export async function command(words, folder) {
     const { code, path: where, message } = found;
     return { status: STATUS.refused, out: json ? writeJson({ verified: false, code, path: where, message }) : `REFUSED: ${message}` };
   }
-  const { unverified, leaves, statement, tables } = found;
+  const { unverified, leaves, statement, tables, notes } = found;
   const whole = !unverified.length;
   const status = whole ? STATUS.accepted : STATUS.inPart;
   if (json) {
@@ -108,6 +108,7 @@ export async function command(words, folder) {
   const lines = [
     `${whole ? "VERIFIED" : "VERIFIED IN PART"}: ${leaves} values computed again and equal`,
     ...unverified.map((one) => `not verified: ${one}`),
+    ...(notes.includes("children-not-given") ? ["not every ledger that it is made of was given with its journal"] : []),
     ...tables.filter((one) => !one.own).map((one) => `accepted by you: ${one.what} ${one.sha256}`),
   ];
   return { status, out: lines.join("\n") };

@@ -58,6 +58,7 @@ class AnchorComparison:
             "recordsBehind": self.behind,
             "unreadableLines": self.skipped.unreadable,
             "linesOfOthers": self.skipped.others,
+            "others": list(self.skipped.names),
             "foreignLines": self.foreign.count,
             "firstForeign": None if self.foreign.first is None else _anchor_json(self.foreign.first),
             "ingestionLagSeconds": None if self.lag_ms is None else [_seconds(ms) for ms in self.lag_ms],
@@ -269,4 +270,5 @@ def _names(files: Sequence[Path]) -> str:
 def _seen(skipped: SkippedLines) -> str:
     if skipped.unreadable:
         return f"; {skipped.unreadable} of its lines are damaged"
-    return f"; {skipped.others} of other runs or nodes, such as {skipped.other!r}" if skipped.others else ""
+    names = "; ".join(skipped.names)
+    return f"; {skipped.others} of other runs, nodes or segments, such as {names!r}" if names else ""

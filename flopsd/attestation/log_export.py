@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -28,6 +28,7 @@ CHUNK, MAX_EVENT = 1 << 20, 1 << 22  # characters; CloudWatch takes events of at
 FREE_BYTES = 64 * 1024**2  # that a log may unpack to whatever its size, and a hole in it may have
 LEAST_EVENT, UNJUDGED_EVENTS = 48, 100_000  # characters of an event on average, once there are so many
 MAX_CHECKPOINT = 4096  # a checkpoint line is some 400 characters
+MOST_NAMES, MAX_NAME = 5, 200  # of runs and nodes of other lines, for a message
 LIST_KEYS = ("events", "logEvents")  # get-log-events and filter-log-events; subscriptions
 _NOT_SPACE = re.compile(r"[^ \t\r\n]")
 _REST = re.compile(r"[0-9]{1,9}(?: [a-z_]{1,40}=[0-9a-z:]{1,80})+")
@@ -60,8 +61,8 @@ class SkippedLines:
     """Checkpoint lines that were skipped, for the report."""
 
     unreadable: int = 0  # of this run and node, but damaged
-    others: int = 0  # of other runs or nodes
-    other: str = ""  # the first of those
+    others: int = 0  # of other runs, nodes or segments
+    names: dict[str, None] = field(default_factory=dict)  # the first of those
 
 
 def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines, segment: int = 1) -> Iterator[Anchor]:
@@ -137,7 +138,9 @@ class _Search:
         wanted = next((w for w in self._wanted if text.startswith(w, at)), None)
         if wanted is None:
             self._skipped.others += 1
-            self._skipped.other = self._skipped.other or text[at : at + 200].split("\n")[0]
+            if len(self._skipped.names) < MOST_NAMES:
+                name = text[at + len(MARK) - len("run=") : at + MAX_NAME].split("\n")[0].partition(" incarnation=")[0]
+                self._skipped.names[name] = None
             return
         rest = _REST.match(text, at + len(wanted), at + len(wanted) + MAX_CHECKPOINT)
         anchor = None if rest is None else _anchor(self._wanted[wanted], rest[0], where, ingested_ms, line_time)

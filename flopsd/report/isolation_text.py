@@ -17,8 +17,9 @@ _KEY: dict[bool | None, str] = {
     False: "It could not read the key that signed.",
 }
 _NO_FILE = {
-    "awskms": "The key is in AWS KMS: whoever has this machine's credentials can have anything signed.",
-    "pkcs11": "The key is in a PKCS#11 token: whoever has its PIN can have anything signed.",
+    "awskms": "The key is in AWS KMS, as the signer states: whoever has this machine's credentials can have anything "
+    "signed.",
+    "pkcs11": "The key is in a PKCS#11 token, as the signer states: whoever has its PIN can have anything signed.",
 }
 
 

@@ -21,7 +21,7 @@ from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject, contradiction_text
 from flopsd.report.model_documentation_texts import job_seconds
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
-from flopsd.report.terminal import LABEL, counted, facts, one_line, shell_command, shown, wrapped
+from flopsd.report.terminal import LABEL, counted, facts, named, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.words import ABSENT, say, say_all
 from flopsd.system.clock import rfc3339
@@ -76,7 +76,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
     """What a verified ledger states, and what it does not. `now_ns`: the time at which it is verified."""
     predicate = verified.statement["predicate"]
     devices, starts = counted(len(predicate["devices"]), "device"), counted(len(predicate["incarnations"]), "start")
-    run, node = one_line(predicate["run"]["id"]), one_line(predicate["node"]["name"])
+    run, node = named(predicate["run"]["id"]), named(predicate["node"]["name"])
     ran = format_duration(Fraction(predicate["wallSeconds"]))
     return shown(
         [
@@ -295,6 +295,10 @@ def anchor_facts(anchored: AnchorComparison) -> list[Row]:
         texts.append(
             f"{lines} printed by another process, the first at {one_line(foreign.first.where)}, and so no anchor"
         )
+    if skipped.others:
+        others = counted(skipped.others, "checkpoint line")
+        names = one_line("; ".join(skipped.names))
+        texts.append(f"{others} of other runs, nodes or segments, of which this ledger states nothing: {names}")
     if skipped.unreadable:
         texts.append(f"{counted(skipped.unreadable, 'line')} of this run torn or garbled, and so no anchor")
     return [("anchors", text) for text in texts]
@@ -339,10 +343,10 @@ def _subject(predicate: Mapping[str, Any]) -> str:
     ledgers += f", {begin} to {last}"
     if predicate["lineage"] is not None:
         runs = counted(len(predicate["lineage"]["runs"]), "job")
-        return f"lineage {one_line(predicate['lineage']['name'])}: {runs}, {ledgers}"
+        return f"lineage {named(predicate['lineage']['name'])}: {runs}, {ledgers}"
     nodes = counted(int(predicate["completeness"]["nodes"]), "node")
     attempts = counted(len(predicate["attempts"]), "attempt id")
-    return f"job {one_line(predicate['run']['id'])}: {nodes}, {attempts}, {ledgers}"
+    return f"job {named(predicate['run']['id'])}: {nodes}, {attempts}, {ledgers}"
 
 
 def _children(checked: ChildrenChecked) -> list[str]:

@@ -22,6 +22,12 @@ def one_line(text: object) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
 
 
+def named(text: object) -> str:
+    """A name in a sentence: in quotes where it has a space, so that none can go on as the sentence does."""
+    shown = one_line(text)
+    return f"'{shown.replace(chr(39), f'{chr(92)}x27')}'" if " " in shown or not shown else shown
+
+
 def shell_command(words: Iterable[str]) -> str:
     """A command to be copied into a shell. Printable, and the same words still: names may come from an archive."""
     return " ".join(shlex.quote(word) if word.isprintable() else _spelled(word) for word in words)

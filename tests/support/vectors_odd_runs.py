@@ -269,6 +269,7 @@ def _texts() -> Files:
         ("surrogate-and-malformed", "Half a character, and text behind the end.", "json_malformed", b', "z": "\\ud800"}}'),
         ("list-without-a-comma", "A list of two without a comma, and a fraction behind it.", "json_malformed", b', "x": [1 2], "y": 1.5}'),
         ("object-without-a-comma", "An object of two without a comma, and a fraction behind it.", "json_malformed", b', "x": {"a": 1 "b": 2}, "y": 1.5}'),
+        ("name-in-other-quotes", "A member named in single quotes, and a fraction behind it.", "json_malformed", b", 'x\": 1, \"y\": 1.5}"),
         ("object-without-a-colon", "An object without a colon, and a fraction behind it.", "json_malformed", b', "x": {"a" 1}, "y": 1.5}'),
         ("bracket-that-closes-none", "A bracket that closes none, and 101 in each other behind it.", "json_malformed", b', "x": 1}}}' + nested(103)),
         ("depth-in-a-text-with-an-escape", "Brackets in a text with a quote in it are not levels.", "json_number", b', "x": "\\"' + b"[" * 101 + b'", "y": 1e5}'),

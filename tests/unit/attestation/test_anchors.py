@@ -203,9 +203,9 @@ def test_two_lines_that_contradict_each_other_are_refused(run: Run, sealed: Seal
     ("text", "reason"),
     [
         ("", "export.log: no checkpoint line of run 'run-1' on node 'node-0'"),
-        ("flopsd-checkpoint run=run-2 node=node-0 incarnation=1 records=1 head=\x1b[2J", r"1 of other runs or nodes, such as 'flopsd-checkpoint run=run-2 .*\\x1b"),
-        (f"flopsd-checkpoint run=run-2 {'x' * 300}", f"such as 'flopsd-checkpoint run=run-2 {'x' * 172}'"),
-        ("flopsd-checkpoint run=run-1 node=node-01 incarnation=1 records=1", "1 of other runs or nodes"),
+        ("flopsd-checkpoint run=run-2 node=\x1b[2J incarnation=1 records=1", r"1 of other runs, nodes or segments, such as 'run=run-2 node=\\x1b\[2J'"),
+        (f"flopsd-checkpoint run=run-2 {'x' * 300}", f"such as 'run=run-2 {'x' * 172}'"),
+        ("flopsd-checkpoint run=run-1 node=node-01 incarnation=1 records=1", "1 of other runs, nodes or segments, such as 'run=run-1 node=node-01'"),
         ("flopsd-checkpoint run=run-1 node=node-0 incarnation=1 records=12", "1 of its lines are damaged"),
         ('{"events":[{"message":"x","ingestionTime":1}', "starts as JSON but is not valid JSON: a list is truncated"),
         ('{"events":[{"message":"x","ingestionTime":1}]} then text', "it continues with text that is not JSON"),
@@ -350,6 +350,10 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
     first = answer["first"]
     assert (answer["anchors"], first["where"], first["ingestedAt"]) == (len(run.lines), "a.log line 1", None)
     assert json.loads(in_process(*verb, "--json").stdout)["anchors"] is None
+    with (tmp_path / "a.log").open("a") as file:  # a run that is not shown, on the same node
+        file.write("\nflopsd-checkpoint run=run-2 node=node-0 incarnation=1 records=1\n")
+    text = " ".join(in_process(*verb, *logs, code=0).stdout.split())
+    assert "1 checkpoint line of other runs, nodes or segments, of which this ledger states nothing: run=run-2" in text
     (tmp_path / "a.log").write_text("flopsd-checkpoint run=\x1b[2Jx node=y\n")
     bad = in_process(*verb, "--anchors", str(tmp_path / "a.log"), code=3)
     assert bad.stdout.startswith(
