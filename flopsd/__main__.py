@@ -28,8 +28,9 @@ def _absolute(path: str) -> str:
 
 
 def _uncaught(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
-    """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is not a fault."""
-    if not isinstance(fault, KeyboardInterrupt):
+    """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is not a fault. Python 3.11 and
+    older raise a RuntimeError from it while a class is made."""
+    if KeyboardInterrupt not in (kind, type(fault.__cause__)):
         from flopsd.cli.main import log_uncaught
 
         log_uncaught(kind, fault, trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -28,6 +29,7 @@ VERBS = {
     "status": "status", "doctor": "status", "sagemaker": "sagemaker", "config": "config", "completion": "config",
     "man": "config",
 }  # fmt: skip
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_SOURCES = ("run", "status", "config")  # modules whose verbs have the options of sources
 
 
@@ -56,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
                 f"hint: user {os.geteuid()} may not look there: run it as another, such as the daemon's", logging.ERROR
             )
             log.debug("raised here", exc_info=fault)
-        elif arguments.verb in NO_DATA or say(sys.stdout, ""):
-            raise
+        elif arguments.verb in NO_DATA or (fault.errno not in FULL and say(sys.stdout, "")):
+            raise  # what one write refused may be gone when the next succeeds
         else:
             note(f"cannot write to standard output: {fault.strerror}", logging.ERROR)
         code = FAILED

@@ -1,5 +1,6 @@
 """What is printed of mistyped words and of a missing key, and what -q and -v change."""
 
+import errno
 import os
 import re
 import shutil
@@ -78,6 +79,15 @@ def test_what_cannot_be_written_whole_is_no_success(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("flopsd.cli.main.let_go", lambda _: False)
     in_process("config", "show", code=1)
     in_process("config", "check", code=2)
+
+
+def test_a_full_disk_is_named_although_the_next_write_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("flopsd.settings.effective.as_yaml", fails)
+    done = in_process("config", "show", code=1)
+    assert done.stderr == "flopsd: cannot write to standard output: No space left on device\n"
 
 
 @pytest.mark.parametrize("verb", ["report", "export"])
