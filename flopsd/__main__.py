@@ -28,8 +28,8 @@ def _absolute(path: str) -> str:
 
 
 def _uncaught(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
-    """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is not a fault. Python 3.11 and
-    older raise a RuntimeError from it while a class is made."""
+    """As `sys.excepthook`: Ctrl-C before a verb has begun, which has its own way to end, is not a fault. Python before
+    3.12 raises a RuntimeError from it while a class is made."""
     if KeyboardInterrupt not in (kind, type(fault.__cause__)):
         from flopsd.cli.main import log_uncaught
 
