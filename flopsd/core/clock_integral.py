@@ -1,8 +1,7 @@
-"""The SM clock over an interval, from samples of it: cycles, and how far off they may be. Pure.
+"""The SM clock over an interval, from samples of it: an estimate of its cycles. Pure.
 
-Between two samples the clock went from one to the other at an unknown moment, or on the way: the middle
-is taken, and half the difference is the uncertainty. What happened and was undone between two samples is not known,
-and where they are far apart, such as around a time in which the machine slept, neither is the clock.
+Between two samples the clock went from one to the other at an unknown moment, or on the way: the middle is taken, and
+half the difference is its doubt. That is no bound: what happened and was undone between two samples is not known.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Active, Evidence, Pipe
 from flopsd.core.values import ceil_div
 
 ClockSample = tuple[int, int]  # boot time in ns, MHz
-MOST_APART_NS = 1_000_000_000  # of the samples that a driver keeps: "between 1 second and 1/6 second", nvml.h
 
 
 def is_clock(mhz: float, max_mhz: int | None) -> bool:
@@ -53,17 +50,15 @@ def activity(ratios: Mapping[Pipe, float], clock: Cycles, sm_count: int, unread:
     )
 
 
-def integrate(samples: Sequence[ClockSample], begin_ns: int, end_ns: int, top_mhz: int | None = None) -> Cycles | None:
+def integrate(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cycles | None:
     """The clock's integral over [begin_ns, end_ns) from samples in order of time; None without any sample. Before the
-    first and after the last sample the clock is taken as they say. `top_mhz`: where samples are too far apart it may
-    have been anything up to that."""
+    first and after the last sample the clock is taken as they say."""
     if not samples or end_ns < begin_ns:
         return None
     if len(samples) == 2 and samples[0][0] == begin_ns and samples[1][0] == end_ns:  # one read after the other
         (_, before), (_, after) = samples
         passed_ns = end_ns - begin_ns
-        apart = _doubt_mhz(before, after, passed_ns, top_mhz)
-        return Cycles((before + after) * passed_ns // 2000, -(-apart * passed_ns // 2000))
+        return Cycles((before + after) * passed_ns // 2000, -(-abs(before - after) * passed_ns // 2000))
     times = [at_ns for at_ns, _ in samples]
     first, last = max(0, bisect_right(times, begin_ns) - 1), min(len(samples), bisect_left(times, end_ns) + 1)
     twice_khz_ns = twice_doubt = 0
@@ -74,19 +69,7 @@ def integrate(samples: Sequence[ClockSample], begin_ns: int, end_ns: int, top_mh
             twice_khz_ns += 2 * mhz * (from_ns - at_ns)
         if part_ns > 0:
             twice_khz_ns += (from_mhz + to_mhz) * part_ns
-            twice_doubt += _doubt_mhz(from_mhz, to_mhz, to_ns - from_ns, top_mhz) * part_ns
+            twice_doubt += abs(from_mhz - to_mhz) * part_ns
         at_ns, mhz = max(at_ns, min(to_ns, end_ns)), to_mhz
     twice_khz_ns += 2 * mhz * (end_ns - at_ns)
     return Cycles(twice_khz_ns // 2000, -(-twice_doubt // 2000))
-
-
-def is_whole(samples: Sequence[ClockSample]) -> bool:
-    """Whether none of them is too far from the next."""
-    return all(after[0] - before[0] <= MOST_APART_NS for before, after in pairwise(samples))
-
-
-def _doubt_mhz(before: int, after: int, apart_ns: int, top_mhz: int | None) -> int:
-    """By how much twice the mean of two samples may be wrong."""
-    if top_mhz is None or apart_ns <= MOST_APART_NS:
-        return abs(before - after)
-    return max(before + after, 2 * top_mhz - before - after)

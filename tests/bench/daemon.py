@@ -15,6 +15,7 @@ import psutil
 from tests.bench.measuring import Say, cpu_ns, p50_p99, scrape, timed
 from tests.support.certificates import Authority
 from tests.support.process import daemon_pid, environment, free_port, predicate, started, wait_until
+from tests.support.proven_counters import write_proven
 from tests.support.receivers import receiving
 from tests.support.scenario import Scenario, Segment, h100
 
@@ -111,13 +112,15 @@ def push(standin: Path, folder: Path, say: Say) -> None:
 
 
 def _one(standin: Path, folder: Path, kind: str, say: Say) -> None:
-    scenario = Scenario(tuple(h100(BUSY, counters="average") for _ in range(GPUS))).write(folder / "scenario.txt")
+    scenario = Scenario(tuple(h100(BUSY, counters="average") for _ in range(GPUS)))
     state, ledger = folder / "state", folder / "ledger.json"
     flags = ("--state-dir", str(state), "--ledger", str(ledger), "--listen", "off", "--seal-every", "off",
              "--checkpoint-output", "off", "--push-every", "1")  # fmt: skip
+    write_proven(state, scenario, "push")
+    env = environment(standin, scenario.write(folder / "scenario.txt"))
     with (
         _receiver(kind) as receivers,
-        started("run", *flags, *receivers, env=environment(standin, scenario)) as program,
+        started("run", *flags, *receivers, env=env) as program,
     ):
         wait_until(lambda: (state / "lock").exists() and (state / "lock").read_text(), "the daemon is there")
         pause = threading.Event()

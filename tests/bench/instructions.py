@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.support.process import environment, free_port
+from tests.support.proven_counters import write_proven
 from tests.support.scenario import BUSY, Scenario, compile_standin, h100
 
 GPUS, SETTLES_SECONDS, LISTED = 8, 25, 120  # under valgrind a tick takes fifty times as long
@@ -46,6 +47,7 @@ def _count(python: str, folder: Path, seconds: int, *, is_scraped: bool) -> tupl
         free_port(),
         threading.Event(),
     )
+    write_proven(folder / "state", scenario, "instructions")
     out = folder / "callgrind"
     command = [
         "valgrind", "--tool=callgrind", "--smc-check=all-non-file", f"--callgrind-out-file={out}", python,

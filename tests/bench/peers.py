@@ -23,7 +23,8 @@ from tests.bench.measuring import cpu_ns, scrape, timed
 from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, free_port
 from tests.support.scenario import Gpu, Process, Scenario, Segment, compile_standin, h100
 
-GPUS, RUNS, WARM_SECONDS, SECONDS, SCRAPES = 8, 3, 10, 12, 50
+GPUS, RUNS, SECONDS, SCRAPES = 8, 3, 12, 50
+WARM_SECONDS = 25  # flopsd has proven the running counters by then
 ALONE, NODE = "GPUs alone", "training node"
 MACHINES = ((ALONE, 0), (NODE, 0), (NODE, 100))  # with the microseconds that a driver call waits
 BUSY = (Segment(1000, hmma=0.5, fp32=0.1, util=100, watts=500),)

@@ -27,7 +27,7 @@ from flopsd.telemetry.http.server import WebServer
 from tests.bench.measuring import scrape
 from tests.support.runs import CONTEXT
 from tests.support.scenario import Scenario, Segment, h100
-from tests.support.sim import SharedClock, simulated
+from tests.support.sim import SharedClock, pass_time, simulated
 from tests.support.strategies import table
 
 GPUS, HOURS, SHOWN_HOURS = 8, 7 * 24, (1, 2, 12, 24)
@@ -57,7 +57,7 @@ def _run(standin: Path, folder: Path, hours: int) -> None:
         server.start()
         began, first_kb = time.monotonic(), 0
         for second in range(1, hours * 3600 + 1):
-            clock.advance(NS_PER_S)
+            pass_time(source, clock, NS_PER_S)
             sweep = source.read()
             writer.take(Message("nvml", clock.boottime_ns(), source.devices(), sweep, read_seconds=0.001))
             hour = second / 3600

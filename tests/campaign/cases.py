@@ -43,8 +43,8 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
         yield Case(f"polled clock, {high_ms}/{low_ms} ms", (h100(wave(high_ms, low_ms)),), 600)
     yield Case("polled clock, steady", (h100(STEADY),), 600)
     yield Case("polled clock, twelve seconds", (h100(wave(500, 500)),), 12)
-    yield Case("buffered clock, 500/500 ms", (h100(wave(500, 500), clock_samples_ms=20),))
-    yield Case("buffered clock, bursts", (h100(BURSTS, clock_samples_ms=20),))
+    yield Case("polled clock, bursts", (h100(BURSTS),))
+    yield Case("clock samples of the driver, in step", (h100(wave(100, 100), clock_samples_ms=200),))
     for scale in ("average", "sum", "quarter", "wrong", "delta"):
         yield Case(f"running counters, {scale}", (h100(MIXED, counters=scale),))
     for factor in (0.6, 0.75, 1.3, 66, 66 / 132, 100 / 132):
@@ -56,41 +56,39 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
         "running counters, slow later", (h100(STEADY, (Fault(60_000, FOREVER, "slow"),), counters="average"),), 300
     )
     yield Case(
-        "ten deaths, running counters", (h100(MIXED, counters="average"),), 150, (7, 480, 1333, 2000, 61, 9000) * 2
+        "ten deaths, running counters", (h100(MIXED, counters="average"),), 400, (7, 480, 1333, 2000, 61, 9000) * 2
     )
-    yield Case("ten deaths, percentages", (h100(MIXED, clock_samples_ms=100),), 150, (7, 480, 1333, 2000, 61, 9000) * 2)
+    yield Case("ten deaths, percentages", (h100(MIXED),), 150, (7, 480, 1333, 2000, 61, 9000) * 2)
     yield Case("four deaths, polled clock", (h100(wave(500, 500)),), 300, (1000, 20_000, 333, 5000))
-    yield Case("counters of 32 bits and deaths", (h100(STEADY, counters="average", bits=32),), 90, (1500, 3000, 700))
+    yield Case("counters of 32 bits and deaths", (h100(STEADY, counters="average", bits=32),), 160, (1500, 3000, 700))
     for kind, _ in LIES:
         fault = (Fault(26_500, 45_300, kind),)
-        hit, well = h100(STEADY, fault, counters="average"), h100(STEADY, fault, clock_samples_ms=100)
+        hit, well = h100(STEADY, fault, counters="average"), h100(STEADY, fault)
         yield Case(f"lie: {kind}", (hit, well, h100(STEADY)), 90)
     for kind in ("stuck", "full", "clock_zero", "clock_garbage", "unsampled", "util_garbage"):
         work_then_idle = (Segment(40_000, mhz=1755, hmma=0.6, watts=650), Segment(60_000, mhz=1410, util=0, watts=110))
         faults = (Fault(30_000, FOREVER, kind),)
-        yield Case(
-            f"lie: {kind}", (h100(work_then_idle, faults, clock_samples_ms=100), h100(work_then_idle, faults)), 100
-        )
+        yield Case(f"lie: {kind}", (h100(work_then_idle, faults),), 100)
     for kind in ("hang", "hang_after"):
-        sick = h100(BURSTS, (Fault(20_400, 21_900, kind), Fault(40_100, 70_100, kind)), clock_samples_ms=20)
-        yield Case(f"{kind}: one of eight", (*[h100(BURSTS, clock_samples_ms=20)] * 3, sick, *[h100(BURSTS)] * 4), 80)
-    late = replace(h100(STEADY, clock_samples_ms=100), appears_ms=25_500)
-    yield Case("a GPU that comes late", (h100(STEADY, clock_samples_ms=100), late), 60)
+        sick = h100(BURSTS, (Fault(20_400, 21_900, kind), Fault(40_100, 70_100, kind)))
+        yield Case(f"{kind}: one of eight", (*[h100(BURSTS)] * 3, sick, *[h100(BURSTS)] * 4), 80)
+    late = replace(h100(STEADY), appears_ms=25_500)
+    yield Case("a GPU that comes late", (h100(STEADY), late), 60)
     yield Case("indices that change", (replace(late, appears_ms=0, moves_ms=12_000), h100(BURSTS)), 60)
     slices = (Slice(1, 60, STEADY), Slice(2, 32, BURSTS, faults=(Fault(30_000, 40_000, "timeout"),)))
-    yield Case("MIG slices", (h100(STEADY, mig=True, slices=slices, clock_samples_ms=100),), 60)
-    yield Case("MIG slices, running counters", (h100(STEADY, mig=True, slices=slices, counters="sum"),), 60)
+    yield Case("MIG slices", (h100(STEADY, mig=True, slices=slices),), 60)
+    yield Case("MIG slices, running counters", (h100(STEADY, mig=True, slices=slices, counters="sum"),), 120)
     yield Case("utilisation alone", (a100(BURSTS), a100(STEADY), a100(IDLE_THEN_WORK)), 90)
     loads = IDLE_THEN_FULL, tuple(replace(part, mhz=min(part.mhz, 1410)) for part in IDLE_THEN_FULL)
     for set_ms in (-10_000, -300, 90, 800, 3_600_000, -18_000_000):
-        gpus = h100(loads[0], clock_samples_ms=20), h100(loads[0], counters="average"), a100(loads[1])
+        gpus = h100(loads[0]), h100(loads[0], counters="average"), a100(loads[1])
         yield Case(f"wall clock set by {set_ms} ms", gpus, 32, wall_steps_ms=((10_900, set_ms),))
     drift = (Segment(500, mhz=1100, hmma=0.6), Segment(80, mhz=1980, hmma=0.6))
-    asleep = h100(drift, counters="quarter"), h100(drift, clock_samples_ms=20), a100(loads[1])
+    asleep = h100(drift, counters="quarter"), h100(drift), a100(loads[1])
     yield Case("a machine that sleeps", asleep, 900, sleeps_ms=((645, 700_000),))
     yield Case("idle, then work", (h100(IDLE_THEN_WORK, counters="average"), h100(IDLE_THEN_WORK)), 120)
     later = replace(late, appears_ms=31_000)
-    yield Case("a GPU that comes while the daemon is away", (h100(STEADY, clock_samples_ms=100), later), 60, (9000,))
+    yield Case("a GPU that comes while the daemon is away", (h100(STEADY), later), 60, (9000,))
     stands_still = h100(IDLE_THEN_WORK, (Fault(5_000, FOREVER, "clock_stuck"),), counters="average")
     yield Case("a clock that stands still beside running counters", (stands_still,), 90)
     draw = random.Random(seed)
@@ -112,8 +110,7 @@ def _gpu(draw: random.Random) -> Gpu:
     begins = [draw.randint(5_000, 60_000) for _ in range(draw.choice((0, 0, 1, 2)))]
     faults = tuple(Fault(at, at + draw.choice((300, 1500, 12_000)), draw.choice(kinds)) for at in begins)
     counters = draw.choice(("none", "none", "average", "sum", "quarter", "wrong"))
-    samples_ms = draw.choice((0, 20)) if counters == "none" else 20
-    return h100(load, faults, counters=counters, clock_samples_ms=samples_ms)
+    return h100(load, faults, counters=counters)
 
 
 def hostile(seed: int) -> Case:
@@ -149,7 +146,6 @@ def _hostile_gpu(draw: random.Random, *, stays: bool) -> Gpu:
     counters = "none" if is_a100 else draw.choice(("none", "none", "average", "sum", "quarter", "wrong", "delta"))
     changed: dict[str, Any] = {
         "appears_ms": 0 if stays else draw.choice((0, 7000)), "moves_ms": draw.choice((None, None, 9000)),
-        "clock_samples_ms": 20 if counters != "none" else draw.choice((0, 20, 100)),
     }  # fmt: skip
     if is_a100:
         return a100(load, faults, **changed)

@@ -23,13 +23,12 @@ def holds(fold: Fold, gpu: Gpu) -> bool:
     return figures.high_flop is not None and figures.low_flop <= true <= figures.high_flop
 
 
-@pytest.mark.parametrize("samples_ms", [0, 20])
 @pytest.mark.parametrize("load", [STEADY, JUMPING], ids=["steady", "jumping"])
 @pytest.mark.parametrize("factor", [0.6, 0.75, 0.88, 1.13, 1.3, 66, 66 / 132, 100 / 132])
 def test_a_scale_that_is_more_than_a_tenth_off_is_never_used(
-    open_sim: Open, samples_ms: int, load: tuple[Segment, ...], factor: float
+    open_sim: Open, load: tuple[Segment, ...], factor: float
 ) -> None:
-    gpu = h100(load, counters="average", factor=factor, clock_samples_ms=samples_ms)
+    gpu = h100(load, counters="average", factor=factor)
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, 240)
     assert Evidence.CYCLES not in fold.tallies[UID].observed_ns
@@ -38,18 +37,16 @@ def test_a_scale_that_is_more_than_a_tenth_off_is_never_used(
     assert holds(fold, gpu)
 
 
-@pytest.mark.parametrize(
-    ("counters", "mhz", "samples_ms"), [("average", 1755, 20), ("average", 1755, 0), ("sum", 1410, 20)]
-)
+@pytest.mark.parametrize(("counters", "mhz"), [("average", 1755), ("sum", 1410)])
 def test_a_clock_that_stands_still_is_not_believed_where_the_counters_fit_a_faster_one(
-    open_sim: Open, counters: str, mhz: int, samples_ms: int
+    open_sim: Open, counters: str, mhz: int
 ) -> None:
     """It is reported as 345 MHz, as when the device was idle. 1410 MHz summed are 352 in quarters: either may be true."""
-    load = (Segment(10_500, mhz=345, util=0), Segment(90_000, mhz=mhz, hmma=0.5))
+    load = (Segment(10_500, mhz=345, util=0), Segment(200_000, mhz=mhz, hmma=0.5))
     stuck = (Fault(5_000, 10**9, "clock_stuck"),)
-    gpu = h100(load, stuck, counters=counters, clock_samples_ms=samples_ms)
+    gpu = h100(load, stuck, counters=counters)
     source, clock = open_sim(gpu)
-    fold = Fold(source, clock).read(10).read(1000, 80)
+    fold = Fold(source, clock).read(10).read(1000, 200)
     assert "fit a faster clock than the device reports" in source.devices()[0].evidence_reason
     assert holds(fold, gpu)
 
@@ -73,7 +70,7 @@ def test_a_clock_that_stands_still_later_ends_what_it_is_believed_for(open_sim: 
 def test_a_polled_clock_proves_the_scale_in_seconds_or_minutes(
     open_sim: Open, load: tuple[Segment, ...], seconds: int
 ) -> None:
-    gpu = h100(load, counters="average", clock_samples_ms=0)
+    gpu = h100(load, counters="average")
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, 10)
     assert source.devices()[0].evidence is Evidence.ACTIVITY
@@ -101,7 +98,7 @@ def test_counters_that_wrap_lose_nothing(open_sim: Open, bits: int) -> None:
     tally = fold.tallies[UID]
     assert source.devices()[0].evidence is Evidence.CYCLES
     assert tally.total_gap_ns == 10_000_000
-    assert tally.observed_ns[Evidence.CYCLES] > 110 * SECOND
+    assert tally.observed_ns[Evidence.CYCLES] > 90 * SECOND
     assert holds(fold, gpu)
     true = gpu.sm_cycles(Pipe.TENSOR_HMMA, 10_000_000, tally.watermark_ns - 1000 * SECOND, 132)
     counted = sum(n for (_, pipe), n in tally.active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
@@ -112,7 +109,7 @@ def test_counters_that_wrap_lose_nothing(open_sim: Open, bits: int) -> None:
 def test_a_counter_that_may_have_gone_round_in_an_absence_says_nothing_of_it(open_sim: Open, down_ms: int) -> None:
     gpu = replace(h100(STEADY, counters="average"), bits=32)
     source, clock = open_sim(gpu)
-    fold = Fold(source, clock).read(10).read(1000, 10)
+    fold = Fold(source, clock).read(10).read(1000, 30)
     tallies = fold.journalled()
     totals = tallies[UID].totals
     assert totals is not None

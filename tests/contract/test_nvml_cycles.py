@@ -36,39 +36,39 @@ def off(tally: Tally) -> int:
 def test_the_scale_is_found_and_named(open_sim: Open, scale: str) -> None:
     gpu = h100(LOAD, counters=scale)
     source, clock = open_sim(gpu)
-    fold = Fold(source, clock).read(10).read(1000, 5)
+    fold = Fold(source, clock).read(10).read(1000, 40)
     device = source.devices()[0]
     assert (device.evidence, device.evidence_reason) == (Evidence.CYCLES, "")
     factor = {"average": "132", "sum": "1", "quarter": "1/4"}[scale]
     totals = fold.tallies[UID].totals
     assert totals is not None
     assert totals.origin == f"GPM pipes x{factor}, elapsed x{factor}"
-    fold.read(777, 20)
+    fold.read(777, 60)
     for pipe in PIPES:
         counted = sum(n for (_, p), n in fold.tallies[UID].active_sm_cycles.items() if p is pipe)
-        # Before the scale was proven, percentages counted: their clock is polled twice a second here.
+        # Before the scale was proven, percentages counted: their clock is polled.
         assert counted == pytest.approx(truth(gpu, fold, pipe, 10), rel=0.05)
     assert fold.tallies[UID].observed_ns[Evidence.CYCLES] > fold.tallies[UID].observed_ns[Evidence.ACTIVITY]
-    assert fold.reasons(UID) == [GapReason.STARTING, *[None] * 25]
+    assert fold.reasons(UID) == [GapReason.STARTING, *[None] * 100]
 
 
 def test_an_idle_device_proves_nothing_and_loses_nothing(open_sim: Open) -> None:
-    gpu = h100((Segment(10_000, mhz=345), Segment(10_000, mhz=1755, hmma=0.5)), counters="average")
+    gpu = h100((Segment(90_000, mhz=345), Segment(90_000, mhz=1755, hmma=0.5)), counters="average")
     source, clock = open_sim(gpu)
-    fold = Fold(source, clock).read(10).read(990).read(1000, 8)
+    fold = Fold(source, clock).read(10).read(990).read(1000, 88)
     assert source.devices()[0].evidence is Evidence.ACTIVITY
     assert "not proven yet" in source.devices()[0].evidence_reason
     fold.read(1000, 5)
     assert source.devices()[0].evidence is Evidence.CYCLES
     counted = sum(n for (_, pipe), n in fold.tallies[UID].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
-    assert counted == pytest.approx(truth(gpu, fold, Pipe.TENSOR_HMMA, 10), rel=1e-6)
+    assert counted == pytest.approx(truth(gpu, fold, Pipe.TENSOR_HMMA, 10), rel=0.05)
 
 
 def test_ten_deaths_lose_nothing(open_sim: Open) -> None:
     """Each new daemon has only the journal: it goes on from its counter values, whatever it missed."""
     gpu = h100(LOAD, counters="average")
     source, clock = open_sim(gpu)
-    fold = Fold(source, clock).read(10).read(1000, 5)
+    fold = Fold(source, clock).read(10).read(1000, 40)
     begin_ms = (fold.tallies[UID].totals_ns - 1000 * 10**9) // 1_000_000
     first = dict(fold.tallies[UID].active_sm_cycles)
     for down_ms in (7, 480, 1333, 2000, 61, 9000, 333, 1500, 20_000, 77):
@@ -86,17 +86,14 @@ def test_ten_deaths_lose_nothing(open_sim: Open) -> None:
     assert tally.unknown_ns == 10_000_000  # what lay before the first reading
 
 
-@pytest.mark.parametrize("samples_ms", [0, 100])
-def test_a_clock_that_steps_is_followed_within_one_percent_and_the_datasheet_is_not(
-    open_sim: Open, samples_ms: int
-) -> None:
+def test_a_clock_that_steps_is_followed_within_one_percent_and_the_datasheet_is_not(open_sim: Open) -> None:
     load = (
         Segment(7300, mhz=1980, hmma=0.8),
         Segment(9100, mhz=1230, hmma=0.93),
         Segment(5900, mhz=1755, hmma=0.5),
         Segment(77, mhz=1980, hmma=0.1),
     )
-    gpu = h100(load, clock_samples_ms=samples_ms)
+    gpu = h100(load)
     source, clock = open_sim(gpu)
     fold = Fold(source, clock).read(10).read(1000, 60)
     tally, true = fold.tallies[UID], truth(gpu, fold, Pipe.TENSOR_HMMA, 10)
@@ -106,12 +103,12 @@ def test_a_clock_that_steps_is_followed_within_one_percent_and_the_datasheet_is_
         sum(s.hmma * s.ms for s in load) / sum(s.ms for s in load) * 1830e6 * 132 * 60
     )  # activity x datasheet peak / FLOP per cycle
     print(
-        f"clock {'polled' if not samples_ms else 'buffered'}: {counted / true - 1:+.4%} of the truth, doubt from the clock "
-        f"{doubt / true:.4%}; activity x datasheet peak {datasheet / true - 1:+.1%}"
+        f"clock: {counted / true - 1:+.4%} of the truth, doubt from it {doubt / true:.4%}; "
+        f"activity x datasheet peak {datasheet / true - 1:+.1%}"
     )
     assert abs(counted - true) <= 0.01 * true
     assert abs(counted - true) <= doubt + 60
-    assert doubt < (0.02 if samples_ms else 0.06) * true
+    assert doubt < 0.06 * true
     assert abs(datasheet - true) > 0.05 * true
 
 
@@ -127,39 +124,39 @@ BUSY = (Segment(1000, hmma=0.6, fp32=0.1, util=100, watts=650),)
 
 @pytest.mark.parametrize(("kind", "reason"), LIES)
 def test_each_lie_is_a_gap_with_its_reason_within_two_ticks(open_sim: Open, kind: str, reason: GapReason) -> None:
-    hit, other = h100(BUSY, (Fault(6500, 9500, kind),), counters="average"), h100(BUSY, counters="average")
+    hit, other = h100(BUSY, (Fault(26_500, 29_500, kind),), counters="average"), h100(BUSY, counters="average")
     source, clock = open_sim(hit, other)
-    fold = Fold(source, clock).read(10).read(1000, 14)
+    fold = Fold(source, clock).read(10).read(1000, 34)
     reasons = fold.reasons(HIT)
-    assert reasons[:7] == [GapReason.STARTING, *[None] * 6]
-    assert reason in reasons[7:9]
-    assert set(reasons[7:]) <= {reason, None, *AFTERWARDS.get(kind, ())}
+    assert reasons[:27] == [GapReason.STARTING, *[None] * 26]
+    assert reason in reasons[27:29]
+    assert set(reasons[27:]) <= {reason, None, *AFTERWARDS.get(kind, ())}
     assert reasons[-1] is None  # it recovers by itself
     if kind in ("stalled", "fell", "zero"):
         assert fold.tallies[HIT].total_recovered_ns == 0  # never claimed
-    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 14]
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 34]
     counted = sum(n for (_, pipe), n in fold.tallies[OTHER].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
-    assert counted == pytest.approx(0.6 * 14e9 * 1.755 * 132, rel=1e-6)
+    assert counted == pytest.approx(0.6 * 34e9 * 1.755 * 132, rel=1e-6)
     measured, high = fold.figures(HIT).measured_flop, fold.figures(HIT).high_flop
     assert measured is not None
     assert high is not None
-    true = 14.0e9 * 1.755 * 132 * (0.6 * 4096 + 0.1 * 256)
+    true = 34.0e9 * 1.755 * 132 * (0.6 * 4096 + 0.1 * 256)
     assert measured <= true * 1.3 if kind == "contradict" else measured <= true * 1.0001
     assert high >= true
 
 
 @pytest.mark.parametrize("kind", ["clock_zero", "clock_garbage"])
 def test_a_clock_that_cannot_be_one_makes_a_gap_of_what_needs_it(open_sim: Open, kind: str) -> None:
-    fault = (Fault(6500, 9500, kind),)
+    fault = (Fault(26_500, 29_500, kind),)
     idle = h100((Segment(1000, util=0, watts=80),), fault)
     source, clock = open_sim(h100(BUSY, fault), h100(BUSY, fault, counters="average"), idle)
-    fold = Fold(source, clock).read(10).read(1000, 14)
+    fold = Fold(source, clock).read(10).read(1000, 34)
     out = [GapReason.OUT_OF_RANGE] * 4  # three reads without a clock, and one that began without
-    assert fold.reasons(HIT) == [GapReason.STARTING, *[None] * 6, *out, *[None] * 4]
-    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 14]  # counters of cycles need none
-    assert fold.reasons(source.devices()[2].uid) == [GapReason.STARTING, *[None] * 14]  # nor does what was idle
+    assert fold.reasons(HIT) == [GapReason.STARTING, *[None] * 26, *out, *[None] * 4]
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 34]  # counters of cycles need none
+    assert fold.reasons(source.devices()[2].uid) == [GapReason.STARTING, *[None] * 34]  # nor does what was idle
     counted = fold.tallies[HIT].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
-    assert counted == pytest.approx(0.6 * 10e9 * 1.755 * 132, rel=1e-6)
+    assert counted == pytest.approx(0.6 * 30e9 * 1.755 * 132, rel=1e-6)
     assert fold.figures(source.devices()[2].uid).measured_flop == 0
 
 
@@ -177,8 +174,8 @@ def test_parts_of_the_tensor_activity_that_are_more_than_all_of_it_are_a_contrad
 
 def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     """The fault would last for an hour; the meter ends it at the first look, and the counters close the gap."""
-    source, clock = open_sim(h100(BUSY, (Fault(6500, 3_600_000, "counters_disabled"),), counters="average"))
-    fold = Fold(source, clock).read(10).read(1000, 14)
+    source, clock = open_sim(h100(BUSY, (Fault(26_500, 3_600_000, "counters_disabled"),), counters="average"))
+    fold = Fold(source, clock).read(10).read(1000, 34)
     assert fold.reasons(HIT).count(GapReason.COUNTERS_DISABLED) == 2  # the read that found it off, and the new baseline
     assert fold.tallies[HIT].total_recovered_ns == 2 * 10**9
     assert fold.tallies[HIT].active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(

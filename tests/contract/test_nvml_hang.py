@@ -31,12 +31,12 @@ def holds(figures: Figures, gpu: Gpu, fold: Fold, until_ns: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["hang", "hang_after"])
-@pytest.mark.parametrize(("gpus", "hang_ms", "samples_ms"), [(8, 1500, 0), (8, 1500, 100), (16, 30_000, 100)])
+@pytest.mark.parametrize(("gpus", "hang_ms"), [(8, 1500), (16, 30_000)])
 def test_one_gpu_that_hangs_costs_the_others_nothing(
-    open_sim: Open, kind: str, gpus: int, hang_ms: int, samples_ms: int, caplog: pytest.LogCaptureFixture
+    open_sim: Open, kind: str, gpus: int, hang_ms: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "flopsd")
-    well = h100(LOAD, clock_samples_ms=samples_ms)
+    well = h100(LOAD)
     sick = replace(well, faults=(Fault(3400, 3400 + hang_ms, kind),))
     source, clock = open_sim(well, sick, *[well] * (gpus - 2))
     fold = Fold(source, clock).read(10).read(1000, 4 + hang_ms // 1000)
@@ -56,7 +56,7 @@ def test_one_gpu_that_hangs_costs_the_others_nothing(
 
 
 def test_a_gpu_that_hangs_at_the_start_is_listed_and_named_when_it_answers(open_sim: Open) -> None:
-    well = h100(LOAD, clock_samples_ms=100)
+    well = h100(LOAD)
     source, clock = open_sim(replace(well, faults=(Fault(0, 2000, "hang"),)), well)
     assert [device.uid for device in source.devices()] == ["nvml-index-0", uid(1)]
     fold = Fold(source, clock).read(10).read(1000, 3)

@@ -15,8 +15,8 @@ SECOND = 10**9
 
 
 def test_a_gpu_that_appears_later_is_found_and_its_time_before_is_a_gap_with_a_ceiling(open_sim: Open) -> None:
-    late = replace(h100(LOAD, clock_samples_ms=100), appears_ms=25_500)
-    source, clock = open_sim(h100(LOAD, clock_samples_ms=100), late)
+    late = replace(h100(LOAD), appears_ms=25_500)
+    source, clock = open_sim(h100(LOAD), late)
     begin_ns = clock.boottime_ns()
     fold = Fold(source, clock).read(10).read(990).read(1000, 24)
     assert [device.uid for device in source.devices()] == [EARLY]
@@ -35,9 +35,9 @@ def test_a_gpu_that_appears_later_is_found_and_its_time_before_is_a_gap_with_a_c
 
 def test_gpus_whose_indices_change_go_on_by_their_uuids(open_sim: Open) -> None:
     """The first GPU is listed last from the twelfth second on, and a third appears in the same moment."""
-    moved = replace(h100(LOAD, clock_samples_ms=100), moves_ms=12_000)
-    new = replace(h100(LOAD, clock_samples_ms=100), appears_ms=12_000)
-    source, clock = open_sim(moved, h100((Segment(1000, hmma=0.25),), clock_samples_ms=100), new)
+    moved = replace(h100(LOAD), moves_ms=12_000)
+    new = replace(h100(LOAD), appears_ms=12_000)
+    source, clock = open_sim(moved, h100((Segment(1000, hmma=0.25),)), new)
     fold = Fold(source, clock).read(10).read(990).read(1000, 39)
     assert len({device.uid for device in source.devices()}) == len(source.devices()) == 3
     cycles = [fold.tallies[uid].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] for uid in (EARLY, LATE)]
@@ -48,8 +48,8 @@ def test_gpus_whose_indices_change_go_on_by_their_uuids(open_sim: Open) -> None:
 @pytest.mark.parametrize("until_ms", [18_500, 10**9])
 def test_a_gpu_that_cannot_be_identified_hides_no_late_one_and_is_listed_once(open_sim: Open, until_ms: int) -> None:
     """The first GPU is lost from the start, and back later or never; the third appears meanwhile."""
-    sick = h100(LOAD, (Fault(0, until_ms, "gpu_lost"),), clock_samples_ms=100)
-    well = h100(LOAD, clock_samples_ms=100)
+    sick = h100(LOAD, (Fault(0, until_ms, "gpu_lost"),))
+    well = h100(LOAD)
     source, clock = open_sim(sick, well, replace(well, appears_ms=12_000))
     seen: list[Reading] = []
     for _ in range(40):

@@ -29,13 +29,13 @@ def test_slices_are_devices_with_their_own_sm_counts(open_sim: Open, counters: s
     assert [(d.uid[:4], d.parent, d.sm_count) for d in devices] == [
         ("MIG-", PARENT, 60), ("MIG-", PARENT, 32), ("GPU-", None, 132),
     ]  # fmt: skip
-    fold = Fold(source, clock).read(10).read(1000, 10)
+    fold = Fold(source, clock).read(10).read(1000, 25)
     for device, ratio in zip(source.devices(), (0.9, 0.3, 0.9), strict=True):
         counted = sum(
             n for (_, pipe), n in fold.tallies[device.uid].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA
         )
         assert device.sm_count is not None
-        assert counted == pytest.approx(ratio * 10e9 * 1.755 * device.sm_count, rel=1e-6)
+        assert counted == pytest.approx(ratio * 25e9 * 1.755 * device.sm_count, rel=1e-6)
         assert device.evidence is (
             Evidence.ACTIVITY if counters == "none" or device.parent is None else Evidence.CYCLES
         )

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from flopsd.sources.nvml.driver import Driver, UnusableError
 from flopsd.sources.nvml.polled_clock import PolledClock
 from flopsd.testing import FakeClock
 from tests.contract.conftest import Open
-from tests.support.scenario import Gpu, Segment, a100, h100
+from tests.support.scenario import Gpu, Segment, a100
 from tests.support.sim import Fold
 from tests.support.strategies import table
 
@@ -127,26 +126,6 @@ def test_a_share_of_time_above_the_whole_is_not_shown(percent: int, ratio: float
     rates = SimpleNamespace(gpu=percent)
     lib = SimpleNamespace(NVMLError=RuntimeError, nvmlDeviceGetUtilizationRates=lambda _: rates)
     assert Driver(lib, FakeClock(), table()).utilization_ratio(None) == ratio
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [(pynvml.NVML_ERROR_NOT_SUPPORTED, None), (pynvml.NVML_ERROR_GPU_IS_LOST, GapReason.DEVICE_LOST)],
-)
-def test_a_driver_without_clock_samples_is_polled_and_a_gpu_that_is_lost_is_a_gap(
-    open_sim: Open, monkeypatch: pytest.MonkeyPatch, error: int, reason: GapReason | None
-) -> None:
-    ask, clock_samples = pynvml.nvmlDeviceGetSamples, pynvml.NVML_PROCESSOR_CLK_SAMPLES
-
-    def samples(handle: object, kind: int, after_us: int) -> object:
-        if kind == clock_samples:
-            raise pynvml.NVMLError(error)
-        return ask(handle, kind, after_us)
-
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetSamples", samples)
-    source, clock = open_sim(h100((Segment(1000, mhz=1200, hmma=0.5, util=100),), clock_samples_ms=100))
-    fold = Fold(source, clock).read(10).read(1000, 3)
-    assert fold.reasons(UID)[1:] == [reason] * 3
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class TestNvmlCycles(Nvml):
     """Running counters on a GPU, in a slice, and a GPU whose clock is sampled."""
 
     gpus = (
-        h100(LOAD, counters="sum", clock_samples_ms=100),
+        h100(LOAD, counters="sum"),
         h100(LOAD, mig=True, counters="average", slices=(Slice(1, 60, LOAD), Slice(2, 16, LOAD))),
     )
 

@@ -20,6 +20,7 @@ from flopsd.journal.reading import read_journal, read_live
 from flopsd.system.clock import SystemClock
 from tests.support.extent import Extent, sampled
 from tests.support.process import daemon_pid, environment, flopsd, predicate, started, truth, wait_until
+from tests.support.proven_counters import write_proven
 from tests.support.scenario import Scenario, Segment, a100, h100
 
 # One clock: a polled clock that jumps within a poll is several percent off either way (its doubt says so), and would
@@ -29,13 +30,14 @@ LOAD = (
     Segment(270, mhz=1980, util=10, watts=140, hmma=0.2, imma=0.01),
 )
 RATES = {Pipe.TENSOR_HMMA: 4096, Pipe.FP32: 256}
+RUN = "crashes"
 LINE = re.compile(
     r"flopsd-checkpoint .* records=(\d+) bytes=(\d+) head=([0-9a-f]{64}) low_flop=(\d+) measured_flop=(\S+)"
 )
 
 
 def options(state: Path, ledger: Path) -> tuple[str, ...]:
-    return ("run", "--source", "nvml", "--state-dir", str(state), "--run-id", "crashes", "--listen", "off", "--interval",
+    return ("run", "--source", "nvml", "--state-dir", str(state), "--run-id", RUN, "--listen", "off", "--interval",
             "0.1", "--checkpoint", "0.2", "--ledger", str(ledger))  # fmt: skip
 
 
@@ -70,6 +72,8 @@ def test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged(
     state, ledger, log = tmp_path / "state", tmp_path / "ledger.json", tmp_path / "daemon.log"
     journal, copies, torn = state / "journal.jsonl", list[bytes](), 0
     acknowledged: list[str] = []
+    if counters != "none":
+        write_proven(state, scenario, RUN)
     for kill in range(kills + 1):
         with started(*options(state, ledger), env=env) as program:
             if kill == kills:

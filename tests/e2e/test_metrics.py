@@ -16,6 +16,7 @@ from tests.support.certificates import Authority
 from tests.support.monitoring import prometheus
 from tests.support.paths import ROOT
 from tests.support.process import daemon_pid, environment, flopsd, get, predicate, query, started, wait_until
+from tests.support.proven_counters import write_proven
 from tests.support.receivers import pushgateway, receiving, victoriametrics
 from tests.support.scenario import Scenario, Segment, a100, h100
 
@@ -24,7 +25,8 @@ BUSY = (Segment(700, hmma=0.5, fp32=0.1, util=100, watts=500), Segment(300, util
 
 
 class Daemon:
-    """One that meters two simulated GPUs behind TLS and a password, and reads them once a minute."""
+    """One behind TLS and a password. It reads two simulated GPUs once a minute, and their clocks not in between, since
+    the peak table does not have them."""
 
     def __init__(self, url: str, authority: Authority, calls: Path) -> None:
         self.url, self.authority, self.calls = url, authority, calls
@@ -53,9 +55,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, standin: Path) -> Iterator[
     file.write_text(
         f"tls_server_config: {{cert_file: server.crt, key_file: server.key}}\nbasic_auth_users: {{prometheus: '{hashed}'}}\n"
     )
-    scenario = Scenario((h100(BUSY, clock_samples_ms=100), h100(BUSY, clock_samples_ms=100))).write(
-        folder / "scenario.txt"
-    )
+    unrated = h100(BUSY, name="NVIDIA H20", pci=0x232910DE)
+    scenario = Scenario((unrated, unrated)).write(folder / "scenario.txt")
     env = environment(standin, scenario, NVML_STANDIN_CALLS=str(folder / "calls"))
     with started("run", "--state-dir", str(folder / "state"), "--listen", "127.0.0.1:0", "--no-seal", "--interval", "60",
                  "--web-config-file", str(file), env=env) as program:  # fmt: skip
@@ -228,9 +229,10 @@ def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_told(tm
 
 @pytest.mark.tool("prometheus")
 def test_prometheus_sees_that_a_run_ended_in_at_most_350_series_for_eight_gpus(tmp_path: Path, standin: Path) -> None:
-    gpus = tuple(h100(BUSY, counters="average") for _ in range(8))  # whose counters are believed after some seconds
-    env = environment(standin, Scenario(gpus).write(tmp_path / "scenario.txt"), FLOPSD_WAIT_FOR_SCRAPE="30")
-    state = tmp_path / "state"
+    gpus = tuple(h100(BUSY, counters="average") for _ in range(8))
+    scenario, state = Scenario(gpus), tmp_path / "state"
+    write_proven(state, scenario, "proven")
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"), FLOPSD_WAIT_FOR_SCRAPE="30")
     with started("run", "--state-dir", str(state), "--source", "nvml", "--listen", "127.0.0.1:0", "--ledger-copy",
                  str(tmp_path / "copies"), env=env) as program:  # fmt: skip
         address = program.wait_for(r"metrics at http://(\S+)/metrics")[1]

@@ -12,6 +12,7 @@ import pytest
 from flopsd.core.model import Evidence, Pipe
 from flopsd.system.clock import SystemClock
 from tests.support.process import environment, flopsd, predicate, started, truth
+from tests.support.proven_counters import write_proven
 from tests.support.runs import history_of
 from tests.support.scenario import Scenario, Segment, h100
 
@@ -32,6 +33,7 @@ def test_three_kills_of_a_rotating_run_lose_nothing(tmp_path: Path, standin: Pat
     run = ("run", "--source", "nvml", "--state-dir", str(state), "--run-id", "endless", "--listen", "off", "--evidence",
            "off", "--interval", "0.1", "--checkpoint", "0.2", "--rotate-every", "10kB", "--ledger", str(out / "ledger.json"))  # fmt: skip
     log = tmp_path / "daemon.log"
+    write_proven(state, scenario, "endless")
     for kill in range(KILLS + 1):
         with started(*run, env=env) as program:
             program.wait_for(r"daemon start \d+,")
@@ -50,7 +52,7 @@ def test_three_kills_of_a_rotating_run_lose_nothing(tmp_path: Path, standin: Pat
     for before, after in pairwise(tallies):
         assert before.watermark_ns == after.begin_ns  # not a nanosecond between them, kills included
     # Running counters show what there was: all of it is counted, and nothing twice.
-    since = next(at for at, tally in enumerate(tallies) if {*tally.observed_ns} == {Evidence.CYCLES})
+    since = next(at for at, tally in enumerate(tallies) if tally.observed_ns.keys() == {Evidence.CYCLES})
     first, last = tallies[since - 1].totals, tallies[-1].totals
     assert first is not None
     assert last is not None

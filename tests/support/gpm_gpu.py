@@ -32,7 +32,6 @@ class Gpu:
     device: Device = H100
     vector_share: float = 0.5  # of the vector pipes' activity in that of the tensor pipe
     handle: object = "first"
-    samples: list[tuple[int, int]] | None = field(default_factory=list)  # of the clock, as the driver keeps them
     is_polled: bool = True
     took_ns: list[int] = field(default_factory=list)  # of the next calls for a sample
     faults: list[int | None] = field(default_factory=list)  # of the next calls for a sample; None: it is given
@@ -52,7 +51,6 @@ class Gpu:
             counters=lambda handle: {"reads": 7} if handle == self.handle else {},
             utilization_ratio=lambda _: self.utilization,
             power_ratio=lambda _: self.power,
-            sm_clock_samples=lambda *_: self.samples,
             sm_clock_mhz=lambda handle, _: self.mhz if handle == self.handle else None,
         )  # fmt: skip
         self.meter = GpmMeter(driver, self.gpm("gpm"), self.device, self.handle, Limits(SMS, MHZ), lambda: None)

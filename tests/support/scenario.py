@@ -128,9 +128,7 @@ class Gpu:
 
 
 def h100(segments: tuple[Segment, ...], faults: tuple[Fault, ...] = (), **changed: object) -> Gpu:
-    """Where it has running counters, its driver keeps clock samples too, so that their scale is proven in seconds."""
-    samples_ms = 20 if changed.get("counters", "none") != "none" else 0
-    facts = {"clock_samples_ms": samples_ms, "name": "NVIDIA H100 80GB HBM3", "pci": 0x233010DE, "cores": 132 * 128, "arch": 9, "cc": "9.0",
+    facts = {"name": "NVIDIA H100 80GB HBM3", "pci": 0x233010DE, "cores": 132 * 128, "arch": 9, "cc": "9.0",
              "max_mhz": 1980, "gpm": True, **changed}  # fmt: skip
     return Gpu(segments=segments, faults=faults, **facts)  # type: ignore[arg-type]
 

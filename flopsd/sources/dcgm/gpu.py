@@ -153,7 +153,8 @@ class FollowedGpu:
             refused = expect(page, limits, None, False, self._hopper)
             self._tell(refused)
             return self._until(end_ns, Gap(refused.gap or GapReason.UNKNOWN_DEVICE), counters)
-        known, seen = self._cycles(begin_ns, end_ns, limits), self._exported_cycles(begin_ns, end_ns)
+        known = None if self._more_clocks is None else self._more_clocks.cycles(self.device.uid, begin_ns, end_ns)
+        seen = self._exported_cycles(begin_ns, end_ns)
         most_mhz = limits.sm_clock_max_mhz
         cycles = known or (None if seen is None else seen.up_to(most_mhz, end_ns - begin_ns))
         expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
@@ -235,17 +236,8 @@ class FollowedGpu:
             if follows_clock(*held) is False:
                 self._calibration, self._refused, self._clock_doubted = None, True, is_faster(*held)
 
-    def _cycles(self, begin_ns: int, end_ns: int, limits: Limits) -> Cycles | None:
-        """Cycles of one SM by NVML's polls at random moments, which bound what the clock was, or by its own samples;
-        None where they do not reach from end to end."""
-        if self._more_clocks is None:
-            return None
-        polled = self._more_clocks.cycles(self.device.uid, begin_ns, end_ns)
-        samples = self._more_clocks.samples(self.device.uid)
-        return polled or _integral(samples, begin_ns, end_ns, limits.sm_clock_max_mhz)
-
     def _exported_cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
-        """The same by the exporter's own values, one a collection: an estimate, whose doubt is not a bound."""
+        """Cycles of one SM by the exporter's own values, one a collection: an estimate, whose doubt is not a bound."""
         oldest_ns = begin_ns - 3 * self._interval_ns
         self._clocks = [sample for sample in self._clocks if sample[0] >= oldest_ns]
         return _integral(self._clocks, begin_ns, end_ns)
@@ -272,8 +264,8 @@ class FollowedGpu:
         )
 
 
-def _integral(samples: Sequence[ClockSample], begin_ns: int, end_ns: int, top_mhz: int | None = None) -> Cycles | None:
+def _integral(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cycles | None:
     slack_ns = min(_SAMPLE_SLACK_NS, (end_ns - begin_ns) // 4)
     if not samples or samples[0][0] > begin_ns + slack_ns or samples[-1][0] < end_ns - slack_ns:
         return None
-    return integrate(samples, begin_ns, end_ns, top_mhz)
+    return integrate(samples, begin_ns, end_ns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flopsd.core.clock_integral import ClockSample, is_clock
+from flopsd.core.clock_integral import is_clock
 from flopsd.core.model import Device, GapReason, Totals
 from flopsd.core.peaks import PeakTable
 from flopsd.system.clock import Clock
@@ -18,7 +18,7 @@ LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND = 12, 13
 NOT_OFFERED = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, NOT_FOUND)
 PERCENT_MAX = 100.0
 _CLOCK_SM = 1
-_SAMPLES_UTILIZATION, _SAMPLES_CLOCK = 1, 5
+_SAMPLES_UTILIZATION = 1
 _SAMPLE_AGE_MAX_NS = 60_000_000_000  # beyond any buffer's reach
 # The wall clock may drift by so much, and by so much of the time that passed; what is more was set.
 _DRIFT_NS, _DRIFT_PPM = 10_000_000, 1000
@@ -121,46 +121,26 @@ class Driver:
         mhz = int(self.lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))
         return mhz if is_clock(mhz, max_mhz) else None
 
-    def sm_clock_samples(self, handle: Any, after_ns: int, max_mhz: int | None) -> list[ClockSample] | None:
-        """The driver's buffered SM clock samples since a boot time, oldest first; None: it keeps none, or none whose
-        time is known."""
-        try:
-            samples = self._samples(handle, _SAMPLES_CLOCK, after_ns)
-        except self.lib.NVMLError as fault:
-            if fault.value in NOT_OFFERED:
-                return None
-            raise
-        if samples is None:
-            return None
-        return [(at_ns, int(mhz.uiVal)) for at_ns, mhz in samples if is_clock(mhz.uiVal, max_mhz)]
-
     def utilization_samples(self, handle: Any, after_ns: int) -> list[tuple[int, int]]:
-        """(boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first. Raises UnusableError
-        where it is not known when they were taken."""
-        samples = self._samples(handle, _SAMPLES_UTILIZATION, after_ns)
-        if samples is None:  # what was read at any moment since then is not known
-            raise UnusableError(GapReason.MISSED_READING)
-        return [(at_ns, int(value.uiVal)) for at_ns, value in samples]
-
-    def _samples(self, handle: Any, kind: int, after_ns: int) -> list[tuple[int, Any]] | None:
-        """Their CPU timestamps are wall-clock microseconds; only the distance from now is used. None: the wall clock
-        was set since the driver took some of them, so that their times are not known."""
+        """(boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first. Their CPU timestamps
+        are wall-clock microseconds; only the distance from now is used. Raises UnusableError where the wall clock was
+        set since the driver took some of them, so that their times are not known."""
         now_ns, offset_ns = self._wall_offset()
         after_us = max(0, (after_ns + offset_ns) // 1000)
         samples: Sequence[Any] = ()
         try:
-            _, samples = self.lib.nvmlDeviceGetSamples(handle, kind, after_us)
+            _, samples = self.lib.nvmlDeviceGetSamples(handle, _SAMPLES_UTILIZATION, after_us)
         except self.lib.NVMLError as fault:
             if fault.value != NOT_FOUND:
                 raise
         until_ns, _ = self._wall_offset()
-        stamped = [(sample.timeStamp * 1000 - offset_ns, sample.sampleValue) for sample in samples]
+        stamped = [(sample.timeStamp * 1000 - offset_ns, int(sample.sampleValue.uiVal)) for sample in samples]
         # Set back, the wall clock repeats times, which samples in the buffer have already.
         latest_ns = min(max([until_ns, *(at_ns for at_ns, _ in stamped)]), until_ns + _SAMPLE_AGE_MAX_NS)
         if latest_ns > until_ns + _AHEAD_NS:
             self._unknown_until_ns = max(self._unknown_until_ns, latest_ns)
-        if after_ns < self._unknown_until_ns:
-            return None
+        if after_ns < self._unknown_until_ns:  # what was read at any moment since then is not known
+            raise UnusableError(GapReason.MISSED_READING)
         kept = [one for one in stamped if max(after_ns, now_ns - _SAMPLE_AGE_MAX_NS) < one[0] <= now_ns]
         return sorted(kept, key=lambda one: one[0])
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.clock_integral import ClockSample, Cycles, activity, integrate, is_whole
+from flopsd.core.clock_integral import Cycles, activity, integrate
 from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Totals
 from flopsd.core.values import ceil_div
 from flopsd.sources.nvml.counter_check import CounterCheck
@@ -43,8 +41,7 @@ class GpmMeter:
         self._kept = False  # whether there is a sample to compare with
         self._looked = False  # whether streaming was ever looked at
         self._unread_reason = GapReason.STARTING
-        self._clock: list[ClockSample] = []
-        self._buffered_clock = True
+        self._mhz: int | None = None  # the clock at the kept sample
         self._doubted_sms = doubted_sms
         self._check = CounterCheck(self._sm_count, self._top_mhz, origin, driver.version, doubted_sms)
         self.evidence = self._check.evidence
@@ -68,7 +65,7 @@ class GpmMeter:
     @property
     def polls(self) -> bool:
         """Whether the clock is to be read before the next read."""
-        return self._kept and not self._buffered_clock and self.evidence[0] is not Evidence.CYCLES
+        return self._kept and self._top_mhz > 0 and self.evidence[0] is not Evidence.CYCLES
 
     def next_poll_ns(self, until_ns: int) -> int | None:
         """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
@@ -90,7 +87,7 @@ class GpmMeter:
         if sampled is None:
             return None, None  # a later reading covers this one's time
         now_ns, mhz = sampled
-        since_ns, kept = self._since_ns, self._kept
+        since_ns, kept, mhz_before = self._since_ns, self._kept, self._mhz
         counters = {} if self._is_slice else driver.counters(handle)  # a slice has no energy counter of its own
         utilization = None if self._is_slice else driver.utilization_ratio(handle)
         metrics: Metrics | None = None
@@ -101,7 +98,7 @@ class GpmMeter:
             except UnusableError as fault:
                 reason = fault.reason
         self._gpm.keep()
-        self._kept, self._since_ns = True, now_ns
+        self._kept, self._since_ns, self._mhz = True, now_ns, mhz
         if metrics is None:
             self._unread_reason = GapReason.STARTING
             return Reading(self._uid, since_ns, now_ns, Gap(reason), counters), Gauges({}, utilization, mhz)
@@ -111,20 +108,17 @@ class GpmMeter:
             if self._plausibility.is_zero_at_full_load(metrics.ratios, utilization, lambda: driver.power_ratio(handle)):
                 raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._check.totals(metrics))
             self._refuse_what_cannot_be(metrics, utilization, counters.get("energy_mj"), mhz)
-            work, totals = self._work(metrics, ratios, since_ns, now_ns)
+            cycles = self._cycles(since_ns, now_ns, mhz_before, mhz)
+            work, totals = self._work(metrics, ratios, since_ns, now_ns, cycles)
         except UnusableError as lie:
             return Reading(self._uid, since_ns, now_ns, Gap(lie.reason), counters, lie.totals), gauges
         return Reading(self._uid, since_ns, now_ns, work, counters, totals), gauges
 
     def _work(
-        self, metrics: Metrics, ratios: Mapping[Pipe, float], since_ns: int, now_ns: int
+        self, metrics: Metrics, ratios: Mapping[Pipe, float], since_ns: int, now_ns: int, cycles: Cycles | None
     ) -> tuple[Active | Growth, Totals | None]:
         """What the interval held: what running counters grew by, else percentages x SM clock x SMs. `ratios`: the
         metrics' own, disjoint."""
-        had_buffer, proven = self._buffered_clock, self._check.are_proven
-        cycles = self._cycles(since_ns, now_ns)
-        if cycles is not None and not had_buffer and not proven:
-            cycles = self._polled.cycles(since_ns, now_ns, self._clock[-1][1])
         try:
             by_counters = self._check.examine(metrics, since_ns, now_ns, cycles)
         finally:
@@ -178,32 +172,16 @@ class GpmMeter:
         self._gpm.sample()
         took_ns = clock.boottime_ns() - began_ns
         now_ns = began_ns + took_ns // 2
-        mhz = self._follow_clock(now_ns)
+        mhz = self._driver.sm_clock_mhz(self._handle, self._max_mhz)
         if clock.boottime_ns() - began_ns > SAMPLING_MAX_NS:
             return None
         self._took_ns = [*self._took_ns[-1:], took_ns]
-        if mhz is not None:
-            self._clock.append((now_ns, mhz))
         return now_ns, mhz
 
-    def _follow_clock(self, now_ns: int) -> int | None:
-        """The SM clock now, None where it cannot be one; the samples that the driver kept of it are added."""
-        driver = self._driver
-        since_ns = self._clock[-1][0] if self._clock else now_ns
-        if self._buffered_clock and self.evidence[0] is not Evidence.CYCLES:
-            samples = driver.sm_clock_samples(self._handle, since_ns, self._max_mhz)
-            self._buffered_clock = samples is not None
-            self._clock += samples or []
-        mhz = driver.sm_clock_mhz(self._handle, self._max_mhz)
-        del self._clock[: max(0, bisect_right(self._clock, (self._since_ns, math.inf)) - 1)]
-        return mhz
-
-    def _cycles(self, since_ns: int, now_ns: int) -> Cycles | None:
+    def _cycles(self, since_ns: int, now_ns: int, before_mhz: int | None, mhz: int | None) -> Cycles | None:
         """Cycles of one SM between two reads; None where either did not learn the clock."""
-        known = {at_ns for at_ns, _ in self._clock}
-        if not {since_ns, now_ns} <= known:
+        if before_mhz is None or mhz is None:
             return None
         if self._check.are_proven:  # the clock is only what they are held against
-            return integrate(self._clock, since_ns, now_ns)
-        self._buffered_clock = self._buffered_clock and is_whole(self._clock)
-        return integrate(self._clock, since_ns, now_ns, self._polled.max_mhz)
+            return integrate([(since_ns, before_mhz), (now_ns, mhz)], since_ns, now_ns)
+        return self._polled.cycles(since_ns, now_ns, mhz)

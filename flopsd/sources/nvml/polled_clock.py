@@ -1,4 +1,4 @@
-"""An SM clock that the driver keeps no samples of: read once, at a random moment, in each slot between two reads.
+"""An SM clock, read once at a random moment of each slot between two reads.
 
 docs/adr/0020 says why, and what is proven of the sum.
 """

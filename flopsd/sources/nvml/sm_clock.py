@@ -7,7 +7,7 @@ from dataclasses import field
 from functools import partial
 from typing import Any
 
-from flopsd.core.clock_integral import ClockSample, Cycles
+from flopsd.core.clock_integral import Cycles
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import DeviceUid
 from flopsd.core.peaks import PeakTable
@@ -32,8 +32,7 @@ class _Gpu:
     handle: Any
     max_mhz: int
     polled: PolledClock
-    has_buffer: bool = True
-    samples: list[ClockSample] = field(default_factory=list)
+    read_ns: int | None = None  # when its clock was read last
     parts: list[_Part] = field(default_factory=list)
 
 
@@ -49,8 +48,7 @@ class SmClocks:
         self.is_open = False  # whether NVML answers
 
     def read(self, max_mhz: Mapping[DeviceUid, int]) -> None:
-        """Add what is known of the clocks since the last read, of GPUs with their maximum clock: the driver's buffered
-        samples, or else the polls since then."""
+        """Add what the polls since the last read say of the clocks of GPUs, which are given with their maximum."""
         try:
             if not self.is_open:
                 self._lib.nvmlInit()
@@ -61,7 +59,7 @@ class SmClocks:
 
     def poll(self, until_ns: int) -> int | None:
         """Read the clocks that are due between two reads, the second of them at `until_ns`; when the next are due."""
-        gpus = {uid: gpu for uid, gpu in self._gpus.items() if not gpu.has_buffer and not self._threads.is_slow(uid)}
+        gpus = {uid: gpu for uid, gpu in self._gpus.items() if not self._threads.is_slow(uid)}
         now_ns = self._clock.boottime_ns()
         due = {uid: gpu.polled.next_ns(now_ns, until_ns) for uid, gpu in gpus.items()}
         self._run({uid: partial(self._poll, gpus[uid]) for uid, ns in due.items() if ns is not None and ns <= now_ns})
@@ -70,7 +68,7 @@ class SmClocks:
     def cycles(self, uid: DeviceUid, begin_ns: int, end_ns: int) -> Cycles | None:
         """What the clock of a GPU ran in an interval; None where too little is known of it."""
         gpu = self._gpus.get(uid)
-        if gpu is None or gpu.has_buffer:
+        if gpu is None:
             return None
         parts = [one for one in gpu.parts if begin_ns <= (one.begin_ns + one.end_ns) // 2 < end_ns]
         known_ns = sum(one.end_ns - one.begin_ns for one in parts)
@@ -82,10 +80,6 @@ class SmClocks:
         ran = sum(one.cycles.cycles for one in parts)
         doubt = sum(one.cycles.doubt_cycles for one in parts) + ceil_div(unknown_ns * gpu.polled.max_mhz, 1000)
         return Cycles(ran * (end_ns - begin_ns) // known_ns, doubt, sum(one.cycles.square_sum for one in parts))
-
-    def samples(self, uid: DeviceUid) -> list[ClockSample]:
-        """The samples of one GPU that are kept, in order of time: the driver's, and one of each read."""
-        return list(self._gpus[uid].samples) if uid in self._gpus else []
 
     def close(self) -> None:
         self._gpus.clear()
@@ -107,20 +101,13 @@ class SmClocks:
             handle = self._lib.nvmlDeviceGetHandleByUUID(uid)
             gpu = self._gpus[uid] = _Gpu(handle, max_mhz, PolledClock(max_mhz))
         now_ns = self._clock.boottime_ns()
-        before_ns = gpu.samples[-1][0] if gpu.samples else now_ns
-        if gpu.has_buffer:
-            found = self._driver.sm_clock_samples(gpu.handle, before_ns, max_mhz)
-            gpu.has_buffer = found is not None
-            gpu.samples += found or []
         mhz = self._driver.sm_clock_mhz(gpu.handle, max_mhz)
         if mhz is None or self._clock.boottime_ns() - now_ns > SAMPLING_MAX_NS:
             return
-        gpu.samples.append((now_ns, mhz))
-        if not gpu.has_buffer and now_ns > before_ns:
+        before_ns, gpu.read_ns = gpu.read_ns, now_ns
+        if before_ns is not None and before_ns < now_ns:
             gpu.parts.append(_Part(before_ns, now_ns, gpu.polled.cycles(before_ns, now_ns, mhz)))
-        oldest_ns = now_ns - self._keep_ns
-        gpu.samples = [sample for sample in gpu.samples if sample[0] >= oldest_ns]
-        gpu.parts = [part for part in gpu.parts if part.begin_ns >= oldest_ns]
+        gpu.parts = [part for part in gpu.parts if part.begin_ns >= now_ns - self._keep_ns]
 
     def _poll(self, gpu: _Gpu) -> None:
         gpu.polled.poll(self._clock, lambda: self._driver.sm_clock_mhz(gpu.handle, gpu.max_mhz))

@@ -17,10 +17,8 @@ MS = 10**6
 
 
 def proven(gpu: Gpu) -> Gpu:
-    """A sample to compare with, one to begin the self-test, seconds of work that prove the counters, and one more."""
-    for _ in range(5):
-        reading = gpu.runs(0.5)
-    assert isinstance(reading.work, Growth)
+    """Work that proves the counters, and one reading more."""
+    assert any(isinstance(gpu.runs(0.5).work, Growth) for _ in range(20))
     assert gpu.meter.evidence == (Evidence.CYCLES, "", "")
     return gpu
 
@@ -34,7 +32,7 @@ def reason(reading: Reading) -> GapReason:
 def test_counters_are_proven_though_some_pipes_have_a_percentage_only(vector: tuple[Pipe, ...]) -> None:
     counted = (Pipe.TENSOR, Pipe.TENSOR_HMMA, *vector)
     gpu = Gpu(counted, vector_share=1.0)
-    readings = [gpu.runs(0.5) for _ in range(4)]
+    readings = [gpu.runs(0.5) for _ in range(20)]
     known = [one.totals is not None for one in readings]
     at = known.index(True)
     assert isinstance(readings[at].work, Active), "the interval in which they are proven is by percentages"
@@ -68,14 +66,6 @@ def test_a_newer_driver_is_recommended_only_where_it_would_help(driver: str, why
     gpu.runs(0.5)
     assert gpu.meter.evidence[:2] == (Evidence.ACTIVITY, why)
     assert gpu.meter.evidence[2][: len("a driver of R595 or newer")] == fix
-
-
-def test_a_second_proves_nothing_since_counters_may_be_a_tenth_of_one_old() -> None:
-    gpu = Gpu()
-    gpu.runs(0.5, 0.3)
-    gpu.runs(0.5, 0.3)
-    assert gpu.runs(0.5, 0.99).totals is None
-    assert gpu.runs(0.5, 0.02 + 0.1).totals is not None
 
 
 def test_counters_that_fell_are_a_gap_of_one_reading() -> None:
@@ -137,7 +127,7 @@ def test_after_a_fault_the_percentages_are_of_another_interval_and_prove_nothing
 
 def test_slow_calls_and_missed_polls_are_a_doubt_and_no_gap() -> None:
     """As on a machine that is too busy to read the clock between two readings."""
-    gpu = Gpu((), samples=None, is_polled=False, took_ns=[45 * MS] * 2)
+    gpu = Gpu((), is_polled=False, took_ns=[45 * MS] * 2)
     tally = advance(Tally(0, 0), gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
     before_ns = tally.gap_ns
     tally = advance(tally, gpu.runs(0.99, 0.1), Limits(SMS, MHZ))
@@ -184,7 +174,9 @@ def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> N
         gpu.clock.advance(SECOND)
         reading, _ = meter.read()
     assert reading is not None
-    assert reading.work == Active(Evidence.ACTIVITY, dict.fromkeys(IDLE, 0), {}, ())
+    assert isinstance(reading.work, Active)
+    assert reading.work.sm_cycles == dict.fromkeys(IDLE, 0)
+    assert not meter.polls, "no clock would help"
 
 
 def test_what_a_reading_and_its_gauges_state() -> None:
@@ -233,7 +225,8 @@ def test_a_sample_is_of_any_moment_of_its_call_and_one_that_took_over_fifty_mill
     first, second = gpu.runs(0.5), gpu.runs(0.5, 0.5)
     assert first.end_ns == second.begin_ns == at_ns + begin_ms * MS
     assert isinstance(second.work, Active)
-    assert second.work.uncertainty_sm_cycles[Pipe.TENSOR_HMMA] == edge_ms * 1000 * MHZ // 2 * SMS // 2
+    edges = edge_ms * 1000 * MHZ // 2  # as much again is between a sample and the first or last poll
+    assert second.work.uncertainty_sm_cycles[Pipe.TENSOR_HMMA] == (2 * edges + 1) * SMS // 2
 
 
 def test_what_takes_long_twice_is_left_for_a_later_reading() -> None:
@@ -282,28 +275,17 @@ def test_a_new_handle_is_gone_on_with_and_the_old_buffers_are_given_back() -> No
     assert gpu.made == ["release gpm", "release other"]
 
 
-def test_samples_of_the_clock_that_are_over_a_second_apart_are_a_doubt_up_to_its_maximum_and_it_is_polled() -> None:
-    gpu = Gpu(())
-    gpu.runs(0.5)
-    for seconds, doubt_mhz in ((1.0, 0), (1.5, MHZ)):
-        work = gpu.runs(0.5, seconds).work
-        assert isinstance(work, Active)
-        doubt = round(doubt_mhz * seconds * 10**6 * SMS * 0.5)
-        assert work.uncertainty_sm_cycles.get(Pipe.TENSOR_HMMA, 0) == doubt
-        assert gpu.meter.polls is (doubt_mhz > 0)
-
-
 def test_a_clock_without_any_poll_is_first_taken_as_the_second_read_finds_it() -> None:
-    gpu = Gpu((), samples=None, is_polled=False)
+    gpu = Gpu((), is_polled=False)
     gpu.runs(0.5, 0.5)
     gpu.mhz = 600
     works = [gpu.runs(0.5, 0.5).work for _ in range(2)]
     assert [work.sm_cycles[Pipe.TENSOR_HMMA] for work in works if isinstance(work, Active)] == [600 * SMS * 250_000] * 2
 
 
-def test_a_clock_is_polled_where_the_driver_keeps_no_samples_of_it_and_cycles_do_not_count() -> None:
-    for samples, counted, polls in (([], (), False), (None, (), True), (None, (Pipe.TENSOR, Pipe.TENSOR_HMMA), False)):
-        gpu = Gpu(counted, samples=samples)
+def test_a_clock_is_polled_where_cycles_do_not_count() -> None:
+    for counted, polls in (((), True), ((Pipe.TENSOR, Pipe.TENSOR_HMMA), False)):
+        gpu = Gpu(counted)
         assert not gpu.meter.polls, "there is no sample to compare with yet"
         for _ in range(150):
             gpu.runs(0.5)

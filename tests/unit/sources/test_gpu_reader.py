@@ -162,8 +162,8 @@ def test_it_is_looked_at_again_each_ten_seconds_and_what_is_gone_is_given_back()
     assert found.told.made == ["release gpm"] * 3
 
 
-def test_clocks_are_polled_where_the_driver_keeps_none() -> None:
-    found = Found(Told((), samples=None), SLICES[0], H100)
+def test_clocks_of_all_its_devices_are_polled() -> None:
+    found = Found(Told(()), SLICES[0], H100)
     found.found.append(unread(SLICES[2], found.clock, "first"))  # which has no clock to poll
     found.reader.open()
     until_ns = found.clock.boottime_ns() + 2 * SECOND

@@ -1,7 +1,6 @@
 """SM clocks of GPUs that another source meters: what they ran between two moments, and what is not known of it."""
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pynvml
 import pytest
@@ -17,7 +16,7 @@ MOST = 1010  # MHz: the tolerance of 1000
 
 
 class Clocked:
-    """A GPU whose driver keeps no samples of its clock, read each second: at 700, 800 and 600 MHz."""
+    """A GPU whose clock is read each second: at 700, 800 and 600 MHz."""
 
     def __init__(self, keep_s: int = 99) -> None:
         self.clock, self.mhz, self.took_ns = FakeClock(0), 0, 0
@@ -61,15 +60,19 @@ def test_what_a_clock_ran_is_that_of_the_reads_around_with_doubt_for_what_they_d
     assert clocks.cycles("GPU-2", 0, SECOND) is None
 
 
-def test_clocks_are_forgotten_in_time_and_a_read_that_took_long_is_none() -> None:
-    one = Clocked(keep_s=2).reads(700, 800, 600, 500)
-    assert one.clocks.samples("GPU-1") == [(at * SECOND, mhz) for at, mhz in ((1, 800), (2, 600), (3, 500))]
-    assert one.clocks.cycles("GPU-1", 0, SECOND) is None
-    assert one.clocks.cycles("GPU-1", SECOND, 2 * SECOND) is not None
-    for one.took_ns, number in ((50_000_000, 3), (50_000_001, 3)):
-        one.reads(400)
-        assert len(one.clocks.samples("GPU-1")) == number
-    assert [mhz for _, mhz in one.clocks.samples("GPU-1")] == [600, 500, 400]
+def test_clocks_are_forgotten_in_time() -> None:
+    clocks = Clocked(keep_s=2).reads(700, 800, 600, 500).clocks
+    known = [clocks.cycles("GPU-1", at * SECOND, (at + 1) * SECOND) is not None for at in range(4)]
+    assert known == [False, True, True, False]
+
+
+@pytest.mark.parametrize(("took_ns", "is_one"), [(50_000_000, True), (50_000_001, False)])
+def test_a_read_that_took_long_is_none(took_ns: int, is_one: bool) -> None:
+    one = Clocked().reads(700)
+    one.took_ns = took_ns // 2  # of each of the two GPUs
+    one.reads(800)
+    begin_ns = SECOND if is_one else SECOND // 2
+    assert (one.clocks.cycles("GPU-1", 0, begin_ns) is not None) is is_one
 
 
 @pytest.mark.parametrize("fault", [NvmlFault(15), ZeroDivisionError()])
@@ -83,43 +86,23 @@ def test_a_fault_of_the_driver_lets_go_of_it_and_another_is_raised(fault: Except
         one.reads(600)
     is_let_go = isinstance(fault, NvmlFault)
     assert (one.users, one.clocks.is_open) == ((0, False) if is_let_go else (1, True))
-    assert (one.clocks.samples("GPU-1") == []) is is_let_go
+    assert (one.clocks.cycles("GPU-1", 0, SECOND) is None) is is_let_go
     one.lib.nvmlDeviceGetClockInfo = answer
     assert one.reads(500, 400).users == 1
     one.clocks.close()
     assert one.users == 0
 
 
-def test_samples_that_the_driver_keeps_are_taken_and_one_that_keeps_none_is_not_asked_again() -> None:
-    kept, polled, asked = Clocked(), Clocked(), list[int]()
-    stamp_us = (kept.clock.wall_ns() + SECOND // 2) // 1000
-    samples = [SimpleNamespace(timeStamp=stamp_us, sampleValue=SimpleNamespace(uiVal=750))]
-    kept.lib.nvmlDeviceGetSamples = lambda *_: (0, samples)
-    assert kept.reads(700, 800).clocks.samples("GPU-1") == [(0, 700), (SECOND // 2, 750), (SECOND, 800)]
-
-    def refuse(*_: object) -> None:
-        asked.append(1)
-        raise NvmlFault(NOT_OFFERED)
-
-    polled.lib.nvmlDeviceGetSamples = refuse
-    polled.reads(700, 800)
-    assert len(asked) == 2, "once of each GPU"
-
-
-def test_clocks_that_the_driver_keeps_samples_of_are_not_polled() -> None:
-    polled, kept = Clocked(), Clocked()
-    kept.lib.nvmlDeviceGetSamples = lambda *_: (0, [])
-    for one in (polled, kept):
-        one.reads(700, 800)
+def test_each_clock_is_polled_at_moments_of_its_own() -> None:
+    one = Clocked().reads(700, 800)
     until_ns = 2 * SECOND + 58_000_000
-    polled.mhz, moments = 900, [2 * SECOND]
-    while (due_ns := polled.clocks.poll(until_ns)) is not None:
+    one.mhz, moments = 900, [2 * SECOND]
+    while (due_ns := one.clocks.poll(until_ns)) is not None:
         moments.append(due_ns)
-        polled.clock.advance(due_ns - polled.clock.boottime_ns())
-    assert len(moments) == 3, "each has a moment of its own"
+        one.clock.advance(due_ns - one.clock.boottime_ns())
+    assert len(moments) == 3
     assert moments == sorted(moments)
-    polled.clock.advance(until_ns - moments[-1])
-    polled.reads(600)
+    one.clock.advance(until_ns - moments[-1])
+    one.reads(600)
     expected = Cycles(900 * 1_058_000, 900 * 1_000_000 + 1, (100 * 58_000) ** 2 + 1)
-    assert polled.clocks.cycles("GPU-1", SECOND, until_ns) == expected
-    assert (kept.clocks.poll(until_ns), kept.clocks.cycles("GPU-1", 0, SECOND)) == (None, None)
+    assert one.clocks.cycles("GPU-1", SECOND, until_ns) == expected
