@@ -34,9 +34,13 @@ def open_source(settings: SourceSettings) -> ReplaySource:
     try:
         return ReplaySource(data, path.name, settings.clock)
     except (ValueError, KeyError, TypeError, IndexError) as fault:
-        absent: dict[type[Exception], str] = {IndexError: "it is empty", KeyError: f"{fault} is missing"}
+        shape: dict[type[Exception], str] = {
+            IndexError: "a line is missing or too short",
+            KeyError: f"{fault} is missing",
+            TypeError: "a line has another structure",
+        }
         raise SourceUnavailableError(
-            f"{path} is not a recording of {FORMAT}: {absent.get(type(fault), fault)}"
+            f"{path} is not a recording of {FORMAT}: {shape.get(type(fault), fault)}"
         ) from fault
 
 

@@ -100,12 +100,12 @@ def test_readings_come_when_they_are_due_and_begin_anew_after_the_last() -> None
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "IndexError"),
+        (b"", "a line is missing"),
         (b"{}", "format"),
-        (b"[1]", "TypeError"),
+        (b"[1]", "another structure"),
         (recording(), "no readings"),
         (recording(*ROWS, format="flopsd-recording/2"), "format 'flopsd-recording/2'"),
-        (recording([0, 1]), "IndexError"),
+        (recording([0, 1]), "too short"),
     ],
 )
 def test_what_is_no_recording_is_refused_by_its_name(data: bytes, why: str, tmp_path: Any) -> None:
