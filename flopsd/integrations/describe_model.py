@@ -76,10 +76,13 @@ def _counted(model: Any, which: str) -> int | None:
 
 
 def _head(base: Any, config: Any) -> dict[str, Any]:
-    """The model's class and labels, which may differ from those that its configuration was saved with."""
-    if not type(base).__module__.startswith("transformers."):
-        return {}
-    return {"architectures": [type(base).__name__], "num_labels": getattr(config, "num_labels", None)}
+    """The model's class and labels, which may differ from those that its configuration was saved with. Of a model
+    within another that shows its configuration: what the other adds is in no class."""
+    modules = base.modules() if hasattr(base, "modules") else (base,)
+    for module in modules:
+        if type(module).__module__.startswith("transformers.") and getattr(module, "config", None) is config:
+            return {"architectures": [type(module).__name__], "num_labels": getattr(config, "num_labels", None)}
+    return {}
 
 
 def config_of(base: Any) -> dict[str, Any]:

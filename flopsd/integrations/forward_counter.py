@@ -202,6 +202,10 @@ class ForwardCounter:
         mask, key = named.get("attention_mask"), None
         if self._state is not None:
             self._look_at(self._state)
+            # Training without dropout, or an evaluation that records for nothing.
+            may_train = phase in (UNSETTLED, "other") and torch.is_grad_enabled() and any(self._seen[0])
+            self.sessions.begin(may_train=may_train)
+            phase = "train" if may_train else phase
         tally = self.sessions.now
         if self._repeats and not arguments:
             ids = named.get("input_ids")

@@ -64,14 +64,15 @@ class ModelSessions:
     def __init__(self, client: Any) -> None:
         """`client`: a Session, which opens others where it shows its `facts`."""
         self._client = client
-        self.now = self.trained = Tally(client)  # of the next pass, and of the last one with gradients
+        self.now = self.trained = Tally(client)  # of the pass that goes on, and of the last one with gradients
+        self._of_state = self.now
         self.all = [self.now]
         self._by_facts: dict[str, Tally] = {}
 
     def describe_again(self, model: Any, *, trains: bool, recomputation: bool) -> None:
         """What passes `model` from now on belongs to the session of its facts now. `recomputation`: the layers'
         switches for it are others than before."""
-        before = _facts(self.now.client)
+        before = _facts(self._of_state.client)
         found = {name: value for name, value in describe(model, None).items() if name in (*_CHANGING, "not_counted")}
         if not recomputation:
             found["recomputation"] = before.get("recomputation")
@@ -85,19 +86,27 @@ class ModelSessions:
 
     def declare(self, facts: Mapping[str, Any], *, trains: bool = True) -> None:
         """What is true of the model from now on. Parameters that cannot be counted are as many as before."""
-        before = _facts(self.now.client)
+        before = _facts(self._of_state.client)
         counts = {name: before[name] for name in _COUNTS if name in before}
         given = {**counts, **{name: value for name, value in facts.items() if value is not None}}
         gone = [name for name in _OF_MODEL if name in before and name not in given]
-        if self._differs(given) and (self.now.has_counted or gone):
-            self._by_facts.setdefault(_key(before), self.now)
-            self.now = self._by_facts.get(_key(given)) or self._opened(given)
+        if _key(before) != _key(given) and (self._of_state.has_counted or gone):
+            self._by_facts.setdefault(_key(before), self._of_state)
+            self._of_state = self._opened(given)
         else:
-            self.now.client.declare(**given)
+            self._of_state.client.declare(**given)
+        self.now = self._of_state
         self.trained = self.now if trains else self.trained
 
-    def _differs(self, facts: Mapping[str, Any]) -> bool:
-        return _key(_facts(self.now.client)) != _key(facts)
+    def begin(self, *, may_train: bool) -> None:
+        """A pass of the model as it was described last. `may_train`: whether it has a backward pass is not known."""
+        self.now = self._of_state
+        if may_train:
+            facts = _facts(self.now.client)
+            total, trained = (facts.get(name) for name in _COUNTS)
+            uncertain = {"method", "lora", *_NOT_COPIED, *(_COUNTS[1:] if total == trained else ())}
+            kept = {name: value for name, value in facts.items() if name not in uncertain}
+            self.now = self.trained = self._opened({**kept, "method": Method.PARTIAL})
 
     def settle_phase(self, phase: str) -> None:
         for one in self.all:
@@ -109,7 +118,8 @@ class ModelSessions:
 
     def _opened(self, facts: Mapping[str, Any]) -> Tally:
         key = _key(facts)
-        if len(self.all) >= MAX_SESSIONS:  # one for all the rest, of which not much is certain
+        if key not in self._by_facts and len(self.all) >= MAX_SESSIONS:
+            # One for all the rest, of which not much is certain.
             key, uncertain = "", (*_CHANGING, *_NOT_COPIED)
             facts = {name: value for name, value in facts.items() if name not in uncertain}
             facts |= {"method": Method.PARTIAL, "not_counted": {"train": [_TOO_MANY]}}

@@ -343,20 +343,23 @@ class Llama:
             + 2 * self.head * (f + u),
         )
         required = (low.total, computed.total, high.total)
-        return Trained(self.widened(required), self.widened(executed), self.assumed(counts))
+        return Trained(
+            self.widened(required, rows[HIGH], 3), self.widened(executed, rows[HIGH], 4), self.assumed(counts)
+        )
 
     def forward(self, work: J) -> Three:
         counts = Counts(work, self.facts, self.config.get("max_position_embeddings"), cached=True)
         kinds = ["none" if n == LOW or self.trained(n) == "all" else self.trained(n) for n in LEVELS]
         walks = [self.walk(counts.rows[n], counts.head[n], counts.pairs[n], kinds[n], graded=False) for n in LEVELS]
         low, computed, high = (self.settled(walks[n], counts.rows[n], n).forward for n in LEVELS)
-        return self.widened((low, computed, high))
+        return self.widened((low, computed, high), counts.rows[HIGH], 1)
 
-    def widened(self, bounds: Three) -> Three:
+    def widened(self, bounds: Three, rows: int, passes: int) -> Three:
         if self.theirs is None:
             return bounds
         less, more = sorted((self.theirs, self.total))
-        return bounds[LOW] * less // self.total, bounds[COMPUTED], ceil(bounds[HIGH] * more, self.total)
+        beside = bounds[HIGH] + 2 * rows * passes * max(0, self.theirs - self.total)
+        return bounds[LOW] * less // self.total, bounds[COMPUTED], max(ceil(bounds[HIGH] * more, self.total), beside)
 
     def assumed(self, counts: Counts) -> list[J]:
         again, most = self.facts.get("recomputation"), counts.positions

@@ -36,18 +36,25 @@ def basis_of(counted: Counters) -> Architecture:
 class Loop:
     """Steps of a model that a ForwardCounter counts."""
 
-    def __init__(self, model: Any, **declared: Any) -> None:
+    def __init__(self, model: Any, *, labels: bool = True, **declared: Any) -> None:
         from flopsd.integrations.describe_model import describe
         from flopsd.integrations.forward_counter import ForwardCounter
 
         self.model, self.counted, self.flop = model.train(), Counters(current_phase=None), 0
+        self.labels = labels
         self.counted.declare(**{**describe(model, None), **declared})
         self.counter = ForwardCounter(self.counted)
         self.counter.attach(model)
 
-    def steps(self, count: int = 1) -> Loop:
+    def steps(self, count: int = 1, loss: str = "loss") -> Loop:
         for _ in range(count):
-            self._counted(lambda **inputs: self.model(**inputs).loss.backward())
+            self._counted(lambda **inputs: getattr(self.model(**inputs), loss).mean().backward())
+        return self
+
+    def evaluated(self) -> Loop:
+        """Passes without a backward pass that record for one nevertheless."""
+        self.model.eval()
+        self._counted(self.model)
         return self
 
     def passes(self, count: int) -> Loop:
@@ -72,7 +79,7 @@ class Loop:
 
         ids = torch.arange(1, 2 * LENGTH + 1).view(2, LENGTH)
         with flop_counter() as counter:
-            run(input_ids=ids, labels=ids)
+            run(input_ids=ids, labels=ids) if self.labels else run(input_ids=ids)
         self.flop += counter.get_total_flops()
 
     def basis(self) -> Architecture:
@@ -183,6 +190,47 @@ def _first_convolution() -> Loop:
     return Loop(model).steps()
 
 
+def _without_dropout() -> Loop:
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    loop.model.eval()
+    return loop.steps(2)
+
+
+def _recorded_for_nothing() -> Loop:
+    return Loop(_lora()).steps().evaluated().evaluated()
+
+
+def _bert() -> Any:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=500, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        attn_implementation="eager",
+    )  # fmt: skip
+    return BertModel(config)
+
+
+def _pooler_unread() -> Loop:
+    return Loop(_bert(), labels=False).steps(loss="last_hidden_state")
+
+
+def _head_beside() -> Loop:
+    import torch
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = _bert(), torch.nn.Linear(32, 500)
+            self.config = self.inner.config
+
+        def forward(self, **inputs: Any) -> Any:
+            found = self.inner(**inputs)
+            found.loss = self.head(found.last_hidden_state)
+            return found
+
+    return Loop(Wrapped(), labels=False).steps().passes(1)
+
+
 CASES: Mapping[str, Callable[[], Loop]] = {
     "frozen from the second step": _frozen_from_the_second_step,
     "thawed from the second step": _thawed_from_the_second_step,
@@ -194,6 +242,10 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "two adapters, evaluated": _two_adapters_evaluated,
     "ranks differ, evaluated": _ranks_differ_evaluated,
     "pretraining of the head": _pretraining_of_the_head,
+    "without dropout": _without_dropout,
+    "recorded for nothing": _recorded_for_nothing,
+    "a pooler that the loss does not read": _pooler_unread,
+    "a head beside an encoder": _head_beside,
     "T5, beams": partial(_encoded_once, "t5", num_beams=4),
     "BART, no cache": partial(_encoded_once, "bart", use_cache=False, num_beams=1),
     "a short convolution": _first_convolution,

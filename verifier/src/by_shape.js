@@ -182,10 +182,12 @@ export function byShape(facts) {
   const theirs = /** @type {bigint | undefined} */ (facts.parameters_total);
   const explained = [total, ...(lora ? [total + adapters, total + (training.t ?? 0n)] : [])];
   const differs = theirs !== undefined && theirs !== 0n && !explained.includes(theirs);
-  const widened = (/** @type {Known} */ { low, computed, high }) => {
+  /** @param {Known} bounds @param {Passed} passed @param {bigint} passes */
+  const widened = ({ low, computed, high }, passed, passes) => {
     if (!differs || theirs === undefined) return { low, computed, high };
     const [less, more] = theirs < total ? [theirs, total] : [total, theirs];
-    return { low: (low * less) / total, computed, high: ceilDiv(high * more, total) };
+    const inProportion = ceilDiv(high * more, total), beside = high + 2n * passed.rows.high * passes * (more - total);
+    return { low: (low * less) / total, computed, high: inProportion > beside ? inProportion : beside };
   };
 
   /** @param {Counters} work @returns {Trained} */
@@ -207,7 +209,7 @@ export function byShape(facts) {
         + 2n * headWeights * (passed.again + passed.unlabelled),
     };
     const required = { low: totalOf(low), computed: totalOf(computed), high: totalOf(high) };
-    return { required: widened(required), executed: widened(executed), assumptions: assumptions(work, passed) };
+    return { required: widened(required, passed, 3n), executed: widened(executed, passed, 4n), assumptions: assumptions(work, passed) };
   };
 
   /** @param {Counters} work @param {Passed} passed */
@@ -232,7 +234,7 @@ export function byShape(facts) {
       const walk = new Walk(config, trained === "all" || level === "low" ? "none" : trained, ranks);
       return walk.through(n, passed.head[level], passed.pairs[level], false).forward + unnamed(n, level);
     });
-    return widened({ low, computed, high });
+    return widened({ low, computed, high }, passed, 1n);
   };
   return { total, train, forward };
 }

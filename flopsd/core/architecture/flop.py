@@ -41,8 +41,8 @@ def flop(model: Model, work: Mapping[str, int], training: Training) -> Architect
     case = _Case(model, work, training)
     low, computed, high = (case.required(level) for level in Level)
     terms = case.terms(computed)
-    required = case.scaled(Bounds(low.total, computed.total, high.total))
-    executed = case.scaled(Bounds(case.executed_low(low), sum(terms.values()), case.executed_high(high)))
+    required = case.scaled(Bounds(low.total, computed.total, high.total), 3)
+    executed = case.scaled(Bounds(case.executed_low(low), sum(terms.values()), case.executed_high(high)), 4)
     return ArchitectureFlop(required, executed, terms, case.assumptions())
 
 
@@ -52,7 +52,7 @@ def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> B
         return bare_forward(model.bare, work, training)
     case = _Case(model, work, training, cached=True)
     low, computed, high = map(case.forward, Level)
-    return case.scaled(Bounds(low.forward, computed.forward, high.forward + high.states_again))
+    return case.scaled(Bounds(low.forward, computed.forward, high.forward + high.states_again), 1)
 
 
 class _Case:
@@ -163,8 +163,9 @@ class _Case:
             "recomputed_head": self.head.flop_again(self.model, Level.COMPUTED),
         }
 
-    def scaled(self, bounds: Bounds) -> Bounds:
-        """Widened where the process counted another number of parameters than the configuration has."""
+    def scaled(self, bounds: Bounds, passes: int) -> Bounds:
+        """Widened where the process counted another number of parameters than the configuration has. Of more each may
+        be in a product with every token, in each of the `passes`: forward, two backward, and again."""
         ours, theirs = self.parameters.total, self.training.total
         explained = {ours}
         if self.training.lora is not None:
@@ -173,9 +174,9 @@ class _Case:
         if theirs is None or theirs in explained or theirs == 0:
             return bounds
         self.notes.append(note("parameters_differ", process=str(theirs), configuration=str(ours)))
-        return Bounds(
-            bounds.low * min(theirs, ours) // ours, bounds.computed, ceil_div(bounds.high * max(theirs, ours), ours)
-        )
+        beside = 2 * passes * self._most_rows(Level.HIGH) * max(0, theirs - ours)
+        high = max(ceil_div(bounds.high * max(theirs, ours), ours), bounds.high + beside)
+        return Bounds(bounds.low * min(theirs, ours) // ours, bounds.computed, high)
 
     def assumptions(self) -> tuple[Note, ...]:
         training, notes = self.training, [NOT_COUNTED, *self.model.notes, *dict.fromkeys(self.notes)]
@@ -233,10 +234,12 @@ class _Case:
             self.notes.append(note("adapters_differ", trainable=str(counted), named=str(plain)))
             self.surplus, self.fewer = max(0, counted - plain), counted < plain
 
+    def _most_rows(self, level: Level) -> int:
+        return max(self.rows[level][linear.stream] for linear in self.model.linears())
+
     def _with_surplus(self, sums: PassFlop, level: Level) -> PassFlop:
         """Weights that are trained, and of which only the number is known: at most 2 FLOP a token each way."""
-        trainable, streams = self.training.trainable, {linear.stream for linear in self.model.linears()}
-        tokens = max(self.rows[level][stream] for stream in streams)
+        trainable, tokens = self.training.trainable, self._most_rows(level)
         if self.method is Method.PARTIAL and trainable is not None and level is not Level.LOW:
             active = trainable if level is Level.HIGH else trainable * self.parameters.active // self.parameters.total
             sums.weight_gradients = min(sums.weight_gradients, 2 * tokens * active + sums.convolutions)

@@ -106,7 +106,10 @@ class _Walk:
         if model.heads:
             graded = any(self._graded[stream] for stream in _head_sources(model.heads[-1].stream))
             for linear in model.heads:
+                before = replace(self.sums)
                 graded = self._linear(linear, graded)
+            if level is Level.LOW and model.heads[-1].path.endswith("pooler.dense"):  # a loss need not read it
+                self._without_gradients_since(before)
 
     def _block(self, block: Block) -> None:
         sums, stream = self.sums, block.stream
@@ -120,8 +123,7 @@ class _Walk:
                 common = graded if index in alike[:1] else common
                 graded = self._part(part, common if index in alike else graded) or graded
         if block.unused:
-            sums.activation_gradients, sums.weight_gradients = before.activation_gradients, before.weight_gradients
-            sums.scores, sums.states_again = before.scores, before.states_again
+            self._without_gradients_since(before)
             return
         self._graded[stream] = self._graded[stream] or graded
         if stream is Stream.SOFT and self._images_reach_text:
@@ -131,6 +133,11 @@ class _Walk:
             sums.layers_attention += sums.attention - before.attention
             spare = self._level is Level.LOW if block.spare_tail is None else block.spare_tail
             sums.spare += self._last if spare else 0
+
+    def _without_gradients_since(self, before: PassFlop) -> None:
+        sums = self.sums
+        sums.activation_gradients, sums.weight_gradients = before.activation_gradients, before.weight_gradients
+        sums.scores, sums.states_again = before.scores, before.states_again
 
     def _joined(self, block: Block) -> bool:
         """A layer whose parts read several streams; whether what comes out of it has a gradient."""

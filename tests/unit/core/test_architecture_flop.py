@@ -285,8 +285,10 @@ def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
     same = computed(LLAMA_8B, work, **facts, parameters_total=total)
     assert (same.required, same.assumptions) == (ours.required, ours.assumptions)
     low, high = ours.required.low, ours.required.high
-    for theirs, bounds in ((2 * total, (low, 2 * high)), (total // 3, (low * (total // 3) // total, high)),
-                           (total + 1, (low, high + -(-high // total)))):  # fmt: skip
+    products = 3 * 2 * 1000  # of each further parameter with the tokens
+    assert products * total > high  # a table is looked up
+    for theirs, bounds in ((2 * total, (low, high + products * total)), (total // 3, (low * (total // 3) // total, high)),
+                           (total + 1, (low, high + products))):  # fmt: skip
         other = computed(LLAMA_8B, work, **facts, parameters_total=theirs)
         assert (other.required.low, other.required.high) == bounds
         assert other.required.computed == ours.required.computed
