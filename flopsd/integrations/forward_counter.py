@@ -51,10 +51,12 @@ class _Inside(threading.local):
 class ForwardCounter:
     """Declares the work of one model's forward passes to `client`."""
 
-    def __init__(self, client: Session, phase_of: PhaseOf | None = None) -> None:
+    def __init__(self, client: Session, phase_of: PhaseOf | None = None, *, guesses: bool = False) -> None:
         """`phase_of` receives the model and whether it generates, and returns a phase or UNSETTLED. By default a pass
-        with gradients is training, and any other belongs to the client's current phase."""
+        with gradients is training, and any other belongs to the client's current phase. `guesses`: `phase_of` does not
+        know either whether a pass outside of training mode that records gradients is training."""
         self.client, self._phase_of = client, phase_of or usual_phase(client)
+        self._guesses = guesses or phase_of is None
         self.sessions = ModelSessions(client)
         self._state: ModelState | None = None  # what may change between passes, where a change can be declared
         self._seen: State = (b"", b"", ())
@@ -203,7 +205,8 @@ class ForwardCounter:
         if self._state is not None:
             self._look_at(self._state)
             # Training without dropout, or an evaluation that records for nothing.
-            may_train = phase in (UNSETTLED, "other") and torch.is_grad_enabled() and any(self._seen[0])
+            may_train = self._guesses and phase in (UNSETTLED, "other") and torch.is_grad_enabled()
+            may_train = may_train and any(self._seen[0])
             self.sessions.begin(may_train=may_train)
             phase = "train" if may_train else phase
         tally = self.sessions.now

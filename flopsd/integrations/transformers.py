@@ -72,7 +72,7 @@ class FlopsdCallback(TrainerCallback):
         self.client = connect() if client is None else client
         self.failed: set[str] = set()
         self._facts = {"method": method, "packing": packing, **facts}
-        self._counter = ForwardCounter(self.client, self._phase_of)
+        self._counter = ForwardCounter(self.client, self._phase_of, guesses=True)
         self._operators: OperatorCounter | None = None
         if operator_count and os.environ.get(OPERATOR_COUNT_VARIABLE, "").lower() not in ("off", "0", "false"):
             shown = facts.get("precision") is None

@@ -14,23 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, latent_side, side_from
+from flopsd.core.architecture.attention_pairs import Kernel, Level
 from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
-from flopsd.core.architecture.head_work import HeadWork
 from flopsd.core.architecture.image_work import NOT_COUNTED as IMAGES_NOT_COUNTED
-from flopsd.core.architecture.image_work import ImageWork, image_work
 from flopsd.core.architecture.model import Attention, Model, Similarity, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
 from flopsd.core.architecture.passes import EMBEDDED, PairsOf, PassFlop, walk
 from flopsd.core.architecture.recurrent_work import StateWork
+from flopsd.core.architecture.rows import lengths, resolve
 from flopsd.core.architecture.training import Trained, Training, check_names
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.notes import Note, note
 from flopsd.core.values import ceil_div
-from flopsd.errors import ArchitectureError
 
 NOT_COUNTED = note("products_only")
+_PERHAPS_FULL = (None, Recomputation.FULL)
 
 
 def flop(model: Model, work: Mapping[str, int], training: Training) -> ArchitectureFlop:
@@ -60,11 +59,11 @@ class _Case:
 
     def __init__(self, model: Model, work: Mapping[str, int], training: Training, *, cached: bool = False) -> None:
         self.model, self.training = model, training
-        self.pairs, self.images, self.rows, self.head = _resolve(model, work, training, cached)
+        self.pairs, self.images, self.rows, self.head = resolve(model, work, training, cached)
         self.parameters = parameters(model)
         if training.lora is not None:
             check_names(model, training.lora)
-        self.notes: list[Note] = _lengths(model, work)
+        self.notes: list[Note] = lengths(model, work)
         if model.images is not None and "patches" not in work:
             self.notes.append(IMAGES_NOT_COUNTED)
         self.method = self._method()
@@ -89,8 +88,12 @@ class _Case:
 
         pairs = self._pairs(level, of_text)
         return walk(
-            self.model, self.rows[level], pairs, self._states(level), trained, level, input_gradients=input_gradients
-        )
+            self.model, self.rows[level], pairs, self._states(level), trained, level,
+            input_gradients=input_gradients, severed=self._severed(level),
+        )  # fmt: skip
+
+    def _severed(self, level: Level) -> bool:
+        return level is Level.LOW and self.training.recomputation in _PERHAPS_FULL
 
     def _pairs(self, level: Level, of_text: Callable[[Attention], int]) -> PairsOf:
         def pairs(part: Attention | Similarity) -> int:
@@ -126,12 +129,20 @@ class _Case:
         def of_text(part: Attention) -> int:
             return self.pairs.executed_low(part.mask, part.window, part.stream)
 
-        rows = {**self.rows[Level.LOW if self._unpadded() else Level.COMPUTED], **self.images[Level.LOW].rows()}
-        pairs = self._pairs(Level.LOW, of_text)
-        sums = walk(self.model, rows, pairs, self._states(Level.LOW), self.trained(Level.LOW), Level.LOW)
-        sums = self._with_surplus(sums, Level.LOW)
-        again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
-        return max(sums.total + again, required.total)
+        level, recomputation = Level.LOW, self.training.recomputation
+        rows = {**self.rows[level if self._unpadded() else Level.COMPUTED], **self.images[level].rows()}
+        pairs, states, trained = self._pairs(level, of_text), self._states(level), self.trained(level)
+
+        def sums(severed: bool) -> PassFlop:
+            return self._with_surplus(walk(self.model, rows, pairs, states, trained, level, severed=severed), level)
+
+        ways = []
+        if recomputation is not Recomputation.FULL:
+            ways.append(sums(severed=False).total)
+        if recomputation in _PERHAPS_FULL:
+            again = sums(severed=True)
+            ways.append(again.total + again.layers - again.spare)
+        return max(min(ways), required.total)
 
     def executed_high(self, required: PassFlop) -> int:
         again = 0 if self.training.recomputation is Recomputation.NONE else required.layers
@@ -249,57 +260,3 @@ class _Case:
         sums.activation_gradients += 2 * tokens * extra
         sums.weight_gradients += 2 * tokens * extra
         return sums
-
-
-def _lengths(model: Model, work: Mapping[str, int]) -> list[Note]:
-    """Notes on what bounds the pairs of sequences whose lengths were not counted."""
-    most, sides = model.max_positions, ("", "target_")
-    if most is None or all(f"{side}square_pairs" in work or work.get(f"{side}tokens", 0) <= most for side in sides):
-        return []
-    return [note("lengths_not_counted", most=str(most))]
-
-
-def _resolve(
-    model: Model, work: Mapping[str, int], training: Training, cached: bool
-) -> tuple[Pairs, Mapping[Level, ImageWork], dict[Level, dict[Stream, int]], HeadWork]:
-    """The pairs, the rows of every stream at every level, and the work of the head."""
-    if model.reads_text and "tokens" not in work:
-        raise ArchitectureError("no_tokens", hint="declare the tokens that passed through the model")
-    source = side_from(work, "", model.max_positions, cached=cached)
-    sides = {Stream.TOKENS: source}
-    if model.compares and "cross_pairs" not in work:
-        raise ArchitectureError(
-            "no_cross_pairs", family=model.family, hint="count every text of a batch with every image of it"
-        )
-    if model.two_sided:
-        if "target_tokens" not in work or "cross_pairs" not in work:
-            raise ArchitectureError(
-                "no_target_tokens",
-                family=model.family,
-                hint="an encoder-decoder counts both sides: tokens are the encoder's",
-            )
-        sides[Stream.TARGET] = side_from(work, "target_", model.max_positions, cached=cached)
-    latents = 0
-    if model.joins:
-        sides[Stream.LATENTS] = latent_side(model, work, source.tokens)
-        latents = sides[Stream.LATENTS].tokens
-    pairs = Pairs(
-        sides, work.get("cross_pairs", 0), Kernel.of(training.attention), training.packing,
-        work.get("window_pairs"), training.window,
-    )  # fmt: skip
-    images, sequences, rows = image_work(model, work, source), work.get("sequences"), {}
-    head, crossed = HeadWork.of(model, work), work.get("cross_tokens", source.tokens)
-    for level in Level:
-        rows[level] = {
-            **images[level].rows(),
-            Stream.TOKENS: source.tokens - (source.padding if level is Level.LOW else 0),
-            Stream.TARGET: sides[Stream.TARGET].tokens if model.two_sided else 0,
-            Stream.MEMORY: max(0, crossed - (source.padding if level is Level.LOW else 0)),
-            Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
-            Stream.FRAMES: 2 * source.tokens,
-            Stream.LATENTS: latents,
-            Stream.TEXT: source.tokens - latents if model.joins else 0,
-            Stream.CONDITIONS: sequences or 0,
-            Stream.LOGITS: head.rows(level),
-        }
-    return pairs, images, rows, head

@@ -66,16 +66,17 @@ class PassFlop:
 
 def walk(
     model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained, level: Level, *,
-    input_gradients: Collection[Stream] = (),
+    input_gradients: Collection[Stream] = (), severed: bool = False,
 ) -> PassFlop:  # fmt: skip
     """FLOP of all passes of `rows` through the model. `input_gradients`: streams in which gradients go down to
-    the embeddings' output though they are frozen, as checkpointing with adapters has it.
+    the embeddings' output though they are frozen, as checkpointing with adapters has it. `severed`: checkpointing may
+    be reentrant, which gives no gradient to a layer whose rows had none, nor to what one layer hands to others beside.
 
     LOW: no dropout, experts that the routing asks for, and rows of text stand beside images in some sequences only,
     so that they need not pass gradients down to them. COMPUTED: experts that transformers' class computes. HIGH: also
     values that a flash kernel pads to the width of the keys.
     """
-    return _Walk(model, rows, pairs, states, trained, level, input_gradients).sums
+    return _Walk(model, rows, pairs, states, trained, level, input_gradients, severed).sums
 
 
 class _Walk:
@@ -83,10 +84,10 @@ class _Walk:
 
     def __init__(
         self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained,
-        level: Level, input_gradients: Collection[Stream],
+        level: Level, input_gradients: Collection[Stream], severed: bool,
     ) -> None:  # fmt: skip
         self._rows, self._pairs, self._states = rows, pairs, states
-        self._trained, self._level = trained, level
+        self._trained, self._level, self._severed = trained, level, severed
         self.sums, self._in_head = PassFlop(), False
         self._keys_and_values: dict[str, dict[str, bool]] = {}
         self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
@@ -114,7 +115,7 @@ class _Walk:
     def _block(self, block: Block) -> None:
         sums, stream = self.sums, block.stream
         before = replace(sums)
-        graded = self._graded[block.source or stream]
+        source = graded = self._graded[block.source or stream]
         if block.joins:
             graded = self._joined(block)
         else:
@@ -122,7 +123,7 @@ class _Walk:
             for index, part in enumerate(block.parts):
                 common = graded if index in alike[:1] else common
                 graded = self._part(part, common if index in alike else graded) or graded
-        if block.unused:
+        if block.unused or (self._severed and block.checkpointed and stream is Stream.PATCHES and not source):
             self._without_gradients_since(before)
             return
         self._graded[stream] = self._graded[stream] or graded
@@ -215,7 +216,8 @@ class _Walk:
         if part.shared is not None and "k" in graded:
             self._keys_and_values[part.shared] = {letter: graded[letter] for letter in "kv"}
         elif part.shared is not None:
-            graded |= self._keys_and_values[part.shared]
+            shared = self._keys_and_values[part.shared]
+            graded |= dict.fromkeys(shared, False) if self._severed else shared
         pairs, value_width = self._pairs(part), part.value_width
         if self._level is Level.HIGH:
             value_width = max(value_width, part.width)
