@@ -20,6 +20,7 @@ from flopsd.journal.head import KNOWN_BYTES
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.process_groups import (
     TERMINAL_STOPS,
+    adopt_orphans,
     group_is_alive,
     how_ended,
     pass_terminal,
@@ -55,6 +56,7 @@ class Launcher:
     _restart_ns: int | None = None
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
+    _children: set[int] = field(default_factory=set)  # that we started
     _reaped: dict[int, int] = field(default_factory=dict)
     _stopped: dict[int, int] = field(default_factory=dict)  # the signal that stopped a child
     _stop_ns: int | None = None  # when the job got SIGTERM
@@ -64,6 +66,7 @@ class Launcher:
         shells, where it cannot be started."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel keeps no exit codes
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        adopt_orphans()  # a process of the job that detaches itself is still the job's
         self._head_file = os.memfd_create("flopsd-head")
         self._start_daemon(before)
         try:
@@ -71,6 +74,7 @@ class Launcher:
         except OSError as fault:
             self._discard_daemon()
             return cannot_run(command, fault, self.log, "; nothing was metered, and no ledger is sealed")
+        self._children.add(job.pid)
         pass_terminal(os.getpgrp(), job.pid)
         status = self._supervise(job.pid, before)
         pass_terminal(job.pid, os.getpgrp())
@@ -154,7 +158,7 @@ class Launcher:
             pass  # no daemon now: a new one gets the message at its start, and sealing does not need it
 
     def _reap(self) -> None:
-        """Collect all children that ended or were stopped, orphans that we inherited included."""
+        """Collect all children that ended or were stopped, and orphans that we adopted."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
@@ -162,9 +166,12 @@ class Launcher:
                 return
             if pid == 0:
                 return
+            if pid not in self._children:
+                continue
             if os.WIFSTOPPED(status):
                 self._stopped[pid] = os.WSTOPSIG(status)
             else:
+                self._children.discard(pid)  # the next process with this number may be any
                 self._reaped[pid] = os.waitstatus_to_exitcode(status)
 
     def _start_daemon(self, mask: Mask) -> None:
@@ -186,6 +193,7 @@ class Launcher:
             os.close(write_end)
             self._plan_restart()
         else:
+            self._children.add(self._daemon.pid)
             self._pipe = write_end
             if self._stop_ns is not None:
                 self._send("stopping")
@@ -237,12 +245,14 @@ class Launcher:
         read_end, write_end = os.pipe()
         with os.fdopen(read_end), os.fdopen(write_end, "wb", buffering=0) as pipe:
             pipe.write(self._code_secret)
-            return subprocess.Popen(
+            sealer = subprocess.Popen(
                 [*command, "--code-secret", str(read_end)],
                 pass_fds=(read_end,),
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_unblock(set()),
             )
+        self._children.add(sealer.pid)
+        return sealer
 
     def _await_child(self, pid: int, name: str, seconds: float) -> int:
         """The exit code of a child. It is killed after `seconds`, and left behind if even that does not end it."""

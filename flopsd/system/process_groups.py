@@ -1,11 +1,23 @@
-"""Process groups and the terminal's foreground group, as a shell handles them for job control."""
+"""Processes and their groups, and the terminal's foreground group, as a shell handles them for job control."""
 
 from __future__ import annotations
 
 import os
 import signal
 
+_PR_SET_CHILD_SUBREAPER = 36
 TERMINAL_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # not SIGSTOP: who sends that continues the job too
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose parent ends, as of a process that detaches itself. Linux; elsewhere
+    nothing changes. They are to be waited for."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    except (OSError, AttributeError):
+        return
 
 
 def signal_group(leader: int, number: int) -> None:

@@ -1,15 +1,15 @@
 """A source limited to this job's devices and readings.
 
-The rule is asked again every ten seconds, so work within ten seconds of a change may be counted on the wrong side. A
-device that stops being this job's is no longer listed, and is named in `Sweep.not_ours`: its further time is not part
-of this job, not even of the total's upper figure.
+The rule is asked again after five to ten seconds, at a moment that no job can know before, so work within ten seconds
+of a change may be counted on the wrong side. A device that stops being this job's is no longer listed, and is named in
+`Sweep.not_ours`: its further time is not part of this job, not even of the total's upper figure.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from flopsd.sources import Source
 from flopsd.sources.calls import close_source, devices_of, facts_version_of, poll_source
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.randomness import random_below
 
 log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
@@ -41,11 +42,13 @@ class FilteredSource:
         *,
         sharing: OwnershipRule | None = None,
         grace_seconds: float = GRACE_SECONDS,
+        draw_below: Callable[[int], int] = random_below,
     ) -> None:
         """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can. Raises
         SourceUnavailableError: the rule gives no verdict on any device, or a constant rule selects none."""
         self.name = source.name
         self._source, self._rule, self._clock, self._grace_seconds = source, rule, clock, grace_seconds
+        self._draw_below = draw_below
         self._asker, self._rejoin = RuleThread(rule), Rejoin()
         self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
@@ -129,16 +132,16 @@ class FilteredSource:
         if self._sharing is not None:
             self._sharing.ask(devices)
         self._asked_ns, self._asked_of = self._clock.boottime_ns(), frozenset(device.uid for device in devices)
+        self._again_ns = self._asked_ns + ASK_AGAIN_NS - self._draw_below(ASK_AGAIN_NS // 2)
 
     def _ask_if_due(self) -> None:
         devices = self._source.devices()
         others = self._asked_of != {device.uid for device in devices}
-        asks = self._sharing is not None or not self._rule.constant
-        due = asks and self._clock.boottime_ns() - self._asked_ns >= ASK_AGAIN_NS
+        asks, now_ns = self._sharing is not None or not self._rule.constant, self._clock.boottime_ns()
         if self._asker.waiting:
-            if due:
+            if asks and now_ns - self._asked_ns >= ASK_AGAIN_NS:
                 self._refuse(OwnershipError(f"no answer within {ASK_AGAIN_NS // NS_PER_S} s"))
-        elif due or others:
+        elif others or (asks and now_ns >= self._again_ns):
             self._ask(devices)
 
     def _take_answer(self) -> None:

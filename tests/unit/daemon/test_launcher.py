@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from flopsd.sources.ownership.processes import JobProcesses
 from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, wait_until
 
 # A launcher whose daemon and sealer are deaf to all, and that has no SIGKILL to send.
@@ -135,6 +136,25 @@ def test_control_z_without_a_shell_stops_nothing(tmp_path: Path) -> None:
         shell.wait_for(r"\^Z")
         shell.type("hello\n")
         shell.wait_for("got hello")
+
+
+DETACHED = "(setsid sleep 600 & echo $! >detached.new); mv detached.new detached; exec sleep 600"
+
+
+def test_a_process_that_detaches_itself_is_still_the_jobs(tmp_path: Path) -> None:
+    """Its device would else be another job's, with nothing of it in the ledger."""
+    command = [*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path / "state"),
+               "--", "sh", "-c", DETACHED]  # fmt: skip
+    with subprocess.Popen(command, env=environment(None), cwd=tmp_path, stderr=subprocess.DEVNULL) as launcher:
+        try:
+            wait_until((tmp_path / "detached").exists, "the job has started it")
+            pid = int((tmp_path / "detached").read_text())
+            wait_until(lambda: pid in JobProcesses(launcher.pid).pids(), "it is the job's, though its parent has ended")
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not psutil.pid_exists(pid), "it was waited for")
+        finally:
+            launcher.terminate()
+            launcher.wait(PATIENCE_SECONDS)
 
 
 def test_a_task_that_only_runs_its_command_has_default_signals(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Node:
 
     def open(self, rule: OwnershipRule | None = None, grace_seconds: float = PATIENCE_SECONDS) -> FilteredSource:
         rule = rule if rule is not None else JobRule(self.folder, "4711", NVIDIA)
-        return FilteredSource(self.source, rule, self.clock, grace_seconds=grace_seconds)
+        return FilteredSource(self.source, rule, self.clock, grace_seconds=grace_seconds, draw_below=lambda _: 0)
 
 
 @pytest.fixture
@@ -164,6 +164,25 @@ def test_a_file_server_that_hangs_holds_up_no_reading(node: Node) -> None:
         (node.folder / "0").open("w").close()
 
 
+def test_the_rule_is_asked_again_at_a_moment_that_is_drawn(node: Node) -> None:
+    node.note(gpu0="4711")
+    rule, draws = JobRule(node.folder, "4711", NVIDIA), [2 * NS_PER_S, 5 * NS_PER_S - 1]
+    source = FilteredSource(
+        node.source,
+        rule,
+        node.clock,
+        grace_seconds=PATIENCE_SECONDS,
+        draw_below=lambda most: min(draws.pop(), most - 1),
+    )
+    node.note(gpu1="4711")
+    assert later(node, source, 5) == [A]
+    assert later(node, source, 1) == [A, B], "5 s and a nanosecond after the first question"
+    node.note(gpu2="4711")
+    draws.append(0)
+    assert later(node, source, 7) == [A, B]
+    assert later(node, source, 1) == [A, B, C]
+
+
 class Sharing(AllRule):
     """Who else uses the devices, which is answered once `answers` is set."""
 
@@ -181,7 +200,9 @@ class Sharing(AllRule):
 
 def test_while_the_question_of_who_shares_the_devices_hangs_no_other_is_asked_beside_it(node: Node) -> None:
     sharing = Sharing()
-    source = FilteredSource(node.source, AllRule(), node.clock, sharing=sharing, grace_seconds=0.0)
+    source = FilteredSource(
+        node.source, AllRule(), node.clock, sharing=sharing, grace_seconds=0.0, draw_below=lambda _: 0
+    )
     for _ in range(5):
         assert later(node, source) == [A, B, C, D]
     assert (sharing.asked, source.devices()[0].shared) == (1, None)
