@@ -44,6 +44,9 @@ def _estimate(arguments: argparse.Namespace) -> int:
     model, assumed = _model(arguments), [ALONE]
     targets = arguments.lora_targets or DEFAULT_TARGETS
     rank = arguments.lora_rank or DEFAULT_RANK
+    names = tuple(name.strip() for name in targets.split(","))
+    if "" in names:
+        raise ConfigError(["--lora-targets: a name is empty"], hint=f"leave it out for {DEFAULT_TARGETS}")
     if model.bare is None and (arguments.lora_targets is None or arguments.lora_rank is None):
         assumed.append(f"adapters of rank {rank} on {targets}")
     _check_lengths(arguments, model)
@@ -52,7 +55,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
         work_from_lengths(arguments.tokens * arguments.epochs, arguments.sequence_length, arguments.target_length),
         Training(
             recomputation=None if settings.recomputation is None else Recomputation(settings.recomputation),
-            lora=Lora(rank, tuple(name for name in targets.split(",") if name)),
+            lora=Lora(rank, names),
             attention=arguments.attention,
             packing=arguments.packing,
             trainable=arguments.trainable,

@@ -133,7 +133,7 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
         with open_regular(path) as file:
             data = file.read(limit_bytes + 1)
     except OSError as fault:
-        raise EvidenceError(f"{path}: {fault.strerror}") from fault
+        raise EvidenceError(f"cannot read {path}: {fault.strerror}") from fault
     if len(data) > limit_bytes:
         raise EvidenceError(f"{path} has more than {limit_bytes} bytes")
     return data

@@ -33,6 +33,7 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("run --phase trian", "", "'trian': expected one of train, evaluate, generate, other, or undeclared; did you mean train?"),
         ("key new ", "flopsd key new", "flopsd key new: error: an argument is empty; is a variable of the shell unset?"),
         ("verify l.json --key ", "flopsd verify", "--key has an empty value; is a variable of the shell unset?"),
+        ("verify l.json --threshold x", "flopsd verify", "--threshold: must be a whole number of at least 1"),
         ("verify -q -v l.json", "flopsd verify", "-v/--verbose: not allowed with argument -q/--quiet"),
     ],
 )  # fmt: skip
