@@ -20,6 +20,7 @@ from flopsd.errors import FlopsdError, SourceUnavailableError, UnknownDeviceErro
 from flopsd.journal.state_dir import StateDir
 from flopsd.report.terminal import TABLE_COLUMNS, one_line, shown, wrapped
 from flopsd.settings.device_selection import Whose
+from flopsd.settings.load import check_needs
 from flopsd.settings.locations import S3Location
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.platform import find_context
@@ -62,6 +63,10 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock, kn
     checks += packages
     if not any(one.state == "fail" and one.name in _FOR_KEYS for one in packages):
         checks.append(_key(settings, environment))
+    try:
+        check_needs(replace(settings, peaks=None))  # the peak table has a line of its own
+    except FlopsdError as fault:
+        checks += [Diagnosis("settings", "fail", line, fault.hint) for line in fault.lines]
     names = settings.sources if settings.sources != ("probe",) else probed()
     found = list(_sources(settings, names, environment, clock))
     checks += [_state(settings, environment, sum(one.meters for one in found)), _port(settings), *found]

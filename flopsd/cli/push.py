@@ -20,7 +20,11 @@ def add(verbs: Verbs) -> None:
     )
     add_settings(push, [BY_KEY[key] for key in PUSH_KEYS])
     where = push.add_mutually_exclusive_group()
-    where.add_argument("--url", default="http://127.0.0.1:10188", help="address of the daemon (default: %(default)s)")
+    where.add_argument(
+        "--url",
+        default="http://127.0.0.1:10188",
+        help="address of the daemon, or https://USER:PASSWORD@HOST:PORT (default: %(default)s)",
+    )
     where.add_argument("--fed", action="store_true", help=argparse.SUPPRESS)  # the daemon writes the metrics to stdin
     push.set_defaults(run=_push)
 

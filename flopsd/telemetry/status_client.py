@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import ssl
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ from flopsd.journal.reading import newest_pending, read_live
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import Tables
 from flopsd.settings.platform import default_state_dir
+from flopsd.telemetry.daemon_address import without_password
 from flopsd.telemetry.status import SCHEMA, facts_in
 
 
@@ -57,7 +56,7 @@ def from_state_dir(
 
 def from_url(url: str) -> dict[str, Any]:
     """The status from a running daemon. The URL may contain user and password. Raises FlopsdError."""
-    address, headers = _without_password(url.rstrip("/") + "/api/status")
+    address, headers = without_password(url.rstrip("/") + "/api/status")
     shown = address.removesuffix("/api/status")
     try:
         request = urllib.request.Request(address, headers=headers)
@@ -73,23 +72,6 @@ def from_url(url: str) -> dict[str, Any]:
         hint = "use the same version of flopsd as the daemon"
         raise FlopsdError(f"{shown} is not a flopsd daemon of this version", hint=hint)
     return status
-
-
-def _without_password(url: str) -> tuple[str, dict[str, str]]:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        is_address = parts.scheme in ("http", "https") and parts.hostname
-    except ValueError:  # half an IPv6 address
-        is_address = None
-    if not is_address:
-        raise FlopsdError("--url is not an http or https address", hint="such as http://127.0.0.1:10188")
-    login, at, place = parts.netloc.rpartition("@")
-    bare = urllib.parse.urlunsplit(parts._replace(netloc=place))
-    if not at:
-        return bare, {}
-    user, _, password = login.partition(":")
-    plain = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}".encode()
-    return bare, {"Authorization": "Basic " + base64.b64encode(plain).decode("ascii")}
 
 
 def _hint(fault: Exception) -> str:

@@ -6,6 +6,7 @@ import http.client
 import logging
 import os
 import signal
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from flopsd.errors import PushError
 from flopsd.settings.push_targets import Target
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.signals import awaited
+from flopsd.telemetry.daemon_address import without_password
 from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page
 from flopsd.telemetry.push.http import Http
 from flopsd.telemetry.push.pages import parse_page
@@ -87,17 +89,23 @@ def run_fed(targets: Sequence[Target], environment: Mapping[str, str], clock: Cl
 def run_scraping(
     url: str, every_seconds: float, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock
 ) -> bool:
-    """Push what `url` shows every so often, until SIGTERM or SIGINT. True if the last page went through."""
+    """Push what `url` shows every so often, until SIGTERM or SIGINT. True if the last page went through. The URL may
+    contain user and password. Raises ConfigError."""
+    address, headers = without_password(url.rstrip("/").removesuffix("/metrics") + "/metrics")
+    request = urllib.request.Request(address, headers=headers)
     with awaited(signal.SIGTERM, signal.SIGINT) as wait:  # before the lanes' threads start
         pusher, complaint, stopping = Pusher(targets, environment, clock, report=False), "", False
         due_ns = clock.boottime_ns()
         while True:
             try:
-                pusher.offer(_scrape(url, clock))
+                pusher.offer(_scrape(request, clock))
                 complaint = ""
             except (OSError, ValueError, http.client.HTTPException) as fault:
+                if isinstance(fault, urllib.error.HTTPError):
+                    fault.close()
                 if str(fault) != complaint:
-                    log.error("cannot read %s: %s; it is tried again", url, fault)
+                    why = fault.reason if type(fault) is urllib.error.URLError else fault
+                    log.error("cannot read %s: %s; it is tried again", address, why)
                 complaint = str(fault)
             if stopping:
                 return pusher.finish() and not complaint
@@ -105,8 +113,8 @@ def run_scraping(
             stopping = wait((due_ns - clock.boottime_ns()) / NS_PER_S) is not None
 
 
-def _scrape(url: str, clock: Clock) -> Page:
-    with urllib.request.urlopen(url.rstrip("/").removesuffix("/metrics") + "/metrics", timeout=5.0) as answer:
+def _scrape(request: urllib.request.Request, clock: Clock) -> Page:
+    with urllib.request.urlopen(request, timeout=5.0) as answer:
         text = answer.read(MAX_PAGE_BYTES + 1)
     if len(text) > MAX_PAGE_BYTES:
         raise ValueError("the page is too large")

@@ -165,3 +165,10 @@ def test_the_text_of_checks() -> None:
         "      -> `flopsd run --source other` meters it",
         "`flopsd run` meters nothing here by itself; with --source other it meters what a plug-in reads",
     ]
+
+
+def test_what_a_run_would_not_begin_with_is_named(tmp_path: Path) -> None:
+    check = found(tmp_path / "state", ledger=str(tmp_path), policies="eu-ai-actt")["settings"]
+    assert (check.state, check.detail) == ("fail", "eu-ai-actt: cannot be read: No such file or directory")
+    check = found(tmp_path / "state", ledger=str(tmp_path))["settings"]
+    assert (check.detail, check.fix) == (f"{tmp_path} is a folder", f"name a file, such as {tmp_path}/ledger.json")

@@ -1,13 +1,17 @@
 """The status that a daemon is asked for: by which address, with which password, and what is no answer."""
 
 from base64 import b64encode
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from flopsd.errors import FlopsdError
+from flopsd.system.clock import SystemClock
+from flopsd.telemetry.push.pusher import run_scraping
 from flopsd.telemetry.status_client import from_url
 from tests.support.authorities import Answer, serving
+from tests.support.process import in_process
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,25 @@ def test_a_password_in_the_address_goes_to_the_daemon_and_into_no_message(login:
         from_url(url.replace("//", f"//{login}") + "/")
     assert heard == [None if sent is None else "Basic " + b64encode(sent.encode()).decode()]
     assert "https://USER:PASSWORD@HOST:PORT" in caught.value.hint
+
+
+def test_the_pushing_process_uses_the_password_too_and_shows_it_to_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str | None] = []
+
+    def answer(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
+        heard.append(request.headers["Authorization"])
+        return 401, b"", {}
+
+    monkeypatch.setattr("flopsd.telemetry.push.pusher.awaited", lambda *_: nullcontext(lambda _: "SIGTERM"))
+    with serving(answer) as url:
+        assert not run_scraping(url.replace("//", "//ada:secret@"), 1, [], {}, SystemClock())
+    assert set(heard) == {"Basic " + b64encode(b"ada:secret").decode()}
+    assert caplog.messages == [f"cannot read {url}/metrics: HTTP Error 401: Unauthorized; it is tried again"]
+    in_process(
+        "push", "--push", "otlp+http://h:1/x", "--url", "h:1", code=2, says="--url is not an http or https address"
+    )
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"{", b'{"schema": "another"}', b"[]"])
