@@ -111,9 +111,10 @@ def _lineage(draw: random.Random, name: str) -> Case:
         for entry in statement["predicate"]["children"]:
             entry["run"] = run["id"]
         payload = encode({**statement, "predicate": {**statement["predicate"], "run": run}})
-        digest = hashlib.sha256(payload).hexdigest()
-        entries.append(Child(job_entry(json.loads(payload)["predicate"], digest, [FIRST.keyid]), {}))
-    return _merged_case(name, merged("lineage", entries), [])
+        entry = job_entry(json.loads(payload)["predicate"], hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
+        entries.append(Child(entry, {f"run-{number}.json": signed(payload)}))
+    # Devices of several jobs are at one time, which only shows where the jobs are handed over.
+    return _merged_case(name, merged("lineage", entries), entries[: draw.randint(0, 2)])
 
 
 def _merged_case(name: str, statement: dict[str, Any], here: list[Child]) -> Case:

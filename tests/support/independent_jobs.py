@@ -90,9 +90,8 @@ def order(entry: J) -> tuple[Any, ...]:
 
 def claimed_once(entries: list[J]) -> None:
     need(len({entry["sha256"] for entry in entries}) == len(entries), "child_twice")
-    claims: dict[tuple[str, str], list[tuple[int, J, J]]] = {}
+    claims: dict[tuple[str, str], list[tuple[Any, J, J]]] = {}
     for at, entry in enumerate(entries):
-        periods = {period["incarnation"]: period for period in entry["periods"]}
         for period in entry["periods"]:
             if "completeness" in entry:
                 claims.setdefault(("run", entry["run"]), []).append((at, period, period))
@@ -100,15 +99,24 @@ def claimed_once(entries: list[J]) -> None:
             claims.setdefault(("node", entry["node"]), []).append((at, period, period))
             if entry["rank"] is not None:
                 claims.setdefault(("rank", str(entry["rank"])), []).append((at, period, period))
-        for times in entry["deviceTimes"]:
-            for device in times["devices"]:
-                claims.setdefault(("device", device), []).append((at, times, periods[times["incarnation"]]))
+        devices_of(entry, at, claims)
+    apart(claims)
+
+
+def devices_of(entry: J, at: Any, claims: dict[tuple[str, str], list[tuple[Any, J, J]]]) -> None:
+    periods = {period["incarnation"]: period for period in entry["periods"]}
+    for times in entry["deviceTimes"]:
+        for device in times["devices"]:
+            claims.setdefault(("device", device), []).append((at, times, periods[times["incarnation"]]))
+
+
+def apart(claims: dict[tuple[str, str], list[tuple[Any, J, J]]]) -> None:
     for listed in claims.values():
         for one, other in combinations(listed, 2):
             need(one[0] == other[0] or not overlap(one, other), "counted_twice")
 
 
-def overlap(one: tuple[int, J, J], other: tuple[int, J, J]) -> bool:
+def overlap(one: tuple[Any, J, J], other: tuple[Any, J, J]) -> bool:
     (_, mine, my_period), (_, its, its_period) = one, other
     if (my_period["bootId"], mine["beginNs"]) == (its_period["bootId"], its["beginNs"]):
         return True
@@ -486,6 +494,7 @@ def check_children(merged: J, asked: Any) -> None:
     entries: list[J] = merged["children"]
     by_digest = {entry["sha256"]: entry for entry in entries}
     seen, others = set(), []
+    below = {entry["sha256"]: [entry] for entry in entries if entry["kind"] == "node"}
     for path in sorted(path for path in Path(asked.children).rglob("*.json") if path.is_file()):
         payload = read_envelope(path.read_bytes())["payload"]
         digest = sha256(payload)
@@ -503,11 +512,37 @@ def check_children(merged: J, asked: Any) -> None:
                 continue
         alone = Asked(path, [], 0, asked.peaks, asked.policies, allow_replay=True)
         found = verify_one(path, alone, signed=False)
-        if found.run is not None and entry["kind"] == "node":
-            again = entry_of(found, entry)
-            refuse_difference(again, entry, "entry", "child_differs")
+        if entry["kind"] == "job":
+            below[digest] = found.predicate["children"]
+        again = job_entry_of(found.predicate, entry) if found.run is None else entry_of(found, entry)
+        refuse_difference(again, entry, "entry", "child_differs")
     for entry in entries:
         need(entry["sha256"] in seen or (entry["run"], entry["node"]) not in others, "child_changed")
+    if merged["kind"] == "lineage":
+        ledgers = [one["sha256"] for listed in below.values() for one in listed]
+        need(len(set(ledgers)) == len(ledgers), "child_twice")
+        claims: dict[tuple[str, str], list[tuple[Any, J, J]]] = {}
+        for of, listed in below.items():
+            for one in listed:
+                devices_of(one, of, claims)
+        apart(claims)
+
+
+def job_entry_of(job: J, entry: J) -> J:
+    """The entry of a job, its place in the lineage excepted."""
+    names, method = ("method", "base", "contradictions", "conflict"), job["method"]
+    periods = [period for child in job["children"] for period in child["periods"]]
+    begins, ends = ([int(one[name]) + int(one["wallOffsetNs"]) for one in periods] for name in ("beginNs", "endNs"))
+    whole = {"incarnation": None, "attempt": None, "bootId": "", "wallOffsetNs": "0"}
+    return {
+        **entry, **{name: job[name] for name in (*SUMS, "startedAt", "lastRecordAt")}, "kind": "job", "run": job["run"]["id"],
+        "replay": job["replay"] is not None, "peakTableSha256": method["peakTableSha256"],
+        "flopsdVersions": sorted({method["flopsdVersion"], *method["flopsdVersions"]}),
+        "reconciliation": [one for one in job["reconciliation"] if one["name"] == "energy/executed"],
+        "completeness": {name: job["completeness"][name] for name in ("complete", "missing")},
+        "declared": {name: job["declared"][name] for name in names},
+        "periods": [{**whole, "beginNs": str(min(begins)), "endNs": str(max(ends))}],
+    }  # fmt: skip
 
 
 def entry_of(found: Any, entry: J) -> J:

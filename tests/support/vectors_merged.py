@@ -18,7 +18,7 @@ from flopsd.core.model import Growth
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.journal.segments import closed_segments
 from flopsd.system.clock import NS_PER_S
-from tests.support.story import A100, CONTEXT, CYCLES_H100, H100, VECTORS, VERSION, Story, policy, tell
+from tests.support.story import A100, CONTEXT, CYCLES_H100, H100, VECTORS, VERSION, Story, chain, policy, tell
 from tests.support.vector_runs import BUSY, PLAIN, TRAINING
 from tests.support.vectors import FIRST, SEALED_AT, SECOND, Files, case, parsed, signed, statement_of
 
@@ -167,6 +167,7 @@ def merged_vectors() -> Files:
         "entry-bent": (signed(encode(merged("job", [nodes[0], Child(_more(nodes[1].entry), {})]))), handed(nodes)),
     }
     made |= segmented()
+    made |= _lineages()
     files: Files = {}
     for name, (ledger, children) in made.items():
         files |= case(f"merged/{name}", ledger, None)
@@ -176,6 +177,33 @@ def merged_vectors() -> Files:
 
 def _without_journal(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if name != "node-0/ledger.journal.jsonl"}
+
+
+def _job_of_one(run: str, **begin: Any) -> Child:
+    """A job of one node, the first's journal as that of another run, and with another `begin`."""
+    records: list[dict[str, Any]] = [
+        dict(line.record()) for line in parsed(node(0).files["node-0/ledger.journal.jsonl"])
+    ]
+    records[0] |= {"run": run, **begin}
+    records[0]["context"]["node"]["jobNodes"] = ["node-0"]
+    journal = chain(records)
+    of = {"id": run, "platform": "slurm", "jobName": "slurm-4711", "jobArn": None}
+    child = Child(entry_of(encode(statement_of(journal)), journal), {})
+    payload = encode(merged("job", [child], run=of, jobNodes=["node-0"]))
+    predicate = json.loads(payload)["predicate"]
+    entry = job_entry(predicate, hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
+    return Child(entry, {f"{run}.json": signed(payload)})
+
+
+def _lineages() -> dict[str, tuple[bytes, Files]]:
+    """Two jobs of one device, at one time and one after the other."""
+    begin, found = parsed(node(0).files["node-0/ledger.journal.jsonl"])[0].record(), {}
+    later = {"boot_id": "another boot", "wall_ns": begin["wall_ns"] + 3600 * NS_PER_S}
+    for name, changed in (("at-one-time", {}), ("one-after-the-other", later)):
+        jobs = [_job_of_one("one"), _job_of_one("other", **changed)]
+        found[f"lineage-of-one-device-{name}"] = signed(encode(merged("lineage", jobs))), handed(jobs)
+    bent = [Child(_more(jobs[0].entry), {}), jobs[1]]
+    return found | {"lineage-entry-bent": (signed(encode(merged("lineage", bent))), handed(jobs))}
 
 
 def segmented() -> dict[str, tuple[bytes, Files]]:

@@ -4,6 +4,7 @@ import { same } from "./compare.js";
 import { jobEntry, nodeEntry } from "./entries.js";
 import { parseBytes } from "./json.js";
 import { readEnvelope } from "./keys.js";
+import { checkDevices, checkDifferent } from "./merging.js";
 
 /** @typedef {import("./basics.js").J} J */
 
@@ -33,6 +34,8 @@ export async function checkChildren(statement, given, verify, tally) {
   const found = new Set();
   /** By run and node, the file that was not merged. @type {Map<string, string>} */
   const others = new Map();
+  /** What a lineage's children count, by their digests. @type {Map<string, J[]>} */
+  const below = new Map(children.filter((/** @type {J} */ one) => one.kind === "node").map((/** @type {J} */ one) => [one.sha256, [one]]));
   let whole = true;
   /** @type {string[]} */
   const unverified = [];
@@ -63,11 +66,16 @@ export async function checkChildren(statement, given, verify, tally) {
     same(entry, { ...made, ...completeness_ }, place, `this child: ${file.name}`, tally, "child_differs");
     unverified.push(...child.unverified.map((path) => path.replace("statement.predicate", place)));
     found.add(digest);
+    if (predicate.kind === "job") below.set(digest, predicate.children);
     whole &&= predicate.kind === "node";
   }
   for (const { name, sha256, run, node } of children) {
     const other = found.has(sha256) ? undefined : others.get(placeOf(run, node));
     if (other !== undefined) throw new Refusal("child_changed", `${other} is not the ledger that was merged for ${name}`, other);
+  }
+  if (kind === "lineage") {
+    checkDifferent([...below.values()].flat());
+    checkDevices([...below.values()]);
   }
   return { whole: whole && found.size === children.length, unverified };
 }

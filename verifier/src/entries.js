@@ -6,7 +6,7 @@ import { seconds } from "./figures.js";
 import { coveragePpm } from "./coverage.js";
 import { BASE_KINDS, METHODS, PHASES } from "./names.js";
 import { OPERATOR_COUNT } from "./operators.js";
-import { isTime, microseconds } from "./times.js";
+import { isTime } from "./times.js";
 import { ELSEWHERE, EVIDENCE, REASONS, amountOf, formatsOf, elsewhereOf, unknownOf } from "./tallies.js";
 
 /** @typedef {import("./basics.js").J} J */
@@ -301,13 +301,16 @@ export function nodeEntry(statement, sha256, history, stated) {
 /** The entry of a job in a lineage. @param {J} statement @param {string} sha256 @param {J} stated */
 export function jobEntry(statement, sha256, stated) {
   const { predicate } = statement;
-  const ns = (/** @type {string} */ utc_) => String(microseconds(utc_) * 1000n);
+  const ns = (/** @type {string} */ name, /** @type {(one: bigint, other: bigint) => boolean} */ isFirst) =>
+    String(predicate.children.flatMap((/** @type {J} */ one) => one.periods)
+      .map((/** @type {J} */ one) => BigInt(one[name]) + BigInt(one.wallOffsetNs))
+      .reduce((/** @type {bigint} */ one, /** @type {bigint} */ other) => (isFirst(one, other) ? one : other)));
   return {
     name: `${predicate.run.id}/${sha256.slice(0, 16)}`, sha256, kind: "job", ...kept(stated), run: predicate.run.id, node: null,
     rank: null, instanceType: null, replay: predicate.replay !== null, flopsdVersions: sortedTexts([predicate.method.flopsdVersion, ...predicate.method.flopsdVersions]),
     ...pick(predicate.method, ["peakTableSha256"]), ...pick(predicate, ["startedAt", "lastRecordAt"]),
     periods: [{
-      incarnation: null, attempt: null, bootId: "", beginNs: ns(predicate.startedAt), endNs: ns(predicate.lastRecordAt),
+      incarnation: null, attempt: null, bootId: "", beginNs: ns("beginNs", (a, b) => a < b), endNs: ns("endNs", (a, b) => a > b),
       wallOffsetNs: "0",
     }],
     deviceTimes: [], ended: null, segment: null, completeness: pick(predicate.completeness, ["complete", "missing"]),

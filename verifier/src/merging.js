@@ -72,16 +72,10 @@ export function checkTogether(children, predicate) {
       if (child.rank === null || jobNodes[Number(child.rank)] !== child.node) throw refuse("rank_differs", `${child.node} has another rank`);
     }
   }
-  /** @type {{device: string, span: Span, i: number}[]} */
-  const devices = [];
   children.forEach((child, i) => {
-    for (const times of child.deviceTimes) {
-      const period = child.periods.find((/** @type {J} */ one) => one.incarnation === times.incarnation);
-      if (!period) throw refuse("entry_malformed", `${child.name} has no incarnation ${times.incarnation}`);
-      const span = {
-        begin: BigInt(times.beginNs), end: BigInt(times.endNs), boot: period.bootId, offset: BigInt(period.wallOffsetNs),
-      };
-      for (const device of times.devices) devices.push({ device, span, i });
+    for (const { incarnation } of child.deviceTimes) {
+      const known = child.periods.some((/** @type {J} */ one) => one.incarnation === incarnation);
+      if (!known) throw refuse("entry_malformed", `${child.name} has no incarnation ${incarnation}`);
     }
     for (const other of children.slice(i + 1)) {
       if (child.run !== other.run || !atOneTime(child, other)) continue;
@@ -90,13 +84,28 @@ export function checkTogether(children, predicate) {
       if (child.rank !== null && child.rank === other.rank) throw refuse("counted_twice", `rank ${child.rank} is in two ledgers at one time`);
     }
   });
+  checkDevices(children.map((child) => [child]));
+}
+
+/** No device is counted by two at one time. @param {J[][]} groups Entries, of each that counts. */
+export function checkDevices(groups) {
   /** @type {Map<string, {span: Span, i: number}[]>} */
   const held = new Map();
-  for (const { device, span, i } of devices) {
-    const own = held.get(device) ?? [];
-    if (own.some((one) => one.i !== i && overlap(one.span, span))) throw refuse("counted_twice", `${device} is counted twice at one time`);
-    held.set(device, [...own, { span, i }]);
-  }
+  groups.forEach((entries, i) => {
+    for (const { deviceTimes, periods } of entries) {
+      for (const times of deviceTimes) {
+        const period = periods.find((/** @type {J} */ one) => one.incarnation === times.incarnation);
+        const span = {
+          begin: BigInt(times.beginNs), end: BigInt(times.endNs), boot: period.bootId, offset: BigInt(period.wallOffsetNs),
+        };
+        for (const device of times.devices) {
+          const own = held.get(device) ?? [], twice = own.some((one) => one.i !== i && overlap(one.span, span));
+          require(!twice, "counted_twice", `its children cannot be merged: ${device} is counted twice at one time`);
+          held.set(device, [...own, { span, i }]);
+        }
+      }
+    }
+  });
 }
 
 /** What names a node in a note. @param {J} child */

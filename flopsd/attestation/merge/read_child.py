@@ -79,7 +79,7 @@ class ChildReader:
         if kind == JOB and self._kind == LINEAGE:
             recompute(opened, self._tables, allow_replay=self._allow_replay)
             entry = job_entry(predicate, opened.payload_sha256, opened.keyids)
-            return Child.of(entry, chain(claims_of(entry), _claims_below(predicate)), predicate["run"])
+            return Child.of(entry, chain(claims_of(entry), claims_below(predicate)), predicate["run"])
         if kind != NODE:
             raise LedgerError(
                 f"this is a ledger of kind {kind!r:.60}, which cannot be part of a {self._kind}",
@@ -111,7 +111,7 @@ def _refuse_part_of_job(entry: Entry, predicate: Mapping[str, Any]) -> None:
     )
 
 
-def _claims_below(predicate: Mapping[str, Any]) -> Iterator[Claim]:
+def claims_below(predicate: Mapping[str, Any]) -> Iterator[Claim]:
     """The ledgers and devices that a job counts, which no other job of the lineage may count."""
     for child in predicate["children"]:
         yield ledger_claim(child["sha256"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,11 +13,12 @@ from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
-from flopsd.attestation.merge.read_child import NODE, entry_again, recompute
+from flopsd.attestation.merge.read_child import NODE, claims_below, entry_again, recompute
 from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.signed_statement import SignedStatement, read_ledger
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry
 from flopsd.core.ledger.merged_statement import JOB
@@ -79,6 +80,7 @@ def _check_children(
     seen: set[str] = set()
     recomputed: set[str] = set()  # a child may be given twice, once without its journal
     others: dict[tuple[str, str | None], tuple[str, str]] = {}
+    below: dict[str, list[Claim]] = {}  # of a lineage: what its jobs count, by the digest of each
     with TemporaryDirectory(prefix="flopsd-verify-") as temporary:
         for found in find_ledgers(arguments, Path(temporary), note):
             opened = _read(found)
@@ -91,6 +93,8 @@ def _check_children(
             _refuse_other_job(predicate, opened, found)
             if _again(entry, opened, found, tables):
                 recomputed.add(opened.payload_sha256)
+                if opened.kind == JOB:
+                    below[opened.payload_sha256] = list(claims_below(opened.statement["predicate"]))
     for entry in entries:
         other = others.get((entry["run"], entry["node"]))
         if entry["sha256"] not in seen and other is not None:
@@ -100,9 +104,21 @@ def _check_children(
                 hint="it was changed or sealed again after the merge; merge again, or give the one that was merged",
                 code="child_changed",
             )
+    _refuse_counted_twice(entries, below)
     missing = tuple(entry["name"] for entry in entries if entry["sha256"] not in seen)
     foreign = tuple(sorted(label for label, _ in others.values()))
     return ChildrenChecked(len(seen), len(recomputed), missing, foreign)
+
+
+def _refuse_counted_twice(entries: Sequence[Entry], below: Mapping[str, Iterable[Claim]]) -> None:
+    """Two jobs of a lineage count no ledger and no device at one time, as far as they are given. Raises LedgerError."""
+    claims = [
+        DeviceClaims(claim, number, entry["name"])
+        for number, entry in enumerate(entries)
+        for claim in (below.get(entry["sha256"], ()) if entry["kind"] == JOB else claims_of(entry))
+    ]
+    if below:
+        refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
 
 
 def _read(found: FoundLedger) -> SignedStatement:
