@@ -63,8 +63,9 @@ class ShownExporter:
         self.clock.advance(3 * MS)
         return self
 
-    def read(self, _: int) -> bytes:
-        return self._body
+    def read1(self, _: int) -> bytes:
+        body, self._body = self._body, b""
+        return body
 
     def __enter__(self) -> "ShownExporter":
         return self

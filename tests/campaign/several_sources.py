@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,8 @@ def _meter(case: Sick, runs: list[Run], clock: SharedClock, draw: random.Random)
                     run.kill()
                 clock.advance(how * MS)
                 for run in runs:
+                    if case.reboots:
+                        run.context = replace(run.context, boot_id=f"boot-{clock.boottime_ns()}")
                     run.start()
                 readers = _readers(case, runs, clock, shown, origins)
             elif kind == "step":

@@ -23,6 +23,8 @@ class Sick(Case):
     stalls_ms: tuple[tuple[int, int, bool], ...] = ()
     every_ms: int = 1000  # between two reads
     full_ms: tuple[tuple[int, int], ...] = ()  # when nothing can be written to the disk
+    reboots: bool = False  # whether the machine has another boot after each death of the daemon: then nobody but the
+    # wall clock says how long it was away
 
     @property
     def has_clocks(self) -> bool:
@@ -43,23 +45,29 @@ def sick(seed: int) -> Sick:
     begins = [draw.randrange(seconds * 1000) for _ in range(draw.choice((0, 0, 1, 2, 4)))]
     lengths = (300, 3000, 12_000, 40_000, FOREVER)
     faults = tuple(Fault(at, at + draw.choice(lengths), draw.choice(PAGE_FAULTS)) for at in begins)
+    left_out = draw.choice(LEFT_OUT)
+    if told_ms > own_ms:  # pages that stay as they are would be taken for collections that are that rare
+        left_out = ()
+        faults = tuple(fault for fault in faults if fault.kind not in ("frozen", "stood"))
     has_gpm = draw.random() < 0.4
     exporter = Exporter(
-        own_ms, told_ms, draw.randrange(own_ms), frozenset(draw.choice(LEFT_OUT)), draw.choice((0, 0, 200)),
+        own_ms, told_ms, draw.randrange(own_ms), frozenset(left_out), draw.choice((0, 0, 200)),
         draw.choice((167, 1000)), draw.choice((0, 1, 132)) if has_gpm else 0, faults,
     )  # fmt: skip
+    steps = _sometimes(draw, seconds, (-36_000_000, -700, 90, 7000))
     return Sick(
         f"sick {seed}",
         tuple(_gpu(draw, own_ms, has_gpm=has_gpm) for _ in range(draw.choice((1, 1, 2)))),
         seconds,
         tuple(draw.choice((7, 480, 1500, 9000, 60_000)) for _ in range(draw.choice((0, 0, 1, 3)))),
-        wall_steps_ms=_sometimes(draw, seconds, (-36_000_000, -700, 90, 7000)),
+        wall_steps_ms=steps,
         sleeps_ms=_sometimes(draw, seconds, (400, 6000, 700_000)),
         exporter=exporter,
         sources=draw.choice((("dcgm",), ("dcgm",), ("nvml", "dcgm"), ("dcgm", "nvml"))),
         stalls_ms=_stalls(draw, seconds),
         every_ms=draw.choice((1000, 1000, 1000, 5000)),
         full_ms=tuple((at, at + ms) for at, ms in _sometimes(draw, seconds, (900, 4000, 30_000))),
+        reboots=draw.random() < 0.2 and not steps,
     )
 
 
@@ -84,10 +92,16 @@ def driver(seed: int) -> Sick:
         f"driver {seed}", case.gpus, case.seconds, case.down_ms, False, case.wall_steps_ms, case.sleeps_ms,
         sources=("nvml",), stalls_ms=_stalls(draw, case.seconds),
         full_ms=tuple((at, at + ms) for at, ms in _sometimes(draw, case.seconds, (900, 4000, 30_000))),
+        reboots=draw.random() < 0.3 and all(map(_stays, case.gpus)) and not case.wall_steps_ms,
     )  # fmt: skip
 
 
 KINDS: Mapping[str, Callable[[int], Sick]] = {"sick": sick, "calm": calm, "driver": driver}
+
+
+def _stays(gpu: Gpu) -> bool:
+    """Whether it is listed, as one device, all the time: a new device of a new boot is another machine's."""
+    return not (gpu.appears_ms or gpu.slices or {"gone", "mig_flip"} & {fault.kind for fault in gpu.faults})
 
 
 def _sometimes(draw: random.Random, seconds: int, ms: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -1,6 +1,9 @@
 """What the DCGM source reads out of a page: real captures, and pages that a real HTTP server shows."""
 
+import socket
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from flopsd.sources.dcgm.exposition import Field, GpuPage, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.dcgm.work import zero_at_full_load
 from flopsd.sources.registry import open_source
+from flopsd.system.clock import SystemClock
 from flopsd.testing import FakeClock
 from tests.support.exporter import (
     A100,
@@ -303,6 +307,22 @@ def test_an_endless_page_is_cut_off_and_only_http_is_asked(exporter: Exporter, m
 
     with pytest.raises(SourceUnavailableError, match="not an address of an exporter"):
         open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": "file:///etc/passwd"}))
+
+
+def test_a_page_that_comes_without_end_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drip() -> None:
+        client, _ = server.accept()
+        with client, suppress(OSError):
+            client.recv(65536)
+            client.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            while True:
+                client.sendall(b"#")
+
+    monkeypatch.setattr("flopsd.sources.dcgm.source._TIMEOUT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, daemon=True).start()
+        with pytest.raises(SourceUnavailableError, match="not complete after 0.1 s"):
+            DcgmSource(SystemClock(), table(), f"http://127.0.0.1:{server.getsockname()[1]}/metrics")
 
 
 def test_no_password_is_told(exporter: Exporter) -> None:

@@ -16,7 +16,7 @@ from flopsd.sources.dcgm.gpu import FollowedGpu
 from flopsd.sources.nvml.sm_clock import SmClocks
 from flopsd.system.clock import NS_PER_S, Clock
 
-_TIMEOUT_SECONDS, _PAGE_BYTES_MAX = 2.0, 16 * 1024 * 1024
+_TIMEOUT_SECONDS, _PAGE_BYTES_MAX, _PART_BYTES = 2.0, 16 * 1024 * 1024, 64 * 1024
 _FORGIVEN_NS = 5 * NS_PER_S  # a scrape that fails between two collections misses nothing
 _SEE_WHETHER = (
     "see whether it runs, and its log; it must answer with series DCGM_FI_... that carry a UUID "
@@ -128,14 +128,13 @@ class DcgmSource:
     def _scrape(self) -> Mapping[DeviceUid, GpuPage]:
         """The page as it is now. Raises SourceError."""
         try:
-            with self._opener.open(self._url, timeout=_TIMEOUT_SECONDS) as answer:
-                body = answer.read(_PAGE_BYTES_MAX + 1)
+            body = self._fetch()
         except urllib.error.HTTPError as fault:
             fault.close()
             raise SourceError(f"{self._url} answers {fault.code} {fault.reason}", hint=_SEE_WHETHER) from fault
         except Exception as fault:  # http.client has errors of its own beside OSError and ValueError
             raise SourceError(f"no answer from {self._url}: {_root(fault)}", hint=_SEE_WHETHER) from fault
-        if len(body) > _PAGE_BYTES_MAX:
+        if body is None:
             raise SourceError(f"{self._url} answers with more than {_PAGE_BYTES_MAX} bytes", hint=_SEE_WHETHER)
         if body != self._body:
             pages = parse_page(body.decode("utf-8", "replace"))
@@ -143,6 +142,18 @@ class DcgmSource:
                 raise SourceError(f"{self._url} shows no GPU as a dcgm-exporter does", hint=_SEE_WHETHER)
             self._body, self._pages = body, pages
         return self._pages
+
+    def _fetch(self) -> bytes | None:
+        """The page, or None where it is too long. Raises TimeoutError also where it comes bit by bit without end."""
+        until_ns, body = self._clock.boottime_ns() + round(_TIMEOUT_SECONDS * NS_PER_S), bytearray()
+        with self._opener.open(self._url, timeout=_TIMEOUT_SECONDS) as answer:
+            while part := answer.read1(_PART_BYTES):
+                body += part
+                if len(body) > _PAGE_BYTES_MAX:
+                    return None
+                if self._clock.boottime_ns() > until_ns:
+                    raise TimeoutError(f"the page is not complete after {_TIMEOUT_SECONDS:g} s")
+        return bytes(body)
 
 
 def _root(fault: BaseException) -> BaseException:
