@@ -33,7 +33,7 @@ AGREEMENT_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers vector-mutants agreement hardware recording clean
+.PHONY: help install run stack quick test test-all prepared check docs docs-site bench long-runs mutants campaign fuzz verifier-page verifier-pictures mutate-ledgers random-trainings vector-mutants agreement hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ long-runs: $(INSTALLED) ## memory, time and disk of runs of 7, 60 and 180 simula
 
 mutants: $(INSTALLED) ## plant 300 faults in copies of the tree, print those that no test finds
 	@$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
+random-trainings: $(INSTALLED) ## train small models in random ways, hold each interval against PyTorch's count
+	@$(BIN)/python -m tests.train.random_trainings $(TRAININGS_ARGS)
 
 campaign: $(INSTALLED) ## meter simulated machines of every load and fault, hold each ledger against the truth
 	@$(BIN)/python -m tests.campaign $(CAMPAIGN_ARGS)

@@ -1,0 +1,149 @@
+"""Random trainings of small models of every family, held against PyTorch's own count: what is trained (a random part,
+adapters on random matrices), checkpointing of either kind, padding, odd lengths, passes without gradients between.
+
+`python -m tests.train.random_trainings [FIRST [COUNT]]` prints each whose count lies outside of the interval.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from flopsd.core.policy.reconcile import Architecture
+from tests.train.families import FAMILIES, build, flop_counter, text_batch
+from tests.train.intervals import basis_of
+from tests.train.operator_cases import Counters
+from tests.train.unread_models import MODELS
+from tests.train.vision_families import BATCHES, loss_of
+
+BUILDERS: Mapping[str, Callable[[], Any]] = {
+    **{name: partial(build, name) for name in FAMILIES},
+    **{name: builder for name, (builder, targets) in MODELS.items() if targets is not None},
+}
+
+
+class Training:
+    """One, by its seed. `basis` is None where there was nothing to train, or flopsd states no figure."""
+
+    def __init__(self, seed: int) -> None:
+        import torch
+
+        torch.manual_seed(seed)
+        self._random = random.Random(seed)
+        self.name = self._random.choice(list(BUILDERS))
+        self.what = [self.name]
+        self.flop = 0
+        self.basis: Architecture | None = None
+        model = self._checkpointed(self._trained(BUILDERS[self.name]().train()))
+        if any(parameter.requires_grad for parameter in model.parameters()):
+            self._run(model)
+
+    @property
+    def is_within(self) -> bool:
+        if self.basis is None:
+            return True
+        executed = self.basis.counted.executed
+        return executed.low <= self.flop and (executed.high is None or self.flop <= executed.high)
+
+    def _trained(self, model: Any) -> Any:
+        """The model with a part of it frozen, or with adapters."""
+        draw, parameters = self._random, list(model.parameters())
+        way = draw.choice(["all", "some", "first", "last", "vectors", "adapters", "adapters", "adapters and more"])
+        self.what.append(way)
+        if way.startswith("adapters"):
+            return self._adapted(model, more=way != "adapters")
+        share, at = draw.random(), draw.randrange(1, len(parameters))
+        for index, parameter in enumerate(parameters):
+            parameter.requires_grad_(
+                {
+                    "all": True, "some": draw.random() < share, "first": index < at, "last": index >= at,
+                    "vectors": parameter.dim() == 1,
+                }[way]
+            )  # fmt: skip
+        return model
+
+    def _adapted(self, model: Any, *, more: bool) -> Any:
+        import peft
+        import torch
+
+        draw, named = self._random, list(model.named_modules())
+        matrices = [name for name, module in named if isinstance(module, torch.nn.Linear)]
+        targets = draw.sample(matrices, min(len(matrices), draw.choice([1, 2, 3, 5, len(matrices)])))
+        self.what += targets[:3]
+        saved = {"modules_to_save": [draw.choice(named)[0].rpartition(".")[2]]} if draw.random() < 0.2 else {}
+        config = peft.LoraConfig(r=draw.choice([1, 3, 8]), target_modules=targets, **saved)
+        try:
+            model = peft.get_peft_model(model, config)
+        except (AttributeError, NotImplementedError, TypeError, ValueError):  # PEFT refuses it
+            model.requires_grad_(False)
+            return model
+        for parameter in model.parameters() if more else ():
+            parameter.requires_grad_(parameter.requires_grad or draw.random() < 0.1)
+        return model
+
+    def _checkpointed(self, model: Any) -> Any:
+        if (reentrant := self._random.choice([None, None, False, True])) is None:
+            return model
+        try:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        except (AttributeError, ValueError):  # it has none
+            return model
+        self.what.append(f"checkpointing, reentrant={reentrant}")
+        return model
+
+    def _run(self, model: Any) -> None:
+        from flopsd.integrations.describe_model import describe
+        from flopsd.integrations.forward_counter import ForwardCounter
+
+        counted = Counters(current_phase=None)
+        counted.declare(**describe(model, None))
+        counter = ForwardCounter(counted)
+        counter.attach(model)
+        for _ in range(self._random.choice([1, 2])):
+            try:
+                self._step(model)
+            except Exception as fault:  # noqa: BLE001 (whatever model, PEFT and PyTorch's counter refuse)
+                self.what.append(str(fault)[:60])
+                return
+        assert not counter.failed
+        counter.settle()
+        try:
+            self.basis = basis_of(counted)
+        except AssertionError:  # a module of which flopsd does not know the matrices
+            self.what.append("no figure")
+
+    def _step(self, model: Any) -> None:
+        import torch
+
+        draw, base = self._random, model.get_base_model() if hasattr(model, "get_base_model") else model
+        inputs, _ = BATCHES[self.name]() if self.name in BATCHES else text_batch(base, draw.choice([7, 13, 24, 30]))
+        if self.name not in BATCHES and "input_ids" in inputs and draw.random() < 0.4:
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+            inputs["attention_mask"][0, -draw.randrange(1, 6) :] = 0
+        with flop_counter() as counter:
+            loss_of(model(**inputs)).backward()
+            if draw.random() < 0.3:
+                with torch.no_grad():
+                    model(**inputs)
+        self.flop += counter.get_total_flops()
+
+
+def main(first: int, count: int) -> None:
+    outside = figures = 0
+    for seed in range(first, first + count):
+        found = Training(seed)
+        figures += found.basis is not None
+        if not found.is_within:
+            assert found.basis is not None
+            outside += 1
+            print(seed, found.what, found.flop, found.basis.counted.executed)
+    print(f"{count} trainings, {figures} with a figure, {outside} outside of their interval")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main(*map(int, [*sys.argv[1:], "0", "300"][:2]))
