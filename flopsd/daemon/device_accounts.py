@@ -80,9 +80,14 @@ class DeviceAccounts:
             if uid in self._retired:
                 continue
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._sources.patience_ns(tracked.entry.source)
-            if now_ns - tracked.tally.watermark_ns > allowed_ns:
-                reason = self._sources.why_unread(tracked.entry, otherwise)
-                tracked.count_gap(now_ns, reason, self._sessions.active_phase)
+            if now_ns - tracked.tally.watermark_ns <= allowed_ns:
+                continue
+            reason, until_ns = self._sources.why_unread(tracked.entry, otherwise), now_ns
+            if reason is GapReason.OTHER_JOB:
+                until_ns = min(now_ns, self._sources.other_jobs_until_ns(tracked.entry.source))
+            tracked.count_gap(until_ns, reason, self._sessions.active_phase)
+            if tolerance_ns is None:  # since then it may have been this job's again
+                tracked.count_gap(now_ns, otherwise, self._sessions.active_phase)
 
     def resume(self, *, same_boot: bool) -> None:
         """Track what killed daemon starts tracked. A device of another boot that no source lists here has no record of
@@ -150,7 +155,8 @@ class DeviceAccounts:
             if device.uid in since_ns:
                 self._track(device, message.source, since_ns[device.uid], GapReason.REPLACED)
             elif sources.belongs_to_other_job(device.uid, message.source):
-                self._track(device, message.source, message.at_ns)
+                until_ns = sources.other_jobs_until_ns(message.source)
+                self._track(device, message.source, max(self._begin_ns, until_ns))
             else:
                 self._track(device, message.source)
 

@@ -45,6 +45,7 @@ class SourceTracker:
         self._silent: set[str] = set()  # sources whose silence was logged
         self._patience_ns: dict[str, int] = {}
         self._not_ours: dict[str, frozenset[DeviceUid]] = {}
+        self._not_ours_at_ns: dict[str, int] = {}
         self._renamed: set[DeviceUid] = set()
         self._logged_no_device = False
 
@@ -95,6 +96,7 @@ class SourceTracker:
         state = self._state(message.source)
         self._patience_ns[message.source] = sweep.patience_ns
         self._not_ours[message.source] = sweep.not_ours
+        self._not_ours_at_ns[message.source] = message.at_ns if sweep.not_ours_at_ns is None else sweep.not_ours_at_ns
         read = any(not isinstance(reading.work, Gap) for reading in sweep.readings)
         refused = [reading.work.reason for reading in counted if isinstance(reading.work, Gap)]
         self.states[message.source] = replace(
@@ -134,6 +136,10 @@ class SourceTracker:
     def belongs_to_other_job(self, uid: DeviceUid, source: str) -> bool:
         """Whether the device was another job's when `source` last looked."""
         return uid in self._not_ours.get(source, ())
+
+    def other_jobs_until_ns(self, source: str) -> int:
+        """Up to when the devices that are not this job's are known not to be."""
+        return self._not_ours_at_ns[source]
 
     def accounted_elsewhere(self, entry: DeviceEntry) -> GapReason | None:
         """Why a device that is not read loses no time: it is accounted for elsewhere. None: it is read, or its time is

@@ -1,8 +1,9 @@
 """A source limited to this job's devices and readings.
 
-The rule is asked again after five to ten seconds, at a moment that no job can know before, so work within ten seconds
-of a change may be counted on the wrong side. A device that stops being this job's is no longer listed, and is named in
-`Sweep.not_ours`: its further time is not part of this job, not even of the total's upper figure.
+The rule is asked again after five to ten seconds, at a moment that no job can know before. What a device does for ten
+seconds at most after it stops being this job's may be counted. It is no longer listed then, and is named in
+`Sweep.not_ours`: its time up to the last question that found it another's is not part of this job, not even of the
+total's upper figure.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class FilteredSource:
         self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
         self._verdicts: dict[DeviceUid, Ownership] = {}
+        self._known_ns = clock.boottime_ns()  # when the question was asked that was answered last
         self._fault = ""
         try:
             self._begin()
@@ -73,7 +75,8 @@ class FilteredSource:
         readings = tuple(self._rejoin.corrected(reading) for reading in sweep.readings if self._counts(reading.device))
         gauges = {uid: gauges for uid, gauges in sweep.gauges.items() if self._counts(uid)}
         others = frozenset(device.uid for device in self._source.devices() if not self._counts(device.uid))
-        return replace(sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others)
+        at_ns = None if self._rule.constant else self._known_ns
+        return replace(sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others, not_ours_at_ns=at_ns)
 
     @property
     def facts_version(self) -> str | None:
@@ -157,7 +160,7 @@ class FilteredSource:
         elif answer is not None:
             if self._fault:
                 log.info("source %s: it is known again which devices are this job's", self.name)
-            self._fault = ""
+            self._fault, self._known_ns = "", self._asked_ns
             self._accept(answer)
 
     def _refuse(self, fault: OwnershipError) -> None:

@@ -205,9 +205,42 @@ def test_a_device_that_was_another_jobs_is_metered_from_when_it_is_this_ones(tmp
     story.devices = (LISTED, A100)
     story.during(3, {LISTED: busy, A100: busy})
     tally = tallies(story)[A100.uid]
-    assert tally.observed_ns == {Evidence.ACTIVITY: 2 * NS_PER_S}, "the first reading ends when it became this job's"
-    assert tally.span_ns == 2 * NS_PER_S
+    assert tally.observed_ns == {Evidence.ACTIVITY: 3 * NS_PER_S}
+    assert tally.span_ns == 3 * NS_PER_S
     story.kill()
+
+
+def test_a_device_is_another_jobs_no_longer_than_it_was_known_to_be(tmp_path: Path) -> None:
+    """What it did between that and this job's first reading of it may be this job's."""
+    story = Story(tmp_path, (LISTED,))
+
+    def away(seconds: int, known_s: int) -> None:
+        since_ns = story.clock.boottime_ns()
+        for second in range(1, seconds + 1):
+            story.clock.advance(NS_PER_S)
+            at_ns = since_ns + min(second, known_s) * NS_PER_S
+            sweep = Sweep((), not_ours=frozenset({A100.uid}), not_ours_at_ns=at_ns)
+            story.writer.take(Message("told", story.clock.boottime_ns(), (LISTED,), sweep))
+        story.since_ns = story.clock.boottime_ns()
+
+    away(9, known_s=4)
+    story.devices = (LISTED, A100)
+    story.during(3, {LISTED: busy, A100: busy})
+    tally = tallies(story)[A100.uid]
+    assert tally.gap_ns == {GapReason.STARTING: 5 * NS_PER_S}
+    assert tally.total_observed_ns == 3 * NS_PER_S
+    away(20, known_s=12)
+    story.during(1, {LISTED: busy, A100: busy})
+    gaps = {
+        GapReason.STARTING: 5 * NS_PER_S,
+        GapReason.OTHER_JOB: 12 * NS_PER_S,
+        GapReason.MISSED_READING: 8 * NS_PER_S,
+    }
+    assert tallies(story)[A100.uid].gap_ns == gaps
+    away(10, known_s=7)
+    story.finish()
+    gaps |= {GapReason.OTHER_JOB: 19 * NS_PER_S, GapReason.STOPPING: 3 * NS_PER_S}
+    assert tallies(story)[A100.uid].gap_ns == gaps
 
 
 def test_a_slow_disk_at_the_end_leaves_no_time_out(tmp_path: Path) -> None:

@@ -175,8 +175,11 @@ def test_the_rule_is_asked_again_at_a_moment_that_is_drawn(node: Node) -> None:
         draw_below=lambda most: min(draws.pop(), most - 1),
     )
     node.note(gpu1="4711")
+    began_ns = node.clock.boottime_ns()
     assert later(node, source, 5) == [A]
+    assert source.read().not_ours_at_ns == began_ns
     assert later(node, source, 1) == [A, B], "5 s and a nanosecond after the first question"
+    assert source.read().not_ours_at_ns == began_ns + 6 * NS_PER_S
     node.note(gpu2="4711")
     draws.append(0)
     assert later(node, source, 7) == [A, B]
