@@ -83,10 +83,13 @@ def test_nothing_that_is_looked_at_costs_a_driver_call(daemon: Daemon) -> None:
 
 def test_a_wrong_file_is_said_at_the_start(tmp_path: Path) -> None:
     file = tmp_path / "web.yml"
+    os.mkfifo(fifo := tmp_path / "fifo")
     file.write_text("rate_limit: {burst: 1}\nbasic_auth_users: {a: b}")
     for verb in (["run"], ["exec", "--", "true"]):
         flopsd(verb[0], "--web-config-file", str(file), "--state-dir", str(tmp_path / "state"), *verb[1:], code=2,
                says=("rate_limit: not supported", "must be the bcrypt hash"))  # fmt: skip
+        flopsd(verb[0], "--web-config-file", str(fifo), "--state-dir", str(tmp_path / "state"), *verb[1:], code=2,
+               says="fifo: cannot be read: not a regular file")  # fmt: skip
 
 
 FLOP = "flopsd_flop_total"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flopsd.errors import ConfigError
+from flopsd.system.regular_files import unfit
 from flopsd.system.sha256 import hmac_sha256, sha256
 from flopsd.telemetry.http.web_config import HINT, Tls, WebConfig, parse_web_config
 
@@ -170,6 +171,8 @@ def _credentials(authorization: str) -> tuple[str, bytes] | None:
 
 def _bytes_of(path: Path) -> bytes:
     try:
+        if why := unfit(path):  # a FIFO would be waited for, and a pipe is empty for the next process
+            raise ConfigError([f"{path}: cannot be read: {why}"], hint=HINT)
         return path.read_bytes()
     except OSError as fault:
         raise ConfigError([f"{path}: cannot be read: {fault.strerror}"], hint=HINT) from fault

@@ -20,6 +20,7 @@ from flopsd import __version__
 from flopsd.errors import PushError
 from flopsd.settings.load import PUSH_AUTH
 from flopsd.settings.push_targets import FROM_ENVIRONMENT, Target
+from flopsd.system.regular_files import open_regular
 
 MAX_ANSWER_BYTES = 300
 RETRYABLE = (408, 429, 500, 502, 503, 504)
@@ -74,7 +75,8 @@ class Http:
         else:
             origin = where
             try:
-                text = Path(where).read_text(encoding="utf-8")
+                with open_regular(Path(where)) as file:
+                    text = file.read().decode("utf-8")
             except (OSError, UnicodeError) as fault:
                 raise PushError(f"cannot read the credentials {where}: {fault}", reason="not_possible") from fault
         scheme, _, secret = text.strip().partition(" ")
