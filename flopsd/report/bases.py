@@ -20,6 +20,7 @@ from flopsd.report.numbers import (
     flop,
     integers_text,
     interval,
+    left_out,
     percent,
 )
 from flopsd.settings.words import ABSENT
@@ -99,6 +100,8 @@ def _guidelines(totals: LedgerObject) -> Basis:
     facts = [Fact("Recomputation", required_source(entry.mapping))] if "requiredPpmSource" in entry else []
     facts += [Fact("How", entry.words("method", "guidelines.method"))] if "method" in entry else []
     both = (entry.figures(), *([entry.figures("cumulative")] if "cumulative" in entry else []))
+    executed = totals.object("executed").figures()
+    facts += [Fact("Left out", words)] if (words := left_out(executed, entry.figures())) else []
     facts += [Fact("Bounds", wide)] if (wide := next(filter(None, map(beyond_margin, both)), "")) else []
     facts += [Fact(AS_CLAIMED, claims)] if (claims := claims_text(entry.mapping)) else []
     facts += [Fact(BY_COUNT, count)] if (count := operators_text(entry.mapping)) else []

@@ -20,7 +20,15 @@ from flopsd.report.claims import claims_text, operators_text, required_source
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject, contradiction_text
 from flopsd.report.model_documentation_texts import job_seconds
-from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
+from flopsd.report.numbers import (
+    NOTHING_MEASURED,
+    beyond_margin,
+    figures_in,
+    integer_facts,
+    interval,
+    left_out,
+    percent,
+)
 from flopsd.report.terminal import LABEL, counted, facts, named, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.words import ABSENT, say, say_all
@@ -209,6 +217,8 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     guidelines, architecture = totals["guidelines"], totals["architecture"]
     source = f" ({required_source(guidelines)})" if "requiredPpmSource" in guidelines else ""
     rows = [("guidelines", f"{figures_text(figures_in(guidelines))}: what contributes to parameter updates{source}")]
+    evaluation = left_out(figures_in(totals["executed"]), figures_in(guidelines))
+    rows += [("left out", evaluation)] if evaluation else []
     rows += [("guidelines", wide)] if (wide := beyond_margin(figures_in(guidelines))) else []
     rows += [("by count", counts)] if (counts := operators_text(guidelines)) else []
     rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []

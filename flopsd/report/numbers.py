@@ -101,6 +101,14 @@ def beyond_margin(figures: Figures) -> str:
     return f"the bounds are wider than the {percent(MARGIN_PPM)} either way that paragraph 120 allows an estimate"
 
 
+def left_out(executed: Figures, guidelines: Figures) -> str:
+    """What of the upper bound counts for no rule, since the settings declare it as evaluation; else empty."""
+    if executed.high_flop is None or guidelines.high_flop is None or executed.high_flop <= guidelines.high_flop:
+        return ""
+    most = flop(executed.high_flop - guidelines.high_flop, Towards.UP).text
+    return f"up to {most} FLOP that were executed: the settings declare them as evaluation, which nothing measured"
+
+
 def integers_text(figures: Figures) -> str:
     """Integer operations, which are not FLOP: `3.2x10^15 (3.04x10^15 to 3.36x10^15 integer operations)`."""
     if figures.high_flop == 0:

@@ -91,11 +91,15 @@ function figures(predicate) {
   const card = (/** @type {string} */ title, /** @type {string} */ meaning, /** @type {Child[]} */ ...children) =>
     h("div", { class: "card" }, h("h3", {}, title), ...children, h("p", { class: "meaning" }, meaning));
   const claimed = guidelines.asClaimed;
+  const bounded = executed.high !== null && guidelines.high !== null;
+  const left = bounded ? BigInt(executed.high) - BigInt(guidelines.high) : 0n;
   return section("figures", "Figures",
     h("div", { class: "cards" },
       card("Executed", "What the accelerators executed, whatever for.", triple(executed, "FLOP")),
       card("Counts under the Guidelines", "What directly contributes to parameter updates; cumulative adds generated data.",
         triple(guidelines, "FLOP"), h("h4", {}, "Cumulative"), triple(guidelines.cumulative, "FLOP"),
+        left > 0n ? h("p", { class: "note" }, `Up to ${about(String(left), "up")} FLOP that were executed are left out: `
+          + "the settings declare them as evaluation, which nothing measured.") : null,
         ...(claimed ? [h("h4", {}, "If what the training processes state is true"), triple(claimed, "FLOP")] : [])),
       card("Integer operations", "Of tensor cores, beside the FLOP.", triple(integerOperations, "operations")),
       architecture ? card("By the model's shape", "From what the training process declared.", triple({ ...architecture, measured: architecture.computed }, "FLOP")) : null),
