@@ -133,7 +133,7 @@ class RollingSeals:
 
     def _not_copied(self, why: str) -> None:
         self._copy_failures += 1
-        self._shown = why
+        self._shown = why[max(0, why.find("NOT COPIED")) :]  # without what else the seal remarked
         self._again_soon("%s; the ledger is sealed on this machine, and both are tried again in %d s", why)
 
     def _again_soon(self, text: str, why: str) -> None:

@@ -231,7 +231,7 @@ def test_the_end_does_not_wait_for_a_child() -> None:
 def test_a_seal_that_was_not_copied_is_one_and_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     code = (
-        "import os, sys; print(f'NOT COPIED to s3://b/x-{os.getpid()}: denied', file=sys.stderr); "
+        "import os, sys; print(f'made a key; NOT COPIED to s3://b/x-{os.getpid()}: denied', file=sys.stderr); "
         f"sys.exit({SEALED_NOT_COPIED})"
     )
     rolling = RollingSeals(python(code), 10, 2, clock, overdue=False, head=lambda: "1:" + "0" * 64, copies=True)
@@ -242,6 +242,7 @@ def test_a_seal_that_was_not_copied_is_one_and_is_tried_again(caplog: pytest.Log
         found = rolling.state()
         assert (found.last_seal_wall_ns, found.seal_failures) == (sealed_ns, 0)
         assert (found.copies, found.last_copy_wall_ns, found.copy_failures) == (True, None, failures)
+        assert found.seal_fault.startswith("NOT COPIED to s3://b/x-")
     assert caplog.text.count(": denied; the ledger is sealed on this machine") == 1  # whatever the segment's number is
 
 
