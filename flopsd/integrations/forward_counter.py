@@ -33,6 +33,7 @@ from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
 
 log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
+LATENTS = "keys and values that are made anew of a cache of latents"
 AFTER_ERROR = "forward passes after an error in flopsd's counter"
 # Arguments of which a pass without a cache depends by their shapes alone, or not at all.
 _BY_SHAPE = frozenset(
@@ -70,6 +71,7 @@ class ForwardCounter:
         self._encoded: dict[str, int] = defaultdict(int)  # by an encoder that passed before the model whose part it is
         self._handles: list[Any] = []
         self._inside = _Inside()
+        self.left_out: dict[str, list[str]] = {}  # for the fact `not_counted`
         self.failed = False  # after an error nothing is counted any more
         self._weights: WeightPasses | None = None  # of a model whose architecture flopsd does not read
         self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
@@ -210,6 +212,8 @@ class ForwardCounter:
             self.sessions.begin(may_train=may_train)
             phase = "train" if may_train else phase
         tally = self.sessions.now
+        if past and self._tokens.caches_latents:
+            self._leave_out("generate", LATENTS)
         if self._repeats and not arguments:
             ids = named.get("input_ids")
             shapes = getattr(ids, "shape", None), getattr(mask, "shape", None)
@@ -301,10 +305,18 @@ class ForwardCounter:
             log.exception(_STOPS)
             self._give_up()
 
+    def _leave_out(self, phase: str, what: str) -> None:
+        """Declare work that is not counted, beside what is declared of that already."""
+        if what not in self.left_out.get(phase, ()):
+            self.left_out.setdefault(phase, []).append(what)
+            known = getattr(self.client, "facts", {}).get("not_counted") or {}
+            merged = {name: [*known.get(name, ()), *self.left_out.get(name, ())] for name in {*known, *self.left_out}}
+            self.client.declare(not_counted=merged)
+
     def _give_up(self) -> None:
         self.failed = True
         with suppress(Exception):
-            self.client.declare(not_counted={"other": [AFTER_ERROR]})
+            self._leave_out("other", AFTER_ERROR)
 
     def _declare(self, phase: str, found: Mapping[str, int]) -> None:
         self.sessions.now.count(phase, found)

@@ -18,6 +18,9 @@ class TokenCounter:
         """`config`: the model's own; None for one without."""
         self.saw_documents = False  # the documents within a row were seen, not only its length
         self.sees_encoder = False  # its own passes are counted, which may be before the model's
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        # With a cache of latents, keys and values are made anew of all that it holds.
+        self.caches_latents = bool(getattr(text, "kv_lora_rank", None))
         self.encodes = bool(getattr(config, "is_encoder_decoder", False))
         self._window = sliding_window(config)
         self._hears = getattr(config, "model_type", None) == "whisper"
@@ -98,7 +101,10 @@ def past_length(cache: Any) -> int | None:
     if cache is None:
         return None
     if hasattr(cache, "get_seq_length"):
-        return int(cache.get_seq_length())
+        try:
+            return int(cache.get_seq_length())
+        except ValueError:  # one of states alone, which hold no positions
+            return 0
     return int(cache[0][0].shape[-2])
 
 

@@ -242,9 +242,10 @@ class FlopsdCallback(TrainerCallback):
             self._operators.settle(phase)
 
     def _declare_left_out(self, arguments: Any) -> None:
-        found = left_out(arguments, self._others.not_counted, self._counter.failed)
-        for phase, texts in self._of_adapters.items():
-            found[phase] = [*found.get(phase, []), *texts]
+        found = left_out(arguments, self._others.not_counted)
+        for more in (self._of_adapters, self._counter.left_out):
+            for phase, texts in more.items():
+                found[phase] = [*found.get(phase, []), *texts]
         if self._logged_compiled:
             found.setdefault("train", []).append("the trained model: a hook would break its compiled graph")
         if found and found != self._left_out:

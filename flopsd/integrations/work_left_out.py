@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from flopsd.integrations.forward_counter import AFTER_ERROR
-
 # Arguments of trainers that name such work when they are set.
 _BY_ARGUMENT = {
     "use_vllm": ("generate", "generation by vLLM, which runs the model outside of the training framework"),
@@ -15,12 +13,11 @@ _BY_ARGUMENT = {
 }
 
 
-def left_out(arguments: Any, models: Iterable[str], failed: bool) -> dict[str, list[str]]:
-    """For the fact `not_counted`. `models` are others that could not be attached to; `failed`: the counter had an
-    error."""
+def left_out(arguments: Any, models: Iterable[str]) -> dict[str, list[str]]:
+    """For the fact `not_counted`. `models` are others that could not be attached to."""
     found: dict[str, list[str]] = {}
     for name, (phase, words) in _BY_ARGUMENT.items():
         if getattr(arguments, name, None):
             found.setdefault(phase, []).append(words)
-    others = [*models, *([AFTER_ERROR] if failed else [])]
-    return {**found, "other": [*found.get("other", []), *others]} if others else found
+    others = [*found.get("other", ()), *models]
+    return {**found, "other": others} if others else found

@@ -182,6 +182,10 @@ def _encoded_once(family: str, **how: Any) -> Loop:
     return Loop(build(family)).steps().generates(**how)
 
 
+def _generated(family: str, tokens: int = 4) -> Loop:
+    return Loop(build(family)).steps().generates(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
+
+
 def _first_convolution() -> Loop:
     """With the table before it and the matrices around it: all gradients that there can be, and few weights."""
     model = build("lfm2_moe")
@@ -248,6 +252,9 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a head beside an encoder": _head_beside,
     "T5, beams": partial(_encoded_once, "t5", num_beams=4),
     "BART, no cache": partial(_encoded_once, "bart", use_cache=False, num_beams=1),
+    "Gemma 4 leaves a prompt out of the layers that share": partial(_generated, "gemma4_text", 1),
+    "a cache of latents": partial(_generated, "deepseek_v3", 12),
+    "a cache of states": partial(_generated, "mamba2"),
     "a short convolution": _first_convolution,
 }
 

@@ -180,7 +180,10 @@ class _Gemma4:
             *mixture,
             *inputs,
         )
-        return Block(path, parts, others=others, spare_tail=False, side_by_side=(1, 2) if mixture else ())
+        return Block(
+            path, parts, others=others, spare_tail=False, side_by_side=(1, 2) if mixture else (),
+            kept_alone=self.attention.shares(index),
+        )  # fmt: skip
 
 
 class _Gemma3n:

@@ -52,6 +52,10 @@ class HeadWork:
             return max(0, self.certain - self.padding)
         return self.certain + (self.possible if level is Level.HIGH else 0)
 
+    def kept(self, level: Level) -> int:
+        """Tokens whose logits were asked for, in whatever way a loss computes them."""
+        return max(0, self.certain + self.possible - (self.padding if level is Level.LOW else 0))
+
     def flop_again(self, model: Model, level: Level) -> int:
         """FLOP of what a fused loss computes a second time."""
         weights = sum(

@@ -29,6 +29,7 @@ class Stream(str, Enum):
     CONDITIONS = "conditions"  # vectors that become the one that modulates layers, one a sequence
     LAYER_INPUTS = "layer_inputs"  # what each token gives to each layer beside its embedding
     MEMORY = "cross_tokens"  # an encoder's rows, as a decoder reads them
+    KEPT = "kept"  # tokens that are not left out of the logits by the caller
     LOGITS = "logits"  # tokens that pass through the head, where it reads tokens
 
 
@@ -177,7 +178,8 @@ class Block:
     mask is drawn again, unless the training switches it off. `source`: the stream whose rows it reads, where that is
     not its own. `checkpointed`: False for what stands between layers, such as a projection. `unused`: nothing reads
     its output, so it has no backward pass. `joins`: streams that stand one behind the other in TOKENS, and that its
-    parts also read one by one.
+    parts also read one by one. `kept_alone`: transformers may leave out tokens without logits, since no later layer and
+    no cache needs them.
     """
 
     path: str
@@ -191,6 +193,7 @@ class Block:
     checkpointed: bool = True
     unused: bool = False
     joins: tuple[Stream, ...] = ()
+    kept_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

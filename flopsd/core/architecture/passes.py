@@ -102,7 +102,10 @@ class _Walk:
             shared = self._graded[Stream.TOKENS]  # a decoder beside an encoder reads the same table
             self._graded[Stream.TARGET] = self._graded[Stream.TARGET] or shared
         for block in model.blocks:
+            before = replace(self.sums)
             self._block(block)
+            if block.kept_alone and level is not Level.HIGH:
+                self._keep_alone(before)
         self._in_head = True
         if model.heads:
             graded = any(self._graded[stream] for stream in _head_sources(model.heads[-1].stream))
@@ -134,6 +137,13 @@ class _Walk:
             sums.layers_attention += sums.attention - before.attention
             spare = self._level is Level.LOW if block.spare_tail is None else block.spare_tail
             sums.spare += self._last if spare else 0
+
+    def _keep_alone(self, before: PassFlop) -> None:
+        """Of what was added since, the share of the tokens with logits: the last ones, with no fewer pairs."""
+        kept, tokens = self._rows[Stream.KEPT], max(1, self._rows[Stream.TOKENS])
+        for name in PassFlop.__slots__:
+            was = getattr(before, name)
+            setattr(self.sums, name, was + (getattr(self.sums, name) - was) * min(kept, tokens) // tokens)
 
     def _without_gradients_since(self, before: PassFlop) -> None:
         sums = self.sums

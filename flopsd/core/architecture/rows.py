@@ -62,6 +62,7 @@ def resolve(
             Stream.LATENTS: latents,
             Stream.TEXT: source.tokens - latents if model.joins else 0,
             Stream.CONDITIONS: sequences or 0,
+            Stream.KEPT: head.kept(level),
             Stream.LOGITS: head.rows(level),
         }
     return pairs, images, rows, head
