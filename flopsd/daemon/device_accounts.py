@@ -55,6 +55,12 @@ class DeviceAccounts:
 
     def count(self, message: Message, sweep: Sweep) -> None:
         """Follow what a source lists and fold its readings in."""
+        left_ns = message.at_ns if sweep.not_ours_at_ns is None else sweep.not_ours_at_ns
+        for uid in self._tracked.keys() & sweep.not_ours:
+            tracked = self._tracked[uid]
+            if tracked.entry.source == message.source and not self._sources.belongs_to_other_job(uid, message.source):
+                # What it did for this job since it was read last is in no reading.
+                tracked.count_gap(left_ns, GapReason.MISSED_READING, self._sessions.active_phase)
         changes = self._sources.listed(message, sweep)
         if changes is not None:
             self._follow(message, sweep, changes)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Limits, Pipe, Reading, Sweep
+from flopsd.core.model import Active, Device, DeviceUid, Evidence, Gap, GapReason, Limits, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.system.clock import NS_PER_S
 from tests.support.extent import examples
@@ -111,6 +111,23 @@ def test_a_slice_of_another_job_does_not_count_as_replaced(tmp_path: Path) -> No
     gaps = {state.device.uid: state.tally.gap_ns for state in metered.run.writer.snapshot.devices}
     assert GapReason.REPLACED not in gaps[second.uid]
     assert gaps[second.uid][GapReason.OTHER_JOB] > 2 * NS_PER_S
+
+
+def test_what_a_device_did_before_it_left_the_job_is_not_the_others(tmp_path: Path) -> None:
+    """Its source reports every thirty seconds, and it left before it did."""
+    run = Run(tmp_path, devices=())
+    since_ns = run.clock.boottime_ns()
+    for second in range(1, 60):
+        run.clock.advance(NS_PER_S)
+        leaves = frozenset({H100.uid}) if second > 30 else frozenset()
+        read = (Reading(H100.uid, since_ns, since_ns + NS_PER_S, Gap(GapReason.STARTING)),) if second == 1 else ()
+        sweep = Sweep(read, not_ours=leaves, patience_ns=62 * NS_PER_S)
+        run.writer.take(Message("sim", run.clock.boottime_ns(), () if leaves else (H100,), sweep))
+    run.writer.close("sigterm")
+    (state,) = run.writer.snapshot.devices
+    assert state.tally.gap_ns == {
+        GapReason.STARTING: NS_PER_S, GapReason.MISSED_READING: 30 * NS_PER_S, GapReason.OTHER_JOB: 28 * NS_PER_S,
+    }  # fmt: skip
 
 
 def test_a_named_device_gets_its_ceiling_once_it_is_identified(tmp_path: Path) -> None:
