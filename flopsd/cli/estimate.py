@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _estimate(arguments: argparse.Namespace) -> int:
-    from flopsd.core.architecture import Lora, Training
+    from flopsd.core.architecture import Lora, Training, parameters
     from flopsd.errors import ConfigError
     from flopsd.report.estimate import ALONE, Plan, estimate, methods_of, work_from_lengths
     from flopsd.report.estimate_json import as_dict
@@ -50,6 +50,12 @@ def _estimate(arguments: argparse.Namespace) -> int:
     if model.bare is None and (arguments.lora_targets is None or arguments.lora_rank is None):
         assumed.append(f"adapters of rank {rank} on {targets}")
     _check_lengths(arguments, model)
+    total = parameters(model).total
+    if (arguments.trainable or 0) > total and {Method.FULL, Method.PARTIAL, Method.PRETRAINING}.intersection(methods):
+        raise ConfigError(
+            [f"--trainable {arguments.trainable}: the model has {total} parameters"],
+            hint="more are trained only with adapters: --method lora or qlora",
+        )
     plan = Plan(
         model,
         work_from_lengths(arguments.tokens * arguments.epochs, arguments.sequence_length, arguments.target_length),

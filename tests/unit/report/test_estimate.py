@@ -213,6 +213,11 @@ def test_a_rule_that_is_read_and_not_written_is_marked(config: str) -> None:
         (["CONFIG", *WORK, "--on", "p5.48xlarge"], 1, "did you mean ml.p5.48xlarge?"),
         (["CONFIG", *WORK, "--on", "h100-sxm5-80gb", "--format", "fp5"], 1, "fp5"),
         (["CONFIG", *WORK, "--lora-targets", "c_attn"], 1, "c_attn"),
+        (
+            ["CONFIG", *WORK, "--trainable", "9e9", "--method", "partial"],
+            2,
+            "--trainable 9000000000: the model has 8030261248",
+        ),
         (["CONFIG", *WORK, "--lora-targets", "q_proj,"], 2, "--lora-targets: a name is empty"),
         (["/nowhere/config.json", "--tokens", "1e9"], 1, "/nowhere/config.json"),
         (["CONFIG", "--tokens", "0.5"], 2, "'0.5' is not a whole number\n"),
