@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.clock_integral import Cycles
 from flopsd.core.model import Evidence, Pipe
-from flopsd.sources.nvml.polled_clock import LATE_NS, Ceiling, PolledClock
+from flopsd.sources.nvml.polled_clock import LATE_NS, Ceiling, Moments, PolledClock
 from flopsd.testing import FakeClock
 from tests.contract.conftest import Open
 from tests.support.scenario import Segment, h100
@@ -45,8 +45,25 @@ def test_a_load_in_step_with_the_reads_stays_in_the_interval(open_sim: Open, hig
     assert points < 7
 
 
+def test_four_gpus_are_polled_at_the_same_moments(open_sim: Open) -> None:
+    source, clock = open_sim(*[h100((Segment(1000, hmma=0.5),))] * 6)
+    Fold(source, clock).read(1000)
+    until_ns, moments = clock.boottime_ns() + SECOND, list[int]()
+    while (due_ns := source.poll(until_ns)) is not None:
+        moments.append(due_ns)
+        clock.advance(due_ns - clock.boottime_ns())
+    assert len(moments) == 2 * 18
+
+
+def test_moments_of_slots_long_over_are_forgotten() -> None:
+    draws = iter(range(1000))
+    moments = Moments(lambda _: next(draws))
+    drawn = [moments.of(at, at + 1) - at for at in (*range(65), 1, 64, 0)]
+    assert drawn == [*range(65), 1, 64, 65]
+
+
 def clock_at(seed: int) -> PolledClock:
-    return PolledClock(1980, random.Random(seed).randrange)
+    return PolledClock(1980, Moments(random.Random(seed).randrange))
 
 
 def test_polls_are_in_slots_that_cover_the_interval() -> None:
@@ -100,7 +117,7 @@ def test_what_cannot_be_the_clock_is_no_poll(mhz: int | None, is_one: bool) -> N
         polled.polled(due_ns, mhz)
     doubt_cycles = polled.cycles(0, SECOND, 600).doubt_cycles
     assert doubt_cycles == 1 if is_one else doubt_cycles >= (1980 - 600) * SECOND // 1000
-    assert [PolledClock(most).max_mhz for most in (0, 100, 1980, 10**10)] == [0, 101, 2000, 10**10 + 10**8]
+    assert [PolledClock(most, Moments()).max_mhz for most in (0, 100, 1980, 10**10)] == [0, 101, 2000, 10**10 + 10**8]
 
 
 @given(st.integers(0, 2**32), st.sampled_from([20, 60, 100, 500, 1000, 1700]), st.integers(1, 30))
@@ -128,14 +145,14 @@ def test_a_process_that_is_stalled_whenever_the_clock_is_low_stays_in_the_bound(
 
 
 def test_without_a_poll_the_clock_is_taken_as_it_was_known_before_or_once_as_it_is_found() -> None:
-    polled = PolledClock(1980)
+    polled = PolledClock(1980, Moments())
     most = polled.max_mhz
     found = (None, 1000, most, None, most + 1, 300)
     sums = [polled.cycles(at * 1000, (at + 1) * 1000, mhz) for at, mhz in enumerate(found)]
     taken = [most // 2, most // 2, 1000, most, most, most]
     assert [one.cycles for one in sums] == taken
     assert [one.doubt_cycles for one in sums] == [max(mhz, most - mhz) + 1 for mhz in taken]
-    assert PolledClock(1980).cycles(0, 1000, 1000).cycles == 1000
+    assert PolledClock(1980, Moments()).cycles(0, 1000, 1000).cycles == 1000
 
 
 SLOT = SLOT_MAX_NS
@@ -145,7 +162,7 @@ MOST = 1010  # MHz: the tolerance of 1000
 
 def read(clocks: Sequence[int | None]) -> PolledClock:
     """Slots from 0 on, each with its clock; None: its poll came too late."""
-    polled = PolledClock(1000, lambda below: below // 2)
+    polled = PolledClock(1000, Moments(lambda below: below // 2))
     polled.plan(0, len(clocks) * SLOT)
     for at, mhz in enumerate(clocks):
         due_ns = at * SLOT + SLOT // 2
@@ -212,7 +229,7 @@ def test_a_ceiling_holds_slots_that_began_within_it_and_ended_by_now_and_leaves_
 
 
 def test_slots_that_are_over_are_kept_when_the_next_are_drawn_and_those_that_are_not_are_drawn_anew() -> None:
-    polled = PolledClock(1000, lambda below: below // 2)
+    polled = PolledClock(1000, Moments(lambda below: below // 2))
     assert polled.next_ns(0, 3 * SLOT) == SLOT // 2
     polled.polled(SLOT // 2, 400)
     polled.polled(SLOT + SLOT // 2, 500)
@@ -244,7 +261,7 @@ class Refused(Exception):
 def test_a_poll_reads_the_clock_at_its_moment_and_passes_it_whatever_the_driver_answers(
     early_ns: int, took_ns: int, answer: int | type[Exception] | None, cycles: int
 ) -> None:
-    polled, clock, calls = PolledClock(1000, lambda below: below // 2), FakeClock(SLOT // 2 - early_ns), []
+    polled, clock, calls = PolledClock(1000, Moments(lambda below: below // 2)), FakeClock(SLOT // 2 - early_ns), []
 
     def read_mhz() -> int | None:
         calls.append(1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.model import Evidence, GapReason
 from flopsd.sources.nvml.driver import Driver, UnusableError
-from flopsd.sources.nvml.polled_clock import PolledClock
+from flopsd.sources.nvml.polled_clock import Moments, PolledClock
 from flopsd.testing import FakeClock
 from tests.contract.conftest import Open
 from tests.support.scenario import Gpu, Segment, a100
@@ -145,7 +145,7 @@ def test_slots_cross_the_ends_of_readings_and_nothing_is_left_out(seed: int, per
 
     `period` is that of a clock of two levels in slots of a second's eighteenth."""
     dice = random.Random(seed)
-    polled, phase = PolledClock(MOST_MHZ, dice.randrange), dice.random()
+    polled, phase = PolledClock(MOST_MHZ, Moments(dice.randrange)), dice.random()
     lap_ns = period * SECOND / 18
 
     def clock_mhz(ns: float) -> int:

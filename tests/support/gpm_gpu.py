@@ -7,6 +7,7 @@ from typing import Any
 from flopsd.core.model import Device, Limits, Pipe, Reading
 from flopsd.sources.nvml.gpm import Metrics
 from flopsd.sources.nvml.gpm_meter import GpmMeter
+from flopsd.sources.nvml.polled_clock import Moments
 from flopsd.testing import FakeClock
 from tests.support.nvml_answers import NvmlFault
 from tests.support.story import H100
@@ -51,6 +52,7 @@ class Gpu:
             counters=lambda handle: {"reads": 7} if handle == self.handle else {},
             utilization_ratio=lambda _: self.utilization,
             power_ratio=lambda _: self.power,
+            moments_of=lambda _: Moments(),
             sm_clock_mhz=lambda handle, _: self.mhz if handle == self.handle else None,
         )  # fmt: skip
         self.meter = GpmMeter(driver, self.gpm("gpm"), self.device, self.handle, Limits(SMS, MHZ), lambda: None)
@@ -89,7 +91,7 @@ class Gpu:
         shares = {Pipe.TENSOR: share, Pipe.TENSOR_HMMA: share, **dict.fromkeys(vector, share * self.vector_share)}
         self.ratios = {**IDLE, **shares}
         until_ns = self.clock.boottime_ns() + ns
-        while self.is_polled and (due_ns := self.meter.next_poll_ns(until_ns)) is not None:
+        while self.is_polled and (due_ns := self.meter.next_poll_ns(self.clock.boottime_ns(), until_ns)) is not None:
             self.clock.advance(due_ns - self.clock.boottime_ns())
             self.meter.poll()
         self.clock.advance(until_ns - self.clock.boottime_ns())

@@ -5,18 +5,21 @@ Calls the driver through the `pynvml` module of nvidia-ml-py. Source: nvml.h 13.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flopsd.core.clock_integral import is_clock
 from flopsd.core.model import Device, GapReason, Totals
 from flopsd.core.peaks import PeakTable
+from flopsd.sources.nvml.polled_clock import Moments
 from flopsd.system.clock import Clock
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, DRIVER_NOT_LOADED = 3, 4, 6, 9
 LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND = 12, 13
 NOT_OFFERED = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, NOT_FOUND)
 PERCENT_MAX = 100.0
+_POLLED_TOGETHER = 4
 _CLOCK_SM = 1
 _SAMPLES_UTILIZATION = 1
 _SAMPLE_AGE_MAX_NS = 60_000_000_000  # beyond any buffer's reach
@@ -73,8 +76,13 @@ class Driver:
     def __init__(self, lib: Any, clock: Clock, peaks: PeakTable) -> None:
         self.lib, self.clock, self.peaks = lib, clock, peaks
         self.version = ""
+        self._moments: defaultdict[int, Moments] = defaultdict(Moments)
         self._offset_ns: tuple[int, int] | None = None  # what the wall clock was ahead of the boot time, and when
         self._unknown_until_ns = 0  # since the wall clock was set: of samples up to then it is not known when they were
+
+    def moments_of(self, index: int) -> Moments:
+        """When the clock of a GPU is polled: that of four at a time, so that none waits for many calls of others."""
+        return self._moments[index // _POLLED_TOGETHER]
 
     def optional(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """A fact that some devices and drivers do not give: None then."""

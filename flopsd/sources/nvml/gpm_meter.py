@@ -33,7 +33,7 @@ class GpmMeter:
         self._uid, self._sm_count = device.uid, 0 if limits is None else limits.sm_count
         self._plausibility, self._power = Plausibility(), MeanPower()
         self._top_mhz = 0 if limits is None else limits.sm_clock_max_mhz
-        self._polled = PolledClock(self._top_mhz)
+        self._polled = PolledClock(self._top_mhz, driver.moments_of(device.index))
         self._took_ns: list[int] = []  # the calls of the last two samples
         self._max_mhz = device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
@@ -67,9 +67,9 @@ class GpmMeter:
         """Whether the clock is to be read before the next read."""
         return self._kept and self._top_mhz > 0 and self.evidence[0] is not Evidence.CYCLES
 
-    def next_poll_ns(self, until_ns: int) -> int | None:
+    def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
         """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
-        return self._polled.next_ns(self._driver.clock.boottime_ns(), until_ns) if self.polls else None
+        return self._polled.next_ns(now_ns, until_ns) if self.polls else None
 
     def poll(self) -> None:
         """Read the clock, if a moment for it has come. Raises NVMLError."""

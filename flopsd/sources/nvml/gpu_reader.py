@@ -73,9 +73,9 @@ class GpuReader:
         self._use(self._gpus)
         return found
 
-    def next_poll_ns(self, until_ns: int) -> int | None:
+    def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
         """When the next sample is due before a read at `until_ns`; None: none is. Makes no call."""
-        due = [meter.next_poll_ns(until_ns) for meter in self._open_meters()]
+        due = [meter.next_poll_ns(now_ns, until_ns) for meter in self._open_meters()]
         return min((ns for ns in due if ns is not None), default=None)
 
     def poll(self) -> None:

@@ -18,6 +18,26 @@ from flopsd.system.clock import Clock
 from flopsd.system.randomness import random_below
 
 LATE_NS = 5_000_000  # a process that wakes up later than this after a drawn moment did not poll at it
+_MOMENTS_KEPT = 64
+
+
+class Moments:
+    """Draws a moment of each slot. Clocks that share them and have the same slots are read at the same moments, so that
+    a process wakes up once for all."""
+
+    def __init__(self, draw_below: Callable[[int], int] = random_below) -> None:
+        """`draw_below` gives an even number from 0 up to its argument, which no load can know before."""
+        self._draw_below = draw_below
+        self._drawn: dict[tuple[int, int], int] = {}
+
+    def of(self, begin_ns: int, end_ns: int) -> int:
+        """The one of this slot."""
+        slot = begin_ns, end_ns
+        if slot not in self._drawn:
+            if len(self._drawn) >= _MOMENTS_KEPT:
+                del self._drawn[next(iter(self._drawn))]
+            self._drawn[slot] = begin_ns + self._draw_below(end_ns - begin_ns)
+        return self._drawn[slot]
 
 
 @dataclass(slots=True)
@@ -41,10 +61,9 @@ class Ceiling:
 class PolledClock:
     """One clock between two reads. Its slots are planned when it is known when the next read is due."""
 
-    def __init__(self, max_mhz: int, draw_below: Callable[[int], int] = random_below) -> None:
-        """`draw_below` gives an even number from 0 up to its argument, which no load can know before."""
+    def __init__(self, max_mhz: int, moments: Moments) -> None:
         self.max_mhz = max_mhz + ceil_div(max_mhz * CLOCK_TOLERANCE_PPM, 1_000_000)
-        self._draw_below = draw_below
+        self._moments = moments
         self._past: list[_Slot] = []  # their moments have passed, and they are in no sum yet
         self._due: deque[_Slot] = deque()
         self._last_mhz: int | None = None
@@ -61,7 +80,7 @@ class PolledClock:
         self._planned_until_ns = until_ns
         number = ceil_div(until_ns - now_ns, SLOT_MAX_NS)
         edges = [now_ns + (until_ns - now_ns) * at // number for at in range(number)] + [until_ns]
-        self._due = deque(_Slot(begin, end, begin + self._draw_below(end - begin)) for begin, end in pairwise(edges))
+        self._due = deque(_Slot(begin, end, self._moments.of(begin, end)) for begin, end in pairwise(edges))
 
     def polled(self, at_ns: int, mhz: int | None) -> None:
         """The clock as the driver had answered by `at_ns`; None: it was not learnt. Of moments that passed before,

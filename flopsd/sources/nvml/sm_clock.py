@@ -99,7 +99,8 @@ class SmClocks:
         gpu = self._gpus.get(uid)
         if gpu is None:
             handle = self._lib.nvmlDeviceGetHandleByUUID(uid)
-            gpu = self._gpus[uid] = _Gpu(handle, max_mhz, PolledClock(max_mhz))
+            polled = PolledClock(max_mhz, self._driver.moments_of(len(self._gpus)))
+            gpu = self._gpus[uid] = _Gpu(handle, max_mhz, polled)
         now_ns = self._clock.boottime_ns()
         mhz = self._driver.sm_clock_mhz(gpu.handle, max_mhz)
         if mhz is None or self._clock.boottime_ns() - now_ns > SAMPLING_MAX_NS:

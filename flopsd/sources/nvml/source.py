@@ -94,10 +94,10 @@ class NvmlSource:
         """Take samples of what is due between two reads, the second of them at `until_ns`; when the next are due."""
         readers = [reader for reader in self._readers if reader.polls and not self._threads.is_slow(reader)]
         now_ns = self._clock.boottime_ns()
-        due = {reader: reader.next_poll_ns(until_ns) for reader in readers}
+        due = {reader: reader.next_poll_ns(now_ns, until_ns) for reader in readers}
         polled = [reader for reader, ns in due.items() if ns is not None and ns <= now_ns]
         self._run({reader: reader.poll for reader in polled})
-        due |= {r: None if self._threads.is_slow(r) else r.next_poll_ns(until_ns) for r in polled}
+        due |= {r: None if self._threads.is_slow(r) else r.next_poll_ns(now_ns, until_ns) for r in polled}
         return min((ns for ns in due.values() if ns is not None), default=None)
 
     def close(self) -> None:

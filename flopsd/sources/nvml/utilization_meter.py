@@ -26,7 +26,7 @@ class UtilizationMeter:
         self._max_mhz = device.sm_clock_max_mhz
         self._since_ns = driver.clock.boottime_ns()
         self._seen_ns = self._clocked_ns = 0
-        self._polled = PolledClock(0 if limits is None else limits.sm_clock_max_mhz)
+        self._polled = PolledClock(0 if limits is None else limits.sm_clock_max_mhz, driver.moments_of(device.index))
         self._begun = False
         self._unread_reason = GapReason.STARTING
         self.evidence: tuple[Evidence, str, str] = (Evidence.UTILIZATION, *why)
@@ -71,9 +71,9 @@ class UtilizationMeter:
         """Whether the clock is to be read before the next read."""
         return self._limits is not None and self._begun
 
-    def next_poll_ns(self, until_ns: int) -> int | None:
+    def next_poll_ns(self, now_ns: int, until_ns: int) -> int | None:
         """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
-        return self._polled.next_ns(self._driver.clock.boottime_ns(), until_ns) if self.polls else None
+        return self._polled.next_ns(now_ns, until_ns) if self.polls else None
 
     def poll(self) -> None:
         """Read the clock, if a moment for it has come. Raises NVMLError."""

@@ -291,7 +291,7 @@ def test_a_clock_is_polled_where_cycles_do_not_count() -> None:
             gpu.runs(0.5)
         assert gpu.meter.polls is polls
         now_ns = gpu.clock.boottime_ns()
-        due_ns = gpu.meter.next_poll_ns(now_ns + 50 * MS)
+        due_ns = gpu.meter.next_poll_ns(now_ns, now_ns + 50 * MS)
         assert (due_ns is not None) is polls
         gpu.meter.poll()
         if due_ns is None:
@@ -299,4 +299,4 @@ def test_a_clock_is_polled_where_cycles_do_not_count() -> None:
         assert now_ns <= due_ns < now_ns + 50 * MS
         gpu.clock.advance(due_ns - now_ns)
         gpu.meter.poll()
-        assert gpu.meter.next_poll_ns(now_ns + 50 * MS) is None
+        assert gpu.meter.next_poll_ns(now_ns, now_ns + 50 * MS) is None

@@ -12,6 +12,7 @@ from flopsd.sources.nvml.driver import Driver
 from flopsd.sources.nvml.gpu import Gpu, Unread
 from flopsd.sources.nvml.gpu_reader import GpuReader
 from flopsd.sources.nvml.mig import PERMISSION_FIX, Slice
+from flopsd.sources.nvml.polled_clock import Moments
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.testing import FakeClock
 from tests.support.gpm_gpu import MHZ, SECOND, SMS
@@ -74,8 +75,9 @@ class Found:
     def ceiling(self, device: Device, handle: object, why: str) -> UtilizationMeter:
         assert handle == "first"
         driver: Any = SimpleNamespace(
-            clock=self.clock, utilization_samples=lambda *_: [], sm_clock_mhz=lambda *_: MHZ, counters=lambda _: {}
-        )
+            clock=self.clock, utilization_samples=lambda *_: [], sm_clock_mhz=lambda *_: MHZ, counters=lambda _: {},
+            moments_of=lambda _: Moments(),
+        )  # fmt: skip
         return UtilizationMeter(driver, device, handle, Limits(SMS, MHZ), (why, "a fix"))
 
     def reads(self, seconds: int = 1) -> list[GapReason | None]:
@@ -167,11 +169,11 @@ def test_clocks_of_all_its_devices_are_polled() -> None:
     found.found.append(unread(SLICES[2], found.clock, "first"))  # which has no clock to poll
     found.reader.open()
     until_ns = found.clock.boottime_ns() + 2 * SECOND
-    assert (found.reader.polls, found.reader.next_poll_ns(until_ns)) == (False, None)
+    assert (found.reader.polls, found.reader.next_poll_ns(found.clock.boottime_ns(), until_ns)) == (False, None)
     found.reads(1)
     assert found.reader.polls
     moments = list[int]()
-    while (due_ns := found.reader.next_poll_ns(until_ns)) is not None:
+    while (due_ns := found.reader.next_poll_ns(found.clock.boottime_ns(), until_ns)) is not None:
         moments.append(due_ns)
         found.clock.advance(due_ns - found.clock.boottime_ns())
         found.reader.poll()

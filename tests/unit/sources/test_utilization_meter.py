@@ -9,6 +9,7 @@ import pytest
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, Evidence, Gap, GapReason, Gauges, Limits, Reading, Totals
 from flopsd.sources.nvml.driver import UnusableError
+from flopsd.sources.nvml.polled_clock import Moments
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.testing import FakeClock
 from tests.support.story import A100
@@ -32,6 +33,7 @@ class Gpu:
             utilization_samples=self._since,
             sm_clock_mhz=lambda handle, max_mhz: self.mhz if (handle, max_mhz) == ("handle", 1410) else None,
             counters=lambda handle: {"energy_mj": 7} if handle == "handle" else {},
+            moments_of=lambda _: Moments(),
         )
         self.meter = UtilizationMeter(driver, A100, "first", self.limits, ("no GPM", "a fix"))
         self.meter.reach("handle")
@@ -40,6 +42,9 @@ class Gpu:
         assert handle == "handle"
         self.asked_ms.append((since_ns - BEGIN) // MS)
         return [(BEGIN + ms * MS, percent) for ms, percent in self.samples if BEGIN + ms * MS > since_ns]
+
+    def next_poll_ns(self, until_ns: int) -> int | None:
+        return self.meter.next_poll_ns(self.clock.boottime_ns(), until_ns)
 
     def read(self, at_ms: int, *samples: tuple[int, int]) -> tuple[Reading | None, Gauges | None]:
         self.samples += samples
@@ -59,9 +64,9 @@ def busy(percent_ms: int) -> Busy:
 def test_readings_follow_each_other_and_end_where_the_newest_sample_ends() -> None:
     gpu = Gpu()
     assert gpu.meter.evidence == (Evidence.UTILIZATION, "no GPM", "a fix")
-    polls, due_ns = [gpu.meter.polls], [gpu.meter.next_poll_ns(BEGIN + SECOND)]
+    polls, due_ns = [gpu.meter.polls], [gpu.next_poll_ns(BEGIN + SECOND)]
     assert gpu.read(1000, (900, 30)) == (reading(0, 1000, Gap(GapReason.STARTING)), Gauges({}, 0.3, 1200))
-    polls, due_ns = [*polls, gpu.meter.polls], [*due_ns, gpu.meter.next_poll_ns(BEGIN + 2 * SECOND)]
+    polls, due_ns = [*polls, gpu.meter.polls], [*due_ns, gpu.next_poll_ns(BEGIN + 2 * SECOND)]
     assert (polls, [ns is not None for ns in due_ns]) == ([False, True], [False, True])
     assert gpu.read(2000, (1100, 50), (1900, 20)) == (
         reading(1000, 1900, busy(51 * 100 + 21 * 800)), Gauges({}, 0.2, 1200)
@@ -137,7 +142,7 @@ def test_a_clock_that_was_known_lower_before_its_polls_gives_a_lower_ceiling_and
         gpu, works = Gpu(), list[Busy | Gap | None]()
         for second in range(1, 5):
             until_ns = BEGIN + second * SECOND
-            while (due_ns := gpu.meter.next_poll_ns(until_ns)) is not None:
+            while (due_ns := gpu.next_poll_ns(until_ns)) is not None:
                 gpu.clock.advance(due_ns - gpu.clock.boottime_ns())
                 gpu.meter.poll()
             found, _ = gpu.read(second * 1000, (second * 1000, percent))
