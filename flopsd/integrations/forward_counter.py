@@ -294,7 +294,10 @@ class ForwardCounter:
     def _count_images(
         self, model: Any, images: ImageCounter, arguments: tuple[Any, ...], named: Mapping[str, Any]
     ) -> None:
-        phase = self._inside.phase if self._inside.depth else self._phase_of(model, False)
+        phase = self._inside.phase
+        if not self._inside.depth:  # generation has images pass before the rest
+            phase = self._phase_of(model, False)
+            self.sessions.begin(may_train=False)
         add = functools.partial(self.sessions.now.on_device.add, phase)
         self._declare(phase, images.of_tower(arguments, named, add))
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.train.families import flop_counter
+from tests.train.families import build, flop_counter
 from tests.train.intervals import CASES, KINDS, LENGTH, Loop, adapted, basis_of
 from tests.train.operator_cases import Counters
 from tests.train.random_trainings import Training
 from tests.train.trainers import llama, trainer_of
+from tests.train.vision_families import BATCHES
 
 pytestmark = [pytest.mark.training("peft"), pytest.mark.filterwarnings("ignore")]
 
@@ -71,6 +72,18 @@ def test_an_encoder_is_counted_as_often_as_it_passes() -> None:
     loop = CASES["T5, beams"]()
     work = loop.counted.work["other"]
     assert (work["tokens"], work["cross_tokens"]) == (2 * LENGTH, 4 * 2 * LENGTH)
+
+
+def test_images_that_pass_before_a_generation_are_counted_with_it() -> None:
+    """Not in the session of the pass before, of which it is not known whether it trains."""
+    loop = Loop(build("idefics3"))
+    inputs, _ = BATCHES["idefics3"]()
+    loop.model.eval()(**inputs)
+    del inputs["labels"]
+    loop.model.generate(**inputs, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    assert loop.basis().counted.executed.high is not None
+    whole, perhaps = (one.work for one in (loop.counted, *loop.counted.others))
+    assert whole["other"]["images"] == perhaps["train"]["images"] > 0
 
 
 def test_only_the_adapter_that_is_active_is_declared() -> None:
