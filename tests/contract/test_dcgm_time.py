@@ -136,6 +136,19 @@ def test_an_exporter_that_collects_faster_than_told_is_followed(exporter: Export
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: 16 * NS_PER_S}
 
 
+def test_averages_that_are_renewed_at_another_moment_than_the_rest_are_followed(exporter: Exporter) -> None:
+    """DCGM samples its profiling fields ten seconds after the others."""
+    bench = Bench(exporter, clocks=Steady)
+    ratio = 0.5
+    for at in range(12):
+        bench.energy += at % 2
+        ratio += 0.01 * (1 - at % 2)
+        exporter.shows(gpu({**BUSY, TENSOR: ratio, ENERGY: bench.energy}))
+        for _ in range(20 if at % 2 == 0 else 10):
+            bench.read()
+    assert bench.tally.gap_ns.keys() == {GapReason.STARTING}
+
+
 def test_an_exporter_that_collects_before_each_read_is_a_gap_and_named(exporter: Exporter) -> None:
     """Told 30 s, it is one or less: how many collections no read has seen is not known."""
     bench = Bench(exporter)

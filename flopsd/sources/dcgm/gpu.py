@@ -17,7 +17,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.values import added
 from flopsd.sources.dcgm.coverage import Coverage
 from flopsd.sources.dcgm.device import clock_of, device_of, limits_of, shared_by
-from flopsd.sources.dcgm.exposition import Field, GpuPage
+from flopsd.sources.dcgm.exposition import PREFIX, Field, GpuPage
 from flopsd.sources.dcgm.work import (
     COUNTERS_NAME,
     Expected,
@@ -45,6 +45,7 @@ from flopsd.sources.nvml.counter_calibration import (
 from flopsd.sources.nvml.sm_clock import SmClocks
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
+_AVERAGES = f"{PREFIX}PROF_"
 _STALE = Expected(
     Evidence.GAP,
     "the exporter has not renewed its values for two collection intervals",
@@ -79,6 +80,7 @@ class FollowedGpu:
         self._unread: GapReason | None = GapReason.STARTING  # why the next collection cannot be counted
         self._pending: _Collection | None = None  # recognised, but perhaps not yet all there
         self._last: _Collection | None = None
+        self._averaged: _Collection | None = None  # the last one with new averages
         self._clocks: list[ClockSample] = []
         self._calibration: Calibration | None = None
         self._window = Window()  # of the self-test of the counters, and of them in use
@@ -134,8 +136,10 @@ class FollowedGpu:
         mhz = page.values.get(Field.SM_CLOCK)
         if mhz is not None and self.limits and is_clock(mhz, self.limits.sm_clock_max_mhz):
             self._clocks.append((end_ns, round(mhz)))
-        if before is not None:
-            self._coverage.followed(end_ns - before.at_ns + before.lag_ns)
+        if any(name.startswith(_AVERAGES) for name in collection.changed):  # others may be renewed at other moments
+            if self._averaged is not None:
+                self._coverage.followed(end_ns - self._averaged.at_ns + self._averaged.lag_ns)
+            self._averaged = collection
         best = expect(page, self.limits, self._calibration, True, self._hopper)
         if self._unread is not None or best.evidence is not Evidence.ACTIVITY:
             return self._judge(before, collection)
