@@ -78,8 +78,13 @@ class Loop:
         import torch
 
         ids = torch.arange(1, 2 * LENGTH + 1).view(2, LENGTH)
+        named = {"input_ids": ids, "labels": ids} if self.labels else {"input_ids": ids}
+        self.counts(partial(run, **named))
+
+    def counts(self, run: Callable[[], object]) -> None:
+        """What PyTorch counts of `run`."""
         with flop_counter() as counter:
-            run(input_ids=ids, labels=ids) if self.labels else run(input_ids=ids)
+            run()
         self.flop += counter.get_total_flops()
 
     def basis(self) -> Architecture:

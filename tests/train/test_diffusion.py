@@ -127,3 +127,24 @@ def test_of_another_model_of_diffusers_no_tokens_are_counted(tmp_path: Path) -> 
     (counted,) = work_of(server.all()).values()
     assert not {"tokens", "square_pairs", "patches"} & set(counted)
     assert counted["weight_products"] > 0, "its weights are counted instead"
+
+
+@pytest.mark.parametrize(("name", "target"), [("FLUX", "1.attn.to_out.0"), ("SD 3.5", "1.ff.net.2")])
+def test_recomputation_may_end_before_a_stream_without_gradients(name: str, target: str) -> None:
+    import peft
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    from tests.train.intervals import Loop
+
+    model = build(name)
+    model.requires_grad_(False)
+    model.add_adapter(peft.LoraConfig(r=4, target_modules=[target]))
+    model.enable_gradient_checkpointing()
+    loop = Loop(model)
+    given = inputs(name)
+    rows = given.pop("hidden_states")
+    with sdpa_kernel(SDPBackend.MATH):
+        loop.counts(lambda: model(rows, **given).sample.sum().backward())
+    executed = loop.basis().counted.executed
+    assert executed.high is not None
+    assert executed.low <= loop.flop <= executed.high

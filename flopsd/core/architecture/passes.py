@@ -133,10 +133,23 @@ class _Walk:
         if stream is Stream.SOFT and self._images_reach_text:
             self._graded[Stream.TOKENS] = self._graded[Stream.TOKENS] or graded
         if graded and block.checkpointed:
-            sums.layers += sums.forward - before.forward
+            sums.layers += sums.forward - before.forward - self._after_the_last_gradient(block)
             sums.layers_attention += sums.attention - before.attention
             spare = self._level is Level.LOW if block.spare_tail is None else block.spare_tail
             sums.spare += self._last if spare else 0
+
+    def _after_the_last_gradient(self, block: Block) -> int:
+        """Of a layer that is computed again, products of a stream without gradients: recomputation may end before."""
+        if self._level is not Level.LOW or not block.joins:
+            return 0
+        linears: list[Linear] = []
+        for part in block.parts:
+            if isinstance(part, Mlp):
+                linears += [*part.inner, part.down]
+            elif isinstance(part, Attention):
+                linears += [part.output, *part.beside]
+        idle = [one for one in linears if one.stream in block.joins and not self._graded[one.stream]]
+        return sum(2 * self._rows[one.stream] * one.inputs * one.outputs for one in idle)
 
     def _keep_alone(self, before: PassFlop) -> None:
         """Of what was added since, the share of the tokens with logits: the last ones, with no fewer pairs."""
