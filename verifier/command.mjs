@@ -35,9 +35,16 @@ function parsed(words) {
   return { ledger: files[0], options, flags };
 }
 
-/** @param {string} file */
-const read = (file) => new Uint8Array(fs.readFileSync(file));
 /** A FIFO would never end. @param {string} file */
+function read(file) {
+  if (!fs.statSync(file).isFile()) throw new Error(`${file}: not a regular file`);
+  try {
+    return new Uint8Array(fs.readFileSync(file));
+  } catch (error) {
+    throw new Error(`${file}: ${/** @type {Error} */ (error).message}`);
+  }
+}
+/** @param {string} file */
 const maybe = (file) => (fs.statSync(file, { throwIfNoEntry: false })?.isFile() ? read(file) : null);
 /** @param {string} ledger */
 const journalOf = (ledger) => ledger.replace(/\.json$/, "") + ".journal.jsonl";
@@ -79,7 +86,7 @@ async function verdict(words, folder = ".") {
   /** @type {import("./src/keys.js").Key[]} */
   let keys = [];
   try {
-    keys = options["--key"].map((file) => readKey(fs.readFileSync(at(file), "utf8"), path.basename(file)));
+    keys = options["--key"].map((file) => readKey(Buffer.from(read(at(file))).toString("utf8"), path.basename(file)));
     for (const file of [...options["--peaks"], ...options["--policy"]]) library.accept(read(at(file)), path.basename(file));
     nameCompanions(at(ledger), library);
     const found = await verify(given(ledger, options["--journal"][0]));

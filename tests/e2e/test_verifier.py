@@ -220,3 +220,25 @@ def assert_read(page: Page, source: str) -> None:
         page.look(width, dark=dark)
         page.assert_whole(width, dark=dark)
         assert faults(page, source) == []
+
+
+@pytest.mark.tool("node")
+def test_the_command_waits_for_no_fifo(tmp_path: Path) -> None:
+    """Among the children they are passed over, in place of a file that is named they are refused."""
+    folder = Path(shutil.copytree(VECTORS / "merged" / "job", tmp_path / "job"))
+    for name in ("fifo", "children/x.json", "children/node-1/y.journal.jsonl"):
+        os.mkfifo(folder / name)
+    shutil.copy(folder / "children" / "node-1" / "ledger.json", folder / "children" / "node-1" / "y.json")
+    command = [
+        "node",
+        ROOT / "verifier" / "cli.mjs",
+        "ledger.json",
+        "--key",
+        "ledger.pub",
+        "--policy",
+        POLICY,
+        "--peaks",
+    ]
+    for peaks, status in ((PEAKS, 0), ("fifo", 2)):
+        done = subprocess.run([*command, peaks, "--children", "children"], cwd=folder, capture_output=True, timeout=60)
+        assert done.returncode == status, done
