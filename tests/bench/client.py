@@ -84,36 +84,39 @@ def own(folder: Path, say: Say) -> None:
     from flopsd.integrations.transformers import FlopsdCallback
     from tests.train.trainers import arguments, llama
 
-    with _listening(folder / "own.sock"):
-        model, options = llama(), arguments(folder, max_steps=1)
-        callback = FlopsdCallback(client=connect(folder / "own.sock"), method="full")
-        handler = CallbackHandler([callback, DefaultFlowCallback()], model, None, None, None)
-        state, control = TrainerState(max_steps=1), TrainerControl()
-        handler.on_init_end(options, state, control)
-        backbone = model.model
-        backbone.forward = lambda **_: None
-        model.forward = lambda **named: backbone(input_ids=named["input_ids"])
-        batch = {
-            "input_ids": torch.ones(8, 512, dtype=torch.long),
-            "attention_mask": torch.ones(8, 512, dtype=torch.long),
-        }
-        switch = _Switch(handler, callback, model)
-        runs = []
-        for _ in range(RUNS):
-            times: list[int] = []
-            while len(times) < 4000:
-                switch.turn(on=len(times) % 4 in (1, 2))
-                began = time.thread_time_ns()
-                handler.on_step_begin(options, state, control)
-                model(**batch)
-                handler.on_pre_optimizer_step(options, state, control)
-                handler.on_optimizer_step(options, state, control)
-                handler.on_step_end(options, state, control)
-                times.append(time.thread_time_ns() - began)
-            runs.append(_of_pairs(times)[0])
-        switch.turn(on=True)
-        callback.client.close()
-    say("callback alone, a step of 8 x 512 tokens with a mask", _figure(runs), "10 us")
+    for layers in (2, 80):
+        path = folder / f"own{layers}.sock"
+        with _listening(path):
+            model, options = llama(num_hidden_layers=layers), arguments(folder, max_steps=1)
+            callback = FlopsdCallback(client=connect(path), method="full")
+            handler = CallbackHandler([callback, DefaultFlowCallback()], model, None, None, None)
+            state, control = TrainerState(max_steps=1), TrainerControl()
+            handler.on_init_end(options, state, control)
+            backbone = model.model
+            backbone.forward = lambda **_: None
+            model.forward = lambda **named: backbone(input_ids=named["input_ids"])
+            batch = {
+                "input_ids": torch.ones(8, 512, dtype=torch.long),
+                "attention_mask": torch.ones(8, 512, dtype=torch.long),
+            }
+            switch = _Switch(handler, callback, model)
+            runs = []
+            for _ in range(RUNS):
+                times: list[int] = []
+                while len(times) < 4000:
+                    switch.turn(on=len(times) % 4 in (1, 2))
+                    began = time.thread_time_ns()
+                    handler.on_step_begin(options, state, control)
+                    model(**batch)
+                    handler.on_pre_optimizer_step(options, state, control)
+                    handler.on_optimizer_step(options, state, control)
+                    handler.on_step_end(options, state, control)
+                    times.append(time.thread_time_ns() - began)
+                runs.append(_of_pairs(times)[0])
+            switch.turn(on=True)
+            callback.client.close()
+        number = len(list(model.parameters()))
+        say(f"callback alone, a step of 8 x 512 tokens with a mask, {number} parameters", _figure(runs), "10 us")
 
 
 def matrices(say: Say) -> None:
