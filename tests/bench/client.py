@@ -94,7 +94,7 @@ def own(folder: Path, say: Say) -> None:
             handler.on_init_end(options, state, control)
             backbone = model.model
             backbone.forward = lambda **_: None
-            model.forward = lambda **named: backbone(input_ids=named["input_ids"])
+            model.forward = lambda backbone=backbone, **named: backbone(input_ids=named["input_ids"])
             batch = {
                 "input_ids": torch.ones(8, 512, dtype=torch.long),
                 "attention_mask": torch.ones(8, 512, dtype=torch.long),
