@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from flopsd.core.meter import max_sm_cycles
@@ -12,6 +13,7 @@ from flopsd.sources.nvml.polled_clock import PolledClock
 from flopsd.system.clock import NS_PER_S
 
 _SAMPLE_PERIOD_MAX_NS = NS_PER_S  # "between 1 second and 1/6 second, depending on the product", nvml.h
+_JITTER = 4  # a sample may come later than the shortest period by a fourth of it
 _STANDSTILL_NS = 3 * NS_PER_S
 
 
@@ -26,6 +28,7 @@ class UtilizationMeter:
         self._max_mhz = device.sm_clock_max_mhz
         self._since_ns = driver.clock.boottime_ns()
         self._seen_ns = self._clocked_ns = 0
+        self._period_ns = _SAMPLE_PERIOD_MAX_NS  # the shortest between two samples so far
         self._polled = PolledClock(0 if limits is None else limits.sm_clock_max_mhz, driver.moments_of(device.index))
         self._begun = False
         self._unread_reason = GapReason.STARTING
@@ -94,14 +97,17 @@ class UtilizationMeter:
         return Busy(ceiling, elapsed.cycles * limits.sm_count, elapsed.square_sum * limits.sm_count**2)
 
     def _ceiling(self, samples: Sequence[tuple[int, int]], since_ns: int, end_ns: int) -> int:
-        """SM-cycles at most: each sample stands for the time since the one before it, whole percents
-        rounded up, at the highest clock; time that no sample covers counts as fully busy."""
+        """SM-cycles at most: each sample stands for the period before it, whole percents rounded up, at the highest
+        clock; time that no sample covers, such as what the driver's buffer lost, counts as fully busy."""
         if self._limits is None:
             return 0  # the meter makes it a gap: the device is not in the peak table
+        apart_ns = [after - before for (before, _), (after, _) in pairwise(samples) if after > before]
+        self._period_ns = min([self._period_ns, *apart_ns])
+        longest_ns = min(self._period_ns + self._period_ns // _JITTER, _SAMPLE_PERIOD_MAX_NS)
         busy_percent_ns, covered_ns, begin_ns = 0, 0, since_ns
         for until_ns, percent in samples:
             if until_ns > begin_ns:
-                stands_for_ns = min(until_ns - begin_ns, _SAMPLE_PERIOD_MAX_NS)
+                stands_for_ns = min(until_ns - begin_ns, longest_ns)
                 busy_percent_ns += min(percent + 1, 100) * stands_for_ns
                 covered_ns, begin_ns = covered_ns + stands_for_ns, until_ns
         busy_percent_ns += 100 * (end_ns - since_ns - covered_ns)

@@ -83,6 +83,8 @@ def test_readings_follow_each_other_and_end_where_the_newest_sample_ends() -> No
         (((2001, 0),), 1000 + 100),  # a sample stands for a second at most
         (((1500, 9), (3000, 9)), 10 * 500 + 10 * 1000 + 100 * 500),
         (((1500, 9), (1500, 80), (2000, 9)), 10 * 1000),  # of one moment the first
+        # The driver's buffer lost some: one stands for the shortest period, and a fourth of it for a late one.
+        (((3000, 0), (3200, 0), (3450, 0), (3701, 0)), 250 + 100 * 1750 + 200 + 250 + 250 + 100),
     ],
 )  # fmt: skip
 def test_each_sample_stands_for_the_time_since_the_one_before(
