@@ -44,7 +44,8 @@ def test_only_this_jobs_devices_are_metered_and_a_lost_one_ends_without_a_ceilin
     gaps = [gap for gap in sealed["coverage"]["gaps"] if gap["reason"] == "other_job"]
     assert gaps
     assert all((gap["device"], gap["ceiling"]) == (second["uuid"], "0") for gap in gaps)
-    assert int(sealed["coverage"]["coveragePpm"]) > 900_000
+    # All but ten seconds of the second at the end, at most: since it was last asked for it may be this job's again.
+    assert int(sealed["coverage"]["coveragePpm"]) > 600_000
     assert float(first["observedSeconds"]) > float(second["observedSeconds"]) + 1
     source = sealed["incarnations"][0]["sources"]["nvml"]
     assert source["devices"].endswith("2 of 2")

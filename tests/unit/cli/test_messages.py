@@ -116,6 +116,7 @@ def test_output_goes_into_a_pipe_and_where_a_link_leads_and_replaces_neither(tmp
         assert file.read() == (tmp_path / "to").read_bytes() != b"an older report"
 
 
+@pytest.mark.tool(*UNPRIVILEGED[:1])
 @pytest.mark.parametrize(
     ("words", "code"),
     [("status --state-dir {}", 1), ("seal --state-dir {}", 1), ("key new {}/k", 1), ("estimate {}/c --tokens 1", 1),

@@ -138,7 +138,7 @@ def test_control_z_without_a_shell_stops_nothing(tmp_path: Path) -> None:
         shell.wait_for("got hello")
 
 
-DETACHED = "(setsid sleep 600 & echo $! >detached.new); mv detached.new detached; exec sleep 600"
+DETACHED = "(sleep 600 & echo $! >detached.new); mv detached.new detached; exec sleep 600"
 
 
 def test_a_process_that_detaches_itself_is_still_the_jobs(tmp_path: Path) -> None:
