@@ -26,7 +26,7 @@ from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.latent_rows import Rows, latent_rows
 from flopsd.integrations.model_sessions import ModelSessions
-from flopsd.integrations.model_state import ModelState, State
+from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, Session, usual_phase
 from flopsd.integrations.token_counter import TokenCounter, first_tensor, past_length
 from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
@@ -60,8 +60,6 @@ class ForwardCounter:
         self._guesses = guesses or phase_of is None
         self.sessions = ModelSessions(client)
         self._state: ModelState | None = None  # what may change between passes, where a change can be declared
-        self._seen: State = (b"", b"", ())
-        self._active: object = None
         self._model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
         self._backbone: Callable[[], Any] = lambda: None
         self._tokens = TokenCounter()
@@ -98,7 +96,6 @@ class ForwardCounter:
         self._repeats = not compiled and self._tokens.by_shape and not (self._images or self._weights or self._latents)
         if self._weights is None and hasattr(self.client, "facts"):
             self._state = ModelState(model)
-            self._see(self._state)
         outer = [model] if inner is model else [model, inner]
         if backbone is not None and (tower is not None or self._weights is not None):
             outer.append(backbone)
@@ -161,7 +158,7 @@ class ForwardCounter:
     def declare(self, facts: Mapping[str, Any]) -> None:
         """Declare what the model is from now on: to another session, if passes were counted of what it was before."""
         if self._state is not None:
-            self._see(self._state)
+            self._state.keep()
         self.sessions.declare(facts)
 
     def count_step(self) -> None:
@@ -205,10 +202,12 @@ class ForwardCounter:
         phase = self._phase_of(model, past is not None)
         mask, key = named.get("attention_mask"), None
         if self._state is not None:
-            self._look_at(self._state)
+            trains = torch.is_grad_enabled()
+            if self._state.has_changed(trains=trains):
+                recomputation = self._state.keep()
+                self.sessions.describe_again(self._model(), trains=trains, recomputation=recomputation)
             # Training without dropout, or an evaluation that records for nothing.
-            may_train = self._guesses and phase in (UNSETTLED, "other") and torch.is_grad_enabled()
-            may_train = may_train and any(self._seen[0])
+            may_train = self._guesses and phase in (UNSETTLED, "other") and trains and self._state.trains_any
             self.sessions.begin(may_train=may_train)
             phase = "train" if may_train else phase
         tally = self.sessions.now
@@ -240,19 +239,6 @@ class ForwardCounter:
             if len(tally.known) >= MAX_KNOWN:
                 tally.known.clear()
             tally.known[key] = tally.client.counting(phase, **found), padding, tokens
-
-    def _look_at(self, state: ModelState) -> None:
-        """Begin or go on with another session where what is trained or computed again is other than before."""
-        trains = torch.is_grad_enabled()
-        if (state.now() == self._seen) if trains else (state.active() == self._active):
-            return
-        before = self._seen
-        self._see(state)
-        self.sessions.describe_again(self._model(), trains=trains, recomputation=before[1] != self._seen[1])
-
-    def _see(self, state: ModelState) -> None:
-        state.look_again()
-        self._seen, self._active = state.now(), state.active()
 
     def _found(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int) -> dict[str, int]:
         """Counters of a pass. What depends on the content of tensors is added up on their device."""

@@ -20,7 +20,9 @@ class ModelState:
         self._parameters: list[Callable[[], Any]] = []
         self._checkpointed: list[Callable[[], Any]] = []
         self._adapted: list[Callable[[], Any]] = []
-        self._find()
+        self._kept: State = (b"", b"", ())
+        self._kept_names: object = None
+        self.keep()
 
     def now(self) -> State:
         """Parameters that are trained, layers that are computed again in the backward pass, and adapters."""
@@ -34,17 +36,30 @@ class ModelState:
             self._find()
         return b"", b"", ()
 
-    def active(self) -> object:
-        """The names of the adapters that are used unless they are switched off."""
-        return [str(getattr(one(), "_active_adapter", None)) for one in self._adapted]
-
-    def look_again(self) -> None:
-        """The model may have other modules now, such as adapters."""
-        self._find()
-
     def adapters(self) -> object:
         """Which adapters the first layer of PEFT uses: PEFT switches all of them together."""
         return tuple([_adapters(one()) for one in self._adapted])
+
+    def has_changed(self, *, trains: bool) -> bool:
+        """Whether it is other than what was kept. A pass without gradients differs by the names of the adapters alone,
+        which may be switched off meanwhile."""
+        return self.now() != self._kept if trains else self._names() != self._kept_names
+
+    def keep(self) -> bool:
+        """Keep what it is now; whether other layers than before are computed again. The model may have other modules
+        now, such as adapters."""
+        self._find()
+        _, checkpointed, _ = self._kept
+        self._kept, self._kept_names = self.now(), self._names()
+        return checkpointed != self._kept[1]
+
+    @property
+    def trains_any(self) -> bool:
+        """Whether any parameter was trained when it was kept."""
+        return any(self._kept[0])
+
+    def _names(self) -> object:
+        return [str(getattr(one(), "_active_adapter", None)) for one in self._adapted]
 
     def _find(self) -> None:
         if (model := self._model()) is None:

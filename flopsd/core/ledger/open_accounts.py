@@ -15,31 +15,29 @@ TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
 
 
 class _Account(NamedTuple):
-    """A device in one daemon start. `before`: the one that left it open. `retired`: its machine is gone, and it was
+    """A device in one daemon start. `before`: the start that left it open. `retired`: its machine is gone, and it was
     accounted for up to this start alone."""
 
     uid: DeviceUid
-    tally: Tally
+    start: Incarnation
     before: Incarnation | None
     retired: bool
+    is_open: bool
 
 
-class _Accounts:
-    """Follows the daemon starts of a journal in order."""
-
-    def __init__(self, gaps: Mapping[tuple[int, DeviceUid], GapInterval]) -> None:
-        self.open: dict[DeviceUid, Incarnation] = {}  # the last daemon start of each device that was left open
-        self._gaps, self._boots = gaps, dict[DeviceUid, str]()
-
-    def take(self, start: Incarnation) -> Iterator[_Account]:
+def _accounts(history: History) -> Iterator[_Account]:
+    """The devices of each daemon start, in order."""
+    gaps, boots, left = last_gaps(history), dict[DeviceUid, str](), dict[DeviceUid, Incarnation]()
+    for start in history.incarnations:
         for uid, tally in start.tallies.items():
-            before = self.open.pop(uid, None)
-            moved = self._boots.get(uid, start.boot_id) != start.boot_id
+            before = left.pop(uid, None)
+            moved = boots.get(uid, start.boot_id) != start.boot_id
             retired = bool(start.checkpoints) and moved and tally.watermark_ns <= start.begin["ns"]
-            self._boots[uid] = start.boot_id
-            if not has_ended(start) and not retired and not is_taken_over(self._gaps.get((start.number, uid)), tally):
-                self.open[uid] = start
-            yield _Account(uid, tally, before, retired)
+            is_open = not (has_ended(start) or retired or is_taken_over(gaps.get((start.number, uid)), tally))
+            boots[uid] = start.boot_id
+            if is_open:
+                left[uid] = start
+            yield _Account(uid, start, before, retired, is_open)
 
 
 def has_ended(start: Incarnation) -> bool:
@@ -59,24 +57,24 @@ def last_gaps(history: History) -> dict[tuple[int, DeviceUid], GapInterval]:
 
 def left_open(history: History) -> Mapping[DeviceUid, Incarnation]:
     """The devices that are not accounted for to the end, each with the last daemon start that tracked it."""
-    accounts = _Accounts(last_gaps(history))
-    for start in history.incarnations:
-        for _ in accounts.take(start):
-            pass
-    return accounts.open
+    found: dict[DeviceUid, Incarnation] = {}
+    for account in _accounts(history):
+        found.pop(account.uid, None)  # so that they are in the order of their starts
+        if account.is_open:
+            found[account.uid] = account.start
+    return found
 
 
 def refuse_left_out(history: History) -> None:
     """Raises JournalDamagedError where the journal leaves time of a device out: before an end, or between a daemon
     start that was killed and the next one with it."""
-    accounts = _Accounts(last_gaps(history))
-    for start in history.incarnations:
-        for uid, tally, before, retired in accounts.take(start):
-            since_ns = None if before is None else _goes_on_at(before, uid, start)
-            if since_ns is not None and tally.begin_ns > since_ns:
-                raise _left_out(uid, f"before daemon start {start.number}", tally.begin_ns - since_ns)
-            if start.end is not None and has_ended(start) and not retired and tally.watermark_ns < start.end["ns"]:
-                raise _left_out(uid, f"at the end of daemon start {start.number}", start.end["ns"] - tally.watermark_ns)
+    for uid, start, before, retired, _ in _accounts(history):
+        tally, end = start.tallies[uid], start.end
+        since_ns = None if before is None else _goes_on_at(before, uid, start)
+        if since_ns is not None and tally.begin_ns > since_ns:
+            raise _left_out(uid, f"before daemon start {start.number}", tally.begin_ns - since_ns)
+        if end is not None and has_ended(start) and not retired and tally.watermark_ns < end["ns"]:
+            raise _left_out(uid, f"at the end of daemon start {start.number}", end["ns"] - tally.watermark_ns)
 
 
 def _left_out(uid: DeviceUid, where: str, ns: int) -> JournalDamagedError:
