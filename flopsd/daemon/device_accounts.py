@@ -19,7 +19,7 @@ from flopsd.core.phases import NO_PHASE
 from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.mig_handover import MigChange, hand_over
 from flopsd.daemon.session_tracker import SessionTracker
-from flopsd.daemon.source_tracker import Message, SourceTracker
+from flopsd.daemon.source_tracker import Message, SourceTracker, not_ours_at
 from flopsd.daemon.tracked_device import TrackedDevice, rate, settled_ns
 from flopsd.system.clock import Clock
 from flopsd.telemetry.snapshot import DeviceState
@@ -55,7 +55,7 @@ class DeviceAccounts:
 
     def count(self, message: Message, sweep: Sweep) -> None:
         """Follow what a source lists and fold its readings in."""
-        left_ns = message.at_ns if sweep.not_ours_at_ns is None else sweep.not_ours_at_ns
+        left_ns = not_ours_at(message, sweep)
         for uid in self._tracked.keys() & sweep.not_ours:
             tracked = self._tracked[uid]
             if tracked.entry.source == message.source and not self._sources.belongs_to_other_job(uid, message.source):

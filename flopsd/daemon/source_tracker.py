@@ -34,6 +34,11 @@ class Message(NamedTuple):
     opened: Mapping[str, Any] | None = None  # facts of a source that was just opened
 
 
+def not_ours_at(message: Message, sweep: Sweep) -> int:
+    """As of when the devices of `sweep.not_ours` are another job's."""
+    return message.at_ns if sweep.not_ours_at_ns is None else sweep.not_ours_at_ns
+
+
 class SourceTracker:
     """What each source sent last. Methods that return a bool: whether another source may now read some devices."""
 
@@ -96,7 +101,7 @@ class SourceTracker:
         state = self._state(message.source)
         self._patience_ns[message.source] = sweep.patience_ns
         self._not_ours[message.source] = sweep.not_ours
-        self._not_ours_at_ns[message.source] = message.at_ns if sweep.not_ours_at_ns is None else sweep.not_ours_at_ns
+        self._not_ours_at_ns[message.source] = not_ours_at(message, sweep)
         read = any(not isinstance(reading.work, Gap) for reading in sweep.readings)
         refused = [reading.work.reason for reading in counted if isinstance(reading.work, Gap)]
         self.states[message.source] = replace(

@@ -39,7 +39,6 @@ AFTER_ERROR = "forward passes after an error in flopsd's counter"
 _BY_SHAPE = frozenset(
     {"input_ids", "attention_mask", "position_ids", "labels", "num_items_in_batch", "use_cache", "return_dict"}
 )
-MAX_KNOWN = 1024
 
 
 class _Inside(threading.local):
@@ -236,9 +235,7 @@ class ForwardCounter:
             return
         self._declare(phase, found)
         if key is not None and phase != UNSETTLED and _BY_SHAPE.issuperset(named) and isinstance(ids, torch.Tensor):
-            if len(tally.known) >= MAX_KNOWN:
-                tally.known.clear()
-            tally.known[key] = tally.client.counting(phase, **found), padding, tokens
+            tally.remember(key, phase, found, padding)
 
     def _found(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int) -> dict[str, int]:
         """Counters of a pass. What depends on the content of tensors is added up on their device."""

@@ -15,6 +15,7 @@ from flopsd.integrations.describe_model import describe
 from flopsd.integrations.device_sums import DeviceSum, DeviceSums
 from flopsd.integrations.phase_of import UNSETTLED, Session
 
+MAX_KNOWN = 1024
 MAX_SESSIONS = 4  # each is a connection to the daemon, which serves 64
 # What of a model's facts may change within a run: `describe` says what it is now.
 _COUNTS = ("parameters_total", "parameters_trainable")
@@ -26,7 +27,7 @@ _TOO_MANY = f"training of other weights than before, more than {MAX_SESSIONS} ti
 
 
 class Tally:
-    """What one session was not told yet."""
+    """One session, and work that is not declared to it yet."""
 
     def __init__(self, client: Session) -> None:
         self.client = client
@@ -45,6 +46,14 @@ class Tally:
         else:
             self.client.count(phase, **found)
 
+    def remember(
+        self, key: tuple[object, ...], phase: str, found: Mapping[str, int], padding: DeviceSum | None
+    ) -> None:
+        """Count `found` in one call from now on, where a pass with this key comes again."""
+        if len(self.known) >= MAX_KNOWN:
+            self.known.clear()
+        self.known[key] = self.client.counting(phase, **found), padding, found.get("tokens", 0)
+
     def settle_phase(self, phase: str) -> None:
         """Assign unsettled work to `phase`, without waiting for the device."""
         unsettled, self._unsettled = self._unsettled, defaultdict(int)
@@ -59,13 +68,13 @@ class Tally:
 
 
 class ModelSessions:
-    """By what they were told of the model."""
+    """By the facts of the model that were declared to them."""
 
     def __init__(self, client: Any) -> None:
         """`client`: a Session, which opens others where it shows its `facts`."""
         self._client = client
         self.now = self.trained = Tally(client)  # of the pass that goes on, and of the last one with gradients
-        self._of_state = self.now
+        self._of_state = self.now  # of the model as it was described last
         self.all = [self.now]
         self._by_facts: dict[str, Tally] = {}
 

@@ -25,7 +25,10 @@ def one_line(text: object) -> str:
 def named(text: object) -> str:
     """A name in a sentence: in quotes where it has a space, so that none can go on as the sentence does."""
     shown = one_line(text)
-    return f"'{shown.replace(chr(39), f'{chr(92)}x27')}'" if " " in shown or not shown else shown
+    if shown and " " not in shown:
+        return shown
+    escaped = shown.replace("'", r"\x27")
+    return f"'{escaped}'"
 
 
 def shell_command(words: Iterable[str]) -> str:

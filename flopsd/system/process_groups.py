@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 _PR_SET_CHILD_SUBREAPER = 36
 TERMINAL_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # not SIGSTOP: who sends that continues the job too
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose parent ends, as of a process that detaches itself. Linux; elsewhere
-    nothing changes. They are to be waited for."""
+    """Become the parent of every descendant whose parent ends, such as a process that detaches itself. The caller has
+    to wait for them. Only on Linux; elsewhere nothing changes."""
     import ctypes
 
-    try:
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    except (OSError, AttributeError):
-        return
 
 
 def signal_group(leader: int, number: int) -> None:

@@ -26,12 +26,12 @@ BEFORE = 10**12  # cycles of one SM and of each pipe before the epoch
 
 @dataclass(frozen=True)
 class Exporter:
-    """How it collects: every `interval_ms`, while flopsd is told `told_ms`. Faults are of all GPUs: `down` and `hang` of
+    """How it collects: every `interval_ms`, while flopsd is told `stated_ms`. Faults are of all GPUs: `down` and `hang` of
     the server; `frozen`: it collects nothing; `no_prof`, `blank`, `garbage` of the values; `gone`: the last GPU is not on
     the page; of running counters `reset`, `ahead` (a jump) and `stood` (they stand still, and catch up)."""
 
     interval_ms: int = 5000
-    told_ms: int = 5000
+    stated_ms: int = 5000
     offset_ms: int = 0
     left_out: frozenset[str] = frozenset()
     torn_ms: int = 0  # so long a page is half old while it is renewed

@@ -88,7 +88,7 @@ def judge(case: Sick, standin: Path, folder: Path, seed: int = 0) -> list[str]:
             for one in judged
             if not one.holds
         ]
-        for device in predicate["devices"] if case.is_told and case.sources == ("dcgm",) else ():
+        for device in predicate["devices"] if case.is_stated and case.sources == ("dcgm",) else ():
             active = {row["seconds"] for row in device["work"] if row["evidence"] == "activity"}
             if (claimed := max(map(float, active), default=0.0)) > 1.05 * shown.seen_seconds + 2:
                 found.append(f"{device['uuid']}: {claimed} s of activity, of {shown.seen_seconds} s that were shown")
@@ -176,9 +176,9 @@ def _readers(
 
     def dcgm() -> Source:
         clocks = partial(open_clocks, clock, table()) if case.has_clocks else lambda _: None
-        told, url = case.exporter.told_ms / 1000, "http://exporter:9400/metrics"
+        every_seconds, url = case.exporter.stated_ms / 1000, "http://exporter:9400/metrics"
         with patch("urllib.request.build_opener", lambda *_: shown):
-            return DcgmSource(clock, table(), url, told, origins, clocks)
+            return DcgmSource(clock, table(), url, every_seconds, origins, clocks)
 
     openers: dict[str, Callable[[], Source]] = {"nvml": nvml, "dcgm": dcgm}
     return [Reader(name, openers[name], runs, clock, case.every_ms) for name in case.sources]

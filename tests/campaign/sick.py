@@ -23,8 +23,8 @@ class Sick(Case):
     stalls_ms: tuple[tuple[int, int, bool], ...] = ()
     every_ms: int = 1000  # between two reads
     full_ms: tuple[tuple[int, int], ...] = ()  # when nothing can be written to the disk
-    reboots: bool = False  # whether the machine has another boot after each death of the daemon: then nobody but the
-    # wall clock says how long it was away
+    # Whether the machine reboots whenever the daemon is killed: only the wall clock says then how long it was away.
+    reboots: bool = False
 
     @property
     def has_clocks(self) -> bool:
@@ -32,26 +32,26 @@ class Sick(Case):
         return "nvml" in self.sources or bool(self.gpus[0].clock_samples_ms)
 
     @property
-    def is_told(self) -> bool:
-        """Whether flopsd is not told a longer collection interval than there is, which no page shows to rare reads."""
-        return self.exporter.told_ms <= self.exporter.interval_ms
+    def is_stated(self) -> bool:
+        """Whether --dcgm-interval is not longer than the real interval: rare reads of a page do not show that."""
+        return self.exporter.stated_ms <= self.exporter.interval_ms
 
 
 def sick(seed: int) -> Sick:
     """A page, alone or beside NVML, with faults of exporter, driver and daemon."""
     draw = random.Random(seed)
     seconds, own_ms = draw.choice((12, 40, 90, 200)), draw.choice((1000, 5000, 5000, 10_000, 30_000))
-    told_ms = draw.choice((own_ms, own_ms, own_ms, own_ms * 6, own_ms // 5))
+    stated_ms = draw.choice((own_ms, own_ms, own_ms, own_ms * 6, own_ms // 5))
     begins = [draw.randrange(seconds * 1000) for _ in range(draw.choice((0, 0, 1, 2, 4)))]
     lengths = (300, 3000, 12_000, 40_000, FOREVER)
     faults = tuple(Fault(at, at + draw.choice(lengths), draw.choice(PAGE_FAULTS)) for at in begins)
     left_out = draw.choice(LEFT_OUT)
-    if told_ms > own_ms:  # pages that stay as they are would be taken for collections that are that rare
+    if stated_ms > own_ms:  # pages that stay as they are would be taken for collections that are that rare
         left_out = ()
         faults = tuple(fault for fault in faults if fault.kind not in ("frozen", "stood"))
     has_gpm = draw.random() < 0.4
     exporter = Exporter(
-        own_ms, told_ms, draw.randrange(own_ms), frozenset(left_out), draw.choice((0, 0, 200)),
+        own_ms, stated_ms, draw.randrange(own_ms), frozenset(left_out), draw.choice((0, 0, 200)),
         draw.choice((167, 1000)), draw.choice((0, 1, 132)) if has_gpm else 0, faults,
     )  # fmt: skip
     steps = _sometimes(draw, seconds, (-36_000_000, -700, 90, 7000))
@@ -77,8 +77,8 @@ def calm(seed: int) -> Sick:
     own_ms = draw.choice((1000, 5000, 5000, 10_000, 30_000))
     gpu = replace(_gpu(draw, own_ms, has_gpm=False), faults=(), clock_samples_ms=20)
     left_out = frozenset(draw.choice(((), (), TENSOR_FIELDS)))
-    told_ms, torn_ms = draw.choice((own_ms, own_ms, own_ms, 6 * own_ms)), draw.choice((0, 300))
-    exporter = Exporter(own_ms, told_ms, draw.randrange(own_ms), left_out, torn_ms)
+    stated_ms, torn_ms = draw.choice((own_ms, own_ms, own_ms, 6 * own_ms)), draw.choice((0, 300))
+    exporter = Exporter(own_ms, stated_ms, draw.randrange(own_ms), left_out, torn_ms)
     return Sick(
         f"calm {seed}", (gpu,), draw.choice((12, 40, 200)), exporter=exporter, sources=("dcgm",),
         every_ms=draw.choice((1000, 1000, 1000, 5000, 30_000)),

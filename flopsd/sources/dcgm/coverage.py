@@ -1,8 +1,8 @@
-"""What time a collection's averages are of, where its moment is known only from the read that found it. Pure.
+"""Which time a collection's averages cover, where only the read that found it says when it was. Pure.
 
-They are of one collection interval that ends between that read and the one before it. So of a reading from one such
-moment to the next it is counted what no collection can cover, and by how much the moments shift work into a reading or
-out of it: at a boundary between two readings by the difference of their activity, at the last one by all of it.
+They cover one collection interval, which ends between that read and the one before it. A reading goes from one such
+moment to the next. Two things follow: how much of it no collection can cover, and how much work the unknown moments may
+move into it or out of it: at a boundary between two readings the difference of their activity, at the last one all.
 """
 
 from __future__ import annotations

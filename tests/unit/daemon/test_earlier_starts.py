@@ -234,8 +234,8 @@ def test_a_device_is_another_jobs_no_longer_than_it_was_known_to_be(tmp_path: Pa
     gaps = {
         GapReason.STARTING: 5 * NS_PER_S,
         GapReason.OTHER_JOB: 11 * NS_PER_S,
-        GapReason.MISSED_READING: 9
-        * NS_PER_S,  # a second before it was found another's, and eight after it was so last
+        # A second before it was found another's, and eight after it was so last.
+        GapReason.MISSED_READING: 9 * NS_PER_S,
     }
     assert tallies(story)[A100.uid].gap_ns == gaps
     away(10, known_s=7)
