@@ -55,9 +55,9 @@ def add_repeatable(
 
 
 def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
-    """Write to `file`, or to stdout where there is none: whole or not at all, but into a device, a FIFO or what a link
-    leads to, such as /dev/stdout, as a shell does. Raises LedgerError, also for a file that was `read` for it: a ledger
-    or journal that is overwritten is lost."""
+    """Write to `file`, or to stdout if it is None. A file is replaced, whole or not at all; a device, a FIFO or the
+    target of a link, such as /dev/stdout, is written to, as a shell does. Raises LedgerError, also for a file that was
+    `read` for it: a ledger or journal that is overwritten is lost."""
     if file is None:
         sys.stdout.write(text)
         return
@@ -67,7 +67,7 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
     path = Path(file)
     try:
         if any(path.exists() and one.exists() and path.samefile(one) for one in read):
-            raise LedgerError(f"{file} is what this is made from", hint="nothing was changed; give -o another name")
+            raise LedgerError(f"{file} is an input of this command", hint="nothing was changed; give -o another name")
         if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
             path.write_text(text, encoding="utf-8")
         else:

@@ -218,8 +218,8 @@ class Sweep:
     readings: tuple[Reading, ...]
     gauges: Mapping[DeviceUid, Gauges] = field(default_factory=dict)
     patience_ns: int = 0  # how much longer than the reading interval this source may be silent without a gap
-    not_ours: frozenset[DeviceUid] = frozenset()  # devices that are here and another job's,
-    not_ours_at_ns: int | None = None  # as of then; None: as of now
+    not_ours: frozenset[DeviceUid] = frozenset()  # devices that are here and another job's
+    not_ours_at_ns: int | None = None  # when that was asked; None: it is so now
     # Devices listed so far under a provisional name, and what each turned out to be.
     renamed: Mapping[DeviceUid, Device] = field(default_factory=dict)
     child: ChildCost | None = None  # where the source reads a program that it started

@@ -41,7 +41,7 @@ def status_text(status: Mapping[str, Any]) -> str:
 
 
 def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What keeps the ledger from being sealed and copied, a fact for each; none where nothing is known to."""
+    """A row for each known problem that keeps the ledger from being sealed or copied."""
     problem, fault = (status.get("signingKey") or {}).get("problem"), status.get("rollingSealFault")
     found = [
         ("key", f"CANNOT SIGN: {one_line(problem)}" if problem else ""),

@@ -22,7 +22,7 @@ from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
 from flopsd.core.architecture.passes import EMBEDDED, PairsOf, PassFlop, walk
 from flopsd.core.architecture.recurrent_work import StateWork
-from flopsd.core.architecture.rows import lengths, resolve
+from flopsd.core.architecture.rows import notes_on_lengths, resolve
 from flopsd.core.architecture.training import Trained, Training, check_names
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.notes import Note, note
@@ -63,7 +63,7 @@ class _Case:
         self.parameters = parameters(model)
         if training.lora is not None:
             check_names(model, training.lora)
-        self.notes: list[Note] = lengths(model, work)
+        self.notes: list[Note] = notes_on_lengths(model, work)
         if model.images is not None and "patches" not in work:
             self.notes.append(IMAGES_NOT_COUNTED)
         self.method = self._method()
@@ -175,8 +175,9 @@ class _Case:
         }
 
     def scaled(self, bounds: Bounds, passes: int) -> Bounds:
-        """Widened where the process counted another number of parameters than the configuration has. Of more each may
-        be in a product with every token, in each of the `passes`: forward, two backward, and again."""
+        """Widened where the process counted another number of parameters than the configuration has. Each further one
+        may be in a product with every token in each of the `passes`: one forward, two backward, and one computed again.
+        """
         ours, theirs = self.parameters.total, self.training.total
         explained = {ours}
         if self.training.lora is not None:

@@ -152,7 +152,8 @@ class _Walk:
         return sum(2 * self._rows[one.stream] * one.inputs * one.outputs for one in idle)
 
     def _keep_alone(self, before: PassFlop) -> None:
-        """Of what was added since, the share of the tokens with logits: the last ones, with no fewer pairs."""
+        """Scale what was added since `before` to the tokens with logits. They are the last ones, so that their share of
+        the pairs is no smaller."""
         kept, tokens = self._rows[Stream.KEPT], max(1, self._rows[Stream.TOKENS])
         for name in PassFlop.__slots__:
             was = getattr(before, name)

@@ -100,7 +100,7 @@ def test_what_is_read_is_not_overwritten_with_what_is_made_of_it(tmp_path: Path,
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     key, ledger = ["--key", str(tmp_path / "ledger.pub")], str(tmp_path / "ledger.json")
     done = in_process(verb, ledger, *key, "-o", str(tmp_path / name), code=1)
-    assert f"{name} is what this is made from" in done.stderr
+    assert f"{name} is an input of this command" in done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
