@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.core.figures import UNDECLARED, Row, added_up
+from flopsd.core.figures import UNDECLARED, Row, added_up, sum_figures
 from flopsd.core.model import NO_FIGURES, DeviceUid, Evidence, Figures
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.unused_count import Unused, UnusedCount
@@ -91,9 +91,7 @@ class ReadFigures:
 
     @classmethod
     def of(cls, whole: Figures, by_phase: Mapping[str, Figures], rows: Iterable[Row]) -> ReadFigures:
-        highs = [row.figures.high_flop for row in rows if row.evidence in _CEILINGS]
-        known = [high for high in highs if high is not None]
-        return cls(whole, by_phase, sum(known) if len(known) == len(highs) else None)
+        return cls(whole, by_phase, sum_figures(row.figures for row in rows if row.evidence in _CEILINGS).high_flop)
 
 
 def exceeds(count: DeviceCount, read: ReadFigures) -> bool:
@@ -105,17 +103,31 @@ def rows_of(count: DeviceCount, read: ReadFigures) -> tuple[Row, ...]:
     """What a count adds to what was read of its device, by phase: the part of it that was not measured already, and no
     more than the ceiling of what was not measured. So the sums stay between low and high, and where counters measured
     everything it adds nothing."""
+    return tuple(
+        Row(Evidence.OPERATOR_COUNT, None, UNDECLARED, 0, 0, one, NO_FIGURES, bucket=phase)
+        for phase, one in _beyond(count, read).items()
+        if one.low_flop or one.measured_flop
+    )
+
+
+def as_claimed(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
+    """What a count adds by phase to `read`, what was read as processes claim it: of a claimed format `low` is higher
+    already. What is measured of a phase becomes no less than its `low`: what was read of others says nothing of it."""
+    found = _beyond(count, read)
+    for phase, more in found.items():
+        known = (read.by_phase or {}).get(phase, NO_FIGURES)
+        least = known.low_flop + more.low_flop - (known.measured_flop or 0)
+        found[phase] = more._replace(measured_flop=max(more.measured_flop or 0, least))
+    return found
+
+
+def _beyond(count: DeviceCount, read: ReadFigures) -> dict[str, Figures]:
     by_phase = read.by_phase or {}
     lows = {phase: figures.low_flop for phase, figures in by_phase.items()}
     known = {phase: figures.measured_flop or 0 for phase, figures in by_phase.items()}
-    more_low = _shared(count, lows, read.whole.low_flop, read.unmeasured_high)
-    more = _shared(count, known, read.whole.measured_flop or 0, read.unmeasured_high)
-    figures = {phase: Figures(more_low[phase], more[phase], 0) for phase in more_low}
-    return tuple(
-        Row(Evidence.OPERATOR_COUNT, None, UNDECLARED, 0, 0, one, NO_FIGURES, bucket=phase)
-        for phase, one in figures.items()
-        if one.low_flop or one.measured_flop
-    )
+    low = _shared(count, lows, read.whole.low_flop, read.unmeasured_high)
+    measured = _shared(count, known, read.whole.measured_flop or 0, read.unmeasured_high)
+    return {phase: Figures(low[phase], measured[phase], 0) for phase in low}
 
 
 def _shared(count: DeviceCount, known: Mapping[str, int], whole: int, most: int | None) -> dict[str, int]:

@@ -334,7 +334,7 @@ def _claimed(devices: list[Rated], shares: Shares, operators: list[J], pids: set
             summed(
                 [
                     *(device.by_words("figures")[2] for device in devices),
-                    *({row["key"][0]: row["figures"]} for row in operators),
+                    *({row["key"][0]: row["claimed"]} for row in operators),
                 ]
             ),
             shares,

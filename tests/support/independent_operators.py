@@ -18,22 +18,17 @@ def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
     c, whole = sum(counted.values()), add(device.total() for device in devices)
     if (most := whole[2]) is not None and c > most:
         return []
-    ceilings = [
-        row["figures"][2] for device in devices for row in device.rows() if row["key"][1] in ("utilization", "gap")
-    ]
-    room = None if None in ceilings else sum(ceilings)
-    by_phase = [device.by_phase() for device in devices]
     words = {device.word for device in devices}
     word = words.pop() if len(words) == 1 else None
-    found, left = [], [max(0, c - (known or 0)) for known in whole[:2]]
-    left = left if room is None else [min(room, n) for n in left]
+    found = []
+    stated = beyond(counted, whole, [device.by_phase() for device in devices], devices, claimed=False)
+    as_claimed = [device.by_words("figures")[2] for device in devices]
+    all_claimed = add(figures for one in as_claimed for figures in one.values())
+    claimed = beyond(counted, all_claimed, as_claimed, devices, claimed=True)
     for phase in PHASES:
-        parts = []
-        for n in (0, 1):
-            known = sum(one[phase][n] or 0 for one in by_phase if phase in one)
-            parts.append(min(left[n], max(0, counted[phase] - known)))
-            left[n] -= parts[n]
-        figures: Figures = (parts[0], parts[1], 0)
+        figures, least = stated[phase], claimed[phase]
+        known = [sum(one[phase][n] or 0 for one in as_claimed if phase in one) for n in (0, 1)]
+        least = (least[0], max(least[1] or 0, known[0] + least[0] - known[1]), 0)
         if figures[0] or figures[1]:
             found.append(
                 {
@@ -43,10 +38,30 @@ def operator_rows(devices: list[Rated], sessions: list[J]) -> list[J]:
                     "ns": 0,
                     "doubt": 0,
                     "figures": figures,
+                    "claimed": least,
                     "integers": (0, None, 0),
                     "words": (word or "undeclared", word or phase),
                 }
             )  # fmt: skip
+    return found
+
+
+def beyond(
+    counted: dict[str, int], whole: Figures, by_phase: list[dict[str, Figures]], devices: list[Rated], *, claimed: bool
+) -> dict[str, Figures]:
+    """What a count adds to what was read, as it was read or as processes claim it."""
+    read = [row for device in devices for row in device.rows(claimed)]
+    ceilings = [row["figures"][2] for row in read if row["key"][1] in ("utilization", "gap")]
+    left = [max(0, sum(counted.values()) - (known or 0)) for known in whole[:2]]
+    left = left if None in ceilings else [min(sum(ceilings), n) for n in left]
+    found: dict[str, Figures] = {}
+    for phase in PHASES:
+        parts = []
+        for n in (0, 1):
+            known = sum(one[phase][n] or 0 for one in by_phase if phase in one)
+            parts.append(min(left[n], max(0, counted[phase] - known)))
+            left[n] -= parts[n]
+        found[phase] = (parts[0], parts[1], 0)
     return found
 
 

@@ -25,7 +25,7 @@ VECTORS = (
     "valid/lying-declarations", "valid/cycles-recovered", "valid/neuron-count", "valid/unknown-device",
     "valid/accounted-elsewhere", "valid/journal-replaced", "valid/unread-in-one-phase",
     "valid/busy-by-a-sampled-clock", "valid/ceiling-by-clock", "valid/squares-that-are-large", "valid/operator-count",
-    "valid/operator-count-exceeding", "valid/energy-as-published", "valid/model-full-sdpa",
+    "valid/operator-count-exceeding", "valid/operator-count-as-claimed", "valid/energy-as-published", "valid/model-full-sdpa",
     "valid/model-lora-attention", "valid/model-size-full", "merged/job-with-figures-that-count",
     "merged/job-with-a-hole", "merged/lineage",
 )  # fmt: skip
@@ -170,7 +170,9 @@ def phases_of(devices: list[Rated], name: str, operators: list[J]) -> J:
     """E(phase) of both ends, of `measured`, and of what processes claim."""
     found: J = {}
     for at, which in enumerate(("bySettings", "measured", *(["asClaimed"] if name == "figures" else []))):
-        of_operators = [{(*row["words"], row["key"][0])[at]: row["figures"]} for row in operators]
+        of_operators = [
+            {(*row["words"], row["key"][0])[at]: row["claimed" if at == 2 else "figures"]} for row in operators
+        ]
         phases: dict[str, Figures] = summed([*(device.by_words(name)[at] for device in devices), *of_operators])
         found[which] = {phase: said(one) for phase, one in sorted(phases.items())}
     return found

@@ -273,6 +273,22 @@ def exceeding(folder: Path) -> bytes:
     return story.finish()
 
 
+def counted_as_claimed(folder: Path) -> bytes:
+    """A process declares its phases and that it runs BF16, and counts operators: what it counts exceeds what was read as
+    it claims it by less than what was read without its word."""
+    story, process = Story(folder, (H100,)), "ab" * 16
+    facts = {"precision": "bf16", "device": H100.uid}
+    story.says(
+        SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, facts), PhaseChanged(process, "train")
+    )
+    story.during(4, {H100: PLAIN})
+    story.says(PhaseChanged(process, "generate"))
+    story.during(3, {H100: gap(GapReason.DRIVER_TIMEOUT)})
+    counted = {"train": 175 * 10**13, "generate": 30 * 10**13}
+    story.says(WorkCounted(process, {phase: {"operator_flop": flop} for phase, flop in counted.items()}))
+    return story.finish()
+
+
 def unused(folder: Path) -> bytes:
     """Processes whose counts no figure has, one of each kind; the journal does not have them in the order of their ids."""
     story = Story(folder, (A100, H100), declared=OperatorDeclarations(Phase.TRAIN, Method.FULL))

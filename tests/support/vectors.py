@@ -58,6 +58,7 @@ VALID_RUNS = {
     "energy-below-published": runs.frugal,
     "operator-count": runs.operators,
     "operator-count-exceeding": runs.exceeding,
+    "operator-count-as-claimed": runs.counted_as_claimed,
     "operator-counts-unused": runs.unused,
     "kernel-windows": runs.windows,
 }

@@ -1,6 +1,7 @@
 // What the Commission's Guidelines count of a run, and what would follow from what its processes claim.
 import { shareOf } from "./architecture.js";
 import { byText } from "./basics.js";
+import { add, byClaims, claimOf } from "./claims.js";
 import { counted } from "./sessions.js";
 import { MILLION, ceilDiv, plus, written, zero } from "./figures.js";
 import { GUIDELINES_METHOD } from "./codes.js";
@@ -11,15 +12,10 @@ import { integersOf, withZero } from "./rows.js";
 /** @typedef {import("./figures.js").Figures} Figures */
 /** @typedef {import("./statement.js").Account} Account */
 /** @typedef {{low: bigint, stated: bigint | null, high: bigint}} Shares */
-/** @typedef {Map<string, Figures>} ByPhase */
+/** @typedef {import("./claims.js").ByPhase} ByPhase */
 /** @typedef {import("./operators.js").Counted[]} Operators */
 /** @typedef {{figures: Figures, cumulative: Figures}} Counted */
 const _MARGIN_PPM = 300000n;
-
-/** @param {ByPhase} map @param {string} phase @param {Figures} figures */
-function add(map, phase, figures) {
-  map.set(phase, plus(map.get(phase) ?? zero(), figures));
-}
 
 /** G(E): low and high by `ends`, measured by `points`. @param {ByPhase} ends @param {ByPhase} points @param {Shares} shares
  * @returns {Counted} */
@@ -130,38 +126,6 @@ function bySettings(accounts, kind, /** @type {Operators} */ operators = []) {
   return { ends, points: settled };
 }
 
-/** What a share claims beyond the settings; null: nothing.
- * @param {import("./history.js").Device} device @param {import("./rows.js").Part} part */
-function claimOf(device, part) {
-  const [name, format = null] = part.name.split("@");
-  if (name === "undeclared" || !part.rows.length) return null;
-  const phase = device.incarnation.begin.declared.phase === name ? null : name;
-  const precision = device.known.precision === null ? format : null;
-  return phase === null && precision === null ? null : { phase, precision };
-}
-
-/** Figures by what the processes claim. @param {Account[]} accounts @param {"claimed" | "claimedInteger"} kind
- * @param {Operators} [operators] */
-function byClaims(accounts, kind, operators = []) {
-  /** @type {ByPhase} */
-  const found = new Map();
-  for (const { device, of } of accounts) {
-    const settings = device.incarnation.begin.declared.phase;
-    const claims_ = of.parts.some((part) => claimOf(device, part) !== null);
-    if (!claims_ && settings !== null) {
-      if (of.parts.some((part) => part.rows.length || part.read)) add(found, settings, of[kind]);
-      continue;
-    }
-    for (const part of of.parts) {
-      if (!part.rows.length && !part.read) continue;
-      const figures = kind === "claimed" ? withZero(part.claimed, part.read) : part.claimedInteger;
-      add(found, part.phase === "undeclared" ? settings ?? "undeclared" : part.phase, figures);
-    }
-  }
-  for (const { phase, flop } of operators) add(found, phase, flop);
-  return found;
-}
-
 /** What the claims rest on.
  * @param {import("./history.js").History} history @param {Account[]} accounts @param {Operators} operators */
 function claims(history, accounts, operators) {
@@ -240,7 +204,8 @@ export function guidelines(history, accounts, operators, none, basis, stated) {
   const { ends, points } = none
     ? { ends: new Map([["undeclared", unknown]]), points: new Map([["undeclared", unknown]]) } : bySettings(accounts, "flop", operators);
   const rested = claims(history, accounts, operators);
-  const byClaim = byClaims(accounts, "claimed", operators);
+  const byClaim = byClaims(accounts, "claimed");
+  for (const { phase, claimed } of operators) add(byClaim, phase, claimed);
   const found = counts(ends, points, shares);
   const without = none ? found : counts(bySettings(accounts, "flop").ends, points, shares);
   return {

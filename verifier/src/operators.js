@@ -1,4 +1,5 @@
 // Rows of evidence `operator_count`: what training processes counted of the operators that they ran on a device.
+import { byClaims } from "./claims.js";
 import { counted } from "./sessions.js";
 import { plus, total, zero } from "./figures.js";
 import { withZero } from "./rows.js";
@@ -9,7 +10,8 @@ import { PHASES } from "./names.js";
 /** @typedef {import("./history.js").Session} Session */
 /** @typedef {import("./statement.js").Account} Account */
 /** `settings`: the phase that the settings declare for all of the device's time, or `undeclared`.
- * @typedef {{uuid: string, phase: string, settings: string, flop: Figures}} Counted */
+ * @typedef {{uuid: string, phase: string, settings: string, flop: Figures,
+ *   claimed: Figures}} Counted By what processes claim it adds `claimed` */
 
 export const OPERATOR_COUNT = "operator_count";
 const _ORDER = ["train", "evaluate", "generate", "other"];
@@ -43,29 +45,49 @@ function countsOf(sessions) {
 /** @param {Account[]} own */
 const figuresOfAll = (own) => own.map(({ of }) => of.flop).reduce(plus, zero());
 
+/** What the counts `c` add by phase to `low` and `measured` of what was read.
+ * @param {Map<string, bigint>} c @param {Figures} whole @param {Map<string, Figures>} read @param {import("./rows.js").Row[]} rows */
+function added(c, whole, read, rows) {
+  const open = rows.filter((row) => row.evidence === "gap" || row.evidence === "utilization")
+    .reduce((/** @type {bigint | null} */ sum, row) => (sum === null || row.flop.high === null ? null : sum + row.flop.high), 0n);
+  const all = [...c.values()].reduce((a, b) => a + b, 0n);
+  const room = (/** @type {bigint} */ known) => (open === null ? beyond(all, known) : lesser(open, beyond(all, known)));
+  let left = room(whole.low), leftMeasured = room(whole.measured ?? 0n);
+  /** @type {Map<string, bigint[]>} */
+  const found = new Map();
+  for (const phase of _ORDER) {
+    const figures = read.get(phase) ?? zero(), count = /** @type {bigint} */ (c.get(phase));
+    const low = lesser(beyond(count, figures.low), left);
+    const measured = lesser(beyond(count, figures.measured ?? 0n), leftMeasured);
+    left -= low;
+    leftMeasured -= measured;
+    found.set(phase, [low, measured]);
+  }
+  return found;
+}
+
 /** @param {Account[]} own @param {Session[]} sessions @returns {Counted[] | null} null: more was counted than can be. */
 function rowsOf(own, sessions) {
   const { uuid } = own[0].device.record;
   const c = countsOf(sessions), whole = figuresOfAll(own);
   const all = [...c.values()].reduce((a, b) => a + b, 0n);
   if (whole.high !== null && all > whole.high) return null;
-  const open = own.flatMap(({ of }) => of.parts.flatMap((part) => part.rows))
-    .filter((row) => row.evidence === "gap" || row.evidence === "utilization")
-    .reduce((/** @type {bigint | null} */ sum, row) => (sum === null || row.flop.high === null ? null : sum + row.flop.high), 0n);
-  const room = (/** @type {bigint} */ known) => (open === null ? beyond(all, known) : lesser(open, beyond(all, known)));
   const phases = new Set(own.map(({ device }) => device.incarnation.begin.declared.phase ?? "undeclared"));
   const settings = phases.size === 1 ? [...phases][0] : "undeclared";
-  let left = room(whole.low), leftMeasured = room(whole.measured ?? 0n);
+  const read = new Map(_ORDER.map((phase) => [phase, figuresOf(own, phase)])), byClaim = byClaims(own, "claimed");
+  const more = added(c, whole, read, own.flatMap(({ of }) => of.parts.flatMap((part) => part.rows)));
+  const claimed = added(c, total(byClaim.values()), byClaim, own.flatMap(({ of }) => of.parts.flatMap((part) => part.claimedRows)));
   /** @type {Counted[]} */
   const rows = [];
   for (const phase of _ORDER) {
-    const figures = figuresOf(own, phase), count = /** @type {bigint} */ (c.get(phase));
-    const low = lesser(beyond(count, figures.low), left);
-    const measured = lesser(beyond(count, figures.measured ?? 0n), leftMeasured);
-    left -= low;
-    leftMeasured -= measured;
+    const [low, measured] = /** @type {bigint[]} */ (more.get(phase));
     if (!low && !measured) continue;
-    rows.push({ uuid, phase, settings, flop: { low, measured, high: 0n } });
+    const [claimedLow, point] = /** @type {bigint[]} */ (claimed.get(phase)), known = byClaim.get(phase) ?? zero();
+    const least = beyond(known.low + claimedLow, known.measured ?? 0n);
+    rows.push({
+      uuid, phase, settings, flop: { low, measured, high: 0n },
+      claimed: { low: claimedLow, measured: point > least ? point : least, high: 0n },
+    });
   }
   return rows;
 }

@@ -12,7 +12,7 @@ import { ESTIMATING, WITHOUT_CEILING, amountOf, undeclaredOf, under, unknownOf }
  *   smCycles: bigint, ns: bigint, flop: Figures, integer: Figures, clock: bigint, margin: bigint | null,
  *   mayBeInteger: boolean}} Row */
 /** @typedef {{name: string, phase: string, rows: Row[], flop: Figures, integer: Figures, read: boolean,
- *   integersTold: boolean, claimed: Figures, claimedInteger: Figures, unknown: bigint, observed: Map<string, bigint>}} Part
+ *   integersTold: boolean, claimedRows: Row[], claimed: Figures, claimedInteger: Figures, unknown: bigint, observed: Map<string, bigint>}} Part
  *   `claimed`: the same by the share's own format, where the settings declare none */
 
 const _NO_FIGURE = { low: 0n, measured: null, high: null };
@@ -176,7 +176,7 @@ export function rated(device, peaks) {
     const byClaim = claimed === null ? rows : new Maker(share, phase, told, told, "process").all();
     /** @type {Part} */
     const part = {
-      name, phase, rows, read: wasRead(share), integersTold: tellsIntegers(share),
+      name, phase, rows, claimedRows: byClaim, read: wasRead(share), integersTold: tellsIntegers(share),
       flop: total(rows.map((row) => row.flop)), integer: total(rows.map((row) => row.integer)),
       claimed: total(byClaim.map((row) => row.flop)), claimedInteger: total(byClaim.map((row) => row.integer)),
       unknown: unknownOf(share), observed: new Map(under(share, "observed_ns")),

@@ -89,6 +89,13 @@ class RatedTally:
     def read(self) -> ReadFigures:
         return ReadFigures.of(self.figures, self.by_phase.recorded, self.rows)
 
+    @lazy
+    def read_as_claimed(self) -> ReadFigures:
+        """The same by the phases and formats that processes claim."""
+        claimed = self.by_phase.claimed
+        rows = (row if row.claimed is None else row._replace(figures=row.claimed) for row in self.rows)
+        return ReadFigures.of(sum_figures(claimed.values()), claimed, rows)
+
     def _claim_of(self, row: Row) -> tuple[str, str]:
         """The phase and the format of a share that a process claims and the settings do not say; "": none."""
         phase, _, label = row.bucket.partition("@")

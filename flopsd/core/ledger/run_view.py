@@ -11,14 +11,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import Row, added_up, sum_figures
+from flopsd.core.figures import Row, sum_figures
 from flopsd.core.lazy import lazy
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.rated_tally import RatedTallies, RatedTally, rated_of_run, rated_tallies
 from flopsd.core.ledger.segments import added_work
 from flopsd.core.model import UNDECLARED_PHASE, Device, DeviceUid
-from flopsd.core.operator_count import NO_COUNTS, DeviceCount, OperatorCounts, ReadFigures, counts_of, exceeds, rows_of
+from flopsd.core.operator_count import (
+    NO_COUNTS,
+    DeviceCount,
+    OperatorCounts,
+    ReadFigures,
+    as_claimed,
+    counts_of,
+    exceeds,
+    rows_of,
+)
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, Phased, declarations_of, run_bases
 from flopsd.core.policy.evaluate import Case, findings
@@ -55,13 +64,16 @@ class DeviceView(RatedTallies):
     @property
     def counted_by_phase(self) -> Phased:
         """The figures of `operator_rows` by phase. The settings' one is taken where all daemon starts have it."""
-        recorded = added_up({row.phase: row.figures} for row in self.operator_rows)
+        assert self.count is not None
+        recorded = {row.phase: row.figures for row in self.operator_rows}
+        by_claims = as_claimed(self.count, sum((one.read_as_claimed for one in self.rated), ReadFigures()))
+        claimed = {phase: by_claims[phase] for phase in recorded}
         phases = {one.phase for one in self.rated}
         phase = phases.pop() if len(phases) == 1 else None
         name = UNDECLARED_PHASE if phase is None else phase.value
         settings = {name: sum_figures(recorded.values())} if recorded else {}
-        claims = {(claimed, ""): figures for claimed, figures in recorded.items() if claimed != name}
-        return Phased(recorded, settings, recorded if phase is None else settings, recorded, claims)
+        claims = {(bucket, ""): figures for bucket, figures in recorded.items() if bucket != name}
+        return Phased(recorded, settings, recorded if phase is None else settings, claimed, claims)
 
     @property
     def entry(self) -> DeviceEntry:

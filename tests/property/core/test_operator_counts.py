@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flopsd.core.declarations import OperatorDeclarations, Phase
+from flopsd.core.declarations import FORMATS, OperatorDeclarations, Phase
 from flopsd.core.declared_facts import facts_from, work_from
 from flopsd.core.figures import sum_figures
 from flopsd.core.ledger.run_view import RunView, view_of
@@ -90,6 +90,27 @@ def test_what_an_honest_process_counts_is_between_both_ends(lie: Lie) -> None:
     for device in view.devices:
         if any(row.evidence is Evidence.OPERATOR_COUNT for row in device.operator_rows):
             assert device.figures.measured_flop is not None
+
+
+@given(lies())
+def test_as_claimed_is_true_of_a_process_that_is_honest(lie: Lie) -> None:
+    labels = {name: f"@{name}" for name in FORMATS}
+    honest = replace(
+        lie, seconds=[replace(one, said=one.phase.value + labels.get(one.format, "")) for one in lie.seconds]
+    )
+    claimed = counting(honest, truth_of(honest)).bases.claimed
+    if claimed is not None:
+        trained, generated = (
+            sum(second.flop for second in honest.seconds if second.phase is phase)
+            for phase in (Phase.TRAIN, Phase.GENERATE)
+        )
+        updates = trained * honest.share_ppm / 10**6
+        for truth, figures in (
+            (updates, claimed.counted.updates),
+            (updates + generated, claimed.counted.cumulative),
+        ):
+            assert within(truth, figures)
+            assert figures.measured_flop is None or figures.low_flop <= figures.measured_flop
 
 
 @given(lies())
