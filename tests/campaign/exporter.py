@@ -26,7 +26,7 @@ BEFORE = 10**12  # cycles of one SM and of each pipe before the epoch
 
 @dataclass(frozen=True)
 class Exporter:
-    """How it collects: every `interval_ms`, while flopsd is told `stated_ms`. Faults are of all GPUs: `down` and `hang` of
+    """How it collects: every `interval_ms`, and `stated_ms` by --dcgm-interval. Faults are of all GPUs: `down` and `hang` of
     the server; `frozen`: it collects nothing; `no_prof`, `blank`, `garbage` of the values; `gone`: the last GPU is not on
     the page; of running counters `reset`, `ahead` (a jump) and `stood` (they stand still, and catch up)."""
 
