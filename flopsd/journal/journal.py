@@ -146,11 +146,24 @@ class Journal:
         under the name `closed_as`; None: it is there already. Everything is on disk before, and each step is done at
         once, so that a kill leaves the one or the other. Raises OSError, after which it can be called again."""
         os.fsync(self._fd)
-        if closed_as is not None:
-            self.state.move_to_segments(closed_as)
-        os.replace(self.state.next_journal, self.state.journal)
+        if not self._has_taken_over():
+            if closed_as is not None:
+                self.state.move_to_segments(closed_as)
+            try:
+                os.replace(self.state.next_journal, self.state.journal)
+            except OSError:
+                if not self._has_taken_over():
+                    raise
         self._path = self.state.journal
         sync_folder(self.state.path)
+
+    def _has_taken_over(self) -> bool:
+        """Whether the open file is the journal. A file server may report a rename as failed that it made; made again,
+        it would put this journal in the place of the closed segment."""
+        try:
+            return os.path.samestat(os.stat(self.state.journal), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
 
     def put_aside(self, name: str) -> str:
         """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one. Returns

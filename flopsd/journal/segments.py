@@ -45,7 +45,12 @@ def closed_segments(state: StateDir) -> list[Path]:
 
 
 def newest_closed(state: StateDir) -> Path | None:
-    return max(closed_segments(state), key=lambda path: path.stat().st_mtime_ns, default=None)
+    """The closed segment that no other continues; of several runs, the one written last. Within a run the times of
+    files do not decide: a clock may be set back, and a restored folder has other times."""
+    closed = closed_segments(state)
+    before = {closed_name(one.before) for one in map(_continued_by, closed) if one is not None}
+    ends = (path for path in closed if path.name not in before)
+    return max(ends, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def continued_by(journal: Path) -> Continued | None:
@@ -53,6 +58,14 @@ def continued_by(journal: Path) -> Continued | None:
     ValueError for a record that no daemon writes."""
     first = first_record(journal)
     return None if first is None or "continues" not in first else Continued.from_record(first["continues"])
+
+
+def _continued_by(journal: Path) -> Continued | None:
+    """The same; None also for a file that cannot be read, or that no daemon writes."""
+    try:
+        return continued_by(journal)
+    except (JournalError, KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def first_record(journal: Path) -> Record | None:
@@ -65,10 +78,7 @@ def heads_in_chain(state: StateDir) -> Iterator[tuple[str, Head]]:
     journal names the one before it, and that the one before."""
     journal, number = state.journal, None
     while True:
-        try:
-            continued = continued_by(journal)
-        except (JournalError, KeyError, TypeError, ValueError, AttributeError):
-            return
+        continued = _continued_by(journal)
         if continued is None or (number is not None and continued.before.number != number - 1):
             return  # the first one, or a file that is not the segment that its name says
         before, number = continued.before, continued.before.number

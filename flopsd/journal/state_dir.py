@@ -104,7 +104,7 @@ class StateDir:
         try:
             os.replace(self.journal, self.segments / name)
         except FileNotFoundError:
-            return  # moved by the call before, which failed later
+            pass  # moved by the call before, which failed later
         sync_folder(self.segments)
 
     def acquire(self) -> None:

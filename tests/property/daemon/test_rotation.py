@@ -1,5 +1,6 @@
 """A rotated run counts what the same run counts unrotated: through the real writer and journals, rotated at any moment."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -257,3 +258,24 @@ def test_a_kill_at_any_step_of_a_rotation_loses_nothing(tmp_path: Path, extent: 
     assert step > 10
     kinds = {(1, 2), (2, 1), (2, 2)}  # not ended yet; ended, and the next one not begun; begun
     assert outcomes == kinds if extent.step == 1 else outcomes <= kinds
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO])  # ENOENT: NFS makes the rename again, whose answer was lost
+@pytest.mark.parametrize("name", ["next.journal.jsonl", "journal.jsonl"])
+def test_a_rename_that_was_made_and_is_reported_as_failed_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    twin, replace_file, failed = Twin(tmp_path), os.replace, []
+
+    def replaced(path: Path, there: Path) -> None:
+        replace_file(path, there)
+        if path.name == name and not failed:
+            failed.append(path)
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", replaced)
+    twin.do("read", 2)
+    assert twin.writer.rotate()
+    twin.do("read", 2)
+    assert failed
+    assert [part.segment for part in twin.finish()] == [1, 2]

@@ -67,6 +67,17 @@ def test_the_chain_names_each_segment_before_and_what_it_must_contain(state: Sta
     assert list(heads_in_chain(state)) == []
 
 
+def test_the_newest_segment_is_the_one_that_none_continues_whatever_the_times_of_the_files(state: StateDir) -> None:
+    """A rotation that a kill interrupted began another segment 2, where the wall clock had been set back."""
+    found = chain(state)
+    for age, (name, _) in enumerate(found):
+        os.utime(state.segments / name, ns=(0, age))
+    state.journal.unlink()
+    newest = newest_closed(state)
+    assert newest is not None
+    assert newest.name == found[0][0]
+
+
 @pytest.mark.parametrize("numbers", [(2, 2, 3), (3, 2, 3), (7, 8, 10)])
 def test_a_segment_that_does_not_have_the_number_before_ends_the_chain(
     state: StateDir, numbers: tuple[int, ...]
