@@ -265,7 +265,7 @@ def test_a_kill_at_any_step_of_a_rotation_loses_nothing(tmp_path: Path, extent: 
 def test_a_rename_that_was_made_and_is_reported_as_failed_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
 ) -> None:
-    twin, replace_file, failed = Twin(tmp_path), os.replace, []
+    twin, replace_file, failed = Twin(tmp_path), os.replace, list[Path]()
 
     def replaced(path: Path, there: Path) -> None:
         replace_file(path, there)
