@@ -19,7 +19,7 @@ from flopsd.daemon.writer import Writer
 from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
-from flopsd.journal.segments import ClosedSegment, closed_name
+from flopsd.journal.segments import ClosedSegment
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
 from flopsd.settings.schema import CONTAINER, Settings
@@ -38,15 +38,12 @@ class ContinuedRun:
     recovery: Recovery | None
     journal_lost: bool  # another process replaced the journal, and what was in it is not known
     closed: ClosedSegment | None  # the segment that `history` is of, where the next one is still to be begun
-    is_sealed: bool  # that segment was restored with its ledger: with this machine's key a second one would be made
     origins: dict[str, str]  # by device, of its cumulative counters as last read on this boot
     continues: Continues
     files_private: bool
 
-    def begin(self, writer: Writer, folder: StateDir) -> None:
+    def begin(self, writer: Writer) -> None:
         writer.begin(self.run, self.history, self.recovery, journal_lost=self.journal_lost, closed=self.closed)
-        if self.closed is not None and self.is_sealed:
-            (folder.segments / closed_name(self.closed.facts)).unlink(missing_ok=True)
 
     def isolation(self, settings: Settings, job_user: int | None) -> Isolation:
         return Isolation(
@@ -69,14 +66,16 @@ def continue_run(
     restored = None if known is not None else _restore(settings, folder, context, table)
     found = recover(journal, clock, known, secrets.not_used)
     run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
+    closed = found.closed if history is found.history else None
+    if closed is not None and restored is not None and is_sealed_whole(restored):
+        closed = closed._replace(is_moved=True)  # it has its ledger; with this machine's key a second one would be made
     continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if files_private else Continues.NOTHING
     return ContinuedRun(
         run,
         history,
         found.recovery or restored,
         found.journal_lost,
-        found.closed if history is found.history else None,
-        restored is not None and is_sealed_whole(restored),
+        closed,
         found.origins(context.boot_id),
         Continues.NOTHING if restored else continues,
         files_private,

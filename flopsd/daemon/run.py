@@ -115,7 +115,7 @@ def run_daemon(
             lambda: report_to_launcher(head_file, journal.known(run)),
             secrets.key,
         )
-        before.begin(writer, folder)
+        before.begin(writer)
         del before  # the history takes memory
         # Under exec the service manager's main process is the launcher.
         notifier = Notifier(environment if lifeline is None else {}, clock)

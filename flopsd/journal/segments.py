@@ -28,7 +28,8 @@ def closed_name(segment: SegmentFacts) -> str:
 
 
 class ClosedSegment(NamedTuple):
-    """A segment that ended. `is_moved`: it lies in the folder of closed segments, and no more where the journal is."""
+    """A segment that ended. `is_moved`: it need not be moved to the folder of closed segments, where it lies already, or
+    is not needed."""
 
     facts: SegmentFacts
     is_moved: bool

@@ -16,11 +16,18 @@ from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
+from flopsd.daemon.code_secrets import CodeSecrets
+from flopsd.daemon.continued_run import continue_run
 from flopsd.daemon.restored_attempt import is_sealed_whole, restore
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
+from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import load_policies
 from flopsd.settings.platform import Context
+from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.own_files import Own
@@ -224,7 +231,7 @@ def test_the_newest_of_several_states_is_restored_and_its_prefixes_are_ignored(t
     assert again(tmp_path) is None  # now it is here
 
 
-def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path) -> None:
+def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "one", context=on("boot-1"), run_id="job-1")
     for number in (1, 2):
         run.meter(40)
@@ -241,3 +248,19 @@ def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()  # the segment before is where it was, and named
     whole = view_of(history, table(), whole_run=True)
     assert whole.span_ns == 2 * 80 * NS_PER_S
+    # It has its ledger and is not sealed again, with another key, even if the next one takes over late.
+    state, run.clock = StateDir(tmp_path / "two"), FakeClock()
+    state.journal.unlink()
+    state.acquire()
+    saved = (str(tmp_path / "saved" / "algo-1.json"),)
+    settings = Settings(run_id="job-1", ledger=str(tmp_path / "out" / "algo-1.json"), ledger_copies=saved)
+    found = continue_run(settings, on("boot-2"), table(), Journal(state), run.clock, CodeSecrets(None), None)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: os.stat(tmp_path / "no disk"))
+        run.state, run.journal = state, Journal(state)
+        wanted = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("sim",))
+        run.writer = Writer(run.journal, table(), wanted, on("boot-2"), run.clock, run.lines.append)
+        found.begin(run.writer)
+    run.finish()
+    assert history_of(state.journal).segment == 3
+    assert closed_segments(state) == []
