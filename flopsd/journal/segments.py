@@ -28,8 +28,7 @@ def closed_name(segment: SegmentFacts) -> str:
 
 
 class ClosedSegment(NamedTuple):
-    """A segment that ended. `is_moved`: it need not be moved to the folder of closed segments, where it lies already, or
-    is not needed."""
+    """A segment that ended. `is_moved`: it lies in the folder of closed segments already, or is not needed there."""
 
     facts: SegmentFacts
     is_moved: bool
