@@ -40,6 +40,7 @@ from flopsd.settings.words import say
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
+RETURN_NS = 10_000_000_000  # how long a client may take to connect again: it waits 5 s at most between two tries
 QUEUED_NS = 60_000_000_000  # how long launched operators may wait for their device
 MAX_BUCKETS = 24  # phases, and phases with a number format, that a tally has shares of
 _REFUSED_ONLY, _OF_WINDOWS = frozenset({REFUSED}), OBSERVED | {REFUSED}  # the daemon alone counts what it refuses
@@ -55,8 +56,9 @@ class SessionTracker:
     now_ns: Callable[[], int]
     ceiling_flop: Callable[[DeviceUid, int], int | None]  # the most that a device can execute in so many ns
     before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
-    active_phase: ActivePhase = field(init=False)
+    _active: ActivePhase = field(init=False)
     _live: dict[str, str | None] = field(default_factory=dict)  # the phase of each connected process, once it named one
+    _parted: dict[str, int] = field(default_factory=dict)  # until when a process that lost its connection may return
     _declared: dict[str, None] = field(default_factory=dict)  # sessions whose facts the journal does not have yet
     _worked: dict[str, None] = field(default_factory=dict)  # the same of their counters
     _unrecorded: set[str] = field(default_factory=set)  # connected processes that said more than is recorded
@@ -68,7 +70,8 @@ class SessionTracker:
 
     def __post_init__(self) -> None:
         self._facts_bytes = sum(_size(session.facts) for session in self.known.values())
-        self.active_phase = ActivePhase(self._bucket(), 0)
+        self._parted = dict.fromkeys(self.known, self.now_ns() + RETURN_NS)
+        self._active = ActivePhase(self._bucket(), 0)
         self._counts = counts_of(self.known.values())
 
     def apply(self, event: Event) -> None:
@@ -79,7 +82,7 @@ class SessionTracker:
         elif name in self._unrecorded:
             if isinstance(event, SessionClosed):
                 self._unrecorded.discard(name)
-                self._live.pop(name, None)
+                self._leave(event)
         elif name not in self.known:
             return  # never opened; the session server does not send this
         elif isinstance(event, FactsDeclared):
@@ -88,11 +91,28 @@ class SessionTracker:
             self._count(self.known[name], event.work)
         elif isinstance(event, PhaseChanged):
             self._live[name] = event.phase
+            self._parted.pop(name, None)
         elif isinstance(event, SessionClosed):
-            self._live.pop(name, None)
-        now = self._bucket()
-        if now != self.active_phase.bucket:
-            self.active_phase = ActivePhase(now, self.now_ns())
+            self._leave(event)
+        self._follow()
+
+    @property
+    def active_phase(self) -> ActivePhase:
+        """The phase now, and since when."""
+        if self._parted:
+            self._follow()
+        return self._active
+
+    def _follow(self) -> None:
+        if (now := self._bucket()) != self._active.bucket:
+            self._active = ActivePhase(now, self.now_ns())
+
+    def _leave(self, event: SessionClosed) -> None:
+        """One that did not say goodbye may still be at work in the phase that it declared."""
+        if self._live.pop(event.session, None) is not None and not event.clean:
+            self._parted[event.session] = self.now_ns() + RETURN_NS
+        elif event.clean:
+            self._parted.pop(event.session, None)
 
     @property
     def counts(self) -> OperatorCounts:
@@ -246,7 +266,9 @@ class SessionTracker:
     def _bucket(self) -> str:
         """The phase that all processes which named one agree on; undeclared where they differ, since a counter does
         not show which process a count belongs to."""
-        found = UNDECLARED_PHASE if self._unrecorded else self._agreed()
+        while self._parted and self._parted[name := next(iter(self._parted))] <= self.now_ns():  # the first part first
+            del self._parted[name]
+        found = UNDECLARED_PHASE if self._unrecorded or self._parted else self._agreed()
         if found not in self._buckets and len(self._buckets) >= MAX_BUCKETS:
             return UNDECLARED_PHASE
         self._buckets.add(found)
