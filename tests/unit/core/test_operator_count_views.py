@@ -122,7 +122,7 @@ def test_a_report_says_whose_word_figures_and_a_finding_rest_on() -> None:
         assert "software's count by the training process" in text
         assert "COUNT_EXCEEDS_CEILING" in text
     lines = report_text(shown)
-    for name, low in (("operator_count", "2.62x10^15"), ("evaluate", "8.00x10^12")):
+    for name, low in (("operator_count", "2.62x10^15"), ("evaluate", "4.00x10^12")):
         (line,) = re.findall(rf"^{name} .*(?:\n .*)*", lines, re.M)
         assert f"at least {low} FLOP, in the time of other rows" in " ".join(line.split())
     assert report_html(shown).count("in the time of other rows") == 2
