@@ -106,7 +106,7 @@ def left_out(executed: Figures, guidelines: Figures) -> str:
     if executed.high_flop is None or guidelines.high_flop is None or executed.high_flop <= guidelines.high_flop:
         return ""
     most = flop(executed.high_flop - guidelines.high_flop, Towards.UP).text
-    return f"up to {most} FLOP that were executed: the settings declare them as evaluation, which nothing measured"
+    return f"up to {most} FLOP that were executed: the settings declare them as evaluation, which no counter shows"
 
 
 def integers_text(figures: Figures) -> str:

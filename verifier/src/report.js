@@ -99,7 +99,7 @@ function figures(predicate) {
       card("Counts under the Guidelines", "What directly contributes to parameter updates; cumulative adds generated data.",
         triple(guidelines, "FLOP"), h("h4", {}, "Cumulative"), triple(guidelines.cumulative, "FLOP"),
         left > 0n ? h("p", { class: "note" }, `Up to ${about(String(left), "up")} FLOP that were executed are left out: `
-          + "the settings declare them as evaluation, which nothing measured.") : null,
+          + "the settings declare them as evaluation, which no counter shows.") : null,
         ...(claimed ? [h("h4", {}, "If what the training processes state is true"), triple(claimed, "FLOP")] : [])),
       card("Integer operations", "Of tensor cores, beside the FLOP.", triple(integerOperations, "operations")),
       architecture ? card("By the model's shape", "From what the training process declared.", triple({ ...architecture, measured: architecture.computed }, "FLOP")) : null),

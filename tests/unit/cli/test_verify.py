@@ -10,6 +10,7 @@ from flopsd.cli.main import main
 from tests.support.paths import GOLDEN, VECTORS
 
 JOB, NODE = "merged/job", "valid/declared-by-settings"
+EVALUATION = "valid/declared-evaluation-that-evaluates"
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,7 @@ def verify(case: str, *options: str) -> int:
         ("idle", "valid/gaps-of-1003", [], 0),
         ("own-count", "valid/model-own-count", [], 0),
         ("operator-count", "valid/operator-count", [], 0),
+        ("evaluation", EVALUATION, ["--policy", f"{EVALUATION}/our.policy.yaml"], 0),
         ("segment", "valid/middle-segment", [], 0),
         ("rolling", "valid/unended-beyond-twice-a-checkpoint", [], 0),
         ("codes", "valid/codes-checked", [], 0),

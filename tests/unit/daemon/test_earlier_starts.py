@@ -13,7 +13,7 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.system.clock import NS_PER_S, rfc3339, wall_ns_of
 from flopsd.testing import FakeClock
 from tests.support.runs import H100, Run, history_of, verified
-from tests.support.story import A100, Second, Story
+from tests.support.story import A100, Second, Story, gap
 from tests.support.story import H100 as LISTED
 from tests.support.strategies import table
 
@@ -192,6 +192,15 @@ def test_a_source_that_reports_late_is_given_that_time_too(tmp_path: Path) -> No
     story.clock.advance(1)
     story.writer.tick()
     assert set(tallies(story)[LISTED.uid].gap_ns) == {GapReason.SOURCE_SILENT}
+    story.kill()
+
+
+def test_readings_that_became_gaps_are_errors_of_their_source_but_at_its_start(tmp_path: Path) -> None:
+    story = Story(tmp_path, (LISTED,))
+    for times, reason in ((2, GapReason.STARTING), (3, GapReason.DRIVER_TIMEOUT), (1, GapReason.DEVICE_LOST)):
+        story.during(times, {LISTED: gap(reason)})
+    story.during(1, {LISTED: busy})
+    assert story.writer.snapshot.sources["told"].errors == {"driver_timeout": 3, "device_lost": 1}
     story.kill()
 
 
