@@ -20,7 +20,7 @@ from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import phase_from
 from flopsd.core.declared_facts import facts_from
 from flopsd.core.kernel_windows import OBSERVED
-from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
+from flopsd.core.session_protocol import MAX_LINE_BYTES, QUEUED_NS, Conversation, FactsDeclared, RefusedError
 from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.settings.words import words_of
 from flopsd.system.clock import Clock, SystemClock
@@ -60,6 +60,7 @@ class Client:
         self._phase: str | None = None  # while None, this process does not affect the phase of the run
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
         self._work = CountedWork()
+        self._behind_until_ns = 0  # a process at work when it meets a daemon counts until then what may have run before
         self._logged: set[str] = set()
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
@@ -242,8 +243,9 @@ class Client:
         daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
         is_known = daemon.hello(self.session)
-        if not self._was_met or (self._was_opened and is_known is False):  # what ran before is not in this daemon's run
-            self._work.forget(_OF_DEVICES)
+        is_new = not self._was_met or (self._was_opened and is_known is False)
+        if is_new and self._work.forget(_OF_DEVICES):  # what ran before is not in this daemon's run
+            self._behind_until_ns = self.now_ns() + QUEUED_NS
         self._was_met = self._was_opened = True
         self._work.send_again()
         with self._lock:
@@ -284,6 +286,8 @@ class Client:
             daemon.send("declare", facts={name: value})
         for phase in transitions:
             daemon.send("phase", phase=phase)
+        if self.now_ns() < self._behind_until_ns:
+            self._work.forget(_OF_DEVICES)
         if work := self._work.changed():
             daemon.send("work", work=work)
 

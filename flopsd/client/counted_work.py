@@ -43,13 +43,16 @@ class CountedWork:
             has_unsent, self._has_unsent = self._has_unsent, False
             return {phase: dict(counters) for phase, counters in self._sums.items()} if has_unsent else {}
 
-    def forget(self, names: Set[str]) -> None:
-        """Reset these counters."""
+    def forget(self, names: Set[str]) -> bool:
+        """Reset these counters; whether anything was counted of them."""
         self._sum_up()
+        found = False
         with self._lock:
             for counters in self._sums.values():
                 for name in names & counters.keys():
                     del counters[name]
+                    found = True
+        return found
 
     def send_again(self) -> None:
         """A new daemon knows nothing: the next `changed` returns the sums even if nothing is added until then."""

@@ -20,6 +20,7 @@ from flopsd.errors import NotVerifiedError
 
 PROTOCOL = 1
 MAX_LINE_BYTES = 64 * 1024
+QUEUED_NS = 60_000_000_000  # how long launched operators may wait for their device
 _SESSION = re.compile(r"[0-9a-f]{32}")
 _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
 _FIELDS: Mapping[str, frozenset[str]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, field, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from flopsd.core.operator_count import (
 )
 from flopsd.core.phases import PROCESS, ActivePhase, bucket
 from flopsd.core.session_protocol import (
+    QUEUED_NS,
     DeclaredSession,
     Event,
     FactsDeclared,
@@ -41,7 +42,6 @@ from flopsd.settings.words import say
 log = logging.getLogger("flopsd")
 MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
 RETURN_NS = 10_000_000_000  # how long a client may take to connect again: it waits 5 s at most between two tries
-QUEUED_NS = 60_000_000_000  # how long launched operators may wait for their device
 MAX_BUCKETS = 24  # phases, and phases with a number format, that a tally has shares of
 _REFUSED_ONLY, _OF_WINDOWS = frozenset({REFUSED}), OBSERVED | {REFUSED}  # the daemon alone counts what it refuses
 RECORD_BYTES = 256 * 1024  # of declarations in one record of the journal, which may have 4 MiB
@@ -56,6 +56,7 @@ class SessionTracker:
     now_ns: Callable[[], int]
     ceiling_flop: Callable[[DeviceUid, int], int | None]  # the most that a device can execute in so many ns
     before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
+    is_segment: bool = False  # whether this journal continues another
     _active: ActivePhase = field(init=False)
     _live: dict[str, str | None] = field(default_factory=dict)  # the phase of each connected process, once it named one
     _parted: dict[str, int] = field(default_factory=dict)  # until when a process that lost its connection may return
@@ -67,12 +68,17 @@ class SessionTracker:
     _buckets: set[str] = field(default_factory=set)
     _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first, and what it had counted before
     _counts: OperatorCounts | None = NO_COUNTS  # None: to be computed again
+    _held: set[str] = field(default_factory=set)  # whose operators still count to the segments before
+    _held_until_ns: int = 0
+    _moved: set[str] = field(default_factory=set)  # of them, those whose `before` the journal does not have yet
 
     def __post_init__(self) -> None:
         self._facts_bytes = sum(_size(session.facts) for session in self.known.values())
         self._parted = dict.fromkeys(self.known, self.now_ns() + RETURN_NS)
         self._active = ActivePhase(self._bucket(), 0)
         self._counts = counts_of(self.known.values())
+        if self.is_segment:
+            self._hold(name for name in self.known if not counted_flop(self._work_here(name)))
 
     def apply(self, event: Event) -> None:
         """Fold in an event. A change of phase takes effect now, when the daemon receives it."""
@@ -124,9 +130,11 @@ class SessionTracker:
     @property
     def counts_of_journal(self) -> OperatorCounts:
         """The same since the journal of this segment was begun."""
-        return counts_of(
-            replace(one, work=work_since(one.work, self.before.get(name, {}))) for name, one in self.known.items()
-        )
+        return counts_of(replace(one, work=self._work_here(name)) for name, one in self.known.items())
+
+    def _work_here(self, name: str) -> dict[str, dict[str, int]]:
+        """What a session counted since the journal of this segment was begun."""
+        return work_since(self.known[name].work, self.before.get(name, {}))
 
     def new_declarations(self) -> Iterator[list[dict[str, Any]]]:
         """Processes and facts that the journal does not have yet, in pieces that fit a record. Asked for once."""
@@ -150,10 +158,12 @@ class SessionTracker:
     def journalled(self) -> None:
         """Note that the journal holds all counters up to now."""
         self._worked.clear()
+        self._moved.clear()
 
     def forget_journal(self) -> None:
         """Note that the journal holds nothing of all this any more."""
         self.before = {}
+        self._held.clear()
         self._declared = dict.fromkeys(self.known)
         self._worked = dict.fromkeys(name for name, session in self.known.items() if session.work)
 
@@ -161,13 +171,31 @@ class SessionTracker:
         """Note that another journal is begun, in which counters begin at zero."""
         self.before = {name: added_work(session.work, {}) for name, session in self.known.items() if session.work}
         self._declared, self._worked = dict.fromkeys(self.known), {}
+        self._hold(self.known)
+
+    def _hold(self, names: Iterable[str]) -> None:
+        """What a process says of operators now may have run before this segment began: it says so a second later, at
+        the end of a pass, and its device may be further behind. So operators count here from what it says later than
+        the longest that they may wait; what it says until then is taken as run in the segments before."""
+        self._held, self._held_until_ns = set(names), self.now_ns() + QUEUED_NS
+        self._moved.clear()
+
+    def _move(self, session: DeclaredSession) -> None:
+        """Begin the count of operators of a held session here at what it says now."""
+        for phase, counters in session.work.items():
+            if counted := {name: counters[name] for name in OPERATOR_COUNTERS if name in counters}:
+                before = self.before.setdefault(session.id, {})
+                before[phase] = {**before.get(phase, {}), **counted}
+                self._moved.add(session.id)
+        if self.now_ns() >= self._held_until_ns:
+            self._held.discard(session.id)
 
     def _record(self, name: str, part: str) -> dict[str, Any]:
         """Who it is, and its facts or its work, as the journal of this segment has it."""
         found, before = asdict(self.known[name]), self.before.get(name, {})
         record = {key: found[key] for key in ("id", "pid", "uid", "client", part)}
         if part == "work":
-            return {**record, "work": work_since(record["work"], before)}
+            return {**record, "work": self._work_here(name), **({"before": before} if name in self._moved else {})}
         refused = self.known[name].refused
         return {
             **record,
@@ -223,6 +251,8 @@ class SessionTracker:
                 if value > known.get(counter, 0):  # values are absolute and only grow: an old message changes nothing
                     known[counter] = value
                     self._worked[session.id] = None
+        if session.id in self._held:
+            self._move(session)
 
     def _is_refused(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> bool:
         """Whether the count of operators is not used: more was counted since the process connected than its device can

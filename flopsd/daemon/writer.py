@@ -86,6 +86,7 @@ class Writer:
             self._clock.boottime_ns,
             lambda uid, ns: self._devices.ceiling_flop(uid, ns),
             history.work_before,
+            history.continues is not None,
         )
         self._counts_before = self._sessions.counts
         self._begin(history, recovery, journal_lost, closed)

@@ -22,6 +22,7 @@ from flopsd.client.connection import line
 from flopsd.client.counted_work import MAX_NOTED, CountedWork, note_of
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
+    QUEUED_NS,
     FactsDeclared,
     PhaseChanged,
     SessionClosed,
@@ -131,7 +132,16 @@ def test_a_daemon_is_told_the_phase_of_now_and_none_of_before(path: Path, client
     daemon.close()
 
 
-def test_the_daemon_of_another_run_is_told_of_devices_what_ran_since_it_was_met(path: Path, client: Client) -> None:
+class SkippingClock(SystemClock):
+    skipped_ns = 0
+
+    def boottime_ns(self) -> int:
+        return super().boottime_ns() + self.skipped_ns
+
+
+def test_another_run_counts_operators_once_none_from_before_it_can_be_running(path: Path) -> None:
+    clock = SkippingClock()
+    client = Client((path,), clock)
     first = Daemon(path)
     client.count("train", tokens=100)
     first.next("WorkCounted")
@@ -141,8 +151,11 @@ def test_the_daemon_of_another_run_is_told_of_devices_what_ran_since_it_was_met(
     client.count("train", tokens=20, operator_flop=200)
     second = Daemon(path)
     assert second.next("WorkCounted")["work"] == {"train": {"tokens": 120}}
+    client.count("train", tokens=1, operator_flop=30)  # perhaps of a pass that began before
+    assert second.next("WorkCounted")["work"] == {"train": {"tokens": 121}}
+    clock.skipped_ns = QUEUED_NS
     client.count("train", operator_flop=7)
-    assert second.next("WorkCounted")["work"] == {"train": {"tokens": 120, "operator_flop": 7}}
+    assert second.next("WorkCounted")["work"] == {"train": {"tokens": 121, "operator_flop": 7}}
     client.close()
     second.close()
 

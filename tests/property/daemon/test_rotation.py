@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count, pairwise
@@ -145,6 +145,11 @@ def check_printed(lines: Iterable[str], journals: Sequence[Path]) -> None:
                 ]
 
 
+def without_operators(counters: Mapping[str, int]) -> dict[str, int]:
+    """They count in the next segment from later on."""
+    return {name: value for name, value in counters.items() if name != "operator_flop"}
+
+
 def totals(histories: Iterable[History]) -> dict[str, Any]:
     """All that is counted in the journals of one run, added up; gaps as the whole they make."""
     rated = (one for history in histories for one in rated_tallies(history, table()))
@@ -152,7 +157,8 @@ def totals(histories: Iterable[History]) -> dict[str, Any]:
     work: dict[str, dict[str, dict[str, int]]] = {}
     for history in histories:
         for name, session in history.sessions.items():
-            work[name] = added_work(work.get(name, {}), session.work)
+            rest = {phase: without_operators(counters) for phase, counters in session.work.items()}
+            work[name] = added_work(work.get(name, {}), rest)
     gaps: dict[tuple[str, str], int] = {}
     for history in histories:
         for gap in history.gaps:
@@ -200,6 +206,51 @@ def compare(steps: list[tuple[str, int]]) -> None:
         assert view_of(parts[-1], table(), whole_run=True).figures == view_of(single, table()).figures
         assert rotated.writer.snapshot.journal_records == sum(history.records for history in parts)
         check_printed(rotated.printed, [*closed_segments(rotated.state), rotated.state.journal])
+
+
+LATE = st.lists(
+    st.one_of(
+        st.tuples(st.just("run"), st.integers(1, 100)),  # seconds
+        st.tuples(st.just("count"), st.integers(0, 59)),  # what ran up to so many seconds ago
+        st.tuples(st.just("rotate"), st.just(0)),
+        st.tuples(st.just("kill"), st.integers(0, 70)),
+    ),
+    min_size=4,
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=LATE)
+@example(steps=[("run", 30), ("count", 0), ("rotate", 0), ("run", 100), ("count", 0), ("run", 100), ("count", 0)])
+@example(steps=[("count", 0), ("run", 9), ("rotate", 0), ("kill", 1), ("count", 0), ("run", 80), ("count", 5)])
+def test_late_counts_of_operators_leave_low_below_the_truth_in_every_segment(steps: list[tuple[str, int]]) -> None:
+    flop_per_second = 10**14
+    with tempfile.TemporaryDirectory() as folder:
+        run = Twin(Path(folder))
+        run.devices = [A100]
+        began_ns, counted_s, rotated_ns = run.clock.boottime_ns(), 0, [run.clock.boottime_ns()]
+        for what, n in steps:
+            if what == "run":
+                for _ in range(n):
+                    run.read(failed=True)
+            elif what == "count":
+                counted_s = max(counted_s, (run.clock.boottime_ns() - began_ns) // NS_PER_S - n)
+                work = {"train": {"operator_flop": counted_s * flop_per_second}}
+                run.writer.take_event(WorkCounted(PROCESSES[1], work))
+                run.writer.tick()
+            elif what == "kill":
+                run.do(what, n)
+            elif not run.writer.has_open_gap and run.writer.rotate():
+                rotated_ns.append(run.clock.boottime_ns())
+        parts = run.finish()
+        ends_ns = [*rotated_ns[1:], run.clock.boottime_ns()]
+        assert len(parts) == len(rotated_ns)
+        for part, from_ns, to_ns in zip(parts, rotated_ns, ends_ns, strict=True):
+            low = view_of(part, table()).figures.low_flop
+            assert low * NS_PER_S <= (to_ns - from_ns) * flop_per_second
+        whole = view_of(parts[-1], table(), whole_run=True).figures.low_flop
+        assert whole == counted_s * flop_per_second, "what rotations leave out is in the run"
 
 
 CALLS = ("replace", "fsync", "pwrite", "open", "ftruncate", "mkdir", "close")

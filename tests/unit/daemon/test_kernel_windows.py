@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from flopsd.core.declarations import OperatorDeclarations
 from flopsd.core.kernel_windows import CLASSES, KERNEL_COUNTERS, OBSERVED, is_impossible
 from flopsd.core.ledger.segments import work_since
-from flopsd.core.session_protocol import Conversation, DeclaredSession, RefusedError, SessionOpened, WorkCounted
-from flopsd.daemon.session_tracker import QUEUED_NS, SessionTracker
+from flopsd.core.session_protocol import (
+    QUEUED_NS,
+    Conversation,
+    DeclaredSession,
+    RefusedError,
+    SessionOpened,
+    WorkCounted,
+)
+from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 

@@ -6,6 +6,7 @@ import pytest
 
 from flopsd.core.declarations import OperatorDeclarations
 from flopsd.core.session_protocol import (
+    QUEUED_NS,
     Conversation,
     DeclaredSession,
     FactsDeclared,
@@ -15,7 +16,7 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.core.unused_count import Unused
-from flopsd.daemon.session_tracker import QUEUED_NS, SessionTracker
+from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.settings.words import say
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
