@@ -16,6 +16,7 @@ from flopsd.report.html_parts import (
     figure_cells,
     icon,
     none,
+    row,
     rule_chart,
     rule_legend,
     section,
@@ -105,14 +106,14 @@ def _listed(rules: Sequence[ReportRule], caveat: str) -> Html:
         ("Share of it", None),
     )
     rows = (
-        h(
-            "tr",
-            h("th", rule.title, scope="row"),
-            h("td", chip("none" if caveat else rule.state.value, rule.word)),
-            h("td", _measured(rule), cls="n"),
-            h("td", _ends(rule), cls="n"),
-            h("td", amount(rule.threshold) or none("not known"), cls="n"),
-            h("td", rule.share or "not known"),
+        row(
+            heads,
+            rule.title,
+            chip("none" if caveat else rule.state.value, rule.word),
+            _measured(rule),
+            _ends(rule),
+            amount(rule.threshold) or none("not known"),
+            rule.share or "not known",
         )
         for rule in rules
     )
@@ -179,19 +180,16 @@ def bases_section(content: Content) -> Html:
 
 def _breakdown(by: str, caption: str, shares: Iterable[Share], whole: Interval | None) -> Html | None:
     """The parts of the executed compute as a table; a part that is all of it takes no table."""
-    found = [share for share in shares if share.value is not None]
-    if len(found) == 1 and found[0].value == whole:
-        meaning = f" ({found[0].meaning})" if found[0].meaning else None
-        return h("p", h("strong", f"All of it by {by}: {found[0].name}"), meaning)
+    found = [(share, share.value) for share in shares if share.value is not None]
+    if not found:
+        return None
+    first, value = found[0]
+    if len(found) == 1 and value == whole:
+        meaning = f" ({first.meaning})" if first.meaning else None
+        return h("p", h("strong", f"All of it by {by}: {first.name}"), meaning)
     heads = ((by.capitalize(), None), *FIGURE_HEADS, ("What it is", None))
-    return table(f"Executed compute by {by}", caption, heads, _shares(found)) if found else None
-
-
-def _shares(shares: Iterable[Share]) -> Iterable[Html]:
-    for share in shares:
-        if share.value is not None:
-            cells = figure_cells(share.value, "not measured")
-            yield h("tr", h("th", share.name, scope="row"), cells, h("td", share.meaning))
+    rows = (row(heads, one.name, *figure_cells(value, "not measured"), one.meaning) for one, value in found)
+    return table(f"Executed compute by {by}", caption, heads, rows)
 
 
 def _basis(basis: Basis) -> Html:

@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from flopsd.report.charts import GrowthChart, Strip
 from flopsd.report.device_groups import shortened
 from flopsd.report.html_kit import Html, h, text
-from flopsd.report.html_parts import amount, facts, legend, none, section, table
+from flopsd.report.html_parts import amount, facts, legend, none, row, section, table
 from flopsd.report.model import Coverage, ReportGap
 
+_GAP_HEADS = (("Begin, UTC", None), ("Length", "n"), ("Device", None), ("Reason", None), ("At most, FLOP", "n"))
 _COURSE = "Executed compute added up, at each checkpoint of the journal. Times are UTC, by the machine's own clock."
 
 
 def course_section(course: GrowthChart) -> Html:
-    rows = (
-        h("tr", h("th", at, scope="row", cls="when"), *(h("td", cell, cls="n") for cell in figures))
-        for at, *figures in course.rows
-    )
     heads = (("UTC", None), ("At least", "n"), ("Measured", "n"), ("At most", "n"))
+    rows = (row(heads, *cells, cls="when") for cells in course.rows)
     samples = [
         (34, h("line", cls="line", x1=0, x2=34, y1=8, y2=8), "measured"),
         (
@@ -84,21 +82,9 @@ def _ticks(course: GrowthChart) -> Iterator[Html]:
 
 
 def coverage_section(coverage: Coverage) -> Html:
-    reasons = (
-        h(
-            "tr",
-            h("th", share.name, scope="row", cls="mono"),
-            h("td", amount(share.time, ""), cls="n"),
-            h("td", share.meaning),
-        )
-        for share in coverage.reasons
-    )
-    by_reason = table(
-        "Gaps by reason",
-        "Device time without a reading, by reason",
-        (("Reason", None), ("Device time", "n"), ("What it means", None)),
-        reasons,
-    )
+    heads = (("Reason", None), ("Device time", "n"), ("What it means", None))
+    rows = (row(heads, share.name, amount(share.time, ""), share.meaning, cls="mono") for share in coverage.reasons)
+    by_reason = table("Gaps by reason", "Device time without a reading, by reason", heads, rows)
     return section(
         "coverage",
         "Coverage and gaps",
@@ -138,25 +124,19 @@ def _strip(strip: Strip, at: int) -> Html:
 
 
 def _longest(coverage: Coverage) -> Html:
-    heads = (("Begin, UTC", None), ("Length", "n"), ("Device", None), ("Reason", None), ("At most, FLOP", "n"))
     caption = "The longest gaps, and the most that each device can have done in them"
     return h(
         "details",
         h("summary", f"The longest gaps: {len(coverage.gaps)}"),
-        table("The longest gaps", caption, heads, map(_gap, coverage.gaps)),
+        table("The longest gaps", caption, _GAP_HEADS, map(_gap, coverage.gaps)),
         more(coverage.gaps_left_out),
     )
 
 
 def _gap(gap: ReportGap) -> Html:
-    return h(
-        "tr",
-        h("th", gap.begin, scope="row", cls="when"),
-        h("td", amount(gap.length, ""), cls="n"),
-        h("td", h("span", shortened(gap.device), cls="mono num", title=gap.device)),
-        h("td", gap.reason),
-        h("td", amount(gap.ceiling, "") or none("not known"), cls="n"),
-    )
+    device = h("span", shortened(gap.device), cls="mono num", title=gap.device)
+    ceiling = amount(gap.ceiling, "") or none("not known")
+    return row(_GAP_HEADS, gap.begin, amount(gap.length, ""), device, gap.reason, ceiling, cls="when")
 
 
 def more(count: int) -> Html | None:

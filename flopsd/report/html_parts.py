@@ -9,6 +9,7 @@ from flopsd.report.html_kit import Html, h, text
 from flopsd.report.model import Fact
 from flopsd.report.numbers import IN_OTHER_ROWS, NO_UPPER_BOUND, Amount, Interval
 
+Heads = Sequence[tuple[str, str | None]]  # title and class of each column
 FIGURE_HEADS = (("Measured", "n"), ("At least", "n"), ("At most", "n"))
 _CHECK, _CROSS, _DASH = "M5.6 10.4l3 3 5.8-6.4", "M10 7v5.2M10 14.6v.9", "M6 10h8"
 _QUESTION = "M7.9 8.1c.2-2.7 4.3-2.5 4.2 0-.1 1.6-2.1 1.6-2.1 3.4M10 13.6v.7"
@@ -56,27 +57,20 @@ def triple(value: Interval, absent: str, middle: str = "measured") -> Html:
     )
 
 
-def figure_cells(value: Interval, absent: str) -> Html:
-    """The three figures as cells under FIGURE_HEADS, without a unit."""
-    return text(
-        h("td", amount(value.measured, "") or none(absent), cls="n"),
-        h("td", amount(value.low, ""), cls="n"),
-        h("td", amount(None if value.is_in_other_rows else value.high, "") or none(_no_high(value)), cls="n"),
-    )
+def figure_cells(value: Interval, absent: str) -> tuple[Html | None, ...]:
+    """The three figures under FIGURE_HEADS, without a unit."""
+    high = none(IN_OTHER_ROWS) if value.is_in_other_rows else amount(value.high, "") or none("not known")
+    return amount(value.measured, "") or none(absent), amount(value.low, ""), high
 
 
-def _no_high(value: Interval) -> str:
-    return IN_OTHER_ROWS if value.is_in_other_rows else "not known"
+def row(heads: Heads, name: object, *cells: object, cls: str | None = None) -> Html:
+    """A row under `heads`: what it is of, in a cell of class `cls`, and a cell of its column's class for each other."""
+    columns = zip(cells, heads[1:], strict=True)
+    return h("tr", h("th", name, scope="row", cls=cls), *(h("td", cell, cls=kind) for cell, (_, kind) in columns))
 
 
-def table(
-    label: str,
-    caption: str | None,
-    heads: Sequence[tuple[str, str | None]],
-    rows: Iterable[Html],
-    cls: str | None = None,
-) -> Html:
-    """A table that scrolls by itself. `heads`: title and class of each column."""
+def table(label: str, caption: str | None, heads: Heads, rows: Iterable[Html], cls: str | None = None) -> Html:
+    """A table that scrolls by itself."""
     head = h("thead", h("tr", *(h("th", title, scope="col", cls=kind) for title, kind in heads)))
     body = h("table", h("caption", caption) if caption else None, head, h("tbody", *rows), cls=cls)
     return h("div", body, cls="scroll", tabindex=0, role="region", aria_label=label)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from flopsd.report.device_groups import DeviceGroup, alike, equal, shared_facts, shortened
 from flopsd.report.html_coverage import more
 from flopsd.report.html_kit import Html, h, text
-from flopsd.report.html_parts import FIGURE_HEADS, entry, facts, figure_cells, section, table
+from flopsd.report.html_parts import FIGURE_HEADS, Heads, entry, facts, figure_cells, row, section, table
 from flopsd.report.model import (
     Content,
     Form,
@@ -23,6 +23,7 @@ from flopsd.report.numbers import NOTHING_MEASURED
 
 _LONG = 120  # characters of a field of the form that takes both columns
 _KEPT = (("Observed", "n"), ("Energy", "n"))
+_DEVICE_HEADS = (("Device", None), ("Model", None), *FIGURE_HEADS, *_KEPT)
 
 
 def members_section(content: Content, whole: ReportCompleteness) -> Html:
@@ -46,30 +47,27 @@ def members_section(content: Content, whole: ReportCompleteness) -> Html:
 
 def _members(rows: Iterable[Member], title: str, last: str) -> Html:
     heads = (("Name", None), ("Where", None), *FIGURE_HEADS, *_KEPT, (last, None))
-    return table(title, f"{title}; executed compute in FLOP", heads, map(_member, rows))
+    return table(title, f"{title}; executed compute in FLOP", heads, (_member(heads, one) for one in rows))
 
 
-def _member(row: Member) -> Html:
-    devices = _sub(f"{row.devices} devices") if row.devices else None
-    digest = _sub(row.digest, mono=True) if row.digest else None
-    return h(
-        "tr",
-        h("th", row.name, _sub(row.note) if row.note else None, digest, scope="row"),
-        h("td", row.where, devices),
-        figure_cells(row.value, "not measured"),
-        h("td", row.observed, cls="n"),
-        h("td", row.energy, cls="n"),
-        h("td", row.span),
-    )
+def _member(heads: Heads, one: Member) -> Html:
+    digest = _sub(one.digest, mono=True) if one.digest else None
+    name = text(one.name, _sub(one.note) if one.note else None, digest)
+    where = text(one.where, _sub(f"{one.devices} devices") if one.devices else None)
+    return row(heads, name, where, *figure_cells(one.value, "not measured"), one.observed, one.energy, one.span)
 
 
 def devices_section(content: Content) -> Html:
-    heads = (("Device", None), ("Model", None), *FIGURE_HEADS, *_KEPT)
     devices = content.devices
     return section(
         "devices",
         "Devices",
-        table("Table of devices", "Each accelerator; executed compute in FLOP", heads, map(_device, equal(devices))),
+        table(
+            "Table of devices",
+            "Each accelerator; executed compute in FLOP",
+            _DEVICE_HEADS,
+            map(_device, equal(devices)),
+        ),
         more(content.devices_left_out),
         h("dl", *map(_known_by, alike(devices)), cls="known"),
         h("details", h("summary", "Identity of each device"), *_identities(devices)),
@@ -81,14 +79,8 @@ def _device(group: DeviceGroup) -> Html:
     who = h("span", shortened(one.uuid), cls="short mono", title=one.uuid)
     if count > 1:
         who = h("span", f"{count} devices, figures of each", cls="short")
-    return h(
-        "tr",
-        h("th", group.indices, " ", who, scope="row", cls="num"),
-        h("td", one.model, cls="num"),
-        figure_cells(one.value, NOTHING_MEASURED),
-        h("td", one.observed, cls="n"),
-        h("td", one.energy, cls="n"),
-    )
+    cells = (h("span", one.model, cls="num"), *figure_cells(one.value, NOTHING_MEASURED), one.observed, one.energy)
+    return row(_DEVICE_HEADS, text(group.indices, " ", who), *cells, cls="num")
 
 
 def _known_by(group: DeviceGroup) -> Html:
@@ -135,14 +127,7 @@ def declared_section(declared: ReportDeclarations) -> Html:
 
 def _kernels(seen: ReportKernels) -> Html:
     heads = (("Kernels", None), ("Share of their time", "n"), ("Time", "n"), ("Launches", "n"))
-    rows = (
-        h(
-            "tr",
-            h("th", one.name, scope="row"),
-            *(h("td", cell, cls="n") for cell in (one.share, one.time, one.launches)),
-        )
-        for one in seen.classes
-    )
+    rows = (row(heads, one.name, one.share, one.time, one.launches) for one in seen.classes)
     return text(
         h("h3", "Kernels that they saw, sampled"),
         h("p", seen.sampled, " ", seen.whose),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from itertools import groupby
 from typing import Any
 
 from flopsd.core.model import GapReason
 from flopsd.core.rounding import format_duration, format_rate
-from flopsd.report.html_kit import Html, h
-from flopsd.report.html_parts import amount, icon, none, section, share_bar, table
+from flopsd.report.device_groups import ranges
+from flopsd.report.html_kit import Html, h, text
+from flopsd.report.html_parts import amount, icon, none, row, section, share_bar, table
 from flopsd.report.numbers import figures_in, interval
 from flopsd.report.terminal import counted
 from flopsd.telemetry.last_gap import GapKind, kind_of
@@ -57,16 +57,16 @@ def _line(device: Facts) -> Html:
     active = ", ".join(f"{pipe} {100 * ratio:.0f} %" for pipe, ratio in pipes if ratio >= 0.005)
     high = amount(executed.high)
     measured = amount(executed.measured) or (h("span", "at most ", high) if high else none("no upper bound"))
-    return h(
-        "tr",
-        h("th", device["index"], scope="row"),
-        h("td", *_state(device)),
-        h("td", measured, cls="n"),
-        h("td", _or_dash(None if rate is None else format_rate(int(rate))), cls="n"),
-        h("td", _or_dash(None if busy is None else h("span", f"{100 * busy:.0f} %", share_bar(busy), cls="busy"))),
-        h("td", _or_dash(active or None)),
-        h("td", _or_dash(None if clock is None else f"{clock} MHz"), cls="n"),
-        h("td", _time(device["gapSeconds"]), cls="n"),
+    return row(
+        _HEADS,
+        device["index"],
+        text(*_state(device)),
+        measured,
+        _or_dash(None if rate is None else format_rate(int(rate))),
+        _or_dash(None if busy is None else h("span", f"{100 * busy:.0f} %", share_bar(busy), cls="busy")),
+        _or_dash(active or None),
+        _or_dash(None if clock is None else f"{clock} MHz"),
+        _time(device["gapSeconds"]),
     )
 
 
@@ -85,14 +85,9 @@ def _state(device: Facts) -> tuple[object, ...]:
 
 
 def _detail(device: Facts) -> Html:
-    return h(
-        "tr",
-        h("th", device["index"], scope="row"),
-        h("td", device["model"]),
-        h("td", ", ".join(f"{one} ({_EVIDENCE.get(one, one)})" for one in device["evidence"])),
-        h("td", _time(device["observedSeconds"]), cls="n"),
-        h("td", device["uuid"], cls="mono"),
-    )
+    evidence = ", ".join(f"{one} ({_EVIDENCE.get(one, one)})" for one in device["evidence"])
+    uuid = h("span", device["uuid"], cls="mono")
+    return row(_DETAIL_HEADS, device["index"], device["model"], evidence, _time(device["observedSeconds"]), uuid)
 
 
 def _advice(facts: Facts) -> Iterable[Html]:
@@ -129,10 +124,7 @@ def _advice(facts: Facts) -> Iterable[Html]:
 
 def _numbers(indices: Sequence[int]) -> str:
     """`GPU 3`, `GPUs 0 to 2, 5`."""
-    places = enumerate(sorted(set(indices)))
-    runs = [[index for _, index in run] for _, run in groupby(places, lambda item: item[1] - item[0])]
-    words = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
-    return f"GPU{'s' * (len(indices) > 1)} {words}"
+    return f"GPU{'s' * (len(indices) > 1)} {ranges(indices)}"
 
 
 def _or_dash(value: object) -> object:

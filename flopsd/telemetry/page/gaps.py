@@ -8,8 +8,8 @@ from typing import Any
 
 from flopsd.core.rounding import format_duration
 from flopsd.report.coverage import REASONS
-from flopsd.report.html_kit import Html, h
-from flopsd.report.html_parts import icon, section, table
+from flopsd.report.html_kit import Html, h, text
+from flopsd.report.html_parts import icon, row, section, table
 from flopsd.telemetry.status_text import ledger_facts
 
 
@@ -20,16 +20,16 @@ def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
             found.setdefault(reason, []).append((device["index"], Fraction(time)))
     if not found:
         return section("gaps", "Gaps", h("p", "None: readings cover all device time so far.", cls="absent"))
+    heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
     rows = [
-        h(
-            "tr",
-            h("th", reason, h("span", REASONS.get(reason, ""), cls="sub"), scope="row"),
-            h("td", format_duration(sum((one for _, one in parts), Fraction(0))), cls="n"),
-            h("td", ", ".join(str(index) for index, _ in parts)),
+        row(
+            heads,
+            text(reason, h("span", REASONS.get(reason, ""), cls="sub")),
+            format_duration(sum((one for _, one in parts), Fraction(0))),
+            ", ".join(str(index) for index, _ in parts),
         )
         for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
     ]
-    heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
     caption = "Device time without readings. It counts in the upper bound only."
     return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows))
 
@@ -41,7 +41,8 @@ def sources_part(facts: Mapping[str, Any]) -> Html:
     fault = h("p", title, journal["fault"], ". Totals are in memory only.", cls="warning")
     words = h("p", f"{journal['records']} records in the journal.", cls="note")
     troubles = [
-        h("p", h("strong", f"{label.capitalize()}: "), text, ".", cls="warning") for label, text in ledger_facts(facts)
+        h("p", h("strong", f"{label.capitalize()}: "), words, ".", cls="warning")
+        for label, words in ledger_facts(facts)
     ]
     return section(
         "sources",

@@ -98,17 +98,6 @@ def test_shares_of_formats_can_be_wrapped() -> None:
     assert _claim(LedgerObject(claim, "claim")) == "2 FLOP of training in bf16:0.75, fp8:0.25"
 
 
-def test_nothing_measured_is_said_and_not_zero() -> None:
-    made = content(SCENES["nothing-measured"]())
-    (executed, *_) = made.bases
-    assert executed.value is not None
-    assert (executed.value.measured, executed.no_middle) == (None, "nothing was measured")
-    assert executed.value.low.text == "0"
-    text = report_text(scene("nothing-measured"))
-    assert "nothing was measured" in text
-    assert "measured              0" not in text
-
-
 def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
     made = content(vector("valid/activity-and-gaps"))
     assert "how much was done is not known" in made.coverage.text
@@ -117,19 +106,6 @@ def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
     measured = content(vector("valid/declared-by-settings"))
     assert "how much was done" not in measured.coverage.text
     assert not any(fact.name == name for fact in measured.coverage.facts)
-
-
-def test_no_upper_bound_is_said_everywhere() -> None:
-    made = content(SCENES["no-upper-bound"]())
-    assert made.bases[0].value is not None
-    assert made.bases[0].value.high is None
-    assert {(rule.state, rule.applies) for rule in made.rules} == {(ReportState.INDETERMINATE, None)}
-    charts = [rule.chart for rule in made.rules if rule.chart is not None]
-    assert charts
-    assert all(chart.open_from is not None and "no upper bound is known" in chart.description for chart in charts)
-    assert made.course is not None
-    assert made.course.unbounded
-    assert all(row[3] == "not known" for row in made.course.rows)
 
 
 def test_a_course_without_an_upper_bound_for_a_time_is_open_to_the_top_there() -> None:
@@ -142,28 +118,15 @@ def test_a_course_without_an_upper_bound_for_a_time_is_open_to_the_top_there() -
     assert course.rows[0][3] == "not known"
 
 
-def test_a_replay_and_a_hole_are_flagged() -> None:
-    assert [flag.word for flag in scene("replay").flags] == ["REPLAY", "PEAK TABLE"]
+def test_a_replay_among_others_and_a_run_that_goes_on_are_flagged() -> None:
     notes = [child.note for child in content(vector("merged/replay-allowed")).children]
     assert ["REPLAY: no evidence" in note for note in notes].count(True) == 1 < len(notes)
-    job = scene("incomplete-job")
-    assert [flag.word for flag in job.flags] == ["PEAK TABLE", "INCOMPLETE"]
-    assert job.content is not None
-    assert job.content.completeness is not None
-    assert job.content.completeness.missing == ("rank 1 (node-1): no ledger",)
-    assert job.content.answer.state is ReportState.INDETERMINATE
-    assert "This covers the ledgers that are here" in job.content.coverage.text
-    assert "Incomplete" in [fact.name for fact in job.content.energy]
     going_on = vector("valid/activity-and-gaps")
     going_on["predicate"]["incarnations"][-1]["endReason"] = None
     assert [flag.word for flag in report(going_on).flags] == ["PEAK TABLE", "ROLLING"]
 
 
 def test_the_answer_is_the_gravest_of_all_rules() -> None:
-    assert content(SCENES["lineage-above"]()).answer.headline == "Above both thresholds"
-    below = content(SCENES["everything"]()).answer
-    assert below.headline == "Far below: at most 1/220 of the lowest threshold that applies"
-    assert below.sentences[0].startswith("Together with its base model: at most 9.")
     between = enriched.larger(vector("valid/activity-and-gaps"), 10**7, 1)
     made = content(with_policy(between, Method.PRETRAINING, None))
     assert [rule.state for rule in made.rules] == [ReportState.INDETERMINATE, ReportState.BELOW]
@@ -191,18 +154,6 @@ def test_a_rule_that_may_not_apply_is_indeterminate_even_far_above() -> None:
     open_rules = [rule for rule in made.rules if rule.state is ReportState.INDETERMINATE]
     assert open_rules
     assert all("not known whether the rule applies" in rule.text for rule in open_rules)
-
-
-def test_bases_stand_side_by_side_with_what_they_are_not() -> None:
-    executed, guidelines, architecture = content(SCENES["everything"]()).bases
-    assert executed.value is not None
-    assert guidelines.value is not None
-    assert architecture.value is not None
-    assert architecture.middle == "computed"
-    assert guidelines.further[0][0].startswith("Cumulative")
-    comparisons = content(SCENES["everything"]()).comparisons
-    assert [one.word for one in comparisons] == ["Agree", "Do not agree", "Do not agree"]
-    assert content(SCENES["everything"]()).comparisons[1].warning == "FRAMEWORK_COUNT_DIFFERS"
 
 
 def test_declarations_stand_with_who_made_them() -> None:
@@ -246,31 +197,6 @@ def test_what_a_process_claims_is_said_once_with_whose_word_it_is() -> None:
         text = " ".join(shown.split())
         assert text.count("only if it was what process 4711 declared") == 1
         assert "Below if what its processes claim is true" in text
-
-
-def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:
-    node, lineage = content(SCENES["everything"]()).form, content(SCENES["lineage-above"]()).form
-    assert node is not None
-    assert lineage is not None
-    assert [one.ai_office for one in node.lines if one.field == "Amount of computation used for training"] == [
-        "1.2x10^20 FLOP"
-    ]
-    assert node.notification == ()
-    assert len(lineage.notification) == 4
-    assert "\\x0a" not in report_text(scene("lineage-above"))
-    assert "Text for a notification:" in report_text(scene("lineage-above"))
-
-
-def test_the_course_ends_where_the_totals_are() -> None:
-    made = content(SCENES["everything"]())
-    assert made.course is not None
-    executed = made.bases[0].value
-    assert executed is not None
-    assert executed.measured is not None
-    assert executed.high is not None
-    assert made.course.rows[-1][1:] == (executed.low.text, executed.measured.text, executed.high.text)
-    assert len(made.course.gaps) == 2
-    assert [len(strip.gaps) for strip in made.coverage.strips] == [2, 1]
 
 
 @pytest.mark.parametrize("high", ["900", None])

@@ -169,16 +169,6 @@ def test_where_no_daemon_is_the_hint_says_what_to_look_at(tmp_path: Path, ask: C
     assert caught.value.hint
 
 
-def test_a_source_that_is_down_says_why(tmp_path: Path) -> None:
-    run = story(tmp_path, stranger=False)
-    snapshot = run.writer.snapshot
-    snapshot.sources["sim"] = SourceState(up=False, reason="driver gone", errors={"driver_error": 3})  # type: ignore[index]
-    assert facts_of(snapshot)["sources"] == [
-        {"name": "sim", "up": False, "reason": "driver gone", "lastReadingAt": None, "errors": {"driver_error": "3"}}
-    ]
-    run.kill()
-
-
 def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None:
     run = story(tmp_path, stranger=False)
     going_on = from_state_dir(str(tmp_path), {})["thresholds"]
