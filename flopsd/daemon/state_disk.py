@@ -119,7 +119,7 @@ def _copies(settings: Settings, folder: StateDir) -> int:
 def _to_be_copied(settings: Settings, folder: StateDir, journal_bytes: int, copies: int) -> int:
     """How much the copies of what is in the journal already will take."""
     try:
-        there = journal_beside(_ledger(settings, folder)).stat().st_size if copies > 1 else 0
+        there = journal_beside(_ledger(settings, folder)).stat().st_size
     except OSError:
         there = 0
     return max(0, (copies - 1) * journal_bytes - there)

@@ -6,7 +6,7 @@ import errno
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -21,11 +21,23 @@ def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
         file.write(data)
 
 
+def new_file(path: Path, data: bytes, mode: int) -> None:
+    """As `replace_file`; raises FileExistsError where `path` is there already."""
+    with _written(path, mode, os.link) as file:
+        file.write(data)
+
+
 @contextmanager
 def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """A file to write, which replaces `path` atomically and durably at the end of the block."""
     if path.is_dir():  # os.replace would raise a less clear error
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _written(path, mode, os.replace) as file:
+        yield file
+
+
+@contextmanager
+def _written(path: Path, mode: int | None, give_name: Callable[[Path, Path], None]) -> Iterator[IO[bytes]]:
     # The folder may be open to other users: nobody can prepare the name, and a file or link that has it is not opened.
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else 0o600)
@@ -36,7 +48,7 @@ def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
             if mode is not None:
                 os.fchmod(fd, mode)
             os.fsync(fd)
-        os.replace(temporary, path)
+        give_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)

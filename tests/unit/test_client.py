@@ -18,7 +18,7 @@ import pytest
 
 from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS
-from flopsd.client.connection import line
+from flopsd.client.connection import DaemonConnection, line
 from flopsd.client.counted_work import MAX_NOTED, CountedWork, note_of
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
@@ -158,6 +158,38 @@ def test_another_run_counts_operators_once_none_from_before_it_can_be_running(pa
     assert second.next("WorkCounted")["work"] == {"train": {"tokens": 121, "operator_flop": 7}}
     client.close()
     second.close()
+
+
+def test_what_another_session_counts_while_no_daemon_is_there_is_not_told_to_the_next(
+    path: Path, client: Client
+) -> None:
+    first = Daemon(path)
+    client.count("train", tokens=100)
+    first.next("WorkCounted")
+    first.kill()
+    wait_until(lambda: client._connection is None, "the daemon is missed")
+    other = client.another_session()
+    other.count("train", tokens=1, operator_flop=11)
+    second = EventServer(path)
+    second.wait_for(WorkCounted(other.session, {"train": {"tokens": 1}}))
+    second.listener.stop()
+
+
+def test_what_another_session_counts_before_it_is_answered_is_told_to_the_daemon_of_the_first(
+    server: EventServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_until(lambda: client._was_met, "the daemon is met")
+    hello, answers = DaemonConnection.hello, threading.Event()
+
+    def answered(connection: DaemonConnection, session: str) -> bool | None:
+        answers.wait(PATIENCE_SECONDS)
+        return hello(connection, session)
+
+    monkeypatch.setattr(DaemonConnection, "hello", answered)
+    other = client.another_session()
+    other.count("train", operator_flop=11)
+    answers.set()
+    server.wait_for(WorkCounted(other.session, {"train": {"operator_flop": 11}}))
 
 
 def test_a_daemon_that_goes_on_with_the_run_is_told_all_of_it(path: Path, client: Client) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.report.offline_recipe import recipe
+from flopsd.settings import data_files
 from flopsd.settings.data_files import verifier_page
 from tests.support.story import VECTORS
 from verifier import build
@@ -61,3 +62,11 @@ def test_explain_names_the_page_and_its_digest() -> None:
     assert Path(path) == verifier_page() == build.PAGE
     assert digest == hashlib.sha256(build.PAGE.read_bytes()).hexdigest()
     assert f"{digest}  verifier/index.html" in build.DOCUMENT.read_text()
+
+
+def test_the_page_of_an_installed_package_lies_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_files, "__file__", str(tmp_path / "flopsd" / "settings" / "data_files.py"))
+    assert verifier_page() == tmp_path / "verifier" / "index.html"
+    (packaged := tmp_path / "flopsd" / "_verifier" / "index.html").parent.mkdir(parents=True)
+    packaged.touch()
+    assert verifier_page() == packaged

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -16,7 +14,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.ledger.isolation import key_file
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE
-from flopsd.system.atomic_files import sync_folder
+from flopsd.system.atomic_files import new_file
 
 NO_PASSPHRASE = f"set {PASSPHRASE_FILE} to a file that contains the passphrase, or {PASSPHRASE} to the passphrase"
 
@@ -111,22 +109,11 @@ def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
     """Create a file durably, whole or not at all; never overwrites one. Raises SigningKeyError."""
-    temporary: str | None = None  # linked once it is complete, since the process may be killed at any moment
     try:
-        fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-        sync_folder(path.parent)
+        new_file(path, data, mode)
     except FileExistsError as fault:
         raise SigningKeyError(
             f"{path} already exists; keys are never overwritten", hint="give another file name"
         ) from fault
     except OSError as fault:
         raise SigningKeyError(f"cannot create {path}: {fault.strerror}") from fault
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)

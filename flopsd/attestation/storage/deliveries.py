@@ -67,9 +67,9 @@ class Deliveries:
         wanted = {place.name: place for place in (Destination(_address(location)) for location in locations)}
 
         def change(noted: list[NotedLedger]) -> list[NotedLedger]:
-            before = next((one for one in noted if one.sha256 == digests), NotedLedger(ledger, digests, ()))
-            done = {one.name: one for one in before.destinations if one.state is Delivery.DELIVERED}
-            places = {one.name: one for one in before.destinations} | wanted | done
+            before = {one.name: one for entry in noted if entry.sha256 == digests for one in entry.destinations}
+            done = {name: one for name, one in before.items() if one.state is Delivery.DELIVERED}
+            places = before | wanted | done
             # One at the same path was put aside, or replaced by a ledger that goes on where it ended.
             others = [one if one.ledger != ledger else _put_aside(one) for one in noted if one.sha256 != digests]
             earlier = [_given_way(one, ledger, wanted) for one in others if one is not None]

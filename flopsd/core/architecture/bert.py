@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, encoder_classifiers, head_of, labels
+from flopsd.core.architecture.heads import HeadWithOthers, encoder_classifiers, head_of, labels
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
 from flopsd.core.dataclass import dataclass
 
@@ -90,7 +90,7 @@ _IRRELEVANT = (
 def _pooled_heads(
     dense: str, decoder: str, own: bool,
     fields: Fields, prefix: str, hidden: int, width: int, vocabulary: int, tied: bool,
-) -> dict[str, Head]:  # fmt: skip
+) -> dict[str, HeadWithOthers]:  # fmt: skip
     """`own`: a classifier of sequences that has a matrix in place of the pooler."""
     pooler = Linear(f"{prefix}.pooler.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
     language = (Linear(dense, hidden, hidden, True), Linear(decoder, width, vocabulary, True, tied=tied))
@@ -102,7 +102,7 @@ def _pooled_heads(
 
 def _electra_heads(
     fields: Fields, _prefix: str, hidden: int, width: int, vocabulary: int, tied: bool
-) -> dict[str, Head]:  # fmt: skip
+) -> dict[str, HeadWithOthers]:  # fmt: skip
     language = (
         Linear("generator_predictions.dense", hidden, width, True),
         Linear("generator_lm_head", width, vocabulary, True, tied=tied),
@@ -119,7 +119,7 @@ def _electra_heads(
     }
 
 
-_HEADS: Mapping[str, Callable[..., dict[str, Head]]] = {
+_HEADS: Mapping[str, Callable[..., dict[str, HeadWithOthers]]] = {
     "bert": partial(_pooled_heads, "cls.predictions.transform.dense", "cls.predictions.decoder", False),
     "roberta": partial(_pooled_heads, "lm_head.dense", "lm_head.decoder", True),
     "electra": _electra_heads,

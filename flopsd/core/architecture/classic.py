@@ -29,10 +29,10 @@ def read_gpt2(config: Mapping[str, Any]) -> Model:
         )  # fmt: skip
         mlp = Mlp((Linear(f"{path}.mlp.c_fc", hidden, size, True),), Linear(f"{path}.mlp.c_proj", size, hidden, True))
         blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=spare))
-    head, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "LMHeadModel")
+    head = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "LMHeadModel")
     fields.finish(_GPT2)
     tables = (Embedding("transformer.wte", vocabulary, hidden), Embedding("transformer.wpe", positions, hidden))
-    return Model("gpt2", tables, blocks=tuple(blocks), heads=head, others=2 * hidden + others, max_positions=positions)
+    return Model("gpt2", tables, blocks=tuple(blocks), heads=head, others=2 * hidden, max_positions=positions)
 
 
 _GPT2 = (
@@ -64,10 +64,10 @@ def read_gpt_neox(config: Mapping[str, Any]) -> Model:
             Linear(f"{path}.mlp.dense_4h_to_h", size, hidden, True),
         )
         blocks.append(Block(path, (attention, mlp), others=4 * hidden, parallel=parallel, spare_tail=spare))
-    head, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM")
+    head = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM")
     maximum = fields.optional("max_position_embeddings")
     fields.finish(("is_decoder",))
     return Model(
         "gpt_neox", (Embedding("gpt_neox.embed_in", vocabulary, hidden),), blocks=tuple(blocks), heads=head,
-        others=2 * hidden + others, max_positions=maximum,
+        others=2 * hidden, max_positions=maximum,
     )  # fmt: skip

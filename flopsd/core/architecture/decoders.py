@@ -42,12 +42,12 @@ def read_decoder(
         )
         for index in range(layers)
     )
-    heads, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ((), 0)
+    heads = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
     embedding = Embedding(f"{prefix}embed_tokens", vocabulary, hidden)
     maximum = fields.optional("max_position_embeddings")
     notes = (*feed_forward.notes, *_untrained(fields, style))
     fields.finish(style.irrelevant)
-    others += style.final_norms * hidden
+    others = style.final_norms * hidden
     return Model(
         family, (embedding,), blocks=blocks, heads=heads, others=others, max_positions=maximum, notes=notes
     )  # fmt: skip

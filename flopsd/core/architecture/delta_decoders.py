@@ -60,12 +60,12 @@ def read_delta_decoder(family: str, config: Mapping[str, Any], *, prefix: str = 
     fields.only("use_sliding_window", False, None)
     fields.only("attn_output_gate", True)
     further = fields.get("mtp_num_hidden_layers")
-    found, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ((), 0)
+    found = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
     maximum = fields.optional("max_position_embeddings")
     fields.finish(_IRRELEVANT)
     table = Embedding(f"{prefix}embed_tokens", vocabulary, hidden)
     return Model(
-        family, (table,), blocks=blocks, heads=found, others=hidden + others, max_positions=maximum,
+        family, (table,), blocks=blocks, heads=found, others=hidden, max_positions=maximum,
         notes=(NOTE, *((_FURTHER,) if further else ())),
     )  # fmt: skip
 

@@ -63,11 +63,11 @@ def read_t5(config: Mapping[str, Any]) -> Model:
         three = (own, cross, mlp(f"{path}.layer.2", _TARGET))
         blocks.append(Block(path, three, others=3 * hidden, spare_tail=spare, stream=_TARGET))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
-    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "T5Model": no_head}
-    head, others = head_of(fields, heads_known, "ForConditionalGeneration")
+    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "T5Model": no_head}
+    head = head_of(fields, heads_known, "ForConditionalGeneration")
     fields.finish(("n_positions", "output_past", "num_hidden_layers", "num_attention_heads", "hidden_size"))
     table = Embedding("shared", vocabulary, hidden)
-    return Model("t5", (table,), blocks=tuple(blocks), heads=head, others=2 * hidden + others)
+    return Model("t5", (table,), blocks=tuple(blocks), heads=head, others=2 * hidden)
 
 
 def read_bart(config: Mapping[str, Any]) -> Model:
@@ -104,12 +104,12 @@ def read_bart(config: Mapping[str, Any]) -> Model:
             parts.append(Mlp((inner,), Linear(f"{path}.fc2", size, hidden, True, stream=stream)))
             blocks.append(Block(path, tuple(parts), others=2 * hidden * len(parts), spare_tail=False, stream=stream))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
-    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "BartModel": no_head}
-    head, others = head_of(fields, heads_known, "ForConditionalGeneration")
+    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "BartModel": no_head}
+    head = head_of(fields, heads_known, "ForConditionalGeneration")
     fields.finish(("num_hidden_layers", "extra_pos_embeddings"))
     tables = (
         Embedding("model.shared", vocabulary, hidden),
         Embedding("model.encoder.embed_positions", positions + 2, hidden),
         Embedding("model.decoder.embed_positions", positions + 2, hidden, _TARGET),
     )
-    return Model("bart", tables, blocks=tuple(blocks), heads=head, others=4 * hidden + others, max_positions=positions)
+    return Model("bart", tables, blocks=tuple(blocks), heads=head, others=4 * hidden, max_positions=positions)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, encoder_classifiers, head_of, labels, no_head
+from flopsd.core.architecture.heads import HeadWithOthers, encoder_classifiers, head_of, labels
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
 
 
@@ -33,9 +33,9 @@ def read_distilbert(config: Mapping[str, Any]) -> Model:
         Linear("vocab_transform", hidden, hidden, True),
         Linear("vocab_projector", hidden, vocabulary, True, tied=tied),
     )
-    known: dict[str, Head] = {
+    known: dict[str, HeadWithOthers] = {
         **encoder_classifiers(fields, hidden, Linear("pre_classifier", hidden, hidden, True, stream=Stream.SEQUENCES)),
-        "Model": no_head,
+        "Model": lambda: ((), 0),
         "ForMaskedLM": lambda: (language, 2 * hidden),
     }
     head, others = head_of(fields, known, "ForMaskedLM")
@@ -86,17 +86,17 @@ def read_modernbert(config: Mapping[str, Any]) -> Model:
         )
         blocks.append(Block(path, (attention, mlp), others=(2 if index else 1) * norm))
 
-    def head_with(last: str, outputs: int, stream: Stream, bias: bool, tied: bool = False) -> Head:
+    def head_with(last: str, outputs: int, stream: Stream, bias: bool, tied: bool = False) -> HeadWithOthers:
         first = Linear("head.dense", hidden, hidden, head_bias, stream=stream)
         return lambda: ((first, Linear(last, hidden, outputs, bias, tied=tied, stream=stream)), norm)
 
     count = labels(fields)
-    known: dict[str, Head] = {
+    known: dict[str, HeadWithOthers] = {
         "ForMaskedLM": head_with("decoder", vocabulary, Stream.TOKENS, decoder_bias, tied),
         "ForSequenceClassification": head_with("classifier", count, Stream.SEQUENCES, True),
         "ForTokenClassification": head_with("classifier", count, Stream.TOKENS, True),
         "ForQuestionAnswering": head_with("classifier", count, Stream.TOKENS, True),
-        "Model": no_head,
+        "Model": lambda: ((), 0),
     }
     head, others = head_of(fields, known, "ForMaskedLM")
     fields.finish(_MODERNBERT)

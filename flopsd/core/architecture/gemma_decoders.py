@@ -45,11 +45,11 @@ def read_gemma_decoder(family: str, config: Mapping[str, Any], *, prefix: str = 
     if isinstance(layer, _Gemma3n):
         blocks = (layer.streams_by(f"{prefix}altup_projections"), *blocks)
         blocks = (*blocks, layer.streams_by(f"{prefix}altup_unembed_projections"))
-    found, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ((), 0)
+    found = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
     maximum = fields.optional("max_position_embeddings")
     fields.finish(("activation_sparsity_pattern", "altup_active_idx", "altup_coef_clip", "altup_correct_scale"))
     tables = (Embedding(f"{prefix}embed_tokens", vocabulary, hidden), *inputs.tables)
-    others += hidden + inputs.others
+    others = hidden + inputs.others
     blocks = (*inputs.blocks, *blocks)
     return Model(family, tables, blocks=blocks, heads=found, others=others, max_positions=maximum)
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.model import Linear, Stream
 from flopsd.errors import ArchitectureError
 
-Head = Callable[[], tuple[tuple[Linear, ...], int]]  # its matrices, and parameters without a product
+Head = Callable[[], tuple[Linear, ...]]
+HeadWithOthers = Callable[[], tuple[tuple[Linear, ...], int]]  # its matrices, and parameters without a product
+_Found = TypeVar("_Found")
 
 
-def no_head() -> tuple[tuple[Linear, ...], int]:
-    return (), 0
+def no_head() -> tuple[Linear, ...]:
+    return ()
 
 
-def head_of(fields: Fields, heads: Mapping[str, Head], default: str) -> tuple[tuple[Linear, ...], int]:
+def head_of(fields: Fields, heads: Mapping[str, Callable[[], _Found]], default: str) -> _Found:
     """The head whose class name has one of these endings; `default` where the configuration names no class."""
     named = fields.sequence("architectures")
     name = str(named[0]) if named else default
@@ -32,9 +34,9 @@ def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool) -> di
     """Heads of decoders: the language model's (a product with every token), a classifier's, none."""
     language = Linear("lm_head", hidden, vocabulary, tied=tied)
     return {
-        **dict.fromkeys(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"), lambda: ((language,), 0)),
-        "ForSequenceClassification": lambda: ((Linear("score", hidden, labels(fields)),), 0),
-        "ForTokenClassification": lambda: ((Linear("score", hidden, labels(fields), bias=True),), 0),
+        **dict.fromkeys(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"), lambda: (language,)),
+        "ForSequenceClassification": lambda: (Linear("score", hidden, labels(fields)),),
+        "ForTokenClassification": lambda: (Linear("score", hidden, labels(fields), bias=True),),
         "Model": no_head,
     }
 
@@ -45,7 +47,7 @@ def labels(fields: Fields) -> int:
     return len(named) if isinstance(named, Mapping) and named else fields.number("num_labels", 2)
 
 
-def encoder_classifiers(fields: Fields, hidden: int, pooler: Linear | None) -> dict[str, Head]:
+def encoder_classifiers(fields: Fields, hidden: int, pooler: Linear | None) -> dict[str, HeadWithOthers]:
     """Classifiers on an encoder. With a pooler they read one row a sequence, else every token."""
     pooled = (pooler,) if pooler else ()
     return {

@@ -26,11 +26,11 @@ def read_vit(family: str, config: Mapping[str, Any]) -> Model:
         return Linear(name, width * (2 if dinov2 else 1), labels(fields), True, stream=_IMAGES)
 
     pooler = () if dinov2 else (Linear("pooler.dense", width, pooled, True, stream=_IMAGES),)
-    heads: dict[str, Head] = {"ForImageClassification": lambda: ((classifier(),), 0), "Model": lambda: (pooler, 0)}
+    heads: dict[str, Head] = {"ForImageClassification": lambda: (classifier(),), "Model": lambda: pooler}
     if family == "deit":
         both = classifier("cls_classifier"), classifier("distillation_classifier")
-        heads["ForImageClassificationWithTeacher"] = lambda: (both, 0)
-    head, _ = head_of(fields, heads, "ForImageClassification")
+        heads["ForImageClassificationWithTeacher"] = lambda: both
+    head = head_of(fields, heads, "ForImageClassification")
     masked = width if dinov2 and fields.flag("use_mask_token", True) else 0
     fields.finish(_UNREAD)
     return images_alone(family, tower, heads=head, others=masked)
@@ -42,8 +42,8 @@ def read_clip_vision(config: Mapping[str, Any]) -> Model:
     projected = class_name(fields).endswith("WithProjection")
     tower = read_tower(fields, "vision_model." if projected else "")
     projection = Linear("visual_projection", tower.width, fields.number("projection_dim", 512), stream=_IMAGES)
-    heads: dict[str, Head] = {"VisionModelWithProjection": lambda: ((projection,), 0), "Model": no_head}
-    head, _ = head_of(fields, heads, "VisionModel")
+    heads: dict[str, Head] = {"VisionModelWithProjection": lambda: (projection,), "Model": no_head}
+    head = head_of(fields, heads, "VisionModel")
     fields.finish()
     return images_alone("clip_vision_model", tower, heads=head)
 

@@ -188,8 +188,8 @@ def with_images(fields: Fields, decoder: Model, eyes: Eyes, *, tied: bool) -> Mo
     the head's weights are those of the embedding."""
     table = decoder.embeddings[0]
     language = Linear("lm_head", table.width, table.rows, tied=fields.flag("tie_word_embeddings", tied))
-    known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "Model": no_head}
-    heads, _ = head_of(fields, known, "ForConditionalGeneration")
+    known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "Model": no_head}
+    heads = head_of(fields, known, "ForConditionalGeneration")
     return replace(
         decoder,
         family=fields.family,

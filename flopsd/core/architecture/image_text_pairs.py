@@ -24,8 +24,8 @@ def read_clip_text(config: Mapping[str, Any]) -> Model:
     projected = class_name(fields).endswith("WithProjection")
     text = _Text(fields, "text_model." if projected else "")
     projection = Linear("text_projection", text.width, fields.number("projection_dim", 512), stream=_SEQUENCES)
-    heads: dict[str, Head] = {"TextModelWithProjection": lambda: ((projection,), 0), "Model": no_head}
-    head, _ = head_of(fields, heads, "TextModel")
+    heads: dict[str, Head] = {"TextModelWithProjection": lambda: (projection,), "Model": no_head}
+    head = head_of(fields, heads, "TextModel")
     fields.finish(_UNREAD)
     return Model(
         "clip_text_model", text.embeddings, blocks=text.blocks, heads=head, others=text.others,

@@ -48,11 +48,11 @@ def read_lfm2(family: str, config: Mapping[str, Any], *, prefix: str = "model.",
             else _convolution(f"{path}.conv", hidden, kernel, bias)
         )
         blocks.append(Block(path, (mixer, feed.at(path, index)), others=2 * hidden, spare_tail=not feed.routed(index)))
-    found, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ((), 0)
+    found = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
     maximum = fields.optional("max_position_embeddings")
     fields.finish(_IRRELEVANT)
     table = Embedding(f"{prefix}embed_tokens", vocabulary, hidden)
-    return Model(family, (table,), blocks=tuple(blocks), heads=found, others=hidden + others, max_positions=maximum)
+    return Model(family, (table,), blocks=tuple(blocks), heads=found, others=hidden, max_positions=maximum)
 
 
 def _default_kinds(fields: Fields, layers: int) -> Sequence[str]:

@@ -46,14 +46,12 @@ def read_mamba_decoder(
     tied = fields.flag("tie_word_embeddings", False)
     block = _READERS[family](fields, hidden, layers)
     blocks = tuple(block(f"{prefix}layers.{index}", index) for index in range(layers))
-    found, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ((), 0)
+    found = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
     # Without attention nothing but a counter bounds the length of a sequence.
     maximum = None if alone else fields.optional("max_position_embeddings")
     fields.finish(_IRRELEVANT)
     table = Embedding(f"{prefix}{'embeddings' if alone else 'embed_tokens'}", vocabulary, hidden)
-    return Model(
-        family, (table,), blocks=blocks, heads=found, others=hidden + others, max_positions=maximum, notes=(NOTE,)
-    )
+    return Model(family, (table,), blocks=blocks, heads=found, others=hidden, max_positions=maximum, notes=(NOTE,))
 
 
 _IRRELEVANT = tuple(

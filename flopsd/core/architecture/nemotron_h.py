@@ -44,12 +44,12 @@ def read_nemotron_h(config: Mapping[str, Any], *, prefix: str = "model.", head: 
     fields.only("tie_word_embeddings", False)
     further = fields.number("num_nextn_predict_layers", 0, at_least=0)
     known = causal_heads(fields, hidden, vocabulary, tied=False)
-    found, others = head_of(fields, known, "ForCausalLM") if head else ((), 0)
+    found = head_of(fields, known, "ForCausalLM") if head else ()
     maximum = fields.optional("max_position_embeddings")
     fields.finish(_IRRELEVANT)
     return Model(
         "nemotron_h", (Embedding(f"{prefix}embeddings", vocabulary, hidden),), blocks=blocks, heads=found,
-        others=hidden + others, max_positions=maximum, notes=(NOTE, *((_FURTHER,) if further else ())),
+        others=hidden, max_positions=maximum, notes=(NOTE, *((_FURTHER,) if further else ())),
     )  # fmt: skip
 
 

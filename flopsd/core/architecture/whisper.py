@@ -32,8 +32,8 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
             _block(f"model.{side}.layers.{index}", hidden, heads, size, stream, spare) for index in range(layers)
         ]
     language = Linear("proj_out", hidden, vocabulary, tied=tied, stream=Stream.TARGET)
-    known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "WhisperModel": no_head}
-    head, others = head_of(fields, known, "ForConditionalGeneration")
+    known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "WhisperModel": no_head}
+    head = head_of(fields, known, "ForConditionalGeneration")
     fields.finish(_IRRELEVANT)
     convolutions = (
         Linear("model.encoder.conv1", _KERNEL * bins, hidden, True, stream=Stream.FRAMES, adaptable=False),
@@ -44,7 +44,7 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
         Embedding("model.decoder.embed_positions", target, hidden, Stream.TARGET),
     )
     return Model(
-        "whisper", tables, convolutions, tuple(blocks), head, others=4 * hidden + others, constants=source * hidden,
+        "whisper", tables, convolutions, tuple(blocks), head, others=4 * hidden, constants=source * hidden,
         max_positions=max(source, target),
     )  # fmt: skip
 

@@ -174,8 +174,9 @@ def test_a_witness_proves_when_a_prefix_existed_and_its_absence_is_recorded(tmp_
     assert "according to CN=flopsd test root" in own.text
     assert "1 of 2 earlier seals are stamped; its first " in earlier.text
     stranger = load_trust(tsa_files=[str(Authority(tmp_path / "other", "CN=other").root)])
-    unknown = [one.verdict for one in verified(last, trust=stranger).evidence if one.type == "witness"]
-    assert unknown == [EvidenceState.NOT_CHECKED] * 2
+    unknown = [one for one in verified(last, trust=stranger).evidence if one.type == "witness"]
+    assert [one.verdict for one in unknown] == [EvidenceState.NOT_CHECKED] * 2
+    assert ["existed at" in one.text for one in (own, earlier, *unknown)] == [True, True, False, False]
     seals = history_of(last.journal).seals
     assert seals.newest is seals.newest_asked
     assert "absent" in ((seals.newest and seals.newest.witness) or {})

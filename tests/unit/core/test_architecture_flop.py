@@ -19,6 +19,7 @@ from flopsd.core.architecture import (
     window_pairs,
 )
 from flopsd.core.architecture.model import Stream
+from flopsd.core.architecture.rows import resolve
 from flopsd.core.architecture.training import Lora
 from flopsd.core.declared_facts import facts_from
 from flopsd.settings.words import say
@@ -327,6 +328,23 @@ def test_a_module_that_is_not_there_is_refused_with_those_that_are_and_half_an_e
 
     with refused(match="target_tokens"):
         computed({"model_type": "t5"}, work_of([3]), method="full")
+
+
+def test_no_tokens_are_no_flop_also_across_the_stacks() -> None:
+    none = forward_flop(read_model({"model_type": "t5"}), {"tokens": 0, "target_tokens": 0, "cross_pairs": 0},
+                        training_from({}))  # fmt: skip
+    assert (none.low, none.computed, none.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("cross", "expected"), [(None, (100, 70)), (80, (80, 50)), (20, (20, 0))])
+def test_only_the_lower_end_leaves_out_what_may_be_padding_of_the_memory(
+    cross: int | None, expected: tuple[int, int]
+) -> None:
+    work = {"tokens": 100, "padding_tokens": 30, "target_tokens": 10, "cross_pairs": 1000}
+    work |= {} if cross is None else {"cross_tokens": cross}
+    _, _, rows, _ = resolve(read_model({"model_type": "t5"}), work, training_from({}), cached=False)
+    found = {level.name: rows[level][Stream.MEMORY] for level in rows}
+    assert (found.pop("LOW"), set(found.values())) == (expected[1], {expected[0]})
 
 
 def test_across_the_stacks_keys_and_values_are_of_the_encoder() -> None:

@@ -1,12 +1,15 @@
 """A device that is lost is logged once, by name and with the reason; one that comes and goes floods no log."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flopsd.core.model import GapReason
 from flopsd.daemon.device_log import PATIENCE_SECONDS, REST_SECONDS, DeviceLog
+from flopsd.daemon.tracked_device import rate
 from tests.support.runs import A100, H100, Run
+from tests.support.strategies import table
 
 
 class Watched:
@@ -59,3 +62,15 @@ def test_a_device_that_comes_and_goes_is_logged_once_in_ten_minutes(watched: Wat
 def test_an_outage_of_the_source_is_not_logged_again_for_each_device(watched: Watched) -> None:
     watched.meter(4 * PATIENCE_SECONDS, GapReason.SOURCE_DOWN)
     assert watched.said == []
+
+
+def test_only_a_whole_device_whose_count_of_sms_is_not_its_row_s_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    other = replace(H100, uid="GPU-o", index=3, sm_count=114)
+    slices = (
+        replace(other, uid="MIG-1", index=4, parent=other.uid),
+        replace(H100, uid="GPU-n", index=5, sm_count=None),
+    )
+    for device in (H100, other, *slices):
+        rate(device, table(), None)
+    (said,) = caplog.messages
+    assert said.startswith("device 3 (GPU-o) has 114 SMs, the peak table has 132")

@@ -329,6 +329,32 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def test_a_pending_file_that_another_process_removed_is_made_again(journal: Journal, state: StateDir) -> None:
+    journal.append({"n": 0})
+    before = descriptors()
+    state.pending.unlink()
+    journal.append({"n": 1})
+    journal.note({"n": 2})
+    assert newest_pending(state.pending, bytes.fromhex(journal.head.sha256)) == {"n": 2}
+    assert descriptors() == before
+
+
+def test_where_no_pending_file_can_be_made_nothing_else_is_written_to(
+    journal: Journal, state: StateDir, tmp_path: Path
+) -> None:
+    journal.append({"n": 0})
+    state.pending.unlink()
+    state.pending.symlink_to(tmp_path / "elsewhere")
+    journal.append({"n": 1})
+    with (tmp_path / "other").open("wb") as other:  # it has the descriptor that the pending file had
+        with pytest.raises(JournalError, match="cannot write .*pending"):
+            journal.note({"n": 2})
+        journal.close()
+        other.write(b"goes on")
+    assert (tmp_path / "other").read_bytes() == b"goes on"
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
 def test_a_failed_write_costs_no_descriptor(
     journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch, call: str

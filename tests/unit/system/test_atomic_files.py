@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.system.atomic_files import remove_unfinished, replace_file, replacing
+from flopsd.system.atomic_files import new_file, remove_unfinished, replace_file, replacing
 
 
 def test_a_folder_in_the_place_is_named_and_nothing_is_left(tmp_path: Path) -> None:
@@ -58,8 +58,12 @@ def test_the_bytes_are_on_the_disk_before_they_have_the_name_and_the_name_is_aft
         replace(*paths)
 
     monkeypatch.setattr(os, "replace", named)
+    monkeypatch.setattr(os, "link", named)
     replace_file(path, b"new")
     assert (steps, path.read_bytes()) == ([3, "name", "folder"], b"new")
+    steps.clear()
+    new_file(tmp_path / "other", b"newer", 0o600)
+    assert (steps, (tmp_path / "other").read_bytes()) == ([5, "name", "folder"], b"newer")
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 

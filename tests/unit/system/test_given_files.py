@@ -13,7 +13,7 @@ import pytest
 from flopsd.errors import FileChangedError
 from flopsd.system.bounded_streams import MOST_TIMES, FirstBytes, Unpacked, WithoutHoles
 from flopsd.system.known_files import KnownFile, begin_alike, known_file, open_content, put_file, sha256_of, size_of
-from flopsd.system.regular_files import first_bytes, open_regular, read_at_most
+from flopsd.system.regular_files import first_bytes, open_own, open_regular, read_at_most
 from flopsd.system.sha256 import file_sha256, hex_sha256
 
 
@@ -40,6 +40,17 @@ def test_what_is_no_regular_file_or_too_large_is_named_and_not_waited_for(
     with pytest.raises(OSError, match=words) as caught:
         read_at_most(path, 5)
     assert (caught.value.errno, caught.value.strerror, caught.value.filename) == (code, words, str(path))
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(("make", "words"), [(os.mkfifo, "not a regular file"), (lambda p: p.symlink_to("/x"), "link")])
+def test_a_file_of_our_own_that_is_something_else_is_refused_and_not_left_open(
+    tmp_path: Path, make: Callable[[Path], object], words: str
+) -> None:
+    make(path := tmp_path / "journal.jsonl")
+    before = open_descriptors()
+    with pytest.raises(OSError, match=words):
+        open_own(path)
     assert open_descriptors() == before
 
 

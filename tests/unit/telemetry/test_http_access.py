@@ -40,7 +40,9 @@ def serving(file: Path, folder: Path) -> Iterator[int]:
     server = WebServer("127.0.0.1", [0], lambda: run.writer.snapshot, Access(file))
     server.start()
     try:
-        yield int(server.url.rpartition(":")[2])
+        scheme, _, port = server.url.split(":")
+        assert scheme == ("https" if "tls_server_config" in file.read_text() else "http")
+        yield int(port)
     finally:
         server.stop()
         run.kill()

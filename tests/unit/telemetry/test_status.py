@@ -3,6 +3,7 @@ towards a threshold once."""
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.system.clock import NS_PER_S, rfc3339
 from flopsd.telemetry.page.gaps import sources_part
 from flopsd.telemetry.page.status_page import Assets, status_page
+from flopsd.telemetry.page.thresholds import thresholds_part
 from flopsd.telemetry.snapshot import JournalState, KeyState, SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
@@ -180,6 +182,41 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
     assert ended["endReason"]
     assert ended["daemon"] == "not running"
     assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
+
+
+@pytest.mark.parametrize(
+    ("earliest", "expected"),
+    [
+        ({"base-not-gpai": "900", "gpai-indicative": "864000"}, "base-not-gpai"),
+        ({"base-not-gpai": "864000", "gpai-indicative": "900"}, "gpai-indicative"),
+        ({"base-not-gpai": None, "gpai-indicative": "864000"}, "gpai-indicative"),
+        ({"base-not-gpai": None, "gpai-indicative": None}, None),
+        ({}, None),
+    ],
+)
+def test_the_page_forecasts_the_rule_that_is_crossed_first_of_those_that_apply(
+    tmp_path: Path, earliest: dict[str, str | None], expected: str | None
+) -> None:
+    """The rules of this run that may apply, and would be crossed at once, are not among them."""
+    run = story(tmp_path, stranger=False)
+    findings = facts_of(run.writer.snapshot)["thresholds"]
+    run.kill()
+    for one in findings:
+        if one["rule"] in earliest:
+            crossing = {"earliestSeconds": earliest[one["rule"]], "latestSeconds": None}
+            one.update(applies=True, state="below", crossing=crossing)
+    found = re.findall(r"Soonest\. </strong>([^:]+):", thresholds_part(findings))
+    titles = {rule.id: rule.title for rule in load_policies()[0].rules}
+    assert [title.lower() for title in found] == ([] if expected is None else [titles[expected].lower()])
+
+
+def test_a_source_that_starts_or_has_no_hardware_is_not_down(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(1)
+    well = {"a": SourceState(True, ""), "b": SourceState(), "c": SourceState(reason="gone", absent=True)}
+    for states, expected in ((well, "metering"), ({**well, "d": SourceState(reason="gone")}, "source-down")):
+        assert facts_of(replace(run.writer.snapshot, sources=states))["health"]["state"] == expected
+    run.kill()
 
 
 @pytest.mark.parametrize("escape", ESCAPES)

@@ -328,11 +328,13 @@ def test_a_broken_behaviour_is_found(kind: type[Model], words: str) -> None:
 
 
 class LeavesThread(Model):
+    """Which it starts with the first reading."""
+
     release: threading.Event
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def read(self) -> Sweep:
         threading.Thread(target=self.release.wait, name="poller", daemon=True).start()
+        return super().read()
 
 
 class LeavesChild(Model):
