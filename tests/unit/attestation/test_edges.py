@@ -8,7 +8,6 @@ import pytest
 
 from flopsd.attestation.difference import refuse_difference
 from flopsd.attestation.ledger_files import companions_beside
-from flopsd.attestation.log_export import _moment
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.attestation.verify import _sealed_journal
@@ -18,17 +17,6 @@ from flopsd.settings.data_files import config_dir
 from tests.support.independent import payload_of
 from tests.support.paths import VECTORS
 from tests.support.runs import Run
-
-
-@pytest.mark.parametrize(
-    ("given", "taken"),
-    [
-        (1, True), (253_402_300_799_999, True), (0, False), (253_402_300_800_000, False), (-5, False), (1.5, False),
-        ("1", False),
-    ],
-)  # fmt: skip
-def test_a_moment_is_of_a_year_with_four_digits(given: object, taken: bool) -> None:
-    assert _moment(given) == (given if taken else None)
 
 
 def test_the_packaged_peak_table_does_not_go_with_the_ledger(tmp_path: Path) -> None:

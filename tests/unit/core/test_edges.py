@@ -8,7 +8,6 @@ import pytest
 
 from flopsd.core.architecture import read_model
 from flopsd.core.architecture.attention_pairs import Side
-from flopsd.core.architecture.parameters_only import most_looked_up
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_sums import LedgerSums
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures, Tally
@@ -34,10 +33,6 @@ def test_phases_without_an_energy_counter_have_no_energy() -> None:
     again = with_share(Tally(0, 9, phases=tally.phases), Tally(0, 7, phases=tally.phases), "train")
     assert again.phases["train"].span_ns == 6
     assert again.phases["train"].energy_mj is None
-
-
-def test_of_a_small_model_half_may_be_looked_up() -> None:
-    assert [most_looked_up(active) for active in (0, 1, 1001)] == [0, 0, 500]
 
 
 def test_an_image_of_one_patch_is_an_image() -> None:

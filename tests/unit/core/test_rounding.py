@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.model import Figures
@@ -26,7 +26,7 @@ from flopsd.core.rounding import (
     share_at_most,
     significant,
 )
-from flopsd.report.charts import Axis, axis_of, bands, linear_ticks, logarithm, round_number
+from flopsd.report.charts import axis_of, logarithm
 from flopsd.report.numbers import NO_UPPER_BOUND, duration, energy, flop, interval
 
 numbers = st.one_of(
@@ -230,24 +230,3 @@ def test_an_axis_holds_all_its_numbers_in_their_order(numbers: list[int]) -> Non
     assert places == sorted(places)
     assert 2 <= len(axis.ticks) <= 8
     assert all(3 <= tick.at <= 97 for tick in axis.ticks)
-
-
-def test_an_axis_of_nothing_is_none_zero_stands_at_its_edge_and_stretches_that_touch_are_one() -> None:
-    assert axis_of([0]) is None
-    assert Axis(20, 26).at(0) == 3.0
-    assert Axis(20, 26).at(10**40) == 97.0
-
-    found = bands([(0, 10), (10, 20), (50, 60), (90, 200), (-5, -1)], 0, 100)
-    assert [(band.at, band.width) for band in found] == [(0, 20), (50, 10), (90, 10)]
-    assert bands([(0, 1)], 5, 5) == ()
-
-
-@given(st.integers(0, 10**40))
-@example(6)  # where a fourth, cut off, is less than a sixth
-@example(7)
-def test_steps_are_round_and_few(top: int) -> None:
-    ticks = linear_ticks(top)
-    assert ticks[0] == 0
-    assert len(ticks) <= 6
-    assert all(tick <= top for tick in ticks)
-    assert all(len(round_number(tick)) < 12 for tick in ticks)

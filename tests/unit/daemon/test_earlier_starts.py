@@ -10,7 +10,7 @@ from flopsd.core.ledger.history import Incarnation
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Sweep, Tally
 from flopsd.daemon.source_tracker import Message
-from flopsd.system.clock import NS_PER_S, rfc3339, wall_ns_of
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.runs import H100, Run, history_of, verified
 from tests.support.story import A100, Second, Story, gap
@@ -31,12 +31,6 @@ def sealed(run: Run, tmp_path: Path) -> list[Incarnation]:
     run.finish()
     verified(run.seal(tmp_path / "out" / "ledger.json"))
     return history_of(run.state.journal).incarnations
-
-
-def test_rfc3339_round_trip() -> None:
-    assert wall_ns_of(rfc3339(1_792_000_000_123_456_789)) == 1_792_000_000_123_456_000
-    with pytest.raises(ValueError, match="yesterday"):
-        wall_ns_of("yesterday")
 
 
 def test_a_clock_set_back_while_metering_hides_no_downtime(tmp_path: Path) -> None:

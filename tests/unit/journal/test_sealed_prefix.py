@@ -1,7 +1,6 @@
 """What a ledger seals is a prefix of its journal: any longer one fits it, and says nothing more."""
 
 import io
-import json
 import shutil
 from collections.abc import Callable
 from hashlib import sha256
@@ -19,7 +18,7 @@ from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import verify_ledger
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import JournalDamagedError, NotVerifiedError
-from flopsd.journal.framing import JournalLine, line_ends_at
+from flopsd.journal.framing import JournalLine
 from flopsd.journal.sealed_prefix import longest_prefix
 from flopsd.report.ledger_text import verified_text
 from tests.support.independent import payload_of
@@ -59,18 +58,6 @@ def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Se
             assert (found.unsealed_records > 0) == (j > i)
             fitting += 1
     assert fitting == 15
-
-
-def test_a_line_is_found_where_it_ends_by_its_hash(states: list[Sealed]) -> None:
-    data = states[-1].journal.read_bytes()
-    with states[-1].journal.open("rb") as file:
-        end = 0
-        for line in data.splitlines(keepends=True)[:3]:
-            end += len(line)
-            head = str(json.loads(line)["h"])
-            found = [line_ends_at(file.fileno(), at, head) for at in (end - 1, end, end + 1)]
-            assert found == [False, True, False]
-        assert not line_ends_at(file.fileno(), len(data) + 1, head)
 
 
 def test_the_text_names_what_is_not_sealed(states: list[Sealed]) -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flopsd.core.model import Figures
@@ -31,7 +31,9 @@ from flopsd.system.clock import NS_PER_S, rfc3339
 EXPONENTS = st.lists(st.integers(-3, 40), min_size=1, max_size=4)
 
 
-@given(st.one_of(st.integers(1, 300), st.integers(1, 10**30)))
+@given(st.one_of(st.integers(1, 300), st.integers(1, 10**40)))
+@example(6)  # where a fourth, cut off, is less than a sixth
+@example(7)
 def test_lines_across_the_course_are_a_few_round_steps_up_to_its_top(top: int) -> None:
     first, *more = linear_ticks(top)
     step = more[0]
@@ -40,6 +42,7 @@ def test_lines_across_the_course_are_a_few_round_steps_up_to_its_top(top: int) -
     assert 1 <= len(more) <= 5
     assert more[-1] <= top < more[-1] + step
     assert str(step).rstrip("0") in ("1", "2", "5")
+    assert all(len(round_number(tick)) < 12 for tick in more)
 
 
 def test_nothing_has_one_line_at_the_bottom() -> None:
@@ -55,6 +58,7 @@ def test_nothing_has_one_line_at_the_bottom() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-20, 120), st.integers(-20, 120)), max_size=6))
+@example([(0, 10), (10, 20)])
 def test_bands_cover_what_their_spans_do_once(spans: list[tuple[int, int]]) -> None:
     begin, end = 0, 100
     covered = {at for first, last in spans for at in range(first, last) if begin <= at < end}

@@ -11,7 +11,6 @@ from flopsd.core.model import Figures
 from flopsd.report.bases import _ratio
 from flopsd.report.charts import anchor_at
 from flopsd.report.coverage import MAX_ROWS, _some
-from flopsd.report.declarations import _base
 from flopsd.report.html_answer import _grounds, _measured
 from flopsd.report.html_answer import _rules as article
 from flopsd.report.inventory import _observed
@@ -56,11 +55,6 @@ def test_a_few_points_are_all_shown_and_many_evenly() -> None:
 def test_nothing_more_is_no_line() -> None:
     assert list(_more(0)) == []
     assert list(_more(2)) == ["and 2 more, which the figures above include"]
-
-
-def test_a_base_model_that_no_settings_declared_names_who_did() -> None:
-    base = {"name": "b", "kind": "known", "flop": "5", "method": None, "systemic": None, "declaredBy": "process"}
-    assert any("process" in str(fact) for fact in _base(LedgerObject({"base": base}, "here")))
 
 
 def test_a_share_of_the_peak_is_one_at_most() -> None:

@@ -22,7 +22,6 @@ from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report import build as module
 from flopsd.report.build import course_of
 from flopsd.report.claims import _claim
-from flopsd.report.declarations import _value
 from flopsd.report.html import report_html
 from flopsd.report.inventory import items_of
 from flopsd.report.isolation_text import isolation_text
@@ -91,8 +90,6 @@ def test_a_long_word_has_less_of_the_indent() -> None:
 
 
 def test_shares_of_formats_can_be_wrapped() -> None:
-    given = {"fp8": 250_000, "bf16": 750_000}
-    assert _value("precision", given) == ("bf16 75 %, fp8 25 %", '{"bf16": 750000, "fp8": 250000}')
     flop = {"low": "1", "measured": "2", "high": "3"}
     claim = {"phase": "train", "precision": "bf16:0.75,fp8:0.25", "flop": flop}
     assert _claim(LedgerObject(claim, "claim")) == "2 FLOP of training in bf16:0.75, fp8:0.25"

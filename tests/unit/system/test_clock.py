@@ -25,3 +25,5 @@ def test_a_moment_is_written_to_the_microsecond_below(wall_ns: int, text: str) -
     assert rfc3339(wall_ns) == text
     assert file_stamp(wall_ns) == text.replace("-", "").replace(":", "").replace(".", "")
     assert wall_ns_of(text) == wall_ns // 1000 * 1000
+    with pytest.raises(ValueError, match="yesterday"):
+        wall_ns_of("yesterday")
