@@ -23,7 +23,7 @@ from flopsd.core.values import is_digest
 from flopsd.errors import NotVerifiedError, OtherFileThereError
 from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import refuse_place
-from flopsd.system.atomic_files import remove_unfinished, sync_folder
+from flopsd.system.atomic_files import remove_unfinished, sync_path
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 from flopsd.system.known_files import Content, KnownFile, begin_alike, known_file, put_file, sha256_of, size_of
 from flopsd.system.regular_files import open_regular
@@ -193,7 +193,7 @@ def _keep_aside(ledger: Path, clock: Clock) -> None:
             os.link(path, there)
         except OSError:
             put_file(there, known_file(path), LEDGER_MODE)
-    sync_folder(kept.parent)
+    sync_path(kept.parent)
 
 
 def _unused(ledger: Path, word: str) -> Path:

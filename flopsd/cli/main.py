@@ -52,11 +52,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader closed the pipe
         code = FAILED
     except OSError as fault:
-        if isinstance(fault, PermissionError) and fault.filename is not None:  # by who only looked whether it is there
+        if fault.filename is not None:  # by who only looked whether it is there
             note(f"{fault.filename}: {fault.strerror}", logging.ERROR)
-            note(
-                f"hint: user {os.geteuid()} may not look there: run it as another, such as the daemon's", logging.ERROR
-            )
+            note(f"hint: {_remedy(fault)}", logging.ERROR)
             log.debug("raised here", exc_info=fault)
         elif arguments.verb in NO_DATA or (fault.errno not in FULL and say(sys.stdout, "")):
             raise  # what one write refused may be gone when the next succeeds
@@ -69,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     written = let_go(sys.stdout)
     let_go(sys.stderr)
     sys.exit(FAILED if code == OK and not written and arguments.verb not in NO_DATA else code)
+
+
+def _remedy(fault: OSError) -> str:
+    if isinstance(fault, PermissionError):
+        return f"user {os.geteuid()} may not look there: run it as another, such as the daemon's"
+    return "free space on that disk" if fault.errno in FULL else "check that disk or file server, then run it again"
 
 
 def _report(fault: FlopsdError) -> int:

@@ -38,9 +38,8 @@ class ClosedSeals:
 
 
 def ends_with_closed(folder: StateDir) -> bool:
-    """Whether a daemon was killed after it closed a segment and before it began the next."""
-    journal = folder.journal
-    return bool(closed_segments(folder)) and not (journal.is_file() and journal.stat().st_size)
+    """Whether a daemon was killed after it closed a segment and before it began the next. Raises JournalError."""
+    return bool(closed_segments(folder)) and not folder.has_journal()
 
 
 def seal_closed(
@@ -54,7 +53,7 @@ def seal_closed(
     def used_seconds() -> float | None:
         return None if stopped_ns is None else (clock.boottime_ns() - stopped_ns) / NS_PER_S
 
-    heads, run, done = dict(heads_in_chain(folder)), _run_of(folder), ClosedSeals()
+    heads, run, done, in_order = dict(heads_in_chain(folder)), _run_of(folder), ClosedSeals(), True
     for path in closed_segments(folder):
         if (used := used_seconds()) is not None and used >= settings.stop_seconds - RESERVE_SECONDS:
             break
@@ -77,11 +76,25 @@ def seal_closed(
             done.to_deliver.append(sealed.ledger)
         # A journal names the one before it, so they leave in their order; and the newest stays until it is continued,
         # or until another run has the folder.
-        if (path.name in heads or run not in (None, sealed.run)) and done.all_done:
-            path.unlink()
+        if (path.name in heads or run not in (None, sealed.run)) and done.all_done and in_order:
+            in_order = _is_removed(path)
     if settings.keep_segments is not None:
         _remove_delivered(folder, settings, clock, settings.keep_segments)
     return done
+
+
+def _is_removed(path: Path) -> bool:
+    """Remove a segment that is done; false where it stays, which is logged."""
+    try:
+        path.unlink(missing_ok=True)  # another process that seals may have done it
+    except OSError as fault:
+        log.warning(
+            "%s is sealed and copied, and cannot be removed: %s; the next seal tries again; check that disk",
+            path,
+            fault.strerror,
+        )
+        return False
+    return True
 
 
 def _run_of(folder: StateDir) -> object:
@@ -127,7 +140,7 @@ def seal_left(
         log.error("a closed segment of the run: %s", text)
     if left := closed_segments(folder):
         log.error(
-            "%d closed segments of the run are not sealed and copied yet; `flopsd seal --state-dir %s` does it",
+            "%d closed segments of the run are not sealed, copied and removed; `flopsd seal --state-dir %s` does it",
             len(left),
             folder.path,
         )

@@ -41,7 +41,10 @@ def names_of(journal: Path, settings: Settings, *, closed: bool = False) -> tupl
     --run-id."""
     first = first_record(journal)
     if first is None:
-        raise LedgerError(f"{journal} holds no complete record: there is nothing to seal")
+        raise LedgerError(
+            f"{journal} holds no complete record: there is nothing to seal",
+            hint="its daemon was killed before it wrote anything; the next one goes on in that folder",
+        )
     if not closed and settings.run_id not in (None, first.get("run")):
         raise LedgerError(
             f"{journal} is of run {first.get('run')!r}, not of {settings.run_id!r}",

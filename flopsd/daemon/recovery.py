@@ -54,13 +54,10 @@ def recover(
 ) -> RecoveredRun:
     """Recover the longest valid prefix of the journal; the damaged rest is kept beside it. `known`: what an earlier
     daemon start under the same launcher wrote. A journal without that is put aside, and so is one with a wrong code of
-    a daemon start with one of `secrets`."""
+    a daemon start with one of `secrets`. Raises JournalError where that cannot be done now."""
     aside = f"damaged-{file_stamp(clock.wall_ns())}.journal.jsonl"
     was_pending = _has_content(journal.state.pending)  # then there was a journal too
-    try:
-        settle_next(journal.state, known)
-    except OSError as fault:
-        log.error("a rotation that was interrupted cannot be finished: %s", fault)
+    settle_next(journal.state, known)
     try:
         recovery = journal.recover(aside, known)
     except JournalReplacedError as fault:

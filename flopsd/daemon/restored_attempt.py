@@ -60,8 +60,9 @@ def restore(
     the last segment, which names those before it.
 
     Returns what the new journal records of this. A folder that cannot be read is logged and never stops the run.
+    Raises JournalError where it cannot be known whether there is a journal.
     """
-    if folder.journal.exists() and folder.journal.stat().st_size:
+    if folder.has_journal():
         return None  # this machine knows at least as much
     everything = (saved for path in ledgers for saved in _saved(path))
     found = [saved for saved in everything if (saved.history.run, saved.history.node) == (run, node)]
@@ -102,10 +103,14 @@ def is_sealed_whole(restored: Recovery) -> bool:
 def _saved(path: Path) -> Iterator[Saved]:
     """The ledger at `path`, or of the last segment there, and those that were put aside for another run or key."""
     numbered = re.compile(re.escape(path.stem) + "-([0-9]{4,9})")
-    segments = [(int(match[1]), one) for one in path.parent.glob(f"{path.stem}-*{path.suffix}")
-                if (match := numbered.fullmatch(one.stem))]  # fmt: skip
-    places = [path, *(one for _, one in sorted(segments)[-1:])]
-    aside = (one for place in places for one in place.parent.glob(f"{place.stem}-until-*{place.suffix}"))
+    try:
+        segments = [(int(match[1]), one) for one in path.parent.glob(f"{path.stem}-*{path.suffix}")
+                    if (match := numbered.fullmatch(one.stem))]  # fmt: skip
+        places = [path, *(one for _, one in sorted(segments)[-1:])]
+        aside = [one for place in places for one in place.parent.glob(f"{place.stem}-until-*{place.suffix}")]
+    except OSError as fault:
+        _log_not_restored(path, fault)
+        return
     for ledger in sorted({*places, *aside}):
         try:
             yield _read(ledger)

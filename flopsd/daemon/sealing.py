@@ -90,7 +90,7 @@ def seal(
         try:
             write_note(folder.newest_seal, sealed.seal)
         except OSError as fault:
-            log.warning("later ledgers will not list this seal: %s", fault.strerror)
+            log.warning("later ledgers will not list this seal: %s: %s", folder.newest_seal, fault.strerror)
     return replace(sealed, segment=segment)
 
 

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from flopsd.core.ledger.earlier_seals import EarlierSeal
@@ -24,7 +25,7 @@ from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
 from flopsd.journal.seal_note import noted_seal
 from flopsd.journal.state_dir import StateDir
-from flopsd.system.atomic_files import replacing, sync_folder
+from flopsd.system.atomic_files import replacing, sync_path
 from flopsd.system.regular_files import open_own
 from flopsd.system.sha256 import sha256, sha256_for
 
@@ -145,6 +146,7 @@ class Journal:
         """Let the next segment's journal be the journal. The one that ended is moved to the folder of closed segments
         under the name `closed_as`; None: it is there already. Everything is on disk before, and each step is done at
         once, so that a kill leaves the one or the other. Raises OSError, after which it can be called again."""
+        self._open_again()
         os.fsync(self._fd)
         if not self._has_taken_over():
             if closed_as is not None:
@@ -155,7 +157,7 @@ class Journal:
                 if not self._has_taken_over():
                     raise
         self._path = self.state.journal
-        sync_folder(self.state.path)
+        sync_path(self.state.path)
 
     def _has_taken_over(self) -> bool:
         """Whether the open file is the journal. A file server may report a rename as failed that it made; made again,
@@ -240,9 +242,7 @@ class Journal:
     def _append(self, record: Mapping[str, Any], codes: CodeKey | None) -> None:
         line, head = frame(self._head, record, None if codes is None else codes.code)
         try:
-            if self._fd == _CLOSED:
-                self._open()
-                self._is_reopened = True
+            self._open_again()
             if self._cut_first and os.fstat(self._fd).st_size > self._size:
                 os.ftruncate(self._fd, self._size)
             self._cut_first = False
@@ -260,10 +260,8 @@ class Journal:
         self._digest.update(line)
         if codes is not None:
             codes.advance()
-        try:
-            self._empty_pending()
-        except OSError:
-            pass  # its content no longer continues the chain, so every reader ignores it
+        # What is pending stays until the next note: whoever is to know of this record may not know it yet, and cuts it.
+        self._pending_head, self._pending_size = self._head, 0
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
@@ -271,6 +269,8 @@ class Journal:
         if self._is_taken:
             return  # its pending file is there now
         try:
+            if self._pending_size == 0:
+                self._empty_pending()
             self._write(self._pending_fd, line, self._pending_size)
         except OSError as fault:
             raise JournalError(f"cannot write {self.state.pending}: {fault.strerror}") from fault
@@ -279,6 +279,9 @@ class Journal:
     def close(self) -> None:
         self._let_go()
         if self._pending_fd != _CLOSED:
+            if not self._pending_size:  # what is in it still is in the journal, too
+                with suppress(OSError):
+                    os.ftruncate(self._pending_fd, 0)
             os.close(self._pending_fd)
         self._pending_fd = _CLOSED
 
@@ -287,6 +290,12 @@ class Journal:
         if self._fd != _CLOSED:
             os.close(self._fd)
         self._fd = _CLOSED
+
+    def _open_again(self) -> None:
+        """After a failed write, where the file was closed."""
+        if self._fd == _CLOSED:
+            self._open()
+            self._is_reopened = True
 
     def _open(self) -> None:
         new = not self._path.exists()
@@ -297,7 +306,7 @@ class Journal:
         if self._pending_fd == _CLOSED:
             self._pending_fd = open_own(self.state.pending)
         if new:
-            sync_folder(self.state.path)
+            sync_path(self.state.path)
 
     @staticmethod
     def _write(fd: int, line: bytes, at: int) -> None:
@@ -316,10 +325,9 @@ class Journal:
 
     def _empty_pending(self) -> None:
         self._pending_head, self._pending_size = self._head, 0
-        if self._pending_fd == _CLOSED:
-            return
-        if not os.fstat(self._pending_fd).st_nlink:  # removed by another process
+        if self._pending_fd != _CLOSED and not os.fstat(self._pending_fd).st_nlink:  # removed by another process
             os.close(self._pending_fd)
             self._pending_fd = _CLOSED
+        if self._pending_fd == _CLOSED:
             self._pending_fd = open_own(self.state.pending)
         os.ftruncate(self._pending_fd, 0)

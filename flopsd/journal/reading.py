@@ -12,6 +12,8 @@ from flopsd.journal.head import KnownJournal
 from flopsd.system.regular_files import open_regular
 from flopsd.system.sha256 import Hashing, sha256
 
+UNREADABLE = "check that disk or file server, and that this user may read the file"
+
 
 def read_journal(path: Path, hashing: Hashing | None = None) -> Iterator[JournalLine]:
     """Valid lines of a journal file. Raises JournalDamagedError at the first invalid one, JournalError on I/O error."""
@@ -19,7 +21,7 @@ def read_journal(path: Path, hashing: Hashing | None = None) -> Iterator[Journal
         with open_regular(path) as file:
             yield from read_lines(file, hashing=hashing)
     except OSError as fault:
-        raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault
+        raise JournalError(f"cannot read the journal {path}: {fault.strerror}", hint=UNREADABLE) from fault
 
 
 def read_live(path: Path) -> Iterator[JournalLine]:

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, looks_like_records, read_lines
-from flopsd.journal.reading import read_journal
+from flopsd.journal.reading import UNREADABLE, read_journal
 from flopsd.system.bounded_streams import FirstBytes
 from flopsd.system.progress import Progress, no_progress
 from flopsd.system.regular_files import open_regular
@@ -40,7 +40,7 @@ def durable_prefix(path: Path, take: Take) -> Prefix:
             found = longest_prefix(now, take)
             _sync(file.fileno())
     except OSError as fault:
-        raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault
+        raise JournalError(f"cannot read the journal {path}: {fault.strerror}", hint=UNREADABLE) from fault
     return found
 
 

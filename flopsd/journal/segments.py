@@ -1,7 +1,7 @@
 """Closed segments on disk: the journals of a rotated run that are not sealed, or not copied, yet.
 
-A kill in the middle of a rotation leaves one of these: the journal that ended; the same, or none, beside a begun one.
-Only the launcher can know that a begun one is whole, and then it has what must be gone on with.
+A kill in the middle of a rotation leaves one of these: the journal that ended; the same, or none, beside a begun one,
+which must be gone on with if it is whole: where a disk refuses the last step, the run goes on in it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import Continued, SegmentFacts
-from flopsd.errors import JournalError
+from flopsd.errors import JournalDamagedError, JournalError
+from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import Head, KnownJournal
-from flopsd.journal.reading import read_journal, read_live
+from flopsd.journal.reading import read_live
 from flopsd.journal.state_dir import StateDir
-from flopsd.system.atomic_files import sync_folder
+from flopsd.system.atomic_files import sync_path
 
 ENDING = ".journal.jsonl"
 
@@ -87,23 +88,48 @@ def heads_in_chain(state: StateDir) -> Iterator[tuple[str, Head]]:
 
 
 def settle_next(state: StateDir, known: KnownJournal | None) -> None:
-    """Finish a rotation whose next journal is `known` to be whole; remove one that is not. Raises OSError."""
+    """Finish a rotation that a kill interrupted, where the journal of the next segment has all that it begins with:
+    what is `known` of it, or a checkpoint. Remove one that has not: all that counts is in the journal that ended then.
+    Raises JournalError; nothing is lost then, and it can be called again."""
     begun = state.next_journal
-    if not begun.exists():
-        return
-    if known is None or _head(begun) != known.head:
-        begun.unlink()
-        return
-    continued = continued_by(begun)
-    if continued is not None:
-        state.move_to_segments(closed_name(continued.before))
-    os.replace(begun, state.journal)
-    sync_folder(state.path)
-
-
-def _head(journal: Path) -> Head | None:
     try:
-        last = max(read_journal(journal), key=lambda line: line.number, default=None)
-    except JournalError:
-        return None
-    return None if last is None else Head(last.number, last.head.hex())
+        if not begun.exists():
+            return
+        if not _is_whole(state, begun, known):
+            begun.unlink()
+            return
+        sync_path(begun)  # as long as it is begun it is not synced
+        if (continued := continued_by(begun)) is not None:
+            state.move_to_segments(closed_name(continued.before))
+        os.replace(begun, state.journal)
+        sync_path(state.path)
+    except OSError as fault:
+        raise JournalError(
+            f"the rotation of {state.journal} that was interrupted cannot be finished: {fault.strerror}",
+            hint="check that disk or file server, and start again: what was metered is in that folder",
+        ) from fault
+
+
+def _is_whole(state: StateDir, begun: Path, known: KnownJournal | None) -> bool:
+    if known is not None:
+        return any(_head(line) == known.head for line in read_live(begun))
+    continued = _continued_by(begun)
+    return continued is not None and _is_there(state, continued.before) and any(map(_is_checkpoint, read_live(begun)))
+
+
+def _is_there(state: StateDir, ended: SegmentFacts) -> bool:
+    """Whether the segment is the journal, or a closed one."""
+    if not state.has_journal():
+        return (state.segments / closed_name(ended)).exists()
+    return any(_head(line) == Head(ended.records, ended.head_sha256) for line in read_live(state.journal))
+
+
+def _head(line: JournalLine) -> Head:
+    return Head(line.number, line.head.hex())
+
+
+def _is_checkpoint(line: JournalLine) -> bool:
+    try:
+        return bool(line.record()["kind"] == "checkpoint")
+    except (JournalDamagedError, LookupError):
+        return False

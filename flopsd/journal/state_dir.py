@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flopsd.core.companions import companion_name, is_companion_name
 from flopsd.errors import JournalError, StateDirBusyError
-from flopsd.system.atomic_files import sync_folder
+from flopsd.system.atomic_files import sync_path
 from flopsd.system.regular_files import open_own
 
 log = logging.getLogger("flopsd")
@@ -19,6 +19,7 @@ log = logging.getLogger("flopsd")
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
 SEAL_NOTE_NAME, REFUSED_PIN_NAME, DELIVERIES_NAME = "newest-seal.json", "refused-pin.json", "deliveries.json"
 NEXT_NAME, SEGMENTS_NAME, OPEN_RUN_NAME = "next.journal.jsonl", "segments", "open-run"
+_HELD = (BlockingIOError, PermissionError)  # the second by a file server's locks
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
 
@@ -32,6 +33,18 @@ class StateDir:
     @property
     def journal(self) -> Path:
         return self.path / JOURNAL_NAME
+
+    def has_journal(self) -> bool:
+        """Whether there is one that is not empty. Raises JournalError where that cannot be known."""
+        try:
+            return self.journal.stat().st_size > 0
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as fault:
+            raise JournalError(
+                f"cannot look for the journal {self.journal}: {fault.strerror}",
+                hint="check that disk or file server, and that this user may read the folder",
+            ) from fault
 
     @property
     def pending(self) -> Path:
@@ -105,7 +118,7 @@ class StateDir:
             os.replace(self.journal, self.segments / name)
         except FileNotFoundError:
             pass  # moved by the call before, which failed later
-        sync_folder(self.segments)
+        sync_path(self.segments)
 
     def acquire(self) -> None:
         """Create the folder (0700) and take its lock. Raises StateDirBusyError naming the holder, JournalError if the
@@ -119,18 +132,27 @@ class StateDir:
                 f"cannot use the state folder {self.path}: {why}",
                 hint="give --state-dir a folder on a writable disk",
             ) from fault
-        if not _locked(lock):
+        try:
+            is_locked = _locked(lock)
+        except OSError as fault:
+            os.close(lock)
+            raise JournalError(
+                f"cannot lock the state folder {self.path}: {fault.strerror}",
+                hint="without locks two daemons could write there: give --state-dir a folder on a disk of this machine",
+            ) from fault
+        if not is_locked:
             holder = os.pread(lock, 200, 0).decode("ascii", "replace").strip()
             os.close(lock)
             raise StateDirBusyError(
                 f"the state folder {self.path} is in use by a running flopsd: {_describe(holder)}",
                 hint="stop that one, or give this one another --state-dir",
             )
+        name = f"{os.getpid()}\n".encode("ascii")
         try:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+            os.pwrite(lock, name.ljust(os.fstat(lock).st_size), 0)  # over another's, which takes no room on a full disk
+            os.ftruncate(lock, len(name))
         except OSError:
-            pass  # the disk is full: the lock holds, without the name of its holder
+            pass  # the lock holds, without the name of its holder
         self._lock = lock
 
     @property
@@ -173,8 +195,8 @@ class StateDir:
             return False
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+        except OSError as fault:
+            return isinstance(fault, _HELD)
         finally:
             os.close(lock)
         return False
@@ -186,12 +208,13 @@ class StateDir:
 
 
 def _locked(lock: int) -> bool:
-    """Take the lock; false if another process holds it. `is_held` of another process takes it for a moment only."""
+    """Take the lock; false if another process holds it. `is_held` of another process takes it for a moment only.
+    Raises OSError where the file system has no locks."""
     for _ in range(LOCK_TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        except OSError:
+        except _HELD:
             threading.Event().wait(LOCK_TRY_SECONDS)
     return False
 

@@ -22,9 +22,25 @@ def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def new_file(path: Path, data: bytes, mode: int) -> None:
-    """As `replace_file`; raises FileExistsError where `path` is there already."""
-    with _written(path, mode, os.link) as file:
+    """As `replace_file`; raises FileExistsError where `path` is there already. Until it is complete it has no name, so
+    that a kill leaves no private key behind; where the file system has only files with names, it has another one."""
+    try:
+        fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except OSError:
+        with _written(path, mode, os.link) as file:
+            file.write(data)
+        return
+    with os.fdopen(fd, "wb") as file:
         file.write(data)
+        file.flush()
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder)  # with a folder it follows the link in /proc
+        finally:
+            os.close(folder)
+    sync_path(path.parent)
 
 
 @contextmanager
@@ -51,7 +67,7 @@ def _written(path: Path, mode: int | None, give_name: Callable[[Path, Path], Non
         give_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync_path(path.parent)
 
 
 def remove_unfinished(path: Path) -> None:
@@ -61,10 +77,10 @@ def remove_unfinished(path: Path) -> None:
             found.unlink(missing_ok=True)
 
 
-def sync_folder(path: Path) -> None:
-    """Make a new or renamed file in this folder durable. Raises OSError."""
-    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def sync_path(path: Path) -> None:
+    """Make durable what is in a file, or which files a folder has under which names. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)

@@ -116,4 +116,6 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
             f"{path} already exists; keys are never overwritten", hint="give another file name"
         ) from fault
     except OSError as fault:
-        raise SigningKeyError(f"cannot create {path}: {fault.strerror}") from fault
+        raise SigningKeyError(
+            f"cannot create {path}: {fault.strerror}", hint="name a file in a folder that can be written"
+        ) from fault

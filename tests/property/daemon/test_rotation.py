@@ -330,3 +330,28 @@ def test_a_rename_that_was_made_and_is_reported_as_failed_loses_nothing(
     twin.do("read", 2)
     assert failed
     assert [part.segment for part in twin.finish()] == [1, 2]
+
+
+def test_a_disk_that_refuses_the_next_segment_a_record_loses_no_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of a refused record is closed, and the rotation is finished before another record opens it again."""
+    twin = Twin(tmp_path)
+    twin.do("read", 2)
+
+    def refuses(code: int) -> Callable[..., None]:
+        def fails(*_: Any) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return fails
+
+    with monkeypatch.context() as sick:
+        sick.setattr(os, "replace", refuses(errno.EIO))
+        assert twin.writer.rotate()
+        twin.do("read", 1)
+        sick.setattr(os, "pwrite", refuses(errno.ENOSPC))
+        twin.clock.advance(4 * NS_PER_S)
+        twin.do("read", 1)  # with a checkpoint
+    twin.do("read", 1)
+    assert not twin.journal.is_next
+    assert [part.segment for part in twin.finish()] == [1, 2]

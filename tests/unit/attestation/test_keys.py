@@ -1,6 +1,7 @@
 """Key files and public keys: what is taken, what is refused, and in which words."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -298,6 +299,50 @@ def test_key_new_needs_a_passphrase_to_encrypt_and_makes_nothing_without(tmp_pat
     assert in_process("key", "new", str(tmp_path / "no" / "key.pem")).returncode == 1
     assert in_process("key", "show", str(tmp_path / "missing.pem")).returncode == 1
     assert list(tmp_path.iterdir()) == []
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("call", ["open", "fchmod", "fsync", "link"])
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_kill_while_a_key_is_made_leaves_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, is_done: bool
+) -> None:
+    real, path = getattr(os, call), tmp_path / "key.pem"
+
+    def dies(*arguments: Any, **named: Any) -> None:
+        if is_done:
+            real(*arguments, **named)
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(os, call, dies)
+        killed.setattr(os, "unlink", dies)  # nothing that follows is done
+        with pytest.raises(Killed):
+            make_pem(path)
+    assert list(tmp_path.iterdir()) == ([path] if call == "link" and is_done else [])
+    assert ensure_key(None, tmp_path)[1]
+
+
+def test_a_key_is_made_whole_where_the_file_system_has_only_files_with_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def opens(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return real(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", opens)
+    key = make_pem(tmp_path / "key.pem")
+    assert load_signer(str(tmp_path / "key.pem")).public == key.public
+    with pytest.raises(SigningKeyError, match="already exists"):
+        make_pem(tmp_path / "key.pem")
+    assert [path.name for path in tmp_path.iterdir()] == ["key.pem"]
+    assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
 
 
 def test_a_key_that_is_there_is_never_lost(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,30 @@ def test_a_full_disk_is_named_although_the_next_write_succeeds(monkeypatch: pyte
     monkeypatch.setattr("flopsd.settings.effective.as_yaml", fails)
     done = in_process("config", "show", code=1)
     assert done.stderr == "flopsd: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(errno.EIO, "check that disk"), (errno.EDQUOT, "free space on that disk"), (errno.EACCES, "may not look there")],
+)
+@pytest.mark.parametrize("words", [("seal",), ("status",), ("copy",), ("key", "new", "DIR/new.pem")])
+def test_a_disk_that_cannot_be_looked_at_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, remedy: str
+) -> None:
+    real = os.stat
+
+    def fails(path: Any, **named: Any) -> os.stat_result:
+        if isinstance(path, Path) and tmp_path in (path, *path.parents):
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, **named)
+
+    monkeypatch.setattr(os, "stat", fails)
+    where = ("--state-dir", str(tmp_path)) if words[0] != "key" else ()
+    done = in_process(*(word.replace("DIR", str(tmp_path)) for word in words), *where, code=1)
+    named, hint = done.stderr.splitlines()
+    assert str(tmp_path) in named
+    assert os.strerror(code) in named
+    assert remedy in hint
 
 
 @pytest.mark.parametrize("verb", ["report", "export"])

@@ -1,6 +1,8 @@
 """What becomes of the closed segments of a rotated run: sealed once, copied, and removed only where every destination has
 them."""
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +74,29 @@ def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_ot
     assert [ledger.name for ledger in done.sealed] == ["run-0002.json"]
     assert "is not the journal that was written" in done.not_sealed[0]
     assert first.exists()
+    run.finish()
+
+
+def test_a_segment_that_cannot_be_removed_holds_up_no_other_and_leaves_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = rotated(tmp_path, 3)
+    first, second, _ = sorted(run.state.segments.iterdir())
+
+    def fails(path: str | Path) -> None:
+        if Path(path) == first:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        unlink(path)
+
+    unlink = os.unlink
+    with monkeypatch.context() as sick:
+        sick.setattr(os, "unlink", fails)
+        done = seal_closed(run.state, settings(tmp_path), run.clock, {})
+    assert ([ledger.name for ledger in done.sealed], done.all_done) == ([f"run-000{n}.json" for n in (1, 2, 3)], True)
+    assert f"{first} is sealed and copied, and cannot be removed: Input/output error" in caplog.text
+    assert second.exists(), "it says what the first one must contain"
+    assert seal_closed(run.state, settings(tmp_path), run.clock, {}).sealed == []
+    assert closed_segments(run.state) == []
     run.finish()
 
 

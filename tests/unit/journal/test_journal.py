@@ -274,6 +274,37 @@ def test_what_a_known_journal_and_its_pending_file_do_not_have_is_not_continued(
     assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 2]
 
 
+def test_a_kill_before_the_launcher_knows_of_a_record_loses_no_reading(state: StateDir) -> None:
+    write(state, 2)
+    journal = Journal(state)
+    journal.recover("aside")
+    journal.note({"n": 2})
+    known = KnownJournal.parse(str(journal.known("run-1")))
+    journal.append({"n": 3})
+    killed, journal = journal, Journal(state)
+    recovery = journal.recover("aside", known)
+    assert recovery is not None, "whose the record is cannot be known"
+    assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 2]
+    journal.close()
+    killed.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_running_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    folder = StateDir(tmp_path / "state")
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(JournalError, match=f"cannot lock the state folder .*: {os.strerror(code)}") as caught:
+        folder.acquire()
+    assert not isinstance(caught.value, StateDirBusyError)
+    assert "--state-dir" in caught.value.hint
+    assert not folder.is_held()
+
+
 def test_the_second_owner_of_a_state_folder_is_refused_by_name_and_an_unusable_one_too(state: StateDir) -> None:
     with pytest.raises(StateDirBusyError, match=rf"is in use by a running flopsd: process {os.getpid()} ") as caught:
         StateDir(state.path).acquire()

@@ -1,5 +1,6 @@
 """Segments on disk: the chain that the journal goes on from, and a rotation that a kill interrupted."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 
 from flopsd.core.ledger.segments import Continued, SegmentFacts
+from flopsd.errors import JournalError
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.head import Head, KnownJournal
+from flopsd.journal.reading import read_journal
 from flopsd.journal.segments import (
     ClosedSegment,
     closed_name,
@@ -145,3 +148,57 @@ def test_a_rotation_is_finished_exactly_where_the_begun_journal_is_known(
         assert (state.journal if old == "there" else closed).read_bytes() == kept
     elif begun == "whole":
         assert closed.read_bytes() == kept
+
+
+def written_next(state: StateDir, *more: dict[str, Any], other: bool = False) -> tuple[SegmentFacts, bytes]:
+    ended = written(state.journal, {"kind": "begin"}, {"n": 1})
+    before, record = going_on(1, Head(2, "e" * 64) if other else ended)
+    written(state.next_journal, record, *more)
+    return before, state.next_journal.read_bytes()
+
+
+@pytest.mark.parametrize("old", ["there", "moved"])
+def test_a_begun_journal_in_which_a_run_went_on_is_gone_on_with_by_whoever_comes_next(
+    state: StateDir, old: str
+) -> None:
+    """A disk refused the last step of a rotation for an hour, and then the daemon and its launcher were killed."""
+    before, whole = written_next(state, {"kind": "device"}, {"kind": "checkpoint"}, {"n": 1})
+    ended, closed = state.journal.read_bytes(), state.segments / closed_name(before)
+    if old == "moved":
+        state.journal.rename(closed)
+    state.next_journal.write_bytes(whole + b'{"h":"to')
+    settle_next(state, None)
+    assert state.journal.read_bytes() == whole + b'{"h":"to', "recovery cuts what is torn, as of any journal"
+    assert (closed.read_bytes(), state.next_journal.exists()) == (ended, False)
+
+
+def test_a_begun_journal_of_another_segment_is_never_gone_on_with(state: StateDir) -> None:
+    written_next(state, {"kind": "checkpoint"}, other=True)
+    ended = state.journal.read_bytes()
+    settle_next(state, None)
+    assert (state.journal.read_bytes(), state.next_journal.exists()) == (ended, False)
+
+
+def test_what_the_launcher_knows_may_be_less_than_the_begun_journal_has(state: StateDir) -> None:
+    written_next(state, {"kind": "device"}, {"n": 3})
+    begun = list(read_journal(state.next_journal))
+    settle_next(state, KnownJournal(Head(2, begun[1].head.hex()), None, "run"))
+    assert [line.head for line in read_journal(state.journal)] == [line.head for line in begun]
+
+
+@pytest.mark.parametrize("call", ["replace", "unlink", "fsync"])
+def test_a_rotation_that_cannot_be_finished_now_keeps_everything(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    _, whole = written_next(state, *([] if call == "unlink" else [{"kind": "checkpoint"}]))
+    ended = state.journal.read_bytes()
+    with monkeypatch.context() as sick:
+        sick.setattr(os, call, fails)
+        with pytest.raises(JournalError, match=r"cannot be finished: Input/output error"):
+            settle_next(state, None)
+    assert (state.journal.read_bytes(), state.next_journal.read_bytes()) == (ended, whole)
+    settle_next(state, None)
+    assert state.journal.read_bytes() == (ended if call == "unlink" else whole)

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_bytes_are_on_the_disk_before_they_have_the_name_and_the_name_is_aft
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[object] = []
-    path, replace, descriptors = tmp_path / "file", os.replace, len(os.listdir("/proc/self/fd"))
+    path, descriptors = tmp_path / "file", len(os.listdir("/proc/self/fd"))
 
     def fsync(fd: int) -> None:
         found = os.fstat(fd)
@@ -53,12 +54,15 @@ def test_the_bytes_are_on_the_disk_before_they_have_the_name_and_the_name_is_aft
 
     monkeypatch.setattr(os, "fsync", fsync)
 
-    def named(*paths: Path) -> None:
-        steps.append("name")
-        replace(*paths)
+    def naming(call: Callable[..., None]) -> Callable[..., None]:
+        def named(*paths: Path | str, **where: int) -> None:
+            steps.append("name")
+            call(*paths, **where)
 
-    monkeypatch.setattr(os, "replace", named)
-    monkeypatch.setattr(os, "link", named)
+        return named
+
+    monkeypatch.setattr(os, "replace", naming(os.replace))
+    monkeypatch.setattr(os, "link", naming(os.link))
     replace_file(path, b"new")
     assert (steps, path.read_bytes()) == ([3, "name", "folder"], b"new")
     steps.clear()
