@@ -22,13 +22,13 @@ class Context:
 
     platform: str
     job_name: str | None
-    job_arn: str | None
     node: str
-    rank: int | None
-    job_nodes: tuple[str, ...]
-    instance_type: str | None
     boot_id: str
     attempt: str
+    rank: int | None = None
+    job_arn: str | None = None
+    job_nodes: tuple[str, ...] = ()
+    instance_type: str | None = None
 
     def for_journal(self) -> dict[str, Any]:
         """The parts that the ledger contains."""
@@ -51,7 +51,7 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
         return _slurm(environment, host, boot_id)
     if environment.get("KUBERNETES_SERVICE_HOST") and environment.get("POD_NAME"):
         return _pod(environment, boot_id)
-    return Context("host", None, None, host, None, (), None, boot_id, boot_id)
+    return Context("host", None, host, boot_id, boot_id)
 
 
 def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], host: str, boot_id: str) -> Context:
@@ -67,13 +67,13 @@ def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], hos
     return Context(
         SAGEMAKER,
         environment.get("TRAINING_JOB_NAME") or (arn.rpartition("/")[2] if arn else None) or None,
-        arn,
         node,
-        hosts.index(node) if node in hosts else None,
-        hosts,
-        instance_type if isinstance(instance_type, str) else None,
         boot_id,
         environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
+        hosts.index(node) if node in hosts else None,
+        arn,
+        hosts,
+        instance_type if isinstance(instance_type, str) else None,
     )
 
 
@@ -83,13 +83,10 @@ def _slurm(environment: Mapping[str, str], host: str, boot_id: str) -> Context:
     return Context(
         "slurm",
         f"slurm-{environment['SLURM_JOB_ID']}",
-        None,
         _slurm_node(environment, host),
-        int(rank) if rank.isdigit() else None,
-        (),
-        None,
         boot_id,
         environment.get("SLURM_RESTART_COUNT", "0"),
+        int(rank) if rank.isdigit() else None,
     )
 
 
@@ -133,13 +130,11 @@ def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
     return Context(
         "kubernetes",
         (f"{name}-{uid[:8]}" if uid else name) or None,
-        None,
         indexed or environment.get("NODE_NAME") or environment["POD_NAME"],
-        rank,
-        (),
-        environment.get("INSTANCE_TYPE") or None,
         boot_id,
         environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
+        rank,
+        instance_type=environment.get("INSTANCE_TYPE") or None,
     )
 
 

@@ -72,13 +72,6 @@ def minute_on_eight_gpus(part: Device = H100) -> Report:
     return report({**statement_of(journal, peaks=table(), policies=load_policies()), "course": course}, VERIFIED)
 
 
-def test_without_a_key_it_says_that_nobody_verified_and_how_to() -> None:
-    done = in_process("report", str(ACTIVITY / "ledger.json"), code=0)
-    assert "NOT VERIFIED by this report" in done.stdout
-    assert "flopsd verify ledger.json --key PUBLIC-KEY" in done.stdout
-    assert done.stderr == ""
-
-
 def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     done = in_process("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--format", "html", "-o", str(page))
@@ -86,9 +79,6 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
     text = page.read_text()
     assert "VERIFIED: signature checked, every total recomputed from 13 journal records." in text
     assert "NOT VERIFIED" not in text
-    answer = json.loads(in_process("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--json").stdout)
-    assert (answer["verified"], answer["kind"], answer["flags"]) == (True, "node", ["PEAK TABLE"])
-    assert answer["predicate"]["totals"]["executed"]["measured"] == "6011834917271040"
 
 
 @pytest.mark.parametrize("name", [b"a\xff\xfe.json", "a\u202e\x1b[2J\n<b>.json".encode()])
@@ -132,13 +122,6 @@ def test_merged_ledgers_are_verified_and_reported() -> None:
     assert "every sum recomputed" in done.stdout
     assert "INCOMPLETE" in done.stdout
     assert "1 of its 1 ledger given and unchanged" in " ".join(done.stdout.split())
-
-
-def test_the_form_names_the_figures_of_the_form() -> None:
-    done = in_process("report", str(ACTIVITY / "ledger.json"), "--format", "form", code=0)
-    assert "Amount of computation used for training:" in done.stdout
-    assert "between 0 and 3.4x10^16 FLOP" in " ".join(done.stdout.split())  # nothing declares what of it counts
-    assert "NOT VERIFIED" in done.stdout
 
 
 @pytest.fixture(scope="module")

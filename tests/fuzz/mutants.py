@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from flopsd.attestation.seal import MALFORMED
 from flopsd.core.envelope import encode_envelope, parse_envelope
@@ -180,39 +181,34 @@ def _table(rng: random.Random, path: Path) -> tuple[bytes, str]:
 def _peaks(rng: random.Random) -> Mutant:
     """Another peak table beside the ledger or named by an option; by the key's holder with a journal that names it."""
     base = _vector(rng.choice(BASES))
-    data, digest = _table(rng, PEAKS)
-    if rng.random() < 0.3:
-        found = of_pair(base.honest, base, "sealed", "--peaks", "peaks.yaml")
-        return replace(found, files={**found.files, "peaks.yaml": data})
-    records = records_of(base.honest.journal)
-    for record in records:
-        if record["kind"] == "begin":
-            record["peak_table_sha256"] = digest
-    journal = story.chain(records)
-    try:
-        payload = encode(vectors.statement_of(journal, peaks=parse_peaks(data, "peaks.yaml")))
-    except (FlopsdError, *MALFORMED):
-        payload = encode(vectors.claimed(journal, json.loads(parse_envelope(base.honest.ledger).payload)))
-    found = of_pair(Pair(base.sign(payload), journal), base, "computed", "--peaks", "peaks.yaml")
-    return replace(found, files={**found.files, "peaks.yaml": data}, peaks=data)
+    found, data = _of_table(rng, base, PEAKS, lambda j, d: vectors.statement_of(j, peaks=parse_peaks(d, "")))
+    return replace(found, peaks=data if found.law == "computed" else b"")
 
 
 def _policy(rng: random.Random) -> Mutant:
     """The same of a policy."""
     base = _vector("declared-phases")
-    data, digest = _table(rng, POLICY)
+    return _of_table(rng, base, POLICY, lambda j, d: vectors.statement_of(j, policies=(parse_policy(d, ""),)))[0]
+
+
+def _of_table(
+    rng: random.Random, base: Material, table: Path, stated: Callable[[bytes, bytes], dict[str, Any]]
+) -> tuple[Mutant, bytes]:
+    """With an edited table. `stated`: what flopsd states of a journal by it."""
+    data, digest = _table(rng, table)
+    options = (f"--{table.stem}", table.name)
     if rng.random() < 0.3:
-        found = of_pair(base.honest, base, "sealed", "--policy", "policy.yaml")
-        return replace(found, files={**found.files, "policy.yaml": data})
-    before = hashlib.sha256(POLICY.read_bytes()).hexdigest().encode()
-    records = json.loads(json.dumps(records_of(base.honest.journal)).encode().replace(before, digest.encode()))
-    journal = story.chain(records)
-    try:
-        payload = encode(vectors.statement_of(journal, policies=(parse_policy(data, "policy.yaml"),)))
-    except (FlopsdError, *MALFORMED):
-        payload = encode(vectors.claimed(journal, json.loads(parse_envelope(base.honest.ledger).payload)))
-    found = of_pair(Pair(base.sign(payload), journal), base, "computed", "--policy", "policy.yaml")
-    return replace(found, files={**found.files, "policy.yaml": data})
+        found = of_pair(base.honest, base, "sealed", *options)
+    else:
+        before = hashlib.sha256(table.read_bytes()).hexdigest().encode()
+        records = json.dumps(records_of(base.honest.journal)).encode().replace(before, digest.encode())
+        journal = story.chain(json.loads(records))
+        try:
+            payload = encode(stated(journal, data))
+        except (FlopsdError, *MALFORMED):
+            payload = encode(vectors.claimed(journal, json.loads(parse_envelope(base.honest.ledger).payload)))
+        found = of_pair(Pair(base.sign(payload), journal), base, "computed", *options)
+    return replace(found, files={**found.files, table.name: data}), data
 
 
 @cache

@@ -22,16 +22,16 @@ def sagemaker(rank: int, hosts: Sequence[str] = HOSTS, *, job: str = JOB, boot: 
     """What a training container of SageMaker finds about itself. The boot stands for the attempt."""
     boot = boot or f"boot-{hosts[rank]}"
     arn = f"arn:aws:sagemaker:eu-west-1:1:training-job/{job}"
-    return Context("sagemaker-training", job, arn, hosts[rank], rank, tuple(hosts), "ml.p5.48xlarge", boot, boot)
+    return Context("sagemaker-training", job, hosts[rank], boot, boot, rank, arn, tuple(hosts), "ml.p5.48xlarge")
 
 
 def slurm(rank: int, *, job: str = "slurm-9", attempt: str = "0") -> Context:
     """A node of a Slurm job, which is told its rank and no roster."""
-    return Context("slurm", job, None, f"node-{rank}", rank, (), None, f"boot-{rank}", attempt)
+    return Context("slurm", job, f"node-{rank}", f"boot-{rank}", attempt, rank)
 
 
 def plain(node: str) -> Context:
-    return Context("host", None, None, node, None, (), None, f"boot-{node}", f"boot-{node}")
+    return Context("host", None, node, f"boot-{node}", f"boot-{node}")
 
 
 def gpus(node: str, count: int = 2) -> tuple[Device, ...]:

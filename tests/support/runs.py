@@ -46,7 +46,7 @@ H100 = Device("GPU-h", 0, "nvidia", "NVIDIA H100 80GB HBM3", "165", "00000000:10
 A100 = Device("GPU-a", 1, "nvidia", "NVIDIA A100-SXM4-80GB", "166", "00000000:11:00.0", 0x20B2, 108, 1410, None,
               "595.91.07", Evidence.UTILIZATION, "no GPM on this GPU")  # fmt: skip
 STRANGER = replace(H100, uid="GPU-x", index=2, model="NVIDIA X9000", pci_device_id=0x9999)
-CONTEXT = Context("host", None, None, "node-0", None, (), None, "boot-1", "boot-1")
+CONTEXT = Context("host", None, "node-0", "boot-1", "boot-1")
 
 
 class Run:

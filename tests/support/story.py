@@ -58,7 +58,7 @@ HALF_KNOWN = replace(A10G, uid="GPU-00000000-0000-4000-8000-000000000004", index
                      pci_device_id=0x9998, sm_count=7, sm_clock_max_mhz=None)  # fmt: skip
 STRANGER = replace(H100, uid="GPU-00000000-0000-4000-8000-000000000005", index=4, model="NVIDIA X9000", pci_device_id=0x9999)  # fmt: skip
 TRAINIUM = Device("trn-0", 0, "aws", "trainium1", driver="2.24.7.0", evidence=Evidence.COUNT)
-CONTEXT = Context("slurm", "slurm-4711", None, "node-0", 0, (), None, "00000000-0000-4000-8000-00000000b001", "0")
+CONTEXT = Context("slurm", "slurm-4711", "node-0", "00000000-0000-4000-8000-00000000b001", "0", 0)
 
 NO_SECRETS: Mapping[int, bytes] = {}
 Work = Active | Busy | Counted | Gap | Growth

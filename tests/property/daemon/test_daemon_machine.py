@@ -34,7 +34,7 @@ DEVICES = tuple(
     Device(f"GPU-{i}", i, "nvidia", "NVIDIA H100 80GB HBM3", sm_count=132, sm_clock_max_mhz=1980) for i in range(2)
 )
 MHZ, SMS = 1500, 132
-CONTEXT = Context("host", None, None, "node", None, (), None, "boot-1", "1")
+CONTEXT = Context("host", None, "node", "boot-1", "1")
 
 
 def _span_ns(state: DeviceState) -> int:

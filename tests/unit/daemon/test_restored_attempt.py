@@ -38,7 +38,7 @@ BOUNDS = ("low_flop", "measured_flop", "high_flop")
 
 
 def on(boot: str, node: str = "algo-1", job: str = "job-1") -> Context:
-    return Context("sagemaker-training", job, None, node, 0, (node,), None, boot, boot)
+    return Context("sagemaker-training", job, node, boot, boot, 0, job_nodes=(node,))
 
 
 def first_attempt(tmp_path: Path, *, ended: bool = False, run_id: str = "job-1") -> Run:
