@@ -8,7 +8,8 @@ from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import HeadWithOthers, encoder_classifiers, head_of, labels
-from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.architecture.model import Block, Embedding, Linear, Mask, Model, Stream
+from flopsd.core.architecture.parts import attention_of, plain_mlp
 from flopsd.core.dataclass import dataclass
 
 
@@ -40,7 +41,7 @@ def read_bert(family: str, config: Mapping[str, Any]) -> Model:
     """An encoder with norms behind each part. ELECTRA's embeddings may be narrower than its layers."""
     fields, style = Fields(family, config), STYLES[family]
     hidden, layers = fields.number("hidden_size", style.hidden), fields.layers("num_hidden_layers", 12)
-    heads = fields.number("num_attention_heads", style.attention_heads)
+    heads = fields.heads("num_attention_heads", hidden, style.attention_heads)
     size, vocabulary = (
         fields.number("intermediate_size", style.intermediate),
         fields.number("vocab_size", style.vocabulary),
@@ -50,21 +51,12 @@ def read_bert(family: str, config: Mapping[str, Any]) -> Model:
     tied = fields.flag("tie_word_embeddings", True)
     fields.only("is_decoder", False)
     fields.only("position_embedding_type", "absolute", None)
-    if hidden % heads:
-        raise fields.wrong("num_attention_heads", heads)
     blocks = []
     for index in range(layers):
         path = f"{style.prefix}.encoder.layer.{index}"
-        names = ("query", "key", "value")
-        attention = Attention(
-            Mask.FULL, heads, hidden // heads,
-            tuple(Linear(f"{path}.attention.self.{name}", hidden, hidden, True) for name in names), ("q", "k", "v"),
-            Linear(f"{path}.attention.output.dense", hidden, hidden, True),
-        )  # fmt: skip
-        mlp = Mlp(
-            (Linear(f"{path}.intermediate.dense", hidden, size, True),),
-            Linear(f"{path}.output.dense", size, hidden, True),
-        )
+        names = ("self.query", "self.key", "self.value", "output.dense")
+        attention = attention_of(f"{path}.attention", names, hidden, (heads, hidden // heads), Mask.FULL)
+        mlp = plain_mlp(path, hidden, size, names=("intermediate.dense", "output.dense"))
         blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=False))
     known = _HEADS[style.heads](fields, style.prefix, hidden, width, vocabulary, tied)
     head, others = head_of(fields, known, style.head)

@@ -96,6 +96,13 @@ class Fields:
             raise self.wrong(name, value)
         return value[0], value[1]
 
+    def heads(self, name: str, width: int, default: int = REQUIRED) -> int:
+        """How many heads share `width`, each an equal part."""
+        count = self.number(name, default)
+        if width % count:
+            raise self.wrong(name, count)
+        return count
+
     def layers(self, name: str = "num_hidden_layers", default: int = REQUIRED) -> int:
         count = self.number(name, default)
         if count > MAX_LAYERS:

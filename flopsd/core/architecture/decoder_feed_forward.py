@@ -6,6 +6,7 @@ from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoder_attention import declared_bias
 from flopsd.core.architecture.decoder_styles import Experts, Style
 from flopsd.core.architecture.model import Linear, Mlp
+from flopsd.core.architecture.parts import gated_mlp, plain_mlp
 from flopsd.core.notes import Note, note
 
 _ALIAS = {"num_experts": "num_local_experts", "num_local_experts": "num_experts"}
@@ -80,15 +81,12 @@ class FeedForward:
         return Mlp(inner, expert(down, self.expert_size, self.hidden), router=(router,))
 
     def _mlp(self, path: str, size: int) -> Mlp:
-        down = "down_proj"
         if self.style.fused_mlp:
-            inner: tuple[Linear, ...] = (Linear(f"{path}.gate_up_proj", self.hidden, 2 * size, self.bias),)
-        elif self.style.plain_mlp:
-            first, down = self.style.plain_mlp
-            inner = (Linear(f"{path}.{first}", self.hidden, size, self.bias),)
-        else:
-            inner = tuple(Linear(f"{path}.{name}_proj", self.hidden, size, self.bias) for name in ("gate", "up"))
-        return Mlp(inner, Linear(f"{path}.{down}", size, self.hidden, self.bias))
+            inner = Linear(f"{path}.gate_up_proj", self.hidden, 2 * size, self.bias)
+            return Mlp((inner,), Linear(f"{path}.down_proj", size, self.hidden, self.bias))
+        if self.style.plain_mlp:
+            return plain_mlp(path, self.hidden, size, self.bias, names=self.style.plain_mlp)
+        return gated_mlp(path, self.hidden, size, self.bias)
 
 
 def _routed_layers(fields: Fields, experts: Experts, layers: int) -> frozenset[int]:

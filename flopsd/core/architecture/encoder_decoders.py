@@ -8,21 +8,9 @@ from typing import Any
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import Head, head_of, no_head
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.architecture.parts import attention_of, plain_mlp
 
 _TARGET = Stream.TARGET
-
-
-def _attention(
-    path: str, names: tuple[str, str, str, str], hidden: int, heads: tuple[int, int], mask: Mask, stream: Stream, *,
-    bias: bool = False, others: int = 0,
-) -> Attention:  # fmt: skip
-    """Attention with a matrix each for q, k, v and the output, by these `names`; `heads`: how many, and their width.
-    Across the stacks k and v read the encoder."""
-    width, source = heads[0] * heads[1], Stream.MEMORY if mask is Mask.CROSS else stream
-    read = zip(names, (stream, source, source), strict=False)
-    projections = tuple(Linear(f"{path}.{name}", hidden, width, bias, stream=of) for name, of in read)
-    output = Linear(f"{path}.{names[3]}", width, hidden, bias, stream=stream)
-    return Attention(mask, *heads, projections, ("q", "k", "v"), output, others=others, stream=stream)
 
 
 def read_t5(config: Mapping[str, Any]) -> Model:
@@ -44,7 +32,8 @@ def read_t5(config: Mapping[str, Any]) -> Model:
 
     def attention(path: str, mask: Mask, first: bool, stream: Stream) -> Attention:
         others = buckets * heads if first else 0
-        return _attention(path, ("q", "k", "v", "o"), hidden, (heads, head_dim), mask, stream, others=others)
+        names = ("q", "k", "v", "o")
+        return attention_of(path, names, hidden, (heads, head_dim), mask, stream, bias=False, others=others)
 
     def mlp(path: str, stream: Stream) -> Mlp:
         matrices = tuple(Linear(f"{path}.DenseReluDense.{name}", hidden, size, stream=stream) for name in inner)
@@ -78,9 +67,7 @@ def read_bart(config: Mapping[str, Any]) -> Model:
     tied = fields.flag("tie_word_embeddings", True)
     sides = []
     for side in ("encoder", "decoder"):
-        heads = fields.number(f"{side}_attention_heads", 16)
-        if hidden % heads:
-            raise fields.wrong(f"{side}_attention_heads", heads)
+        heads = fields.heads(f"{side}_attention_heads", hidden, 16)
         # Layers dropped at random would make every count a matter of luck.
         fields.only(f"{side}_layerdrop", 0, 0.0, "0.0", None)
         sides.append((fields.layers(f"{side}_layers", 12), heads, fields.number(f"{side}_ffn_dim", 4096)))
@@ -88,7 +75,7 @@ def read_bart(config: Mapping[str, Any]) -> Model:
 
     def attention(path: str, mask: Mask, heads: int, stream: Stream) -> Attention:
         names = ("q_proj", "k_proj", "v_proj", "out_proj")
-        return _attention(path, names, hidden, (heads, hidden // heads), mask, stream, bias=True)
+        return attention_of(path, names, hidden, (heads, hidden // heads), mask, stream)
 
     blocks = []
     for name, stream, (layers, heads, size) in zip(
@@ -100,8 +87,7 @@ def read_bart(config: Mapping[str, Any]) -> Model:
             parts: list[Attention | Mlp] = [attention(f"{path}.self_attn", own, heads, stream)]
             if stream is _TARGET:
                 parts.append(attention(f"{path}.encoder_attn", Mask.CROSS, heads, stream))
-            inner = Linear(f"{path}.fc1", hidden, size, True, stream=stream)
-            parts.append(Mlp((inner,), Linear(f"{path}.fc2", size, hidden, True, stream=stream)))
+            parts.append(plain_mlp(path, hidden, size, stream=stream))
             blocks.append(Block(path, tuple(parts), others=2 * hidden * len(parts), spare_tail=False, stream=stream))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
     heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "BartModel": no_head}

@@ -8,26 +8,23 @@ from typing import Any
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import HeadWithOthers, encoder_classifiers, head_of, labels
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.architecture.parts import attention_of, plain_mlp
 
 
 def read_distilbert(config: Mapping[str, Any]) -> Model:
     """DistilBERT: BERT's layers, without types of tokens and without a pooler."""
     fields = Fields("distilbert", config)
-    hidden, layers, heads = fields.number("dim", 768), fields.layers("n_layers", 6), fields.number("n_heads", 12)
+    hidden, layers = fields.number("dim", 768), fields.layers("n_layers", 6)
+    heads = fields.heads("n_heads", hidden, 12)
     size, vocabulary = fields.number("hidden_dim", 3072), fields.number("vocab_size", 30522)
     positions = fields.number("max_position_embeddings", 512)
     tied = fields.flag("tie_word_embeddings", True)
-    if hidden % heads:
-        raise fields.wrong("n_heads", heads)
     blocks = []
     for index in range(layers):
         path = f"distilbert.transformer.layer.{index}"
-        attention = Attention(
-            Mask.FULL, heads, hidden // heads,
-            tuple(Linear(f"{path}.attention.{name}_lin", hidden, hidden, True) for name in "qkv"), ("q", "k", "v"),
-            Linear(f"{path}.attention.out_lin", hidden, hidden, True),
-        )  # fmt: skip
-        mlp = Mlp((Linear(f"{path}.ffn.lin1", hidden, size, True),), Linear(f"{path}.ffn.lin2", size, hidden, True))
+        names = ("q_lin", "k_lin", "v_lin", "out_lin")
+        attention = attention_of(f"{path}.attention", names, hidden, (heads, hidden // heads), Mask.FULL)
+        mlp = plain_mlp(f"{path}.ffn", hidden, size, names=("lin1", "lin2"))
         blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=False))
     language = (
         Linear("vocab_transform", hidden, hidden, True),
@@ -54,7 +51,7 @@ def read_modernbert(config: Mapping[str, Any]) -> Model:
     """ModernBERT: rotary positions, gated MLP, most layers local: a token sees as many behind it as before it."""
     fields = Fields("modernbert", config)
     hidden, layers = fields.number("hidden_size", 768), fields.layers("num_hidden_layers", 22)
-    heads, vocabulary = fields.number("num_attention_heads", 12), fields.number("vocab_size", 50368)
+    heads, vocabulary = fields.heads("num_attention_heads", hidden, 12), fields.number("vocab_size", 50368)
     size, positions = fields.number("intermediate_size", 1152), fields.number("max_position_embeddings", 8192)
     local, every = fields.number("local_attention", 128), fields.number("global_attn_every_n_layers", 3)
     attention_bias, mlp_bias = fields.flag("attention_bias", False), fields.flag("mlp_bias", False)
@@ -66,8 +63,6 @@ def read_modernbert(config: Mapping[str, Any]) -> Model:
     types = fields.sequence("layer_types")
     if types is None:
         types = ["sliding_attention" if index % every else "full_attention" for index in range(layers)]
-    if hidden % heads:
-        raise fields.wrong("num_attention_heads", heads)
     if len(types) != layers or not set(types) <= {"full_attention", "sliding_attention"}:
         raise fields.wrong("layer_types", types)
     if pooling not in ("cls", "mean"):

@@ -7,8 +7,9 @@ from typing import Any
 
 from flopsd.core.architecture.config_fields import MAX_SIZE, Fields
 from flopsd.core.architecture.heads import causal_heads, head_of
-from flopsd.core.architecture.hybrid_parts import experts, gated_mlp, kinds_of
+from flopsd.core.architecture.hybrid_parts import experts, kinds_of
 from flopsd.core.architecture.model import AltUp, Attention, Block, Embedding, Linear, Mask, Mlp, Model, Part, Stream
+from flopsd.core.architecture.parts import gated_mlp
 from flopsd.core.values import is_whole
 from flopsd.errors import ArchitectureError
 

@@ -1,4 +1,4 @@
-"""What hybrid decoders are made of: attention, the mixer of Mamba 2, gated MLPs, experts; which layer is what."""
+"""What hybrid decoders are made of: attention, the mixer of Mamba 2, experts; which layer is what."""
 
 from __future__ import annotations
 
@@ -45,11 +45,6 @@ def read_heads(fields: Fields, hidden: int, *, bias: bool = False, gated: bool =
     if heads % kv_heads:
         raise fields.wrong("num_key_value_heads", kv_heads)
     return Heads(hidden, heads, kv_heads, each, bias, gated, qk_norm)
-
-
-def gated_mlp(path: str, hidden: int, size: int, bias: bool = False) -> Mlp:
-    inner = tuple(Linear(f"{path}.{name}_proj", hidden, size, bias) for name in ("gate", "up"))
-    return Mlp(inner, Linear(f"{path}.down_proj", size, hidden, bias))
 
 
 def experts(

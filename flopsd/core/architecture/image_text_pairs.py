@@ -9,8 +9,9 @@ from typing import Any
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import Head, head_of, labels, no_head
 from flopsd.core.architecture.image_encoders import class_name, images_alone, siglip_head
-from flopsd.core.architecture.image_towers import Tower, encoder_attention, plain_mlp, read_tower
+from flopsd.core.architecture.image_towers import Tower, encoder_attention, read_tower
 from flopsd.core.architecture.model import Block, Embedding, Linear, Mask, Model, Similarity, Stream
+from flopsd.core.architecture.parts import plain_mlp
 from flopsd.errors import ArchitectureError
 
 _IMAGES, _SEQUENCES = Stream.IMAGES, Stream.SEQUENCES
@@ -87,12 +88,10 @@ class _Text:
     def __init__(self, fields: Fields, prefix: str) -> None:
         clip = fields.family == "clip_text_model"
         self.width, layers = fields.number("hidden_size", 512 if clip else 768), fields.layers("num_hidden_layers", 12)
-        heads = fields.number("num_attention_heads", 8 if clip else 12)
+        heads = fields.heads("num_attention_heads", self.width, 8 if clip else 12)
         size = fields.number("intermediate_size", 2048 if clip else 3072)
         self.positions = fields.number("max_position_embeddings", 77 if clip else 64)
         vocabulary = fields.number("vocab_size", 49408 if clip else 32000)
-        if self.width % heads:
-            raise fields.wrong("num_attention_heads", heads)
         mask, stream = Mask.CAUSAL if clip else Mask.FULL, Stream.TOKENS
 
         def block(path: str) -> Block:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Mlp, Stream
+from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Stream
+from flopsd.core.architecture.parts import gated_mlp, plain_mlp
 from flopsd.core.dataclass import dataclass
 
 _PATCHES, _IMAGES = Stream.PATCHES, Stream.IMAGES
@@ -78,10 +79,8 @@ def read_tower(fields: Fields, prefix: str = "") -> Tower:
     the caller, and so is `fields.finish`."""
     style = STYLES[fields.family]
     width, layers = fields.number("hidden_size", 768), fields.layers("num_hidden_layers", 12)
-    heads, channels = fields.number("num_attention_heads", 12), fields.number("num_channels", 3)
+    heads, channels = fields.heads("num_attention_heads", width, 12), fields.number("num_channels", 3)
     (height, across), (patch, other) = fields.pair("image_size", 224), fields.pair("patch_size", style.patch_size)
-    if width % heads:
-        raise fields.wrong("num_attention_heads", heads)
     if patch != other or min(height, across) < patch:
         raise fields.wrong("patch_size", fields.get("patch_size"))
     bias, size, gated = fields.flag("qkv_bias", True), 0, False
@@ -104,7 +103,7 @@ def read_tower(fields: Fields, prefix: str = "") -> Tower:
         path = f"{prefix}{style.layers}.{index}"
         attention = encoder_attention(f"{path}.{style.attention}", width, heads, style.output, bias=bias)
         scales = 2 * width if style.layer_scale else 0
-        mlp = gated_mlp(f"{path}.mlp", width, size) if gated else plain_mlp(f"{path}.mlp", width, size)
+        mlp = (gated_mlp if gated else plain_mlp)(f"{path}.mlp", width, size, True, stream=_PATCHES)
         return Block(
             path, (attention, mlp), others=4 * width + scales, spare_tail=not style.layer_scale, stream=_PATCHES
         )
@@ -135,18 +134,6 @@ def encoder_attention(
     projections = tuple(Linear(f"{path}.{name}_proj", width, width, bias, stream=stream) for name in "kvq")
     result = Linear(f"{path}.{output}", width, width, True, stream=stream)
     return Attention(mask, heads, width // heads, projections, ("k", "v", "q"), result, stream=stream)
-
-
-def plain_mlp(
-    path: str, width: int, size: int, *, names: tuple[str, str] = ("fc1", "fc2"), stream: Stream = _PATCHES
-) -> Mlp:
-    inner = Linear(f"{path}.{names[0]}", width, size, True, stream=stream)
-    return Mlp((inner,), Linear(f"{path}.{names[1]}", size, width, True, stream=stream))
-
-
-def gated_mlp(path: str, width: int, size: int, *, bias: bool = True, stream: Stream = _PATCHES) -> Mlp:
-    inner = tuple(Linear(f"{path}.{name}_proj", width, size, bias, stream=stream) for name in ("gate", "up"))
-    return Mlp(inner, Linear(f"{path}.down_proj", size, width, bias, stream=stream))
 
 
 def pooling_head(path: str, tower: Tower) -> tuple[Embedding, Block]:

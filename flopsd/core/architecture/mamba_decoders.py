@@ -8,8 +8,9 @@ from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import causal_heads, head_of
-from flopsd.core.architecture.hybrid_parts import experts, gated_mlp, kinds_of, mamba2, read_heads, read_used
+from flopsd.core.architecture.hybrid_parts import experts, kinds_of, mamba2, read_heads, read_used
 from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Part, Recurrence
+from flopsd.core.architecture.parts import gated_mlp
 from flopsd.core.architecture.recurrent_work import NOTE
 
 _ALIKE = {

@@ -11,8 +11,8 @@ from flopsd.core.architecture.decoder_styles import Experts, Style
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.delta_decoders import read_delta_decoder
 from flopsd.core.architecture.image_text import Eyes, bridge_of, inner_config, with_images
-from flopsd.core.architecture.image_towers import gated_mlp, plain_mlp
 from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.architecture.parts import gated_mlp, plain_mlp
 from flopsd.core.dataclass import dataclass
 
 _PATH = "model.visual."
@@ -109,14 +109,12 @@ class _Tower:
     def __init__(self, fields: Fields, style: _Style) -> None:
         self.fields, self.style = fields, style
         self.width, depth = fields.number(style.width_field, style.width), fields.layers("depth", style.depth)
-        self.heads, channels = fields.number("num_heads", 16), fields.number("in_channels", 3)
+        self.heads, channels = fields.heads("num_heads", self.width, 16), fields.number("in_channels", 3)
         patch, across = fields.pair("patch_size", style.patch_size)
         frames, _ = fields.pair("temporal_patch_size", 2)
         self.merge_side = fields.number("spatial_merge_size", 2)
         self.out = fields.number(style.out_field, style.out)
         fields.only("in_chans", channels, None)  # read by no class of transformers
-        if self.width % self.heads:
-            raise fields.wrong("num_heads", self.heads)
         if patch != across:
             raise fields.wrong("patch_size", fields.get("patch_size"))
         size = fields.number("mlp_ratio", 4) * self.width if style.size == 0 else None
@@ -167,9 +165,9 @@ class _Tower:
             Linear(f"{path}.attn.proj", width, width, True, stream=stream), window, stream=stream,
         )  # fmt: skip
         if self.style.gated:
-            mlp: Mlp = gated_mlp(f"{path}.mlp", width, self.size)
+            mlp: Mlp = gated_mlp(f"{path}.mlp", width, self.size, True, stream=stream)
         else:
-            mlp = plain_mlp(f"{path}.mlp", width, self.size, names=self.style.names)
+            mlp = plain_mlp(f"{path}.mlp", width, self.size, names=self.style.names, stream=stream)
         return Block(path, (attention, mlp), others=self._norm(2 * width), stream=stream)
 
     def _merger(self, path: str, *, wide_norm: bool = False) -> Block:

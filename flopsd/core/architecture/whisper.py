@@ -7,7 +7,8 @@ from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import Head, head_of, no_head
-from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Model, Stream
+from flopsd.core.architecture.parts import plain_mlp
 
 _KERNEL = 3  # of both convolutions; the second has a stride of 2
 
@@ -22,10 +23,8 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
     blocks: list[Block] = []
     spare = fields.spare_tail("dropout")
     for side, stream in (("encoder", Stream.TOKENS), ("decoder", Stream.TARGET)):
-        layers, heads = fields.layers(f"{side}_layers", 4), fields.number(f"{side}_attention_heads", 6)
+        layers, heads = fields.layers(f"{side}_layers", 4), fields.heads(f"{side}_attention_heads", hidden, 6)
         size = fields.number(f"{side}_ffn_dim", 1536)
-        if hidden % heads:
-            raise fields.wrong(f"{side}_attention_heads", heads)
         # Layers dropped at random would make every count a matter of luck.
         fields.only(f"{side}_layerdrop", 0, 0.0, "0.0", None)
         blocks += [
@@ -63,9 +62,7 @@ def _block(path: str, hidden: int, heads: int, size: int, stream: Stream, spare_
 
     own = attention("self_attn", Mask.FULL if stream is Stream.TOKENS else Mask.CAUSAL)
     cross = () if stream is Stream.TOKENS else (attention("encoder_attn", Mask.CROSS),)
-    inner = Linear(f"{path}.fc1", hidden, size, True, stream=stream)
-    mlp = Mlp((inner,), Linear(f"{path}.fc2", size, hidden, True, stream=stream))
-    parts = (own, *cross, mlp)
+    parts = (own, *cross, plain_mlp(path, hidden, size, stream=stream))
     return Block(path, parts, others=2 * hidden * len(parts), spare_tail=spare_tail, stream=stream)
 
 
