@@ -84,6 +84,9 @@ class DeviceAccounts:
             self.reassign()
         for uid, tracked in self._tracked.items():
             if uid in self._retired:
+                # No record of this journal says that it is of another boot, so its time is not to be left out.
+                if tolerance_ns is None and self._earlier.in_other_journal:
+                    tracked.count_gap(now_ns, GapReason.REPLACED, self._sessions.active_phase)
                 continue
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._sources.patience_ns(tracked.entry.source)
             if now_ns - tracked.tally.watermark_ns <= allowed_ns:

@@ -22,6 +22,7 @@ class EarlierStarts:
     def __init__(self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int) -> None:
         self._incarnations, self._boot_id = history.incarnations, boot_id
         self.rated = rated_of_run(history, table)
+        self.in_other_journal = history.is_rotated
         self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the journal that goes on
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)

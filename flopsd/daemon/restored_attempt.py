@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,13 @@ from flopsd.core.notes import Note, note
 from flopsd.core.values import whole_number
 from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
+from flopsd.journal.reading import read_live
 from flopsd.journal.recovery import Recovery, also
+from flopsd.journal.seal_note import MAX_NOTE_BYTES
+from flopsd.journal.segments import first_record, newest_closed
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.words import REASONS, say
+from flopsd.system.atomic_files import replace_file
 from flopsd.system.known_files import KnownFile, known_file, put_file
 from flopsd.system.regular_files import open_regular, read_at_most
 from flopsd.system.sha256 import fastest
@@ -55,15 +60,18 @@ class Saved(NamedTuple):
 def restore(
     folder: StateDir, ledgers: Sequence[Path], ledger: Path, run: str, node: str, peak_table_sha256: str
 ) -> Recovery | None:
-    """If `folder` has no journal, put the newest saved one of this run and node there: of those beside `ledgers`, the
-    paths of earlier copies. Saved journals that it does not continue are copied beside `ledger`. Of a rotated run it is
-    the last segment, which names those before it.
+    """If `folder` has no journal, nor a closed segment of this run, put the newest saved journal of this run and node
+    there: of those beside `ledgers`, the paths of earlier copies. Saved journals that it does not continue are copied
+    beside `ledger`. Of a rotated run it is the last segment, which names those before it.
 
     Returns what the new journal records of this. A folder that cannot be read is logged and never stops the run.
     Raises JournalError where it cannot be known whether there is a journal.
     """
     if folder.has_journal():
-        return None  # this machine knows at least as much
+        return _restored_before(folder)  # this machine knows at least as much
+    closed = newest_closed(folder)  # a kill in a rotation may leave nothing else
+    if closed is not None and (first_record(closed) or {}).get("run") == run:
+        return None
     everything = (saved for path in ledgers for saved in _saved(path))
     found = [saved for saved in everything if (saved.history.run, saved.history.node) == (run, node)]
     if not found:
@@ -78,6 +86,8 @@ def restore(
         if fits:
             for name, file in companions_beside(newest.ledger).items():
                 put_file(folder.path / name, file, 0o600)
+            reason = _restored(newest)
+            _note_restored(folder, newest, reason)
             put_file(folder.journal, newest.journal, 0o600)
     except (OSError, FlopsdError) as fault:
         _log_not_restored(newest.ledger, fault)
@@ -89,9 +99,25 @@ def restore(
             newest.ledger,
         )
         return None
-    reason = _restored(newest)
     log.info("%s; this run continues it", say(REASONS, reason))
     return also(None, reason)
+
+
+def _note_restored(folder: StateDir, saved: Saved, reason: Note) -> None:
+    """Raises OSError."""
+    note_of = {"head": saved.head.hex(), "code": reason.code, "parameters": dict(reason.parameters)}
+    replace_file(folder.restored, json.dumps(note_of).encode("ascii"), 0o600)
+
+
+def _restored_before(folder: StateDir) -> Recovery | None:
+    """What the new journal records of one that was restored by a daemon that was killed before it recorded anything."""
+    try:
+        noted = json.loads(read_at_most(folder.restored, MAX_NOTE_BYTES))
+        reason, head = note(noted["code"], **noted["parameters"]), bytes.fromhex(noted["head"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    last = deque(read_live(folder.journal), maxlen=1)
+    return also(None, reason) if last and last[0].head == head else None
 
 
 def is_sealed_whole(restored: Recovery) -> bool:

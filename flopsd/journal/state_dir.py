@@ -19,6 +19,7 @@ log = logging.getLogger("flopsd")
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
 SEAL_NOTE_NAME, REFUSED_PIN_NAME, DELIVERIES_NAME = "newest-seal.json", "refused-pin.json", "deliveries.json"
 NEXT_NAME, SEGMENTS_NAME, OPEN_RUN_NAME = "next.journal.jsonl", "segments", "open-run"
+RESTORED_NAME = "restored.json"
 _HELD = (BlockingIOError, PermissionError)  # the second by a file server's locks
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
@@ -74,6 +75,11 @@ class StateDir:
     def deliveries(self) -> Path:
         """The note of sealed ledgers and where they still have to go."""
         return self.path / DELIVERIES_NAME
+
+    @property
+    def restored(self) -> Path:
+        """The note of which journal was restored from a copy: whoever goes on with it has to say so."""
+        return self.path / RESTORED_NAME
 
     @property
     def refused_pin(self) -> Path:

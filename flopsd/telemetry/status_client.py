@@ -38,7 +38,9 @@ def from_state_dir(
         extend(history, line.record())
         head = line.head
     if not history.incarnations:
-        raise JournalError(f"the journal in {state.path} holds no complete record yet")
+        raise JournalError(
+            f"the journal in {state.path} holds no complete record yet", hint="ask again once the daemon has started"
+        )
     peaks_files = [] if peaks_file is None else [peaks_file]
     tables = Tables(state.data_files(PEAKS, peaks_files), state.data_files(POLICY, policy_files))
     table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))

@@ -1,6 +1,7 @@
 """A journal that was saved elsewhere, continued on another machine: what is taken, what is not, what stays beside."""
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -15,10 +16,13 @@ from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
+from flopsd.core.ledger.isolation import Continues
 from flopsd.core.ledger.run_view import view_of
+from flopsd.daemon.closed_segments import seal_closed
 from flopsd.daemon.code_secrets import CodeSecrets
 from flopsd.daemon.continued_run import continue_run
 from flopsd.daemon.restored_attempt import is_sealed_whole, restore
+from flopsd.daemon.sealing import seal
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
@@ -228,10 +232,28 @@ def test_the_newest_of_several_states_is_restored_and_its_prefixes_are_ignored(t
     assert shown is not None
     assert (tmp_path / "two/journal.jsonl").read_bytes() == longer
     assert not (tmp_path / "out").exists()
-    assert again(tmp_path) is None  # now it is here
+    assert again(tmp_path) == shown  # no daemon recorded that yet
+    second_attempt(tmp_path, 100).kill()
+    assert again(tmp_path) is None
 
 
-def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_copies_that_cannot_be_listed_keeps_no_daemon_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first_attempt(tmp_path)
+
+    def fails(path: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as sick:
+        sick.setattr(os, "scandir", fails)
+        assert again(tmp_path) is None
+    assert f"NOT RESTORED: {tmp_path / 'saved' / 'algo-1.journal.jsonl'}" in caplog.text
+    assert again(tmp_path) is not None
+
+
+def saved_segments(tmp_path: Path) -> Run:
+    """Of a run on one machine, two of which are sealed and saved."""
     run = Run(tmp_path / "one", context=on("boot-1"), run_id="job-1")
     for number in (1, 2):
         run.meter(40)
@@ -240,6 +262,61 @@ def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path, monkeypa
         key, _ = ensure_key(None, run.state.path)
         seal_journal(run.state.path / "closed", key, tmp_path / "saved" / f"algo-1-{number:04d}.json", run.clock)
     run.kill()
+    return run
+
+
+@pytest.mark.parametrize("seconds", [5, 30])
+def test_a_kill_after_a_segment_was_restored_makes_no_second_ledger_of_it(tmp_path: Path, seconds: int) -> None:
+    """And what the next one says of the machine that is gone is complete, be there a checkpoint before its end or not."""
+    run, state = saved_segments(tmp_path), StateDir(tmp_path / "two")
+    clock = FakeClock(7 * NS_PER_S, run.clock.wall_ns() + 100 * NS_PER_S)
+    settings = Settings(
+        run_id="job-1", state_dir=str(state.path), ledger=str(tmp_path / "out" / "algo-1.json"), rotate_every="1d",
+        ledger_copies=(str(tmp_path / "saved" / "algo-1.json"),), evidence=(),
+    )  # fmt: skip
+    for is_killed in (True, False):
+        state.acquire()
+        journal = Journal(state)
+        found = continue_run(settings, on("boot-2"), table(), journal, clock, CodeSecrets(None), None)
+        assert found.recovery is not None
+        assert [reason.code for reason in found.recovery.reasons] == ["restored"]
+        assert found.continues is Continues.NOTHING
+        if is_killed:
+            journal.close()
+            state.release()
+    writer = Writer(journal, table(), WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("sim",)), on("boot-2"), clock,
+                    run.lines.append)  # fmt: skip
+    found.begin(writer)
+    for _ in range(seconds):
+        clock.advance(NS_PER_S)
+        writer.tick()
+    assert writer.close("sigterm")
+    journal.close()
+    state.release()
+    assert seal_closed(state, settings, clock, {}).sealed == []
+    sealed = seal(state.journal, state, settings, clock)
+    assert sealed.ledger.name == "algo-1-0003.json"
+    parts = [*sorted((tmp_path / "saved").glob("*.json")), sealed.ledger]
+    assert [path.name for path in parts] == [f"algo-1-000{number}.json" for number in (1, 2, 3)]
+    trust, key = [str(path.with_suffix(".pub")) for path in parts[1:]], str(state.path / "flopsd-key.pem")
+    request = MergeRequest([*map(str, parts)], trust, key, tmp_path / "job.json", nodes=1)
+    assert merge_ledgers(request, clock, lambda _: None).completeness.complete
+
+
+def test_a_closed_segment_that_a_kill_left_alone_is_gone_on_with_and_no_older_one(tmp_path: Path) -> None:
+    """The next segment's journal had not taken its place yet; what was copied elsewhere ends before it."""
+    saved_segments(tmp_path)
+    (tmp_path / "one").rename(tmp_path / "two")
+    state = StateDir(tmp_path / "two")
+    state.journal.unlink()
+    for path in (tmp_path / "saved").glob("algo-1-0002*"):
+        path.unlink()
+    assert again(tmp_path) is None
+    assert not state.journal.exists()
+
+
+def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = saved_segments(tmp_path)
     restored = again(tmp_path)
     assert restored is not None
     assert is_sealed_whole(restored)
