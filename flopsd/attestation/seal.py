@@ -123,7 +123,7 @@ def seal_journal(
         if before is not None:
             beside = tuple(file.path for file in companions_beside(ledger).values())
             return _result(ledger, history, *before, beside, is_new=False)
-    tables = Tables(peaks_files, policy_files)
+    tables = Tables(peaks_files=peaks_files, policy_files=policy_files)
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
         evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)

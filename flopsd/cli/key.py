@@ -170,7 +170,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
         verified = verify_ledger(
             open_ledger(ledger, [load_public(file) for file in arguments.trust], arguments.threshold),
             journal=arguments.journal,
-            tables=Tables(arguments.peaks, arguments.policy),
+            tables=Tables(peaks_files=arguments.peaks, policy_files=arguments.policy),
             allow_replay=arguments.allow_replay,
             progress=line,
         )

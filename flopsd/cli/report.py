@@ -54,7 +54,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from flopsd.system.clock import SystemClock, rfc3339
 
     _refuse_idle_grounds(arguments)
-    tables = Tables(arguments.peaks, arguments.policy)
+    tables = Tables(peaks_files=arguments.peaks, policy_files=arguments.policy)
     document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal, tables)
     with waiting(arguments, f"reporting {arguments.ledger}") as line:
         check, found, course = _check(arguments, document, line)

@@ -114,7 +114,7 @@ def verify_with(
         raise ConfigError(
             [f"{arguments.verb}: --children applies to merged ledgers only; {arguments.ledger} is the ledger of a node"]
         )
-    tables, allow_replay = Tables(arguments.peaks, arguments.policy), arguments.allow_replay
+    tables, allow_replay = Tables(peaks_files=arguments.peaks, policy_files=arguments.policy), arguments.allow_replay
     found = verify_ledger(
         opened,
         journal=arguments.journal,
@@ -151,7 +151,7 @@ def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace, line:
         opened,
         children=arguments.children,
         allow_replay=arguments.allow_replay,
-        tables=Tables(arguments.peaks, arguments.policy),
+        tables=Tables(peaks_files=arguments.peaks, policy_files=arguments.policy),
         note=line.above(remarks(arguments)),
         progress=line,
     )

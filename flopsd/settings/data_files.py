@@ -47,7 +47,7 @@ def verifier_page() -> Path:
 class Tables:
     """Peak tables and policies by digest: packaged ones, old versions included, and those in the given files."""
 
-    def __init__(self, peaks_files: Sequence[str] = (), policy_files: Sequence[str] = ()) -> None:
+    def __init__(self, *, peaks_files: Sequence[str] = (), policy_files: Sequence[str] = ()) -> None:
         """`policy_files`: names of packaged policies among them are as good as not given. Raises ConfigError for a
         given file that is not there, or is no file."""
         self._peaks_files = tuple(Path(file) for file in peaks_files)

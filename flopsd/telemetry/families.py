@@ -73,9 +73,7 @@ class Lines:
             if head is None:
                 head = self._heads[(name, is_openmetrics)] = _head(family, is_openmetrics=is_openmetrics)
             out.append(head)
-            kept = self._kept.get(name)
-            if kept is None:
-                kept = self._kept[name] = {}
+            kept = self._kept.setdefault(name, {})
             for labels, value in rows:
                 line = kept.get(labels)
                 if line is None:

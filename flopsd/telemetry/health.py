@@ -160,4 +160,4 @@ def _of(some: int, whole: int) -> str:
 
 def _inside(sentence: str) -> str:
     """As it stands in the middle of another."""
-    return sentence if sentence[1:2].isupper() else sentence[:1].lower() + sentence[1:]
+    return sentence[:1].lower() + sentence[1:]

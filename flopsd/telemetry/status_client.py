@@ -42,7 +42,9 @@ def from_state_dir(
             f"the journal in {state.path} holds no complete record yet", hint="ask again once the daemon has started"
         )
     peaks_files = [] if peaks_file is None else [peaks_file]
-    tables = Tables(state.data_files(PEAKS, peaks_files), state.data_files(POLICY, policy_files))
+    tables = Tables(
+        peaks_files=state.data_files(PEAKS, peaks_files), policy_files=state.data_files(POLICY, policy_files)
+    )
     table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))
     before = view_of(history, table, whole_run=True).figures, history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)

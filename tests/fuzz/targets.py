@@ -135,7 +135,7 @@ def merged(data: bytes) -> None:
 
 @cache
 def _tables() -> Tables:
-    return Tables([str(story.PEAKS)], [str(POLICY)])
+    return Tables(peaks_files=[str(story.PEAKS)], policy_files=[str(POLICY)])
 
 
 def report(data: bytes) -> None:

@@ -33,7 +33,8 @@ def find_ledgers(
             found = in_s3(argument, temporary, note)
         else:
             paths = _paths(argument)
-            kept = list(_without_earlier(paths, named | {Path(path) for path in paths}, note))
+            given = _without_earlier(paths, named | {Path(path) for path in paths}, note)
+            kept = [path for path in given if but is None or not is_same(Path(path), but)]
             if paths and not kept:
                 continue
             found = (one for path in kept for one in _at(path, temporary, note, but))
@@ -76,5 +77,5 @@ def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterato
     elif path.name.endswith(ARCHIVE_ENDINGS):
         with TemporaryDirectory(dir=temporary) as folder:
             yield from in_archive(path, argument, Path(folder), note)
-    elif but is None or not is_same(path, but):
+    else:
         yield FoundLedger(path, "" if path.parent == Path(".") else f"{path.parent}/", explicit=True)

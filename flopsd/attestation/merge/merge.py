@@ -90,7 +90,8 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     _refuse_overwriting(request.ledger, key.public.pem)
     trusted = [load_public(file).pem for file in request.trust]
     files = request.peaks_files, request.policy_files
-    tables, reading = Tables(*files), Reading(request.kind, trusted, *files, request.allow_replay)
+    tables = Tables(peaks_files=request.peaks_files, policy_files=request.policy_files)
+    reading = Reading(request.kind, trusted, *files, request.allow_replay)
     try:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:

@@ -53,7 +53,7 @@ class Reading:
 
     def reader(self) -> ChildReader:
         keys = [parse_public(pem, "a trusted key") for pem in self.trusted]
-        tables = Tables(self.peaks_files, self.policy_files)
+        tables = Tables(peaks_files=self.peaks_files, policy_files=self.policy_files)
         return ChildReader(self.kind, keys, tables, allow_replay=self.allow_replay)
 
 

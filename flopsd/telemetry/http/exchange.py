@@ -20,7 +20,6 @@ KEEP_SECONDS = 150  # between two requests of one connection: longer than usual 
 _MAX_DISCARDED = 16 << 20
 _CHUNK = 16_384
 _SCRAPE = b"GET /metrics "
-_USUAL_HOSTS = ("127.0.0.1", "localhost")
 _FOREIGN = b"flopsd listens on a loopback address: ask for localhost or 127.0.0.1, or give --listen another one\n"
 
 
@@ -145,8 +144,6 @@ def is_loopback(address: str) -> bool:
 
 
 def _is_local(host: str) -> bool:
-    if host in _USUAL_HOSTS:
-        return True
     name = host.removesuffix(".")
     return name == "localhost" or name.endswith(".localhost") or is_loopback(host.strip("[]"))
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from flopsd.attestation.anchors import AnchorComparison, _Found
+from flopsd.attestation.anchors import AnchorComparison, _Found, compare_anchors
 from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, Anchor, SkippedLines, find_anchors
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.verify import Verified
+from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.model import Figures
 from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_text import verified_text
@@ -193,6 +194,30 @@ def test_a_line_that_is_not_the_journals_is_no_anchor(
         hold(sealed, log)
 
 
+def test_a_journal_that_changes_between_two_checks_is_refused(
+    run: Run, sealed: Sealed, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write_text("\n".join(run.lines))
+
+    def later(files: Any, journal: Any, facts: JournalFacts, *rest: Any) -> AnchorComparison:
+        return compare_anchors(files, journal, facts._replace(head_sha256="0" * 64), *rest)
+
+    monkeypatch.setattr("flopsd.attestation.verify.compare_anchors", later)
+    with pytest.raises(NotVerifiedError, match="was changed during verification"):
+        hold(sealed, log)
+
+
+@pytest.mark.parametrize(("count", "named"), [(5, "0, 1, 2, 3, 4: no"), (7, "0, 1, 2, 3, 4 and 2 more: no")])
+def test_of_many_logs_without_a_line_the_first_are_named(
+    sealed: Sealed, tmp_path: Path, count: int, named: str
+) -> None:
+    logs = [tmp_path / str(number) for number in range(count)]
+    for log in logs:
+        log.touch()
+    with pytest.raises(NotVerifiedError, match=named):
+        hold(sealed, *logs)
+
+
 def test_two_lines_that_contradict_each_other_are_refused(run: Run, sealed: Sealed, log: Path) -> None:
     log.write_text(f"{run.lines[0]}\n{changed(run.lines[0], 'low_flop', lambda n: n + '1')}\n")
     with pytest.raises(NotVerifiedError, match=r"line 2 and export.log line 1 contradict each other about record"):
@@ -202,7 +227,7 @@ def test_two_lines_that_contradict_each_other_are_refused(run: Run, sealed: Seal
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "export.log: no checkpoint line of run 'run-1' on node 'node-0'"),
+        ("", "export.log: no checkpoint line of run 'run-1' on node 'node-0'$"),
         ("flopsd-checkpoint run=run-2 node=\x1b[2J incarnation=1 records=1", r"1 of other runs, nodes or segments, such as 'run=run-2 node=\\x1b\[2J'"),
         (f"flopsd-checkpoint run=run-2 {'x' * 300}", f"such as 'run=run-2 {'x' * 172}'"),
         ("flopsd-checkpoint run=run-1 node=node-01 incarnation=1 records=1", "1 of other runs, nodes or segments, such as 'run=run-1 node=node-01'"),

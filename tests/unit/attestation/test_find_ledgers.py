@@ -113,6 +113,15 @@ def test_what_cannot_be_read_is_named_and_not_the_output(nodes: Nodes, monkeypat
         nodes.merge(nodes.folder / "ledgers")
 
 
+def test_what_an_earlier_merge_wrote_there_is_not_merged_again(nodes: Nodes, want: bytes, tmp_path: Path) -> None:
+    """As where a shell expands all ledgers of the folder into which the job's is written."""
+    out = nodes.folder / "ledgers" / "job.json"
+    given = sorted((nodes.folder / "ledgers").rglob("ledger.json"))
+    (link := tmp_path / "link.json").symlink_to(out)
+    for arguments in (given, [*given, out], [*given, link], [nodes.folder / "ledgers"]):
+        assert nodes.merge(*arguments, ledger=out).ledger.read_bytes() == want
+
+
 def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for argument, reason in (

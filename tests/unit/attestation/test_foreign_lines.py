@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.attestation import foreign_lines
 from flopsd.attestation.anchors import AnchorComparison
 from flopsd.attestation.foreign_lines import FURTHER_LINES, LineJudge
 from flopsd.attestation.log_export import Anchor
@@ -178,3 +179,13 @@ def test_lines_about_far_records_cost_bounded_work() -> None:
     assert all(judge.is_foreign(one) for one in lines[:9])
     with pytest.raises(NotVerifiedError, match="too many lines are about records that the journal lacks"):
         [judge.is_foreign(one) for one in lines]
+
+
+def test_lines_about_the_journals_own_records_are_no_such_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign_lines, "FURTHER_LINES_IN_ALL", 0)
+    start = Incarnation({"incarnation": 1, "code_secret_sha256": CodeKey(SECRET, 1).secret_sha256})
+    judge = LineJudge(History([start]), [SECRET], [1], 9)
+    line = Anchor("log", 1, 1, 1, "", Figures(0, None, None), text="x", code="0" * 32, code_index=8)
+    assert judge.is_foreign(line)
+    with pytest.raises(NotVerifiedError, match="too many lines"):
+        judge.is_foreign(replace(line, code_index=9))

@@ -194,5 +194,5 @@ def _children(nodes: Nodes, merged: Path) -> list[Path]:
 
 def verify(nodes: Nodes, ledger: Path, *rules: Path) -> None:
     opened = open_ledger(ledger, [load_public(str(nodes.public))])
-    found = verify_merged(opened, tables=Tables([], [str(rule) for rule in rules]))
+    found = verify_merged(opened, tables=Tables(policy_files=[str(rule) for rule in rules]))
     assert json.dumps(found.statement["predicate"]["kind"]) in ('"job"', '"lineage"')

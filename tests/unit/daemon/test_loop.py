@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,26 @@ def test_a_source_is_polled_at_the_moments_that_it_names_and_a_fault_there_costs
     assert all(now_ns >= due_ns for due_ns, now_ns, _ in asked)
     assert len({until_ns for _, _, until_ns in asked}) >= 4  # one for each wait
     assert bench.writer.snapshot.sources["script"].errors == {}
+
+
+def test_a_source_that_names_moments_gone_by_is_polled_after_a_pause_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flopsd.daemon.loop.POLL_PAUSE_NS", 3_000_000)
+    bench, asked = Bench(tmp_path), list[tuple[int, int]]()
+
+    def poll(until_ns: int) -> int:
+        asked.append((until_ns, bench.clock.boottime_ns()))
+        if len(asked) == 20:
+            bench.daemon.stop("enough")
+        return 0
+
+    source = ScriptedSource("script", [H100], bench.sweep)
+    source.poll = poll  # type: ignore[attr-defined]
+    bench.run(lambda: source)
+    apart = [after - before for (one, before), (other, after) in pairwise(asked) if one == other]
+    assert apart
+    assert min(apart) >= 3_000_000
 
 
 def test_a_hanging_source_delays_neither_the_writer_nor_the_end(

@@ -341,3 +341,23 @@ def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path, monkeypa
     run.finish()
     assert history_of(state.journal).segment == 3
     assert closed_segments(state) == []
+
+
+def test_what_a_start_relied_on_is_in_its_record_and_what_came_from_elsewhere_is_nothing(tmp_path: Path) -> None:
+    def continues(folder: Path, mode: int, *, is_known: bool) -> str:
+        run = Run(folder, run_id="job-1")
+        run.meter(1)
+        known = run.journal.known("job-1") if is_known else None
+        run.kill()
+        folder.chmod(mode)
+        state = StateDir(folder)
+        state.acquire()
+        found = continue_run(
+            Settings(), on("boot-1"), table(), journal := Journal(state), run.clock, CodeSecrets(None), known
+        )
+        journal.close()
+        return found.continues.value
+
+    assert continues(tmp_path / "own", 0o700, is_known=False) == "file_owner"
+    assert continues(tmp_path / "open", 0o777, is_known=False) == "nothing"
+    assert continues(tmp_path / "known", 0o777, is_known=True) == "launcher"

@@ -4,11 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.core.ledger.history import History
 from flopsd.daemon.rotation import Rotation
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.journal.head import Head
+from flopsd.journal.journal import Journal
 from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
-from tests.support.runs import H100, Run
+from flopsd.testing import FakeClock
+from tests.support.runs import CONTEXT, H100, Run
+from tests.support.strategies import table
 
 DAY = 86_400
 
@@ -46,6 +53,26 @@ def test_a_segment_that_is_gone_on_with_is_as_old_as_its_journal_says(tmp_path: 
     run.clock.advance(DAY * NS_PER_S)
     Rotation("1d", run.writer, None, run.clock).each_tick()
     assert len(closed_segments(run.state)) == 2
+
+
+def test_whoever_keeps_the_head_of_the_journal_is_told_of_each_record_also_after_a_rotation(tmp_path: Path) -> None:
+    """As a launcher is, which lets no later daemon start go on with records that it was not told of."""
+    clock, state, told = FakeClock(), StateDir(tmp_path), list[Head]()
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    wanted = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("sim",), is_rotated=True)
+    writer = Writer(journal, table(), wanted, CONTEXT, clock, lambda _: None, lambda: told.append(journal.head))
+    writer.begin("run-1", History(), None)
+    for _ in range(3):
+        clock.advance(NS_PER_S)
+        assert writer.checkpoint()
+        assert told[-1] == journal.head
+        assert writer.rotate()
+        assert told[-1] == journal.head
+    assert writer.close("end")
+    assert told[-1] == journal.head
+    journal.close()
 
 
 def test_closed_segments_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_a_peak_table_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> N
     with pytest.raises(PeakTableError, match="no peak table with SHA-256 00"):
         find_peaks("00" * 32)
     with pytest.raises(ConfigError) as fault:
-        Tables([str(tmp_path / "a")], [str(tmp_path / "b")])
+        Tables(peaks_files=[str(tmp_path / "a")], policy_files=[str(tmp_path / "b")])
     assert [problem.rpartition("/")[2] for problem in fault.value.problems] == [
         f"{name}: No such file or directory" for name in "ab"
     ]

@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +18,8 @@ import pytest
 import flopsd.telemetry.http.server as server_module
 from flopsd.system.clock import Clock, SystemClock
 from flopsd.telemetry.http.access import Access
-from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
+from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS, Connection, Exchange
+from flopsd.telemetry.http.routes import Routes
 from flopsd.telemetry.http.server import MAX_AT_WORK, MAX_CONNECTIONS, WebServer
 from flopsd.testing import FakeClock
 from tests.support.certificates import Authority
@@ -161,6 +162,22 @@ def test_slow_readers_do_not_hold_a_scrape(door: Door, monkeypatch: pytest.Monke
                 pass  # left already
         for _ in range(5):
             assert door.scrape() == 200
+
+
+def test_a_client_that_asks_and_does_not_read_is_closed_and_holds_no_thread(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(1)
+    exchange = Exchange(Access(None), Routes(lambda: run.writer.snapshot, tuple, compresses=False))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(65536))
+        theirs.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert exchange.serve_at_once(Connection(ours, 0, False)) is None
+        assert exchange.serve(Connection(ours, 0, False)) is False
+    run.kill()
 
 
 def test_a_header_of_ten_megabytes_is_refused_and_not_kept(door: Door) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from flopsd.core.declarations import NOTHING_DECLARED, Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.model import ChildCost
+from flopsd.core.model import ChildCost, Device
 from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.device_metrics import device_facts, labelled
 from flopsd.telemetry.families import Family
 from flopsd.telemetry.run_metrics import figures, journal, journal_state, sources
 from flopsd.telemetry.snapshot import DiskState, JournalState, KeyState, SourceState
@@ -133,3 +134,16 @@ def test_what_is_not_known_of_seals_copies_key_and_disk_is_absent(
         for labels, value in some.items()
     }
     assert found == metrics
+
+
+def test_the_peak_of_a_slice_is_that_of_its_own_sms(tmp_path: Path) -> None:
+    def peaks(device: Device) -> Rows:
+        run = Run(tmp_path / device.uid, devices=(device,))
+        run.meter(2)
+        found = rows(device_facts(labelled(run.writer.snapshot)))["flopsd_peak_flop_per_second"]
+        run.kill()
+        return {labels[2:]: peak for labels, peak in found.items()}
+
+    half = peaks(replace(H100, uid="MIG-1", sm_count=66, parent=H100.uid))
+    assert half
+    assert {labels: 2 * peak for labels, peak in half.items()} == peaks(H100)

@@ -1,0 +1,45 @@
+"""A process beside the daemon: how it ended, in one line and without waiting for it."""
+
+import os
+import signal
+
+import pytest
+
+from flopsd.daemon.child import NOT_STARTED, Child, Ended
+from flopsd.system.clock import SystemClock
+from tests.support.process import wait_until
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo x; echo y", (0, "x\ny", "")),
+        ("printf 'flopsd: WARNING: a\\n\\nflopsd: b\\n' >&2; exit 3", (3, "", "a; b")),
+        ("echo x; exit 4", (4, "x", "the process ended with 4")),
+        ("echo x; sleep 600 & exit 0", (0, "x", "")),  # what it started itself has its pipes
+        ("sleep 600 & exit 5", (5, "", "the process ended with 5")),
+    ],
+)
+def test_how_it_ended_is_told_once(script: str, expected: tuple[int, str, str]) -> None:
+    child, found = Child(["/bin/sh", "-c", script], "the process", SystemClock(), output=True), list[Ended]()
+    child.start()
+    group = child.pid
+    assert group is not None
+
+    def has_ended() -> bool:
+        found.extend([] if (ended := child.ended()) is None else [ended])
+        return bool(found)
+
+    wait_until(has_ended, "it has ended")
+    if "sleep" in script:
+        os.killpg(group, signal.SIGKILL)
+    assert found == [expected]
+    assert (child.ended(), child.is_busy) == (None, False)
+
+
+def test_what_cannot_be_started_has_ended() -> None:
+    child = Child(["/nowhere/flopsd"], "the process", SystemClock())
+    child.start()
+    assert child.is_busy
+    assert child.ended() == (NOT_STARTED, "", "the process cannot be started: No such file or directory")
+    assert (child.ended(), child.is_busy) == (None, False)
