@@ -18,7 +18,6 @@ from flopsd.core.kernel_windows import OBSERVED, REFUSED, WINDOW_NS, is_impossib
 from flopsd.core.ledger.segments import added_work, work_since
 from flopsd.core.model import UNDECLARED_PHASE, DeviceUid
 from flopsd.core.operator_count import (
-    NO_COUNTS,
     OPERATOR_COUNTERS,
     OPERATOR_FLOP,
     OperatorCounts,
@@ -64,10 +63,10 @@ class SessionTracker:
     _worked: dict[str, None] = field(default_factory=dict)  # the same of their counters
     _unrecorded: set[str] = field(default_factory=set)  # connected processes that said more than is recorded
     _is_over: bool = False  # whether a bound was reached
-    _facts_bytes: int = 0  # of all facts that were recorded, replaced ones too
+    _facts_bytes: int = field(init=False)  # of all facts that were recorded, replaced ones too
     _buckets: set[str] = field(default_factory=set)
     _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first, and what it had counted before
-    _counts: OperatorCounts | None = NO_COUNTS  # None: to be computed again
+    _counts: OperatorCounts | None = field(init=False)  # None: to be computed again
     _held: set[str] = field(default_factory=set)  # whose operators still count to the segments before
     _held_until_ns: int = 0
     _moved: set[str] = field(default_factory=set)  # of them, those whose `before` the journal does not have yet

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.signing.pem import make_pem
+from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.verify import verify_ledger
 from flopsd.daemon.ledger_places import default_ledger
 from flopsd.daemon.sealing import seal, seal_file
@@ -306,3 +308,20 @@ def test_a_rolling_seal_asks_the_witness_alone_and_that_of_a_file_by_itself_asks
     assert kinds(seal_file(copy, Settings(witness_url="http://127.0.0.1:9"), FakeClock())) == []
     run.meter(12)
     assert kinds(rolling_seal()) == []
+
+
+def test_a_refused_pin_is_noted_in_the_state_folder_and_not_beside_a_file_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked = Run(tmp_path / "state"), list[Path | None]()
+    run.meter(12)
+
+    def asking(*given: Any, refused_pin: RefusedPin | None, **more: Any) -> Sealed:
+        asked.append(refused_pin and refused_pin.path)
+        return seal_journal(*given, refused_pin=refused_pin, **more)
+
+    monkeypatch.setattr("flopsd.attestation.seal.seal_journal", asking)
+    seal(run.state.journal, run.state, Settings(state_dir=str(run.state.path)), run.clock, live=True)
+    (copy := tmp_path / "copy.jsonl").write_bytes(run.state.journal.read_bytes())
+    seal_file(copy, Settings(), FakeClock())
+    assert asked == [run.state.refused_pin, None]

@@ -1,12 +1,15 @@
 """A journal of which nothing can be read any more may be of the run that goes on, whatever its last line says."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flopsd.core.ledger.run_view import view_of
+from flopsd.daemon.sealing import seal_ended
 from flopsd.journal.state_dir import StateDir
+from flopsd.settings.schema import Settings
 from tests.support.runs import H100, Run, history_of, verified
 from tests.support.strategies import table
 
@@ -77,3 +80,30 @@ def test_a_run_whose_journal_is_lost_has_no_upper_bound(
     is_missing = recovered is not None and {"code": "journal_missing"} in recovered["reasons"]
     assert is_missing is (not has_ended and damage in (first_line_torn, removed, emptied))
     assert (view_of(history, table()).figures.high_flop is None) is not is_nothing
+
+
+@pytest.mark.parametrize(("is_altered", "given"), [(False, None), (True, None), (True, "run-2")])
+def test_a_journal_whose_codes_another_process_altered_is_kept_aside_and_the_ledger_has_no_upper_bound(
+    tmp_path: Path, is_altered: bool, given: str | None
+) -> None:
+    secret = bytes(range(32))
+    run = Run(tmp_path / "state", devices=(H100,), secret=secret)
+    run.meter(20)
+    known = run.journal.known(run.run_id)
+    run.kill()
+    *before, last = run.state.journal.read_bytes().splitlines(keepends=True)
+    if is_altered:
+        run.state.journal.write_bytes(
+            b"".join(before) + re.sub(rb'"m":"[0-9a-f]{32}"', b'"m":"%s"' % (b"0" * 32), last)
+        )
+    settings = Settings(state_dir=str(run.state.path), run_id=given)
+    known = known if given is None else known._replace(run="")
+    sealed = seal_ended(settings, {}, run.clock, known=known, code_secrets=[secret])
+    found, history = verified(sealed).statement["predicate"], history_of(sealed.journal)
+    assert (found["totals"]["executed"]["high"] is None) == is_altered
+    assert found["run"]["id"] == (given or run.run_id)
+    end = history.incarnations[-1].end
+    assert (None if end is None else end["reason"]) == ("journal_replaced" if is_altered else None)
+    assert [path.name for path in run.state.path.glob("not-ours*")] == (
+        ["not-ours.journal.jsonl"] if is_altered else []
+    )

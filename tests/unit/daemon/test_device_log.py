@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.model import GapReason
+from flopsd.core.model import GapReason, Precision
 from flopsd.daemon.device_log import PATIENCE_SECONDS, REST_SECONDS, DeviceLog
 from flopsd.daemon.tracked_device import rate
 from tests.support.runs import A100, H100, Run
@@ -74,3 +74,12 @@ def test_only_a_whole_device_whose_count_of_sms_is_not_its_row_s_is_warned_of(ca
         rate(device, table(), None)
     (said,) = caplog.messages
     assert said.startswith("device 3 (GPU-o) has 114 SMs, the peak table has 132")
+
+
+def test_a_format_that_the_device_does_not_have_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    rate(H100, table(), Precision((("fp8", 1_000_000),), "config"))
+    assert caplog.messages == []
+    rate(A100, table(), Precision((("fp8", 1_000_000),), "config"))
+    (said,) = caplog.messages
+    assert said.startswith("device 1: ")
+    assert "has no fp8 tensor rate" in said

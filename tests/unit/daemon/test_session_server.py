@@ -305,6 +305,17 @@ def test_a_socket_in_a_folder_of_another_user_is_refused(tmp_path: Path, monkeyp
         listen_on(tmp_path / folder / "client.sock", mode=0o600, backlog=1).close()
 
 
+@pytest.mark.parametrize(("mode", "of_folder"), [(0o600, 0o700), (0o666, 0o711)])
+def test_whoever_may_use_the_socket_may_enter_the_folder_that_is_made_for_it(
+    tmp_path: Path, mode: int, of_folder: int
+) -> None:
+    path = tmp_path / "made" / "client.sock"
+    listen_on(path, mode=mode, backlog=1).close()
+    assert [one.stat().st_mode & 0o777 for one in (path, path.parent)] == [mode, of_folder]
+    listen_on(tmp_path / "client.sock", mode=0o666, backlog=1).close()
+    assert tmp_path.stat().st_mode & 0o777 == 0o700, "one that was there stays as it is"
+
+
 def test_stopping_reads_what_was_sent_before_and_leaves_a_foreign_socket(tmp_path: Path) -> None:
     server = EventServer(tmp_path / "client.sock")
     peer = Peer(server.listener.path)

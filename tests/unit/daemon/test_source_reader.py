@@ -13,10 +13,11 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.settings.schema import Settings
-from flopsd.sources import SourceSettings
+from flopsd.sources import Source, SourceSettings
 from flopsd.sources.ownership.rule import Job
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock, ScriptedSource
+from tests.support.process import PATIENCE_SECONDS
 from tests.support.runs import H100
 from tests.support.strategies import table
 
@@ -96,3 +97,20 @@ def test_facts_are_read_again_where_they_changed_and_at_the_end() -> None:
     ]
     source.facts_version = "2"
     assert reader._new_facts(is_last=False) == {"version": "2"}
+
+
+def test_hardware_that_is_not_there_is_looked_for_ever_less_often_and_at_least_once_a_minute() -> None:
+    clock, looks = FakeClock(), list[int]()
+
+    def opener() -> Source:
+        looks.append((clock.boottime_ns() - began_ns) // NS_PER_S)
+        raise SourceUnavailableError("no such device", absent=True)
+
+    reader = SourceReader("script", opener, lambda _: None, clock, 1, threading.Event())
+    began_ns = clock.boottime_ns()
+    reader.start()
+    for _ in range(200):
+        assert reader.finished.wait(PATIENCE_SECONDS)
+        clock.advance(NS_PER_S)
+        reader.look_again()
+    assert looks == [0, 5, 15, 35, 75, 135, 195]
