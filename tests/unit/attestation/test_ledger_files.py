@@ -317,7 +317,7 @@ def test_a_refused_pin_is_noted_in_the_state_folder_and_not_beside_a_file_by_its
     run.meter(12)
 
     def asking(*given: Any, refused_pin: RefusedPin | None, **more: Any) -> Sealed:
-        asked.append(refused_pin and refused_pin.path)
+        asked.append(None if refused_pin is None else refused_pin.path)
         return seal_journal(*given, refused_pin=refused_pin, **more)
 
     monkeypatch.setattr("flopsd.attestation.seal.seal_journal", asking)
