@@ -345,11 +345,13 @@ def replayed(folder: Path) -> bytes:
     return story.finish()
 
 
-def rebooted(folder: Path) -> bytes:
+def rebooted(folder: Path, *, clock_back: bool = False) -> bytes:
     """Killed, and the machine booted again: the gap between begins below zero on the new boot's clock."""
     story = Story(folder, (H100,))
     story.during(3, {H100: TRAINING})
-    story.kill(for_seconds=95)
+    story.kill(for_seconds=0 if clock_back else 95)
+    if clock_back:
+        story.clock.step_wall(-3600 * NS_PER_S)
     story.reboot(replace(CONTEXT, boot_id="00000000-0000-4000-8000-00000000b002", attempt="1"))
     story.start()
     story.during(3, {H100: TRAINING})
@@ -358,14 +360,7 @@ def rebooted(folder: Path) -> bytes:
 
 def rebooted_with_the_clock_back(folder: Path) -> bytes:
     """As `rebooted`, and the clock then stands an hour before the last record: how long the gap was is not known."""
-    story = Story(folder, (H100,))
-    story.during(3, {H100: TRAINING})
-    story.kill()
-    story.clock.step_wall(-3600 * NS_PER_S)
-    story.reboot(replace(CONTEXT, boot_id="00000000-0000-4000-8000-00000000b002", attempt="1"))
-    story.start()
-    story.during(3, {H100: TRAINING})
-    return story.finish()
+    return rebooted(folder, clock_back=True)
 
 
 def killed_early(folder: Path) -> bytes:
