@@ -1,6 +1,5 @@
 """Values at the edge of what a page or a log line shows."""
 
-import logging
 import threading
 
 import pytest
@@ -11,7 +10,7 @@ from flopsd.telemetry.http.response import compressed
 from flopsd.telemetry.page.gaps import sources_part
 from flopsd.telemetry.push.frames import Page
 from flopsd.telemetry.push.pages import Parsed, parse_page
-from flopsd.telemetry.push.queue import REQUEST_SECONDS, Sender, SendQueue
+from flopsd.telemetry.push.queue import REQUEST_SECONDS, SendQueue
 from flopsd.telemetry.status_text import activity_text
 from tests.support.paths import GOLDEN
 from tests.support.process import PATIENCE_SECONDS
@@ -31,19 +30,6 @@ def test_the_page_says_that_there_is_no_source_only_where_there_is_none(sources:
 def test_a_pipe_is_shown_from_half_a_percent() -> None:
     ratios = {"tensor": 0.005, "fp64": 0.0049}
     assert activity_text({"pipeActivityRatio": ratios}) == "tensor 0 %"
-
-
-def test_a_push_that_cannot_begin_logs_its_hint_and_is_done_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    def refuse() -> Sender:
-        raise PushError("no credentials", reason="refused", hint="give some")
-
-    with caplog.at_level(logging.ERROR):
-        queue = SendQueue("a receiver", refuse, SystemClock(), lambda _: None)
-    assert [record.message for record in caplog.records] == [
-        "NOT PUSHED to a receiver: no credentials; give some; metering goes on"
-    ]
-    queue.finish(0)
-    assert queue.done.is_set()
 
 
 def test_nothing_is_sent_when_no_time_is_left() -> None:

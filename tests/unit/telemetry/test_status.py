@@ -106,9 +106,6 @@ def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     text = status_text(found)
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
-    for words in ("gaps        15 s unknown_device, 12 s daemon_down", "sources     sim up", "tensor_hmma 50 %", "100 % busy", "1500 MHz",
-                  "at most     no upper bound is known", "ceiling only", "INDETERMINATE"):  # fmt: skip
-        assert words in text, text
     found["sources"] = [{"name": "nvml", "up": False, "reason": "the driver says: " + "very long words " * 12}]
     assert "sources     nvml DOWN: the driver says" in status_text(found)
     assert max(map(len, status_text(found).splitlines())) <= 80
