@@ -166,20 +166,6 @@ def test_when_every_gpu_fails_nvml_is_started_again(open_sim: Open) -> None:
     assert got == [[Gap, Gap]] * 4 + [[Active, Active]] * 2
 
 
-def test_garbage_utilization_is_a_gap(open_sim: Open) -> None:
-    source, clock = open_sim(a100(BURSTS, (Fault(2500, 3500, "util_garbage"),)))
-    got = [read(source, clock, 1000)[0].work for _ in range(6)]
-    assert got[2] == Gap(GapReason.OUT_OF_RANGE)
-    assert isinstance(got[1], Busy)
-    assert isinstance(got[5], Busy)
-
-
-def test_energy_is_an_absolute_counter(open_sim: Open) -> None:
-    source, clock = open_sim(h100((Segment(1000, watts=700),), (Fault(2500, 3500, "backwards"),)))
-    energy = [read(source, clock, 1000)[0].counters["energy_mj"] for _ in range(4)]
-    assert energy == [5_700_000, 6_400_000, 4_100_000, 7_800_000]
-
-
 def test_a_late_driver_is_unavailable_first(open_sim: Open) -> None:
     with pytest.raises(SourceUnavailableError, match="Driver Not Loaded") as caught:
         open_sim(h100(BURSTS), driver_from_ms=5000)

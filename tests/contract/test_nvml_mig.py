@@ -54,16 +54,6 @@ def test_a_slices_gap_is_bounded_by_its_own_sms(open_sim: Open) -> None:
     assert fold.reasons(other) == [GapReason.STARTING, *[None] * 8]
 
 
-def test_several_compute_instances_of_one_gpu_instance_are_counted_once(open_sim: Open) -> None:
-    source, clock = open_sim(mig(Slice(1, 30, BUSY, of="2/4"), Slice(1, 30, BUSY, ci=1, of="2/4")))
-    (device,) = source.devices()
-    assert device.sm_count == 60
-    fold = Fold(source, clock).read(10).read(1000, 4)
-    assert fold.tallies[device.uid].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] == pytest.approx(
-        0.9 * 4e9 * 1.755 * 60
-    )
-
-
 @pytest.mark.parametrize(
     ("slices", "parent", "reason"),
     [((Slice(1, 30, BUSY, of="2/4"),), PARENT, "do not cover the GPU instance"), ((), None, "no instance is visible")],
@@ -77,11 +67,6 @@ def test_an_instance_that_is_not_covered_or_seen_is_a_gap_and_says_why(
     assert reason in device.evidence_reason
     clock.advance(10**9)
     assert source.read().readings[0].work == Gap(GapReason.NOT_SUPPORTED)
-
-
-def test_a_partitioned_gpu_has_the_ceiling_of_the_larger_number_of_sms(open_sim: Open) -> None:
-    source, _ = open_sim(replace(mig(), cores=100 * 128))
-    assert source.devices()[0].sm_count == 132, "the driver counts 100, the peak table 132"
 
 
 def test_a_missing_permission_is_named_with_the_remedy(open_sim: Open) -> None:

@@ -113,7 +113,7 @@ def test_a_partitioned_gpu_is_its_slices_and_one_of_which_none_is_seen_a_gap() -
     assert "do not cover the GPU instance" in found[1].device.evidence_reason
     assert [gpu.part.gpu_instance for gpu in found if gpu.part is not None] == [1, 2, 3]
     assert all(gpu.handle is HANDLE and gpu.whole == UID and gpu.is_partitioned for gpu in found)
-    (alone,) = Machine(mig=1).open()
+    (alone,) = Machine(mig=1, nvmlDeviceGetNumGpuCores=100 * 128).open()  # fewer SMs than the peak table has
     assert kinds([alone]) == [(UID, SMS, Unread)]
     assert alone.device.evidence_fix == PERMISSION_FIX
     assert "MIG is on and no instance is visible" in alone.device.evidence_reason
