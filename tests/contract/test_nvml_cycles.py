@@ -181,18 +181,3 @@ def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     assert fold.tallies[HIT].active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
         0.6 * fold.tallies[HIT].observed_ns[Evidence.CYCLES] * 1.755 * 132 + 0.6 * 2e9 * 1.755 * 132, rel=1e-6
     )
-
-
-def test_counters_that_nobody_has_switched_on_yet_are_no_fault(open_sim: Open) -> None:
-    source, clock = open_sim(h100(BUSY, (Fault(0, 3_600_000, "counters_disabled"),), counters="average"))
-    fold = Fold(source, clock).read(1000, 8)
-    assert set(fold.reasons(HIT)) == {GapReason.STARTING, None}
-
-
-def test_gpm_that_says_supported_and_never_samples_becomes_a_ceiling(open_sim: Open) -> None:
-    source, clock = open_sim(h100(BUSY, (Fault(0, 3_600_000, "unsampled"),)))
-    fold = Fold(source, clock).read(1000, 8)
-    device = source.devices()[0]
-    assert device.evidence is Evidence.UTILIZATION
-    assert "supported and refuses every sample" in device.evidence_reason
-    assert fold.tallies[HIT].observed_ns[Evidence.UTILIZATION] > 2 * 10**9
