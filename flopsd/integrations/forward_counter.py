@@ -25,8 +25,9 @@ from flopsd.integrations.head_counter import backbone_of, head_work
 from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.latent_rows import Rows, latent_rows
-from flopsd.integrations.model_sessions import ModelSessions
+from flopsd.integrations.model_sessions import Counted, Deferred, ModelSessions
 from flopsd.integrations.model_state import ModelState
+from flopsd.integrations.open_passes import OpenPass, OpenPasses
 from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, Session, usual_phase
 from flopsd.integrations.token_counter import TokenCounter, first_tensor, past_length
 from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
@@ -35,6 +36,8 @@ log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
 LATENTS = "keys and values that are made anew of a cache of latents"
 AFTER_ERROR = "forward passes after an error in flopsd's counter"
+TWICE = "backward passes after the first of one forward pass"
+NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
 # Arguments of which a pass without a cache depends by their shapes alone, or not at all.
 _BY_SHAPE = frozenset(
     {"input_ids", "attention_mask", "position_ids", "labels", "num_items_in_batch", "use_cache", "return_dict"}
@@ -42,10 +45,12 @@ _BY_SHAPE = frozenset(
 
 
 class _Inside(threading.local):
-    """Whether this thread is within a forward pass, of how many counted modules, and the phase of it."""
+    """Whether this thread is within a forward pass, of how many counted modules, and the phase of it. `open`: what is
+    counted of it, where it may have a backward pass."""
 
     depth = 0
     phase = UNSETTLED
+    open: OpenPass | None = None
 
 
 class ForwardCounter:
@@ -68,11 +73,13 @@ class ForwardCounter:
         self._encoded: dict[str, int] = defaultdict(int)  # by an encoder that passed before the model whose part it is
         self._handles: list[Any] = []
         self._inside = _Inside()
+        self._passes = OpenPasses(lambda: self._leave_out("train", TWICE), self._fail)
         self.left_out: dict[str, list[str]] = {}  # for the fact `not_counted`
         self.failed = False  # after an error nothing is counted any more
         self._weights: WeightPasses | None = None  # of a model whose architecture flopsd does not read
         self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
-        self._phase = "other"  # of the last pass
+        self._phase = self._recorded = "other"  # of the last pass, and of the last one that recorded gradients
+        self._sees_backbone = False  # when it has passed alone
 
     def attach(self, model: Any, *, compiled: bool = False) -> None:
         """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it."""
@@ -93,7 +100,7 @@ class ForwardCounter:
         self._images = ImageCounter.of(inner)
         tower = tower_of(inner) if self._images is not None and self._images.has_tower else None
         self._repeats = not compiled and self._tokens.by_shape and not (self._images or self._weights or self._latents)
-        if self._weights is None and hasattr(self.client, "facts"):
+        if self._weights is None and self.sessions.has_facts:
             self._state = ModelState(model)
         outer = [model] if inner is model else [model, inner]
         if backbone is not None and (tower is not None or self._weights is not None):
@@ -125,7 +132,7 @@ class ForwardCounter:
             self._weights.detach()
         self._weights = None
         self._model = self._backbone = lambda: None
-        self._images = None
+        self._images, self._sees_backbone = None, False
 
     @property
     def saw_documents(self) -> bool:
@@ -148,6 +155,7 @@ class ForwardCounter:
     def settle_phase(self, phase: str) -> None:
         """Assign unsettled work to `phase`, without waiting for the device."""
         self._take_weights()
+        self._count_without_backward(all_of_them=True)
         if self._encoded:
             self._declare(phase, dict(self._encoded))
             self._encoded.clear()
@@ -174,72 +182,117 @@ class ForwardCounter:
             return
         self._try(self._count, model, arguments, named)
 
-    def _leave(self, *_: object) -> None:
+    def _leave(self, _model: Any, _arguments: Any, output: Any) -> None:
         inside = self._inside
         if inside.depth:
             inside.depth -= 1
+        if inside.depth:
+            return
+        if (one := inside.open) is not None:
+            inside.open = None
+            try:
+                self._passes.follow(one, output)
+            except Exception:  # noqa: BLE001 (logged there)
+                self._fail()
         found = self._passing
-        if found is None or self._weights is None or inside.depth or self.failed:
+        if found is None or self._weights is None or self.failed:
             return
         self._passing = None
         self._weights.end(found.get("tokens", 0) + found.get("target_tokens", 0))
-        self._declare(self._phase, {**found, **self._weights.take()})
+        self._declare(self._phase, found)
+        self._take_weights()
 
     def _enter_backbone(self, backbone: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         """As `_enter`, of a module within which nothing is counted and no phase needed."""
+        inside = self._inside
+        if inside.depth:
+            return
+        self._enter(backbone, arguments, named)
+        inside.depth = 0
+        if inside.open is not None and not self._sees_backbone:  # a hook less, where a model is called as a whole
+            self._sees_backbone = True
+            self._handles.append(backbone.register_forward_hook(Hook(self._leave_backbone), always_call=True))
+
+    def _leave_backbone(self, backbone: Any, arguments: Any, output: Any) -> None:
         if not self._inside.depth:
-            self._enter(backbone, arguments, named)
-            self._inside.depth = 0
+            self._leave(backbone, arguments, output)
 
     def _take_weights(self) -> None:
-        """Declare what passed the weights outside of a forward pass of the model, such as in a backward pass."""
-        if self._weights is not None and (found := self._weights.take()):
-            self._declare(self._phase, found)
+        """Declare what passed the weights, also outside of a forward pass of the model, such as in a backward pass."""
+        if self._weights is None:
+            return
+        forward, backward = self._weights.take()
+        if forward:
+            self._declare(self._phase, forward)
+        if backward:
+            self._declare(self._recorded, backward)
+
+    def _count_without_backward(self, *, all_of_them: bool = False) -> None:
+        """Count passes that can have no backward pass any more; `all_of_them`: those too of which none was seen yet."""
+        for one in self._passes.take_without_backward(all_of_them=all_of_them):
+            counted, *tensors = one
+            if self.sessions.has_facts:
+                counted.add_to(self.sessions.perhaps_trained(counted.tally), "train", *tensors)
+            else:
+                counted.add_to(counted.tally, "other", *tensors)
+                self._leave_out("train", NO_BACKWARD)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         past = past_length(named.get("past_key_values", named.get("cache")))  # its name before transformers 5 and now
-        phase = self._phase_of(model, past is not None)
-        mask, key = named.get("attention_mask"), None
+        phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
+        mask, key, recorded = named.get("attention_mask"), None, records and phase == "train"
+        if self._passes.open:
+            self._count_without_backward()
         if self._state is not None:
-            trains = torch.is_grad_enabled()
-            if self._state.has_changed(trains=trains):
+            if self._state.has_changed(trains=records):
                 recomputation = self._state.keep()
-                self.sessions.describe_again(self._model(), trains=trains, recomputation=recomputation)
+                self.sessions.describe_again(self._model(), trains=records, recomputation=recomputation)
             # Training without dropout, or an evaluation that records for nothing.
-            may_train = self._guesses and phase in (UNSETTLED, "other") and trains and self._state.trains_any
-            self.sessions.begin(may_train=may_train)
-            phase = "train" if may_train else phase
+            if self._guesses and phase in (UNSETTLED, "other") and records and self._state.trains_any:
+                phase, recorded = "train", True
         tally = self.sessions.now
         if past and self._tokens.caches_latents:
-            self._leave_out("generate", LATENTS)
+            self._leave_out("train" if recorded else "generate", LATENTS)
         if self._repeats and not arguments:
             ids = named.get("input_ids")
             shapes = getattr(ids, "shape", None), getattr(mask, "shape", None)
             key = (model is self._backbone(), phase, *shapes, *named)
             if (known := tally.known.get(key)) is not None:
-                count, padding, tokens = known
-                count()
-                if padding is not None:
-                    padding.add_rest(tokens, torch.count_nonzero(mask))
+                unpadded = torch.count_nonzero(mask) if known.padded else None
+                if recorded:
+                    self._inside.open = known, unpadded, []
+                else:
+                    known.add(unpadded, [])
                 return
         self._take_weights()
         self._phase = self._inside.phase = phase
-        found = self._found(model, arguments, named, past or 0)
-        padding, tokens = None, found.get("tokens", 0)
-        if not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel():
-            padding = tally.on_device.of(phase, "padding_tokens")
-            padding.add_rest(tokens, torch.count_nonzero(mask))
+        self._recorded = phase if records else self._recorded
+        deferred: Deferred = []
+        found = self._found(model, arguments, named, past or 0, deferred)
+        tokens = found.get("tokens", 0)
+        padded = not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel()
+        unpadded = torch.count_nonzero(mask) if padded else None
+        one = Counted(tally, phase, found, functools.partial(tally.count, phase, found), padded)
+        if key is not None and phase != UNSETTLED and _BY_SHAPE.issuperset(named) and isinstance(ids, torch.Tensor):
+            tally.remember(key, one)
         if self._weights is not None:  # together with what passes the weights, when the pass is over
             self._passing = found
             self._weights.begin()
-            return
-        self._declare(phase, found)
-        if key is not None and phase != UNSETTLED and _BY_SHAPE.issuperset(named) and isinstance(ids, torch.Tensor):
-            tally.remember(key, phase, found, padding)
+            tally.add_tensors(phase, tokens, unpadded, deferred)
+        elif recorded:
+            tally.has_counted = True
+            self._inside.open = one, unpadded, deferred
+        else:
+            one.add(unpadded, deferred)
 
-    def _found(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int) -> dict[str, int]:
-        """Counters of a pass. What depends on the content of tensors is added up on their device."""
-        defer = functools.partial(self.sessions.now.on_device.add, self._inside.phase)
+    def _found(
+        self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int, deferred: Deferred
+    ) -> dict[str, int]:
+        """Counters of a pass. What depends on the content of tensors goes into `deferred`."""
+
+        def defer(counter: str, value: Any) -> None:
+            deferred.append((counter, value))
+
         found, images = {"forward_passes": 1}, self._images
         if images is not None:
             found |= images.of_model(arguments, named, defer)
@@ -277,19 +330,26 @@ class ForwardCounter:
     def _count_images(
         self, model: Any, images: ImageCounter, arguments: tuple[Any, ...], named: Mapping[str, Any]
     ) -> None:
+        if (one := self._inside.open) is not None:
+            counted, _, deferred = one
+
+            def defer(counter: str, value: Any) -> None:
+                deferred.append((counter, value))
+
+            for name, value in images.of_tower(arguments, named, defer).items():
+                counted.found[name] = counted.found.get(name, 0) + value
+            return
         phase = self._inside.phase
         if not self._inside.depth:  # generation has images pass before the rest
             phase = self._phase_of(model, False)
-            self.sessions.begin(may_train=False)
         add = functools.partial(self.sessions.now.on_device.add, phase)
         self._declare(phase, images.of_tower(arguments, named, add))
 
     def _try(self, count: Callable[..., None], *arguments: Any) -> None:
         try:
             count(*arguments)
-        except Exception:
-            log.exception(_STOPS)
-            self._give_up()
+        except Exception:  # noqa: BLE001 (logged there)
+            self._fail()
 
     def _leave_out(self, phase: str, what: str) -> None:
         """Declare work that is not counted, beside what is declared of that already."""
@@ -299,7 +359,9 @@ class ForwardCounter:
             merged = {name: [*known.get(name, ()), *self.left_out.get(name, ())] for name in {*known, *self.left_out}}
             self.client.declare(not_counted=merged)
 
-    def _give_up(self) -> None:
+    def _fail(self) -> None:
+        """After an exception."""
+        log.exception(_STOPS)
         self.failed = True
         with suppress(Exception):
             self._leave_out("other", AFTER_ERROR)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
-from flopsd.integrations.device_sums import DeviceSum, DeviceSums
+from flopsd.integrations.device_sums import DeviceSums
 from flopsd.integrations.phase_of import UNSETTLED, Session
 
 MAX_KNOWN = 1024
@@ -23,6 +24,7 @@ _CHANGING = (*_COUNTS, "method", "lora", "recomputation")
 _OF_MODEL = (*_CHANGING, "model_config", "attention", "window", "packing")
 _NOT_COPIED = ("device", "not_counted", "operators_not_counted")
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
+Deferred = list[tuple[str, Any]]  # counters, and tensors of one element to add to them
 _TOO_MANY = f"training of other weights than before, more than {MAX_SESSIONS} times"
 
 
@@ -33,7 +35,7 @@ class Tally:
         self.client = client
         self.on_device = DeviceSums()
         # A pass counts what another with the same names and shapes of arguments counted.
-        self.known: dict[tuple[object, ...], tuple[Callable[[], None], DeviceSum | None, int]] = {}
+        self.known: dict[tuple[object, ...], Counted] = {}
         self.count_step = client.counting("train", steps=1)
         self.has_counted = False
         self._unsettled: dict[str, int] = defaultdict(int)
@@ -46,13 +48,18 @@ class Tally:
         else:
             self.client.count(phase, **found)
 
-    def remember(
-        self, key: tuple[object, ...], phase: str, found: Mapping[str, int], padding: DeviceSum | None
-    ) -> None:
-        """Count `found` in one call from now on, where a pass with this key comes again."""
+    def remember(self, key: tuple[object, ...], one: Counted) -> None:
+        """Count as `one`, in one call from now on, where a pass with this key comes again."""
         if len(self.known) >= MAX_KNOWN:
             self.known.clear()
-        self.known[key] = self.client.counting(phase, **found), padding, found.get("tokens", 0)
+        self.known[key] = Counted(self, one.phase, one.found, self.client.counting(one.phase, **one.found), one.padded)
+
+    def add_tensors(self, phase: str, tokens: int, unpadded: Any, deferred: Deferred) -> None:
+        """What depends on the content of tensors. `unpadded`: of how many of these tokens are no padding, if known."""
+        if unpadded is not None:
+            self.on_device.of(phase, "padding_tokens").add_rest(tokens, unpadded)
+        for counter, value in deferred:
+            self.on_device.add(phase, counter, value)
 
     def settle_phase(self, phase: str) -> None:
         """Assign unsettled work to `phase`, without waiting for the device."""
@@ -67,21 +74,43 @@ class Tally:
             self.client.count(phase, **counters)
 
 
+@dataclass(slots=True)
+class Counted:
+    """What `tally` counts of a pass, and of all like it. `count` counts `found` in `phase`; `padded`: some tokens may
+    be padding."""
+
+    tally: Tally
+    phase: str
+    found: dict[str, int]
+    count: Callable[[], None]
+    padded: bool
+
+    def add(self, unpadded: Any, deferred: Deferred) -> None:
+        self.count()
+        if unpadded is not None or deferred:
+            self.tally.add_tensors(self.phase, self.found.get("tokens", 0), unpadded, deferred)
+
+    def add_to(self, tally: Tally, phase: str, unpadded: Any, deferred: Deferred) -> None:
+        tally.count(phase, self.found)
+        tally.add_tensors(phase, self.found.get("tokens", 0), unpadded, deferred)
+
+
 class ModelSessions:
     """By the facts of the model that were declared to them."""
 
     def __init__(self, client: Any) -> None:
         """`client`: a Session, which opens others where it shows its `facts`."""
         self._client = client
-        self.now = self.trained = Tally(client)  # of the pass that goes on, and of the last one with gradients
-        self._of_state = self.now  # of the model as it was described last
+        # Of the model as it was described last, and as it was in the last pass with gradients.
+        self.now = self.trained = Tally(client)
         self.all = [self.now]
         self._by_facts: dict[str, Tally] = {}
+        self._perhaps: dict[Tally, Tally] = {}
 
     def describe_again(self, model: Any, *, trains: bool, recomputation: bool) -> None:
         """What passes `model` from now on belongs to the session of its facts now. `recomputation`: the layers'
         switches for it are others than before."""
-        before = _facts(self._of_state.client)
+        before = _facts(self.now.client)
         found = {name: value for name, value in describe(model, None).items() if name in (*_CHANGING, "not_counted")}
         if not recomputation:
             found["recomputation"] = before.get("recomputation")
@@ -95,27 +124,33 @@ class ModelSessions:
 
     def declare(self, facts: Mapping[str, Any], *, trains: bool = True) -> None:
         """What is true of the model from now on. Parameters that cannot be counted are as many as before."""
-        before = _facts(self._of_state.client)
+        before = _facts(self.now.client)
         counts = {name: before[name] for name in _COUNTS if name in before}
         given = {**counts, **{name: value for name, value in facts.items() if value is not None}}
         gone = [name for name in _OF_MODEL if name in before and name not in given]
-        if _key(before) != _key(given) and (self._of_state.has_counted or gone):
-            self._by_facts.setdefault(_key(before), self._of_state)
-            self._of_state = self._opened(given)
+        if _key(before) != _key(given) and (self.now.has_counted or gone):
+            self._by_facts.setdefault(_key(before), self.now)
+            self.now = self._opened(given)
         else:
-            self._of_state.client.declare(**given)
-        self.now = self._of_state
+            self.now.client.declare(**given)
+            self._perhaps.clear()
         self.trained = self.now if trains else self.trained
 
-    def begin(self, *, may_train: bool) -> None:
-        """A pass of the model as it was described last. `may_train`: whether it has a backward pass is not known."""
-        self.now = self._of_state
-        if may_train:
-            facts = _facts(self.now.client)
-            total, trained = (facts.get(name) for name in _COUNTS)
-            uncertain = {"method", "lora", *_NOT_COPIED, *(_COUNTS[1:] if total == trained else ())}
-            kept = {name: value for name, value in facts.items() if name not in uncertain}
-            self.now = self.trained = self._opened({**kept, "method": Method.PARTIAL})
+    @property
+    def has_facts(self) -> bool:
+        """Whether what is declared can be seen, and other sessions be opened."""
+        return hasattr(self._client, "facts")
+
+    def perhaps_trained(self, tally: Tally) -> Tally:
+        """Where a pass belongs of which no backward pass was seen, and that `tally` would count if it had one."""
+        if (found := self._perhaps.get(tally)) is not None:
+            return found
+        facts = _facts(tally.client)
+        total, trained = (facts.get(name) for name in _COUNTS)
+        uncertain = {"method", "lora", *_NOT_COPIED, *(_COUNTS[1:] if total == trained else ())}
+        kept = {name: value for name, value in facts.items() if name not in uncertain}
+        found = self._perhaps[tally] = self._opened({**kept, "method": Method.PARTIAL})
+        return found
 
     def settle_phase(self, phase: str) -> None:
         for one in self.all:

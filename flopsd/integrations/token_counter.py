@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
 
 from flopsd.integrations.describe_model import sliding_window
 from flopsd.integrations.head_counter import Defer
@@ -46,8 +46,9 @@ class TokenCounter:
                 defer("window_pairs", (positions + 1).clamp(max=window).sum())
             return {"tokens": length}
         whole = past + length
-        pairs = rows * (whole * whole - past * past)
-        found = {"tokens": rows * length, "sequences": 0 if past else rows, "square_pairs": pairs}
+        pairs = rows * _square_pairs(past, length)
+        sequences = 0 if past and not is_grad_enabled() else rows
+        found = {"tokens": rows * length, "sequences": sequences, "square_pairs": pairs}
         if window is not None:
             found["window_pairs"] = rows * (_window_pairs(whole, window) - _window_pairs(past, window))
         return found
@@ -64,10 +65,10 @@ class TokenCounter:
         if source is None or target is None:
             return {}
         rows, length = target.shape[0], target.shape[1]
-        whole, encoded = past + length, source[1]
+        encoded = source[1]
         found = {
             "target_tokens": rows * length,
-            "target_square_pairs": rows * (whole * whole - past * past),
+            "target_square_pairs": rows * _square_pairs(past, length),
             "cross_pairs": rows * length * encoded,
         }
         if not past:
@@ -89,6 +90,14 @@ class TokenCounter:
 
 def _encoded(rows: int, length: int) -> dict[str, int]:
     return {"sequences": rows, "tokens": rows * length, "square_pairs": rows * length * length}
+
+
+def _square_pairs(past: int, length: int) -> int:
+    """Pairs of a sequence of which `past` positions are in a cache. Passes of generation add up to the square of the
+    whole. One that records gradients may be one of chunks, and is a sequence of its own with what its mask leaves:
+    kernels that do not skip it compute no more."""
+    whole = past + length
+    return length * whole if is_grad_enabled() else whole * whole - past * past
 
 
 def _window_pairs(length: int, window: int) -> int:

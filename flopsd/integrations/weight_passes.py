@@ -1,15 +1,17 @@
 """Counts what passes the weights of a PyTorch model whose architecture flopsd does not read, by hooks on its modules.
 
     passes = weight_passes_of(model)
-    passes.begin(); model(...); counters = passes.take()
+    passes.begin(); model(...); passes.end(tokens); forward, backward = passes.take()
 
 A product of n rows with a matrix of weights is n x in x out multiply-adds. The shapes of what a module returns give n;
-autograd's own flags show whether the backward pass needs the gradient of the weights and of the rows. Only shapes and
-flags are read: no element, no synchronisation with the device.
+autograd's own flags show whether the gradients of the weights and of the rows are needed, and a hook on the node that
+made it that the backward pass gets there. Only shapes and flags are read: no element, no synchronisation with the
+device.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import weakref
@@ -22,17 +24,16 @@ import torch
 from flopsd.integrations.describe_model import size_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.module_products import Products, counted_as, tensors_in
+from flopsd.integrations.open_passes import graph_task
 
 log = logging.getLogger("flopsd.client")
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
-# The task of autograd that this thread works on: -1 outside of a backward pass.
-_graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
 
 
 def weight_passes_of(model: Any) -> WeightPasses | None:
     """Hooks on the modules of `model`; None where they would see nothing, or not all that passes, or break a compiled
     graph."""
-    if _graph_task is None or _is_compiled(model) or int(getattr(model, "tp_size", None) or 1) > 1:
+    if graph_task is None or _is_compiled(model) or int(getattr(model, "tp_size", None) or 1) > 1:
         return None
     passes = WeightPasses(model)
     return passes if passes.has_hooks else None
@@ -47,8 +48,7 @@ class WeightPasses:
         self._model = weakref.ref(model)  # weak, so that it is freed with its owner
         self._lock = threading.Lock()
         self._sums: dict[str, int] = defaultdict(int)
-        # By module: passed without gradients in a training pass, which a reentrant checkpoint repeats with them.
-        self._owed: dict[int, int] = defaultdict(int)
+        self._backward: dict[str, int] = defaultdict(int)  # sums of backward passes
         self._in_training = False  # the pass of the whole model has gradients
         self._rows = self._length = self._pairs = 0  # the most of one product in this pass
         self._unplaced = 0  # elements of weights that no module which is called holds
@@ -80,11 +80,12 @@ class WeightPasses:
             self._sums["other_weight_products"] += head if trains else 0
             self._sums["other_weight_products_max"] += self._unplaced * rows + 2 * head  # a fused loss has it twice
 
-    def take(self) -> dict[str, int]:
-        """The counters since the last call."""
+    def take(self) -> tuple[dict[str, int], dict[str, int]]:
+        """The counters since the last call, of forward and of backward passes."""
         with self._lock:
-            sums, self._sums = self._sums, defaultdict(int)
-        return dict(sums)
+            forward, self._sums = self._sums, defaultdict(int)
+            backward, self._backward = self._backward, defaultdict(int)
+        return dict(forward), dict(backward)
 
     def detach(self) -> None:
         for handle in self._handles:
@@ -162,7 +163,8 @@ class WeightPasses:
                 output.requires_grad if source is None and not trains else getattr(source, "requires_grad", False)
             )
             pairs = self._longest(rows, output if isinstance(output, torch.Tensor) else source) if width else 0
-            self._add(id(module), products, trains, grades, pairs * width)
+            self._add(products, pairs * width)
+            self._follow(output, products if trains else 0, products if grades else 0)
 
         return counted
 
@@ -175,7 +177,7 @@ class WeightPasses:
             passed = weights if output is not None else weights[:-1]
             rows = [t for t in tensors_in(arguments, named) if t.is_floating_point() and t.dim() > 1]
             routed = next((t for t in tensors_in(arguments, named) if t.dim() == 2 and not t.is_floating_point()), None)
-            trained = False
+            trained = graded = 0
             for weight in passed:
                 shape, size = tuple(weight.shape), sizes[id(weight)]
                 fitting = [t.numel() // t.shape[-1] for t in rows if t.shape[-1] in shape]
@@ -185,33 +187,41 @@ class WeightPasses:
                     and rows
                     and routed.shape[0] == rows[0].numel() // rows[0].shape[-1]
                 ):
-                    grades = rows[0].requires_grad or trained
-                    self._add(id(weight), routed.numel() * size // shape[0], weight.requires_grad, grades)
-                    trained = trained or weight.requires_grad
-                elif _graph_task is not None and _graph_task() == -1:
+                    products = routed.numel() * size // shape[0]
+                    self._add(products)
+                    graded += products if rows[0].requires_grad or trained else 0
+                    trained += products if weight.requires_grad else 0
+                elif not _in_backward():
                     with self._lock:
                         self._sums["other_weight_products"] += size * next(iter(fitting), 0)
                         self._sums["other_weight_products_max"] += size * max(sum(fitting), self._rows)
+            self._follow(output, trained, graded)
 
         return counted
 
-    def _add(self, key: int, products: int, trains: bool, grades: bool, pair_products: int = 0) -> None:
-        assert _graph_task is not None
-        backward, gradients = _graph_task() != -1, torch.is_grad_enabled()
+    def _add(self, products: int, pair_products: int = 0) -> None:
+        again = _in_backward()
         with self._lock:
-            if not backward:
-                self._sums["weight_products"] += products
-                if pair_products:
-                    self._sums["weight_pair_products"] += pair_products
-                if not gradients and self._in_training:  # as within a reentrant checkpoint, which has them later
-                    self._owed[key] += products
-            else:
-                self._sums["recomputed_weight_products"] += products
-                gradients = gradients and self._owed[key] >= products > 0
-                self._owed[key] -= products if gradients else 0
-            if gradients:
-                self._sums["trained_weight_products"] += products if trains else 0
-                self._sums["graded_weight_products"] += products if grades else 0
+            if again:
+                self._backward["recomputed_weight_products"] += products
+                return
+            self._sums["weight_products"] += products
+            if pair_products:
+                self._sums["weight_pair_products"] += pair_products
+
+    def _follow(self, output: Any, trained: int, graded: int) -> None:
+        """Count the gradients of these products when the backward pass gets to what made `output`."""
+        if output is None or not (trained or graded):
+            return
+        for one in (output,) if isinstance(output, torch.Tensor) else tensors_in(tuple(output), {}):
+            if (node := one.grad_fn) is not None:
+                node.register_prehook(functools.partial(self._add_gradients, trained, graded))
+                return
+
+    def _add_gradients(self, trained: int, graded: int, *_: object) -> None:
+        with self._lock:
+            self._backward["trained_weight_products"] += trained
+            self._backward["graded_weight_products"] += graded
 
     def _longest(self, rows: int, of: Any) -> int:
         """Note the pairs of positions that attention may make of these rows."""
@@ -234,6 +244,10 @@ class WeightPasses:
 def _is_matrix(parameter: Any) -> bool:
     """Whether a parameter may be the matrix of a product: vectors, and such with leading ones, are not."""
     return len([size for size in getattr(parameter, "ds_shape", parameter.shape) if size > 1]) > 1
+
+
+def _in_backward() -> bool:
+    return graph_task is not None and graph_task() != -1
 
 
 def _is_compiled(model: Any) -> bool:

@@ -77,7 +77,8 @@ def _nothing(_: Client) -> None:
 
 
 def own(folder: Path, say: Say) -> None:
-    """What the callback does in a step, where nothing else is done: the Trainer's events and the hooks around one pass."""
+    """What the callback does in a step, where nothing else is done: the Trainer's events and the hooks around one pass
+    and where its backward pass begins."""
     import torch
     from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 
@@ -93,7 +94,8 @@ def own(folder: Path, say: Say) -> None:
             state, control = TrainerState(max_steps=1), TrainerControl()
             handler.on_init_end(options, state, control)
             backbone = model.model
-            backbone.forward = lambda **_: None
+            leaf = torch.zeros(1, requires_grad=True)
+            backbone.forward = lambda leaf=leaf, **_: leaf + 1
             model.forward = lambda backbone=backbone, **named: backbone(input_ids=named["input_ids"])
             batch = {
                 "input_ids": torch.ones(8, 512, dtype=torch.long),
@@ -107,7 +109,7 @@ def own(folder: Path, say: Say) -> None:
                     switch.turn(on=len(times) % 4 in (1, 2))
                     began = time.thread_time_ns()
                     handler.on_step_begin(options, state, control)
-                    model(**batch)
+                    model(**batch).backward()
                     handler.on_pre_optimizer_step(options, state, control)
                     handler.on_optimizer_step(options, state, control)
                     handler.on_step_end(options, state, control)
@@ -120,7 +122,7 @@ def own(folder: Path, say: Say) -> None:
 
 
 def matrices(say: Say) -> None:
-    """What a hook on a matrix costs in a pass of a model whose architecture flopsd does not read."""
+    """What a hook on a matrix costs in a step of a model whose architecture flopsd does not read."""
     import torch
 
     from flopsd.integrations.forward_counter import ForwardCounter
@@ -139,10 +141,10 @@ def matrices(say: Say) -> None:
         while len(times) < 1200:
             switch.turn(on=len(times) % 4 in (1, 2))
             began = time.thread_time_ns()
-            model(input_ids=ids)
+            model(input_ids=ids).logits.sum().backward()
             times.append(time.thread_time_ns() - began)
         runs.append(_of_pairs(times)[0] / switch.hooks)
-    say(f"a model that is not read, each of {switch.hooks} hooks in a pass", _figure(runs), "none")
+    say(f"a model that is not read, each of {switch.hooks} hooks in a step", _figure(runs), "none")
 
 
 def steps(folder: Path, say: Say) -> None:

@@ -209,6 +209,62 @@ def _recorded_for_nothing() -> Loop:
     return Loop(_lora()).steps().evaluated().evaluated()
 
 
+def _no_backward_pass() -> Loop:
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    for _ in range(3):
+        loop._counted(loop.model)
+        loop._counted(lambda **inputs: loop.model(**inputs).loss.detach())
+    return loop
+
+
+def _two_passes_for_one_loss() -> Loop:
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    loop._counted(lambda **inputs: (loop.model(**inputs).loss - loop.model(**inputs).logits.mean()).backward())
+    return loop
+
+
+def _backward_twice() -> Loop:
+    def run(**inputs: Any) -> None:
+        loss = loop.model(**inputs).loss
+        loss.backward(retain_graph=True)
+        loss.backward()
+
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    loop._counted(run)
+    return loop
+
+
+def _in_chunks() -> Loop:
+    def run(**inputs: Any) -> None:
+        first = loop.model(**inputs)
+        (first.loss + loop.model(**inputs, past_key_values=first.past_key_values).loss).backward()
+
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    loop._counted(run)
+    return loop
+
+
+def _backbone_alone() -> Loop:
+    def run(input_ids: Any, **_: Any) -> None:
+        loop.model.model(input_ids=input_ids).last_hidden_state.mean().backward()
+
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    loop._counted(run)
+    loop._counted(lambda input_ids, **_: loop.model.model(input_ids=input_ids))
+    return loop
+
+
+def _layers_dropped() -> Loop:
+    """All of a decoder, so that the encoder's gradient is not computed."""
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    sizes = {
+        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "vocab_size": 500,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "decoder_layerdrop": 1.0,
+    }  # fmt: skip
+    return Loop(BartForConditionalGeneration(BartConfig(**sizes, attn_implementation="eager"))).steps()
+
+
 def _bert() -> Any:
     from transformers import BertConfig, BertModel
 
@@ -253,6 +309,12 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "pretraining of the head": _pretraining_of_the_head,
     "without dropout": _without_dropout,
     "recorded for nothing": _recorded_for_nothing,
+    "no backward pass": _no_backward_pass,
+    "two passes for one loss": _two_passes_for_one_loss,
+    "two backward passes": _backward_twice,
+    "in chunks": _in_chunks,
+    "the backbone alone": _backbone_alone,
+    "layers dropped": _layers_dropped,
     "a pooler that the loss does not read": _pooler_unread,
     "a head beside an encoder": _head_beside,
     "T5, beams": partial(_encoded_once, "t5", num_beams=4),

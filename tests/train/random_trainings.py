@@ -1,5 +1,6 @@
 """Random trainings of small models of every family, held against PyTorch's own count: what is trained (a random part,
-adapters on random matrices), checkpointing of either kind, padding, odd lengths, passes without gradients between.
+adapters on random matrices), checkpointing of either kind, padding, odd lengths, dropped layers, passes without
+gradients between, and passes that record gradients for nothing, for two backward passes, or beside a cache.
 
 `python -m tests.train.random_trainings [FIRST [COUNT]]` prints each whose count lies outside of the interval.
 """
@@ -38,7 +39,14 @@ class Training:
         self.what = [self.name]
         self.flop = 0
         self.basis: Architecture | None = None
-        model = self._checkpointed(self._trained(BUILDERS[self.name]().train()))
+        model = BUILDERS[self.name]().train()
+        if hasattr(model.config, "decoder_layerdrop") and self._random.random() < 0.4:
+            model.config.decoder_layerdrop = 0.5
+            for module in model.modules():
+                if hasattr(module, "layerdrop"):
+                    module.layerdrop = 0.5
+            self.what.append("layers dropped")
+        model = self._checkpointed(self._trained(model))
         if any(parameter.requires_grad for parameter in model.parameters()):
             self._run(model)
 
@@ -124,8 +132,20 @@ class Training:
         if self.name not in BATCHES and "input_ids" in inputs and draw.random() < 0.4:
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
             inputs["attention_mask"][0, -draw.randrange(1, 6) :] = 0
+        way = draw.choice(["", "", "", "no backward pass", "cut off", "twice", "beside a cache"])
+        self.what += [way] if way else []
         with flop_counter() as counter:
-            loss_of(model(**inputs)).backward()
+            if way == "beside a cache":
+                first = model(**inputs, use_cache=True)
+                loss = loss_of(model(**inputs, past_key_values=first.past_key_values)) + loss_of(first)
+            else:
+                loss = loss_of(model(**inputs))
+            if way == "cut off":
+                loss.detach()
+            elif way != "no backward pass":
+                loss.backward(retain_graph=way == "twice")
+            if way == "twice":
+                loss.backward()
             if draw.random() < 0.3:
                 with torch.no_grad():
                     model(**inputs)

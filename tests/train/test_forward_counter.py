@@ -51,8 +51,8 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     class Model(torch.nn.Module):
         config = Config()
 
-        def forward(self, **_: Any) -> None:
-            pass
+        def forward(self, **_: Any) -> Any:
+            return torch.ones(1, requires_grad=True) + 1
 
     model = Model()
     server, client = EventServer(path), connect(path)
@@ -61,7 +61,7 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2]])
     with torch.inference_mode():
         model(input_ids=torch.ones_like(positions), position_ids=positions.clone())
-    model(input_ids=torch.ones_like(positions), position_ids=positions)
+    model(input_ids=torch.ones_like(positions), position_ids=positions).backward()
     counter.settle()
     client.close()
     assert counter.saw_documents
@@ -100,7 +100,7 @@ def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> No
     for training in (True, False, True):
         model.train(training)
         for module, named in passes:
-            module(**named)
+            module(**named)[0 if module is model.model else "logits"].sum().backward()
         cache = model(input_ids=ids, use_cache=True).past_key_values
         model(input_ids=ids, past_key_values=cache)
     assert counters[1].sessions.now.known, "what was seen is kept"

@@ -1,0 +1,71 @@
+"""Forward passes that record gradients, until it shows whether they have a backward pass: a hook on the node of
+autograd that made their logits is called when one begins, and freed with that node when none can begin any more."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from flopsd.integrations.model_sessions import Counted, Deferred
+
+# The task of autograd that this thread works on: -1 outside of a backward pass.
+graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
+OpenPass = tuple[Counted, Any, Deferred]  # and a tensor, of how many of its tokens are no padding
+
+
+class OpenPasses:
+    """Those of one model. `again` is called where one has a second backward pass, `failed` after an error."""
+
+    def __init__(self, again: Callable[[], None], failed: Callable[[], None]) -> None:
+        self._again, self._failed = again, failed
+        # A pass and the task of its first backward pass, if that has begun, and the hook, which the graph alone holds.
+        self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
+
+    def follow(self, one: OpenPass, output: Any) -> None:
+        """Wait for a backward pass from `output`, which the forward pass returned."""
+        state: list[Any] = [one, None]
+        hook = functools.partial(self._begin, state)
+        self.open[id(state)] = state, weakref.ref(hook)
+        for tensor in _results(output):
+            if (node := tensor.grad_fn) is not None:
+                node.register_prehook(hook)
+
+    def take_without_backward(self, *, all_of_them: bool) -> Iterator[OpenPass]:
+        """Those that can have no backward pass any more; `all_of_them`: those too that still can."""
+        for key, (state, hook) in list(self.open.items()):
+            if all_of_them or hook() is None:
+                del self.open[key]
+                one, state[0] = state[0], None
+                yield one
+
+    def _begin(self, state: list[Any], *_: object) -> None:
+        """A node of a pass has its turn in a backward pass."""
+        try:
+            one, task = state
+            if one is not None:
+                del self.open[id(state)]
+                state[0], state[1] = None, graph_task and graph_task()
+                counted, unpadded, deferred = one
+                counted.add(unpadded, deferred)
+            elif task is not None and graph_task is not None and task != graph_task():
+                state[1] = graph_task()
+                self._again()
+        except Exception:  # noqa: BLE001 (logged there)
+            self._failed()
+
+
+def _results(output: Any) -> Iterable[Any]:
+    """Tensors that a backward pass may begin at, or pass: the logits alone where all others are made of them."""
+    if isinstance(output, torch.Tensor):
+        return (output,)
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, torch.Tensor) and getattr(output, "hidden_states", None) is None:
+        return (logits,)
+    values = output.values() if isinstance(output, Mapping) else output
+    found = values if isinstance(values, Iterable) else ()
+    inner = [one for value in found for one in (value if isinstance(value, list | tuple) else (value,))]
+    return [one for one in inner if isinstance(one, torch.Tensor)]
