@@ -31,6 +31,7 @@ from tests.support.neuron import (
     inf2,
     sample,
 )
+from tests.support.process import wait_until
 from tests.support.runs import Run
 from tests.support.strategies import table
 
@@ -202,7 +203,7 @@ def test_a_runtime_that_ends_takes_no_count_of_another_with_it(lead: Lead, tmp_p
     assert int(device["executed"]["measured"]) == known
 
 
-def test_documents_that_are_repeated_count_no_time_twice(lead: Lead) -> None:
+def test_documents_of_a_clock_of_their_own_count_no_time_twice(lead: Lead) -> None:
     led = counting(lead, inf2(period=1))
     work: list[object] = []
     for _ in range(6):
@@ -212,6 +213,24 @@ def test_documents_that_are_repeated_count_no_time_twice(lead: Lead) -> None:
             work += [reading.work for reading in led.sweep().readings]
     assert [isinstance(one, Counted) for one in work] == [True] * 5 + [False] + [True, False] * 3
     assert work[-1] == Gap(GapReason.OVERLAP)
+
+
+def test_a_document_that_is_printed_again_is_as_if_it_had_not_come(lead: Lead) -> None:
+    led = counting(lead, inf2(period=1))
+    documents = [inf2(period=1), inf2(period=1 + 2e-9)]
+    work: list[object] = []
+    for document in documents:
+        led.clock.advance(NS_PER_S // 2)
+        for printed in (document, *documents[: documents.index(document) + 1]):
+            led.send(repeated=True, doc=printed)
+        led.clock.advance(NS_PER_S // 2)
+        work += [reading.work for reading in led.sweep().readings]
+    wait_until(lambda: led.source.read() and led.source.describe()["repeated_reports"] == 3, "all documents")
+    assert [isinstance(one, Counted) for one in work] == [True, True]
+    led.send(repeated=True, doc=documents[0])
+    wait_until(lambda: led.source.read() and led.source.describe()["repeated_reports"] == 4, "the last document")
+    led.clock.advance(neuron.SILENT_NS + 1)
+    assert [reading.work for reading in led.source.read().readings] == [Gap(GapReason.SOURCE_SILENT)]
 
 
 def test_rates_are_integrated_over_their_own_periods_not_averaged(lead: Lead) -> None:

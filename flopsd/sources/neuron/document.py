@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from decimal import Decimal
 from fractions import Fraction
@@ -68,6 +68,11 @@ class MonitorDocument:
     instance_type: str | None
     hardware_error: str
     facts: Mapping[str, str | int] = field(default_factory=dict)
+    report: Sequence[object] = ()  # of its runtimes, as it was printed
+
+    @property
+    def has_work(self) -> bool:
+        return any(core.flop_per_s for runtime in self.runtimes for core in runtime.cores.values())
 
 
 def scrub(text: str) -> str:
@@ -100,6 +105,7 @@ def parse(line: bytes) -> MonitorDocument:
         instance_type=_word(instance.get("instance_type")),
         hardware_error=str(hardware.get("error") or ""),
         facts={k: hardware[k] for k in _HARDWARE_FACTS if is_text(hardware.get(k)) or is_whole(hardware.get(k))},
+        report=entries,
     )
 
 

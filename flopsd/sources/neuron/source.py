@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ STARTUP_NS = 60 * NS_PER_S
 SILENT_NS = 10 * NS_PER_S  # longer than this without another line: it hangs
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
 _AHEAD_NS = 2 * NS_PER_S  # how late the first of documents may have come, so that others seem to come too early
+_KEPT_REPORTS = 8  # to recognise one that is printed again
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
 
 
@@ -40,7 +42,8 @@ class NeuronSource:
         self._rate_field: str | None = None
         self._facts: Mapping[str, str | int] = {}
         self._identified = self._sees_none = False
-        self._garbled = self._restarts = 0
+        self._reports: deque[Sequence[object]] = deque(maxlen=_KEPT_REPORTS)  # the last ones with work
+        self._garbled = self._repeated = self._restarts = 0
         self._monitor: MonitorProcess | None = None
         self._down_reason, self._backoff_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS
         self._opened_ns = self._received_ns = self._restart_ns = clock.boottime_ns()
@@ -67,6 +70,7 @@ class NeuronSource:
             **self._facts,
             **sysfs_facts(self._chips, self._tree),
             "garbled_lines": self._garbled,
+            "repeated_reports": self._repeated,
             "restarts": self._restarts,
             "replay": None,
         }
@@ -125,10 +129,22 @@ class NeuronSource:
 
     def _drain(self) -> list[StreamItem]:
         """What came, each item with the time at which its period ended."""
-        items = self._monitor.drain() if self._monitor is not None else []
+        drained = self._monitor.drain() if self._monitor is not None else []
+        items = [item for item in drained if not self._is_repeated(item.what)]
         documents = [(item.at_ns, item.what if isinstance(item.what, MonitorDocument) else None) for item in items]
         ends = period_ends(documents, self._runtimes)
         return [StreamItem(end_ns, item.what) for end_ns, item in zip(ends, items, strict=True)]
+
+    def _is_repeated(self, what: MonitorDocument | Failure) -> bool:
+        """Whether it reports work that was reported before: periods are printed to the nanosecond and rates to the
+        FLOP/s, so that two periods of work do not read alike. It is as if it had not come."""
+        if isinstance(what, Failure) or not what.has_work:
+            return False
+        if what.report in self._reports:
+            self._repeated += 1
+            return True
+        self._reports.append(what.report)
+        return False
 
     def _end(self, now_ns: int, reason: GapReason, fault: str) -> None:
         if self._monitor is not None:
@@ -205,7 +221,7 @@ class NeuronSource:
             begin_ns = since_ns
         flop = work.flop if isinstance(work, Counted) else work.counted_flop
         ahead_ns = chip.ahead_ns + (counted.period_ns if flop else 0) - (end_ns - since_ns)
-        if ahead_ns > _AHEAD_NS:  # documents that are repeated, or of a clock of their own
+        if ahead_ns > _AHEAD_NS:  # documents of a clock of their own
             work, ahead_ns = Gap(GapReason.OVERLAP), ahead_ns - counted.period_ns
         chip.since_ns, chip.ahead_ns = end_ns, max(0, ahead_ns)
         return Reading(chip.device.uid, begin_ns, end_ns, work)

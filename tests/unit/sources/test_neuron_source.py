@@ -58,11 +58,11 @@ class Monitor:
 def document(
     flop: int | None = 0, *, cores: int | None = 2, count: int | None = 2, error: str = "", rate: str | None = "flops"
 ) -> MonitorDocument:
-    """One runtime, `flop` a second on core 2, which is of the second of two chips."""
+    """One runtime, `flop` a second on core 2, which is of the second of two chips. No two of them are alike."""
     core = Core(None if flop is None else Fraction(flop), Fraction(20))
     runtimes = (Runtime("7/t", "", Fraction(1), {2: core}),) if count else ()
     facts = {"neuron_device_type": "trainium2"}
-    return MonitorDocument(runtimes, rate, None, "trainium2", count, cores, "trn2.48xlarge", error, facts)
+    return MonitorDocument(runtimes, rate, None, "trainium2", count, cores, "trn2.48xlarge", error, facts, [object()])
 
 
 @pytest.fixture(autouse=True)
