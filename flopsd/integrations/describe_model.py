@@ -126,12 +126,15 @@ def method(model: Any, base: Any) -> Method | None:
 
 
 def lora(model: Any) -> dict[str, Any] | None:
-    """Rank and target modules of the active LoRA adapters; None if there are none, or if ranks differ."""
+    """Rank and target modules of the active LoRA adapters; None if there are none, or if ranks differ. Those on weights
+    of experts, which PEFT merges for each pass, are among what is not counted: no module has a name for them."""
     ranks: set[int] = set()
     targets: set[str] = set()
     others: set[str] = set()
     saved: set[str] = set()  # what is there: PEFT's configuration also lists heads that other models have
     for name, module in model.named_modules():
+        if _is_on_experts(module):
+            continue
         if hasattr(module, "lora_A") and hasattr(module, "r"):
             active = _active_ranks(module)
             (targets if active else others).add(name)
@@ -144,6 +147,12 @@ def lora(model: Any) -> dict[str, Any] | None:
     if len(ranks) != 1:
         return None
     return {"r": ranks.pop(), "target_modules": _names(targets, others), "modules_to_save": sorted(saved) or None}
+
+
+def _is_on_experts(module: Any) -> bool:
+    """Whether it adapts a parameter that holds the matrices of several experts."""
+    get_param = getattr(module, "get_param", None) if hasattr(module, "lora_A") else None
+    return get_param is not None and len(getattr(get_param(), "ds_shape", get_param().shape)) > 2
 
 
 def _active_ranks(module: Any) -> set[int]:

@@ -330,12 +330,21 @@ def _of_kind(config: str, **options: Any) -> Loop:
     return Loop(adapted(config, **options)).steps()
 
 
+def _on_experts() -> Any:
+    import peft
+
+    parameters = ["experts.gate_up_proj", "experts.down_proj"]
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], target_parameters=parameters)
+    return peft.get_peft_model(build("mixtral"), config)
+
+
 _QO = {"target_modules": ["q_proj", "o_proj"]}
 # Adapters that flopsd does not compute, by their name in what is declared as not counted.
 KINDS: Mapping[str, Callable[[], Loop]] = {
     "LoRA by DoraLinearVariant": partial(
         _of_kind, "LoraConfig", r=4, target_modules="all-linear", use_dora=True, lora_dropout=0.1
     ),
+    "LoRA by ParamWrapper": lambda: Loop(_on_experts()).steps(),
     "LOHA": partial(_of_kind, "LoHaConfig", r=4, target_modules="all-linear"),
     "LOKR": partial(_of_kind, "LoKrConfig", r=4, **_QO),
     "VERA": partial(_of_kind, "VeraConfig", r=64, **_QO),
