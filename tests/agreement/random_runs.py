@@ -1,4 +1,4 @@
-"""Random runs, told reading by reading to the real writer: every kind of device, evidence, declaration and fault."""
+"""Random runs, fed reading by reading to the real writer: every kind of device, evidence, declaration and fault."""
 
 import random
 from collections.abc import Callable

@@ -325,7 +325,7 @@ def test_a_page_that_comes_without_end_is_no_answer(monkeypatch: pytest.MonkeyPa
             DcgmSource(SystemClock(), table(), f"http://127.0.0.1:{server.getsockname()[1]}/metrics")
 
 
-def test_no_password_is_told(exporter: Exporter) -> None:
+def test_no_password_is_reported(exporter: Exporter) -> None:
     source = DcgmSource(FakeClock(), table(), exporter.url)
     source._url = "http://me:secret@node:9400/metrics"
     assert source.describe()["url"] == "http://node:9400/metrics"

@@ -67,7 +67,7 @@ def test_nvmls_clock_beside_it_bounds_what_it_was(standin: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["clock_zero", "clock_garbage"])
-def test_what_nvml_beside_it_tells_and_cannot_be_a_clock_is_none(standin: Path, tmp_path: Path, kind: str) -> None:
+def test_what_nvml_beside_it_reports_and_cannot_be_a_clock_is_none(standin: Path, tmp_path: Path, kind: str) -> None:
     clock = SharedClock(tmp_path / "clock")
     busy = a100((Segment(1000, mhz=1230),), (Fault(5000, 25_000, kind),))
     with simulated(standin, tmp_path, Scenario((busy,)), clock), exporting(gpu(BUSY)) as other:
@@ -129,8 +129,8 @@ def test_a_page_caught_while_it_is_renewed_is_one_collection(exporter: Exporter)
     assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.25 * 1230e6 * 30 * 108)
 
 
-def test_an_exporter_that_collects_faster_than_told_is_followed(exporter: Exporter) -> None:
-    bench = Bench(exporter)  # told 30 s, it is two
+def test_an_exporter_that_collects_faster_than_configured_is_followed(exporter: Exporter) -> None:
+    bench = Bench(exporter)  # 30 s are configured, it is two
     for _ in range(10):
         bench.collects(BUSY, after_s=2)
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: 16 * NS_PER_S}
@@ -150,7 +150,7 @@ def test_averages_that_are_renewed_at_another_moment_than_the_rest_are_followed(
 
 
 def test_an_exporter_that_collects_before_each_read_is_a_gap_and_named(exporter: Exporter) -> None:
-    """Told 30 s, it is one or less: how many collections no read has seen is not known."""
+    """30 s are configured, it is one or less: how many collections no read has seen is not known."""
     bench = Bench(exporter)
     for _ in range(20):
         bench.collects(BUSY, after_s=1)
@@ -181,7 +181,7 @@ def test_reads_that_are_rarer_than_collections_see_a_part_of_the_time(exporter: 
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: 10 * NS_PER_S}
 
 
-def test_an_exporter_that_collects_slower_than_told_is_a_gap_and_named(exporter: Exporter) -> None:
+def test_an_exporter_that_collects_slower_than_configured_is_a_gap_and_named(exporter: Exporter) -> None:
     bench = Bench(exporter, interval_s=5)  # it is thirty
     bench.collects(BUSY)
     bench.collects(BUSY)
@@ -278,7 +278,9 @@ def test_an_exporter_that_ends_is_a_fault_and_counts_again_when_it_is_back(expor
     with pytest.raises(SourceError, match="answers 503"):
         bench.read()
     exporter.status = 200
-    bench.tally = Tally(bench.clock.boottime_ns(), bench.clock.boottime_ns())  # the daemon has told this time as a gap
+    bench.tally = Tally(
+        bench.clock.boottime_ns(), bench.clock.boottime_ns()
+    )  # the daemon has counted this time as a gap
     bench.collects(BUSY)
     bench.collects(BUSY)
     bench.read()

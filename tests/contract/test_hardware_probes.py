@@ -107,7 +107,7 @@ def test_each_probe_is_answered(opened: Callable[..., Gpu], tools: Path) -> None
 
 
 @pytest.mark.usefixtures("tools")
-def test_a_driver_that_refuses_is_told_with_its_status(opened: Callable[..., Gpu]) -> None:
+def test_a_driver_that_refuses_is_reported_with_its_status(opened: Callable[..., Gpu]) -> None:
     gpu = opened(h100(LOAD, (Fault(0, 10**9, "unsampled"),)))
     found = {**probes.before(gpu), **probes.after(gpu, change_settings=True)}
     assert found["clock_buffer"] == {"status": 3}

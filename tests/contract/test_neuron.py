@@ -125,7 +125,7 @@ def test_idle_is_a_measured_zero_but_not_where_the_monitor_cannot_see(lead: Lead
 
 
 def none_seen() -> dict[str, object]:
-    """What a container without /dev/neuron* is told."""
+    """What is said in a container without /dev/neuron*."""
     return {**idle(inf2()), "neuron_hardware_info": {"neuron_device_count": 0, "error": ""}}
 
 

@@ -151,7 +151,7 @@ def test_a_killed_parent_takes_even_a_hanging_monitor_with_it(tmp_path: Path) ->
     program = (
         "import sys, threading; from flopsd.system.clock import SystemClock; from flopsd.sources.neuron.monitor_process import MonitorProcess;"
         "monitor = MonitorProcess(sys.argv[1], SystemClock()); monitor.wait(60);"
-        "print('heard', flush=True); threading.Event().wait()"
+        "print('ready', flush=True); threading.Event().wait()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program, str(MONITOR)],
@@ -160,7 +160,7 @@ def test_a_killed_parent_takes_even_a_hanging_monitor_with_it(tmp_path: Path) ->
     ) as parent:
         try:
             assert parent.stdout is not None
-            assert parent.stdout.readline() == b"heard\n"
+            assert parent.stdout.readline() == b"ready\n"
             led.hang()
             assert alive(led.pids()[0])
         finally:

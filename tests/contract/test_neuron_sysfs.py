@@ -136,7 +136,7 @@ def test_a_serial_number_that_names_no_chip_is_not_used(tmp_path: Path) -> None:
     assert [device.uid for device in source.devices()] == ["neuron0", "neuron1", "neuron2"]
 
 
-def test_power_is_read_where_firmware_tells_it(tmp_path: Path) -> None:
+def test_power_is_read_where_firmware_states_it(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     (chip,) = Tree(**moved_options(sysfs)).chips
     assert chip.power() == Power(1789180860, ("0.86", "25.00", "18.86"))

@@ -320,7 +320,7 @@ def test_the_counters_are_left_to_a_profiler_that_comes_later_unless_a_setting_n
         ),
     ],
 )
-def test_why_it_ended_is_told_by_what_it_says(line: str, ending: str) -> None:
+def test_why_it_ended_follows_from_its_last_line(line: str, ending: str) -> None:
     found, words = ending_of(["first", line])
     assert found is Ending(ending)
     assert words in line

@@ -22,7 +22,7 @@ from flopsd.sources.ownership.processes import JobProcesses, ProcessCensus, Proc
 from flopsd.sources.ownership.rule import Job, VendorDevices
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.owners import CHIPS, GPUS, Scripted, Told
+from tests.support.owners import CHIPS, GPUS, FixedLookup, Scripted
 from tests.support.process import wait_until
 from tests.support.scenario import Fault, Gpu, Process, Scenario, Segment, h100
 from tests.support.sim import SharedClock, simulated
@@ -182,7 +182,7 @@ def test_a_device_between_two_processes_of_the_job_stays_and_one_taken_by_others
 
 def test_ids_of_another_namespace_open_nothing(job: Tree) -> None:
     nowhere = max(psutil.pids()) + 100_000
-    shown = Told(running={device.uid: frozenset({nowhere}) for device in GPUS})
+    shown = FixedLookup(running={device.uid: frozenset({nowhere}) for device in GPUS})
     clock = FakeClock()
     inner = Scripted(clock)
     with pytest.raises(SourceUnavailableError, match="another pid namespace") as caught:
@@ -200,12 +200,12 @@ def test_a_driver_that_does_not_tell_is_not_a_no(open_sim: Open, job: Tree) -> N
     assert {verdict.mine for verdict in chips.values()} == {None}
 
 
-def test_others_are_told_under_any_rule_where_the_job_is_known(open_sim: Open, job: Tree) -> None:
+def test_others_are_reported_under_any_rule_where_the_job_is_known(open_sim: Open, job: Tree) -> None:
     source, clock = open_sim(
         gpu((0, FOR_EVER, job.root)), gpu((0, FOR_EVER, job.root), (0, FOR_EVER, os.getpid())), setting="all",
         root=job.root,
     )  # fmt: skip
-    wait_until(lambda: seen(source, clock, 10) and source.devices()[1].shared, "the sharing is told")
+    wait_until(lambda: seen(source, clock, 10) and source.devices()[1].shared, "the sharing is reported")
     assert [device.shared for device in source.devices()] == [None, "1 process of others"]
     assert source.sharing(source.devices()[1]) == "1 process of others; 1 process of others"
     assert source.describe()["devices"] == "all visible devices: 2 of 2"

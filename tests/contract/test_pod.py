@@ -23,7 +23,7 @@ from flopsd.sources.ownership.rule import OwnershipResult, VendorDevices
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock
 from tests.support.kubelet import Kubelet, answer, kubelet, require
-from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES, FixedLookup, Scripted
 
 TRAIN, OTHER, THIRD = ("ml", "train-0"), ("ml", "other-0"), ("kube-system", "train-0")
 GPU, MIG = "nvidia.com/gpu", "nvidia.com/mig-1g.10gb"
@@ -45,7 +45,7 @@ def node(tmp_path: Path) -> Iterator[Kubelet]:
 def rule(
     node: Kubelet, pod: tuple[str, str] = TRAIN, vendor: VendorDevices | None = None, seconds: float = 20.0
 ) -> PodRule:
-    return PodRule(PodResources(node.path, seconds), Pod(*pod), vendor or NvidiaDevices(Told()))
+    return PodRule(PodResources(node.path, seconds), Pod(*pod), vendor or NvidiaDevices(FixedLookup()))
 
 
 def mine(judgement: OwnershipResult) -> list[str]:
@@ -113,7 +113,7 @@ def test_neuron_chips_and_cores(node: Kubelet) -> None:
     assert {verdict.mine for verdict in rule(node, vendor=NeuronDevices(None)).judge(CHIPS).verdicts.values()} == {None}
 
 
-def test_a_device_that_is_not_here_is_told_and_a_lost_one_may_be_it(node: Kubelet) -> None:
+def test_a_device_that_is_not_here_is_reported_and_a_lost_one_may_be_it(node: Kubelet) -> None:
     node.reply = answer({TRAIN: {"trainer": {GPU: (B, D)}}})
     judgement = rule(node).judge((*GPUS[:3], LOST))
     assert mine(judgement) == [B]
@@ -203,7 +203,7 @@ def test_a_kubelet_that_hangs_is_given_up_at_the_deadline(node: Kubelet) -> None
     ("code", "details", "hint"),
     [("UNIMPLEMENTED", "unknown service v1.PodResourcesLister", "older than 1.20"), ("RESOURCE_EXHAUSTED", "busy", "")],
 )
-def test_a_refusal_is_told_in_the_kubelets_words(node: Kubelet, code: str, details: str, hint: str) -> None:
+def test_a_refusal_is_reported_in_the_kubelets_words(node: Kubelet, code: str, details: str, hint: str) -> None:
     grpc = require("grpc")
 
     def fail(context: Any) -> None:

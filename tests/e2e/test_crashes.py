@@ -42,10 +42,10 @@ def options(state: Path, ledger: Path) -> tuple[str, ...]:
 
 
 def hold(acknowledged: list[str], journal: Path) -> None:
-    """Every acknowledged checkpoint is in the journal as it was told."""
+    """Every acknowledged checkpoint is in the journal as it was printed."""
     lines = {line.number: (line.end, line.head.hex()) for line in read_live(journal)}
     for records, size, head, _, _ in LINE.findall("".join(acknowledged)):
-        assert lines.get(int(records)) == (int(size), head), f"checkpoint {records} was told and is not there"
+        assert lines.get(int(records)) == (int(size), head), f"checkpoint {records} was printed and is not there"
 
 
 def good_part(copy: Path) -> bytes:
@@ -118,7 +118,7 @@ def test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged(
         assert Decimal(coverage["recoveredSeconds"]) >= down > 0
         assert executed["measured"] >= true * 0.8  # without what lies before the first reading and after the last
     print(
-        f"\n{kills} SIGKILLs, counters {counters}: {len(acknowledged)} checkpoints told and none lost, {len(copies)} live copies, "
+        f"\n{kills} SIGKILLs, counters {counters}: {len(acknowledged)} checkpoints printed and none lost, {len(copies)} live copies, "
         f"{torn} torn tails, {len(found['incarnations'])} incarnations; low {executed['low'] / true:.3f}, measured "
         f"{executed['measured'] / true:.4f}, high {executed['high'] / true:.3f} of what was executed"
     )

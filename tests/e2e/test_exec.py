@@ -414,7 +414,7 @@ def test_a_job_that_floods_its_meter_with_declarations_is_metered_to_its_end(
     assert float(device["spanSeconds"]) > 3
 
 
-def test_a_state_folder_too_deep_for_a_socket_is_told_of_and_the_job_finds_the_daemon(
+def test_a_state_folder_too_deep_for_a_socket_is_reported_and_the_job_finds_the_daemon(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
     state = tmp_path / ("deep" * 20) / ("deeper" * 10)

@@ -90,7 +90,7 @@ def test_other_kinds_of_keys_are_refused(kms: Kms, spec: str, usage: str, reason
 
 
 @pytest.mark.usefixtures("kms")
-def test_what_kms_refuses_is_told_with_its_own_word(tmp_path: Path) -> None:
+def test_what_kms_refuses_is_reported_with_its_own_word(tmp_path: Path) -> None:
     with pytest.raises(
         SigningKeyError, match="AWS KMS refused GetPublicKey with alias/none: NotFoundException"
     ) as caught:
@@ -165,7 +165,7 @@ def test_who_may_only_sign_gives_the_public_key(tmp_path: Path, monkeypatch: pyt
         sign(b"payload", load_signer(f"awskms:{arn}?public={tmp_path}/a%20key.pub"))
 
 
-def test_who_may_not_sign_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_permission_to_sign_is_the_reason_given(monkeypatch: pytest.MonkeyPatch) -> None:
     with kms_server() as strict:
         arn = strict.new_key()
         _use(monkeypatch, {**strict.environment, **strict.user("kms:GetPublicKey")})

@@ -63,7 +63,7 @@ def test_exit_codes_and_words_of_what_is_refused(nodes: Nodes) -> None:
     assert in_process("verify", str(one), "--key", str(nodes.public), "--children", str(two)).returncode == 2
 
 
-def test_a_temporary_folder_without_room_is_told(nodes: Nodes) -> None:
+def test_a_temporary_folder_without_room_is_reported(nodes: Nodes) -> None:
     one, out = nodes.ledger(sagemaker(0, ("algo-1",))), nodes.folder / "job.json"
     command = ["merge", str(one), "--trust", str(nodes.public), "--key", nodes.key, "--ledger", str(out)]
     done = subprocess.run(

@@ -132,7 +132,7 @@ def test_what_is_pushed_through_a_kill_adds_up_to_the_ledger(tmp_path: Path, sta
         total = int(predicate(ledger)["totals"]["executed"]["measured"])
         for job, url in where.items():
             wait_until(lambda j=job, u=url: _last(u, j) == pytest.approx(total, rel=1e-12), f"the last page of {job}")
-            _told(url, job, total)
+            _check_stored(url, job, total)
         page = get(f"{gateway}/metrics")[1]
     checked = subprocess.run(["promtool", "check", "metrics"], input=page, text=True, capture_output=True, check=False)
     ours = [line for line in (checked.stdout + checked.stderr).splitlines() if "flopsd" in line]
@@ -149,7 +149,7 @@ def _last(url: str, job: str) -> float:
     return sum(float(one["values"][-1][1]) for one in query(url, f'{FLOP}{{job="{job}"}}[10m]'))
 
 
-def _told(url: str, job: str, total: int) -> None:
+def _check_stored(url: str, job: str, total: int) -> None:
     """What increase() makes of the whole, against the ledger."""
     series = query(url, f'{{__name__=~"flopsd_.+_total",job="{job}"}}[10m]')
     for one in series:
@@ -208,7 +208,9 @@ def test_a_refusing_receiver_changes_nothing_and_no_secret_gets_out(tmp_path: Pa
     assert int(predicate(ledger)["totals"]["executed"]["measured"]) > 0
 
 
-def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_told(tmp_path: Path, standin: Path) -> None:
+def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_reported(
+    tmp_path: Path, standin: Path
+) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['cramjam'] = None\n")
     env = environment(
         standin,

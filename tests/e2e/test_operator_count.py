@@ -103,7 +103,7 @@ def test_a_process_that_counts_ten_times_what_it_did_moves_nothing(tmp_path: Pat
 
 @pytest.mark.parametrize("factor", [1, 10])
 def test_a_count_on_a_mig_slice_is_of_that_slice_alone(tmp_path: Path, standin: Path, factor: int) -> None:
-    """What is too much is told by the ceiling of the slice."""
+    """What is too much follows from the ceiling of the slice."""
     found, truth, counted = metered(
         tmp_path, standin, factor, *TRAINING, "--precision", "bf16", gpu=CUT, sms=42, device=SLICES[0]
     )

@@ -157,7 +157,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
     cases = [
         Case("the fleet", fleet(), 100, EXPECTED),
-        Case("a node is gone: what it counted stays, and no upper bound is told", missing, 100, {
+        Case("a node is gone: what it counted stays, and no upper bound is shown", missing, 100, {
             of("run:flopsd_run_flop:sum", basis="executed"):
                 bounds(only_one, low=0.95e15 * (SECONDS + 60 * 60), measured=1e15 * (SECONDS + 60 * 60)),
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04),

@@ -88,7 +88,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
 
     in_process("seal", "--state-dir", str(state), "--ledger", str(ledger), code=0)
     closed = predicate(ledger)
-    assert int(closed["method"]["earlierSeals"]["count"]) >= 2  # the rolling ones that the daemon had heard of
+    assert int(closed["method"]["earlierSeals"]["count"]) >= 2  # the rolling ones that the daemon knew of
     assert closed["method"]["journal"]["lastRecordAt"] >= lasting[1]  # with the pending totals
     assert int(closed["totals"]["executed"]["measured"]) >= int(found["totals"]["executed"]["measured"])
     assert not list(ledger.parent.glob("*until*"))

@@ -161,7 +161,7 @@ def test_a_store_that_refuses_is_quoted(tmp_path: Path, state: Path, store: Stor
     predicate(tmp_path / "ledger.json")
 
 
-def test_without_credentials_or_packages_the_reason_is_told(tmp_path: Path, state: Path, store: Store) -> None:
+def test_without_credentials_or_packages_the_reason_is_reported(tmp_path: Path, state: Path, store: Store) -> None:
     place = ("--ledger", str(tmp_path / "ledger.json"), "--ledger-copy", "s3://bucket/l.json")
     nobody = {name: value for name, value in store.variables.items() if "KEY" not in name}
     done = flopsd("seal", "--state-dir", str(state), *place, env=environment(None, None, HOME=str(tmp_path), **nobody))

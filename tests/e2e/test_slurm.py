@@ -260,7 +260,7 @@ def test_concurrent_jobs_are_metered_and_scraped_each_by_itself(cluster: Slurm, 
         wait_until(lambda: cluster.states() == ["idle", "idle"], "the jobs are over, no node is drained")
         assert list(targets.iterdir()) == [foreign]
         ended = query("last_over_time(flopsd_run_ended[5m]) == 1")
-    assert (len(both), len(one)) == (6, 3), "each task was heard and reached a daemon"
+    assert (len(both), len(one)) == (6, 3), "each task reached a daemon"
     expected = {("n1", both[0]): 0, ("n2", both[0]): 1, ("n1", one[0]): 0}  # with the rank
     names = ("run_id", "node", "slurm_job_id", "slurm_user", "instance")
     assert {tuple(row["metric"][name] for name in names) for row in rows} == {

@@ -1,4 +1,4 @@
-"""systemd/flopsd.service: under the real systemd, in namespaces of its own, and what it is told by the real `flopsd run`.
+"""systemd/flopsd.service: under the real systemd, in namespaces of its own, and what it gets from the real `flopsd run`.
 
 The service manager sees this machine's files, but for /run, /var/lib and /etc/systemd/system, and a network of its own.
 The interpreter and the checkout are bound under /opt: a hardened service sees no home folder, and ours may lie in one.
@@ -148,18 +148,18 @@ def test_it_notifies_ready_status_alive_and_stopping_in_this_order(tmp_path: Pat
         found = {**env, "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "900000"}
         with started("run", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--interval", "20",
                      env=found) as program:  # fmt: skip
-            heard: list[str] = []
+            received: list[str] = []
             # The pings come every 0.3 s although nothing is read for 20 s.
-            while sum("WATCHDOG=1" in one for one in heard) < 4:
-                heard.append(manager.recv(4096).decode())
+            while sum("WATCHDOG=1" in one for one in received) < 4:
+                received.append(manager.recv(4096).decode())
             program.process.send_signal(signal.SIGTERM)
-            while "STOPPING=1" not in heard[-1]:
-                heard.append(manager.recv(4096).decode())
+            while "STOPPING=1" not in received[-1]:
+                received.append(manager.recv(4096).decode())
             assert program.finish() == 0, program.text
-    assert "WATCHDOG_USEC=3600000000" in heard[-1], "a stop may take longer than the watchdog's timeout"
-    assert heard[0] == "READY=1"
-    assert re.fullmatch(r"STATUS=flopsd: .* measured [\d.x^]+ FLOP .* coverage .*", heard[1]), heard[1]
-    assert set(heard[2:-1]) == {"WATCHDOG=1"}
+    assert "WATCHDOG_USEC=3600000000" in received[-1], "a stop may take longer than the watchdog's timeout"
+    assert received[0] == "READY=1"
+    assert re.fullmatch(r"STATUS=flopsd: .* measured [\d.x^]+ FLOP .* coverage .*", received[1]), received[1]
+    assert set(received[2:-1]) == {"WATCHDOG=1"}
 
 
 @pytest.mark.parametrize("broken", ["deaf", "full", "nonsense"])
@@ -183,7 +183,7 @@ def test_it_meters_all_the_same_when_the_manager_does_not_hear(
     assert complaints == (0 if broken == "nonsense" else 1), program.text
 
 
-def test_under_exec_the_manager_hears_of_the_job_only(tmp_path: Path, env: dict[str, str]) -> None:
+def test_under_exec_the_manager_gets_the_job_only(tmp_path: Path, env: dict[str, str]) -> None:
     """The service is the job's: what the daemon said would be taken for the job's word, or be thrown away."""
     place = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -244,7 +244,7 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
         assert errors[1].startswith("flopsd: hint: "), errors
         inside.shell("rm /etc/flopsd/key.pem; /opt/bin/flopsd key new /etc/flopsd/key.pem; systemctl start flopsd")
         assert inside.shown("flopsd", "ActiveState") == "active"
-        wait_until(lambda: "measured" in inside.shown("flopsd", "StatusText"), "the status tells the totals")
+        wait_until(lambda: "measured" in inside.shown("flopsd", "StatusText"), "the status has the totals")
         pid = inside.shown("flopsd", "MainPID")
         status = inside.shell(f"cat /proc/{pid}/status")
         assert re.search(r"^Uid:\s6\d{4}\s", status, re.MULTILINE), "systemd's dynamic users are 61184 to 65519"
@@ -276,4 +276,4 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
     sealed = predicate(ledger)
     assert [one["endReason"] for one in sealed["incarnations"]] == [None, "sigterm"]
     assert int(sealed["totals"]["executed"]["measured"]) > 0
-    assert '"lora"' in ledger.with_suffix(".journal.jsonl").read_text(), "another user's process was heard"
+    assert '"lora"' in ledger.with_suffix(".journal.jsonl").read_text(), "another user's process was served"

@@ -140,7 +140,7 @@ class Knobs:
             watts = self._power_limit_mw // 1000
             change, undo = ["-pl", str(watts * int(amount) // 100)], ["-pl", str(watts)]
         else:
-            raise UnavailableError(f"{setting}: the driver tells no power limit")
+            raise UnavailableError(f"{setting}: the driver gives no power limit")
         self._ask(change)
         try:
             yield

@@ -1,4 +1,4 @@
-"""What only hardware tells, asked once a run beside the loads. Each answer holds what was seen, with NVML's own codes."""
+"""What only hardware answers, asked once a run beside the loads. Each answer holds what was seen, with NVML's own codes."""
 
 from typing import Any
 

@@ -44,7 +44,7 @@ class Watch:
 
 
 class GpuError(Exception):
-    """The GPU that loads run on cannot be told or opened. The text says why."""
+    """The GPU that loads run on cannot be identified or opened. The text says why."""
 
 
 class Gpu:

@@ -24,7 +24,7 @@
  *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
  *                       counters_disabled|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage|
  *                       stuck|full                       percentages stay what they were, or at 100
- *                       clock_stuck                      the SM clock is told as it was when that began
+ *                       clock_stuck                      the SM clock is reported as it was when that began
  *                       slow                             running cycle counters count three quarters
  *                       hang_after                       samples and clocks are of when the call began, and come at its end
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
@@ -99,7 +99,7 @@ enum { CC_UNKNOWN, CC_OFF, CC_ON, CC_DEVTOOLS };
 static int confidential;
 static unsigned long long *calls;
 static struct timespec delay;
-static const volatile long long *told_ns;
+static const volatile long long *clock_ns;
 
 static void *map_file(const char *path, size_t size) {
     int fd = open(path, O_RDWR | O_CREAT, 0600);
@@ -111,7 +111,7 @@ static void *map_file(const char *path, size_t size) {
 
 static long long boot_ns(void) {
     struct timespec t;
-    if (told_ns) return told_ns[0];
+    if (clock_ns) return clock_ns[0];
     clock_gettime(CLOCK_BOOTTIME, &t);
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
@@ -119,8 +119,8 @@ static long long boot_ns(void) {
 #ifndef WITHOUT_SAMPLES
 /* What the wall clock was ahead of the boot time when the driver took a sample, which keeps that stamp. */
 static long long offset_at(long long boot, long long offset_now) {
-    for (long long i = 0; told_ns && i < told_ns[2]; i++)
-        if (boot < told_ns[3 + 2 * i]) return told_ns[4 + 2 * i];
+    for (long long i = 0; clock_ns && i < clock_ns[2]; i++)
+        if (boot < clock_ns[3 + 2 * i]) return clock_ns[4 + 2 * i];
     return offset_now;
 }
 #endif
@@ -141,7 +141,7 @@ static int fault_kind(const char *name) {
 
 static void load(void) {
     const char *path = getenv("NVML_STANDIN_SCENARIO"), *counter = getenv("NVML_STANDIN_CALLS");
-    const char *told = getenv("NVML_STANDIN_CLOCK"), *waits = getenv("NVML_STANDIN_DELAY_US");
+    const char *clock = getenv("NVML_STANDIN_CLOCK"), *waits = getenv("NVML_STANDIN_DELAY_US");
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[1024];
     delay.tv_nsec = waits ? atol(waits) * 1000 : 0;
@@ -204,7 +204,7 @@ static void load(void) {
     }
     if (file) fclose(file);
     if (counter && !calls) calls = map_file(counter, sizeof *calls);
-    told_ns = told ? map_file(told, (3 + 2 * MAX_STEPS) * sizeof *told_ns) : NULL;
+    clock_ns = clock ? map_file(clock, (3 + 2 * MAX_STEPS) * sizeof *clock_ns) : NULL;
     loaded = 1;
 }
 
@@ -254,8 +254,8 @@ static int is_there(const Gpu *gpu) {
 }
 static int has_moved(const Gpu *gpu) { return gpu->moves_ns >= 0 && gpu->moves_ns <= now_ns(); }
 
-/* The SM clock as it is told of a moment. */
-static unsigned told_mhz(const Gpu *gpu, long long t) {
+/* The SM clock as it is reported for a moment. */
+static unsigned reported_mhz(const Gpu *gpu, long long t) {
     for (int i = 0; i < gpu->faults; i++)
         if (gpu->fault[i].kind == CLOCK_STUCK && gpu->fault[i].from_ns <= t && t < gpu->fault[i].to_ns)
             t = gpu->fault[i].from_ns;
@@ -380,7 +380,7 @@ EXPORT int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
 #else
     if (type != 1) return NOT_SUPPORTED;
 #endif
-    *mhz = told_mhz(gpu, now_ns());
+    *mhz = reported_mhz(gpu, now_ns());
     if (has_fault(gpu, CLOCK_ZERO)) *mhz = 0;
     if (has_fault(gpu, CLOCK_GARBAGE)) *mhz = 176000;
     wait_out(gpu, HANG_AFTER);
@@ -417,7 +417,7 @@ EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen
     if (!period || (type == 1 && mig_now(gpu))) return NOT_SUPPORTED;
     struct timespec wall;
     clock_gettime(CLOCK_REALTIME, &wall);
-    long long boot = boot_ns(), wall_ns = told_ns ? told_ns[1] : wall.tv_sec * 1000000000LL + wall.tv_nsec;
+    long long boot = boot_ns(), wall_ns = clock_ns ? clock_ns[1] : wall.tv_sec * 1000000000LL + wall.tv_nsec;
     long long offset = wall_ns - boot, newest = (boot - epoch_ns) / period;
     unsigned given = 0;
     *value_type = 1;
@@ -428,7 +428,7 @@ EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen
         if (samples && given < *count) {
             samples[given].timeStamp = stamp;
             samples[given].value.ull = 0;
-            samples[given].value.u = type == 5 ? told_mhz(gpu, t)
+            samples[given].value.u = type == 5 ? reported_mhz(gpu, t)
                 : (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - period)) / period);
             if (type == 1 && has_fault(gpu, UTIL_GARBAGE)) samples[given].value.u = 4294967295u;
         }

@@ -1,4 +1,4 @@
-"""A real Prometheus that holds an hour of flopsd: two nodes of a run, told by the real writer on a fake clock and shown by
+"""A real Prometheus that holds an hour of flopsd: two nodes of a run, written by the real writer on a fake clock and shown by
 the real exporter every fifteen seconds. Promtool puts the pages into blocks, and the recording rules' results behind them."""
 
 import re
@@ -77,7 +77,7 @@ class Node(Story):
         self.since_ns = now_ns
 
     def trained(self) -> None:
-        """The training process tells its tokens, in proportion to the seconds."""
+        """The training process declares its tokens, in proportion to the seconds."""
         session, tokens = f"{self.number:032x}", self.seconds * 12_000 // 512 * 512
         if self.seconds == SCRAPE:
             self.says(SessionOpened(session, 4711, 1000, "0.1.0"), PhaseChanged(session, "train"))
@@ -141,8 +141,8 @@ def served(blocks: Path) -> Iterator[str]:
 
 
 def stored(folder: Path, text: str) -> Path:
-    (folder / "told.om").write_text(text)
-    command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(folder / "told.om"), str(folder / "blocks")]
+    (folder / "hour.om").write_text(text)
+    command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(folder / "hour.om"), str(folder / "blocks")]
     subprocess.run(command, check=True, capture_output=True)
     return folder / "blocks"
 

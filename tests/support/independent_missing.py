@@ -84,7 +84,7 @@ def _segments(parts: list[J]) -> list[J]:
 
 def architecture_of(entries: list[J], *, whole: bool) -> tuple[J | None, list[J]]:
     """The basis of a sum, and why there is none."""
-    own = [entry for entry in entries if not (_is_silent(entry) and _is_told(entry, entries))] or entries
+    own = [entry for entry in entries if not (_is_silent(entry) and _is_stated(entry, entries))] or entries
     bases = [entry["totals"]["architecture"] for entry in own]
     if not whole or None in bases:
         reasons = [reason for entry in own for reason in entry["totals"]["architectureAbsentReasons"]]
@@ -108,7 +108,7 @@ def _is_silent(entry: J) -> bool:
     return entry["segment"] is not None and totals["architecture"] is None and reasons <= set(SILENT)
 
 
-def _is_told(entry: J, entries: list[J]) -> bool:
+def _is_stated(entry: J, entries: list[J]) -> bool:
     """Whether another segment of its node has a basis or another reason."""
     same = [one for one in entries if (one["rank"], one["node"]) == (entry["rank"], entry["node"]) and one["segment"]]
     return any(not _is_silent(one) for one in same)

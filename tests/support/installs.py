@@ -1,4 +1,4 @@
-"""Healthy installs of different kinds, told by the real writer and shown by the real exporter. Time passes on a clock
+"""Healthy installs of different kinds, written by the real writer and shown by the real exporter. Time passes on a clock
 stepped by hand."""
 
 import json

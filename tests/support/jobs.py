@@ -26,7 +26,7 @@ def sagemaker(rank: int, hosts: Sequence[str] = HOSTS, *, job: str = JOB, boot: 
 
 
 def slurm(rank: int, *, job: str = "slurm-9", attempt: str = "0") -> Context:
-    """A node of a Slurm job, which is told its rank and no roster."""
+    """A node of a Slurm job, which gets its rank and no roster."""
     return Context("slurm", job, f"node-{rank}", f"boot-{rank}", attempt, rank)
 
 
@@ -65,7 +65,7 @@ class Nodes:
 
     def merge(self, *arguments: Path | str, clock: FakeClock | None = None, progress: Progress = no_progress,
               **how: object) -> Merged:  # fmt: skip
-        """Merge into `job.json`; what a person would be told goes to `notes`."""
+        """Merge into `job.json`; what a person would read goes to `notes`."""
         self.notes: list[str] = []
         out = how.pop("ledger", self.folder / "out" / "job.json")
         request = MergeRequest(

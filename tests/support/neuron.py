@@ -47,7 +47,7 @@ def counters(document: dict[str, Any], runtime: int = 0) -> dict[str, Any]:
 
 
 class Led:
-    """A stand-in that does what it is told, and the source that reads it, on a clock stepped by hand."""
+    """A stand-in that does what a test sets, and the source that reads it, on a clock stepped by hand."""
 
     def __init__(self, folder: Path, **options: str) -> None:
         self.folder, self.clock, self.options = folder, FakeClock(), options

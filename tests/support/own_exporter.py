@@ -11,7 +11,7 @@ _STANDIN = Path(__file__).parent.parent / "standin" / "dcgm-exporter"
 
 
 class Installed:
-    """An executable in a folder, told by files what to do."""
+    """An executable in a folder, whose files say what it does."""
 
     def __init__(self, folder: Path, interpreter: str = sys.executable) -> None:
         folder.mkdir(parents=True, exist_ok=True)

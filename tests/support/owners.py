@@ -26,8 +26,8 @@ LOST = Device("nvml-index-3", 3, "nvidia", "unidentified")
 
 
 @dataclass(frozen=True)
-class Told:
-    """A lookup that knows what it was told: GPU instances 1, 2, 5 on the first GPU, by default."""
+class FixedLookup:
+    """A lookup with fixed answers: GPU instances 1, 2, 5 on the first GPU, by default."""
 
     instances: Mapping[str, int] = field(
         default_factory=lambda: {part.uid: gi for part, gi in zip(SLICES, (1, 2, 5), strict=True)}

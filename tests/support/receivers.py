@@ -29,7 +29,7 @@ def victoriametrics(folder: Path) -> Iterator[str]:
 
 
 class Receiver:
-    """Answers as told, and keeps what was sent: (method, path, headers, body)."""
+    """Answers as a test sets, and keeps what was sent: (method, path, headers, body)."""
 
     def __init__(self, port: int = 0) -> None:
         self.status, self.location = 200, ""

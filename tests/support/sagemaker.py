@@ -229,7 +229,7 @@ class Container:
 
     @property
     def code(self) -> int:
-        """The exit code as the platform tells it."""
+        """The exit code as the platform reports it."""
         code = self.process.returncode
         return code if code >= 0 else 128 - code
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 ONE_OF = {
-    "test_the_configuration_tells_every_parameter": 8,
+    "test_the_configuration_states_every_parameter": 8,
     "test_a_pass_is_counted_as_what_passed": 4,
     "test_a_step_counts_what_pytorch_counts": 3,
     "test_what_pytorch_counts_is_within_the_bounds": 3,

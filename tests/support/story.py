@@ -1,4 +1,4 @@
-"""Runs that are told reading by reading: the real writer and journal on a fake clock, for the test vectors."""
+"""Runs that are written reading by reading: the real writer and journal on a fake clock, for the test vectors."""
 
 import os
 import tempfile

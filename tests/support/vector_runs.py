@@ -121,7 +121,7 @@ def phases(folder: Path) -> bytes:
     story.during(2, {H100: TRAINING, A100: BUSY})
     story.says(PhaseChanged(first, "train"))
     story.during(1, {H100: TRAINING, A100: BUSY})
-    story.says(PhaseChanged(second, "train"))  # a second in which only one of them trained is train's, as told by one
+    story.says(PhaseChanged(second, "train"))  # a second in which only one of them trained is train's, as one declares
     story.during(5, {H100: TRAINING, A100: BUSY})
     for session, tokens in ((first, 8192), (second, 4096)):
         story.says(WorkCounted(session, {"train": work(tokens, steps=4)}))

@@ -66,7 +66,7 @@ def _earlier(records: list[J]) -> None:
 
 
 def _at_one_time(records: list[J]) -> None:
-    """A checkpoint of no device and an end at the time of the one ahead, and what is read is told anew then."""
+    """A checkpoint of no device and an end at the time of the one ahead, and what is read is stated anew then."""
     stated = {"source", "evidence", "evidence_reason", "evidence_fix", "shared_with"}
     anew = {"kind": "evidence", "incarnation": 1, "number": 0, "ns": records[4]["ns"]}
     records[5]["ns"] = records[4]["ns"]

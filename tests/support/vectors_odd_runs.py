@@ -15,7 +15,7 @@ from tests.support import vector_runs as runs
 from tests.support.edits import Edit, edits, facts, in_last_tally, put, users
 from tests.support.independent_laws import PIPES
 from tests.support.story import H100, VERSION, Story, chain, table, tell
-from tests.support.story import gap as told_gap
+from tests.support.story import gap as gap_work
 from tests.support.vectors import P256, Files, claimed, facts_of, parsed, statement_of, vector
 from tests.support.vectors_edges import counted, phases, tally
 from tests.support.vectors_entries import ALONE, FREE, accepted, attempts, basis, of_one_node, with_basis
@@ -205,7 +205,7 @@ def _operators() -> Files:
         run, process = Story(folder, (H100,)), "ab" * 16
         run.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"device": H100.uid}))
         run.during(2, {H100: runs.TRAINING})
-        run.during(2, {H100: told_gap(GapReason.DRIVER_TIMEOUT)})
+        run.during(2, {H100: gap_work(GapReason.DRIVER_TIMEOUT)})
         counted = {phase: {"operator_flop": 5 * 10**14 + 1} for phase in ("evaluate", "generate", "train")}
         run.says(WorkCounted(process, counted))
         run.during(1, {H100: runs.TRAINING})

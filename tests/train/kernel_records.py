@@ -48,7 +48,7 @@ def records_of(trace: dict[str, Any]) -> list[Kernel]:
 
 
 def profiler_with(events: Sequence[Kernel], before: Callable[[str], object] = str) -> Any:
-    """A real profiler, started and stopped as it is; `before` is told which of the two comes."""
+    """A real profiler, started and stopped as it is; `before` gets which of the two comes."""
     import torch
 
     real = torch.profiler._KinetoProfile(activities=[torch.profiler.ProfilerActivity.CPU])

@@ -13,7 +13,7 @@ from flopsd.core.architecture import flop, read_model, training_from
 from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, never_reads, work_of
 from tests.train.preloaded import Preloaded
-from tests.train.trainers import LENGTH, LLAMA, REAL, ROWS, Told, arguments, llama, rows, told_to, trainer_of
+from tests.train.trainers import LENGTH, LLAMA, REAL, ROWS, Declared, arguments, declared_to, llama, rows, trainer_of
 
 pytestmark = [pytest.mark.training("accelerate"), pytest.mark.filterwarnings("ignore")]
 
@@ -35,10 +35,10 @@ def test_training_and_evaluation_are_counted_apart(tmp_path: Path, path: Path) -
     from transformers import Trainer
 
     options = arguments(tmp_path, gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=2)
-    with told_to(path, method="pretraining") as (callback, found):
+    with declared_to(path, method="pretraining") as (callback, found):
         trainer = Trainer(llama(), options, train_dataset=rows(), eval_dataset=rows(8), callbacks=[callback])
         trainer.train()
-        wait_until(lambda: not callback.client._transitions, "the phases so far are told")
+        wait_until(lambda: not callback.client._transitions, "the phases so far are sent")
         trainer.evaluate()
         trainer.predict(rows(4))
     flos = int(trainer.state.total_flos)
@@ -59,7 +59,7 @@ def test_training_and_evaluation_are_counted_apart(tmp_path: Path, path: Path) -
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("adapted", [False, True])
-def test_what_is_told_is_enough_for_the_flop_that_pytorch_counts(
+def test_what_is_declared_is_enough_for_the_flop_that_pytorch_counts(
     tmp_path: Path, path: Path, adapted: bool, checkpointing: bool
 ) -> None:
     from peft import LoraConfig, get_peft_model
@@ -68,7 +68,7 @@ def test_what_is_told_is_enough_for_the_flop_that_pytorch_counts(
     model = llama()
     if adapted:
         model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
-    with told_to(path, method=None if adapted else "full") as (callback, found):
+    with declared_to(path, method=None if adapted else "full") as (callback, found):
         trainer = trainer_of(tmp_path, callback, model=model, gradient_checkpointing=checkpointing)
         with FlopCounterMode(display=False) as counter:
             trainer.train()
@@ -83,7 +83,7 @@ def test_what_is_told_is_enough_for_the_flop_that_pytorch_counts(
 def test_only_what_this_process_did_is_counted_after_a_resume(tmp_path: Path, path: Path) -> None:
     whole = {"save_strategy": "steps", "save_steps": 5, "max_steps": 8}
     trainer_of(tmp_path, **whole).train()
-    with told_to(path) as (callback, found):
+    with declared_to(path) as (callback, found):
         trainer = trainer_of(tmp_path, callback, **whole)
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
     flos = int(trainer.state.total_flos) * 3 // 8
@@ -91,25 +91,25 @@ def test_only_what_this_process_did_is_counted_after_a_resume(tmp_path: Path, pa
     assert "method" not in found.facts  # built from a configuration: it may be anything
 
 
-def test_of_weights_that_were_loaded_and_partly_frozen_it_is_told(tmp_path: Path, path: Path) -> None:
+def test_of_weights_that_were_loaded_and_partly_frozen_that_is_declared(tmp_path: Path, path: Path) -> None:
     from transformers import LlamaForCausalLM
 
     llama().save_pretrained(tmp_path / "base")
     model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
-    with told_to(path) as (callback, found):
+    with declared_to(path) as (callback, found):
         trainer_of(tmp_path, callback, model=model)
     assert found.facts["method"] == "full"
     path.unlink(missing_ok=True)
     model.model.embed_tokens.weight.requires_grad = False
-    with told_to(path) as (callback, found):
+    with declared_to(path) as (callback, found):
         trainer_of(tmp_path, callback, model=model)
     assert found.facts["method"] == "partial"
     assert found.facts["model_name"] == str(tmp_path / "base")
     assert found.facts["parameters_total"] - found.facts["parameters_trainable"] == 64 * 32
 
 
-def test_a_trainer_that_gets_the_callback_late_is_told_of_too(tmp_path: Path, path: Path) -> None:
-    with told_to(path) as (callback, found):
+def test_a_trainer_that_gets_the_callback_late_is_declared_too(tmp_path: Path, path: Path) -> None:
+    with declared_to(path) as (callback, found):
         trainer = trainer_of(tmp_path)
         trainer.add_callback(callback)
         trainer.train()
@@ -121,7 +121,7 @@ def test_windows_are_counted_where_a_model_has_them(tmp_path: Path, path: Path) 
     from transformers import MistralConfig, MistralForCausalLM
 
     model = MistralForCausalLM(MistralConfig(**LLAMA, sliding_window=4, attn_implementation="eager"))
-    with told_to(path) as (callback, found):
+    with declared_to(path) as (callback, found):
         trainer_of(tmp_path, callback, model=model).train()
     assert found.facts["window"] == 4
     assert found.work["train"]["window_pairs"] == ROWS * (1 + 2 + 3 + 4 * (LENGTH - 3))
@@ -137,7 +137,7 @@ def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> No
         str(tmp_path), per_device_train_batch_size=2, per_device_eval_batch_size=4, max_steps=4, use_cpu=True,
         predict_with_generate=True, generation_max_length=4, report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    with told_to(path, method="full") as (callback, found):
+    with declared_to(path, method="full") as (callback, found):
         trainer = Seq2SeqTrainer(
             T5ForConditionalGeneration(config), options, train_dataset=data, eval_dataset=data[:4], callbacks=[callback]
         )
@@ -153,7 +153,7 @@ def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> No
 
 
 def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: Path, path: Path) -> None:
-    with told_to(path) as (callback, found):
+    with declared_to(path) as (callback, found):
         trainer = trainer_of(tmp_path, callback)
         twin, other = copy.deepcopy(trainer.model), pickle.loads(pickle.dumps(trainer.model))
         for model in (twin, other):
@@ -175,7 +175,7 @@ def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, 
             logits = self.table(input_ids)
             return {"loss": torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
 
-    with told_to(path, method="pretraining") as (callback, found):
+    with declared_to(path, method="pretraining") as (callback, found):
         trainer_of(tmp_path, callback, model=Bigram()).train()
     assert found.work["train"]["tokens"] == ROWS * LENGTH
     assert found.facts["parameters_total"] == 64 * 64
@@ -185,7 +185,7 @@ def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, 
 
 def test_a_compiled_model_is_counted(tmp_path: Path, path: Path) -> None:
     options = {"torch_compile": True, "torch_compile_backend": "eager", "max_steps": 3}
-    with told_to(path) as (callback, found):
+    with declared_to(path) as (callback, found):
         trainer_of(tmp_path, callback, model=llama("sdpa"), **options).train()
     assert found.work["train"]["tokens"] == 3 * 2 * LENGTH
 
@@ -193,7 +193,7 @@ def test_a_compiled_model_is_counted(tmp_path: Path, path: Path) -> None:
 def test_a_whole_compiled_graph_is_left_alone(tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = llama("sdpa")
     model.compile(backend="eager", fullgraph=True)
-    with told_to(path) as (callback, found), caplog.at_level(logging.WARNING, "flopsd.client"):
+    with declared_to(path) as (callback, found), caplog.at_level(logging.WARNING, "flopsd.client"):
         trainer_of(tmp_path, callback, model=model, max_steps=2).train()
     assert "does not count tokens" in caplog.text
     assert "tokens" not in found.work["train"]
@@ -206,7 +206,7 @@ def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
     model = llama()
     model.config.sliding_window = "far"
     model.config.to_dict = lambda: 1 / 0
-    with told_to(path, method="full") as (callback, found), caplog.at_level(logging.ERROR, "flopsd.client"):
+    with declared_to(path, method="full") as (callback, found), caplog.at_level(logging.ERROR, "flopsd.client"):
         trainer_of(tmp_path, callback, model=model, max_steps=2).train()
     assert "cannot determine model_config of this model" in caplog.text
     assert found.facts["attention"] == "eager"
@@ -270,7 +270,7 @@ def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path, scripts: P
     ranks = {}
     for session in {event.session for event in events}:
         mine = [event for event in events if event.session == session]
-        ranks[Told(mine, session).facts["rank"]] = work_of(mine)["train"]
+        ranks[Declared(mine, session).facts["rank"]] = work_of(mine)["train"]
     assert ranks.keys() == {0, 1}
-    assert ranks[0].pop("framework_flop") > 0  # the sum of both, told by one
+    assert ranks[0].pop("framework_flop") > 0  # the sum of both, declared by one
     assert ranks[0] == ranks[1] == passed(ROWS // 2, 4, steps=4)

@@ -1,4 +1,4 @@
-"""The examples as their readers run them, and what the daemon hears of each."""
+"""The examples as their readers run them, and what the daemon receives from each."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.session_servers import EventServer
 from tests.train.preloaded import Preloaded
-from tests.train.trainers import Told
+from tests.train.trainers import Declared
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
 WORK = {
@@ -32,12 +32,12 @@ WORK = {
 
 @pytest.mark.training("accelerate", "lightning")
 @pytest.mark.parametrize("name", WORK)
-def test_each_example_tells_what_it_did(tmp_path: Path, scripts: Preloaded, name: str) -> None:
+def test_each_example_declares_what_it_did(tmp_path: Path, scripts: Preloaded, name: str) -> None:
     server, said = EventServer(tmp_path / "client.sock"), tmp_path / "said"
     codes = scripts.run(EXAMPLES / name, [{"FLOPSD_SOCKET": str(server.listener.path)}], said)
     assert codes == [0], said.read_text()
     events = server.all()
-    found = Told(events, events[0].session)
+    found = Declared(events, events[0].session)
     work = found.work
     work["train"].pop("framework_flop", None)
     assert work == WORK[name]

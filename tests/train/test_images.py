@@ -9,7 +9,7 @@ from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
 from tests.support.session_servers import EventServer, work_of
 from tests.train.families import FAMILIES, adapt, build
-from tests.train.trainers import arguments, told_to
+from tests.train.trainers import arguments, declared_to
 from tests.train.vision_families import BATCHES
 
 pytestmark = [pytest.mark.training("accelerate", "peft"), pytest.mark.filterwarnings("ignore")]
@@ -96,7 +96,7 @@ def test_what_a_trainer_declares_is_enough_for_the_flop_that_pytorch_counts(
     options = arguments(
         tmp_path, per_device_train_batch_size=1, remove_unused_columns=False, gradient_checkpointing=adapted
     )
-    with told_to(path, method=None if adapted else "full") as (callback, found):
+    with declared_to(path, method=None if adapted else "full") as (callback, found):
         trainer = Trainer(model, options, train_dataset=data, data_collator=collate, callbacks=[callback])
         with FlopCounterMode(display=False) as counter:
             trainer.train()

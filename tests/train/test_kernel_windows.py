@@ -34,8 +34,8 @@ KERNELS = (
 
 
 @dataclass
-class Told(Counters):
-    """A client whose clock stands still but when told."""
+class SteppedClient(Counters):
+    """A client whose clock a test sets."""
 
     now: int = 0
 
@@ -45,7 +45,7 @@ class Told(Counters):
 
 @dataclass
 class Setting:
-    client: Told
+    client: SteppedClient
     windows: Any
     events: list[Kernel]
     made: list[Any] = field(default_factory=list)
@@ -96,7 +96,7 @@ def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
     from flopsd.integrations.kernel_windows import KernelWindows
 
     monkeypatch.setenv("FLOPSD_DEVICE_UUID", DEVICE)
-    client = Told(current_phase="train")
+    client = SteppedClient(current_phase="train")
     found = Setting(client, None, list(KERNELS))
     found.windows = KernelWindows(client, first_seconds=FIRST, every_seconds=EVERY, profile=found.profile)
     return found
@@ -273,7 +273,7 @@ def test_without_an_nvidia_gpu_or_beside_another_tool_there_is_none(monkeypatch:
     from flopsd.integrations.kernel_windows import KernelWindows
 
     def ended(**more: Any) -> str | None:
-        found = KernelWindows(Told(), first_seconds=0, **more)
+        found = KernelWindows(SteppedClient(), first_seconds=0, **more)
         with found.step():
             pass
         return str(found.ended)

@@ -12,7 +12,7 @@ from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, work_of
 from tests.train.operator_cases import BATCH, CASES, DEVICE, LENGTH, STEPS, Counters, compare, train
 from tests.train.preloaded import Preloaded
-from tests.train.trainers import LLAMA, arguments, llama, rows, told_to, trainer_of
+from tests.train.trainers import LLAMA, arguments, declared_to, llama, rows, trainer_of
 
 pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
 _EQUAL = [name for name, case in CASES.items() if not case.difference]
@@ -436,14 +436,14 @@ def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> 
         "gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "gradient_checkpointing": True,
         "save_strategy": "steps", "save_steps": 2, "max_steps": 4,
     }  # fmt: skip
-    with told_to(tmp_path / "1.sock", method="full") as (callback, found):
+    with declared_to(tmp_path / "1.sock", method="full") as (callback, found):
         trainer = Trainer(llama(), arguments(tmp_path, **options), train_dataset=rows(), eval_dataset=rows(8), callbacks=[callback])  # fmt: skip
         whole = counting(trainer.train)
     assert found.facts["device"] == device
     assert "operators_not_counted" not in found.facts
     assert found.work["train"]["operator_flop"] + found.work["evaluate"]["operator_flop"] == whole
     assert 0 < found.work["train"]["recomputed_operator_flop"] < found.work["train"]["operator_flop"]
-    with told_to(tmp_path / "2.sock", method="full") as (callback, found):
+    with declared_to(tmp_path / "2.sock", method="full") as (callback, found):
         trainer = trainer_of(tmp_path, callback, **{**options, "eval_strategy": "no"})
         whole = counting(lambda: trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2")))
     assert found.work["train"]["operator_flop"] == whole
@@ -451,7 +451,7 @@ def test_a_trainer_trains_evaluates_and_resumes(tmp_path: Path, device: str) -> 
 
 def test_the_flag_and_the_variable_turn_it_off(tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for at, options in enumerate(({"operator_count": False}, {})):
-        with told_to(tmp_path / f"{at}.sock", **options) as (callback, found):
+        with declared_to(tmp_path / f"{at}.sock", **options) as (callback, found):
             trainer_of(tmp_path, callback, max_steps=1).train()
         assert "operator_flop" not in found.work["train"]
         assert "device" not in found.facts

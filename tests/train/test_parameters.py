@@ -31,7 +31,7 @@ SAMPLED_CLASSES = [_param(family) for family in _CLASSES]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_configuration_tells_every_parameter(name: str) -> None:
+def test_the_configuration_states_every_parameter(name: str) -> None:
     model = build(name)
     assert parameters(read_model(config_of(model))).total == sum(p.numel() for p in model.parameters())
 
@@ -63,7 +63,7 @@ def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> N
 
 
 @pytest.mark.parametrize("family", SAMPLED_CLASSES)
-def test_the_configuration_of_the_class_itself_tells_every_parameter(family: str) -> None:
+def test_the_configuration_of_the_class_itself_states_every_parameter(family: str) -> None:
     import torch
     import transformers
 

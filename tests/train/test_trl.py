@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.trainers import llama, told_to
+from tests.train.trainers import declared_to, llama
 from tests.train.trl_cases import options, tokenizer, train
 
 pytestmark = [pytest.mark.training("trl", "datasets"), pytest.mark.filterwarnings("ignore")]
@@ -67,7 +67,7 @@ def test_supervised_fine_tuning_with_adapters(tmp_path: Path) -> None:
     from trl import SFTConfig, SFTTrainer
 
     text = Dataset.from_list([{"text": " ".join(f"w{number}" for number in range(9))} for _ in range(8)])
-    with told_to(tmp_path / "client.sock") as (callback, found):
+    with declared_to(tmp_path / "client.sock") as (callback, found):
         SFTTrainer(
             llama(), options(SFTConfig, tmp_path, max_length=32, gradient_checkpointing=True), train_dataset=text,
             eval_dataset=text, processing_class=tokenizer(), callbacks=[callback],
@@ -83,12 +83,12 @@ def test_supervised_fine_tuning_with_adapters(tmp_path: Path) -> None:
     assert "trl" in facts["framework"]
 
 
-def test_packed_rows_are_told_of(tmp_path: Path) -> None:
+def test_packed_rows_are_declared(tmp_path: Path) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     text = Dataset.from_list([{"text": " ".join(f"w{number}" for number in range(9))} for _ in range(16)])
-    with told_to(tmp_path / "client.sock", method="full") as (callback, found):
+    with declared_to(tmp_path / "client.sock", method="full") as (callback, found):
         SFTTrainer(
             llama(), options(SFTConfig, tmp_path, max_length=20, packing=True, packing_strategy="wrapped"),
             train_dataset=text, processing_class=tokenizer(), callbacks=[callback],
@@ -106,7 +106,7 @@ def test_rollouts_are_generation_and_not_training(tmp_path: Path) -> None:
         GRPOConfig, tmp_path, num_generations=2, max_completion_length=4, beta=0.0, num_iterations=1,
         gradient_accumulation_steps=1, steps_per_generation=1,
     )  # fmt: skip
-    with told_to(tmp_path / "client.sock", method="full") as (callback, found):
+    with declared_to(tmp_path / "client.sock", method="full") as (callback, found):
         GRPOTrainer(
             llama(), reward_funcs=lambda completions, **_: [float(len(text)) for text in completions], args=config,
             train_dataset=prompts, processing_class=tokenizer(), callbacks=[callback],
@@ -124,7 +124,7 @@ def test_preferences_count_both_answers(tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer
 
     pairs = Dataset.from_list([{"prompt": "w1 w2", "chosen": "w3 w4", "rejected": "w5 w6"} for _ in range(8)])
-    with told_to(tmp_path / "client.sock", method="full") as (callback, found):
+    with declared_to(tmp_path / "client.sock", method="full") as (callback, found):
         DPOTrainer(
             llama(), ref_model=llama(), args=options(DPOConfig, tmp_path, max_length=32), train_dataset=pairs,
             processing_class=tokenizer(), callbacks=[callback],

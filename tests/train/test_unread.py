@@ -13,7 +13,7 @@ from tests.support.architectures import refused
 from tests.support.independent import payload_of
 from tests.support.runs import Run
 from tests.train.operator_cases import Counters
-from tests.train.trainers import VOCABULARY, told_to, trainer_of
+from tests.train.trainers import VOCABULARY, declared_to, trainer_of
 from tests.train.unread_models import MODELS, step
 
 pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
@@ -65,7 +65,7 @@ def test_a_trainer_of_an_unread_family_has_a_figure_in_the_ledger_and_the_reason
     from transformers import AlbertConfig, AlbertForMaskedLM
 
     model = AlbertForMaskedLM(AlbertConfig(**ALBERT, attn_implementation="eager"))
-    with told_to(tmp_path / "client.sock", method="full") as (callback, found), caplog.at_level(logging.WARNING):
+    with declared_to(tmp_path / "client.sock", method="full") as (callback, found), caplog.at_level(logging.WARNING):
         trainer_of(tmp_path, callback, model=model).train()
     assert "does not model the family 'albert'" in caplog.text
     work = found.work["train"]

@@ -14,14 +14,14 @@ from tests.train.families import build
 
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 ROWS, ENCODED, TARGET = 2, 24, 16
-TOLD = {
+DECLARED = {
     "tokens": ROWS * ENCODED, "sequences": ROWS, "square_pairs": ROWS * ENCODED**2, "target_tokens": ROWS * TARGET,
     "target_square_pairs": ROWS * TARGET**2, "cross_pairs": ROWS * ENCODED * TARGET,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_pass_of_whisper_tells_enough_for_the_flop_that_pytorch_counts(tmp_path: Path, named: bool) -> None:
+def test_a_pass_of_whisper_declares_enough_for_the_flop_that_pytorch_counts(tmp_path: Path, named: bool) -> None:
     """Its process sees that the encoder's positions have no gradient, and may take that for a partial training."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -43,7 +43,7 @@ def test_a_pass_of_whisper_tells_enough_for_the_flop_that_pytorch_counts(tmp_pat
     counter.settle()
     client.close()
     work = work_of(server.all())["train"]
-    assert work == {**TOLD, "cross_tokens": ROWS * ENCODED, "forward_passes": 1}
+    assert work == {**DECLARED, "cross_tokens": ROWS * ENCODED, "forward_passes": 1}
     assert facts["method"] == "partial"
     ours = flop(read_model(facts["model_config"]), work, training_from(facts_from(facts)))
     assert ours.executed.computed == counted.get_total_flops()

@@ -1,4 +1,4 @@
-"""Tiny models and real Trainers on the CPU, and what their callback told."""
+"""Tiny models and real Trainers on the CPU, and what their callback declares."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def trainer_of(folder: Path, *callbacks: Any, model: Any = None, **options: Any)
 
 
 @dataclass
-class Told:
-    """What a session told, when it is over, and the sessions of other models beside it."""
+class Declared:
+    """What a session declared, once it is over, and the sessions of other models beside it."""
 
     everything: list[Event] = field(default_factory=list)
     session: str = ""
@@ -65,10 +65,10 @@ class Told:
         return [event for event in self.everything if event.session == self.session]
 
     @property
-    def others(self) -> dict[str, Told]:
+    def others(self) -> dict[str, Declared]:
         """By role."""
         names = {event.session for event in self.everything} - {self.session}
-        found = [Told(self.everything, name) for name in names]
+        found = [Declared(self.everything, name) for name in names]
         return {one.facts["role"]: one for one in found}
 
     @property
@@ -85,13 +85,13 @@ class Told:
 
 
 @contextmanager
-def told_to(path: Path, **options: Any) -> Iterator[tuple[Any, Told]]:
-    """A callback whose daemon listens here; what it told is there when the block is left."""
+def declared_to(path: Path, **options: Any) -> Iterator[tuple[Any, Declared]]:
+    """A callback whose daemon listens here; what it declared is there when the block is left."""
     from flopsd.integrations.transformers import FlopsdCallback
 
     server = EventServer(path)
     callback = FlopsdCallback(client=connect(path), **options)
-    found = Told(session=callback.client.session)
+    found = Declared(session=callback.client.session)
     wait_until(lambda: callback.client._was_met, "the client is connected")
     try:
         yield callback, found

@@ -15,7 +15,7 @@ from flopsd.core.model import Active, Evidence, Pipe
 from tests.support.story import H100, Story, tell
 from tests.support.vectors import statement_of
 from tests.train.operator_cases import DEVICE
-from tests.train.trainers import Told, llama, told_to
+from tests.train.trainers import Declared, declared_to, llama
 
 Make = Callable[[Any, Path], Any]  # a trainer, from the callback and a folder
 
@@ -198,7 +198,7 @@ class Trained:
 
     counted: int
     basis: Mapping[str, Any]
-    stated: Told
+    stated: Declared
 
     @property
     def operators(self) -> int:
@@ -228,7 +228,7 @@ def train(name: str) -> Trained:
         path = Path(folder)
         with (
             mock.patch.dict(os.environ, {DEVICE_VARIABLE: DEVICE}),
-            told_to(path / "client.sock", method=None if "LoRA" in name else "full") as (callback, stated),
+            declared_to(path / "client.sock", method=None if "LoRA" in name else "full") as (callback, stated),
             FlopCounterMode(display=False, custom_mapping=in_place) as counter,
         ):
             CASES[name](callback, path).train()

@@ -1,4 +1,4 @@
-"""The client in a training process: what it tells arrives, and whom it meets changes nothing for the training."""
+"""The client in a training process: what it sends arrives, and which daemon it meets changes nothing for the training."""
 
 import gc
 import logging
@@ -122,7 +122,7 @@ def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client)
     second.close()
 
 
-def test_a_daemon_is_told_the_phase_of_now_and_none_of_before(path: Path, client: Client) -> None:
+def test_a_daemon_gets_the_phase_of_now_and_none_of_before(path: Path, client: Client) -> None:
     for phase in ("train", "evaluate", "generate"):
         client.set_phase(phase)
     daemon = Daemon(path)
@@ -160,7 +160,7 @@ def test_another_run_counts_operators_once_none_from_before_it_can_be_running(pa
     second.close()
 
 
-def test_what_another_session_counts_while_no_daemon_is_there_is_not_told_to_the_next(
+def test_what_another_session_counts_while_no_daemon_is_there_is_not_sent_to_the_next(
     path: Path, client: Client
 ) -> None:
     first = Daemon(path)
@@ -175,7 +175,7 @@ def test_what_another_session_counts_while_no_daemon_is_there_is_not_told_to_the
     second.listener.stop()
 
 
-def test_what_another_session_counts_before_it_is_answered_is_told_to_the_daemon_of_the_first(
+def test_what_another_session_counts_before_it_is_answered_is_reported_to_the_daemon_of_the_first(
     server: EventServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait_until(lambda: client._was_met, "the daemon is met")
@@ -192,7 +192,7 @@ def test_what_another_session_counts_before_it_is_answered_is_told_to_the_daemon
     server.wait_for(WorkCounted(other.session, {"train": {"operator_flop": 11}}))
 
 
-def test_a_daemon_that_goes_on_with_the_run_is_told_all_of_it(path: Path, client: Client) -> None:
+def test_a_daemon_that_goes_on_with_the_run_gets_all_of_it(path: Path, client: Client) -> None:
     first = EventServer(path)
     client.count("train", tokens=100)
     assert isinstance(first.next(), SessionOpened)

@@ -58,7 +58,9 @@ def declarations(draw: st.DrawFn) -> dict[str, Any]:
         st.sampled_from([phase.value for phase in Phase]), st.dictionaries(st.sampled_from(COUNTERS), counts)
     ),
 )
-def test_a_declaration_is_counted_or_its_reason_is_told(facts: dict[str, Any], work: dict[str, dict[str, int]]) -> None:
+def test_a_declaration_is_counted_or_its_reason_is_reported(
+    facts: dict[str, Any], work: dict[str, dict[str, int]]
+) -> None:
     found = declarations_of(
         OperatorDeclarations(), [DeclaredSession("a" * 32, 1, 1, "0.1.0", facts_from(facts), work_from(work))]
     )

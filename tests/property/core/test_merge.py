@@ -65,7 +65,7 @@ def test_sums_are_the_same_in_any_order_and_grouping(a: LedgerSums, b: LedgerSum
 
 
 @given(sums())
-def test_a_sum_is_told_and_read_back_exactly(a: LedgerSums) -> None:
+def test_a_sum_is_written_and_read_back_exactly(a: LedgerSums) -> None:
     found = sums_of_ledger(a.for_ledger())
     assert replace(found, counted=a.counted, absent=a.absent) == a
     known = a.counted if not a.absent else None  # not every ledger has that basis: then the sum has none

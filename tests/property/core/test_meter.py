@@ -336,7 +336,7 @@ def test_one_long_execution_is_counted_whole_and_the_next_is_not_given_its_time_
     assert tally.gap_ns == {GapReason.OUT_OF_RANGE: 97 * 10**9}
 
 
-def test_where_no_peak_tells_what_can_be_counted_nothing_is() -> None:
+def test_without_a_peak_for_what_can_be_counted_nothing_is() -> None:
     reading = Reading("GPU-0", 0, 10**9, Counted(5))
     assert advance(Tally(0, 0), reading, Limits(132, 1980)).gap_ns == {GapReason.UNKNOWN_DEVICE: 10**9}
     assert advance(Tally(0, 0), reading, LIMITS).counted_flop == 5

@@ -95,7 +95,7 @@ def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[
     assert sum(part.energy_ns for part in parts) == tally.energy_ns
 
 
-def test_energy_that_a_counter_tells_of_time_before_the_phase_is_not_the_phases() -> None:
+def test_energy_that_a_counter_has_of_time_before_the_phase_is_not_the_phases() -> None:
     half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**6})
     tally, train = Tally(0, 0), ActivePhase("train", 20)
     for begin_ns, energy_mj, in_force in ((0, 100, NO_PHASE), (10, None, NO_PHASE), (20, 180, train), (30, 187, train)):

@@ -73,7 +73,7 @@ class DaemonMachine(RuleBasedStateMachine):
 
     def _emit(self, line: str) -> None:
         assert line.startswith("flopsd-checkpoint run=run node=node ")
-        assert f"head={self.journal.head_sha256}" in line  # told only when it is durable
+        assert f"head={self.journal.head_sha256}" in line  # printed only when it is durable
 
     def _start(self) -> None:
         self.state.acquire()

@@ -56,7 +56,7 @@ def work_of(tokens: int) -> dict[str, int]:
 
 
 class Twin:
-    """One of two runs that are told the same, on a clock of its own."""
+    """One of two runs that get the same, on a clock of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.state, self.clock, self.devices = StateDir(folder), FakeClock(), [H100, CYCLES_H100]

@@ -126,7 +126,7 @@ def test_every_shape_of_log_gives_every_checkpoint(
         assert (found.first.line_time or "").startswith("2026-11-25T14:00:0")
 
 
-def test_the_first_and_last_are_told_with_the_log_services_times(run: Run, sealed: Sealed, log: Path) -> None:
+def test_the_first_and_last_are_reported_with_the_log_services_times(run: Run, sealed: Sealed, log: Path) -> None:
     log.write_text(EXPORTS["get-log-events"](run.lines[:4]))
     verified = hold(sealed, log)
     assert verified.anchored is not None
@@ -144,7 +144,7 @@ def test_the_first_and_last_are_told_with_the_log_services_times(run: Run, seale
     assert f"{shown['recordsBehind']} records after the last anchor" in text
 
 
-def test_how_late_the_lines_were_taken_is_told(run: Run, sealed: Sealed, log: Path) -> None:
+def test_how_late_the_lines_were_taken_is_reported(run: Run, sealed: Sealed, log: Path) -> None:
     """A journal that was made up afterwards and printed at once would show here."""
     frames = {f["h"]: f["r"] for f in map(json.loads, sealed.journal.read_bytes().splitlines())}
     shown = events(run.lines)
@@ -356,7 +356,7 @@ def test_the_lines_of_a_long_run_are_not_kept() -> None:
     )  # fmt: skip
 
 
-def test_what_only_earlier_incarnations_saw_is_told_in_checkpoint_lines(run: Run, sealed: Sealed, log: Path) -> None:
+def test_what_only_earlier_incarnations_saw_is_in_checkpoint_lines(run: Run, sealed: Sealed, log: Path) -> None:
     """Behind a reboot, before any device is seen again, the run's figures are those of the incarnation before."""
     without = next(line for line in run.lines if " incarnation=2 " in line)
     assert " measured_flop=unknown" not in without

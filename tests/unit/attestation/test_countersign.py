@@ -139,7 +139,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         in_process("countersign", ledger, "--key", key, *trust, "-o", str(there), code=1, says=f"{there} exists")
     both = ("--key", str(sealed.public_key), "--key", public, "--threshold", "2")
     command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", public)
-    checked = in_process(*shlex.split(command)[1:])  # as it told us to
+    checked = in_process(*shlex.split(command)[1:])  # as it says
     assert checked.returncode == 0, checked.stdout + checked.stderr
     done = in_process("countersign", ledger, "--key", f"file:{key}", *trust, "--json")
     assert json.loads(done.stdout) == {

@@ -130,7 +130,7 @@ def test_a_pinned_certificate_decides() -> None:
     verdict, words = ec2_identity.check(item(), grounds(ATTACKER, PINNED))
     assert verdict is EvidenceState.HOLDS
     assert words == "instance i-0abc, p5.48xlarge, account 123456789012, us-east-1, launched 2026-11-25T08:00:00Z"
-    # Whoever lacks the extra is told so, and never that it holds.
+    # Whoever lacks the extra reads so, and never that it holds.
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "asn1crypto", None)
         assert ec2_identity.check(item(message=FORGED), grounds(PINNED)) == (

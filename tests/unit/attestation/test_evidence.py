@@ -208,7 +208,7 @@ def test_of_a_sagemaker_job_only_what_is_harmless_is_taken(tmp_path: Path) -> No
         sagemaker_job.collect(CollectContext(History(), "", {}, tmp_path))
 
 
-def test_the_library_is_told_as_the_journal_has_it(tmp_path: Path) -> None:
+def test_the_library_is_reported_as_the_journal_has_it(tmp_path: Path) -> None:
     history = job(tmp_path, None)
     history.incarnations[0].sources["nvml"] = {"library": "/lib/libnvidia-ml.so.1", "library_sha256": "ab" * 32}
     found = driver_library.collect(CollectContext(history, ""))

@@ -61,7 +61,7 @@ def test_a_folder_a_glob_and_an_archive_are_the_same_ledgers(
     assert nodes.merge(ledgers).ledger.read_bytes() == want
 
 
-def test_what_is_no_ledger_is_passed_over_and_told(nodes: Nodes, want: bytes) -> None:
+def test_what_is_no_ledger_is_passed_over_and_reported(nodes: Nodes, want: bytes) -> None:
     ledgers = nodes.folder / "ledgers"
     (ledgers / "config.json").write_text('{"hidden_size": 4096}')
     (ledgers / ".ledger.json.77").write_text("half of a")
@@ -122,7 +122,7 @@ def test_what_an_earlier_merge_wrote_there_is_not_merged_again(nodes: Nodes, wan
         assert nodes.merge(*arguments, ledger=out).ledger.read_bytes() == want
 
 
-def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> None:
+def test_arguments_that_name_nothing_are_reported(nodes: Nodes, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for argument, reason in (
         (tmp_path / ("n" * 300), "does not exist and matches nothing"),
@@ -370,7 +370,7 @@ def test_a_prefix_is_the_same_ledgers(
     assert nodes.merge(f"s3://{BUCKET}/out/output.tar.gz").ledger.read_bytes() == want
 
 
-def test_what_s3_lacks_is_told_by_its_name(nodes: Nodes, bucket: object) -> None:
+def test_what_s3_lacks_is_reported_by_its_name(nodes: Nodes, bucket: object) -> None:
     upload(bucket, nodes.folder / "ledgers", "")
     bucket.delete_object(Bucket=BUCKET, Key="algo-2/ledger.journal.jsonl")  # type: ignore[attr-defined]
     with pytest.raises(

@@ -94,7 +94,7 @@ def lies(run: Run) -> list[str]:
     ]
 
 
-def test_what_a_job_prints_itself_refutes_nothing_and_is_told(run: Run, sealed: Sealed, tmp_path: Path) -> None:
+def test_what_a_job_prints_itself_refutes_nothing_and_is_reported(run: Run, sealed: Sealed, tmp_path: Path) -> None:
     first, *rest = run.lines
     lines = [first, *lies(run), *rest]
     shown = events(run, lines)

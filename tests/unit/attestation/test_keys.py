@@ -110,7 +110,7 @@ def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> No
         load_signer(str(encrypted), {PASSPHRASE: SECRET, PASSPHRASE_FILE: str(tmp_path / "secret")})
 
 
-def test_the_variables_for_secrets_are_known_and_their_misspellings_told() -> None:
+def test_the_variables_for_secrets_are_known_and_their_misspellings_reported() -> None:
     load_settings({}, {PASSPHRASE: "x", PASSPHRASE_FILE: "x", PKCS11_PIN: "x", "FLOPSD_SOCKET": "/run/x"})
     load_settings(
         {}, {OPERATOR_COUNT_VARIABLE: "off", DEVICE_VARIABLE: "GPU-1", KERNEL_WINDOWS_VARIABLE: "on"}

@@ -83,7 +83,7 @@ def test_what_was_changed_is_not_believed(copy: Sealed, spoil: Callable[[Sealed]
 
 
 @pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"precision": None}])
-def test_odd_members_in_a_journal_are_told_and_are_no_crash(tmp_path: Path, edit: dict[str, Any]) -> None:
+def test_odd_members_in_a_journal_are_reported_and_are_no_crash(tmp_path: Path, edit: dict[str, Any]) -> None:
     run = finished(tmp_path / "state", 2)
     head, lines = GENESIS, list[bytes]()
     for raw in run.state.journal.read_bytes().splitlines():
@@ -132,7 +132,7 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     assert f"--peaks {beside}" in caught.value.hint
     assert "REPLAY" not in sealed_text(sealed)
     assert "REPLAY      of a recording: no hardware was metered" in sealed_text(replace(sealed, replay=True))
-    command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing tells
+    command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing says
     headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: {beside.name}, SHA-256 {sha256}"
     assert headline in " ".join(in_process(*command, code=0).stdout.split())
     stated = json.loads(in_process(*command, "--json", code=0).stdout)["foreignFiles"]
@@ -153,7 +153,7 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
         verify(sealed)
 
 
-def test_an_unwritable_place_is_told_and_loses_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_place_is_reported_and_loses_nothing(tmp_path: Path) -> None:
     run = finished(tmp_path / "state", 1)
     (tmp_path / "file").write_text("")
     with pytest.raises(LedgerError, match="cannot write the ledger") as caught:

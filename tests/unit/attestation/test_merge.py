@@ -218,15 +218,15 @@ def test_a_replay_is_refused_or_marked(nodes: Nodes) -> None:
     assert merged.predicate["replay"] == {"children": "1"}
 
 
-def test_where_no_ledger_tells_how_many_nodes_there_were_nobody_knows_a_maximum(nodes: Nodes) -> None:
+def test_where_no_ledger_states_how_many_nodes_there_were_no_maximum_is_known(nodes: Nodes) -> None:
     ledgers = [nodes.ledger(plain(name), run_id="r") for name in ("a", "b")]
-    told: list[tuple[str, int, int]] = []
-    untold = nodes.merge(*ledgers, progress=lambda *words: told.append(words))
-    assert told == [("ledgers verified:", 1, 0), ("ledgers verified:", 2, 0), ("adding up ledgers:", 2, 0)]
+    reported: list[tuple[str, int, int]] = []
+    merged = nodes.merge(*ledgers, progress=lambda *words: reported.append(words))
+    assert reported == [("ledgers verified:", 1, 0), ("ledgers verified:", 2, 0), ("adding up ledgers:", 2, 0)]
     advice = "if you know how many nodes the job had, merge again with --nodes N"
-    assert advice in merged_text(untold)
-    assert untold.completeness.complete is None
-    assert untold.predicate["totals"]["executed"]["high"] is None
+    assert advice in merged_text(merged)
+    assert merged.completeness.complete is None
+    assert merged.predicate["totals"]["executed"]["high"] is None
     shown = nodes.merge(*ledgers, nodes=2)
     assert advice not in merged_text(shown)
     assert shown.completeness.complete is True

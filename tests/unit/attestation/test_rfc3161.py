@@ -62,7 +62,7 @@ def test_good_responses_are_accepted_at_their_own_time(name: str) -> None:
         moment, root = rfc3161.verify(token, message_of(name), chain)
         assert moment == ACCEPTED[name]
         assert "Spoofed" not in root
-    assert {one.subject for one in trusted} & rfc3161.signers_of(token), "whose it is can be told before"
+    assert {one.subject for one in trusted} & rfc3161.signers_of(token), "whose it is is known before"
     with pytest.raises(EvidenceError, match="Mismatch between messages"):
         rfc3161.verify((FOLDER / name).read_bytes(), b"hullo", chain_of(name))
 

@@ -115,7 +115,7 @@ def test_defaults_are_shown_as_what_they_are(tmp_path: Path) -> None:
     assert "value is not shown" not in done.stdout
 
 
-def test_each_setting_tells_where_it_came_from(tmp_path: Path) -> None:
+def test_each_setting_states_where_it_came_from(tmp_path: Path) -> None:
     file = tmp_path / "flopsd.yaml"
     file.write_text("interval_seconds: 2\ncheckpoint_seconds: 20\nrun_id: from-file\n")
     env = environment(
@@ -169,7 +169,7 @@ def test_check_says_how_many_settings_are_valid(tmp_path: Path, text: str, count
     assert in_process("config", "check", str(file), "--quiet", code=0).stderr == ""
 
 
-def test_check_tells_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
+def test_check_states_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
     file = tmp_path / "flopsd.yaml"
     file.write_text("intervall_seconds: 1\nlisten: nowhere\nseal: maybe\n")
     # What is in the environment is not the file's fault.
@@ -285,7 +285,7 @@ def test_by_its_path_it_is_the_package_that_the_file_lies_in(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("verb", ["run", "exec", "seal"])
-def test_the_log_of_metering_tells_each_step(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_of_metering_states_each_step(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("flopsd")
     handlers, level = logger.handlers[:], logger.level
     try:

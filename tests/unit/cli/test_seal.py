@@ -73,7 +73,7 @@ def test_the_daemon_has_its_segments_sealed_while_it_runs(run: Run, as_the_daemo
     run.finish()
 
 
-def test_the_daemon_is_told_whether_it_was_the_key_or_a_copy(run: Run, as_the_daemon: tuple[str, ...]) -> None:
+def test_the_daemon_learns_whether_it_was_the_key_or_a_copy(run: Run, as_the_daemon: tuple[str, ...]) -> None:
     (key := run.state.path / "broken.pem").write_text("no key")
     unsigned = seal(run, *as_the_daemon, "--key", str(key), code=NOT_SIGNED)
     assert "is not a PEM private key of a supported kind; " in unsigned.stderr

@@ -47,7 +47,7 @@ def test_a_verdict_counts_only_with_its_reason_and_what_it_leaves_out(
     assert judge(of, status, json.dumps(says).encode(), {"n": 1}).result == result
 
 
-def test_who_computes_another_figure_is_told_where_it_first_differs_and_which_rows_it_is_made_of() -> None:
+def test_of_another_figure_the_first_difference_and_its_rows_are_named() -> None:
     (of,) = [one for one in vectors_in(VECTORS) if one.name == "valid/two-signatures"]
     (plain,) = [one for one in vectors_in(VECTORS) if one.name == "valid/p256"]
     there, mine = {"a": "1", "b": [{"low": "2"}, "3"]}, {"b": [{"low": "4"}, "5"], "a": "1"}

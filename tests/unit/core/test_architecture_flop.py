@@ -166,7 +166,7 @@ def test_layers_below_the_first_trained_one_have_no_backward_pass() -> None:
 
 
 def test_fewer_adapters_than_named_may_be_on_the_last_layers_only() -> None:
-    """PEFT's layers_to_transform: the process tells the modules' names and how many parameters it trains."""
+    """PEFT's layers_to_transform: the process declares the modules' names and how many parameters it trains."""
     work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
     facts: dict[str, Any] = {
         "method": "lora", "recomputation": "none", "attention": "eager",

@@ -87,7 +87,7 @@ def test_a_field_that_nobody_reads_is_taken_only_where_it_changes_nothing(name: 
             fields.finish()
 
 
-def test_of_unknown_fields_the_first_eight_are_named_and_all_are_told() -> None:
+def test_of_unknown_fields_the_first_eight_are_named_and_all_are_reported() -> None:
     for count in (8, 9):
         unknown = {f"x{at}": 1 for at in range(count)}
         with pytest.raises(ArchitectureError) as caught:

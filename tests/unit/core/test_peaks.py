@@ -196,7 +196,7 @@ def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
 
 
 def test_each_margin_follows_its_rule() -> None:
-    """docs/adr/0021. Of the runs themselves test_published tells."""
+    """docs/adr/0021. The runs themselves are in test_published."""
     own: dict[str, list[int]] = {}
     for row in raw()["accelerators"]:
         for evidence, formats in row.get("margins", {}).items():

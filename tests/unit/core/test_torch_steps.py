@@ -23,7 +23,7 @@ families = pytest.mark.parametrize("row", STEPS.values(), ids=STEPS)
 
 
 @families
-def test_the_configuration_tells_what_a_step_computes(row: dict[str, Any]) -> None:
+def test_the_configuration_states_what_a_step_computes(row: dict[str, Any]) -> None:
     model = read_model(row["filled"])
     assert parameters(model).total == row["parameters"]
     assert adapters(model, Lora(RANK, tuple(row["target_modules"]))) == row["trainable"]

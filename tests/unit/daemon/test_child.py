@@ -20,7 +20,7 @@ from tests.support.process import wait_until
         ("sleep 600 & exit 5", (5, "", "the process ended with 5")),
     ],
 )
-def test_how_it_ended_is_told_once(script: str, expected: tuple[int, str, str]) -> None:
+def test_how_it_ended_is_reported_once(script: str, expected: tuple[int, str, str]) -> None:
     child, found = Child(["/bin/sh", "-c", script], "the process", SystemClock(), output=True), list[Ended]()
     child.start()
     group = child.pid

@@ -145,11 +145,11 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     opened = ScriptedSource("script", [H100], script)
     bench.daemon = Daemon(bench.writer, {"script": lambda: opened}, bench.clock, INTERVAL_S)
 
-    def stop_when_told() -> None:
+    def stop_when_ready() -> None:
         if not bench.writer.snapshot.sources["script"].up and bench.reads == 2:
-            bench.daemon.stop("told")
+            bench.daemon.stop("asked")
 
-    assert bench.daemon.run(stop_when_told) == "told"
+    assert bench.daemon.run(stop_when_ready) == "asked"
     assert bench.writer.close("sigterm")
     hang.set()
     (state,) = bench.writer.snapshot.devices

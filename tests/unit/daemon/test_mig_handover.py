@@ -26,7 +26,7 @@ LAYOUTS = [WHOLE, *SLICED]
 
 
 class Metered:
-    """A source that lists what it is told to, and reads all of it whenever it is asked."""
+    """A source that lists what a test sets, and reads all of it whenever it is asked."""
 
     def __init__(self, folder: Path) -> None:
         self.run = Run(folder / "state", devices=())

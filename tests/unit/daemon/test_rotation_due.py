@@ -55,7 +55,7 @@ def test_a_segment_that_is_gone_on_with_is_as_old_as_its_journal_says(tmp_path: 
     assert len(closed_segments(run.state)) == 2
 
 
-def test_whoever_keeps_the_head_of_the_journal_is_told_of_each_record_also_after_a_rotation(tmp_path: Path) -> None:
+def test_whoever_keeps_the_head_of_the_journal_is_reported_each_record_also_after_a_rotation(tmp_path: Path) -> None:
     """As a launcher is, which lets no later daemon start go on with records that it was not told of."""
     clock, state, told = FakeClock(), StateDir(tmp_path), list[Head]()
     state.acquire()

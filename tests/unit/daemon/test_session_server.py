@@ -162,7 +162,7 @@ print(peer.makefile().readline())
 
 
 def stranger(path: Path, uid: int) -> dict[str, Any]:
-    """What another process of a user hears when it greets with the session of this one."""
+    """What another process of a user gets when it greets with the session of this one."""
     command = [sys.executable, "-c", STRANGER, str(path), HELLO.decode(), str(uid)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -180,14 +180,14 @@ def test_a_session_is_not_taken_over_by_another_process(server: EventServer) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-@pytest.mark.parametrize(("uids", "heard"), [((NOBODY,), True), ((12345,), False)])
-def test_the_peer_is_identified_by_the_kernel(uids: tuple[int, ...], heard: bool) -> None:
+@pytest.mark.parametrize(("uids", "served"), [((NOBODY,), True), ((12345,), False)])
+def test_the_peer_is_identified_by_the_kernel(uids: tuple[int, ...], served: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         server = EventServer(Path(folder) / "client.sock", uids)
         answer = stranger(server.listener.path, NOBODY)
-        assert answer.get("ok", False) is heard
-        assert heard or f"user {NOBODY} may not connect to this daemon" in answer["error"]
+        assert answer.get("ok", False) is served
+        assert served or f"user {NOBODY} may not connect to this daemon" in answer["error"]
         server.listener.stop()
 
 
@@ -230,7 +230,7 @@ def test_a_peer_that_sends_too_much_is_read_later_and_delays_no_other(server: Ev
     assert sent < 100 * BYTES_A_SECOND  # it is held up, nothing piles up here
     assert "ok" in quiet.hello("f" * 32)
     quiet.say("phase", phase="evaluate")
-    wait_until(lambda: server.next() == PhaseChanged("f" * 32, "evaluate"), "the quiet one is heard")
+    wait_until(lambda: server.next() == PhaseChanged("f" * 32, "evaluate"), "the quiet one is served")
     loud.close()
     quiet.close()
 

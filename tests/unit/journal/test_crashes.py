@@ -1,6 +1,6 @@
 """The crash matrix of a real run's journal: cut, filled with NULs or flipped at every byte, and copied while written.
 
-What is before the damage is kept, what is behind it is told and never believed, and the run goes on and verifies.
+What is before the damage is kept, what is behind it is reported and never believed, and the run goes on and verifies.
 """
 
 import hashlib
@@ -127,7 +127,7 @@ def test_cut_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
 @sampled(10)
 @pytest.mark.parametrize("pattern", [0x01, 0x80, 0xFF])
 def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Extent) -> None:
-    """Whole lines that were changed are put aside; what might have been torn is cut, and its digest told."""
+    """Whole lines that were changed are put aside; what might have been torn is cut, and its digest stated."""
     places = extent.of(range(len(left.journal)))
     for at in places:
         flipped = bytearray(left.journal)

@@ -104,7 +104,7 @@ def test_what_was_observed_is_a_share_of_the_time(span: str, text: str) -> None:
         (None, None, "1000000", "0.000 to 1.000"),
     ],
 )
-def test_a_ratio_tells_which_of_its_ends_is_known(
+def test_a_ratio_states_which_of_its_ends_is_known(
     low: str | None, measured: str | None, high: str | None, text: str
 ) -> None:
     assert _ratio(LedgerObject({"low": low, "measured": measured, "high": high}, "here")) == text

@@ -295,7 +295,7 @@ def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(config: 
 
 
 def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, str]], by_reason: dict[str, str]) -> Path:
-    """What of a ledger tells its MFU: 989 TFLOP trained, exactly."""
+    """What of a ledger gives its MFU: 989 TFLOP trained, exactly."""
     predicate = {
         "kind": "node", "replay": None, "devices": devices,
         "totals": {"guidelines": {"low": str(989 * 10**12), "high": str(989 * 10**12)}},

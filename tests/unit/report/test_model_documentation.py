@@ -294,7 +294,7 @@ def test_bands_of_training_time() -> None:
 
 
 @given(st.integers(0, 10**27), st.integers(0, 10**27), st.integers(0, 10**27), st.integers(1, 5))
-def test_what_is_told_encloses_what_is_known(a: int, b: int, c: int, significant: int) -> None:
+def test_what_is_stated_encloses_what_is_known(a: int, b: int, c: int, significant: int) -> None:
     """Rounded bounds hold the exact interval, and the point is off by half a unit of the last place at most."""
     low, measured, high = sorted((a, b, c))
     point, bounds = figure_text(Figures(low, measured, high), significant)

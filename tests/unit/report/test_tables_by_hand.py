@@ -146,7 +146,7 @@ DEVICE = {
         ({"energyUncountedSeconds": "0.5"}, "", "132", "4 J, in part"),
     ],
 )
-def test_a_device_is_told_with_what_is_not_known_of_it(
+def test_a_device_is_reported_with_what_is_not_known_of_it(
     changed: dict[str, Any], note: str, processors: str, energy: str
 ) -> None:
     found = device(entry(**{**DEVICE, **changed}))

@@ -108,7 +108,7 @@ def test_missing_pod_variables_are_left_out(more: dict[str, str], job: str | Non
 
 
 def test_a_service_called_flopsd_disturbs_no_setting() -> None:
-    """The kubelet tells every container of the namespace where it is, in variables that begin with FLOPSD_."""
+    """The kubelet gives every container of the namespace its place, in variables that begin with FLOPSD_."""
     links = {f"FLOPSD_{end}": "tcp://10.100.7.7:10188" for end in (
         "PORT", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_METRICS", "PORT_10188_TCP", "PORT_10188_TCP_PROTO",
         "PORT_10188_TCP_PORT", "PORT_10188_TCP_ADDR")}  # fmt: skip

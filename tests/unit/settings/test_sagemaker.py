@@ -1,4 +1,4 @@
-"""What a training job's platform tells, the defaults there, and the request of the cookbook page."""
+"""What a training job's platform provides, the defaults there, and the request of the cookbook page."""
 
 import io
 import json

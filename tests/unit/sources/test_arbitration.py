@@ -261,7 +261,7 @@ def test_why_a_device_is_not_read(state: SourceState | None, offered: tuple[Devi
     assert tracker.why_unread(DeviceEntry(H100, "nvml", None, 0), GapReason.STARTING) is why
 
 
-def test_a_reading_of_a_device_that_is_not_listed_is_told_and_not_counted(
+def test_a_reading_of_a_device_that_is_not_listed_is_reported_and_not_counted(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     now_ns = run.clock.boottime_ns()

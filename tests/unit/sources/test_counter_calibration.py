@@ -34,9 +34,9 @@ def test_counters_that_fit_give_their_scale_and_those_that_stood_still_none() ->
     for active in (0, 5):  # the counters are up to 100 ms old: two samples may show the same, and any scale fits zero
         assert judged(SOUND._replace(elapsed=0, active={Pipe.TENSOR: active})) is None
     assert judged(SOUND, WINDOW._replace(cycles=0, elapsed=0)) is None, "a clock that stood still"
-    for ratio, tells in ((0.01, True), (0.0099, False)):
+    for ratio, decides in ((0.01, True), (0.0099, False)):
         trial = SOUND._replace(active={Pipe.TENSOR: 10}, ratios={Pipe.TENSOR: ratio})
-        assert (judged(trial) is not None) is tells, "a percentage below one"
+        assert (judged(trial) is not None) is decides, "a percentage below one"
 
 
 @pytest.mark.parametrize(

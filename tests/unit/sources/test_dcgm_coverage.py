@@ -16,7 +16,7 @@ LIMITS = Limits(1, 1000)  # a cycle each nanosecond
         (30, [(31, 1), (31, 1), (31, 1), (31, 1)], [0, 0, 2, 0]),  # it collects every 31 s: first a second late, ...
         (30, [(620, 600)], [590]),  # of an unknown moment of the last 30 s
         (1, [(5, 5), (5, 5), (5, 5)], [4, 4, 4]),
-        (30, [(10, 1), (10, 1), (10, 1), (50, 1)], [0, 0, 0, 20]),  # faster than told: what was spare is not kept
+        (30, [(10, 1), (10, 1), (10, 1), (50, 1)], [0, 0, 0, 20]),  # faster than configured: what was spare is not kept
         (20, [(22, 1), (20, 1)], [0, 0]),  # late by a 20th of the interval and what the read is late
         (20, [(22.000000001, 1)], [2.000000001]),
     ],

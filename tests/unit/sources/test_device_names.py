@@ -10,9 +10,9 @@ from flopsd.errors import OwnershipError
 from flopsd.sources.neuron.ownership import NeuronDevices
 from flopsd.sources.nvml.ownership import NvidiaDevices, cuda_visible, find
 from flopsd.sources.ownership.rule import NamedRule, Ownership, VendorDevices, VisibleRule
-from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Told
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES, FixedLookup
 
-NVIDIA = NvidiaDevices(Told())
+NVIDIA = NvidiaDevices(FixedLookup())
 A, B, C, D = (device.uid for device in GPUS)
 MIGS = [part.uid for part in SLICES]
 
@@ -24,7 +24,7 @@ def visible(environment: Mapping[str, str], devices: tuple[Device, ...] = GPUS) 
 
 
 def cuda(text: str, devices: tuple[Device, ...] = GPUS) -> list[str]:
-    return [device.uid for device in cuda_visible(text, devices, Told())]
+    return [device.uid for device in cuda_visible(text, devices, FixedLookup())]
 
 
 def test_the_examples_of_the_cuda_programming_guide() -> None:
@@ -39,12 +39,12 @@ def test_slices_by_uuid_and_by_their_gpu() -> None:
     assert cuda("GPU-8932f937", SLICES) == MIGS  # the GPU itself is not listed, only its slices are
     assert cuda("0", (*GPUS, *SLICES)) == [A, *MIGS]
     assert cuda("0", SLICES) == []  # which index the slices' GPU has is not known
-    assert [device.uid for device in cuda_visible("0", SLICES, Told(indices={A: 0}))] == MIGS
+    assert [device.uid for device in cuda_visible("0", SLICES, FixedLookup(indices={A: 0}))] == MIGS
     assert cuda("MIG-GPU-8932f937/9/0", (*GPUS, *SLICES)) == []
     devices = (*GPUS, *SLICES)  # and the names of GKE
-    assert [device.uid for device in find("nvidia2", devices, Told())] == [C]
-    assert [device.uid for device in find("nvidia0/gi5", devices, Told())] == [MIGS[2]]
-    assert find("nvidia1/gi5", devices, Told()) == []
+    assert [device.uid for device in find("nvidia2", devices, FixedLookup())] == [C]
+    assert [device.uid for device in find("nvidia0/gi5", devices, FixedLookup())] == [MIGS[2]]
+    assert find("nvidia1/gi5", devices, FixedLookup()) == []
 
 
 def test_without_a_variable_all_are_visible_and_the_container_runtime_counts_only_by_uuid() -> None:
@@ -100,7 +100,7 @@ def test_neuron_chips_are_not_guessed(environment: Mapping[str, str], cores: int
     assert all(bool(verdict.why) is (mine is None) for verdict in verdicts.values())
 
 
-def test_named_devices_that_are_not_here_are_told() -> None:
+def test_named_devices_that_are_not_here_are_reported() -> None:
     judgement = NamedRule(("2", "GPU-00", "7"), NVIDIA).judge(GPUS)
     assert [uid for uid, verdict in judgement.verdicts.items() if verdict.mine] == [C]
     assert judgement.unmatched == ("GPU-00", "7")

@@ -1,4 +1,4 @@
-"""A wrapped source, with a job-mapping folder as what tells whose a device is."""
+"""A wrapped source, with a job-mapping folder that names whose a device is."""
 
 import os
 import shutil
@@ -30,13 +30,13 @@ from flopsd.sources.ownership.rule import (
 )
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES, FixedLookup, Scripted
 from tests.support.process import wait_until
 from tests.support.runs import H100
 
 PATIENCE_SECONDS = 30.0  # for a thread of our own to answer; nothing waits that long
 A, B, C, D = (device.uid for device in GPUS)
-NVIDIA = NvidiaDevices(Told())
+NVIDIA = NvidiaDevices(FixedLookup())
 
 
 class Node:
@@ -119,7 +119,7 @@ def test_what_the_source_samples_and_states_between_reads_passes(node: Node) -> 
     assert (source.poll(NS_PER_S), source.facts_version) == (NS_PER_S - 1, "2")
 
 
-def test_the_last_selection_is_kept_and_says_so_when_nobody_tells_any_more(
+def test_the_last_selection_is_kept_and_says_so_when_it_cannot_be_asked_for_any_more(
     node: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "flopsd")
@@ -225,7 +225,7 @@ def test_a_file_that_cannot_be_read_leaves_its_device_as_it_was(node: Node) -> N
     assert found == {A: f"{node.folder}/0 cannot be read: No such file or directory", B: ""}
 
 
-def test_a_device_of_which_it_cannot_be_told_is_shown_and_says_so(node: Node) -> None:
+def test_a_device_whose_owner_is_not_known_is_shown_and_says_so(node: Node) -> None:
     node.source.listed = (*GPUS[:3], LOST)
     source = node.open(NamedRule((B, D), NVIDIA))
     assert uids(source) == [B, LOST.uid]
@@ -262,7 +262,7 @@ def test_slices_by_gpu_and_gpu_instance(node: Node) -> None:
     assert {device.uid: device.shared for device in source.devices()}[SLICES[2].uid] == "1 other job"
 
 
-def test_what_the_source_itself_says_is_kept_and_a_mapping_that_names_no_device_here_is_told(node: Node) -> None:
+def test_what_the_source_itself_says_is_kept_and_a_mapping_that_names_no_device_here_is_reported(node: Node) -> None:
     node.source.listed = (replace(GPUS[0], shared="MPS", evidence_reason="no GPM"), *GPUS[1:])
     node.note(gpu0="4711\n1", gpu9="4711", gpu8="4712")
     source = node.open()

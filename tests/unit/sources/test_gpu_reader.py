@@ -16,7 +16,7 @@ from flopsd.sources.nvml.polled_clock import Moments
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.testing import FakeClock
 from tests.support.gpm_gpu import MHZ, SECOND, SMS
-from tests.support.gpm_gpu import Gpu as Told
+from tests.support.gpm_gpu import Gpu as GpmGpu
 from tests.support.nvml_answers import NvmlFault
 from tests.support.story import H100
 from tests.support.strategies import table
@@ -33,8 +33,8 @@ def unread(device: Device, clock: FakeClock, handle: object = None) -> Gpu:
 class Found:
     """What discovery finds; `later`: when it is looked again, or what that raises."""
 
-    def __init__(self, told: Told, *devices: Device) -> None:
-        self.told, self.clock = told, told.clock
+    def __init__(self, simulated: GpmGpu, *devices: Device) -> None:
+        self.simulated, self.clock = simulated, simulated.clock
         self.later: Sequence[Gpu] | Exception = ()
         self.asked: list[tuple[DeviceUid, list[DeviceUid], int]] = []
         self.found = [self.gpu(device) for device in devices or (H100,)]
@@ -44,7 +44,7 @@ class Found:
 
     def gpu(self, device: Device) -> Gpu:
         part = None if device.parent is None else Slice(device, "old", 1, False)
-        meter = replace(self.told, device=device, made=self.told.made, faults=self.told.faults).meter
+        meter = replace(self.simulated, device=device, made=self.simulated.made, faults=self.simulated.faults).meter
         return Gpu(device, "first", meter, part)
 
     def _handle(self, uid: str) -> str:
@@ -70,7 +70,7 @@ class Found:
     def gpm(self, handle: object, part: Slice | None) -> Any:
         assert handle == "first"
         assert part is None or part.handle == "first", "the slice has a new handle too"
-        return self.told.gpm("new")
+        return self.simulated.gpm("new")
 
     def ceiling(self, device: Device, handle: object, why: str) -> UtilizationMeter:
         assert handle == "first"
@@ -98,18 +98,18 @@ class Found:
     ],
 )  # fmt: skip
 def test_a_gpu_that_refuses_its_first_three_samples_has_a_ceiling(faults: list[int | None], is_ceiling: bool) -> None:
-    found = Found(Told((), faults=list(faults)))
+    found = Found(GpmGpu((), faults=list(faults)))
     found.reader.open()
     found.reads(len(faults))
     (device,) = found.reader.devices
     assert (device.evidence is Evidence.UTILIZATION) is is_ceiling
     assert ("refuses every sample" in device.evidence_reason) is is_ceiling
     found.reads()
-    assert found.told.made.count("release gpm") == 1, "its buffers were the old handle's"
+    assert found.simulated.made.count("release gpm") == 1, "its buffers were the old handle's"
 
 
 def test_a_slice_that_refuses_its_samples_stays_one_and_says_what_it_lacks() -> None:
-    found = Found(Told((), faults=[3, 3, 3, 4]), SLICES[0])
+    found = Found(GpmGpu((), faults=[3, 3, 3, 4]), SLICES[0])
     found.reader.open()
     assert found.reads(4) == [*[GapReason.NOT_SUPPORTED] * 3, GapReason.NO_PERMISSION]
     (device,) = found.reader.devices
@@ -121,7 +121,7 @@ def test_a_slice_that_refuses_its_samples_stays_one_and_says_what_it_lacks() -> 
 
 
 def test_what_is_down_is_opened_again_and_is_named_when_it_answers() -> None:
-    found = Found(Told(()))
+    found = Found(GpmGpu(()))
     reader = found.reader
     assert (reader.uid, list(reader.devices), reader.is_down, reader.polls) == (None, [NAMELESS], True, False)
     found.clock.advance(SECOND)
@@ -143,7 +143,7 @@ def test_what_is_down_is_opened_again_and_is_named_when_it_answers() -> None:
 
 
 def test_it_is_looked_at_again_each_ten_seconds_and_what_is_gone_is_given_back() -> None:
-    found = Found(Told(()), *SLICES[:2])
+    found = Found(GpmGpu(()), *SLICES[:2])
     found.reader.open()
     found.reads(9)
     assert found.asked == []
@@ -153,19 +153,19 @@ def test_it_is_looked_at_again_each_ten_seconds_and_what_is_gone_is_given_back()
     found.later = NvmlFault(999)
     assert found.reads(10) == [None] * 20, "what cannot be looked at goes on"
     found.later = [found.found[1], found.gpu(SLICES[2])]
-    found.told.made.clear()
+    found.simulated.made.clear()
     found.reads(9)
-    assert found.told.made == []
+    assert found.simulated.made == []
     assert found.reads(1) == [None, GapReason.STARTING]
     assert found.asked[1:] == [(H100.uid, old, 10 * SECOND), (H100.uid, old, 20 * SECOND)]
-    assert found.told.made == ["release gpm"], "that of the slice that is gone"
+    assert found.simulated.made == ["release gpm"], "that of the slice that is gone"
     assert [device.uid for device in found.reader.devices] == [SLICES[1].uid, SLICES[2].uid]
     found.reader.release()
-    assert found.told.made == ["release gpm"] * 3
+    assert found.simulated.made == ["release gpm"] * 3
 
 
 def test_clocks_of_all_its_devices_are_polled() -> None:
-    found = Found(Told(()), SLICES[0], H100)
+    found = Found(GpmGpu(()), SLICES[0], H100)
     found.found.append(unread(SLICES[2], found.clock, "first"))  # which has no clock to poll
     found.reader.open()
     until_ns = found.clock.boottime_ns() + 2 * SECOND

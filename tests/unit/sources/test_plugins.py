@@ -1,5 +1,5 @@
-"""How a source is found by its name, what a bad plug-in is told (always which distribution it came with), and what `doctor`
-asks of all sources: one that fails in any call is told of, and costs no other."""
+"""How a source is found by its name, what is said of a bad plug-in (always which distribution it came with), and what `doctor`
+asks of all sources: one that fails in any call is named, and costs no other."""
 
 import hashlib
 import sys
@@ -375,7 +375,7 @@ def test_a_source_that_hangs_is_named_and_costs_no_other() -> None:
     assert found.devices == ((H100, "good"),)
 
 
-def test_what_opening_says_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_opening_says_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     def opener(name: str) -> Source:
         if name == "gone":
             raise SourceUnavailableError("nothing here", hint="plug it in", absent=True)

@@ -354,7 +354,7 @@ def test_a_bad_answer_of_one_source_is_an_outage_of_it_alone(
     assert set(state.errors) == {"driver_error"}
 
 
-def test_what_the_writer_cannot_fold_in_is_an_outage_of_its_source_and_tells_anew_what_it_is(
+def test_what_the_writer_cannot_fold_in_is_an_outage_of_its_source_and_states_anew_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Metered(tmp_path)

@@ -19,7 +19,7 @@ class Manager:
         self._socket.bind(str(path))
         self._socket.setblocking(False)
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         texts = []
         while True:
             try:
@@ -39,20 +39,20 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def run(notifier: Notifier, clock: FakeClock, manager: Manager, seconds: range, read_at: int) -> list[tuple[int, str]]:
-    """What is heard in which second, one tick in each."""
+    """What arrives in which second, one tick in each."""
     asked: list[int] = []
 
     def has_read() -> bool:
         asked.append(second)
         return second >= read_at
 
-    heard = []
+    received = []
     for second in seconds:
         notifier.each_tick(has_read, lambda: f"\udcffat {second}")  # noqa: B023
-        heard += [(second, text) for text in manager.heard()]
+        received += [(second, text) for text in manager.received()]
         clock.advance(NS_PER_S)
     assert asked == list(range(min(read_at, 10) + 1)), "until it is ready"
-    return heard
+    return received
 
 
 @pytest.mark.parametrize("read_at", [0, 4, 10, 99])
@@ -63,17 +63,17 @@ def test_ready_then_status_and_watchdog_at_their_times_until_it_stops(
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), **more}, clock)
     assert notifier.ping_seconds == 3
     ready = min(read_at, 10)
-    heard = run(notifier, clock, manager, range(75), read_at)
-    assert heard[0] == (ready, "READY=1")
-    assert [one for one in heard if "STATUS" in one[1]] == [(at, f"STATUS=?at {at}") for at in range(ready, 75, 30)]
-    assert [at for at, text in heard if text == "WATCHDOG=1"] == list(range(ready, 75, 3))
-    assert len(heard) == 1 + len(range(ready, 75, 30)) + len(range(ready, 75, 3))
+    received = run(notifier, clock, manager, range(75), read_at)
+    assert received[0] == (ready, "READY=1")
+    assert [one for one in received if "STATUS" in one[1]] == [(at, f"STATUS=?at {at}") for at in range(ready, 75, 30)]
+    assert [at for at, text in received if text == "WATCHDOG=1"] == list(range(ready, 75, 3))
+    assert len(received) == 1 + len(range(ready, 75, 30)) + len(range(ready, 75, 3))
     notifier.stopping()
     stop = "STOPPING=1\nSTATUS=final reading, then the seal\nWATCHDOG_USEC=3600000000\nWATCHDOG=1"
-    assert manager.heard() == [stop]
+    assert manager.received() == [stop]
     notifier.stopping()
     notifier.each_tick(lambda: True, lambda: "x")
-    assert manager.heard() == []
+    assert manager.received() == []
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_watchdog_that_is_not_this_processs_or_no_number_is_none(
     assert Notifier(variables, clock).ping_seconds is None, "nobody is there to be sent it"
     notifier.each_tick(lambda: True, lambda: "x")
     notifier.stopping()
-    assert ("WATCHDOG" in "".join(manager.heard())) == (expected is not None)
+    assert ("WATCHDOG" in "".join(manager.received())) == (expected is not None)
     assert Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}, clock).ping_seconds is None
 
 
@@ -118,8 +118,8 @@ def test_a_manager_that_does_not_hear_is_complained_of_once_and_raises_nothing(
         notifier.each_tick(lambda: True, lambda: "x")
         clock.advance(NS_PER_S)
     assert caplog.text.count("cannot notify the service manager at $NOTIFY_SOCKET") == complaints
-    if manager.heard():  # it takes messages again
+    if manager.received():  # it takes messages again
         notifier.each_tick(lambda: True, lambda: "x")
-        assert manager.heard() == ["READY=1", "STATUS=x", "WATCHDOG=1"]
+        assert manager.received() == ["READY=1", "STATUS=x", "WATCHDOG=1"]
     notifier.stopping()
     assert len(caplog.records) == complaints

@@ -102,7 +102,7 @@ def test_head_has_headers_and_no_body(connection: http.client.HTTPConnection) ->
         ("", False),
     ],
 )
-def test_the_weights_of_accept_decide_and_caches_are_told(
+def test_the_weights_of_accept_decide_and_caches_are_reported(
     connection: http.client.HTTPConnection, accept: str, is_openmetrics: bool
 ) -> None:
     connection.request("GET", "/metrics", headers={"Accept": accept})
@@ -254,7 +254,7 @@ def test_promtool_finds_nothing_to_say() -> None:
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
-def test_without_rolling_seals_nothing_is_told_of_them(run: Run) -> None:
+def test_without_rolling_seals_there_are_no_metrics_of_them(run: Run) -> None:
     page = Exposition().render(replace(run.writer.snapshot, journal_state=JournalState(5 * NS_PER_S)), "")[0].decode()
     assert "flopsd_time_seconds 5.0" in page
     assert "_seal_" not in page

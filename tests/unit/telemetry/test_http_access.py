@@ -265,7 +265,7 @@ def test_no_number_of_guesses_keeps_a_user_out(authority: Authority, monkeypatch
         thread.join()
 
 
-def test_who_has_to_wait_for_a_check_is_told_to_ask_again(
+def test_who_has_to_wait_for_a_check_is_asked_to_try_again(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def busy(*_: object) -> bool:

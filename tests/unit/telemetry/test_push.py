@@ -233,8 +233,8 @@ def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
 
 
 @pytest.mark.parametrize("final", [False, True])
-def test_how_a_receiver_stands_is_told_once_a_try_before_it_is_tried_again(run: Run, final: bool) -> None:
-    told: queue.SimpleQueue[PushState] = queue.SimpleQueue()
+def test_how_a_receiver_stands_is_reported_once_a_try_before_it_is_tried_again(run: Run, final: bool) -> None:
+    states: queue.SimpleQueue[PushState] = queue.SimpleQueue()
     waits: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     class Down:
@@ -252,10 +252,10 @@ def test_how_a_receiver_stands_is_told_once_a_try_before_it_is_tried_again(run: 
             waits.put(seconds)
             return event.wait(0 if waits.qsize() < 9 else PATIENCE_SECONDS)
 
-    one = SendQueue("x", Down, Waits(), told.put)
+    one = SendQueue("x", Down, Waits(), states.put)
     for number in range(1, 4):
         one.offer(page_of(run), [])
-        state = told.get(timeout=PATIENCE_SECONDS)
+        state = states.get(timeout=PATIENCE_SECONDS)
         assert (sum(state.failures.values()), state.dropped, state.waiting) == (
             (number, number, 0) if final else (1, 0, 1)
         )

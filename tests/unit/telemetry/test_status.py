@@ -240,7 +240,7 @@ def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> 
         (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at this rate"),
     ],
 )
-def test_a_crossing_is_not_told_later_than_its_earliest_nor_sooner_than_its_latest(
+def test_a_crossing_is_not_stated_later_than_its_earliest_nor_sooner_than_its_latest(
     earliest: int, latest: int, text: str
 ) -> None:
     assert crossing_text({"earliestSeconds": str(earliest), "latestSeconds": str(latest)}) == text
@@ -262,7 +262,7 @@ def run_of(tmp_path: Path, limit: int, device: Device) -> Run:
     return Run(tmp_path, devices=(device,), declared=TRAINS, policies=(rules,))
 
 
-def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_step_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     alone = run_of(tmp_path / "first", 10**30, H100)
     alone.meter(THRESHOLD_SECONDS)
     a_minute = alone.writer.snapshot.view.bases.guidelines.updates.low_flop
@@ -300,7 +300,7 @@ def test_a_step_is_what_is_measured_or_certain_looked_at_once_a_minute(caplog: p
         caplog.clear()
 
 
-def test_a_ceiling_is_never_told_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_ceiling_is_never_reported_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bounded = run_of(tmp_path / "state", 1000, A100)  # only an upper bound is known, and it is far above
     assert logged(caplog, bounded, 2 * THRESHOLD_SECONDS) == []
     high = bounded.writer.snapshot.view.bases.guidelines.updates.high_flop

@@ -28,31 +28,31 @@ def test_what_is_no_address_is_refused_without_a_word_of_it(url: str) -> None:
     [("", None), ("ada:secret@", "ada:secret"), ("a%40b:p%3Aw%2F@", "a@b:p:w/"), ("ada@", "ada:"), ("a:b:c@", "a:b:c")],
 )
 def test_a_password_in_the_address_goes_to_the_daemon_and_into_no_message(login: str, sent: str | None) -> None:
-    heard: list[str | None] = []
+    received: list[str | None] = []
 
     def answer(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
-        heard.append(request.headers["Authorization"])
+        received.append(request.headers["Authorization"])
         return 401, b"", {}
 
     with serving(answer) as url, pytest.raises(FlopsdError, match=f"^cannot read {url}: HTTP Error 401") as caught:
         from_url(url.replace("//", f"//{login}") + "/")
-    assert heard == [None if sent is None else "Basic " + b64encode(sent.encode()).decode()]
+    assert received == [None if sent is None else "Basic " + b64encode(sent.encode()).decode()]
     assert "https://USER:PASSWORD@HOST:PORT" in caught.value.hint
 
 
 def test_the_pushing_process_uses_the_password_too_and_shows_it_to_nobody(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard: list[str | None] = []
+    received: list[str | None] = []
 
     def answer(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
-        heard.append(request.headers["Authorization"])
+        received.append(request.headers["Authorization"])
         return 401, b"", {}
 
     monkeypatch.setattr("flopsd.telemetry.push.pusher.awaited", lambda *_: nullcontext(lambda _: "SIGTERM"))
     with serving(answer) as url:
         assert not run_scraping(url.replace("//", "//ada:secret@"), 1, [], {}, SystemClock())
-    assert set(heard) == {"Basic " + b64encode(b"ada:secret").decode()}
+    assert set(received) == {"Basic " + b64encode(b"ada:secret").decode()}
     assert caplog.messages == [f"cannot read {url}/metrics: HTTP Error 401: Unauthorized; it is tried again"]
     in_process(
         "push", "--push", "otlp+http://h:1/x", "--url", "h:1", code=2, says="--url is not an http or https address"

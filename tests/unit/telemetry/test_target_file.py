@@ -51,7 +51,7 @@ def test_a_folder_that_comes_later_is_one_message(tmp_path: Path, caplog: pytest
     target.remove()
 
 
-def test_a_first_scrape_has_a_next_where_prometheus_was_told_of_the_run() -> None:
+def test_a_first_scrape_has_a_next_where_prometheus_has_the_run_as_a_target() -> None:
     """The end of a run that was scraped once is shown too: else it would look like one that was killed."""
     clock = FakeClock()
     scrapes, begin_ns = Scrapes(clock), clock.boottime_ns()

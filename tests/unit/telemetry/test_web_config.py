@@ -145,7 +145,7 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
     assert "promtool" in caught.value.hint
 
 
-def test_paths_are_those_of_the_files_folder_and_every_problem_is_told_at_once_and_no_secret() -> None:
+def test_paths_are_those_of_the_files_folder_and_every_problem_is_reported_at_once_and_no_secret() -> None:
     config = parse_web_config(b"tls_server_config: {cert_file: a.crt, key_file: /abs/b.key}", Path("/etc/x/web.yml"))
     assert config.tls is not None
     assert (str(config.tls.cert_file), str(config.tls.key_file)) == ("/etc/x/a.crt", "/abs/b.key")

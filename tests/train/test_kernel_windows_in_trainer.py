@@ -10,7 +10,7 @@ from tests.support.process import environment, flopsd, predicate
 from tests.support.scenario import Scenario, Segment, a100
 from tests.train.kernel_records import H100, profiler_with, records_of
 from tests.train.operator_cases import DEVICE
-from tests.train.trainers import told_to, trainer_of
+from tests.train.trainers import declared_to, trainer_of
 
 pytestmark = pytest.mark.training("transformers")
 
@@ -39,20 +39,20 @@ client.close()
 """
 
 
-def test_the_callback_sees_kernels_where_it_is_told_to(
+def test_the_callback_sees_kernels_where_they_are_enabled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from flopsd.integrations import transformers
     from flopsd.integrations.kernel_windows import KernelWindows
 
     monkeypatch.setenv("FLOPSD_DEVICE_UUID", DEVICE)
-    with told_to(tmp_path / "off.sock") as (callback, _):
+    with declared_to(tmp_path / "off.sock") as (callback, _):
         assert callback._windows is None
     few = records_of(H100)[:3]
     short = functools.partial(KernelWindows, first_seconds=0, every_seconds=0, profile=lambda: profiler_with(few))
     with monkeypatch.context() as changed:
         changed.setattr(transformers, "KernelWindows", short)
-        with told_to(tmp_path / "on.sock", kernel_windows=True) as (callback, found):
+        with declared_to(tmp_path / "on.sock", kernel_windows=True) as (callback, found):
             trainer_of(tmp_path, callback, max_steps=2, gradient_accumulation_steps=2).train()
     seen = found.work["train"]
     assert seen["kernel_windows"] >= 1
@@ -63,7 +63,7 @@ def test_the_callback_sees_kernels_where_it_is_told_to(
     monkeypatch.setattr(
         transformers, "KernelWindows", functools.partial(KernelWindows, first_seconds=0, profile=lambda: None)
     )
-    with told_to(tmp_path / "broken.sock") as (callback, found):
+    with declared_to(tmp_path / "broken.sock") as (callback, found):
         trainer_of(tmp_path, callback, max_steps=2).train()
     assert callback._windows.ended == "window_did_not_open"
     assert found.work["train"]["steps"] == 2
