@@ -215,7 +215,7 @@ class Client:
     def _run(self) -> None:
         while True:
             last = self._closing.is_set()
-            pause = self._backoff_seconds
+            refused_seconds = 0.0
             try:
                 self._serve_session()
                 return
@@ -226,7 +226,7 @@ class Client:
                     f"flopsd's daemon refused this process: {fault}; its declarations are not recorded, and the client "
                     f"tries again every {REFUSED_SECONDS:.0f} s"
                 )
-                pause = REFUSED_SECONDS
+                refused_seconds = REFUSED_SECONDS
             except Exception:
                 log.exception("internal error in flopsd's client: nothing more is declared; the training goes on")
                 return
@@ -235,8 +235,8 @@ class Client:
                 self._connection = None
             if last:
                 return
+            self._clock.wait(self._closing, refused_seconds or self._backoff_seconds)
             self._backoff_seconds = min(2 * self._backoff_seconds, BACKOFF_SECONDS_MAX)
-            self._clock.wait(self._closing, pause)
 
     def _serve_session(self) -> None:
         """Send everything, then each change, until closed. Raises OSError when the daemon goes away."""

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from flopsd.client import Client, connect
-from flopsd.client.client import MAX_TRANSITIONS
+from flopsd.client.client import MAX_TRANSITIONS, SEND_SECONDS
 from flopsd.client.connection import DaemonConnection, line
 from flopsd.client.counted_work import MAX_NOTED, CountedWork, note_of
 from flopsd.core.session_protocol import (
@@ -320,6 +320,24 @@ def test_a_daemon_that_is_not_there_is_sought_ever_less_often_and_one_that_refus
             client.close()
 
 
+def test_a_daemon_that_was_met_and_is_gone_is_sought_again_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it was sought before: one that starts again lets its processes return for a few seconds."""
+    servers = list[EventServer]()
+
+    class Meets(Waits):
+        def wait(self, event: threading.Event, seconds: float) -> bool:
+            if len(self.seconds) == 2:
+                servers.append(EventServer(path))
+            elif len(self.seconds) == 3:  # in the session
+                servers[0].listener.stop()
+            return super().wait(event, seconds)
+
+    monkeypatch.setattr("flopsd.client.client.WORK_SECONDS", SEND_SECONDS)
+    client = Client([path], clock := Meets())
+    client._thread.join(PATIENCE_SECONDS)
+    assert clock.seconds == [0.2, 0.4, 0.8, SEND_SECONDS, 0.2, 0.4, 0.8, 1.6]
+
+
 def test_what_the_daemon_rejects_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with never_reads(path) as listening, caplog.at_level(logging.WARNING, "flopsd.client"):
         client = connect(path)
@@ -522,6 +540,7 @@ def test_a_thread_that_cannot_start_does_not_affect_the_training(
     with client.phase("train"):
         client.count("train", tokens=1)
         assert client.current_phase == "train"
+    client._close_connection()  # as in a forked child, without one
     client.close()
     assert [record.message for record in caplog.records] == [
         "nothing is declared to flopsd: can't start new thread; the training goes on"

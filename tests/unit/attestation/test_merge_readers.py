@@ -1,5 +1,6 @@
 """Merging with several processes: the same result and the same refusals, and none of them is left."""
 
+import signal
 from pathlib import Path
 
 import psutil
@@ -53,6 +54,13 @@ def test_a_process_that_dies_is_no_ledger_that_is_left_out(
     monkeypatch.setattr(readers, "_START", "raise SystemExit(7)")
     with pytest.raises(LedgerError, match="a process that read ledgers ended with 7"):
         nodes.merge(folder)
+
+
+def test_a_process_that_still_reads_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_START", "import time; time.sleep(600)")
+    with readers._Process() as busy:
+        assert busy._process.poll() is None
+    assert busy._process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.usefixtures("processes")

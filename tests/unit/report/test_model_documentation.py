@@ -167,6 +167,8 @@ def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
     assert "device days without an energy reading" in energy["Energy used for training"].note
     assert "(25 % of device time)" in energy["Measurement methodology, energy"].ai_office
     assert "a lower bound" in energy["Measurement methodology, energy"].ai_office
+    nothing = lines(form(ledger | {"deviceSeconds": "0.000000000"}, ACT))  # of a ledger that nobody verified
+    assert "no energy reading, so the figure is a lower bound" in nothing["Measurement methodology, energy"].ai_office
     job = node("job", "merged") | {"energyUncountedSeconds": "0.000000000"}
     assert lines(form(job, ACT))["Energy used for training"].ai_office == "2.3x10^-9 MWh"
     job["completeness"]["complete"] = False
