@@ -20,6 +20,7 @@ from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS, SEND_SECONDS
 from flopsd.client.connection import DaemonConnection, line
 from flopsd.client.counted_work import MAX_NOTED, CountedWork, note_of
+from flopsd.core.declarations import Phase
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
     QUEUED_NS,
@@ -101,6 +102,16 @@ def test_a_change_after_a_quiet_time_is_sent_at_once(
     wait_until(lambda: not client._awake, "the thread waits")
     client.close(PATIENCE_SECONDS)
     assert server.all()[-1] == SessionClosed(client.session, clean=True)
+
+
+def test_a_phase_that_is_set_again_is_no_change(server: EventServer, client: Client) -> None:
+    client.set_phase("train")
+    server.wait_for(PhaseChanged(client.session, "train"))
+    for phase in (None, None, Phase.TRAIN, "train", None):
+        client.set_phase(phase)
+    client.close()
+    phases = [event.phase for event in server.all() if isinstance(event, PhaseChanged)]
+    assert phases == ["undeclared", "train", "undeclared"]
 
 
 def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client) -> None:

@@ -72,6 +72,8 @@ def test_whoever_keeps_the_head_of_the_journal_is_reported_each_record_also_afte
         assert told[-1] == journal.head
     assert writer.close("end")
     assert told[-1] == journal.head
+    assert journal.put_back == 0, "what it wrote itself is no other's"
+    assert [path.name for path in tmp_path.glob("*.journal.jsonl")] == []
     journal.close()
 
 

@@ -370,6 +370,19 @@ def test_a_pending_file_that_another_process_removed_is_made_again(journal: Jour
     assert descriptors() == before
 
 
+def test_a_journal_that_is_put_aside_is_kept_whole_and_an_empty_one_is_there(journal: Journal, state: StateDir) -> None:
+    before = descriptors()
+    journal.append({"n": 0})
+    journal.note({"n": 1})
+    written = state.journal.read_bytes()
+    kept = [journal.put_aside("aside.jsonl"), journal.put_aside("aside.jsonl")]
+    assert [(state.path / name).read_bytes() for name in kept] == [written, b""]
+    assert (state.journal.read_bytes(), list(journal.read()), journal.records) == (b"", [], 0)
+    assert newest_pending(state.pending, GENESIS) is None
+    journal.append({"n": 2})
+    assert ([line.record() for line in read_journal(state.journal)], descriptors()) == ([{"n": 2}], before)
+
+
 def test_where_no_pending_file_can_be_made_nothing_else_is_written_to(
     journal: Journal, state: StateDir, tmp_path: Path
 ) -> None:

@@ -147,3 +147,4 @@ def test_the_peak_of_a_slice_is_that_of_its_own_sms(tmp_path: Path) -> None:
     half = peaks(replace(H100, uid="MIG-1", sm_count=66, parent=H100.uid))
     assert half
     assert {labels: 2 * peak for labels, peak in half.items()} == peaks(H100)
+    assert peaks(replace(H100, uid="GPU-o", sm_count=114)) == peaks(replace(H100, uid="GPU-w")), "of the datasheet"
