@@ -46,8 +46,7 @@ def sick(seed: int) -> Sick:
     lengths = (300, 3000, 12_000, 40_000, FOREVER)
     faults = tuple(Fault(at, at + draw.choice(lengths), draw.choice(PAGE_FAULTS)) for at in begins)
     left_out = draw.choice(LEFT_OUT)
-    if stated_ms > own_ms:  # pages that stay as they are would be taken for collections that are that rare
-        left_out = ()
+    if stated_ms > own_ms:  # a page that is not renewed would be taken for collections that are that rare
         faults = tuple(fault for fault in faults if fault.kind not in ("frozen", "stood"))
     has_gpm = draw.random() < 0.4
     exporter = Exporter(

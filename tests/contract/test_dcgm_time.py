@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.clock_integral import Cycles
-from flopsd.core.model import Active, Busy, DeviceUid, Evidence, Gap, GapReason, Pipe, Sweep, Tally
+from flopsd.core.model import Active, Busy, DeviceUid, Evidence, Gap, GapReason, Pipe, Reading, Sweep, Tally
 from flopsd.errors import SourceError
 from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
 from flopsd.system.clock import NS_PER_S
@@ -46,6 +46,29 @@ def test_a_constant_load_is_counted_exactly(exporter: Exporter) -> None:
     assert bench.figures().measured_flop == 93 * 108 * 12_300_000 * 2048 * counted_s
     assert bench.tally.unread_ns == dict.fromkeys((Pipe.FP64, Pipe.FP32, Pipe.FP16), counted_s * NS_PER_S)
     assert bench.tally.energy_mj == 27_000_000
+
+
+@pytest.mark.parametrize("has_energy", [True, False])
+def test_collections_that_are_alike_may_look_like_one_where_no_counter_tells_them_apart(
+    exporter: Exporter, has_energy: bool
+) -> None:
+    """A GPU that was idle for 25 s and busy for 5 s, and an exporter that collects every 5 s and not every 30 s."""
+    bench = Bench(exporter, clocks=Steady)
+    left = {} if has_energy else {ENERGY: None}
+
+    def collects(tensor: float, after_s: int) -> list[Reading]:
+        bench.energy += 9_000_000
+        values = {**BUSY, TENSOR: tensor, ENERGY: bench.energy, **left}
+        found = [reading for _ in range(after_s - 1) for reading in bench.read()]
+        exporter.shows(gpu({name: value for name, value in values.items() if value is not None}))
+        return found + bench.read()
+
+    for tensor, after_s in ((0.5, 30), (0, 30), (0.93, 30)):
+        collects(tensor, after_s)
+    (reading,) = bench.read()
+    assert isinstance(reading.work, Active)
+    low = reading.work.sm_cycles[Pipe.TENSOR] - reading.work.uncertainty_sm_cycles[Pipe.TENSOR]
+    assert (low > 0.93 * 5 * 108 * 1000e6) is has_energy
 
 
 def test_nvmls_clock_beside_it_bounds_what_it_was(standin: Path, tmp_path: Path) -> None:

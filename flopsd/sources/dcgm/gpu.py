@@ -6,15 +6,16 @@ that changed; its averages are over one collection interval, and of more time th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from flopsd.core.clock_integral import ClockSample, Cycles, integrate, is_clock
 from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import max_sm_cycles
-from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Growth, Limits, Reading, Totals
+from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Totals
 from flopsd.core.peaks import PeakTable
-from flopsd.core.values import added
+from flopsd.core.values import added, ceil_div
 from flopsd.sources.dcgm.coverage import Coverage
 from flopsd.sources.dcgm.device import clock_of, device_of, limits_of, shared_by
 from flopsd.sources.dcgm.exposition import PREFIX, Field, GpuPage
@@ -195,6 +196,8 @@ class FollowedGpu:
         if is_unseen or max(shifted.values(), default=0) > max_sm_cycles(limits, end_ns - begin_ns):
             return self._until(end_ns, Gap(GapReason.STALE), counters, running)
         doubt = added(work.uncertainty_sm_cycles, shifted)
+        if before is not None and not _shows_each_collection(before.page, page):
+            doubt = added(doubt, _alike_before(before.page, page, end_ns - begin_ns, limits))
         return self._until(end_ns, replace(work, uncertainty_sm_cycles=doubt), counters, running)
 
     def _grown(
@@ -266,6 +269,26 @@ class FollowedGpu:
         self.device = replace(
             self.device, evidence=expected.evidence, evidence_reason=expected.reason, evidence_fix=expected.fix
         )
+
+
+def _shows_each_collection(before: GpuPage, now: GpuPage) -> bool:
+    """Whether the page has a counter that runs on, so that no two collections are alike."""
+    return any(
+        name in before.values and now.values.get(name) != before.values[name]
+        for name in (Field.ENERGY, Field.CYCLES_ELAPSED)
+    )
+
+
+def _alike_before(before: GpuPage, now: GpuPage, duration_ns: int, limits: Limits) -> dict[Pipe, int]:
+    """By how many SM-cycles each pipe is off, at most, where the exporter collects more often than is stated: those
+    between these two had the values of the first then."""
+    earlier, later = ratios(before), ratios(now)
+    found = {}
+    for pipe, ratio in later.items():
+        ns = math.ceil(abs(ratio - earlier.get(pipe, 0.0)) * duration_ns)
+        if ns:
+            found[pipe] = ceil_div(ns * limits.sm_count * limits.sm_clock_max_mhz, 1000)
+    return found
 
 
 def _integral(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cycles | None:
