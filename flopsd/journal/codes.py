@@ -79,7 +79,7 @@ class CodeChecker:
     def __init__(self, secrets: Iterable[bytes | bytearray] = ()) -> None:
         self._secrets = {secret_sha256(secret): secret for secret in secrets}
         self._coded = self._recovered = False
-        self._key: bytes | None = None
+        self._key: bytes | None  # from the first record on, which begins a daemon start
 
     def records(self, lines: Iterable[JournalLine]) -> Iterator[Mapping[str, Any]]:
         """The records of lines whose codes are right. Raises JournalDamagedError at the first that is not."""

@@ -393,10 +393,16 @@ def test_where_no_pending_file_can_be_made_nothing_else_is_written_to(
     with (tmp_path / "other").open("wb") as other:  # it has the descriptor that the pending file had
         with pytest.raises(JournalError, match="cannot write .*pending"):
             journal.note({"n": 2})
-        journal.close()
         other.write(b"goes on")
     assert (tmp_path / "other").read_bytes() == b"goes on"
     assert not (tmp_path / "elsewhere").exists()
+    before = descriptors()
+    state.pending.unlink()
+    for n in (2, 3):
+        journal.append({"n": n})
+        journal.note({"n": -n})
+        assert newest_pending(state.pending, bytes.fromhex(journal.head.sha256)) == {"n": -n}
+        assert descriptors() == before + 1
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
