@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import IO, Any
@@ -19,7 +20,7 @@ from flopsd.core.ledger.start_notes import refused_line
 from flopsd.core.notes import Note, note
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
-from flopsd.journal.framing import GENESIS, frame
+from flopsd.journal.framing import GENESIS, JournalLine, frame
 from flopsd.journal.head import Head, KnownJournal, replaced
 from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
@@ -31,6 +32,7 @@ from flopsd.system.sha256 import sha256, sha256_for
 
 log = logging.getLogger("flopsd")
 _CLOSED = -1  # in place of a descriptor
+BESIDE_TOTALS, MOST_BESIDE = ("sealed", "declaration"), 64  # records after which the totals that are pending still hold
 
 
 class Journal:
@@ -41,10 +43,13 @@ class Journal:
         self._fd = self._pending_fd = _CLOSED
         self._inode = self._pending_size = self.put_back = 0
         self._pending_head = GENESIS
+        self._head: bytes
+        self._still_pending: str | None = None  # chain hash of what is pending, after records beside the totals
         self._owed: Mapping[str, Any] | None  # the newest pending record, where the disk was full at recovery
         self._codes: CodeKey | None = None
         self._hashing = sha256
         self._is_taken = False  # another daemon holds the folder
+        self._is_repeated = False  # what is in the pending file is in the journal, too
         self._forget()
 
     def authenticate(self, key: CodeKey | None) -> None:
@@ -69,8 +74,7 @@ class Journal:
 
     def known(self, run: str) -> KnownJournal:
         """What another process must find in the files to take them for this journal of `run`."""
-        is_pending = self._pending_head != self._head
-        return KnownJournal(self.head, self._pending_head.hex() if is_pending else None, run)
+        return KnownJournal(self.head, self._pending_head.hex() if self._pending_size else self._still_pending, run)
 
     def recover(self, put_aside_as: str, known: KnownJournal | None = None) -> Recovery | None:
         """Open for appending after the longest valid prefix and the newest pending record.
@@ -82,6 +86,7 @@ class Journal:
         """
         recovery: Recovery | None = None
         cut: Note | None = None
+        last = deque[tuple[bytes, JournalLine]](maxlen=MOST_BESIDE)  # lines, and the head before each
         try:
             self._open()
             self._hashing = sha256_for(os.fstat(self._fd).st_size)
@@ -91,6 +96,7 @@ class Journal:
                     if known is not None and line.number > known.head.records:
                         cut = note("tail_not_known")
                         break
+                    last.append((self._head, line))
                     self._head, self._size, self.records = line.head, line.end, line.number
                     self._digest.update(line.framed())
             except JournalDamagedError as fault:
@@ -100,6 +106,8 @@ class Journal:
             if known is not None and self.head != known.head:
                 raise replaced(self._path, known.head)
             pending = newest_pending(self.state.pending, self._head, known)
+            while pending is None and last and _is_beside(last[-1][1]):
+                pending = newest_pending(self.state.pending, last.pop()[0], known)
             if pending is None:
                 self._empty_pending()
             else:
@@ -261,7 +269,9 @@ class Journal:
         if codes is not None:
             codes.advance()
         # What is pending stays until the next note: whoever is to know of this record may not know it yet, and cuts it.
-        self._pending_head, self._pending_size = self._head, 0
+        pending = self._pending_head.hex() if self._pending_size else self._still_pending
+        self._still_pending = pending if record.get("kind") in BESIDE_TOTALS else None
+        self._pending_head, self._pending_size, self._is_repeated = self._head, 0, self._still_pending is None
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
@@ -275,11 +285,12 @@ class Journal:
         except OSError as fault:
             raise JournalError(f"cannot write {self.state.pending}: {fault.strerror}") from fault
         self._pending_head, self._pending_size = head, self._pending_size + len(line)
+        self._still_pending, self._is_repeated = None, False
 
     def close(self) -> None:
         self._let_go()
         if self._pending_fd != _CLOSED:
-            if not self._pending_size:  # what is in it still is in the journal, too
+            if self._is_repeated:
                 with suppress(OSError):
                     os.ftruncate(self._pending_fd, 0)
             os.close(self._pending_fd)
@@ -331,3 +342,10 @@ class Journal:
         if self._pending_fd == _CLOSED:
             self._pending_fd = open_own(self.state.pending)
         os.ftruncate(self._pending_fd, 0)
+
+
+def _is_beside(line: JournalLine) -> bool:
+    try:
+        return line.record().get("kind") in BESIDE_TOTALS
+    except JournalDamagedError:
+        return False

@@ -289,6 +289,52 @@ def test_a_kill_before_the_launcher_knows_of_a_record_loses_no_reading(state: St
     killed.close()
 
 
+@pytest.mark.parametrize("is_launched", [True, False])
+@pytest.mark.parametrize("kind", ["sealed", "declaration", "device"])
+def test_a_record_beside_the_totals_leaves_those_that_are_pending(
+    state: StateDir, kind: str, is_launched: bool
+) -> None:
+    """A seal or declarations precede a checkpoint, and a kill may come in between. A device has no totals in older ones."""
+    write(state, 2)
+    journal = Journal(state)
+    journal.recover("aside")
+    journal.note({"n": 2})
+    journal.note({"n": 3})
+    journal.append({"kind": kind})
+    journal.append({"kind": "sealed"})
+    known = KnownJournal.parse(str(journal.known("run-1")))
+    killed, journal = journal, Journal(state)
+    assert journal.recover("aside", known if is_launched else None) is None
+    assert [line.record().get("n", "") for line in read_journal(state.journal)] == [
+        0, 1, "", "", *([3] if kind != "device" else [])
+    ]  # fmt: skip
+    journal.close()
+    killed.close()
+
+
+def test_what_a_full_disk_keeps_pending_outlives_who_seals_the_rest(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(state, 2)
+    journal = Journal(state)
+    journal.recover("aside")
+    journal.note({"n": 2})
+    killed, journal = journal, Journal(state)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", fails)
+        journal.recover("aside")
+        journal.close()
+    journal = Journal(state)
+    journal.recover("aside")
+    assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 2]
+    journal.close()
+    killed.close()
+
+
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_no_running_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
