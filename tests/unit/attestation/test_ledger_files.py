@@ -325,3 +325,11 @@ def test_a_refused_pin_is_noted_in_the_state_folder_and_not_beside_a_file_by_its
     (copy := tmp_path / "copy.jsonl").write_bytes(run.state.journal.read_bytes())
     seal_file(copy, Settings(), FakeClock())
     assert asked == [run.state.refused_pin, None]
+
+
+def test_the_lock_of_ledger_files_is_closed_after_use(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for lock in (tmp_path / "lock", tmp_path / "missing" / "lock", None):
+        with ledger_files_lock(lock, FakeClock()):
+            assert len(os.listdir("/proc/self/fd")) == before + (lock == tmp_path / "lock")
+    assert len(os.listdir("/proc/self/fd")) == before

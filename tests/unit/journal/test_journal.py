@@ -23,7 +23,7 @@ from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.sealed_prefix import durable_prefix
-from flopsd.journal.state_dir import StateDir
+from flopsd.journal.state_dir import LOCK_NAME, StateDir
 from tests.support.extent import examples
 
 
@@ -609,3 +609,26 @@ def test_a_disk_that_fails_is_named_when_it_is_sealed(
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(JournalError, match="cannot read the journal .*: Input/output error"):
         durable_prefix(state.journal, lambda _: None)
+
+
+def test_a_state_folder_has_one_file_open_while_it_is_held_and_else_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    held, other, before = StateDir(tmp_path), StateDir(tmp_path), descriptors()
+    held.acquire()
+    with pytest.raises(StateDirBusyError):
+        other.acquire()
+    assert other.is_held()
+    held.mark_open(is_open=True)
+    (tmp_path / LOCK_NAME).unlink()
+    held.keep()
+    with monkeypatch.context() as broken:
+        broken.setattr("fcntl.flock", no_locks)
+        with pytest.raises(JournalError, match="cannot lock the state folder"):
+            other.acquire()
+    assert descriptors() == before + 1
+    held.release()
+    assert (descriptors(), other.is_held()) == (before, False)

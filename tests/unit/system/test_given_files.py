@@ -13,7 +13,7 @@ import pytest
 from flopsd.errors import FileChangedError
 from flopsd.system.bounded_streams import MOST_TIMES, FirstBytes, Unpacked, WithoutHoles
 from flopsd.system.known_files import KnownFile, begin_alike, known_file, open_content, put_file, sha256_of, size_of
-from flopsd.system.regular_files import first_bytes, open_own, open_regular, read_at_most
+from flopsd.system.regular_files import first_bytes, open_own, open_regular, read_at_most, unfit
 from flopsd.system.sha256 import file_sha256, hex_sha256
 
 
@@ -52,6 +52,21 @@ def test_a_file_of_our_own_that_is_something_else_is_refused_and_not_left_open(
     with pytest.raises(OSError, match=words):
         open_own(path)
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (Path.touch, None),
+        (Path.mkdir, "Is a directory"),
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+        (lambda _path: None, "No such file or directory"),
+    ],
+)
+def test_why_a_path_is_not_one_of_a_file(tmp_path: Path, make: Callable[[Path], object], why: str | None) -> None:
+    make(path := tmp_path / "given")
+    assert unfit(path) == why
 
 
 def test_as_much_as_a_file_may_have_is_read_also_of_a_pipe_of_our_own(tmp_path: Path) -> None:
