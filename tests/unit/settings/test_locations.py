@@ -24,6 +24,9 @@ def test_the_options_of_a_location_are_in_its_query() -> None:
     assert full.beside("b.pub") == S3Location("my-bucket", "b.pub", "compliance", 3650, overwrite=False, rolling=False)
     # A rolling ledger is replaced each quarter of an hour: it is neither locked nor kept from being overwritten.
     assert full.for_rolling() == S3Location("my-bucket", "b.rolling.json", rolling=False)
+    for days in (1, 36_500):
+        kept = parse_location(f"s3://bucket/a.json?lock=governance&days={days}")
+        assert kept == S3Location("bucket", "a.json", "governance", days)
     longest = parse_location(f"s3://bucket/{'a' * 895}.json")
     assert isinstance(longest, S3Location)
     nested = parse_location("s3://bucket/a/run.ledger.json")
@@ -49,6 +52,7 @@ def test_the_options_of_a_location_are_in_its_query() -> None:
         ("s3://bucket/a.json?days=3", "lock and days need each other"),
         ("s3://bucket/a.json?lock=governance&days=0", "days=0: expected a whole number from 1 to 36500"),
         ("s3://bucket/a.json?lock=governance&days=-1", "days=-1: expected"),
+        ("s3://bucket/a.json?lock=governance&days=36501", "days=36501: expected"),
         ("s3://bucket/a.json?lock=governance&days=99999999999999999999", "expected a whole number"),
         ("s3://bucket/a.json?lock=governance&lock=governance&days=1", "lock is given twice"),
         ("s3://bucket/a.json?overwrite=yes", "overwrite=yes is not known"),

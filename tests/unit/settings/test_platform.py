@@ -119,3 +119,11 @@ def test_a_run_without_a_name_is_called_by_the_second_at_which_it_starts() -> No
     names = {new_run_id("2026-09-21T15:00:59.123456Z") for _ in range(2)}
     assert len(names) == 2
     assert all(re.fullmatch(r"run-20260921T150059Z-[0-9a-f]{8}", name) for name in names)
+
+
+@pytest.mark.parametrize(("name", "node"), [("gpu-7", "gpu-7"), ("", "unknown")])
+def test_a_host_of_no_platform_has_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, node: str
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: name)
+    assert [find_context(one, tmp_path).node for one in ({}, {"TRAINING_JOB_NAME": "j"})] == [node, node]

@@ -318,3 +318,14 @@ def test_the_ledger_rates_each_device_by_its_own_declaration(tmp_path: Path) -> 
         if row["pipe"] == "tensor_hmma"
     }
     assert rated == {"GPU-h": ("bf16", "config", 4096), "GPU-h2": ("fp8", "config", 8192)}
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1000, "1000"), (0, "0"), ("alice", "alice")])
+def test_a_user_is_a_name_or_a_number(value: object, expected: str) -> None:
+    assert parsers.text_or_number(value) == expected
+
+
+@pytest.mark.parametrize("value", [-1, True, 1.5, "", None])
+def test_what_is_neither_a_name_nor_a_number_is_no_user(value: object) -> None:
+    with pytest.raises(ValueError, match="expected text"):
+        parsers.text_or_number(value)

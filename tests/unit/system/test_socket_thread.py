@@ -124,3 +124,19 @@ def test_a_deadline_is_kept_and_after_all_have_stopped_a_thread_is_started_again
 
 def no_thread(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def test_a_server_that_fails_again_and_again_does_not_take_the_processor() -> None:
+    waits = list[float]()
+
+    class Noting(FakeClock):
+        def wait(self, event: threading.Event, seconds: float) -> bool:
+            waits.append(seconds)
+            return super().wait(event, seconds)
+
+    thread, server = SocketThread(Noting()), Echo("one")
+    thread.serve(server)
+    for text in (b"fail", b"a", b"fail", b"end"):
+        server.stated(text)
+    assert waits == [1, 1]
+    server.client.close()
