@@ -167,6 +167,7 @@ class Client:
         """A session of its own for another model of this process, with the same daemon. It ends with this one."""
         other = Client(self._paths, self._clock)
         other._was_met = self._was_met and self._connection is not None
+        other._behind_until_ns = self._behind_until_ns
         self._others.append(other)
         return other
 

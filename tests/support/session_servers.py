@@ -23,6 +23,15 @@ from flopsd.system.clock import Clock, SystemClock
 PATIENCE_SECONDS = 30
 
 
+class SkippingClock(SystemClock):
+    """A clock that can be set forward by `skipped_ns`."""
+
+    skipped_ns = 0
+
+    def boottime_ns(self) -> int:
+        return super().boottime_ns() + self.skipped_ns
+
+
 class EventServer:
     """A session server in this process, and the events that it received."""
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from flopsd.client import connect
+from flopsd.client import Client, connect
+from flopsd.core.session_protocol import QUEUED_NS
 from tests.support.process import free_port, wait_until
-from tests.support.session_servers import EventServer, work_of
+from tests.support.session_servers import EventServer, SkippingClock, work_of
 from tests.train.operator_cases import BATCH, CASES, DEVICE, LENGTH, STEPS, Counters, compare, train
 from tests.train.preloaded import Preloaded
 from tests.train.trainers import LLAMA, arguments, declared_to, llama, rows, trainer_of
@@ -478,11 +479,13 @@ def test_each_rank_counts_what_it_computes(tmp_path: Path, scripts: Preloaded) -
 
 
 def test_what_ran_before_the_daemon_was_there_is_not_sent_to_it(tmp_path: Path) -> None:
-    client = connect(path := tmp_path / "client.sock")
+    clock = SkippingClock()
+    client = Client((path := tmp_path / "client.sock",), clock)
     client.count("train", operator_flop=5, steps=1)
     server = EventServer(path)
     wait_until(lambda: client._was_met, "the daemon is met")
     wait_until(lambda: not client._work._sums["train"].get("operator_flop"), "nothing is left of before")
+    clock.skipped_ns = QUEUED_NS
     client.count("train", operator_flop=7)
     client.another_session().count("train", operator_flop=11)
     client.close()

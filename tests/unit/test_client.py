@@ -32,7 +32,7 @@ from flopsd.core.session_protocol import (
 )
 from flopsd.system.clock import SystemClock
 from tests.support.process import PATIENCE_SECONDS, modules_after, wait_until
-from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of
+from tests.support.session_servers import Daemon, EventServer, SkippingClock, foreign, never_reads, work_of
 
 
 @pytest.fixture
@@ -141,13 +141,6 @@ def test_a_daemon_gets_the_phase_of_now_and_none_of_before(path: Path, client: C
     client.set_phase("train")
     assert daemon.next("PhaseChanged")["phase"] == "train"
     daemon.close()
-
-
-class SkippingClock(SystemClock):
-    skipped_ns = 0
-
-    def boottime_ns(self) -> int:
-        return super().boottime_ns() + self.skipped_ns
 
 
 def test_another_run_counts_operators_once_none_from_before_it_can_be_running(path: Path) -> None:
