@@ -65,6 +65,7 @@ class Client:
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
         self._was_met = self._was_opened = False  # whether a daemon was met by this process, and by this session
+        self._is_served = False  # one knows this session now
         self._closing, self._leaving = threading.Event(), False
         self._others: list[Client] = []
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
@@ -166,7 +167,7 @@ class Client:
     def another_session(self) -> Client:
         """A session of its own for another model of this process, with the same daemon. It ends with this one."""
         other = Client(self._paths, self._clock)
-        other._was_met = self._was_met and self._connection is not None
+        other._was_met = self._is_served
         other._behind_until_ns = self._behind_until_ns
         self._others.append(other)
         return other
@@ -233,7 +234,7 @@ class Client:
                 return
             finally:
                 self._close_connection()
-                self._connection = None
+                self._connection, self._is_served = None, False
             if last:
                 return
             self._clock.wait(self._closing, refused_seconds or self._backoff_seconds)
@@ -247,7 +248,7 @@ class Client:
         is_new = not self._was_met or (self._was_opened and is_known is False)
         if is_new and self._work.forget(_OF_DEVICES):  # what ran before is not in this daemon's run
             self._behind_until_ns = self.now_ns() + QUEUED_NS
-        self._was_met = self._was_opened = True
+        self._was_met = self._was_opened = self._is_served = True
         self._work.send_again()
         with self._lock:
             self._unsent_facts = set(self._facts)

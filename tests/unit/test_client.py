@@ -179,6 +179,30 @@ def test_what_another_session_counts_while_no_daemon_is_there_is_not_sent_to_the
     second.listener.stop()
 
 
+def test_what_another_session_counts_while_the_next_daemon_does_not_answer_is_not_sent_to_it(
+    path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Daemon(path)
+    client.count("train", tokens=100)
+    first.next("WorkCounted")
+    hello, asked, answers = DaemonConnection.hello, threading.Event(), threading.Event()
+
+    def answered(connection: DaemonConnection, session: str) -> bool | None:
+        asked.set()
+        answers.wait(PATIENCE_SECONDS)
+        return hello(connection, session)
+
+    monkeypatch.setattr(DaemonConnection, "hello", answered)
+    first.kill()
+    second = EventServer(path)
+    assert asked.wait(PATIENCE_SECONDS)
+    other = client.another_session()
+    other.count("train", tokens=1, operator_flop=11)
+    answers.set()
+    second.wait_for(WorkCounted(other.session, {"train": {"tokens": 1}}))
+    second.listener.stop()
+
+
 def test_what_another_session_counts_before_it_is_answered_is_reported_to_the_daemon_of_the_first(
     server: EventServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
