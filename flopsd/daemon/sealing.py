@@ -132,7 +132,7 @@ def seal_ended(
         raise LedgerError(
             f"there is no journal in {folder.path}", hint="give --state-dir the folder that the daemon wrote to"
         )
-    folder.acquire()
+    folder.acquire("stop that one, which seals its run itself; --rolling seals the run so far")
     journal = Journal(folder)
     try:
         try:

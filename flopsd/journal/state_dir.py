@@ -126,9 +126,9 @@ class StateDir:
             pass  # moved by the call before, which failed later
         sync_path(self.segments)
 
-    def acquire(self) -> None:
-        """Create the folder (0700) and take its lock. Raises StateDirBusyError naming the holder, JournalError if the
-        folder cannot be used."""
+    def acquire(self, if_busy: str = "stop that one, or give this one another --state-dir") -> None:
+        """Create the folder (0700) and take its lock. Raises StateDirBusyError, which names the holder and has the hint
+        `if_busy`, and JournalError if the folder cannot be used."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = open_own(self.path / LOCK_NAME)
@@ -151,7 +151,7 @@ class StateDir:
             os.close(lock)
             raise StateDirBusyError(
                 f"the state folder {self.path} is in use by a running flopsd: {_describe(holder)}",
-                hint="stop that one, or give this one another --state-dir",
+                hint=if_busy,
             )
         name = f"{os.getpid()}\n".encode("ascii")
         try:

@@ -96,9 +96,11 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
     with started(*common, env=env) as program:
         first = program.wait_for(r"run (\S+), daemon start 1,")[1]
         wait_until(lambda: b"activity" in (state / "pending.jsonl").read_bytes(), "a reading")
-        for busy in (flopsd(*common, env=env), flopsd("seal", "--state-dir", str(state))):
+        for command, remedy in ((common, "another --state-dir"), (("seal", "--state-dir", str(state)), "--rolling")):
+            busy = flopsd(*command, env=env)
             assert busy.returncode == 1
             assert f"is in use by a running flopsd: process {program.process.pid}" in busy.stderr
+            assert remedy in busy.stderr
         program.process.kill()
         program.process.wait()
     with started(*common, env=env) as program:
