@@ -165,6 +165,24 @@ def test_layers_below_the_first_trained_one_have_no_backward_pass() -> None:
     assert found.required.computed < 0.6 * everywhere.required.computed
 
 
+def test_a_product_of_another_one_passes_its_gradient_on_where_the_layer_has_none() -> None:
+    """In the first layer of a frozen model queries are made in two steps: of those the first alone is adapted."""
+    latent, heads, rank, tokens = 24, 4 * (12 + 8), 2, 1000
+    config = {
+        "model_type": "deepseek_v3", "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 100,
+        "q_lora_rank": latent, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 12, "v_head_dim": 10,
+        "first_k_dense_replace": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+    }  # fmt: skip
+    work = {"tokens": tokens, "sequences": 1, "square_pairs": tokens**2}
+    first, second = (
+        computed(config, work, method="lora", recomputation="none", attention="eager",
+                 lora={"r": rank, "target_modules": [name]}).terms["activation_gradients"]
+        for name in ("q_a_proj", "q_b_proj")
+    )  # fmt: skip
+    assert first - second == 2 * tokens * latent * heads + 2 * tokens * rank * (latent - heads)
+
+
 def test_fewer_adapters_than_named_may_be_on_the_last_layers_only() -> None:
     """PEFT's layers_to_transform: the process declares the modules' names and how many parameters it trains."""
     work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}

@@ -193,6 +193,15 @@ def test_an_older_energy_value_of_another_source_is_not_counted_again(run: Run) 
         assert run.writer.snapshot.devices[0].tally.energy_mj == total_mj
 
 
+def test_an_energy_value_that_another_source_reads_unchanged_counts_up_to_then(run: Run) -> None:
+    better = replace(A100, evidence=Evidence.ACTIVITY), Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+    for source, read in (("nvml", (A100, Busy(10))), ("dcgm", better)):
+        run.clock.advance(NS_PER_S)
+        tell(run, source, read, energy_mj=1000)
+    tally = run.writer.snapshot.devices[0].tally
+    assert tally.energy_at_ns == tally.watermark_ns == run.clock.boottime_ns()
+
+
 def test_a_fault_of_a_source_is_logged_once_until_it_is_another(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     for fault in ("no answer", "no answer", "no permission"):
         run.writer.take(Message("dcgm", run.clock.boottime_ns(), fault=fault))

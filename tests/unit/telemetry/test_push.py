@@ -5,6 +5,7 @@ import os
 import queue
 import re
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -103,7 +104,16 @@ def test_a_page_of_something_else_is_refused() -> None:
             parse_page(Page(text, 0))
 
 
-def test_otlp_and_remote_write_tell_the_same_with_run_node_and_job(run: Run) -> None:
+def test_a_write_request_has_the_bytes_of_prometheus_own_schema() -> None:
+    request = WRITE_REQUEST()
+    series = request.timeseries.add()
+    series.labels.add(name="a", value="b")
+    series.samples.add(value=1.0, timestamp=300)
+    label, sample = b"\x0a\x01a\x12\x01b", b"\x09" + struct.pack("<d", 1.0) + b"\x10\xac\x02"
+    assert request.SerializeToString() == b"\x0a\x16" + b"\x0a\x06" + label + b"\x12\x0c" + sample
+
+
+def test_otlp_and_remote_write_send_the_same_with_run_node_and_job(run: Run) -> None:
     target = parse_target("otlp+http://x/v1/metrics#job=j")
     http = Http(target, {})
     otlp, remote = Otlp(target, http), RemoteWrite(target, http)
