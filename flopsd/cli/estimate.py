@@ -51,7 +51,8 @@ def _estimate(arguments: argparse.Namespace) -> int:
         assumed.append(f"adapters of rank {rank} on {targets}")
     _check_lengths(arguments, model)
     total = parameters(model).total
-    if (arguments.trainable or 0) > total and {Method.FULL, Method.PARTIAL, Method.PRETRAINING}.intersection(methods):
+    too_many = arguments.trainable is not None and arguments.trainable > total
+    if too_many and {Method.FULL, Method.PARTIAL, Method.PRETRAINING}.intersection(methods):
         raise ConfigError(
             [f"--trainable {arguments.trainable}: the model has {total} parameters"],
             hint="more are trained only with adapters: --method lora or qlora",

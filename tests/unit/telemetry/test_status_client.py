@@ -11,7 +11,7 @@ from flopsd.system.clock import SystemClock
 from flopsd.telemetry.push.pusher import run_scraping
 from flopsd.telemetry.status_client import from_url
 from tests.support.authorities import Answer, serving
-from tests.support.process import in_process
+from tests.support.process import free_port, in_process
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,17 @@ def test_the_pushing_process_uses_the_password_too_and_shows_it_to_nobody(
     in_process(
         "push", "--push", "otlp+http://h:1/x", "--url", "h:1", code=2, says="--url is not an http or https address"
     )
+
+
+def test_the_pushing_process_waits_for_a_daemon_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flopsd.telemetry.push.pusher.awaited", lambda *_: nullcontext(lambda _: "SIGTERM"))
+    url = f"http://127.0.0.1:{free_port()}"
+    assert not run_scraping(url, 1, [], {}, SystemClock())
+    (message,) = caplog.messages
+    assert message.startswith(f"cannot read {url}/metrics: ")
+    assert message.endswith("; it is tried again")
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"{", b'{"schema": "another"}', b"[]"])
