@@ -199,6 +199,7 @@ def last(records: list[J]) -> J:
 UNSEALABLE: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("an unknown row", lambda r: of(r, "device").update(peak_row="h900"), "h900.*peak table does not have"),
     ("too much recovered", lambda r: last(r).update(recovered_ns={"cycles": 10**15}), "more gap time was recovered than there was"),
+    ("too much energy", lambda r: last(r).update(energy_ns=10**15), "energy was counted for more time than there was"),
 ]  # fmt: skip
 
 

@@ -276,6 +276,13 @@ def test_problems_outside_the_rules_are_reported(change: Any, problem: str) -> N
     assert_refused(bad, problem)
 
 
+@pytest.mark.parametrize("ppm", [1, 999_999])
+def test_the_least_and_the_largest_margin_are_taken(ppm: int) -> None:
+    edited = data()
+    edited["estimation_margin"]["ppm"] = ppm
+    assert policy_from(edited, "").margin_ppm == ppm
+
+
 def test_what_is_not_yaml_is_named_with_its_line() -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(b"id: ours\nrules: [", "ours.yaml")
