@@ -62,12 +62,19 @@ def test_the_pushing_process_uses_the_password_too_and_shows_it_to_nobody(
 def test_the_pushing_process_waits_for_a_daemon_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flopsd.telemetry.push.pusher.awaited", lambda *_: nullcontext(lambda _: "SIGTERM"))
+    waited: list[float] = []
+
+    def wait(seconds: float) -> str | None:
+        waited.append(seconds)
+        return "SIGTERM" if len(waited) == 2 else None
+
+    monkeypatch.setattr("flopsd.telemetry.push.pusher.awaited", lambda *_: nullcontext(wait))
     url = f"http://127.0.0.1:{free_port()}"
-    assert not run_scraping(url, 1, [], {}, SystemClock())
+    assert not run_scraping(url, 30, [], {}, SystemClock())
     (message,) = caplog.messages
     assert message.startswith(f"cannot read {url}/metrics: ")
     assert message.endswith("; it is tried again")
+    assert 0 < waited[0] <= 30 < waited[1] <= 60, "what is due is counted from the start"
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"{", b'{"schema": "another"}', b"[]"])
