@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.declarations import Base, Method, Recomputation
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Recomputation
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.policy.bases import declarations_of
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Limit
 from flopsd.core.policy.forecast import Crossing, Rate, crossing, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines, Required, guidelines, required_share
 from flopsd.core.policy.open_bounds import OpenBounds
 from flopsd.core.policy.reconcile import LESS_EXECUTED, ArchitectureFigures, reconcile
+from flopsd.core.session_protocol import DeclaredSession
 from flopsd.settings.data_files import load_policies
 from flopsd.settings.words import say
 
@@ -36,6 +38,23 @@ def test_the_share_that_follows_from_a_declaration(
     found = required_share(method, recomputation)
     assert (found.low_ppm, found.stated_ppm, found.high_ppm) == (low, stated, 1_000_000)
     assert found.source == (source,)
+
+
+@pytest.mark.parametrize(
+    ("trained", "work", "source"),
+    [
+        (7, {"tokens": 1}, "full_full"),
+        (6, {"tokens": 1}, "full"),
+        (7, {"kernel_windows": 1}, "full"),  # a process that counted no work says nothing of it
+    ],
+)
+def test_processes_whose_parameters_are_all_trained_name_the_method_by_that(
+    trained: int, work: dict[str, int], source: str
+) -> None:
+    facts = {"parameters_total": 7, "parameters_trainable": trained}
+    session = DeclaredSession("1" * 32, 7, 1000, "1", facts, {"train": work})
+    found = declarations_of(OperatorDeclarations(recomputation=Recomputation.FULL), [session])
+    assert found.required.source == (source,)
 
 
 HALF = Required(400_000, 500_000, 1_000_000, ())
