@@ -13,10 +13,10 @@ from dataclasses import asdict, field, replace
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.declarations import OperatorDeclarations, Work, precision_from
+from flopsd.core.declarations import OperatorDeclarations, Work
 from flopsd.core.kernel_windows import OBSERVED, REFUSED, WINDOW_NS, is_impossible
 from flopsd.core.ledger.segments import added_work, work_since
-from flopsd.core.model import UNDECLARED_PHASE, DeviceUid
+from flopsd.core.model import DeviceUid
 from flopsd.core.operator_count import (
     OPERATOR_COUNTERS,
     OPERATOR_FLOP,
@@ -24,7 +24,7 @@ from flopsd.core.operator_count import (
     counted_flop,
     counts_of,
 )
-from flopsd.core.phases import PROCESS, ActivePhase, bucket
+from flopsd.core.phases import ActivePhase
 from flopsd.core.session_protocol import (
     QUEUED_NS,
     DeclaredSession,
@@ -36,12 +36,11 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 from flopsd.core.unused_count import Unused, UnusedCount
+from flopsd.daemon.agreed_phase import AgreedPhase
 from flopsd.settings.words import say
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
-RETURN_NS = 10_000_000_000  # how long a client may take to connect again: it waits 5 s at most between two tries
-MAX_BUCKETS = 24  # phases, and phases with a number format, that a tally has shares of
 _REFUSED_ONLY, _OF_WINDOWS = frozenset({REFUSED}), OBSERVED | {REFUSED}  # the daemon alone counts what it refuses
 RECORD_BYTES = 256 * 1024  # of declarations in one record of the journal, which may have 4 MiB
 
@@ -56,15 +55,11 @@ class SessionTracker:
     ceiling_flop: Callable[[DeviceUid, int], int | None]  # the most that a device can execute in so many ns
     before: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # counters when this segment began
     is_segment: bool = False  # whether this journal continues another
-    _active: ActivePhase = field(init=False)
-    _live: dict[str, str | None] = field(default_factory=dict)  # the phase of each connected process, once it named one
-    _parted: dict[str, int] = field(default_factory=dict)  # until when a process that lost its connection may return
+    _phase: AgreedPhase = field(init=False)
     _declared: dict[str, None] = field(default_factory=dict)  # sessions whose facts the journal does not have yet
     _worked: dict[str, None] = field(default_factory=dict)  # the same of their counters
-    _unrecorded: set[str] = field(default_factory=set)  # connected processes that said more than is recorded
     _is_over: bool = False  # whether a bound was reached
     _facts_bytes: int = field(init=False)  # of all facts that were recorded, replaced ones too
-    _buckets: set[str] = field(default_factory=set)
     _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first, and what it had counted before
     _counts: OperatorCounts | None = field(init=False)  # None: to be computed again
     _held: set[str] = field(default_factory=set)  # whose operators still count to the segments before
@@ -73,8 +68,7 @@ class SessionTracker:
 
     def __post_init__(self) -> None:
         self._facts_bytes = sum(_size(session.facts) for session in self.known.values())
-        self._parted = dict.fromkeys(self.known, self.now_ns() + RETURN_NS)
-        self._active = ActivePhase(self._bucket(), 0)
+        self._phase = AgreedPhase(self.declared.phase, self.known, self.now_ns)
         self._counts = counts_of(self.known.values())
         if self.is_segment:
             self._hold(name for name in self.known if not counted_flop(self._work_here(name)))
@@ -84,40 +78,22 @@ class SessionTracker:
         name = event.session
         if isinstance(event, SessionOpened):
             self._open(event)
-        elif name in self._unrecorded:
-            if isinstance(event, SessionClosed):
-                self._unrecorded.discard(name)
-                self._leave(event)
-        elif name not in self.known:
-            return  # never opened; the session server does not send this
+        elif isinstance(event, SessionClosed):
+            self._phase.leave(name, clean=event.clean)
+        elif name not in self.known or not self._phase.is_recorded(name):
+            return
         elif isinstance(event, FactsDeclared):
             self._declare(self.known[name], event.facts)
         elif isinstance(event, WorkCounted):
             self._count(self.known[name], event.work)
         elif isinstance(event, PhaseChanged):
-            self._live[name] = event.phase
-            self._parted.pop(name, None)
-        elif isinstance(event, SessionClosed):
-            self._leave(event)
-        self._follow()
+            self._phase.change(name, event.phase)
+        self._phase.follow()
 
     @property
     def active_phase(self) -> ActivePhase:
         """The phase now, and since when."""
-        if self._parted:
-            self._follow()
-        return self._active
-
-    def _follow(self) -> None:
-        if (now := self._bucket()) != self._active.bucket:
-            self._active = ActivePhase(now, self.now_ns())
-
-    def _leave(self, event: SessionClosed) -> None:
-        """One that did not say goodbye may still be at work in the phase that it declared."""
-        if self._live.pop(event.session, None) is not None and not event.clean:
-            self._parted[event.session] = self.now_ns() + RETURN_NS
-        elif event.clean:
-            self._parted.pop(event.session, None)
+        return self._phase.active
 
     @property
     def counts(self) -> OperatorCounts:
@@ -210,7 +186,7 @@ class SessionTracker:
                 return
             self.known[name] = DeclaredSession(name, event.pid, event.uid, event.client)
             self._declared[name], self._opened[name] = None, (self.now_ns(), 0)
-        self._live.setdefault(name, None)
+        self._phase.connect(name)
         # One that the journal has may have counted all the time that no daemon ran.
         self._opened.setdefault(name, (0, counted_flop(self.known[name].work)))
 
@@ -230,7 +206,7 @@ class SessionTracker:
 
     def _leave_out(self, name: str, why: str) -> None:
         """Record no more of a process; while it runs, no phase is declared."""
-        self._unrecorded.add(name)
+        self._phase.leave_unrecorded(name)
         if not self._is_over:
             log.warning("%s in this run: what is declared from now on is not recorded, and its work is undeclared", why)
         self._is_over = True
@@ -291,28 +267,6 @@ class SessionTracker:
             self._declared[session.id], self._counts = None, None
             words = say("declared.contradictions", session.refused.note)
             log.warning("%s; what it counts of operators is not used", words)
-
-    def _bucket(self) -> str:
-        """The phase that all processes which named one agree on; undeclared where they differ, since a counter does
-        not show which process a count belongs to."""
-        while self._parted and self._parted[name := next(iter(self._parted))] <= self.now_ns():  # the first part first
-            del self._parted[name]
-        found = UNDECLARED_PHASE if self._unrecorded or self._parted else self._agreed()
-        if found not in self._buckets and len(self._buckets) >= MAX_BUCKETS:
-            return UNDECLARED_PHASE
-        self._buckets.add(found)
-        return found
-
-    def _agreed(self) -> str:
-        named = {name: phase for name, phase in self._live.items() if phase is not None}
-        if not named:
-            return UNDECLARED_PHASE if self.declared.phase is None else self.declared.phase.value
-        phases = set(named.values())
-        if len(phases) > 1 or UNDECLARED_PHASE in phases:
-            return UNDECLARED_PHASE
-        declared = (self.known[name].facts.get("precision") for name in named)
-        formats = {None if one is None else precision_from(one, PROCESS) for one in declared}
-        return bucket(phases.pop(), formats.pop() if len(formats) == 1 else None)
 
 
 def _grown(known: Work, counters: Work) -> dict[str, int]:

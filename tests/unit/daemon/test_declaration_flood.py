@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
-from flopsd.daemon.session_tracker import MAX_BUCKETS, MAX_FACTS_BYTES, MAX_SESSIONS, RECORD_BYTES
+from flopsd.daemon.agreed_phase import MAX_BUCKETS
+from flopsd.daemon.session_tracker import MAX_FACTS_BYTES, MAX_SESSIONS, RECORD_BYTES
 from flopsd.journal.framing import MAX_LINE_BYTES
 from tests.support.paths import ROOT
 from tests.support.runs import Run, history_of, verified
