@@ -7,12 +7,10 @@ sampling interval, a power cut at most one checkpoint interval. Both files can b
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import IO, Any
 
 from flopsd.core.ledger.earlier_seals import EarlierSeal
@@ -22,12 +20,13 @@ from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
 from flopsd.journal.framing import GENESIS, JournalLine, frame
 from flopsd.journal.head import Head, KnownJournal, replaced
+from flopsd.journal.pending_file import PendingFile
 from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
 from flopsd.journal.seal_note import noted_seal
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import replacing, sync_path
-from flopsd.system.regular_files import open_own
+from flopsd.system.regular_files import open_own, write_at
 from flopsd.system.sha256 import sha256, sha256_for
 
 log = logging.getLogger("flopsd")
@@ -40,16 +39,14 @@ class Journal:
 
     def __init__(self, state: StateDir) -> None:
         self.state, self._path = state, state.journal
-        self._fd = self._pending_fd = _CLOSED
-        self._inode = self._pending_size = self.put_back = 0
-        self._pending_head = GENESIS
+        self._fd = _CLOSED
+        self._pending = PendingFile(state.pending)
+        self._inode = self.put_back = 0
         self._head: bytes
-        self._still_pending: str | None = None  # chain hash of what is pending, after records beside the totals
         self._owed: Mapping[str, Any] | None  # the newest pending record, where the disk was full at recovery
         self._codes: CodeKey | None = None
         self._hashing = sha256
         self._is_taken = False  # another daemon holds the folder
-        self._is_repeated = False  # what is in the pending file is in the journal, too
         self._forget()
 
     def authenticate(self, key: CodeKey | None) -> None:
@@ -74,7 +71,7 @@ class Journal:
 
     def known(self, run: str) -> KnownJournal:
         """What another process must find in the files to take them for this journal of `run`."""
-        return KnownJournal(self.head, self._pending_head.hex() if self._pending_size else self._still_pending, run)
+        return KnownJournal(self.head, self._pending.newest_sha256, run)
 
     def recover(self, put_aside_as: str, known: KnownJournal | None = None) -> Recovery | None:
         """Open for appending after the longest valid prefix and the newest pending record.
@@ -109,7 +106,7 @@ class Journal:
             while pending is None and last and _is_beside(last[-1][1]):
                 pending = newest_pending(self.state.pending, last.pop()[0], known)
             if pending is None:
-                self._empty_pending()
+                self._pending.empty(self._head)
             else:
                 self._owed = pending
                 try:
@@ -182,7 +179,7 @@ class Journal:
         self._let_go()
         self._forget()
         self._open()
-        self._empty_pending()
+        self._pending.empty(self._head)
         return path.name
 
     def _forget(self) -> None:
@@ -255,7 +252,7 @@ class Journal:
                 os.ftruncate(self._fd, self._size)
             self._cut_first = False
             self.check_unchanged()
-            self._write(self._fd, line, self._size)
+            write_at(self._fd, line, self._size)
             if not self.is_next:  # that one is synced when it takes over
                 os.fsync(self._fd)
         except OSError as fault:
@@ -268,33 +265,16 @@ class Journal:
         self._digest.update(line)
         if codes is not None:
             codes.advance()
-        # What is pending stays until the next note: whoever is to know of this record may not know it yet, and cuts it.
-        pending = self._pending_head.hex() if self._pending_size else self._still_pending
-        self._still_pending = pending if record.get("kind") in BESIDE_TOTALS else None
-        self._pending_head, self._pending_size, self._is_repeated = self._head, 0, self._still_pending is None
+        self._pending.follow(self._head, keeps=record.get("kind") in BESIDE_TOTALS)
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
-        line, head = frame(self._pending_head, record)
-        if self._is_taken:
-            return  # its pending file is there now
-        try:
-            if self._pending_size == 0:
-                self._empty_pending()
-            self._write(self._pending_fd, line, self._pending_size)
-        except OSError as fault:
-            raise JournalError(f"cannot write {self.state.pending}: {fault.strerror}") from fault
-        self._pending_head, self._pending_size = head, self._pending_size + len(line)
-        self._still_pending, self._is_repeated = None, False
+        if not self._is_taken:  # else the pending file is the other daemon's
+            self._pending.write(record)
 
     def close(self) -> None:
         self._let_go()
-        if self._pending_fd != _CLOSED:
-            if self._is_repeated:
-                with suppress(OSError):
-                    os.ftruncate(self._pending_fd, 0)
-            os.close(self._pending_fd)
-        self._pending_fd = _CLOSED
+        self._pending.close()
 
     def _let_go(self) -> None:
         """Close the journal itself; `_open` opens it again."""
@@ -314,17 +294,9 @@ class Journal:
         if self.is_next and not self._size:
             os.ftruncate(self._fd, 0)  # it was begun before
         self._inode = os.fstat(self._fd).st_ino
-        if self._pending_fd == _CLOSED:
-            self._pending_fd = open_own(self.state.pending)
+        self._pending.open()
         if new:
             sync_path(self.state.path)
-
-    @staticmethod
-    def _write(fd: int, line: bytes, at: int) -> None:
-        """One write at a known offset. Of a partial line every reader takes what is before it; the next is written over
-        it."""
-        if os.pwrite(fd, line, at) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _take_back(self) -> None:
         """After a failed write or sync the page cache may hold anything: cut the file, reopen at the next append."""
@@ -333,15 +305,6 @@ class Journal:
         except OSError:
             self._cut_first = True  # the file system became read-only: cut it once it can be written
         self._let_go()
-
-    def _empty_pending(self) -> None:
-        self._pending_head, self._pending_size = self._head, 0
-        if self._pending_fd != _CLOSED and not os.fstat(self._pending_fd).st_nlink:  # removed by another process
-            os.close(self._pending_fd)
-            self._pending_fd = _CLOSED
-        if self._pending_fd == _CLOSED:
-            self._pending_fd = open_own(self.state.pending)
-        os.ftruncate(self._pending_fd, 0)
 
 
 def _is_beside(line: JournalLine) -> bool:

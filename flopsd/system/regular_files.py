@@ -50,6 +50,13 @@ def open_own(path: Path) -> int:
     return fd
 
 
+def write_at(fd: int, line: bytes, at: int) -> None:
+    """One write at a known offset. Of a partial line every reader takes what is before it; the next is written over it.
+    Raises OSError."""
+    if os.pwrite(fd, line, at) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def first_bytes(file: IO[bytes], most: int) -> bytes:
     """The first `most` bytes of what a file has now, or of a pipe. To read so many would first reserve room for them,
     which takes longer than to read a small file."""

@@ -1,0 +1,70 @@
+"""The pending file: the totals after every reading, unsynced, in lines that continue the chain of the journal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flopsd.errors import JournalError
+from flopsd.journal.framing import GENESIS, frame
+from flopsd.system.regular_files import open_own, write_at
+
+_CLOSED = -1  # in place of a descriptor
+
+
+class PendingFile:
+    """Written by one process. Errors of its methods are OSError where they name no other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._fd = path, _CLOSED
+        self._head, self._size = GENESIS, 0
+        self._kept_sha256: str | None = None  # of the newest line, after records of the journal that keep it valid
+        self._is_repeated = False  # what is in it is in the journal, too
+
+    @property
+    def newest_sha256(self) -> str | None:
+        """Chain hash of the newest totals that the journal does not have; None without."""
+        return self._head.hex() if self._size else self._kept_sha256
+
+    def open(self) -> None:
+        if self._fd == _CLOSED:
+            self._fd = open_own(self._path)
+
+    def follow(self, head: bytes, *, keeps: bool) -> None:
+        """The journal has another record, and ends with `head`. `keeps`: the totals here still hold after it.
+
+        They stay until the next note: whoever is to know of that record may not know it yet, and cuts it."""
+        self._kept_sha256 = self.newest_sha256 if keeps else None
+        self._head, self._size, self._is_repeated = head, 0, self._kept_sha256 is None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write totals after those that are here, in place of ones that the journal has. Raises JournalError."""
+        line, head = frame(self._head, record)
+        try:
+            if self._size == 0:
+                self.empty(self._head)
+            write_at(self._fd, line, self._size)
+        except OSError as fault:
+            raise JournalError(f"cannot write {self._path}: {fault.strerror}") from fault
+        self._head, self._size = head, self._size + len(line)
+        self._kept_sha256, self._is_repeated = None, False
+
+    def empty(self, head: bytes) -> None:
+        """Begin anew after the journal that ends with `head`."""
+        self._head, self._size = head, 0
+        if self._fd != _CLOSED and not os.fstat(self._fd).st_nlink:  # removed by another process
+            os.close(self._fd)
+            self._fd = _CLOSED
+        self.open()
+        os.ftruncate(self._fd, 0)
+
+    def close(self) -> None:
+        if self._fd != _CLOSED:
+            if self._is_repeated:
+                with suppress(OSError):
+                    os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+        self._fd = _CLOSED
