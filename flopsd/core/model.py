@@ -220,6 +220,7 @@ class Sweep:
     patience_ns: int = 0  # how much longer than the reading interval this source may be silent without a gap
     not_ours: frozenset[DeviceUid] = frozenset()  # devices that are here and another job's
     not_ours_at_ns: int | None = None  # when that was asked; None: it is so now
+    ours_until_ns: int | None = None  # up to when all others are taken for this job's; None: they cannot be another's
     # Devices listed so far under a provisional name, and what each turned out to be.
     renamed: Mapping[DeviceUid, Device] = field(default_factory=dict)
     child: ChildCost | None = None  # where the source reads a program that it started

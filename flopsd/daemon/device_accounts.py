@@ -59,7 +59,8 @@ class DeviceAccounts:
         for uid in self._tracked.keys() & sweep.not_ours:
             tracked = self._tracked[uid]
             if tracked.entry.source == message.source and not self._sources.belongs_to_other_job(uid, message.source):
-                # What it did for this job since it was read last is in no reading.
+                # What it did since it was known to be this job's may have been for another one.
+                tracked.held.clear()
                 tracked.count_gap(left_ns, GapReason.MISSED_READING, self._sessions.active_phase)
         changes = self._sources.listed(message, sweep)
         if changes is not None:
@@ -89,7 +90,9 @@ class DeviceAccounts:
                     tracked.count_gap(now_ns, GapReason.REPLACED, self._sessions.active_phase)
                 continue
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._sources.patience_ns(tracked.entry.source)
-            if now_ns - tracked.tally.watermark_ns <= allowed_ns:
+            if tolerance_ns is None:  # whose it was since the last answer is not asked any more
+                tracked.held.clear()
+            if now_ns - tracked.read_until_ns <= allowed_ns:
                 continue
             reason, until_ns = self._sources.why_unread(tracked.entry, otherwise), now_ns
             if reason is GapReason.OTHER_JOB:
@@ -205,7 +208,10 @@ class DeviceAccounts:
     def _count_readings(self, source: str, sweep: Sweep) -> list[Reading]:
         """Fold in the readings of devices that this source is to read, and return those. The others are of GPUs that
         are read in slices, or by a better source."""
-        counted, now_ns = [], self._clock.boottime_ns()
+        counted, now_ns, ours_until_ns = [], self._clock.boottime_ns(), sweep.ours_until_ns
+        for one in self._tracked.values():
+            if one.held and one.entry.source == source:
+                one.settle(ours_until_ns)
         for reading in sweep.readings:
             tracked = self._tracked.get(reading.device)
             if tracked is None:
@@ -220,6 +226,7 @@ class DeviceAccounts:
             best = self._sources.arbiter.best(reading.device)
             if best is not None and best[0] == source:
                 reading = tracked.in_time(reading, now_ns)
-                tracked.count(reading, self._sessions.active_phase, sweep.gauges.get(reading.device))
+                take = tracked.count if ours_until_ns is None or reading.end_ns <= ours_until_ns else tracked.hold
+                take(reading, self._sessions.active_phase, sweep.gauges.get(reading.device))
                 counted.append(reading)
         return counted

@@ -18,7 +18,15 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source
-from flopsd.sources.calls import close_source, devices_of, facts_of, facts_version_of, poll_source, read_source
+from flopsd.sources.calls import (
+    before_last_read,
+    close_source,
+    devices_of,
+    facts_of,
+    facts_version_of,
+    poll_source,
+    read_source,
+)
 from flopsd.sources.validate import Checked, shown
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.randomness import random_below
@@ -69,6 +77,8 @@ class SourceReader:
         while True:
             stopping = self._stop_event.is_set()
             first = self._source is None
+            if self._source is not None and stopping:
+                before_last_read(self._source)
             if self._source is not None or not stopping:
                 self._once(stopping=stopping)
             if stopping:

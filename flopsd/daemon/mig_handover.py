@@ -59,6 +59,8 @@ def hand_over(
     begin_ns: dict[DeviceUid, int] = {}
     for change in changed:
         old = [tracked[uid] for uid in change.removed if uid in tracked]
+        for one in old:
+            one.give_up_held(active_phase)
         removed = [(one, reason) for one in old if (reason := elsewhere(one.entry)) is not None]
         added = {device.uid for device in change.added}
         first_ns = min((reading.begin_ns for reading in sweep.readings if reading.device in added), default=at_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Rating
@@ -22,6 +22,15 @@ from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
 ENERGY = "energy_mj"
+HOLD_NS = 15 * NS_PER_S  # of readings: who has a device is asked more often, and no answer holds for longer
+
+
+class Held(NamedTuple):
+    """A reading that is not counted yet, with the phase and the source of the device when it came."""
+
+    reading: Reading
+    active_phase: ActivePhase
+    source: str
 
 
 @dataclass(slots=True)
@@ -33,6 +42,7 @@ class TrackedDevice:
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
     energy_from: str = ""  # the source of its last energy reading
     base: Tally | None = None  # where the tally stood when this journal was begun; None: it began with it
+    held: list[Held] = field(default_factory=list)  # of time in which it may have been another job's
 
     @property
     def entry(self) -> DeviceEntry:
@@ -42,11 +52,41 @@ class TrackedDevice:
     def tally(self) -> Tally:
         return self.state.tally
 
-    def count(self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None) -> None:
-        """Fold one reading into the tally and keep the gaps that it makes. `gauges`: current values of the device."""
+    @property
+    def read_until_ns(self) -> int:
+        """Up to when its time is accounted for, or will be by what is held."""
+        return max(self.tally.watermark_ns, self.held[-1].reading.end_ns) if self.held else self.tally.watermark_ns
+
+    def hold(self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None) -> None:
+        """Take a reading of time in which the device may have been another job's: `settle` counts it."""
+        self.held.append(Held(reading, active_phase, self.entry.source))
+        self.state = replace(self.state, gauges=gauges)
+        if reading.end_ns - self.held[0].reading.begin_ns > HOLD_NS:
+            self.give_up_held(active_phase)
+
+    def settle(self, until_ns: int | None) -> None:
+        """Count what is held up to then: the device was this job's before and is so after it. None: all."""
+        gauges = self.state.gauges
+        if self.held and until_ns is not None and until_ns - self.held[0].reading.begin_ns > HOLD_NS:
+            self.give_up_held(self.held[-1].active_phase)
+        while self.held and (until_ns is None or self.held[0].reading.end_ns <= until_ns):
+            reading, active_phase, source = self.held.pop(0)
+            self.count(reading, active_phase, gauges, source)
+
+    def give_up_held(self, active_phase: ActivePhase) -> None:
+        """Make a gap of what is held: it may have been of another job."""
+        until_ns = self.read_until_ns
+        self.held.clear()
+        self.count_gap(until_ns, GapReason.MISSED_READING, active_phase)
+
+    def count(
+        self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None, source: str | None = None
+    ) -> None:
+        """Fold one reading into the tally and keep the gaps that it makes. `gauges`: current values of the device;
+        `source`: which one read it, if not the one that reads it now."""
         state = self.state
         now, newest = state.now, state.gap
-        before, reading = now.tally, self._without_older_energy(reading, now)
+        before, reading = now.tally, self._without_older_energy(reading, now, source or now.entry.source)
         after = advance(before, reading, now.rating.limits, active_phase)
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
             newest = last_gap(newest, begin_ns, end_ns, reason)
@@ -57,12 +97,12 @@ class TrackedDevice:
             gauges = state.gauges
         self.state = state.counted(after, gauges, newest)
 
-    def _without_older_energy(self, reading: Reading, now: RatedTally) -> Reading:
+    def _without_older_energy(self, reading: Reading, now: RatedTally, source: str) -> Reading:
         """The reading, without an energy value that is older than the known one.
 
         Two sources can read one energy counter. When the other one takes over, its first value may be from before the
         last known value: the counter did not fall, and that energy must not be counted twice."""
-        read, known, source = reading.counters.get(ENERGY), now.tally.counters.get(ENERGY), now.entry.source
+        read, known = reading.counters.get(ENERGY), now.tally.counters.get(ENERGY)
         if read is None:
             return reading
         changed, self.energy_from = self.energy_from not in ("", source), source
@@ -72,12 +112,13 @@ class TrackedDevice:
 
     def gap(self, until_ns: int, reason: GapReason) -> Reading:
         """A reading without data, from the last reading to `until_ns`."""
-        return Reading(self.entry.device.uid, self.tally.watermark_ns, until_ns, Gap(reason))
+        return Reading(self.entry.device.uid, self.read_until_ns, until_ns, Gap(reason))
 
     def count_gap(self, until_ns: int, reason: GapReason, active_phase: ActivePhase) -> None:
         """Count the time up to `until_ns` that is not accounted for yet as a gap."""
-        if until_ns > self.tally.watermark_ns:
-            self.count(self.gap(until_ns, reason), active_phase)
+        if until_ns > self.read_until_ns:
+            take = self.hold if self.held else self.count
+            take(self.gap(until_ns, reason), active_phase)
 
     def in_time(self, reading: Reading, now_ns: int) -> Reading:
         """The reading, or a gap until now where it ends in the future."""

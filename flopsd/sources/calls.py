@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from flopsd.core.model import Device, Sweep
@@ -33,6 +34,12 @@ def poll_source(source: Source, until_ns: int) -> int | None:
     except Exception:  # noqa: BLE001 - a sample less never costs a reading
         return None
     return due_ns if isinstance(due_ns, int) and due_ns < until_ns else None
+
+
+def before_last_read(source: Source) -> None:
+    """Let a source know that its next read is the last one. Most have no method for that."""
+    with suppress(Exception):  # it costs no reading
+        getattr(source, "before_last_read", lambda: None)()
 
 
 def devices_of(source: Source, checked: Checked | None = None) -> tuple[Device, ...]:

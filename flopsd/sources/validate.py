@@ -144,9 +144,10 @@ def check_sweep(sweep: object, now_ns: int, checked: dict[DeviceUid, Device] | N
     others: Any = sweep.not_ours
     if not isinstance(others, frozenset | set) or not all(map(is_text, others)):
         raise _refusal("the sweep", "not_ours", others, "a set of uids")
-    at_ns: Any = sweep.not_ours_at_ns
-    if at_ns is not None and not is_count(at_ns):
-        raise _refusal("the sweep", "not_ours_at_ns", at_ns, "a whole number")
+    for name in ("not_ours_at_ns", "ours_until_ns"):
+        at_ns: Any = getattr(sweep, name)
+        if at_ns is not None and not is_count(at_ns):
+            raise _refusal("the sweep", name, at_ns, "a whole number")
     _require_mapping("the sweep", "renamed", sweep.renamed)
     if not all(map(is_text, sweep.renamed)):
         raise _refusal("the sweep", "renamed", sweep.renamed, "by the uids of devices")

@@ -1,9 +1,9 @@
 """A source limited to this job's devices and readings.
 
-The rule is asked again after five to ten seconds, at a moment that no job can know before. What a device does for ten
-seconds at most after it stops being this job's may be counted. It is no longer listed then, and is named in
-`Sweep.not_ours`: its time up to the last question that found it another's is not part of this job, not even of the
-total's upper figure.
+The rule is asked again after five to ten seconds, at a moment that no job can know before. Up to the last question that
+has its answer, the devices that are listed were this job's (`Sweep.ours_until_ns`); a later reading may be of another's
+work. One that stopped being this job's is no longer listed, and is named in `Sweep.not_ours`: its time up to the last
+question that found it another's is not part of this job, not even of the total's upper figure.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from flopsd.system.randomness import random_below
 
 log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
+ASK_SECOND_NS = 2 * NS_PER_S  # the second time, so that the first figure comes early
+UNASKED_NS = 15 * NS_PER_S
 OPEN_SECONDS = 5.0  # more than any rule's own deadline
 GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
 _ENERGY = "energy_mj"
@@ -54,7 +56,8 @@ class FilteredSource:
         self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
         self._verdicts: dict[DeviceUid, Ownership] = {}
-        self._known_ns = clock.boottime_ns()  # when the question was asked that was answered last
+        # When the question was asked that was answered last, and that was answered or given up last.
+        self._known_ns = self._settled_ns = clock.boottime_ns()
         self._fault = ""
         try:
             self._begin()
@@ -70,13 +73,20 @@ class FilteredSource:
         sweep = self._source.read()
         self._take_answer()
         for reading in sweep.readings:
-            if reading.device not in self._verdicts:
-                self._rejoin.joined(reading.device)
+            if reading.device not in self._verdicts and not self._rule.constant:
+                self._rejoin.joined(reading.device, reading.end_ns)
         readings = tuple(self._rejoin.corrected(reading) for reading in sweep.readings if self._counts(reading.device))
         gauges = {uid: gauges for uid, gauges in sweep.gauges.items() if self._counts(uid)}
         others = frozenset(device.uid for device in self._source.devices() if not self._counts(device.uid))
-        at_ns = None if self._rule.constant else self._known_ns
-        return replace(sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others, not_ours_at_ns=at_ns)
+        not_ours_at_ns, ours_until_ns = (None, None) if self._rule.constant else (self._known_ns, self._settled_ns)
+        return replace(
+            sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others, not_ours_at_ns=not_ours_at_ns,
+            ours_until_ns=ours_until_ns,
+        )  # fmt: skip
+
+    def before_last_read(self) -> None:
+        """Ask the rule with the next read, whether or not it is time to."""
+        self._again_ns = self._clock.boottime_ns()
 
     @property
     def facts_version(self) -> str | None:
@@ -108,6 +118,7 @@ class FilteredSource:
     def _begin(self) -> None:
         devices = devices_of(self._source)
         self._ask(devices)
+        self._again_ns = self._asked_ns + ASK_SECOND_NS - self._draw_below(ASK_SECOND_NS // 2)
         answer = self._asker.take(OPEN_SECONDS)
         if answer is None:
             answer = OwnershipError(f"no answer within {OPEN_SECONDS:g} s on {self._rule.words}")
@@ -143,7 +154,7 @@ class FilteredSource:
         asks, now_ns = self._sharing is not None or not self._rule.constant, self._clock.boottime_ns()
         if self._asker.waiting:
             if asks and now_ns - self._asked_ns >= ASK_AGAIN_NS:
-                self._refuse(OwnershipError(f"no answer within {ASK_AGAIN_NS // NS_PER_S} s"))
+                self._refuse(OwnershipError(f"no answer within {ASK_AGAIN_NS // NS_PER_S} s"), now_ns)
         elif others or (asks and now_ns >= self._again_ns):
             self._ask(devices)
 
@@ -156,15 +167,16 @@ class FilteredSource:
             return
         answer = self._asker.take(self._grace_seconds)
         if isinstance(answer, OwnershipError):
-            self._refuse(answer)
+            self._refuse(answer, self._asked_ns)
         elif answer is not None:
             if self._fault:
                 log.info("source %s: it is known again which devices are this job's", self.name)
-            self._fault, self._known_ns = "", self._asked_ns
             self._accept(answer)
+            self._fault, self._known_ns, self._settled_ns = "", self._asked_ns, self._asked_ns
 
-    def _refuse(self, fault: OwnershipError) -> None:
-        """The rule does not answer: the last verdicts are kept, and every device states that."""
+    def _refuse(self, fault: OwnershipError, until_ns: int) -> None:
+        """The rule does not answer: up to then the last verdicts are kept, and every device states that."""
+        self._settled_ns = until_ns
         text = f"it is no longer known which devices are this job's ({fault}): the last known selection is kept"
         if text != self._fault:
             log.warning("source %s: %s%s", self.name, text, f"; {fault.hint}" if fault.hint else "")
@@ -172,12 +184,15 @@ class FilteredSource:
 
     def _accept(self, judgement: OwnershipResult) -> None:
         self._unmatched = judgement.unmatched
+        # Nobody asked for so long that others may have had a device meanwhile.
+        unasked = not self._rule.lasting and self._asked_ns - self._known_ns > UNASKED_NS
         for uid, verdict in judgement.verdicts.items():
             before = self._verdicts.get(uid)
             if verdict.mine is None and before is not None and before.mine is not None:
                 verdict = replace(before, why=verdict.why)
-            if verdict.mine is not False and (before is None or before.mine is False):
-                self._rejoin.joined(uid)
+            joined = before is None or before.mine is False or unasked
+            if joined and verdict.mine is not False and not self._rule.constant:
+                self._rejoin.joined(uid, self._asked_ns)
             if before is not None and verdict.mine is not before.mine:
                 log.info("device %s is %s", uid, "this job's now" if verdict.mine else "not this job's any more")
             self._verdicts[uid] = verdict
@@ -195,21 +210,24 @@ class Rejoin:
     """Corrects the readings of devices that come and go. An absence is a gap, and its energy is not counted."""
 
     def __init__(self) -> None:
-        self._fresh: set[DeviceUid] = set()
+        self._since_ns: dict[DeviceUid, int] = {}  # from when a device is this job's, of those not read since
         self._energy_mj: dict[DeviceUid, int] = {}  # as last read while it was this job's
         self._not_ours_mj: dict[DeviceUid, int] = {}
 
-    def joined(self, uid: DeviceUid) -> None:
-        """The device is this job's from now on, and may not have been so before."""
-        self._fresh.add(uid)
+    def joined(self, uid: DeviceUid, since_ns: int) -> None:
+        """The device is this job's from then on, and may not have been so before."""
+        self._since_ns[uid] = since_ns
 
     def corrected(self, reading: Reading) -> Reading:
         """What may be counted of `reading`."""
-        uid, fresh = reading.device, reading.device in self._fresh
-        self._fresh.discard(uid)
-        if fresh and isinstance(reading.work, Growth):
-            # Its totals grew by others' work too: they are only where counting begins.
-            reading = replace(reading, work=Gap(GapReason.DEVICE_MISSING))
+        uid, since_ns = reading.device, self._since_ns.get(reading.device)
+        fresh = since_ns is not None
+        if since_ns is not None and not isinstance(reading.work, Gap):
+            grew = isinstance(reading.work, Growth)  # others' work too: these totals are only where counting begins
+            if reading.end_ns >= since_ns if grew else reading.begin_ns >= since_ns:
+                del self._since_ns[uid]
+            if grew or reading.begin_ns < since_ns:
+                reading = replace(reading, work=Gap(GapReason.STARTING))
         energy_mj = reading.counters.get(_ENERGY)
         if energy_mj is None:
             return reading

@@ -60,6 +60,29 @@ def test_reads_are_drawn_around_regular_moments_but_for_the_first_and_a_slow_one
     assert reader.finished.is_set()
 
 
+def test_a_source_learns_before_its_last_read_that_it_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stop, calls = FakeClock(0), threading.Event(), list[str]()
+
+    def script() -> Sweep:
+        calls.append("read")
+        return Sweep(())
+
+    def wait(_reader: SourceReader, due_ns: int) -> None:
+        clock.advance(due_ns - clock.boottime_ns())
+        if len(calls) == 2:
+            stop.set()
+
+    def last() -> None:
+        calls.append("last")
+        raise OSError  # costs no reading
+
+    monkeypatch.setattr(SourceReader, "_wait", wait)
+    source = ScriptedSource("script", [H100], script)
+    monkeypatch.setattr(source, "before_last_read", last, raising=False)
+    SourceReader("script", lambda: source, lambda _: None, clock, 1, stop)._run()
+    assert calls == ["read", "read", "last", "read"]
+
+
 @pytest.mark.parametrize(
     ("sources", "is_absent", "expected"),
     [(("probe",), True, True), (("probe",), False, False), (("nvml",), True, False), (("nvml", "probe"), True, False)],

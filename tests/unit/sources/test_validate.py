@@ -79,6 +79,7 @@ SWEEPS: list[tuple[str, Any]] = [
     ("not_ours is None", Sweep((), not_ours=None)),  # type: ignore[arg-type]
     ("not_ours is", Sweep((), not_ours=frozenset({7}))),  # type: ignore[arg-type]
     ("not_ours_at_ns is", Sweep((), not_ours_at_ns=-1)),
+    ("ours_until_ns is", Sweep((), ours_until_ns=1.5)),  # type: ignore[arg-type]
     ("renamed is", Sweep((), renamed=["GPU-a"])),  # type: ignore[arg-type]
     ("renamed is", Sweep((), renamed={7: H100})),  # type: ignore[dict-item]
     ("which is not a Device", Sweep((), renamed={"GPU-a": "GPU-b"})),  # type: ignore[dict-item]
