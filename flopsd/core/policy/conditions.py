@@ -19,7 +19,7 @@ _Answer = tuple[bool | None, Note]
 def base_bounds(base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction | None]:
     """Between which exact counts the base model's compute lies; (0, None) where nothing is known of it. An estimate E
     with a margin of 30 % stands for a true value in [0.7 E, 1.3 E] (Guidelines, paragraph 120)."""
-    if base is None or base.flop is None or base.kind not in ("known", "estimated"):
+    if base is None or base.flop is None:
         return Fraction(0), None
     if base.kind == "known":
         return Fraction(base.flop), Fraction(base.flop)

@@ -106,8 +106,7 @@ class OwnExporter:
         return Cost(self._before.cpu_ns + self._now.cpu_ns, self._now.memory_bytes)
 
     def start(self) -> None:
-        """Raises SourceUnavailableError."""
-        self.stop()
+        """Only where none runs. Raises SourceUnavailableError."""
         self.lines.clear()
         self._rest, self.is_serving = b"", False
         flags = ("-f", str(_COUNTERS), "-c", str(self._interval_ms), "-a", self.address, "--web-systemd-socket")

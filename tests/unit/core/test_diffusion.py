@@ -96,3 +96,17 @@ def test_without_the_pairs_of_an_image_its_own_attention_is_an_interval() -> Non
     counted, bounded = (flop(model, one, FULL).required for one in (work, less))
     assert counted.low == counted.computed == counted.high
     assert bounded.low < counted.computed <= bounded.high
+
+
+def test_recomputation_may_end_before_a_stream_that_has_no_gradient_yet() -> None:
+    """An adapter on the image's feed-forward: in the first layer nothing of the text behind the attention has one."""
+    width, text = 128, 16
+    sizes = {"num_attention_heads": 2, "num_layers": 2, "caption_projection_dim": width}
+    model = read_model({**SD3, **sizes})
+    work = {"sequences": 1, "tokens": 64 + text, "square_pairs": 80**2, "patches": 64, "patch_square_pairs": 64**2}
+    adapter = {"method": "lora", "lora": {"r": 4, "target_modules": ["ff.net.2"]}}
+    training = training_from({**adapter, "recomputation": "full", "attention": "eager"})
+    executed = flop(model, work, training).executed
+    attention_output_and_feed_forward = (1 + 2 * 4) * width**2
+    assert executed.computed is not None
+    assert executed.computed - executed.low == 2 * text * attention_output_and_feed_forward

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from flopsd.daemon.agreed_phase import MAX_BUCKETS
 from flopsd.daemon.session_tracker import MAX_FACTS_BYTES, MAX_SESSIONS, RECORD_BYTES
@@ -89,3 +91,20 @@ def test_a_tally_has_shares_of_so_many_phases_and_formats(tmp_path: Path) -> Non
     (state, _) = run.writer.snapshot.devices
     assert len(state.tally.phases) == MAX_BUCKETS - 2, "no time passed in undeclared, and in train without a format"
     assert run.writer.checkpoint()
+
+
+def test_a_model_that_is_not_known_is_logged_with_a_remedy_when_it_is_declared_and_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path / "state")
+    name, other = "a" * 32, "b" * 32
+    for session in (name, other):
+        run.writer.take_event(SessionOpened(session, 1, 0, "0.1.0"))
+        run.writer.take_event(FactsDeclared(session, {"model_config": {"model_type": "gpt9"}}))
+    (warning,) = caplog.messages
+    assert warning.startswith("no FLOP by the model that a training process declares: ")
+    assert "gpt9" in warning
+    assert "declare its size alone" in warning
+    run.writer.take_event(WorkCounted(name, {"train": {"steps": 1}}))
+    run.meter(20)
+    assert [one for one in caplog.messages if "gpt9" in one] == [warning]

@@ -125,6 +125,13 @@ def test_the_server_wakes_when_the_time_of_a_client_is_up_whether_it_waits_or_is
         wait_until(lambda: is_closed(silent), "it is closed")
 
 
+def test_an_answer_of_several_records_of_tls_does_not_wait_for_the_client_to_acknowledge_each(door: Door) -> None:
+    with door.knock():
+        wait_until(lambda: door.server._waiting, "it is let in")
+        (client,) = door.server._waiting
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_half_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> None:
     with all_of([door.shake_hands() for _ in range(60)]) as slow:
         for one in slow:
