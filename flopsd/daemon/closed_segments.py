@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -17,6 +18,7 @@ from flopsd.daemon.sealing import seal
 from flopsd.errors import FlopsdError, JournalError, SigningKeyError
 from flopsd.journal.segments import closed_segments, first_record, heads_in_chain
 from flopsd.journal.state_dir import StateDir
+from flopsd.settings.locations import of_segment
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
 
@@ -111,14 +113,12 @@ def _remove_delivered(folder: StateDir, settings: Settings, clock: Clock, keep: 
     try:
         run, node, current = names_of(folder.journal, settings)
         waiting = {int(path.name.partition("-")[0]) for path in closed_segments(folder)}
-        deliveries = Deliveries(folder, clock)
-        for number in range((current or 1) - 1 - keep, 0, -1):
-            ledger = local_ledger(settings, folder.path, run, node, number)
-            if number in waiting:
-                continue
-            if not ledger.exists():
-                return  # it and those before it went earlier
-            if deliveries.is_delivered(ledger):
+        deliveries, of_run = Deliveries(folder, clock), local_ledger(settings, folder.path, run, node)
+        numbers = range(1, (current or 1) - keep)
+        there = set(os.listdir(of_run.parent)) if numbers else set[str]()
+        for number in numbers:
+            ledger = of_segment(of_run, number)
+            if number not in waiting and ledger.name in there and deliveries.is_delivered(ledger):
                 for path in (*(where(ledger) for where in BESIDE), ledger):  # last what shows that it is to be removed
                     path.unlink(missing_ok=True)
                 log.warning("segment %d is at every destination: %s and its journal are removed", number, ledger)
@@ -130,7 +130,8 @@ def seal_left(
     settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int, environment: Mapping[str, str],
     refused_pin: int | None,
 ) -> bool:  # fmt: skip
-    """Seal and copy at the end of the run what is still closed, as far as there is time; true if nothing is left."""
+    """Seal and copy at the end of the run what is still closed, as far as there is time; true if nothing is left.
+    Raises JournalError where that cannot be known."""
     try:
         done = seal_closed(folder, settings, clock, environment, stopped_ns=stopped_ns, refused_pin=refused_pin)
     except SigningKeyError as fault:

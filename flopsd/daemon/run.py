@@ -22,7 +22,7 @@ from flopsd.daemon.sealing import seal_own
 from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
-from flopsd.errors import FlopsdError
+from flopsd.errors import FlopsdError, JournalError
 from flopsd.journal.journal import Journal
 from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
@@ -171,10 +171,14 @@ def run_daemon(
             sealed, copied = seal_own(
                 settings, folder, clock, ended_ns, err, environment, journal.head, disclosed, custody.refused_pin
             )
-            if closed_segments(folder):
-                from flopsd.daemon.closed_segments import seal_left  # it loads the packages that sign
+            try:
+                if closed_segments(folder):
+                    from flopsd.daemon.closed_segments import seal_left  # it loads the packages that sign
 
-                copied &= seal_left(settings, folder, clock, ended_ns, environment, custody.refused_pin)
+                    copied &= seal_left(settings, folder, clock, ended_ns, environment, custody.refused_pin)
+            except JournalError as fault:
+                log.error("%s; %s", fault, fault.hint)
+                copied = False
         if feed is not None:
             from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS
 

@@ -136,9 +136,7 @@ class SessionTracker:
         self._moved.clear()
 
     def forget_journal(self) -> None:
-        """Note that the journal holds nothing of all this any more."""
-        self.before = {}
-        self._held.clear()
+        """Note that the journal holds nothing of all this any more; what earlier segments hold still counts there."""
         self._declared = dict.fromkeys(self.known)
         self._worked = dict.fromkeys(name for name, session in self.known.items() if session.work)
 

@@ -291,7 +291,7 @@ class Writer:
         words = say_all(REASONS, recovery.reasons)
         log.error("%s; the run goes on in a new journal, without an upper bound", words)
         self._sessions.forget_journal()
-        self._begin(History(), recovery, journal_lost=True)
+        self._begin(History(continues=self._segment.continues), recovery, journal_lost=True)
 
     def _checkpoint_line(self) -> str:
         """Of this segment alone, whose journal its figures must follow from."""

@@ -25,7 +25,7 @@ from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
 from flopsd.journal.seal_note import noted_seal
 from flopsd.journal.state_dir import StateDir
-from flopsd.system.atomic_files import replacing, sync_path
+from flopsd.system.atomic_files import remove_unfinished, replacing, sync_path
 from flopsd.system.regular_files import open_own, write_at
 from flopsd.system.sha256 import sha256, sha256_for
 
@@ -85,6 +85,8 @@ class Journal:
         cut: Note | None = None
         last = deque[tuple[bytes, JournalLine]](maxlen=MOST_BESIDE)  # lines, and the head before each
         try:
+            for path in (self.state.journal, self.state.next_journal):
+                remove_unfinished(path)
             self._open()
             self._hashing = sha256_for(os.fstat(self._fd).st_size)
             self._digest = self._hashing(b"")

@@ -41,13 +41,24 @@ class ClosedSegment(NamedTuple):
 
 
 def closed_segments(state: StateDir) -> list[Path]:
-    """In the order of their numbers, which have four digits or more."""
-    return sorted(state.segments.glob(f"[0-9][0-9][0-9][0-9]*{ENDING}"), key=lambda path: (len(path.name), path.name))
+    """In the order of their numbers, which have four digits or more. Raises JournalError where it cannot be known what
+    there is."""
+    try:
+        names = os.listdir(state.segments)
+    except FileNotFoundError:
+        return []
+    except OSError as fault:
+        raise JournalError(
+            f"cannot list the closed segments in {state.segments}: {fault.strerror}",
+            hint="check that disk or file server, and try again: nothing was changed",
+        ) from fault
+    closed = (name for name in names if name[:4].isdigit() and name.endswith(ENDING))
+    return [state.segments / name for name in sorted(closed, key=lambda name: (len(name), name))]
 
 
 def newest_closed(state: StateDir) -> Path | None:
     """The closed segment that no other continues; of several runs, the one written last. Within a run the times of
-    files do not decide: a clock may be set back, and a restored folder has other times."""
+    files do not decide: a clock may be set back, and a restored folder has other times. Raises JournalError."""
     closed = closed_segments(state)
     before = {closed_name(one.before) for one in map(_continued_by, closed) if one is not None}
     ends = (path for path in closed if path.name not in before)

@@ -214,6 +214,7 @@ LATE = st.lists(
         st.tuples(st.just("count"), st.integers(0, 59)),  # what ran up to so many seconds ago
         st.tuples(st.just("rotate"), st.just(0)),
         st.tuples(st.just("kill"), st.integers(0, 70)),
+        st.tuples(st.just("alter"), st.just(0)),  # what another process does to the journal
     ),
     min_size=4,
     max_size=40,
@@ -224,6 +225,7 @@ LATE = st.lists(
 @given(steps=LATE)
 @example(steps=[("run", 30), ("count", 0), ("rotate", 0), ("run", 100), ("count", 0), ("run", 100), ("count", 0)])
 @example(steps=[("count", 0), ("run", 9), ("rotate", 0), ("kill", 1), ("count", 0), ("run", 80), ("count", 5)])
+@example(steps=[("run", 90), ("count", 0), ("rotate", 0), ("run", 90), ("count", 0), ("alter", 0), ("kill", 1)])
 def test_late_counts_of_operators_leave_low_below_the_truth_in_every_segment(steps: list[tuple[str, int]]) -> None:
     flop_per_second = 10**14
     with tempfile.TemporaryDirectory() as folder:
@@ -241,6 +243,11 @@ def test_late_counts_of_operators_leave_low_below_the_truth_in_every_segment(ste
                 run.writer.tick()
             elif what == "kill":
                 run.do(what, n)
+            elif what == "alter":
+                run.state.journal.write_bytes(b"{}\n")
+                for _ in range(6):  # up to a checkpoint
+                    run.read(failed=True)
+                assert run.state.path.joinpath("not-ours.journal.jsonl").exists(), "another one was begun"
             elif not run.writer.has_open_gap and run.writer.rotate():
                 rotated_ns.append(run.clock.boottime_ns())
         parts = run.finish()

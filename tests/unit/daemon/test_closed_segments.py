@@ -66,6 +66,25 @@ def test_what_every_destination_has_leaves_the_disk(tmp_path: Path, monkeypatch:
     run.finish()
 
 
+def test_a_removal_that_ended_midway_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, wanted, unlink = rotated(tmp_path, 4), settings(tmp_path, tmp_path / "copy", keep=4), os.unlink
+    assert seal_closed(run.state, wanted, run.clock, {}).all_done
+    wanted = replace(wanted, keep_segments=1)
+
+    def fails(path: str | Path) -> None:
+        if Path(path).name == "run-0002.pub":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        unlink(path)
+
+    with monkeypatch.context() as sick:
+        sick.setattr(os, "unlink", fails)
+        seal_closed(run.state, wanted, run.clock, {})
+        assert "run-0002.json" in names(tmp_path / "out")
+    seal_closed(run.state, wanted, run.clock, {})
+    assert {path.name.split(".")[0] for path in (tmp_path / "out").iterdir()} == {"run-0004"}
+    run.finish()
+
+
 def test_a_segment_that_another_process_altered_is_not_sealed_and_holds_up_no_other(tmp_path: Path) -> None:
     run = rotated(tmp_path, 2)
     first, second = sorted(run.state.segments.iterdir())

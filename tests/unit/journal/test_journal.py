@@ -186,6 +186,15 @@ def test_a_journal_that_another_process_replaced_is_put_back(state: StateDir, ho
     assert (state.path / "not-ours.journal.jsonl").exists() is (how != "removed")
 
 
+def test_what_a_kill_left_of_a_journal_that_was_put_back_or_restored_is_removed(state: StateDir) -> None:
+    write(state, 1)
+    left = [path.with_name(f".{path.name}.{'0' * 16}") for path in (state.journal, state.next_journal)]
+    for path in left:
+        path.write_bytes(b"half")
+    write(state, 1)
+    assert [path for path in left if path.exists()] == []
+
+
 @pytest.mark.parametrize("gone", ["lock", "folder"])
 def test_a_lock_or_a_folder_that_is_removed_is_made_again_with_all_that_was_written(state: StateDir, gone: str) -> None:
     journal = Journal(state)

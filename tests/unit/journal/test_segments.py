@@ -202,3 +202,14 @@ def test_a_rotation_that_cannot_be_finished_now_keeps_everything(
     assert (state.journal.read_bytes(), state.next_journal.read_bytes()) == (ended, whole)
     settle_next(state, None)
     assert state.journal.read_bytes() == (ended if call == "unlink" else whole)
+
+
+def test_a_folder_of_closed_segments_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> list[str]:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr(os, "listdir", fails)
+    with pytest.raises(JournalError, match=f"cannot list the closed segments in {state.segments}: Stale"):
+        newest_closed(state)
