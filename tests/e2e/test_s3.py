@@ -118,6 +118,28 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
     assert store.get(bucket, "l.json") == ledger.read_bytes()
 
 
+def test_what_another_machine_left_under_the_same_name_is_kept(tmp_path: Path, store: Store) -> None:
+    """A node that comes back with an empty disk: the rolling ledger in the bucket is all that is left of its first."""
+    bucket, env = store.bucket("again"), environment(None, None, **store.variables)
+
+    def rolling(name: str, records: int) -> tuple[Path, str]:
+        state = tmp_path / name
+        finished(state, records)
+        done = flopsd("seal", "--rolling", "--state-dir", str(state), "--ledger", str(tmp_path / f"{name}.json"),
+                      "--ledger-copy", f"s3://{bucket}/node.json", env=env, code=0)  # fmt: skip
+        return tmp_path / f"{name}.json", done.stderr
+
+    first, said = rolling("first", 12)
+    assert "kept as" not in said
+    again, said = rolling("again", 4)
+    (kept,) = (key for key in store.keys(bucket) if re.fullmatch(r"node\.rolling-until-\w+\.json", key))
+    assert f"kept as s3://{bucket}/{kept}" in said
+    assert store.get(bucket, "node.rolling.json") == again.read_bytes()
+    ledger = fetched(store, bucket, kept.removesuffix(".json"), tmp_path / "far")
+    assert ledger.read_bytes() == first.read_bytes()
+    in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay", code=0)
+
+
 def test_two_locked_buckets_one_late_hold_the_bytes_that_were_sealed(tmp_path: Path, store: Store) -> None:
     state, env = tmp_path / "state", environment(None, None, **store.variables)
     common = ("--state-dir", str(state), "--run-id", "job")

@@ -59,8 +59,9 @@ def copy_files(
     def put(copy: CopyResult) -> None:
         there = copy.location
         if isinstance(there, S3Location):
-            objects = s3.objects(there.for_rolling() if rolling else there, files)
-            s3.upload(objects, clock)
+            place = there.for_rolling() if rolling else there
+            objects = s3.objects(place, files)
+            s3.upload(place, objects, clock)
             copy.unread = s3.compare(objects) if check else ""
             return
         write_ledger_files(there.absolute(), files, clock, only_longer=rolling)
@@ -93,7 +94,7 @@ def copy_journal(
             copy.location = rolling.beside(journal_beside(Path(rolling.key)).name)
             here = Path(rolling.key)
             there = {rolling.beside(companion_beside(here, name).name): file for name, file in found.items()}
-            s3.upload({**there, copy.location: data}, clock)
+            s3.upload(rolling, {**there, copy.location: data}, clock)
             return
         ledger = ledger.absolute()
         path = journal_beside(ledger)

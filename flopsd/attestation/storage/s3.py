@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flopsd.attestation.ledger_files import LedgerFiles
+from flopsd.attestation.ledger_files import LedgerFiles, journal_beside, public_key_beside
 from flopsd.core.envelope import encode64
 from flopsd.errors import OtherFileThereError, StorageError
 from flopsd.settings.locations import S3Location
-from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.system.known_files import Content, open_content, sha256_of, size_of
+from flopsd.system.clock import NS_PER_S, Clock, file_stamp
+from flopsd.system.known_files import Content, KnownFile, known_file, open_content, sha256_of, size_of
+
+log = logging.getLogger("flopsd")
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 5, 3
 CHECKED_BYTES_PER_S = 20_000_000  # a store takes longer to check and answer for a journal of months
@@ -33,17 +36,23 @@ def objects(ledger: S3Location, files: LedgerFiles) -> dict[S3Location, Content]
     }
 
 
-def upload(objects: Mapping[S3Location, Content], clock: Clock) -> None:
-    """Upload `objects` in the given order; the store checks the SHA-256 of each. An object that is there already, with
-    the same bytes and locked as it should be, is not uploaded again where the store lets us look: a repeated delivery
-    may be another version of it, which nobody can remove before its lock ends.
+def upload(ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clock) -> None:
+    """Upload `objects`, files of `ledger`, in the given order; the store checks the SHA-256 of each. An object that is
+    there already, with the same bytes and locked as it should be, is not uploaded again where the store lets us look: a
+    repeated delivery may be another version of it, which nobody can remove before its lock ends. A ledger that is there
+    and is no earlier state of this one is copied to another name before it is replaced.
 
     Raises StorageError, OtherFileThereError, and OSError for a file here that cannot be read.
     """
+    may_replace = ledger.overwrite and ledger.lock_mode is None  # a locked one remains as an older version
 
     def put(client: Any, location: S3Location, data: Content) -> None:
+        nonlocal may_replace
         if _is_there(client, location, data):
             return
+        if may_replace:
+            _keep_another(client, ledger, objects, clock)
+            may_replace = False  # from here on it is ours
         try:
             with open_content(data) as body:
                 client.put_object(
@@ -123,6 +132,41 @@ def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
             f"{location} already exists with other contents, and overwrite=never is set",
             hint="nothing was overwritten; compare the two; `flopsd copy LEDGER --to` copies this one to another key",
         )
+
+
+def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clock) -> None:
+    """Copy the ledger that is there to another name, unless what is uploaded continues its journal. Nothing is kept
+    where the store does not let us look, or has no SHA-256."""
+    key = Path(ledger.key)
+    journal = ledger.beside(journal_beside(key).name)
+    location = journal if journal in objects else ledger
+    try:
+        there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
+    except client.exceptions.ClientError:
+        return
+    data, size = objects[location], there["ContentLength"]
+    if there.get("ChecksumSHA256") in (None, _sha256(data)):
+        return
+    if location == journal and size <= size_of(data) and there["ChecksumSHA256"] == _sha256(_first(data, size)):
+        return
+    kept = key.with_name(f"{key.stem}-until-{file_stamp(clock.wall_ns())}{key.suffix}")
+    for name, other in ((place(key).name, place(kept).name) for place in (journal_beside, public_key_beside, Path)):
+        source, target = ledger.beside(name), ledger.beside(other)
+        try:
+            client.copy_object(
+                Bucket=target.bucket, Key=target.key, CopySource={"Bucket": source.bucket, "Key": source.key},
+                TaggingDirective="REPLACE",
+            )  # fmt: skip
+        except client.exceptions.ClientError as fault:
+            if _code(fault) not in ("NoSuchKey", "404"):
+                raise
+    log.warning(
+        "%s held another ledger, which is no earlier state of this one: kept as %s", ledger, ledger.beside(kept.name)
+    )
+
+
+def _first(content: Content, size_bytes: int) -> Content:
+    return known_file(content.path, size_bytes) if isinstance(content, KnownFile) else content[:size_bytes]
 
 
 def _is_there(client: Any, location: S3Location, data: Content) -> bool:

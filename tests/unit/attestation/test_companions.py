@@ -247,7 +247,7 @@ def test_a_journal_that_cannot_be_sealed_takes_them_along(
         assert companions_beside(ledger).keys() == companions.keys()
     assert copies[0] == copy_journal(run.state.journal, companions, places[:1], run.clock, 9)[0], "no second copy of it"
     objects = dict[S3Location, object]()
-    monkeypatch.setattr("flopsd.attestation.storage.s3.upload", lambda found, _: objects.update(found))
+    monkeypatch.setattr("flopsd.attestation.storage.s3.upload", lambda _, found, __: objects.update(found))
     locked = S3Location("b", "runs/l.json", lock_mode="COMPLIANCE", lock_days=9)
     (to_s3,) = copy_journal(run.state.journal, companions, [locked], run.clock, 9)
     assert (to_s3.location, to_s3.fault) == (S3Location("b", "runs/l.rolling.journal.jsonl"), None)
