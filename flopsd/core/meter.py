@@ -15,6 +15,7 @@ Laws (tests/property/core/test_meter.py):
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TypedDict
 
 from flopsd.core.model import (
@@ -35,17 +36,13 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.phases import NO_PHASE, ActivePhase, with_share
+from flopsd.core.running_counters import disjoint, growth
 from flopsd.core.values import added, ceil_div
 
 # The driver's clock readings are whole MHz, and a boost step can lie between two of them.
 CLOCK_TOLERANCE_PPM = 10_000
-# GPM counters are renewed each 100 ms (nvml.h), so what one reading misses of its interval the next one has.
-COUNTER_REFRESH_NS = 200_000_000
 # Neuron counts an execution when it completes: one longer than the reading's interval is counted in it whole.
 LONGEST_EXECUTION_NS = 60_000_000_000
-# HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252), so sub-pipes are parts of any tensor activity. Some
-# are read one after another (DCGM#169): as much of all cycles as the self-test lets a counter be off its percentage.
-SUB_PIPES_TOLERANCE_PPM = 50_000
 _WITHOUT_TIME = (Gap, Growth)  # work to which a late reading adds nothing
 
 
@@ -142,86 +139,20 @@ def _known(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence) -> _Tim
 
 def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
     """Count what totals grew by since they were last read; all time in between is gap so far."""
-    grown = _growth(tally, reading, limits)
-    if isinstance(grown, GapReason):
-        return _with_absolutes(_gap(tally, reading.end_ns, grown), reading)
+    if not isinstance(limits, Limits):
+        return _with_absolutes(_gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE), reading)
+    grown = growth(tally, reading, partial(max_plausible_sm_cycles, limits))
+    if grown is None or isinstance(grown, GapReason):
+        return _with_absolutes(_gap(tally, reading.end_ns, grown or _hole_reason(tally)), reading)
     unread_ns = tally.unread_ns
     if work.unread:
         unread_ns = added(unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns))
     return tally.changed(
         **_known(tally, tally.totals_ns, reading.end_ns, Evidence.CYCLES),
         **_absolutes(tally, reading),
-        active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, _disjoint(grown))),
+        active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, disjoint(grown))),
         unread_ns=unread_ns,
     )
-
-
-def _growth(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Mapping[Pipe, int] | GapReason:
-    """Growth by pipe since totals were last read, or why that is not known."""
-    now, before = reading.totals, tally.totals
-    if not isinstance(limits, Limits):
-        return GapReason.UNKNOWN_DEVICE
-    if now is None or before is None or now.origin != before.origin:
-        return _hole_reason(tally)
-    duration_ns = reading.end_ns - tally.totals_ns
-    possible = max_plausible_sm_cycles(limits, duration_ns + COUNTER_REFRESH_NS)
-    found = _differences(before, now, possible)
-    if found is None or _energy_fell(tally, reading):
-        return GapReason.COUNTER_RESET
-    elapsed, grown = found
-    if not elapsed and duration_ns > COUNTER_REFRESH_NS:  # also where they stood while nobody read them
-        return GapReason.COUNTER_STALLED
-    if grown and max(grown.values()) > possible:
-        return GapReason.OUT_OF_RANGE
-    return GapReason.CONTRADICTORY if _sub_pipes_exceed(elapsed, grown) else grown
-
-
-def _differences(before: Totals, now: Totals, possible: int) -> tuple[int, Mapping[Pipe, int]] | None:
-    """Elapsed cycles and those of each pipe, over the end of a counter's range where it fell; None where that does not
-    explain the values. A counter that may have gone through its whole range in the meantime says nothing of it."""
-    earlier = before.sm_cycles
-    if now.sm_cycles.keys() != earlier.keys():
-        return None
-    elapsed_at, pipe_at = now.wrap_at or (None, None)
-    if elapsed_at is not None and min(elapsed_at, pipe_at or elapsed_at) <= possible:
-        return None
-    elapsed = _difference(before.elapsed_sm_cycles, now.elapsed_sm_cycles, elapsed_at, possible)
-    grown = {pipe: cycles - earlier[pipe] for pipe, cycles in now.sm_cycles.items()}
-    if grown and min(grown.values()) < 0:
-        grown = {pipe: _difference(earlier[pipe], cycles, pipe_at, possible) for pipe, cycles in now.sm_cycles.items()}
-        if min(grown.values()) < 0:
-            return None
-    return None if elapsed < 0 else (elapsed, grown)
-
-
-def _difference(before: int, now: int, wrap_at: int | None, possible: int) -> int:
-    over = None if wrap_at is None or not now < before < wrap_at else now - before + wrap_at
-    return now - before if over is None or over > possible else over
-
-
-def _disjoint(grown: Mapping[Pipe, int]) -> dict[Pipe, int]:
-    """The same growth; what no tensor sub-pipe accounts for under TENSOR."""
-    if Pipe.TENSOR not in grown:
-        return dict(grown)
-    return {**grown, Pipe.TENSOR: max(0, grown[Pipe.TENSOR] - _sub_pipes(grown))}
-
-
-def _sub_pipes(grown: Mapping[Pipe, int]) -> int:
-    return grown.get(Pipe.TENSOR_HMMA, 0) + grown.get(Pipe.TENSOR_IMMA, 0) + grown.get(Pipe.TENSOR_DFMA, 0)
-
-
-def _sub_pipes_exceed(elapsed: int, grown: Mapping[Pipe, int]) -> bool:
-    """Whether the tensor sub-pipes grew by more than any tensor activity did."""
-    if Pipe.TENSOR not in grown:
-        return False
-    beyond = _sub_pipes(grown) - grown[Pipe.TENSOR]
-    return beyond * 1_000_000 > elapsed * SUB_PIPES_TOLERANCE_PPM
-
-
-def _energy_fell(tally: Tally, reading: Reading) -> bool:
-    """A driver reload or a GPU reset takes the energy counter back to zero, and the others with it."""
-    now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
-    return now is not None and before is not None and now < before
 
 
 def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
+from flopsd.core.meter import max_plausible_sm_cycles
 from flopsd.core.model import (
     Active,
     Busy,
@@ -24,6 +24,7 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
+from flopsd.core.running_counters import COUNTER_REFRESH_NS
 from flopsd.sources import SourceInfo
 from flopsd.sources.validate import is_count, unfit_facts
 

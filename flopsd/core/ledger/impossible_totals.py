@@ -5,8 +5,9 @@ from __future__ import annotations
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.ledger.run_view import RunView
-from flopsd.core.meter import COUNTER_REFRESH_NS, max_counted_flop, max_plausible_sm_cycles
+from flopsd.core.meter import max_counted_flop, max_plausible_sm_cycles
 from flopsd.core.model import DeviceUid, Evidence, Limits
+from flopsd.core.running_counters import COUNTER_REFRESH_NS
 from flopsd.errors import JournalDamagedError, LedgerError
 
 

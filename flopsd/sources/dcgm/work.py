@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from flopsd.core.clock_integral import Cycles, activity
 from flopsd.core.dataclass import dataclass
-from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
+from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
+from flopsd.core.running_counters import SUB_PIPES_TOLERANCE_PPM
 from flopsd.core.values import ceil_div
 from flopsd.sources.dcgm.exposition import NOT_PERMITTED, PREFIX, Field, GpuPage
 from flopsd.sources.nvml.counter_calibration import Calibration, Interval

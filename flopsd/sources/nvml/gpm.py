@@ -12,8 +12,8 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM
 from flopsd.core.model import PPM, GapReason, Pipe
+from flopsd.core.running_counters import SUB_PIPES_TOLERANCE_PPM
 from flopsd.sources.nvml.driver import NOT_OFFERED, PERCENT_MAX, UnusableError
 
 # Ids are stable from nvidia-ml-py 11.525 to 13.615; names of newer ones are missing in older bindings.
