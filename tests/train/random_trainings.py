@@ -7,8 +7,8 @@ gradients between, and passes that record gradients for nothing, for two backwar
 
 from __future__ import annotations
 
+import argparse
 import random
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -166,4 +166,8 @@ def main(first: int, count: int) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(*map(int, [*sys.argv[1:], "0", "300"][:2]))
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("first", type=int, nargs="?", default=0, help="the seed of the first training")
+    options.add_argument("count", type=int, nargs="?", default=300, help="how many trainings")
+    given = options.parse_args()
+    main(given.first, given.count)
