@@ -61,10 +61,10 @@ def imports(name: str, known: Modules, *, is_package: bool) -> Iterator[tuple[in
                 here = parts[: len(parts) - node.level + is_package]
                 base = ".".join([*here, *([node.module] if node.module else [])])
             targets = [f"{base}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in ("import_module", "__import__"):
-                targets = [str(node.args[0].value)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # A module by its name, or the beginning of an f-string: whatever imports it, now or later.
+            text = node.value.rstrip(".")
+            targets = [text] if "." in text and text in known and not f"{name}.".startswith(f"{text}.") else []
         for target in targets:
             if target != "flopsd" and not target.startswith("flopsd."):
                 continue
@@ -139,6 +139,18 @@ PLANTED = {
     "of the tests' kit": ("sources/replay.py", "from flopsd.testing.fakes import FakeClock"),
     "under another name": ("sources/replay.py", "from flopsd import journal as j"),
     "by a call": ("sources/replay.py", "import importlib\nimportlib.import_module('flopsd.attestation.seal')"),
+    "by a call of another name": (
+        "sources/replay.py",
+        "from importlib import import_module as f\nf(name='flopsd.cli.main')",
+    ),
+    "by a text that is used later": (
+        "sources/replay.py",
+        "WHERE = 'flopsd.cli'\ndef f() -> None:\n    import_module(WHERE)",
+    ),
+    "of whichever module of a room": (
+        "sources/replay.py",
+        "def f(name: str) -> None:\n    import_module(f'flopsd.cli.{name}')",
+    ),
     "upwards in core": ("core/meter.py", "from flopsd.core.ledger import statement"),
     "sideways in core": ("core/architecture/flop.py", "from flopsd.core.policy.evaluate import Policy"),
     "in a circle": ("core/model.py", "from flopsd.core import meter"),
