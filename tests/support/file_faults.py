@@ -2,8 +2,9 @@
 
 Each step of a story runs in a forked process with one fault armed: a daemon that reads, rotates and seals, `flopsd seal`,
 `copy`, `status`, `key new`. Machines are rebooted and replaced. Then the faults end, the run is finished and sealed, and
-what is there is held against what the devices did: nothing is counted twice or left out, of what a kill lost no more
-than one reading, and every ledger verifies. `python -m tests.support.file_faults FIRST LAST` tells the stories of these
+what is there is held against what the devices did, by the wall clock, which goes on over boots: nothing is counted
+twice or left out, of what a kill lost no more than one reading, and every ledger verifies. What a machine that is gone
+did not copy may be lost; it is not counted twice either. `python -m tests.support.file_faults FIRST LAST` tells the stories of these
 seeds.
 """
 
@@ -36,7 +37,7 @@ from flopsd.attestation.ledger_files import journal_beside, public_key_beside
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.core.ledger.history import Incarnation
 from flopsd.core.ledger.open_accounts import has_ended
-from flopsd.core.model import Evidence, Growth, Pipe, Reading, Sweep, Tally
+from flopsd.core.model import Evidence, GapReason, Growth, Pipe, Reading, Sweep, Tally
 from flopsd.daemon.closed_segments import seal_left
 from flopsd.daemon.code_secrets import CodeSecrets
 from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher
@@ -68,6 +69,8 @@ CYCLES = replace(
 )
 WORK = active(132, 1700, {Pipe.TENSOR_HMMA: 300_000, Pipe.FP32: 7}, doubt=9, swing=40_000)
 BEGIN_NS = 1000 * NS_PER_S
+BEGIN_WALL_NS = FakeClock(BEGIN_NS).wall_ns()
+WALL_NS = 1000  # to which the journal states the wall clock
 LOST = {"journal_missing", "journal_replaced", "not_continued"}
 
 
@@ -106,8 +109,14 @@ class SharedClock(FakeClock):
         self.share()
 
     def reboot(self) -> None:
+        self._wall_ns += 40 * NS_PER_S
         self._boottime_ns = 30 * NS_PER_S
         self.share()
+
+    @property
+    def ahead_ns(self) -> int:
+        """By how much the wall clock is ahead on this boot."""
+        return self._wall_ns - self._boottime_ns
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return event.wait(seconds)
@@ -133,7 +142,8 @@ class Story:
             keep_segments=self.rng.choice([None, None, 1]),
         )  # fmt: skip
         self.state, self.boots = StateDir(folder / "state"), 1
-        self.owed: list[tuple[int, int]] = []  # from when to when readings must be in the ledgers
+        self.owed: list[tuple[int, int]] = []  # from when to when readings must be in the ledgers, by the wall clock
+        self.is_replaced = False  # another machine went on
         self.found: list[str] = []
         self.steps: list[str] = []
         self._log = os.open(folder / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -321,7 +331,7 @@ class Story:
         self.fork(f"daemon {short}{'E' if is_ended else ''}", fault, self.daemon(steps, is_ended=is_ended))
         until_ns = self.clock.read_ns if fault is None or fault.is_kill else self.clock.told_ns
         if until_ns:
-            self.owed.append((self.clock.begun_ns, until_ns))
+            self.owed.append((self.clock.begun_ns + self.clock.ahead_ns, until_ns + self.clock.ahead_ns))
         if self.is_launched and self.rng.random() < 0.2:
             self.launch()
 
@@ -344,6 +354,7 @@ class Story:
         self.clock.reboot()
         self.steps.append("another machine" if is_other else "reboot")
         if is_other:  # which has what was copied
+            self.is_replaced, self.owed = True, []
             shutil.rmtree(self.state.path, ignore_errors=True)
             shutil.rmtree(self.folder / "out")
             (self.folder / "out").mkdir()
@@ -353,18 +364,18 @@ class Story:
         for _ in range(self.rng.randint(1, 7)):
             self.step()
         self.run_daemon([("read", None), ("read", None)], None, is_ended=True)
-        last_ns = self.clock.read_ns
+        last_ns = self.clock.read_ns + self.clock.ahead_ns
         for words in (("seal", *self.flags()), ("seal", *self.flags()), ("copy", "--state-dir", str(self.state.path))):
             self.fork(words[0], None, self.cli(*words, must=True))
         self.hold_files()
         ledgers = self.hold_ledgers()
-        if self.boots == 1:
-            self.hold_counts(ledgers, last_ns)
+        self.hold_counts(ledgers, last_ns)
         self.found += os.pread(self._findings, 1 << 20, 0).decode().splitlines()
 
     def hold_files(self) -> None:
         for path in (path for name in ("state", "out", "copy") for path in (self.folder / name).iterdir()):
-            if path.name.startswith(".") and "json." not in path.name:
+            is_of_another = self.is_replaced and path.parent.name == "copy"
+            if path.name.startswith(".") and "json." not in path.name and not is_of_another:
                 self.found.append(f"left: {path}")
             if not self.is_launched and path.name.startswith(("damaged", "not-ours", "run-until-")):
                 self.found.append(f"aside: {path}")
@@ -388,39 +399,55 @@ class Story:
         )
         trust = (word for key in keys.values() for word in ("--trust", key))
         # What a machine that is gone did not copy is missing, and named.
-        may = () if self.boots == 1 else ("--allow-incomplete",)
+        may = ("--allow-incomplete",) if self.is_replaced else ()
         self.fork("merge", None, self.cli("merge", *map(str, ledgers), *trust, *words, *may, must=True))
         return ledgers
 
     def hold_counts(self, ledgers: Sequence[Path], last_ns: int) -> None:
         parts = sorted((history_of(journal_beside(ledger)) for ledger in ledgers), key=lambda part: part.segment)
         starts = [start for part in parts for start in part.incarnations]
-        for start in starts:
-            reasons = (start.begin.get("recovery") or {}).get("reasons", ())
-            if LOST & {reason["code"] for reason in reasons} and self.owed[0][0] < start.begin["ns"]:
-                self.found.append(f"a journal was lost: {reasons}")
+        reasons = [reason for start in starts for reason in (start.begin["recovered"] or {}).get("reasons", ())]
+        is_lost = any(reason["code"] in LOST for reason in reasons)
+        if is_lost and not self.is_replaced and self.owed[0][0] < starts[0].begin["wall_ns"]:
+            self.found.append(f"a journal was lost: {reasons}")
         for uid in (H100.uid, CYCLES.uid):
             accounts = _accounts(starts, uid)
-            everything = [tally for account in accounts for tally in account]
-            shown = [(one.begin_ns / 1e9, one.watermark_ns / 1e9, one.gap_ns, one.observed_ns) for one in everything]
-            for account in accounts:
-                if any(before.watermark_ns != after.begin_ns for before, after in pairwise(account)):
+            everything = [one for account in accounts for one in account]
+            shown = [(one.begin_ns / 1e9, one.end_ns / 1e9, one.tally.gap_ns, one.observed_ns) for one in everything]
+            for account in () if self.is_replaced else accounts:
+                if any(abs(before.end_ns - after.begin_ns) > WALL_NS for before, after in pairwise(account)):
                     self.found.append(f"{uid}: left out or counted twice: {shown}")
-                if uid == CYCLES.uid and not _counts_all(account):
-                    self.found.append(f"{uid}: the counters show more, or less: {shown}")
-            if any(before.watermark_ns > after.begin_ns for before, after in pairwise(everything)):
+                for boot in {one.boot_id: None for one in account}:
+                    if uid == CYCLES.uid and not _counts_all([one.tally for one in account if one.boot_id == boot]):
+                        self.found.append(f"{uid}: the counters show more, or less: {shown}")
+            if any(before.end_ns > after.begin_ns + WALL_NS for before, after in pairwise(everything)):
                 self.found.append(f"{uid}: counted twice: {shown}")
-            observed = sum(sum(one.observed_ns.values()) for one in everything)
-            owed = sum(until_ns - since_ns for since_ns, until_ns in self.owed)
-            if uid == H100.uid and not owed <= observed <= last_ns - BEGIN_NS:
+            observed = sum(one.observed_ns for one in everything)
+            owed = 0 if is_lost else sum(until_ns - since_ns for since_ns, until_ns in self.owed)
+            if uid == H100.uid and not owed <= observed <= last_ns - BEGIN_WALL_NS:
                 self.found.append(f"{uid}: {observed / 1e9} s observed, {owed / 1e9} s owed: {self.owed} {shown}")
 
 
-def _accounts(starts: Sequence[Incarnation], uid: str) -> list[list[Tally]]:
-    """Each of tallies that go on where the one before ended: what a regular end closes begins anew."""
-    accounts = list[list[Tally]]([[]])
+class _Part(NamedTuple):
+    """What one daemon start counted of a device, from when to when by the wall clock."""
+
+    boot_id: str
+    begin_ns: int
+    end_ns: int
+    tally: Tally
+
+    @property
+    def observed_ns(self) -> int:
+        return sum(self.tally.observed_ns.values())
+
+
+def _accounts(starts: Sequence[Incarnation], uid: str) -> list[list[_Part]]:
+    """Each of what goes on where the one before ended: what a regular end closes begins anew."""
+    accounts = list[list[_Part]]([[]])
     for start in starts:
-        accounts[-1] += [start.tallies[uid]] if uid in start.tallies else []
+        if uid in start.tallies:
+            tally, ahead_ns = start.tallies[uid], start.begin["wall_ns"] - start.begin["ns"]
+            accounts[-1].append(_Part(start.boot_id, tally.begin_ns + ahead_ns, tally.watermark_ns + ahead_ns, tally))
         if has_ended(start):
             accounts.append([])
     return [account for account in accounts if account]
@@ -433,7 +460,8 @@ def _counts_all(account: Sequence[Tally]) -> bool:
         return True
     first, totals = read[0], read[-1].totals
     assert totals is not None
-    began = running(Second(0, first.watermark_ns - first.observed_ns.get(Evidence.CYCLES, 0)))
+    after_ns = first.observed_ns.get(Evidence.CYCLES, 0) + first.gap_ns.get(GapReason.STOPPING, 0)
+    began = running(Second(0, first.watermark_ns - after_ns))
     counted = sum(one.active_sm_cycles.get((Evidence.CYCLES, Pipe.TENSOR_HMMA), 0) for one in account)
     grown = totals.sm_cycles[Pipe.TENSOR_HMMA] - began.sm_cycles[Pipe.TENSOR_HMMA]
     return abs(counted - grown) <= len(account)  # of an interval rounded down
