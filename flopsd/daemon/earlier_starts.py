@@ -9,7 +9,8 @@ from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.open_accounts import has_ended, is_taken_over, last_gaps, left_open
 from flopsd.core.ledger.rated_tally import RatedTally, rated_of_run, rated_tallies
-from flopsd.core.model import TALLY_ABSOLUTES, Device, DeviceUid, Tally
+from flopsd.core.ledger.start_notes import LOSSES
+from flopsd.core.model import TALLY_ABSOLUTES, Device, DeviceUid, GapReason, Tally
 from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.values import seconds
@@ -23,6 +24,7 @@ class EarlierStarts:
         self._incarnations, self._boot_id = history.incarnations, boot_id
         self.rated = rated_of_run(history, table)
         self.in_other_journal = history.is_rotated
+        self.has_unseen_loss = not history.is_rotated and _begins_with_loss(history) and not _has_lost_time(history)
         self.of_journal = () if history.is_rotated else rated_tallies(history, table)  # of the journal that goes on
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)
@@ -107,6 +109,22 @@ class EarlierStarts:
     def without(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
         """What was counted of devices that are not tracked now, which belongs to the run all the same."""
         return tuple(one for one in self.rated if one.uid not in tracked)
+
+
+def _begins_with_loss(history: History) -> bool:
+    """Whether the journal was begun in place of one that was lost."""
+    first = history.incarnations[0].begin if history.incarnations else {}
+    recovered = first.get("recovered")
+    if recovered is None:
+        return False
+    is_kept = recovered["keptAs"] is not None and history.continues is None  # else that of the segment before
+    return is_kept or any(reason["code"] in LOSSES for reason in recovered["reasons"])
+
+
+def _has_lost_time(history: History) -> bool:
+    """Whether a device stands for what was lost: there may have been none yet."""
+    tallies = (tally for start in history.incarnations for tally in start.tallies.values())
+    return any(GapReason.JOURNAL_REPLACED in tally.gap_ns for tally in tallies)
 
 
 def _killed_since_ns(history: History, boot_id: str, begin_ns: int) -> int:

@@ -119,7 +119,8 @@ class Writer:
         self._append_begin(now, recovery, isolation)
         self._devices = DeviceAccounts(
             self._incarnation, now.ns, self._table, settings.declared, self._sources, self._sessions, earlier,
-            self._segment.append, self._clock, starts_before=self._segment.starts_before, journal_lost=journal_lost,
+            self._segment.append, self._clock, starts_before=self._segment.starts_before,
+            journal_lost=journal_lost or earlier.has_unseen_loss,
         )  # fmt: skip
         self._devices.resume(same_boot=True)
         self._settle()

@@ -23,6 +23,7 @@ RECOVERED: Mapping[str, frozenset[str]] = {
     "restored_unsealed": frozenset({"ledger", "records"}),
     "time_not_known": frozenset({"seconds"}),
 }
+LOSSES = {"not_continued", "journal_replaced", "journal_missing"}  # what an earlier journal held is not known
 _UNKNOWN = frozenset({""})  # which no note has
 _MALFORMED = "record_malformed"
 

@@ -9,6 +9,7 @@ import pytest
 from flopsd.core.ledger.run_view import view_of
 from flopsd.daemon.sealing import seal_ended
 from flopsd.journal.state_dir import StateDir
+from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
 from tests.support.runs import H100, Run, history_of, verified
 from tests.support.strategies import table
@@ -107,3 +108,27 @@ def test_a_journal_whose_codes_another_process_altered_is_kept_aside_and_the_led
     assert [path.name for path in run.state.path.glob("not-ours*")] == (
         ["not-ours.journal.jsonl"] if is_altered else []
     )
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_run_that_goes_on_after_its_journal_was_lost_at_its_end_has_no_upper_bound(
+    tmp_path: Path, is_killed: bool
+) -> None:
+    """The journal that is begun at the end has no device that could stand for what was lost."""
+    run = Run(tmp_path / "state", devices=(H100,), context=find_context({}))
+    run.meter(12)
+    known = run.journal.known(run.run_id)
+    run.state.journal.write_bytes(run.state.journal.read_bytes().replace(b"H100", b"A100"))
+    if is_killed:
+        run.kill()
+        seal_ended(Settings(state_dir=str(run.state.path)), {}, run.clock, known=known)
+    else:
+        run.finish()
+    assert history_of(run.state.journal).incarnations[0].devices == {}
+    for _ in range(2):
+        run.start()
+        run.meter(12)
+        run.finish()
+        figures = view_of(history_of(run.state.journal), table()).figures
+        assert (figures.measured_flop is not None, figures.high_flop) == (True, None)
+    verified(run.seal(tmp_path / "out" / "ledger.json"))
