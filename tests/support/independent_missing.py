@@ -11,7 +11,7 @@ def missing(predicate: J, entries: list[J]) -> list[J]:
     """The notes of `completeness.missing`."""
     if predicate["kind"] == "lineage":
         return [{**note, "job": entry["run"]} for entry in entries for note in entry["completeness"]["missing"]]
-    holes = _nodes(predicate, entries) or _attempts(entries)
+    holes = _nodes(predicate, entries) or _attempts(predicate, entries)
     holes += _segments([entry for entry in entries if entry["segment"]])
     open_ones = [entry for entry in entries if entry["ended"] is False]
     return holes + [
@@ -52,10 +52,13 @@ def _nodes(predicate: J, entries: list[J]) -> list[J]:
     return [{"code": "nodes_missing", "missing": str(int(stated) - len(slots)), "nodes": stated}]
 
 
-def _attempts(entries: list[J]) -> list[J]:
+def _attempts(predicate: J, entries: list[J]) -> list[J]:
     slots = _slots(entries)
     periods = [period for entry in entries for period in entry["periods"]]
     every = sorted({period["attempt"] for period in periods})
+    unknown = [str(number) for number in range(len(every)) if str(number) not in every]
+    if predicate["run"]["platform"] == "slurm" and unknown:
+        every = sorted([*every, unknown[0]])
     if all(period["attempt"] != period["bootId"] for period in periods):
         return [
             {"code": "no_ledger_of_attempt", **_place(slot), "attempt": one}

@@ -32,11 +32,14 @@ class Child:
     files: dict[str, bytes]
 
 
-def node(rank: int, seconds: int = 4, *, ended: bool = True, compared: bool = False) -> Child:
+def node(
+    rank: int, seconds: int = 4, *, ended: bool = True, compared: bool = False, attempt: str = CONTEXT.attempt
+) -> Child:
     """A node of the job: an H100 that works and an A100 that is only bounded. Without an end: the run so far. A process
     of the first claims to evaluate in TF32. Compared: no process, and as much energy as published runs took."""
     context = replace(
-        CONTEXT, node=HOSTS[rank], rank=rank, job_nodes=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}"
+        CONTEXT, node=HOSTS[rank], rank=rank, job_nodes=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}",
+        attempt=attempt,
     )  # fmt: skip
     gpus = [replace(gpu, uid=f"{gpu.uid[:-2]}{rank}{gpu.uid[-1]}") for gpu in (H100, A100)]
 
@@ -125,6 +128,7 @@ def merged_vectors() -> Files:
     payload = encode(job)
     entry = job_entry(json.loads(payload)["predicate"], hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
     endless = [nodes[0], node(1, ended=False)]
+    again = [node(0, attempt="1"), node(1, attempt="1")]
     sealed_later = encode(merged("job", nodes, method={"flopsdVersion": LATER_VERSION, "sealedAt": SEALED_AT}))
     later = job_entry(json.loads(sealed_later)["predicate"], hashlib.sha256(sealed_later).hexdigest(), [FIRST.keyid])
     energetic = [node(0, compared=True), node(1, compared=True)]
@@ -139,6 +143,7 @@ def merged_vectors() -> Files:
         "job-energy": (signed(encode(merged("job", energetic))), handed(energetic)),
         "job-child-countersigned": (signed(payload), countersigned),
         "job-with-a-hole": (signed(encode(merged("job", nodes[:1]))), handed(nodes[:1])),
+        "job-without-its-first-attempt": (signed(encode(merged("job", again))), handed(again)),
         "job-without-an-end": (signed(encode(merged("job", endless))), handed(endless)),
         "lineage": (signed(encode(merged("lineage", [Child(entry, {})]))), {}),
         "lineage-of-a-job-at-hand": (
@@ -149,6 +154,10 @@ def merged_vectors() -> Files:
         "amount-below-zero": (bent(job, lambda p: p["children"][1]["totals"]["executed"].update(low="-1")), {}),
         "hole-left-out": (
             bent(merged("job", nodes[:1]), lambda p: p["completeness"].update(complete=True, missing=[])),
+            {},
+        ),
+        "attempt-left-out": (
+            bent(merged("job", again), lambda p: p["completeness"].update(complete=True, missing=[])),
             {},
         ),
         "child-twice": (signed(encode(twice)), {}),

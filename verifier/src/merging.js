@@ -175,12 +175,15 @@ function absentNodes(slots, children, jobNodes, expected) {
   return [{ code: "nodes_missing", missing: String(expected - BigInt(slots.length)), nodes: String(expected) }];
 }
 
-/** Attempts of which other nodes have a ledger. Where a boot stands for an attempt, nodes are compared by their number.
- * @param {Slot[]} slots @param {J[]} children @returns {J[]} */
-function absentAttempts(slots, children) {
+/** Attempts of which other nodes have a ledger, or that Slurm's numbers leave out. Where a boot stands for an attempt,
+ * nodes are compared by their number. @param {Slot[]} slots @param {J[]} children @param {string | null} platform
+ * @returns {J[]} */
+function absentAttempts(slots, children, platform) {
   const periods = children.flatMap((one) => one.periods);
   const named = periods.every((/** @type {J} */ one) => one.attempt !== one.bootId);
-  const all = sortedTexts(periods.map((/** @type {J} */ one) => one.attempt));
+  const seen = sortedTexts(periods.map((/** @type {J} */ one) => one.attempt));
+  const unseen = [...seen.keys()].map(String).filter((one) => platform === "slurm" && !seen.includes(one));
+  const all = sortedTexts([...seen, ...unseen.slice(0, 1)]);
   const most = Math.max(0, ...slots.map(({ attempts }) => attempts.size));
   return slots.flatMap(attemptsOf);
 
@@ -207,7 +210,7 @@ export function completeness(children, predicate) {
   const most = expected === null || BigInt(slots.length) <= expected;
   require(most, "too_many_nodes", `its children cannot be merged: they are of ${slots.length} nodes, of ${expected} declared`);
   let holes = absentNodes(slots, children, jobNodes, expected);
-  if (!holes.length) holes = absentAttempts(slots, children);
+  if (!holes.length) holes = absentAttempts(slots, children, predicate.run?.platform ?? null);
   holes.push(...missingSegments(children));
   const open = children.filter((one) => one.ended === false)
     .map((one) => ({ code: "no_end", ...place(one), ledger: one.name, after: one.lastRecordAt }));

@@ -76,8 +76,9 @@ MOST_NODES = 100_000  # of a job: each that is missing is named, so that a stran
 class NodeCheck:
     """Which nodes of a job have ledgers, and of which attempts."""
 
-    def __init__(self, job_nodes: Sequence[str], declared_nodes: int | None) -> None:
+    def __init__(self, job_nodes: Sequence[str], declared_nodes: int | None, platform: str | None = None) -> None:
         self._job_nodes, self._declared = tuple(job_nodes), declared_nodes
+        self._counts_attempts = platform == "slurm"  # from 0: the number tells that there were others before
         self._rank_of = {name: rank for rank, name in enumerate(self._job_nodes)}
         self._seen: dict[tuple[int | None, str], set[str]] = {}  # attempts by rank and node
         self._attempts: dict[str, str] = {}  # every attempt's name, held once
@@ -166,10 +167,13 @@ class NodeCheck:
     def _absent_attempts(self, slots: Mapping[int | str, set[str]], names: Mapping[int | str, str]) -> list[Note]:
         missing: list[Note] = []
         most = max((len(attempts) for attempts in slots.values()), default=0)
+        every = set(self._attempts)
+        if self._counts_attempts:  # the first of those that nobody has is enough
+            every.update([text for text in map(str, range(len(every))) if text not in every][:1])
         for slot in sorted(slots, key=lambda slot: (str(type(slot)), slot)):
             who = of_node(slot if isinstance(slot, int) else None, names[slot])
             if self._named:
-                absent = sorted(set(self._attempts) - slots[slot])
+                absent = sorted(every - slots[slot])
                 missing += [note("no_ledger_of_attempt", **who, attempt=attempt) for attempt in absent]
             elif len(slots[slot]) < most:
                 missing.append(note("fewer_attempts", **who, attempts=str(len(slots[slot])), most=str(most)))

@@ -54,7 +54,7 @@ class Merging:
         self.facts = facts
         self.sums = LedgerSums()
         self.ledgers = self.replays = self.incarnations = 0
-        self._node_check = NodeCheck(facts.job_nodes, facts.declared_nodes)
+        self._node_check = NodeCheck(facts.job_nodes, facts.declared_nodes, (facts.run or {}).get("platform"))
         self._attempts: set[str] = set()
         self._runs: set[str] = set()
         self._versions: set[str] = set()
