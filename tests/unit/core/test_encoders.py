@@ -139,10 +139,11 @@ def test_sequences_in_chunks_have_at_least_what_the_bound_says_and_hardly_more_a
         assert true - least <= sequences
 
 
-def test_a_decoder_sees_what_came_before_and_all_that_its_encoder_read() -> None:
-    model = read_model({"model_type": "bart"})
+@pytest.mark.parametrize("family", ["bart", "t5", "whisper"])
+def test_a_decoder_sees_what_came_before_and_all_that_its_encoder_read(family: str) -> None:
+    model = read_model({"model_type": family})
     seen = {
-        (block.path.split(".")[1], part.mask)
+        ("encoder" if "encoder" in block.path else "decoder", part.mask)
         for block in model.blocks
         for part in block.parts
         if isinstance(part, Attention)
