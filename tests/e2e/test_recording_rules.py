@@ -19,6 +19,14 @@ def ends(world: World, minute: int) -> World:
     return {name: values.replace("x120", f"x{minute}") for name, values in world.items()}
 
 
+def anew(world: World, minute: int) -> World:
+    """What grows begins at nothing again after `minute`."""
+    return {
+        name: re.sub(r"^0\+(\S+)x120$", rf"0+\1x{minute - 1} 0+\1x{120 - minute}", values)
+        for name, values in world.items()
+    }
+
+
 def longer(world: World, minutes: int) -> World:
     return {name: values.replace("x120", f"x{minutes}") for name, values in world.items()}
 
@@ -70,6 +78,8 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("node:flopsd_run_flop:last", node="n1", basis="executed", bound="measured"):
         bounds({**N1, "basis": "executed"}, measured=1e15 * SECONDS),
     of("run:flopsd_nodes_gone:count"): [],
+    of("node:flopsd_job_seconds:sum", node="n1"): [({"run_id": "r1", "replay": "false", "node": "n1"}, SECONDS)],
+    of("run:flopsd_begun_anew:last"): [],
     of("run:flopsd_run_flop:sum", run_id="r1", basis="executed"):
         bounds({**R1, "basis": "executed"}, low=2 * 0.95e15 * SECONDS, measured=2e15 * SECONDS, high=float("inf")),
     of("run:flopsd_flop:rate5m", run_id="r1"): [(R1, 2e15)],
@@ -154,6 +164,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             {'flopsd_run_flop|executed|"measured"': "_x55 3600e15+60e15x70"},
         ),
     }
+    emptied = anew(healthy("a", "r1", "n1", "G0"), 30)
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
     cases = [
         Case("the fleet", fleet(), 100, EXPECTED),
@@ -165,6 +176,11 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         Case("long gone: still none", longer(missing, 400), 350, {
             of("run:flopsd_run_flop:sum", basis="executed", bound="high"): [],
             "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
+        Case("a node came back on an empty disk: no upper bound, later too", emptied, 100, {
+            of("run:flopsd_run_flop:sum", basis="executed"):
+                bounds({"run_id": "r1", "replay": "false", "basis": "executed"}, low=0.95e15 * 60 * 70, measured=1e15 * 60 * 70),
+            of("run:flopsd_threshold_share:ratio", bound="high"): [],
+            "run:flopsd_begun_anew:last": [({"run_id": "r1", "replay": "false"}, 1)]}),
         Case("a node without an upper bound: the run has none", no_end, 100, {
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04)}),
         Case("thirds of two base models do not add up", thirds, 100, {
