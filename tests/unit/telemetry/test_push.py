@@ -200,6 +200,32 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
     assert parse_state(states[-1].line()) == states[-1]
 
 
+def test_a_page_that_is_pushed_out_while_it_is_sent_takes_no_other_with_it(run: Run) -> None:
+    begun, may_go_on, sent = threading.Event(), threading.Event(), list[bytes]()
+
+    class Slow:
+        keeps = 2
+
+        def encode(self, _: Parsed) -> bytes:
+            return bytes([len(encoded)])
+
+        def send(self, page: bytes, seconds: float) -> None:
+            begun.set()
+            assert may_go_on.wait(seconds)
+            sent.append(page)
+
+    encoded: list[int] = []
+    one = SendQueue("x", Slow, SystemClock(), lambda _: None)
+    for number in range(3):
+        encoded.append(number)
+        one.offer(page_of(run), [])
+        assert begun.wait(PATIENCE_SECONDS)
+    may_go_on.set()
+    one.finish(SystemClock().boottime_ns() + PATIENCE_SECONDS * NS_PER_S)
+    assert one.done.wait(PATIENCE_SECONDS)
+    assert sent == [b"\1", b"\2", b"\3"]
+
+
 def test_a_failure_is_counted_each_time_and_logged_once_with_its_hint(caplog: pytest.LogCaptureFixture) -> None:
     one, counted = lane("remotewrite+http://127.0.0.1:1/w", []), []
     off = PushError("off", reason="refused", hint="see to it", final=True)
