@@ -13,11 +13,13 @@ from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
+from flopsd.journal.segments import ENDING
 from flopsd.system.regular_files import first_bytes, open_regular
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
 
+ZIP_BEGINS = b"PK\x03\x04"
 Parse = Callable[[bytes, str, str], Any]
 
 
@@ -52,9 +54,16 @@ def read_ledger(ledger: Path) -> bytes:
     """The bytes of a ledger file, at most one more than allowed. Raises NotVerifiedError."""
     try:
         with open_regular(ledger) as file:
-            return first_bytes(file, MAX_ENVELOPE_BYTES + 1)
+            found = first_bytes(file, MAX_ENVELOPE_BYTES + 1)
     except OSError as fault:
-        raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}") from fault
+        hint = "name one of the ledgers in it, NAME.json" if ledger.is_dir() else ""
+        raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}", hint=hint) from fault
+    if ledger.name.endswith(ENDING) and b"\n" in found.strip():
+        beside = ledger.name.removesuffix(ENDING)
+        raise NotVerifiedError(f"{ledger} is a journal, not a ledger", hint=f"name the ledger beside it, {beside}.json")
+    if found.startswith(ZIP_BEGINS):
+        raise NotVerifiedError(f"{ledger} is a ZIP archive", hint="unpack it, and name a ledger in it")
+    return found
 
 
 def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:

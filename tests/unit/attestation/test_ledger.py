@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
 from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.signed_statement import read_ledger
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
@@ -80,6 +82,21 @@ def test_what_was_changed_is_not_believed(copy: Sealed, spoil: Callable[[Sealed]
     spoil(copy)
     with pytest.raises(NotVerifiedError, match=reason):
         verify(copy)
+
+
+def test_what_is_no_ledger_by_its_kind_has_a_hint(copy: Sealed) -> None:
+    """What somebody who got a folder by mail gives first."""
+    packed = copy.ledger.with_name("mail.zip")
+    with ZipFile(packed, "w") as archive:
+        archive.write(copy.ledger, "ledger.json")
+    for given, reason, hint in (
+        (copy.ledger.parent, "Is a directory", "name one of the ledgers in it"),
+        (copy.journal, "is a journal, not a ledger", f"name the ledger beside it, {copy.ledger.name}"),
+        (packed, "is a ZIP archive", "unpack it"),
+    ):
+        with pytest.raises(NotVerifiedError, match=reason) as caught:
+            read_ledger(given)
+        assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"precision": None}])
