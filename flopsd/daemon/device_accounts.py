@@ -119,7 +119,8 @@ class DeviceAccounts:
 
     def rotate(self, append: Callable[[Mapping[str, Any]], object]) -> None:
         """Go on in the next segment: each device where its account stands, with the counters last read."""
-        self._incarnation, self._append, self._journal_lost = 1, append, False
+        self._incarnation, self._append = 1, append
+        self._journal_lost = self._journal_lost and not self._tracked  # no device stands for what was lost yet
         self._earlier.rotated(self._tracked.pop(uid).state.now for uid in self._retired & self._tracked.keys())
         for number, one in enumerate(self._tracked.values()):
             append(device_record(1, number, one.entry, one.rotate(number)))

@@ -132,3 +132,23 @@ def test_a_run_that_goes_on_after_its_journal_was_lost_at_its_end_has_no_upper_b
         figures = view_of(history_of(run.state.journal), table()).figures
         assert (figures.measured_flop is not None, figures.high_flop) == (True, None)
     verified(run.seal(tmp_path / "out" / "ledger.json"))
+
+
+def test_a_loss_before_any_device_is_listed_leaves_the_run_without_an_upper_bound_in_later_segments(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path / "state", devices=())
+    run.meter(12)
+    run.state.journal.write_bytes(b"{}\n")
+    run.meter(12)
+    assert run.writer.rotate()
+    run.devices = (H100,)
+    run.meter(12)
+    assert run.writer.snapshot.view.figures.high_flop is None
+    run.kill()
+    run.start()
+    run.meter(3)
+    assert run.writer.rotate()
+    run.meter(3)
+    assert run.writer.snapshot.view.figures.high_flop is None
+    run.finish()
