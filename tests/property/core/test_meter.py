@@ -146,15 +146,20 @@ GROWTH = st.lists(
 )  # fmt: skip
 
 
-@given(GROWTH)
-def test_running_counters_lose_nothing_whatever_is_missed(steps: list[tuple[int, int, int, str]]) -> None:
+@given(GROWTH, st.sampled_from([None, 2**48]))
+def test_running_counters_lose_nothing_whatever_is_missed(
+    steps: list[tuple[int, int, int, str]], wrap_at: int | None
+) -> None:
     """Steps of (duration, tensor and HMMA activity in permille, what became of the reading at its end)."""
     now_ns, tensor, hmma = 0, 0, 0
-    tally = advance(
-        Tally(0, 0),
-        Reading("GPU-0", 0, 1, Gap(GapReason.STARTING), {}, Totals("o", 0, {Pipe.TENSOR: 0, Pipe.TENSOR_HMMA: 0})),
-        LIMITS,
-    )
+
+    def read() -> Totals:
+        if wrap_at is None:
+            return Totals("o", now_ns, {Pipe.TENSOR: tensor, Pipe.TENSOR_HMMA: hmma})
+        elapsed, *pipes = ((wrap_at - 1000 + counter) % wrap_at for counter in (now_ns, tensor, hmma))
+        return Totals("o", elapsed, dict(zip((Pipe.TENSOR, Pipe.TENSOR_HMMA), pipes, strict=True)), (wrap_at, wrap_at))
+
+    tally = advance(Tally(0, 0), Reading("GPU-0", 0, 1, Gap(GapReason.STARTING), {}, read()), LIMITS)
     counted: dict[Pipe, int] = {}
     gaps = recovered = 0
     for duration_ns, any_permille, hmma_permille, fate in [*steps, (1, 0, 0, "read")]:
@@ -162,9 +167,8 @@ def test_running_counters_lose_nothing_whatever_is_missed(steps: list[tuple[int,
         possible = max_sm_cycles(LIMITS, duration_ns)
         hmma += possible * min(any_permille, hmma_permille) // 1000
         tensor += max(possible * any_permille // 1000, possible * min(any_permille, hmma_permille) // 1000)
-        totals = Totals("o", 10**12 + now_ns, {Pipe.TENSOR: tensor, Pipe.TENSOR_HMMA: hmma})
         if fate == "read":
-            tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Growth(), {}, totals), LIMITS)
+            tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Growth(), {}, read()), LIMITS)
         elif fate == "fault":
             tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Gap(GapReason.DRIVER_TIMEOUT)), LIMITS)
         elif fate == "death":  # the next incarnation goes on where the journal ends
