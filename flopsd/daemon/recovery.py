@@ -143,7 +143,13 @@ def choose_run(
     history = found.history
     if history.incarnations:
         same = history.run == wanted if wanted else not history.ended or history.is_rotated
-        if same and history.node == node and history.incarnations[-1].begin["peak_table_sha256"] == table.sha256:
+        if not same:
+            why = f"run {wanted} was asked for" if wanted else "that run has ended"
+        elif history.node != node:
+            why = f"it is of node {history.node}, and this one is called {node} (`flopsd merge` adds the two up)"
+        elif history.incarnations[-1].begin["peak_table_sha256"] != table.sha256:
+            why = "it is rated by another peak table"
+        else:
             return history.run, history
         if found.closed is not None and found.closed.is_moved:
             log.info("the closed segments of run %s are kept in %s", history.run, journal.state.segments)
@@ -151,6 +157,9 @@ def choose_run(
         journal.state.mark_open(is_open=False)
         kept = journal.put_aside(f"{history.run}-until-{file_stamp(clock.wall_ns())}.journal.jsonl")
         log.warning(
-            "the state folder held the journal of run %s; it is kept as %s; a new run begins", history.run, kept
+            "the journal of run %s in the state folder is not continued: %s. It is kept as %s; a new journal begins",
+            history.run,
+            why,
+            kept,
         )
     return wanted or new_run_id(rfc3339(clock.wall_ns())), History()

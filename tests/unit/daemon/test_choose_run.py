@@ -19,17 +19,23 @@ from tests.support.strategies import table
 
 
 @pytest.mark.parametrize(
-    ("ended", "wanted", "other", "continues"),
+    ("ended", "wanted", "other", "why"),
     [
-        (False, None, "", True), (False, "run-1", "", True), (False, "run-2", "", False), (False, None, "node", False),
-        (False, "run-1", "table", False), (True, None, "", False), (True, "run-1", "", True),
-        (True, "run-1", "node", False), (None, "run-1", "", False), (None, None, "", False),
+        (False, None, "", None), (False, "run-1", "", None), (False, "run-2", "", "run run-2 was asked for"),
+        (False, None, "node", "this one is called elsewhere"), (False, "run-1", "table", "by another peak table"),
+        (True, None, "", "that run has ended"), (True, "run-1", "", None),
+        (True, "run-1", "node", "this one is called elsewhere"), (None, "run-1", "", ""), (None, None, "", ""),
     ],
 )  # fmt: skip
 def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_table(
-    tmp_path: Path, ended: bool | None, wanted: str | None, other: str, continues: bool
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    ended: bool | None,
+    wanted: str | None,
+    other: str,
+    why: str | None,
 ) -> None:
-    """`ended` None: there was none before."""
+    """`ended` None: there was none before. `why` None: it is continued; else what the log gives as the reason."""
     run = Run(tmp_path / "state", devices=(H100,))
     if ended is None:
         run.kill()
@@ -43,12 +49,13 @@ def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_ta
     by = replace(table(), sha256="1" * 64) if other == "table" else table()
     name, history = choose_run(journal, found, wanted, "elsewhere" if other == "node" else CONTEXT.node, by, run.clock)
     kept = [path.name for path in run.state.path.rglob("run-1-until-*.journal.jsonl")]
-    if continues:
+    if why is None:
         assert (name, history, kept) == ("run-1", found.history, [])
         assert run.state.journal.exists()
     else:
         assert name == wanted if wanted else name != "run-1"
         assert (history.incarnations, len(kept)) == ([], 0 if ended is None else 1)
+        assert why in caplog.text
     journal.close()
     run.state.release()
 
