@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
 
 ZIP_BEGINS = b"PK\x03\x04"
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 Parse = Callable[[bytes, str, str], Any]
 
 
@@ -63,6 +64,11 @@ def read_ledger(ledger: Path) -> bytes:
         raise NotVerifiedError(f"{ledger} is a journal, not a ledger", hint=f"name the ledger beside it, {beside}.json")
     if found.startswith(ZIP_BEGINS):
         raise NotVerifiedError(f"{ledger} is a ZIP archive", hint="unpack it, and name a ledger in it")
+    if found.startswith(_BYTE_ORDER_MARKS):
+        raise NotVerifiedError(
+            f"{ledger} begins with a byte order mark: an editor or a shell saved it anew",
+            hint="get the file as it was sealed, for instance in an archive",
+        )
     return found
 
 

@@ -130,8 +130,9 @@ def _unframe(raw: bytes, previous: bytes, number: int, hashing: Hashing) -> tupl
         )
     match = _FRAME.fullmatch(raw)
     if not match:
+        crlf = "; its line ends are CR LF: mail, git or an editor changed the file" if raw.endswith(b"}\r\n") else ""
         raise JournalDamagedError(
-            f"journal line {number}: not a framed record", code="journal_frame", path=f"journal:{number}"
+            f"journal line {number}: not a framed record{crlf}", code="journal_frame", path=f"journal:{number}"
         )
     head = hashing(previous + match[3]).digest()
     if head.hex().encode("ascii") != match[1]:

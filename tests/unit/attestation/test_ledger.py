@@ -89,14 +89,23 @@ def test_what_is_no_ledger_by_its_kind_has_a_hint(copy: Sealed) -> None:
     packed = copy.ledger.with_name("mail.zip")
     with ZipFile(packed, "w") as archive:
         archive.write(copy.ledger, "ledger.json")
+    saved_anew = copy.ledger.with_name("saved.json")
+    saved_anew.write_text(copy.ledger.read_text(), encoding="utf-8-sig")
     for given, reason, hint in (
         (copy.ledger.parent, "Is a directory", "name one of the ledgers in it"),
         (copy.journal, "is a journal, not a ledger", f"name the ledger beside it, {copy.ledger.name}"),
         (packed, "is a ZIP archive", "unpack it"),
+        (saved_anew, "begins with a byte order mark", "as it was sealed"),
     ):
         with pytest.raises(NotVerifiedError, match=reason) as caught:
             read_ledger(given)
         assert hint in caught.value.hint
+
+
+def test_a_journal_whose_line_ends_were_changed_on_its_way_is_refused_for_that(copy: Sealed) -> None:
+    copy.journal.write_bytes(copy.journal.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(NotVerifiedError, match="its line ends are CR LF: mail, git or an editor changed the file"):
+        verify(copy)
 
 
 @pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"precision": None}])
