@@ -8,6 +8,7 @@ from flopsd.core.ledger.energy import NAME as ENERGY
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
 from flopsd.report.claims import AS_CLAIMED, BY_COUNT, claims_text, operators_text, required_source
+from flopsd.report.coverage import is_complete
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
 from flopsd.report.numbers import (
@@ -212,16 +213,17 @@ def _times(ppm: int, towards: Towards = Towards.NEAREST) -> str:
 
 def evidence_of(predicate: LedgerObject) -> tuple[Share, ...]:
     """The executed figure by how it is known, strongest first."""
-    executed = predicate.object("totals").object("executed")
-    found = dict(_shares(executed, "byEvidence", EVIDENCE))
+    found = dict(_shares(predicate, "byEvidence", EVIDENCE))
     return tuple(found[name] for name in (*EVIDENCE, *(n for n in found if n not in EVIDENCE)) if name in found)
 
 
 def phases_of(predicate: LedgerObject) -> tuple[Share, ...]:
     """The executed figure by declared phase; empty in a ledger that knows no phases."""
-    return tuple(share for _, share in _shares(predicate.object("totals").object("executed"), "byPhase", PHASES))
+    return tuple(share for _, share in _shares(predicate, "byPhase", PHASES))
 
 
-def _shares(entry: LedgerObject, name: str, meanings: Mapping[str, str]) -> Iterator[tuple[str, Share]]:
-    for key, figures in entry.items(name):
-        yield key, Share(key, meanings.get(key, ""), interval(figures.figures()))
+def _shares(predicate: LedgerObject, name: str, meanings: Mapping[str, str]) -> Iterator[tuple[str, Share]]:
+    is_whole = is_complete(predicate)
+    for key, entry in predicate.object("totals").object("executed").items(name):
+        figures = entry.figures()  # a ledger that is not here may have more of each
+        yield key, Share(key, meanings.get(key, ""), interval(figures if is_whole else figures.unbounded))

@@ -90,6 +90,8 @@ function figures(predicate) {
   const { executed, guidelines, integerOperations, architecture } = predicate.totals;
   const card = (/** @type {string} */ title, /** @type {string} */ meaning, /** @type {Child[]} */ ...children) =>
     h("div", { class: "card" }, h("h3", {}, title), ...children, h("p", { class: "meaning" }, meaning));
+  const isWhole = !predicate.completeness || predicate.completeness.complete === true;
+  const part = (/** @type {J} */ sums) => three(isWhole ? sums : { ...sums, high: null });
   const claimed = guidelines.asClaimed;
   const bounded = executed.high !== null && guidelines.high !== null;
   const left = bounded ? BigInt(executed.high) - BigInt(guidelines.high) : 0n;
@@ -104,11 +106,11 @@ function figures(predicate) {
       card("Integer operations", "Of tensor cores, beside the FLOP.", triple(integerOperations, "operations")),
       architecture ? card("By the model's shape", "From what the training process declared.", triple({ ...architecture, measured: architecture.computed }, "FLOP")) : null),
     table("FLOP executed, by phase", ["Phase", "At least", "Measured", "At most"],
-      Object.keys(executed.byPhase).map((phase) => [phase, ...three(executed.byPhase[phase])]), [1, 2, 3]),
+      Object.keys(executed.byPhase).map((phase) => [phase, ...part(executed.byPhase[phase])]), [1, 2, 3]),
     table("FLOP executed, by evidence", ["Evidence", "At least", "Measured", "At most"],
       Object.keys(executed.byEvidence).map((name) => [
         h("span", {}, words(name), Object.hasOwn(_EVIDENCE, name) ? h("span", { class: "sub" }, _EVIDENCE[name]) : null),
-        ...three(executed.byEvidence[name]),
+        ...part(executed.byEvidence[name]),
       ]), [1, 2, 3]),
     facts([
       ["Energy", predicate.energyJoules === null ? "no counter" : energy(predicate.energyJoules)],
