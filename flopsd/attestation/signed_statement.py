@@ -68,6 +68,7 @@ def read_ledger(ledger: Path) -> bytes:
         raise NotVerifiedError(
             f"{ledger} begins with a byte order mark: an editor or a shell saved it anew",
             hint="get the file as it was sealed, for instance in an archive",
+            code="json_malformed",
         )
     return found
 

@@ -81,7 +81,7 @@ class GapReason(str, Enum):
     OVERLAP = "overlap"
     MISSED_READING = "missed_reading"  # no reading covers the interval
     NOT_JOURNALLED = "not_journalled"  # of a ledger: from the last record of a run that goes on to the seal
-    END_UNKNOWN = "end_unknown"  # metering stopped without an end, and the clock does not say for how long
+    END_UNKNOWN = "end_unknown"  # unmetered time of unknown length, or of unknown devices
     JOURNAL_REPLACED = "journal_replaced"  # what was journalled before is lost: replaced, altered or damaged
 
 

@@ -40,13 +40,16 @@ class DeviceAccounts:
 
         `precision_of`: the declared number format of a device. `append` journals one record. `journal_lost`: what
         was journalled before is not known any more."""
-        self._journal_lost = journal_lost
+        # Why it is not known what was done before: a gap of each device, without a ceiling.
+        unmetered = GapReason.END_UNKNOWN if earlier.has_unmetered_start else None
+        self._unknown_before = GapReason.JOURNAL_REPLACED if journal_lost else unmetered
         self._incarnation, self._begin_ns, self._table = incarnation, begin_ns, table
         self._start = starts_before + incarnation
         self._precision_of, self._append, self._clock = precision_of, append, clock
         self._sources, self._sessions, self._earlier = sources, sessions, earlier
         self._tracked: dict[DeviceUid, TrackedDevice] = {}
         self._retired: set[DeviceUid] = set()  # of a machine that is gone: accounted for up to `begin_ns`, no further
+        self._stand_ins: set[DeviceUid] = set()  # of another boot, for devices that no source lists yet
         self.only_earlier = earlier.without(self._tracked)  # counted by earlier daemon starts, not tracked now
 
     @property
@@ -111,6 +114,15 @@ class DeviceAccounts:
                 self._retired.add(uid)
             self._track(entry.device, entry.source)
 
+    def stand_in(self) -> None:
+        """Where no device is listed, those of the last daemon start stand for what there may be, as a gap."""
+        if self._tracked.keys() <= self._retired:
+            self._retired.clear()
+            for entry in self._earlier.listed_last:
+                if entry.device.uid not in self._tracked:
+                    self._track(entry.device, entry.source)
+            self._stand_ins = set(self._earlier.of_other_boots & self._tracked.keys())
+
     @property
     def has_open_gap(self) -> bool:
         """Whether a device has a gap whose work may still be learnt: in a later segment it would have no gap there."""
@@ -120,7 +132,8 @@ class DeviceAccounts:
     def rotate(self, append: Callable[[Mapping[str, Any]], object]) -> None:
         """Go on in the next segment: each device where its account stands, with the counters last read."""
         self._incarnation, self._append = 1, append
-        self._journal_lost = self._journal_lost and not self._tracked  # no device stands for what was lost yet
+        if self._tracked:  # they stand for what is not known
+            self._unknown_before = None
         self._earlier.rotated(self._tracked.pop(uid).state.now for uid in self._retired & self._tracked.keys())
         for number, one in enumerate(self._tracked.values()):
             append(device_record(1, number, one.entry, one.rotate(number)))
@@ -160,6 +173,9 @@ class DeviceAccounts:
         since_ns = hand_over(
             changes, self._tracked, sweep, message.at_ns, sources.accounted_elsewhere, self._sessions.active_phase
         )
+        if self._stand_ins and message.devices:
+            sources.replaced(self._stand_ins.difference(device.uid for device in message.devices))
+            self._stand_ins.clear()
         for device in message.devices:
             self._retired.discard(device.uid)
             self._identify(device.uid, device)
@@ -192,10 +208,8 @@ class DeviceAccounts:
         if tally.begin_ns < self._begin_ns:
             why = GapReason.DAEMON_DOWN if self._earlier.is_length_known(device.uid) else GapReason.END_UNKNOWN
             tracked.count_gap(self._begin_ns, why, self._sessions.active_phase)
-        if self._journal_lost:
-            tracked.count_gap(
-                max(self._clock.boottime_ns(), tally.watermark_ns + 1), GapReason.JOURNAL_REPLACED, NO_PHASE
-            )
+        if self._unknown_before is not None:
+            tracked.count_gap(max(self._clock.boottime_ns(), tally.watermark_ns + 1), self._unknown_before, NO_PHASE)
         if since_ns is not None:
             tracked.count_gap(since_ns, before, self._sessions.active_phase)
 

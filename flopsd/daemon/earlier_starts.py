@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
+from itertools import takewhile
 
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
@@ -31,6 +32,11 @@ class EarlierStarts:
         self._last_gap, self._open = last_gaps(history), left_open(history)
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
+        without = list(takewhile(lambda start: not start.tallies, reversed(history.incarnations)))
+        # Whether daemon starts without a device came last whose time the devices of this one cannot stand for.
+        self.has_unmetered_start = any(has_ended(start) or start.boot_id != boot_id for start in without)
+        self.of_other_boots = {uid for uid, last in self._last.items() if last.boot_id != boot_id}
+        self.listed_last = _listed_by(history.incarnations[-len(without) - 1]) if self._last else ()
 
     def left_open(self, *, same_boot: bool) -> Iterator[tuple[DeviceUid, DeviceEntry]]:
         """Devices whose last daemon start was killed, on this boot or on another one."""
@@ -51,7 +57,7 @@ class EarlierStarts:
         """
         begin_ns, uid = self._begin_ns, device.uid
         before = self._last.get(uid)
-        if before is None and not is_since_known:
+        if (before is None or has_ended(before)) and not is_since_known:
             begin_ns = min(begin_ns, max([self._killed_ns, *self._metered_until_ns(device.parent or uid)]))
         if before is None or self._is_closed(uid, before):
             return Tally(begin_ns, begin_ns)
@@ -109,6 +115,11 @@ class EarlierStarts:
     def without(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
         """What was counted of devices that are not tracked now, which belongs to the run all the same."""
         return tuple(one for one in self.rated if one.uid not in tracked)
+
+
+def _listed_by(start: Incarnation) -> tuple[DeviceEntry, ...]:
+    """The devices of a daemon start, with the source that read each last."""
+    return tuple({entry.device.uid: entry for entry in start.devices.values()}.values())
 
 
 def _begins_with_loss(history: History) -> bool:

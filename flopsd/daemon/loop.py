@@ -73,14 +73,15 @@ class SourceReader:
                 self.finished.set()
 
     def _run(self) -> None:
-        due_ns = self._clock.boottime_ns()
+        due_ns, is_tried = self._clock.boottime_ns(), False
         while True:
             stopping = self._stop_event.is_set()
             first = self._source is None
             if self._source is not None and stopping:
                 before_last_read(self._source)
-            if self._source is not None or not stopping:
+            if self._source is not None or not (stopping and is_tried):  # also the time of a short run is a device's
                 self._once(stopping=stopping)
+                is_tried = True
             if stopping:
                 break
             # After a read that took too long comes the next regular one: no burst to catch up.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -145,6 +145,10 @@ class SourceTracker:
     def other_jobs_until_ns(self, source: str) -> int:
         """Up to when the devices that are not this job's are known not to be."""
         return self._not_ours_at_ns[source]
+
+    def replaced(self, uids: Iterable[DeviceUid]) -> None:
+        """Note that others are listed in place of these devices."""
+        self._renamed.update(uids)
 
     def accounted_elsewhere(self, entry: DeviceEntry) -> GapReason | None:
         """Why a device that is not read loses no time: it is accounted for elsewhere. None: it is read, or its time is

@@ -234,6 +234,7 @@ class Writer:
         self._checkpointed_ns = self._clock.boottime_ns()
         self._wall_clock.look()
         self._devices.resume(same_boot=False)
+        self._devices.stand_in()
         self._records.declarations(self._sessions)
         self._records.seal(self._journal.newest_seal())
         if not self._segment.append(self._record(now)) or not self._settle():
@@ -253,6 +254,7 @@ class Writer:
             return True
         now = self._now()  # up to which every device is accounted for, however long the disk takes to write that
         self._devices.resume(same_boot=False)
+        self._devices.stand_in()
         self._devices.fill(now.ns, None, GapReason.STOPPING)
         self._end(now, why, child_exit_code)
         if self._is_lost():

@@ -47,7 +47,7 @@ REASONS = {
     "stale": "the reading was out of date",
     "uncounted_work": "the core was busy, but nothing was counted",
     "not_journalled": "the run went on after the last record that was sealed",
-    "end_unknown": "metering stopped without an end, and for how long is not known",
+    "end_unknown": "for how long, or of which devices, time was not metered is not known",
     "journal_replaced": "the journal was replaced, altered or damaged: what was in it is not known",
     "unknown_device": "the peak table does not know the device",
     "overlap": "the time was accounted for already",

@@ -111,16 +111,85 @@ def test_a_gpu_whose_layout_changes_while_the_daemon_is_away_loses_no_time_and_g
         assert second.tallies[device.uid].gap_ns[GapReason.DAEMON_DOWN] == 9 * NS_PER_S
 
 
-def test_a_regular_end_hides_nothing_of_a_device_that_comes_later(tmp_path: Path) -> None:
+def test_what_a_start_without_a_device_left_out_has_no_bound_where_none_was_known_before(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=())
-    run.clock.advance(NS_PER_S)
+    run.meter(600)
     run.finish()
     run.clock.advance(9 * NS_PER_S)
-    run.start()
-    run.devices = (H100,)
+    for _ in range(2):
+        run.start()
+        run.devices = (H100,)
+        run.meter(3)
+        _, second, *_ = sealed(run, tmp_path)
+        assert second.tallies["GPU-h"].gap_ns == {GapReason.END_UNKNOWN: NS_PER_S}
+        assert second.tallies["GPU-h"].span_ns == 3 * NS_PER_S
+        assert view_of(history_of(run.state.journal), table()).figures.high_flop is None
+
+
+@pytest.mark.parametrize("boot", ["boot-1", "boot-2"])
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_devices_of_the_start_before_stand_for_those_that_a_driver_does_not_list(
+    tmp_path: Path, boot: str, ends: bool
+) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
     run.meter(3)
     run.finish()
-    assert history_of(run.state.journal).incarnations[-1].tallies["GPU-h"].total_gap_ns == 0
+    run.context, run.devices = replace(run.context, boot_id=boot), ()
+    run.start()
+    run.meter(600)
+    if ends:
+        *_, second = sealed(run, tmp_path)
+    else:
+        run.kill()
+        *_, second = history_of(run.state.journal).incarnations
+    tally = second.tallies["GPU-h"]
+    assert set(tally.gap_ns) <= {
+        GapReason.STOPPING,
+        GapReason.MISSED_READING,
+        GapReason.SOURCE_DOWN,
+        GapReason.DEVICE_MISSING,
+    }
+    assert tally.total_gap_ns == tally.span_ns >= 590 * NS_PER_S
+    run.devices = (H100,)
+    run.start()
+    run.meter(3)
+    *_, third = sealed(run, tmp_path)
+    assert third.tallies["GPU-h"].total_observed_ns == 3 * NS_PER_S
+    assert view_of(history_of(run.state.journal), table()).figures.high_flop is not None
+
+
+def test_a_killed_start_without_a_device_hides_no_time_of_one_that_ended_before(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(3)
+    run.finish()
+    run.clock.advance(7 * NS_PER_S)
+    run.devices = ()
+    run.start()
+    run.meter(4)
+    run.kill()
+    run.clock.advance(5 * NS_PER_S)
+    run.devices = (H100,)
+    run.start()
+    run.meter(3)
+    *_, third = sealed(run, tmp_path)
+    assert third.tallies["GPU-h"].gap_ns == {GapReason.DAEMON_DOWN: 9 * NS_PER_S}
+
+
+def test_devices_that_stood_for_others_are_replaced_by_these(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(3)
+    run.finish()
+    run.context, run.devices = replace(run.context, boot_id="boot-2"), ()
+    run.start()
+    run.meter(20)
+    other = replace(H100, uid="GPU-other", serial="7", pci_bus_id="00000000:20:00.0")
+    run.devices = (other,)
+    run.meter(100)
+    *_, second = sealed(run, tmp_path)
+    gaps = second.tallies["GPU-h"].gap_ns
+    assert gaps[GapReason.REPLACED] >= 99 * NS_PER_S
+    assert sum(gaps.values()) == second.tallies["GPU-h"].span_ns == 120 * NS_PER_S
+    assert second.tallies["GPU-other"].total_observed_ns >= 99 * NS_PER_S
 
 
 def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,6 +60,14 @@ def test_reads_are_drawn_around_regular_moments_but_for_the_first_and_a_slow_one
     assert reader.finished.is_set()
 
 
+def test_a_daemon_that_is_stopped_before_its_first_reading_lists_the_devices_all_the_same() -> None:
+    posted, stop = list[Message](), threading.Event()
+    stop.set()
+    source = ScriptedSource("script", [H100], lambda: Sweep(()))
+    SourceReader("script", lambda: source, posted.append, FakeClock(0), 1, stop)._run()
+    assert [message.devices for message in posted] == [(H100,), ()]
+
+
 def test_a_source_learns_before_its_last_read_that_it_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, stop, calls = FakeClock(0), threading.Event(), list[str]()
 
