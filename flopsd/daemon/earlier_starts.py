@@ -36,7 +36,13 @@ class EarlierStarts:
         # Whether daemon starts without a device came last whose time the devices of this one cannot stand for.
         self.has_unmetered_start = any(has_ended(start) or start.boot_id != boot_id for start in without)
         self.of_other_boots = {uid for uid, last in self._last.items() if last.boot_id != boot_id}
-        self.listed_last = _listed_by(history.incarnations[-len(without) - 1]) if self._last else ()
+        self.listed_last = self._listed_by(history.incarnations[-len(without) - 1]) if self._last else []
+
+    def _listed_by(self, start: Incarnation) -> list[DeviceEntry]:
+        """The devices of a daemon start, but for those that others replaced, with the source that read each last."""
+        entries = {entry.device.uid: entry for entry in start.devices.values()}
+        gaps = {uid: self._last_gap.get((start.number, uid)) for uid in entries}
+        return [one for uid, one in entries.items() if not is_taken_over(gaps[uid], start.tallies[uid])]
 
     def left_open(self, *, same_boot: bool) -> Iterator[tuple[DeviceUid, DeviceEntry]]:
         """Devices whose last daemon start was killed, on this boot or on another one."""
@@ -115,11 +121,6 @@ class EarlierStarts:
     def without(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
         """What was counted of devices that are not tracked now, which belongs to the run all the same."""
         return tuple(one for one in self.rated if one.uid not in tracked)
-
-
-def _listed_by(start: Incarnation) -> tuple[DeviceEntry, ...]:
-    """The devices of a daemon start, with the source that read each last."""
-    return tuple({entry.device.uid: entry for entry in start.devices.values()}.values())
 
 
 def _begins_with_loss(history: History) -> bool:

@@ -136,7 +136,7 @@ class Metered:
         self.story.finish()
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(TURNS, st.integers(0, 2**32), st.lists(st.sampled_from(["fault", "kill", "silence"]), max_size=4))
 def test_what_others_do_with_a_gpu_is_never_counted_and_what_this_job_did_is_in_its_bounds(
     turns: list[int], seed: int, faults: list[str]
