@@ -53,8 +53,8 @@ stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: gra
 
 install: $(INSTALLED) ## the environment alone, with EXTRAS
 
-quick: $(INSTALLED) ## unit and property tests alone, without those of the test tools, over a sample of the vectors
-	@$(MEMORY) FLOPSD_QUICK=1 FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
+quick: $(INSTALLED) ## unit and property tests alone, without long ones and those of the test tools, over a sample of the vectors
+	@$(MEMORY) FLOPSD_QUICK=1 FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive and not long' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
 
 test: prepared ## lint, types and the tests, with a sample of each exhaustive one
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)

@@ -143,6 +143,7 @@ def test_a_daemon_gets_the_phase_of_now_and_none_of_before(path: Path, client: C
     daemon.close()
 
 
+@pytest.mark.long
 def test_another_run_counts_operators_once_none_from_before_it_can_be_running(path: Path) -> None:
     clock = SkippingClock()
     client = Client((path,), clock)
@@ -220,6 +221,7 @@ def test_what_another_session_counts_before_it_is_answered_is_reported_to_the_da
     server.wait_for(WorkCounted(other.session, {"train": {"operator_flop": 11}}))
 
 
+@pytest.mark.long
 def test_a_daemon_that_goes_on_with_the_run_gets_all_of_it(path: Path, client: Client) -> None:
     first = EventServer(path)
     client.count("train", tokens=100)

@@ -33,6 +33,7 @@ from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
+from tests.support.extent import examples
 from tests.support.story import CYCLES_H100, H100, Story, Work
 
 RUNNING = replace(
@@ -136,7 +137,7 @@ class Metered:
         self.story.finish()
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(TURNS, st.integers(0, 2**32), st.lists(st.sampled_from(["fault", "kill", "silence"]), max_size=4))
 def test_what_others_do_with_a_gpu_is_never_counted_and_what_this_job_did_is_in_its_bounds(
     turns: list[int], seed: int, faults: list[str]

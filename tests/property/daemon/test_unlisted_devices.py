@@ -12,6 +12,7 @@ from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED, Evidence, Limits, Pipe
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
+from tests.support.extent import examples
 from tests.support.runs import H100, Run, history_of, verified
 
 START = st.tuples(
@@ -22,7 +23,7 @@ START = st.tuples(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(START, min_size=1, max_size=6))
 @example([([False], 40, "ends", 3), ([True], 5, "ends", 1)])
 @example([([True], 5, "ends", 3), ([False], 40, "is killed by a reboot", 9), ([False, True], 5, "ends", 1)])

@@ -170,6 +170,7 @@ def test_where_no_secret_is_disclosed_every_line_is_held_against_the_chain(run: 
         compared(ledger, tmp_path / "log", events(run, [*run.lines, lies(run)[0]]))
 
 
+@pytest.mark.long
 def test_lines_about_far_records_cost_bounded_work() -> None:
     digest = CodeKey(SECRET, 1).secret_sha256
     starts = [Incarnation({"incarnation": n, "code_secret_sha256": digest}) for n in range(1, 13)]

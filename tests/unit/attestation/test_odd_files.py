@@ -40,6 +40,7 @@ TOO_LONG = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spoil", [sparse, fifo, device])
 def test_whatever_lies_there_in_place_of_a_file_is_refused(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     expected: list[tuple[Sequence[str], int, str]] = []

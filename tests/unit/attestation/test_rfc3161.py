@@ -243,6 +243,7 @@ def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, au
     assert (found.verdict, found.text) == (EvidenceState.ABSENT, "no valid signature has a timestamp")
 
 
+@pytest.mark.long
 @pytest.mark.tool("openssl")
 def test_an_authority_that_does_not_stamp_this_leaves_the_seal_without(tmp_path: Path, authority: Authority) -> None:
     stale = authority.stamp(query(b"stale"))

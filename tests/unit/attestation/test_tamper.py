@@ -85,6 +85,7 @@ def test_files_of_different_runs_do_not_mix(campaign: Campaign, sealed: Material
     assert (campaign.edits, campaign.same, campaign.harmless, campaign.earlier) == (16, 1, 0, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_slice_of_the_campaign_finds_nothing_forged_or_crashed(family: str) -> None:
     """Time and memory of a mutant belong to the campaign: other tests run beside this one, and before it here."""

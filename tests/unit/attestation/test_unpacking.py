@@ -39,6 +39,7 @@ BOMBS = [
 ]
 
 
+@pytest.mark.long
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     for number, (head, piece, _) in enumerate(BOMBS):
         bomb(tmp_path / f"{number}.log.gz", piece, 10 if b"a" in piece else 100, head)
@@ -70,6 +71,7 @@ def test_a_log_of_many_lines_packed_well_is_read(tmp_path: Path, monkeypatch: py
         list(find_anchors(log, "run-1", "node-0", SkippedLines()))
 
 
+@pytest.mark.long
 def test_nor_is_a_hole_read_or_a_log_that_never_ends(tmp_path: Path) -> None:
     hole, pipe, endless = (tmp_path / name for name in ("hole", "pipe", "endless"))
     hole.write_text("step 1\n")

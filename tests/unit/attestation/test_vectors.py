@@ -108,6 +108,7 @@ def test_every_code_is_of_the_table_and_every_clause_of_the_pages() -> None:
             assert vector.expected["clause"] in known, vector.name
 
 
+@pytest.mark.long
 def test_the_vectors_are_what_this_flopsd_writes() -> None:
     """Goldens: a change of the format shows here. FLOPSD_UPDATE_GOLDEN=1 renews them."""
     made = all_vectors()

@@ -254,6 +254,7 @@ def test_the_folder_that_python_puts_first_is_left_out_and_pythonpath_comes_last
     assert search_path([os.getcwd(), *STANDARD], {"PYTHONPATH": ":"}, None) == [*STANDARD, os.getcwd()]
 
 
+@pytest.mark.long
 def test_a_job_whose_folders_hold_modules_of_the_same_names_is_metered(tmp_path: Path) -> None:
     """In the working directory and on PYTHONPATH lie files that end whoever imports them."""
     for folder in ("work", "path"):

@@ -11,6 +11,7 @@ ALL = published()
 OF_LAWS = [one for one in ALL if (one.expected["clause"] or "").startswith("LAW-")]
 
 
+@pytest.mark.long
 def test_a_law_that_is_left_out_changes_a_verdict() -> None:
     left_out = [
         fault
@@ -22,6 +23,7 @@ def test_a_law_that_is_left_out_changes_a_verdict() -> None:
     assert [str(fault) for fault, vector in found.items() if vector is None] == []
 
 
+@pytest.mark.long
 @pytest.mark.tool("node")
 def test_so_it_does_in_the_verifier_of_the_browser() -> None:
     left_out = [fault for fault in javascript.faults_of("laws.js") if fault.kind == "check left out"]

@@ -144,6 +144,7 @@ def merged(folder: Path, kind: str) -> dict[str, Any]:
     return payload_of(job)
 
 
+@pytest.mark.long
 @sampled(10)
 @pytest.mark.parametrize("kind", ["job", "lineage"])
 def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str, extent: Extent) -> None:

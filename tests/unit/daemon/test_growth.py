@@ -4,6 +4,8 @@ import gc
 import sys
 from pathlib import Path
 
+import pytest
+
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.prometheus import Exposition
 from tests.support.runs import Run
@@ -20,6 +22,7 @@ def blocks_after(ticks: int, run: Run, exposition: Exposition) -> int:
     return sys.getallocatedblocks()
 
 
+@pytest.mark.long
 def test_two_thousand_ticks_leave_as_many_objects_as_one_thousand(tmp_path: Path) -> None:
     run, exposition = Run(tmp_path, policies=load_policies()), Exposition()
     blocks_after(TICKS, run, exposition)

@@ -216,6 +216,7 @@ class Failing(ScriptedSource):
         super().close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("call", ["describe", "read", "devices"])
 @pytest.mark.parametrize(
     "fault", [RuntimeError("its own"), SystemExit(3), Panic("index out of bounds"), KeyboardInterrupt()]
@@ -261,6 +262,7 @@ def test_opening_is_tried_again_whatever_it_raises(
     assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
 
 
+@pytest.mark.long
 def test_a_source_that_is_absent_holds_no_thread_between_two_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,6 +219,7 @@ def test_an_allowance_is_spent_to_its_last_unit_and_whole_again_a_second_later()
     assert allowance.renewed_ns == 2 * NS_PER_S
 
 
+@pytest.mark.long
 def test_a_peer_that_sends_too_much_is_read_later_and_delays_no_other(server: EventServer) -> None:
     loud, quiet = Peer(server.listener.path), Peer(server.listener.path)
     loud.hello()

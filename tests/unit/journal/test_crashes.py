@@ -166,6 +166,7 @@ def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place, e
             assert found == honest[good - 1 : good] if good else found == []
 
 
+@pytest.mark.long
 def test_ten_gigabytes_of_garbage_are_refused_at_the_first_line_in_little_memory(place: Place) -> None:
     with place.state.journal.open("wb") as file:
         file.truncate(10 << 30)  # NULs that take no room

@@ -237,6 +237,7 @@ WRONG: list[tuple[str, Any]] = [
 ]
 
 
+@pytest.mark.long
 @sampled(20)
 @pytest.mark.parametrize(("name", "wrong"), WRONG, ids=repr)
 def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(
