@@ -163,8 +163,6 @@ class FilteredSource:
             counted = self._sharing.take(self._grace_seconds)
             if isinstance(counted, OwnershipResult):
                 self._sharers = {uid: verdict.shared for uid, verdict in counted.verdicts.items()}
-        if not self._asker.waiting:
-            return
         answer = self._asker.take(self._grace_seconds)
         if isinstance(answer, OwnershipError):
             self._refuse(answer, self._asked_ns)

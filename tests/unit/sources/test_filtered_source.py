@@ -204,6 +204,36 @@ class Sharing(AllRule):
         return OwnershipResult({device.uid: Ownership(True, "another") for device in devices})
 
 
+class Hanging(JobRule):
+    """Answers the first question, and no other before `answers` is set."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.folder, "4711", NVIDIA)
+        self.answers = threading.Event()
+        self._asked = 0
+
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
+        self._asked += 1
+        assert self._asked == 1 or self.answers.wait(PATIENCE_SECONDS)
+        return super().judge(devices)
+
+
+def test_a_question_that_hangs_is_given_up_after_ten_seconds_and_the_selection_kept_until_it_is_answered(
+    node: Node,
+) -> None:
+    node.note(gpu0="4711")
+    rule, began_ns = Hanging(node), node.clock.boottime_ns()
+    source = node.open(rule, grace_seconds=0.0)
+    assert later(node, source, 2) == later(node, source, 9) == [A]
+    assert source.read().ours_until_ns == began_ns, "what was read since then waits"
+    assert "no longer known" not in str(source.describe()["devices"])
+    assert later(node, source, 1) == [A]
+    assert source.read().ours_until_ns == node.clock.boottime_ns()
+    assert "no answer within 10 s" in str(source.describe()["devices"])
+    rule.answers.set()
+    wait_until(lambda: later(node, source, 0) and "no answer" not in str(source.describe()["devices"]), "the answer")
+
+
 def test_while_the_question_of_who_shares_the_devices_hangs_no_other_is_asked_beside_it(node: Node) -> None:
     sharing = Sharing()
     source = FilteredSource(
