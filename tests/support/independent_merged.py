@@ -72,6 +72,9 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
     named = all(period["attempt"] != period["bootId"] for entry in entries for period in entry["periods"])
     if len({tuple(sorted(one)) if named else len(one) for one in attempts.values()}) > 1:
         return False  # not every node has a ledger of every attempt
+    seen = {one for each in attempts.values() for one in each}
+    if named and predicate["run"]["platform"] == "slurm" and not seen >= {str(number) for number in range(len(seen))}:
+        return False  # Slurm counts attempts from 0, so that there were others
     known = predicate["jobNodes"] or stated is not None
     return True if known and all(entry["ended"] for entry in entries) else None
 
