@@ -89,6 +89,7 @@ def test_an_architecture_basis_is_never_below_zero(given_bounds: OpenBounds, amo
         where["low"] = before
 
 
+@pytest.mark.long
 @given(sums(), sums())
 def test_what_is_unknown_of_one_is_unknown_or_left_out_of_both(a: LedgerSums, b: LedgerSums) -> None:
     both = (a + b).executed

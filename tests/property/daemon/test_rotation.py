@@ -221,6 +221,7 @@ LATE = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(steps=LATE)
 @example(steps=[("run", 30), ("count", 0), ("rotate", 0), ("run", 100), ("count", 0), ("run", 100), ("count", 0)])

@@ -49,6 +49,7 @@ def pages(draw: st.DrawFn) -> dict[str, str]:
     return {name: value for name, value in {**found, **odd}.items() if name not in left_out}
 
 
+@pytest.mark.long
 @given(
     st.lists(st.tuples(pages(), st.sampled_from([1, 2, 20, 30, 40, 95])), min_size=2, max_size=6),
     st.sampled_from(sorted(MODELS)),

@@ -19,7 +19,7 @@ from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomp
 from flopsd.core.model import UNBOUNDED, Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
 from tests.support import independent, independent_ledger, independent_shapes, independent_verify
-from tests.support.extent import examples, unless_quick
+from tests.support.extent import examples
 from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
 from tests.support.vector_arguments import NOT_ON_THE_PAGE, arguments_of, published
@@ -51,11 +51,12 @@ OF_SOURCES = [reason for reason in GapReason if reason not in UNBOUNDED]
 SMS = {H100: 132 * 1980, A100: 108 * 1410, A10G: 80 * 1710, HALF_KNOWN: 7 * 1003}
 
 
+@pytest.mark.long
 def test_it_judges_every_vector_and_leaves_out_a_model_that_the_page_does_not_define() -> None:
     """By the contract of docs/conformance.md."""
     left_out: set[str] = set()
     in_part: set[str] = set()
-    for vector in unless_quick(ALL, 6):
+    for vector in ALL:
         status, said = answer_of(vector)
         outcome = judge(vector, status, json.dumps(said).encode(), predicate_of(vector))
         path = vector.expected["path"]

@@ -15,7 +15,6 @@ from conformance.vectors import Vector
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.core.envelope import parse_envelope
 from flopsd.report.ledger_text import verified_merge_text
-from tests.support.extent import unless_quick
 from tests.support.independent import payload_of
 from tests.support.paths import ROOT, SCHEMA
 from tests.support.process import in_process
@@ -62,9 +61,10 @@ def judge_releases(releases: Path) -> list[str]:
     return [f"{release}/{vector.name}" for release, vector in found]
 
 
+@pytest.mark.long
 def test_each_vector_is_judged_as_it_says() -> None:
     """For its reason and at its place; flopsd leaves nothing out."""
-    wrong = [f"{vector.name}: {fault}" for vector in unless_quick(ALL, 6) if (fault := _fault_of(vector))]
+    wrong = [f"{vector.name}: {fault}" for vector in ALL if (fault := _fault_of(vector))]
     assert wrong == []
     assert len(ALL) > 480
 
@@ -85,8 +85,9 @@ def _fault_of(vector: Vector) -> str:
     return ""
 
 
+@pytest.mark.long
 def test_the_schema_does_with_each_payload_what_it_says() -> None:
-    for vector in unless_quick(ALL, 6):
+    for vector in ALL:
         how = vector.expected["schema"]
         assert how in ("accepts", "refuses", "not applicable")
         payload = (

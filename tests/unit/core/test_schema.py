@@ -123,6 +123,7 @@ def is_count(value: Any, name: Any) -> bool:
     return isinstance(value, str) and name not in TEXTS and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value) is not None
 
 
+@pytest.mark.long
 @sampled(10)
 @pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count", "declared-phases"])
 def test_no_count_may_be_bent(case: str, extent: Extent) -> None:
