@@ -20,8 +20,8 @@ from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.mig_handover import MigChange, hand_over
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker, not_ours_at
-from flopsd.daemon.tracked_device import TrackedDevice, rate, settled_ns
-from flopsd.system.clock import Clock
+from flopsd.daemon.tracked_device import HOLD_NS, TrackedDevice, rate, settled_ns
+from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
@@ -34,12 +34,13 @@ class DeviceAccounts:
         self, incarnation: int, begin_ns: int, table: PeakTable, precision_of: Callable[[Device], Precision | None],
         sources: SourceTracker, sessions: SessionTracker, earlier: EarlierStarts,
         append: Callable[[Mapping[str, Any]], object], clock: Clock, *, starts_before: int = 0,
-        journal_lost: bool = False,
+        journal_lost: bool = False, interval_ns: int = NS_PER_S,
     ) -> None:  # fmt: skip
         """`starts_before`: daemon starts of the run that are not among the incarnations of the journal.
 
         `precision_of`: the declared number format of a device. `append` journals one record. `journal_lost`: what
-        was journalled before is not known any more."""
+        was journalled before is not known any more. `interval_ns`: between two reads of a source."""
+        self._hold_ns = HOLD_NS + 3 * interval_ns
         # Why it is not known what was done before: a gap of each device, without a ceiling.
         unmetered = GapReason.END_UNKNOWN if earlier.has_unmetered_start else None
         self._unknown_before = GapReason.JOURNAL_REPLACED if journal_lost else unmetered
@@ -202,7 +203,7 @@ class DeviceAccounts:
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
         now = RatedTally(self._start, entry, tally, rating, self._table, self._sessions.declared.phase)
         state = DeviceState((*self._earlier.of(device.uid), now), before=now)
-        tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state)
+        tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state, hold_ns=self._hold_ns)
         self.only_earlier = self._earlier.without(self._tracked)
         self._append(device_record(self._incarnation, tracked.number, entry, tally))
         if tally.begin_ns < self._begin_ns:

@@ -69,7 +69,9 @@ class SourceOpener:
             raise
         if not info.hardware:
             return source  # recorded devices belong to no job
-        return own_if_asked(source, info, self.settings.devices, self.job, self.source.clock)
+        return own_if_asked(
+            source, info, self.settings.devices, self.job, self.source.clock, self.settings.interval_seconds
+        )
 
 
 @dataclass(slots=True)

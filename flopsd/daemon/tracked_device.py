@@ -22,7 +22,8 @@ from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
 ENERGY = "energy_mj"
-HOLD_NS = 15 * NS_PER_S  # of readings: who has a device is asked more often, and no answer holds for longer
+# How long a reading waits, and three intervals more, since who has a device is asked with a read.
+HOLD_NS = 15 * NS_PER_S
 
 
 class Held(NamedTuple):
@@ -42,6 +43,7 @@ class TrackedDevice:
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
     energy_from: str = ""  # the source of its last energy reading
     base: Tally | None = None  # where the tally stood when this journal was begun; None: it began with it
+    hold_ns: int = HOLD_NS
     held: list[Held] = field(default_factory=list)  # of time in which it may have been another job's
 
     @property
@@ -61,13 +63,13 @@ class TrackedDevice:
         """Take a reading of time in which the device may have been another job's: `settle` counts it."""
         self.held.append(Held(reading, active_phase, self.entry.source))
         self.state = replace(self.state, gauges=gauges)
-        if reading.end_ns - self.held[0].reading.begin_ns > HOLD_NS:
+        if reading.end_ns - self.held[0].reading.end_ns > self.hold_ns:
             self.give_up_held(active_phase)
 
     def settle(self, until_ns: int | None) -> None:
         """Count what is held up to then: the device was this job's before and is so after it. None: all."""
         gauges = self.state.gauges
-        if self.held and until_ns is not None and until_ns - self.held[0].reading.begin_ns > HOLD_NS:
+        if self.held and until_ns is not None and until_ns - self.held[0].reading.end_ns > self.hold_ns:
             self.give_up_held(self.held[-1].active_phase)
         while self.held and (until_ns is None or self.held[0].reading.end_ns <= until_ns):
             reading, active_phase, source = self.held.pop(0)

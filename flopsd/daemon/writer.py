@@ -120,7 +120,7 @@ class Writer:
         self._devices = DeviceAccounts(
             self._incarnation, now.ns, self._table, settings.declared, self._sources, self._sessions, earlier,
             self._segment.append, self._clock, starts_before=self._segment.starts_before,
-            journal_lost=journal_lost or earlier.has_unseen_loss,
+            journal_lost=journal_lost or earlier.has_unseen_loss, interval_ns=settings.interval_ns,
         )  # fmt: skip
         self._devices.resume(same_boot=True)
         self._settle()

@@ -25,7 +25,7 @@ from flopsd.system.randomness import random_below
 log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
 ASK_SECOND_NS = 2 * NS_PER_S  # the second time, so that the first figure comes early
-UNASKED_NS = 15 * NS_PER_S
+UNASKED_NS = 15 * NS_PER_S  # and three intervals: it is asked with a read
 OPEN_SECONDS = 5.0  # more than any rule's own deadline
 GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
 _ENERGY = "energy_mj"
@@ -44,14 +44,16 @@ class FilteredSource:
         clock: Clock,
         *,
         sharing: OwnershipRule | None = None,
+        interval_ns: int = NS_PER_S,
         grace_seconds: float = GRACE_SECONDS,
         draw_below: Callable[[int], int] = random_below,
     ) -> None:
-        """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can. Raises
+        """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can.
+        `interval_ns`: between two reads. Raises
         SourceUnavailableError: the rule gives no verdict on any device, or a constant rule selects none."""
         self.name = source.name
         self._source, self._rule, self._clock, self._grace_seconds = source, rule, clock, grace_seconds
-        self._draw_below = draw_below
+        self._draw_below, self._unasked_ns = draw_below, UNASKED_NS + 3 * interval_ns
         self._asker, self._rejoin = RuleThread(rule), Rejoin()
         self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
@@ -183,7 +185,7 @@ class FilteredSource:
     def _accept(self, judgement: OwnershipResult) -> None:
         self._unmatched = judgement.unmatched
         # Nobody asked for so long that others may have had a device meanwhile.
-        unasked = not self._rule.lasting and self._asked_ns - self._known_ns > UNASKED_NS
+        unasked = not self._rule.lasting and self._asked_ns - self._known_ns > self._unasked_ns
         for uid, verdict in judgement.verdicts.items():
             before = self._verdicts.get(uid)
             if verdict.mine is None and before is not None and before.mine is not None:

@@ -9,21 +9,31 @@ from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import DevicesSetting, Whose
 from flopsd.sources import Source, SourceInfo
 from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule, VendorDevices, VisibleRule
-from flopsd.system.clock import Clock
+from flopsd.system.clock import NS_PER_S, Clock
 
 if TYPE_CHECKING:
     from flopsd.sources.ownership.filtered_source import FilteredSource
     from flopsd.sources.ownership.processes import JobProcesses
 
 
-def own_if_asked(source: Source, info: SourceInfo, setting: DevicesSetting, job: Job, clock: Clock) -> Source:
+def own_if_asked(
+    source: Source, info: SourceInfo, setting: DevicesSetting, job: Job, clock: Clock, interval_seconds: float = 1.0
+) -> Source:
     """`source` as it is where all devices are metered and the job's processes are not known, else `own` of it."""
     if setting.whose is Whose.ALL and job.root_pid is None:
         return source
-    return own(source, VendorDevices() if info.ownership is None else info.ownership(job), setting, job, clock)
+    vendor = VendorDevices() if info.ownership is None else info.ownership(job)
+    return own(source, vendor, setting, job, clock, interval_seconds)
 
 
-def own(source: Source, vendor: VendorDevices, setting: DevicesSetting, job: Job, clock: Clock) -> FilteredSource:
+def own(
+    source: Source,
+    vendor: VendorDevices,
+    setting: DevicesSetting,
+    job: Job,
+    clock: Clock,
+    interval_seconds: float = 1.0,
+) -> FilteredSource:
     """`source` with this job's devices only. Takes it over, and closes it on failure. Raises SourceUnavailableError
     with the remedy: what the rule needs is missing or does not answer."""
     try:
@@ -33,7 +43,8 @@ def own(source: Source, vendor: VendorDevices, setting: DevicesSetting, job: Job
         raise SourceUnavailableError(f"devices: {setting}: {fault}", hint=fault.hint) from fault
     from flopsd.sources.ownership.filtered_source import FilteredSource
 
-    return FilteredSource(source, rule, clock, sharing=_sharing(setting, job, vendor))
+    interval_ns = round(interval_seconds * NS_PER_S)
+    return FilteredSource(source, rule, clock, sharing=_sharing(setting, job, vendor), interval_ns=interval_ns)
 
 
 def rule_of(setting: DevicesSetting, job: Job, vendor: VendorDevices) -> OwnershipRule:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +48,7 @@ PATIENCE_SECONDS = 30.0  # for the thread that asks
 STEP_NS = NS_PER_S // 4
 CYCLES = 132 * 1755 * STEP_NS // 1000  # in a step, all of them
 # How long, in steps, this job has the GPUs and another one has them, in turn: long enough to be asked about.
-TURNS = st.lists(st.integers(64, 160), min_size=1, max_size=5)
+TURNS = st.lists(st.integers(80, 160), min_size=1, max_size=5)
 
 
 class Machine:
@@ -82,6 +83,7 @@ class Machine:
         return (H100, RUNNING)
 
     def read(self) -> Sweep:
+        self._clock.advance(1_000_000)  # it ends after the question that was asked with it
         since_ns, self._read_at_ns = self._read_at_ns, self._clock.boottime_ns()
         did, self._read = self.done - self._read, self.done
         elapsed = 132 * 1755 * self._read_at_ns // 1000
@@ -105,20 +107,20 @@ class Machine:
 class Metered:
     """A run of such a machine."""
 
-    def __init__(self, folder: Path, turns: Sequence[int], seed: int) -> None:
-        self._draw = random.Random(seed)
+    def __init__(self, folder: Path, turns: Sequence[int], seed: int, interval_s: int = 1) -> None:
+        self._draw, self._interval_ns = random.Random(seed), interval_s * NS_PER_S
         self.story = Story(folder, ())
+        self.story.kill()
+        self.story.settings = replace(self.story.settings, interval_ns=self._interval_ns)
+        self.story.start()
         self.machine = Machine(self.story.clock, turns, seed)
         self._open()
 
     def _open(self) -> None:
         self._source = FilteredSource(
-            self.machine,
-            self.machine,
-            self.story.clock,
-            grace_seconds=PATIENCE_SECONDS,
-            draw_below=self._draw.randrange,
-        )
+            self.machine, self.machine, self.story.clock, interval_ns=self._interval_ns,
+            grace_seconds=PATIENCE_SECONDS, draw_below=self._draw.randrange,
+        )  # fmt: skip
 
     def read(self) -> None:
         sweep, devices = self._source.read(), tuple(self._source.devices())
@@ -164,3 +166,19 @@ def test_what_others_do_with_a_gpu_is_never_counted_and_what_this_job_did_is_in_
         counted = sum(tally.active_sm_cycles.get((device.evidence, Pipe.TENSOR_HMMA), 0) for tally in tallies)
         gaps_ns = sum(ns for tally in tallies for why, ns in tally.gap_ns.items() if why not in ACCOUNTED_ELSEWHERE)
         assert counted <= run.machine.ours <= counted + max_sm_cycles(Limits(132, 1980), gaps_ns)
+
+
+@pytest.mark.parametrize("interval_s", [1, 10, 60])
+def test_what_is_read_far_apart_counts_too(tmp_path: Path, interval_s: int) -> None:
+    """Who has a device is asked with a read, so that an answer is as far from the one before."""
+    steps = 4 * interval_s
+    run = Metered(tmp_path, [100 * steps], 1, interval_s)
+    for _ in range(20):
+        for _ in range(steps):
+            run.machine.go_on()
+        run.read()
+    run.finish()
+    history = read_history(line.record() for line in read_journal(run.story.state.journal))
+    for device in run.machine.devices():
+        tally = history.incarnations[-1].tallies[device.uid]
+        assert tally.total_observed_ns >= 17 * interval_s * NS_PER_S
