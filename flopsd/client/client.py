@@ -14,13 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, line
+from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, checked_fact
 from flopsd.client.counted_work import PHASES, CountedWork, note_of
 from flopsd.core.architecture import why_not_read
 from flopsd.core.declarations import phase_from
-from flopsd.core.declared_facts import facts_from
 from flopsd.core.kernel_windows import OBSERVED
-from flopsd.core.session_protocol import MAX_LINE_BYTES, QUEUED_NS, Conversation, FactsDeclared, RefusedError
+from flopsd.core.session_protocol import QUEUED_NS
 from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.settings.words import words_of
 from flopsd.system.clock import Clock, SystemClock
@@ -127,7 +126,7 @@ class Client:
             if value is None:
                 continue
             try:
-                checked = _checked(name, value)
+                checked = checked_fact(name, value)
             except (ValueError, TypeError, RecursionError) as fault:
                 self._log_once(f"declare: ignored: {fault}")
                 continue
@@ -292,18 +291,3 @@ class Client:
             self._work.forget(_OF_DEVICES)
         if work := self._work.changed():
             daemon.send("work", work=work)
-
-
-def _checked(name: str, value: object) -> Any:
-    """A fact as the daemon will read it. Raises ValueError."""
-    message = line("declare", facts=facts_from({name: value}))
-    if len(message) > MAX_LINE_BYTES:
-        raise ValueError(f"{name} has more than {MAX_LINE_BYTES} bytes")
-    daemon = Conversation(0, 0)
-    daemon.session = ""
-    try:
-        event = daemon.receive(message)
-    except RefusedError as fault:
-        raise ValueError(f"{name}: {fault}") from None
-    assert isinstance(event, FactsDeclared)
-    return event.facts[name]

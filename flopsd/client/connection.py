@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flopsd import __version__
-from flopsd.core.session_protocol import MAX_LINE_BYTES, PROTOCOL
+from flopsd.core.declared_facts import facts_from
+from flopsd.core.session_protocol import MAX_LINE_BYTES, PROTOCOL, Conversation, FactsDeclared, RefusedError
 
 ANSWER_SECONDS = 5.0
 
@@ -97,3 +98,18 @@ def line(kind: str, **fields: object) -> bytes:
     """One message as the protocol has it."""
     message = {"flopsd": PROTOCOL, "kind": kind, **fields}
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def checked_fact(name: str, value: object) -> Any:
+    """A fact as the daemon will read it. Raises ValueError."""
+    message = line("declare", facts=facts_from({name: value}))
+    if len(message) > MAX_LINE_BYTES:
+        raise ValueError(f"{name} has more than {MAX_LINE_BYTES} bytes")
+    daemon = Conversation(0, 0)
+    daemon.session = ""
+    try:
+        event = daemon.receive(message)
+    except RefusedError as fault:
+        raise ValueError(f"{name}: {fault}") from None
+    assert isinstance(event, FactsDeclared)
+    return event.facts[name]

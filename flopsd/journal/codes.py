@@ -97,31 +97,20 @@ class CodeChecker:
             # What is not a number of a daemon start is refused with its record.
             self._key = first_key(secret, start) if secret is not None and type(start) is int else None
         elif self._recovered:
-            raise JournalDamagedError(
-                f"journal line {line.number} follows a line without a code in its daemon start",
-                code="line_code",
-                path=f"journal:{line.number}",
-            )
+            raise _wrong(line, "follows a line without a code in its daemon start")
         if not line.code:
             if self._coded and record.get("kind") != "checkpoint":
-                raise JournalDamagedError(
-                    f"journal line {line.number} has no code: altered, or put in by another process",
-                    code="line_code",
-                    path=f"journal:{line.number}",
-                )
+                raise _wrong(line, "has no code: altered, or put in by another process")
             self._recovered = self._coded
             return
         if not self._coded:
-            raise JournalDamagedError(
-                f"journal line {line.number} has a code, and its daemon start has none",
-                code="line_code",
-                path=f"journal:{line.number}",
-            )
+            raise _wrong(line, "has a code, and its daemon start has none")
         if self._key is not None:
             if not same_digest(code(self._key, line.head).hex().encode("ascii"), line.code):
-                raise JournalDamagedError(
-                    f"journal line {line.number} has a wrong code: the daemon that had the key did not write it there",
-                    code="line_code",
-                    path=f"journal:{line.number}",
-                )
+                raise _wrong(line, "has a wrong code: the daemon that had the key did not write it there")
             self._key = next_key(self._key)
+
+
+def _wrong(line: JournalLine, why: str) -> JournalDamagedError:
+    number = line.number
+    return JournalDamagedError(f"journal line {number} {why}", code="line_code", path=f"journal:{number}")

@@ -123,22 +123,16 @@ def looks_like_records(file: IO[bytes]) -> bool:
 
 def _unframe(raw: bytes, previous: bytes, number: int, hashing: Hashing) -> tuple[bytes, bytes, bytes]:
     if not raw.endswith(b"\n"):
-        raise JournalDamagedError(
-            f"journal line {number}: no newline at its end: the file was cut or is being written",
-            code="journal_frame",
-            path=f"journal:{number}",
-        )
+        raise _damaged(number, "journal_frame", "no newline at its end: the file was cut or is being written")
     match = _FRAME.fullmatch(raw)
     if not match:
         crlf = "; its line ends are CR LF: mail, git or an editor changed the file" if raw.endswith(b"}\r\n") else ""
-        raise JournalDamagedError(
-            f"journal line {number}: not a framed record{crlf}", code="journal_frame", path=f"journal:{number}"
-        )
+        raise _damaged(number, "journal_frame", f"not a framed record{crlf}")
     head = hashing(previous + match[3]).digest()
     if head.hex().encode("ascii") != match[1]:
-        raise JournalDamagedError(
-            f"journal line {number}: its hash does not continue the chain: altered, moved or left out",
-            code="journal_chain",
-            path=f"journal:{number}",
-        )
+        raise _damaged(number, "journal_chain", "its hash does not continue the chain: altered, moved or left out")
     return match[3], head, match[2] or b""
+
+
+def _damaged(number: int, code: str, why: str) -> JournalDamagedError:
+    return JournalDamagedError(f"journal line {number}: {why}", code=code, path=f"journal:{number}")

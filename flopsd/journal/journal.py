@@ -11,6 +11,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from flopsd.core.ledger.earlier_seals import EarlierSeal
@@ -20,8 +21,8 @@ from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
 from flopsd.journal.framing import GENESIS, JournalLine, frame
 from flopsd.journal.head import Head, KnownJournal, replaced
-from flopsd.journal.pending_file import PendingFile
-from flopsd.journal.reading import newest_pending, read_journal
+from flopsd.journal.pending_file import MOST_BESIDE, PendingFile
+from flopsd.journal.reading import read_journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
 from flopsd.journal.seal_note import noted_seal
 from flopsd.journal.state_dir import StateDir
@@ -31,7 +32,6 @@ from flopsd.system.sha256 import sha256, sha256_for
 
 log = logging.getLogger("flopsd")
 _CLOSED = -1  # in place of a descriptor
-BESIDE_TOTALS, MOST_BESIDE = ("sealed", "declaration"), 64  # records after which the totals that are pending still hold
 
 
 class Journal:
@@ -54,10 +54,6 @@ class Journal:
         self._codes = key
 
     @property
-    def size_bytes(self) -> int:
-        return self._size
-
-    @property
     def head_sha256(self) -> str:
         return self._head.hex()
 
@@ -78,8 +74,8 @@ class Journal:
 
         An incomplete last line is cut off. If complete lines are invalid, the file was altered: everything from there
         on is moved to the file `put_aside_as`, so that it is kept and not used. So is what lies beyond the head of a
-        journal that is `known`, since who wrote that is not.
-        Raises JournalReplacedError where the known head is not in it, JournalError if the file cannot be opened.
+        journal that is `known`, since who wrote that is not. Raises JournalReplacedError where the known head is not in
+        it, JournalError if the file cannot be opened.
         """
         recovery: Recovery | None = None
         cut: Note | None = None
@@ -96,25 +92,20 @@ class Journal:
                         cut = note("tail_not_known")
                         break
                     last.append((self._head, line))
-                    self._head, self._size, self.records = line.head, line.end, line.number
+                    self._head, self.size_bytes, self.records = line.head, line.end, line.number
                     self._digest.update(line.framed())
             except JournalDamagedError as fault:
                 cut = refused_line("line_invalid", fault)
             if cut is not None and (known is None or self.head == known.head):
-                recovery = cut_rest(self._path, self._fd, self._size, cut, self.state.unused(put_aside_as))
+                recovery = cut_rest(self._path, self._fd, self.size_bytes, cut, self.state.unused(put_aside_as))
             if known is not None and self.head != known.head:
                 raise replaced(self._path, known.head)
-            pending = newest_pending(self.state.pending, self._head, known)
-            while pending is None and last and _is_beside(last[-1][1]):
-                pending = newest_pending(self.state.pending, last.pop()[0], known)
-            if pending is None:
+            self._owed = self._pending.newest(self._head, last, known)
+            if self._owed is None:
                 self._pending.empty(self._head)
             else:
-                self._owed = pending
-                try:
+                with suppress(JournalError):  # it stays in the pending file and is written before the next record
                     self._append_owed()
-                except JournalError:
-                    pass  # it stays in the pending file and is written before the next record
         except OSError as fault:
             raise JournalError(
                 f"cannot open the journal {fault.filename or self._path}: {fault.strerror}",
@@ -131,7 +122,7 @@ class Journal:
 
     def newest_seal(self) -> EarlierSeal | None:
         """The newest seal that was noted beside the journal, if it is one of this journal."""
-        return None if self._fd == _CLOSED else noted_seal(self.state.newest_seal, self._fd, self._size)
+        return None if self._fd == _CLOSED else noted_seal(self.state.newest_seal, self._fd, self.size_bytes)
 
     @property
     def sha256(self) -> str:
@@ -186,7 +177,7 @@ class Journal:
 
     def _forget(self) -> None:
         """Know no record."""
-        self._head, self._size, self.records, self._owed = GENESIS, 0, 0, None
+        self._head, self.size_bytes, self.records, self._owed = GENESIS, 0, 0, None
         self._digest = self._hashing(b"")  # of all that was written: the chain does not cover the codes
         self._cut_first = self._is_reopened = False
 
@@ -205,7 +196,7 @@ class Journal:
             here = os.stat(self._path)
         except FileNotFoundError:
             here = None
-        is_same = here is not None and here.st_ino == self._inode and here.st_size == self._size
+        is_same = here is not None and here.st_ino == self._inode and here.st_size == self.size_bytes
         if is_same and not (whole or self._is_reopened):
             return
         self._read_own()
@@ -228,7 +219,7 @@ class Journal:
         """Read all that was written, from the open file, into `copy` if there is one. Raises JournalReplacedError where
         it is not in it any more."""
         digest, at = self._hashing(b""), 0
-        while chunk := os.pread(self._fd, min(self._size - at, 1 << 20), at):
+        while chunk := os.pread(self._fd, min(self.size_bytes - at, 1 << 20), at):
             digest.update(chunk)
             at += len(chunk)
             if copy is not None:
@@ -250,11 +241,11 @@ class Journal:
         line, head = frame(self._head, record, None if codes is None else codes.code)
         try:
             self._open_again()
-            if self._cut_first and os.fstat(self._fd).st_size > self._size:
-                os.ftruncate(self._fd, self._size)
+            if self._cut_first and os.fstat(self._fd).st_size > self.size_bytes:
+                os.ftruncate(self._fd, self.size_bytes)
             self._cut_first = False
             self.check_unchanged()
-            write_at(self._fd, line, self._size)
+            write_at(self._fd, line, self.size_bytes)
             if not self.is_next:  # that one is synced when it takes over
                 os.fsync(self._fd)
         except OSError as fault:
@@ -263,11 +254,11 @@ class Journal:
                 f"cannot write the journal {self._path}: {fault.strerror}",
                 hint="metering goes on in memory and the write is tried again; free space on that disk",
             ) from fault
-        self._head, self._size, self.records = head, self._size + len(line), self.records + 1
+        self._head, self.size_bytes, self.records = head, self.size_bytes + len(line), self.records + 1
         self._digest.update(line)
         if codes is not None:
             codes.advance()
-        self._pending.follow(self._head, keeps=record.get("kind") in BESIDE_TOTALS)
+        self._pending.follow(self._head, record)
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
@@ -293,7 +284,7 @@ class Journal:
     def _open(self) -> None:
         new = not self._path.exists()
         self._fd = open_own(self._path)
-        if self.is_next and not self._size:
+        if self.is_next and not self.size_bytes:
             os.ftruncate(self._fd, 0)  # it was begun before
         self._inode = os.fstat(self._fd).st_ino
         self._pending.open()
@@ -303,14 +294,7 @@ class Journal:
     def _take_back(self) -> None:
         """After a failed write or sync the page cache may hold anything: cut the file, reopen at the next append."""
         try:
-            os.ftruncate(self._fd, self._size)
+            os.ftruncate(self._fd, self.size_bytes)
         except OSError:
             self._cut_first = True  # the file system became read-only: cut it once it can be written
         self._let_go()
-
-
-def _is_beside(line: JournalLine) -> bool:
-    try:
-        return line.record().get("kind") in BESIDE_TOTALS
-    except JournalDamagedError:
-        return False

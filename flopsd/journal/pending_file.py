@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flopsd.errors import JournalError
-from flopsd.journal.framing import GENESIS, frame
+from flopsd.errors import JournalDamagedError, JournalError
+from flopsd.journal.framing import GENESIS, JournalLine, frame
+from flopsd.journal.head import KnownJournal
+from flopsd.journal.reading import newest_pending
 from flopsd.system.regular_files import open_own, write_at
 
 _CLOSED = -1  # in place of a descriptor
+BESIDE_TOTALS, MOST_BESIDE = ("sealed", "declaration"), 64  # records after which the totals that are pending still hold
 
 
 class PendingFile:
@@ -33,11 +37,20 @@ class PendingFile:
         if self._fd == _CLOSED:
             self._fd = open_own(self._path)
 
-    def follow(self, head: bytes, *, keeps: bool) -> None:
-        """The journal has another record, and ends with `head`. `keeps`: the totals here still hold after it.
+    def newest(
+        self, head: bytes, last: deque[tuple[bytes, JournalLine]], known: KnownJournal | None
+    ) -> Mapping[str, Any] | None:
+        """The newest totals that continue the journal, which ends with `head`, or hold beside its `last` lines, each
+        with the head before it; where the journal is `known`, those that are."""
+        newest = newest_pending(self._path, head, known)
+        while newest is None and last and _is_beside(last[-1][1]):
+            newest = newest_pending(self._path, last.pop()[0], known)
+        return newest
 
-        They stay until the next note: whoever is to know of that record may not know it yet, and cuts it."""
-        self._kept_sha256 = self.newest_sha256 if keeps else None
+    def follow(self, head: bytes, record: Mapping[str, Any]) -> None:
+        """The journal has another record, and ends with `head`. Totals that still hold beside that record stay until
+        the next note: whoever is to know of it may not know it yet, and cuts it."""
+        self._kept_sha256 = self.newest_sha256 if record.get("kind") in BESIDE_TOTALS else None
         self._head, self._size, self._is_repeated = head, 0, self._kept_sha256 is None
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -68,3 +81,10 @@ class PendingFile:
                     os.ftruncate(self._fd, 0)
             os.close(self._fd)
         self._fd = _CLOSED
+
+
+def _is_beside(line: JournalLine) -> bool:
+    try:
+        return line.record().get("kind") in BESIDE_TOTALS
+    except JournalDamagedError:
+        return False

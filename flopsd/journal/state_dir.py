@@ -16,10 +16,7 @@ from flopsd.system.regular_files import open_own
 
 log = logging.getLogger("flopsd")
 
-JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
-SEAL_NOTE_NAME, REFUSED_PIN_NAME, DELIVERIES_NAME = "newest-seal.json", "refused-pin.json", "deliveries.json"
-NEXT_NAME, SEGMENTS_NAME, OPEN_RUN_NAME = "next.journal.jsonl", "segments", "open-run"
-RESTORED_NAME = "restored.json"
+JOURNAL_NAME, PENDING_NAME, LOCK_NAME, OPEN_RUN_NAME = "journal.jsonl", "pending.jsonl", "lock", "open-run"
 _HELD = (BlockingIOError, PermissionError)  # the second by a file server's locks
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
@@ -28,12 +25,16 @@ class StateDir:
     """The state folder, held by one process at a time."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.journal, self.pending = path, path / JOURNAL_NAME, path / PENDING_NAME
+        self.next_journal = path / "next.journal.jsonl"  # that of the next segment, until it is the journal
+        self.segments = path / "segments"  # the closed ones that are not sealed, or not copied, yet
+        self.seal_lock = path / "seal.lock"  # of processes that seal this folder; the daemon has another one
+        # Notes: of the newest seal and of a PIN that the key's token refused, by whoever seals the journal; of sealed
+        # ledgers and where they still have to go; of which journal was restored from a copy, which whoever goes on with
+        # it has to say.
+        self.newest_seal, self.refused_pin = path / "newest-seal.json", path / "refused-pin.json"
+        self.deliveries, self.restored = path / "deliveries.json", path / "restored.json"
         self._lock: int | None = None
-
-    @property
-    def journal(self) -> Path:
-        return self.path / JOURNAL_NAME
 
     def has_journal(self) -> bool:
         """Whether there is one that is not empty. Raises JournalError where that cannot be known."""
@@ -46,45 +47,6 @@ class StateDir:
                 f"cannot look for the journal {self.journal}: {fault.strerror}",
                 hint="check that disk or file server, and that this user may read the folder",
             ) from fault
-
-    @property
-    def pending(self) -> Path:
-        return self.path / PENDING_NAME
-
-    @property
-    def next_journal(self) -> Path:
-        """Where the journal of the next segment is begun, until it is the journal."""
-        return self.path / NEXT_NAME
-
-    @property
-    def segments(self) -> Path:
-        """The folder of closed segments that are not sealed, or not copied, yet."""
-        return self.path / SEGMENTS_NAME
-
-    @property
-    def seal_lock(self) -> Path:
-        """The lock file of processes that seal this folder; the daemon has another one."""
-        return self.path / SEAL_LOCK_NAME
-
-    @property
-    def newest_seal(self) -> Path:
-        """Where whoever seals the journal notes that for the daemon."""
-        return self.path / SEAL_NOTE_NAME
-
-    @property
-    def deliveries(self) -> Path:
-        """The note of sealed ledgers and where they still have to go."""
-        return self.path / DELIVERIES_NAME
-
-    @property
-    def restored(self) -> Path:
-        """The note of which journal was restored from a copy: whoever goes on with it has to say so."""
-        return self.path / RESTORED_NAME
-
-    @property
-    def refused_pin(self) -> Path:
-        """Where whoever seals the journal notes a PIN that the key's token refused."""
-        return self.path / REFUSED_PIN_NAME
 
     def companion(self, kind: str, sha256: str) -> Path:
         """Where the daemon keeps a peak table or policy that is not a packaged one."""
