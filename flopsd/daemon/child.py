@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.process_groups import kill_group
 
 IDLE_SECONDS, MOST_SECONDS = 120.0, 24 * 3600.0
 # Less than this is not progress: whoever waits for an answer may read a little again and again.
@@ -92,16 +92,8 @@ class Child:
     def stop(self) -> None:
         """Kill it, if there is one."""
         process, self._process, self._not_started = self._process, None, None
-        if process is None:
-            return
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=5)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            pass  # it hangs in the kernel, on a dead disk for instance, and ends when the kernel returns
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
+        if process is not None:
+            kill_group(process)
 
     def _hangs(self, pid: int) -> str | None:
         """In which way the process hangs; None: it does not."""

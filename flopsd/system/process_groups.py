@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from contextlib import suppress
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -24,6 +25,18 @@ def signal_group(leader: int, number: int) -> None:
         os.killpg(leader, number)
     except ProcessLookupError:
         pass  # it ended meanwhile
+
+
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill a child that leads a group, with what it started there, and close our ends of its pipes."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait(timeout=5)
+    except (ProcessLookupError, subprocess.TimeoutExpired):
+        pass  # it hangs in the kernel, on a dead disk for instance, and ends when the kernel returns
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def group_is_alive(leader: int) -> bool:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
 
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.system.process_groups import how_ended
+from flopsd.system.process_groups import how_ended, kill_group
 from flopsd.telemetry.push.frames import Page, encode_frame, read_some
 from flopsd.telemetry.push.states import PushState, parse_state
 
@@ -150,12 +149,5 @@ class Feed:
         self._backoff_seconds = min(self._backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
 
     def _kill(self, child: subprocess.Popen[bytes]) -> None:
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                pipe.close()
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait(timeout=5)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            pass
+        kill_group(child)
         self._child = None
