@@ -26,6 +26,11 @@ class FlopsdError(Exception):
         must not begin a line."""
         return (str(self),)
 
+    @property
+    def with_hint(self) -> str:
+        """The message and what to do next, for a line of a log."""
+        return f"{self}; {self.hint}" if self.hint else str(self)
+
 
 class ConfigError(FlopsdError):
     """One or more settings are invalid; `problems` lists every one."""

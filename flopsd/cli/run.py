@@ -68,7 +68,8 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from flopsd.daemon.run import Commands, Launched, run_daemon
+    from flopsd.daemon.custody import Commands
+    from flopsd.daemon.run import Launched, run_daemon
     from flopsd.settings.load import check_needs
 
     progress = (arguments.progress or sys.stderr.isatty()) and not arguments.quiet

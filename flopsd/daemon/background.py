@@ -62,10 +62,9 @@ class SessionServerTask:
         except ListenError as fault:
             if not self._has_logged:
                 log.error(
-                    "%s%s; training processes cannot connect; metering goes on without their declarations and flopsd "
+                    "%s; training processes cannot connect; metering goes on without their declarations and flopsd "
                     "tries again every %d s",
-                    fault,
-                    f"; {fault.hint}" if fault.hint else "",
+                    fault.with_hint,
                     REBIND_SECONDS,
                 )
             self._has_logged, self._next_ns = True, self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ STEP_BYTES = 1 << 20
 SYNCED_BYTES_PER_S = 5_000_000
 MAX_OUTPUT_BYTES = 8192
 NOT_STARTED = 127  # as a shell says it
+_NUMBER = re.compile(r"\d+")
 
 
 class Ended(NamedTuple):
@@ -108,6 +110,11 @@ class Child:
             return f"did nothing for {idle_seconds:.0f} s"
         self._moved_ns, self._moved_bytes = now_ns, moved
         return None
+
+
+def says_new(text: str, before: str) -> bool:
+    """Whether a fault differs from the one before but for its numbers: times, ports and segments change at each try."""
+    return _NUMBER.sub("", text) != _NUMBER.sub("", before)
 
 
 def moved_bytes(pid: int) -> int:

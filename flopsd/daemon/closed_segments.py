@@ -67,7 +67,7 @@ def seal_closed(
         except SigningKeyError:
             raise  # the others would be signed with the same key
         except FlopsdError as fault:
-            done.not_sealed.append(f"{path}: {fault}; {fault.hint}" if fault.hint else f"{path}: {fault}")
+            done.not_sealed.append(f"{path}: {fault.with_hint}")
             continue
         done.sealed += [sealed.ledger] if sealed.is_new else []
         is_there = note_delivery(settings, sealed, clock, folder) if is_daemons else None
@@ -135,7 +135,7 @@ def seal_left(
     try:
         done = seal_closed(folder, settings, clock, environment, stopped_ns=stopped_ns, refused_pin=refused_pin)
     except SigningKeyError as fault:
-        done = ClosedSeals(not_sealed=[f"{fault}; {fault.hint}"])
+        done = ClosedSeals(not_sealed=[fault.with_hint])
     not_copied = (f"NOT COPIED to {copy.location}: {copy.fault}" for copy in done.not_copied)
     for text in (*done.not_sealed, *not_copied):
         log.error("a closed segment of the run: %s", text)

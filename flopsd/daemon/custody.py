@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from flopsd.daemon.key_check import start_key_check
 from flopsd.daemon.late_deliveries import LateDeliveries
@@ -21,27 +22,36 @@ from flopsd.system.clock import Clock
 from flopsd.telemetry.snapshot import JournalState, KeyState, Snapshot
 
 
+class Commands(NamedTuple):
+    """Command lines of flopsd's own that the daemon runs as child processes; an empty one is not run."""
+
+    check_key: Sequence[str]
+    seal: Sequence[str]  # a rolling seal
+    push: Sequence[str]  # pages of metrics come on its stdin
+    copy: Sequence[str]  # delivers what earlier copies lack
+
+
 class Custody:
     """All of it, from the daemon's thread; `shown` is safe from any."""
 
     def __init__(
         self, settings: Settings, environment: Mapping[str, str], folder: StateDir, clock: Clock,
-        head: Callable[[], object], *, key_command: Sequence[str], seal_command: Sequence[str],
-        copy_command: Sequence[str], resumed: bool,
+        head: Callable[[], object], commands: Commands, *, resumed: bool,
     ) -> None:  # fmt: skip
-        """A child process runs each command; an empty one is not run. `head` gives what the journal contains now.
-        `resumed`: an earlier daemon start wrote it too."""
+        """`head` gives what the journal contains now. `resumed`: an earlier daemon start wrote it too."""
         self._settings, self._clock = settings, clock
         # Of a PIN that the key's token refused, where the state folder cannot be written: whoever signs has it.
         self.refused_pin = os.memfd_create("flopsd-refused-pin")
         self._files = (self.refused_pin,)
         self._rotation: Rotation | None = None
-        self.key = start_key_check(settings, self._with_refused_pin(key_command), environment, clock, self._files)
-        self._rolling = self._seals(self._with_refused_pin(seal_command), head, resumed=resumed)
+        self.key = start_key_check(
+            settings, self._with_refused_pin(commands.check_key), environment, clock, self._files
+        )
+        self._rolling = self._seals(self._with_refused_pin(commands.seal), head, resumed=resumed)
         if self._rolling is not None and closed_segments(folder):
             self._rolling.closed()
         self._late = (
-            LateDeliveries(copy_command, folder.deliveries, clock, self._all_delivered) if copy_command else None
+            LateDeliveries(commands.copy, folder.deliveries, clock, self._all_delivered) if commands.copy else None
         )
         self._disk = StateDisk(settings, folder, clock)
 

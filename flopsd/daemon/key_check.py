@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from flopsd.attestation.signing.keys import check_key, default_key
-from flopsd.daemon.child import Child, Ended
+from flopsd.daemon.child import Child, Ended, says_new
 from flopsd.daemon.ledger_places import state_dir
 from flopsd.errors import KeyFault, SigningKeyError
 from flopsd.settings.schema import Settings
@@ -17,7 +16,6 @@ from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import KeyState
 
 log = logging.getLogger("flopsd")
-_NUMBER = re.compile(r"\d+")
 RETRY_SECONDS = 300.0
 RECHECK_SECONDS = 3600.0  # where no rolling seal shows that the key still signs
 
@@ -70,8 +68,7 @@ class KeyCheck:
 
     def failed(self, problem: str, reason: KeyFault = "other") -> None:
         """Note that the key cannot sign, and log it unless that is known."""
-        # Numbers differ from try to try: times, ports.
-        is_new = _NUMBER.sub("", problem) != _NUMBER.sub("", self.state.problem)
+        is_new = says_new(problem, self.state.problem)
         self.state, self._seal_fault = KeyState(False, reason, problem), ""
         if is_new:
             log.error(
@@ -123,5 +120,5 @@ def start_key_check(
     try:
         check_key(settings.key, environment)
     except SigningKeyError as fault:  # known without a process
-        check.failed("; ".join(filter(None, (str(fault), fault.hint))), fault.reason)
+        check.failed(fault.with_hint, fault.reason)
     return check

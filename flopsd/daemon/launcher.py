@@ -232,8 +232,7 @@ class Launcher:
         known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
         kept = "the journal is kept, seal it with `flopsd seal`" if known else "no record of this job was written"
         try:
-            command = [*self.seal_command, *(["--known-journal", known] if known else [])]
-            sealer = self._start_sealer(command)
+            sealer = self._start_sealer([*self.seal_command, *(["--known-journal", known] if known else [])])
         except OSError as fault:
             self.log(f"NOT SEALED: {fault}; {kept}")
             return

@@ -161,7 +161,7 @@ class SourceReader:
         reason = GapReason.SOURCE_DOWN if down else GapReason.DRIVER_ERROR
         text = f"source {self.source_name!r} failed: {shown(fault, 1000)}"
         if isinstance(fault, SourceError):
-            text = f"{fault}; {fault.hint}" if fault.hint and not absent else str(fault)
+            text = str(fault) if absent else fault.with_hint
             if fault.reason in _REASONS:
                 reason = GapReason(fault.reason)
         return Message(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flopsd import __version__
+from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history_from_records import FORMAT
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.ledger.journal_codec import precision_record, tally_columns
-from flopsd.core.ledger.segments import Continued
+from flopsd.daemon.segment_journal import SegmentJournal
+from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.tracked_device import TrackedDevice
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.recovery import Recovery
@@ -28,35 +30,66 @@ class Moment(NamedTuple):
         return rfc3339(self.wall_ns)
 
 
-def begin_record(
-    at: Moment, incarnation: int, run: str, context: Context, settings: WriterSettings, peak_table_sha256: str,
-    isolation: Isolation, recovery: Recovery | None, code_secret_sha256: str | None, continues: Continued | None,
-) -> dict[str, Any]:  # fmt: skip
-    """`continues`: what this journal continues, where this begins it."""
-    return {
-        "kind": "begin",
-        "format": FORMAT,
-        "incarnation": incarnation,
-        "run": run,
-        "node": context.node,
-        "boot_id": context.boot_id,
-        "ns": at.ns,
-        "wall_ns": at.wall_ns,
-        "utc": at.utc,
-        "flopsd_version": __version__,
-        "peak_table_sha256": peak_table_sha256,
-        "config_sha256": settings.config_sha256,
-        "interval_ns": settings.interval_ns,
-        "checkpoint_ns": settings.checkpoint_ns,
-        "context": context.for_journal(),
-        "precision": precision_record(settings.precision),
-        "recovered": None if recovery is None else recovery.for_journal(),
-        "isolation": isolation.for_journal(),
-        "declared": settings.run_declared.for_journal(),
-        "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in settings.policies],
-        "code_secret_sha256": code_secret_sha256,
-        **({} if continues is None else {"continues": continues.for_journal()}),
-    }
+class StartRecords:
+    """Appends to the journal of the segment what is beside its checkpoints: the beginning, sources, declarations and
+    earlier seals. Nothing works before `begin`."""
+
+    def __init__(
+        self, segment: SegmentJournal, settings: WriterSettings, context: Context, peak_table_sha256: str
+    ) -> None:
+        self._segment, self._settings, self._context = segment, settings, context
+        self._peak_table_sha256 = peak_table_sha256
+        self._incarnation: int
+        self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
+        self.listed_seal: EarlierSeal | None = None  # that the journal has already
+
+    def begin(self, at: Moment, incarnation: int, run: str, isolation: Isolation, recovery: Recovery | None) -> None:
+        """The beginning of a daemon start, or of its part in the next segment, with the sources that are open."""
+        self._incarnation, settings, context, segment = incarnation, self._settings, self._context, self._segment
+        segment.append(
+            {
+                "kind": "begin",
+                "format": FORMAT,
+                "incarnation": incarnation,
+                "run": run,
+                "node": context.node,
+                "boot_id": context.boot_id,
+                "ns": at.ns,
+                "wall_ns": at.wall_ns,
+                "utc": at.utc,
+                "flopsd_version": __version__,
+                "peak_table_sha256": self._peak_table_sha256,
+                "config_sha256": settings.config_sha256,
+                "interval_ns": settings.interval_ns,
+                "checkpoint_ns": settings.checkpoint_ns,
+                "context": context.for_journal(),
+                "precision": precision_record(settings.precision),
+                "recovered": None if recovery is None else recovery.for_journal(),
+                "isolation": isolation.for_journal(),
+                "declared": settings.run_declared.for_journal(),
+                "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in settings.policies],
+                "code_secret_sha256": segment.code_secret_sha256,
+                **({"continues": segment.continues.for_journal()} if incarnation == 1 and segment.continues else {}),
+            }
+        )
+        for name, facts in self._opened.items():
+            self.opened(name, facts)
+
+    def opened(self, name: str, facts: Mapping[str, Any]) -> None:
+        """A source was opened."""
+        self._opened[name] = facts
+        self._segment.append({"kind": "source", "name": name, "facts": dict(facts), "incarnation": self._incarnation})
+
+    def seal(self, seal: EarlierSeal | None) -> None:
+        """The newest seal, so that every later one names it."""
+        if seal is not None and seal != self.listed_seal:
+            self.listed_seal = seal
+            self._segment.append(seal.for_journal(self._incarnation))
+
+    def declarations(self, sessions: SessionTracker) -> None:
+        """What processes declared, in records of their own: no declaration keeps a checkpoint out."""
+        for declared in sessions.new_declarations():
+            self._segment.append({"kind": "declaration", "incarnation": self._incarnation, "sessions": declared})
 
 
 def checkpoint_record(

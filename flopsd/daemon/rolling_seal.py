@@ -7,16 +7,15 @@ happens to it, metering goes on.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 
-from flopsd.daemon.child import Child, Ended
+from flopsd.daemon.child import Child, Ended, says_new
 from flopsd.daemon.key_check import RETRY_SECONDS, KeyCheck
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import JournalState
 
 log = logging.getLogger("flopsd")
-NEVER_NS, _NUMBER = 1 << 62, re.compile(r"\d+")
+NEVER_NS = 1 << 62
 CLOSED_ONLY = "--closed-only"  # of the child: seal closed segments, and not the run so far
 HURRY_SECONDS = 10.0
 # How the child ends where the ledger is sealed here and a copy of it could not be made, and where the key cannot sign.
@@ -140,6 +139,6 @@ class RollingSeals:
         self._fresh = self._fresh or self._closed_only
         retry_ns = self._started_ns + min(self._every_ns, round(RETRY_SECONDS * NS_PER_S))
         self._due_ns = min(self._due_ns, retry_ns)
-        if _NUMBER.sub("", why) != _NUMBER.sub("", self._fault):  # of a segment
+        if says_new(why, self._fault):
             log.error(text, why, max(0, self._due_ns - self._clock.boottime_ns()) // NS_PER_S)
         self._fault = why

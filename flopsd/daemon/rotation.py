@@ -39,13 +39,13 @@ class Rotation:
 
     def _is_due(self) -> bool:
         if self._size_bytes is not None:
-            return self._writer.segment_bytes >= self._size_bytes
+            return self._writer.segment.journal.size_bytes >= self._size_bytes
         assert self._age_seconds is not None
         return self._age_ns() >= self._age_seconds * NS_PER_S
 
     def _age_ns(self) -> int:
         """Of the segment. The wall clock is read once, for what is gone on with: it may be wrong, and be set later."""
-        now_ns, utc = self._clock.boottime_ns(), self._writer.segment_utc
+        now_ns, utc = self._clock.boottime_ns(), self._writer.segment.utc
         if self._begun is None or self._begun[0] != utc:
             before_ns = max(0, self._clock.wall_ns() - wall_ns_of(utc))
             self._begun = (utc, now_ns - before_ns)

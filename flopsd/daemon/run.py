@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -13,7 +13,7 @@ from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progres
 from flopsd.daemon.code_secrets import CodeSecrets, read_secret
 from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher
 from flopsd.daemon.copying import RESERVE_SECONDS
-from flopsd.daemon.custody import Custody
+from flopsd.daemon.custody import Commands, Custody
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
@@ -42,15 +42,6 @@ from flopsd.system.users import find_user
 from flopsd.telemetry.metric_lines import MetricLines
 
 log = logging.getLogger("flopsd")
-
-
-class Commands(NamedTuple):
-    """Command lines of flopsd's own that the daemon runs as child processes; an empty one is not run."""
-
-    check_key: Sequence[str]
-    seal: Sequence[str]  # a rolling seal
-    push: Sequence[str]  # pages of metrics come on its stdin
-    copy: Sequence[str]  # delivers what earlier copies lack
 
 
 class Launched(NamedTuple):
@@ -95,16 +86,9 @@ def run_daemon(
         origins.update(before.origins)
         run = before.run
         custody = Custody(
-            settings,
-            environment,
-            folder,
-            clock,
-            lambda: journal.head,
-            key_command=commands.check_key,
-            seal_command=commands.seal,
-            copy_command=commands.copy,
+            settings, environment, folder, clock, lambda: journal.head, commands,
             resumed=bool(before.history.incarnations),
-        )
+        )  # fmt: skip
         writer = Writer(
             journal,
             table,

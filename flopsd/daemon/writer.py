@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from flopsd.core.ledger.history import History
-from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.ledger.rated_tally import counted_in
 from flopsd.core.ledger.run_view import whole_sessions
 from flopsd.core.ledger.segments import Continued
@@ -26,11 +25,10 @@ from flopsd.core.session_protocol import Event, FactsDeclared
 from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.publisher import Publisher
-from flopsd.daemon.records import Moment, checkpoint_record, end_record
+from flopsd.daemon.records import Moment, StartRecords, checkpoint_record, end_record
 from flopsd.daemon.segment_journal import SegmentJournal
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
-from flopsd.daemon.start_records import StartRecords
 from flopsd.daemon.wall_clock import WallClock
 from flopsd.daemon.write_queue import checkpoint_line
 from flopsd.daemon.writer_settings import WriterSettings
@@ -63,9 +61,9 @@ class Writer:
         """`emit` gets one checkpoint line each time a checkpoint is durable; `written` is called after each record.
         `codes` gives the key of a daemon start in a journal; None: its records get no codes."""
         self._journal, self._table, self._settings = journal, table, settings
-        self._segment = SegmentJournal(journal, clock, written, codes)
+        self.segment = SegmentJournal(journal, clock, written, codes)
         self._context, self._clock, self._emit = context, clock, emit
-        self._records = StartRecords(self._segment, settings, context, table.sha256)
+        self._records = StartRecords(self.segment, settings, context, table.sha256)
         self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
         self._closed = False
         self._publisher = Publisher(table, settings, context)
@@ -81,13 +79,9 @@ class Writer:
         self._run = run
         known = {session.id: session for session in whole_sessions(history)}
         self._sessions = SessionTracker(
-            self._settings.run_declared,
-            known,
-            self._clock.boottime_ns,
-            lambda uid, ns: self._devices.ceiling_flop(uid, ns),
-            history.work_before,
-            history.continues is not None,
-        )
+            self._settings.run_declared, known, self._clock.boottime_ns,
+            lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
+        )  # fmt: skip
         self._counts_before = self._sessions.counts
         self._begin(history, recovery, journal_lost, closed)
         self._journal.state.mark_open(is_open=True)
@@ -108,35 +102,31 @@ class Writer:
             recovery = also(recovery, unknown)
         if closed is None:
             utc = str(starts[0].begin["utc"]) if starts else now.utc
-            self._segment.go_on(self._incarnation, history.continues, utc)
+            self.segment.go_on(self._incarnation, history.continues, utc)
         else:
             records = closed.facts.records + (0 if history.continues is None else history.continues.records)
             daemon_starts = len(starts) + history.starts_before
             continues = Continued(closed.facts, records, daemon_starts, counted_in(earlier.rated))
-            self._segment.begin_next(closed, continues, now.utc)
+            self.segment.begin_next(closed, continues, now.utc)
             self._sessions.rotated()
         isolation = settings.isolation if starts else replace(settings.isolation, continues=None)
-        self._append_begin(now, recovery, isolation)
+        self._checkpointed_ns = now.ns
+        self._records.begin(now, self._incarnation, self._run, isolation, recovery)
         self._devices = DeviceAccounts(
             self._incarnation, now.ns, self._table, settings.declared, self._sources, self._sessions, earlier,
-            self._segment.append, self._clock, starts_before=self._segment.starts_before,
+            self.segment.append, self._clock, starts_before=self.segment.starts_before,
             journal_lost=journal_lost or earlier.has_unseen_loss, interval_ns=settings.interval_ns,
         )  # fmt: skip
         self._devices.resume(same_boot=True)
         self._settle()
         self._publish()
 
-    def _append_begin(self, now: Moment, recovery: Recovery | None, isolation: Isolation) -> None:
-        """Journal the beginning of this daemon start, or of its part in the next segment."""
-        self._checkpointed_ns = now.ns
-        self._records.begin(now, self._incarnation, self._run, isolation, recovery)
-
     def rotate(self) -> bool:
         """End the journal and go on in another, without a gap between them; false if that cannot be done now. Every
         account stops where its device was last read, and the next journal goes on from there."""
-        if self._closed or not self._segment.is_settled or not self.checkpoint():
+        if self._closed or not self.segment.is_settled or not self.checkpoint():
             return False
-        view, records, segment = self.snapshot.view, self.snapshot.journal_records + 1, self._segment
+        view, records, segment = self.snapshot.view, self.snapshot.journal_records + 1, self.segment
         counted = counted_in(view.rated)
         facts = segment.close(end_record(self._now(), self._incarnation, ROTATED, None), counted)
         if facts is None:
@@ -146,7 +136,8 @@ class Writer:
         self._incarnation, self._records.listed_seal = 1, None
         segment.begin_next(ClosedSegment(facts, is_moved=False), continues, now.utc)
         self._sessions.rotated()
-        self._append_begin(now, None, replace(self._settings.isolation, continues=None))
+        self._checkpointed_ns = now.ns
+        self._records.begin(now, 1, self._run, replace(self._settings.isolation, continues=None), None)
         self._devices.rotate(segment.append)
         self._settle()
         self._publish()
@@ -154,23 +145,14 @@ class Writer:
 
     def _settle(self) -> bool:
         """Whether what is written is the run's journal. A next segment's becomes that once it has all to go on with."""
-        if not self._segment.is_settled:
+        if not self.segment.is_settled:
             self._records.declarations(self._sessions)
-        return self._segment.settle()
+        return self.segment.settle()
 
     @property
     def known_sessions(self) -> frozenset[str]:
         """Training processes of this run up to now."""
         return frozenset(self._sessions.known)
-
-    @property
-    def segment_utc(self) -> str:
-        """When the journal was begun."""
-        return self._segment.utc
-
-    @property
-    def segment_bytes(self) -> int:
-        return self._journal.size_bytes
 
     @property
     def has_open_gap(self) -> bool:
@@ -220,9 +202,9 @@ class Writer:
         self._records.declarations(self._sessions)
         if now_ns - self._checkpointed_ns >= self._settings.checkpoint_ns:
             self.checkpoint()
-        elif self._segment.is_settled:
-            self._segment.queue.note(self._record)
-        if self._segment.queue.is_lost:
+        elif self.segment.is_settled:
+            self.segment.queue.note(self._record)
+        if self.segment.queue.is_lost:
             self._begin_anew()
         self._settle()
         self._publisher.rates.note(now_ns, self.snapshot.view)
@@ -237,7 +219,7 @@ class Writer:
         self._devices.stand_in()
         self._records.declarations(self._sessions)
         self._records.seal(self._journal.newest_seal())
-        if not self._segment.append(self._record(now)) or not self._settle():
+        if not self.segment.append(self._record(now)) or not self._settle():
             return False
         for tracked in self._devices.tracked:
             tracked.gaps.clear()
@@ -264,7 +246,7 @@ class Writer:
         return self._closed
 
     def _end(self, now: Moment, why: str, child_exit_code: int | None) -> None:
-        self._closed = self.checkpoint(now) and self._segment.append(
+        self._closed = self.checkpoint(now) and self.segment.append(
             end_record(now, self._incarnation, why, child_exit_code)
         )
         if self._closed:
@@ -278,7 +260,7 @@ class Writer:
             return True
         except (OSError, JournalError):
             pass  # it cannot be read now, and is checked again when it is sealed
-        return self._segment.queue.is_lost
+        return self.segment.queue.is_lost
 
     def _begin_anew(self) -> None:
         """Go on with another journal, in place of one that another process replaced or altered: what was in it is not
@@ -287,22 +269,22 @@ class Writer:
         try:
             recovery = journal_lost(*self._lost, self._journal.put_aside(NOT_OURS))
         except OSError as fault:  # a full or read-only disk: tried again at the next reading
-            self._segment.queue.is_lost = True
+            self.segment.queue.is_lost = True
             log.error("the journal was replaced, and no other can be begun: %s; metering goes on", fault.strerror)
             return
         self._lost = None
         words = say_all(REASONS, recovery.reasons)
         log.error("%s; the run goes on in a new journal, without an upper bound", words)
         self._sessions.forget_journal()
-        self._begin(History(continues=self._segment.continues), recovery, journal_lost=True)
+        self._begin(History(continues=self.segment.continues), recovery, journal_lost=True)
 
     def _checkpoint_line(self) -> str:
         """Of this segment alone, whose journal its figures must follow from."""
         own, segment = self.snapshot.view, None
-        if self._settings.is_rotated or self._segment.continues is not None:
+        if self._settings.is_rotated or self.segment.continues is not None:
             counts = self._sessions.counts_of_journal
             own = replace(own, rated=self._devices.of_journal, start=self._incarnation, counts=counts)
-            segment = self._segment.number
+            segment = self.segment.number
         return checkpoint_line(own, self._journal, segment)
 
     def _record(self, now: Moment | None = None) -> dict[str, Any]:
@@ -312,6 +294,6 @@ class Writer:
 
     def _publish(self) -> None:
         self.snapshot = self._publisher.snapshot(
-            self._run, self._incarnation, self._devices, self._sources, self._segment, self._declarations,
+            self._run, self._incarnation, self._devices, self._sources, self.segment, self._declarations,
             self._sessions.counts, self._counts_before, self._wall_clock, ended=self._closed,
         )  # fmt: skip

@@ -130,13 +130,9 @@ def _try(copy: CopyResult, put: Callable[[CopyResult], None]) -> None:
         put(copy)
         copy.fault = None
     except FlopsdError as fault:
-        copy.fault, copy.refused = said_of(fault), isinstance(fault, OtherFileThereError)
+        copy.fault, copy.refused = fault.with_hint, isinstance(fault, OtherFileThereError)
     except OSError as fault:
         copy.fault = str(fault.strerror or fault)
-
-
-def said_of(fault: FlopsdError) -> str:
-    return f"{fault}; {fault.hint}" if fault.hint else str(fault)
 
 
 def refuse_failed(ledger: Path, copies: Sequence[CopyResult]) -> None:

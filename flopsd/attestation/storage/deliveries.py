@@ -20,7 +20,7 @@ from flopsd.attestation.ledger_files import (
     ledger_files_lock,
     public_key_beside,
 )
-from flopsd.attestation.storage.copies import CopyResult, copy_files, said_of
+from flopsd.attestation.storage.copies import CopyResult, copy_files
 from flopsd.core.dataclass import dataclass
 from flopsd.errors import FileChangedError, FlopsdError, StorageError
 from flopsd.journal.delivery_note import (
@@ -156,7 +156,7 @@ class Deliveries:
         except OSError as fault:
             why = f"cannot read {fault.filename}: {fault.strerror}"
         except FlopsdError as fault:
-            why = said_of(fault)
+            why = fault.with_hint
         else:
             return copy_files(files, locations, self._clock, seconds, check=by_hand)
         return [CopyResult(location, why) for location in locations]

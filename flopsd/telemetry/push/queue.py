@@ -164,6 +164,5 @@ class SendQueue:
             self._failures[fault.reason] += 1
             self._dropped += fault.final
         if str(fault) != self._complaint:
-            hint = f"; {fault.hint}" if fault.hint else ""
-            log.error("NOT PUSHED to %s: %s%s; metering goes on", self.name, fault, hint)
+            log.error("NOT PUSHED to %s: %s; metering goes on", self.name, fault.with_hint)
         self._complaint = str(fault)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flopsd.cli.run import ME
-from flopsd.daemon.run import Commands, Launched
+from flopsd.daemon.custody import Commands
+from flopsd.daemon.run import Launched
 from flopsd.system.clock import SystemClock
 from tests.support.process import in_process
 
