@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from flopsd.core.ledger.energy import NAME as ENERGY
 from flopsd.core.model import PPM
@@ -77,33 +77,23 @@ def _executed(totals: LedgerObject) -> Basis:
         facts += [Fact("Margin", ", ".join(known))] if known else []
     if doubt := entry.maybe_count("clockUncertaintyFlop"):
         facts.append(Fact("Of that, from the clock", f"{flop(doubt).text} FLOP either way", exact=flop(doubt).exact))
-    integers = totals.maybe_object("integerOperations")
-    if integers is not None:
-        facts.append(Fact("Integer operations, beside it", integers_text(integers.figures())))
-    if mixed := entry.maybe_count("mayBeIntegerFlop"):
+    facts.append(Fact("Integer operations, beside it", integers_text(totals.figures("integerOperations"))))
+    if mixed := entry.count("mayBeIntegerFlop"):
         text = f"{flop(mixed).text} FLOP: no counter distinguishes them"
         facts.append(Fact("Of the measured figure, may be integer operations", text, exact=flop(mixed).exact))
+    meaning = EXECUTED + AND_COUNTED if "operator_count" in entry.object("byEvidence") else EXECUTED
     shown = interval(entry.figures())
-    by_evidence = entry.maybe_object("byEvidence")
-    counts = by_evidence is not None and "operator_count" in by_evidence.mapping
-    meaning = EXECUTED + AND_COUNTED if counts else EXECUTED
     return Basis("executed", meaning, value=shown, no_middle=NOTHING_MEASURED, facts=tuple(facts))
 
 
 def _guidelines(totals: LedgerObject) -> Basis:
-    entry = totals.maybe_object("guidelines")
-    if entry is None:
-        absent = (
-            "Not stated: this ledger does not say how much of the executed compute the Guidelines count. "
-            "It is not more than was executed."
-        )
-        return Basis("guidelines", GUIDELINES, absent=absent)
+    entry = totals.object("guidelines")
     facts = [Fact("Recomputation", required_source(entry.mapping))] if "requiredPpmSource" in entry else []
-    facts += [Fact("How", entry.words("method", "guidelines.method"))] if "method" in entry else []
-    both = (entry.figures(), *([entry.figures("cumulative")] if "cumulative" in entry else []))
-    executed = totals.object("executed").figures()
-    facts += [Fact("Left out", words)] if (words := left_out(executed, entry.figures())) else []
-    facts += [Fact("Bounds", wide)] if (wide := next(filter(None, map(beyond_margin, both)), "")) else []
+    facts.append(Fact("How", entry.words("method", "guidelines.method")))
+    updates, executed = entry.figures(), totals.figures("executed")
+    facts += [Fact("Left out", words)] if (words := left_out(executed, updates)) else []
+    wide = beyond_margin(updates) or beyond_margin(entry.figures("cumulative"))
+    facts += [Fact("Bounds", wide)] if wide else []
     facts += [Fact(AS_CLAIMED, claims)] if (claims := claims_text(entry.mapping)) else []
     facts += [Fact(BY_COUNT, count)] if (count := operators_text(entry.mapping)) else []
     share = entry.maybe_object("requiredPpm")
@@ -113,45 +103,33 @@ def _guidelines(totals: LedgerObject) -> Basis:
         if stated is not None and low != high:
             words += f", {percent(stated)} by what was declared"
         facts.append(Fact("Counted share of executed", words))
-    further = {"Cumulative: all that counts towards the model": "cumulative"}
-    return _basis("guidelines", GUIDELINES, "measured", entry, facts, further)
-
-
-def _basis(
-    name: str, meaning: str, middle: str, entry: LedgerObject, facts: Sequence[Fact], further: Mapping[str, str]
-) -> Basis:
-    """`further`: the titles of more figures, and the members that hold them where the ledger has them."""
-    more = ((title, interval(entry.figures(key, middle))) for title, key in further.items() if key in entry)
-    return Basis(
-        name,
-        meaning,
-        middle,
-        interval(entry.figures(middle=middle)),
-        facts=tuple(facts),
-        further=tuple(more),
-        assumptions=entry.all_words("assumptions", f"{name}.assumptions") if "assumptions" in entry else (),
-    )
+    further = ("Cumulative: all that counts towards the model", interval(entry.figures("cumulative")))
+    return Basis("guidelines", GUIDELINES, value=interval(updates), facts=tuple(facts), further=(further,))
 
 
 def _architecture(totals: LedgerObject) -> Basis:
     entry = totals.maybe_object("architecture")
     if entry is None:
-        reasons = totals.all_words(ABSENT, ABSENT) if ABSENT in totals else ()
-        why = "; ".join(reasons) or "this ledger does not say why"
+        why = "; ".join(totals.all_words(ABSENT, ABSENT))
         absent = f"Not computed: {why}. So there is nothing to compare with the counters."
         return Basis("architecture", ARCHITECTURE, "computed", absent=absent)
-    facts = [Fact("How", " ".join(entry.all_words("method", "architecture.method")))] if "method" in entry else []
+    facts = [Fact("How", " ".join(entry.all_words("method", "architecture.method")))]
     parameters = entry.maybe_object("parameters")
     if parameters is not None:
         names = [name for name in ("total", "active", "trainable") if name in parameters]
-        known = [f"{grouped(parameters.count(name))} {name}" for name in names]
-        facts.append(Fact("Parameters", ", ".join(known) or "not declared"))
-    if "tokens" in entry:
-        facts.append(Fact("Tokens", grouped(entry.count("tokens"))))
-    if "marginPpm" in entry:
-        facts.append(Fact("Margin", f"{percent(entry.count('marginPpm'))} either way"))
-    further = {"With recomputation, as the hardware executes it": "executed"}
-    return _basis("architecture", ARCHITECTURE, "computed", entry, facts, further)
+        facts.append(Fact("Parameters", ", ".join(f"{grouped(parameters.count(name))} {name}" for name in names)))
+    facts.append(Fact("Tokens", grouped(entry.count("tokens"))))
+    facts.append(Fact("Margin", f"{percent(entry.count('marginPpm'))} either way"))
+    executed = interval(entry.figures("executed", "computed"))
+    return Basis(
+        "architecture",
+        ARCHITECTURE,
+        "computed",
+        interval(entry.figures(middle="computed")),
+        facts=tuple(facts),
+        further=(("With recomputation, as the hardware executes it", executed),),
+        assumptions=entry.all_words("assumptions", "architecture.assumptions"),
+    )
 
 
 def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:
@@ -180,22 +158,19 @@ def _energy_comparison(entry: LedgerObject) -> Comparison:
 
 
 def _comparison(entry: LedgerObject) -> Comparison:
-    within = entry.flag("withinMargin")
-    margin, warned = entry.maybe_count("marginPpm"), "warning" in entry
+    warned = "warning" in entry
     return Comparison(
         entry.text("name"),
         entry.words("name", "reconciliation.name"),
-        _ratio(entry.maybe_object("ratioPpm")),
-        "no margin" if margin is None else f"margin {percent(margin)} either way",
-        AGREEMENT[within],
+        _ratio(entry.object("ratioPpm")),
+        f"margin {percent(entry.count('marginPpm'))} either way",
+        AGREEMENT[entry.flag("withinMargin")],
         entry.text("warning") if warned else "",
         entry.words("warning", "reconciliation.warning") if warned else "They agree within the margin.",
     )
 
 
-def _ratio(entry: LedgerObject | None) -> str:
-    if entry is None:
-        return "not known"
+def _ratio(entry: LedgerObject) -> str:
     low, measured, high = (entry.maybe_count(name) for name in ("low", "measured", "high"))
     if high is None:
         ends = NO_UPPER_BOUND if not low else f"at least {_times(low, Towards.DOWN)}; {NO_UPPER_BOUND}"

@@ -156,17 +156,14 @@ def _method(predicate: LedgerObject) -> ReportMethod:
     facts = [Fact("Sealed", entry.utc("sealedAt")), Fact("Sealed by flopsd", entry.text("flopsdVersion"))]
     if versions := entry.texts("flopsdVersions"):
         facts.append(Fact("Metered by flopsd", ", ".join(versions)))
-    used = predicate.object("totals").object("executed").maybe_object("byEvidence")
+    executed = predicate.object("totals").object("executed")
+    used = executed.object("byEvidence")
     for name, margin in entry.items("margins"):
-        if used is not None and name not in used:
-            continue  # of evidence that this ledger has none of
-        facts.append(
-            Fact(f"Margin of {name}", f"{percent(margin.count('ppm'))} either way", margin.maybe_text("source") or "")
-        )
-    facts += [Fact("Policy applied", policy.text("id")) for policy in entry.objects("policies")]
-    if not list(entry.objects("policies")):
-        facts.append(Fact("Policy applied", "none"))
-    counted = predicate.object("totals").object("executed").all_words("method", "executed.method")
+        if name in used:
+            facts.append(Fact(f"Margin of {name}", f"{percent(margin.count('ppm'))} either way", margin.text("source")))
+    policies = [policy.text("id") for policy in entry.objects("policies")]
+    facts += [Fact("Policy applied", policy) for policy in policies or ["none"]]
+    counted = executed.all_words("method", "executed.method")
     return ReportMethod("; ".join(counted), tuple(facts), entry.all_words("assumptions", "method.assumptions"))
 
 

@@ -68,8 +68,8 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     recovered = entry.decimal("recoveredSeconds")
     members = (("Device time", "spanSeconds"), ("Read", "observedSeconds"), ("Gaps", "gapSeconds"))
     facts = [timed(name, entry.decimal(member)) for name, member in members]
-    ceiling_only = _ceiling_only(predicate)
-    if ceiling_only:
+    has_ceilings = _UTILIZATION in predicate.object("totals").object("executed").object("byEvidence")
+    if ceiling_only := _ceiling_only(predicate):
         facts.append(timed("Read as utilization, so that only a ceiling is known", ceiling_only))
     if elsewhere := _elsewhere(entry):
         facts.append(timed("Of the gaps, not this job's as the daemon states, and not counted", elsewhere))
@@ -77,7 +77,7 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
         facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
         observed="not known" if share is None else percent(share, Towards.DOWN),
-        text=_text(share, _UTILIZATION in _evidence(predicate)) + ("" if is_complete(predicate) else f" {ONLY_HERE}"),
+        text=_text(share, has_ceilings) + ("" if is_complete(predicate) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(entry),
         gaps=tuple(_gap(gap, begins) for gap in longest),
@@ -89,8 +89,8 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
 
 def _elsewhere(entry: LedgerObject) -> Fraction:
     """Device time that was not this job's."""
-    times = entry.maybe_object("gapSecondsByReason")
-    return sum((times.decimal(name) for name in _ELSEWHERE if times and name in times), Fraction(0))
+    times = entry.object("gapSecondsByReason")
+    return sum((times.decimal(name) for name in _ELSEWHERE if name in times), Fraction(0))
 
 
 def timed(name: str, seconds: Fraction) -> Fact:
@@ -117,11 +117,6 @@ def _text(share: int | None, ceilings: bool) -> str:
     return f"{words} {CEILINGS}" if ceilings else words
 
 
-def _evidence(predicate: LedgerObject) -> Sequence[str]:
-    found = predicate.object("totals").object("executed").maybe_object("byEvidence")
-    return () if found is None else tuple(found.mapping)
-
-
 def _ceiling_only(predicate: LedgerObject) -> Fraction:
     """Device time of which only utilization was read, where the ledger lists its devices."""
     rows = [row for device in predicate.objects("devices") for row in device.objects("work")]
@@ -129,9 +124,7 @@ def _ceiling_only(predicate: LedgerObject) -> Fraction:
 
 
 def _reasons(entry: LedgerObject) -> tuple[Share, ...]:
-    times = entry.maybe_object("gapSecondsByReason")
-    if times is None:
-        return ()
+    times = entry.object("gapSecondsByReason")
     longest = sorted(times.mapping, key=lambda name: -times.decimal(name))
     return tuple(Share(name, REASONS.get(name, ""), time=duration(times.decimal(name))) for name in longest)
 

@@ -45,9 +45,7 @@ _BY_JOB = "the settings"
 
 
 def declared_of(predicate: LedgerObject) -> ReportDeclarations:
-    entry = predicate.maybe_object("declared")
-    if entry is None:
-        return ReportDeclarations((), (), (), 0, recorded=False)
+    entry = predicate.object("declared")
     sessions = list(entry.objects("sessions"))
     names = ("phase", "method", "recomputation") if "sessions" in entry else ("method",)
     by = _BY_JOB if "sessions" in entry else "the ledgers that were merged"
@@ -62,8 +60,7 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
         _processes(sessions),
         _work(sessions),
         len(sessions),
-        recorded=True,
-        kernels=kernels_of(predicate, sessions) if sessions else None,
+        kernels_of(predicate, sessions) if sessions else None,
     )
 
 

@@ -87,12 +87,10 @@ def _labelled(state: str, word: str, caveat: str) -> Html:
 
 
 def _measured(rule: ReportRule) -> Html:
-    return none(NO_MEASURED) if rule.value is None else amount(rule.value.measured) or none(NO_MEASURED)
+    return amount(rule.value.measured) or none(NO_MEASURED)
 
 
 def _ends(rule: ReportRule) -> Html:
-    if rule.value is None:
-        return none("not known")
     return text(amount(rule.value.low, ""), " to ", amount(rule.value.high) or none("no upper bound"))
 
 

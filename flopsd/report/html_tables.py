@@ -107,16 +107,12 @@ def _identities(devices: Sequence[ReportDevice]) -> Iterator[Html]:
 
 
 def declared_section(declared: ReportDeclarations) -> Html:
-    title = "Declared, and by whom"
-    if not declared.recorded:
-        words = "Nothing was declared: this ledger holds no declaration of the job or of its training processes."
-        return section("declared", title, h("p", words))
     processes = h("p", "No training process declared anything.")
     if declared.processes:
         processes = text(h("h3", "By the training processes"), facts(declared.processes))
     return section(
         "declared",
-        title,
+        "Declared, and by whom",
         h("p", "Declarations, not measurements: no counter confirms them. Each names who made it.", cls="intro"),
         facts(declared.job),
         processes,

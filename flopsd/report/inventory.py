@@ -48,9 +48,8 @@ def device(entry: LedgerObject) -> ReportDevice:
         Fact("Row of the peak table", entry.maybe_text("peakRow") or "none"),
         Fact("Streaming multiprocessors", _processors(entry)),
         Fact("Read by", entry.text("source")),
+        Fact("Integer operations", integers_text(entry.figures("integerOperations"))),
     ]
-    if "integerOperations" in entry:
-        facts.append(Fact("Integer operations", integers_text(entry.figures("integerOperations"))))
     return ReportDevice(
         index=entry.count("index"),
         model=entry.text("model"),

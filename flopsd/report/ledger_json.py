@@ -21,7 +21,7 @@ _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,29})\.([0-9]{1,9})", re.ASCII)
 
 class LedgerObject(FieldReader):
     """One JSON object of a ledger. Getters raise LedgerError where a member is missing or of another type; those that
-    begin with `maybe_` give None where it is null or, as in an older ledger, not there."""
+    begin with `maybe_` give None where it is null, or not there in this kind of ledger."""
 
     def __init__(self, value: Any, path: str, report: Report | None = None) -> None:
         super().__init__(value, path, report or raising(lambda problem: LedgerError(problem, hint=HINT)))

@@ -225,13 +225,12 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     if architecture is not None:
         computed = figures_text(figures_in(architecture, "computed"))
         rows.append(("by model", f"{computed}: from its architecture and tokens"))
-    elif (reasons := totals.get(ABSENT)) and reasons != [NO_PROCESS.for_ledger()]:
+    elif (reasons := totals[ABSENT]) != [NO_PROCESS.for_ledger()]:
         rows.append(("by model", f"no figure: {one_line(say_all(ABSENT, reasons))}"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
     rows += [("WARNING", text) for text in map(_warning, warned)]
-    declared = LedgerObject(predicate, "predicate").maybe_object("declared")
-    named = () if declared is None else declared.objects("contradictions")
-    rows += [("WARNING", contradiction_text(one)) for one in named]
+    declared = LedgerObject(predicate, "predicate").object("declared")
+    rows += [("WARNING", contradiction_text(one)) for one in declared.objects("contradictions")]
     return [*rows, *threshold_facts(predicate["findings"])]
 
 

@@ -70,7 +70,7 @@ class ReportRule:
     text: str
     why: str
     quantity: str
-    value: Interval | None
+    value: Interval
     threshold: Amount | None
     share: str
     citation: str
@@ -237,8 +237,7 @@ class ReportDeclarations:
     processes: tuple[Fact, ...]
     work: tuple[Fact, ...]
     sessions: int
-    recorded: bool  # whether the ledger is of a kind that can hold declarations at all
-    kernels: ReportKernels | None = None
+    kernels: ReportKernels | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,11 +95,11 @@ def band(days: Fraction, months: tuple[int, ...]) -> str:
 
 
 def _size(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
-    name, architecture = "Total model size", predicate["totals"].get("architecture")
+    name, architecture = "Total model size", predicate["totals"]["architecture"]
     if predicate["kind"] != "node":  # ledgers add up FLOP, never the parameters of one model
         return FormLine(name, NOT_KNOWN, NOT_KNOWN, "it is in the node ledgers, where a model was declared")
     if architecture is None:
-        reason = say_all(ABSENT, predicate["totals"].get(ABSENT, ())) or "the ledger does not say why"
+        reason = say_all(ABSENT, predicate["totals"][ABSENT])
         return FormLine(name, NOT_KNOWN, NOT_KNOWN, f"not computed from the model's architecture: {reason}")
     text = f"{scientific(int(architecture['parameters']['total']), rules.parameters_figures)} parameters"
     return FormLine(name, text, text, "counted from the declared architecture")
@@ -156,16 +156,11 @@ def _whole(predicate: Mapping[str, Any]) -> bool:
 
 def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
     name = "Amount of computation used for training"
-    guidelines, executed = predicate["totals"].get("guidelines"), predicate["totals"]["executed"]
-    if guidelines is None:
-        what = "all that the devices executed, recomputation and diagnostic work included"
-        rows = [(name, executed, what)]
-    else:
-        cumulative = guidelines["cumulative"]
-        rows = [
-            (name, guidelines, "compute directly contributing to parameter updates"),
-            (f"{name}, cumulative", cumulative, "what the systemic-risk threshold refers to"),
-        ]
+    guidelines = predicate["totals"]["guidelines"]
+    rows = (
+        (name, guidelines, "compute directly contributing to parameter updates"),
+        (f"{name}, cumulative", guidelines["cumulative"], "what the systemic-risk threshold refers to"),
+    )
     without = without_base(predicate)
     beside = f"; {without}" if without else ""
     return [
@@ -211,12 +206,9 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
 
 
 def _dependencies(predicate: Mapping[str, Any]) -> FormLine:
-    declared = predicate.get("declared") or {}
-    base, method, conflict = (
-        declared.get("base"),
-        declared.get("method"),
-        say_all("declared.conflict", declared.get("conflict") or ()),
-    )
+    declared = predicate["declared"]
+    base, method = declared["base"], declared["method"]
+    conflict = say_all("declared.conflict", declared.get("conflict", ()))  # which only a merged ledger has
     if base is not None:
         name = base["name"] or "a base model whose name is not declared"
         return FormLine("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")

@@ -31,23 +31,17 @@ _DECLARED_BASE = "the base model's part of it is declared, not measured"
 
 def compute_methodology(predicate: Mapping[str, Any]) -> str:
     """How the compute was measured: evidence, coverage, what was taken out, and how uncertain it is."""
-    executed, guidelines = predicate["totals"]["executed"], predicate["totals"].get("guidelines")
+    executed, guidelines = predicate["totals"]["executed"], predicate["totals"]["guidelines"]
     sentences = [
         _measured_from(f"flopsd {predicate['method']['flopsdVersion']}", executed),
         "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
         *_assumed_format(predicate),
-        *_coverage(predicate, (guidelines or executed)["high"]),
+        *_coverage(predicate, guidelines["high"]),
     ]
-    if guidelines is None:
-        sentences.append(
-            "Nothing was declared by which recomputation of activations or diagnostic work could be taken out, so "
-            "the figure is everything that the devices executed."
-        )
-    else:
-        if "requiredPpmSource" in guidelines:  # a sum has several
-            sentences.append(_sentence(f"Recomputation of activations: {required_source(guidelines)}"))
-        sentences.append(_sentence(say("guidelines.method", guidelines["method"])))
-    sentences += [*_reservations(predicate), _uncertainty(guidelines or executed, executed)]
+    if "requiredPpmSource" in guidelines:  # a sum has several
+        sentences.append(_sentence(f"Recomputation of activations: {required_source(guidelines)}"))
+    sentences.append(_sentence(say("guidelines.method", guidelines["method"])))
+    sentences += [*_reservations(predicate), _uncertainty(guidelines, executed)]
     return " ".join(sentences)
 
 
@@ -93,8 +87,8 @@ def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> t
 
 def without_base(predicate: Mapping[str, Any]) -> str:
     """That a base model's compute is not in what was metered; empty where the model is trained from the start."""
-    declared = predicate.get("declared") or {}
-    method, base = declared.get("method"), declared.get("base")
+    declared = predicate["declared"]
+    method, base = declared["method"], declared["base"]
     if method == Method.PRETRAINING.value and base is None and not declared.get("conflict"):
         return ""
     if method in (None, Method.PRETRAINING.value) or base is None:
@@ -174,7 +168,7 @@ def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
 
 def _reservations(predicate: Mapping[str, Any]) -> list[str]:
     found = []
-    if predicate.get("replay") is not None:
+    if predicate["replay"] is not None:
         found.append("This is a replayed recording, not a measurement of a machine.")
     completeness = predicate.get("completeness")
     if completeness is not None and completeness["complete"] is not True:

@@ -138,10 +138,9 @@ def _verdict(rule: ReportRule, caveat: str) -> list[str]:
 def _brief_rule(rule: ReportRule, caveat: str) -> Iterator[str]:
     """A rule that decides nothing beside graver or nearer ones."""
     yield from _verdict(rule, caveat)
-    figures = "" if rule.value is None else words_of(rule.value, NO_MEASURED)
     limit = "" if rule.threshold is None else f"{rule.threshold.text} FLOP"
     rows = (
-        ("  figures", figures),
+        ("  figures", words_of(rule.value, NO_MEASURED)),
         ("  threshold", "; ".join(filter(None, (limit, rule.share and f"share of it {rule.share}")))),
         ("  why", rule.why if rule.state is ReportState.INDETERMINATE else ""),
         ("  assumes", rule.assumes),
@@ -162,8 +161,7 @@ def _rules(rules: Sequence[ReportRule], caveat: str) -> Iterator[str]:
     rule = rules[0]
     if rule.threshold is not None:
         yield from fact("  threshold", f"{rule.threshold.text} FLOP", _LABEL)
-    if rule.value is not None:
-        yield from _interval("  ", rule.value, "measured", NO_MEASURED)
+    yield from _interval("  ", rule.value, "measured", NO_MEASURED)
     yield from _named((("  share of it", rule.share), ("  why", rule.why)))
     for rule in rules:
         if len(rules) > 1:
@@ -253,9 +251,6 @@ def _brief(value: Interval) -> str:
 
 def _declared(content: Content) -> Iterator[str]:
     declared = content.declared
-    if not declared.recorded:
-        yield "Nothing was declared."
-        return
     yield from _facts(declared.job)
     yield from _facts(declared.processes)
     yield from _facts(declared.work)

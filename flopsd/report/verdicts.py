@@ -53,7 +53,7 @@ def drawn_and_listed(rules: Sequence[ReportRule]) -> tuple[Sequence[ReportRule],
     are not, and more than two that are below, or of whose figures nothing is known."""
     open_rules = [rule for rule in rules if rule.state is not ReportState.BELOW]
     drawn = open_rules or rules[:_DRAWN]
-    if all(rule.value in (None, _NOTHING_KNOWN) for rule in open_rules):
+    if all(rule.value == _NOTHING_KNOWN for rule in open_rules):
         drawn = drawn[:_DRAWN]
     return drawn, rules[len(drawn) :]
 
@@ -77,20 +77,18 @@ def _gravity(rule: ReportRule) -> tuple[int, bool]:
 
 
 def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
-    applies, compared = finding.flag("applies"), finding.maybe_text("state")
-    if compared is not None and compared not in _COMPARED:
-        finding.wrong("state", f"one of {', '.join(_COMPARED)}")
+    applies = finding.flag("applies")
+    compared, held = (
+        finding.one_of(key, _COMPARED) if key in finding else None for key in ("state", "stateIfClaimsHold")
+    )
     rests_on = finding.one_of("restsOn", (OPERATOR_COUNT,)) if "restsOn" in finding else None
-    held = finding.one_of("stateIfClaimsHold", _COMPARED) if "stateIfClaimsHold" in finding else None
-    value = None if "value" not in finding else finding.figures("value")
+    value = finding.figures("value")
     low, high = _threshold(finding)
     state, only_if = _state(applies, compared), _only_if(finding)
-    title = finding.maybe_text("title") or finding.text("rule")
+    title, status = finding.text("title"), finding.text("status")
     title = title[:1].upper() + title[1:]
-    quantities = finding.texts("quantities")
-    shown = None if low is None else _shown(low, high)
-    share, status = _share(value, low, high), finding.maybe_text("status") or ""
-    other_conditions = finding.texts("otherConditions")
+    share = _share(value, low, high)
+    quantities, other_conditions = finding.texts("quantities"), finding.texts("otherConditions")
     return ReportRule(
         title=title,
         policy=finding.text("policy"),
@@ -112,22 +110,22 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
                 ),
             )
         ),
-        why="; ".join(finding.all_words("reasons", "findings.reasons")) if "reasons" in finding else "",
+        why="; ".join(finding.all_words("reasons", "findings.reasons")),
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
-        value=None if value is None else interval(value),
-        threshold=shown,
+        value=interval(value),
+        threshold=None if low is None else _shown(low, high),
         share=share,
-        citation=finding.maybe_text("citation") or "",
+        citation=finding.text("citation"),
         consequence=finding.maybe_text("consequence") or "",
         since=finding.maybe_text("since") or "",
         assumes=finding.maybe_text("assumes") or "",
         status=status,
         other_conditions=other_conditions,
         chart=None
-        if axis is None or value is None or not low or state is ReportState.NOT_APPLICABLE
+        if axis is None or not low or state is ReportState.NOT_APPLICABLE
         else chart_of(axis, value, low, high, title, share),
         distance=None
-        if value is None or value.high_flop is None or not low
+        if value.high_flop is None or not low
         else Distance(value.high_flop / low, low, any(quantity.startswith("base+") for quantity in quantities)),
         only_if=only_if,
     )
@@ -171,9 +169,13 @@ def _state(applies: bool | None, compared: str | None) -> ReportState:
 
 
 def _text(
-    state: ReportState, applies: bool | None, value: Figures | None, low: Fraction | None, high: Fraction | None,
+    state: ReportState,
+    applies: bool | None,
+    value: Figures,
+    low: Fraction | None,
+    high: Fraction | None,
     at_least: bool,
-) -> str:  # fmt: skip
+) -> str:
     """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
     base model may be in them."""
     if state is ReportState.NOT_APPLICABLE:
@@ -186,17 +188,15 @@ def _text(
         return f"Even the upper bound does not {'reach' if at_least else 'exceed'} the threshold."
     if low is None or high is None:
         return "The threshold is not known, and may be as low as the figures." if low else "The threshold is not known."
-    if value is None:
-        return "What the rule compares is not known."
     if value.high_flop is None:
         verb = "reach" if at_least else "exceed"
         return f"No upper bound is known, and the lower bound does not {verb} the threshold."
     return "The threshold lies between the lower and the upper bound."
 
 
-def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None, at_least: bool) -> str:
+def _stand(value: Figures, low: Fraction | None, high: Fraction | None, at_least: bool) -> str:
     """How figures and threshold stand to each other, whatever it means."""
-    if value is None or low is None:
+    if low is None:
         return "The threshold is not known either."
     limit, verb = Limit(low, high, at_least), "reach" if at_least else "exceed"
     if limit.is_above(value.low_flop):
@@ -224,9 +224,9 @@ def _shown(low: Fraction, high: Fraction | None) -> Amount:
     return one if low == high else Amount(f"{one.text} to {other.text}", f"{one.exact} to {other.exact}")
 
 
-def _share(value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
+def _share(value: Figures, low: Fraction | None, high: Fraction | None) -> str:
     """What the figures are of the threshold; of a threshold that is an interval, outward. What is not known is said."""
-    if value is None or not low:
+    if not low:
         return ""
     small = high is None or value.low_flop * FACTOR < high
     least = "" if small or high is None else format_share(value.low_flop, high, Towards.DOWN)
@@ -246,9 +246,7 @@ def words_of(value: Interval, absent: str) -> str:
 
 
 def _numbers(finding: LedgerObject) -> list[int | Fraction]:
-    value = None if "value" not in finding else finding.figures("value")
-    known = [] if value is None else [value.low_flop, value.measured_flop, value.high_flop]
-    return [number for number in (*known, *_threshold(finding)) if number is not None]
+    return [number for number in (*finding.figures("value"), *_threshold(finding)) if number is not None]
 
 
 def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction | None, title: str, share: str) -> RuleChart:

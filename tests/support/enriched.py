@@ -65,17 +65,6 @@ def bounded() -> J:
     return statement_of(tell(story))
 
 
-def plain(statement: J) -> J:
-    """The same statement as a ledger of before policies, phases and declarations was."""
-    statement = copy.deepcopy(statement)
-    predicate = statement["predicate"]
-    predicate.pop("declared", None)
-    predicate["method"].pop("policies", None)
-    predicate["totals"]["executed"].pop("byPhase", None)
-    predicate["totals"] |= {"guidelines": None, "architecture": None}
-    return {**statement, "predicate": {**predicate, "findings": [], "reconciliation": []}}
-
-
 def larger(statement: J, flop: int, time: int) -> J:
     """The same statement with counts and times so many times as large."""
     statement = copy.deepcopy(statement)
@@ -111,11 +100,11 @@ def _grow(found: Any, flop: int, time: int, begun: datetime) -> None:
 
 
 def with_policy(statement: J, method: Method | None, base: Base | None, *, whole: bool = True) -> J:
-    """Findings of the packaged policy on the guidelines' figures, or on the executed ones where there are none."""
+    """Findings of the packaged policy on the guidelines' figures."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
-    sealed = predicate["totals"]["guidelines"] or predicate["totals"]["executed"]
-    case = Case(figures_in(sealed), figures_in(sealed.get("cumulative") or sealed), method, base, whole)
+    sealed = predicate["totals"]["guidelines"]
+    case = Case(figures_in(sealed), figures_in(sealed["cumulative"]), method, base, whole)
     policies = load_policies()
     predicate["findings"] = [finding.for_ledger() for policy in policies for finding in findings(policy, case)]
     predicate["method"]["policies"] = [{"id": policy.id, "sha256": policy.sha256} for policy in policies]

@@ -56,9 +56,8 @@ def _soonest(rules: Sequence[ReportRule], when: Mapping[str, Mapping[str, Any] |
 
 
 def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:
-    value = None if rule.value is None else rule.value.ends
     entries = [
-        entry("Interval", or_none(value)),
+        entry("Interval", rule.value.ends),
         entry("Threshold", or_none(None if rule.threshold is None else f"{rule.threshold.text} FLOP")),
         entry("Share of it", or_none(rule.share or None)),
     ]

@@ -18,11 +18,13 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import _attached
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NO_MEASURED
+from flopsd.report.numbers import interval as interval_of
 from flopsd.report.report_text import _brief_rule, _more, _rules
 from flopsd.report.verdicts import shown_of
 
-RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "why", "compute", None, None, "", "Article 3",
-                  "a duty", "2025", "", "text", (), None, None, None)  # fmt: skip
+RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "why", "compute",
+                  interval_of(Figures(0, None, None)), None, "", "Article 3", "a duty", "2025", "", "text", (), None, None,
+                  None)  # fmt: skip
 
 
 @pytest.mark.parametrize("citation", ["Article 3", ""])
@@ -37,11 +39,11 @@ def test_the_grounds_of_several_rules_have_their_titles() -> None:
         assert page.count("<h4>") == (0 if len(titles) == 1 else 2)
 
 
-def test_a_rule_without_a_value_measured_nothing_and_no_evidence_has_no_heading() -> None:
-    assert NO_MEASURED in str(_measured(replace(RULE, value=None)))
+def test_a_rule_of_which_nothing_was_measured_says_so_and_no_evidence_has_no_heading() -> None:
+    assert NO_MEASURED in str(_measured(RULE))
     assert _attached([]) == []
     brief = "\n".join(_brief_rule(RULE, ""))
-    assert "figures" not in brief
+    assert f"{NO_MEASURED}, at least 0 FLOP" in brief
     assert "threshold" not in brief
 
 

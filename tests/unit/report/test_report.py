@@ -32,7 +32,7 @@ from flopsd.report.terminal import COLUMNS, fact
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification import NO_FIGURES, refused
 from tests.support import enriched
-from tests.support.enriched import SCENES, content, plain, report, scene, vector, with_policy
+from tests.support.enriched import SCENES, content, report, scene, vector, with_policy
 from tests.support.extent import Extent, sampled, unless_quick
 from tests.support.independent import payload_of
 from tests.support.process import in_process
@@ -58,18 +58,10 @@ def test_every_published_ledger_is_reported(case: str) -> None:
     assert names[0] == ("Phase" if made.kind == "node" else "Training method")
 
 
-@pytest.mark.parametrize("case", Extent(6).of(CASES))
-def test_a_ledger_of_before_is_reported_without_a_verdict(case: str) -> None:
-    made = report(plain(vector(case)))
-    assert made.content is not None
-    assert made.content.answer.headline == "No policy was applied"
-    assert not made.content.declared.recorded
-    assert [basis.value is None for basis in made.content.bases] == [False, True, True]
-    text = report_text(made)
-    assert "NOT VERIFIED" in text
-    assert "Nothing was declared." in text
-    assert "Nothing was declared: this ledger holds no declaration" in report_html(made)
-    assert max(map(len, text.splitlines())) <= COLUMNS
+def test_a_ledger_without_a_policy_is_reported_without_a_verdict() -> None:
+    statement = vector("valid/activity-and-gaps")
+    statement["predicate"]["findings"] = []
+    assert content(statement).answer.headline == "No policy was applied"
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -319,12 +311,12 @@ def test_points_of_a_clock_that_was_set_stand_in_order() -> None:
     assert content({**statement, "course": statement["course"][::-1]}).course == content(statement).course
 
 
-def test_without_figures_nothing_is_said_to_lie_between_them() -> None:
-    """Of no ledger that was verified, and still of one that a stranger sent."""
+def test_a_finding_without_figures_is_refused_by_its_place() -> None:
     statement = SCENES["everything"]()
     finding = next(one for one in statement["predicate"]["findings"] if one["applies"] and one["threshold"])
     finding.update(state="indeterminate", value=None, sharePpm=None, aboveOnlyIfBase=None)
-    assert any("What the rule compares is not known." in rule.text for rule in content(statement).rules)
+    with pytest.raises(LedgerError, match=r"^predicate\.findings\[[0-9]+\]\.value: must be a mapping, is missing"):
+        report(statement)
 
 
 def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:

@@ -17,7 +17,7 @@ def finding(**changed: Any) -> dict[str, Any]:
     return {
         "policy": "p", "rule": "r", "title": "a rule", "applies": True, "state": "below", "quantities": ["updates"],
         "otherConditions": [], "value": {"low": "100", "measured": "200", "high": "400"},
-        "threshold": {"low": "1000", "high": "1000"}, **changed,
+        "threshold": {"low": "1000", "high": "1000"}, "reasons": [], "citation": "Article 3", "status": "text", **changed,
     }  # fmt: skip
 
 
@@ -63,7 +63,6 @@ def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str
             {"state": "indeterminate", "threshold": threshold(1000, None)}, "indeterminate",
             "The threshold is not known, and may be as low as the figures.",
         ),
-        ({"state": "indeterminate", "value": None}, "indeterminate", "What the rule compares is not known."),
         (
             {"state": "indeterminate", "value": value(1, None, None)}, "indeterminate",
             "No upper bound is known, and the lower bound does not exceed the threshold.",
@@ -71,10 +70,6 @@ def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str
         (
             {"state": "indeterminate", "value": value(1, None, None), "threshold": threshold(9, 9, at_least=True)},
             "indeterminate", "No upper bound is known, and the lower bound does not reach the threshold.",
-        ),
-        (
-            {"applies": None, "state": "above", "value": None}, "indeterminate",
-            f"{NOT_KNOWN}The threshold is not known either.",
         ),
         (
             {"applies": None, "state": "above", "threshold": None}, "indeterminate",
@@ -130,7 +125,6 @@ def test_what_came_of_a_rule(changed: dict[str, Any], state: str, text: str) -> 
         (value(0, 0, 400), threshold(1000, 1000), "at most 40 %", "10^3", "1000 FLOP"),
         (value(100, 200, 400), threshold(1000, None), "at most 40 %", "at least 10^3", "at least 1000 FLOP"),
         (value(100, 200, 400), threshold(0, None), "", "at least 0", "at least 0 FLOP"),
-        (None, threshold(1000, 1000), "", "10^3", "1000 FLOP"),
     ],
 )
 def test_the_share_of_a_threshold_is_rounded_outward_and_what_is_not_known_is_said(
@@ -140,8 +134,8 @@ def test_the_share_of_a_threshold_is_rounded_outward_and_what_is_not_known_is_sa
     assert found.share == share
     assert found.threshold is not None
     assert (found.threshold.text, found.threshold.exact) == (shown, exact)
-    assert (found.chart is None) == (figures is None or limit["low"] == "0")
-    known = figures is not None and figures["high"] is not None and limit["low"] != "0"
+    assert (found.chart is None) == (limit["low"] == "0")
+    known = figures["high"] is not None and limit["low"] != "0"
     assert (found.distance is not None) == known
     if found.distance is not None:
         assert (found.distance.at_most * 1000, found.distance.lowest) == (Fraction(figures["high"]), Fraction(1000))
