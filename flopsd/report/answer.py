@@ -11,7 +11,7 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Answer, ReportRule, ReportState
 from flopsd.report.numbers import NOTHING_MEASURED, Interval
 from flopsd.report.rule_words import COMPUTE_ALONE
-from flopsd.report.terminal import counted
+from flopsd.report.terminal import counted, sentence
 from flopsd.report.verdicts import WORDS, common_reasons, rules_of, words_of
 
 _REASONS = 3
@@ -128,7 +128,7 @@ def _what_it_hangs_on(rules: Sequence[ReportRule]) -> str:
 def _reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
     """Why, each reason once."""
     parts = (part for rule in rules for part in rule.why.split("; ") if part)
-    return tuple(dict.fromkeys(map(_sentence, parts)))[:_REASONS]
+    return tuple(dict.fromkeys(map(sentence, parts)))[:_REASONS]
 
 
 def _rest(rules: Sequence[ReportRule], hidden: int, led: ReportState) -> tuple[str, ...]:
@@ -143,8 +143,3 @@ def _number(some: int, rules: int) -> str:
     if some < rules:
         return f"{some} of {rules} thresholds"
     return {1: "the threshold that applies", 2: "both thresholds"}.get(rules, f"all {rules} thresholds")
-
-
-def _sentence(words: str) -> str:
-    """With a capital letter, and a full stop where there is no end."""
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")

@@ -13,7 +13,7 @@ from flopsd.core.rounding import Towards
 from flopsd.report.charts import WIDTH, GrowthChart, Mark, Strip, bands, height_marks, height_of, path
 from flopsd.report.device_groups import ranges
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.model import Coverage, Fact, ReportGap, Share
+from flopsd.report.model import Coverage, Fact, GapTime, ReportGap
 from flopsd.report.numbers import duration, flop, interval, percent
 from flopsd.report.terminal import counted
 from flopsd.system.clock import NS_PER_S, rfc3339
@@ -123,10 +123,10 @@ def _ceiling_only(predicate: LedgerObject) -> Fraction:
     return sum((row.decimal("seconds") for row in rows if row.text("evidence") == _UTILIZATION), Fraction(0))
 
 
-def _reasons(entry: LedgerObject) -> tuple[Share, ...]:
+def _reasons(entry: LedgerObject) -> tuple[GapTime, ...]:
     times = entry.object("gapSecondsByReason")
     longest = sorted(times.mapping, key=lambda name: -times.decimal(name))
-    return tuple(Share(name, REASONS.get(name, ""), time=duration(times.decimal(name))) for name in longest)
+    return tuple(GapTime(name, REASONS.get(name, ""), duration(times.decimal(name))) for name in longest)
 
 
 def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:

@@ -26,6 +26,7 @@ from flopsd.report.html_parts import (
 from flopsd.report.model import Basis, Comparison, Content, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, Interval
 from flopsd.report.rule_words import beside_source, not_decided
+from flopsd.report.terminal import sentence
 from flopsd.report.verdicts import common_reasons, drawn_and_listed, shown_of
 
 _LOOKS = {"Agree": "below", "Do not agree": "above"}
@@ -134,10 +135,6 @@ def _reason(rule: ReportRule) -> Html | None:
     return h("p", " ".join(filter(None, (rule.text, sentence(rule.why)))), cls="reason")
 
 
-def sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}." if words else ""
-
-
 def _grounds(rule: ReportRule, said: Collection[str] = ()) -> Html:
     """`said`: the reasons that stand elsewhere already."""
     why = "; ".join(part for part in rule.why.split("; ") if part not in said)
@@ -176,17 +173,16 @@ def bases_section(content: Content) -> Html:
     )
 
 
-def _breakdown(by: str, caption: str, shares: Iterable[Share], whole: Interval | None) -> Html | None:
+def _breakdown(by: str, caption: str, shares: Sequence[Share], whole: Interval | None) -> Html | None:
     """The parts of the executed compute as a table; a part that is all of it takes no table."""
-    found = [(share, share.value) for share in shares if share.value is not None]
-    if not found:
+    if not shares:
         return None
-    first, value = found[0]
-    if len(found) == 1 and value == whole:
+    first = shares[0]
+    if len(shares) == 1 and first.value == whole:
         meaning = f" ({first.meaning})" if first.meaning else None
         return h("p", h("strong", f"All of it by {by}: {first.name}"), meaning)
     heads = ((by.capitalize(), None), *FIGURE_HEADS, ("What it is", None))
-    rows = (row(heads, one.name, *figure_cells(value, "not measured"), one.meaning) for one, value in found)
+    rows = (row(heads, one.name, *figure_cells(one.value, "not measured"), one.meaning) for one in shares)
     return table(f"Executed compute by {by}", caption, heads, rows)
 
 

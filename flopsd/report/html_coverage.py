@@ -83,7 +83,7 @@ def _ticks(course: GrowthChart) -> Iterator[Html]:
 
 def coverage_section(coverage: Coverage) -> Html:
     heads = (("Reason", None), ("Device time", "n"), ("What it means", None))
-    rows = (row(heads, share.name, amount(share.time, ""), share.meaning, cls="mono") for share in coverage.reasons)
+    rows = (row(heads, one.reason, amount(one.time, ""), one.meaning, cls="mono") for one in coverage.reasons)
     by_reason = table("Gaps by reason", "Device time without a reading, by reason", heads, rows)
     return section(
         "coverage",

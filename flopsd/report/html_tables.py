@@ -20,6 +20,7 @@ from flopsd.report.model import (
     ReportMethod,
 )
 from flopsd.report.numbers import NOTHING_MEASURED
+from flopsd.report.terminal import sentence
 
 _LONG = 120  # characters of a field of the form that takes both columns
 _KEPT = (("Observed", "n"), ("Energy", "n"))
@@ -158,7 +159,7 @@ def method_section(method: ReportMethod) -> Html:
     return section(
         "method",
         "Method and assumptions",
-        h("p", f"{method.text[:1].upper()}{method.text[1:]}."),
+        h("p", sentence(method.text)),
         facts(method.facts),
         h("ul", *(h("li", words) for words in method.assumptions), cls="assumptions"),
     )

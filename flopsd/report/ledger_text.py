@@ -31,14 +31,20 @@ from flopsd.report.numbers import (
 )
 from flopsd.report.terminal import LABEL, counted, facts, named, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
+from flopsd.report.verification_text import (
+    added_up_again,
+    anchor_texts,
+    children_text,
+    recomputed,
+    signed_by,
+    unsealed_text,
+)
 from flopsd.settings.words import ABSENT, say, say_all
 from flopsd.system.clock import rfc3339
 
 if TYPE_CHECKING:
-    from flopsd.attestation.anchors import AnchorComparison
     from flopsd.attestation.evidence.item import EvidenceResult
     from flopsd.attestation.foreign_files import ForeignFile
-    from flopsd.attestation.log_export import Anchor
     from flopsd.attestation.merge.merge import Merged
     from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge
     from flopsd.attestation.seal import Sealed
@@ -86,6 +92,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
     devices, starts = counted(len(predicate["devices"]), "device"), counted(len(predicate["incarnations"]), "start")
     run, node = named(predicate["run"]["id"]), named(predicate["node"]["name"])
     ran = format_duration(Fraction(predicate["wallSeconds"]))
+    anchored = [] if verified.anchored is None else anchor_texts(verified.anchored)
     return shown(
         [
             recomputed(verified),
@@ -103,7 +110,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
             *_indented([*_executed(predicate), *_meaning(predicate)]),
             *wrapped(isolation_text(LedgerObject(predicate, "predicate"))),
             *_attached(verified.evidence),
-            *([] if verified.anchored is None else _indented(anchor_facts(verified.anchored))),
+            *_indented(("anchors", text) for text in anchored),
             *_claim(predicate),
         ]
     )
@@ -141,34 +148,6 @@ def _indented(rows: Iterable[Row]) -> list[str]:
 def _foreign(files: Iterable[ForeignFile]) -> list[str]:
     """Whose tables and policies the figures and findings follow from, where they are not flopsd's own."""
     return [text for one in files for text in wrapped(f"{one.word}: {one_line(one.text)}")]
-
-
-def recomputed(verified: Verified) -> str:
-    """The verdict on a node's ledger."""
-    return f"VERIFIED: signature checked, every total recomputed from {counted(verified.records, 'journal record')}"
-
-
-def added_up_again(verified: VerifiedMerge) -> str:
-    """The verdict on a merged ledger."""
-    ledgers = counted(int(verified.statement["predicate"]["ledgerCount"]), "ledger")
-    return f"VERIFIED: signature checked, every sum recomputed from the entries of {ledgers}"
-
-
-def signed_by(keyids: Sequence[str]) -> str:
-    return f"Signed by key {', '.join(keyids)}."
-
-
-def unsealed_text(records: int) -> str:
-    return f"The journal beside it has {counted(records, 'more record')}: not sealed, and not covered by this ledger."
-
-
-def children_text(verified: VerifiedMerge) -> str:
-    """What was checked of the ledgers that a merged one is made of."""
-    checked, count = verified.children, int(verified.statement["predicate"]["ledgerCount"])
-    if checked is None:
-        return "The ledgers that it is made of were not checked: name their location with --children."
-    given = f"{checked.given} of its {counted(count, 'ledger')} given and unchanged"
-    return f"{given}, {checked.recomputed} of them recomputed."
 
 
 def _claim(predicate: Mapping[str, Any]) -> list[str]:
@@ -282,45 +261,6 @@ def _attached(found: Sequence[EvidenceResult]) -> list[str]:
             lines += wrapped(f"{proves}: {one_line(one.proves)}", "      ", "    ")
             lines += wrapped(f"limits: {one_line(one.limits)}", "      ", "    ")
     return lines
-
-
-def anchor_facts(anchored: AnchorComparison) -> list[Row]:
-    """What checkpoint lines that left the host prove of the journal, and what they leave open."""
-    first, last, skipped = anchored.first, anchored.last, anchored.skipped
-    texts = [
-        f"{counted(anchored.anchors, 'checkpoint')} in {counted(anchored.lines, 'line')} of the log, all on the "
-        "journal's chain",
-        f"first: record {first.records}, {_logged(first)} ({one_line(first.where)})",
-        f"last: record {last.records}, {_logged(last)} ({one_line(last.where)})",
-        f"the journal up to record {last.records} is unaltered since then, provided that the log is: get it from the "
-        "log service yourself",
-        f"{counted(anchored.behind, 'record')} after the last anchor: no copy off this host vouches for them",
-    ]
-    if anchored.lag_ms is not None:
-        least, most = (format_duration(Fraction(ms, 1000)) for ms in anchored.lag_ms)
-        texts.append(f"logged {least} to {most} after the time that the journal gives the record")
-    if (foreign := anchored.foreign).first is not None:
-        lines = counted(foreign.count, "checkpoint line")
-        texts.append(
-            f"{lines} printed by another process, the first at {one_line(foreign.first.where)}, and so no anchor"
-        )
-    if skipped.others:
-        others = counted(skipped.others, "checkpoint line")
-        names = one_line("; ".join(skipped.names))
-        texts.append(f"{others} of other runs, nodes or segments, of which this ledger states nothing: {names}")
-    if skipped.unreadable:
-        texts.append(f"{counted(skipped.unreadable, 'line')} of this run torn or garbled, and so no anchor")
-    return [("anchors", text) for text in texts]
-
-
-def _logged(anchor: Anchor) -> str:
-    from flopsd.attestation.anchors import ingested_at
-
-    if (at := ingested_at(anchor)) is not None:
-        return f"received by the log service at {at}"
-    if anchor.line_time is not None:
-        return f"at {one_line(anchor.line_time)} by the clock of the line's writer: the log has no ingestion times"
-    return "with no time in the log"
 
 
 def _job(predicate: Mapping[str, Any]) -> list[str]:

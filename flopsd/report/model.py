@@ -124,12 +124,20 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A row of a breakdown: of figures by evidence or phase, or of time by reason."""
+    """What an evidence or a phase has of the executed compute."""
 
     name: str
     meaning: str
-    value: Interval | None = None
-    time: Amount | None = None
+    value: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class GapTime:
+    """How long devices were not observed for one reason."""
+
+    reason: str
+    meaning: str
+    time: Amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,7 @@ class Coverage:
     observed: str
     text: str
     facts: tuple[Fact, ...]
-    reasons: tuple[Share, ...]
+    reasons: tuple[GapTime, ...]
     gaps: tuple[ReportGap, ...]
     gaps_left_out: int
     strips: tuple[Strip, ...]

@@ -17,6 +17,7 @@ from flopsd.core.values import nanoseconds
 from flopsd.report.claims import required_source
 from flopsd.report.numbers import beyond_margin, figures_in
 from flopsd.report.rule_words import doubt, of_compute_alone
+from flopsd.report.terminal import sentence
 from flopsd.settings.words import say, say_all
 
 _QUANTITIES = {
@@ -39,8 +40,8 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
         *_coverage(predicate, guidelines["high"]),
     ]
     if "requiredPpmSource" in guidelines:  # a sum has several
-        sentences.append(_sentence(f"Recomputation of activations: {required_source(guidelines)}"))
-    sentences.append(_sentence(say("guidelines.method", guidelines["method"])))
+        sentences.append(sentence(f"Recomputation of activations: {required_source(guidelines)}"))
+    sentences.append(sentence(say("guidelines.method", guidelines["method"])))
     sentences += [*_reservations(predicate), _uncertainty(guidelines, executed)]
     return " ".join(sentences)
 
@@ -172,9 +173,7 @@ def _reservations(predicate: Mapping[str, Any]) -> list[str]:
         found.append("This is a replayed recording, not a measurement of a machine.")
     completeness = predicate.get("completeness")
     if completeness is not None and completeness["complete"] is not True:
-        found.append(
-            _sentence(f"The ledgers may be incomplete: {say('completeness.summary', completeness['summary'])}")
-        )
+        found.append(sentence(f"The ledgers may be incomplete: {say('completeness.summary', completeness['summary'])}"))
     return found
 
 
@@ -194,7 +193,3 @@ def _uncertainty(figures: Mapping[str, Any], executed: Mapping[str, Any]) -> str
     down = format_percent(Fraction(measured - int(figures["low"]), measured), Towards.UP)
     up = format_percent(Fraction(int(figures["high"]) - measured, measured), Towards.UP)
     return f"The true value may be {down} lower or {up} higher than the estimate."
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."

@@ -107,9 +107,8 @@ def _content(content: Content, caveat: str) -> Iterator[str]:
     yield from title("Coverage and energy")
     yield from fact("Coverage", content.coverage.observed, _LABEL)
     yield from _facts(content.coverage.facts)
-    for share in content.coverage.reasons:
-        time = "" if share.time is None else share.time.text
-        yield from fact(f"  {share.name}", f"{time}  {share.meaning}", _LABEL)
+    for lost in content.coverage.reasons:
+        yield from fact(f"  {lost.reason}", f"{lost.time.text}  {lost.meaning}", _LABEL)
     yield from _facts(content.energy)
     yield from title("What was metered")
     yield from _facts(content.facts)
@@ -202,9 +201,8 @@ def _interval(indent: str, value: Interval, middle: str, absent: str) -> Iterato
 
 def _shares(shares: Iterable[Share]) -> Iterator[str]:
     for share in shares:
-        if share.value is not None:
-            measured = "not measured" if share.value.measured is None else f"measured {share.value.measured.text}"
-            yield from fact(share.name, f"{measured}; {share.value.ends}", _LABEL)
+        measured = "not measured" if share.value.measured is None else f"measured {share.value.measured.text}"
+        yield from fact(share.name, f"{measured}; {share.value.ends}", _LABEL)
 
 
 def _tables(content: Content) -> Iterator[str]:

@@ -62,6 +62,11 @@ def counted(count: int, noun: str, several: str = "") -> str:
     return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
+def sentence(words: str) -> str:
+    """Words with a capital letter, and a full stop where they have no end; no words stay none."""
+    return words[:1].upper() + words[1:] + ("" if not words or words.endswith((".", "!", "?")) else ".")
+
+
 def wrapped(text: str, indent: str = "", first: str | None = None, columns: int = COLUMNS) -> list[str]:
     """Lines of at most `columns`, if the words allow; `first` stands in place of the first line's indent."""
     first = indent if first is None else first

@@ -14,6 +14,7 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NO_MEASURED, NO_UPPER_BOUND, Amount, Distance, Interval, OnlyIf, flop, interval
 from flopsd.report.rule_words import doubt, of_compute_alone
+from flopsd.report.terminal import sentence
 
 QUANTITIES = {
     "updates": "compute that directly contributes to parameter updates",
@@ -104,7 +105,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
                     if only_if is None
                     else f"Above only if {only_if.words}.",
                     doubt(status) if state is ReportState.ABOVE else "",
-                    f"{BY_COUNT_ALONE[:1].upper()}{BY_COUNT_ALONE[1:]}." if rests_on else "",
+                    sentence(BY_COUNT_ALONE) if rests_on else "",
                     _unless_below(state, other_conditions),
                     f"{WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else "",
                 ),

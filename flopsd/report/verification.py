@@ -21,10 +21,17 @@ from flopsd.core.ledger.segments import segment_text
 from flopsd.core.rounding import grouped
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_json import HINT, LedgerObject, line
-from flopsd.report.ledger_text import added_up_again, anchor_facts, children_text, recomputed, signed_by, unsealed_text
 from flopsd.report.model import REPLAY, Fact, Flag, Proof, VerificationResult, VerificationState
 from flopsd.report.offline_recipe import FIGURES, FUNCTIONS
 from flopsd.report.terminal import shell_command
+from flopsd.report.verification_text import (
+    added_up_again,
+    anchor_texts,
+    children_text,
+    recomputed,
+    signed_by,
+    unsealed_text,
+)
 from flopsd.settings.data_files import Tables
 
 MAX_FOREIGN = 10  # tables and policies that are named; who verifies must give each by hand
@@ -172,7 +179,7 @@ def verified(found: Verified | VerifiedMerge) -> tuple[VerificationResult, tuple
     if isinstance(found, Verified):
         lines += [unsealed_text(found.unsealed_records)] if found.unsealed_records else []
         lines += [line(one.text) for one in found.also]
-        lines += [] if found.anchored is None else [text for _, text in anchor_facts(found.anchored)]
+        lines += [] if found.anchored is None else anchor_texts(found.anchored)
         verdict, evidence = recomputed(found), found.evidence
     else:
         lines.append(children_text(found))

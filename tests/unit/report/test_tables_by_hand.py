@@ -277,7 +277,7 @@ def test_coverage_by_hand() -> None:
     assert [(fact.name[:9], fact.value) for fact in found.facts] == [
         ("Device ti", "100 s"), ("Read", "90 s"), ("Gaps", "10 s"), ("Read as u", "4 s"), ("Of the ga", "3 s"),
     ]  # fmt: skip
-    assert [one.name for one in found.reasons] == ["source_down", "stale"]
+    assert [one.reason for one in found.reasons] == ["source_down", "stale"]
     assert [(one.device, one.begin[-8:]) for one in found.gaps] == [
         ("d", "14:00:50"), ("b", "14:00:10"), ("a", "14:00:10"), ("a", "ot known"),
     ]  # fmt: skip

@@ -1,0 +1,83 @@
+"""What verifying found, in the words of `flopsd verify` and of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from flopsd.core.rounding import format_duration
+from flopsd.report.terminal import counted, one_line
+
+if TYPE_CHECKING:
+    from flopsd.attestation.anchors import AnchorComparison
+    from flopsd.attestation.log_export import Anchor
+    from flopsd.attestation.merge.verify_merged import VerifiedMerge
+    from flopsd.attestation.verify import Verified
+
+
+def recomputed(verified: Verified) -> str:
+    """The verdict on a node's ledger."""
+    return f"VERIFIED: signature checked, every total recomputed from {counted(verified.records, 'journal record')}"
+
+
+def added_up_again(verified: VerifiedMerge) -> str:
+    """The verdict on a merged ledger."""
+    ledgers = counted(int(verified.statement["predicate"]["ledgerCount"]), "ledger")
+    return f"VERIFIED: signature checked, every sum recomputed from the entries of {ledgers}"
+
+
+def signed_by(keyids: Sequence[str]) -> str:
+    return f"Signed by key {', '.join(keyids)}."
+
+
+def unsealed_text(records: int) -> str:
+    return f"The journal beside it has {counted(records, 'more record')}: not sealed, and not covered by this ledger."
+
+
+def children_text(verified: VerifiedMerge) -> str:
+    """What was checked of the ledgers that a merged one is made of."""
+    checked, count = verified.children, int(verified.statement["predicate"]["ledgerCount"])
+    if checked is None:
+        return "The ledgers that it is made of were not checked: name their location with --children."
+    given = f"{checked.given} of its {counted(count, 'ledger')} given and unchanged"
+    return f"{given}, {checked.recomputed} of them recomputed."
+
+
+def anchor_texts(anchored: AnchorComparison) -> list[str]:
+    """What checkpoint lines that left the host prove of the journal, and what they leave open."""
+    first, last, skipped = anchored.first, anchored.last, anchored.skipped
+    texts = [
+        f"{counted(anchored.anchors, 'checkpoint')} in {counted(anchored.lines, 'line')} of the log, all on the "
+        "journal's chain",
+        f"first: record {first.records}, {_logged(first)} ({one_line(first.where)})",
+        f"last: record {last.records}, {_logged(last)} ({one_line(last.where)})",
+        f"the journal up to record {last.records} is unaltered since then, provided that the log is: get it from the "
+        "log service yourself",
+        f"{counted(anchored.behind, 'record')} after the last anchor: no copy off this host vouches for them",
+    ]
+    if anchored.lag_ms is not None:
+        least, most = (format_duration(Fraction(ms, 1000)) for ms in anchored.lag_ms)
+        texts.append(f"logged {least} to {most} after the time that the journal gives the record")
+    if (foreign := anchored.foreign).first is not None:
+        lines = counted(foreign.count, "checkpoint line")
+        texts.append(
+            f"{lines} printed by another process, the first at {one_line(foreign.first.where)}, and so no anchor"
+        )
+    if skipped.others:
+        others = counted(skipped.others, "checkpoint line")
+        names = one_line("; ".join(skipped.names))
+        texts.append(f"{others} of other runs, nodes or segments, of which this ledger states nothing: {names}")
+    if skipped.unreadable:
+        texts.append(f"{counted(skipped.unreadable, 'line')} of this run torn or garbled, and so no anchor")
+    return texts
+
+
+def _logged(anchor: Anchor) -> str:
+    from flopsd.attestation.anchors import ingested_at
+
+    if (at := ingested_at(anchor)) is not None:
+        return f"received by the log service at {at}"
+    if anchor.line_time is not None:
+        return f"at {one_line(anchor.line_time)} by the clock of the line's writer: the log has no ingestion times"
+    return "with no time in the log"
