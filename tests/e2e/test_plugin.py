@@ -71,7 +71,9 @@ def install(found: Installed) -> None:
         f'#!/bin/sh\nexec {sys.executable} -m pip --disable-pip-version-check --python {found.python} "$@"\n'
     )
     pip.chmod(0o755)
-    code, said = found.run(pip, "install", "--quiet", f"{wheels[0]}[seal]", f"{wheels[1]}[test]", cwd=folder)
+    code, said = found.run(
+        pip, "install", "--quiet", "--no-compile", f"{wheels[0]}[seal]", f"{wheels[1]}[test]", cwd=folder
+    )
     assert code == 0, said
     found.rocm.mkdir()
     compile_it = "import sys, pathlib; from conftest import compile_standin; compile_standin(pathlib.Path(sys.argv[1]))"
@@ -139,7 +141,7 @@ def test_every_snippet_of_the_plug_in_page_runs(installed: Installed, tmp_path: 
     for name, value in {"serial": "A7", "model": "Acme One", "units": "64", "max_mhz": "1000"}.items():
         (card / name).write_text(value + "\n")
     commands = "".join(text for _, kind, text in blocks if kind == "sh")
-    env = {"PATH": f"{installed.python.parent}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1",
+    env = {"PATH": f"{installed.python.parent}:{os.environ['PATH']}",
            "FLOPSD_ACME_ROOT": str(card.parent), "FLOPSD_LISTEN": "off"}  # fmt: skip
     with working(card):
         code, said = installed.run("sh", "-exc", commands, cwd=project, env=env)

@@ -101,6 +101,7 @@ def test_the_sdist_holds_what_its_tests_need(dist: Path) -> None:
         assert wanted in names
 
 
+@pytest.mark.exhaustive  # packages of 100 MB; ordinary runs use what is installed
 def test_what_the_tests_need_can_be_installed_on_the_oldest_python(wheel: Path, tmp_path: Path) -> None:
     if (python := interpreter(OLDEST)) is None:
         pytest.skip(f"no Python {OLDEST} here")

@@ -27,7 +27,7 @@ class Extent:
         chosen = {rng.randrange(begin, min(begin + self.step, len(cases))) for begin in range(0, len(cases), self.step)}
         chosen |= {0, len(cases) - 1} if cases else set()
         wanted = set(always)
-        return [case for at, case in enumerate(cases) if at in chosen or case in wanted]
+        return [case for at, case in enumerate(cases) if at in chosen or (wanted and case in wanted)]
 
 
 def sampled(step: int) -> pytest.MarkDecorator:

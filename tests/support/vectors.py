@@ -172,6 +172,7 @@ def signed(payload: bytes, *keys: Key, payload_type: str = PAYLOAD_TYPE) -> byte
     return encode_envelope(payload, payload_type, [key.sign(payload, payload_type) for key in keys or (FIRST,)])
 
 
+@lru_cache(maxsize=1)
 def valid() -> Files:
     """The vectors that every implementation must accept, figure for figure."""
     from tests.support.vectors_merged import segments

@@ -5,6 +5,7 @@ Each is there for a fault that was planted in the second implementation and that
 """
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from tests.support.edits import Edit, edits, facts, of_starts, put
@@ -261,5 +262,6 @@ def _secret_of_no_digest() -> Files:
     return vector(name, what, claimed(journal, said), journal, BAD, "REC-12", "journal:1", schema=None)
 
 
+@lru_cache(maxsize=1)
 def limits_vectors() -> Files:
     return {**made_of(CASES), **_secret_of_no_digest()}

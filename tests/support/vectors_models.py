@@ -1,5 +1,6 @@
 """Vectors of models: what docs/ledger-models.md says of counters, of a size alone and of a plain Llama."""
 
+from functools import lru_cache
 from typing import Any
 
 from tests.support.vectors import Files
@@ -97,5 +98,6 @@ MODELS: list[Model] = [
 ]  # fmt: skip
 
 
+@lru_cache(maxsize=1)
 def shapes_vectors() -> Files:
     return models_vectors(MODELS)

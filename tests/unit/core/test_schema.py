@@ -146,7 +146,7 @@ def merged(folder: Path, kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.long
-@sampled(10)
+@sampled(30)
 @pytest.mark.parametrize("kind", ["job", "lineage"])
 def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str, extent: Extent) -> None:
     document, count = merged(tmp_path, kind), 0

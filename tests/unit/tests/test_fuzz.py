@@ -6,13 +6,15 @@ from flopsd.attestation.evidence import rfc3161
 from tests.fuzz.corpus import CORPUS, kept, steps
 from tests.fuzz.targets import TARGETS, genuine_times
 from tests.support.authorities import VECTORS
+from tests.support.extent import Extent, sampled
 
 
+@sampled(5)
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_seed_and_every_kept_input_does_what_its_target_demands(name: str) -> None:
+def test_every_seed_and_every_kept_input_does_what_its_target_demands(name: str, extent: Extent) -> None:
     target = TARGETS[name]
     seeds = list(target.seeds())
-    for data in (*seeds, *(path.read_bytes() for path in kept(name))):
+    for data in (*extent.of(seeds), *(path.read_bytes() for path in kept(name))):
         target.run(data)
     assert len(steps(target.run, seeds[0])) > 10, "the target does not reach the code that it is for"
 
