@@ -17,11 +17,11 @@ from typing import Any
 from flopsd.attestation.foreign_lines import ForeignLines, LineJudge
 from flopsd.attestation.log_export import Anchor, SkippedLines, find_anchors
 from flopsd.core.dataclass import dataclass
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend
 from flopsd.core.ledger.journal_facts import JournalFacts
-from flopsd.core.model import Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.framing import JournalLine

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.values import is_digest, is_whole, whole_number
 from flopsd.errors import NotVerifiedError
 from flopsd.system.bounded_streams import Unpacked, WithoutHoles

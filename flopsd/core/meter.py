@@ -32,11 +32,11 @@ from flopsd.core.model import (
     Limits,
     Pipe,
     Reading,
-    Tally,
     Totals,
 )
 from flopsd.core.phases import NO_PHASE, ActivePhase, with_share
 from flopsd.core.running_counters import disjoint, growth
+from flopsd.core.tally import Tally
 from flopsd.core.values import added, ceil_div
 
 # The driver's clock readings are whole MHz, and a boost step can lie between two of them.

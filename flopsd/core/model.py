@@ -1,20 +1,17 @@
-"""The types of flopsd. All are frozen, all counts are ints, units are in the names.
+"""The types that a source and the meter share. All are frozen, all counts are ints, units are in the names.
 
-Start here: a `Reading` covers an interval of one device and says how it is known; the meter folds
-readings into a `Tally`, whose fields only grow; peaks turn a tally into `Figures`.
+Start here: a `Reading` covers an interval of one device and says how it is known. The meter folds readings into a
+`Tally` (tally.py), whose fields only grow; rows.py makes `Figures` (figures.py) of it, by the peak table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import field
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from enum import Enum
-from operator import attrgetter
-from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.values import text_or_none
 
 DeviceUid = str
 
@@ -258,120 +255,3 @@ class ChipLimits:
 
     flop_per_s: int
     integer_per_s: int | None = None  # integer operations; None: not known
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Everything counted of one device in one daemon start and phase. Every count only grows."""
-
-    begin_ns: int
-    watermark_ns: int
-    active_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
-    counted_flop: int = 0
-    busy_sm_cycles: int = 0
-    sampled_busy_sm_cycles: int = 0  # the part of it in readings whose clock was sampled,
-    clocked_sm_cycles: int = 0  # and the same by that clock
-    clocked_square_sum: int = 0
-    observed_ns: Mapping[Evidence, int] = field(default_factory=dict)
-    gap_ns: Mapping[GapReason, int] = field(default_factory=dict)
-    recovered_ns: Mapping[Evidence, int] = field(default_factory=dict)  # gap time whose work was learnt afterwards
-    uncertainty_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
-    square_sum: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
-    unread_ns: Mapping[Pipe, int] = field(default_factory=dict)  # observed time in which this pipe was not read
-    energy_mj: int | None = None  # None: no energy was ever counted
-    energy_ns: int = 0  # time whose energy is in energy_mj
-    energy_at_ns: int = 0  # when the energy in `counters` was read, if there is one
-    counters: Mapping[str, int] = field(default_factory=dict)
-    totals: Totals | None = None  # at totals_ns; all time since then is gap
-    totals_ns: int = 0
-    phases: Mapping[str, Tally] = field(default_factory=dict)  # declared shares of all this; see core/phases.py
-    # How much before the watermark was only silence, which a late reading can cover. Not journalled: the source of a
-    # restarted daemon reads nothing from before its start.
-    silent_ns: int = field(default=0, compare=False)
-
-    def changed(self, **changes: Any) -> Tally:
-        """As `dataclasses.replace`, in a third of its time: a tally is made for each device at each reading."""
-        values = list(_VALUES_OF_TALLY(self))
-        for name, value in changes.items():
-            values[_AT_IN_TALLY[name]] = value
-        return Tally(*values)
-
-    @property
-    def span_ns(self) -> int:
-        """Device time covered, observed or not."""
-        return self.watermark_ns - self.begin_ns
-
-    @property
-    def total_observed_ns(self) -> int:
-        return sum(self.observed_ns.values())
-
-    @property
-    def total_gap_ns(self) -> int:
-        return sum(self.gap_ns.values())
-
-    @property
-    def total_recovered_ns(self) -> int:
-        return sum(self.recovered_ns.values())
-
-    def known_ns(self, evidence: Evidence) -> int:
-        """Time of which it is known by `evidence` what was done, at once or afterwards."""
-        return self.observed_ns.get(evidence, 0) + self.recovered_ns.get(evidence, 0)
-
-    @property
-    def unknown_ns(self) -> int:
-        """Gap time that was not recovered afterwards. A later tally can recover what an earlier one left open, so there
-        it is not below zero."""
-        return max(0, self.total_gap_ns - self.elsewhere_ns - self.total_recovered_ns)
-
-    @property
-    def job_ns(self) -> int:
-        """Device time that belonged to this job. Coverage is the known share of it."""
-        return self.span_ns - self.elsewhere_ns
-
-    @property
-    def elsewhere_ns(self) -> int:
-        """Device time that is accounted for elsewhere: by another job, or under another device."""
-        if self.gap_ns.keys().isdisjoint(ACCOUNTED_ELSEWHERE):  # as nearly always, and asked for many times
-            return 0
-        return sum([ns for reason, ns in self.gap_ns.items() if reason in ACCOUNTED_ELSEWHERE])
-
-
-_AT_IN_TALLY = {one.name: at for at, one in enumerate(fields(Tally))}
-_VALUES_OF_TALLY = attrgetter(*_AT_IN_TALLY)
-# The fields of a tally that grow and add up, besides its span and energy_mj: the shares of its phases have no others.
-TALLY_AMOUNTS = (
-    "counted_flop", "busy_sm_cycles", "sampled_busy_sm_cycles", "clocked_sm_cycles", "clocked_square_sum", "energy_ns",
-)  # fmt: skip
-TALLY_ABSOLUTES = ("counters", "energy_at_ns", "totals", "totals_ns")  # what counting goes on from
-TALLY_MAPPINGS = (
-    "active_sm_cycles", "observed_ns", "gap_ns", "recovered_ns", "uncertainty_sm_cycles", "square_sum", "unread_ns",
-)  # fmt: skip
-
-
-class Figures(NamedTuple):
-    """The three figures of any total. `measured` is None where nothing estimating was read;
-    `high_flop` is None where no ceiling is known. Never one number."""
-
-    low_flop: int
-    measured_flop: int | None
-    high_flop: int | None
-
-    def __add__(self, other: Figures) -> Figures:  # type: ignore[override]  # no list of three numbers
-        measured, more = self.measured_flop, other.measured_flop
-        if more is not None:
-            measured = more if measured is None else measured + more
-        high = None if self.high_flop is None or other.high_flop is None else self.high_flop + other.high_flop
-        return Figures(self.low_flop + other.low_flop, measured, high)
-
-    @property
-    def unbounded(self) -> Figures:
-        """The same of what is not whole: no upper bound is known of it."""
-        return self._replace(high_flop=None)
-
-    def for_ledger(self) -> dict[str, str | None]:
-        """`{low, measured, high}` as decimal strings; null is what is not known."""
-        measured, high = text_or_none(self.measured_flop), text_or_none(self.high_flop)
-        return {"low": str(self.low_flop), "measured": measured, "high": high}
-
-
-NO_FIGURES = Figures(0, None, 0)

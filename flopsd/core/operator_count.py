@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.core.figures import UNDECLARED, Row, added_up, sum_figures
-from flopsd.core.model import NO_FIGURES, DeviceUid, Evidence, Figures
+from flopsd.core.figures import NO_FIGURES, Figures, added_up, sum_figures
+from flopsd.core.model import DeviceUid, Evidence
+from flopsd.core.rows import UNDECLARED, Row
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.unused_count import Unused, UnusedCount
 

@@ -1,7 +1,7 @@
 """The peak table: which device is which part, and what its pipes can do.
 
-Pure: `PeakTable.from_data` takes what config.py read from `config/peaks.yaml`. Devices are matched
-by their exact NVML name or by their exact PCI device id, never by a part of a name.
+Pure: `PeakTable.from_data` takes what settings/data_files.py read from `config/peaks.yaml`. Devices are matched by
+their exact NVML name or by their exact PCI device id, never by a part of a name.
 """
 
 from __future__ import annotations

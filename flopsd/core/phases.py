@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from flopsd.core.declarations import Phase, precision_from
-from flopsd.core.model import PPM, TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, UNDECLARED_PHASE, Precision, Tally
+from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision
+from flopsd.core.tally import TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, Tally
 from flopsd.core.values import added
 
 K = TypeVar("K", bound=Hashable)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from flopsd.core.model import GapReason, Pipe, Reading, Tally, Totals
+from flopsd.core.model import GapReason, Pipe, Reading, Totals
+from flopsd.core.tally import Tally
 
 # GPM counters are renewed each 100 ms (nvml.h), so what one reading misses of its interval the next one has.
 COUNTER_REFRESH_NS = 200_000_000

@@ -14,7 +14,8 @@ _SIGNED = re.compile("0|-?[1-9][0-9]{0,39}")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,39})\.([0-9]+)")
 _DIGEST = re.compile("[0-9a-f]{64}")
 TIMESTAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
-_EPOCH_DAYS, _NS = 719_468, 1_000_000_000  # from 1 March of year 0 to 1 January 1970
+NS_PER_S = 1_000_000_000
+_EPOCH_DAYS = 719_468  # from 1 March of year 0 to 1 January 1970
 
 
 def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
@@ -80,7 +81,7 @@ def utc_ns(text: object) -> int:
     if not _days(year, month, 1) <= days < _days(*next_month):
         raise ValueError(f"{text!r} is on a day that does not exist")
     at_s = (days - _EPOCH_DAYS) * 86_400 + hour * 3600 + minute * 60 + second
-    return at_s * _NS + int((found[7] or "").ljust(9, "0"))
+    return at_s * NS_PER_S + int((found[7] or "").ljust(9, "0"))
 
 
 def _days(year: int, month: int, day: int) -> int:
@@ -105,7 +106,7 @@ def whole_number(text: object, *, signed: bool = False) -> int:
 def seconds(duration_ns: int) -> str:
     """Nanoseconds as exact decimal seconds."""
     sign = "-" if duration_ns < 0 else ""
-    whole, rest = divmod(abs(duration_ns), 1_000_000_000)
+    whole, rest = divmod(abs(duration_ns), NS_PER_S)
     return f"{sign}{whole}.{rest:09d}"
 
 
@@ -135,7 +136,7 @@ def _scaled(text: Any, decimals: int) -> int:
 def span_seconds(begin: str, end: str) -> int:
     """Seconds from one RFC 3339 time in UTC to another, fractions cut off; 0 if the clock went back between them.
     Raises ValueError for other text."""
-    return max(0, utc_ns(end) // _NS - utc_ns(begin) // _NS)
+    return max(0, utc_ns(end) // NS_PER_S - utc_ns(begin) // NS_PER_S)
 
 
 def short_flop(flop: int) -> str:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.figures import gap_ceiling_flop
-from flopsd.core.ledger.journal_codec import DeviceEntry, device_record, evidence_record
+from flopsd.core.ledger.device_records import DeviceEntry, device_record, evidence_record
 from flopsd.core.ledger.rated_tally import RatedTally
-from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep, Tally
+from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import NO_PHASE
+from flopsd.core.rows import gap_ceiling_flop
+from flopsd.core.tally import Tally
 from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.mig_handover import MigChange, hand_over
 from flopsd.daemon.session_tracker import SessionTracker

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from itertools import takewhile
 
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.open_accounts import has_ended, is_taken_over, last_gaps, left_open
 from flopsd.core.ledger.rated_tally import RatedTally, rated_of_run, rated_tallies
 from flopsd.core.ledger.start_notes import LOSSES
-from flopsd.core.model import TALLY_ABSOLUTES, Device, DeviceUid, GapReason, Tally
+from flopsd.core.model import Device, DeviceUid, GapReason
 from flopsd.core.notes import Note, note
 from flopsd.core.peaks import PeakTable
+from flopsd.core.tally import TALLY_ABSOLUTES, Tally
 from flopsd.core.values import seconds
 from flopsd.system.clock import wall_ns_of
 

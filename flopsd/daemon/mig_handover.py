@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, GapReason, Sweep
 from flopsd.core.phases import ActivePhase
 from flopsd.daemon.tracked_device import TrackedDevice

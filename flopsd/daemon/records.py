@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flopsd import __version__
+from flopsd.core.ledger.device_records import precision_record
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history_from_records import FORMAT
 from flopsd.core.ledger.isolation import Isolation
-from flopsd.core.ledger.journal_codec import precision_record, tally_columns
+from flopsd.core.ledger.tally_records import tally_columns
 from flopsd.daemon.segment_journal import SegmentJournal
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.tracked_device import TrackedDevice

@@ -18,7 +18,7 @@ from flopsd.attestation.ledger_files import LEDGER_MODE, companions_beside, jour
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import read_history
-from flopsd.core.ledger.journal_codec import Record
+from flopsd.core.ledger.tally_records import Record
 from flopsd.core.notes import Note, note
 from flopsd.core.values import whole_number
 from flopsd.errors import FlopsdError, JournalDamagedError

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Reading, Sweep
 from flopsd.core.rounding import format_duration
 from flopsd.daemon.mig_handover import MigChange, changes

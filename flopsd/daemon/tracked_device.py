@@ -7,14 +7,15 @@ from dataclasses import field, replace
 from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import Rating
+from flopsd.core.ledger.device_records import IDENTITY, DeviceEntry
 from flopsd.core.ledger.impossible_records import LEAD_NS
-from flopsd.core.ledger.journal_codec import IDENTITY, DeviceEntry
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading, Tally
+from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import ActivePhase, since
+from flopsd.core.rows import Rating
+from flopsd.core.tally import Tally
 from flopsd.errors import UnknownDeviceError
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.last_gap import last_gap

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.segments import Continued, SegmentFacts
+from flopsd.core.ledger.tally_records import Record
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import Head, KnownJournal

@@ -11,7 +11,8 @@ from typing import Any
 from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.core.ledger.growing_run import GrowingRun, RunSums
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.history_from_records import extend, skip_to, take_sessions
+from flopsd.core.ledger.history_from_records import extend, skip_to
+from flopsd.core.ledger.session_records import take_sessions
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.values import seconds

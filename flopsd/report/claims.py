@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.rounding import Towards
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.numbers import flop, interval

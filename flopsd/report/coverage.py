@@ -8,7 +8,8 @@ from fractions import Fraction
 from itertools import groupby
 from typing import Any
 
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence, Figures
+from flopsd.core.figures import Figures
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence
 from flopsd.core.rounding import Towards
 from flopsd.report.charts import WIDTH, GrowthChart, Mark, Strip, bands, height_marks, height_of, path
 from flopsd.report.device_groups import ranges

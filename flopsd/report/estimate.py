@@ -8,7 +8,8 @@ from dataclasses import replace
 from flopsd.core.architecture import ArchitectureFlop, Bounds, Model, Parameters, Training, adapters, flop, parameters
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Base, Method
-from flopsd.core.model import PPM, Figures
+from flopsd.core.figures import Figures
+from flopsd.core.model import PPM
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding
 from flopsd.core.policy.policy_file import Policy

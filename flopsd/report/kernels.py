@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from flopsd.core import kernel_windows as seen
-from flopsd.core.figures import NS_PER_S
 from flopsd.core.rounding import format_percent, grouped
+from flopsd.core.values import NS_PER_S
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import KernelClass, ReportKernels
 from flopsd.report.numbers import duration

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.field_reader import FieldReader, Report, raising
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.values import is_whole, utc_ns, whole_number
 from flopsd.errors import LedgerError
 from flopsd.report.terminal import one_line

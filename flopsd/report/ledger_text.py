@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.companions import kind_of
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.ledger.segments import segment_text
-from flopsd.core.model import Evidence, Figures
+from flopsd.core.model import Evidence
 from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, magnitude, plain, scientific, significant
 from flopsd.core.values import span_seconds

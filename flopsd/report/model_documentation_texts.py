@@ -7,13 +7,13 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.declarations import Method
-from flopsd.core.figures import NS_PER_S, UNDECLARED
 from flopsd.core.ledger.statement import NO_METHOD
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
 from flopsd.core.phases import PROCESS
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, scientific
-from flopsd.core.values import nanoseconds
+from flopsd.core.rows import UNDECLARED
+from flopsd.core.values import NS_PER_S, nanoseconds
 from flopsd.report.claims import required_source
 from flopsd.report.numbers import beyond_margin, figures_in
 from flopsd.report.rule_words import doubt, of_compute_alone

@@ -8,7 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.model import PPM, Figures
+from flopsd.core.figures import Figures
+from flopsd.core.model import PPM
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.rounding import Towards, flop_number, format_duration, format_energy, format_percent
 

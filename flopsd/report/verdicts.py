@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.policy.finding import AT_LEAST, OPERATOR_COUNT, Limit
 from flopsd.core.rounding import FACTOR, Towards, format_share
 from flopsd.report.charts import Axis, RuleChart, anchor_at, axis_of, width_of

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
-from flopsd.core.figures import UNDECLARED, gap_ceiling_flop, precision_label
 from flopsd.core.lasting_name import lasting_name
 from flopsd.core.model import DeviceUid, Evidence, Pipe
+from flopsd.core.rows import UNDECLARED, gap_ceiling_flop, precision_label
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.families import Family, counter, gauge
 from flopsd.telemetry.snapshot import DeviceState, Snapshot

@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
-from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Evidence
+from flopsd.core.values import NS_PER_S
 
 POINTS = 32  # three numbers each, 768 bytes; beyond that every second one goes
 _NOT_MEASURED = (Evidence.UTILIZATION, Evidence.GAP)

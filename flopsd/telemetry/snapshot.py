@@ -11,11 +11,12 @@ from dataclasses import field, replace
 from typing import NamedTuple
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import ChildCost, Gauges, Tally
+from flopsd.core.model import ChildCost, Gauges
 from flopsd.core.peaks import PeakTable
+from flopsd.core.tally import Tally
+from flopsd.core.values import NS_PER_S
 from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from flopsd import __version__
-from flopsd.core.figures import NS_PER_S
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import Device, DeviceUid, Evidence, Figures, Tally
+from flopsd.core.model import Device, DeviceUid, Evidence
 from flopsd.core.policy.forecast import Rates, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED
-from flopsd.core.values import joules, seconds, text_or_none
+from flopsd.core.tally import Tally
+from flopsd.core.values import NS_PER_S, joules, seconds, text_or_none
 from flopsd.system.clock import rfc3339, wall_ns_of
 from flopsd.telemetry.health import DeviceHealth, Health, health_of
 from flopsd.telemetry.last_gap import LastGap, last_gap

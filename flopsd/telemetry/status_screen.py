@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.rounding import format_duration, format_flop, format_rate
 from flopsd.report.answer import answer_to
 from flopsd.report.numbers import NOTHING_MEASURED, figures_in

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
 from flopsd.report.claims import claims_text, holds_counts
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval

@@ -9,9 +9,9 @@ from typing import Any
 
 import pynvml
 
-from flopsd.core.figures import sum_figures
+from flopsd.core.figures import Figures, sum_figures
 from flopsd.core.ledger.merged_sums import figures_from
-from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Figures, Pipe, Precision
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Pipe, Precision
 from flopsd.core.part import Part
 from flopsd.daemon.source_tracker import Message
 from flopsd.sources import SourceSettings

@@ -6,7 +6,8 @@ import pytest
 
 from flopsd.core.clock_integral import Cycles
 from flopsd.core.meter import advance
-from flopsd.core.model import Active, DeviceUid, Evidence, Gap, GapReason, Growth, Pipe, Reading, Tally
+from flopsd.core.model import Active, DeviceUid, Evidence, Gap, GapReason, Growth, Pipe, Reading
+from flopsd.core.tally import Tally
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.nvml.sm_clock import SmClocks
 from flopsd.system.clock import NS_PER_S

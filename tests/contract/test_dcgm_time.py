@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.clock_integral import Cycles
-from flopsd.core.model import Active, Busy, DeviceUid, Evidence, Gap, GapReason, Pipe, Reading, Sweep, Tally
+from flopsd.core.model import Active, Busy, DeviceUid, Evidence, Gap, GapReason, Pipe, Reading, Sweep
+from flopsd.core.tally import Tally
 from flopsd.errors import SourceError
 from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
 from flopsd.system.clock import NS_PER_S

@@ -4,7 +4,8 @@ import pytest
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.meter import max_plausible_sm_cycles
-from flopsd.core.model import Evidence, GapReason, Limits, Pipe, Tally
+from flopsd.core.model import Evidence, GapReason, Limits, Pipe
+from flopsd.core.tally import Tally
 from tests.contract.conftest import Open
 from tests.support.scenario import LIES, Fault, Gpu, Segment, h100
 from tests.support.sim import Fold

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from flopsd.core.model import Evidence, Figures, Pipe
+from flopsd.core.figures import Figures
+from flopsd.core.model import Evidence, Pipe
 from flopsd.sources.nvml.gpu_threads import GpuThreads
 from flopsd.sources.nvml.ownership import NvmlLookup
 from flopsd.system.clock import SystemClock

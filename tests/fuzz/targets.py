@@ -27,7 +27,7 @@ from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.meter import advance
-from flopsd.core.model import Sweep, Tally
+from flopsd.core.model import Sweep
 from flopsd.core.policy.bases import declarations_of
 from flopsd.core.session_protocol import (
     Conversation,
@@ -37,6 +37,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
+from flopsd.core.tally import Tally
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import EvidenceError, FlopsdError, JournalDamagedError, LedgerError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, JournalLine, frame, read_lines

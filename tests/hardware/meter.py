@@ -15,8 +15,9 @@ from threading import Event
 from types import TracebackType
 from typing import Any, TypeVar
 
-from flopsd.core.ledger.journal_codec import DeviceEntry, device_entry, tally_from_record, tally_rows
-from flopsd.core.model import Tally
+from flopsd.core.ledger.device_records import DeviceEntry, device_entry
+from flopsd.core.ledger.tally_records import tally_from_record, tally_rows
+from flopsd.core.tally import Tally
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.reading import newest_pending, read_live
 from flopsd.journal.state_dir import JOURNAL_NAME, PENDING_NAME

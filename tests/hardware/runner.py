@@ -6,11 +6,13 @@ from itertools import pairwise
 from threading import Event
 from typing import Any, TypeVar
 
-from flopsd.core.figures import Rating, rows, total_of
-from flopsd.core.ledger.journal_codec import DeviceEntry
-from flopsd.core.model import PPM, Figures, Precision, Tally
+from flopsd.core.figures import Figures
+from flopsd.core.ledger.device_records import DeviceEntry
+from flopsd.core.model import PPM, Precision
 from flopsd.core.part import INTEGER_FORMATS
 from flopsd.core.peaks import PeakTable
+from flopsd.core.rows import Rating, rows, total_of
+from flopsd.core.tally import Tally
 from flopsd.core.values import text_or_none
 from flopsd.system.clock import NS_PER_S, Clock
 from tests.hardware.loads import Done, Knobs, Load, MissedError, Spec, UnavailableError

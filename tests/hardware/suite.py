@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd import __version__
-from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.settings.data_files import load_peaks
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.hardware import preflight, privileges, probes, table, windows

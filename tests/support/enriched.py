@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.energy import Compared, Published
 from flopsd.core.ledger.statement import encode
-from flopsd.core.model import PPM, Figures
+from flopsd.core.model import PPM
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.report.build import report_of
 from flopsd.report.model import Content, Report, VerificationResult

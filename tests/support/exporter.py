@@ -4,9 +4,11 @@ clock stepped by hand, with a meter behind it."""
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from flopsd.core.figures import Rating
+from flopsd.core.figures import Figures
 from flopsd.core.meter import advance
-from flopsd.core.model import Evidence, Figures, Limits, Precision, Reading, Tally
+from flopsd.core.model import Evidence, Limits, Precision, Reading
+from flopsd.core.rows import Rating
+from flopsd.core.tally import Tally
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock

@@ -37,7 +37,8 @@ from flopsd.attestation.ledger_files import journal_beside, public_key_beside
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.core.ledger.history import Incarnation
 from flopsd.core.ledger.open_accounts import has_ended
-from flopsd.core.model import Evidence, GapReason, Growth, Pipe, Reading, Sweep, Tally
+from flopsd.core.model import Evidence, GapReason, Growth, Pipe, Reading, Sweep
+from flopsd.core.tally import Tally
 from flopsd.daemon.closed_segments import seal_left
 from flopsd.daemon.code_secrets import CodeSecrets
 from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher

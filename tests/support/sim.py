@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from flopsd.core.figures import Rating, rows, total_of
-from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
+from flopsd.core.figures import Figures
+from flopsd.core.ledger.tally_records import tally_from_record, tally_record
 from flopsd.core.meter import advance
-from flopsd.core.model import DeviceUid, Figures, Gap, GapReason, Precision, Tally
+from flopsd.core.model import DeviceUid, Gap, GapReason, Precision
 from flopsd.core.peaks import PeakTable
+from flopsd.core.rows import Rating, rows, total_of
+from flopsd.core.tally import Tally
 from flopsd.sources import Source
 from flopsd.sources.calls import poll_source
 from flopsd.testing import FakeClock

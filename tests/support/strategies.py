@@ -4,7 +4,6 @@ from functools import lru_cache
 
 from hypothesis import strategies as st
 
-from flopsd.core.figures import Rating
 from flopsd.core.meter import advance, max_sm_cycles
 from flopsd.core.model import (
     UNBOUNDED,
@@ -20,10 +19,11 @@ from flopsd.core.model import (
     Pipe,
     Precision,
     Reading,
-    Tally,
     Totals,
 )
 from flopsd.core.peaks import PeakTable
+from flopsd.core.rows import Rating
+from flopsd.core.tally import Tally
 from flopsd.settings.data_files import load_peaks
 
 H100 = Device("GPU-0", 0, "nvidia", "NVIDIA H100 80GB HBM3", sm_count=132, sm_clock_max_mhz=1980)

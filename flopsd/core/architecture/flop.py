@@ -33,8 +33,8 @@ _PERHAPS_FULL = (None, Recomputation.FULL)
 
 
 def flop(model: Model, work: Mapping[str, int], training: Training) -> ArchitectureFlop:
-    """FLOP of training with the counters of one phase (COUNTERS of core/declared.py). Raises ArchitectureError where
-    the work has no tokens, contradicts itself, or names modules that are not there."""
+    """FLOP of training with the counters of one phase (COUNTERS of core/declarations.py). Raises ArchitectureError
+    where the work has no tokens, contradicts itself, or names modules that are not there."""
     if model.bare is not None:
         return bare_flop(model.bare, work, training)
     case = _Case(model, work, training)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from flopsd.core.figures import UNDECLARED, Rating, Row, gap_ceiling_flop, sum_figures, takes_a_declaration
+from flopsd.core.figures import sum_figures
 from flopsd.core.ledger.history import GapInterval, History
 from flopsd.core.ledger.rated_tally import RatedTallies, RatedTally
 from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED, Tally
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED
+from flopsd.core.rows import UNDECLARED, Rating, Row, gap_ceiling_flop, takes_a_declaration
+from flopsd.core.tally import Tally
 from flopsd.core.values import joules, seconds
 
 MAX_LISTED_GAPS = 1000

@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.ledger.journal_codec import Record, count
+from flopsd.core.ledger.tally_records import Record, count
 from flopsd.core.notes import is_note
 from flopsd.core.values import is_digest, is_timestamp
 

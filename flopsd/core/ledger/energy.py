@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import UNDECLARED, Row
 from flopsd.core.ledger.run_view import DeviceView
 from flopsd.core.model import PPM, Evidence
 from flopsd.core.part import MEASURED_FORMAT, TENSOR_PIPES
+from flopsd.core.rows import UNDECLARED, Row
 from flopsd.core.values import ceil_div, joules, millijoules, nanoseconds, seconds, text_or_none, whole_number
 
 NAME = "energy/executed"

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import Row, added_up, sum_figures
+from flopsd.core.figures import NO_FIGURES, Figures, added_up, sum_figures
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.rated_tally import coverage_of, rated_start
 from flopsd.core.ledger.run_view import RunView
-from flopsd.core.model import NO_FIGURES, UNDECLARED_PHASE, DeviceUid, Figures
+from flopsd.core.model import UNDECLARED_PHASE, DeviceUid
 from flopsd.core.operator_count import ReadFigures, exceeds, rows_of
 from flopsd.core.peaks import PeakTable
+from flopsd.core.rows import Row
 from flopsd.core.values import added
 
 _NOT_KNOWN = Figures(0, None, None)  # as long as there was no device

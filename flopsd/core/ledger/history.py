@@ -7,14 +7,16 @@ from dataclasses import field
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import OperatorDeclarations, declared_from
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.earlier_seals import SealsSoFar
-from flopsd.core.ledger.journal_codec import DeviceEntry, Record, tally_from_record, tally_rows, text
 from flopsd.core.ledger.segments import Continued
 from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.ledger.steady import Steady
-from flopsd.core.model import DeviceUid, GapReason, Tally
+from flopsd.core.ledger.tally_records import Record, tally_from_record, tally_rows, text
+from flopsd.core.model import DeviceUid, GapReason
 from flopsd.core.operator_count import NO_COUNTS, OperatorCounts, counts_of
 from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)

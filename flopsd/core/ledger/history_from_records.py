@@ -21,31 +21,20 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from flopsd.core.declarations import declared_from
-from flopsd.core.declared_facts import facts_from, work_from
-from flopsd.core.kernel_windows import is_impossible
+from flopsd.core.ledger.device_records import device_entry, evidence_from_record, identified, precision_from_record
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import GapInterval, History, Incarnation
 from flopsd.core.ledger.impossible_records import LEAD_NS, grew_from, refuse_context, refuse_counted, refuse_time
 from flopsd.core.ledger.isolation import isolation_from
-from flopsd.core.ledger.journal_codec import (
-    Record,
-    count,
-    device_entry,
-    evidence_from_record,
-    identified,
-    precision_from_record,
-    tally_from_record,
-    tally_rows,
-    text,
-)
 from flopsd.core.ledger.segments import Continued
+from flopsd.core.ledger.session_records import take_sessions
 from flopsd.core.ledger.start_notes import refuse_end, refuse_policies, refuse_recovered, refuse_replay
 from flopsd.core.ledger.steady import Steady
-from flopsd.core.model import GapReason, Tally
-from flopsd.core.operator_count import counted_flop, counts_of
+from flopsd.core.ledger.tally_records import Record, count, tally_from_record, tally_rows, text
+from flopsd.core.model import GapReason
+from flopsd.core.operator_count import counts_of
 from flopsd.core.phases import remainder
-from flopsd.core.session_protocol import DeclaredSession
-from flopsd.core.unused_count import UnusedCount
+from flopsd.core.tally import Tally
 from flopsd.core.values import is_digest
 from flopsd.errors import JournalDamagedError
 
@@ -256,52 +245,6 @@ def skip_to(history: History, checkpoint: Record) -> None:
     incarnation.newest = None
     take_sessions(history, checkpoint)
     incarnation.last_ns, incarnation.last_utc = count(checkpoint["ns"]), text(checkpoint["utc"])
-
-
-def take_sessions(history: History, record: Record) -> None:
-    """What training processes declare in a record, and what they count."""
-    sessions = record.get("sessions", [])
-    if not isinstance(sessions, list):
-        raise TypeError("sessions is not a list")
-    for session in sessions:
-        _session(history, session)
-
-
-def _session(history: History, record: Record) -> None:
-    name = text(record["id"])
-    pid = record["pid"]
-    process = (None if pid is None else count(pid), count(record["uid"]), text(record["client"]))
-    session = history.sessions.setdefault(name, DeclaredSession(name, *process))
-    if (session.pid, session.uid, session.client) != process:
-        raise JournalDamagedError(f"session {name!r:.60} belongs to two processes", code="law_10")
-    try:
-        facts = facts_from(record["facts"]) if "facts" in record else session.facts
-        work = work_from(record.get("work", {}))
-        before = work_from(record.get("before", {}))
-        refused = UnusedCount.from_record(name, record["refused"]) if "refused" in record else session.refused
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        raise JournalDamagedError(
-            f"session {name!r:.60} declares what cannot be read: {fault!r:.200}", code="law_10"
-        ) from fault
-    if session.facts.get("device", facts.get("device")) != facts.get("device"):
-        raise JournalDamagedError(f"session {name!r:.60} changes its device", code="law_10")
-    session.facts, session.refused = facts, refused
-    history.has_counts = history.has_counts or refused is not None
-    if "before" in record:
-        if history.continues is None:
-            raise JournalDamagedError("a session has counters of an earlier segment, and there is none", code="law_1")
-        history.work_before[name] = before
-        history.has_counts = history.has_counts or counted_flop(before) > 0
-    history.has_counts = history.has_counts or counted_flop(work) > 0
-    for phase, counters in work.items():
-        if not counters:
-            continue  # a phase without counters is none
-        known = session.work.setdefault(phase, {})
-        if any(value < known.get(counter, 0) for counter, value in counters.items()):
-            raise JournalDamagedError(f"the counters of session {name!r:.60} fell", code="law_10")
-        known.update(counters)
-        if is_impossible(known):
-            raise JournalDamagedError(f"session {name!r:.60} saw more kernels than a device runs", code="law_10")
 
 
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:

@@ -7,8 +7,8 @@ from dataclasses import fields
 from operator import attrgetter, le
 from typing import Any, TypeVar
 
-from flopsd.core.ledger.journal_codec import count, text
-from flopsd.core.model import TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, Tally
+from flopsd.core.ledger.tally_records import count, text
+from flopsd.core.tally import TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, Tally
 from flopsd.errors import JournalDamagedError
 
 K = TypeVar("K")

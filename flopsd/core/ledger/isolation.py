@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.ledger.journal_codec import Record, count, text
+from flopsd.core.ledger.tally_records import Record, count, text
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import text_or_none
 

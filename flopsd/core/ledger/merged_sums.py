@@ -9,13 +9,13 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Base, Method, Phase, base_from
-from flopsd.core.figures import added_up
+from flopsd.core.figures import NO_FIGURES, Figures, added_up
 from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from
 from flopsd.core.ledger.energy import added_up as energy_added_up
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import METHODS, integers_for_ledger
 from flopsd.core.ledger.unended import as_of
-from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
+from flopsd.core.model import PPM, Evidence
 from flopsd.core.notes import Note, note, note_from, notes_for_ledger
 from flopsd.core.phases import split_bucket
 from flopsd.core.policy.conditions import PRETRAINING_WITH_BASE

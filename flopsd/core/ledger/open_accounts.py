@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from flopsd.core.ledger.history import GapInterval, History, Incarnation
 from flopsd.core.ledger.start_notes import ROTATED
-from flopsd.core.model import DeviceUid, GapReason, Tally
+from flopsd.core.model import DeviceUid, GapReason
+from flopsd.core.tally import Tally
 from flopsd.core.values import seconds, utc_ns
 from flopsd.errors import JournalDamagedError
 

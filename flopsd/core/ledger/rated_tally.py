@@ -8,16 +8,18 @@ from itertools import chain
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase, declared_from
-from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
+from flopsd.core.figures import NO_FIGURES, Figures, sum_figures
 from flopsd.core.lazy import lazy
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.segments import Counted
 from flopsd.core.ledger.segments import added_up as added_up_counted
-from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, DeviceUid, Evidence, Figures, GapReason, Tally
+from flopsd.core.model import PPM, UNDECLARED_PHASE, DeviceUid, Evidence, GapReason
 from flopsd.core.operator_count import ReadFigures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Phased
+from flopsd.core.rows import Rating, Row, by_phase, rows, total_of
+from flopsd.core.tally import Tally
 from flopsd.core.values import added
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import Row, sum_figures
+from flopsd.core.figures import sum_figures
 from flopsd.core.lazy import lazy
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History
-from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.rated_tally import RatedTallies, RatedTally, rated_of_run, rated_tallies
 from flopsd.core.ledger.segments import added_work
 from flopsd.core.model import UNDECLARED_PHASE, Device, DeviceUid
@@ -33,6 +33,7 @@ from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, Phase
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding
 from flopsd.core.policy.policy_file import Policy
+from flopsd.core.rows import Row
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.unused_count import Unused, UnusedCount
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.core.ledger.journal_codec import DeviceEntry, Record, count, device_entry, device_record, tally_from_record
-from flopsd.core.model import Tally
+from flopsd.core.ledger.device_records import DeviceEntry, device_entry, device_record
+from flopsd.core.ledger.tally_records import Record, count, tally_from_record
 from flopsd.core.phases import remainder, sum_of
+from flopsd.core.tally import Tally
 from flopsd.core.values import added, is_digest
 
 MOST_STARTS = 64  # whose counts the next segment repeats one by one

@@ -13,7 +13,7 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import OperatorDeclarations, declared_from
-from flopsd.core.figures import added_up, sum_figures
+from flopsd.core.figures import Figures, added_up, sum_figures
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.energy import compared, energy_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
@@ -23,7 +23,7 @@ from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.ledger.open_accounts import refuse_left_out
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
-from flopsd.core.model import ESTIMATING, Evidence, Figures
+from flopsd.core.model import ESTIMATING, Evidence
 from flopsd.core.notes import notes_for_ledger
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Bases

@@ -7,7 +7,8 @@ from dataclasses import replace
 from flopsd.core.ledger.history import GapInterval, History, Incarnation
 from flopsd.core.ledger.open_accounts import left_open
 from flopsd.core.meter import advance
-from flopsd.core.model import Gap, GapReason, Reading, Tally
+from flopsd.core.model import Gap, GapReason, Reading
+from flopsd.core.tally import Tally
 from flopsd.core.values import utc_ns
 
 _MAX_CHECKPOINTS = 2  # a running daemon's journal is never older

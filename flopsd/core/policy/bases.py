@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.figures import added_up
+from flopsd.core.figures import Figures, added_up
 from flopsd.core.kernel_windows import has_work
-from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.notes import Note
 from flopsd.core.operator_count import NOT_COUNTED, OPERATOR_FLOP, RECOMPUTED
 from flopsd.core.policy.guidelines import (

@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Base, Method
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.notes import Note, note
 from flopsd.core.policy.conditions import applies_to, base_range
 from flopsd.core.policy.finding import OPERATOR_COUNT, QUANTITY_OR, Finding, Limit, OnlyIfBase, Verdict, ceil_of

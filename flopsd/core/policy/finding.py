@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.model import PPM, Figures
+from flopsd.core.figures import Figures
+from flopsd.core.model import PPM
 from flopsd.core.notes import Note, notes_for_ledger
 from flopsd.core.policy.policy_file import Rule
 from flopsd.core.values import ceil_div, text_or_none

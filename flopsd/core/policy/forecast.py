@@ -7,11 +7,10 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.figures import NS_PER_S
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.policy.finding import QUANTITY_OR, Finding, Limit, ceil_of
 from flopsd.core.policy.guidelines import Guidelines
-from flopsd.core.values import ceil_div, text_or_none
+from flopsd.core.values import NS_PER_S, ceil_div, text_or_none
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Phase, Recomputation
-from flopsd.core.figures import added_up
-from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.figures import NO_FIGURES, Figures, added_up
+from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.values import ceil_div
 
 # Forward, activation gradients and weight gradients are 2 FLOP each a parameter and token: 6 are required; a second

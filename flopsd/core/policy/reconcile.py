@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.figures import NO_FIGURES, Figures
+from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.notes import Note, note
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.open_bounds import OpenBounds, open_bounds_from
@@ -68,7 +69,7 @@ class Architecture:
 
 
 def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
-    """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
+    """The inverse of `ArchitectureFigures.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
     tokens = whole_number(entry["tokens"])
     methods = frozenset(entry["method"])
     if not methods or not methods <= {SHAPE, WEIGHTS}:

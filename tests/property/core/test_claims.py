@@ -9,29 +9,17 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.declared_facts import facts_from, work_from
+from flopsd.core.figures import Figures
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.meter import advance
-from flopsd.core.model import (
-    PPM,
-    Active,
-    Busy,
-    Counted,
-    Device,
-    Evidence,
-    Figures,
-    Gap,
-    GapReason,
-    Pipe,
-    Precision,
-    Reading,
-    Tally,
-)
+from flopsd.core.model import PPM, Active, Busy, Counted, Device, Evidence, Gap, GapReason, Pipe, Precision, Reading
 from flopsd.core.part import HMMA_FORMATS, INTEGER_FORMATS
 from flopsd.core.phases import ActivePhase
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.tally import Tally
 from tests.support.independent import payload_of
 from tests.support.story import VECTORS, policy
 from tests.support.strategies import table

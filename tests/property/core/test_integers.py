@@ -8,9 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import FORMATS
-from flopsd.core.figures import Rating, rows, total_of
-from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Figures, GapReason, Limits, Pipe, Precision, Tally
+from flopsd.core.figures import Figures
+from flopsd.core.model import PPM, ChipLimits, Device, Evidence, GapReason, Limits, Pipe, Precision
 from flopsd.core.part import HMMA_FORMATS, INTEGER_FORMATS, Part
+from flopsd.core.rows import Rating, rows, total_of
+from flopsd.core.tally import Tally
 from tests.support.strategies import table
 
 PARTS = [part for part in table().parts.values() if part.tensor_flop_per_cycle]

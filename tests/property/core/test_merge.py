@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.merged_claims import DEVICE, Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import NodeCheck
 from flopsd.core.ledger.merged_entry import sort_key
 from flopsd.core.ledger.merged_statement import MergeFacts, Merging
 from flopsd.core.ledger.merged_sums import COVERAGE_TIMES, TIMES, LedgerSums, sums_of_ledger
 from flopsd.core.ledger.statement import METHODS
-from flopsd.core.model import Figures
 from flopsd.core.notes import note
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.open_bounds import OpenBounds

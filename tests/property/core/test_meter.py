@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.figures import Rating, gap_ceiling_flop
-from flopsd.core.ledger.journal_codec import DeviceEntry, tally_from_record, tally_record
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.rated_tally import RatedTallies, RatedTally
+from flopsd.core.ledger.tally_records import tally_from_record, tally_record
 from flopsd.core.meter import LONGEST_EXECUTION_NS, advance, max_counted_flop, max_sm_cycles, new_gaps
 from flopsd.core.model import (
     Active,
@@ -23,9 +23,10 @@ from flopsd.core.model import (
     Limits,
     Pipe,
     Reading,
-    Tally,
     Totals,
 )
+from flopsd.core.rows import Rating, gap_ceiling_flop
+from flopsd.core.tally import Tally
 from tests.support.sim import total
 from tests.support.strategies import H100, LIMITS, rating, run, sequences, table
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import FORMATS, OperatorDeclarations, Phase
 from flopsd.core.declared_facts import facts_from, work_from
-from flopsd.core.figures import sum_figures
+from flopsd.core.figures import Figures, sum_figures
 from flopsd.core.ledger.run_view import RunView, view_of
-from flopsd.core.model import Evidence, Figures
+from flopsd.core.model import Evidence
 from flopsd.core.operator_count import OPERATOR_FLOP
 from flopsd.core.policy.finding import OPERATOR_COUNT, Verdict
 from flopsd.core.session_protocol import DeclaredSession

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import flopsd.testing.rules as rules
 from flopsd.core.declarations import Method, Recomputation
-from flopsd.core.figures import by_phase, rows, sum_figures
+from flopsd.core.figures import Figures, sum_figures
 from flopsd.core.ledger.impossible_records import grew_from
-from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
+from flopsd.core.ledger.tally_records import tally_from_record, tally_record
 from flopsd.core.meter import advance
 from flopsd.core.model import (
     UNDECLARED_PHASE,
@@ -20,7 +20,6 @@ from flopsd.core.model import (
     Busy,
     Counted,
     Evidence,
-    Figures,
     Gap,
     GapReason,
     Growth,
@@ -28,11 +27,12 @@ from flopsd.core.model import (
     Precision,
     Reading,
     Sweep,
-    Tally,
     Totals,
 )
 from flopsd.core.phases import NO_PHASE, ActivePhase, bucket, remainder, split_bucket, sum_of
 from flopsd.core.policy.guidelines import guidelines, required_share
+from flopsd.core.rows import by_phase, rows
+from flopsd.core.tally import Tally
 from flopsd.testing.rules import Observation, Read
 from tests.support.extent import examples
 from tests.support.sim import total

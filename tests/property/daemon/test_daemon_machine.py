@@ -13,11 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Active, Device, Evidence, Figures, Gap, GapReason, Pipe, Reading, Sweep
+from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings

@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import MAX_COUNT, OperatorDeclarations, Phase
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.run_view import DeviceView, RunView, view_of
-from flopsd.core.model import Busy, Figures, GapReason, Pipe
+from flopsd.core.model import Busy, GapReason, Pipe
 from flopsd.core.operator_count import counted_flop
 from flopsd.core.session_protocol import FactsDeclared, SessionClosed, SessionOpened, WorkCounted
 from tests.support.runs import history_of

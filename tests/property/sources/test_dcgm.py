@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.meter import advance
-from flopsd.core.model import Active, Busy, Evidence, Gap, Growth, Limits, Pipe, Reading, Sweep, Tally
+from flopsd.core.model import Active, Busy, Evidence, Gap, Growth, Limits, Pipe, Reading, Sweep
+from flopsd.core.tally import Tally
 from flopsd.sources.dcgm.exposition import COUNTERS, FIELD_OF_NAME, Field, parse_page, why_blank
 from flopsd.sources.dcgm.gpu import FollowedGpu
 from flopsd.sources.validate import check_devices, check_sweep

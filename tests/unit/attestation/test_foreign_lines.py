@@ -15,8 +15,8 @@ from flopsd.attestation.foreign_lines import FURTHER_LINES, LineJudge
 from flopsd.attestation.log_export import Anchor
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.model import Figures
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.codes import CodeKey
 from flopsd.report.ledger_text import verified_text

@@ -22,7 +22,7 @@ from flopsd.attestation.log_export import (
     _moment,
     find_anchors,
 )
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.errors import NotVerifiedError
 
 HEAD = "ab" * 32

@@ -10,7 +10,7 @@ from flopsd.attestation.seal import Sealed
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.merged_entry import node_entry
-from flopsd.core.model import Tally
+from flopsd.core.tally import Tally
 from flopsd.errors import LedgerError
 from flopsd.report.build import course_of
 from tests.support.independent import payload_of

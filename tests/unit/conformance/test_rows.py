@@ -8,13 +8,14 @@ import pytest
 
 from conformance.run import predicate_of
 from conformance.vectors import ROWS, Vector
-from flopsd.core.figures import Row, added_up
+from flopsd.core.figures import Figures, added_up
 from flopsd.core.ledger.energy import compared
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.ledger.run_view import DeviceView, RunView, view_of
 from flopsd.core.ledger.unended import as_of
-from flopsd.core.model import ChipLimits, Figures, Limits
+from flopsd.core.model import ChipLimits, Limits
+from flopsd.core.rows import Row
 from flopsd.core.values import ceil_div, joules, seconds
 from tests.support.independent_rows import VECTORS as NAMES
 from tests.support.story import table

@@ -9,13 +9,15 @@ import pytest
 from flopsd.core.architecture import read_model
 from flopsd.core.architecture.attention_pairs import Side
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.figures import NO_FIGURES, Figures
 from flopsd.core.ledger.merged_sums import LedgerSums
-from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures, Tally
+from flopsd.core.model import PPM, Evidence
 from flopsd.core.notes import is_note
 from flopsd.core.operator_count import ReadFigures
 from flopsd.core.phases import with_share
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.reconcile import Ratio
+from flopsd.core.tally import Tally
 from flopsd.errors import ArchitectureError, NotVerifiedError
 from flopsd.settings.parsers import precision
 

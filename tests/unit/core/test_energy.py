@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.energy import (
     ABOVE,
     BELOW,
@@ -16,10 +17,10 @@ from flopsd.core.ledger.energy import (
     energy_for_ledger,
     energy_from,
 )
-from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.rated_tally import RatedTally, rating_of
 from flopsd.core.ledger.run_view import DeviceView
-from flopsd.core.model import Evidence, GapReason, Pipe, Precision, Tally
+from flopsd.core.model import Evidence, GapReason, Pipe, Precision
+from flopsd.core.tally import Tally
 from flopsd.errors import PeakTableError
 from flopsd.settings.data_files import config_dir, load_peaks, parse_peaks
 from tests.support.story import H100 as SXM

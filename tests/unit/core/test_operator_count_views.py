@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from flopsd.core.figures import Figures
 from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Evidence, Figures, GapReason, Pipe
+from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.reconcile import operators_ratio
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.journal.reading import read_journal

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from flopsd.core.declarations import precision_from
-from flopsd.core.figures import Rating, precision_label
 from flopsd.core.model import ChipLimits, Device, Evidence, Pipe, Precision
 from flopsd.core.part import Margin
+from flopsd.core.rows import Rating, precision_label
 from flopsd.errors import PeakTableError, UnknownDeviceError
 from flopsd.settings.data_files import config_dir, parse_peaks
 from tests.hardware.margins import LEAST_WITHOUT_RUNS_PPM, margin_ppm

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.notes import Note, note
 from flopsd.core.policy import evaluate
 from flopsd.core.policy.evaluate import Case, findings

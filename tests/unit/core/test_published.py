@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from flopsd.core.clock_integral import integrate
-from flopsd.core.figures import Rating
+from flopsd.core.figures import Figures
 from flopsd.core.meter import advance
-from flopsd.core.model import Evidence, Figures, Limits, Precision, Reading, Tally
+from flopsd.core.model import Evidence, Limits, Precision, Reading
 from flopsd.core.part import Part
+from flopsd.core.rows import Rating
+from flopsd.core.tally import Tally
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.work import active
 from flopsd.system.clock import NS_PER_S

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from flopsd.core.declarations import Base, Method
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding, Limit, Verdict
 from flopsd.core.policy.forecast import Crossing, Rate, crossing

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Recomputation
-from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.figures import Figures
+from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.policy.bases import declarations_of
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Limit

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.rounding import (
     DAY_S,
     YEAR_S,

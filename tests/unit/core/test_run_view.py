@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core import figures
+from flopsd.core import rows
 from flopsd.core.declarations import OperatorDeclarations, Phase
-from flopsd.core.figures import Rating, Row
+from flopsd.core.figures import Figures
 from flopsd.core.ledger import rated_tally
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.ledger.start_notes import ROTATED
-from flopsd.core.model import Figures, Growth, Tally
+from flopsd.core.model import Growth
 from flopsd.core.peaks import PeakTable
+from flopsd.core.rows import Rating, Row
 from flopsd.core.session_protocol import PhaseChanged, SessionOpened
+from flopsd.core.tally import Tally
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.status import facts_of
 from tests.support.runs import A100, H100, Run, history_of, interrupted
@@ -28,7 +30,7 @@ def rated(monkeypatch: pytest.MonkeyPatch) -> list[Tally]:
 
     def counted(tally: Tally, rating: Rating, peaks: PeakTable) -> Sequence[Row]:
         found.append(tally)
-        return figures.rows(tally, rating, peaks)
+        return rows.rows(tally, rating, peaks)
 
     monkeypatch.setattr(rated_tally, "rows", counted)
     return found

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.clock_integral import integrate
-from flopsd.core.model import Tally
+from flopsd.core.tally import Tally
 
 TALLY = Tally(1, 2, energy_mj=3, silent_ns=4)
 

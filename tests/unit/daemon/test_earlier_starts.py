@@ -8,7 +8,8 @@ import pytest
 
 from flopsd.core.ledger.history import Incarnation
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Sweep, Tally
+from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Pipe, Sweep
+from flopsd.core.tally import Tally
 from flopsd.daemon.source_tracker import Message
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock

@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flopsd.core.declarations import COUNTERS, Method, Phase, Recomputation
 from flopsd.core.declared_facts import _FACTS
-from flopsd.core.figures import NS_PER_S, Rating, rows, total_of
-from flopsd.core.model import Device, Evidence, GapReason, Tally
+from flopsd.core.model import Device, Evidence, GapReason
+from flopsd.core.rows import Rating, rows, total_of
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
     Conversation,
@@ -19,6 +19,8 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
+from flopsd.core.tally import Tally
+from flopsd.core.values import NS_PER_S
 from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, MESSAGES_A_SECOND
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES
 from scripts import architecture, metrics_docs

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.declarations import Base, Method
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.report.answer import answer_to
 from flopsd.report.html_kit import typeset

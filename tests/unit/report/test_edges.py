@@ -7,7 +7,7 @@ import pytest
 
 from flopsd.cli.common import positive
 from flopsd.cli.estimate_options import count, interval
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.report.bases import _ratio
 from flopsd.report.charts import anchor_at
 from flopsd.report.coverage import MAX_ROWS, _some

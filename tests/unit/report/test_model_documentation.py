@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flopsd.core.model import Figures
+from flopsd.core.figures import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.policy.policy_reader import policy_from

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.model import ESTIMATING, Figures
+from flopsd.core.figures import Figures
+from flopsd.core.model import ESTIMATING
 from flopsd.settings.platform import find_context
 from flopsd.settings.sagemaker_defaults import checkpoint_folder, with_defaults
 from flopsd.settings.schema import Settings

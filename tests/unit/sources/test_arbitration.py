@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopsd.core.ledger.device_records import DeviceEntry, evidence_record, identified
 from flopsd.core.ledger.history_from_records import read_history
-from flopsd.core.ledger.journal_codec import DeviceEntry, evidence_record, identified
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Busy, Device, DeviceUid, Evidence, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message, SourceTracker

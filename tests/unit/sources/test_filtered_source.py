@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from flopsd.core.meter import advance
-from flopsd.core.model import Device, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Tally, Totals
+from flopsd.core.model import Device, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading, Totals
+from flopsd.core.tally import Tally
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceInfo

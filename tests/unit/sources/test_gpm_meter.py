@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from flopsd.core.meter import advance
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Tally, Totals
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Totals
+from flopsd.core.tally import Tally
 from flopsd.sources.nvml.driver import UnusableError
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from tests.support.gpm_gpu import IDLE, MHZ, SECOND, SMS, Gpu

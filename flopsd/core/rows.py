@@ -1,0 +1,302 @@
+"""From tallies to FLOP and integer operations: low, measured and high, row by row. Pure and exact.
+
+The rounding is one-sided: low is rounded down and high up, so that no figure is narrower than it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import field, replace
+from typing import NamedTuple
+
+from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
+from flopsd.core.dataclass import dataclass
+from flopsd.core.figures import NO_FIGURES, Figures, added_up, sum_figures
+from flopsd.core.meter import max_plausible_sm_cycles, max_sm_cycles
+from flopsd.core.model import (
+    ESTIMATING,
+    PPM,
+    UNBOUNDED,
+    UNDECLARED_PHASE,
+    ChipLimits,
+    Evidence,
+    Limits,
+    Pipe,
+    Precision,
+)
+from flopsd.core.part import TENSOR_PIPES, Part, Rates
+from flopsd.core.peaks import PeakTable
+from flopsd.core.phases import remainder, split_bucket
+from flopsd.core.tally import Tally
+from flopsd.core.values import NS_PER_S, ceil_div
+
+UNDECLARED = "undeclared"
+_FIXED_FORMAT: Mapping[Pipe, str] = {Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64"}
+_SUB_PIPES = frozenset({Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA})
+_NOTHING = Figures(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What turns one device's cycles into FLOP. `part` is None for an unknown device."""
+
+    part: Part | None
+    limits: Limits | ChipLimits | None
+    precision: Precision | None
+    # The last row of each pipe, with what it was made of: a scrape asks again where little has changed.
+    _last: dict[tuple[Evidence, Pipe], tuple[tuple[int, int, int, PeakTable], Row]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _labels: dict[Pipe | None, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+
+class Row(NamedTuple):
+    """One disjoint share of a total. `pipe` is None where work is only bounded or counted whole."""
+
+    evidence: Evidence
+    pipe: Pipe | None
+    precision: str
+    sm_cycles: int
+    duration_ns: int
+    figures: Figures
+    integers: Figures  # integer operations of the tensor cores
+    margin_ppm: int | None = None  # in both of them; None: none
+    may_be_integer: bool = False  # whether the measured FLOP may be integer operations: no counter shows these
+    clock_uncertainty_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
+    bucket: str = UNDECLARED_PHASE  # the phase, with the format where a process declared one
+    declared_by: str | None = None  # who declared the format, where a process did
+    claimed: Figures | None = None  # FLOP if it is the format that a process declares
+
+    @property
+    def phase(self) -> str:
+        return self.bucket.partition("@")[0]
+
+
+def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
+    """The rows of one tally, by phase; they are disjoint and their sum is its total. A format that a process declares
+    makes the measured figure. Low and high keep every format that the pipe can have: whoever trains may lie about
+    it."""
+    if not tally.phases:
+        return _rows(tally, rating, table)
+    found = []
+    for name, share in sorted(tally.phases.items()):
+        claimed = split_bucket(name)[1] if rating.precision is None else None
+        known = rating.precision or claimed
+        by = None if known is None else known.declared_by
+        of_share = _rows(share, rating, table)
+        if claimed is not None:
+            of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=claimed), table)))
+        found += [row._replace(bucket=name, declared_by=by) for row in of_share]
+    return [*found, *_rows(remainder(tally), rating, table)]
+
+
+def _measured_as(row: Row, claimed: Row) -> Row:
+    """`row` with the measured figures of the same row as a process declares its format."""
+    return row._replace(
+        precision=claimed.precision,
+        figures=row.figures._replace(measured_flop=claimed.figures.measured_flop),
+        integers=row.integers._replace(measured_flop=claimed.integers.measured_flop),
+        clock_uncertainty_flop=claimed.clock_uncertainty_flop,
+        claimed=claimed.figures,
+    )
+
+
+def by_phase(
+    tally: Tally, found: Iterable[Row], *, integers: bool = False, claimed: bool = False
+) -> dict[str, Figures]:
+    """The figures of one tally by phase, of FLOP or of integer operations; `found` are its rows."""
+    figures = added_up(
+        {row.phase: row.integers if integers else (claimed and row.claimed) or row.figures} for row in found
+    )
+    left = remainder(tally) if tally.phases else tally
+    shares = (*tally.phases.items(), (UNDECLARED_PHASE, left))
+    read = {name.partition("@")[0] for name, share in shares if _was_read(share, integers=integers)}
+    return {
+        phase: _settled(figures.get(phase, NO_FIGURES), was_read=phase in read, integers=integers)
+        for phase in dict.fromkeys((*figures, *sorted(read)))
+    }
+
+
+def _settled(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
+    """Nothing counted is a measured zero where every pipe was read, and of integers not known where none could be."""
+    if figures.measured_flop:
+        return figures
+    if was_read:
+        return Figures(figures.low_flop, 0, figures.high_flop)
+    return Figures(figures.low_flop, None, figures.high_flop) if integers else figures
+
+
+def _was_read(tally: Tally, *, integers: bool) -> bool:
+    """Whether something that estimates was read, so that nothing counted is a measured zero."""
+    if not integers:
+        return any(evidence in tally.observed_ns for evidence in ESTIMATING)
+    # Integers are measured where the counters distinguished the kinds of tensor work, or saw none of any kind.
+    apart = _integers_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
+    counted = Evidence.CYCLES in tally.observed_ns or Evidence.ACTIVITY in tally.observed_ns
+    return counted and apart and Evidence.COUNT not in tally.observed_ns and Pipe.TENSOR_IMMA not in tally.unread_ns
+
+
+def _integers_apart(tally: Tally) -> bool:
+    return not _SUB_PIPES.isdisjoint([pipe for _, pipe in tally.active_sm_cycles])
+
+
+def _of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
+    """A declared mix is of all tensor work: what other counters leave of it has another mix, which nobody declared."""
+    mixed = rating.precision is not None and len(rating.precision.shares_ppm) > 1
+    return replace(rating, precision=None) if mixed and pipe is Pipe.TENSOR and _integers_apart(tally) else rating
+
+
+def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
+    found = [
+        _active(evidence, pipe, cycles, tally, _of_pipe(pipe, tally, rating), table)
+        for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
+    ]
+    found += [_unread(pipe, ns, _of_pipe(pipe, tally, rating), table) for pipe, ns in sorted(tally.unread_ns.items())]
+    if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
+        found.append(_counted(tally.counted_flop, tally.known_ns(Evidence.COUNT), rating, table))
+    label = precision_label(None, rating)
+    if known_ns := tally.known_ns(Evidence.UTILIZATION):
+        busy = tally.busy_sm_cycles
+        most = _most_busy(tally, rating)
+        flop, integers = (Figures(0, None, None if rate is None else most * rate) for rate in _rates(rating, table))
+        found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))
+    if unknown_ns := tally.unknown_ns:
+        is_bounded = tally.gap_ns.keys().isdisjoint(UNBOUNDED)
+        highs = _gap_ceilings(unknown_ns, rating, table) if is_bounded else (None, None)
+        flop, integers = (Figures(0, None, high) for high in highs)
+        found.append(Row(Evidence.GAP, None, label, 0, unknown_ns, flop, integers))
+    return found
+
+
+def total_of(found: Iterable[Row], tally: Tally, *, integers: bool = False) -> Figures:
+    """The three figures of one tally, of FLOP or of integer operations, from its rows."""
+    figures = sum_figures(row.integers if integers else row.figures for row in found)
+    return _settled(figures, was_read=_was_read(tally, integers=integers), integers=integers)
+
+
+def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:
+    """What a device could have done at most in `gap_ns`, or None where no ceiling is known."""
+    return _gap_ceilings(gap_ns, rating, table)[0]
+
+
+def _gap_ceilings(gap_ns: int, rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
+    """The same in FLOP and in integer operations."""
+    rates: tuple[int | None, int | None]
+    match limits := rating.limits:
+        case ChipLimits():
+            rates, amount, unit = (limits.flop_per_s, limits.integer_per_s), gap_ns, NS_PER_S
+        case Limits():
+            rates, amount, unit = _rates(rating, table), gap_ns * limits.sm_count * limits.sm_clock_max_mhz, 1000
+        case _:
+            return None, None
+    flop, integers = (None if rate is None else ceil_div(amount * rate, unit) for rate in rates)
+    return flop, integers
+
+
+def _rates(rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
+    """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known. A declaration is
+    believed of floating-point work; whatever it says, integers may have been multiplied too."""
+    if rating.part is None:
+        return None, None
+    return table.ceilings_per_cycle(rating.part, rating.precision)
+
+
+def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
+    part, duration_ns = rating.part, tally.known_ns(evidence)
+    if part is None:
+        unknown = Figures(0, None, None)
+        return Row(evidence, pipe, precision_label(pipe, rating), cycles, duration_ns, unknown, unknown)
+    doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0)
+    if tally.square_sum:
+        doubt += _deviation(tally.square_sum.get((evidence, pipe), 0), duration_ns, rating)
+    last, made_of = rating._last.get((evidence, pipe)), (cycles, doubt, duration_ns, table)
+    if last is not None and last[0] == made_of:
+        return last[1]
+    rates = table.pipe_rates(evidence, part, pipe, rating.precision)
+    row = Row(
+        evidence,
+        pipe,
+        precision_label(pipe, rating) if last is None else last[1].precision,
+        cycles,
+        duration_ns,
+        _rated_cycles(cycles, doubt, rates.flop, rates.flop_bound, rates.margin_ppm),
+        _rated_cycles(cycles, doubt, rates.integers, rates.integer_bound, rates.margin_ppm),
+        rates.margin_ppm,
+        rates.may_be_integer,
+        doubt * (rates.flop.measured or 0),
+    )
+    rating._last[evidence, pipe] = made_of, row
+    return row
+
+
+def _rated_cycles(cycles: int, doubt: int, rates: Rates, bound: int | None, margin_ppm: int) -> Figures:
+    if bound == 0 and rates.measured == 0:
+        return _NOTHING
+    low = _less(max(0, cycles - doubt) * rates.low, margin_ppm) if rates.low else 0
+    measured = cycles * rates.measured if rates.measured is not None else None
+    return Figures(low, measured, _more((cycles + doubt) * bound, margin_ppm) if bound is not None else None)
+
+
+def _counted(flop: int, duration_ns: int, rating: Rating, table: PeakTable) -> Row:
+    """A vendor's count. It knows no formats: undeclared, all of it may be integer operations."""
+    margin, mixed = table.margin_ppm(Evidence.COUNT), True
+    if rating.part is not None:
+        mixed = rating.part.count_may_be_integer(rating.precision)
+    figures = Figures(0 if mixed else _less(flop, margin), flop, _more(flop, margin))
+    integers = Figures(0, None, figures.high_flop) if mixed else Figures(0, 0, 0)
+    return Row(Evidence.COUNT, None, UNDECLARED, 0, duration_ns, figures, integers, margin, mixed)
+
+
+def _deviation(square_sum: int, known_ns: int, rating: Rating) -> int:
+    """How far a sum of random samples of the clock may be off, in SM-cycles; 0 where it was not sampled so."""
+    if not square_sum or not isinstance(rating.limits, Limits):
+        return 0
+    widest, whole = (max_plausible_sm_cycles(rating.limits, ns) for ns in (SLOT_MAX_NS, known_ns))
+    return deviation(square_sum, widest, whole)
+
+
+def _most_busy(tally: Tally, rating: Rating) -> int:
+    """SM-cycles at most in which anything ran: at the maximum clock, or where that is less at the sampled one."""
+    busy, sampled = tally.busy_sm_cycles, tally.sampled_busy_sm_cycles
+    if not 0 < sampled <= busy or not isinstance(rating.limits, Limits):
+        return busy
+    doubt = _deviation(tally.clocked_square_sum, tally.known_ns(Evidence.UTILIZATION), rating)
+    return busy - sampled + min(sampled, tally.clocked_sm_cycles + doubt)
+
+
+def _unread(pipe: Pipe, duration_ns: int, rating: Rating, table: PeakTable) -> Row:
+    """A pipe that was not read while the others were: it may have run all the time."""
+    highs: list[int | None] = [None, None]
+    if (part := rating.part) is not None and isinstance(rating.limits, Limits):
+        most = max_sm_cycles(rating.limits, duration_ns)
+        bounds = (bound(part, pipe, rating.precision) for bound in (table.bound, table.integer_bound))
+        highs = [None if bound is None else most * bound for bound in bounds]
+    flop, integers = (Figures(0, None, high) for high in highs)
+    return Row(Evidence.GAP, pipe, precision_label(pipe, rating), 0, duration_ns, flop, integers)
+
+
+def takes_a_declaration(pipe: Pipe | None) -> bool:
+    """Whether a declaration gives the format of a pipe's work; other pipes have a fixed one."""
+    return pipe is None or (pipe in TENSOR_PIPES and pipe not in _FIXED_FORMAT)
+
+
+def precision_label(pipe: Pipe | None, rating: Rating) -> str:
+    """The format that a pipe's FLOP are counted in: fixed by the pipe, declared, or `undeclared`."""
+    if (known := rating._labels.get(pipe)) is None:
+        known = rating._labels[pipe] = _label(pipe, rating)
+    return known
+
+
+def _label(pipe: Pipe | None, rating: Rating) -> str:
+    if pipe is not None and not takes_a_declaration(pipe):
+        return _FIXED_FORMAT.get(pipe, pipe.value)
+    declared = None if rating.part is None else rating.part.declared(pipe, rating.precision)
+    return UNDECLARED if declared is None else declared.label
+
+
+def _less(flop: int, margin_ppm: int) -> int:
+    return flop * (PPM - margin_ppm) // PPM
+
+
+def _more(flop: int, margin_ppm: int) -> int:
+    return ceil_div(flop * (PPM + margin_ppm), PPM)
