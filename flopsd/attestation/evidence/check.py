@@ -77,7 +77,7 @@ def timestamp_findings(stamped: Sequence[StampedSignature], trust: Trust, sealed
     if sum(len(one.tokens) for one in stamped) > MAX_ITEMS:
         raise NotVerifiedError(f"the ledger has more than {MAX_ITEMS} timestamps", code=_MALFORMED)
     found = [_stamp(one.signature, token, trust, sealed_at) for one in stamped for token in one.tokens]
-    return tuple(found) or (_result(EvidenceState.ABSENT, "no valid signature has a timestamp"),)
+    return tuple(found) or (rfc3161.KIND.result(EvidenceState.ABSENT, "no valid signature has a timestamp"),)
 
 
 def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> EvidenceResult:
@@ -86,8 +86,4 @@ def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> Evid
         text = f"the signature existed at {text}; the ledger was sealed at {sealed_at}"
         if utc_ns(sealed_at) > utc_ns(rfc3161.time_of_token(token)) + TOLERANCE_NS:
             text += ", WHICH IS LATER: the clock that sealed was ahead, or the time of the seal is not true"
-    return _result(state, text)
-
-
-def _result(verdict: EvidenceState, text: str) -> EvidenceResult:
-    return EvidenceResult(rfc3161.KIND.name, verdict, text, rfc3161.KIND.proves, rfc3161.KIND.limits)
+    return rfc3161.KIND.result(state, text)

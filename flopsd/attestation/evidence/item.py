@@ -43,6 +43,9 @@ class EvidenceKind:
     proves: str
     limits: str
 
+    def result(self, verdict: EvidenceState, text: str) -> EvidenceResult:
+        return EvidenceResult(self.name, verdict, text, self.proves, self.limits)
+
 
 @dataclass(frozen=True, slots=True)
 class CollectContext:

@@ -61,7 +61,7 @@ def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[Evidence
         return ()
     if not seals.stamped:
         text = f"of {seals.asked} earlier seals none is stamped; the newest: {say(REASON, newest['absent'])}"
-        return (EvidenceResult(KIND.name, EvidenceState.ABSENT, text, KIND.proves, KIND.limits),)
+        return (KIND.result(EvidenceState.ABSENT, text),)
     states, texts = [], [f"{seals.stamped_count} of {seals.asked} earlier seals are stamped"]
     for seal in seals.stamped:
         try:
@@ -73,4 +73,4 @@ def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[Evidence
         is_held = state is EvidenceState.HOLDS
         texts.append(f"its first {seal.size_bytes} bytes existed at {text}" if is_held else text)
     worst = next((state for state in (EvidenceState.FAILED, EvidenceState.NOT_CHECKED) if state in states), states[0])
-    return (EvidenceResult(KIND.name, worst, "; ".join(texts), KIND.proves, KIND.limits),)
+    return (KIND.result(worst, "; ".join(texts)),)

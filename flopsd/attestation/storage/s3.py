@@ -74,7 +74,7 @@ def compare(objects: Mapping[S3Location, Content]) -> str:
     def look(client: Any, location: S3Location, data: Content) -> None:
         nonlocal unread
         try:
-            there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
+            there = _head(client, location)
         except client.exceptions.ClientError as fault:
             if _code(fault) != "403":
                 raise
@@ -126,7 +126,7 @@ def _options(location: S3Location, data: Content, clock: Clock) -> dict[str, Any
 
 def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
     """An object with the same bytes is from an earlier attempt whose answer was lost. Any other is kept."""
-    there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
+    there = _head(client, location)
     if there.get("ChecksumSHA256") != _sha256(data):
         raise OtherFileThereError(
             f"{location} already exists with other contents, and overwrite=never is set",
@@ -141,7 +141,7 @@ def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, 
     journal = ledger.beside(journal_beside(key).name)
     location = journal if journal in objects else ledger
     try:
-        there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
+        there = _head(client, location)
     except client.exceptions.ClientError:
         return
     data, size = objects[location], there["ContentLength"]
@@ -173,7 +173,7 @@ def _is_there(client: Any, location: S3Location, data: Content) -> bool:
     """Whether this very object is there, and locked as it should be from when it was stored; false where the store does
     not let us look."""
     try:
-        there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
+        there = _head(client, location)
     except client.exceptions.ClientError:
         return False
     if there.get("ChecksumSHA256") != _sha256(data):
@@ -184,6 +184,10 @@ def _is_there(client: Any, location: S3Location, data: Content) -> bool:
     stored = there["LastModified"] - timedelta(minutes=5)  # by the store's clock, and the lock was asked for by ours
     is_held = until is not None and until >= stored + timedelta(days=location.lock_days)
     return is_held and there.get("ObjectLockMode") == location.lock_mode.upper()
+
+
+def _head(client: Any, location: S3Location) -> Any:
+    return client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
 
 
 def _sha256(data: Content) -> str:

@@ -162,6 +162,5 @@ class NvmlSource:
         for reader in self._readers:
             reader.release()
         self._driver.optional(self._lib.nvmlShutdown)
-        self._driver.optional(
-            self._lib.nvmlInit
-        )  # while it is down each GPU's gap says so, and the next read tries again
+        # While it is down each GPU's gap says so, and the next read tries again.
+        self._driver.optional(self._lib.nvmlInit)

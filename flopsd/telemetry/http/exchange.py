@@ -48,9 +48,8 @@ class Exchange:
         self, access: Access, routes: Routes, *, local: bool = False, scraped: Callable[[], None] = lambda: None
     ) -> None:
         self._access, self._routes, self._local, self._scraped = access, routes, local, scraped
-        self._asked: tuple[bytes, Request] | None = (
-            None  # the last scrape that was answered at once, as sent and parsed
-        )
+        # The last scrape that was answered at once, as sent and parsed.
+        self._asked: tuple[bytes, Request] | None = None
 
     def serve_at_once(self, connection: Connection) -> bool | None:
         """As `serve`, for one whole scrape that nothing can delay: there is no TLS, no file to read, no password to
