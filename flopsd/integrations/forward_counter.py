@@ -13,7 +13,6 @@ import functools
 import logging
 import threading
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -21,15 +20,15 @@ from typing import Any
 import torch
 
 from flopsd.integrations.describe_model import is_unread
-from flopsd.integrations.head_counter import backbone_of, head_work
+from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
-from flopsd.integrations.latent_rows import Rows, latent_rows
 from flopsd.integrations.model_sessions import Counted, Deferred, ModelSessions
 from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.open_passes import OpenPass, OpenPasses
+from flopsd.integrations.pass_counter import PassCounter
 from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, Session, usual_phase
-from flopsd.integrations.token_counter import TokenCounter, first_tensor, past_length
+from flopsd.integrations.token_counter import past_length
 from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
 
 log = logging.getLogger("flopsd.client")
@@ -66,11 +65,8 @@ class ForwardCounter:
         self._state: ModelState | None = None  # what may change between passes, where a change can be declared
         self._model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
         self._backbone: Callable[[], Any] = lambda: None
-        self._tokens = TokenCounter()
+        self._counter = PassCounter()
         self._repeats = False  # a pass counts what another with the same names and shapes of arguments counted
-        self._latents: Rows | None = None
-        self._images: ImageCounter | None = None
-        self._encoded: dict[str, int] = defaultdict(int)  # by an encoder that passed before the model whose part it is
         self._handles: list[Any] = []
         self._inside = _Inside()
         self._passes = OpenPasses(lambda: self._leave_out("train", TWICE), self._fail)
@@ -85,21 +81,21 @@ class ForwardCounter:
         """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it."""
         self.detach()
         self._model = weakref.ref(model)
-        self._tokens = TokenCounter(getattr(model, "config", None))
         enter, leave, see = self._enter, self._leave, self._see_images
         if compiled:  # the graph breaks before each hook and continues after it
             enter, leave, see = (torch.compiler.disable(hook) for hook in (enter, leave, see))
         # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        backbone = None if compiled or self._tokens.encodes else backbone_of(inner)  # some losses have the head outside
+        counter = self._counter
+        counter.read(model, inner)
+        # Some losses have the head outside, and call the rest alone.
+        backbone = None if compiled or counter.tokens.encodes else backbone_of(inner)
         if backbone is not None:
             self._backbone = weakref.ref(backbone)
-        self._latents = latent_rows(inner)
         if not compiled and is_unread(inner):
             self._weights = weight_passes_of(model)
-        self._images = ImageCounter.of(inner)
-        tower = tower_of(inner) if self._images is not None and self._images.has_tower else None
-        self._repeats = not compiled and self._tokens.by_shape and not (self._images or self._weights or self._latents)
+        tower = tower_of(inner) if counter.images is not None and counter.images.has_tower else None
+        self._repeats = not compiled and counter.by_shape and self._weights is None
         if self._weights is None and self.sessions.has_facts:
             self._state = ModelState(model)
         outer = [model] if inner is model else [model, inner]
@@ -112,9 +108,9 @@ class ForwardCounter:
             self._handles.append(one.register_forward_hook(Hook(leave), always_call=True))
         if tower is not None:
             self._hook(tower, see)
-        encoder = inner.get_encoder() if self._tokens.encodes and not compiled else None
+        encoder = inner.get_encoder() if counter.tokens.encodes and not compiled else None
         if isinstance(encoder, torch.nn.Module):
-            self._tokens.sees_encoder = True
+            counter.tokens.sees_encoder = True
             self._hook(encoder, self._see_encoder)
 
     def _hook(self, module: Any, before: Callable[..., None]) -> None:
@@ -132,12 +128,12 @@ class ForwardCounter:
             self._weights.detach()
         self._weights = None
         self._model = self._backbone = lambda: None
-        self._images, self._sees_backbone = None, False
+        self._sees_backbone = False
 
     @property
     def saw_documents(self) -> bool:
         """The documents within a row were seen, not only its length."""
-        return self._tokens.saw_documents
+        return self._counter.tokens.saw_documents
 
     def counts(self, model: Any) -> bool:
         return self._model() is model
@@ -156,9 +152,9 @@ class ForwardCounter:
         """Assign unsettled work to `phase`, without waiting for the device."""
         self._take_weights()
         self._count_without_backward(all_of_them=True)
-        if self._encoded:
-            self._declare(phase, dict(self._encoded))
-            self._encoded.clear()
+        if encoded := self._counter.encoded:
+            self._declare(phase, dict(encoded))
+            encoded.clear()
         self._phase = self._phase or phase
         self.sessions.settle_phase(phase)
 
@@ -251,7 +247,7 @@ class ForwardCounter:
             if self._guesses and phase in (UNSETTLED, "other") and records and self._state.trains_any:
                 phase, recorded = "train", True
         tally = self.sessions.now
-        if past and self._tokens.caches_latents:
+        if past and self._counter.tokens.caches_latents:
             self._leave_out("train" if recorded else "generate", LATENTS)
         if self._repeats and not arguments:
             ids = named.get("input_ids")
@@ -268,7 +264,8 @@ class ForwardCounter:
         self._phase = self._inside.phase = phase
         self._recorded = phase if records else self._recorded
         deferred: Deferred = []
-        found = self._found(model, arguments, named, past or 0, deferred)
+        has_head = model is not self._backbone()
+        found = self._counter.of_pass(arguments, named, past or 0, deferred, has_head=has_head)
         tokens = found.get("tokens", 0)
         padded = not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel()
         unpadded = torch.count_nonzero(mask) if padded else None
@@ -285,45 +282,12 @@ class ForwardCounter:
         else:
             one.add(unpadded, deferred)
 
-    def _found(
-        self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int, deferred: Deferred
-    ) -> dict[str, int]:
-        """Counters of a pass. What depends on the content of tensors goes into `deferred`."""
-
-        def defer(counter: str, value: Any) -> None:
-            deferred.append((counter, value))
-
-        found, images = {"forward_passes": 1}, self._images
-        if images is not None:
-            found |= images.of_model(arguments, named, defer)
-        ids = first_tensor(named, "input_ids", "inputs_embeds")
-        reads_text = images is None or images.reads_text
-        if ids is None and reads_text and arguments and isinstance(arguments[0], torch.Tensor):
-            ids = arguments[0]
-        if self._latents is not None:
-            found |= self._latents(arguments, named)
-        else:
-            found |= self._tokens.of_pass(ids, named, past, defer) | self._encoded
-            self._encoded.clear()
-        tokens = found.get("target_tokens", found.get("tokens", 0))
-        if tokens and model is self._backbone():
-            found["unlabelled_tokens"] = tokens
-        elif tokens:
-            found |= head_work(tokens, tokens if ids is None else ids.shape[0], named, defer)
-        return found
-
     def _see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Generation encodes once, and hands what it got to all passes of as many beams as it has."""
         if not self._inside.depth and not self.failed:
-            self._try(self._count_encoder, arguments, named)
-
-    def _count_encoder(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        ids = arguments[0] if arguments else first_tensor(named, "input_ids", "inputs_embeds")
-        for name, value in self._tokens.of_encoder(ids, named).items():
-            self._encoded[name] += value
+            self._try(self._counter.add_encoder, arguments, named)
 
     def _see_images(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
-        model, images = self._model(), self._images
+        model, images = self._model(), self._counter.images
         if model is not None and images is not None and not self.failed:
             self._try(self._count_images, model, images, arguments, named)
 
