@@ -25,10 +25,10 @@ from flopsd.cli import verify
 from flopsd.cli.parser import Parser
 from flopsd.errors import FlopsdError
 from tests.agreement.cases import TRUSTED, Case, ledgers, mutants, write
-from tests.support import independent_verify
+from tests.second_implementation import verify as second
 from tests.support.paths import ROOT
 
-OTHERS = {"second": "tests/support/independent_verify.py", "verifier": "verifier/batch.mjs"}
+OTHERS = {"second": "tests/second_implementation/verify.py", "verifier": "verifier/batch.mjs"}
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -78,7 +78,7 @@ def _second(vector: Vector) -> Answer:
     os.chdir(vector.folder)
     try:
         with redirect_stdout(out):
-            return independent_verify.main(vector.expected["arguments"]), out.getvalue().encode()
+            return second.main(vector.expected["arguments"]), out.getvalue().encode()
     except Exception:  # noqa: BLE001 (a verifier that fails gives no verdict)
         return -1, b""
     finally:

@@ -13,11 +13,11 @@ from flopsd.core.ledger.merged_entry import job_entry
 from flopsd.core.ledger.statement import encode
 from tests.agreement.random_runs import Node, random_run, random_segments
 from tests.fuzz.mutants import JOURNAL, KEY, LEDGER, Mutant, mutant
+from tests.make_vectors.files import FIRST, P256, signed, statement_of
+from tests.make_vectors.merged import Child, entry_of, handed, merged
+from tests.make_vectors.runs import SECRETS
 from tests.support.paths import ROOT
 from tests.support.story import CONTEXT, PEAKS, POLICY, tell
-from tests.support.vector_runs import SECRETS
-from tests.support.vectors import FIRST, P256, signed, statement_of
-from tests.support.vectors_merged import Child, entry_of, handed, merged
 
 # Of mutants, those whose files are files and whose options another verifier has too.
 TRUSTED = {"--peaks": (PEAKS, ROOT / "config" / "peaks.yaml"), "--policy": (POLICY,)}

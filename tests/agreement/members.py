@@ -19,12 +19,13 @@ from typing import Any
 from conformance.vectors import Vector, vectors_in
 from flopsd.core.ledger.statement import encode
 from flopsd.journal.framing import GENESIS, frame
-from tests.support import independent_verify, vectors
+from tests.make_vectors import files as vectors
+from tests.make_vectors.files import Files, claimed, parsed, signed, statement_of
+from tests.make_vectors.records import follows, journal_of
+from tests.second_implementation import verify as second
 from tests.support.process import in_process
 from tests.support.story import VECTORS
 from tests.support.vector_arguments import arguments_of
-from tests.support.vectors import Files, claimed, parsed, signed, statement_of
-from tests.support.vectors_records import follows, journal_of
 from tests.vector_mutants import javascript, python
 
 J = dict[str, Any]
@@ -129,7 +130,7 @@ def main() -> int:
         third = javascript.baseline(laid)
         differ = 0
         for vector in laid:
-            one, two = by_flopsd(vector, root), python.verdict(independent_verify, vector, root)
+            one, two = by_flopsd(vector, root), python.verdict(second, vector, root)
             if not one == two == third[vector.name]:
                 differ += 1
                 print(f"{vector.expected['what']}: flopsd {one}, second {two}, third {third[vector.name]}", flush=True)

@@ -12,6 +12,7 @@ from flopsd.core.model import UNBOUNDED, Busy, Counted, Device, Evidence, GapRea
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.platform import Context
+from tests.make_vectors.runs import SECRETS, TINY
 from tests.support.story import (
     A10G,
     A100,
@@ -28,7 +29,6 @@ from tests.support.story import (
     gap,
     policy,
 )
-from tests.support.vector_runs import SECRETS, TINY
 
 SLICE = replace(
     H100, uid="MIG-00000000-0000-4000-8000-000000000006", index=5, model="NVIDIA H100 80GB HBM3 MIG 1g.10gb", sm_count=16,

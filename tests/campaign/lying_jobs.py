@@ -22,7 +22,7 @@ from typing import Any
 from flopsd.core.model import Pipe
 from flopsd.settings.data_files import config_dir
 from flopsd.system.clock import SystemClock
-from tests.support import independent_verify
+from tests.second_implementation import verify as second
 from tests.support.process import environment, flopsd, predicate, started, truth, wait_until
 from tests.support.scenario import Scenario, Segment, a100, compile_standin, h100
 
@@ -141,7 +141,7 @@ def judged(ledger: Path, scenario: Scenario) -> list[str]:
     for policy in sorted((config / "policies").glob("*.yaml")):
         tables += ["--policy", str(policy)]
     with redirect_stdout(io.StringIO()):
-        code = independent_verify.main([str(ledger), *key, *tables])
+        code = second.main([str(ledger), *key, *tables])
     if code:
         found.append("the second implementation refuses it")
     records = [json.loads(line)["r"] for line in ledger.with_suffix(".journal.jsonl").read_bytes().splitlines()]

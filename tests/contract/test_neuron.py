@@ -16,7 +16,7 @@ from flopsd.sources.neuron.source import NeuronSource
 from flopsd.sources.neuron.sysfs import Tree
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.neuron import (
     INF2_FLOP,
     MONITOR,

@@ -18,7 +18,7 @@ from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S
 from tests.contract.conftest import Open
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.runs import Run
 from tests.support.scenario import LIBRARY, Fault, Scenario, Segment, a100, h100
 from tests.support.sim import Fold, SharedClock, simulated

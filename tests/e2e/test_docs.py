@@ -19,9 +19,9 @@ from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.report.offline_recipe import FIGURES, FUNCTIONS
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
+from tests.second_implementation.arithmetic import payload_of, records_of
 from tests.support.foreign import shell
 from tests.support.image import default_of
-from tests.support.independent import payload_of, records_of
 from tests.support.kubernetes import CHART, TRAINING_CHART, flopsd_of, manifest, variables
 from tests.support.paths import ROOT
 from tests.support.process import Done, environment, flopsd

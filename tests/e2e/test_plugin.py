@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.system.clock import NS_PER_S
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "flopsd-amd"

@@ -19,6 +19,7 @@ from flopsd.report.html import page_line, report_html
 from flopsd.report.model import Report, VerificationResult, VerificationState
 from flopsd.report.verification import refused
 from flopsd.settings.data_files import load_policies
+from tests.make_vectors.files import statement_of
 from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium
 from tests.support.enriched import SCENES, report, scene
@@ -26,7 +27,6 @@ from tests.support.process import in_process
 from tests.support.runs import H100, Run
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.strategies import table
-from tests.support.vectors import statement_of
 from tests.unit.report.test_html import hostile
 
 ACTIVITY = VECTORS / "valid" / "activity-and-gaps"

@@ -28,8 +28,8 @@ from flopsd.cli.parser import Parser
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import ConfigError, FlopsdError
 from tests.fuzz.mutants import FAMILIES, JOURNAL, KEY, LEDGER, Mutant, mutant
-from tests.support import independent_verify
-from tests.support.independent_laws import Refused
+from tests.second_implementation import verify as second
+from tests.second_implementation.laws import Refused
 from tests.support.process import FLOPSD, environment
 from tests.support.tamper import reason_class
 
@@ -183,9 +183,9 @@ class Bench:
         peaks, policies = self.folder / "table.yaml", [self.folder / "policy.yaml", one.base.policy]
         peaks.write_bytes(one.peaks or one.base.peaks.read_bytes())
         known = tuple(path for path in policies if path is not None and path.exists())
-        asked = independent_verify.Asked(self.folder / LEDGER, [], 0, (peaks, one.base.peaks), known, allow_replay=True)
+        asked = second.Asked(self.folder / LEDGER, [], 0, (peaks, one.base.peaks), known, allow_replay=True)
         try:
-            independent_verify.verify_one(asked.ledger, asked, signed=False)
+            second.verify_one(asked.ledger, asked, signed=False)
         except Refused as refused:
             return f"the second implementation refuses it: {refused.code} {refused.path}"
         return ""

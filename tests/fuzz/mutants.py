@@ -22,7 +22,8 @@ from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.errors import FlopsdError
 from flopsd.settings.data_files import parse_peaks, parse_policy
-from tests.support import story, vectors
+from tests.make_vectors import files as vectors
+from tests.support import story
 from tests.support.json_edits import edited_json, edited_value, spelt
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.tamper import Material, Pair, byte_edit, edited, forged, material, misspoken, of_vector, records_of

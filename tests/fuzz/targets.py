@@ -53,7 +53,8 @@ from flopsd.sources.validate import check_devices, check_sweep
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.http.request import RefusedRequest, Request, take_request
 from tests.fuzz import seeds
-from tests.support import story, vectors
+from tests.make_vectors import files as vectors
+from tests.support import story
 from tests.support.authorities import IDENTITY
 from tests.support.json_edits import edited_json
 from tests.support.story import POLICY, VECTORS

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.independent import tallies_of
+from tests.second_implementation.arithmetic import tallies_of
 
 J = dict[str, Any]
 

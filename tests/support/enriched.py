@@ -23,10 +23,10 @@ from flopsd.report.model import Content, Report, VerificationResult
 from flopsd.report.numbers import figures_in
 from flopsd.report.verification import LedgerDocument, not_checked
 from flopsd.settings.data_files import load_policies
-from tests.support.independent import payload_of
+from tests.make_vectors.files import statement_of
+from tests.make_vectors.runs import BUSY
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.story import A100, VECTORS, Story, tell
-from tests.support.vector_runs import BUSY
-from tests.support.vectors import statement_of
 
 J = dict[str, Any]
 _FLOP = ("low", "measured", "high", "ceiling", "clockUncertaintyFlop", "smCycles", "computed")

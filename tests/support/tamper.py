@@ -21,7 +21,7 @@ from flopsd.errors import FlopsdError
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
 from flopsd.settings.data_files import config_dir, load_peaks
 from flopsd.system.clock import NS_PER_S
-from tests.support import vectors
+from tests.make_vectors import files as vectors
 from tests.support.json_edits import edited_json, edited_value, spelt
 from tests.support.runs import H100, Run
 from tests.support.story import PEAKS, POLICY, VECTORS

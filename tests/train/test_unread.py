@@ -9,8 +9,8 @@ import pytest
 
 from flopsd.core.architecture import training_from
 from flopsd.core.architecture.by_weights import weights_flop
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.architectures import refused
-from tests.support.independent import payload_of
 from tests.support.runs import Run
 from tests.train.operator_cases import Counters
 from tests.train.trainers import VOCABULARY, declared_to, trainer_of

@@ -12,8 +12,8 @@ from unittest import mock
 
 from flopsd.core.declarations import DEVICE_VARIABLE
 from flopsd.core.model import Active, Evidence, Pipe
+from tests.make_vectors.files import statement_of
 from tests.support.story import H100, Story, tell
-from tests.support.vectors import statement_of
 from tests.train.operator_cases import DEVICE
 from tests.train.trainers import Declared, declared_to, llama
 

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from conformance.vectors import Vector
-from tests.support import independent_verify
+from tests.second_implementation import verify as second
 from tests.support.story import VECTORS
 from tests.support.vector_arguments import arguments_of
 from tests.vector_mutants.faults import Fault, numbered, shortened
 
-FOLDER = Path(independent_verify.__file__).parent
-# In the order of their imports. `independent_rows` is not one: it writes `rows.json`, on which no verdict rests.
+FOLDER, PACKAGE = Path(second.__file__).parent, "tests.second_implementation"
+# In the order of their imports. `rows` is not one: it writes `rows.json`, on which no verdict rests.
 MODULES = (
-    "independent_codes", "independent_rates", "independent", "independent_laws", "independent_reasons",
-    "independent_findings", "independent_shapes", "independent_architecture", "independent_operators",
-    "independent_ledger", "independent_merged", "independent_missing", "independent_contradictions",
-    "independent_statement", "independent_jobs", "independent_verify",
+    "codes", "rates", "arithmetic", "laws", "reasons",
+    "findings", "shapes", "architecture", "operators",
+    "ledger", "merged", "missing", "contradictions",
+    "statement", "jobs", "verify",
 )  # fmt: skip
 # What is not a rule of the format: a command line, names of files, and helpers for tests.
 NOT_RULES = {
@@ -153,13 +153,13 @@ def broken(fault: Fault) -> types.CodeType:
 def load(fault: Fault) -> Any:
     """The second verifier's module, in this process, with the fault."""
     for module in MODULES:
-        name = f"tests.support.{module}"
+        name = f"{PACKAGE}.{module}"
         fresh = types.ModuleType(name)
-        fresh.__package__, fresh.__file__ = "tests.support", str(FOLDER / f"{module}.py")
+        fresh.__package__, fresh.__file__ = PACKAGE, str(FOLDER / f"{module}.py")
         sys.modules[name] = fresh
-        setattr(sys.modules["tests.support"], module, fresh)
+        setattr(sys.modules[PACKAGE], module, fresh)
         exec(broken(fault) if fault.module == f"{module}.py" else code_of(module), fresh.__dict__)
-    return sys.modules["tests.support.independent_verify"]
+    return sys.modules[f"{PACKAGE}.verify"]
 
 
 def verdict(verifier: Any, vector: Vector, root: Path = VECTORS) -> tuple[int, str | None]:
@@ -175,7 +175,7 @@ def verdict(verifier: Any, vector: Vector, root: Path = VECTORS) -> tuple[int, s
 
 
 def baseline(vectors: Sequence[Vector]) -> Verdicts:
-    return {vector.name: verdict(independent_verify, vector) for vector in vectors}
+    return {vector.name: verdict(second, vector) for vector in vectors}
 
 
 def noticing(fault: Fault, vectors: Sequence[Vector], expected: Verdicts) -> str | None:

@@ -20,10 +20,10 @@ from flopsd.core.phases import ActivePhase
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.tally import Tally
-from tests.support.independent import payload_of
+from tests.make_vectors.merged import of_one_node
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.story import VECTORS, policy
 from tests.support.strategies import table
-from tests.support.vectors_merged import of_one_node
 
 S = 10**9
 MOST = 10**11  # SM-cycles a second: fewer than any part here has

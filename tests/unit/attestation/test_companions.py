@@ -21,7 +21,7 @@ from flopsd.settings.data_files import load_peaks, load_policies
 from flopsd.settings.locations import S3Location, parse_location
 from flopsd.system.known_files import Content, put_file
 from flopsd.testing import FakeClock
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, sagemaker
 from tests.support.own_files import Own
 from tests.support.paths import ROOT

@@ -14,7 +14,7 @@ from flopsd.attestation.verify import _sealed_journal
 from flopsd.core.model import GapReason
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import config_dir
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import VECTORS
 from tests.support.runs import Run
 

@@ -31,8 +31,8 @@ from flopsd.report.ledger_text import verified_text
 from flopsd.settings.evidence_kinds import KINDS, WITNESS, EvidenceWanted
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.system.clock import SystemClock
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.authorities import IDENTITY, Metadata, serving
-from tests.support.independent import payload_of
 from tests.support.paths import ROOT
 from tests.support.runs import CONTEXT, copied, finished, history_of, verified
 

@@ -22,7 +22,7 @@ from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import sealed_text
 from flopsd.settings.data_files import config_dir, load_peaks
 from flopsd.system.clock import NS_PER_S
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.process import in_process
 from tests.support.runs import H100, Run, copied, finished, sealed_run, verified
 

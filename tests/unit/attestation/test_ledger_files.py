@@ -22,8 +22,8 @@ from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.extent import Extent, sampled
-from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, sagemaker
 from tests.support.runs import Run
 

@@ -12,7 +12,7 @@ from flopsd.attestation.signing.keys import load_public
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import Tables
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker
 from tests.support.process import in_process
 

@@ -24,7 +24,7 @@ from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_text import merged_text
 from flopsd.settings.platform import Context
 from flopsd.settings.words import say, say_all
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
 from tests.support.runs import Run, finished
 

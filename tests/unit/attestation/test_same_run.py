@@ -19,10 +19,10 @@ from flopsd.journal.seal_note import read_note, write_note
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import SystemClock
 from flopsd.testing import FakeClock
+from tests.make_vectors.files import parsed
 from tests.support.authorities import Authority, serving
 from tests.support.process import in_process
 from tests.support.runs import Run, history_of, verified
-from tests.support.vectors import parsed
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from conformance.vectors import Vector
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import UNBOUNDED, Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
-from tests.support import independent, independent_ledger, independent_shapes, independent_verify
+from tests.make_vectors.files import statement_of
+from tests.make_vectors.runs import trained
+from tests.second_implementation import arithmetic, ledger, shapes, verify
+from tests.second_implementation.ledger import recompute, stated
 from tests.support.extent import examples
-from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
 from tests.support.vector_arguments import NOT_ON_THE_PAGE, arguments_of, published
-from tests.support.vector_runs import trained
-from tests.support.vectors import statement_of
 
 ALL = published()
 LEFT_OUT = {
@@ -34,14 +34,14 @@ LEFT_OUT = {
         "totals.integerOperations.guidelines",
     )
 }  # fmt: skip
-MODULES = sorted(Path(str(independent.__file__)).parent.glob("independent*.py"))
+MODULES = sorted(Path(str(arithmetic.__file__)).parent.glob("*.py"))
 
 
 def answer_of(vector: Vector) -> tuple[int, dict[str, Any]]:
     """Exit status, and what it says."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        status = independent_verify.main(arguments_of(vector))
+        status = verify.main(arguments_of(vector))
     said: dict[str, Any] = json.loads(out.getvalue())
     return status, said
 
@@ -70,8 +70,8 @@ def test_it_judges_every_vector_and_leaves_out_a_model_that_the_page_does_not_de
 
 def test_it_finds_where_two_journals_of_a_run_part() -> None:
     pair = [VECTORS / "invalid" / "fork" / f"{name}.journal.jsonl" for name in ("ledger", "other")]
-    assert independent_ledger.fork(*pair) == 3
-    assert independent_ledger.fork(pair[0], pair[0]) is None
+    assert ledger.fork(*pair) == 3
+    assert ledger.fork(pair[0], pair[0]) is None
 
 
 def test_it_knows_nothing_of_flopsd() -> None:
@@ -198,7 +198,7 @@ def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, i
     total = draw(st.integers(1, 10**10))
     if draw(st.booleans()):
         facts["model_config"] = draw(LLAMAS)
-        total = independent_shapes.Llama(facts).total
+        total = shapes.Llama(facts).total
         if draw(st.booleans()):
             facts["parameters_total"] = total + draw(st.sampled_from([0, 0, -1, 7]))
     else:

@@ -15,13 +15,13 @@ from conformance.vectors import Vector
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.core.envelope import parse_envelope
 from flopsd.report.ledger_text import verified_merge_text
+from tests.make_vectors.files import all_vectors, validator, write
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.extent import Extent, sampled
-from tests.support.independent import payload_of
 from tests.support.paths import ROOT, SCHEMA
 from tests.support.process import in_process
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.vector_arguments import arguments_of, published
-from tests.support.vectors import all_vectors, validator, write
 
 ALL = published()
 

@@ -23,7 +23,7 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_text import merged_text, verified_merge_text
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker
 
 

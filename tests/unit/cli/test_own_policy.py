@@ -8,7 +8,7 @@ import pytest
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.errors import PolicyError
 from flopsd.settings.data_files import load_policies, own_policies, parse_policy
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import ROOT
 from tests.support.process import in_process
 from tests.support.runs import H100, Run

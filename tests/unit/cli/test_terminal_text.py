@@ -18,10 +18,10 @@ import pytest
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.cli.main import _log_to_stderr
 from flopsd.report.terminal import shell_command, shown
+from tests.make_vectors.files import FIRST, signed
 from tests.support.jobs import Nodes, plain
 from tests.support.process import Done, in_process
 from tests.support.story import VECTORS
-from tests.support.vectors import FIRST, signed
 
 EVIL = "x\x1b[1A\x1b[2K\r\x9b2J\u202e\nflopsd: VERIFIED\x07"
 JOB_OPTIONS = ("--nodes", "1")

@@ -17,10 +17,10 @@ from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ChipLimits, Limits
 from flopsd.core.rows import Row
 from flopsd.core.values import ceil_div, joules, seconds
-from tests.support.independent_rows import VECTORS as NAMES
+from tests.make_vectors.files import parsed
+from tests.second_implementation.rows import VECTORS as NAMES
 from tests.support.story import table
 from tests.support.vector_arguments import published
-from tests.support.vectors import parsed
 
 J = dict[str, Any]
 WITH_ROWS = [vector for vector in published() if (vector.folder / ROWS).is_file()]

@@ -15,7 +15,7 @@ OF_LAWS = [one for one in ALL if (one.expected["clause"] or "").startswith("LAW-
 def test_a_law_that_is_left_out_changes_a_verdict() -> None:
     left_out = [
         fault
-        for fault in python.faults_of("independent_laws")
+        for fault in python.faults_of("laws")
         if fault.kind == "check left out" and any(f"'law_{number}'" in fault.text for number in (4, 5, 6, 15))
     ]
     assert len(left_out) > 6

@@ -17,9 +17,9 @@ from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.errors import JournalDamagedError
+from tests.make_vectors.files import parsed, statement_of
 from tests.support.columns import by_device, in_columns
 from tests.support.story import A100, CYCLES_H100, Second, Story, chain, gap, tell
-from tests.support.vectors import parsed, statement_of
 
 J = dict[str, Any]
 SESSION = "5e55" * 8

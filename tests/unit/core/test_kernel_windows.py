@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from flopsd.core.kernel_windows import KERNEL_COUNTERS
-from tests.support import vector_runs as runs
+from tests.make_vectors import runs
+from tests.make_vectors.files import parsed, statement_of
 from tests.support.process import in_process
 from tests.support.story import chain, tell
-from tests.support.vectors import parsed, statement_of
 
 J = dict[str, Any]
 VECTOR = Path(__file__).parents[2] / "vectors" / "valid" / "kernel-windows"

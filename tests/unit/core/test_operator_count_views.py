@@ -22,11 +22,11 @@ from flopsd.report.build import course_of
 from flopsd.report.html import report_html
 from flopsd.report.report_text import report_text
 from flopsd.telemetry.prometheus import Exposition
+from tests.make_vectors.merged import of_one_node
+from tests.make_vectors.runs import BUSY
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.enriched import report
-from tests.support.independent import payload_of
 from tests.support.story import A100, VECTORS, Story, active, gap, table
-from tests.support.vector_runs import BUSY
-from tests.support.vectors_merged import of_one_node
 
 VECTOR = VECTORS / "valid" / "operator-count"
 JOURNAL = VECTOR / "ledger.journal.jsonl"

@@ -13,12 +13,12 @@ import pytest
 from flopsd.core.declarations import Method, Phase
 from flopsd.core.ledger.statement import PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.model import UNDECLARED_PHASE, Evidence, GapReason, Pipe
+from tests.make_vectors.files import validator
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.extent import Extent, sampled
-from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, sagemaker
 from tests.support.paths import SCHEMA as SCHEMA_FILE
 from tests.support.story import VECTORS
-from tests.support.vectors import validator
 
 SCHEMA = json.loads(SCHEMA_FILE.read_bytes())
 MAPS = re.compile(

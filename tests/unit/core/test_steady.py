@@ -17,8 +17,8 @@ from flopsd.core.ledger.steady import Steady
 from flopsd.core.model import Busy, GapReason, Growth, Pipe
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.errors import JournalDamagedError
+from tests.make_vectors.files import parsed
 from tests.support.story import A10G, A100, CYCLES_H100, Second, Story, Work, active, gap, tell
-from tests.support.vectors import parsed
 
 J = dict[str, Any]
 SESSION = "5e55" * 8

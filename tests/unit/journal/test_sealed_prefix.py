@@ -21,7 +21,7 @@ from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.sealed_prefix import longest_prefix
 from flopsd.report.ledger_text import verified_text
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.runs import Run, verified
 
 

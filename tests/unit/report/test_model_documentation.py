@@ -16,7 +16,7 @@ from flopsd.errors import PolicyError
 from flopsd.report.model import Form, FormLine
 from flopsd.report.model_documentation import band, figure_text, form, order_of_magnitude
 from flopsd.settings.data_files import load_policies, parse_policy
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import VECTORS
 from tests.unit.attestation.test_lineage_base import POLICY
 

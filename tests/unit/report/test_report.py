@@ -31,15 +31,15 @@ from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS, fact
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification import NO_FIGURES, refused
+from tests.make_vectors.files import signed
+from tests.make_vectors.merged import of_one_node
+from tests.second_implementation.arithmetic import payload_of
 from tests.support import enriched
 from tests.support.enriched import SCENES, content, report, scene, vector, with_policy
 from tests.support.extent import Extent, sampled, unless_quick
-from tests.support.independent import payload_of
 from tests.support.process import in_process
 from tests.support.story import VECTORS, table
 from tests.support.vector_arguments import published
-from tests.support.vectors import signed
-from tests.support.vectors_merged import of_one_node
 
 CASES = [vector.name for vector in published() if vector.expected["verdict"] == "accept"]
 

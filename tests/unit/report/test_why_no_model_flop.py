@@ -11,7 +11,7 @@ from flopsd.client import connect
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened, WorkCounted
 from flopsd.settings.platform import Context
 from flopsd.settings.words import say_all
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, plain
 from tests.support.process import in_process
 from tests.support.runs import Run

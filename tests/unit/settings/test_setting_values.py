@@ -22,7 +22,7 @@ from flopsd.settings.parsers import device_precision
 from flopsd.settings.push_targets import Target, parse_target
 from flopsd.settings.schema import BY_KEY, SETTINGS
 from flopsd.settings.words import say
-from tests.support.independent import payload_of
+from tests.second_implementation.arithmetic import payload_of
 from tests.support.runs import H100, finished
 from tests.support.settings import load_settings
 

@@ -1,0 +1,1 @@
+"""The test vectors of the ledger's format: `python -m tests.make_vectors` writes them anew."""
