@@ -110,7 +110,7 @@ def _guidelines(totals: LedgerObject) -> Basis:
 def _architecture(totals: LedgerObject) -> Basis:
     entry = totals.maybe_object("architecture")
     if entry is None:
-        why = "; ".join(totals.all_words(ABSENT, ABSENT))
+        why = "; ".join(totals.all_words(ABSENT, ABSENT)) or "this ledger does not say why"
         absent = f"Not computed: {why}. So there is nothing to compare with the counters."
         return Basis("architecture", ARCHITECTURE, "computed", absent=absent)
     facts = [Fact("How", " ".join(entry.all_words("method", "architecture.method")))]

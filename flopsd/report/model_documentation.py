@@ -99,7 +99,7 @@ def _size(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     if predicate["kind"] != "node":  # ledgers add up FLOP, never the parameters of one model
         return FormLine(name, NOT_KNOWN, NOT_KNOWN, "it is in the node ledgers, where a model was declared")
     if architecture is None:
-        reason = say_all(ABSENT, predicate["totals"][ABSENT])
+        reason = say_all(ABSENT, predicate["totals"][ABSENT]) or "the ledger does not say why"
         return FormLine(name, NOT_KNOWN, NOT_KNOWN, f"not computed from the model's architecture: {reason}")
     text = f"{scientific(int(architecture['parameters']['total']), rules.parameters_figures)} parameters"
     return FormLine(name, text, text, "counted from the declared architecture")

@@ -15,6 +15,7 @@ from tests.second_implementation.arithmetic import payload_of
 from tests.support.jobs import Nodes, gpus, plain
 from tests.support.process import in_process
 from tests.support.runs import Run
+from tests.support.story import VECTORS
 
 OLMO = {
     "model_type": "olmo9", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -95,3 +96,10 @@ def test_the_reason_is_in_the_log_of_the_training_process_at_once(
     client.close(0)
     (line,) = [record.getMessage() for record in caplog.records]
     assert "does not model the family 'olmo9'" in line
+
+
+@pytest.mark.parametrize("form", ["text", "html", "form"])
+def test_a_ledger_that_gives_no_reason_is_shown_so(form: str) -> None:
+    """One that was bent, and is not verified."""
+    bent = VECTORS / "invalid" / "bent-totals-architectureabsentreasons" / "ledger.json"
+    assert "ledger does not say why" in " ".join(in_process("report", str(bent), "--format", form).stdout.split())
