@@ -68,13 +68,12 @@ def _base(entry: LedgerObject) -> list[Fact]:
     base = entry.maybe_object("base")
     if base is None:
         return [Fact("Base model", NOT_DECLARED)]
-    by = {"config": _BY_JOB}.get(base.maybe_text("declaredBy") or "", base.maybe_text("declaredBy") or "")
-    kind, flop = base.text("kind"), base.maybe_count("flop")
-    compute = {
-        "unknown": "declared as neither known nor estimable",
-        "known": "known",
-        "estimated": f"estimated by {base.maybe_text('method') or 'a method that is not declared'}",
-    }.get(kind, kind)
+    by, compute, flop = base.text("declaredBy"), base.text("kind"), base.maybe_count("flop")
+    by = _BY_JOB if by == "config" else by
+    if compute == "estimated":
+        compute = f"estimated by {base.text('method')}"
+    elif compute == "unknown":
+        compute = "declared as neither known nor estimable"
     if flop is not None:
         compute = f"{format_flop(flop)}, {compute}"
     systemic = {True: "yes", False: "no", None: NOT_DECLARED}[base.flag("systemic")]
@@ -90,10 +89,8 @@ def _processes(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
     """Each fact once for each value, with the number of processes that declared it."""
     said: dict[str, dict[str, tuple[str, int]]] = {}
     for session in sessions:
-        facts = session.maybe_object("facts")
-        for name in () if facts is None else facts.mapping:
-            assert facts is not None
-            short, full = _value(name, facts.raw(name))
+        for name, raw in session.object("facts").mapping.items():
+            short, full = _value(name, raw)
             before = said.setdefault(name, {}).get(full, (short, 0))
             said[name][full] = (short, before[1] + 1)
     found = []

@@ -40,9 +40,9 @@ def shared_facts(devices: Sequence[ReportDevice]) -> tuple[Fact, ...]:
     return tuple(fact for fact in devices[0].facts if all(fact in one.facts for one in devices))
 
 
-def shortened(identifier: str, gap: str = "…") -> str:
+def shortened(identifier: str) -> str:
     """A long identifier such as a UUID by its two ends."""
-    short = f"{identifier[:_HEAD]}{gap}{identifier[-_TAIL:]}"
+    short = f"{identifier[:_HEAD]}…{identifier[-_TAIL:]}"
     return short if len(short) < len(identifier) else identifier
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from flopsd.core import kernel_windows as seen
 from flopsd.core.rounding import format_percent, grouped
-from flopsd.core.values import NS_PER_S
+from flopsd.core.values import NS_PER_S, added
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import KernelClass, ReportKernels
 from flopsd.report.numbers import duration
@@ -31,13 +31,12 @@ def kernels_of(predicate: LedgerObject, sessions: Iterable[LedgerObject]) -> Rep
             for name in work.keys() & counters.mapping.keys():
                 work[name] += counters.count(name)
         if work[seen.WINDOWS]:
-            facts = session.maybe_object("facts")
-            of = None if facts is None else facts.maybe_text("device")
+            of = session.object("facts").maybe_text("device")
             if of not in spans:
                 strangers += 1
                 continue
             devices.add(of)
-        sums = {name: sums.get(name, 0) + count for name, count in work.items()}
+        sums = added(sums, work)
     if not any(sums.values()) and not strangers:
         return None
     return ReportKernels(_sampled(sums, [spans[one] for one in devices], strangers), _NOBODY, tuple(_classes(sums)))

@@ -45,10 +45,6 @@ class LedgerObject(FieldReader):
             return tuple(line(say(member, one.note())) for one in self.objects(key))
         return tuple(line(say(member, code)) for code in super().texts(key))
 
-    def own_words(self, member: str) -> str:
-        """This object, which is a note beside other members, in words."""
-        return line(say(member, self.note()))
-
     def note(self) -> dict[str, Any]:
         """This object as a note: a code and parameters that are texts or lists of texts."""
         named = {n: self.texts(n) if isinstance(self.raw(n), list) else self.text(n) for n in self.mapping}
@@ -101,7 +97,7 @@ class LedgerObject(FieldReader):
 
 
 def contradiction_text(entry: LedgerObject) -> str:
-    return f"{entry.text('name')}: {entry.own_words('declared.contradictions')}"
+    return f"{entry.text('name')}: {line(say('declared.contradictions', entry.note()))}"
 
 
 HINT = "this is not what flopsd writes: ask whoever gave you the ledger, and verify it with --key"

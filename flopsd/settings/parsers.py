@@ -109,10 +109,10 @@ def parse_rotation(text: str) -> tuple[int | None, int | None]:
 
 def rotate_every(value: object) -> str | None:
     """An age or a size with its unit; None for `off`, which YAML reads as false."""
-    if value is None or value is False or value == "off":
-        return None
-    parse_rotation(text(value))
-    return text(value)
+    amount = text_or_none(value)
+    if amount is not None:
+        parse_rotation(amount)
+    return amount
 
 
 def count_or_all(value: object) -> int | None:

@@ -6,6 +6,7 @@ The shapes are those of transformers' modeling files; `tests/train` compares eac
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
@@ -13,20 +14,17 @@ from flopsd.core.architecture.decoder_attention import GroupedAttention, LatentA
 from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoder_feed_forward import FeedForward
 from flopsd.core.architecture.decoder_styles import Style
-from flopsd.core.architecture.heads import causal_heads, head_of
-from flopsd.core.architecture.model import Block, Embedding, Model
+from flopsd.core.architecture.heads import decoder
+from flopsd.core.architecture.model import Block, Model
 from flopsd.core.notes import Note, note
 
 
-def read_decoder(
-    family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True, style: Style | None = None
-) -> Model:
-    """A decoder of one of the families of decoder_families.py, or of a `style` of its own. Raises ArchitectureError
-    naming the field."""
-    style = style or STYLES[family]
+def read_decoder(family: str, config: Mapping[str, Any], within: str = "", style: Style | None = None) -> Model:
+    """A decoder of one of the families of decoder_families.py, or of a `style` of its own. `within`: the path to it in
+    a model that has the head. Raises ArchitectureError naming the field."""
+    style, prefix = style or STYLES[family], within or "model."
     fields = Fields(family, config, style.defaults)
     hidden, layers = fields.number("hidden_size"), fields.layers()
-    vocabulary = fields.number("vocab_size")
     tied = fields.flag("tie_word_embeddings", False)
     for name, allowed in style.only.items():
         fields.only(name, *allowed)
@@ -42,15 +40,11 @@ def read_decoder(
         )
         for index in range(layers)
     )
-    heads = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
-    embedding = Embedding(f"{prefix}embed_tokens", vocabulary, hidden)
-    maximum = fields.optional("max_position_embeddings")
     notes = (*feed_forward.notes, *_untrained(fields, style))
-    fields.finish(style.irrelevant)
-    others = style.final_norms * hidden
-    return Model(
-        family, (embedding,), blocks=blocks, heads=heads, others=others, max_positions=maximum, notes=notes
+    model = decoder(
+        fields, f"{prefix}embed_tokens", blocks, tied, style.irrelevant, head=not within, notes=notes
     )  # fmt: skip
+    return replace(model, others=style.final_norms * hidden)
 
 
 def _untrained(fields: Fields, style: Style) -> tuple[Note, ...]:

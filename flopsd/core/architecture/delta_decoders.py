@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import causal_heads, head_of
+from flopsd.core.architecture.heads import decoder
 from flopsd.core.architecture.hybrid_parts import experts, kinds_of, read_heads, read_used
-from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Recurrence
+from flopsd.core.architecture.model import Block, Linear, Mlp, Model, Recurrence
 from flopsd.core.architecture.parts import gated_mlp
 from flopsd.core.architecture.recurrent import Convolution, delta_products
 from flopsd.core.architecture.recurrent_work import NOTE
@@ -38,10 +38,11 @@ DELTA_FAMILIES = tuple(_DEFAULTS)
 _KINDS = {"linear_attention": "delta", "full_attention": "attention"}
 
 
-def read_delta_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
-    """A decoder of one of these families. Raises ArchitectureError naming the field."""
+def read_delta_decoder(family: str, config: Mapping[str, Any], within: str = "") -> Model:
+    """A decoder of one of these families; `within`: the path to it in a model that has the head. Raises
+    ArchitectureError naming the field."""
     fields = Fields(family, config, _DEFAULTS[family])
-    hidden, layers, vocabulary = fields.number("hidden_size"), fields.layers(), fields.number("vocab_size")
+    hidden, layers, path = fields.number("hidden_size"), fields.layers(), within or "model."
     tied, bias = fields.flag("tie_word_embeddings", False), fields.flag("attention_bias", False)
     heads = read_heads(fields, hidden, bias=bias, gated=True, qk_norm=True)
     every = fields.number("full_attention_interval", 4)
@@ -50,8 +51,8 @@ def read_delta_decoder(family: str, config: Mapping[str, Any], *, prefix: str = 
     delta = _Delta(fields, hidden)
     blocks = tuple(
         Block(
-            path := f"{prefix}layers.{index}",
-            (heads.at(f"{path}.self_attn") if kinds[index] == "attention" else delta.at(path), *feed.at(path, index)),
+            at := f"{path}layers.{index}",
+            (heads.at(f"{at}.self_attn") if kinds[index] == "attention" else delta.at(at), *feed.at(at, index)),
             others=2 * hidden,
             side_by_side=(1, 2),  # experts and the shared one
             spare_tail=not feed.routed(index),  # the shared expert's gate follows the last product
@@ -60,15 +61,8 @@ def read_delta_decoder(family: str, config: Mapping[str, Any], *, prefix: str = 
     )
     fields.only("use_sliding_window", False, None)
     fields.only("attn_output_gate", True)
-    further = fields.get("mtp_num_hidden_layers")
-    found = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
-    maximum = fields.optional("max_position_embeddings")
-    fields.finish(_IRRELEVANT)
-    table = Embedding(f"{prefix}embed_tokens", vocabulary, hidden)
-    return Model(
-        family, (table,), blocks=blocks, heads=found, others=hidden, max_positions=maximum,
-        notes=(NOTE, *((_FURTHER,) if further else ())),
-    )  # fmt: skip
+    notes = (NOTE, _FURTHER) if fields.get("mtp_num_hidden_layers") else (NOTE,)
+    return decoder(fields, f"{path}embed_tokens", blocks, tied, _IRRELEVANT, head=not within, notes=notes)
 
 
 _IRRELEVANT = ("intermediate_size", "mamba_ssm_dtype", "mlp_only_layers", "mtp_use_dedicated_embeddings")

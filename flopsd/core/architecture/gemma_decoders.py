@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flopsd.core.architecture.config_fields import MAX_SIZE, Fields
-from flopsd.core.architecture.heads import causal_heads, head_of
+from flopsd.core.architecture.heads import decoder
 from flopsd.core.architecture.hybrid_parts import experts, kinds_of
 from flopsd.core.architecture.model import AltUp, Attention, Block, Embedding, Linear, Mask, Mlp, Model, Part, Stream
 from flopsd.core.architecture.parts import gated_mlp
@@ -28,31 +29,27 @@ _DEFAULTS: Mapping[str, Mapping[str, int]] = {
 }  # fmt: skip
 GEMMA_FAMILIES = tuple(_DEFAULTS)
 _KINDS = {"sliding_attention": "sliding", "full_attention": "full"}
+_IRRELEVANT = ("activation_sparsity_pattern", "altup_active_idx", "altup_coef_clip", "altup_correct_scale")
 
 
-def read_gemma_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
+def read_gemma_decoder(family: str, config: Mapping[str, Any]) -> Model:
     """A text model of Gemma 3n or 4. Raises ArchitectureError naming the field. Gemma 3n's sparse activations
     (activation_sparsity_pattern) are zeros that the matrix products compute with."""
     if config.get("use_bidirectional_attention") == "vision":  # text is causal, and images reach both ways at most
         config = {**config, "use_bidirectional_attention": None}
     fields = Fields(family, config, _DEFAULTS[family])
-    hidden, layers, vocabulary = fields.number("hidden_size"), fields.layers(), fields.number("vocab_size")
+    hidden, layers = fields.number("hidden_size"), fields.layers()
     tied = fields.flag("tie_word_embeddings", True)
     attention = _Attention(fields, hidden, layers)
-    inputs = _LayerInputs(fields, hidden, layers, prefix)
+    inputs = _LayerInputs(fields, hidden, layers)
     newer = family == "gemma4_text"
     layer = (_Gemma4 if newer else _Gemma3n)(fields, hidden, attention, inputs)
-    blocks = tuple(layer.at(f"{prefix}layers.{index}", index) for index in range(layers))
+    blocks = tuple(layer.at(f"model.layers.{index}", index) for index in range(layers))
     if isinstance(layer, _Gemma3n):
-        blocks = (layer.streams_by(f"{prefix}altup_projections"), *blocks)
-        blocks = (*blocks, layer.streams_by(f"{prefix}altup_unembed_projections"))
-    found = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
-    maximum = fields.optional("max_position_embeddings")
-    fields.finish(("activation_sparsity_pattern", "altup_active_idx", "altup_coef_clip", "altup_correct_scale"))
-    tables = (Embedding(f"{prefix}embed_tokens", vocabulary, hidden), *inputs.tables)
-    others = hidden + inputs.others
-    blocks = (*inputs.blocks, *blocks)
-    return Model(family, tables, blocks=blocks, heads=found, others=others, max_positions=maximum)
+        into, out_of = layer.streams_by("altup_projections"), layer.streams_by("altup_unembed_projections")
+        blocks = (into, *blocks, out_of)
+    model = decoder(fields, "model.embed_tokens", (*inputs.blocks, *blocks), tied, _IRRELEVANT)
+    return replace(model, embeddings=(*model.embeddings, *inputs.tables), others=model.others + inputs.others)
 
 
 class _Attention:
@@ -130,7 +127,7 @@ def _sizes_by_layer(
 class _LayerInputs:
     """A vector of each token for each layer, looked up and made of its embedding."""
 
-    def __init__(self, fields: Fields, hidden: int, layers: int, prefix: str) -> None:
+    def __init__(self, fields: Fields, hidden: int, layers: int) -> None:
         self.hidden, self.width = hidden, fields.optional("hidden_size_per_layer_input")
         rows = fields.number("vocab_size_per_layer_input")
         self.tables: tuple[Embedding, ...] = ()
@@ -138,8 +135,8 @@ class _LayerInputs:
         self.others = self.width or 0
         if self.width is None:
             return
-        path, every = f"{prefix}per_layer_model_projection", layers * self.width
-        self.tables = (Embedding(f"{prefix}embed_tokens_per_layer", rows, every, Stream.LAYER_INPUTS),)
+        path, every = "model.per_layer_model_projection", layers * self.width
+        self.tables = (Embedding("model.embed_tokens_per_layer", rows, every, Stream.LAYER_INPUTS),)
         projection = Linear(path, hidden, every)
         self.blocks = (
             Block(path, (projection,), stream=Stream.LAYER_INPUTS, source=Stream.TOKENS, checkpointed=False),
@@ -208,8 +205,9 @@ class _Gemma3n:
                 hint=fields.instead(),
             )
 
-    def streams_by(self, path: str) -> Block:
+    def streams_by(self, name: str) -> Block:
         """Between embedding and streams, or streams and head: a matrix for each stream but the first."""
+        path = f"model.{name}"
         matrices = tuple(Linear(f"{path}.{i}", self.hidden, self.hidden) for i in range(self.streams - 1))
         return Block(path, matrices, parallel=True, checkpointed=False)
 

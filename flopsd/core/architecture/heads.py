@@ -1,12 +1,13 @@
-"""The head of a model, from the class that `architectures` names."""
+"""The head of a model, from the class that `architectures` names; and a decoder of text with its head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.model import Linear, Stream
+from flopsd.core.architecture.model import Block, Embedding, Linear, Model, Stream
+from flopsd.core.notes import Note
 from flopsd.errors import ArchitectureError
 
 Head = Callable[[], tuple[Linear, ...]]
@@ -39,6 +40,22 @@ def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool) -> di
         "ForTokenClassification": lambda: (Linear("score", hidden, labels(fields), bias=True),),
         "Model": no_head,
     }
+
+
+def decoder(
+    fields: Fields, embedding: str, blocks: tuple[Block, ...], tied: bool, irrelevant: Sequence[str], *,
+    head: bool = True, attends: bool = True, notes: tuple[Note, ...] = (),
+) -> Model:  # fmt: skip
+    """The model of these layers, which refuses the fields that were not read. `embedding`: the path of its table.
+    `attends`: where no layer does, nothing but a counter bounds the length of a sequence."""
+    hidden, vocabulary = fields.number("hidden_size"), fields.number("vocab_size")
+    heads = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
+    maximum = fields.optional("max_position_embeddings") if attends else None
+    fields.finish(irrelevant)
+    table = Embedding(embedding, vocabulary, hidden)
+    return Model(
+        fields.family, (table,), blocks=blocks, heads=heads, others=hidden, max_positions=maximum, notes=notes
+    )  # fmt: skip
 
 
 def labels(fields: Fields) -> int:

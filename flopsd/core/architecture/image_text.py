@@ -34,7 +34,7 @@ def read_gemma3(config: Mapping[str, Any]) -> Model:
     """Gemma 3: SigLIP, whose patches are averaged to soft tokens before the projection."""
     fields = Fields("gemma3", config)
     text = {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, **inner_config(fields, "text")}
-    decoder = read_decoder("gemma3_text", text, prefix="model.language_model.", head=False)
+    decoder = read_decoder("gemma3_text", text, "model.language_model.")
     vision = Fields("siglip_vision_model", inner_config(fields, "vision"))
     tower = read_tower(vision, "model.vision_tower.")
     vision.only("vision_use_head", False, missing=True)
@@ -60,7 +60,7 @@ def read_llama4(config: Mapping[str, Any]) -> Model:
     """Llama 4: of each square of patches the channels are put behind each other, and pass an MLP before the
     projection."""
     fields = Fields("llama4", config)
-    decoder = read_decoder("llama4_text", inner_config(fields, "text"), prefix="language_model.model.", head=False)
+    decoder = read_decoder("llama4_text", inner_config(fields, "text"), "language_model.model.")
     vision = Fields("llama4_vision_model", inner_config(fields, "vision"), _LLAMA4_VISION)
     tower = read_tower(vision, "vision_model.")
     side = _shuffled_side(vision)
@@ -102,7 +102,7 @@ def read_llava(config: Mapping[str, Any]) -> Model:
         raise ArchitectureError(
             "parts_not_read", family=fields.family, parts=(f"{family:.60}", f"{kind:.60}"), hint=fields.instead()
         )
-    decoder = read_decoder(family, text, prefix="model.language_model.", head=False)
+    decoder = read_decoder(family, text, "model.language_model.")
     vision = Fields(kind, images)
     tower = read_tower(vision, "model.vision_tower.")
     vision.only("vision_use_head", False, missing=kind == "siglip_vision_model")
@@ -151,7 +151,7 @@ def read_idefics3(family: str, config: Mapping[str, Any]) -> Model:
         raise ArchitectureError("parts_not_read", family=family, parts=(f"{name!s:.60}",), hint=fields.instead())
     dropped = {*_UNREAD_TEXT, *(switch for switch in _SWITCHED_OFF if text.get(switch) is False)}
     text = {key: value for key, value in text.items() if key not in dropped}
-    decoder = read_decoder(name, text, prefix="model.text_model.", head=False)
+    decoder = read_decoder(name, text, "model.text_model.")
     vision = Fields(f"{family}_vision", images, {"hidden_size": 1152, "num_attention_heads": 16})
     tower = read_tower(vision, "model.vision_model.")
     vision.finish(("max_image_size", "size", "tie_word_embeddings", "use_base_siglip"))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import causal_heads, head_of
+from flopsd.core.architecture.heads import decoder
 from flopsd.core.architecture.hybrid_parts import experts, kinds_of, read_heads, read_used
-from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Part, Recurrence
+from flopsd.core.architecture.model import Block, Linear, Mlp, Model, Part, Recurrence
 from flopsd.core.architecture.recurrent import Convolution
 from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
@@ -30,10 +30,10 @@ _IRRELEVANT = ("block_dim", "block_mlp_init_scale", "block_norm_eps", "block_out
                "num_heads", "routed_scaling_factor", "theta", "use_expert_bias", "use_pos_enc")  # fmt: skip
 
 
-def read_lfm2(family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
+def read_lfm2(family: str, config: Mapping[str, Any]) -> Model:
     """A decoder of one of these families. Raises ArchitectureError naming the field."""
     fields = Fields(family, config, _DEFAULTS[family])
-    hidden, layers, vocabulary = fields.number("hidden_size"), fields.layers(), fields.number("vocab_size")
+    hidden, layers = fields.number("hidden_size"), fields.layers()
     tied = fields.flag("tie_embedding", fields.flag("tie_word_embeddings", True))
     heads = read_heads(fields, hidden, qk_norm=True)
     kernel, bias = fields.number("conv_L_cache"), fields.flag("conv_bias", False)
@@ -41,18 +41,14 @@ def read_lfm2(family: str, config: Mapping[str, Any], *, prefix: str = "model.",
     feed = _Feed(fields, hidden)
     blocks = []
     for index, kind in enumerate(kinds):
-        path = f"{prefix}layers.{index}"
+        path = f"model.layers.{index}"
         mixer: Part = (
             heads.at(f"{path}.self_attn", "out_proj")
             if kind == "attention"
             else _convolution(f"{path}.conv", hidden, kernel, bias)
         )
         blocks.append(Block(path, (mixer, feed.at(path, index)), others=2 * hidden, spare_tail=not feed.routed(index)))
-    found = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
-    maximum = fields.optional("max_position_embeddings")
-    fields.finish(_IRRELEVANT)
-    table = Embedding(f"{prefix}embed_tokens", vocabulary, hidden)
-    return Model(family, (table,), blocks=tuple(blocks), heads=found, others=hidden, max_positions=maximum)
+    return decoder(fields, "model.embed_tokens", tuple(blocks), tied, _IRRELEVANT)
 
 
 def _default_kinds(fields: Fields, layers: int) -> Sequence[str]:

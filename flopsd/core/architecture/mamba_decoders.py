@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import causal_heads, head_of
+from flopsd.core.architecture.heads import decoder
 from flopsd.core.architecture.hybrid_parts import experts, kinds_of, mamba2, read_heads, read_used
-from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Part, Recurrence
+from flopsd.core.architecture.model import Block, Linear, Mlp, Model, Part, Recurrence
 from flopsd.core.architecture.parts import gated_mlp
 from flopsd.core.architecture.recurrent_work import NOTE
 
@@ -37,22 +37,15 @@ Layer = Callable[[str, int], Block]  # from a path and the number of the layer
 Mixer = Callable[[str], Recurrence]
 
 
-def read_mamba_decoder(
-    family: str, config: Mapping[str, Any], *, prefix: str | None = None, head: bool = True
-) -> Model:
+def read_mamba_decoder(family: str, config: Mapping[str, Any]) -> Model:
     """A decoder of one of these families. Raises ArchitectureError naming the field."""
     fields, alone = Fields(family, config, _DEFAULTS[family]), family == "mamba2"
-    prefix = ("backbone." if alone else "model.") if prefix is None else prefix
-    hidden, layers, vocabulary = fields.number("hidden_size"), fields.layers(), fields.number("vocab_size")
+    path, table = ("backbone", "embeddings") if alone else ("model", "embed_tokens")
+    hidden, layers = fields.number("hidden_size"), fields.layers()
     tied = fields.flag("tie_word_embeddings", False)
     block = _READERS[family](fields, hidden, layers)
-    blocks = tuple(block(f"{prefix}layers.{index}", index) for index in range(layers))
-    found = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ()
-    # Without attention nothing but a counter bounds the length of a sequence.
-    maximum = None if alone else fields.optional("max_position_embeddings")
-    fields.finish(_IRRELEVANT)
-    table = Embedding(f"{prefix}{'embeddings' if alone else 'embed_tokens'}", vocabulary, hidden)
-    return Model(family, (table,), blocks=blocks, heads=found, others=hidden, max_positions=maximum, notes=(NOTE,))
+    blocks = tuple(block(f"{path}.layers.{index}", index) for index in range(layers))
+    return decoder(fields, f"{path}.{table}", blocks, tied, _IRRELEVANT, attends=not alone, notes=(NOTE,))
 
 
 _IRRELEVANT = tuple(

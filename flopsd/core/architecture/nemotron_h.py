@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import causal_heads, head_of
+from flopsd.core.architecture.heads import decoder
 from flopsd.core.architecture.hybrid_parts import kinds_of, mamba2, read_heads, read_used
-from flopsd.core.architecture.model import Block, Embedding, Linear, Mlp, Model, Part
+from flopsd.core.architecture.model import Block, Linear, Mlp, Model, Part
 from flopsd.core.architecture.recurrent_work import NOTE
 from flopsd.core.notes import note
 
@@ -34,23 +34,16 @@ _IRRELEVANT = tuple(
 _FURTHER = note("further_tokens_not_counted", name="num_nextn_predict_layers")
 
 
-def read_nemotron_h(config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
+def read_nemotron_h(config: Mapping[str, Any]) -> Model:
     """A decoder of this family. Raises ArchitectureError naming the field."""
     fields = Fields("nemotron_h", config, _DEFAULTS)
-    hidden, vocabulary = fields.number("hidden_size"), fields.number("vocab_size")
-    kinds = _kinds(fields)
+    hidden, kinds = fields.number("hidden_size"), _kinds(fields)
     layer = _Layer(fields, hidden)
-    blocks = tuple(layer.at(f"{prefix}layers.{index}", kind) for index, kind in enumerate(kinds))
+    blocks = tuple(layer.at(f"model.layers.{index}", kind) for index, kind in enumerate(kinds))
     fields.only("tie_word_embeddings", False)
     further = fields.number("num_nextn_predict_layers", 0, at_least=0)
-    known = causal_heads(fields, hidden, vocabulary, tied=False)
-    found = head_of(fields, known, "ForCausalLM") if head else ()
-    maximum = fields.optional("max_position_embeddings")
-    fields.finish(_IRRELEVANT)
-    return Model(
-        "nemotron_h", (Embedding(f"{prefix}embeddings", vocabulary, hidden),), blocks=blocks, heads=found,
-        others=hidden, max_positions=maximum, notes=(NOTE, *((_FURTHER,) if further else ())),
-    )  # fmt: skip
+    notes = (NOTE, _FURTHER) if further else (NOTE,)
+    return decoder(fields, "model.embeddings", blocks, False, _IRRELEVANT, notes=notes)
 
 
 def _kinds(fields: Fields) -> list[str]:

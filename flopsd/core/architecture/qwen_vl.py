@@ -99,10 +99,10 @@ def read_qwen_vl(family: str, config: Mapping[str, Any]) -> Model:
 
 
 def _decoder(family: str, config: Mapping[str, Any]) -> Model:
-    prefix = "model.language_model."
+    path = "model.language_model."
     if family in _TEXTS:
-        return read_decoder(family, config, prefix=prefix, head=False, style=_TEXTS[family])
-    return read_delta_decoder(family, config, prefix=prefix, head=False)
+        return read_decoder(family, config, path, _TEXTS[family])
+    return read_delta_decoder(family, config, path)
 
 
 class _Tower:

@@ -159,6 +159,7 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
 
 
 def _compact(said: Mapping[str, Any]) -> str:
+    """A text to sort by, whatever the order of the members."""
     return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
 
@@ -270,7 +271,7 @@ class MergedDeclarations:
         methods = sorted(method for method in self._methods if method is not None)
         if one_job and len(methods) > 1:
             found.add(Contradiction("METHOD_DIFFERS", note("node_methods_differ", methods=tuple(methods))))
-        return sorted(found, key=lambda one: json.dumps(one.for_ledger(), sort_keys=True, separators=(",", ":")))
+        return sorted(found, key=lambda one: _compact(one.for_ledger()))
 
     @property
     def conflict(self) -> tuple[str, ...]:

@@ -44,16 +44,13 @@ class Required:
     source: tuple[str, ...]  # codes
 
 
-ByOperators = tuple[int, int]
-
-
 @dataclass(frozen=True, slots=True)
 class Guidelines:
     """`updates` directly contribute to parameter updates (para 115); `cumulative` counts generated data too."""
 
     updates: Figures
     cumulative: Figures
-    by_operators: ByOperators = (0, 0)  # how much of either low rests on training processes' count of operators
+    by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on training processes' count of operators
 
     def for_ledger(self, claimed: Claimed | None) -> dict[str, Any]:
         low, cumulative = self.by_operators

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from flopsd.core.architecture import (
@@ -59,14 +60,7 @@ def way_for(facts: Mapping[str, Any], work: Mapping[str, Work]) -> Way:
 
 def by_shape(model: Model) -> Way:
     """By every matrix of the model, or by its size."""
-
-    def counted(work: Work, training: Training) -> ArchitectureFlop:
-        return flop(model, work, training)
-
-    def forward(work: Work, training: Training) -> Bounds:
-        return forward_flop(model, work, training)
-
-    return Way(counted, forward, has_passed, parameters(model), SHAPE)
+    return Way(partial(flop, model), partial(forward_flop, model), has_passed, parameters(model), SHAPE)
 
 
 def _by_weights(config: Mapping[str, Any], total: int | None, why: Note) -> Way:
@@ -74,12 +68,11 @@ def _by_weights(config: Mapping[str, Any], total: int | None, why: Note) -> Way:
         raise ArchitectureError(
             "no_parameters_total", hint="declare parameters_total", why=why.code, **dict(why.parameters)
         )
-
-    def counted(work: Work, training: Training) -> ArchitectureFlop:
-        return weights_flop(config, work, training)
-
-    def forward(work: Work, training: Training) -> Bounds:  # noqa: ARG001 (as every way is called)
-        return weights_forward(config, work)
-
-    sizes = Parameters(total, 0, 0, total)
-    return Way(counted, forward, is_counted, sizes, WEIGHTS, (with_reason("not_by_shape", why),))
+    return Way(
+        partial(weights_flop, config),
+        lambda work, _: weights_forward(config, work),
+        is_counted,
+        Parameters(total, 0, 0, total),
+        WEIGHTS,
+        (with_reason("not_by_shape", why),),
+    )

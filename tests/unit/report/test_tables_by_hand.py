@@ -61,7 +61,7 @@ def test_what_processes_declare_stands_once_for_each_value_with_how_many_say_so(
         "contradictions": [],
     }
     many = [session(rank=at, zzz=at, packing=False) for at in range(10)]
-    found = declared_of(predicate({**known, "sessions": [*many, session(method="lora"), {"facts": None, "work": {}}]}))
+    found = declared_of(predicate({**known, "sessions": [*many, session(method="lora"), {"facts": {}, "work": {}}]}))
     assert found.job == (
         Fact("Phase", "train", "the settings"), Fact("Training method", "not declared", ""),
         Fact("Recomputation of activations", "full", "the settings"), Fact("Base model", "not declared"),
@@ -82,11 +82,11 @@ def test_what_processes_declare_stands_once_for_each_value_with_how_many_say_so(
     ("base", "facts"),
     [
         (
-            {}, [("Base model", "not named", ""),
-                 ("Its training compute", "declared as neither known nor estimable", "")],
+            {}, [("Base model", "not named", "the settings"),
+                 ("Its training compute", "declared as neither known nor estimable", "the settings")],
         ),
         (
-            {"kind": "known", "flop": "1000", "name": "b", "declaredBy": "config"},
+            {"kind": "known", "flop": "1000", "name": "b"},
             [("Base model", "b", "the settings"), ("Its training compute", "10^3 FLOP, known", "the settings")],
         ),
         (
@@ -94,18 +94,13 @@ def test_what_processes_declare_stands_once_for_each_value_with_how_many_say_so(
             [("Base model", "not named", "process 9"),
              ("Its training compute", "7 FLOP, estimated by 6ND", "process 9")],
         ),
-        (
-            {"kind": "estimated"},
-            [("Base model", "not named", ""),
-             ("Its training compute", "estimated by a method that is not declared", "")],
-        ),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("systemic", "word"), [(True, "yes"), (False, "no"), (None, "not declared")])
 def test_a_base_model_says_what_it_took_and_who_said_so(
     base: dict[str, Any], facts: list[tuple[str, str, str]], systemic: bool | None, word: str
 ) -> None:
-    known = {"kind": "unknown", "systemic": systemic, **base}
+    known = {"kind": "unknown", "systemic": systemic, "declaredBy": "config", **base}
     found = declared_of(predicate({"method": "full", "base": {**known, "reason": "why"}}))
     by = facts[0][2]
     assert found.job[0] == Fact("Training method", "full", "the ledgers that were merged")
