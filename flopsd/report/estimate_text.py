@@ -146,12 +146,10 @@ def _flop_rows(name: str, bounds: Sequence[Bounds]) -> list[list[str]]:
 def _reasons(findings: Sequence[Finding]) -> list[str]:
     """Of several policies, with the name of each."""
     several = len({one.policy for one in findings}) > 1
-    open_ones = [one for one in findings if one.state is Verdict.INDETERMINATE and one.only_if is None]
-    names = [
-        f"{one_line(one.policy)} {one_line(one.rule.id)}" if several else one_line(one.rule.id) for one in open_ones
-    ]
     reasons = dict.fromkeys(
-        f"{name}: {one_line(say_all('findings.reasons', one.why))}" for name, one in zip(names, open_ones, strict=True)
+        one_line(f"{f'{one.policy} ' if several else ''}{one.rule.id}: {say_all('findings.reasons', one.why)}")
+        for one in findings
+        if one.state is Verdict.INDETERMINATE and one.only_if is None
     )
     lines = ["", "indeterminate:"] if reasons else []
     for reason in reasons:

@@ -60,9 +60,14 @@ class Tables:
         self._is_packaged: dict[str, bool] = {}
 
     def peaks(self, sha256: str, ledger: Path | None = None) -> PeakTable:
-        """As `find_peaks`. Raises PeakTableError."""
+        """The peak table with this digest, a given or a packaged one. What came with `ledger` is named to the user and
+        never used. Raises PeakTableError where none has it."""
         if sha256 not in self._peaks:
-            self._peaks[sha256] = find_peaks(sha256, self._peaks_files, ledger)
+            found = _found(sha256, (*self._peaks_files, *_packaged_tables()), _read_peaks)
+            if found is None:
+                said, hint = _missing(PEAKS, sha256, ledger)
+                raise PeakTableError(said, hint=hint)
+            self._peaks[sha256] = parse_peaks(*found)
         return self._peaks[sha256]
 
     def is_packaged(self, sha256: str) -> bool:
@@ -83,19 +88,27 @@ class Tables:
         return None
 
     def policies(self, sha256s: Iterable[str], ledger: Path | None = None) -> tuple[Policy, ...]:
-        """As `find_policy`, of each. Raises PolicyError, which names all that are not here."""
+        """The policies with these digests, found as `peaks` are. Raises PolicyError, which names all that are not here."""
         wanted, missing = list(sha256s), dict[str, PolicyError]()
         for sha256 in wanted:
             if sha256 in self._policies:
                 continue
             try:
-                self._policies[sha256] = find_policy(sha256, self._policy_files, ledger)
+                self._policies[sha256] = self._policy(sha256, ledger)
             except PolicyError as fault:
                 missing[sha256] = fault
         if missing:
             problems = [problem for fault in missing.values() for problem in fault.problems]
             raise PolicyError(problems, hint="; ".join(dict.fromkeys(fault.hint for fault in missing.values())))
         return tuple(self._policies[sha256] for sha256 in wanted)
+
+    def _policy(self, sha256: str, ledger: Path | None) -> Policy:
+        packaged = (*_packaged_policies(), *_packaged_policies("policies/old"))
+        found = _found(sha256, (*self._policy_files, *packaged), read_policy)
+        if found is None:
+            said, hint = _missing(POLICY, sha256, ledger)
+            raise PolicyError([said], hint=hint)
+        return parse_policy(*found)
 
 
 def load_peaks(file: str | None = None) -> PeakTable:
@@ -143,16 +156,6 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
         return PeakTable.from_data(document, sha256)
     except PeakTableError as fault:
         raise PeakTableError(f"{name}: {fault}", hint=fault.hint) from fault
-
-
-def find_peaks(sha256: str, candidates: Sequence[Path] = (), ledger: Path | None = None) -> PeakTable:
-    """The peak table with this digest: a packaged one, old ones included, or one of `candidates`. What came with
-    `ledger` is named to the user and never used. Raises PeakTableError when none has it."""
-    found = _found(sha256, (*candidates, *_packaged_tables()), _read_peaks)
-    if found is None:
-        said, hint = _missing(PEAKS, sha256, ledger)
-        raise PeakTableError(said, hint=hint)
-    return parse_peaks(*found)
 
 
 def _found(sha256: str, paths: Iterable[Path], read: Callable[[Path], bytes]) -> tuple[bytes, str] | None:
@@ -274,16 +277,6 @@ def parse_policy(data: bytes, name: str) -> Policy:
         return policy_from(document, sha256, lines)
     except PolicyError as fault:
         raise PolicyError([f"{name}: {problem}" for problem in fault.problems], hint=fault.hint) from fault
-
-
-def find_policy(sha256: str, candidates: Iterable[Path] = (), ledger: Path | None = None) -> Policy:
-    """The policy with this digest: a packaged one, old ones included, or one of `candidates`. What came with `ledger`
-    is named to the user and never used. Raises PolicyError when none has it."""
-    found = _found(sha256, (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")), read_policy)
-    if found is None:
-        said, hint = _missing(POLICY, sha256, ledger)
-        raise PolicyError([said], hint=hint)
-    return parse_policy(*found)
 
 
 def _packaged_policies(folder: str = "policies") -> list[Path]:

@@ -42,9 +42,7 @@ class Incarnation:
     sources: dict[str, Record] = field(default_factory=dict)
     devices: dict[int, DeviceEntry] = field(default_factory=dict)
     read: dict[DeviceUid, Tally] = field(default_factory=dict)
-    gaps_until: dict[int, int] = field(
-        default_factory=dict
-    )  # by the number of a device: the end of its last listed gap
+    gaps_until: dict[int, int] = field(default_factory=dict)  # where the last listed gap ends, by number of the device
     newest: Steady | None = None  # the last checkpoint
     counts_before: OperatorCounts = NO_COUNTS  # what training processes had counted when it began
     unended_since_ns: int = 0  # when the first of those right before it began that are of this boot and have no end

@@ -24,6 +24,7 @@ from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
 
 _QUIET = frozenset((NO_PROCESS, NO_WORK))
+_Node = tuple[int | None, str | None]  # rank and name
 JOB, LINEAGE = "job", "lineage"
 KINDS = (JOB, LINEAGE)
 
@@ -65,10 +66,8 @@ class Merging:
         self._jobs_missing: list[Note] = []
         self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
         self._nodes_unknown = False
-        self._quiet: dict[
-            tuple[int | None, str | None], set[Note]
-        ] = {}  # nodes, and why segments of them have no basis
-        self._loud: set[tuple[int | None, str | None]] = set()  # nodes of which a segment has one, or another reason
+        self._quiet: dict[_Node, set[Note]] = {}  # why segments of a node have no basis
+        self._loud: set[_Node] = set()  # nodes of which a segment has one, or another reason
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
         """Take one child in; gives the summary of the node before it when that is finished. Raises LedgerError where it

@@ -40,9 +40,7 @@ def tally_columns(tallies: Sequence[Tally]) -> dict[str, Any]:
     found: dict[str, Any] = {"to_ns": [tally.watermark_ns for tally in tallies]}
     for name in _BY_KEY:
         if any(maps := [getattr(tally, name) for tally in tallies]):
-            found[name] = {
-                key: [one.get(key) for one in maps] for key in _keys(maps)
-            }  # its keys are text, as all enumerations are
+            found[name] = {key: [one.get(key) for one in maps] for key in _keys(maps)}  # text, as all enumerations are
     for name, field in _BY_EVIDENCE.items():
         if any(maps := [getattr(tally, field) for tally in tallies]):
             by_evidence = found[name] = {}

@@ -13,7 +13,7 @@ from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Verdict
 from flopsd.core.policy.policy_reader import policy_from
 from flopsd.errors import PolicyError
-from flopsd.settings.data_files import config_dir, find_policy, load_policies, parse_policy
+from flopsd.settings.data_files import Tables, config_dir, load_policies, parse_policy
 from tests.unit.attestation.test_lineage_base import POLICY
 
 PACKAGED = config_dir() / "policies" / "eu-ai-act.yaml"
@@ -74,10 +74,10 @@ def test_another_regime_is_another_file(tmp_path: Path) -> None:
     assert [policy.id for policy in load_policies([str(file)])] == ["small"], "what is chosen, and nothing beside it"
     (_, found) = findings(policies[1], Case(Figures(0, None, 0), Figures(10**21 + 1, None, None)))
     assert (found.policy, found.applies, found.state) == ("small", True, Verdict.ABOVE)
-    assert find_policy(policies[1].sha256, [file]) == policies[1]
-    assert find_policy(policies[0].sha256) == policies[0]
+    assert Tables(policy_files=[str(file)]).policies([policies[1].sha256]) == (policies[1],)
+    assert Tables().policies([policies[0].sha256]) == (policies[0],)
     with pytest.raises(PolicyError, match="no policy with SHA-256 00"):
-        find_policy("00" * 32)
+        Tables().policies(["00" * 32])
 
 
 def test_a_file_may_have_the_id_of_a_packaged_policy(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from flopsd.core.session_protocol import DeclaredSession
 from flopsd.errors import ConfigError, PeakTableError
 from flopsd.settings import parsers
 from flopsd.settings.client_socket import socket_path
-from flopsd.settings.data_files import Tables, find_peaks, load_peaks, load_policies, parse_peaks
+from flopsd.settings.data_files import Tables, load_peaks, load_policies, parse_peaks
 from flopsd.settings.device_selection import DevicesSetting, Whose, parse_devices
 from flopsd.settings.evidence_kinds import KINDS, parse_kinds
 from flopsd.settings.load import declared_of
@@ -283,7 +283,7 @@ def test_a_peak_table_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> N
     with pytest.raises(PeakTableError, match="x.yaml: peak table is malformed: 'schema' is missing"):
         parse_peaks(b"a: 1\n", "x.yaml")
     with pytest.raises(PeakTableError, match="no peak table with SHA-256 00"):
-        find_peaks("00" * 32)
+        Tables().peaks("00" * 32)
     with pytest.raises(ConfigError) as fault:
         Tables(peaks_files=[str(tmp_path / "a")], policy_files=[str(tmp_path / "b")])
     assert [problem.rpartition("/")[2] for problem in fault.value.problems] == [
