@@ -51,7 +51,7 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     by = _BY_JOB if "sessions" in entry else "the ledgers that were merged"
     known = ((name, entry.maybe_text(name)) for name in names)
     job = [Fact(_NAMES[name], text or NOT_DECLARED, by if text else "") for name, text in known]
-    if conflict := entry.all_words("conflict", "declared.conflict") if "conflict" in entry else ():
+    if conflict := entry.all_words("conflict", "declared.conflict"):  # of a merged ledger
         job.append(Fact("Conflict", "; ".join(conflict)))
     named = entry.objects("contradictions")
     job += [Fact("Contradiction", contradiction_text(one)) for one in named]

@@ -84,11 +84,11 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     )
     rests_on = finding.one_of("restsOn", (OPERATOR_COUNT,)) if "restsOn" in finding else None
     value = finding.figures("value")
-    low, high = _threshold(finding)
+    limit = _limit(finding)
     state, only_if = _state(applies, compared), _only_if(finding)
     title, status = finding.text("title"), finding.text("status")
     title = title[:1].upper() + title[1:]
-    share = _share(value, low, high)
+    share = _share(value, limit)
     quantities, other_conditions = finding.texts("quantities"), finding.texts("otherConditions")
     return ReportRule(
         title=title,
@@ -101,9 +101,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
             filter(
                 None,
                 (
-                    _text(state, applies, value, low, high, _at_least(finding))
-                    if only_if is None
-                    else f"Above only if {only_if.words}.",
+                    _text(state, applies, value, limit) if only_if is None else f"Above only if {only_if.words}.",
                     doubt(status) if state is ReportState.ABOVE else "",
                     sentence(BY_COUNT_ALONE) if rests_on else "",
                     _unless_below(state, other_conditions),
@@ -114,7 +112,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         why="; ".join(finding.all_words("reasons", "findings.reasons")),
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=interval(value),
-        threshold=None if low is None else _shown(low, high),
+        threshold=None if limit is None else _shown(limit),
         share=share,
         citation=finding.text("citation"),
         consequence=finding.maybe_text("consequence") or "",
@@ -123,11 +121,11 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         status=status,
         other_conditions=other_conditions,
         chart=None
-        if axis is None or not low or state is ReportState.NOT_APPLICABLE
-        else chart_of(axis, value, low, high, title, share),
+        if axis is None or limit is None or not limit.low or state is ReportState.NOT_APPLICABLE
+        else chart_of(axis, value, limit, title, share),
         distance=None
-        if value.high_flop is None or not low
-        else Distance(value.high_flop / low, low, any(quantity.startswith("base+") for quantity in quantities)),
+        if value.high_flop is None or limit is None or not limit.low
+        else Distance(value.high_flop / limit.low, limit.low, any(name.startswith("base+") for name in quantities)),
         only_if=only_if,
     )
 
@@ -135,12 +133,6 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
 def _unless_below(state: ReportState, other_conditions: tuple[str, ...]) -> str:
     """What else would have to be so, unless compute alone decides that the rule is not met."""
     return "" if state in (ReportState.BELOW, ReportState.NOT_APPLICABLE) else of_compute_alone(other_conditions)
-
-
-def _at_least(finding: LedgerObject) -> bool:
-    """Whether as much as the threshold is above it."""
-    threshold = finding.maybe_object("threshold")
-    return threshold is not None and threshold.maybe_text("comparison") == AT_LEAST
 
 
 def _only_if(finding: LedgerObject) -> OnlyIf | None:
@@ -169,37 +161,32 @@ def _state(applies: bool | None, compared: str | None) -> ReportState:
     return ReportState(compared)
 
 
-def _text(
-    state: ReportState,
-    applies: bool | None,
-    value: Figures,
-    low: Fraction | None,
-    high: Fraction | None,
-    at_least: bool,
-) -> str:
+def _text(state: ReportState, applies: bool | None, value: Figures, limit: Limit | None) -> str:
     """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
     base model may be in them."""
     if state is ReportState.NOT_APPLICABLE:
         return "The rule does not apply."
     if state is ReportState.INDETERMINATE and applies is None:
-        return f"It is not known whether the rule applies. {_stand(value, low, high, at_least)}"
+        return f"It is not known whether the rule applies. {_stand(value, limit)}"
+    at_least = limit is not None and limit.at_least
     if state is ReportState.ABOVE:
         return f"Even the lower bound {'reaches' if at_least else 'is above'} the threshold."
     if state is ReportState.BELOW:
         return f"Even the upper bound does not {'reach' if at_least else 'exceed'} the threshold."
-    if low is None or high is None:
-        return "The threshold is not known, and may be as low as the figures." if low else "The threshold is not known."
+    if limit is None or limit.high is None:
+        above_zero = limit is not None and limit.low
+        return f"The threshold is not known{', and may be as low as the figures' if above_zero else ''}."
     if value.high_flop is None:
         verb = "reach" if at_least else "exceed"
         return f"No upper bound is known, and the lower bound does not {verb} the threshold."
     return "The threshold lies between the lower and the upper bound."
 
 
-def _stand(value: Figures, low: Fraction | None, high: Fraction | None, at_least: bool) -> str:
+def _stand(value: Figures, limit: Limit | None) -> str:
     """How figures and threshold stand to each other, whatever it means."""
-    if low is None:
+    if limit is None:
         return "The threshold is not known either."
-    limit, verb = Limit(low, high, at_least), "reach" if at_least else "exceed"
+    verb = "reach" if limit.at_least else "exceed"
     if limit.is_above(value.low_flop):
         return f"The figures {verb} the threshold."
     if value.high_flop is None:
@@ -209,26 +196,27 @@ def _stand(value: Figures, low: Fraction | None, high: Fraction | None, at_least
     return "The threshold lies between the lower and the upper bound."
 
 
-def _threshold(finding: LedgerObject) -> tuple[Fraction | None, Fraction | None]:
+def _limit(finding: LedgerObject) -> Limit | None:
     entry = finding.maybe_object("threshold")
     if entry is None:
-        return None, None
+        return None
     low = Fraction(0) if entry.raw("low") == "0" else entry.fraction("low")  # a fraction of any base model's compute
-    return low, entry.fraction("high") if "high" in entry else None
+    return Limit(low, entry.fraction("high") if "high" in entry else None, entry.text("comparison") == AT_LEAST)
 
 
-def _shown(low: Fraction, high: Fraction | None) -> Amount:
-    one = flop(low)
-    if high is None:
+def _shown(limit: Limit) -> Amount:
+    one = flop(limit.low)
+    if limit.high is None:
         return Amount(f"at least {one.text}", f"at least {one.exact}")
-    other = flop(high)
-    return one if low == high else Amount(f"{one.text} to {other.text}", f"{one.exact} to {other.exact}")
+    other = flop(limit.high)
+    return one if limit.low == limit.high else Amount(f"{one.text} to {other.text}", f"{one.exact} to {other.exact}")
 
 
-def _share(value: Figures, low: Fraction | None, high: Fraction | None) -> str:
+def _share(value: Figures, limit: Limit | None) -> str:
     """What the figures are of the threshold; of a threshold that is an interval, outward. What is not known is said."""
-    if not low:
+    if limit is None or not limit.low:
         return ""
+    low, high = limit.low, limit.high
     small = high is None or value.low_flop * FACTOR < high
     least = "" if small or high is None else format_share(value.low_flop, high, Towards.DOWN)
     if value.high_flop is None:
@@ -247,16 +235,18 @@ def words_of(value: Interval, absent: str) -> str:
 
 
 def _numbers(finding: LedgerObject) -> list[int | Fraction]:
-    return [number for number in (*finding.figures("value"), *_threshold(finding)) if number is not None]
+    limit = _limit(finding)
+    ends = () if limit is None else (limit.low, limit.high)
+    return [number for number in (*finding.figures("value"), *ends) if number is not None]
 
 
-def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction | None, title: str, share: str) -> RuleChart:
+def chart_of(axis: Axis, value: Figures, limit: Limit, title: str, share: str) -> RuleChart:
     """The chart of one rule, with a description for a screen reader."""
-    shown, wall = interval(value), axis.at(low)
+    threshold, wall = _shown(limit).text, axis.at(limit.low)
     begin = axis.at(value.low_flop) if value.low_flop > 0 else 0.0
     known = axis.at(value.measured_flop or value.low_flop)  # up to where the bar is solid if it has no upper bound
     end = known if value.high_flop is None else axis.at(value.high_flop)
-    words = words_of(shown, NO_MEASURED)
+    words = words_of(interval(value), NO_MEASURED)
     return RuleChart(
         bar_from=begin,
         bar_width=width_of(begin, end),
@@ -264,10 +254,10 @@ def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction | None, t
         open_from=None if value.high_flop is not None else end,
         measured=None if not value.measured_flop else axis.at(value.measured_flop),
         threshold_from=wall,
-        threshold_to=axis.at(low if high is None else high),
-        threshold_label=f"threshold {_shown(low, high).text}",
+        threshold_to=axis.at(limit.low if limit.high is None else limit.high),
+        threshold_label=f"threshold {threshold}",
         threshold_anchor=anchor_at(wall),
         title=f"{title}: interval against threshold",
-        description=f"On a scale of powers of ten: {words}. Threshold {_shown(low, high).text} FLOP."
+        description=f"On a scale of powers of ten: {words}. Threshold {threshold} FLOP."
         + (f" Share of it: {share}." if share else ""),
     )

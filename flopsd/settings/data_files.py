@@ -88,7 +88,7 @@ class Tables:
         return None
 
     def policies(self, sha256s: Iterable[str], ledger: Path | None = None) -> tuple[Policy, ...]:
-        """The policies with these digests, found as `peaks` are. Raises PolicyError, which names all that are not here."""
+        """The policies with these digests, found as `peaks`. Raises PolicyError, which names all that are not here."""
         wanted, missing = list(sha256s), dict[str, PolicyError]()
         for sha256 in wanted:
             if sha256 in self._policies:

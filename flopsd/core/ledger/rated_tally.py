@@ -197,17 +197,14 @@ def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
         return rated
     earlier = () if history.continues is None else history.continues.counted
     here = (replace(one, start=one.start + history.starts_before) for one in rated)
-    return rated_as(added_up_counted((*earlier, *map(_counted, here))), table)
-
-
-def rated_as(counted: Iterable[Counted], table: PeakTable) -> tuple[RatedTally, ...]:
     return tuple(
-        RatedTally(one.start, one.entry, one.tally, rating_of(one.entry, table), table, one.phase) for one in counted
+        RatedTally(one.start, one.entry, one.tally, rating_of(one.entry, table), table, one.phase)
+        for one in added_up_counted((*earlier, *map(_counted, here)))
     )
 
 
 def counted_in(rated: Iterable[RatedTally]) -> tuple[Counted, ...]:
-    """The inverse of `rated_as`: what the next segment repeats of `rated`."""
+    """What the next segment repeats of `rated`."""
     return added_up_counted(map(_counted, rated))
 
 

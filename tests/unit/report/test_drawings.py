@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flopsd.core.figures import Figures
+from flopsd.core.policy.finding import Limit
 from flopsd.report.charts import (
     HEIGHT,
     WIDTH,
@@ -106,14 +107,14 @@ def test_a_scale_holds_every_value_within_its_margins(exponents: list[int]) -> N
 def test_a_rule_is_drawn_as_its_interval_beside_its_threshold(
     figures: Figures, low: int, high: int | None, places: tuple[Any, ...], words: str
 ) -> None:
-    limit = None if high is None else Fraction(high)
-    drawn = chart_of(Axis(20, 24), figures, Fraction(low), limit, "A rule", "at most 5 %")
+    limit = Limit(Fraction(low), None if high is None else Fraction(high))
+    drawn = chart_of(Axis(20, 24), figures, limit, "A rule", "at most 5 %")
     found = (drawn.bar_from, drawn.bar_width, drawn.from_zero, drawn.open_from, drawn.measured, drawn.threshold_from,
              drawn.threshold_to)  # fmt: skip
     assert found == places
     assert f"Threshold {words} Share of it: at most 5 %." in drawn.description
     assert ("no measured figure" in drawn.description) == (figures.measured_flop is None)
-    bare = chart_of(Axis(20, 24), figures, Fraction(low), limit, "A rule", "")
+    bare = chart_of(Axis(20, 24), figures, limit, "A rule", "")
     assert bare.description == drawn.description.removesuffix(" Share of it: at most 5 %.")
 
 

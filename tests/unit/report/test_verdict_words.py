@@ -17,7 +17,7 @@ def finding(**changed: Any) -> dict[str, Any]:
     return {
         "policy": "p", "rule": "r", "title": "a rule", "applies": True, "state": "below", "quantities": ["updates"],
         "otherConditions": [], "value": {"low": "100", "measured": "200", "high": "400"},
-        "threshold": {"low": "1000", "high": "1000"}, "reasons": [], "citation": "Article 3", "status": "text", **changed,
+        "threshold": threshold(1000, 1000), "reasons": [], "citation": "Article 3", "status": "text", **changed,
     }  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def value(low: int, measured: int | None, high: int | None) -> dict[str, str | N
 
 def threshold(low: int, high: int | None, *, at_least: bool = False) -> dict[str, str]:
     ends = {"low": str(low), **({} if high is None else {"high": str(high)})}
-    return {**ends, **({"comparison": "at_least"} if at_least else {})}
+    return {**ends, "comparison": "at_least" if at_least else "greater_than"}
 
 
 @pytest.mark.parametrize(
