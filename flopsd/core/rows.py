@@ -38,13 +38,14 @@ _NOTHING = Figures(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What turns one device's cycles into FLOP. `part` is None for an unknown device."""
+    """What turns one device's cycles into FLOP, by the `table`. `part` is None for an unknown device."""
 
     part: Part | None
     limits: Limits | ChipLimits | None
     precision: Precision | None
+    table: PeakTable
     # The last row of each pipe, with what it was made of: a scrape asks again where little has changed.
-    _last: dict[tuple[Evidence, Pipe], tuple[tuple[int, int, int, PeakTable], Row]] = field(
+    _last: dict[tuple[Evidence, Pipe], tuple[tuple[int, int, int], Row]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     _labels: dict[Pipe | None, str] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -72,22 +73,22 @@ class Row(NamedTuple):
         return self.bucket.partition("@")[0]
 
 
-def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
+def rows(tally: Tally, rating: Rating) -> list[Row]:
     """The rows of one tally, by phase; they are disjoint and their sum is its total. A format that a process declares
     makes the measured figure. Low and high keep every format that the pipe can have: whoever trains may lie about
     it."""
     if not tally.phases:
-        return _rows(tally, rating, table)
+        return _rows(tally, rating)
     found = []
     for name, share in sorted(tally.phases.items()):
         claimed = split_bucket(name)[1] if rating.precision is None else None
         known = rating.precision or claimed
         by = None if known is None else known.declared_by
-        of_share = _rows(share, rating, table)
+        of_share = _rows(share, rating)
         if claimed is not None:
-            of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=claimed), table)))
+            of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=claimed))))
         found += [row._replace(bucket=name, declared_by=by) for row in of_share]
-    return [*found, *_rows(remainder(tally), rating, table)]
+    return [*found, *_rows(remainder(tally), rating)]
 
 
 def _measured_as(row: Row, claimed: Row) -> Row:
@@ -146,23 +147,23 @@ def _of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
     return replace(rating, precision=None) if mixed and pipe is Pipe.TENSOR and _integers_apart(tally) else rating
 
 
-def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
+def _rows(tally: Tally, rating: Rating) -> list[Row]:
     found = [
-        _active(evidence, pipe, cycles, tally, _of_pipe(pipe, tally, rating), table)
+        _active(evidence, pipe, cycles, tally, _of_pipe(pipe, tally, rating))
         for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
     ]
-    found += [_unread(pipe, ns, _of_pipe(pipe, tally, rating), table) for pipe, ns in sorted(tally.unread_ns.items())]
+    found += [_unread(pipe, ns, _of_pipe(pipe, tally, rating)) for pipe, ns in sorted(tally.unread_ns.items())]
     if Evidence.COUNT in tally.observed_ns or tally.counted_flop:
-        found.append(_counted(tally.counted_flop, tally.known_ns(Evidence.COUNT), rating, table))
+        found.append(_counted(tally, rating))
     label = precision_label(None, rating)
     if known_ns := tally.known_ns(Evidence.UTILIZATION):
         busy = tally.busy_sm_cycles
         most = _most_busy(tally, rating)
-        flop, integers = (Figures(0, None, None if rate is None else most * rate) for rate in _rates(rating, table))
+        flop, integers = (Figures(0, None, None if rate is None else most * rate) for rate in _rates(rating))
         found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))
     if unknown_ns := tally.unknown_ns:
         is_bounded = tally.gap_ns.keys().isdisjoint(UNBOUNDED)
-        highs = _gap_ceilings(unknown_ns, rating, table) if is_bounded else (None, None)
+        highs = _gap_ceilings(unknown_ns, rating) if is_bounded else (None, None)
         flop, integers = (Figures(0, None, high) for high in highs)
         found.append(Row(Evidence.GAP, None, label, 0, unknown_ns, flop, integers))
     return found
@@ -174,34 +175,34 @@ def total_of(found: Iterable[Row], tally: Tally, *, integers: bool = False) -> F
     return _settled(figures, was_read=_was_read(tally, integers=integers), integers=integers)
 
 
-def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:
+def gap_ceiling_flop(gap_ns: int, rating: Rating) -> int | None:
     """What a device could have done at most in `gap_ns`, or None where no ceiling is known."""
-    return _gap_ceilings(gap_ns, rating, table)[0]
+    return _gap_ceilings(gap_ns, rating)[0]
 
 
-def _gap_ceilings(gap_ns: int, rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
+def _gap_ceilings(gap_ns: int, rating: Rating) -> tuple[int | None, int | None]:
     """The same in FLOP and in integer operations."""
     rates: tuple[int | None, int | None]
     match limits := rating.limits:
         case ChipLimits():
             rates, amount, unit = (limits.flop_per_s, limits.integer_per_s), gap_ns, NS_PER_S
         case Limits():
-            rates, amount, unit = _rates(rating, table), gap_ns * limits.sm_count * limits.sm_clock_max_mhz, 1000
+            rates, amount, unit = _rates(rating), gap_ns * limits.sm_count * limits.sm_clock_max_mhz, 1000
         case _:
             return None, None
     flop, integers = (None if rate is None else ceil_div(amount * rate, unit) for rate in rates)
     return flop, integers
 
 
-def _rates(rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
+def _rates(rating: Rating) -> tuple[int | None, int | None]:
     """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known. A declaration is
     believed of floating-point work; whatever it says, integers may have been multiplied too."""
     if rating.part is None:
         return None, None
-    return table.ceilings_per_cycle(rating.part, rating.precision)
+    return rating.table.ceilings_per_cycle(rating.part, rating.precision)
 
 
-def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
+def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating) -> Row:
     part, duration_ns = rating.part, tally.known_ns(evidence)
     if part is None:
         unknown = Figures(0, None, None)
@@ -209,10 +210,10 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
     doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0)
     if tally.square_sum:
         doubt += _deviation(tally.square_sum.get((evidence, pipe), 0), duration_ns, rating)
-    last, made_of = rating._last.get((evidence, pipe)), (cycles, doubt, duration_ns, table)
+    last, made_of = rating._last.get((evidence, pipe)), (cycles, doubt, duration_ns)
     if last is not None and last[0] == made_of:
         return last[1]
-    rates = table.pipe_rates(evidence, part, pipe, rating.precision)
+    rates = rating.table.pipe_rates(evidence, part, pipe, rating.precision)
     row = Row(
         evidence,
         pipe,
@@ -237,14 +238,14 @@ def _rated_cycles(cycles: int, doubt: int, rates: Rates, bound: int | None, marg
     return Figures(low, measured, _more((cycles + doubt) * bound, margin_ppm) if bound is not None else None)
 
 
-def _counted(flop: int, duration_ns: int, rating: Rating, table: PeakTable) -> Row:
+def _counted(tally: Tally, rating: Rating) -> Row:
     """A vendor's count. It knows no formats: undeclared, all of it may be integer operations."""
-    margin, mixed = table.margin_ppm(Evidence.COUNT), True
+    flop, margin, mixed = tally.counted_flop, rating.table.margin_ppm(Evidence.COUNT), True
     if rating.part is not None:
         mixed = rating.part.count_may_be_integer(rating.precision)
     figures = Figures(0 if mixed else _less(flop, margin), flop, _more(flop, margin))
-    integers = Figures(0, None, figures.high_flop) if mixed else Figures(0, 0, 0)
-    return Row(Evidence.COUNT, None, UNDECLARED, 0, duration_ns, figures, integers, margin, mixed)
+    integers = Figures(0, None, figures.high_flop) if mixed else _NOTHING
+    return Row(Evidence.COUNT, None, UNDECLARED, 0, tally.known_ns(Evidence.COUNT), figures, integers, margin, mixed)
 
 
 def _deviation(square_sum: int, known_ns: int, rating: Rating) -> int:
@@ -264,12 +265,12 @@ def _most_busy(tally: Tally, rating: Rating) -> int:
     return busy - sampled + min(sampled, tally.clocked_sm_cycles + doubt)
 
 
-def _unread(pipe: Pipe, duration_ns: int, rating: Rating, table: PeakTable) -> Row:
+def _unread(pipe: Pipe, duration_ns: int, rating: Rating) -> Row:
     """A pipe that was not read while the others were: it may have run all the time."""
     highs: list[int | None] = [None, None]
     if (part := rating.part) is not None and isinstance(rating.limits, Limits):
         most = max_sm_cycles(rating.limits, duration_ns)
-        bounds = (bound(part, pipe, rating.precision) for bound in (table.bound, table.integer_bound))
+        bounds = (bound(part, pipe, rating.precision) for bound in (rating.table.bound, rating.table.integer_bound))
         highs = [None if bound is None else most * bound for bound in bounds]
     flop, integers = (Figures(0, None, high) for high in highs)
     return Row(Evidence.GAP, pipe, precision_label(pipe, rating), 0, duration_ns, flop, integers)

@@ -151,8 +151,7 @@ class DeviceAccounts:
         """The most that a device can execute in `ns`; None where no ceiling is known, or no such device."""
         if (tracked := self._tracked.get(uid)) is None:
             return None
-        now = tracked.state.now
-        return gap_ceiling_flop(ns, now.rating, now.table)
+        return gap_ceiling_flop(ns, tracked.state.now.rating)
 
     def reassign(self) -> None:
         """Follow the arbitration: a device whose source or expected evidence changed gets a record in the journal."""
@@ -202,7 +201,7 @@ class DeviceAccounts:
             tally = Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
-        now = RatedTally(self._start, entry, tally, rating, self._table, self._sessions.declared.phase)
+        now = RatedTally(self._start, entry, tally, rating, self._sessions.declared.phase)
         state = DeviceState((*self._earlier.of(device.uid), now), before=now)
         tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state, hold_ns=self._hold_ns)
         self.only_earlier = self._earlier.without(self._tracked)

@@ -203,7 +203,7 @@ def rate(device: Device, table: PeakTable, precision: Precision | None) -> Ratin
         part = table.resolve(device)
     except UnknownDeviceError as fault:
         log.error("%s; %s", fault, fault.hint)
-        return Rating(None, None, precision)
+        return Rating(None, None, precision, table)
     whole = device.parent is None
     if whole and device.sm_count is not None and part.sm_count not in (None, device.sm_count):
         log.warning(
@@ -221,4 +221,4 @@ def rate(device: Device, table: PeakTable, precision: Precision | None) -> Ratin
             part.id,
             precision.label,
         )
-    return Rating(part, table.limits(device, part), precision)
+    return Rating(part, table.limits(device, part), precision, table)

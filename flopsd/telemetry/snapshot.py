@@ -88,7 +88,7 @@ class DeviceState(DeviceView):
     def counted(self, tally: Tally, gauges: Gauges | None, gap: LastGap | None) -> DeviceState:
         """The state after one more reading. `gap`: the newest gap now."""
         before = self.now  # built, not replaced: this is done for each device at each reading
-        now = RatedTally(before.start, before.entry, tally, before.rating, before.table, before.phase)
+        now = RatedTally(before.start, before.entry, tally, before.rating, before.phase)
         return DeviceState((*self.rated[:-1], now), before, gauges, gap)
 
     def described(self, now: RatedTally) -> DeviceState:

@@ -54,7 +54,7 @@ def rating(entry: DeviceEntry, table: PeakTable, number_format: str | None) -> R
     part = table.parts.get(entry.part_id or "")
     limits = table.limits(entry.device, part) if part is not None else None
     precision = Precision(((number_format, PPM),), "tests.hardware") if number_format in DECLARED else None
-    return Rating(part, limits, precision)
+    return Rating(part, limits, precision, table)
 
 
 def metered(
@@ -66,7 +66,7 @@ def metered(
     exported = after.exported(integers=integers) - before.exported(integers=integers)
 
     def figures(rated: Rating) -> Figures:
-        return total_of(rows(tally, rated, table), tally, integers=integers)
+        return total_of(rows(tally, rated), tally, integers=integers)
 
     pipes = [
         {
@@ -76,7 +76,7 @@ def metered(
             "sm_cycles": str(row.sm_cycles),
             "flop": text_or_none((row.integers if integers else row.figures).measured_flop),
         }
-        for row in rows(tally, rated, table)
+        for row in rows(tally, rated)
         if row.pipe is not None and row.sm_cycles
     ]
     return {

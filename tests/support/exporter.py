@@ -108,7 +108,7 @@ class Bench:
         return found + self.read()
 
     def figures(self, part: str = "a100-sxm4-80gb") -> Figures:
-        return total(self.tally, Rating(table().parts[part], self.limits, BF16), table())
+        return total(self.tally, Rating(table().parts[part], self.limits, BF16, table()))
 
 
 def device_of(bench: Bench) -> tuple[Evidence, str, str]:

@@ -16,7 +16,6 @@ from flopsd.core.figures import Figures
 from flopsd.core.ledger.tally_records import tally_from_record, tally_record
 from flopsd.core.meter import advance
 from flopsd.core.model import DeviceUid, Gap, GapReason, Precision
-from flopsd.core.peaks import PeakTable
 from flopsd.core.rows import Rating, rows, total_of
 from flopsd.core.tally import Tally
 from flopsd.sources import Source
@@ -82,8 +81,8 @@ def simulated(standin: Path, folder: Path, scenario: Scenario, clock: SharedCloc
                 os.environ[name] = value
 
 
-def total(tally: Tally, rating: Rating, peaks: PeakTable) -> Figures:
-    return total_of(rows(tally, rating, peaks), tally)
+def total(tally: Tally, rating: Rating) -> Figures:
+    return total_of(rows(tally, rating), tally)
 
 
 def pass_time(source: Source, clock: FakeClock, ns: int) -> None:
@@ -124,7 +123,7 @@ class Fold:
     def figures(self, uid: DeviceUid, precision: Precision | None = None) -> Figures:
         device = next(device for device in self.source.devices() if device.uid == uid)
         part = table().resolve(device)
-        return total(self.tallies[uid], Rating(part, table().limits(device, part), precision), table())
+        return total(self.tallies[uid], Rating(part, table().limits(device, part), precision, table()))
 
     def journalled(self) -> dict[DeviceUid, Tally]:
         """The tallies as they come back from the journal, to be gone on with."""

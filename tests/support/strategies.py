@@ -36,7 +36,7 @@ def table() -> PeakTable:
 
 
 def rating(precision: Precision | None = None) -> Rating:
-    return Rating(table().parts["h100-sxm5-80gb"], LIMITS, precision)
+    return Rating(table().parts["h100-sxm5-80gb"], LIMITS, precision, table())
 
 
 @st.composite

@@ -144,7 +144,7 @@ def times_for_ledger(tallies: RatedTallies) -> dict[str, str]:
 def _gap(gap: GapInterval, rated: RatedTally, begin_ns: int) -> dict[str, Any]:
     duration_ns = gap.end_ns - gap.begin_ns
     elsewhere = gap.reason in ACCOUNTED_ELSEWHERE
-    ceiling = 0 if elsewhere else gap_ceiling_flop(duration_ns, rated.rating, rated.table)
+    ceiling = 0 if elsewhere else gap_ceiling_flop(duration_ns, rated.rating)
     ceiling = None if gap.reason in UNBOUNDED else ceiling
     return {
         "device": gap.device,

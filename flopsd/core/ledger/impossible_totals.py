@@ -48,12 +48,12 @@ def refuse_double_counting(history: History) -> None:
 
 def _refuse_tally(rated: RatedTally) -> None:
     entry, tally, limits = rated.entry, rated.tally, rated.rating.limits
-    if entry.part_id is not None and entry.part_id not in rated.table.parts:
+    if entry.part_id is not None and entry.part_id not in rated.rating.table.parts:
         raise JournalDamagedError(
             f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have",
             code="peak_row_unknown",
         )
-    if entry.part_id is not None and entry.part_id not in rated.table.rows_of(entry.device):
+    if entry.part_id is not None and entry.part_id not in rated.rating.table.rows_of(entry.device):
         raise JournalDamagedError(
             f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have for "
             f"{entry.device.model!r} by its name and PCI id",

@@ -31,7 +31,6 @@ class RatedTally:
     entry: DeviceEntry
     tally: Tally
     rating: Rating
-    table: PeakTable
     phase: Phase | None = None  # what the settings of this daemon start say that the job does
 
     @property
@@ -41,7 +40,7 @@ class RatedTally:
     @lazy
     def rows(self) -> tuple[Row, ...]:
         """Disjoint; their sum is the tally's total."""
-        return tuple(rows(self.tally, self.rating, self.table))
+        return tuple(rows(self.tally, self.rating))
 
     @lazy
     def figures(self) -> Figures:
@@ -198,7 +197,7 @@ def rated_of_run(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
     earlier = () if history.continues is None else history.continues.counted
     here = (replace(one, start=one.start + history.starts_before) for one in rated)
     return tuple(
-        RatedTally(one.start, one.entry, one.tally, rating_of(one.entry, table), table, one.phase)
+        RatedTally(one.start, one.entry, one.tally, rating_of(one.entry, table), one.phase)
         for one in added_up_counted((*earlier, *map(_counted, here)))
     )
 
@@ -222,7 +221,7 @@ def rated_start(start: Incarnation, table: PeakTable) -> Iterator[RatedTally]:
     phase = declared_from(start.begin.get("declared")).phase
     for entry in start.devices.values():
         tally = start.tallies[entry.device.uid]
-        yield RatedTally(start.number, entry, tally, rating_of(entry, table), table, phase)
+        yield RatedTally(start.number, entry, tally, rating_of(entry, table), phase)
 
 
 def coverage_of(job_ns: int, unknown_ns: int) -> int | None:
@@ -234,4 +233,4 @@ def rating_of(entry: DeviceEntry, table: PeakTable) -> Rating:
     """How a device is rated: by the row of the peak table that its entry names."""
     part = table.parts.get(entry.part_id or "")
     limits = table.limits(entry.device, part) if part is not None else None
-    return Rating(part, limits, entry.precision)
+    return Rating(part, limits, entry.precision, table)

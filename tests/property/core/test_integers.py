@@ -58,9 +58,9 @@ class Ran:
     def rating(self) -> Rating:
         whole = sum(self.cycles.values())
         if not self.declared or not whole:
-            return Rating(self.part, limits_of(self.part), None)
+            return Rating(self.part, limits_of(self.part), None, table())
         shares = tuple((name, n * PPM // whole) for name, n in sorted(self.cycles.items()) if n)
-        return Rating(self.part, limits_of(self.part), Precision(shares, "config"))
+        return Rating(self.part, limits_of(self.part), Precision(shares, "config"), table())
 
     def truth(self, *, integers: bool) -> int:
         counted = [name for name in self.cycles if (name in INTEGER_FORMATS) is integers]
@@ -98,7 +98,7 @@ T4 = table().parts["t4"]
 @example(Ran(T4, {"int4": PPM}, "utilization", declared=False))
 @example(Ran(T4, {"int4": PPM}, "unread", declared=False))
 def test_flop_and_integer_operations_are_within_their_bounds(ran: Ran) -> None:
-    found = rows(ran.tally, ran.rating, table())
+    found = rows(ran.tally, ran.rating)
     flop, integers = (total_of(found, ran.tally, integers=of) for of in (False, True))
     assert within(ran.truth(integers=False), flop)
     assert within(ran.truth(integers=True), integers)
@@ -118,8 +118,8 @@ def test_a_vendors_count_knows_no_formats(part: Part, declared: str | None) -> N
     limits = table().limits(Device("neuron0", 0, "aws", part.names[0]), part)
     assert isinstance(limits, ChipLimits)
     tally = Tally(0, S, counted_flop=10**12, observed_ns={Evidence.COUNT: S})
-    rating = Rating(part, limits, None if declared is None else Precision(((declared, PPM),), "config"))
-    (row,) = rows(tally, rating, table())
+    precision = None if declared is None else Precision(((declared, PPM),), "config")
+    (row,) = rows(tally, Rating(part, limits, precision, table()))
     margin = 10**12 * table().margin_ppm(Evidence.COUNT) // PPM
     if declared:
         assert (row.figures.low_flop, row.integers, row.may_be_integer) == (10**12 - margin, Figures(0, 0, 0), False)

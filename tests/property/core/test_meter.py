@@ -70,7 +70,7 @@ def test_splitting_a_reading_changes_no_total(duration_ns: int, data: st.DataObj
     whole = run([reading(0, duration_ns, first + second)])
     parts = run([reading(0, cut_ns, first), reading(cut_ns, duration_ns, second)])
     assert whole == parts
-    assert total(whole, rating(), table()) == total(parts, rating(), table())
+    assert total(whole, rating()) == total(parts, rating())
 
 
 @given(sequences)
@@ -129,7 +129,7 @@ def test_gap_intervals_add_up_to_the_gap_totals(sequence: list[Reading]) -> None
 def test_a_gaps_ceiling_is_peak_times_time(gap_ns: int) -> None:
     flop_per_cycle = 8192 + 128 + 256 + 512  # fastest tensor format, FP64, FP32, FP16 at once
     exact = Fraction(gap_ns * 132 * 1980 * flop_per_cycle, 1000)
-    ceiling = gap_ceiling_flop(gap_ns, rating(), table())
+    ceiling = gap_ceiling_flop(gap_ns, rating())
     assert ceiling is not None
     assert 0 <= ceiling - exact < 1
 
@@ -222,7 +222,7 @@ def test_counters_that_stand_still_tell_nothing_of_the_time_without_a_reader(ns:
 def test_a_pipe_that_was_not_read_raises_only_the_upper_figure() -> None:
     seen = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}))])
     blind = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}, {}, (Pipe.FP32,)))])
-    one, other = total(seen, rating(), table()), total(blind, rating(), table())
+    one, other = total(seen, rating()), total(blind, rating())
     assert (one.low_flop, one.measured_flop) == (other.low_flop, other.measured_flop)
     assert one.high_flop is not None
     assert other.high_flop == one.high_flop + max_sm_cycles(LIMITS, 10**9) * 256
@@ -269,7 +269,7 @@ def test_the_time_without_known_energy_is_named(
             for at, (work, energy) in enumerate(hours)
         ]
     )
-    rated = RatedTally(1, DeviceEntry(H100, "sim", None, 0), tally, Rating(None, None, None), table())
+    rated = RatedTally(1, DeviceEntry(H100, "sim", None, 0), tally, Rating(None, None, None, table()))
     device = RatedTallies((rated,))
     assert (device.energy_mj, device.energy_unknown_ns) == (energy_mj, unknown_hours * HOUR_NS)
 

@@ -36,7 +36,7 @@ from flopsd.core.tally import Tally
 from flopsd.testing.rules import Observation, Read
 from tests.support.extent import examples
 from tests.support.sim import total
-from tests.support.strategies import H100, LIMITS, rating, readings, run, table, works
+from tests.support.strategies import H100, LIMITS, rating, readings, run, works
 
 phases = st.sampled_from(
     ["undeclared", "train", "train@bf16", "train@bf16:0.9,fp8:0.1", "evaluate", "generate", "other"]
@@ -57,7 +57,7 @@ def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, Active
     with_phases = fold(sequence)[-1]
     without = run([reading for reading, _ in sequence])
     assert replace(with_phases, phases={}) == without
-    one, other = total(with_phases, rating(), table()), total(without, rating(), table())
+    one, other = total(with_phases, rating()), total(without, rating())
     assert one.high_flop is not None
     assert other.high_flop is not None
     assert one.high_flop >= other.measured_flop if other.measured_flop is not None else True
@@ -141,8 +141,8 @@ def test_rows_of_phases_are_disjoint_and_ordered(
     sequence: list[tuple[Reading, ActivePhase]], precision: Precision | None
 ) -> None:
     tally = fold(sequence)[-1]
-    found = rows(tally, rating(precision), table())
-    figures = total(tally, rating(precision), table())
+    found = rows(tally, rating(precision))
+    figures = total(tally, rating(precision))
     summed = sum_figures(row.figures for row in found)
     assert (summed.low_flop, summed.high_flop) == (figures.low_flop, figures.high_flop)
     parts = by_phase(tally, found)
@@ -162,13 +162,13 @@ def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only
     for second, in_force in enumerate((NO_PHASE, ActivePhase("train@fp8", 0))):
         reading = Reading("GPU-0", second * 10**9, (second + 1) * 10**9, half)
         tally = advance(tally, reading, LIMITS, in_force)
-    parts = by_phase(tally, rows(tally, rating(), table()))
+    parts = by_phase(tally, rows(tally, rating()))
     assert parts["undeclared"].measured_flop == 10**9 * 4096  # dense BF16
     assert parts["train"].measured_flop == 10**9 * 8192
-    labels = {(row.phase, row.precision, row.declared_by) for row in rows(tally, rating(), table())}
+    labels = {(row.phase, row.precision, row.declared_by) for row in rows(tally, rating())}
     assert labels == {("train", "fp8", "process"), ("undeclared", "undeclared", None)}
     config = rating(Precision((("bf16", 1_000_000),), "config"))  # settings have the last word
-    assert by_phase(tally, rows(tally, config, table()))["train"].measured_flop == 10**9 * 4096
+    assert by_phase(tally, rows(tally, config))["train"].measured_flop == 10**9 * 4096
 
 
 @given(

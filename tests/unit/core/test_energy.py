@@ -48,7 +48,7 @@ def tally(watts: int = 220, **changes: Any) -> Tally:
 def of(*tallies: Tally, precision: str | None = None, part: str = "h100-pcie") -> Mapping[Published, Compared]:
     declared = None if precision is None else Precision(((precision, 1_000_000),), "config")
     entry = DeviceEntry(H100, "nvml", part, 0, declared)
-    rated = [RatedTally(n, entry, one, rating_of(entry, TABLE), TABLE) for n, one in enumerate(tallies, 1)]
+    rated = [RatedTally(n, entry, one, rating_of(entry, TABLE)) for n, one in enumerate(tallies, 1)]
     return compared([DeviceView(tuple(rated))])
 
 

@@ -186,8 +186,8 @@ def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
 ) -> None:
     part, mix = table().parts["h100-sxm5-80gb"], precision_from(shares, "config")
     assert astuple(part.rates(Pipe.TENSOR_HMMA, mix)) == hmma
-    assert precision_label(Pipe.TENSOR_HMMA, Rating(part, None, mix)) == label
-    whole = Rating(part, None, mix)
+    assert precision_label(Pipe.TENSOR_HMMA, Rating(part, None, mix, table())) == label
+    whole = Rating(part, None, mix, table())
     assert precision_label(Pipe.TENSOR, whole) == precision_label(None, whole) == mix.label  # any format is in these
     tensor = part.rates(Pipe.TENSOR, mix)
     for integers, found in ((False, tensor), (True, part.integer_rates(Pipe.TENSOR, mix))):

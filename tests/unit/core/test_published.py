@@ -45,7 +45,7 @@ def computed(part: Part, sm_count: int, activity: float, mhz: float, seconds: fl
     reading = Reading("GPU-0", 0, end_ns, active(page, cycles, sm_count))
     tally = advance(Tally(0, 0), reading, limits)
     assert tally.gap_ns == {}
-    return total(tally, Rating(part, limits, precision), table())
+    return total(tally, Rating(part, limits, precision, table()))
 
 
 def tflops(figures: Figures, seconds: float = 1.0) -> float:

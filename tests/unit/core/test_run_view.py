@@ -13,7 +13,6 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.ledger.start_notes import ROTATED
 from flopsd.core.model import Growth
-from flopsd.core.peaks import PeakTable
 from flopsd.core.rows import Rating, Row
 from flopsd.core.session_protocol import PhaseChanged, SessionOpened
 from flopsd.core.tally import Tally
@@ -28,9 +27,9 @@ from tests.support.strategies import table
 def rated(monkeypatch: pytest.MonkeyPatch) -> list[Tally]:
     found: list[Tally] = []
 
-    def counted(tally: Tally, rating: Rating, peaks: PeakTable) -> Sequence[Row]:
+    def counted(tally: Tally, rating: Rating) -> Sequence[Row]:
         found.append(tally)
-        return rows.rows(tally, rating, peaks)
+        return rows.rows(tally, rating)
 
     monkeypatch.setattr(rated_tally, "rows", counted)
     return found

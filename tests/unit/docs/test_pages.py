@@ -90,9 +90,9 @@ def test_the_page_of_accelerators_has_the_ceilings_of_the_peak_table() -> None:
     expected = {}
     for part in table().parts.values():
         limits = table().limits(Device("GPU-0", 0, part.vendor, ""), part)
-        rating, second = Rating(part, limits, None), {GapReason.DRIVER_ERROR: NS_PER_S}
+        rating, second = Rating(part, limits, None, table()), {GapReason.DRIVER_ERROR: NS_PER_S}
         tally = Tally(0, NS_PER_S, gap_ns=second)
-        found = [total_of(rows(tally, rating, table()), tally, integers=of).high_flop for of in (False, True)]
+        found = [total_of(rows(tally, rating), tally, integers=of).high_flop for of in (False, True)]
         if limits is not None:
             expected[part.id] = ["not known" if high is None else f"{high / 10**12:.0f}" for high in found]
     assert stated == expected
