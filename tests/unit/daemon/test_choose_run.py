@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.ledger.isolation import Isolation
+from flopsd.core.model import Growth, Pipe, Reading, Sweep, Totals
 from flopsd.daemon.recovery import choose_run, recover
+from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
@@ -96,4 +98,19 @@ def test_a_run_that_was_killed_between_two_segments_goes_on_with_the_next(tmp_pa
     assert (name, history.incarnations) == (("run-2", []) if wanted else ("run-1", found.history.incarnations))
     assert closed_segments(run.state) == [closed]
     journal.close()
+    run.state.release()
+
+
+def test_what_a_self_test_found_of_running_counters_holds_on_the_boot_of_the_last_daemon_start(tmp_path: Path) -> None:
+    """On another boot they may be of another driver, so that they are tested again."""
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.clock.advance(NS_PER_S)
+    now_ns, totals = run.clock.boottime_ns(), Totals("GPM pipes x132", 10**12, {Pipe.TENSOR: 10**9})
+    reading = Reading(H100.uid, run.since_ns, now_ns, Growth(), {}, totals)
+    run.writer.take(Message("sim", now_ns, run.devices, Sweep((reading,))))
+    run.kill()
+    run.state.acquire()
+    found = recover(Journal(run.state), run.clock, None)
+    assert found.origins(CONTEXT.boot_id) == {H100.uid: totals.origin}
+    assert found.origins("another boot") == {}
     run.state.release()

@@ -124,7 +124,10 @@ def test_a_run_that_goes_on_after_its_journal_was_lost_at_its_end_has_no_upper_b
         seal_ended(Settings(state_dir=str(run.state.path)), {}, run.clock, known=known)
     else:
         run.finish()
-    assert history_of(run.state.journal).incarnations[0].devices == {}
+    (begun,) = history_of(run.state.journal).incarnations
+    assert begun.devices == {}
+    assert begun.end is not None
+    assert begun.end["reason"] == ("journal_replaced" if is_killed else "sigterm")
     for _ in range(2):
         run.start()
         run.meter(12)
