@@ -14,7 +14,8 @@ _NOT_TRUE = "or the time of the seal is not true"
 
 
 def refuse_malformed_times(predicate: Mapping[str, Any]) -> None:
-    """Raises ValueError if a time of the ledger is none. The statement repeats what the journal's records say."""
+    """Raises ValueError, LookupError or TypeError if a time of the ledger is none. The statement repeats what the
+    journal's records say."""
     for time in _times(predicate):
         utc_ns(time)
 
@@ -25,6 +26,8 @@ def _times(predicate: Mapping[str, Any]) -> Iterator[Any]:
     if predicate["kind"] == "node":
         yield method["journal"]["lastRecordAt"]
         spans = predicate["incarnations"]
+        if not isinstance(spans, list):
+            raise TypeError("incarnations is not a list")
     else:
         spans = chain([predicate], predicate["children"])
     for span in spans:

@@ -259,7 +259,9 @@ def _statements(said: J, journal: bytes) -> Files:
         what = f"`{member}` is not what follows from the journal."
         path = f"statement.predicate.{member}"
         files |= vector(name, what, signed(payload), journal, "statement_differs", clause, path, schema=None)
-    return files
+    document = {**said, "predicate": {**said["predicate"], "incarnations": {}}}
+    name, what = "invalid/incarnations-in-an-object", "`incarnations` is an object, which has no times."
+    return files | vector(name, what, signed(encode(document)), journal, "time_malformed", "NODE-50", None, schema=None)
 
 
 def gaps_vectors() -> Files:

@@ -352,7 +352,9 @@ def last_tallies(records: list[J]) -> list[dict[int, J]]:
 def times_are_times(predicate: J) -> bool:
     try:
         times = [predicate["method"]["journal"]["lastRecordAt"]]
-        for one in predicate["incarnations"]:
+        spans = predicate["incarnations"]
+        need(isinstance(spans, list), "time_malformed")
+        for one in spans:
             times += [one["startedAt"], one["lastRecordAt"]]
     except (KeyError, TypeError):
         return False
