@@ -61,7 +61,7 @@ def _paths(argument: str) -> list[str]:
 
 
 def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator[str]:
-    """Leave out rolling ledgers whose final ledger is given too, as when a shell expands all files of a folder."""
+    """Leave out earlier states of a ledger that is given too, as when a shell expands all files of a folder."""
     for path in paths:
         final = final_of(Path(path).name)
         if final is not None and Path(path).with_name(final) in named and is_earlier_state(Path(path)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from flopsd.errors import LedgerError
 from flopsd.system.regular_files import open_regular
 
 JOURNAL_ENDING, LEDGER_ENDING, OWN_ENDING = ".journal.jsonl", ".json", ".ledger.json"
-ROLLING_ENDING = ".rolling.json"
+_REPLACED = re.compile(
+    r"(.+?)(?:\.rolling|-until-[0-9]{8}T[0-9]{12}Z(?:-[0-9]+)?)\.json"
+)  # a rolling ledger, or one that was kept
 MAX_JOURNAL_BYTES = 2 * 1024**3
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
 _CHUNK = 1 << 20
@@ -63,12 +66,14 @@ def is_same(path: Path, resolved: Path) -> bool:
 
 
 def final_of(name: str) -> str | None:
-    """The name of the final ledger of a run, from the name of its rolling ledger in S3."""
-    return name.removesuffix(ROLLING_ENDING) + LEDGER_ENDING if name.endswith(ROLLING_ENDING) else None
+    """The name of the ledger that took the place of another, by the other's name: that of a rolling ledger, or of one
+    that was kept (`…-until-TIME.json`)."""
+    found = _REPLACED.fullmatch(name)
+    return None if found is None else found[1] + LEDGER_ENDING
 
 
 def is_earlier_state(ledger: Path) -> bool:
-    """Whether a rolling ledger lies next to the final ledger of its run, whose journal continues its own."""
+    """Whether a ledger lies next to the one that took its place, whose journal continues its own."""
     final = final_of(ledger.name)
     if final is None or not ledger.with_name(final).is_file():
         return False
@@ -88,10 +93,10 @@ def begins_with(later: Path, earlier: Path) -> bool:
     return True
 
 
-def note_skipped(rolling: int, archives: int, shown: str, note: Note) -> None:
-    """Report how many rolling ledgers and archives were skipped."""
-    if rolling:
-        note(f"{shown}: skipped {rolling} rolling ledgers, earlier states of the ledgers next to them")
+def note_skipped(earlier: int, archives: int, shown: str, note: Note) -> None:
+    """Report how many earlier states of ledgers, and archives, were skipped."""
+    if earlier:
+        note(f"{shown}: ledgers skipped as earlier states of those next to them: {earlier}")
     if archives:
         note(f"{shown}: {archives} archives were not opened; give those that contain ledgers by name")
 
@@ -99,7 +104,7 @@ def note_skipped(rolling: int, archives: int, shown: str, note: Note) -> None:
 def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> Iterator[FoundLedger]:
     """The ledgers in a folder and its subfolders, in order, except `but`. Links to folders are not followed. Raises
     LedgerError for a journal without a ledger: its node would silently be left out."""
-    archives = rolling = 0
+    archives = earlier = 0
     for below_name, folders, names in _walk(folder):
         folders.sort()
         below = Path(below_name)
@@ -114,11 +119,11 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
             if not name.endswith(LEDGER_ENDING) or name.startswith(".") or (but and is_same(path, but)):
                 continue
             if is_earlier_state(path):
-                rolling += 1
+                earlier += 1
                 continue
             if f"{path.stem}{JOURNAL_ENDING}" in here or looks_like_a_ledger(path):
                 yield FoundLedger(path, label, explicit=False)
-    note_skipped(rolling, archives, shown, note)
+    note_skipped(earlier, archives, shown, note)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:

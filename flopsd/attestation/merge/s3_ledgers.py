@@ -53,7 +53,7 @@ def in_s3(url: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
 
 
 def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
-    archives = listed = rolling = 0
+    archives = listed = earlier = 0
     journals, packaged = set[str](), Tables()
     for key, size in store.keys(prefix):
         listed += 1
@@ -76,12 +76,12 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
                     part = ledger.with_name(ledger.stem + ending)
                     store.fetch(stem + ending, part, most_bytes(part.name), needed=False)
                 if _is_superseded(store, folder, ledger):
-                    rolling += 1
+                    earlier += 1
                     continue
                 yield FoundLedger(ledger, f"{store.name}/{folder}/" if folder else f"{store.name}/", False)
     if journals:
         raise lone_journal(f"{store.name}/{min(journals)}{JOURNAL_ENDING}")
-    note_skipped(rolling, archives, f"{store.name}/{prefix}", note)
+    note_skipped(earlier, archives, f"{store.name}/{prefix}", note)
     if not listed:
         raise LedgerError(f"no object found under {store.name}/{prefix}")
 
@@ -96,7 +96,7 @@ def _companions(ledger: Path, packaged: Tables) -> list[str]:
 
 
 def _is_superseded(store: _Store, folder: str, ledger: Path) -> bool:
-    """Whether a rolling ledger is an earlier state of the final ledger next to it."""
+    """Whether a ledger is an earlier state of the one that took its place."""
     final = final_of(ledger.name)
     if final is None:
         return False

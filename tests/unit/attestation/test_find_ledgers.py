@@ -135,34 +135,36 @@ def test_arguments_that_name_nothing_are_reported(nodes: Nodes, tmp_path: Path) 
             nodes.merge(nodes.folder / "ledgers", argument)
 
 
-def with_rolling(nodes: Nodes, *, later: bool = False) -> Path:
-    """A node's ledger with the rolling one of its run beside it, as stores have them."""
+KEPT = ("algo-1.rolling.json", "algo-1-until-20261128T194901613043Z.json", "algo-1-until-20261128T194901613043Z-2.json")
+
+
+def with_earlier(nodes: Nodes, name: str, *, later: bool = False) -> Path:
+    """A node's ledger with an earlier one of its run beside it: the rolling one, or one that was kept."""
     folder = nodes.folder / ("later" if later else "store")
     run = Run(nodes.folder / "rolling" / folder.name, context=sagemaker(0, ("algo-1",)), run_id="train-7")
     run.meter(10)
-    rolling, final = folder / "algo-1.rolling.json", folder / "algo-1.json"
-    for ledger in (final, rolling) if later else (rolling, final):
+    earlier, final = folder / name, folder / "algo-1.json"
+    for ledger in (final, earlier) if later else (earlier, final):
         seal_journal(run.state.journal, nodes.key, ledger, run.clock, live=True)
         run.meter(10)
     return folder
 
 
-def test_a_rolling_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, bucket: object) -> None:
-    folder = with_rolling(nodes)
+@pytest.mark.parametrize("name", KEPT)
+def test_an_earlier_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, bucket: object, name: str) -> None:
+    folder = with_earlier(nodes, name)
     want = nodes.merge(folder / "algo-1.json").ledger.read_bytes()
     packed = pack(folder, nodes.folder / "o.tar.gz")
     for given in ([folder], sorted(folder.glob("*.json")), [f"{folder}/*.json"], [packed]):
         assert nodes.merge(*given).ledger.read_bytes() == want
         assert any("skipped" in words for words in nodes.notes)
-    for place, prefix in (("run/", "run/"), ("", "algo-1.")):
+    for place, prefix in (("run/", "run/"), ("", "algo-1")):
         upload(bucket, folder, place)
         assert nodes.merge(f"s3://{BUCKET}/{prefix}").ledger.read_bytes() == want
-        assert nodes.notes == [
-            f"s3://{BUCKET}/{prefix}: skipped 1 rolling ledgers, earlier states of the ledgers next to them"
-        ]
-    alone = nodes.merge(folder / "algo-1.rolling.json", trust=[str(nodes.public)])
+        assert nodes.notes == [f"s3://{BUCKET}/{prefix}: ledgers skipped as earlier states of those next to them: 1"]
+    alone = nodes.merge(folder / name, trust=[str(nodes.public)])
     assert (alone.ledgers, nodes.notes) == (1, [])
-    upload(bucket, with_rolling(nodes, later=True), "more/")  # the rolling one says more than the final one
+    upload(bucket, with_earlier(nodes, name, later=True), "more/")  # it says more than the final one
     for given in ([nodes.folder / "later"], sorted((nodes.folder / "later").glob("*.json")), [f"s3://{BUCKET}/more/"]):
         with pytest.raises(LedgerError, match="node 'algo-1' is given twice for the same time"):
             nodes.merge(*given)
