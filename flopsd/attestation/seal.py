@@ -28,11 +28,10 @@ from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
-from flopsd.core.figures import Figures
+from flopsd.core.figures import Figures, figures_from
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.journal_facts import JournalFacts
-from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, secrets_in, statement
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError

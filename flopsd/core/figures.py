@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from flopsd.core.values import text_or_none
+from flopsd.core.values import text_or_none, whole_number
 
 K = TypeVar("K", bound=Hashable)
 
@@ -37,6 +37,17 @@ class Figures(NamedTuple):
 
 
 NO_FIGURES = Figures(0, None, 0)
+
+
+def figures_from(entry: Mapping[str, Any], middle: str = "measured") -> Figures:
+    """The inverse of `Figures.for_ledger`; `middle`: by which name the entry has its middle figure. Raises KeyError,
+    TypeError, ValueError on anything else."""
+    low, point, high = (entry[name] for name in ("low", middle, "high"))
+    if low is None:
+        raise ValueError("low is never null")
+    return Figures(
+        whole_number(low), None if point is None else whole_number(point), None if high is None else whole_number(high)
+    )
 
 
 def sum_figures(parts: Iterable[Figures]) -> Figures:

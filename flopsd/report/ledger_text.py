@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.companions import kind_of
-from flopsd.core.figures import Figures
+from flopsd.core.figures import Figures, figures_from
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.ledger.segments import segment_text
 from flopsd.core.model import Evidence
@@ -21,15 +21,7 @@ from flopsd.report.claims import claims_text, operators_text, required_source
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject, contradiction_text
 from flopsd.report.model_documentation_texts import job_seconds
-from flopsd.report.numbers import (
-    NOTHING_MEASURED,
-    beyond_margin,
-    figures_in,
-    integer_facts,
-    interval,
-    left_out,
-    percent,
-)
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval, left_out, percent
 from flopsd.report.terminal import LABEL, counted, facts, named, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification_text import (
@@ -170,14 +162,14 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
         if uncounted := Fraction(predicate["energyUncountedSeconds"]):
             energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
     return [
-        *interval(figures_in(executed)).facts(NOTHING_MEASURED),
+        *interval(figures_from(executed)).facts(NOTHING_MEASURED),
         ("evidence", f"{_GAP}; no work in the time that was read" if is_idle else evidence),
         *(
             [("clock", f"{format_flop(clock, Towards.UP)} of the margin either way: not known between its samples")]
             if clock
             else []
         ),
-        *integer_facts(executed["mayBeIntegerFlop"], figures_in(predicate["totals"]["integerOperations"])),
+        *integer_facts(executed["mayBeIntegerFlop"], figures_from(predicate["totals"]["integerOperations"])),
         ("coverage", f"{_coverage(predicate['coverage'])}{listed}"),
         ("energy", energy),
     ]
@@ -196,14 +188,14 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     totals = predicate["totals"]
     guidelines, architecture = totals["guidelines"], totals["architecture"]
     source = f" ({required_source(guidelines)})" if "requiredPpmSource" in guidelines else ""
-    rows = [("guidelines", f"{figures_text(figures_in(guidelines))}: what contributes to parameter updates{source}")]
-    evaluation = left_out(figures_in(totals["executed"]), figures_in(guidelines))
+    rows = [("guidelines", f"{figures_text(figures_from(guidelines))}: what contributes to parameter updates{source}")]
+    evaluation = left_out(figures_from(totals["executed"]), figures_from(guidelines))
     rows += [("left out", evaluation)] if evaluation else []
-    rows += [("guidelines", wide)] if (wide := beyond_margin(figures_in(guidelines))) else []
+    rows += [("guidelines", wide)] if (wide := beyond_margin(figures_from(guidelines))) else []
     rows += [("by count", counts)] if (counts := operators_text(guidelines)) else []
     rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []
     if architecture is not None:
-        computed = figures_text(figures_in(architecture, "computed"))
+        computed = figures_text(figures_from(architecture, "computed"))
         rows.append(("by model", f"{computed}: from its architecture and tokens"))
     elif (reasons := totals[ABSENT]) != [NO_PROCESS.for_ledger()]:
         rows.append(("by model", f"no figure: {one_line(say_all(ABSENT, reasons))}"))

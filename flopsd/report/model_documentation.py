@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.figures import Figures
+from flopsd.core.figures import Figures, figures_from
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, magnitude, plain, scientific, significant
 from flopsd.core.values import span_seconds
@@ -25,7 +25,7 @@ from flopsd.report.model_documentation_texts import (
     unmeasured,
     without_base,
 )
-from flopsd.report.numbers import beyond_margin, figures_in
+from flopsd.report.numbers import beyond_margin
 from flopsd.settings.words import ABSENT, say_all
 
 DAY_S = 86_400
@@ -164,7 +164,7 @@ def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
     without = without_base(predicate)
     beside = f"; {without}" if without else ""
     return [
-        _flop_line(line, figures_in(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
+        _flop_line(line, figures_from(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
         for line, figures, what in rows
     ]
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.declarations import Method
+from flopsd.core.figures import figures_from
 from flopsd.core.ledger.statement import NO_METHOD
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
 from flopsd.core.phases import PROCESS
@@ -15,7 +16,7 @@ from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.rows import UNDECLARED
 from flopsd.core.values import NS_PER_S, nanoseconds
 from flopsd.report.claims import required_source
-from flopsd.report.numbers import beyond_margin, figures_in
+from flopsd.report.numbers import beyond_margin
 from flopsd.report.rule_words import doubt, of_compute_alone
 from flopsd.report.terminal import sentence
 from flopsd.settings.words import say, say_all
@@ -105,7 +106,7 @@ def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
     if value["measured"] is not None:
         amount = f"{scientific(int(value['measured']), figures)} FLOP ({amount})"
     of_base = _DECLARED_BASE if quantity.startswith("base+") else without
-    parts = (f"Amount: {amount}", beyond_margin(figures_in(value)), _QUANTITIES.get(quantity, quantity), of_base)
+    parts = (f"Amount: {amount}", beyond_margin(figures_from(value)), _QUANTITIES.get(quantity, quantity), of_base)
     return "; ".join(filter(None, parts)) + "."
 
 

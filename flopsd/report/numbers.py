@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Figures
@@ -76,12 +74,6 @@ class Distance:
 
 def flop(value: int | Fraction, towards: Towards = Towards.NEAREST) -> Amount:
     return Amount(flop_number(value, towards), f"{value} FLOP")
-
-
-def figures_in(entry: Mapping[str, Any], middle: str = "measured") -> Figures:
-    """Figures as JSON has them, decimal strings or null."""
-    point, high = (None if entry[name] is None else int(entry[name]) for name in (middle, "high"))
-    return Figures(int(entry["low"]), point, high)
 
 
 def interval(figures: Figures) -> Interval:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.figures import Figures
+from flopsd.core.figures import Figures, figures_from
 from flopsd.core.rounding import format_duration, format_flop, format_rate
 from flopsd.report.answer import answer_to
-from flopsd.report.numbers import NOTHING_MEASURED, figures_in
+from flopsd.report.numbers import NOTHING_MEASURED
 from flopsd.report.terminal import counted, facts, one_line, shown, table, wrapped
 from flopsd.telemetry.status_text import coverage_text, figures_text, gaps_text, ledger_facts, run_text, status_text
 
@@ -35,8 +35,8 @@ def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
         *facts(
             [
                 ("run", run_text(status)),
-                ("measured", _measured(figures_in(status["executed"]))),
-                ("guidelines", figures_text(figures_in(status["guidelines"]))),
+                ("measured", _measured(figures_from(status["executed"]))),
+                ("guidelines", figures_text(figures_from(status["guidelines"]))),
                 ("answer", _short(answer_to(status["thresholds"]).headline)),
                 ("rate", f"{now}; coverage {coverage_text(status)}"),
                 ("gaps", _short(gaps_text(status["devices"]))),

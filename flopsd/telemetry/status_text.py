@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.figures import Figures
+from flopsd.core.figures import Figures, figures_from
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
 from flopsd.report.claims import claims_text, holds_counts
-from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval
 from flopsd.report.terminal import facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.words import say
@@ -23,11 +23,11 @@ def status_text(status: Mapping[str, Any]) -> str:
     rate = status["measuredFlopPerSecond"]
     rows = [
         ("run", run_text(status)),
-        *interval(figures_in(executed)).facts(NOTHING_MEASURED),
+        *interval(figures_from(executed)).facts(NOTHING_MEASURED),
         *([("by count", counted)] if (counted := holds_counts(status["devices"])) else []),
-        *integer_facts(status["mayBeIntegerFlop"], figures_in(status["integerOperations"])),
-        ("guidelines", figures_text(figures_in(counts))),
-        *([("guidelines", wide)] if (wide := beyond_margin(figures_in(counts))) else []),
+        *integer_facts(status["mayBeIntegerFlop"], figures_from(status["integerOperations"])),
+        ("guidelines", figures_text(figures_from(counts))),
+        *([("guidelines", wide)] if (wide := beyond_margin(figures_from(counts))) else []),
         *([("as claimed", claims)] if (claims := claims_text(counts)) else []),
         *threshold_facts(status["thresholds"]),
         ("rate", format_rate(None if rate is None else int(rate))),

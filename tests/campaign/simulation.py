@@ -9,8 +9,7 @@ from typing import Any
 
 import pynvml
 
-from flopsd.core.figures import Figures, sum_figures
-from flopsd.core.ledger.merged_sums import figures_from
+from flopsd.core.figures import Figures, figures_from, sum_figures
 from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Pipe, Precision
 from flopsd.core.part import Part
 from flopsd.daemon.source_tracker import Message

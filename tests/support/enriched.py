@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method
-from flopsd.core.figures import Figures
+from flopsd.core.figures import Figures, figures_from
 from flopsd.core.ledger.energy import Compared, Published
 from flopsd.core.ledger.statement import encode
 from flopsd.core.model import PPM
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.report.build import report_of
 from flopsd.report.model import Content, Report, VerificationResult
-from flopsd.report.numbers import figures_in
 from flopsd.report.verification import LedgerDocument, not_checked
 from flopsd.settings.data_files import load_policies
 from tests.make_vectors.files import statement_of
@@ -105,7 +104,7 @@ def with_policy(statement: J, method: Method | None, base: Base | None, *, whole
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     sealed = predicate["totals"]["guidelines"]
-    case = Case(figures_in(sealed), figures_in(sealed["cumulative"]), method, base, whole)
+    case = Case(figures_from(sealed), figures_from(sealed["cumulative"]), method, base, whole)
     policies = load_policies()
     predicate["findings"] = [finding.for_ledger() for policy in policies for finding in findings(policy, case)]
     predicate["method"]["policies"] = [{"id": policy.id, "sha256": policy.sha256} for policy in policies]
@@ -115,7 +114,7 @@ def with_policy(statement: J, method: Method | None, base: Base | None, *, whole
 def with_guidelines(statement: J, low_ppm: int, high_ppm: int) -> J:
     """Of the executed compute between so much and so much counts."""
     statement = copy.deepcopy(statement)
-    executed = figures_in(statement["predicate"]["totals"]["executed"])
+    executed = figures_from(statement["predicate"]["totals"]["executed"])
     stated = (low_ppm + high_ppm) // 2
     counted = Figures(
         executed.low_flop * low_ppm // PPM,
@@ -196,7 +195,7 @@ def with_phases(statement: J) -> J:
     """Nine tenths in training, the rest undeclared."""
     statement = copy.deepcopy(statement)
     executed = statement["predicate"]["totals"]["executed"]
-    whole = figures_in(executed)
+    whole = figures_from(executed)
     part = _share(whole, 900_000)
     rest = Figures(
         whole.low_flop - part.low_flop,
@@ -214,7 +213,7 @@ def with_course(statement: J) -> J:
     predicate = statement["predicate"]
     starts = predicate["incarnations"]
     begin, end = _moment(starts[0]["startedAt"]), _moment(starts[-1]["lastRecordAt"])
-    whole, points = figures_in(predicate["totals"]["executed"]), []
+    whole, points = figures_from(predicate["totals"]["executed"]), []
     blind = _blind(predicate)
     for number in range(_POINTS + 1):
         at = begin + (end - begin) * number / _POINTS

@@ -9,7 +9,7 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Base, Method, Phase, base_from
-from flopsd.core.figures import NO_FIGURES, Figures, added_up
+from flopsd.core.figures import NO_FIGURES, Figures, added_up, figures_from
 from flopsd.core.ledger.energy import Comparisons, energy_for_ledger, energy_from
 from flopsd.core.ledger.energy import added_up as energy_added_up
 from flopsd.core.ledger.history import History
@@ -187,18 +187,6 @@ def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
                 "boundedSeconds": seconds(sum(tally.known_ns(Evidence.UTILIZATION) for tally in tallies)),
             },
         }
-    )
-
-
-def figures_from(entry: Mapping[str, Any]) -> Figures:
-    """The inverse of `Figures.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
-    low, measured, high = entry["low"], entry["measured"], entry["high"]
-    if low is None:
-        raise ValueError("low is never null")
-    return Figures(
-        whole_number(low),
-        None if measured is None else whole_number(measured),
-        None if high is None else whole_number(high),
     )
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from flopsd.core.figures import figures_from
 from flopsd.core.model import GapReason
 from flopsd.core.rounding import format_duration, format_rate
 from flopsd.report.device_groups import ranges
 from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import amount, icon, none, row, section, share_bar, table
-from flopsd.report.numbers import figures_in, interval
+from flopsd.report.numbers import interval
 from flopsd.report.terminal import counted
 from flopsd.telemetry.last_gap import GapKind, kind_of
 
@@ -51,7 +52,7 @@ def devices_part(facts: Facts) -> Html:
 
 
 def _line(device: Facts) -> Html:
-    executed, rate = interval(figures_in(device["executed"])), device["measuredFlopPerSecond"]
+    executed, rate = interval(figures_from(device["executed"])), device["measuredFlopPerSecond"]
     clock, busy = device["smClockMhz"], device["utilizationRatio"]
     pipes = sorted(device["pipeActivityRatio"].items(), key=lambda item: -item[1])
     active = ", ".join(f"{pipe} {100 * ratio:.0f} %" for pipe, ratio in pipes if ratio >= 0.005)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from flopsd.core.figures import figures_from
 from flopsd.core.rounding import format_rate
 from flopsd.report.claims import AS_CLAIMED, claims_text, holds_counts
 from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import entry, or_none, patterns, section, triple
-from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integers_text, interval
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integers_text, interval
 from flopsd.telemetry.page.banner import REFRESH_SECONDS, banner, header
 from flopsd.telemetry.page.devices import devices_part
 from flopsd.telemetry.page.gaps import gaps_part, sources_part
@@ -90,10 +91,10 @@ def _live(facts: Mapping[str, Any]) -> list[Html]:
 
 
 def _total(facts: Mapping[str, Any]) -> Html:
-    wide = beyond_margin(figures_in(facts["guidelines"]))
-    executed, counts = interval(figures_in(facts["executed"])), interval(figures_in(facts["guidelines"]))
+    wide = beyond_margin(figures_from(facts["guidelines"]))
+    executed, counts = interval(figures_from(facts["executed"])), interval(figures_from(facts["guidelines"]))
     rate = facts["measuredFlopPerSecond"]
-    integers, counted = integers_text(figures_in(facts["integerOperations"])), holds_counts(facts["devices"])
+    integers, counted = integers_text(figures_from(facts["integerOperations"])), holds_counts(facts["devices"])
     under = [
         *([f"{wide[:1].upper()}{wide[1:]}."] if wide else []),
         *([f"{AS_CLAIMED}: {claims}."] if (claims := claims_text(facts["guidelines"])) else []),
