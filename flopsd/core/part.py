@@ -19,7 +19,6 @@ HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
 FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
 INTEGER_FORMATS = ("int8", "int4")  # one counter for both
 MEASURED_FORMAT = "bf16"
-MAX_KNOWN = 256  # rates that a part remembers: declared mixes of formats are without number
 
 
 class Margin(NamedTuple):
@@ -78,27 +77,9 @@ class Part:
     energy: Mapping[str, Energy] = field(default_factory=dict)  # by the tensor format of the runs
     # What a table made of this row, with that table; see `PeakTable.pipe_rates`.
     known: dict[tuple[Any, ...], tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _known: dict[tuple[bool, Pipe, Precision | None], Rates] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     def rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
         """FLOP of one pipe; `precision` is the declared mix of tensor formats, if any."""
-        found = self._known.get((False, pipe, precision))
-        return found or self._remember((False, pipe, precision), self._rates(pipe, precision))
-
-    def integer_rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
-        """Integer operations of one pipe, of its tensor cores alone: nothing counts those of the vector pipes."""
-        found = self._known.get((True, pipe, precision))
-        return found or self._remember((True, pipe, precision), self._integer_rates(pipe, precision))
-
-    def _remember(self, key: tuple[bool, Pipe, Precision | None], found: Rates) -> Rates:
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[key] = found
-        return found
-
-    def _rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
         if pipe in FORMAT_OF_VECTOR:
             rate = self.vector_flop_per_cycle.get(FORMAT_OF_VECTOR[pipe])
             # The FP32 reading is the FMA pipe, integer work included: no lower bound of FLOP.
@@ -127,7 +108,8 @@ class Part:
             max(tops[name] for name in formats),
         )
 
-    def _integer_rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
+    def integer_rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
+        """Integer operations of one pipe, of its tensor cores alone: nothing counts those of the vector pipes."""
         shares = self.declared(pipe, precision) if pipe is Pipe.TENSOR else None
         if shares is not None:
             tops = {name: -rate for name, rate in self._highest_rates().items()}

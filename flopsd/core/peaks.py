@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import PPM, UNIDENTIFIED, ChipLimits, Device, Evidence, Limits, Pipe, Precision
-from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, MAX_KNOWN, Energy, Margin, Part, Rates
+from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, Energy, Margin, Part, Rates
 from flopsd.core.values import is_whole
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
 T = TypeVar("T")
 _UNKNOWN: tuple[Any, Any] = (None, None)
+MAX_KNOWN = 256  # rates that a part remembers: declared mixes of formats are without number
 _CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # as H100, A10G or GB300; not SXM5 or HBM3
 
 
@@ -36,8 +37,8 @@ class PipeRates:
     """Rates of one pipe in FLOP and in integer operations, the most that each can be, and the margin of both."""
 
     flop: Rates
-    flop_bound: int | None
     integers: Rates
+    flop_bound: int | None
     integer_bound: int | None
     margin_ppm: int
     may_be_integer: bool  # whether measured FLOP may be integer operations
@@ -64,9 +65,8 @@ class PeakTable:
             (evidence, pipe, precision),
             PipeRates(
                 part.rates(pipe, precision),
-                self.bound(part, pipe, precision),
                 part.integer_rates(pipe, precision),
-                self.integer_bound(part, pipe, precision),
+                *self.bounds(part, pipe, precision),
                 self.margin_ppm(evidence, part, part.formats(pipe, precision)),
                 part.may_be_integer(pipe, precision),
             ),
@@ -85,6 +85,14 @@ class PeakTable:
             return found  # type: ignore[no-any-return]
         most = self.ceiling_flop_per_cycle(part, precision), self.integer_bound(part, Pipe.TENSOR_IMMA, precision)
         return self._remember(part, (precision,), most)
+
+    def bounds(self, part: Part, pipe: Pipe, precision: Precision | None) -> tuple[int | None, int | None]:
+        """The most FLOP and integer operations per SM-cycle of a pipe, as the next two have them."""
+        table, found = part.known.get((pipe, precision), _UNKNOWN)
+        if table is self and found is not None:
+            return found  # type: ignore[no-any-return]
+        both = self.bound(part, pipe, precision), self.integer_bound(part, pipe, precision)
+        return self._remember(part, (pipe, precision), both)
 
     def bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
         """The most FLOP per SM-cycle of a pipe, by its rate or by the bound for a rate that the part's row does not

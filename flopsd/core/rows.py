@@ -269,8 +269,7 @@ def _unread(pipe: Pipe, duration_ns: int, rating: Rating) -> Row:
     """A pipe that was not read while the others were: it may have run all the time."""
     highs: list[int | None] = [None, None]
     if (part := rating.part) is not None and isinstance(rating.limits, Limits):
-        most = max_sm_cycles(rating.limits, duration_ns)
-        bounds = (bound(part, pipe, rating.precision) for bound in (rating.table.bound, rating.table.integer_bound))
+        most, bounds = max_sm_cycles(rating.limits, duration_ns), rating.table.bounds(part, pipe, rating.precision)
         highs = [None if bound is None else most * bound for bound in bounds]
     flop, integers = (Figures(0, None, high) for high in highs)
     return Row(Evidence.GAP, pipe, precision_label(pipe, rating), 0, duration_ns, flop, integers)
