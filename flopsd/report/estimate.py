@@ -12,6 +12,7 @@ from flopsd.core.figures import Figures
 from flopsd.core.model import PPM
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding
+from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.rounding import format_usd
 from flopsd.core.values import ceil_div
@@ -118,7 +119,7 @@ def _case(plan: Plan, method: Method, found: ArchitectureFlop, policy: Policy) -
     low, high = found.required.low, found.required.high
     margin = policy.margin_ppm
     figures = Figures(low * (PPM - margin) // PPM, None, ceil_div(high * (PPM + margin), PPM))
-    return Case(figures, figures, method, plan.base)
+    return Case(Guidelines(figures, figures), method, plan.base)
 
 
 def _trainable(plan: Plan, training: Training) -> Bounds | None:

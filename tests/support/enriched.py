@@ -18,6 +18,7 @@ from flopsd.core.ledger.energy import Compared, Published
 from flopsd.core.ledger.statement import encode
 from flopsd.core.model import PPM
 from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.policy.guidelines import Guidelines
 from flopsd.report.build import report_of
 from flopsd.report.model import Content, Report, VerificationResult
 from flopsd.report.verification import LedgerDocument, not_checked
@@ -104,7 +105,7 @@ def with_policy(statement: J, method: Method | None, base: Base | None, *, whole
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     sealed = predicate["totals"]["guidelines"]
-    case = Case(figures_from(sealed), figures_from(sealed["cumulative"]), method, base, whole)
+    case = Case(Guidelines(figures_from(sealed), figures_from(sealed["cumulative"])), method, base, whole)
     policies = load_policies()
     predicate["findings"] = [finding.for_ledger() for policy in policies for finding in findings(policy, case)]
     predicate["method"]["policies"] = [{"id": policy.id, "sha256": policy.sha256} for policy in policies]

@@ -143,8 +143,8 @@ class Merging:
         architecture = None if sums["totals"]["architecture"] is None else self.sums.counted
         claimed = self.sums.claims(whole=whole)
         case = Case(
-            counted.updates, counted.cumulative, declared.method, declared.base, whole, declared.conflict, integers,
-            counted.by_operators, None if claimed is None else claimed.counted,
+            counted, declared.method, declared.base, whole, declared.conflict, integers,
+            None if claimed is None else claimed.counted,
         )  # fmt: skip
         job = facts.kind == JOB
         return {

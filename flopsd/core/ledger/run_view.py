@@ -128,16 +128,14 @@ class RunView(RatedTallies):
     @lazy
     def findings(self) -> tuple[Finding, ...]:
         """The run held against the thresholds of every policy, in their order."""
-        counted, claimed, settings = self.bases.guidelines, self.bases.claimed, self.declarations.settings
+        bases, settings = self.bases, self.declarations.settings
         case = Case(
-            counted.updates,
-            counted.cumulative,
+            bases.guidelines,
             settings.method,
             settings.base,
             self.is_whole,
-            integers=self.bases.integers,
-            claimed=None if claimed is None else claimed.counted,
-            by_operators=counted.by_operators,
+            integers=bases.integers,
+            claimed=None if bases.claimed is None else bases.claimed.counted,
         )
         return tuple(finding for policy in self.policies for finding in findings(policy, case))
 

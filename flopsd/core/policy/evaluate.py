@@ -36,27 +36,20 @@ class Case:
     contradicts what about the base model, if anything does: then a `base` of None does not mean undeclared.
     """
 
-    updates: Figures
-    cumulative: Figures
+    counted: Guidelines
     method: Method | None = None
     base: Base | None = None
     whole: bool = True
     conflict: tuple[str, ...] = ()  # codes
     integers: Guidelines = NOTHING_COUNTED
-    by_operators: tuple[int, int] = (0, 0)  # how much of either low rests on training processes' count of operators
     claimed: Guidelines | None = None  # what counts of FLOP if training processes say the truth
 
 
 def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
     """One finding a rule, in the policy's order."""
     judged = _judged(policy, case)
-    if any(case.by_operators):
-        updates, cumulative = case.by_operators
-        read = replace(
-            case,
-            updates=case.updates._replace(low_flop=case.updates.low_flop - updates),
-            cumulative=case.cumulative._replace(low_flop=case.cumulative.low_flop - cumulative),
-        )
+    if any(case.counted.by_operators):
+        read = replace(case, counted=case.counted.without_operators)
         judged = tuple(
             one
             if one.state is other.state
@@ -65,7 +58,7 @@ def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
         )
     if case.claimed is None:
         return judged
-    others = _judged(policy, replace(case, updates=case.claimed.updates, cumulative=case.claimed.cumulative))
+    others = _judged(policy, replace(case, counted=case.claimed))
     return tuple(
         one if one.state is other.state else replace(one, if_claims_hold=other.state)
         for one, other in zip(judged, others, strict=True)
@@ -74,8 +67,7 @@ def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
 
 def _judged(policy: Policy, case: Case) -> tuple[Finding, ...]:
     if policy.counts_integers:
-        both = Guidelines(case.updates, case.cumulative) + case.integers
-        case = replace(case, updates=both.updates, cumulative=both.cumulative)
+        case = replace(case, counted=case.counted + case.integers)
     found: dict[str, Finding] = {}
     for rule in sorted(policy.rules, key=lambda rule: bool(rule.derived)):
         found[rule.id] = _derived(policy, rule, case, found) if rule.derived else _compared(policy, rule, case)
@@ -218,7 +210,8 @@ def _quantities(rule: Rule, case: Case) -> tuple[Quantity, ...]:
 
 def _own(quantity: Quantity, case: Case) -> Figures:
     """The part of a quantity that was computed here."""
-    plain = case.updates if quantity in (Quantity.UPDATES, Quantity.BASE_UPDATES) else case.cumulative
+    of_updates = quantity in (Quantity.UPDATES, Quantity.BASE_UPDATES)
+    plain = case.counted.updates if of_updates else case.counted.cumulative
     return plain if case.whole else plain.unbounded
 
 

@@ -68,6 +68,15 @@ class Guidelines:
         updates, cumulative = _both(self.updates, other.updates), _both(self.cumulative, other.cumulative)
         return Guidelines(updates, cumulative, by_operators)
 
+    @property
+    def without_operators(self) -> Guidelines:
+        """What is left where training processes' count of operators is not believed."""
+        low, cumulative = self.by_operators
+        return Guidelines(
+            self.updates._replace(low_flop=self.updates.low_flop - low),
+            self.cumulative._replace(low_flop=self.cumulative.low_flop - cumulative),
+        )
+
 
 def _both(one: Figures, other: Figures) -> Figures:
     unmeasured = any(part.measured_flop is None and part.high_flop != 0 for part in (one, other))

@@ -1,5 +1,6 @@
 """Thresholds against accounts: each row on both sides and straddling, and what must hold of all of them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil, floor
@@ -54,7 +55,11 @@ def finding(rule: str, case: Case, policy: Policy = ACT) -> Finding:
 
 
 def fine_tune(value: Figures, base: Base | None, method: Method | None = Method.LORA) -> Case:
-    return Case(value, value, method, base)
+    return Case(alike(value), method, base)
+
+
+def alike(value: Figures) -> Guidelines:
+    return Guidelines(value, value)
 
 
 # rule, citation, what is declared beside the figures, the highest count that is not above the threshold
@@ -208,7 +213,7 @@ def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
 
 
 def test_pretraining_leaves_out_what_is_about_modifications() -> None:
-    for found in findings(ACT, Case(figures(10**24), figures(10**24), Method.PRETRAINING)):
+    for found in findings(ACT, Case(alike(figures(10**24)), Method.PRETRAINING)):
         about = found.rule.when.modification
         assert found.applies is (about is False), found.rule.id
         assert (found.state is None) is bool(about)
@@ -223,12 +228,12 @@ def test_pretraining_leaves_out_what_is_about_modifications() -> None:
 def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
     differ = ("bases_differ",)
     for method in (Method.FULL, Method.PRETRAINING):
-        case = Case(figures(1), figures(2), method, None, conflict=differ)
+        case = Case(Guidelines(figures(1), figures(2)), method, None, conflict=differ)
         found = finding("modification-third", case)
         assert (found.applies, found.state, found.why) == (None, BELOW, (Note("bases_differ"),))
         assert found.quantity == "updates or cumulative", "the base model may carry systemic risk"
         assert finding("base-not-gpai", case).state is OPEN
-    assert finding("gpai-indicative", Case(figures(1), figures(1), Method.PRETRAINING, conflict=differ)).applies is None
+    assert finding("gpai-indicative", Case(alike(figures(1)), Method.PRETRAINING, conflict=differ)).applies is None
 
 
 def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
@@ -244,7 +249,7 @@ def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
 def test_generated_data_counts_only_where_the_text_says_so() -> None:
     """Updates for an ordinary model, the cumulative amount for systemic risk (paragraph 115)."""
     updates, cumulative = figures(10**22), figures(4 * 10**25)
-    case = Case(updates, cumulative, Method.PRETRAINING)
+    case = Case(Guidelines(updates, cumulative), Method.PRETRAINING)
     assert finding("gpai-indicative", case).state is BELOW
     assert finding("systemic-presumption", case).state is ABOVE
     for base, value, quantity in (
@@ -252,7 +257,7 @@ def test_generated_data_counts_only_where_the_text_says_so() -> None:
         (SYSTEMIC, cumulative, "cumulative"),
         (replace(KNOWN, systemic=None), Figures(10**22, None, 4 * 10**25), "updates or cumulative"),
     ):
-        third = finding("modification-third", Case(updates, cumulative, Method.FULL, base))
+        third = finding("modification-third", Case(Guidelines(updates, cumulative), Method.FULL, base))
         assert (third.value, third.quantity) == (value, quantity)
 
 
@@ -288,13 +293,16 @@ bases = st.builds(
 ) | st.builds(Base, st.just("base"), st.just("unknown"), st.none(), st.none(), st.sampled_from([None, True, False]))
 cases = st.builds(
     Case,
-    some_figures(),
-    some_figures(),
+    st.builds(Guidelines, some_figures(), some_figures()),
     st.sampled_from([None, *Method]),
     st.none() | bases,
     st.booleans(),
     integers=st.just(NOTHING_COUNTED) | st.builds(Guidelines, some_figures(), some_figures()),
 )
+
+
+def changed(counted: Guidelines, change: Callable[[Figures], Figures]) -> Guidelines:
+    return Guidelines(change(counted.updates), change(counted.cumulative))
 
 
 def wider(value: Figures, down: int, up: int | None) -> Figures:
@@ -304,7 +312,7 @@ def wider(value: Figures, down: int, up: int | None) -> Figures:
 
 @given(st.sampled_from(POLICIES), cases, counts, st.none() | counts)
 def test_a_wider_interval_never_gives_a_verdict(policy: Policy, case: Case, down: int, up: int | None) -> None:
-    blurred = replace(case, updates=wider(case.updates, down, up), cumulative=wider(case.cumulative, down, up))
+    blurred = replace(case, counted=changed(case.counted, lambda one: wider(one, down, up)))
     for sharp, blunt in zip(findings(policy, case), findings(policy, blurred), strict=True):
         assert sharp.applies is blunt.applies
         if blunt.state in (BELOW, ABOVE):
@@ -319,10 +327,9 @@ def more(value: Figures, flop: int) -> Figures:
 @given(st.sampled_from(POLICIES), cases, counts, st.booleans())
 def test_more_compute_never_lifts_a_finding(policy: Policy, case: Case, flop: int, of_integers: bool) -> None:
     if of_integers:
-        both = Guidelines(more(case.integers.updates, flop), more(case.integers.cumulative, flop))
-        grown = replace(case, integers=both)
+        grown = replace(case, integers=changed(case.integers, lambda one: more(one, flop)))
     else:
-        grown = replace(case, updates=more(case.updates, flop), cumulative=more(case.cumulative, flop))
+        grown = replace(case, counted=changed(case.counted, lambda one: more(one, flop)))
     for before, after in zip(findings(policy, case), findings(policy, grown), strict=True):
         if before.state is ABOVE:
             assert after.state is ABOVE
@@ -425,7 +432,7 @@ def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> No
 
 def test_integer_operations_count_where_the_policy_says_so_and_nowhere_else() -> None:
     integers = Guidelines(figures(3 * 10**22, 4 * 10**22), figures(3 * 10**22, 4 * 10**22))
-    case = Case(figures(8 * 10**22), figures(8 * 10**22), Method.PRETRAINING, integers=integers)
+    case = Case(alike(figures(8 * 10**22)), Method.PRETRAINING, integers=integers)
     counting = replace(ACT, counts_integers=True)
     without, within = (findings(policy, case)[0] for policy in (ACT, counting))
     assert (without.value, without.state, without.counts_integers) == (figures(8 * 10**22), BELOW, False)
@@ -456,7 +463,7 @@ def test_what_is_remembered_of_declarations_is_bounded_and_never_taken_for_anoth
     policy, most = replace(ACT, rules=ACT.rules[:1]), 0
     for flop in range(10**23, 10**23 + 1100):
         base = Base("base", "known", flop, None, False)
-        case = Case(Figures(1, 1, 1), Figures(1, 1, 1), Method.FULL, base)
+        case = Case(Guidelines(Figures(1, 1, 1), Figures(1, 1, 1)), Method.FULL, base)
         found = findings(policy, case)
         most = max(most, len(policy.known))
         if flop % 100 == 0:

@@ -29,7 +29,7 @@ def finding(policy: str, rule: str, case: Case) -> Finding:
 
 
 def of(value: Figures, method: Method | None, base: Base | None = None) -> Case:
-    return Case(value, value, method, base)
+    return Case(Guidelines(value, value), method, base)
 
 
 # policy, rule, citation, method, base, the highest count that is not above

@@ -167,7 +167,7 @@ def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_ha
     updates, cumulative = Figures(10**20, None, 2 * 10**20), Figures(5 * 10**20, None, 6 * 10**20)
     (policy,) = load_policies()
     slow, fast = Rate(10**15, 2 * 10**15), Rate(5 * 10**15, 6 * 10**15)
-    shown = outlook(findings(policy, Case(updates, cumulative, Method.FULL, base)), (slow, fast))
+    shown = outlook(findings(policy, Case(Guidelines(updates, cumulative), Method.FULL, base)), (slow, fast))
     rule = next(one for one in shown if one["quantities"] == ["updates", "cumulative"] and one["threshold"] is not None)
     limit = Fraction(rule["threshold"]["high"])
     slower = crossing(Limit(limit, limit), updates, slow)

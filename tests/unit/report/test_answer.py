@@ -8,6 +8,7 @@ import pytest
 from flopsd.core.declarations import Base, Method
 from flopsd.core.figures import Figures
 from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.policy.guidelines import Guidelines
 from flopsd.report.answer import answer_to
 from flopsd.report.html_kit import typeset
 from flopsd.report.model import ReportState
@@ -53,7 +54,7 @@ def test_the_headline_is_the_same_in_all_five_places(tmp_path: Path) -> None:
 
 
 def said(figures: Figures, method: Method | None, base: Base | None) -> str:
-    case = Case(figures, figures, method, base)
+    case = Case(Guidelines(figures, figures), method, base)
     return answer_to([found.for_ledger() for policy in load_policies() for found in findings(policy, case)]).headline
 
 
@@ -90,7 +91,7 @@ def test_bounds_wider_than_an_estimates_margin_are_named_beside_a_point() -> Non
 
 def test_several_regimes_are_named_each_with_its_answer_and_with_what_no_meter_decides() -> None:
     figures, chosen = Figures(10**26, None, 10**26), ["eu-ai-act", "kr-ai-basic-act", "us-ca-sb-53"]
-    case = Case(figures, figures, Method.PRETRAINING)
+    case = Case(Guidelines(figures, figures), Method.PRETRAINING)
     found = [one.for_ledger() for policy in load_policies(chosen) for one in findings(policy, case)]
     answer = answer_to(found)
     assert answer.state is ReportState.ABOVE

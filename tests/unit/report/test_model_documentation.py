@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flopsd.core.declarations import Base, Method
 from flopsd.core.figures import Figures
 from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
 from flopsd.report.model import Form, FormLine
@@ -54,7 +55,7 @@ def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | N
         "requiredPpmSource": ["not_declared"],
         "method": "annex_a1",
     }
-    ledger["findings"] = [f.for_ledger() for f in findings(ACT, Case(updates, cumulative, method, base))]
+    ledger["findings"] = [f.for_ledger() for f in findings(ACT, Case(Guidelines(updates, cumulative), method, base))]
     ledger["declared"] = {
         "method": method.value,
         "base": None if base is None else {"name": base.name, "kind": base.kind},

@@ -11,6 +11,7 @@ import yaml
 from flopsd.core.figures import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Verdict
+from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.policy.policy_reader import policy_from
 from flopsd.errors import PolicyError
 from flopsd.settings.data_files import Tables, config_dir, load_policies, parse_policy
@@ -72,7 +73,7 @@ def test_another_regime_is_another_file(tmp_path: Path) -> None:
     policies = load_policies([str(file), "eu-ai-act"])
     assert [policy.id for policy in policies] == ["eu-ai-act", "small"]
     assert [policy.id for policy in load_policies([str(file)])] == ["small"], "what is chosen, and nothing beside it"
-    (_, found) = findings(policies[1], Case(Figures(0, None, 0), Figures(10**21 + 1, None, None)))
+    (_, found) = findings(policies[1], Case(Guidelines(Figures(0, None, 0), Figures(10**21 + 1, None, None))))
     assert (found.policy, found.applies, found.state) == ("small", True, Verdict.ABOVE)
     assert Tables(policy_files=[str(file)]).policies([policies[1].sha256]) == (policies[1],)
     assert Tables().policies([policies[0].sha256]) == (policies[0],)
