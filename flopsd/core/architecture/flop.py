@@ -20,7 +20,7 @@ from flopsd.core.architecture.image_work import NOT_COUNTED as IMAGES_NOT_COUNTE
 from flopsd.core.architecture.model import Attention, Model, Similarity, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
-from flopsd.core.architecture.passes import EMBEDDED, PairsOf, PassFlop, walk
+from flopsd.core.architecture.passes import EMBEDDED, PairsOf, PassFlop, Walk
 from flopsd.core.architecture.recurrent_work import StateWork
 from flopsd.core.architecture.rows import notes_on_lengths, resolve
 from flopsd.core.architecture.training import Trained, Training, check_names
@@ -80,20 +80,18 @@ class _Case:
         self.kernel = self.pairs.kernel
 
     def required(self, level: Level) -> PassFlop:
-        return self._with_surplus(self.walk(level, self.trained(level), self._inputs(level)), level)
+        return self.walk(level, self.trained(level), self._inputs(level))
 
     def walk(self, level: Level, trained: Trained, input_gradients: Collection[Stream] = ()) -> PassFlop:
         def of_text(part: Attention) -> int:
             return self.pairs.of(part.mask, part.window, part.stream, level)
 
-        pairs = self._pairs(level, of_text)
-        return walk(
-            self.model, self.rows[level], pairs, self._states(level), trained, level,
-            input_gradients=input_gradients, severed=self._severed(level),
+        severed = level is Level.LOW and self.training.recomputation in _PERHAPS_FULL
+        done = Walk(
+            self.model, self.rows[level], self._pairs(level, of_text), self._states(level), trained, level,
+            input_gradients=input_gradients, severed=severed,
         )  # fmt: skip
-
-    def _severed(self, level: Level) -> bool:
-        return level is Level.LOW and self.training.recomputation in _PERHAPS_FULL
+        return self._with_surplus(done.sums, level)
 
     def _pairs(self, level: Level, of_text: Callable[[Attention], int]) -> PairsOf:
         def pairs(part: Attention | Similarity) -> int:
@@ -123,7 +121,7 @@ class _Case:
         """A forward pass with its adapters; LOW is without, since they may be switched off or merged meanwhile."""
         trained = self.trained(level)
         without = trained.everything or level is Level.LOW
-        return self._with_surplus(self.walk(level, Trained() if without else trained), level)
+        return self.walk(level, Trained() if without else trained)
 
     def executed_low(self, required: PassFlop) -> int:
         def of_text(part: Attention) -> int:
@@ -134,7 +132,8 @@ class _Case:
         pairs, states, trained = self._pairs(level, of_text), self._states(level), self.trained(level)
 
         def sums(severed: bool) -> PassFlop:
-            return self._with_surplus(walk(self.model, rows, pairs, states, trained, level, severed=severed), level)
+            done = Walk(self.model, rows, pairs, states, trained, level, severed=severed)
+            return self._with_surplus(done.sums, level)
 
         ways = []
         if recomputation is not Recomputation.FULL:
@@ -157,9 +156,7 @@ class _Case:
         # does so for models of text alone.
         deep = sums
         if recomputation in (Recomputation.FULL, Recomputation.SELECTIVE) and self.model.embeds_tokens:
-            deep = self._with_surplus(
-                self.walk(Level.COMPUTED, self.trained(Level.COMPUTED), self._hooked()), Level.COMPUTED
-            )
+            deep = self.walk(Level.COMPUTED, self.trained(Level.COMPUTED), self._hooked())
         # Non-reentrant checkpointing, the default of transformers 5, stops once it has what the backward pass needs.
         again = {Recomputation.FULL: deep.layers - deep.spare, Recomputation.SELECTIVE: deep.layers_attention}
         return {

@@ -64,28 +64,23 @@ class PassFlop:
         return self.forward + self.activation_gradients + self.weight_gradients
 
 
-def walk(
-    model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained, level: Level, *,
-    input_gradients: Collection[Stream] = (), severed: bool = False,
-) -> PassFlop:  # fmt: skip
-    """FLOP of all passes of `rows` through the model. `input_gradients`: streams in which gradients go down to
-    the embeddings' output though they are frozen, as checkpointing with adapters has it. `severed`: checkpointing may
-    be reentrant, which gives no gradient to a layer whose rows had none, nor to what one layer hands to others beside.
+class Walk:
+    """All passes of `rows` through a model; `sums` has their FLOP.
 
     LOW: no dropout, experts that the routing asks for, and rows of text stand beside images in some sequences only,
     so that they need not pass gradients down to them. COMPUTED: experts that transformers' class computes. HIGH: also
     values that a flash kernel pads to the width of the keys.
     """
-    return _Walk(model, rows, pairs, states, trained, level, input_gradients, severed).sums
 
-
-class _Walk:
     _last: int  # FLOP of the product that was counted last
 
     def __init__(
         self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, states: StateWork, trained: Trained,
-        level: Level, input_gradients: Collection[Stream], severed: bool,
+        level: Level, *, input_gradients: Collection[Stream] = (), severed: bool = False,
     ) -> None:  # fmt: skip
+        """`input_gradients`: streams in which gradients go down to the embeddings' output though they are frozen, as
+        checkpointing with adapters has it. `severed`: checkpointing may be reentrant, which gives no gradient to a
+        layer whose rows had none, nor to what one layer hands to others beside."""
         self._rows, self._pairs, self._states = rows, pairs, states
         self._trained, self._level, self._severed = trained, level, severed
         self.sums, self._in_head = PassFlop(), False
