@@ -15,7 +15,7 @@ import pytest
 
 import flopsd
 from flopsd.attestation.evidence import collect, driver_library, package_digest, rfc3161, sagemaker_job
-from flopsd.attestation.evidence.check import findings
+from flopsd.attestation.evidence.check import findings, timestamp_findings
 from flopsd.attestation.evidence.collect import Call
 from flopsd.attestation.evidence.http import request
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
@@ -161,6 +161,13 @@ def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:
     (shown,) = findings([item], CheckContext(History(), "00" * 32))
     assert (shown.verdict, shown.text) == (EvidenceState.NOT_CHECKED, "a kind unknown to this verifier")
     assert shown.proves == "Unknown to this verifier."
+
+
+def test_that_no_signature_has_a_timestamp_is_shown_with_what_one_proves() -> None:
+    (shown,) = timestamp_findings((), AWS, "2026-01-01T00:00:00Z")
+    kind = rfc3161.KIND
+    assert (shown.type, shown.proves, shown.limits) == (kind.name, kind.proves, kind.limits)
+    assert (shown.verdict, shown.text) == (EvidenceState.ABSENT, "no valid signature has a timestamp")
 
 
 def test_the_packages_digest_is_what_a_shell_computes(tmp_path: Path) -> None:

@@ -145,3 +145,15 @@ def test_hardware_that_is_not_there_is_looked_for_ever_less_often_and_at_least_o
         clock.advance(NS_PER_S)
         reader.look_again()
     assert looks == [0, 5, 15, 35, 75, 135, 195]
+
+
+@pytest.mark.parametrize(("is_absent", "fault"), [(False, "no such device; plug it in"), (True, "no such device")])
+def test_what_to_do_is_said_of_a_fault_and_not_of_hardware_that_is_not_there(is_absent: bool, fault: str) -> None:
+    posted, stop = list[Message](), threading.Event()
+
+    def opener() -> Source:
+        stop.set()
+        raise SourceUnavailableError("no such device", hint="plug it in", absent=is_absent)
+
+    SourceReader("script", opener, posted.append, FakeClock(0), 1, stop)._run()
+    assert posted[0].fault == fault
