@@ -18,6 +18,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices
+from flopsd.system.guarded_child import START, stat_fields
 
 _INITIAL_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _MPS_SERVER = "nvidia-cuda-mps"  # the MPS server holds the device for its clients and belongs to no job
@@ -121,15 +122,14 @@ def _ns_pids(process: Path) -> list[int]:
 
 
 def _identity(process: Path) -> tuple[int, str, str]:
-    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not every user may read. The
-    start is field 22 of /proc/PID/stat; the name in field 2 may hold blanks and parentheses."""
-    text = (process / "stat").read_text(encoding="utf-8", errors="replace")
+    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not every user may read."""
+    stat = stat_fields((process / "stat").read_bytes())
     try:
         namespace = str((process / "ns/pid").readlink())
     except PermissionError:
         namespace = ""
     cgroup = (process / "cgroup").read_text(encoding="utf-8", errors="replace")
-    return int(text.rpartition(")")[2].split()[19]), cgroup, namespace
+    return int(stat[START]), cgroup, namespace
 
 
 class ProcessRule:
