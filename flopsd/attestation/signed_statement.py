@@ -59,18 +59,27 @@ def read_ledger(ledger: Path) -> bytes:
     except OSError as fault:
         hint = "name one of the ledgers in it, NAME.json" if ledger.is_dir() else ""
         raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}", hint=hint) from fault
-    if ledger.name.endswith(ENDING) and b"\n" in found.strip():
-        beside = ledger.name.removesuffix(ENDING)
-        raise NotVerifiedError(f"{ledger} is a journal, not a ledger", hint=f"name the ledger beside it, {beside}.json")
-    if found.startswith(ZIP_BEGINS):
-        raise NotVerifiedError(f"{ledger} is a ZIP archive", hint="unpack it, and name a ledger in it")
-    if found.startswith(_BYTE_ORDER_MARKS):
-        raise NotVerifiedError(
-            f"{ledger} begins with a byte order mark: an editor or a shell saved it anew",
-            hint="get the file as it was sealed, for instance in an archive",
-            code="json_malformed",
-        )
+    if is_other := _other_file(ledger, found):
+        try:
+            parse_envelope(found)
+        except NotVerifiedError as fault:
+            words, hint = is_other
+            raise NotVerifiedError(f"{ledger} {words}", hint=hint, code=fault.code, path=fault.path) from fault
     return found
+
+
+def _other_file(ledger: Path, data: bytes) -> tuple[str, str] | None:
+    """What a file is that users take for a ledger, and what to do; None: nothing that is known."""
+    if ledger.name.endswith(ENDING):
+        return "is a journal, not a ledger", f"name the ledger beside it, {ledger.name.removesuffix(ENDING)}.json"
+    if data.startswith(ZIP_BEGINS):
+        return "is a ZIP archive", "unpack it, and name a ledger in it"
+    if data.startswith(_BYTE_ORDER_MARKS):
+        return (
+            "begins with a byte order mark: an editor or a shell saved it anew",
+            "get the file as it was sealed, for instance in an archive",
+        )
+    return None
 
 
 def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:

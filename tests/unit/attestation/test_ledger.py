@@ -89,17 +89,30 @@ def test_what_is_no_ledger_by_its_kind_has_a_hint(copy: Sealed) -> None:
     packed = copy.ledger.with_name("mail.zip")
     with ZipFile(packed, "w") as archive:
         archive.write(copy.ledger, "ledger.json")
-    saved_anew = copy.ledger.with_name("saved.json")
+    saved_anew, in_windows = (copy.ledger.with_name(name) for name in ("saved.json", "windows.json"))
     saved_anew.write_text(copy.ledger.read_text(), encoding="utf-8-sig")
-    for given, reason, hint in (
-        (copy.ledger.parent, "Is a directory", "name one of the ledgers in it"),
-        (copy.journal, "is a journal, not a ledger", f"name the ledger beside it, {copy.ledger.name}"),
-        (packed, "is a ZIP archive", "unpack it"),
-        (saved_anew, "begins with a byte order mark", "as it was sealed"),
+    in_windows.write_text(copy.ledger.read_text(), encoding="utf-16")
+    for given, code, reason, hint in (
+        (copy.ledger.parent, "", "Is a directory", "name one of the ledgers in it"),
+        (
+            copy.journal,
+            "json_malformed",
+            "is a journal, not a ledger",
+            f"name the ledger beside it, {copy.ledger.name}",
+        ),
+        (packed, "json_not_utf8", "is a ZIP archive", "unpack it"),
+        (saved_anew, "json_malformed", "begins with a byte order mark", "as it was sealed"),
+        (in_windows, "json_not_utf8", "begins with a byte order mark", "as it was sealed"),
     ):
         with pytest.raises(NotVerifiedError, match=reason) as caught:
             read_ledger(given)
         assert hint in caught.value.hint
+        assert caught.value.code == code
+
+
+def test_a_ledger_may_have_the_name_of_a_journal(copy: Sealed) -> None:
+    named = copy.ledger.rename(copy.ledger.with_name("odd.journal.jsonl"))
+    assert read_ledger(named) == named.read_bytes()
 
 
 def test_a_journal_whose_line_ends_were_changed_on_its_way_is_refused_for_that(copy: Sealed) -> None:
