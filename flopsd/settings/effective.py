@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -12,7 +13,7 @@ import yaml
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Precision
-from flopsd.errors import ConfigError, FlopsdError
+from flopsd.errors import ConfigError
 from flopsd.settings.client_socket import socket_path
 from flopsd.settings.device_selection import DevicesSetting
 from flopsd.settings.load import (
@@ -21,6 +22,7 @@ from flopsd.settings.load import (
     SECRETS,
     Layers,
     check_needs,
+    problems_of,
     read_layers,
     settings_of_layers,
 )
@@ -85,19 +87,10 @@ def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
         settings = settings_of_layers(layers)
     except ConfigError as fault:
         raise ConfigError(fault.problems, hint="`flopsd config show` lists all settings") from fault
-    problems, hints = [], []
-    needed: tuple[Callable[[], object], ...] = (
-        lambda: check_needs(settings),
-        lambda: socket_path(settings.client_socket, Path()),
-    )
-    for find in needed:
-        try:
-            find()
-        except FlopsdError as fault:
-            problems += [f"{layers.file}: {line}" for line in fault.lines]
-            hints.append(fault.hint)
+    checks = (partial(check_needs, settings), partial(socket_path, settings.client_socket, Path()))
+    problems, hint = problems_of(checks)
     if problems:
-        raise ConfigError(problems, hint="; ".join(filter(None, hints)))
+        raise ConfigError([f"{layers.file}: {problem}" for problem in problems], hint=hint)
     return sum(len(raw) for _, raw in layers.given)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -127,18 +127,24 @@ def check_needs(settings: Settings) -> None:
     needed += [partial(load_peaks, settings.peaks)] if settings.peaks is not None else []
     needed += [partial(load_policies, settings.policies)] if settings.policies else []
     needed.append(partial(declared_of, settings))
-    problems, hints = list[str](), list[str]()
-    for find in needed:
-        try:
-            find()
-        except FlopsdError as fault:
-            problems += fault.problems if isinstance(fault, PolicyError) else fault.lines
-            hints.append(fault.hint)
+    problems, hint = problems_of(needed)
     if not problems:  # a pipe that was read is empty for the process that meters
         files = (*((Path(settings.peaks),) if settings.peaks else ()), *own_policies(settings.policies))
         problems = [f"{file}: {why}" for file in files if (why := unfit(file))]
     if problems:
-        raise ConfigError(list(dict.fromkeys(problems)), hint="; ".join(dict.fromkeys(filter(None, hints))))
+        raise ConfigError(list(dict.fromkeys(problems)), hint=hint)
+
+
+def problems_of(checks: Iterable[Callable[[], object]]) -> tuple[list[str], str]:
+    """What all of these checks find, and what to do about it."""
+    problems, hints = list[str](), list[str]()
+    for check in checks:
+        try:
+            check()
+        except FlopsdError as fault:
+            problems += fault.problems if isinstance(fault, PolicyError) else fault.lines
+            hints.append(fault.hint)
+    return problems, "; ".join(dict.fromkeys(filter(None, hints)))
 
 
 def read_layers(
