@@ -20,6 +20,7 @@ from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NO_MEASURED
 from flopsd.report.numbers import interval as interval_of
 from flopsd.report.report_text import _brief_rule, _more, _rules
+from flopsd.report.terminal import sentence
 from flopsd.report.verdicts import shown_of
 
 RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "why", "compute",
@@ -110,3 +111,10 @@ def test_a_ratio_states_which_of_its_ends_is_known(
     low: str | None, measured: str | None, high: str | None, text: str
 ) -> None:
     assert _ratio(LedgerObject({"low": low, "measured": measured, "high": high}, "here")) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "text"), [("", ""), ("a word", "A word."), ("It ends.", "It ends."), ("does it?", "Does it?")]
+)
+def test_a_sentence_begins_with_a_capital_and_has_one_end(words: str, text: str) -> None:
+    assert sentence(words) == text
