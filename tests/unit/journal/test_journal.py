@@ -181,6 +181,7 @@ def test_a_journal_that_another_process_replaced_is_put_back(state: StateDir, ho
         state.journal.write_bytes(before * (2 if how == "longer" else 1))
     journal.append({"n": 1})
     journal.close()
+    assert journal.put_back == 1
     assert state.journal.read_bytes().startswith(before)
     assert [line.record() for line in read_journal(state.journal)][-1] == {"n": 1}
     assert (state.path / "not-ours.journal.jsonl").exists() is (how != "removed")
