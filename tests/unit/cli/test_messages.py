@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.os_calls import replace_call
 from tests.support.paths import VECTORS
 from tests.support.process import FLOPSD, UNPRIVILEGED, environment, in_process
 
@@ -107,7 +108,7 @@ def test_a_disk_that_cannot_be_looked_at_is_named_with_what_to_do(
             raise OSError(code, os.strerror(code), str(path))
         return real(path, **named)
 
-    monkeypatch.setattr(os, "stat", fails)
+    replace_call(monkeypatch, "stat", fails)
     where = ("--state-dir", str(tmp_path)) if words[0] != "key" else ()
     done = in_process(*(word.replace("DIR", str(tmp_path)) for word in words), *where, code=1)
     named, hint = done.stderr.splitlines()

@@ -16,6 +16,7 @@ from flopsd.errors import ConfigError
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
+from tests.support.os_calls import replace_call
 from tests.support.runs import H100, Run
 from tests.support.settings import load_settings
 
@@ -77,7 +78,7 @@ def test_a_removal_that_ended_midway_is_finished(tmp_path: Path, monkeypatch: py
         unlink(path)
 
     with monkeypatch.context() as sick:
-        sick.setattr(os, "unlink", fails)
+        replace_call(sick, "unlink", fails)
         seal_closed(run.state, wanted, run.clock, {})
         assert "run-0002.json" in names(tmp_path / "out")
     seal_closed(run.state, wanted, run.clock, {})
@@ -109,7 +110,7 @@ def test_a_segment_that_cannot_be_removed_holds_up_no_other_and_leaves_first(
 
     unlink = os.unlink
     with monkeypatch.context() as sick:
-        sick.setattr(os, "unlink", fails)
+        replace_call(sick, "unlink", fails)
         done = seal_closed(run.state, settings(tmp_path), run.clock, {})
     assert ([ledger.name for ledger in done.sealed], done.all_done) == ([f"run-000{n}.json" for n in (1, 2, 3)], True)
     assert f"{first} is sealed and copied, and cannot be removed: Input/output error" in caplog.text

@@ -1,0 +1,15 @@
+"""Functions of `os`, replaced for a test: those that fail, as on a sick disk."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import pytest
+
+
+def replace_call(monkeypatch: pytest.MonkeyPatch, name: str, call: Callable[..., object]) -> None:
+    """Replace `os.NAME`, also for pathlib, which before Python 3.11 had names of its own for some."""
+    monkeypatch.setattr(os, name, call)
+    accessor = getattr(pathlib, "_normal_accessor", None)
+    if hasattr(accessor, name):
+        monkeypatch.setattr(accessor, name, call)
