@@ -22,6 +22,7 @@ from flopsd.journal.segments import (
     settle_next,
 )
 from flopsd.journal.state_dir import StateDir
+from tests.support.os_calls import replace_call
 
 
 def written(path: Path, *records: dict[str, Any]) -> Head:
@@ -196,7 +197,7 @@ def test_a_rotation_that_cannot_be_finished_now_keeps_everything(
     _, whole = written_next(state, *([] if call == "unlink" else [{"kind": "checkpoint"}]))
     ended = state.journal.read_bytes()
     with monkeypatch.context() as sick:
-        sick.setattr(os, call, fails)
+        replace_call(sick, call, fails)
         with pytest.raises(JournalError, match=r"cannot be finished: Input/output error"):
             settle_next(state, None)
     assert (state.journal.read_bytes(), state.next_journal.read_bytes()) == (ended, whole)
