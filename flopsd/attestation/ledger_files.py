@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -182,6 +182,21 @@ def _all_beside(ledger: Path) -> tuple[Path, ...]:
 def _has(path: Path, content: Content) -> bool:
     same_size = path.exists() and path.stat().st_size == size_of(content)
     return same_size and known_file(path).sha256 == sha256_of(content)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none where there is no folder. Raises OSError where it cannot be listed, which `Path.glob`
+    does not from Python 3.13 on."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def kept_aside(ledger: Path, names: Iterable[str]) -> list[Path]:
+    """The ledgers among `names` that were kept when another took their place at `ledger`."""
+    begin, end = f"{ledger.stem}-until-", ledger.suffix
+    return [ledger.with_name(name) for name in names if name.startswith(begin) and name.endswith(end)]
 
 
 def _keep_aside(ledger: Path, clock: Clock) -> None:

@@ -14,7 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flopsd.attestation.ledger_files import LEDGER_MODE, companions_beside, journal_beside, paths_of
+from flopsd.attestation.ledger_files import (
+    LEDGER_MODE,
+    companions_beside,
+    journal_beside,
+    kept_aside,
+    names_in,
+    paths_of,
+)
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import read_history
@@ -128,16 +135,15 @@ def is_sealed_whole(restored: Recovery) -> bool:
 
 def _saved(path: Path) -> Iterator[Saved]:
     """The ledger at `path`, or of the last segment there, and those that were put aside for another run or key."""
-    numbered = re.compile(re.escape(path.stem) + "-([0-9]{4,9})")
+    numbered = re.compile(f"{re.escape(path.stem)}-([0-9]{{4,9}}){re.escape(path.suffix)}")
     try:
-        segments = [(int(match[1]), one) for one in path.parent.glob(f"{path.stem}-*{path.suffix}")
-                    if (match := numbered.fullmatch(one.stem))]  # fmt: skip
-        places = [path, *(one for _, one in sorted(segments)[-1:])]
-        aside = [one for place in places for one in place.parent.glob(f"{place.stem}-until-*{place.suffix}")]
+        names = names_in(path.parent)
     except OSError as fault:
         _log_not_restored(path, fault)
         return
-    for ledger in sorted({*places, *aside}):
+    segments = [(int(match[1]), path.with_name(name)) for name in names if (match := numbered.fullmatch(name))]
+    places = [path, *(one for _, one in sorted(segments)[-1:])]
+    for ledger in sorted({*places, *(one for place in places for one in kept_aside(place, names))}):
         try:
             yield _read(ledger)
         except FileNotFoundError:

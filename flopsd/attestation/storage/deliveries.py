@@ -6,7 +6,6 @@ so that whatever ends the process in between loses no copy: the next daemon star
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -17,7 +16,9 @@ from flopsd.attestation.ledger_files import (
     LedgerFiles,
     companions_beside,
     journal_beside,
+    kept_aside,
     ledger_files_lock,
+    names_in,
     public_key_beside,
 )
 from flopsd.attestation.storage.copies import CopyResult, copy_files
@@ -229,7 +230,7 @@ def _put_aside(entry: NotedLedger) -> NotedLedger | None:
     ledger = entry.ledger
     if ledger.exists() and known_file(ledger).sha256 == entry.sha256["ledger"]:
         return None
-    kept = ledger.parent.glob(f"{glob.escape(ledger.stem)}-until-*{ledger.suffix}")
+    kept = kept_aside(ledger, names_in(ledger.parent))
     found = (path for path in kept if known_file(path).sha256 == entry.sha256["ledger"])
     return next((replace(entry, ledger=path) for path in found), None)
 

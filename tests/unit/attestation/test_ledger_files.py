@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.countersign import countersign
-from flopsd.attestation.ledger_files import LedgerFiles, ledger_files_lock, read_ledger_files, write_ledger_files
+from flopsd.attestation.ledger_files import (
+    LedgerFiles,
+    kept_aside,
+    ledger_files_lock,
+    names_in,
+    read_ledger_files,
+    write_ledger_files,
+)
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.keys import ensure_key, load_public
@@ -333,3 +340,14 @@ def test_the_lock_of_ledger_files_is_closed_after_use(tmp_path: Path) -> None:
         with ledger_files_lock(lock, FakeClock()):
             assert len(os.listdir("/proc/self/fd")) == before + (lock == tmp_path / "lock")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_was_kept_for_another_ledger_is_found_by_its_name_whatever_stands_in_it(tmp_path: Path) -> None:
+    ledger = tmp_path / "run[1]*.json"
+    names = ["run[1]*-until-20261128T194901613043Z.json", "run1x-until-20261128T194901613043Z.json", ledger.name]
+    for name in names:
+        (tmp_path / name).touch()
+    assert kept_aside(ledger, names_in(tmp_path)) == [tmp_path / names[0]]
+    assert names_in(tmp_path / "nowhere") == []
+    with pytest.raises(NotADirectoryError):
+        names_in(ledger)

@@ -34,7 +34,6 @@ from flopsd.settings.platform import Context
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.os_calls import replace_call
 from tests.support.own_files import Own
 from tests.support.runs import A100, H100, Run, history_of, verified
 from tests.support.strategies import table
@@ -242,12 +241,15 @@ def test_a_folder_of_copies_that_cannot_be_listed_keeps_no_daemon_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first_attempt(tmp_path)
+    real = os.listdir
 
-    def fails(path: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    def fails(path: Path) -> list[str]:
+        if path == tmp_path / "saved":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path)
 
     with monkeypatch.context() as sick:
-        replace_call(sick, "scandir", fails)
+        sick.setattr(os, "listdir", fails)
         assert again(tmp_path) is None
     assert f"NOT RESTORED: {tmp_path / 'saved' / 'algo-1.journal.jsonl'}" in caplog.text
     assert again(tmp_path) is not None
