@@ -13,6 +13,7 @@ RUN_DIR := run
 # Workers: see pytest_xdist_auto_num_workers in tests/conftest.py.
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup -o tmp_path_retention_policy=failed
 PYTEST_ARGS ?=
+SELECTED ?= not exhaustive and not maintainer
 STACK_ARGS ?=
 # Unit tests wait for little, so that two workers more than cores are enough for `quick`.
 # Journals are synced at every record: unit tests that write thousands do so in memory, where a gigabyte of it is free
@@ -56,8 +57,8 @@ install: $(INSTALLED) ## the environment alone, with EXTRAS
 quick: $(INSTALLED) ## unit and property tests alone, without long ones and those of the test tools
 	@$(MEMORY) FLOPSD_QUICK=1 FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 2)) -m 'not exhaustive and not long' --ignore tests/unit/tests tests/unit tests/property $(PYTEST_ARGS)
 
-test: prepared ## lint, types and the tests, with a sample of each exhaustive one
-	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)
+test: prepared ## lint, types and the tests, with a sample of each exhaustive one, without those for maintainers
+	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m '$(SELECTED)' $(PYTEST_ARGS)
 
 test-all: prepared ## lint, types and every test: exhaustive ones whole, four times as many examples of each property
 	@$(PYTEST) $(PYTEST_ARGS)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,19 @@ settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test leaves little garbage beside what pytest keeps of all, and looking through that takes a fifth of a run's time.
 gc.set_threshold(200_000, 20, 20)
-# A file of test names: those in it are not run again, those that pass are added.
+# A file of names: tests in it are not run again, and files in it not read; what passed is added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.
 SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin"}
 GROUPS = {"training", "training-more", "scripts", "docs_site", "dashboards", "kubernetes"} | SHARING
 LONG = {"minute", "training"}
+
+
+@cache
+def passed_before() -> frozenset[str]:
+    if PASSED_FILE is None or not Path(PASSED_FILE).exists():
+        return frozenset()
+    return frozenset(Path(PASSED_FILE).read_text(encoding="utf-8").splitlines())
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The long ones first, so that workers take them side by side. Those that train in the test's own process stay with
     two workers: loading PyTorch and what is around it takes each process ten seconds."""
     mark_all_but_slices(items)
-    if PASSED_FILE is not None and Path(PASSED_FILE).exists():
-        passed = set(Path(PASSED_FILE).read_text(encoding="utf-8").splitlines())
+    if passed := passed_before():
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
         items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
@@ -66,9 +73,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (not LONG & {mark.name for mark in item.iter_markers()}, item.path.stem not in SHARING))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """True for a file of which every test that is selected passed in the run before."""
+    at = collection_path.relative_to(config.rootpath).as_posix()
+    return True if collection_path.suffix == ".py" and at in passed_before() else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if PASSED_FILE is not None:
-        with Path(PASSED_FILE).open("a", encoding="utf-8") as file:
-            for report in terminalreporter.getreports("passed"):
-                name, _, group = report.nodeid.rpartition("@")  # xdist appends the group
-                file.write(f"{name if group in GROUPS else report.nodeid}\n")
+    """Note what passed, also as whole files: the marker `maintainer` is one of whole files."""
+    if PASSED_FILE is None or hasattr(terminalreporter.config, "workerinput"):  # a worker knows of its tests alone
+        return
+    passed, others = (
+        [report.nodeid for kind in kinds for report in terminalreporter.getreports(kind)]
+        for kinds in (["passed"], ["skipped", "failed", "error"])
+    )
+    whole = {nodeid.split("::")[0] for nodeid in passed} - {nodeid.split("::")[0] for nodeid in others}
+    with Path(PASSED_FILE).open("a", encoding="utf-8") as file:
+        for nodeid in passed:
+            name, _, group = nodeid.rpartition("@")  # xdist appends the group
+            file.write(f"{name if group in GROUPS else nodeid}\n")
+        for name in sorted(whole):
+            file.write(f"{name}\n")

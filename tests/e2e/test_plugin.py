@@ -19,6 +19,7 @@ import pytest
 from flopsd.system.clock import NS_PER_S
 from tests.second_implementation.arithmetic import payload_of
 
+pytestmark = pytest.mark.maintainer
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "flopsd-amd"
 RUN_SECONDS = "2.5"

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.process import environment
 
+pytestmark = pytest.mark.maintainer
 ROOT = Path(__file__).parents[2]
 OLDEST = "3.10"
 PYTHONS = (OLDEST, *(pytest.param(version, marks=pytest.mark.exhaustive) for version in ("3.11", "3.12")), "3.13")

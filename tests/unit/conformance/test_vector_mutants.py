@@ -7,6 +7,7 @@ from tests.vector_mutants import javascript, python
 from tests.vector_mutants.__main__ import campaign
 from tests.vector_mutants.faults import equivalent
 
+pytestmark = pytest.mark.maintainer
 ALL = published()
 OF_LAWS = [one for one in ALL if (one.expected["clause"] or "").startswith("LAW-")]
 

@@ -12,6 +12,7 @@ from tests.mutants.campaign import Campaign
 from tests.mutants.faults import LIST, faults, read_equivalent
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.maintainer
 SAMPLE = '''"""A module."""
 LIMIT = 3
 
