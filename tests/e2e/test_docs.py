@@ -188,7 +188,7 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
 
 
 def test_the_runner_of_conformance_drives_flopsd() -> None:
-    command = [sys.executable, "-m", "conformance", "run", "--only", "*/count*", "--", sys.executable, "-m", "flopsd"]
+    command = [sys.executable, "-m", "conformance", "run", "--only", "*/count-t*", "--", sys.executable, "-m", "flopsd"]
     done = subprocess.run(
         [*command, "verify", "--json"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )

@@ -26,6 +26,7 @@ from tests.support.extent import examples
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
 from tests.support.vector_arguments import NOT_ON_THE_PAGE, arguments_of, published
 
+pytestmark = pytest.mark.maintainer
 ALL = published()
 LEFT_OUT = {
     f"statement.predicate.{name}"

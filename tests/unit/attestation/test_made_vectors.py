@@ -1,0 +1,52 @@
+"""The published vectors are what `python -m tests.make_vectors` makes, and the schema does with each what it says."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.envelope import parse_envelope
+from tests.make_vectors.files import all_vectors, validator, write
+from tests.support.extent import Extent, sampled
+from tests.support.story import VECTORS
+from tests.support.vector_arguments import published
+
+pytestmark = pytest.mark.maintainer
+
+
+@pytest.mark.long
+def test_the_vectors_are_what_this_flopsd_writes() -> None:
+    """Goldens: a change of the format shows here. FLOPSD_UPDATE_GOLDEN=1 renews them."""
+    made = all_vectors()
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        write(made)
+    files = [path for kind in ("valid", "invalid", "merged") for path in (VECTORS / kind).rglob("*") if path.is_file()]
+    found = {str(path.relative_to(VECTORS)): path for path in files}
+    there = {name: path for name, path in found.items() if path.name != "expected.json" or name in made}
+    assert sorted(made) == sorted(there)
+    for name, data in made.items():
+        is_made = there[name].read_bytes() == data or json.loads(data) == _without_schema(there[name])
+        assert is_made, f"{name} is not what this flopsd writes"
+
+
+def _without_schema(path: Path) -> Any:
+    """An `expected.json` but for what the schema does, which a test of its own says."""
+    return {**json.loads(path.read_bytes()), "schema": None} if path.name == "expected.json" else None
+
+
+@pytest.mark.long
+@sampled(4)
+def test_the_schema_does_with_each_payload_what_it_says(extent: Extent) -> None:
+    for vector in extent.of(published()):
+        how = vector.expected["schema"]
+        assert how in ("accepts", "refuses", "not applicable")
+        payload = (
+            parse_envelope((vector.folder / "ledger.json").read_bytes()).payload if how != "not applicable" else b""
+        )
+        if payload:
+            faults = [
+                f"{fault.json_path}: {fault.message[:200]}" for fault in validator().iter_errors(json.loads(payload))
+            ]
+            assert bool(faults) == (how == "refuses"), (vector.name, faults)
