@@ -75,8 +75,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """True for a file of which every test that is selected passed in the run before."""
-    at = collection_path.relative_to(config.rootpath).as_posix()
-    return True if collection_path.suffix == ".py" and at in passed_before() else None
+    if collection_path.suffix != ".py" or not passed_before():
+        return None
+    return collection_path.relative_to(config.rootpath).as_posix() in passed_before() or None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
