@@ -549,6 +549,7 @@ def test_unsent_changes_are_sent_at_exit(server: EventServer, path: Path, how: s
     assert not [event for event in events if isinstance(event, FactsDeclared)]
 
 
+@pytest.mark.long
 def test_no_peer_at_the_socket_affects_the_training(path: Path, tmp_path: Path) -> None:
     for place in (path, tmp_path / ("x" * 200), tmp_path, Path("/dev/null")):
         done = trained(place)

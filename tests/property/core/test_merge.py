@@ -169,6 +169,7 @@ jobs = st.lists(
 )
 
 
+@pytest.mark.long
 @given(jobs, st.randoms())
 def test_a_job_is_the_sum_of_its_children_however_they_came(
     job: list[tuple[int, str, LedgerSums]], random: Any

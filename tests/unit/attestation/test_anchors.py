@@ -341,6 +341,7 @@ def test_a_big_log_is_read_in_little_memory(run: Run, log: Path) -> None:
     assert max(peaks) < 24e6
 
 
+@pytest.mark.long
 def test_the_lines_of_a_long_run_are_not_kept() -> None:
     count = 20_000
     found = _Found(count)

@@ -150,6 +150,7 @@ def with_earlier(nodes: Nodes, name: str, *, later: bool = False) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KEPT)
 def test_an_earlier_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, bucket: object, name: str) -> None:
     folder = with_earlier(nodes, name)
@@ -372,6 +373,7 @@ def test_a_prefix_is_the_same_ledgers(
     assert nodes.merge(f"s3://{BUCKET}/out/output.tar.gz").ledger.read_bytes() == want
 
 
+@pytest.mark.long
 def test_what_s3_lacks_is_reported_by_its_name(nodes: Nodes, bucket: object) -> None:
     upload(bucket, nodes.folder / "ledgers", "")
     bucket.delete_object(Bucket=BUCKET, Key="algo-2/ledger.journal.jsonl")  # type: ignore[attr-defined]

@@ -93,6 +93,7 @@ def members_lacked(document: Any, path: tuple[Any, ...]) -> int:
     return len(there)
 
 
+@pytest.mark.long
 @sampled(10)
 @pytest.mark.parametrize(
     "case", ["activity-and-gaps", "cycles-recovered", "recovered-tail", "replay", "declared-phases"]

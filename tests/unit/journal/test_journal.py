@@ -107,6 +107,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=examples(500))
 @given(values)
 def test_a_record_is_framed_exactly_if_it_can_be_read_back(value: object) -> None:
