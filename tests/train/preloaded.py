@@ -8,6 +8,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Finished(NamedTuple):
+    """How one process of a script ended, and all that it printed."""
+
+    code: int
+    output: str
 
 
 class Preloaded:
@@ -16,15 +24,16 @@ class Preloaded:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, script: Path, environments: Sequence[Mapping[str, str]], said: Path) -> list[int]:
-        """The exit codes of `script`, run side by side with each of these variables; output goes to the file `said`."""
+    def run(self, script: Path, environments: Sequence[Mapping[str, str]], folder: Path) -> list[Finished]:
+        """How `script` ended, run side by side with each of these variables; outputs are files in `folder`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {"script": str(script), "environments": list(map(dict, environments)), "said": str(said)}
+        outputs = [folder / f"output-{at}" for at in range(len(environments))]
+        asked = {"script": str(script), "processes": list(zip(map(dict, environments), map(str, outputs), strict=True))}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
-        codes: list[int] = json.loads(self._process.stdout.readline())
-        return codes
+        codes = json.loads(self._process.stdout.readline())
+        return [Finished(code, output.read_text()) for code, output in zip(codes, outputs, strict=True)]
 
 
 @contextmanager
@@ -47,21 +56,21 @@ def serve() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         children = []
-        for environment in asked["environments"]:
+        for environment, output in asked["processes"]:
             child = os.fork()
             if child == 0:
-                become(asked["script"], environment, asked["said"])
+                become(asked["script"], environment, output)
                 return
             children.append(child)
         print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 
 
-def become(script: str, environment: Mapping[str, str], said: str) -> None:
+def become(script: str, environment: Mapping[str, str], output: str) -> None:
     """Run `script` as `python script` does."""
     os.environ.update(environment)
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    opened = os.open(output, os.O_WRONLY | os.O_CREAT)
     for descriptor in (1, 2):
-        os.dup2(output, descriptor)
+        os.dup2(opened, descriptor)
     sys.argv[:], sys.path[0] = [script], str(Path(script).parent)
     runpy.run_path(script, run_name="__main__")
 

@@ -251,8 +251,7 @@ def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
 
 
 def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path, scripts: Preloaded) -> None:
-    server, said = EventServer(path), tmp_path / "said"
-    script = tmp_path / "script.py"
+    server, script = EventServer(path), tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\nfrom transformers import Trainer\n"
         "from flopsd.integrations.transformers import FlopsdCallback\n"
@@ -264,8 +263,8 @@ def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path, scripts: P
         "FLOPSD_SOCKET": str(path), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
         "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2",
     }  # fmt: skip
-    codes = scripts.run(script, [{**both, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"], said)
-    assert codes == [0, 0], said.read_text()
+    finished = scripts.run(script, [{**both, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"], tmp_path)
+    assert [rank.code for rank in finished] == [0, 0], finished
     events = server.all()
     ranks = {}
     for session in {event.session for event in events}:

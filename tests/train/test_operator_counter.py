@@ -463,14 +463,14 @@ def test_the_flag_and_the_variable_turn_it_off(tmp_path: Path, device: str, monk
 def test_each_rank_counts_what_it_computes(tmp_path: Path, scripts: Preloaded) -> None:
     import json
 
-    said, script = tmp_path / "said", tmp_path / "script.py"
+    script = tmp_path / "script.py"
     script.write_text("from tests.train.operator_ranks import main\nmain()\n")
     both = {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2",
     }  # fmt: skip
-    codes = scripts.run(script, [{**both, "RANK": rank} for rank in "01"], said)
-    assert codes == [0, 0], said.read_text()
-    found = [json.loads(line) for line in said.read_text().splitlines() if line.startswith("{")]
+    ranks = scripts.run(script, [{**both, "RANK": rank} for rank in "01"], tmp_path)
+    assert [rank.code for rank in ranks] == [0, 0], ranks
+    found = [json.loads(line) for rank in ranks for line in rank.output.splitlines() if line.startswith("{")]
     parts = {"ddp": 1, "fsdp": 1, "fsdp of one flat parameter": 1, "tensor": 2}
     assert sorted(one["how"] for one in found) == sorted(2 * list(parts))
     for one in found:
