@@ -23,8 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.set_threshold(200_000, 20, 20)
 # A file of names: tests in it are not run again, and files in it not read; what passed is added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
-# Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.
-SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin"}
+# Tests that one worker runs one after another: what they share is dear. Files, and marks elsewhere.
+SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin", "test_rooms"}
 GROUPS = {"training", "training-more", "scripts", "docs_site", "dashboards", "kubernetes"} | SHARING
 LONG = {"minute", "training"}
 

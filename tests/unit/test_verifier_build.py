@@ -17,6 +17,7 @@ PAGE = build.PAGE.read_text()
 LEDGER = VECTORS / "valid" / "activity-and-gaps" / "ledger.json"
 
 
+@pytest.mark.long
 def test_what_is_committed_is_what_is_built() -> None:
     """Where this fails: `python -m verifier.build`, after a change of config/, of report.css or of the verifier."""
     assert page_of(build.page()) == page_of(PAGE)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -97,6 +98,7 @@ class Attacked:
         story.writer.tick()
 
 
+@pytest.mark.long
 @given(st.lists(STEPS, max_size=12))
 @example(A_DAY)
 @example(TWO_OF_ONE)

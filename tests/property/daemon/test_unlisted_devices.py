@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ START = st.tuples(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=examples(30))
 @given(st.lists(START, min_size=1, max_size=6))
 @example([([False], 40, "ends", 3), ([True], 5, "ends", 1)])

@@ -320,6 +320,7 @@ def test_a_line_is_found_as_json_spells_it_too(run: Run, log: Path, node: str) -
     assert (passed.unreadable, passed.others) == (0, 0)
 
 
+@pytest.mark.long
 def test_a_big_log_is_read_in_little_memory(run: Run, log: Path) -> None:
     noise = ("step loss=1.0 " * 5000 + "\n") * 10
     with gzip.open(log, "wt", compresslevel=1) as file:

@@ -101,6 +101,7 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [

@@ -351,6 +351,7 @@ def upload(client: object, folder: Path, prefix: str) -> None:
             client.put_object(Bucket=BUCKET, Key=prefix + str(path.relative_to(folder)), Body=path.read_bytes())  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_prefix_is_the_same_ledgers(
     nodes: Nodes, want: bytes, bucket: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

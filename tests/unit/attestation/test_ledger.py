@@ -200,6 +200,7 @@ def test_an_unwritable_place_is_reported_and_loses_nothing(tmp_path: Path) -> No
     assert "the journal is intact" in caught.value.hint
 
 
+@pytest.mark.long
 def test_a_long_list_of_gaps_is_capped_but_their_sum_is_not(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     for _ in range(1100):

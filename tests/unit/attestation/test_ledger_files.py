@@ -45,6 +45,7 @@ def rolling(run: Run, ledger: Path) -> Sealed:
     return seal_journal(run.state.journal, uri, ledger, run.clock, live=True, rolling=True, lock=run.state.seal_lock)
 
 
+@pytest.mark.long
 @sampled(8)
 def test_no_verifier_ever_finds_files_that_do_not_fit(tmp_path: Path, extent: Extent) -> None:
     run, ledger = Run(tmp_path / "state"), tmp_path / "out" / "ledger.json"

@@ -36,6 +36,7 @@ def test_several_processes_give_what_one_gives(nodes: Nodes, folder: Path, reque
     assert psutil.Process().children() == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("processes")
 def test_the_first_ledger_that_is_refused_is_named_before_a_folder_that_is(nodes: Nodes, folder: Path) -> None:
     for name in ("algo-4", "algo-5"):
@@ -63,6 +64,7 @@ def test_a_process_that_still_reads_is_not_waited_for(monkeypatch: pytest.Monkey
     assert busy._process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("processes")
 def test_an_interrupt_leaves_no_process(nodes: Nodes, folder: Path) -> None:
     def interrupt(_what: str, done: int, _total: int) -> None:

@@ -56,6 +56,7 @@ def test_nvidias_sample_verifies_against_the_pinned_root_and_answers_no_other_qu
         nvidia_spdm.verify_report(CHAIN, lied, nvidia_spdm.nonce_of(HEAD), ROOT)
 
 
+@pytest.mark.long
 def test_no_single_byte_of_the_report_can_be_changed() -> None:
     for at in (*range(0, len(REPORT), 61), 36, 37, len(REPORT) - 96, len(REPORT) - 1):
         changed = bytearray(REPORT)
@@ -150,6 +151,7 @@ def history(tmp_path: Path) -> History:
     return history_of(run.state.journal)
 
 
+@pytest.mark.long
 def test_the_gpu_is_asked_to_sign_the_journals_head(
     standin: Path, tmp_path: Path, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +199,7 @@ def test_nvml_that_fails_is_an_absence_and_is_shut_down(history: History, monkey
     assert caught.value.code == "no_nvml"
 
 
+@pytest.mark.long
 def test_a_gpu_without_confidential_computing_is_an_absence(standin: Path, tmp_path: Path, history: History) -> None:
     with (
         simulated(standin, tmp_path, Scenario((h100((Segment(1000),)),)), SharedClock(tmp_path / "clock")),

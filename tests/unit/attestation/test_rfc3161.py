@@ -85,6 +85,7 @@ def test_a_token_that_the_library_stumbles_over_does_not_hold() -> None:
         rfc3161.verify(bytes(raw), b"hello", chain_of(name))
 
 
+@pytest.mark.long
 def test_no_response_is_a_crash_whoever_is_trusted() -> None:
     """Changed bytes make versions, kinds of text and algorithms that the libraries do not know, each with an error of its
     own; where the authority is a stranger, its name is read from such a token."""
@@ -100,6 +101,7 @@ def test_no_response_is_a_crash_whoever_is_trusted() -> None:
             assert found.verdict in (EvidenceState.FAILED, EvidenceState.NOT_CHECKED, EvidenceState.HOLDS)
 
 
+@pytest.mark.long
 @given(st.data())
 def test_no_changed_response_names_another_time(data: st.DataObject) -> None:
     name = "test_tsa/response.tsr"

@@ -48,6 +48,7 @@ def campaign(sealed: Material, tmp_path: Path) -> Campaign:
     return Campaign(sealed, tmp_path)
 
 
+@pytest.mark.long
 @sampled(50)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=hex)
 def test_every_byte_of_a_ledger_changed(campaign: Campaign, sealed: Material, pattern: int, extent: Extent) -> None:
@@ -59,6 +60,7 @@ def test_every_byte_of_a_ledger_changed(campaign: Campaign, sealed: Material, pa
     assert campaign.harmless < 150  # the keyid hint, white space, spare bits of base64
 
 
+@pytest.mark.long
 @sampled(20)
 @pytest.mark.parametrize("pattern", PATTERNS[::2], ids=hex)
 def test_every_byte_of_a_journal_changed(campaign: Campaign, sealed: Material, pattern: int, extent: Extent) -> None:
@@ -68,6 +70,7 @@ def test_every_byte_of_a_journal_changed(campaign: Campaign, sealed: Material, p
     assert (campaign.edits, campaign.same, campaign.harmless) == (len(places), 0, 0)
 
 
+@pytest.mark.long
 @sampled(20)
 def test_cut_at_every_byte_and_every_line(campaign: Campaign, sealed: Material, extent: Extent) -> None:
     ledger, journal = sealed.honest.ledger, sealed.honest.journal

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from conformance.__main__ import VECTORS
 from conformance.clauses import PAGES, clauses, clauses_of
 from conformance.decided import decided, undecided
@@ -30,6 +32,7 @@ def test_an_id_that_a_page_refers_to_is_a_clause() -> None:
         assert named <= known
 
 
+@pytest.mark.long
 def test_every_clause_has_vectors_that_decide_it_or_a_reason_why_none_can() -> None:
     ids = {clause.id for clause in clauses(DOCS)}
     names, reasons = decided(VECTORS, vectors_in(VECTORS)), undecided(VECTORS)

@@ -83,6 +83,7 @@ def agree(model: Model, work: dict[str, int]) -> None:
 CONFIGS = {**PUBLISHED, **PUBLISHED_DECODERS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGS)
 def test_they_hold_for_published_models(name: str) -> None:
     model = read_model(CONFIGS[name][0])
@@ -109,6 +110,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(configurations(), st.integers(1, 1000), st.integers(32, 8192))
 def test_they_hold_for_models_of_several_families(config: dict[str, Any], rows: int, length: int) -> None:

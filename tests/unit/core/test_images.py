@@ -71,6 +71,7 @@ def test_images_that_were_not_counted_are_in_the_upper_bound_only() -> None:
     assert not any("how many images" in say("architecture.assumptions", note) for note in none.assumptions)
 
 
+@pytest.mark.long
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4))
 @example([(2, 4, 8), (1, 4, 4)])
 def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(

@@ -87,6 +87,7 @@ def test_nearly_all_checkpoints_are_checked_by_columns(monkeypatch: pytest.Monke
     assert seen.count(False) <= 2, "at most the first in a phase"
 
 
+@pytest.mark.long
 def test_whatever_is_changed_in_a_checkpoint_has_the_same_outcome(
     device_by_device: Callable[[list[J]], History | str],
 ) -> None:

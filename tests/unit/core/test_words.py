@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.notes import note, note_from
 from flopsd.settings.words import TABLE, say, table
@@ -80,6 +82,7 @@ def payloads() -> Iterator[tuple[Path, Any]]:
             continue
 
 
+@pytest.mark.long
 def test_no_sentence_stands_in_a_ledger_but_what_was_copied() -> None:
     seen = 0
     for ledger, predicate in payloads():

@@ -39,6 +39,7 @@ def test_eighty_processes_with_large_facts_displace_no_checkpoint(tmp_path: Path
     assert max(map(len, run.state.journal.read_bytes().splitlines())) < RECORD_BYTES + 70_000 < MAX_LINE_BYTES
 
 
+@pytest.mark.long
 def test_a_run_records_so_many_processes_and_the_phase_of_more_is_undeclared(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     flood(run, MAX_SESSIONS, {"method": "full"})

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from flopsd.sources.ownership.processes import JobProcesses
 from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, wait_until
@@ -103,6 +104,7 @@ def _runs(pid: int) -> bool:
 JOB = 'echo "job is up: $$"; read word; echo "got $word"; exit 7'
 
 
+@pytest.mark.long
 def test_control_z_stops_job_and_launcher_and_fg_continues_them(tmp_path: Path) -> None:
     with terminal("bash", "--norc", "--noediting", "-i") as shell:
         shell.wait_for("ready> ")

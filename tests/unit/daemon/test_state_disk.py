@@ -54,6 +54,7 @@ def test_the_figures_are_those_of_the_disk_and_absent_where_it_does_not_answer(
     assert look(folder, is_rotated=True) == DiskState()
 
 
+@pytest.mark.long
 def test_a_run_takes_no_more_than_is_said_and_not_far_less(folder: StateDir) -> None:
     lengthen(folder, DAY - 10)
     written = folder.journal.stat().st_size

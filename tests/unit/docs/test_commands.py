@@ -78,6 +78,7 @@ def test_flopsd_takes_every_command_of_a_page(
     assert faults == []
 
 
+@pytest.mark.long
 def test_the_values_of_helm_install_are_the_charts() -> None:
     """By Helm's own SDK, in place of its command: with `--set`, and with the values file that the page shows."""
     for page in ("kubernetes.md", "helm.md"):

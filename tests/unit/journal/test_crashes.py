@@ -152,6 +152,7 @@ def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) 
     assert place.outcomes["put aside"] == place.outcomes["whole"] == 0
 
 
+@pytest.mark.long
 @sampled(10)
 def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
     lines = left.pending.splitlines(keepends=True)

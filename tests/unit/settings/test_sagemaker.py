@@ -204,6 +204,7 @@ def blocks() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sagemaker.md").read_text(), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.long
 def test_the_request_in_the_docs_is_valid_for_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore checks every field of it by the service's own model; the SDK's calls are read for their syntax only."""
     with_boto, estimator, trainer = blocks()

@@ -199,6 +199,7 @@ def test_its_rows_are_added_to_flopsds_table_and_the_same_rows_are_the_same_byte
     assert table_of(None, ["nvml"]).data == table_of(str(config_dir() / "peaks.yaml"), ["extra"]).data
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rows", "words"),
     [

@@ -128,6 +128,7 @@ def test_what_promtool_refuses_is_refused_and_says_where(name: str) -> None:
     assert [one.startswith("/etc/web.yml: ") for one in caught.value.problems] == [True], "one fault, one problem"
 
 
+@pytest.mark.long
 @pytest.mark.tool("promtool")
 def test_promtool_refuses_the_same(folder: Path) -> None:
     for name, (text, _) in WRONG.items():

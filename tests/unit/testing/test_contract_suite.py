@@ -145,6 +145,7 @@ class OnRealTime(Quick):
         return SystemClock()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("contract", [Sound, OnRealTime])
 def test_a_sound_source_breaks_nothing(contract: type[Sound]) -> None:
     assert violations(contract()) == ()
@@ -411,6 +412,7 @@ def test_an_import_that_does_something_is_found(
     assert words in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_hook_that_is_not_given_is_skipped_and_breaks_nothing() -> None:
     class Plain(SourceContract):
         name = "model"
