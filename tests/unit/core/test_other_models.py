@@ -4,19 +4,22 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.architecture import flop, forward_flop, read_model, training_from
+from flopsd.core.architecture import flop, forward_flop, read_model, training_from, why_not_read
 from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.declared_facts import facts_from
-from flopsd.core.notes import note
+from flopsd.core.notes import Note, note, note_of
 from flopsd.core.policy.bases import Declarations, declarations_of
 from flopsd.core.policy.contradictions import contradictions
 from flopsd.core.policy.other_models import WITHOUT_GRADIENTS
+from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK
 from flopsd.core.session_protocol import DeclaredSession
 from tests.support.architectures import LLAMA_8B
 
 TRAINED = {"model_config": LLAMA_8B, "method": "lora", "lora": {"r": 8, "target_modules": ["q_proj"]},
            "recomputation": "full", "attention": "eager"}  # fmt: skip
 BESIDE = {"model_config": LLAMA_8B, "attention": "eager"}
+REFUSED = why_not_read({"model_type": "new"})
+assert REFUSED is not None
 WORK = {"tokens": 10, "sequences": 1, "square_pairs": 100}
 
 
@@ -99,8 +102,23 @@ def test_without_a_trained_model_there_is_no_basis_and_own_passes_count_as_those
     assert own.architecture.counted.required.computed == (
         (other.architecture.counted.required.computed or 0) + adapted.computed
     )
+    assert own.architecture.counted.executed.low == other.architecture.counted.executed.low + adapted.low
     # A pass that is computed once makes what is computed a second time a smaller share.
     assert (own.required.stated_ppm or 0) > (other.required.stated_ppm or 0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "absent"),
+    [
+        ({}, NO_PROCESS),
+        ({"method": "full"}, NO_PROCESS),
+        ({"parameters_total": 9}, NO_WORK),
+        ({"model_config": LLAMA_8B}, NO_WORK),
+        ({"model_config": {"model_type": "new"}}, note_of(REFUSED)),
+    ],
+)
+def test_before_any_work_the_reason_is_the_first_that_is_missing(facts: dict[str, Any], absent: Note) -> None:
+    assert found((facts, {})).absent == (absent,)
 
 
 @pytest.mark.parametrize(

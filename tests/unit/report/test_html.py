@@ -228,6 +228,8 @@ def test_equal_devices_share_a_row_and_members_left_out_stand_below_the_others()
     assert made.completeness is not None
     below = str(members_section(replace(made, members_left_out=3), made.completeness))
     assert below.index("Nodes of the job") < below.index("</table>") < below.index("And 3 more")
+    assert "<li>and" not in below
+    assert "<li>and 4 more</li>" in str(members_section(made, replace(made.completeness, missing_left_out=4)))
     (device, *_) = (one for name in SCENES if (known := scene(name).content) for one in known.devices)
     both = str(devices_section(replace(made, devices=(device, replace(device, index=1, uuid="other")))))
     assert '<span class="short">2 devices, figures of each</span>' in both

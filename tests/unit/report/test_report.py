@@ -30,7 +30,7 @@ from flopsd.report.model import EvidenceLine, ReportState
 from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS, fact
 from flopsd.report.threshold_text import threshold_facts
-from flopsd.report.verification import NO_FIGURES, refused
+from flopsd.report.verification import NO_FIGURES, proof_of, refused
 from tests.make_vectors.files import signed
 from tests.make_vectors.merged import of_one_node
 from tests.second_implementation.arithmetic import payload_of
@@ -56,6 +56,22 @@ def test_every_published_ledger_is_reported(case: str) -> None:
     assert max(map(len, text.splitlines())) <= COLUMNS
     names = [fact.name for fact in made.content.declared.job]
     assert names[0] == ("Phase" if made.kind == "node" else "Training method")
+
+
+@pytest.mark.parametrize(
+    ("keys", "signer", "again"),
+    [
+        ((), "PUBLIC-KEY", "--key PUBLIC-KEY"),
+        (("our key.pem", "b.pem"), "'our key.pem'", "--key 'our key.pem' --key b.pem"),
+    ],
+)
+def test_the_commands_of_a_report_have_the_keys_that_its_reader_gave(
+    keys: tuple[str, ...], signer: str, again: str
+) -> None:
+    found = proof_of(replace(enriched.document(vector("valid/activity-and-gaps")), keys=keys))
+    first, _, by_hand = (command for _, command in found.commands)
+    assert first == f"flopsd verify ledger.json {again} --peaks PEAK-TABLE"
+    assert f"\nsigned_by {signer} ledger.json\nsealed ledger.journal.jsonl\n" in by_hand
 
 
 def test_a_ledger_without_a_policy_is_reported_without_a_verdict() -> None:

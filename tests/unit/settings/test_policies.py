@@ -129,6 +129,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"at_leest": "1"}, "at_leest: unknown; known: id"),
     ({"other_conditions": []}, "other_conditions: must be a list of texts"),
     ({"other_conditions": ["\x1b[2J"]}, "other_conditions: must be a list of texts"),
+    ({"other_conditions": ["revenue", ""]}, "other_conditions: must be a list of texts"),
+    ({"other_conditions": ["x" * 1201]}, "other_conditions: must be a list of texts of at most 1200"),
     ({"other_conditions": "revenue"}, "other_conditions: must be a list"),
     ({"quantity": "update"}, "quantity: must be one of updates, cumulative"),
     ({"quantity": {"ordinary_base": "updates"}}, "quantity.systemic_base: must be one of"),
@@ -275,6 +277,12 @@ def test_problems_outside_the_rules_are_reported(change: Any, problem: str) -> N
     bad = data()
     change(bad)
     assert_refused(bad, problem)
+
+
+def test_other_conditions_are_one_line_each_however_they_are_folded() -> None:
+    edited = data()
+    edited["rules"][0]["other_conditions"] = ["of a\n  large firm ", "x" * 1200]
+    assert policy_from(edited, "").rules[0].other_conditions == ("of a large firm", "x" * 1200)
 
 
 @pytest.mark.parametrize("ppm", [1, 999_999])
