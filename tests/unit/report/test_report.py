@@ -71,7 +71,8 @@ def test_the_commands_of_a_report_have_the_keys_that_its_reader_gave(
     found = proof_of(replace(enriched.document(vector("valid/activity-and-gaps")), keys=keys))
     first, _, by_hand = (command for _, command in found.commands)
     assert first == f"flopsd verify ledger.json {again} --peaks PEAK-TABLE"
-    assert f"\nsigned_by {signer} ledger.json\nsealed ledger.journal.jsonl\n" in by_hand
+    assert f"\nsigned_by {signer} ledger.json\n" in by_hand
+    assert "\nsealed ledger.journal.jsonl\nchained\n" in by_hand
 
 
 def test_a_ledger_without_a_policy_is_reported_without_a_verdict() -> None:
