@@ -48,7 +48,7 @@ def feed_of(settings: Settings, command: Sequence[str], shown: Callable[[], Snap
         # A new Exposition each time: it would keep a cache, and pushes are rare enough to save memory instead.
         return Exposition().render(shown(), "")[0]
 
-    return Feed(command, settings.push_every_seconds, render, clock)
+    return Feed(command, settings.push_every_seconds, render, clock, begins_run=shown().view.start == 1)
 
 
 def target_file(

@@ -161,9 +161,7 @@ def _check_stored(url: str, job: str, total: int) -> None:
     flop = [one for one in series if one["metric"]["__name__"] == FLOP]
     last = sum(float(one["values"][-1][1]) for one in flop)
     end = max(one["values"][-1][0] for one in flop)
-    # VictoriaMetrics's `increase` guesses whether a counter began at zero, by the first two values.
-    function = "increase_pure" if job == "otlp" else "increase"
-    increase = float(query(url, f'sum({function}({FLOP}{{job="{job}"}}[10m]))', end)[0]["value"][1])
+    increase = float(query(url, f'sum(increase({FLOP}{{job="{job}"}}[10m]))', end)[0]["value"][1])
     resets = query(url, f'sum(resets({FLOP}{{job="{job}"}}[10m]))', end)[0]["value"][1]
     assert resets == "0"
     assert last == pytest.approx(total, rel=1e-12)

@@ -26,8 +26,13 @@ LAST_PUSH_SECONDS = 12.0  # a little more than the pusher gives itself
 class Feed:
     """One pusher at a time. `render` gives the page as it is now. One thread calls it."""
 
-    def __init__(self, command: Sequence[str], every_seconds: float, render: Callable[[], bytes], clock: Clock) -> None:
+    def __init__(
+        self, command: Sequence[str], every_seconds: float, render: Callable[[], bytes], clock: Clock, *,
+        begins_run: bool = False,
+    ) -> None:  # fmt: skip
+        """`begins_run`: no earlier daemon start can have pushed pages of this run."""
         self._command, self._render, self._clock = command, render, clock
+        self._first = begins_run
         self._every_ns = round(every_seconds * NS_PER_S)
         self._child: subprocess.Popen[bytes] | None = None
         self._start_ns = self._due_ns = clock.boottime_ns()
@@ -102,7 +107,8 @@ class Feed:
             pass  # over the user's allowance: a large page goes through in parts
 
     def _offer(self, child: subprocess.Popen[bytes], *, last: bool) -> None:
-        frame = encode_frame(Page(self._render(), self._clock.wall_ns(), last))
+        frame = encode_frame(Page(self._render(), self._clock.wall_ns(), last, self._first))
+        self._first = False  # also where this page gets lost: a later one cannot know whether it did
         if last and self._unsent:  # the page before it is half through, and has to be whole
             frame = bytes(self._unsent) + frame
         self._unsent = memoryview(frame)

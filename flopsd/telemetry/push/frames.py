@@ -1,4 +1,4 @@
-"""What goes through the pipe from daemon to pusher: pages of metrics, each with its time, the last one marked."""
+"""What goes through the pipe from daemon to pusher: pages of metrics, each with its time; first and last are marked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 MAX_PAGE_BYTES = 8 << 20
 _HEADER_BYTES = 64
+# By whether a page is the first of its run, and whether it is the last one.
+_KINDS = {(False, False): b"page", (True, False): b"first", (False, True): b"last", (True, True): b"only"}
+_MARKS = {kind: marks for marks, kind in _KINDS.items()}
 
 
 class FrameError(ValueError):
@@ -14,16 +17,18 @@ class FrameError(ValueError):
 
 
 class Page(NamedTuple):
-    """/metrics as text, and when it was true, in nanoseconds of Unix time. `last`: the run ended with it."""
+    """/metrics as text, and when it was true, in nanoseconds of Unix time. `last`: the run ended with it. `first`:
+    nothing of the run was pushed before it."""
 
     text: bytes
     wall_ns: int
     last: bool = False
+    first: bool = False
 
 
 def encode_frame(page: Page) -> bytes:
-    """The page behind a header line: `page|last WALL_NS LENGTH`."""
-    return b"%s %d %d\n" % (b"last" if page.last else b"page", page.wall_ns, len(page.text)) + page.text
+    """The page behind a header line: `page|first|last|only WALL_NS LENGTH`."""
+    return b"%s %d %d\n" % (_KINDS[page.first, page.last], page.wall_ns, len(page.text)) + page.text
 
 
 class FrameReader:
@@ -47,14 +52,15 @@ class FrameReader:
                 raise FrameError("no header where a page should begin")
             return None
         header = bytes(self._buffer[:end]).split(b" ")
-        if len(header) != 3 or header[0] not in (b"page", b"last") or not (header[1].isdigit() and header[2].isdigit()):
+        if len(header) != 3 or header[0] not in _MARKS or not (header[1].isdigit() and header[2].isdigit()):
             raise FrameError("no header where a page should begin")
+        first, last = _MARKS[header[0]]
         length = int(header[2])
         if length > MAX_PAGE_BYTES:
             raise FrameError(f"a page of {length} bytes")
         if len(self._buffer) < end + 1 + length:
             return None
-        page = Page(bytes(self._buffer[end + 1 : end + 1 + length]), int(header[1]), header[0] == b"last")
+        page = Page(bytes(self._buffer[end + 1 : end + 1 + length]), int(header[1]), last, first)
         del self._buffer[: end + 1 + length]
         return page
 

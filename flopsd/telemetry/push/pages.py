@@ -20,12 +20,13 @@ INFO = "flopsd_run_info"
 
 @dataclass(frozen=True, slots=True)
 class Parsed(Collector):
-    """A page's families, the run and node that it is of, and its time."""
+    """A page's families, the run and node that it is of, its time, and whether it is the first of the run."""
 
     families: tuple[Metric, ...]
     run_id: str
     node: str
     wall_ns: int
+    first: bool = False
 
     @property
     def instance(self) -> str:
@@ -50,7 +51,7 @@ def parse_page(page: Page) -> Parsed:
     runs = [sample.labels for family in found if family.name == INFO for sample in family.samples]
     if len(runs) != 1 or not {"run_id", "node"} <= runs[0].keys():
         raise PushError(f"this is not a page of flopsd: {INFO} is missing", reason="not_possible", final=True)
-    return Parsed(tuple(found), runs[0]["run_id"], runs[0]["node"], page.wall_ns)
+    return Parsed(tuple(found), runs[0]["run_id"], runs[0]["node"], page.wall_ns, page.first)
 
 
 def with_states(parsed: Parsed, states: Iterable[PushState]) -> Parsed:
@@ -59,8 +60,8 @@ def with_states(parsed: Parsed, states: Iterable[PushState]) -> Parsed:
 
 class Zeros:
     """Counters that a page shows for the first time. A series that was not there a page ago counted nothing until then:
-    it was 0. Without that point the receiver's increase() would miss what the first one holds. The very first page of a
-    pusher has no page before it."""
+    it was 0. Without that point the receiver's increase() would miss what the first one holds. Before the first page
+    of a pusher another one may have sent some, unless it is the first of the run."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[str, tuple[tuple[str, str], ...]]] | None = None
@@ -73,7 +74,8 @@ class Zeros:
             if family.type == "counter"
             for sample in family.samples
         }
-        new = set() if self._seen is None else now - self._seen
+        before = self._seen if self._seen is not None else set() if parsed.first else now
+        new = now - before
         self._seen = now | (self._seen or set())
         return new
 

@@ -42,8 +42,8 @@ WALL_NS = 1_800_000_000 * NS_PER_S
 WRITE_REQUEST = message_classes("prometheus", MESSAGES)["WriteRequest"]
 
 
-def page_of(run: Run, at_ns: int = WALL_NS) -> Parsed:
-    return parse_page(Page(Exposition().render(run.writer.snapshot, "")[0], at_ns))
+def page_of(run: Run, at_ns: int = WALL_NS, *, first: bool = False) -> Parsed:
+    return parse_page(Page(Exposition().render(run.writer.snapshot, "")[0], at_ns, first=first))
 
 
 @pytest.fixture
@@ -74,7 +74,9 @@ def test_the_page_of_documentation_shows_addresses_and_metrics_that_are_so() -> 
 
 
 @given(
-    pages=st.lists(st.builds(Page, st.binary(max_size=300), st.integers(0, 2**63), st.booleans()), max_size=5),
+    pages=st.lists(
+        st.builds(Page, st.binary(max_size=300), st.integers(0, 2**63), st.booleans(), st.booleans()), max_size=5
+    ),
     cuts=st.lists(st.integers(1, 40), min_size=1),
 )
 def test_pages_come_whole_however_the_stream_is_cut(pages: list[Page], cuts: list[int]) -> None:
@@ -158,13 +160,20 @@ def test_otlp_and_remote_write_send_the_same_with_run_node_and_job(run: Run) -> 
     assert {len(series.samples) for series in again.timeseries} == {1}
 
 
-def test_a_first_page_claims_nothing_of_before(run: Run) -> None:
+@pytest.mark.parametrize("of_run", [False, True])
+def test_before_a_pushers_first_page_counters_were_zero_only_where_it_is_the_first_of_the_run(
+    run: Run, of_run: bool
+) -> None:
     run.meter(3)
     target = parse_target("remotewrite+http://x/w")
     request = WRITE_REQUEST.FromString(
-        bytes(snappy.decompress_raw(RemoteWrite(target, Http(target, {})).encode(page_of(run))))
+        bytes(snappy.decompress_raw(RemoteWrite(target, Http(target, {})).encode(page_of(run, first=of_run))))
     )
-    assert {len(series.samples) for series in request.timeseries} == {1}
+    at_ms = WALL_NS // 10**6
+    for series in request.timeseries:
+        name = next(label.value for label in series.labels if label.name == "__name__")
+        zeros = [(sample.timestamp, sample.value) for sample in series.samples[:-1]]
+        assert zeros == ([(at_ms - 1, 0.0)] if of_run and name.endswith("_total") else []), name
 
 
 def lane(target: str, states: list[PushState]) -> SendQueue:
@@ -328,6 +337,28 @@ def test_a_pusher_that_reads_nothing_is_never_waited_for_and_gets_no_more_than_o
     feed._clock = SystemClock()
     feed.end(0.1)
     assert child.returncode == -9
+
+
+@pytest.mark.parametrize("begins_run", [False, True])
+def test_of_a_run_one_page_alone_is_the_first_and_none_of_a_daemon_that_goes_on_with_it(
+    tmp_path: Path, begins_run: bool
+) -> None:
+    kinds, clock = tmp_path / "kinds", FakeClock()
+    code = (
+        "import sys\nfrom flopsd.telemetry.push.frames import FrameReader\nreader = FrameReader()\n"
+        "for page in iter(lambda: sys.stdin.buffer.read1(), b''):\n"
+        "    for one in reader.feed(page):\n"
+        f"        print(one.first, one.last, file=open({str(kinds)!r}, 'a'), flush=True)\n"
+        "        one.last or sys.exit(1)\n"
+    )
+    feed = Feed((sys.executable, "-c", code), 1, lambda: b"x", clock, begins_run=begins_run)
+    feed.each_tick()
+    assert feed._child is not None
+    os.waitid(os.P_PID, feed._child.pid, os.WEXITED | os.WNOWAIT)
+    feed.finish()  # by another pusher
+    feed._clock = SystemClock()
+    feed.end(PATIENCE_SECONDS)
+    assert kinds.read_text().splitlines() == [f"{begins_run} False", "False True"]
 
 
 def test_a_page_is_offered_once_an_interval() -> None:
