@@ -12,12 +12,20 @@ from typing import Any
 _COMPUTED = frozenset({"LORA", "ADALORA", "IA3", "LN_TUNING", "TRAINABLE_TOKENS"})
 # Modules of PEFT with the matrices of LoRA that multiply these with each other in each pass.
 _MERGING = frozenset({"ParamWrapper", "MultiheadAttention"})
+# Variants of LoRA with all of its products, and more. Others may have fewer: that of aLoRA leaves tokens out.
+_WITH_ALL_PRODUCTS = ("Dora", "Monteclora", "Velora")
 
 
 def not_computed(model: Any) -> dict[str, list[str]] | None:
     """For the fact `not_counted`; None where all adapters of the model are computed."""
     kinds = sorted({*_types(model), *_variants(model)})
     return {"train": [f"adapters of the kind {kind}" for kind in kinds]} if kinds else None
+
+
+def has_lora_products(layer: Any) -> bool:
+    """Whether a layer of LoRA multiplies each token with both of its matrices at least."""
+    variants = getattr(layer, "lora_variant", None) or {}
+    return all(type(one).__name__.startswith(_WITH_ALL_PRODUCTS) for one in variants.values())
 
 
 def _types(model: Any) -> Iterator[str]:

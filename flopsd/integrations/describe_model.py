@@ -13,7 +13,7 @@ from flopsd.core.architecture import why_not_read
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.declared_facts import MAX_MODULES, facts_from
-from flopsd.integrations.adapter_kinds import not_computed
+from flopsd.integrations.adapter_kinds import has_lora_products, not_computed
 
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.
@@ -126,8 +126,9 @@ def method(model: Any, base: Any) -> Method | None:
 
 
 def lora(model: Any) -> dict[str, Any] | None:
-    """Rank and target modules of the active LoRA adapters; None if there are none, or if ranks differ. Those on weights
-    of experts, which PEFT merges for each pass, are among what is not counted: no module has a name for them."""
+    """Rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, or if they may have
+    fewer products than their sizes. Those on weights of experts, which PEFT merges for each pass, are among what is not
+    counted: no module has a name for them."""
     ranks: set[int] = set()
     targets: set[str] = set()
     others: set[str] = set()
@@ -136,6 +137,8 @@ def lora(model: Any) -> dict[str, Any] | None:
         if _is_on_experts(module):
             continue
         if hasattr(module, "lora_A") and hasattr(module, "r"):
+            if not has_lora_products(module):
+                return None
             active = _active_ranks(module)
             (targets if active else others).add(name)
             ranks |= active

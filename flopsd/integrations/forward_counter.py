@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from flopsd.integrations.describe_model import is_unread
+from flopsd.integrations.entered_modules import ENDED, HOOKS_GONE, AttachedHook, EnteredModules, has_failed
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
@@ -43,13 +43,13 @@ _BY_SHAPE = frozenset(
 )
 
 
-class _Inside(threading.local):
-    """Whether this thread is within a forward pass, of how many counted modules, and the phase of it. `open`: what is
-    counted of it, where it may have a backward pass."""
+class _Inside(EnteredModules):
+    """The forward pass that this thread is within: its phase, and what is counted of it when it has ended. `records`:
+    it may have a backward pass."""
 
-    depth = 0
     phase = UNSETTLED
     open: OpenPass | None = None
+    records = False
 
 
 class ForwardCounter:
@@ -67,7 +67,7 @@ class ForwardCounter:
         self._backbone: Callable[[], Any] = lambda: None
         self._counter = PassCounter()
         self._repeats = False  # a pass counts what another with the same names and shapes of arguments counted
-        self._handles: list[Any] = []
+        self._handles: list[AttachedHook] = []
         self._inside = _Inside()
         self._passes = OpenPasses(lambda: self._leave_out("train", TWICE), self._fail)
         self.left_out: dict[str, list[str]] = {}  # for the fact `not_counted`
@@ -105,7 +105,7 @@ class ForwardCounter:
             self._hook(backbone, self._enter_backbone)
         for one in outer:
             self._hook(one, enter)
-            self._handles.append(one.register_forward_hook(Hook(leave), always_call=True))
+            self._follow(one, leave)
         if tower is not None:
             self._hook(tower, see)
         encoder = inner.get_encoder() if counter.tokens.encodes and not compiled else None
@@ -114,7 +114,10 @@ class ForwardCounter:
             self._hook(encoder, self._see_encoder)
 
     def _hook(self, module: Any, before: Callable[..., None]) -> None:
-        self._handles.append(module.register_forward_pre_hook(Hook(before), with_kwargs=True))
+        self._handles.append(AttachedHook(module, module.register_forward_pre_hook(Hook(before), with_kwargs=True)))
+
+    def _follow(self, module: Any, after: Callable[..., None]) -> None:
+        self._handles.append(AttachedHook(module, module.register_forward_hook(Hook(after), always_call=True)))
 
     def detach(self) -> None:
         for handle in self._handles:
@@ -145,6 +148,8 @@ class ForwardCounter:
 
     def settle(self, phase: str = "other") -> None:
         """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
+        if any(one.was_removed for one in self._handles):
+            self._leave_out("train", HOOKS_GONE)
         self.settle_phase(phase)
         self.sessions.settle()
 
@@ -172,22 +177,26 @@ class ForwardCounter:
         if arguments and isinstance(arguments[0], torch.nn.Module):
             return  # no pass: TRL runs a method of its trainer within the wrappers' hooks, which calls the backbone
         inside = self._inside
-        depth = inside.depth
-        inside.depth = depth + 1
-        if depth or self.failed or "read_index" in named:  # continuous batching: rows of many lengths in one
+        if inside.enter(model):
+            self._drop(inside)
+        if inside.depth > 1 or self.failed or "read_index" in named:  # continuous batching: rows of many lengths in one
             return
         self._try(self._count, model, arguments, named)
 
     def _leave(self, _model: Any, _arguments: Any, output: Any) -> None:
         inside = self._inside
-        if inside.depth:
-            inside.depth -= 1
+        inside.leave()
         if inside.depth:
             return
-        if (one := inside.open) is not None:
+        if output is None and has_failed():
+            self._drop(inside)
+        elif (one := inside.open) is not None:
             inside.open = None
             try:
-                self._passes.follow(one, output)
+                if inside.records:
+                    self._passes.follow(one, output)
+                else:
+                    one[0].add(*one[1:])
             except Exception:  # noqa: BLE001 (logged there)
                 self._fail()
         found = self._passing
@@ -207,7 +216,13 @@ class ForwardCounter:
         inside.depth = 0
         if inside.open is not None and not self._sees_backbone:  # a hook less, where a model is called as a whole
             self._sees_backbone = True
-            self._handles.append(backbone.register_forward_hook(Hook(self._leave_backbone), always_call=True))
+            self._follow(backbone, self._leave_backbone)
+
+    def _drop(self, inside: _Inside) -> None:
+        """The pass that goes on in this thread ended with an error: which part of it ran is not known."""
+        one, inside.open = inside.open, None
+        if one is not None:
+            self._leave_out(one[0].phase or "other", ENDED)
 
     def _leave_backbone(self, backbone: Any, arguments: Any, output: Any) -> None:
         if not self._inside.depth:
@@ -239,6 +254,9 @@ class ForwardCounter:
         mask, key, recorded = named.get("attention_mask"), None, records and phase == "train"
         if self._passes.open:
             self._count_without_backward()
+        if self._model() is None:  # the wrapper of its adapters is gone, and what was in it still passes
+            self._model = weakref.ref(model)
+            self._state = None if self._state is None else self._state.of(model)
         if self._state is not None:
             if self._state.has_changed(trains=records):
                 recomputation = self._state.keep()
@@ -255,10 +273,7 @@ class ForwardCounter:
             key = (model is self._backbone(), phase, *shapes, *named)
             if (known := tally.known.get(key)) is not None:
                 unpadded = torch.count_nonzero(mask) if known.padded else None
-                if recorded:
-                    self._inside.open = known, unpadded, []
-                else:
-                    known.add(unpadded, [])
+                self._inside.open, self._inside.records = (known, unpadded, []), recorded
                 return
         self._take_weights()
         self._phase = self._inside.phase = phase
@@ -276,11 +291,9 @@ class ForwardCounter:
             self._passing = found
             self._weights.begin()
             tally.add_tensors(phase, tokens, unpadded, deferred)
-        elif recorded:
-            tally.has_counted = True
-            self._inside.open = one, unpadded, deferred
         else:
-            one.add(unpadded, deferred)
+            tally.has_counted = True
+            self._inside.open, self._inside.records = (one, unpadded, deferred), recorded
 
     def _see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         if not self._inside.depth and not self.failed:

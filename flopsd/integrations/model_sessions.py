@@ -111,10 +111,13 @@ class ModelSessions:
         """What passes `model` from now on belongs to the session of its facts now. `recomputation`: the layers'
         switches for it are others than before."""
         before = _facts(self.now.client)
-        found = {name: value for name, value in describe(model, None).items() if name in (*_CHANGING, "not_counted")}
+        described = describe(model, None)
+        found = {name: value for name, value in described.items() if name in (*_CHANGING, "not_counted")}
         if not recomputation:
             found["recomputation"] = before.get("recomputation")
         kept = {name: value for name, value in before.items() if name not in (*_CHANGING, *_NOT_COPIED)}
+        if "model_config" in kept:
+            kept["model_config"] = _with_layers(kept["model_config"], described.get("model_config") or {})
         first = _facts(self._client).get("method")
         if found.get("method") is None:  # all weights: as it was declared, if that is what it was
             found["method"] = first if first in (None, *_ALL_WEIGHTS) else Method.FULL
@@ -176,6 +179,20 @@ class ModelSessions:
 
 def _facts(client: Session) -> dict[str, Any]:
     return dict(getattr(client, "facts", {}))
+
+
+def _with_layers(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with as many layers as the model runs `now`."""
+    found = dict(config)
+    for name, value in config.items():
+        if isinstance(value, Mapping) and isinstance(now.get(name), Mapping):
+            found[name] = _with_layers(value, now[name])
+    layers = now.get("num_hidden_layers")
+    if isinstance(layers, int) and found.get("num_hidden_layers", layers) != layers:
+        found["num_hidden_layers"] = layers
+        if isinstance(kinds := found.get("layer_types"), list | tuple):
+            found["layer_types"] = list(kinds)[:layers]
+    return found
 
 
 def _key(facts: Mapping[str, Any]) -> str:

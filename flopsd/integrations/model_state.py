@@ -1,5 +1,6 @@
 """What decides which products a pass of a model has beside its arguments, and may change between two passes: which
-parameters are trained, which layers are computed again, which adapters are active. Content is not read."""
+parameters are trained, which layers are computed again, which adapters are active, how many layers there are. Content
+is not read."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-State = tuple[bytes, bytes, object]
+from torch.nn import ModuleList
+
+_LAYERS = "num_hidden_layers"
+State = tuple[bytes, bytes, object, object]
 
 
 class ModelState:
@@ -20,7 +24,9 @@ class ModelState:
         self._parameters: list[Callable[[], Any]] = []
         self._checkpointed: list[Callable[[], Any]] = []
         self._adapted: list[Callable[[], Any]] = []
-        self._kept: State = (b"", b"", ())
+        self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds one, and its name
+        self._configs: list[dict[str, Any]] = []  # with a number of layers, of which some models run so many alone
+        self._kept: State = (b"", b"", (), ())
         self._kept_names: object = None
         self.keep()
 
@@ -32,13 +38,27 @@ class ModelState:
                     bytes([one().requires_grad for one in self._parameters]),
                     bytes([bool(one().gradient_checkpointing) for one in self._checkpointed]),
                     self.adapters(),
+                    self.layers(),
                 )
             self._find()
-        return b"", b"", ()
+        return b"", b"", (), ()
 
     def adapters(self) -> object:
         """Which adapters the first layer of PEFT uses: PEFT switches all of them together."""
         return tuple([_adapters(one()) for one in self._adapted])
+
+    def layers(self) -> object:
+        """How many layers there are, and how many of them the model runs."""
+        return (
+            tuple([len(getattr(one(), "_modules", {}).get(name) or ()) for one, name in self._lists]),
+            tuple([one.get(_LAYERS) for one in self._configs]),
+        )
+
+    def of(self, model: Any) -> ModelState:
+        """The same of `model`, of which it was so far that of a wrapper."""
+        found = ModelState(model)
+        found._kept, found._kept_names = self._kept, self._kept_names
+        return found
 
     def has_changed(self, *, trains: bool) -> bool:
         """Whether it is other than what was kept. A pass without gradients differs by the names of the adapters alone,
@@ -49,7 +69,7 @@ class ModelState:
         """Keep what it is now; whether other layers than before are computed again. The model may have other modules
         now, such as adapters."""
         self._find()
-        _, checkpointed, _ = self._kept
+        checkpointed = self._kept[1]
         self._kept, self._kept_names = self.now(), self._names()
         return checkpointed != self._kept[1]
 
@@ -59,7 +79,7 @@ class ModelState:
         return any(self._kept[0])
 
     def _names(self) -> object:
-        return [str(getattr(one(), "_active_adapter", None)) for one in self._adapted]
+        return [str(getattr(one(), "_active_adapter", None)) for one in self._adapted], self.layers()
 
     def _find(self) -> None:
         if (model := self._model()) is None:
@@ -68,6 +88,19 @@ class ModelState:
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
         self._adapted = [weakref.ref(one) for one in adapted[:1]]
         self._checkpointed = [weakref.ref(one) for one in model.modules() if hasattr(one, "gradient_checkpointing")]
+        within: set[int] = set()  # lists in these are of parts of a layer, such as of experts
+        self._lists, configs = [], {}
+        for one in model.modules():
+            config = getattr(one, "config", None)
+            if _LAYERS in getattr(config, "__dict__", ()):
+                configs[id(config)] = vars(config)
+            if id(one) in within:
+                continue
+            for name, part in one.named_children():
+                if isinstance(part, ModuleList):
+                    self._lists.append((weakref.ref(one), name))
+                    within.update(id(inner) for inner in part.modules())
+        self._configs = list(configs.values())
 
 
 def _adapters(layer: Any) -> object:

@@ -29,6 +29,7 @@ graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id
 # runs if these are not all, and whether it has gradients of its own.
 Way = tuple[int, tuple[tuple[int, bytes], ...], bool]
 _NO_OUTPUT = -1
+_sequence_number: Callable[[], int] | None = getattr(torch._C._autograd, "_get_sequence_nr", None)
 _will_run: Callable[[Any], bool] | None = getattr(torch._C, "_will_engine_execute_node", None)
 
 
@@ -65,9 +66,10 @@ class BackwardCounter:
     def is_tracked(self, task: int) -> bool:
         return task in self._tracked
 
-    def watch(self, passes: BackwardPasses, output: Any, inputs: Any) -> frozenset[str]:
-        """Hook what `output` was computed by from `inputs`. Which of `GRAPHS` are among it, where the backward pass is
-        counted."""
+    def watch(self, passes: BackwardPasses, output: Any, inputs: Any, begin: int) -> frozenset[str]:
+        """Hook what `output` was computed by from `inputs` since `begin`, a `sequence_number`: nodes from before, such
+        as of a cache that an earlier pass filled, are that pass's own. Which of `GRAPHS` are among it, where the
+        backward pass is counted."""
         graphs: set[str] = set()
         roots = _nodes_of(output)
         for at, node in enumerate(roots):
@@ -77,7 +79,7 @@ class BackwardCounter:
             modes: dict[int, list[CountingMode]] = {}
             enter = self._guard(functools.partial(self._enter_node, passes, modes))
             leave = functools.partial(_leave_node, modes)
-            for node in _graph(roots, _nodes_of(inputs)):
+            for node in _graph(roots, _nodes_of(inputs), begin):
                 if node.name() == _LEAF or _MARK in node.metadata:
                     continue
                 node.metadata[_MARK] = True
@@ -139,12 +141,17 @@ def _nodes_of(value: Any) -> Sequence[Any]:
     return list(found)
 
 
-def _graph(roots: Sequence[Any], ends: Sequence[Any] = ()) -> Iterator[Any]:
-    """The nodes that these lead to, near ones first."""
+def sequence_number() -> int:
+    """That of the next node of autograd in this thread; 0 with a PyTorch that does not show it."""
+    return 0 if _sequence_number is None else _sequence_number()
+
+
+def _graph(roots: Sequence[Any], ends: Sequence[Any] = (), begin: int = 0) -> Iterator[Any]:
+    """The nodes that these lead to, near ones first, of those since `begin`."""
     seen, following = set(ends), deque(roots)
     while following and len(seen) < MAX_NODES:
         node = following.popleft()
-        if node is None or node in seen:
+        if node is None or node in seen or (begin and node._sequence_nr() < begin):
             continue
         seen.add(node)
         yield node

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,16 +18,25 @@ from dataclasses import field
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
+from flopsd.integrations.entered_modules import ENDED, HOOKS_GONE, AttachedHook, EnteredModules, has_failed
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.inert_hook import Hook
-from flopsd.integrations.operator_backward import COMPILED, GRAPHED, BackwardCounter, BackwardPasses, Way, graph_task
+from flopsd.integrations.operator_backward import (
+    COMPILED,
+    GRAPHED,
+    BackwardCounter,
+    BackwardPasses,
+    Way,
+    graph_task,
+    sequence_number,
+)
 from flopsd.integrations.operator_mode import Counted, CountingMode, is_capturing
 from flopsd.integrations.operator_sessions import DeviceSessions
-from flopsd.integrations.operator_signature import Signature
+from flopsd.integrations.operator_signature import Signature, UnseenError
 from flopsd.integrations.operator_steps import OptimizerSteps
 from flopsd.integrations.operator_totals import CAPTURED, Kept, Totals
 from flopsd.integrations.phase_of import PhaseOf, usual_phase
@@ -40,6 +48,7 @@ _TOO_MANY = f"passes of more than {MAX_SIGNATURES} different shapes"
 _MIXED = "recomputation within graphs of torch.compile is not counted separately"
 _OTHER_WAY = "a backward pass of another kind than those that were seen"
 _TWICE = "gradients of gradients are counted in part"
+_UNSEEN = "passes with arguments in which flopsd does not find the tensors"
 _COMPILED = "a compiled model: PyTorch is too old to see what its graphs run"
 WHOLE_GRAPH = "a model compiled as one graph, which a hook would break"
 
@@ -50,6 +59,7 @@ class _Root:
 
     signature: Signature
     phase_of: PhaseOf
+    has_threads: bool  # of its own, in which it makes nodes of autograd
     kept: dict[object, Kept] = field(default_factory=dict)
 
 
@@ -63,10 +73,10 @@ class _Pass:
     arguments: Any
     counted: Counted | None = None
     mode: Any = None
+    begin: int = 0  # the sequence number of its first node of autograd
 
 
-class _Inside(threading.local):
-    depth = 0
+class _Inside(EnteredModules):
     current: _Pass | None = None
 
 
@@ -87,7 +97,7 @@ class OperatorCounter:
         self._backward = BackwardCounter(self._guarded, self._fail)
         self._inside = _Inside()
         # Weak, so that models and optimizers are freed with their owners.
-        self._handles: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
+        self._handles: weakref.WeakKeyDictionary[Any, list[AttachedHook]] = weakref.WeakKeyDictionary()
         self._totals = Totals(self._sessions)
         self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
         self.failed = False
@@ -106,7 +116,7 @@ class OperatorCounter:
             self._attach(model, compiled, phase_of or self._phase_of)
             optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
             if optimizer is not None and optimizer not in self._handles:
-                self._handles[optimizer] = self._steps.attach(optimizer)
+                self._handles[optimizer] = [AttachedHook(optimizer, one) for one in self._steps.attach(optimizer)]
         except Exception:  # noqa: BLE001 (logged there)
             self._fail()
 
@@ -126,6 +136,8 @@ class OperatorCounter:
     def settle(self, phase: str = "other") -> None:
         """Declare in `phase` what had none."""
         self._sessions.settle(phase)
+        if any(handle.was_removed for handles in self._handles.values() for handle in handles):
+            self.leave_out(HOOKS_GONE)
 
     def _attach(self, model: Any, compiled: bool, phase_of: PhaseOf) -> None:
         parameter = next(model.parameters(), None)
@@ -139,11 +151,11 @@ class OperatorCounter:
         if not hasattr(TorchDispatchMode, "ignore_compile_internals") and (wrapped or compiled or _has_flex(model)):
             self.leave_out(_COMPILED)
             return
-        root = _Root(Signature(model), phase_of)
-        enter: Any = functools.partial(self._enter, root)
+        root = _Root(Signature(model), phase_of, isinstance(model, torch.nn.DataParallel))
         leave: Any = self._leave
-        if compiled and not wrapped:  # the graph breaks before each hook and continues after it
-            enter, leave = torch.compiler.disable(enter), torch.compiler.disable(leave)
+        breaks = compiled and not wrapped  # the graph breaks before each hook and continues after it
+        if breaks:
+            leave = torch.compiler.disable(leave)
         outer = [model]
         if not wrapped:
             # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
@@ -155,13 +167,21 @@ class OperatorCounter:
                 other.release(model)
         handles = self._handles[model] = []
         for one in outer:
-            (before := Hook(enter)).counter = self  # type: ignore[attr-defined]
-            handles.append(one.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(one.register_forward_hook(Hook(leave), always_call=True))
+            after = AttachedHook(one, one.register_forward_hook(Hook(leave), always_call=True))
+            enter: Any = functools.partial(self._enter, root, after)
+            before = Hook(torch.compiler.disable(enter) if breaks else enter)
+            before.counter = self  # type: ignore[attr-defined]
+            handles += [AttachedHook(one, one.register_forward_pre_hook(before, with_kwargs=True)), after]
 
-    def _enter(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    def _enter(
+        self, root: _Root, after: AttachedHook, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
+    ) -> None:
+        if after.was_removed:  # the end of the pass would not be seen
+            self._sessions.say([HOOKS_GONE], "train")
+            return
         inside = self._inside
-        inside.depth += 1
+        if inside.enter(model):
+            self._drop(inside)
         if inside.depth > 1 or self.failed:
             return
         try:
@@ -172,7 +192,7 @@ class OperatorCounter:
 
     def _leave(self, _model: Any, _arguments: Any, output: Any) -> None:
         inside = self._inside
-        inside.depth -= inside.depth > 0
+        inside.leave()
         if inside.depth or (one := inside.current) is None:
             return
         inside.current = None
@@ -185,6 +205,15 @@ class OperatorCounter:
         except Exception:  # noqa: BLE001 (logged there)
             self._fail()
 
+    def _drop(self, inside: _Inside) -> None:
+        """The pass that had begun in this thread ended without its hook."""
+        one, inside.current = inside.current, None
+        if one is None:
+            return
+        if one.mode is not None and _get_current_dispatch_mode() is one.mode:
+            one.mode.__exit__(None, None, None)
+        self._sessions.say([ENDED], one.phase)
+
     def _begin(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> _Pass | None:
         assert graph_task is not None
         task = graph_task()
@@ -194,14 +223,18 @@ class OperatorCounter:
         if is_capturing():
             self._sessions.say([CAPTURED], phase)
             return None
-        key = task != -1, root.signature.of_pass(model, arguments, named)
+        try:
+            key = task != -1, root.signature.of_pass(model, arguments, named)
+        except UnseenError:
+            self._sessions.say([_UNSEEN], phase)
+            return None
         kept = root.kept.get(key)
         if kept is None:
             if len(root.kept) >= MAX_SIGNATURES:
                 self._sessions.say([_TOO_MANY], phase)
                 return None
             kept = root.kept[key] = Kept()
-        one = _Pass(root, kept, phase, (arguments, named))
+        one = _Pass(root, kept, phase, (arguments, named), begin=0 if root.has_threads else sequence_number())
         if kept.next_is_counted() or (key[1][2] and not kept.backward and kept.passes <= 8):
             one.counted = Counted()
             one.mode = CountingMode(one.counted, self._fail, again=task != -1)
@@ -210,8 +243,10 @@ class OperatorCounter:
 
     def _end(self, one: _Pass, output: Any) -> None:
         kept, phase = one.kept, one.phase
+        if is_broken := output is None and has_failed():
+            self._sessions.say([ENDED], phase)
         if one.counted is None:
-            self._totals.add_kept(kept.forward, phase)
+            self._totals.add_kept(None if is_broken else kept.forward, phase)
         else:
             if output is not None:  # else it ended with an error
                 kept.keep_forward(one.counted)
@@ -219,7 +254,7 @@ class OperatorCounter:
         if output is not None and torch.is_grad_enabled():
             ended = functools.partial(self._end_backward, kept, phase)
             passes = BackwardPasses(ended, one.counted is not None)
-            graphs = self._backward.watch(passes, output, one.arguments)
+            graphs = self._backward.watch(passes, output, one.arguments, one.begin)
             if COMPILED in graphs and one.root.signature.checkpoints():
                 kept.words.add(_MIXED)
             if GRAPHED in graphs:

@@ -8,6 +8,7 @@ only what it cannot skip counts.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -27,13 +28,20 @@ _WITHOUT_PRODUCTS = frozenset(
 _UNKNOWN = (
     "linalg_", "_linalg_", "fft_", "_fft_", "cholesky", "lu_", "triangular_solve", "_trilinear", "_cdist_", "_sparse_",
     "sparse_", "_transformer_encoder", "_native_multi_head", "mkldnn_rnn", "_cudnn_rnn", "miopen_", "_thnn_conv",
-    "_convolution_double", "_dyn_quant_matmul",
+    "_convolution_double", "_dyn_quant_matmul", "_cslt_sparse_mm", "_foreach_mm", "_mixed_dtypes_linear", "_spsolve",
+    "hspmm", "sspaddmm", "vdot", "ormqr", "geqrf", "conv_tbc", "conv_depthwise", "_conv_depthwise", "slow_conv",
+    "_slow_conv2d_backward", "_nnpack_", "cudnn_convolution_", "mkldnn_convolution",
 )  # fmt: skip
 _NORMS = frozenset({"linalg_vector_norm", "linalg_cross", "_linalg_check_errors"})
 _CONVOLUTIONS = frozenset(
     {"convolution", "_convolution", "cudnn_convolution", "_slow_conv2d_forward", "convolution_overrideable"}
 )
+_SPARSE = frozenset(
+    {torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc}
+)  # their shape says nothing of how many elements are multiplied
 _VARLEN = "attention between documents of several lengths is counted at one pair a token"
+# Arguments of kernels of attention that say in a tensor where documents end, or how much of a cache is filled.
+_LENGTHS = re.compile("seqlen|seq_len|seqstart|seqused|cum_seq|leftpad|block_table|page_table")
 _FAST = "convolutions are not counted, since cuDNN may compute them with fewer operations"
 
 
@@ -80,6 +88,8 @@ def _formula(operator: Any) -> Formula | _Call:
 
 
 def _product(product: Product, schema: Any, arguments: Sequence[Any], named: Named, output: Any) -> Formula:
+    if any(tensor.is_nested or tensor.layout in _SPARSE for tensor in _tensors(arguments, named)):
+        return Formula(0, "products of sparse or nested tensors have no formula")
     if any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in _tensors(arguments, named)):
         return Formula(product(_by_name(schema, arguments, named), output))
     return NOTHING  # products of integers are not FLOP
@@ -150,6 +160,8 @@ _PRODUCTS: Mapping[str, Product] = {
     "_scaled_grouped_mm": _grouped,
     "_scaled_grouped_mm_v2": _grouped,
     "_weight_int4pack_mm": _of_output,
+    "_weight_int4pack_mm_for_cpu": _of_output,
+    "_weight_int4pack_mm_with_scales_and_zeros": _of_output,
     "_weight_int8pack_mm": _of_output,
     "_linear_pointwise": _of_output,  # of mkldnn
     "gemv_4bit": _four_bits,  # of bitsandbytes, as its other products of 4-bit weights: these are products of floats
@@ -174,7 +186,8 @@ def _attention(name: str, of: Named, query: Any, key: Any, value: Any) -> Formul
     and two products of gradients for each."""
     first_heads = name.startswith("_scaled_dot_product")
     words: str | None = None
-    if query.dim() == 3 or any(of.get(lengths) is not None for lengths in ("seqused_k", "seqlen_k")):
+    lengths = [value for name_, value in of.items() if _LENGTHS.search(name_) and isinstance(value, torch.Tensor)]
+    if query.dim() == 3 or (lengths and not first_heads):
         heads, pairs = query.shape[-2], min(prod(query.shape[:-2]), prod(key.shape[:-2]))
         words, spare = _VARLEN, 0
     else:

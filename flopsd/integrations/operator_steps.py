@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,36 @@ from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.operator_mode import Counted, CountingMode
 from flopsd.integrations.operator_totals import Kept, Totals
 
+MAX_KINDS = 64
+_KINDS = f"steps of an optimizer with more than {MAX_KINDS} choices of parameters"
 _CLOSURE = "steps of an optimizer with a closure"
+
+
+class _Current(threading.local):
+    """The step that goes on in this thread."""
+
+    kept: Kept | None = None
+    counted: Counted | None = None
+    mode: Any = None
+
+
+class _Seen:
+    """What the steps of one optimizer computed, by which of its parameters had a gradient; the latter only where steps
+    have products at all."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Kept] = {}
+        self._has_products = False
+
+    def of_step(self, optimizer: Any) -> Kept | None:
+        """None: of too many kinds."""
+        self._has_products = self._has_products or any(one.forward and one.forward.flop for one in self._kept.values())
+        key = b""
+        if self._has_products:
+            key = bytes([one.grad is not None for group in optimizer.param_groups for one in group["params"]])
+        if key not in self._kept and len(self._kept) >= MAX_KINDS:
+            return None
+        return self._kept.setdefault(key, Kept())
 
 
 class OptimizerSteps:
@@ -24,43 +54,48 @@ class OptimizerSteps:
     ) -> None:
         self._totals, self._guard, self._failed = totals, guard, failed
         self._add = guard(self._add_up)
-        self._kept: Kept | None = None
-        self._counted: Counted | None = None
-        self._mode: Any = None
+        self._current = _Current()
 
     def attach(self, optimizer: Any) -> list[Any]:
         """Handles of the hooks on a torch.optim.Optimizer; none on any other."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             return []
-        begin = self._guard(functools.partial(self._begin, Kept()))
+        begin = self._guard(functools.partial(self._begin, _Seen()))
         return [optimizer.register_step_pre_hook(Hook(begin)), optimizer.register_step_post_hook(Hook(self._end))]
 
     def leave(self) -> None:
         """Leave a step's mode, also where the step raised an error that was caught."""
-        mode, self._mode = self._mode, None
+        mode, self._current.mode = self._current.mode, None
         if mode is not None and _get_current_dispatch_mode() is mode:
             mode.__exit__(None, None, None)
 
-    def _begin(self, kept: Kept, _optimizer: Any, arguments: Any, named: Any) -> None:
+    def _begin(self, seen: _Seen, optimizer: Any, arguments: Any, named: Any) -> None:
         self.leave()
-        self._kept, self._counted = kept, None
+        current = self._current
+        current.kept = current.counted = None
         if any(one is not None for one in (*arguments[1:], *named.values())):
-            self._kept = None
             self._totals.sessions.say([_CLOSURE], "train")
-        elif kept.next_is_counted():
-            self._counted = Counted()
-            self._mode = CountingMode(self._counted, self._failed)
-            self._mode.__enter__()
+            return
+        if (kept := seen.of_step(optimizer)) is None:
+            self._totals.sessions.say([_KINDS], "train")
+            return
+        current.kept = kept
+        if kept.next_is_counted():
+            current.counted = Counted()
+            current.mode = CountingMode(current.counted, self._failed)
+            current.mode.__enter__()
 
     def _end(self, *_: Any) -> None:
         self.leave()  # also after an error in counting
-        kept, self._kept = self._kept, None
+        kept, self._current.kept = self._current.kept, None
         if kept is not None:
             self._add(kept)
 
     def _add_up(self, kept: Kept) -> None:
-        if self._counted is None:
+        if (counted := self._current.counted) is None:
             self._totals.add_kept(kept.forward, "train")
-        else:
-            kept.keep_forward(self._counted)
-            self._totals.add_counted(kept, self._counted, "train")
+            return
+        # An optimizer may compute some products in some steps only, by a number that nothing shows.
+        counted.reads_content = counted.reads_content or bool(counted.flop)
+        kept.keep_forward(counted)
+        self._totals.add_counted(kept, counted, "train")

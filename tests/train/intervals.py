@@ -296,7 +296,48 @@ def _head_beside() -> Loop:
     return Loop(Wrapped(), labels=False).steps().passes(1)
 
 
+def _layers_left_out() -> Loop:
+    """By the configuration, as generation with an early exit does it."""
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    loop.model.config.num_hidden_layers = 1
+    loop.steps(4).passes(3)
+    loop.model.config.num_hidden_layers = LAYERS
+    return loop.steps()
+
+
+def _layers_taken_out() -> Loop:
+    """And kept elsewhere."""
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    whole = loop.model.model.layers
+    loop.model.model.layers = whole[:1]
+    loop.steps(4).passes(3)
+    loop.model.model.layers = whole
+    return loop
+
+
+def _early_exit() -> Loop:
+    import torch
+
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    loop.model.eval()
+    how = {"assistant_early_exit": 1, "do_sample": False, "max_new_tokens": 16, "min_new_tokens": 16}
+    loop.counts(lambda: loop.model.generate(input_ids=torch.arange(4, 12).view(1, 8), **how))
+    return loop
+
+
+def _unloaded() -> Loop:
+    """The wrapper of the adapters is gone then."""
+    loop = Loop(_lora(16, "all-linear")).steps()
+    loop.model = loop.model.unload()
+    loop.model.requires_grad_(True)
+    return loop.steps(3)
+
+
 CASES: Mapping[str, Callable[[], Loop]] = {
+    "layers left out": _layers_left_out,
+    "layers taken out": _layers_taken_out,
+    "early exit": _early_exit,
+    "adapters unloaded": _unloaded,
     "frozen from the second step": _frozen_from_the_second_step,
     "thawed from the second step": _thawed_from_the_second_step,
     "frozen by turns": _frozen_by_turns,
@@ -343,6 +384,9 @@ _QO = {"target_modules": ["q_proj", "o_proj"]}
 KINDS: Mapping[str, Callable[[], Loop]] = {
     "LoRA by DoraLinearVariant": partial(
         _of_kind, "LoraConfig", r=4, target_modules="all-linear", use_dora=True, lora_dropout=0.1
+    ),
+    "LoRA by ALoraLinearVariant": partial(
+        _of_kind, "LoraConfig", r=16, target_modules="all-linear", alora_invocation_tokens=[5], task_type="CAUSAL_LM"
     ),
     "LoRA by ParamWrapper": lambda: Loop(_on_experts()).steps(),
     "LOHA": partial(_of_kind, "LoHaConfig", r=4, target_modules="all-linear"),

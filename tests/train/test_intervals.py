@@ -86,6 +86,69 @@ def test_images_that_pass_before_a_generation_are_counted_with_it() -> None:
     assert whole["other"]["images"] == perhaps["train"]["images"] > 0
 
 
+def test_layers_that_the_configuration_leaves_out_are_counted_as_such() -> None:
+    loop = CASES["layers left out"]()
+    assert loop.basis().counted.executed.computed == loop.flop
+
+
+class OutOfMemory(Exception):
+    pass
+
+
+class Interrupt(BaseException):
+    """As a KeyboardInterrupt, after which PyTorch calls no hook."""
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("error", [OutOfMemory, Interrupt])
+def test_a_pass_that_fails_is_not_counted_as_a_whole_and_leaves_no_upper_bound(
+    error: type[BaseException], gradients: bool
+) -> None:
+    import torch
+
+    def fails(*_: Any) -> None:
+        raise error
+
+    loop = Loop(llama(num_hidden_layers=3)).steps()
+    hook = loop.model.model.layers[0].register_forward_pre_hook(fails)
+    for _ in range(4):
+        with pytest.raises(error), torch.set_grad_enabled(gradients):
+            loop.model(torch.ones(2, LENGTH, dtype=torch.long))
+    hook.remove()
+    executed = loop.steps().basis().counted.executed
+    assert (executed.low, executed.computed, executed.high) == (loop.flop, None, None)
+    (words,) = loop.counted.facts["not_counted"].values()
+    assert words == ["forward passes that ended with an error"]
+
+
+@pytest.mark.parametrize("hooks", ["_forward_hooks", "_forward_pre_hooks"])
+def test_hooks_that_the_training_removes_are_declared(hooks: str) -> None:
+    loop = Loop(llama(num_hidden_layers=3)).steps()
+    before = loop.flop
+    for module in loop.model.modules():
+        getattr(module, hooks).clear()
+    executed = loop.steps(2).basis().counted.executed
+    assert (executed.low, executed.computed, executed.high) == (before, None, None)
+    assert "forward passes of a model whose hooks the training removed" in loop.counted.facts["not_counted"]["train"]
+
+
+def test_a_model_may_run_within_itself() -> None:
+    """Its inner pass is part of the outer one, as before, and no pass that had ended."""
+    import torch
+
+    class Recursive(torch.nn.Linear):
+        def forward(self, rows: Any, again: bool = True) -> Any:
+            return self(super().forward(rows), False) if again else super().forward(rows)
+
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    counted = Counters()
+    ForwardCounter(counted).attach(model := Recursive(4, 4))
+    with torch.no_grad():
+        model(torch.ones(2, 3, 4))
+    assert counted.work["evaluate"]["forward_passes"] == 1
+
+
 def test_only_the_adapter_that_is_active_is_declared() -> None:
     import peft
 

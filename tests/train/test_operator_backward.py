@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.train.families import flop_counter
 from tests.train.test_operator_counter import attached
+from tests.train.trainers import llama
 
 pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
 OTHER = "a backward pass of another kind than those that were seen"
@@ -82,6 +84,26 @@ def test_of_three_outputs_those_count_that_a_loss_uses() -> None:
         sum(outputs[at].sum() for at in used).backward()
         assert found.flop - before == one * (3 + len(used))
     assert "operators_not_counted" not in found.facts
+
+
+def test_a_pass_that_goes_on_from_the_states_of_another_counts_its_own_part() -> None:
+    """Of chunks of one document, of which the first ones were seen often, and are not looked at any more."""
+    import torch
+
+    ids = torch.full((2, 6), 3)
+
+    def steps(model: Any) -> None:
+        for _ in range(2):
+            model(input_ids=ids, labels=ids).loss.backward()
+        for _ in range(6):
+            first = model(input_ids=ids, labels=ids)
+            (first.loss + model(input_ids=ids, labels=ids, past_key_values=first.past_key_values).loss).backward()
+
+    _, found = attached(model := llama())
+    steps(model)
+    with flop_counter() as counter:
+        steps(llama())
+    assert found.flop == counter.get_total_flops()
 
 
 def test_gradients_of_gradients_are_declared_as_counted_in_part() -> None:

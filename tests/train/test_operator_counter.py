@@ -114,6 +114,8 @@ def test_products_of_8_bit_floats() -> None:
         ("flash, causal, window 2", 2 * 4 * (1 + 2 + 6 * 3) * 2),
         ("flash, documents", 4 * 16 * 2),
         ("flash, backward", 2 * 4 * 64 * 5),
+        ("efficient, documents", 4 * 16 * 2),
+        ("efficient, documents, backward", 4 * 16 * 5),
         ("efficient, causal, window 3", 2 * 4 * (1 + 2 + 6 * 3) * 2),
     ],
 )
@@ -130,6 +132,7 @@ def test_kernels_of_attention(call: str, products: int) -> None:
     first = of(2, 4, 8, 16), of(2, 2, 8, 16), of(2, 2, 8, 16)
     last = of(2, 8, 4, 16), of(2, 8, 2, 16), of(2, 8, 2, 16)
     documents = of(16, 4, 16), of(16, 2, 16), of(16, 2, 16)
+    in_a_row = of(1, 16, 4, 16), of(1, 16, 2, 16), of(1, 16, 2, 16)
     ends = of(4)
     flash, efficient = aten._flash_attention_forward.default, aten._efficient_attention_forward.default
     calls: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
@@ -142,6 +145,11 @@ def test_kernels_of_attention(call: str, products: int) -> None:
         "flash, backward": (
             aten._flash_attention_backward.default, (last[0], *last, last[0], ends, None, None, 8, 8, 0.0, False, ends, ends), {},
         ),
+        "efficient, documents": (efficient, (*in_a_row, None, ends, ends, 8, 8, 0.0, 1), {}),
+        "efficient, documents, backward": (
+            aten._efficient_attention_backward.default,
+            (in_a_row[0], *in_a_row, None, in_a_row[0], ends, ends, 8, 8, ends, 0.0, ends, ends, 1, False), {},
+        ),
         "efficient, causal, window 3": (
             efficient, (*last, None, None, None, 8, 8, 0.0, 1), {"window_size": 3},
         ),
@@ -150,6 +158,140 @@ def test_kernels_of_attention(call: str, products: int) -> None:
     found = formula_of(operator, given, named, None)
     assert found.flop == 2 * 16 * products
     assert (found.words is not None) == ("documents" in call)
+
+
+@pytest.mark.parametrize("layout", ["sparse_coo", "sparse_csr"])
+def test_products_of_sparse_tensors_are_declared(layout: str) -> None:
+    """Their shape says nothing of how many elements are multiplied."""
+    import torch
+
+    class Graph(torch.nn.Linear):
+        def forward(self, rows_: Any) -> Any:
+            return torch.eye(100).to_sparse(layout=getattr(torch, layout)) @ super().forward(rows_)
+
+    _, found = attached(model := Graph(8, 8, bias=False))
+    model(torch.ones(100, 8)).sum().backward()
+    assert found.flop == 2 * 2 * 100 * 8 * 8
+    assert "products of sparse or nested tensors have no formula" in found.facts["operators_not_counted"]["train"]
+
+
+def test_an_argument_that_is_an_object_is_looked_into() -> None:
+    """Batches of one type differ in their shapes."""
+    import torch
+
+    class Batch:
+        def __init__(self, *sizes: int) -> None:
+            self.rows = {"of": [torch.ones(size, 4) for size in sizes]}
+
+    class Slots:
+        __slots__ = ("rows",)
+
+        def __init__(self, size: int) -> None:
+            self.rows = {"of": [torch.ones(size, 4)]}
+
+    class Model(torch.nn.Linear):
+        def forward(self, batch: Any) -> Any:
+            return sum(super(Model, self).forward(one).sum() for one in batch.rows["of"])
+
+    _, found = attached(model := Model(4, 4, bias=False))
+    sizes = ((64,), (64,), (1,), (1,), (1,), (1,) * 70, (2,) * 70, (3,) * 70, (4,) * 70)
+    for one in sizes:
+        model(Batch(*one)).backward()
+    assert found.flop == sum(2 * 2 * 4 * 4 * sum(one) for one in sizes)
+    assert "operators_not_counted" not in found.facts
+    before = found.flop
+    model(Slots(64)).backward()
+    assert found.flop == before
+    assert found.facts["operators_not_counted"]["train"] == [
+        "passes with arguments in which flopsd does not find the tensors"
+    ]
+
+
+def test_an_optimizer_that_multiplies_counts_by_what_has_a_gradient() -> None:
+    import torch
+
+    from tests.train.families import flop_counter
+
+    def steps(model: Any, optimizer: Any) -> None:
+        for number in range(20):
+            if number == 3:
+                model[0].requires_grad_(False)
+            model(torch.ones(8, 64)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    models = [torch.nn.Sequential(*(torch.nn.Linear(64, n, bias=False) for n in (64, 16))) for _ in range(2)]
+    optimizers = [torch.optim.Muon(model.parameters()) for model in models]
+    _, found = attached(models[0], optimizers[0])
+    steps(models[0], optimizers[0])
+    with flop_counter() as counter:
+        steps(models[1], optimizers[1])
+    assert found.flop == counter.get_total_flops()
+
+
+def test_steps_of_an_optimizer_in_one_thread_and_passes_in_another() -> None:
+    import threading
+
+    import torch
+
+    class Slow(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            other = threading.Thread(target=model, args=(torch.ones(2, 4),))
+            other.start()
+            other.join()
+            return super().step(closure)
+
+    model = torch.nn.Linear(4, 4)
+    optimizer = Slow(model.parameters())
+    counter, _ = attached(model, optimizer)
+    for _ in range(3):
+        model(torch.ones(5, 4)).sum().backward()
+        optimizer.step()
+        assert stack_depth() == 0
+    assert not counter.failed
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_pass_that_fails_is_not_counted_as_a_whole(error: type[BaseException]) -> None:
+    import torch
+
+    class Model(torch.nn.Linear):
+        fails = False
+
+        def forward(self, rows_: Any) -> Any:
+            if self.fails:
+                raise error
+            return super().forward(rows_)
+
+    counter, found = attached(model := Model(4, 4))
+    for number in range(12):
+        model.fails = number in (1, 3, 4, 5, 6)
+        if model.fails:
+            with pytest.raises(error):
+                model(torch.ones(5, 4))
+        else:
+            model(torch.ones(5, 4)).sum().backward()
+            assert stack_depth() == 0
+    assert found.flop == 7 * 2 * 2 * 5 * 4 * 4
+    assert found.facts["operators_not_counted"]["train"] == ["forward passes that ended with an error"]
+    assert not counter.failed
+
+
+@pytest.mark.parametrize("hooks", ["_forward_hooks", "_forward_pre_hooks"])
+def test_hooks_that_the_training_removes_are_declared_and_leave_nothing_behind(hooks: str) -> None:
+    import torch
+
+    counter, found = attached(model := torch.nn.Linear(4, 4))
+    model(torch.ones(5, 4)).sum().backward()
+    getattr(model, hooks).clear()
+    for length in (5, 6, 7):
+        model(torch.ones(length, 4)).sum().backward()
+        assert stack_depth() == 0
+    counter.settle()
+    assert found.flop == 2 * 2 * 5 * 4 * 4
+    assert found.facts["operators_not_counted"]["train"] == [
+        "forward passes of a model whose hooks the training removed"
+    ]
 
 
 def test_products_of_integers_are_no_flop() -> None:

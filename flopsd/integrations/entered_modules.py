@@ -1,0 +1,59 @@
+"""Which modules with hooks a thread is within, also where an exception or the training took the hooks' calls away."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from typing import Any
+
+HOOKS_GONE = "forward passes of a model whose hooks the training removed"
+ENDED = "forward passes that ended with an error"
+
+
+class EnteredModules(threading.local):
+    """`depth`: of how many modules' forward passes this thread has begun and not ended."""
+
+    depth = 0
+    _outermost = 0  # its id
+
+    def enter(self, module: Any) -> bool:
+        """Whether it was left before without a call of its hooks, as PyTorch does where a KeyboardInterrupt ends it."""
+        is_stale = bool(self.depth) and id(module) == self._outermost and not _runs_within_itself(module)
+        if is_stale or not self.depth:
+            self.depth, self._outermost = 0, id(module)
+        self.depth += 1
+        return is_stale
+
+    def leave(self) -> None:
+        self.depth -= self.depth > 0
+
+
+class AttachedHook:
+    """A hook on a module or an optimizer, which others may remove. Without it no end of a pass is seen, or no pass."""
+
+    __slots__ = ("_handle", "_on")
+
+    def __init__(self, on: Any, handle: Any) -> None:
+        self._on, self._handle = weakref.ref(on), handle
+
+    def remove(self) -> None:
+        self._handle.remove()
+
+    @property
+    def was_removed(self) -> bool:
+        hooks = self._handle.hooks_dict_ref()
+        return self._on() is not None and (hooks is None or self._handle.id not in hooks)
+
+
+def has_failed() -> bool:
+    """Within a hook that PyTorch always calls: whether the forward pass ended with an error."""
+    return sys.exc_info()[0] is not None
+
+
+def _runs_within_itself(module: Any) -> bool:
+    frame, calls = sys._getframe(1), 0
+    while frame is not None and calls < 2:
+        calls += frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is module
+        frame = frame.f_back  # type: ignore[assignment]
+    return calls > 1
