@@ -22,6 +22,7 @@ from flopsd.journal.reading import newest_pending, read_live
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import Tables
 from flopsd.settings.platform import default_state_dir
+from flopsd.telemetry.bounded_http import fetch
 from flopsd.telemetry.daemon_address import without_password
 from flopsd.telemetry.status import SCHEMA, facts_in
 
@@ -64,8 +65,7 @@ def from_url(url: str) -> dict[str, Any]:
     shown = address.removesuffix("/api/status")
     try:
         request = urllib.request.Request(address, headers=headers)
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            status = json.loads(answer.read(4 << 20))
+        status = json.loads(fetch(request, 5.0, 4 << 20))
     except (OSError, ValueError, RecursionError, http.client.HTTPException) as fault:
         if isinstance(fault, urllib.error.HTTPError):
             fault.close()
@@ -80,6 +80,8 @@ def from_url(url: str) -> dict[str, Any]:
 
 def _hint(fault: Exception) -> str:
     cause = fault.reason if isinstance(fault, urllib.error.URLError) else fault
+    if isinstance(fault, urllib.error.HTTPError) and 300 <= fault.code < 400:
+        return f"give the address that it redirects to: {fault.headers.get('Location', 'unknown')!r:.200}"
     if isinstance(fault, urllib.error.HTTPError) and fault.code == 401:
         return "it requires a password: https://USER:PASSWORD@HOST:PORT"
     if isinstance(cause, ssl.SSLCertVerificationError):

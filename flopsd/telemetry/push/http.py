@@ -1,26 +1,21 @@
-"""One request to a receiver: bounded in time whatever the receiver does; a failure has a reason.
-
-Redirects are not followed: they would carry the credentials to another host.
-"""
+"""One request to a receiver: a failure has a reason."""
 
 from __future__ import annotations
 
 import base64
 import http.client
-import socket
 import ssl
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from flopsd import __version__
 from flopsd.errors import PushError
 from flopsd.settings.load import PUSH_AUTH
 from flopsd.settings.push_targets import FROM_ENVIRONMENT, Target
 from flopsd.system.regular_files import open_regular
+from flopsd.telemetry.bounded_http import Bounded
 
 MAX_ANSWER_BYTES = 300
 RETRYABLE = (408, 429, 500, 502, 503, 504)
@@ -45,25 +40,15 @@ class Http:
             given["X-Scope-OrgID"] = self._target.tenant
         if self._sign is not None:
             given.update(self._sign(method, url, given, body))
-        sockets = Sockets()
-        opener = urllib.request.OpenerDirector()
-        opener.add_handler(urllib.request.ProxyHandler())
-        opener.add_handler(_CuttableHandler(sockets, self._tls))
-        opener.add_handler(urllib.request.HTTPErrorProcessor())
-        opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
-        # The socket's own time limit starts over with each byte, so a receiver that drips would hold us forever.
-        timer = threading.Timer(seconds, sockets.cut)
-        timer.start()
-        try:
-            request = urllib.request.Request(url, data=body, headers=given, method=method)
-            opener.open(request, timeout=seconds).close()
-        except urllib.error.HTTPError as fault:
-            with fault:
-                raise _refused(fault, seconds) from None
-        except (OSError, http.client.HTTPException) as fault:
-            raise _unreachable(fault, seconds, sockets.late.is_set()) from fault
-        finally:
-            timer.cancel()
+        request = urllib.request.Request(url, data=body, headers=given, method=method)
+        with Bounded(seconds, self._tls) as bounded:
+            try:
+                bounded.open(request).close()
+            except urllib.error.HTTPError as fault:
+                with fault:
+                    raise _refused(fault, seconds) from None
+            except (OSError, http.client.HTTPException) as fault:
+                raise _unreachable(fault, seconds, bounded.is_late) from fault
 
     def _authorization(self) -> dict[str, str]:
         """Read again each time: files with tokens are renewed by who put them there."""
@@ -89,54 +74,6 @@ class Http:
         if scheme.lower() == "basic" and ":" in secret:
             secret = base64.b64encode(secret.encode()).decode("ascii")
         return {"Authorization": f"{scheme.capitalize()} {secret}"}
-
-
-class Sockets:
-    """Those of one request, which can be cut from another thread, one that is made after that too."""
-
-    def __init__(self) -> None:
-        self.late = threading.Event()
-        self._all: list[socket.socket] = []
-
-    def keep(self, one: socket.socket) -> None:
-        self._all.append(one)
-        if self.late.is_set():
-            _shut(one)
-
-    def cut(self) -> None:
-        self.late.set()
-        for one in list(self._all):
-            _shut(one)
-
-
-class _CuttableHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    def __init__(self, sockets: Sockets, context: ssl.SSLContext) -> None:
-        super().__init__(context=context)
-        self._sockets, self._tls = sockets, context
-
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_keeping(http.client.HTTPConnection, self._sockets), request)
-
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_keeping(http.client.HTTPSConnection, self._sockets), request, context=self._tls)
-
-
-def _keeping(kind: type[http.client.HTTPConnection], sockets: Sockets) -> Any:
-    """The connections of `kind`, whose sockets are kept: the connection itself forgets its own once it is answered."""
-
-    class Kept(kind):  # type: ignore[valid-type, misc]
-        def connect(self) -> None:
-            super().connect()
-            sockets.keep(self.sock)
-
-    return Kept
-
-
-def _shut(one: socket.socket) -> None:
-    try:
-        socket.socket.shutdown(one, socket.SHUT_RDWR)  # not TLS's, which would say goodbye first
-    except OSError:
-        pass  # it is closed already
 
 
 def _refused(fault: urllib.error.HTTPError, seconds: float) -> PushError:

@@ -15,6 +15,7 @@ from flopsd.errors import PushError
 from flopsd.settings.push_targets import Target
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.signals import awaited
+from flopsd.telemetry.bounded_http import fetch
 from flopsd.telemetry.daemon_address import without_password
 from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page
 from flopsd.telemetry.push.http import Http
@@ -114,8 +115,7 @@ def run_scraping(
 
 
 def _scrape(request: urllib.request.Request, clock: Clock) -> Page:
-    with urllib.request.urlopen(request, timeout=5.0) as answer:
-        text = answer.read(MAX_PAGE_BYTES + 1)
+    text = fetch(request, 5.0, MAX_PAGE_BYTES + 1)
     if len(text) > MAX_PAGE_BYTES:
         raise ValueError("the page is too large")
     return Page(text, clock.wall_ns())

@@ -4,7 +4,6 @@ import gzip
 import os
 import queue
 import re
-import socket
 import struct
 import sys
 import threading
@@ -25,7 +24,7 @@ from flopsd.system.protobuf import message_classes
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.push.feed import FIRST_BACKOFF_SECONDS, Feed
 from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page, encode_frame
-from flopsd.telemetry.push.http import Http, Sockets
+from flopsd.telemetry.push.http import Http
 from flopsd.telemetry.push.otlp import Otlp
 from flopsd.telemetry.push.pages import Parsed, parse_page
 from flopsd.telemetry.push.queue import REQUEST_SECONDS, Sender, SendQueue
@@ -472,14 +471,3 @@ signal.pause()
     assert feed.states == (state,)
     feed._clock = SystemClock()
     feed.end(0)
-
-
-def test_a_connection_that_is_made_after_its_time_is_cut_at_once() -> None:
-    sockets, (early, peer), (late, other) = Sockets(), socket.socketpair(), socket.socketpair()
-    with early, peer, late, other:
-        peer.settimeout(5)
-        other.settimeout(5)  # nobody waits that long
-        sockets.keep(early)
-        sockets.cut()
-        sockets.keep(late)
-        assert (peer.recv(1), other.recv(1)) == (b"", b"")

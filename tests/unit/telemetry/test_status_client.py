@@ -84,3 +84,16 @@ def test_an_answer_that_is_no_status_is_an_error_that_names_the_address(body: by
 
     with serving(answer) as url, pytest.raises(FlopsdError, match=url):
         from_url(url)
+
+
+def test_a_redirect_is_not_followed_with_the_password() -> None:
+    received: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
+        received.append(request.path)
+        return 302, b"", {"Location": "http://elsewhere.example/\x1b[2J"}
+
+    with serving(answer) as url, pytest.raises(FlopsdError, match=f"^cannot read {url}: HTTP Error 302") as caught:
+        from_url(url.replace("//", "//ada:secret@"))
+    assert received == ["/api/status"]
+    assert caught.value.hint == "give the address that it redirects to: 'http://elsewhere.example/\\x1b[2J'"

@@ -1,0 +1,116 @@
+"""HTTP requests that are bounded in time, whatever the server does.
+
+Redirects are not followed: they would carry the credentials to another host.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from typing import Any
+
+
+class Bounded:
+    """Requests of a `with` block, whose connections are cut `seconds` after its beginning. A socket's own time limit
+    starts over with each byte, so that a server which drips would be read for ever."""
+
+    def __init__(self, seconds: float, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: by default as the system trusts."""
+        self._seconds, self._sockets = seconds, Sockets()
+        self._opener = urllib.request.OpenerDirector()
+        for handler in (
+            urllib.request.ProxyHandler(),
+            _CuttableHandler(self._sockets, tls or ssl.create_default_context()),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.UnknownHandler(),
+        ):
+            self._opener.add_handler(handler)
+        self._timer = threading.Timer(seconds, self._sockets.cut)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether they were cut."""
+        return self._sockets.late.is_set()
+
+    def open(self, request: urllib.request.Request) -> Any:
+        """The answer. Raises OSError (of which HTTPError, to be closed, is a kind) and HTTPException."""
+        return self._opener.open(request, timeout=self._seconds)
+
+    def __enter__(self) -> Bounded:
+        self._timer.daemon = True
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+def fetch(request: urllib.request.Request, seconds: float, most_bytes: int) -> bytes:
+    """What a server answers, at most so many bytes of it. Raises OSError, HTTPException, and ValueError for an address
+    that is none."""
+    with Bounded(seconds) as bounded:
+        try:
+            with bounded.open(request) as answer:
+                found: bytes = answer.read(most_bytes)
+        except urllib.error.HTTPError:
+            raise
+        except (OSError, http.client.HTTPException):
+            if bounded.is_late:
+                raise TimeoutError(f"no whole answer within {seconds:g} s") from None
+            raise
+        if bounded.is_late:  # a connection that is cut looks like the end of an answer without a length
+            raise TimeoutError(f"no whole answer within {seconds:g} s")
+        return found
+
+
+class Sockets:
+    """Those of one request, which can be cut from another thread, one that is made after that too."""
+
+    def __init__(self) -> None:
+        self.late = threading.Event()
+        self._all: list[socket.socket] = []
+
+    def keep(self, one: socket.socket) -> None:
+        self._all.append(one)
+        if self.late.is_set():
+            _shut(one)
+
+    def cut(self) -> None:
+        self.late.set()
+        for one in list(self._all):
+            _shut(one)
+
+
+class _CuttableHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    def __init__(self, sockets: Sockets, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._sockets, self._tls = sockets, context
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_keeping(http.client.HTTPConnection, self._sockets), request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_keeping(http.client.HTTPSConnection, self._sockets), request, context=self._tls)
+
+
+def _keeping(kind: type[http.client.HTTPConnection], sockets: Sockets) -> Any:
+    """The connections of `kind`, whose sockets are kept: the connection itself forgets its own once it is answered."""
+
+    class Kept(kind):  # type: ignore[valid-type, misc]
+        def connect(self) -> None:
+            super().connect()
+            sockets.keep(self.sock)
+
+    return Kept
+
+
+def _shut(one: socket.socket) -> None:
+    try:
+        socket.socket.shutdown(one, socket.SHUT_RDWR)  # not TLS's, which would say goodbye first
+    except OSError:
+        pass  # it is closed already
