@@ -38,9 +38,12 @@ signed_by() {  # KEY LEDGER: looks for the signature that the key made
   done
   echo "no signature is by $1"; return 1
 }
+digests() {  # FILTER: SHA-256 that the statement names; what is none reads "none", and reaches no other command
+  jq -r "$1"' | if type == "string" and test("\\\\A[0-9a-f]{64}\\\\z") then . else "none" end' payload.json
+}
 sealed() {  # JOURNAL: takes the part of it that the ledger is over
   head -c "$(jq -r .predicate.method.journal.bytes payload.json)" "$1" >sealed.jsonl
-  echo "$(jq -r '.subject[0].digest.sha256' payload.json)  sealed.jsonl" | sha256sum -c -
+  echo "$(digests .subject[0].digest.sha256)  sealed.jsonl" | sha256sum -c -
 }
 chained() {  # checks that each line of that part continues the line before
   python3 - sealed.jsonl <<'END'
@@ -57,16 +60,17 @@ END
 }
 rated() {  # LEDGER FILE...: which of these files, that you trust, its figures and findings follow from
   name=${1%.json}; shift
-  jq -r '.predicate.method | [.peakTableSha256, .policies[].sha256] | flatten[]' payload.json | while read -r digest; do
-    sha256sum "$@" </dev/null | grep "$digest" && continue
+  digests '.predicate.method | [.peakTableSha256, .policies[].sha256] | flatten[]' | while read -r digest; do
+    sha256sum "$@" </dev/null | grep "^$digest  " && continue
     beside=$(ls "$name".*-"$(echo "$digest" | cut -c1-16)".yaml 2>/dev/null) || beside="one that you have to ask for"
     echo "$digest is of no file that you trust, but of the sender's: $beside"
   done
 }
 """
 FIGURES = """\
-jq '.predicate | {kind, replay, run: .run.id?, node: .node.name?, executed: (.totals.executed | {low, measured, high}),
-  coveragePpm: .coverage.coveragePpm, gapSecondsByReason: .coverage.gapSecondsByReason}' payload.json
+jq -a '.predicate | {kind, replay, run: .run.id?, node: .node.name?,
+  executed: (.totals.executed | {low, measured, high}), coveragePpm: .coverage.coveragePpm,
+  gapSecondsByReason: .coverage.gapSecondsByReason}' payload.json
 """
 
 

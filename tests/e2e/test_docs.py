@@ -1,11 +1,13 @@
 """The pages and the site: commands are run as they are printed, names are known, nothing is loaded from elsewhere."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.report.offline_recipe import FIGURES, FUNCTIONS
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
+from tests.make_vectors import files as vectors
 from tests.second_implementation.arithmetic import payload_of, records_of
 from tests.support.foreign import shell
 from tests.support.image import default_of
@@ -71,6 +74,17 @@ def _received(vector: Path, folder: Path) -> Path:
     for trusted in (PEAKS, POLICY):
         shutil.copy(trusted, folder)
     return folder
+
+
+def _signed_anew(
+    folder: Path, edit: Callable[[dict[str, Any]], None], edit_statement: Callable[[Any], None] = lambda _: None
+) -> None:
+    """The page's example, received with another statement that its signer signed too."""
+    _received(EXAMPLE, folder)
+    statement = payload_of(EXAMPLE / "ledger.json")
+    edit(statement["predicate"])
+    edit_statement(statement)
+    (folder / "ledger.json").write_bytes(vectors.signed(json.dumps(statement).encode()))
 
 
 def _run(page: str, folder: Path, keys: str = "ledger.pub") -> Done:
@@ -130,6 +144,7 @@ FOUND = {
     "invalid/duplicate-key-in-payload": "a member named twice",
     "merged/sum-bent": "is not the sum",
     "merged/child-changed": "is not part of it",
+    "merged/entry-bent": "added up as another figure",
 }
 
 
@@ -139,6 +154,51 @@ def test_the_page_finds_what_it_says_that_it_finds(case: str, tmp_path: Path) ->
     done = _run(WITHOUT_FLOPSD, _received(VECTORS / case, tmp_path))
     assert done.returncode != 0
     assert FOUND[case] in done.stdout + done.stderr
+
+
+NOT_DIGESTS = ("", ".*", "8", "[0-9a-f]*", "{trusted}\nnot all of it", "\x1b[1Aunseen")
+
+
+@pytest.mark.tool("openssl", "jq", "sha256sum", "cosign")
+@pytest.mark.parametrize("digest", NOT_DIGESTS)
+def test_a_file_is_trusted_by_its_whole_digest_alone(digest: str, tmp_path: Path) -> None:
+    """What a statement names in place of a SHA-256 is no pattern that the files of its reader match."""
+    trusted = hashlib.sha256(PEAKS.read_bytes()).hexdigest()
+    _signed_anew(tmp_path, lambda predicate: predicate["method"].update(peakTableSha256=digest.format(trusted=trusted)))
+    done = _run(WITHOUT_FLOPSD, tmp_path)
+    assert "none is of no file that you trust" in done.stdout
+    assert trusted not in done.stdout
+
+
+@pytest.mark.tool("openssl", "jq", "sha256sum", "cosign")
+def test_no_other_file_stands_in_for_the_journal(tmp_path: Path) -> None:
+    other = hashlib.sha256(b"").hexdigest() + "  /dev/null\nno digest"
+    _signed_anew(tmp_path, lambda _: None, lambda statement: statement["subject"][0]["digest"].update(sha256=other))
+    done = _run(WITHOUT_FLOPSD, tmp_path)
+    assert done.returncode != 0
+    assert "/dev/null" not in done.stdout
+
+
+@pytest.mark.tool("openssl", "jq", "sha256sum", "cosign")
+def test_no_text_of_a_ledger_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:
+    hostile = "\x1b[1A\x9b2J\u202e\r\n"
+
+    def edit(predicate: dict[str, Any]) -> None:
+        for device in predicate["devices"]:
+            device["model"] += hostile
+        for gap in predicate["coverage"]["gaps"]:
+            gap["reason"] += hostile
+        for finding in predicate["findings"]:
+            finding["rule"] += hostile
+        predicate["node"]["name"] += hostile
+        predicate["totals"]["executed"]["byEvidence"][hostile] = {"low": "0", "measured": None, "high": "0"}
+
+    _signed_anew(tmp_path, edit)
+    done = _run(WITHOUT_FLOPSD, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.isascii()
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+    assert done.stdout.count("2J") >= 5
 
 
 def test_the_page_and_verify_explain_the_same(fresh: Sealed) -> None:
