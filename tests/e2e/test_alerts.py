@@ -21,6 +21,7 @@ from tests.support.prometheus import (
     World,
     changed,
     healthy,
+    one_after_the_other,
     promtool_says,
     promtool_test,
     rules,
@@ -188,6 +189,23 @@ def of_m(number: int) -> World:
     return healthy(f"i{number}", f"r{number}", f"n{number}", f"G{number}", more=',lineage="m"')
 
 
+def next_run() -> World:
+    """A run in which much went wrong, and five minutes ago a healthy one at the same address, not sealed yet."""
+    wrong: dict[str, str | None] = {
+        "flopsd_source_errors_total": "2x80 3x40", "flopsd_daemon_starts": "1x40 2x9 3x9 4x59",
+        "flopsd_journal_put_back": "0x80 1x40", "flopsd_ledger_copy_failures": "0x80 1x40",
+        "flopsd_device_up": "1x85 0x35",
+        'flopsd_operator_counts_unused{job="flopsd",instance="a",reason="device_changed"}': "2x120",
+    }  # fmt: skip
+    begun: dict[str, str | None] = {
+        "flopsd_source_errors_total": None, "flopsd_ledger_last_seal": None, "flopsd_ledger_last_copy": None,
+        'flopsd_operator_counts_unused{job="flopsd",instance="a",reason="device_changed"}': "1x120",
+    }  # fmt: skip
+    world = one_after_the_other(changed(healthy(), wrong), changed(healthy(run="r2"), begun), 90)
+    clocks = ("flopsd_time_seconds", "flopsd_journal_last")
+    return {name: "0+60x220" if name.startswith(clocks) else values for name, values in world.items()}
+
+
 def side_by_side(worlds: Mapping[str, tuple[World, set[str]]]) -> Case:
     """Worlds that know nothing of each other, in one Prometheus: all rules are evaluated once for all of them. The
     labels by which a rule tells nodes, runs and devices apart begin with the name of their world."""
@@ -272,6 +290,23 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
     fired = set().union(*(names for _, names in worlds.values()))
     assert fired == set(alerts()), "an alert without a test"
     done = promtool_says(tmp_path, [*alone, side_by_side(worlds)])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.tool("promtool")
+def test_no_alert_is_of_another_run_at_the_same_address(tmp_path: Path) -> None:
+    """What happened to the run before is not said of the next one, nor does it hide what happens to that."""
+    not_sealed = changed(healthy(run="r2"), {"flopsd_ledger_last_seal": None, "flopsd_ledger_last_copy": None})
+    calm = one_after_the_other(healthy(), not_sealed, 90)
+    calm |= {name: "0+60x220" for name in calm if name.startswith(("flopsd_time_seconds", "flopsd_journal_last"))}
+    calm |= {name: "2x90 stale" for name in calm if name.startswith("flopsd_source_errors")}
+    firing = 'count by (alertname, run_id) (ALERTS{alertstate="firing", run_id!="r1"})'
+    own = {"alertname": "FlopsdOperatorCountUnused", "run_id": "r2"}
+    cases = [
+        Case("after trouble", next_run(), 100, {firing: [(own, 1)]}),
+        Case("after an hour without trouble", calm, 100, {firing: []}),
+    ]
+    done = promtool_says(tmp_path, cases)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

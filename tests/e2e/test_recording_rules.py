@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.prometheus import RULES, Case, World, changed, healthy, promtool_says, rules
+from tests.support.prometheus import RULES, Case, World, changed, healthy, one_after_the_other, promtool_says, rules
 
 OF_M = ',lineage="m"'
 
@@ -57,7 +57,18 @@ N1 = {**R1, "node": "n1"}
 G0 = {**N1, "gpu": "0", "uuid": "G0"}
 SHARE = {"policy": "p", "rule": "third", "quantity": "updates"}
 SECONDS = 100 * 60
+ROW = {"pipe": "tensor_hmma", "precision": "bf16"}
+A = {"job": "flopsd", "instance": "a", "lineage": "m", "run_id": "r1", "node": "n1"}
 EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
+    of("pipe:flopsd_flop:sum", uuid="G0", pipe="tensor_hmma"): [({**G0, **ROW}, 1e15 * SECONDS)],
+    of("pipe:flopsd_flop:rate5m", uuid="G0", pipe="tensor_hmma"): [({**G0, **ROW}, 1e15)],
+    of("pipe:flopsd_peak:max", uuid="G0"): [({**G0, **ROW}, 2e15)],
+    of("instance:flopsd_daemon_starts:run", instance="a", job="flopsd"): [(A, 1)],
+    of("instance:flopsd_source_errors:run", instance="a", job="flopsd"): [({**A, "source": "nvml", "reason": "stale"}, 2)],
+    of("instance:flopsd_operator_counts_unused:run"): [],
+    of("instance:flopsd_journal_put_back:run", instance="a", job="flopsd"): [(A, 0)],
+    of("instance:flopsd_ledger_copy_failures:run", instance="a", job="flopsd"): [(A, 0)],
+    of("instance:flopsd_device_up:run", instance="a", job="flopsd"): [({**A, "gpu": "0", "uuid": "G0"}, 1)],
     of("device:flopsd_flop:rate5m", uuid="G0"): [(G0, 1e15)],
     of("device:flopsd_power_watts:rate5m", uuid="G0"): [(G0, 600)],
     of("device:flopsd_energy_joules:max", uuid="G0"): [(G0, 600 * SECONDS)],
@@ -166,6 +177,10 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     }
     emptied = anew(healthy("a", "r1", "n1", "G0"), 30)
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
+    idle = {"flopsd_flop_total|bf16": "0x120", "flopsd_energy": "0x120"}
+    next_run = one_after_the_other(healthy(), changed(healthy(run="r2"), idle), 90)
+    rates = ("device:flopsd_flop:rate5m", "device:flopsd_power_watts:rate5m", "device:flopsd_hfu:ratio5m",
+             "run:flopsd_flop:rate5m", "run:flopsd_power_watts:rate5m")  # fmt: skip
     cases = [
         Case("the fleet", fleet(), 100, EXPECTED),
         Case("a node is gone: what it counted stays, and no upper bound is shown", missing, 100, {
@@ -204,6 +219,8 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         Case("a base model is counted once, and is then a lower bound", with_base, 100, {
             "run:flopsd_threshold_share:ratio":
                 bounds({"run_id": "r1", "replay": "false", "policy": "p", "rule": "r", "quantity": "base+updates"}, low=0.4)}),
+        Case("an idle run where another one worked four minutes ago", next_run, 94, {
+            f"sum by (run_id) ({rate})": [({"run_id": "r2"}, 0)] for rate in rates}),
         Case("a run that goes on on another machine", moved, 100, {
             of("lineage:flopsd_run_flop:sum", basis="executed", bound="measured"): [
                 (total, 3600e15 + 60e15 * 45)]}),

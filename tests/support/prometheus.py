@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,28 @@ def changed(world: World, changes: Mapping[str, str | None]) -> World:
                 del found[name]
             else:
                 found[name] = values
+    return found
+
+
+def one_after_the_other(first: World, second: World, minute: int) -> World:
+    """Two runs at one address: the page of `second` follows that of `first`, whose last scrape is at `minute`."""
+    absent = f"_x{minute + 1}"
+    found = {}
+    for name in {**first, **second}:
+        before = " ".join(_each_minute(first[name])[: minute + 1]) if name in first else absent
+        found[name] = f"{before} {second[name]}" if name in second else f"{before} stale"
+    return found
+
+
+def _each_minute(values: str) -> list[str]:
+    """promtool's notation, written out."""
+    found = []
+    for part in values.split():
+        begin, step, times = re.fullmatch(r"([^x+]+?)(?:([+-][\d.e]+))?(?:x(\d+))?", part).groups()  # type: ignore[union-attr]
+        if begin == "_":
+            found += [begin] * int(times or 1)
+        else:
+            found += [repr(float(begin) + at * float(step or 0)) for at in range(int(times or 0) + 1)]
     return found
 
 
