@@ -141,7 +141,7 @@ def runs() -> Iterator[Any]:
         "Share of thresholds by run",
         "Measured or certain, never an upper bound; the twelve largest. Indicative, no legal advice.",
         f"no rule applies to a run, or {NO_RUN}",
-        (f"topk(12, run:flopsd_threshold_reached:ratio{{{METERED}}})", "{{run_id}} {{rule}}: {{bound}}"),
+        (f"topk(12, run:flopsd_threshold_reached:ratio{{{METERED}}})", "{{run_id}} {{policy}} {{rule}}: {{bound}}"),
         scale=THRESHOLD,
     )
     utilisation = lines(
@@ -197,7 +197,7 @@ def lineages() -> Iterator[Any]:
         "Share of thresholds by lineage",
         "All runs of a lineage, ended ones too: measured or certain, never an upper bound; the twelve largest.",
         NO_LINEAGE,
-        ("topk(12, lineage:flopsd_threshold_share:ratio)", "{{lineage}} {{rule}}: {{bound}}"),
+        ("topk(12, lineage:flopsd_threshold_share:ratio)", "{{lineage}} {{policy}} {{rule}}: {{bound}}"),
         scale=THRESHOLD,
     )
     yield from (in_words(panel) for panel in (totals, share))

@@ -89,8 +89,8 @@ def totals() -> Iterator[Any]:
     )
     yield number("Rate", "Measured FLOP/s over five minutes.", NOTHING, RATE, f"run:flopsd_flop:rate5m{{{RUN}}}")
     coverage = f"run:flopsd_coverage:ratio{{{RUN}}}"
-    about = "Share of the run's device time that is covered by readings. High is good."
-    yield number("Coverage", about, NOT_SCRAPED, SHARE, coverage, scale=COVERAGE).decimals(2)
+    about = "Share of the run's device time that is covered by readings. High is good. Absent while a node is gone."
+    yield number("Coverage", about, "a node is gone", SHARE, coverage, scale=COVERAGE).decimals(2)
     about = (
         "Measured FLOP/s over the dense peak of the format that ran, over five minutes; not known where a format "
         "is not declared, a peak is not known or nothing is measured. High is good."
@@ -99,7 +99,7 @@ def totals() -> Iterator[Any]:
         "HFU", about, "format or peak unknown", SHARE, f"run:flopsd_hfu:ratio5m{{{RUN}}}", scale=UTILISATION
     ).decimals(1)
     energy = f"run:flopsd_energy_joules:sum{{{RUN}}}"
-    yield number("Energy", "By the devices' own counters.", "no energy counter", JOULE, energy)
+    yield number("Energy", "By the devices' own counters, of those that have one.", "no energy counter", JOULE, energy)
     nodes = numbers(
         "Nodes",
         "Up: shows this run. Ended: has ended as it should, and is up until its last scrape. Gone: no longer scraped.",
@@ -141,8 +141,8 @@ def totals() -> Iterator[Any]:
         "Share of each threshold",
         "Measured or, where nothing is measured, certain; at most is an upper bound. Indicative, no legal advice.",
         "no rule applies to this run, or none of its nodes is scraped",
-        (f"run:flopsd_threshold_reached:ratio{{{RUN}}}", "{{rule}}: {{bound}}"),
-        (f'run:flopsd_threshold_share:ratio{{{RUN}, bound="high"}}', "{{rule}}: at most"),
+        (f"run:flopsd_threshold_reached:ratio{{{RUN}}}", "{{policy}} {{rule}}: {{bound}}"),
+        (f'run:flopsd_threshold_share:ratio{{{RUN}, bound="high"}}', "{{policy}} {{rule}}: at most"),
         scale=THRESHOLD,
         height=10,
     )
@@ -156,7 +156,7 @@ def totals() -> Iterator[Any]:
         (total("low", "guidelines"), "at least"),
         (total("measured", "guidelines"), "measured"),
         (total("high", "guidelines"), "at most"),
-        (f'max by (rule) ((flopsd_threshold_flop{{bound="low"}} > 0) {JOIN})', "threshold {{rule}}"),
+        (f'min by (policy, rule) ((flopsd_threshold_flop{{bound="low"}} > 0) {JOIN})', "threshold {{policy}} {{rule}}"),
         log=True,
     ).height(10)
     yield coloured(coloured(against, "at most", BOUND, dashed=True), "/^threshold/", BAD, dashed=True)

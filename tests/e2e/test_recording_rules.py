@@ -72,6 +72,7 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("device:flopsd_flop:rate5m", uuid="G0"): [(G0, 1e15)],
     of("device:flopsd_power_watts:rate5m", uuid="G0"): [(G0, 600)],
     of("device:flopsd_energy_joules:max", uuid="G0"): [(G0, 600 * SECONDS)],
+    of("device:flopsd_energy_joules:last", uuid="G0"): [(G0, 600 * SECONDS)],
     of("device:flopsd_job_seconds:sum", uuid="G0"): [(G0, SECONDS)],
     of("device:flopsd_known_seconds:sum", uuid="G0"): [(G0, SECONDS)],
     of("device:flopsd_coverage:ratio5m", uuid="G0"): [(G0, 1)],
@@ -186,6 +187,8 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         Case("a node is gone: what it counted stays, and no upper bound is shown", missing, 100, {
             of("run:flopsd_run_flop:sum", basis="executed"):
                 bounds(only_one, low=0.95e15 * (SECONDS + 60 * 60), measured=1e15 * (SECONDS + 60 * 60)),
+            "run:flopsd_energy_joules:sum": [({"run_id": "r1", "replay": "false"}, 600 * (SECONDS + 60 * 60))],
+            "run:flopsd_coverage:ratio": [],
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04),
             "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
         Case("long gone: still none", longer(missing, 400), 350, {
