@@ -131,7 +131,7 @@ def write_ledger_files(
             )
         continues = _has(public_key_beside(ledger), new.public_key)  # until it is replaced
     exists = ledger.exists()
-    if exists and (keep or not continues):
+    if (exists and (keep or not continues)) or (not exists and _is_left_of_another(ledger, new)):
         _keep_aside(ledger, clock)
     if exists and not continues:
         for path in (ledger, *(path for path in _all_beside(ledger) if path not in files)):
@@ -139,6 +139,15 @@ def write_ledger_files(
     for path, content in files.items():
         put_file(path, content, LEDGER_MODE)
     remove_companions(ledger, but=new.companions)
+
+
+def _is_left_of_another(ledger: Path, new: LedgerFiles) -> bool:
+    """Whether a key or journal lies there without its ledger, as a copy that broke off leaves it, and is none of
+    `new`'s: it may be all that is left of a run. Raises OSError."""
+    key, journal = public_key_beside(ledger), journal_beside(ledger)
+    return (key.is_file() and not _has(key, new.public_key)) or (
+        new.journal is not None and journal.is_file() and not begin_alike(journal, new.journal)
+    )
 
 
 def remove_companions(ledger: Path, *, but: Container[str]) -> None:

@@ -57,7 +57,7 @@ def add_repeatable(
 def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
     """Write to `file`, or to stdout if it is None. A file is replaced, whole or not at all; a device, a FIFO or the
     target of a link, such as /dev/stdout, is written to, as a shell does. Raises LedgerError, also for a file that was
-    `read` for it: a ledger or journal that is overwritten is lost."""
+    `read` for it: a ledger or journal that is overwritten is lost. Nor does anything take the place of a key."""
     if file is None:
         sys.stdout.write(text)
         return
@@ -68,6 +68,8 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
     try:
         if any(path.exists() and one.exists() and path.samefile(one) for one in read):
             raise LedgerError(f"{file} is an input of this command", hint="nothing was changed; give -o another name")
+        if _is_key(path):
+            raise LedgerError(f"{file} is a key", hint="nothing was changed; give -o another name")
         if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
             path.write_text(text, encoding="utf-8")
         else:
@@ -76,6 +78,14 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
         raise LedgerError(
             f"cannot write {file}: {fault.strerror}", hint="name a file in a folder that can be written"
         ) from fault
+
+
+def _is_key(path: Path) -> bool:
+    """Whether a private or public key lies there, which nothing can make again. Raises OSError."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return re.match(rb"-----BEGIN [A-Z ]*KEY-----", file.read(80)) is not None
 
 
 def note(text: str, level: int = logging.INFO) -> None:

@@ -27,7 +27,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from flopsd.attestation.ledger_files import journal_beside, public_key_beside
+    from flopsd.attestation.ledger_files import paths_of, public_key_beside
     from flopsd.attestation.signed_statement import read_ledger
     from flopsd.attestation.signing.keys import load_public
     from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
@@ -37,5 +37,5 @@ def _export(arguments: argparse.Namespace) -> int:
     envelope = parse_envelope(read_ledger(ledger))
     key_file = arguments.key or str(public_key_beside(ledger))
     bundle = sigstore_bundle(envelope, load_public(key_file))
-    write_output(arguments.output, bundle.decode("ascii"), [ledger, journal_beside(ledger), Path(key_file)])
+    write_output(arguments.output, bundle.decode("ascii"), [*paths_of(ledger, ledger), Path(key_file)])
     return OK

@@ -45,7 +45,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from flopsd.attestation.ledger_files import journal_beside
+    from flopsd.attestation.ledger_files import paths_of
     from flopsd.errors import LedgerError, NotVerifiedError
     from flopsd.report.build import report_of
     from flopsd.report.model import VerificationState
@@ -70,7 +70,8 @@ def _report(arguments: argparse.Namespace) -> int:
             raise NotVerifiedError(check.text, hint=check.hint) from fault
         text = _shown(arguments, document, report)
     ledger = Path(arguments.ledger)
-    read = [ledger, Path(arguments.journal or journal_beside(ledger)), *map(Path, arguments.key)]
+    given = [arguments.journal, *arguments.key, *arguments.peaks, *arguments.policy]
+    read = [*paths_of(ledger, ledger), *(Path(file) for file in given if file)]
     write_output(arguments.output, text, read)
     return NOT_VERIFIED if check.state is VerificationState.REFUSED else OK
 

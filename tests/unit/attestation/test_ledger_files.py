@@ -118,6 +118,23 @@ def test_what_is_written_over_a_ledger_of_another_run_never_stands_beside_it(
     assert not ledger.with_name("ledger.journal.jsonl").exists()
 
 
+def test_what_lies_there_without_a_ledger_is_kept_where_it_is_another_runs(tmp_path: Path) -> None:
+    first, second, ledger = Run(tmp_path / "a"), Run(tmp_path / "b", run_id="run-2"), tmp_path / "ledger.json"
+    for run in (first, second):
+        run.meter(12)
+        run.finish()
+    first.seal(ledger)
+    ledger.unlink()
+    journal, key = (ledger.with_name(f"ledger{ending}").read_bytes() for ending in (".journal.jsonl", ".pub"))
+    second.seal(ledger)
+    (kept,) = tmp_path.glob("ledger-until-*.journal.jsonl")
+    assert (kept.read_bytes(), kept.with_name(kept.name.replace("journal.jsonl", "pub")).read_bytes()) == (journal, key)
+    assert believed(ledger)
+    ledger.unlink()
+    second.seal(ledger)  # its own, of which the seal did not come to its end
+    assert len(list(tmp_path.glob("ledger-until-*"))) == 2
+
+
 def full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, "full")
 

@@ -1,6 +1,7 @@
 """What is printed of mistyped words and of a missing key, and what -q and -v change."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -128,6 +129,23 @@ def test_what_is_read_is_not_overwritten_with_what_is_made_of_it(tmp_path: Path,
     done = in_process(verb, ledger, *key, "-o", str(tmp_path / name), code=1)
     assert f"{name} is an input of this command" in done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_no_key_and_no_file_of_the_ledger_is_replaced_by_a_report(tmp_path: Path, given: bool) -> None:
+    """Whether or not the command reads it."""
+    for file in ("ledger.json", "ledger.journal.jsonl", "ledger.pub"):
+        shutil.copy(NODE / file, tmp_path)
+    companion = tmp_path / f"ledger.peaks-{hashlib.sha256(b'table').hexdigest()[:16]}.yaml"
+    companion.write_bytes(b"table")
+    in_process("key", "new", str(tmp_path / "mine.pem"), code=0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    key = ["--key", str(tmp_path / "ledger.pub")] if given else []
+    for name in before:
+        done = in_process("report", str(tmp_path / "ledger.json"), *key, "-o", str(tmp_path / name), code=1)
+        assert f"{name} is a" in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    in_process("report", str(tmp_path / "ledger.json"), "-o", str(tmp_path / "new.txt"), code=0)
 
 
 def test_output_goes_into_a_pipe_and_where_a_link_leads_and_replaces_neither(tmp_path: Path) -> None:
