@@ -8,24 +8,31 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import os
 import socket
 import threading
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flopsd.settings.locations import named
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock
+from flopsd.system.regular_files import read_at_most
 
 log = logging.getLogger("flopsd")
 RETRY_SECONDS = 10.0
 REMOVE_SECONDS = 2.0
+_MOST_BYTES = 65_536
 
 
 class TargetFile:
     """`FOLDER/RUN.NODE.json` with one target, from `start` until `remove`. The folder is not created: what is missing
-    may be a mount. `more`: labels besides run and node, which are those of pushed series."""
+    may be a mount. `more`: labels besides run and node, which are those of pushed series.
+
+    A daemon that was killed left its file. Once another one serves at that address, Prometheus would give what it
+    serves the labels of the dead one, and FlopsdDown would end: so the file is removed."""
 
     def __init__(self, folder: Path, run: str, node: str, more: Mapping[str, str], clock: Clock) -> None:
         self.path = folder / named("{run}.{node}.json", run, node)
@@ -71,8 +78,38 @@ class TargetFile:
                 has_logged = True
             if self._clock.wait(self._ended, RETRY_SECONDS):
                 return
+        self._remove_others(target)
         self._ended.wait()
         try:
             self.path.unlink(missing_ok=True)
         except OSError as fault:
             log.error("cannot remove %s: %s; Prometheus keeps scraping this run", self.path, fault.strerror)
+
+    def _remove_others(self, target: bytes) -> None:
+        """Remove the files of this node's other runs that name the address at which this daemon serves now."""
+        mine = json.loads(target)
+        try:
+            names = os.listdir(self.path.parent)
+        except OSError:
+            names = []
+        for path in (self.path.with_name(name) for name in names if name != self.path.name and name.endswith(".json")):
+            try:
+                theirs = json.loads(read_at_most(path, _MOST_BYTES))
+                if _place(theirs) != _place(mine):
+                    continue
+                path.unlink()
+            except (OSError, ValueError, LookupError, TypeError) as fault:
+                if isinstance(fault, PermissionError):
+                    log.warning(
+                        "cannot remove or read %s: %s; if it has the address %s, Prometheus gives this run's figures "
+                        "to the run that it names, too: remove it",
+                        path, fault.strerror, *_place(mine)[0],
+                    )  # fmt: skip
+                continue
+            log.warning("removed %s: its daemon is gone, since this one serves at its address now", path)
+
+
+def _place(targets: Any) -> tuple[list[str], str]:
+    """Address and node of a file's only entry. Raises LookupError, TypeError or ValueError for another file."""
+    (one,) = targets
+    return one["targets"], one["labels"]["node"]

@@ -51,6 +51,31 @@ def test_a_folder_that_comes_later_is_one_message(tmp_path: Path, caplog: pytest
     target.remove()
 
 
+def test_the_file_of_a_daemon_that_was_killed_goes_when_its_address_is_served_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else Prometheus would take the figures of the next run for those of the one that died, and call that one alive."""
+    dead, other = (
+        TargetFile(tmp_path, "run-1", "n1", {}, FakeClock()),
+        TargetFile(tmp_path, "run-2", "n1", {}, FakeClock()),
+    )
+    elsewhere, far = TargetFile(tmp_path, "run-1", "n2", {}, FakeClock()), tmp_path / "far.json"
+    for one, port in ((dead, 1), (other, 2), (elsewhere, 1)):
+        one.start(f"http://127.0.0.1:{port}")
+        wait_until(one.path.exists, "it is written")
+    far.write_text('[{"targets": ["127.0.0.1:1", "127.0.0.1:2"], "labels": {"node": "n1"}}]')
+    (tmp_path / "foreign.json").write_text("[")
+    (tmp_path / "folder.json").mkdir()
+    before = {*tmp_path.iterdir()}
+    following = TargetFile(tmp_path, "run-3", "n1", {}, FakeClock())
+    with caplog.at_level(logging.WARNING, "flopsd"):
+        following.start("http://127.0.0.1:1")
+        wait_until(lambda: bool(caplog.messages), "it is removed")
+    assert {*tmp_path.iterdir()} == {*before, following.path} - {dead.path}
+    assert caplog.messages == [f"removed {dead.path}: its daemon is gone, since this one serves at its address now"]
+    following.remove()
+
+
 def test_a_first_scrape_has_a_next_where_prometheus_has_the_run_as_a_target() -> None:
     """The end of a run that was scraped once is shown too: else it would look like one that was killed."""
     clock = FakeClock()
