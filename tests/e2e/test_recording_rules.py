@@ -78,6 +78,7 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("device:flopsd_coverage:ratio5m", uuid="G0"): [(G0, 1)],
     of("device:flopsd_hfu:ratio5m", uuid="G0"): [(G0, 0.5)],
     of("device:flopsd_peak_bf16:max", uuid="G0"): [(G0, 2e15)],
+    of("instance:flopsd_of_another_run:bool"): [],
     of("instance:flopsd_run_ended:last", instance="old"): [({"job": "flopsd", "instance": "old"}, 0)],
     of("instance:flopsd_run:last", instance="old"): [
         ({"job": "flopsd", "instance": "old", "lineage": "m", "run_id": "r0", "node": "n0", "platform": "host",
@@ -178,6 +179,19 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     }
     emptied = anew(healthy("a", "r1", "n1", "G0"), 30)
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
+    second, at = healthy("n1/r1", "r2"), {name: name.replace("n1/r1", "n1/r2") for name in healthy("n1/r1", "r2")}
+    taken_over = {
+        **one_after_the_other(
+            healthy("n1/r1", "r1"), {**second, 'flopsd_run_ended{job="flopsd",instance="n1/r1"}': "1x120"}, 60
+        ),
+        **{at[name]: f"_x61 {values}" for name, values in second.items()},
+    }
+    taken_over = {
+        name.replace("up{", f'up{{run_id="{"r1" if "n1/r1" in name else "r2"}",node="n1",')
+        if name.startswith("up{")
+        else name: values
+        for name, values in taken_over.items()
+    }
     idle = {"flopsd_flop_total|bf16": "0x120", "flopsd_energy": "0x120"}
     next_run = one_after_the_other(healthy(), changed(healthy(run="r2"), idle), 90)
     rates = ("device:flopsd_flop:rate5m", "device:flopsd_power_watts:rate5m", "device:flopsd_hfu:ratio5m",
@@ -222,6 +236,14 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         Case("a base model is counted once, and is then a lower bound", with_base, 100, {
             "run:flopsd_threshold_share:ratio":
                 bounds({"run_id": "r1", "replay": "false", "policy": "p", "rule": "r", "quantity": "base+updates"}, low=0.4)}),
+        Case("a run that died, and another answers at the address that its file names", taken_over, 100, {
+            "instance:flopsd_of_another_run:bool": [({"job": "flopsd", "instance": "n1/r1"}, 1)],
+            "instance:flopsd_down:bool == 1": [({"job": "flopsd", "instance": "n1/r1"}, 1)],
+            of("instance:flopsd_run:last", instance="n1/r1"): [
+                ({"job": "flopsd", "instance": "n1/r1", "run_id": "r1", "node": "n1", "platform": "host",
+                  "replay": "false"}, 60 * 60)],
+            of("run:flopsd_run_flop:sum", basis="executed", bound="measured"):
+                bounds({"run_id": "r2", "replay": "false", "basis": "executed"}, measured=1e15 * 39 * 60)}),
         Case("an idle run where another one worked four minutes ago", next_run, 94, {
             f"sum by (run_id) ({rate})": [({"run_id": "r2"}, 0)] for rate in rates}),
         Case("a run that goes on on another machine", moved, 100, {
