@@ -144,7 +144,7 @@ def choose_run(
     if history.incarnations:
         same = history.run == wanted if wanted else not history.ended or history.is_rotated
         if not same:
-            why = f"run {wanted} was asked for" if wanted else "that run has ended"
+            why = "that run has ended" if history.ended else f"run {wanted} was asked for"
         elif history.node != node:
             why = f"it is of node {history.node}, and this one is called {node} (`flopsd merge` adds the two up)"
         elif history.incarnations[-1].begin["peak_table_sha256"] != table.sha256:
@@ -156,7 +156,8 @@ def choose_run(
             return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
         journal.state.mark_open(is_open=False)
         kept = journal.put_aside(f"{history.run}-until-{file_stamp(clock.wall_ns())}.journal.jsonl")
-        log.warning(
+        log.log(
+            logging.INFO if history.ended and not same else logging.WARNING,
             "the journal of run %s in the state folder is not continued: %s. It is kept as %s; a new journal begins",
             history.run,
             why,

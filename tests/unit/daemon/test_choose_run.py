@@ -1,5 +1,6 @@
 """Which run is metered: the one that the state folder holds, or a new one beside which its journal is kept."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tests.support.strategies import table
     [
         (False, None, "", None), (False, "run-1", "", None), (False, "run-2", "", "run run-2 was asked for"),
         (False, None, "node", "this one is called elsewhere"), (False, "run-1", "table", "by another peak table"),
-        (True, None, "", "that run has ended"), (True, "run-1", "", None),
+        (True, None, "", "that run has ended"), (True, "run-1", "", None), (True, "run-2", "", "that run has ended"),
         (True, "run-1", "node", "this one is called elsewhere"), (None, "run-1", "", ""), (None, None, "", ""),
     ],
 )  # fmt: skip
@@ -38,6 +39,7 @@ def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_ta
     why: str | None,
 ) -> None:
     """`ended` None: there was none before. `why` None: it is continued; else what the log gives as the reason."""
+    caplog.set_level(logging.INFO, "flopsd")
     run = Run(tmp_path / "state", devices=(H100,))
     if ended is None:
         run.kill()
@@ -58,6 +60,7 @@ def test_a_run_goes_on_where_it_is_wanted_or_did_not_end_on_this_node_by_this_ta
         assert name == wanted if wanted else name != "run-1"
         assert (history.incarnations, len(kept)) == ([], 0 if ended is None else 1)
         assert why in caplog.text
+        assert ("WARNING" in caplog.text) == (ended is False or bool(other))
     journal.close()
     run.state.release()
 
