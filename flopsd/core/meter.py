@@ -97,9 +97,8 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
     if reading.begin_ns > tally.watermark_ns:
         tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
     elsewhere = isinstance(reading.work, Gap) and reading.work.reason in ACCOUNTED_ELSEWHERE
-    if elsewhere and "energy_mj" in tally.counters:  # what it grew by until its next reading is another's
-        kept = {name: value for name, value in tally.counters.items() if name != "energy_mj"}
-        tally = tally.changed(counters=kept, energy_at_ns=0)
+    if elsewhere:  # what the energy grew by until its next reading is another's
+        tally = _without_energy(tally)
     after = _with_absolutes(_apply(tally, reading, limits), reading)
     # Totals would count this time again, or another's work as this one's.
     settled = elsewhere or not isinstance(reading.work, Gap)
@@ -142,6 +141,8 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     if not isinstance(limits, Limits):
         return _with_absolutes(_gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE), reading)
     grown = growth(tally, reading, partial(max_plausible_sm_cycles, limits))
+    if grown is GapReason.COUNTER_RESET:  # the energy's counter may have begun anew with them
+        tally = _without_energy(tally)
     if grown is None or isinstance(grown, GapReason):
         return _with_absolutes(_gap(tally, reading.end_ns, grown or _hole_reason(tally)), reading)
     unread_ns = tally.unread_ns
@@ -241,6 +242,14 @@ def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
     if reading.totals is None and not reading.counters:
         return tally
     return tally.changed(**_absolutes(tally, reading))
+
+
+def _without_energy(tally: Tally) -> Tally:
+    """`tally` whose energy is counted on from the next value that is read."""
+    if "energy_mj" not in tally.counters:
+        return tally
+    kept = {name: value for name, value in tally.counters.items() if name != "energy_mj"}
+    return tally.changed(counters=kept, energy_at_ns=0)
 
 
 class _Absolutes(TypedDict):

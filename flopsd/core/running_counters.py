@@ -30,6 +30,8 @@ def growth(
     elapsed, grown = found
     if not elapsed and duration_ns > COUNTER_REFRESH_NS:  # also where they stood while nobody read them
         return GapReason.COUNTER_STALLED
+    if reading.begin_ns > tally.totals_ns and before.elapsed_sm_cycles < now.elapsed_sm_cycles <= possible:
+        return GapReason.COUNTER_RESET  # while they were not read: they may have grown past their old values since
     if grown and max(grown.values()) > possible:
         return GapReason.OUT_OF_RANGE
     return GapReason.CONTRADICTORY if _sub_pipes_exceed(elapsed, grown) else grown

@@ -39,7 +39,7 @@ REASONS = {
     "not_supported": "the device does not offer the counters",
     "not_a_number": "the driver returned no number",
     "out_of_range": "the driver returned an impossible number",
-    "counter_reset": "a counter ran backwards",
+    "counter_reset": "a counter ran backwards, or may have begun anew while it was not read",
     "counter_stalled": "a counter stood still",
     "contradictory": "two counters disagreed, or counters and power",
     "counters_disabled": "another process had switched the counters off",

@@ -26,6 +26,7 @@
  *                       stuck|full                       percentages stay what they were, or at 100
  *                       clock_stuck                      the SM clock is reported as it was when that began
  *                       slow                             running cycle counters count three quarters
+ *                       reset                            the GPU is lost; running counters and energy begin at zero then
  *                       hang_after                       samples and clocks are of when the call began, and come at its end
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
@@ -57,12 +58,12 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PE
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
        STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE,
-       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK };
+       STUCK, FULL, HANG_AFTER, SLOW, CLOCK_STUCK, RESET };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
                                           "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage",
-                                          "stuck", "full", "hang_after", "slow", "clock_stuck"};
+                                          "stuck", "full", "hang_after", "slow", "clock_stuck", "reset"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 
@@ -262,6 +263,14 @@ static unsigned reported_mhz(const Gpu *gpu, long long t) {
     return (unsigned)segment_at(gpu, t)->mhz;
 }
 
+/* When its counters began at zero last; below zero: before the epoch. */
+static long long reset_ns(const Gpu *gpu, long long t) {
+    long long at = -1;
+    for (int i = 0; i < gpu->faults; i++)
+        if (gpu->fault[i].kind == RESET && gpu->fault[i].from_ns <= t && gpu->fault[i].from_ns > at) at = gpu->fault[i].from_ns;
+    return at;
+}
+
 /* Wait for the fault's end, where it lasts. */
 static void wait_out(const Gpu *gpu, int fault) {
     int at = has_fault(gpu, fault);
@@ -274,7 +283,7 @@ static int answer(const Gpu *gpu) {
     count_call();
     if (!loaded) return UNINITIALIZED;
     wait_out(gpu, HANG);
-    if (has_fault(gpu, LOST) || (!gpu->parent && has_fault(gpu, GONE))) return GPU_IS_LOST;
+    if (has_fault(gpu, LOST) || has_fault(gpu, RESET) || (!gpu->parent && has_fault(gpu, GONE))) return GPU_IS_LOST;
     if (has_fault(gpu, TIMED_OUT)) return TIMEOUT;
     if (has_fault(gpu, UNKNOWN_ERROR)) return UNKNOWN;
     if (has_fault(gpu, PERMISSION)) return NO_PERMISSION;
@@ -389,7 +398,8 @@ EXPORT int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
 EXPORT int nvmlDeviceGetTotalEnergyConsumption(Gpu *gpu, unsigned long long *mj) {
     ANSWER(gpu);
     /* 5000 J were used before the epoch; W x ns / 1e6 is mJ. A fault takes 3000 J away. */
-    *mj = 5000000ULL + (unsigned long long)(integral(gpu, -2, now_ns()) / 1e6L);
+    long long reset = reset_ns(gpu, now_ns());
+    *mj = (reset < 0 ? 5000000ULL : 0) + (unsigned long long)((integral(gpu, -2, now_ns()) - integral(gpu, -2, reset)) / 1e6L);
     if (has_fault(gpu, BACKWARDS)) *mj -= 3000000ULL;
     return OK;
 }
@@ -489,7 +499,9 @@ static long double running(const Sample *sample, int what) {
     long long t = sample->ns, stalled = fault_from(gpu, STALLED), slow = fault_from(gpu, SLOW);
     if (sample->blind) return 0;
     if (stalled >= 0) t = stalled;
-    long double cycles = integral(gpu, what, t) / 1000 + gpu->before * (what == -1 ? 1 : 0.25L);
+    long long reset = reset_ns(gpu, t);
+    long double cycles = (integral(gpu, what, t) - integral(gpu, what, reset)) / 1000;
+    if (reset < 0) cycles += gpu->before * (what == -1 ? 1 : 0.25L);
     if (slow >= 0 && t > slow) cycles -= (integral(gpu, what, t) - integral(gpu, what, slow)) / 4000;
     if (has_fault(gpu, FELL)) cycles -= gpu->before / 5;
     if (has_fault(gpu, CONTRADICT) && what >= 0) cycles *= 1.5L;

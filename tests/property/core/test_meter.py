@@ -153,11 +153,13 @@ def test_running_counters_lose_nothing_whatever_is_missed(
 ) -> None:
     """Steps of (duration, tensor and HMMA activity in permille, what became of the reading at its end)."""
     now_ns, tensor, hmma = 0, 0, 0
+    since_boot = 2**47  # more than the device can have in all the time that is missed here
 
     def read() -> Totals:
+        elapsed = since_boot + now_ns
         if wrap_at is None:
-            return Totals("o", now_ns, {Pipe.TENSOR: tensor, Pipe.TENSOR_HMMA: hmma})
-        elapsed, *pipes = ((wrap_at - 1000 + counter) % wrap_at for counter in (now_ns, tensor, hmma))
+            return Totals("o", elapsed, {Pipe.TENSOR: tensor, Pipe.TENSOR_HMMA: hmma})
+        pipes = ((wrap_at - 1000 + counter) % wrap_at for counter in (tensor, hmma))
         return Totals("o", elapsed, dict(zip((Pipe.TENSOR, Pipe.TENSOR_HMMA), pipes, strict=True)), (wrap_at, wrap_at))
 
     tally = advance(Tally(0, 0), Reading("GPU-0", 0, 1, Gap(GapReason.STARTING), {}, read()), LIMITS)
@@ -185,6 +187,35 @@ def test_running_counters_lose_nothing_whatever_is_missed(
     assert (
         gaps + tally.total_gap_ns == recovered + tally.total_recovered_ns + 1
     )  # all but the moment before the first reading
+
+
+@pytest.mark.parametrize(
+    ("since_boot", "is_read", "counted"),
+    [(2 * 10**12, False, True), (10**12 + 1, False, False), (10**12 + 1, True, True)],
+)
+def test_counters_that_may_have_begun_anew_while_they_were_not_read_tell_nothing_of_that_time(
+    since_boot: int, is_read: bool, counted: bool
+) -> None:
+    """Of a GPU that was lost for ten minutes, in which an SM has at most 1.2 x 10^12 cycles."""
+    second, sms = 10**9, LIMITS.sm_count
+
+    def at(begin_ns: int, end_ns: int, elapsed: int, work: Growth | Gap) -> Reading:
+        totals = Totals("o", elapsed * sms, {Pipe.FP32: elapsed})
+        return Reading("GPU-0", begin_ns, end_ns, work, {"energy_mj": elapsed}, totals)
+
+    begin = run([at(0, second, since_boot - 10**12, Gap(GapReason.STARTING))])
+    lost = Reading("GPU-0", second, 600 * second, Gap(GapReason.DEVICE_LOST))
+    tally = run(
+        [*([] if is_read else [lost]), at(second if is_read else 600 * second, 601 * second, since_boot, Growth())],
+        begin,
+    )
+    assert sum(tally.active_sm_cycles.values()) == (10**12 if counted else 0)
+    assert tally.energy_mj == (10**12 if counted else None)
+    assert tally.unknown_ns == second + (0 if counted else 600 * second)
+    assert tally.gap_ns.get(GapReason.COUNTER_RESET, 0) == (0 if counted else second)
+    assert sum(run([at(601 * second, 602 * second, since_boot + 7, Growth())], tally).active_sm_cycles.values()) == (
+        10**12 + 7 if counted else 7
+    )
 
 
 def test_totals_are_not_counted_twice_after_percentages() -> None:
