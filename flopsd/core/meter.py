@@ -43,6 +43,8 @@ from flopsd.core.values import added, ceil_div
 CLOCK_TOLERANCE_PPM = 10_000
 # Neuron counts an execution when it completes: one longer than the reading's interval is counted in it whole.
 LONGEST_EXECUTION_NS = 60_000_000_000
+# No device draws more; a counter may be renewed so late, in one step.
+MOST_WATTS, ENERGY_LATE_NS = 100_000, 10_000_000_000
 _WITHOUT_TIME = (Gap, Growth)  # work to which a late reading adds nothing
 
 
@@ -265,17 +267,19 @@ class _Absolutes(TypedDict):
 
 def _absolutes(tally: Tally, reading: Reading) -> _Absolutes:
     """New absolute counter values, the energy that passed since the last ones, and the time that it is of. A counter
-    that fell has been reset by a driver reload: what it lost is unknown, so nothing is added and counting goes on from
-    the new value."""
+    that fell has been reset by a driver reload, and one that grew by more than a device can draw was misread: what was
+    used is unknown, so nothing is added and counting goes on from the new value."""
     read, totals, totals_ns = reading.totals, tally.totals, tally.totals_ns
     if read is not None:  # a source may refill its mapping
         totals = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
         totals_ns = reading.end_ns
     now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
     energy_mj, energy_ns = tally.energy_mj, tally.energy_ns
-    if now is not None and before is not None and now >= before and reading.end_ns > tally.energy_at_ns:
-        energy_mj = (energy_mj or 0) + now - before
-        energy_ns += reading.end_ns - tally.energy_at_ns
+    passed_ns = reading.end_ns - tally.energy_at_ns
+    if now is not None and before is not None and passed_ns > 0:
+        most_mj = MOST_WATTS * (passed_ns + ENERGY_LATE_NS) // 1_000_000
+        if 0 <= now - before <= most_mj:
+            energy_mj, energy_ns = (energy_mj or 0) + now - before, energy_ns + passed_ns
     return {
         "totals": totals,
         "totals_ns": totals_ns,

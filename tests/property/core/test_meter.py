@@ -201,7 +201,7 @@ def test_counters_that_may_have_begun_anew_while_they_were_not_read_tell_nothing
 
     def at(begin_ns: int, end_ns: int, elapsed: int, work: Growth | Gap) -> Reading:
         totals = Totals("o", elapsed * sms, {Pipe.FP32: elapsed})
-        return Reading("GPU-0", begin_ns, end_ns, work, {"energy_mj": elapsed}, totals)
+        return Reading("GPU-0", begin_ns, end_ns, work, {"energy_mj": elapsed // 10**6}, totals)
 
     begin = run([at(0, second, since_boot - 10**12, Gap(GapReason.STARTING))])
     lost = Reading("GPU-0", second, 600 * second, Gap(GapReason.DEVICE_LOST))
@@ -210,7 +210,7 @@ def test_counters_that_may_have_begun_anew_while_they_were_not_read_tell_nothing
         begin,
     )
     assert sum(tally.active_sm_cycles.values()) == (10**12 if counted else 0)
-    assert tally.energy_mj == (10**12 if counted else None)
+    assert tally.energy_mj == (10**6 if counted else None)
     assert tally.unknown_ns == second + (0 if counted else 600 * second)
     assert tally.gap_ns.get(GapReason.COUNTER_RESET, 0) == (0 if counted else second)
     assert sum(run([at(601 * second, 602 * second, since_boot + 7, Growth())], tally).active_sm_cycles.values()) == (
@@ -273,6 +273,22 @@ def test_energy_counts_across_a_gap_and_not_across_a_reset() -> None:
     assert (tally.energy_mj, tally.energy_ns) == (450, 5)
     tally = run([Reading("GPU-0", 8, 16, Gap(GapReason.DEVICE_LOST)), at(20, 32, 250)], tally)
     assert (tally.energy_mj, tally.energy_ns) == (550, 29)
+
+
+@pytest.mark.parametrize(
+    ("grown_mj", "is_counted"), [(100_000 * 1000 * 11, True), (100_000 * 1000 * 11 + 1, False), (2**64 - 6, False)]
+)
+def test_energy_that_no_device_can_draw_is_not_counted(grown_mj: int, is_counted: bool) -> None:
+    """In a second, with what a counter that is renewed ten seconds late may have of the time before."""
+    second = 10**9
+
+    def at(end: int, energy_mj: int) -> Reading:
+        return Reading("GPU-0", (end - 1) * second, end * second, Gap(GapReason.DAEMON_DOWN), {"energy_mj": energy_mj})
+
+    tally = run([at(1, 5), at(2, 5 + grown_mj)])
+    assert (tally.energy_mj, tally.energy_ns) == ((grown_mj, second) if is_counted else (None, 0))
+    back = run([at(3, 7), at(4, 9)], tally)  # what was misread is a fall when it is read rightly
+    assert (back.energy_mj, back.energy_ns) == ((grown_mj + 2, 2 * second) if is_counted else (2, second))
 
 
 HOUR_NS = 3600 * 10**9
