@@ -180,6 +180,7 @@ class DeviceAccounts:
         for device in message.devices:
             self._retired.discard(device.uid)
             self._identify(device.uid, device)
+            self._bound(device)
             if device.uid in self._tracked or sources.arbiter.is_in_slices(device.uid):
                 continue
             if device.uid in since_ns:
@@ -207,7 +208,8 @@ class DeviceAccounts:
         self.only_earlier = self._earlier.without(self._tracked)
         self._append(device_record(self._incarnation, tracked.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
-            why = GapReason.DAEMON_DOWN if self._earlier.is_length_known(device.uid) else GapReason.END_UNKNOWN
+            is_bounded = self._earlier.is_length_known(device.uid) and not self._earlier.had_more_sms(device)
+            why = GapReason.DAEMON_DOWN if is_bounded else GapReason.END_UNKNOWN
             tracked.count_gap(self._begin_ns, why, self._sessions.active_phase)
         if self._unknown_before is not None:
             tracked.count_gap(max(self._clock.boottime_ns(), tally.watermark_ns + 1), self._unknown_before, NO_PHASE)
@@ -220,6 +222,22 @@ class DeviceAccounts:
         if tracked is not None and tracked.identified_by(listed, self._table, self._precision_of(listed)):
             now_ns = self._clock.boottime_ns()
             self._append(evidence_record(self._incarnation, tracked.number, now_ns, tracked.entry, identified=True))
+
+    def _bound(self, listed: Device) -> None:
+        """Give a device no ceiling any more where it has become larger, as a MIG slice that is made anew can with the
+        same UUID: the journal has it as it was."""
+        tracked = self._tracked.get(listed.uid)
+        if tracked is None or not tracked.is_outgrown_by(listed) or GapReason.END_UNKNOWN in tracked.tally.gap_ns:
+            return
+        log.error(
+            "device %d (%s) was made anew with the same UUID, of %d SMs: more than before, and this run has no upper "
+            "bound any more",
+            listed.index,
+            listed.uid,
+            listed.sm_count,
+        )
+        now_ns = max(self._clock.boottime_ns(), tracked.tally.watermark_ns + 1)
+        tracked.count_gap(now_ns, GapReason.END_UNKNOWN, self._sessions.active_phase)
 
     def _count_readings(self, source: str, sweep: Sweep) -> list[Reading]:
         """Fold in the readings of devices that this source is to read, and return those. The others are of GPUs that

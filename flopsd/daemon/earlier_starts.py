@@ -89,6 +89,14 @@ class EarlierStarts:
         last = self._last.get(uid)
         return last is None or last.boot_id == self._boot_id or self._is_closed(uid, last) or self._passed_ns(last) >= 0
 
+    def had_more_sms(self, device: Device) -> bool:
+        """Whether a device of this UUID had more SMs when it was last metered: a MIG slice can be made anew so."""
+        last = self._last.get(device.uid)
+        if last is None or device.sm_count is None:
+            return False
+        known = (one.device.sm_count for one in last.devices.values() if one.device.uid == device.uid)
+        return any(count is not None and count > device.sm_count for count in known)
+
     def unknown_time(self) -> Note | None:
         """That the length of the gap before this daemon start is unknown; None where it is known."""
         open_since = {last.number: last for uid, last in self._last.items() if not self._is_closed(uid, last)}

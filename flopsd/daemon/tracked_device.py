@@ -11,7 +11,7 @@ from flopsd.core.ledger.device_records import IDENTITY, DeviceEntry
 from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.rated_tally import RatedTally
 from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading
+from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Limits, Precision, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import ActivePhase, since
 from flopsd.core.rows import Rating
@@ -160,6 +160,11 @@ class TrackedDevice:
         rating = rate(device, table, precision)
         self.state = self.state.described(replace(self.state.now, entry=entry, rating=rating))
         return True
+
+    def is_outgrown_by(self, listed: Device) -> bool:
+        """Whether `listed`, a device of the same UUID, has more SMs than its ceiling is of."""
+        limits = self.state.now.rating.limits
+        return isinstance(limits, Limits) and (listed.sm_count or 0) > limits.sm_count
 
     @property
     def in_segment(self) -> Tally:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading
+from flopsd.sources.validate import check_devices
 from tests.contract.conftest import Open
 from tests.support.scenario import Fault, Segment, h100
 from tests.support.sim import Fold, pass_time
@@ -62,3 +63,21 @@ def test_a_gpu_that_cannot_be_identified_hides_no_late_one_and_is_listed_once(op
     third = LATE[:-1] + "2"
     assert sorted(listed) == sorted(["nvml-index-0" if until_ms == 10**9 else EARLY, LATE, third])
     assert sum(reading.device == third and isinstance(reading.work, Active) for reading in seen) >= 15
+
+
+@pytest.mark.parametrize("how", ["moved", "shifted"])
+def test_a_gpu_that_cannot_be_identified_is_found_at_another_index(open_sim: Open, how: str) -> None:
+    """Before its driver answers, the GPU of its index is a known one, or there is none: its own is elsewhere."""
+    sick, well = h100(LOAD, (Fault(0, 15_500, "timeout"),)), h100(LOAD)
+    gone = h100(LOAD, (Fault(8_500, 10**9, "gone"),))
+    gpus = (replace(sick, moves_ms=8_500), well) if how == "moved" else (gone, sick)
+    at = gpus.index(sick if how == "shifted" else gpus[0])
+    source, clock = open_sim(*gpus)
+    for _ in range(60):
+        pass_time(source, clock, SECOND)
+        sweep = source.read()
+        check_devices(source.devices())
+    uid = (EARLY, LATE)[at]
+    assert sorted(device.uid for device in source.devices()) == [EARLY, LATE]
+    assert sweep.renamed[f"nvml-index-{at}"].uid == uid
+    assert next(isinstance(one.work, Active) for one in sweep.readings if one.device == uid)

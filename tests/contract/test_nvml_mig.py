@@ -156,3 +156,48 @@ def test_a_mode_that_cannot_be_asked_for_changes_nothing(open_sim: Open, tmp_pat
     _, shown = metered(open_sim, tmp_path, gpu, 30)
     assert list(shown) == ["MIG-000000001000"]
     assert shown["MIG-000000001000"].tally.total_observed_ns >= 23 * NS_PER_S
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "boot", "is_bounded"),
+    [
+        (60, 16, None, True),
+        (16, 60, None, False),  # it is journalled with 16
+        (60, 16, "boot-1", True),  # a killed daemon's device goes on as it was
+        (16, 60, "boot-1", False),
+        (60, 16, "boot-2", False),  # that of another boot is what it is now, in the time between the two as well
+        (16, 60, "boot-2", True),
+    ],
+)
+def test_a_slice_made_anew_with_the_same_uuid_and_another_size_is_another_one(
+    open_sim: Open, tmp_path: Path, before: int, after: int, boot: str | None, is_bounded: bool
+) -> None:
+    """A UUID is made of the ids of GPU and instances: 4g.40gb and 3g.40gb can have the same. The second one works;
+    `boot`: a daemon is killed before it is there, and another one started on that boot."""
+    changed_ms = 13_300
+    work = (Segment(changed_ms, mhz=1755), Segment(40_000 - changed_ms, mhz=1755, hmma=0.9))
+    old = Slice(1, before, work, faults=(Fault(changed_ms, FOREVER, "gone"),))
+    new = Slice(1, after, work, faults=(Fault(0, changed_ms, "gone"),))
+    source, clock = open_sim(mig(old, new))
+    run = Run(tmp_path / "state", devices=(), clock=clock)
+    for second in range(39):
+        if boot is not None and second == 12:
+            run.kill()
+            run.context = replace(run.context, boot_id=boot)
+            clock.advance(2 * NS_PER_S)
+            run.start()
+            source.close()
+            source, _ = open_sim(again=clock)
+        pass_time(source, clock, NS_PER_S)
+        sweep = source.read()
+        run.writer.take(Message("sim", clock.boottime_ns(), tuple(source.devices()), sweep))
+    (device,) = source.devices()
+    assert device.sm_count == after
+    figures = run.writer.snapshot.view.figures
+    true = replace(mig(), segments=work).sm_cycles(Pipe.TENSOR_HMMA, 0, clock.boottime_ns() - 1000 * NS_PER_S, after)
+    assert figures.low_flop <= true * 2048  # the slowest format
+    assert (figures.high_flop is not None) is is_bounded
+    if figures.high_flop is not None:
+        assert figures.high_flop >= true * 4096
+    run.finish()
+    run.seal(tmp_path / "out" / "ledger.json")

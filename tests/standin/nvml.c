@@ -342,6 +342,7 @@ EXPORT int nvmlDeviceGetGpuInstanceId(Gpu *gpu, unsigned *id) { ANSWER(gpu); *id
 EXPORT int nvmlDeviceGetAttributes_v2(Gpu *gpu, Attributes *attributes) {
     ANSWER(gpu);
     if (!gpu->parent) return INVALID_ARGUMENT;
+    if (!is_there(gpu)) return NOT_FOUND;
     memset(attributes, 0, sizeof *attributes);
     attributes->multiprocessors = gpu->sms;
     attributes->gpu_instance_slices = gpu->slices_gi;

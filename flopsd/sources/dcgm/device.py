@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flopsd.core.clock_integral import is_clock
 from flopsd.core.model import Device, Limits
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import UnknownDeviceError
@@ -23,8 +24,8 @@ def device_of(page: GpuPage, at: int) -> Device:
 
 
 def clock_of(mhz: float | None) -> int | None:
-    """A clock; zero and below are none."""
-    return max(0, round(mhz or 0)) or None
+    """A clock; None where it cannot be one."""
+    return round(mhz) if mhz is not None and is_clock(round(mhz), None) else None
 
 
 def limits_of(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,18 +29,24 @@ class Discovery:
         """What is listed of the GPU at `index` until the driver answers. Makes no call."""
         return self._unidentified(index, GapReason.DRIVER_TIMEOUT, "the driver has not answered yet", "")
 
-    def open(self, index: int) -> list[Gpu]:
+    def open(self, index: int, is_known: Callable[[DeviceUid], bool]) -> list[Gpu]:
         """The GPU at `index`, or its slices; one that cannot be identified is listed, and is not read. Never raises."""
         try:
-            return self.reach(index)
+            found = self.reach(index, _placeholder(index), is_known)
         except self._lib.NVMLError as fault:
             return [self._unidentified(index, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
+        why = "the driver gives it the UUID of another GPU"
+        return found or [self._unidentified(index, GapReason.CONTRADICTORY, why, "")]
 
-    def reach(self, index: int) -> list[Gpu]:
+    def reach(self, index: int, stand_in: DeviceUid, is_known: Callable[[DeviceUid], bool]) -> list[Gpu]:
+        """The GPU at `index`, or its slices, for which `stand_in` was listed; empty where that GPU `is_known`, since
+        indices have changed."""
         handle = self._lib.nvmlDeviceGetHandleByIndex(index)
         device = self._driver.identify(index, handle)
+        if is_known(device.uid):
+            return []
         found = self._slices(device, handle, {}) if is_partitioned(self._driver, handle) else []
-        self.renamed[_placeholder(index)] = device
+        self.renamed[stand_in] = device
         return found or [self._whole(device, handle)]
 
     def again(self, uid: DeviceUid, known: Mapping[DeviceUid, Gpu], looked_ns: int) -> Sequence[Gpu]:
@@ -108,7 +114,11 @@ class Discovery:
 
     def _slices(self, device: Device, handle: Any, known: Mapping[DeviceUid, Gpu]) -> list[Gpu]:
         """What is metered of a partitioned GPU; those that are `known` as they are."""
-        found = [known.get(one.device.uid) or self._slice(one, handle) for one in slices(self._driver, device, handle)]
+        found = []
+        for one in slices(self._driver, device, handle):
+            before = known.get(one.device.uid)
+            is_same = before is not None and before.part is not None and one.is_as(before.part)
+            found.append(before if before is not None and is_same else self._slice(one, handle))
         if found:
             return found
         if device.uid in known and known[device.uid].is_partitioned:

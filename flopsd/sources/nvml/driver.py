@@ -85,16 +85,20 @@ class Driver:
         return self._moments[index // _POLLED_TOGETHER]
 
     def optional(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """A fact that some devices and drivers do not give: None then."""
+        """A fact that some devices and drivers do not give: None then, and where pynvml cannot read its text."""
         try:
             return call(*arguments)
-        except self.lib.NVMLError:
+        except (self.lib.NVMLError, UnicodeDecodeError):
             return None
 
     def identify(self, index: int, handle: Any) -> Device:
         """The device behind a handle, its evidence not yet known."""
         lib = self.lib
-        model, uid = str(lib.nvmlDeviceGetName(handle)), str(lib.nvmlDeviceGetUUID(handle))
+        uid = str(lib.nvmlDeviceGetUUID(handle))
+        try:
+            model = str(lib.nvmlDeviceGetName(handle))
+        except UnicodeDecodeError:
+            model = ""  # its PCI id may name it
         pci = self.optional(lib.nvmlDeviceGetPciInfo, handle)
         return Device(
             uid=uid,
@@ -114,7 +118,7 @@ class Driver:
         cores = self.optional(lib.nvmlDeviceGetNumGpuCores, handle)
         arch = self.optional(lib.nvmlDeviceGetArchitecture, handle)
         capability = self.optional(lib.nvmlDeviceGetCudaComputeCapability, handle)
-        if cores is None or arch is None:
+        if not cores or arch is None:
             return None
         named = (arch, f"{capability[0]}.{capability[1]}") if capability is not None else (arch, "")
         per_sm = self.peaks.cores_per_sm.get(named, self.peaks.cores_per_sm.get((arch, "")))
@@ -122,7 +126,7 @@ class Driver:
 
     def sm_clock_max_mhz(self, handle: Any) -> int | None:
         found: int | None = self.optional(self.lib.nvmlDeviceGetMaxClockInfo, handle, _CLOCK_SM)
-        return found
+        return found if found is not None and is_clock(found, None) else None
 
     def sm_clock_mhz(self, handle: Any, max_mhz: int | None) -> int | None:
         """The SM clock now; None where the driver reports what cannot be one."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, Gauges, Reading
+from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, GapReason, Gauges, Reading
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, UnusableError, reason_of
 from flopsd.sources.nvml.gpm_meter import GpmMeter
@@ -30,9 +30,11 @@ class Read:
 class GpuReader:
     """The GPU that was at `index` when it was found; its UUID decides from then on, since indices may change."""
 
-    def __init__(self, index: int, driver: Driver, discovery: Discovery) -> None:
+    def __init__(self, index: int, driver: Driver, discovery: Discovery, is_known: Callable[[DeviceUid], bool]) -> None:
+        """`is_known`: whether a GPU is another reader's."""
         self.index = index
-        self._driver, self._discovery = driver, discovery
+        self.is_misplaced = False  # whether it was not identified, and the GPU at its index is another reader's now
+        self._driver, self._discovery, self._is_known = driver, discovery, is_known
         self._gpus: list[Gpu] = [discovery.unanswered(index)]
         self._looked_ns = driver.clock.boottime_ns()
         self.devices: Sequence[Device] = [gpu.device for gpu in self._gpus]
@@ -51,7 +53,7 @@ class GpuReader:
 
     def open(self, since_ns: int | None = None) -> GpuReader:
         """Find out what it is. `since_ns`: it may have been there and at work since then. Never raises NVMLError."""
-        found = self._discovery.open(self.index)
+        found = self._discovery.open(self.index, self._is_known)
         for gpu in found:
             gpu.since_ns = since_ns
         self._use(found)
@@ -86,6 +88,10 @@ class GpuReader:
     def _open_meters(self) -> list[GpmMeter | UtilizationMeter]:
         return [gpu.meter for gpu in self._gpus if not isinstance(gpu.meter, Unread) and gpu.handle is not None]
 
+    def move_to(self, index: int) -> None:
+        """Look for the GPU that was not identified at another index."""
+        self.index, self.is_misplaced = index, False
+
     def release(self) -> None:
         """Give the driver's memory back."""
         for gpu in self._gpus:
@@ -103,6 +109,9 @@ class GpuReader:
                 gpu = self._again(gpu)
             if isinstance(gpu.meter, Unread):
                 return gpu.meter.reading(self._driver.clock.boottime_ns(), gpu.meter.reason), None
+            if gpu.part is not None and gpu.part.has_changed(self._driver):
+                self._looked_ns -= LOOK_AGAIN_NS  # with the next read
+                return gpu.meter.fail(GapReason.DEVICE_MISSING), None
             reading, gauges = gpu.meter.read()
             gpu.refusals = None
             gpu.updated()
@@ -137,7 +146,9 @@ class GpuReader:
         """A GPU that failed, with a new handle; one that was never identified is opened again. Raises NVMLError."""
         lib = self._driver.lib
         if gpu.device.model == UNIDENTIFIED:
-            self._gpus[:] = self._discovery.reach(self.index)
+            found = self._discovery.reach(self.index, gpu.device.uid, self._is_known)
+            self.is_misplaced = not found
+            self._gpus[:] = found or [gpu]
             return self._gpus[0]
         handle = lib.nvmlDeviceGetHandleByUUID(gpu.whole)
         if gpu.part is not None:

@@ -28,6 +28,22 @@ class Slice:
     handle: Any
     gpu_instance: int
     partial: bool  # its compute instances do not cover it: what its percentages are of is not known
+    # SMs of the MIG device, and slices of the GPU instance; None: the driver does not say.
+    size: tuple[int, int] | None = None
+
+    def is_as(self, other: Slice) -> bool:
+        """Whether it still is `other`: a UUID is made of the ids of GPU and instances, so that another instance of
+        another size can have it later."""
+        sizes = self.device.sm_count, self.size, self.gpu_instance, self.partial
+        return sizes == (other.device.sm_count, other.size, other.gpu_instance, other.partial)
+
+    def has_changed(self, driver: Driver) -> bool:
+        """Whether the MIG device at its handle is of another size now. Raises NVMLError: it is gone, or not read."""
+        return self.size is not None and self.size != _size(driver.lib.nvmlDeviceGetAttributes_v2(self.handle))
+
+
+def _size(attributes: Any) -> tuple[int, int]:
+    return int(attributes.multiprocessorCount), int(attributes.gpuInstanceSliceCount)
 
 
 def is_partitioned(driver: Driver, handle: Any) -> bool:
@@ -54,9 +70,10 @@ def slices(driver: Driver, parent: Device, handle: Any) -> list[Slice]:
             raise
         instance = int(lib.nvmlDeviceGetGpuInstanceId(mig))
         attributes = driver.optional(lib.nvmlDeviceGetAttributes_v2, mig)
-        sms = None if attributes is None else int(attributes.multiprocessorCount)
+        size = None if attributes is None else _size(attributes)
+        sms = None if size is None else size[0] or None
         compute = 0 if attributes is None else int(attributes.computeInstanceSliceCount)
-        whole = 0 if attributes is None else int(attributes.gpuInstanceSliceCount)
+        whole = 0 if size is None else size[1]
         before, known = found.get(instance), shares.get(instance, (0, 0))
         shares[instance] = (known[0] + compute, whole)
         if before is None:
@@ -65,7 +82,7 @@ def slices(driver: Driver, parent: Device, handle: Any) -> list[Slice]:
                 parent, uid=str(lib.nvmlDeviceGetUUID(mig)), serial=None, sm_count=sms, parent=parent.uid,
                 gpu_instance=instance, mig_profile=profile or None,
             )  # fmt: skip
-            found[instance] = Slice(device, mig, instance, False)
+            found[instance] = Slice(device, mig, instance, False, size)
         else:
             both = None if sms is None or before.device.sm_count is None else before.device.sm_count + sms
             found[instance] = replace(before, device=replace(before.device, sm_count=both))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from flopsd.core.model import Device, Sweep
+from flopsd.core.model import Device, DeviceUid, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.confidential import confidential_computing, profiling_access_of
@@ -108,7 +109,11 @@ class NvmlSource:
             self._threads.close()
 
     def _reader(self, index: int) -> GpuReader:
-        return GpuReader(index, self._driver, self._discovery)
+        def is_known(uid: DeviceUid) -> bool:
+            return any(other.uid == uid for other in self._readers if other is not reader)
+
+        reader = GpuReader(index, self._driver, self._discovery, is_known)
+        return reader
 
     def _run(self, calls: Mapping[Any, Any], patience_seconds: float = 0.0) -> Mapping[Any, Any]:
         """What the calls, and earlier ones that were late, gave: reads are kept for the next sweep, new GPUs listed.
@@ -140,7 +145,8 @@ class NvmlSource:
     def _look_for_new(self) -> None:
         """GPUs that the driver did not list before: after a reset, a hot plug, or a late fabric manager. Each may have
         worked for the job since this source was opened: so its first reading begins there. Indices may have changed, so
-        the UUID decides. An index whose GPU could not be identified is opened again by its reading."""
+        the UUID decides. A GPU that could not be identified is opened again by its reading, at another index where its
+        own is of a known GPU now, or of none."""
         now_ns, lib = self._clock.boottime_ns(), self._lib
         if now_ns - self._looked_ns < LOOK_AGAIN_NS:
             return
@@ -150,10 +156,16 @@ class NvmlSource:
         if not isinstance(count, int) or (count == len(self._readers) and not any(r.is_down for r in self._readers)):
             return
         unidentified = {reader.index for reader in self._readers if reader.uid is None}
+        misplaced = deque(r for r in self._readers if r.uid is None and (r.is_misplaced or r.index >= count))
 
         def look(index: int) -> GpuReader | None:
             uid = self._driver.optional(lambda: str(lib.nvmlDeviceGetUUID(lib.nvmlDeviceGetHandleByIndex(index))))
-            return None if uid is None or uid in known else self._reader(index).open(self._opened_ns)
+            if uid is None or uid in known:
+                return None
+            if misplaced:
+                misplaced.popleft().move_to(index)
+                return None
+            return self._reader(index).open(self._opened_ns)
 
         self._run({index: partial(look, index) for index in set(range(count)) - unidentified})
 

@@ -40,7 +40,8 @@ class Found:
         self.found = [self.gpu(device) for device in devices or (H100,)]
         self.handles: list[str] = []
         lib = SimpleNamespace(NVMLError=NvmlFault, nvmlDeviceGetHandleByUUID=self._handle)
-        self.reader = GpuReader(0, Driver(lib, self.clock, table()), self)  # type: ignore[arg-type]
+        driver = Driver(lib, self.clock, table())
+        self.reader = GpuReader(0, driver, self, lambda _: False)  # type: ignore[arg-type]
 
     def gpu(self, device: Device) -> Gpu:
         part = None if device.parent is None else Slice(device, "old", 1, False)
@@ -54,12 +55,12 @@ class Found:
     def unanswered(self, _index: int) -> Gpu:
         return unread(NAMELESS, self.clock)
 
-    def open(self, index: int) -> list[Gpu]:
+    def open(self, index: int, _is_known: object) -> list[Gpu]:
         assert index == 0
         return self.found
 
-    def reach(self, index: int) -> list[Gpu]:
-        return self.open(index)
+    def reach(self, index: int, _stand_in: DeviceUid, is_known: object) -> list[Gpu]:
+        return self.open(index, is_known)
 
     def again(self, uid: DeviceUid, known: Mapping[DeviceUid, Gpu], looked_ns: int) -> Sequence[Gpu]:
         self.asked.append((uid, list(known), looked_ns - 1000 * SECOND))

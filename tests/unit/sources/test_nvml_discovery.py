@@ -14,12 +14,14 @@ from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
 from flopsd.sources.nvml.mig import PERMISSION_FIX, Slice
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
+from flopsd.sources.validate import check_devices
 from flopsd.testing import FakeClock
 from tests.support.nvml_answers import HANDLE, NvmlFault, library
 from tests.support.story import H100
 from tests.support.strategies import table
 
 UID, SMS = "GPU-1", 132
+NOT_UTF8 = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")  # as pynvml raises it
 SUPPORTED, NOT_SUPPORTED = (SimpleNamespace(isSupportedDevice=one) for one in (1, 0))
 
 
@@ -28,6 +30,7 @@ class Machine:
 
     def __init__(self, *slices: int | None, mig: int | Exception = 0, gpm: Any = SUPPORTED, **answers: Any) -> None:
         self.slices, self.mig, self.clock = slices, mig, FakeClock()
+        self.known = set[str]()  # UUIDs of GPUs that were found before
         facts = {
             "nvmlDeviceGetName": "NVIDIA H100 80GB HBM3", "nvmlDeviceGetUUID": UID, "nvmlDeviceGetNumGpuCores": SMS * 128,
             "nvmlDeviceGetArchitecture": 9, "nvmlDeviceGetMaxClockInfo": 1980,
@@ -63,7 +66,42 @@ class Machine:
         return SimpleNamespace(instance=at + 1, attributes=attributes)
 
     def open(self) -> list[Gpu]:
-        return self.discovery.open(3)
+        return self.discovery.open(3, self.known.__contains__)
+
+
+def test_a_gpu_of_a_known_uuid_is_not_listed_as_another_one() -> None:
+    machine = Machine()
+    machine.known.add(UID)
+    (gpu,) = machine.open()
+    assert (gpu.device.uid, gpu.device.model) == ("nvml-index-3", UNIDENTIFIED)
+    assert gpu.device.evidence_reason == "the driver gives it the UUID of another GPU"
+    assert machine.discovery.renamed == {}
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "model", "sms", "mhz"),
+    [
+        ("nvmlDeviceGetMaxClockInfo", 0, H100.model, SMS, None),
+        ("nvmlDeviceGetMaxClockInfo", 2**32 - 1, H100.model, SMS, None),
+        ("nvmlDeviceGetNumGpuCores", 0, H100.model, None, 1980),
+        ("nvmlDeviceGetSerial", NOT_UTF8, H100.model, SMS, 1980),
+        ("nvmlDeviceGetName", NOT_UTF8, "", SMS, 1980),
+    ],
+)
+def test_a_fact_that_cannot_be_true_or_read_is_not_known(
+    call: str, answer: Any, model: str, sms: int | None, mhz: int | None
+) -> None:
+    (gpu,) = Machine(**{call: answer}).open()
+    check_devices([gpu.device])
+    assert (gpu.device.uid, gpu.device.model, gpu.device.serial) == (UID, model, None)
+    assert (gpu.device.sm_count, gpu.device.sm_clock_max_mhz) == (sms, mhz)
+    assert table().resolve(gpu.device).sm_count == SMS
+
+
+def test_a_slice_of_no_sms_is_not_read_and_costs_no_other() -> None:
+    found = Machine(0, 16, mig=1).open()
+    check_devices([gpu.device for gpu in found])
+    assert kinds(found) == [("MIG-1", None, Unread), ("MIG-2", 16, GpmMeter)]
 
 
 def kinds(gpus: Any) -> list[tuple[str, int | None, type]]:
