@@ -264,10 +264,13 @@ class Launcher:
         return -signal.SIGKILL
 
     def _is_reaped(self, pid: int, seconds: float) -> bool:
-        """Whether a child ends within `seconds`. Signals are dropped: the job that they were for has ended."""
+        """Whether a child ends within `seconds`; one that a process of the job has stopped is continued for that.
+        Signals are dropped: the job that they were for has ended."""
         deadline_ns = self.clock.boottime_ns() + round(seconds * NS_PER_S)
         self._reap()
         while pid not in self._reaped and (left := deadline_ns - self.clock.boottime_ns()) > 0:
+            if self._stopped.pop(pid, None) is not None:
+                os.kill(pid, signal.SIGCONT)
             signal.sigtimedwait(_HANDLED, left / NS_PER_S)
             self._reap()
         return pid in self._reaped

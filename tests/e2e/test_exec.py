@@ -244,6 +244,16 @@ def test_a_daemon_that_is_killed_again_and_again_is_started_again_and_the_job_do
     assert predicate(tmp_path / "job.json")["completeness"]["complete"] is True, done.stdout
 
 
+def test_a_daemon_that_the_job_stopped_goes_on_at_its_end_and_seals(tmp_path: Path, env: dict[str, str]) -> None:
+    """The job's end is not put off by the time after which a daemon is killed."""
+    lock = tmp_path / "state" / "lock"
+    done = run(tmp_path, env, *metered(tmp_path, f"kill -STOP $(cat {lock}); sleep 4; exit 3"), code=3)
+    assert "did not end" not in done.stderr
+    sealed = predicate(tmp_path / "ledger.json")
+    assert [one["endReason"] for one in sealed["incarnations"]] == ["job_ended"]
+    assert float(sealed["wallSeconds"]) > 4
+
+
 def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_its_state(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
