@@ -55,12 +55,17 @@ def _meter(command: Sequence[str]) -> tuple[int, str]:
     address = ""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            sys.stderr.write(line)
-            sys.stderr.flush()
-            if found := _ADDRESS.search(line):
-                address = found[1]
-                print(f"The live page until the run ends: {address}", flush=True)
+        while True:
+            try:
+                if not (line := process.stderr.readline()):
+                    break
+                sys.stderr.write(line)
+                sys.stderr.flush()
+                if found := _ADDRESS.search(line):
+                    address = found[1]
+                    print(f"The live page until the run ends, or Ctrl-C: {address}", flush=True)
+            except KeyboardInterrupt:  # flopsd got it too: it seals, and says so
+                continue
     return process.returncode, address
 
 

@@ -66,6 +66,20 @@ def test_a_first_run_ends_with_the_live_page_and_the_report(tmp_path: Path) -> N
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_a_first_run_that_is_interrupted_is_sealed_and_reported(tmp_path: Path) -> None:
+    """As Ctrl-C does it: whoever looked at the live page long enough has the report all the same."""
+    command = [sys.executable, str(ROOT / "scripts" / "first_run.py"), "--seconds", "600", "--dir", str(tmp_path)]
+    env = environment(None, FLOPSD_LISTEN="127.0.0.1:0", FLOPSD_EVIDENCE="off")
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("The live page") for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stdout.read()
+    assert process.returncode == 0, said
+    assert said.endswith(f"HTML report  {tmp_path / 'report.html'}\n")
+    assert predicate(tmp_path / "ledger.json")["incarnations"][-1]["endReason"] == "sigint"
+
+
 def test_run_without_an_accelerator_is_exit_4_with_the_remedy_unless_it_shall_wait(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.json"
     run = ("run", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger", str(ledger), "--duration", "1")
