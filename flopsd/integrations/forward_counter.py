@@ -28,12 +28,13 @@ from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.open_passes import OpenPass, OpenPasses
 from flopsd.integrations.pass_counter import PassCounter
 from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, Session, usual_phase
-from flopsd.integrations.token_counter import past_length
+from flopsd.integrations.token_counter import fixed_length, past_length
 from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
 
 log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
 LATENTS = "keys and values that are made anew of a cache of latents"
+FIXED = "attention to places of a cache that hold nothing yet"
 AFTER_ERROR = "forward passes after an error in flopsd's counter"
 TWICE = "backward passes after the first of one forward pass"
 NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
@@ -71,6 +72,7 @@ class ForwardCounter:
         self._inside = _Inside()
         self._passes = OpenPasses(lambda: self._leave_out("train", TWICE), self._fail)
         self.left_out: dict[str, list[str]] = {}  # for the fact `not_counted`
+        self._pairs_beyond = 0  # of caches of a fixed size, those that are not among the pairs that are counted
         self.failed = False  # after an error nothing is counted any more
         self._weights: WeightPasses | None = None  # of a model whose architecture flopsd does not read
         self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
@@ -150,6 +152,7 @@ class ForwardCounter:
         """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
         if any(one.was_removed for one in self._handles):
             self._leave_out("train", HOOKS_GONE)
+        self._leave_out_pairs()
         self.settle_phase(phase)
         self.sessions.settle()
 
@@ -249,7 +252,8 @@ class ForwardCounter:
                 self._leave_out("train", NO_BACKWARD)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        past = past_length(named.get("past_key_values", named.get("cache")))  # its name before transformers 5 and now
+        cache = named.get("past_key_values", named.get("cache"))  # its name before transformers 5 and now
+        past = past_length(cache)
         phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
         mask, key, recorded = named.get("attention_mask"), None, records and phase == "train"
         if self._passes.open:
@@ -282,6 +286,11 @@ class ForwardCounter:
         has_head = model is not self._backbone()
         found = self._counter.of_pass(arguments, named, past or 0, deferred, has_head=has_head)
         tokens = found.get("tokens", 0)
+        if past is not None and (longest := fixed_length(cache)) is not None:
+            if not past:
+                self._leave_out_pairs()  # of the sequences before
+            pairs = found.get("target_square_pairs", found.get("square_pairs", 0))
+            self._pairs_beyond += found.get("target_tokens", tokens) * longest - pairs
         padded = not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel()
         unpadded = torch.count_nonzero(mask) if padded else None
         one = Counted(tally, phase, found, functools.partial(tally.count, phase, found), padded)
@@ -335,6 +344,13 @@ class ForwardCounter:
             known = getattr(self.client, "facts", {}).get("not_counted") or {}
             merged = {name: [*known.get(name, ()), *self.left_out.get(name, ())] for name in {*known, *self.left_out}}
             self.client.declare(not_counted=merged)
+
+    def _leave_out_pairs(self) -> None:
+        """Declare what the sequences in a cache of a fixed size left of it, once they have ended: with all of its
+        places taken, as many pairs are counted as were computed."""
+        if self._pairs_beyond > 0:
+            self._leave_out("generate", FIXED)
+        self._pairs_beyond = 0
 
     def _fail(self) -> None:
         """After an exception."""

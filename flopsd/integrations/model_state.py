@@ -12,7 +12,7 @@ from typing import Any
 from torch.nn import ModuleList
 
 _LAYERS = "num_hidden_layers"
-State = tuple[bytes, bytes, object, object]
+State = tuple[bytes, bytes, object, object, int]
 
 
 class ModelState:
@@ -26,7 +26,8 @@ class ModelState:
         self._adapted: list[Callable[[], Any]] = []
         self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds one, and its name
         self._configs: list[dict[str, Any]] = []  # with a number of layers, of which some models run so many alone
-        self._kept: State = (b"", b"", (), ())
+        self._elements = 0  # of all parameters: others than before may have come in the place of some that are gone
+        self._kept: State = (b"", b"", (), (), 0)
         self._kept_names: object = None
         self.keep()
 
@@ -39,9 +40,10 @@ class ModelState:
                     bytes([bool(one().gradient_checkpointing) for one in self._checkpointed]),
                     self.adapters(),
                     self.layers(),
+                    self._elements,
                 )
             self._find()
-        return b"", b"", (), ()
+        return b"", b"", (), (), 0
 
     def adapters(self) -> object:
         """Which adapters the first layer of PEFT uses: PEFT switches all of them together."""
@@ -85,6 +87,7 @@ class ModelState:
         if (model := self._model()) is None:
             return
         self._parameters = [weakref.ref(one) for one in model.parameters()]
+        self._elements = sum(one.numel() for one in model.parameters())
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]
         self._adapted = [weakref.ref(one) for one in adapted[:1]]
         self._checkpointed = [weakref.ref(one) for one in model.modules() if hasattr(one, "gradient_checkpointing")]

@@ -117,6 +117,14 @@ def past_length(cache: Any) -> int | None:
     return int(cache[0][0].shape[-2])
 
 
+def fixed_length(cache: Any) -> int | None:
+    """Positions that each pass attends to with a cache of a fixed size, however many it holds; None for any other."""
+    if not getattr(cache, "is_compileable", False):
+        return None
+    longest = getattr(cache, "get_max_length", None) or cache.get_max_cache_shape  # its name in earlier versions
+    return int(longest() or 0)
+
+
 def first_tensor(named: Mapping[str, Any], *names: str) -> Any:
     """Of the arguments with these names the first that is a tensor; None if none is."""
     for name in names:

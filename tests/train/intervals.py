@@ -333,7 +333,29 @@ def _unloaded() -> Loop:
     return loop.steps(3)
 
 
+def _fixed_cache(tokens: int) -> Loop:
+    """Of 40 places."""
+    from transformers import StaticCache
+
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    for _ in range(2):
+        cache = StaticCache(loop.model.config, max_cache_len=40)
+        loop.generates(past_key_values=cache, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
+    return loop
+
+
+def _another_head() -> Loop:
+    import torch
+
+    loop = Loop(llama(num_hidden_layers=LAYERS), labels=False).steps(loss="logits")
+    loop.model.lm_head = torch.nn.Linear(32, 8, bias=False)
+    return loop.steps(4, loss="logits")
+
+
 CASES: Mapping[str, Callable[[], Loop]] = {
+    "a cache of a fixed size": partial(_fixed_cache, 4),
+    "a cache of a fixed size that is filled": partial(_fixed_cache, 29),
+    "another head": _another_head,
     "layers left out": _layers_left_out,
     "layers taken out": _layers_taken_out,
     "early exit": _early_exit,

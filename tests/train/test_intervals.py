@@ -91,6 +91,13 @@ def test_layers_that_the_configuration_leaves_out_are_counted_as_such() -> None:
     assert loop.basis().counted.executed.computed == loop.flop
 
 
+def test_places_of_a_cache_that_hold_nothing_leave_no_upper_bound() -> None:
+    names = ("a cache of a fixed size", "a cache of a fixed size that is filled")
+    part, whole = (CASES[name]().basis().counted.executed for name in names)
+    assert (part.computed, part.high) == (None, None)
+    assert whole.high is not None
+
+
 class OutOfMemory(Exception):
     pass
 
