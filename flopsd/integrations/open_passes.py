@@ -1,5 +1,5 @@
 """Forward passes that record gradients, until it shows whether they have a backward pass: a hook on the node of
-autograd that made their logits is called when one begins, and freed with that node when none can begin any more."""
+autograd that made their logits or loss is called when one begins, and freed with that node when none can begin any more."""
 
 from __future__ import annotations
 
@@ -59,12 +59,14 @@ class OpenPasses:
 
 
 def _results(output: Any) -> Iterable[Any]:
-    """Tensors that a backward pass may begin at, or pass: the logits alone where all others are made of them."""
+    """Tensors that a backward pass may begin at, or pass: logits and loss alone where all others are made of them. The
+    loss is not made of the logits that are returned where mixed precision converts these after it."""
     if isinstance(output, torch.Tensor):
         return (output,)
     logits = getattr(output, "logits", None)
     if isinstance(logits, torch.Tensor) and getattr(output, "hidden_states", None) is None:
-        return (logits,)
+        loss = getattr(output, "loss", None)
+        return (loss, logits) if isinstance(loss, torch.Tensor) else (logits,)
     values = output.values() if isinstance(output, Mapping) else output
     found = values if isinstance(values, Iterable) else ()
     inner = [one for value in found for one in (value if isinstance(value, list | tuple) else (value,))]

@@ -57,6 +57,16 @@ def test_training_and_evaluation_are_counted_apart(tmp_path: Path, path: Path) -
     assert "precision" not in facts  # float32: no format of tensor work
 
 
+def test_mixed_precision_is_counted_as_any_other(tmp_path: Path, path: Path) -> None:
+    """Accelerate converts what the model returns, so that the loss is not made of the logits that are returned."""
+    with declared_to(path) as (callback, found):
+        trainer_of(tmp_path, callback, bf16=True).train()
+    work = found.work["train"]
+    del work["framework_flop"]
+    assert found.work == {"train": passed(ROWS, 8, steps=8)}
+    assert {event.session for event in found.everything} == {found.session}
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("adapted", [False, True])
 def test_what_is_declared_is_enough_for_the_flop_that_pytorch_counts(
