@@ -1,5 +1,5 @@
-"""Forward passes that record gradients, until it shows whether they have a backward pass: a hook on the node of
-autograd that made their logits or loss is called when one begins, and freed with that node when none can begin any more."""
+"""Forward passes that record gradients, until it shows whether they have a backward pass: a hook on the nodes of
+autograd that made their logits and loss is called when one begins, and freed with them when none can begin any more."""
 
 from __future__ import annotations
 

@@ -61,9 +61,8 @@ def test_mixed_precision_is_counted_as_any_other(tmp_path: Path, path: Path) -> 
     """Accelerate converts what the model returns, so that the loss is not made of the logits that are returned."""
     with declared_to(path) as (callback, found):
         trainer_of(tmp_path, callback, bf16=True).train()
-    work = found.work["train"]
-    del work["framework_flop"]
-    assert found.work == {"train": passed(ROWS, 8, steps=8)}
+    flos = found.work["train"]["framework_flop"]
+    assert found.work == {"train": passed(ROWS, 8, steps=8, framework_flop=flos)}
     assert {event.session for event in found.everything} == {found.session}
 
 
