@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pynvml
 import pytest
@@ -229,6 +230,33 @@ def test_a_gpu_that_could_not_be_named_at_first_is_metered_once_under_its_name(o
     assert (run.writer.snapshot.view.coverage_ppm or 0) > coverage - 5000
     run.finish()
     run.seal(tmp_path / "out" / "ledger.json")
+
+
+@pytest.mark.parametrize("how", ["refused", "not asked"])
+def test_gpm_that_a_gpu_does_not_give_at_first_is_tried_again(
+    open_sim: Open, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """One call that times out at the start, or a driver that is not ready, is no reason for a ceiling alone."""
+    ask, asked = pynvml.nvmlGpmQueryDeviceSupport, list[object]()
+
+    def timed_out_once(handle: object) -> Any:
+        asked.append(handle)
+        if how == "not asked" and len(asked) == 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
+        return ask(handle)
+
+    monkeypatch.setattr(pynvml, "nvmlGpmQueryDeviceSupport", timed_out_once)
+    faults = (Fault(0, 5000, "unsampled"),) if how == "refused" else ()
+    source, clock = open_sim(h100(BURSTS, faults), a100(BURSTS))
+    fold = Fold(source, clock).read(10).read(1000, 8)
+    assert [device.evidence for device in source.devices()] == [Evidence.UTILIZATION] * 2
+    calls = len(asked)
+    fold.read(1000, 52)
+    assert [device.evidence for device in source.devices()] == [Evidence.ACTIVITY, Evidence.UTILIZATION]
+    assert len(asked) == calls + 2, "of one GPU, once for the sample and once for the meter; an A100 has none"
+    tally = fold.tallies[source.devices()[0].uid]
+    assert tally.observed_ns[Evidence.ACTIVITY] >= 49 * NS_PER_S
+    assert tally.total_gap_ns < 6 * NS_PER_S
 
 
 KEEP_S = 10

@@ -10,7 +10,7 @@ from flopsd.core.model import UNIDENTIFIED, Device, DeviceUid, Evidence, GapReas
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.confidential import reasons
-from flopsd.sources.nvml.driver import NO_PERMISSION, Driver, hint_of, reason_of
+from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, hint_of, reason_of
 from flopsd.sources.nvml.gpm import Gpm
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
@@ -54,7 +54,7 @@ class Discovery:
         first = next(iter(known.values()))
         handle = self._lib.nvmlDeviceGetHandleByUUID(uid) if first.handle is None else first.handle
         on, was_on = is_partitioned(self._driver, handle), first.is_partitioned
-        if not on and not was_on:
+        if not on and not was_on and not (first.may_have_gpm and self._gives_gpm(handle)):
             return list(known.values())
         device = self._driver.identify(first.device.index, handle)
         if not on:
@@ -89,7 +89,27 @@ class Discovery:
 
     def _whole(self, device: Device, handle: Any) -> Gpu:
         device, doubted_sms = self._with_most_sms(device)
-        return Gpu(device, handle, self._meter(device, handle, doubted_sms)).updated()
+        may_have_gpm = False
+        try:
+            if self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
+                return Gpu(device, handle, self._gpm_meter(device, handle, None, doubted_sms)).updated()
+            why = "no GPM on this GPU (Hopper and newer have it)"
+        except self._lib.NVMLError as fault:
+            why, may_have_gpm = f"GPM support cannot be queried ({fault})", fault.value not in NOT_OFFERED
+        meter = self.ceiling(device, handle, f"{why}: utilisation gives a ceiling, no measurement")
+        return Gpu(device, handle, meter, may_have_gpm=may_have_gpm).updated()
+
+    def _gives_gpm(self, handle: Any) -> bool:
+        gpm = self.gpm(handle, None)
+        try:
+            if not self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
+                return False
+            gpm.sample()
+        except self._lib.NVMLError:
+            return False
+        finally:
+            self._driver.optional(gpm.release)
+        return True
 
     def _with_most_sms(self, device: Device) -> tuple[Device, int]:
         """The GPU with the larger of the driver's number of SMs and the peak table's, since either may be wrong; and by
@@ -101,16 +121,6 @@ class Discovery:
         if device.sm_count is None or expected is None:
             return device, 0
         return replace(device, sm_count=max(device.sm_count, expected)), abs(device.sm_count - expected)
-
-    def _meter(self, device: Device, handle: Any, doubted_sms: int) -> GpmMeter | UtilizationMeter:
-        try:
-            if self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
-                return self._gpm_meter(device, handle, None, doubted_sms)
-        except self._lib.NVMLError as fault:
-            why = f"GPM support cannot be queried ({fault})"
-        else:
-            why = "no GPM on this GPU (Hopper and newer have it)"
-        return self.ceiling(device, handle, f"{why}: utilisation gives a ceiling, no measurement")
 
     def _slices(self, device: Device, handle: Any, known: Mapping[DeviceUid, Gpu]) -> list[Gpu]:
         """What is metered of a partitioned GPU; those that are `known` as they are."""

@@ -36,6 +36,8 @@ class Gpu:
     meter: GpmMeter | UtilizationMeter | Unread
     part: Slice | None = None
     refusals: int | None = 0  # of GPM samples since it was opened; None: it has sampled
+    # Whether it has GPM and refused it, or could not be asked: then it is tried again.
+    may_have_gpm: bool = False
     since_ns: int | None = None  # of its first reading, where it may have been there before it was found
 
     @property

@@ -135,7 +135,7 @@ class GpuReader:
             elif gpu.part is None and gpu.refusals == 3 and fault.value in NOT_OFFERED:
                 # Seen on vGPU guests (dcgm-exporter#701): reported as supported, and never a sample.
                 why = f"GPM is reported as supported and refuses every sample ({fault})"
-                gpu.meter = self._discovery.ceiling(gpu.device, gpu.handle, why)
+                gpu.meter, gpu.may_have_gpm = self._discovery.ceiling(gpu.device, gpu.handle, why), True
                 gpu.updated()
                 return reading
             gpu.updated()
@@ -161,7 +161,7 @@ class GpuReader:
         return gpu
 
     def _look_again(self) -> None:
-        """MIG is switched, and slices come and go, while the daemon runs."""
+        """MIG is switched, slices come and go, and GPM that was refused is given, while the daemon runs."""
         now_ns, looked_ns = self._driver.clock.boottime_ns(), self._looked_ns
         if now_ns - looked_ns < LOOK_AGAIN_NS or self.uid is None:
             return
