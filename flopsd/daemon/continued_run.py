@@ -13,7 +13,7 @@ from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.code_secrets import CodeSecrets
 from flopsd.daemon.ledger_places import copy_destinations, local_ledger
-from flopsd.daemon.recovery import choose_run, recover
+from flopsd.daemon.recovery import choose_run, on_own_boot, recover
 from flopsd.daemon.restored_attempt import is_sealed_whole, restore
 from flopsd.daemon.writer import Writer
 from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
@@ -33,6 +33,7 @@ log = logging.getLogger("flopsd")
 class ContinuedRun:
     """`history` is what there is of it so far, empty for a new run."""
 
+    context: Context  # the boot that it goes on with is not always the machine's
     run: str
     history: History
     recovery: Recovery | None
@@ -66,11 +67,13 @@ def continue_run(
     restored = None if known is not None else _restore(settings, folder, context, table)
     found = recover(journal, clock, known, secrets.not_used)
     run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
+    context = on_own_boot(context, history, clock.boottime_ns())
     closed = found.closed if history is found.history else None
     if closed is not None and restored is not None and is_sealed_whole(restored):
         closed = closed._replace(is_moved=True)  # it has its ledger; with this machine's key a second one would be made
     continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if files_private else Continues.NOTHING
     return ContinuedRun(
+        context,
         run,
         history,
         found.recovery or restored,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +16,7 @@ from flopsd.core.ledger.segments import SegmentFacts
 from flopsd.core.ledger.start_notes import refused_line
 from flopsd.core.notes import note
 from flopsd.core.peaks import PeakTable
+from flopsd.core.rounding import format_duration
 from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedError
 from flopsd.journal.codes import CodeChecker
 from flopsd.journal.framing import JournalLine
@@ -22,9 +26,9 @@ from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.segments import ClosedSegment, newest_closed, settle_next
 from flopsd.journal.state_dir import StateDir
-from flopsd.settings.platform import new_run_id
+from flopsd.settings.platform import Context, new_run_id
 from flopsd.settings.words import REASONS, say, say_all
-from flopsd.system.clock import Clock, file_stamp, rfc3339
+from flopsd.system.clock import NS_PER_S, Clock, file_stamp, rfc3339
 
 log = logging.getLogger("flopsd")
 
@@ -47,6 +51,21 @@ class RecoveredRun(NamedTuple):
             for uid, tally in incarnation.tallies.items()
             if tally.totals is not None
         }
+
+
+def on_own_boot(context: Context, history: History, now_ns: int) -> Context:
+    """`context`, as of a boot of its own where the journal has later times of this one: the clock since boot is another
+    in another time namespace (of a container), and after a snapshot of the machine was restored. Then only the wall
+    clock says how long the daemon was away, as after a reboot."""
+    latest_ns = max((one.last_ns for one in history.incarnations if one.boot_id == context.boot_id), default=now_ns)
+    if latest_ns <= now_ns:
+        return context
+    log.warning(
+        "the clock since boot is %s behind the last record of the journal: another time namespace, or a restored "
+        "machine; the time between is taken from the wall clock",
+        format_duration(Fraction(latest_ns - now_ns, NS_PER_S)),
+    )
+    return replace(context, boot_id=f"{context.boot_id}+{os.urandom(4).hex()}")
 
 
 def recover(

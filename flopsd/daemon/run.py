@@ -84,7 +84,7 @@ def run_daemon(
     try:
         before = continue_run(settings, context, table, journal, clock, secrets, known_journal(head_file))
         origins.update(before.origins)
-        run = before.run
+        context, run = before.context, before.run
         custody = Custody(
             settings, environment, folder, clock, lambda: journal.head, commands,
             resumed=bool(before.history.incarnations),

@@ -8,7 +8,7 @@ import pytest
 
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.model import Growth, Pipe, Reading, Sweep, Totals
-from flopsd.daemon.recovery import choose_run, recover
+from flopsd.daemon.recovery import choose_run, on_own_boot, recover
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -17,7 +17,7 @@ from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.runs import CONTEXT, H100, Run
+from tests.support.runs import CONTEXT, H100, Run, history_of, verified
 from tests.support.strategies import table
 
 
@@ -117,3 +117,29 @@ def test_what_a_self_test_found_of_running_counters_holds_on_the_boot_of_the_las
     assert found.origins(CONTEXT.boot_id) == {H100.uid: totals.origin}
     assert found.origins("another boot") == {}
     run.state.release()
+
+
+@pytest.mark.parametrize("back_s", [50, 900])
+def test_time_on_a_clock_since_boot_that_went_back_is_taken_from_the_wall_clock(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, back_s: int
+) -> None:
+    """The daemon was away for ten seconds, by a clock that went back over what it had metered, or further."""
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(100)
+    run.kill()
+    run.clock.advance(10 * NS_PER_S)
+    history, now_ns = history_of(run.state.journal), run.clock.boottime_ns()
+    assert on_own_boot(run.context, history, now_ns) is run.context
+    run.clock.advance(-(back_s + 10) * NS_PER_S)
+    run.clock.step_wall((back_s + 10) * NS_PER_S)
+    run.context = on_own_boot(run.context, history, run.clock.boottime_ns())
+    assert run.context.boot_id.startswith("boot-1+")
+    assert "another time namespace" in caplog.text
+    run.start()
+    run.meter(20)
+    run.finish()
+    coverage = verified(run.seal(tmp_path / "out" / "ledger.json")).statement["predicate"]["coverage"]
+    assert (coverage["spanSeconds"], coverage["gapSecondsByReason"]) == (
+        "130.000000000",
+        {"daemon_down": "10.000000000"},
+    )
