@@ -192,6 +192,20 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         else name: values
         for name, values in taken_over.items()
     }
+    of_a_job = {
+        name: "0x59 1" if name.startswith("flopsd_run_ended") else values
+        for name, values in ends(healthy(), 60).items()
+    }
+    # While there is no `up` nothing is recorded, as while Prometheus is down.
+    paused = {
+        'instance:flopsd_run_ended:last{job="flopsd",instance="a"}': "1x10",
+        'instance:flopsd_run:last{job="flopsd",instance="a",run_id="r1",node="n1",replay="false"}': "-30000x10",
+        'up{job="flopsd",instance="a"}': "_x31 0x100",
+    }
+    labelled = {
+        name.replace("up{", 'up{run_id="theirs",node="host-7",') if name.startswith("up{") else name: values
+        for name, values in {**healthy("ns/a"), **healthy("ns/b", node="n2", gpu="G1")}.items()
+    }
     idle = {"flopsd_flop_total|bf16": "0x120", "flopsd_energy": "0x120"}
     next_run = one_after_the_other(healthy(), changed(healthy(run="r2"), idle), 90)
     rates = ("device:flopsd_flop:rate5m", "device:flopsd_power_watts:rate5m", "device:flopsd_hfu:ratio5m",
@@ -244,6 +258,13 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
                   "replay": "false"}, 60 * 60)],
             of("run:flopsd_run_flop:sum", basis="executed", bound="measured"):
                 bounds({"run_id": "r2", "replay": "false", "basis": "executed"}, measured=1e15 * 39 * 60)}),
+        Case("a run that ended is remembered for six hours where its target is gone", {**of_a_job, "other": "1x450"}, 430, {
+            "instance:flopsd_run:last": [], "instance:flopsd_run_ended:last": []}),
+        Case("a run that had ended before Prometheus paused for twenty minutes", paused, 60, {
+            "instance:flopsd_run_ended:last": [({"job": "flopsd", "instance": "a"}, 1)],
+            "instance:flopsd_down:bool": []}),
+        Case("labels of the target's own, which are called as those of a run", labelled, 100, {
+            "instance:flopsd_of_another_run:bool": [], "instance:flopsd_down:bool == 1": []}),
         Case("an idle run where another one worked four minutes ago", next_run, 94, {
             f"sum by (run_id) ({rate})": [({"run_id": "r2"}, 0)] for rate in rates}),
         Case("a run that goes on on another machine", moved, 100, {
