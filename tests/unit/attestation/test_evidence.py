@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import flopsd
-from flopsd.attestation.evidence import collect, driver_library, package_digest, rfc3161, sagemaker_job
+from flopsd.attestation.evidence import collect, driver_library, ec2_identity, package_digest, rfc3161, sagemaker_job
 from flopsd.attestation.evidence.check import findings, timestamp_findings
 from flopsd.attestation.evidence.collect import Call
 from flopsd.attestation.evidence.http import request
@@ -30,26 +30,35 @@ from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.report.ledger_text import verified_text
 from flopsd.settings.evidence_kinds import KINDS, WITNESS, EvidenceWanted
 from flopsd.sources.nvml.loaded_library import loaded_library
-from flopsd.system.clock import SystemClock
+from flopsd.system.clock import Clock, SystemClock
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.authorities import IDENTITY, Metadata, serving
 from tests.support.paths import ROOT
+from tests.support.process import PATIENCE_SECONDS
 from tests.support.runs import CONTEXT, copied, finished, history_of, verified
 
 AWS = load_trust([str(IDENTITY / "pinned_cert.pem")])
 
 
-def seal(folder: Path, wanted: EvidenceWanted | None) -> Sealed:
+class PatientClock(SystemClock):
+    """With it no collector of a busy machine is late."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return super().wait(event, max(seconds, PATIENCE_SECONDS))
+
+
+def seal(folder: Path, wanted: EvidenceWanted | None, clock: Clock | None = None) -> Sealed:
     run = finished(folder / "state", 3)
     key, _ = ensure_key(None, run.state.path)
-    return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), (), wanted)
+    return seal_journal(run.state.journal, key, folder / "ledger.json", clock or SystemClock(), (), wanted)
 
 
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     folder = tmp_path_factory.mktemp("evidence")
-    with serving(Metadata().answer) as url:
-        return seal(folder, EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
+    with serving(Metadata().answer) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ec2_identity, "_TIMEOUT_SECONDS", PATIENCE_SECONDS)
+        return seal(folder, EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}), PatientClock())
 
 
 def held(sealed: Sealed, trust: Trust = AWS) -> Verified:
