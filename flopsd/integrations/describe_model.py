@@ -145,11 +145,20 @@ def lora(model: Any) -> dict[str, Any] | None:
         elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
             if any(parameter.dim() > 1 for parameter in module.original_module.parameters()):
                 saved.add(name.rpartition(".")[2])
-        elif len(getattr(getattr(module, "weight", None), "shape", ())) > 1:
+        elif len(getattr(weight_of(module), "shape", ())) > 1:
             others.add(name)
     if len(ranks) != 1:
         return None
     return {"r": ranks.pop(), "target_modules": _names(targets, others), "modules_to_save": sorted(saved) or None}
+
+
+def weight_of(module: Any) -> Any:
+    """As the module holds it; None if it has none, or one that a parametrization makes of others. Reading that would
+    run it, and spectral normalization takes a step each time."""
+    for held in (getattr(module, "_parameters", {}), getattr(module, "_buffers", {}), vars(module)):
+        if (weight := held.get("weight")) is not None:
+            return weight
+    return None
 
 
 def _is_on_experts(module: Any) -> bool:

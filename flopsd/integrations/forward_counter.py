@@ -25,6 +25,7 @@ from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.model_sessions import Counted, Deferred, ModelSessions
 from flopsd.integrations.model_state import ModelState
+from flopsd.integrations.module_products import makes_weights
 from flopsd.integrations.open_passes import OpenPass, OpenPasses
 from flopsd.integrations.pass_counter import PassCounter
 from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, Session, usual_phase
@@ -34,6 +35,7 @@ from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
 log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
 LATENTS = "keys and values that are made anew of a cache of latents"
+MADE_WEIGHTS = "weights that are made of others for each pass (parametrizations)"
 FIXED = "attention to places of a cache that hold nothing yet"
 AFTER_ERROR = "forward passes after an error in flopsd's counter"
 TWICE = "backward passes after the first of one forward pass"
@@ -94,6 +96,8 @@ class ForwardCounter:
         backbone = None if compiled or counter.tokens.encodes else backbone_of(inner)
         if backbone is not None:
             self._backbone = weakref.ref(backbone)
+        if any(map(makes_weights, inner.modules())):
+            self._leave_out("train", MADE_WEIGHTS)
         if not compiled and is_unread(inner):
             self._weights = weight_passes_of(model)
         tower = tower_of(inner) if counter.images is not None and counter.images.has_tower else None
@@ -150,7 +154,7 @@ class ForwardCounter:
 
     def settle(self, phase: str = "other") -> None:
         """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
-        if any(one.was_removed for one in self._handles):
+        if any(one.was_removed for one in self._handles) or (self._weights is not None and self._weights.lost_hooks):
             self._leave_out("train", HOOKS_GONE)
         self._leave_out_pairs()
         self.settle_phase(phase)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+PARAMETRIZATIONS = "parametrizations"  # the name of PyTorch's part of a module that makes its weights
 Products = tuple[int, int, int]  # multiply-adds, rows, and the width of what attention may make of them
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 _TRANSPOSED = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
@@ -28,7 +29,28 @@ def counted_as(module: Any) -> Callable[[Any, Any, Any, Any], Products] | None:
     sizes = [getattr(module, name, None) for name in ("in_features", "out_features")]
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
     # Quantized ones keep weights in buffers. One that holds modules, such as PEFT's, leaves the product to them.
-    return _of_linear if whole and next(module.children(), None) is None else None
+    parts = any(name != PARAMETRIZATIONS for name, _ in module.named_children())
+    return _of_linear if whole and not parts else None
+
+
+def makes_weights(module: Any) -> bool:
+    """Whether its weights are made of others for each pass, with products that nothing here counts."""
+    parametrized = getattr(module, PARAMETRIZATIONS, {})
+    made = {type(one).__name__ for of in parametrized.values() for one in of}
+    by_hooks = any(type(hook).__name__ == "SpectralNorm" for hook in module._forward_pre_hooks.values())
+    return by_hooks or bool(made - {"_WeightNorm"})
+
+
+def ungraded_of_recurrent(module: Any, arguments: Any, named: Any) -> tuple[int, int]:
+    """Products of an RNN without a gradient for their rows, where its input has none: those of the first layer with the
+    input. And those with the first state, for which only some kernels compute one."""
+    source, rows = _input_of_recurrent(module, arguments, named)
+    batch = int(source.batch_sizes[0]) if hasattr(source, "batch_sizes") else 1 if source.dim() < 3 else None
+    if batch is None:
+        batch = source.shape[0 if module.batch_first else 1]
+    sizes = {name: p.numel() for name, p in module.named_parameters() if p.dim() > 1}
+    first = sum(size for name, size in sizes.items() if name.startswith("weight_ih_l0"))
+    return rows * first, batch * sum(size for name, size in sizes.items() if name.startswith("weight_hh"))
 
 
 def _of_linear(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
@@ -37,7 +59,8 @@ def _of_linear(module: Any, arguments: Any, named: Any, output: Any) -> Products
 
 
 def _of_conv1d(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
-    return output.numel() * module.weight.shape[0], output.numel() // module.nf, min(module.weight.shape)
+    inward = getattr(module, "nx", None) or module.weight.shape[0]
+    return output.numel() * inward, output.numel() // module.nf, min(inward, module.nf)
 
 
 def _of_convolution(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
@@ -63,10 +86,15 @@ def _of_multihead_attention(module: Any, arguments: Any, named: Any, output: Any
 
 
 def _of_recurrent(module: Any, arguments: Any, named: Any, output: Any) -> Products:  # noqa: ARG001
+    _, rows = _input_of_recurrent(module, arguments, named)
+    return rows * sum(p.numel() for p in module.parameters() if p.dim() > 1), rows, 0
+
+
+def _input_of_recurrent(module: Any, arguments: Any, named: Any) -> tuple[Any, int]:
+    """Its input, a tensor or rows of several lengths, and how many rows it has."""
     given = arguments[0] if arguments else named["input"]
     source = given if isinstance(given, torch.Tensor) else given.data
-    rows = source.numel() // module.input_size
-    return rows * sum(p.numel() for p in module.parameters() if p.dim() > 1), rows, 0
+    return given, source.numel() // module.input_size
 
 
 def tensors_in(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Iterator[Any]:

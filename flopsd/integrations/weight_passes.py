@@ -21,10 +21,12 @@ from typing import Any
 
 import torch
 
-from flopsd.integrations.describe_model import size_of
+from flopsd.integrations.describe_model import size_of, weight_of
+from flopsd.integrations.entered_modules import AttachedHook
 from flopsd.integrations.inert_hook import Hook
-from flopsd.integrations.module_products import Products, counted_as, tensors_in
+from flopsd.integrations.module_products import Products, counted_as, tensors_in, ungraded_of_recurrent
 from flopsd.integrations.open_passes import graph_task
+from flopsd.integrations.operator_backward import tensors_of
 
 log = logging.getLogger("flopsd.client")
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
@@ -54,12 +56,17 @@ class WeightPasses:
         self._unplaced = 0  # elements of weights that no module which is called holds
         self._head = 0  # weights of the head
         self._head_passed = True  # by its own module; a fused loss uses its weights without it
-        self._handles: list[Any] = []
+        self._handles: list[AttachedHook] = []
         self._attach(model)
 
     @property
     def has_hooks(self) -> bool:
         return bool(self._handles)
+
+    @property
+    def lost_hooks(self) -> bool:
+        """Whether the training removed some."""
+        return any(handle.was_removed for handle in self._handles)
 
     def begin(self) -> None:
         """A forward pass of the whole model begins."""
@@ -143,7 +150,8 @@ class WeightPasses:
                 self.failed = True
                 log.exception("flopsd stops counting the weights of this model; the training goes on")
 
-        self._handles.append(module.register_forward_hook(Hook(guarded), with_kwargs=True, always_call=True))
+        handle = module.register_forward_hook(Hook(guarded), with_kwargs=True, always_call=True)
+        self._handles.append(AttachedHook(module, handle))
 
     def _matrix(self, count: Callable[[Any, Any, Any, Any], Products]) -> Callable[..., None]:
         def counted(module: Any, arguments: Any, named: Any, output: Any) -> None:
@@ -152,10 +160,8 @@ class WeightPasses:
             products, rows, width = count(module, arguments, named, output)
             source = arguments[0] if arguments else None
             if not isinstance(source, torch.Tensor):
-                source = next(tensors_in(arguments, named), None)
-            weight = module._parameters.get("weight")  # faster than by attribute, as most modules have it
-            if weight is None:
-                weight = getattr(module, "weight", None)
+                source = next(tensors_of((*arguments, *named.values())), None)
+            weight = weight_of(module)
             trains = bool(getattr(weight, "requires_grad", False)) or (
                 weight is None and any(p.requires_grad for p in module.parameters())
             )
@@ -164,7 +170,14 @@ class WeightPasses:
             )
             pairs = self._longest(rows, output if isinstance(output, torch.Tensor) else source) if width else 0
             self._add(products, pairs * width)
-            self._follow(output, products if trains else 0, products if grades else 0)
+            graded = products if grades else 0
+            if isinstance(module, torch.nn.RNNBase) and (grades or all(p.requires_grad for p in module.parameters())):
+                without, perhaps = ungraded_of_recurrent(module, arguments, named)
+                graded = products - perhaps - (0 if grades else without)
+                with self._lock:
+                    self._sums["other_weight_products_max"] += perhaps
+            # Of the states of an RNN a loss may use any.
+            self._follow(output, products if trains else 0, graded, any_result=isinstance(module, torch.nn.RNNBase))
 
         return counted
 
@@ -209,17 +222,24 @@ class WeightPasses:
             if pair_products:
                 self._sums["weight_pair_products"] += pair_products
 
-    def _follow(self, output: Any, trained: int, graded: int) -> None:
-        """Count the gradients of these products when the backward pass gets to what made `output`."""
+    def _follow(self, output: Any, trained: int, graded: int, *, any_result: bool = False) -> None:
+        """Count the gradients of these products when the backward pass gets to what made `output`: the first tensor of
+        it, or any."""
         if output is None or not (trained or graded):
             return
-        for one in (output,) if isinstance(output, torch.Tensor) else tensors_in(tuple(output), {}):
-            if (node := one.grad_fn) is not None:
-                node.register_prehook(functools.partial(self._add_gradients, trained, graded))
-                return
+        nodes = list(dict.fromkeys(one.grad_fn for one in tensors_of(output) if one.grad_fn is not None))
+        nodes = nodes if any_result else nodes[:1]
+        last: list[int] | None = [] if len(nodes) > 1 else None
+        for node in nodes:
+            node.register_prehook(functools.partial(self._add_gradients, trained, graded, last))
 
-    def _add_gradients(self, trained: int, graded: int, *_: object) -> None:
+    def _add_gradients(self, trained: int, graded: int, last: list[int] | None, *_: object) -> None:
+        assert graph_task is not None
         with self._lock:
+            if last is not None:
+                if last == (tasks := [graph_task()]):
+                    return
+                last[:] = tasks
             self._backward["trained_weight_products"] += trained
             self._backward["graded_weight_products"] += graded
 

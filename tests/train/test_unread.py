@@ -12,6 +12,7 @@ from flopsd.core.architecture.by_weights import weights_flop
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.architectures import refused
 from tests.support.runs import Run
+from tests.train.intervals import Loop
 from tests.train.operator_cases import Counters
 from tests.train.trainers import VOCABULARY, declared_to, trainer_of
 from tests.train.unread_models import MODELS, step
@@ -128,3 +129,82 @@ def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: p
     with caplog.at_level(logging.ERROR, "flopsd.client"):
         model(torch.ones(2, 4)).sum().backward()
     assert caplog.text.count("stops counting the weights") == 1
+
+
+def _recurrent(kind: str, *shape: int, **options: Any) -> Any:
+    import torch
+
+    return getattr(torch.nn, kind)(16, 24, **options), torch.ones(*shape)
+
+
+def _of_lengths() -> Any:
+    import torch
+
+    model, rows = _recurrent("GRU", 4, 7, 16, num_layers=2, batch_first=True)
+    return model, torch.nn.utils.rnn.pack_padded_sequence(rows, [7, 5, 3, 1], batch_first=True)
+
+
+def _all(of: Any) -> Any:
+    return of[0].sum() if hasattr(of[0], "sum") else of[0].data.sum()
+
+
+RECURRENT: dict[str, tuple[Any, Any]] = {
+    "two layers": (lambda: _recurrent("GRU", 10, 4, 16, num_layers=2), _all),
+    "projected, to both sides": (lambda: _recurrent("LSTM", 10, 4, 16, proj_size=8, bidirectional=True), _all),
+    "the last state alone": (lambda: _recurrent("LSTM", 10, 4, 16, proj_size=8), lambda of: of[1][0].sum()),
+    "output and states": (lambda: _recurrent("RNN", 10, 16), lambda of: of[0].sum() + of[1].sum()),
+    "of several lengths": (_of_lengths, _all),
+}
+
+
+@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_gradients_go_back_through_the_steps_of_an_rnn(name: str, graded: bool) -> None:
+    make, loss = RECURRENT[name]
+    model, rows = make()
+    rows.data.requires_grad_(graded) if name == "of several lengths" else rows.requires_grad_(graded)
+    loop = Loop(model, labels=False)
+    for _ in range(2):
+        loop.counts(lambda: loss(model(rows)).backward())
+    executed = loop.basis().counted.executed
+    assert executed.low == executed.computed == loop.flop
+    assert executed.high is not None
+    assert loop.flop < executed.high < 1.3 * loop.flop  # some kernels compute the gradient of the first state too
+
+
+@pytest.mark.parametrize("named", ["weight_norm", "spectral_norm", "orthogonal"])
+@pytest.mark.parametrize("hears", [True, False])
+def test_a_parametrization_is_not_run_for_the_count(named: str, hears: bool) -> None:
+    """Spectral normalization takes a step each time that a weight is read, so that the training would be another."""
+    import torch
+    from torch.nn.utils import parametrizations
+
+    def train(count: bool) -> tuple[list[float], Any]:
+        torch.manual_seed(1)
+        inner = torch.nn.Conv1d(4, 8, 3) if hears else torch.nn.Linear(4, 8)
+        model = torch.nn.Sequential(getattr(parametrizations, named)(inner), torch.nn.ReLU(), torch.nn.Flatten(1))
+        loop, losses = Loop(model, labels=False) if count else None, []
+        rows = torch.randn(2, 4, 12) if hears else torch.randn(2, 12, 4)
+        for _ in range(4):
+            loss = model(rows).pow(2).mean()
+            loss.backward()
+            losses.append(float(loss.detach()))
+        return losses, loop
+
+    losses, loop = train(True)
+    assert losses == train(False)[0]
+    loop.counter.settle()
+    products = 2 * 12 * 4 * 8 if not hears else 2 * 10 * 4 * 3 * 8
+    assert loop.counted.work["train"]["weight_products"] == 4 * products
+    words = "weights that are made of others for each pass (parametrizations)"
+    assert loop.counted.facts.get("not_counted") == (None if named == "weight_norm" else {"train": [words]})
+
+
+def test_hooks_that_the_training_removes_within_the_model_are_declared() -> None:
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    loop = Loop(model, labels=False)
+    model[0]._forward_hooks.clear()
+    loop.counts(lambda: model(torch.ones(2, 3, 4)).sum().backward())
+    assert loop.basis().counted.executed.high is None
