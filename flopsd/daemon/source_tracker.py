@@ -46,6 +46,7 @@ class SourceTracker:
         self.states = {name: SourceState() for name in names}
         self.arbiter = Arbiter(names)
         self._clock = clock
+        self._looked_ns: int | None = None  # for silence
         self._received_ns = dict.fromkeys(names, clock.boottime_ns())
         self._silent: set[str] = set()  # sources whose silence was logged
         self._patience_ns: dict[str, int] = {}
@@ -117,11 +118,18 @@ class SourceTracker:
 
     def fell_silent(self, now_ns: int, tolerance_ns: int) -> bool:
         """Mark sources as down that sent nothing for more than `tolerance_ns`. A call that does not return is logged
-        once, of a source that is down too."""
-        changed = False
+        once, of a source that is down too; but not where nobody looked for so long."""
+        changed, stood_ns = False, 0 if self._looked_ns is None else now_ns - self._looked_ns
+        self._looked_ns, stood_still = now_ns, stood_ns > tolerance_ns
+        if stood_still:
+            log.warning(
+                "flopsd stood still for %s: it was stopped, or the machine was suspended or overloaded; what counters "
+                "do not have of that time is a gap",
+                _time(stood_ns),
+            )
         for name, state in self.states.items():
             silent_ns = now_ns - self._received_ns.get(name, now_ns)
-            if name not in self._silent and silent_ns > (tolerance_ns if state.up else OPENING_NS):
+            if not stood_still and name not in self._silent and silent_ns > (tolerance_ns if state.up else OPENING_NS):
                 self._silent.add(name)
                 log.error(
                     "source %s: no answer for %s: a call of its driver or server has not returned; the time of devices "

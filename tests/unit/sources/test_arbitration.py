@@ -166,6 +166,18 @@ def test_a_source_that_never_answers_is_logged(run: Run, caplog: pytest.LogCaptu
     assert said.startswith("source dcgm: no answer for 2 min: a call of its driver or server has not returned")
 
 
+def test_a_daemon_that_stood_still_blames_no_driver(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether it ticks before it reads again, or not."""
+    for seconds in (1, 60, 1, 700, 1, 1):
+        run.clock.advance(seconds * NS_PER_S)
+        if seconds == 60:
+            run.writer.tick()
+        tell(run, "nvml", (A100, Busy(10)))
+        tell(run, "dcgm", (replace(A100, evidence=Evidence.ACTIVITY), Active(Evidence.ACTIVITY, {Pipe.FP32: 5})))
+    said = [record.getMessage().partition(": it was")[0] for record in caplog.records if record.levelno > INFO]
+    assert said == ["flopsd stood still for 60 s", "flopsd stood still for 12 min"]
+
+
 def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None:
     run.clock.advance(NS_PER_S)
     tell(run, "dcgm", (replace(A100, evidence=Evidence.ACTIVITY), Gap(GapReason.STALE)))
