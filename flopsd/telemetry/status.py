@@ -55,12 +55,12 @@ def facts_in(
     """Of a journal and its view. `before`: figures and time of its last but one reading; `held`: a daemon writes it;
     `undelivered`: how many sealed ledgers a destination still lacks."""
     last = history.incarnations[-1]
-    measured, passed_ns = view.figures.measured_flop, last.last_ns - before[1]
-    rate = None
-    if measured is not None and passed_ns > 0:
+    measured, passed_ns, goes_on = view.figures.measured_flop, last.last_ns - before[1], held and last.end is None
+    rate = None  # nor of a run that has ended or that nobody meters: that would be a rate of then
+    if goes_on and measured is not None and passed_ns > 0:
         rate = (measured - (before[0].measured_flop or 0)) * NS_PER_S // passed_ns
     return {
-        **_run(view, goes_on=last.end is None),
+        **_run(view, goes_on=goes_on),
         "health": _health_in(history, held=held).facts(),
         "daemon": "running" if held else "not running",
         "endReason": None if last.end is None else last.end["reason"],

@@ -178,7 +178,18 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
     ended = from_state_dir(str(tmp_path), {})
     assert ended["endReason"]
     assert ended["daemon"] == "not running"
+    assert ended["measuredFlopPerSecond"] is None
     assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
+
+
+def test_no_rate_and_no_crossing_are_shown_of_a_run_that_no_daemon_meters(tmp_path: Path) -> None:
+    """Those of its last record may be years old."""
+    run = story(tmp_path, stranger=False)
+    assert from_state_dir(str(tmp_path), {})["measuredFlopPerSecond"] is not None
+    run.kill()
+    found = from_state_dir(str(tmp_path), {})
+    assert (found["health"]["state"], found["measuredFlopPerSecond"]) == ("not-running", None)
+    assert all(one["crossing"] is None for one in found["thresholds"])
 
 
 @pytest.mark.parametrize(
