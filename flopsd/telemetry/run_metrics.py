@@ -60,8 +60,8 @@ def _thresholds(view: RunView) -> Iterator[Family]:
     )
     verdict = gauge(
         "flopsd_verdict",
-        "1 for the state of a rule: below and above are certain, indeterminate is not known. Rules that do not apply "
-        "are absent. Indicative, no legal advice.",
+        "1 for the state of a rule: below and above are certain, but for what evidence operator_count adds to low; "
+        "indeterminate is not known. Rules that do not apply are absent. Indicative, no legal advice.",
         labels=("policy", "rule", "state"),
     )
     share = gauge(

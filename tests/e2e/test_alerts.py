@@ -294,6 +294,30 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
 
 
 @pytest.mark.tool("promtool")
+@pytest.mark.parametrize("lineage", ["", ',lineage="m"'])
+@pytest.mark.parametrize("counts", [True, False])
+def test_what_rests_on_the_word_of_a_training_process_is_not_called_certain(
+    tmp_path: Path, counts: bool, lineage: str
+) -> None:
+    above = {f'{REACHED}"low"': "1.1x120", f'{REACHED}"measured"': "1.2x120", f'{REACHED}"high"': "1.3x120"}
+    at = f'job="flopsd",instance="a"{lineage},gpu="0",uuid="G0"'
+    row = f'flopsd_flop_total{{{at},pipe="all",evidence="operator_count"}}'
+    world = changed(healthy(more=lineage), {**above, **({row: "0+1e15x120"} if counts else {})})
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in world.items()],
+        "alert_rule_test": [{"eval_time": "100m", "alertname": "FlopsdThresholdCrossedCertain", "exp_alerts": []}],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": [str(RULES), str(ALERTS)], "tests": [test]}))
+    done = promtool_test(tmp_path / "test.yml")
+    said = done.stdout + done.stderr  # promtool shows what fires as what it did not expect
+    assert "is above the threshold of third: " in said
+    assert ("third: by what is certain and what training processes say that they computed, at 110%" in said) == counts
+    assert ("third: for certain, at 110%" in said) != counts
+    assert ("In part by what training processes say" in said) == counts
+
+
+@pytest.mark.tool("promtool")
 def test_no_alert_is_of_another_run_at_the_same_address(tmp_path: Path) -> None:
     """What happened to the run before is not said of the next one, nor does it hide what happens to that."""
     not_sealed = changed(healthy(run="r2"), {"flopsd_ledger_last_seal": None, "flopsd_ledger_last_copy": None})

@@ -97,6 +97,7 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
         bounds({**R1, "basis": "executed"}, low=2 * 0.95e15 * SECONDS, measured=2e15 * SECONDS, high=float("inf")),
     of("run:flopsd_flop:rate5m", run_id="r1"): [(R1, 2e15)],
     of("run:flopsd_power_watts:rate5m", run_id="r1"): [(R1, 1200)],
+    of("run:flopsd_flop_by_process:sum"): [],
     of("run:flopsd_energy_joules:sum", run_id="r1"): [(R1, 1200 * SECONDS)],
     of("run:flopsd_flop_per_joule:ratio5m", run_id="r1"): [(R1, round(1e15 / 600))],
     of("run:flopsd_coverage:ratio", run_id="r1"): [(R1, 1)],
