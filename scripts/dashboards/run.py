@@ -82,7 +82,7 @@ def totals() -> Iterator[Any]:
     yield number(
         "At most",
         "An upper bound, not an estimate. Absent while a node of the run is gone, and where one began anew.",
-        "a node is gone, or began anew",
+        "a node is gone or new",
         FLOP,
         total("high"),
         scale=UPPER_END,
@@ -90,7 +90,7 @@ def totals() -> Iterator[Any]:
     yield number("Rate", "Measured FLOP/s over five minutes.", NOTHING, RATE, f"run:flopsd_flop:rate5m{{{RUN}}}")
     coverage = f"run:flopsd_coverage:ratio{{{RUN}}}"
     about = "Share of the run's device time that is covered by readings. High is good. Absent as at most is."
-    yield number("Coverage", about, "a node is gone, or began anew", SHARE, coverage, scale=COVERAGE).decimals(2)
+    yield number("Coverage", about, "a node is gone or new", SHARE, coverage, scale=COVERAGE).decimals(2)
     about = (
         "Measured FLOP/s over the dense peak of the format that ran, over five minutes; not known where a format "
         "is not declared, a peak is not known or nothing is measured. High is good."
