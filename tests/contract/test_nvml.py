@@ -259,6 +259,31 @@ def test_gpm_that_a_gpu_does_not_give_at_first_is_tried_again(
     assert tally.total_gap_ns < 6 * NS_PER_S
 
 
+def test_a_gpu_without_a_clock_to_read_is_bounded_by_its_utilisation(
+    open_sim: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a guest with a part of one: counters without a clock measure nothing, and are not tried again and again."""
+
+    def not_supported(_handle: object, _kind: int) -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetClockInfo", not_supported)
+    half = (Segment(1000, mhz=1400, hmma=0.5, util=50),)
+    source, clock = open_sim(h100(half), a100(half))
+    fold = Fold(source, clock).read(10).read(1000, 60)
+    for device in source.devices():
+        tally = fold.tallies[device.uid]
+        assert device.evidence is Evidence.UTILIZATION
+        assert tally.observed_ns[Evidence.UTILIZATION] >= 55 * NS_PER_S
+        most = 60e9 * 1.98 * (device.sm_count or 0)
+        assert 0.45 * most * (device.sm_clock_max_mhz or 0) / 1980 < tally.busy_sm_cycles < 0.6 * most
+        truth = (h100(half) if device.sm_count == 132 else a100(half)).sm_cycles(
+            Pipe.TENSOR_HMMA, 0, tally.watermark_ns - 1000 * NS_PER_S, device.sm_count or 0
+        )
+        assert tally.busy_sm_cycles > truth
+    assert "no sample with its SM clock" in source.devices()[0].evidence_reason
+
+
 KEEP_S = 10
 
 

@@ -100,11 +100,13 @@ class Discovery:
         return Gpu(device, handle, meter, may_have_gpm=may_have_gpm).updated()
 
     def _gives_gpm(self, handle: Any) -> bool:
+        """Whether there is now what a meter by GPM needs: a sample, and the clock."""
         gpm = self.gpm(handle, None)
         try:
             if not self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
                 return False
             gpm.sample()
+            self._driver.sm_clock_mhz(handle, None)
         except self._lib.NVMLError:
             return False
         finally:

@@ -26,6 +26,7 @@ _SAMPLE_AGE_MAX_NS = 60_000_000_000  # beyond any buffer's reach
 # The wall clock may drift by so much, and by so much of the time that passed; what is more was set.
 _DRIFT_NS, _DRIFT_PPM = 10_000_000, 1000
 _AHEAD_NS = 1_000_000_000  # a stamp further in the future is of before the wall clock was set back
+_LIMIT_MAX_MW = 100_000_000  # a power limit beyond it is none
 _AT_ONCE_NS = 1_000_000  # two clocks that are read further apart are read again
 
 _REASONS: Mapping[int, GapReason] = {
@@ -203,7 +204,8 @@ class MeanPower:
         if energy_mj is None or before is None or now_ns <= before[1] or energy_mj < before[0]:
             return None
         if self._limit_mw is None:
-            self._limit_mw = driver.optional(driver.lib.nvmlDeviceGetEnforcedPowerLimit, handle)
+            found = driver.optional(driver.lib.nvmlDeviceGetEnforcedPowerLimit, handle)
+            self._limit_mw = found if found and found <= _LIMIT_MAX_MW else None
         mean_mw = (energy_mj - before[0]) * 1_000_000_000 / (now_ns - before[1])
         return mean_mw / self._limit_mw if self._limit_mw else None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Gauges, Limits, Reading, Totals
-from flopsd.sources.nvml.driver import PERCENT_MAX, Driver, UnusableError
+from flopsd.sources.nvml.driver import NOT_OFFERED, PERCENT_MAX, Driver, UnusableError
 from flopsd.sources.nvml.polled_clock import PolledClock
 from flopsd.system.clock import NS_PER_S
 
@@ -47,7 +47,7 @@ class UtilizationMeter:
         """The interval up to the newest sample; none without a new one. Raises NVMLError, UnusableError."""
         driver, handle = self._driver, self._handle
         samples = driver.utilization_samples(handle, max(self._seen_ns, self._since_ns))
-        mhz = driver.sm_clock_mhz(handle, self._max_mhz)
+        mhz = self._clock_mhz()
         counters = driver.counters(handle)
         now_ns, since_ns = driver.clock.boottime_ns(), self._since_ns
         if samples:
@@ -80,8 +80,17 @@ class UtilizationMeter:
 
     def poll(self) -> None:
         """Read the clock, if a moment for it has come. Raises NVMLError."""
-        driver = self._driver
-        self._polled.poll(driver.clock, lambda: driver.sm_clock_mhz(self._handle, self._max_mhz))
+        self._polled.poll(self._driver.clock, self._clock_mhz)
+
+    def _clock_mhz(self) -> int | None:
+        """None also where the GPU has no clock to read, as in a guest with a part of it: the ceiling needs none. Raises
+        NVMLError."""
+        try:
+            return self._driver.sm_clock_mhz(self._handle, self._max_mhz)
+        except self._driver.lib.NVMLError as fault:
+            if fault.value in NOT_OFFERED:
+                return None
+            raise
 
     def _by_clock(self, ceiling: int, since_ns: int, end_ns: int, now_ns: int) -> Busy:
         """The ceiling, with that of all cycles that elapsed, by the polled clock, where the clock that was known before

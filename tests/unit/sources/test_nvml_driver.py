@@ -185,6 +185,15 @@ def test_the_mean_power_between_two_reads_needs_both_of_them() -> None:
     assert found == [None, 1.0, None, None, 0.5, 0.0, None, None, 0.5]
 
 
+@pytest.mark.parametrize("limit_mw", [0, 2**32 - 1])
+def test_a_power_limit_that_is_none_is_asked_for_again(limit_mw: int) -> None:
+    """Work would seem to draw too little to the end of the run, or no power would ever contradict it."""
+    power, limits = MeanPower(), [limit_mw, 700_000, 1]
+    one = driver(nvmlDeviceGetEnforcedPowerLimit=lambda: limits.pop(0))
+    found = [power.ratio(one, HANDLE, at * 350_000, at * SECOND) for at in range(4)]
+    assert found == [None, None, 0.5, 0.5]
+
+
 def test_energy_is_a_counter_where_it_is_counted() -> None:
     assert driver().counters(HANDLE) == {}
     assert driver(nvmlDeviceGetTotalEnergyConsumption=7).counters(HANDLE) == {"energy_mj": 7}
