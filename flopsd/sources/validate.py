@@ -89,7 +89,7 @@ class Checked:
 
 def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | None = None) -> None:
     """Raises ValueError for what `devices()` must not list. `checked`: those that need not be checked again."""
-    uids, known = set(), {} if checked is None else checked
+    uids, parents, known = set(), dict[DeviceUid, DeviceUid](), {} if checked is None else checked
     for device in devices:
         if not isinstance(device, Device):
             raise ValueError(f"devices() lists {shown(device)}, which is not a Device")
@@ -100,8 +100,13 @@ def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | 
         if known.get(uid) is not device:
             _check_device(uid, device)
             known[uid] = device
+        if device.parent is not None:
+            parents[uid] = device.parent
     if len(uids) != len(devices):
         raise ValueError("devices() lists two devices of one uid")
+    for uid, parent in parents.items():  # a device is not read beside its slices: neither of these would be
+        if parent in parents:
+            raise _refusal(uid, "parent", parent, "the uid of a whole device")
 
 
 def _check_device(uid: DeviceUid, device: Device) -> None:

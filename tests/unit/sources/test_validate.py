@@ -196,7 +196,13 @@ def test_a_device_that_the_journal_cannot_hold_is_refused(field: str, value: Any
 
 
 @pytest.mark.parametrize(
-    ("words", "devices"), [("'GPU', which is not a Device", ("GPU",)), ("two devices of one uid", (H100, H100))]
+    ("words", "devices"),
+    [
+        ("'GPU', which is not a Device", ("GPU",)),
+        ("two devices of one uid", (H100, H100)),
+        ("GPU-h: parent is 'GPU-h', expected the uid of a whole device", (replace(H100, parent="GPU-h"),)),
+        ("parent is 'GPU-s', expected", (replace(H100, parent="GPU-s"), replace(H100, uid="GPU-s", parent="GPU-w"))),
+    ],
 )
 def test_a_list_of_devices_that_is_none_is_refused(words: str, devices: Sequence[Any]) -> None:
     with pytest.raises(ValueError, match=words):
