@@ -13,13 +13,14 @@ from flopsd.core.architecture import Lora, adapters, flop, parameters, read_mode
 from flopsd.core.declared_facts import facts_from
 from flopsd.errors import ArchitectureError
 from tests.support.architectures import digest_of, paths_of_model, refused
+from tests.support.extent import unless_quick
 from tests.support.paths import SAMPLES
 
 RANK = 4
 STEPS = {row["name"]: row for row in map(json.loads, (SAMPLES / "torch_steps.jsonl").read_text().splitlines())}
 WITHIN = ("text_config", "vision_config")
 ALSO_NAMED = {"num_local_experts": "num_experts", "mamba_d_ssm": "mamba_d_head"}
-families = pytest.mark.parametrize("row", STEPS.values(), ids=STEPS)
+families = pytest.mark.parametrize("row", unless_quick(list(STEPS.values()), 4), ids=lambda row: row["name"])
 
 
 @families

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from flopsd.core.architecture import Bounds, Model, flop, forward_flop, read_model, training_from
+from tests.support.extent import unless_quick
 from tests.unit.core.test_torch_steps import RANK, STEPS
 
-families = pytest.mark.parametrize(
-    "row", [row for row in STEPS.values() if "alone" in row], ids=lambda row: row["name"]
-)
+ROWS = [row for row in STEPS.values() if "alone" in row]
+families = pytest.mark.parametrize("row", unless_quick(ROWS, 3), ids=lambda row: row["name"])
 
 KERNELS, AGAIN = ("eager", "flash_attention_2"), ("none", "full", "selective")
 EAGER, FLASH = ({"attention": kernel} for kernel in KERNELS)
