@@ -88,12 +88,16 @@ class SmClocks:
             self._driver.optional(self._lib.nvmlShutdown)
 
     def _run(self, calls: Mapping[Any, Any]) -> None:
-        for _, fault in self._threads.run(calls):
+        has_failed = False
+        for uid, fault in self._threads.run(calls):
             if isinstance(fault, self._lib.NVMLError):
-                # NVML counts its users: only when all have let go does a new start see a driver that was reloaded.
-                self.close()
+                has_failed = True
+                self._gpus.pop(str(uid), None)
             elif isinstance(fault, BaseException):
                 raise fault
+        if has_failed and not self._gpus:
+            # NVML counts its users: only when all have let go does a new start see a driver that was reloaded.
+            self.close()
 
     def _read(self, uid: DeviceUid, max_mhz: int) -> None:
         gpu = self._gpus.get(uid)

@@ -93,6 +93,29 @@ def test_a_fault_of_the_driver_lets_go_of_it_and_another_is_raised(fault: Except
     assert one.users == 0
 
 
+def test_a_gpu_that_is_lost_takes_the_clock_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Clocked().reads(700, 800)
+    lost = object()
+    answer = one.lib.nvmlDeviceGetClockInfo
+    handles: dict[str, object] = {"GPU-1": lost, "GPU-3": HANDLE}
+
+    def clock_of(handle: object, kind: int) -> int:
+        if handle is lost:
+            raise NvmlFault(15)
+        return int(answer(handle, kind))
+
+    monkeypatch.setattr(one.lib, "nvmlDeviceGetHandleByUUID", handles.__getitem__)
+    one.clocks.close()
+    monkeypatch.setattr(one.lib, "nvmlDeviceGetClockInfo", clock_of)
+    one.reads(700, 800, 600)
+    assert one.users == 1
+    assert one.clocks.cycles("GPU-1", 2 * SECOND, 4 * SECOND) is None
+    assert one.clocks.cycles("GPU-3", 2 * SECOND, 4 * SECOND) is not None
+    handles["GPU-1"] = HANDLE
+    one.reads(700, 800)
+    assert one.clocks.cycles("GPU-1", 5 * SECOND, 6 * SECOND) is not None, "it is back"
+
+
 def test_clocks_are_polled_between_two_reads() -> None:
     one = Clocked().reads(700, 800)
     until_ns = 2 * SECOND + 58_000_000
