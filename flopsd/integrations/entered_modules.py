@@ -8,6 +8,7 @@ import weakref
 from typing import Any
 
 HOOKS_GONE = "forward passes of a model whose hooks the training removed"
+COMPILED_LATER = "forward passes of a model that was compiled after the counter was attached"
 ENDED = "forward passes that ended with an error"
 
 

@@ -19,7 +19,14 @@ from typing import Any
 import torch
 
 from flopsd.integrations.describe_model import is_unread
-from flopsd.integrations.entered_modules import ENDED, HOOKS_GONE, AttachedHook, EnteredModules, has_failed
+from flopsd.integrations.entered_modules import (
+    COMPILED_LATER,
+    ENDED,
+    HOOKS_GONE,
+    AttachedHook,
+    EnteredModules,
+    has_failed,
+)
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.image_counter import ImageCounter, tower_of
 from flopsd.integrations.inert_hook import Hook
@@ -74,6 +81,7 @@ class ForwardCounter:
         self._inside = _Inside()
         self._passes = OpenPasses(lambda: self._leave_out("train", TWICE), self._fail)
         self.left_out: dict[str, list[str]] = {}  # for the fact `not_counted`
+        self._was_compiled = False
         self._pairs_beyond = 0  # of caches of a fixed size, those that are not among the pairs that are counted
         self.failed = False  # after an error nothing is counted any more
         self._weights: WeightPasses | None = None  # of a model whose architecture flopsd does not read
@@ -156,6 +164,8 @@ class ForwardCounter:
         """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
         if any(one.was_removed for one in self._handles) or (self._weights is not None and self._weights.lost_hooks):
             self._leave_out("train", HOOKS_GONE)
+        if self._was_compiled:
+            self._leave_out("train", COMPILED_LATER)
         self._leave_out_pairs()
         self.settle_phase(phase)
         self.sessions.settle()
@@ -181,6 +191,9 @@ class ForwardCounter:
         self.sessions.trained.count_step()
 
     def _enter(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        if torch.compiler.is_compiling():  # `model` was compiled after it was attached
+            self._was_compiled = True  # torch.compile repeats this for each pass
+            return
         if arguments and isinstance(arguments[0], torch.nn.Module):
             return  # no pass: TRL runs a method of its trainer within the wrappers' hooks, which calls the backbone
         inside = self._inside
@@ -191,6 +204,8 @@ class ForwardCounter:
         self._try(self._count, model, arguments, named)
 
     def _leave(self, _model: Any, _arguments: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         inside = self._inside
         inside.leave()
         if inside.depth:
@@ -217,7 +232,7 @@ class ForwardCounter:
     def _enter_backbone(self, backbone: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         """As `_enter`, of a module within which nothing is counted and no phase needed."""
         inside = self._inside
-        if inside.depth:
+        if torch.compiler.is_compiling() or inside.depth:
             return
         self._enter(backbone, arguments, named)
         inside.depth = 0
@@ -232,7 +247,7 @@ class ForwardCounter:
             self._leave_out(one[0].phase or "other", ENDED)
 
     def _leave_backbone(self, backbone: Any, arguments: Any, output: Any) -> None:
-        if not self._inside.depth:
+        if not torch.compiler.is_compiling() and not self._inside.depth:
             self._leave(backbone, arguments, output)
 
     def _take_weights(self) -> None:
@@ -309,10 +324,12 @@ class ForwardCounter:
             self._inside.open, self._inside.records = (one, unpadded, deferred), recorded
 
     def _see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
-        if not self._inside.depth and not self.failed:
+        if not torch.compiler.is_compiling() and not self._inside.depth and not self.failed:
             self._try(self._counter.add_encoder, arguments, named)
 
     def _see_images(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
+        if torch.compiler.is_compiling():
+            return
         model, images = self._model(), self._counter.images
         if model is not None and images is not None and not self.failed:
             self._try(self._count_images, model, images, arguments, named)

@@ -22,7 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.integrations.entered_modules import ENDED, HOOKS_GONE, AttachedHook, EnteredModules, has_failed
+from flopsd.integrations.entered_modules import (
+    COMPILED_LATER,
+    ENDED,
+    HOOKS_GONE,
+    AttachedHook,
+    EnteredModules,
+    has_failed,
+)
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.inert_hook import Hook
 from flopsd.integrations.operator_backward import (
@@ -100,7 +107,7 @@ class OperatorCounter:
         self._handles: weakref.WeakKeyDictionary[Any, list[AttachedHook]] = weakref.WeakKeyDictionary()
         self._totals = Totals(self._sessions)
         self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
-        self.failed = False
+        self.failed = self._was_compiled = False
 
     @property
     def sessions(self) -> DeviceSessions:
@@ -138,6 +145,8 @@ class OperatorCounter:
         self._sessions.settle(phase)
         if any(handle.was_removed for handles in self._handles.values() for handle in handles):
             self.leave_out(HOOKS_GONE)
+        if self._was_compiled:
+            self.leave_out(COMPILED_LATER)
 
     def _attach(self, model: Any, compiled: bool, phase_of: PhaseOf) -> None:
         parameter = next(model.parameters(), None)
@@ -176,6 +185,9 @@ class OperatorCounter:
     def _enter(
         self, root: _Root, after: AttachedHook, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
     ) -> None:
+        if torch.compiler.is_compiling():  # `model` was compiled after it was attached
+            self._was_compiled = True  # torch.compile repeats this for each pass
+            return
         if after.was_removed:  # the end of the pass would not be seen
             self._sessions.say([HOOKS_GONE], "train")
             return
@@ -191,6 +203,8 @@ class OperatorCounter:
             self._fail()
 
     def _leave(self, _model: Any, _arguments: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         inside = self._inside
         inside.leave()
         if inside.depth or (one := inside.current) is None:

@@ -28,6 +28,7 @@ _QUESTIONS = frozenset(
     {"is_contiguous", "is_strides_like_format", "is_non_overlapping_and_dense", "size", "stride", "storage_offset",
      "numel", "dim", "layout", "device"}
 )  # fmt: skip
+_BACKENDS = ("CPU", "CUDA", "XPU")
 _FORMATS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 Device = Any  # a torch.device
 
@@ -176,7 +177,9 @@ def _kind(operator: Any) -> _Kind:
     name = operator._schema.name.partition("::")[2]
     if name.startswith("sym_") or name in _QUESTIONS:
         return _Kind.QUESTION
-    if torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"):
+    has_kernel = functools.partial(torch._C._dispatch_has_kernel_for_dispatch_key, operator.name())
+    # Of some there is a kernel beside, such as of silu_backward, with other results in the last bits. None multiplies.
+    if has_kernel("CompositeImplicitAutograd") and not any(map(has_kernel, _BACKENDS)):
         return _Kind.MADE_OF_OTHERS
     if name in _READS:
         return _Kind.READ

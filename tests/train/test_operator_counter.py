@@ -294,6 +294,46 @@ def test_hooks_that_the_training_removes_are_declared_and_leave_nothing_behind(h
     ]
 
 
+@pytest.mark.parametrize("activation", ["silu", "mish", "gelu"])
+def test_gradients_are_to_the_last_bit_those_without_a_count(activation: str) -> None:
+    """Some operators have a kernel, and are made of others where there is none: with other results."""
+    import torch
+
+    def gradients(count: bool) -> list[Any]:
+        torch.manual_seed(1)
+        model = llama(hidden_act=activation)
+        if count:
+            attached(model)
+        ids = torch.arange(1, 25).view(2, 12)
+        model(input_ids=ids, labels=ids).loss.backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    assert all(map(torch.equal, gradients(True), gradients(False)))
+
+
+@pytest.mark.parametrize("how", ["torch.compile", "torch.compile, fullgraph", "model.compile"])
+def test_a_model_that_is_compiled_after_it_was_attached_trains_on_and_is_declared(how: str) -> None:
+    import torch
+
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    counter, found = attached(model := llama())
+    forward = ForwardCounter(tokens := Counters(current_phase=None))
+    forward.attach(model)
+    if how == "model.compile":
+        model.compile(backend="aot_eager")
+    used = model if how == "model.compile" else torch.compile(model, backend="aot_eager", fullgraph="full" in how)
+    ids = torch.arange(1, 25).view(2, 12)
+    for _ in range(3):
+        used(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    counter.settle()
+    forward.settle()
+    assert not counter.failed
+    assert not forward.failed
+    words = ["forward passes of a model that was compiled after the counter was attached"]
+    assert found.facts["operators_not_counted"]["train"] == tokens.facts["not_counted"]["train"] == words
+
+
 def test_products_of_integers_are_no_flop() -> None:
     import torch
 
