@@ -59,8 +59,9 @@ def fetch(request: urllib.request.Request, seconds: float, most_bytes: int) -> b
                 found: bytes = answer.read(most_bytes)
         except urllib.error.HTTPError:
             raise
-        except (OSError, http.client.HTTPException):
-            if bounded.is_late:
+        except (OSError, http.client.HTTPException) as fault:
+            why = fault.reason if isinstance(fault, urllib.error.URLError) else fault
+            if bounded.is_late or isinstance(why, TimeoutError):
                 raise TimeoutError(f"no whole answer within {seconds:g} s") from None
             raise
         if bounded.is_late:  # a connection that is cut looks like the end of an answer without a length
