@@ -17,6 +17,7 @@ from flopsd.sources.nvml.confidential import DEVELOPER_TOOLS, OFF, ON
 from flopsd.sources.nvml.profiling_access import profiling_access
 from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
 from flopsd.sources.nvml.source import NvmlSource
+from flopsd.sources.nvml.without_gpm import gpus_without_gpm
 from flopsd.system.clock import NS_PER_S
 from tests.contract.conftest import Open
 from tests.second_implementation.arithmetic import payload_of
@@ -282,6 +283,16 @@ def test_a_gpu_without_a_clock_to_read_is_bounded_by_its_utilisation(
         )
         assert tally.busy_sm_cycles > truth
     assert "no sample with its SM clock" in source.devices()[0].evidence_reason
+
+
+def test_a_gpu_that_is_lost_hides_no_other_that_needs_an_exporter(
+    clock: SharedClock, standin: Path, tmp_path: Path
+) -> None:
+    lost = a100(BURSTS, (Fault(0, 10**9, "gpu_lost"),))
+    scenario = Scenario((lost, h100(BURSTS), a100(BURSTS)))
+    with simulated(standin, tmp_path, scenario, clock):
+        devices, _ = gpus_without_gpm(clock, table())
+    assert [(device.index, device.model) for device in devices] == [(2, "NVIDIA A100-SXM4-80GB")]
 
 
 KEEP_S = 10

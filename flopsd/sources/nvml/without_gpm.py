@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flopsd.core.model import Device
 from flopsd.core.peaks import PeakTable
 from flopsd.sources.nvml.confidential import profiling_access_of
@@ -14,7 +12,7 @@ from flopsd.system.clock import Clock
 
 
 def gpus_without_gpm(clock: Clock, peaks: PeakTable) -> tuple[tuple[Device, ...], ProfilingAccess]:
-    """None where there is no NVML; none that is cut into MIG slices."""
+    """None where there is no NVML; none that is cut into MIG slices, and none that fails."""
     try:
         import pynvml as lib
 
@@ -24,17 +22,18 @@ def gpus_without_gpm(clock: Clock, peaks: PeakTable) -> tuple[tuple[Device, ...]
     try:
         driver = Driver(lib, clock, peaks)
         driver.version = str(lib.nvmlSystemGetDriverVersion())
-        handles = [(index, lib.nvmlDeviceGetHandleByIndex(index)) for index in range(lib.nvmlDeviceGetCount())]
-        found = [driver.identify(index, handle) for index, handle in handles if _lacks_gpm(driver, handle)]
-        return tuple(found), profiling_access_of(driver)
+        found = (driver.optional(_without_gpm, driver, index) for index in range(lib.nvmlDeviceGetCount()))
+        return tuple(device for device in found if device is not None), profiling_access_of(driver)
     except lib.NVMLError:
         return (), ProfilingAccess.UNKNOWN
     finally:
         lib.nvmlShutdown()
 
 
-def _lacks_gpm(driver: Driver, handle: Any) -> bool:
+def _without_gpm(driver: Driver, index: int) -> Device | None:
+    """The GPU at `index`; None where it has GPM. Raises NVMLError."""
+    handle = driver.lib.nvmlDeviceGetHandleByIndex(index)
     if is_partitioned(driver, handle):
-        return False
+        return None
     support = driver.optional(driver.lib.nvmlGpmQueryDeviceSupport, handle)
-    return support is None or not support.isSupportedDevice
+    return driver.identify(index, handle) if support is None or not support.isSupportedDevice else None
