@@ -63,6 +63,7 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("pipe:flopsd_flop:sum", uuid="G0", pipe="tensor_hmma"): [({**G0, **ROW}, 1e15 * SECONDS)],
     of("pipe:flopsd_flop:rate5m", uuid="G0", pipe="tensor_hmma"): [({**G0, **ROW}, 1e15)],
     of("pipe:flopsd_peak:max", uuid="G0"): [({**G0, **ROW}, 2e15)],
+    of("instance:flopsd_run_info:newest", instance="a", job="flopsd"): [({**A, "platform": "host", "replay": "false"}, 1)],
     of("instance:flopsd_daemon_starts:run", instance="a", job="flopsd"): [(A, 1)],
     of("instance:flopsd_source_errors:run", instance="a", job="flopsd"): [({**A, "source": "nvml", "reason": "stale"}, 2)],
     of("instance:flopsd_operator_counts_unused:run"): [],
@@ -207,6 +208,12 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         name.replace("up{", 'up{run_id="theirs",node="host-7",') if name.startswith("up{") else name: values
         for name, values in {**healthy("ns/a"), **healthy("ns/b", node="n2", gpu="G1")}.items()
     }
+    handed_on = {
+        name: values.replace(" stale", "")
+        for name, values in {
+            **one_after_the_other(healthy(), healthy(run="r2"), 90), **healthy("b", "other", "n2", "G1"),
+        }.items()
+    }  # fmt: skip
     idle = {"flopsd_flop_total|bf16": "0x120", "flopsd_energy": "0x120"}
     next_run = one_after_the_other(healthy(), changed(healthy(run="r2"), idle), 90)
     rates = ("device:flopsd_flop:rate5m", "device:flopsd_power_watts:rate5m", "device:flopsd_hfu:ratio5m",
@@ -266,6 +273,9 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             "instance:flopsd_down:bool": []}),
         Case("labels of the target's own, which are called as those of a run", labelled, 100, {
             "instance:flopsd_of_another_run:bool": [], "instance:flopsd_down:bool == 1": []}),
+        Case("the run before is still there, as in what another Prometheus hands on", handed_on, 94, {
+            of("run:flopsd_flop:rate5m", run_id="other"): [({"run_id": "other", "replay": "false"}, 1e15)],
+            "sum by (run_id) (run:flopsd_nodes:count)": [({"run_id": "r2"}, 1), ({"run_id": "other"}, 1)]}),
         Case("an idle run where another one worked four minutes ago", next_run, 94, {
             f"sum by (run_id) ({rate})": [({"run_id": "r2"}, 0)] for rate in rates}),
         Case("a run that goes on on another machine", moved, 100, {
