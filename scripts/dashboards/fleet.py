@@ -59,7 +59,7 @@ def by_run(rule: str, more: str = "") -> str:
 
 def once(what: str, counter: str) -> str:
     """A counter's rate by reason over the fleet: what is scraped twice counts once, replays not at all."""
-    info = 'on (job, instance) group_left (run_id, node) flopsd_run_info{replay="false"}'
+    info = 'on (job, instance) group_left (run_id, node) instance:flopsd_run_info:newest{replay="false"}'
     rate = f"sum by (reason) (max by (run_id, node, {what}, reason) (rate({counter}[$__rate_interval]) * {info}))"
     return or_none(rate, "reason", f"max(run:flopsd_nodes:count{{{METERED}}})")
 
@@ -221,7 +221,7 @@ def daemons() -> Iterator[Any]:
         (once("source", "flopsd_source_errors_total"), "{{reason}}"),
         scale=LOSSES,
     )
-    join = "* on (job, instance) group_left () flopsd_run_info{" + METERED + "}"
+    join = "* on (job, instance) group_left () instance:flopsd_run_info:newest{" + METERED + "}"
     yield lines(
         "Sealed and durable",
         "Age of the oldest rolling seal and of the oldest durable record, by the clocks of the hosts.",
