@@ -191,9 +191,10 @@ def _suffixes(path: str) -> list[str]:
 
 def recomputation(model: Any, arguments: Any) -> Recomputation | None:
     """Which activations are recomputed in the backward pass, by the current settings of the modules."""
-    wrapped = (getattr(arguments, "fsdp_config", None) or {}).get("activation_checkpointing")
-    if wrapped or any(type(module).__name__ == "CheckpointWrapper" for module in model.modules()):
-        return Recomputation.FULL
+    if any(map(_is_wrapper, model.modules())):
+        return _of_wrappers(model)
+    if (getattr(arguments, "fsdp_config", None) or {}).get("activation_checkpointing"):
+        return None  # asked for, and not there, or not yet: without FSDP, such as on a CPU, nobody does it
     switches = {name: m for name, m in model.named_modules() if hasattr(m, "gradient_checkpointing")}
     # A model has the attribute too when its layers have it; the layers decide then.
     within = {name: f"{name}." if name else "" for name in switches}
@@ -206,6 +207,20 @@ def recomputation(model: Any, arguments: Any) -> Recomputation | None:
     functions = (getattr(layer, "_gradient_checkpointing_func", None) for layer in on)
     chosen = any("context_fn" in getattr(function, "keywords", ()) for function in functions)
     return Recomputation.SELECTIVE if chosen or len(on) < len(layers) else Recomputation.FULL
+
+
+def _is_wrapper(module: Any) -> bool:
+    return type(module).__name__ == "CheckpointWrapper"
+
+
+def _of_wrappers(model: Any) -> Recomputation:
+    """By PyTorch's own wrappers, which may be around some of the layers, or around parts of them."""
+    lists = [list(m.children()) for m in model.modules() if type(m).__name__ == "ModuleList"]
+    lists = [layers for layers in lists if any(map(_is_wrapper, layers))]
+    whole = bool(lists) and all(_is_wrapper(layer) for layers in lists for layer in layers)
+    wrappers = [module for module in model.modules() if _is_wrapper(module)]
+    chosen = any("context_fn" in getattr(getattr(one, "checkpoint_fn", None), "keywords", ()) for one in wrappers)
+    return Recomputation.FULL if whole and not chosen else Recomputation.SELECTIVE
 
 
 def precision(base: Any, arguments: Any) -> str | None:

@@ -352,7 +352,19 @@ def _another_head() -> Loop:
     return loop.steps(4, loss="logits")
 
 
+def _wrapped(*layers: int) -> Loop:
+    """Layers that PyTorch's own wrapper computes again."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model = llama(num_hidden_layers=LAYERS, use_cache=False)
+    for at in layers:
+        model.model.layers[at] = checkpoint_wrapper(model.model.layers[at])
+    return Loop(model).steps(3)
+
+
 CASES: Mapping[str, Callable[[], Loop]] = {
+    "some layers wrapped": partial(_wrapped, 1),
+    "all layers wrapped": partial(_wrapped, *range(LAYERS)),
     "a cache of a fixed size": partial(_fixed_cache, 4),
     "a cache of a fixed size that is filled": partial(_fixed_cache, 29),
     "another head": _another_head,

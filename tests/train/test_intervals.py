@@ -86,6 +86,17 @@ def test_images_that_pass_before_a_generation_are_counted_with_it() -> None:
     assert whole["other"]["images"] == perhaps["train"]["images"] > 0
 
 
+def test_checkpointing_that_fsdp_was_asked_for_is_declared_where_it_is() -> None:
+    """Without FSDP, as on a CPU, nobody does it."""
+    from types import SimpleNamespace
+
+    from flopsd.integrations.describe_model import recomputation
+
+    asked = SimpleNamespace(fsdp_config={"activation_checkpointing": True})
+    assert recomputation(llama(), asked) is None
+    assert recomputation(CASES["all layers wrapped"]().model, asked) == "full"
+
+
 def test_layers_that_the_configuration_leaves_out_are_counted_as_such() -> None:
     loop = CASES["layers left out"]()
     assert loop.basis().counted.executed.computed == loop.flop
