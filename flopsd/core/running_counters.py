@@ -9,6 +9,7 @@ from flopsd.core.tally import Tally
 
 # GPM counters are renewed each 100 ms (nvml.h), so what one reading misses of its interval the next one has.
 COUNTER_REFRESH_NS = 200_000_000
+RESET_MIN_NS = 3_000_000_000  # no reset of a GPU between two readings passes sooner without a reading that fails
 # HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252), so sub-pipes are parts of any tensor activity. Some
 # are read one after another (DCGM#169): as much of all cycles as the self-test lets a counter be off its percentage.
 SUB_PIPES_TOLERANCE_PPM = 50_000
@@ -30,7 +31,8 @@ def growth(
     elapsed, grown = found
     if not elapsed and duration_ns > COUNTER_REFRESH_NS:  # also where they stood while nobody read them
         return GapReason.COUNTER_STALLED
-    if reading.begin_ns > tally.totals_ns and before.elapsed_sm_cycles < now.elapsed_sm_cycles <= possible:
+    was_unread = reading.begin_ns > tally.totals_ns or duration_ns >= RESET_MIN_NS
+    if was_unread and before.elapsed_sm_cycles < now.elapsed_sm_cycles <= possible:
         return GapReason.COUNTER_RESET  # while they were not read: they may have grown past their old values since
     if grown and max(grown.values()) > possible:
         return GapReason.OUT_OF_RANGE

@@ -190,32 +190,33 @@ def test_running_counters_lose_nothing_whatever_is_missed(
 
 
 @pytest.mark.parametrize(
-    ("since_boot", "is_read", "counted"),
-    [(2 * 10**12, False, True), (10**12 + 1, False, False), (10**12 + 1, True, True)],
-)
+    ("seconds", "is_lost", "since_boot", "counted"),
+    [
+        (600, True, 2 * 10**12, True), (600, True, 10**12 + 1, False),
+        (600, False, 10**12 + 1, False),  # flopsd stood still
+        (2, False, 3 * 10**9 + 1, True), (2, True, 3 * 10**9 + 1, False),
+    ],
+)  # fmt: skip
 def test_counters_that_may_have_begun_anew_while_they_were_not_read_tell_nothing_of_that_time(
-    since_boot: int, is_read: bool, counted: bool
+    seconds: int, is_lost: bool, since_boot: int, counted: bool
 ) -> None:
-    """Of a GPU that was lost for ten minutes, in which an SM has at most 1.2 x 10^12 cycles."""
-    second, sms = 10**9, LIMITS.sm_count
+    """An SM has at most 1.2 x 10^12 cycles in ten minutes."""
+    second, sms, grown = 10**9, LIMITS.sm_count, 10**12 if seconds == 600 else 3 * 10**9
 
-    def at(begin_ns: int, end_ns: int, elapsed: int, work: Growth | Gap) -> Reading:
+    def at(begin: int, end: int, elapsed: int, work: Growth | Gap) -> Reading:
         totals = Totals("o", elapsed * sms, {Pipe.FP32: elapsed})
-        return Reading("GPU-0", begin_ns, end_ns, work, {"energy_mj": elapsed // 10**6}, totals)
+        return Reading("GPU-0", begin * second, end * second, work, {"energy_mj": elapsed // 10**6}, totals)
 
-    begin = run([at(0, second, since_boot - 10**12, Gap(GapReason.STARTING))])
-    lost = Reading("GPU-0", second, 600 * second, Gap(GapReason.DEVICE_LOST))
-    tally = run(
-        [*([] if is_read else [lost]), at(second if is_read else 600 * second, 601 * second, since_boot, Growth())],
-        begin,
-    )
-    assert sum(tally.active_sm_cycles.values()) == (10**12 if counted else 0)
-    assert tally.energy_mj == (10**6 if counted else None)
-    assert tally.unknown_ns == second + (0 if counted else 600 * second)
-    assert tally.gap_ns.get(GapReason.COUNTER_RESET, 0) == (0 if counted else second)
-    assert sum(run([at(601 * second, 602 * second, since_boot + 7, Growth())], tally).active_sm_cycles.values()) == (
-        10**12 + 7 if counted else 7
-    )
+    tally = run([at(0, 1, since_boot - grown, Gap(GapReason.STARTING))])
+    if is_lost:
+        tally = run([Reading("GPU-0", second, seconds * second, Gap(GapReason.DEVICE_LOST))], tally)
+    tally = run([at(seconds if is_lost else 1, seconds + 1, since_boot, Growth())], tally)
+    assert sum(tally.active_sm_cycles.values()) == (grown if counted else 0)
+    assert tally.energy_mj == (grown // 10**6 if counted else None)
+    assert tally.unknown_ns == second + (0 if counted else seconds * second)
+    assert (GapReason.COUNTER_RESET in tally.gap_ns) is not counted
+    tally = run([at(seconds + 1, seconds + 2, since_boot + 7, Growth())], tally)
+    assert sum(tally.active_sm_cycles.values()) == (grown + 7 if counted else 7)
 
 
 def test_totals_are_not_counted_twice_after_percentages() -> None:
