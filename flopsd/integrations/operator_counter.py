@@ -260,7 +260,7 @@ class OperatorCounter:
         if is_broken := output is None and has_failed():
             self._sessions.say([ENDED], phase)
         if one.counted is None:
-            self._totals.add_kept(None if is_broken else kept.forward, phase)
+            self._totals.add_kept(None if is_broken else kept.to_add(), phase)
         else:
             if output is not None:  # else it ended with an error
                 kept.keep_forward(one.counted)
@@ -281,7 +281,7 @@ class OperatorCounter:
             kept.keep_backward(way, counted)
             self._totals.add_counted(kept, kept.backward[way] if counted.captured else counted, phase)
         elif way in kept.backward:
-            self._totals.add_kept(kept.backward[way], phase)
+            self._totals.add_kept(kept.to_add(way), phase)
         else:
             kept.is_wanted = True
             self._sessions.say([_OTHER_WAY], phase)

@@ -93,7 +93,7 @@ class OptimizerSteps:
 
     def _add_up(self, kept: Kept) -> None:
         if (counted := self._current.counted) is None:
-            self._totals.add_kept(kept.forward, "train")
+            self._totals.add_kept(kept.to_add(), "train")
             return
         # An optimizer may compute some products in some steps only, by a number that nothing shows.
         counted.reads_content = counted.reads_content or bool(counted.flop)

@@ -29,6 +29,10 @@ class Kept:
     is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more is to be seen
     is_wanted: bool = False  # the next pass is to be counted in full
     words: set[str] = field(default_factory=set)
+    # By backward pass, None for the forward pass: how often what was kept was added since a pass was looked at last,
+    # and what may have been too much of that.
+    _added: dict[Way | None, int] = field(default_factory=dict)
+    _owed: dict[Way | None, int] = field(default_factory=dict)
 
     def next_is_counted(self) -> bool:
         """Whether the pass that begins is counted in full: the first, the second, and ever more seldom others, to see
@@ -42,12 +46,28 @@ class Kept:
             return False
         return number == 2 or self.forward.reads_content or (number.bit_length() - 1) % 3 == 0  # 8, 64, 512
 
+    def to_add(self, way: Way | None = None) -> Counted | None:
+        """What a pass adds that is not looked at. Nothing, until what was too much in those before is made up for."""
+        kept = self.forward if way is None else self.backward[way]
+        if kept is not None and (owed := self._owed.get(way)):
+            self._owed[way] = max(0, owed - kept.total)
+            return None
+        self._added[way] = self._added.get(way, 0) + 1
+        return kept
+
     def keep_forward(self, counted: Counted) -> None:
-        self.forward = self._less(self.forward, counted, counted.reads_content)
+        before, self.forward = self.forward, self._less(self.forward, counted, counted.reads_content)
+        self._settle(None, before, self.forward)
 
     def keep_backward(self, way: Way, counted: Counted) -> None:
         reads = counted.reads_content or self.forward is None or self.forward.reads_content
-        self.backward[way] = self._less(self.backward.get(way), counted, reads)
+        before, self.backward[way] = self.backward.get(way), self._less(self.backward.get(way), counted, reads)
+        self._settle(way, before, self.backward[way])
+
+    def _settle(self, way: Way | None, before: Counted | None, now: Counted) -> None:
+        added = self._added.pop(way, 0)
+        if before is not None and now.total < before.total:
+            self._owed[way] = self._owed.get(way, 0) + added * (before.total - now.total)
 
     def _less(self, before: Counted | None, now: Counted, reads_content: bool) -> Counted:
         self.words |= now.words
