@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from flopsd.core.clock_integral import is_clock
 from flopsd.core.model import Device, Limits
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 
+_INDEX = re.compile("[0-9]{1,9}")  # a longer number would have the whole page refused
+
 
 def device_of(page: GpuPage, at: int) -> Device:
     mhz, index = page.values.get(Field.MAX_SM_CLOCK), page.label("gpu")
     return Device(
         uid=page.uid,
-        index=int(index) if index is not None and index.isdecimal() else at,
+        index=int(index) if index is not None and _INDEX.fullmatch(index) else at,
         vendor="nvidia",
         model=page.label("modelName") or "unidentified",
         pci_bus_id=page.label("pci_bus_id"),

@@ -55,6 +55,7 @@ COUNTERS = frozenset({Field.ENERGY, *(known for known in Field if known.name.sta
 _INT32_BLANK, _INT64_BLANK, _FP64_BLANK = 0x7FFFFFF0, 9223372036854775792, 140737488355328
 _BLANK_WORDS = ("blank", "not found", "not supported", "not permitted")
 NOT_PERMITTED = _BLANK_WORDS[3]
+_LONGEST = 1000  # characters; a device with more of them is refused, and all others with it
 CONTRADICTORY = "given twice, with different values"
 
 
@@ -72,8 +73,8 @@ class GpuPage:
     shown: dict[str, frozenset[float | None]] = field(default_factory=dict)  # all of its series, for comparison
 
     def label(self, *names: str) -> str | None:
-        """The first of these labels that is there and not empty."""
-        return next((self.labels[name] for name in names if self.labels.get(name)), None)
+        """The first of these labels that is there, not empty, and no longer than a fact of a GPU can be."""
+        return next((self.labels[name] for name in names if 0 < len(self.labels.get(name, "")) <= _LONGEST), None)
 
     def changed_from(self, earlier: GpuPage) -> set[str]:
         """The series whose values are others than on an earlier page."""

@@ -7,15 +7,27 @@ import pytest
 from flopsd.core.clock_integral import Cycles
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
+from flopsd.sources.dcgm.device import device_of
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.gpu import _integral
 from flopsd.sources.dcgm.work import Expected, active, ceiling, counted_between, expect, ratios, totals, unread_counters
 from flopsd.sources.nvml.counter_calibration import Calibration, Interval, Scale
+from flopsd.sources.validate import check_devices
 from flopsd.system.clock import NS_PER_S
 
 S, LIMITS = NS_PER_S, Limits(108, 1410)
 TENSOR, HMMA, IMMA, DFMA = Field.TENSOR, Field.HMMA, Field.IMMA, Field.DFMA
 ELAPSED, MMA = Field.CYCLES_ELAPSED, Field.CYCLES_MMA
+
+
+@pytest.mark.parametrize(
+    ("label", "index"),
+    [("7", 7), ("999999999", 999_999_999), ("1" * 10, 3), ("1" * 5000, 3), ("-1", 3), ("x", 3), ("", 3)],
+)
+def test_an_index_or_a_name_that_cannot_be_one_costs_nothing_else_of_the_page(label: str, index: int) -> None:
+    device = device_of(GpuPage("GPU-1", {"gpu": label, "modelName": "x" * 1001, "pci_bus_id": "y" * 1000}), 3)
+    assert (device.index, device.model, device.pci_bus_id) == (index, "unidentified", "y" * 1000)
+    check_devices([device])
 
 
 def page(values: Mapping[Field, float], **more: object) -> GpuPage:
