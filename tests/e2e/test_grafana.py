@@ -36,7 +36,7 @@ def given(panel: J, *values: tuple[str, J, str]) -> tuple[J, list[J]]:
     ]  # fmt: skip
 
 
-RULE: J = {"run_id": "r", "rule": "gpai", "bound": "low"}
+RULE: J = {"run_id": "r", "policy": "eu-ai-act", "rule": "gpai", "bound": "low"}
 SHARE, NODES, FACTS = "run: Share of each threshold", "run: Nodes", "run: Not declared, only bounded, not observed"
 # Panel, query, labels, value: name, text and colour.
 SHOWN = [
@@ -53,11 +53,11 @@ SHOWN = [
     ("run: At most", "A", {}, "5e24", ("At most", "5.00 YFLOP", "purple")),
     ("run: Source", "A", {}, "0", ("Source", "Hardware is metered", "green")),
     ("run: Source", "A", {}, "1", ("Source", "REPLAY: a recording is read, no hardware is metered", "red")),
-    (SHARE, "A", RULE, "0.3", ("gpai: at least", "30.0000%", "green")),
-    (SHARE, "A", RULE, "0.85", ("gpai: at least", "85.0000%", "orange")),
-    (SHARE, "A", RULE, "1.2", ("gpai: at least", "120.0000%", "red")),
-    (SHARE, "B", RULE, "3", ("gpai: at most", "300.0000%", "purple")),
-    (SHARE, "B", RULE, "+Inf", ("gpai: at most", "no upper bound known", "purple")),
+    (SHARE, "A", RULE, "0.3", ("eu-ai-act gpai: at least", "30.0000%", "green")),
+    (SHARE, "A", RULE, "0.85", ("eu-ai-act gpai: at least", "85.0000%", "orange")),
+    (SHARE, "A", RULE, "1.2", ("eu-ai-act gpai: at least", "120.0000%", "red")),
+    (SHARE, "B", RULE, "3", ("eu-ai-act gpai: at most", "300.0000%", "purple")),
+    (SHARE, "B", RULE, "+Inf", ("eu-ai-act gpai: at most", "no upper bound known", "purple")),
     (NODES, "A", {}, "4096", ("up", "4096", "blue")),
     (NODES, "C", {}, "0", ("gone", "0", "green")),
     (NODES, "C", {}, "1", ("gone", "1", "red")),
