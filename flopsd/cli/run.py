@@ -52,6 +52,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
     )
     run.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
     run.add_argument("--head-file", type=int, help=argparse.SUPPRESS)
+    run.add_argument("--job-began", type=int, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
 
     execute = verbs.add_parser(
@@ -84,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
         check_needs(settings)
     _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
-    launched = Launched(arguments.lifeline, arguments.head_file)
+    launched = Launched(arguments.lifeline, arguments.head_file, arguments.job_began)
     commands = Commands(key, seal, push, copy)
     started()
     well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, launched, commands, progress=progress)

@@ -43,8 +43,16 @@ class ContinuedRun:
     continues: Continues
     files_private: bool
 
-    def begin(self, writer: Writer) -> None:
-        writer.begin(self.run, self.history, self.recovery, journal_lost=self.journal_lost, closed=self.closed)
+    is_launchers: bool  # whether an earlier daemon start under this launcher is in `history`
+
+    def begin(self, writer: Writer, job_began_ns: int | None = None) -> None:
+        """`job_began_ns`: when the launcher started the job. Once a daemon start under it is in the journal, that one
+        has the time since then."""
+        since_ns = None if self.is_launchers else job_began_ns
+        writer.begin(
+            self.run, self.history, self.recovery,
+            journal_lost=self.journal_lost, closed=self.closed, job_began_ns=since_ns,
+        )  # fmt: skip
 
     def isolation(self, settings: Settings, job_user: int | None) -> Isolation:
         return Isolation(
@@ -82,6 +90,7 @@ def continue_run(
         found.origins(context.boot_id),
         Continues.NOTHING if restored else continues,
         files_private,
+        known is not None,
     )
 
 

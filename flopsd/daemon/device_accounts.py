@@ -211,8 +211,9 @@ class DeviceAccounts:
             is_bounded = self._earlier.is_length_known(device.uid) and not self._earlier.had_more_sms(device)
             why = GapReason.DAEMON_DOWN if is_bounded else GapReason.END_UNKNOWN
             tracked.count_gap(self._begin_ns, why, self._sessions.active_phase)
-        if self._unknown_before is not None:
-            tracked.count_gap(max(self._clock.boottime_ns(), tally.watermark_ns + 1), self._unknown_before, NO_PHASE)
+        missed = GapReason.END_UNKNOWN if self._earlier.is_missed(device.uid) else None
+        if (unknown := self._unknown_before or missed) is not None:
+            tracked.count_gap(max(self._clock.boottime_ns(), tally.watermark_ns + 1), unknown, NO_PHASE)
         if since_ns is not None:
             tracked.count_gap(since_ns, before, self._sessions.active_phase)
 

@@ -22,7 +22,11 @@ from flopsd.system.clock import wall_ns_of
 class EarlierStarts:
     """The daemon starts before the one that began at `begin_ns`; the wall clock is `offset_ns` ahead of that clock."""
 
-    def __init__(self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int) -> None:
+    def __init__(
+        self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int, *,
+        job_began_ns: int | None = None,
+    ) -> None:  # fmt: skip
+        """`job_began_ns`: when the job began that is metered now; not after `begin_ns`."""
         self._incarnations, self._boot_id = history.incarnations, boot_id
         self.rated = rated_of_run(history, table)
         self.in_other_journal = history.is_rotated
@@ -36,6 +40,7 @@ class EarlierStarts:
         without = list(takewhile(lambda start: not start.tallies, reversed(history.incarnations)))
         # Whether daemon starts without a device came last whose time the devices of this one cannot stand for.
         self.has_unmetered_start = any(has_ended(start) or start.boot_id != boot_id for start in without)
+        self._job_began_ns = begin_ns if job_began_ns is None else job_began_ns
         self.of_other_boots = {uid for uid, last in self._last.items() if last.boot_id != boot_id}
         self.listed_last = self._listed_by(history.incarnations[-len(without) - 1]) if self._last else []
 
@@ -88,6 +93,14 @@ class EarlierStarts:
         """Whether it is known how long a device was not metered before this daemon start."""
         last = self._last.get(uid)
         return last is None or last.boot_id == self._boot_id or self._is_closed(uid, last) or self._passed_ns(last) >= 0
+
+    def is_missed(self, uid: DeviceUid) -> bool:
+        """Whether the job may have used a device before this daemon start, while another one had the state folder that
+        did not meter it."""
+        if self._job_began_ns >= self._begin_ns:
+            return False
+        tally = self._incarnations[-1].tallies.get(uid)
+        return tally is None or tally.begin_ns > self._job_began_ns
 
     def had_more_sms(self, device: Device) -> bool:
         """Whether a device of this UUID had more SMs when it was last metered: a MIG slice can be made anew so."""

@@ -40,7 +40,8 @@ Mask = Iterable[int]
 
 @dataclass(slots=True)
 class Launcher:
-    """One job and its daemon. The flag with the daemon's end of the pipe is appended to `daemon_command`."""
+    """One job and its daemon. Flags with the daemon's end of the pipe and with when the job began are
+    appended to `daemon_command`."""
 
     daemon_command: Sequence[str]
     seal_command: Sequence[str] | None  # seals a journal that the daemon could not seal; None: no sealing
@@ -56,6 +57,7 @@ class Launcher:
     _restart_ns: int | None = None
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
+    _job_began_ns: int = 0  # not after its first instruction: the first daemon's account begins there
     _children: set[int] = field(default_factory=set)  # that we started
     _reaped: dict[int, int] = field(default_factory=dict)
     _stopped: dict[int, int] = field(default_factory=dict)  # the signal that stopped a child
@@ -68,6 +70,7 @@ class Launcher:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         adopt_orphans()  # a process of the job that detaches itself is still the job's
         self._head_file = os.memfd_create("flopsd-head")
+        self._job_began_ns = self.clock.boottime_ns()
         self._start_daemon(before)
         try:
             job = self._start_job(command, environment, before)
@@ -180,7 +183,12 @@ class Launcher:
         os.write(write_end, self._code_secret)  # never as an argument or variable, which others can read
         try:
             self._daemon = subprocess.Popen(
-                [*self.daemon_command, "--lifeline", str(read_end), "--head-file", str(self._head_file)],
+                [
+                    *self.daemon_command,
+                    *("--lifeline", str(read_end)),
+                    *("--head-file", str(self._head_file)),
+                    *("--job-began", str(self._job_began_ns)),
+                ],
                 pass_fds=(read_end, self._head_file),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,

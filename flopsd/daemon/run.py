@@ -45,10 +45,11 @@ log = logging.getLogger("flopsd")
 
 
 class Launched(NamedTuple):
-    """Open files that a daemon shares with the launcher of `flopsd exec`."""
+    """What a daemon shares with the launcher of `flopsd exec`: open files, and when it started the job."""
 
     lifeline: int | None  # a pipe: the run ends when it says so or closes; None: there is no launcher
     head_file: int | None  # what the journal must contain, since an earlier daemon start wrote it
+    job_began_ns: int | None = None  # by the clock since boot
 
 
 def run_daemon(
@@ -58,7 +59,7 @@ def run_daemon(
     """Meter until stopped, then seal. True if the journal is complete, sealed and copied. Under a launcher the daemon
     starts without a source too, and a failed copy is no failure, since the launcher would only seal again. Raises
     FlopsdError when it cannot start."""
-    lifeline, head_file = launched
+    lifeline, head_file, job_began_ns = launched
     secrets = CodeSecrets(read_secret(lifeline))
     # What the run is: data files, platform, sources.
     starts_anyway = lifeline is not None or settings.wait_for_source
@@ -99,7 +100,7 @@ def run_daemon(
             lambda: report_to_launcher(head_file, journal.known(run)),
             secrets.key,
         )
-        before.begin(writer)
+        before.begin(writer, job_began_ns)
         del before  # the history takes memory
         # Under exec the service manager's main process is the launcher.
         notifier = Notifier(environment if lifeline is None else {}, clock)

@@ -71,11 +71,12 @@ class Writer:
 
     def begin(
         self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False,
-        closed: ClosedSegment | None = None,
+        closed: ClosedSegment | None = None, job_began_ns: int | None = None,
     ) -> None:  # fmt: skip
         """Start behind `history`; what the last daemon start left open becomes a gap. `journal_lost`: there was a
         journal of this run before, which another process replaced. `closed`: the history is of that segment, and
-        another one is to be begun."""
+        another one is to be begun. `job_began_ns`: when the job began that this is the first daemon start to meter; its
+        time until the first reading is a gap."""
         self._run = run
         known = {session.id: session for session in whole_sessions(history)}
         self._sessions = SessionTracker(
@@ -83,20 +84,21 @@ class Writer:
             lambda uid, ns: self._devices.ceiling_flop(uid, ns), history.work_before, history.continues is not None,
         )  # fmt: skip
         self._counts_before = self._sessions.counts
-        self._begin(history, recovery, journal_lost, closed)
+        self._begin(history, recovery, journal_lost, closed, job_began_ns)
         self._journal.state.mark_open(is_open=True)
 
     def _begin(
-        self, history: History, recovery: Recovery | None, journal_lost: bool, closed: ClosedSegment | None = None
-    ) -> None:
-        settings, now, starts = self._settings, self._now(), history.incarnations
+        self, history: History, recovery: Recovery | None, journal_lost: bool, closed: ClosedSegment | None = None,
+        job_began_ns: int | None = None,
+    ) -> None:  # fmt: skip
+        settings, now, starts = self._settings, self._begin_of(history, job_began_ns), history.incarnations
         self._incarnation = 1 if closed is not None else len(starts) + 1
         self._records.listed_seal = history.seals.newest if closed is None else None
         self._sources = SourceTracker(settings.sources, self._clock)
         self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
         self._wall_clock = WallClock(self._clock)
         boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
-        earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns)
+        earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, job_began_ns=job_began_ns)
         if unknown := earlier.unknown_time():
             log.warning("%s", say(REASONS, unknown))
             recovery = also(recovery, unknown)
@@ -161,6 +163,16 @@ class Writer:
 
     def _now(self) -> Moment:
         return Moment(self._clock.boottime_ns(), self._clock.wall_ns())
+
+    def _begin_of(self, history: History, job_began_ns: int | None) -> Moment:
+        """When this daemon start begins: with its job, where that began before it; but not before the last record of a
+        start on the same boot, since no two may have one time."""
+        now, boot_id = self._now(), self._context.boot_id
+        if job_began_ns is None:
+            return now
+        metered_ns = (start.last_ns for start in history.incarnations if start.boot_id == boot_id)
+        begin_ns = min(now.ns, max([job_began_ns, *metered_ns]))
+        return Moment(begin_ns, max(0, now.wall_ns - (now.ns - begin_ns)))
 
     def take(self, message: Message) -> None:
         """Fold in what a source sent and make the totals survive a kill."""

@@ -193,6 +193,31 @@ def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: 
     assert not (tmp_path / "ledger.json").exists()
 
 
+def test_the_account_begins_with_the_job_however_late_its_daemon_does(tmp_path: Path, env: dict[str, str]) -> None:
+    """As from a slow file system: what the job did meanwhile was in no account."""
+    (tmp_path / "sitecustomize.py").write_text("import sys, time\nif 'run' in sys.orig_argv: time.sleep(2)\n")
+    run(tmp_path, {**env, "PYTHONPATH": str(tmp_path)}, "sleep", "6", code=0)
+    sealed = predicate(tmp_path / "ledger.json")
+    assert float(sealed["deviceSeconds"]) >= 6
+    assert float(sealed["coverage"]["gapSecondsByReason"]["starting"]) >= 2
+
+
+def test_a_state_folder_that_another_daemon_has_leaves_no_time_of_the_job_out(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """The second job's daemon begins when the first job's has ended."""
+    with started(*arguments(tmp_path, "sleep", "60"), env=env) as first:
+        first.wait_for("daemon start 1")
+        with started(*arguments(tmp_path, "sleep", "5"), env=env) as second:
+            second.wait_for("METERING INTERRUPTED")
+            first.process.send_signal(signal.SIGTERM)
+            first.finish()
+            assert second.finish() == 0, second.text
+    sealed = predicate(tmp_path / "ledger.json")
+    assert sealed["incarnations"][0]["number"] == 1
+    assert float(sealed["deviceSeconds"]) >= 5
+
+
 def test_a_state_folder_that_cannot_be_used_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
     flopsd("exec", "--state-dir", str(tmp_path / "file" / "x"), "--listen", "off", "--", "sh", "-c", "exit 3", env=env,

@@ -69,7 +69,7 @@ class Run:
     def secrets(self) -> tuple[bytes, ...]:
         return () if self.secret is None else (self.secret,)
 
-    def start(self) -> None:
+    def start(self, job_began_ns: int | None = None) -> None:
         self.state.acquire()
         self.journal = Journal(self.state)
         recovered = recover(self.journal, self.clock, None)
@@ -80,7 +80,9 @@ class Run:
             self.journal, table(), settings, self.context, self.clock, self.lines.append, codes=codes_of(self.secret)
         )
         is_lost = recovered.journal_lost
-        self.writer.begin(self.run_id, recovered.history, recovered.recovery, journal_lost=is_lost)
+        self.writer.begin(
+            self.run_id, recovered.history, recovered.recovery, journal_lost=is_lost, job_began_ns=job_began_ns
+        )
         found = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
         self.since_ns = self.clock.boottime_ns()
         self.writer.take(Message(self.sources[0], self.since_ns, self.devices, Sweep(()), opened={"replay": found}))

@@ -37,10 +37,10 @@ def test_flags_are_passed_to_the_processes_that_they_concern(
     monkeypatch.setattr("flopsd.daemon.run.run_daemon", run_daemon)
     state, key = ("--state-dir", str(tmp_path)), ("--key", str(tmp_path / "later.pem"))
     in_process("run", *words, *config, *state, *key, *SEAL, *PUSH, "--interval", "3", "--wait-for-source", "true", "--progress",
-               "--lifeline", "5", "--head-file", "6", env={"PATH": "/bin"}, code=0 if well else 1)  # fmt: skip
+               "--lifeline", "5", "--head-file", "6", "--job-began", "7", env={"PATH": "/bin"}, code=0 if well else 1)  # fmt: skip
     settings, environment, clock, _, _, launched, commands = found["given"]
     assert (settings.interval_seconds, settings.run_id, settings.key) == (3, "r", key[1])
-    assert (environment, type(clock), launched) == (os.environ, SystemClock, Launched(5, 6))
+    assert (environment, type(clock), launched) == (os.environ, SystemClock, Launched(5, 6, 7))
     assert found["progress"] == ("-q" not in words)
     assert commands == Commands(
         check_key=[*ME, "key", "check", "--json", *config, *state, key[1]],

@@ -46,6 +46,35 @@ def test_a_clock_set_back_while_metering_hides_no_downtime(tmp_path: Path) -> No
     assert second.begin["recovered"] is None
 
 
+@pytest.mark.parametrize(
+    ("began", "devices", "gaps"),
+    [
+        (7, (H100,), {GapReason.SOURCE_SILENT: 4}),  # after the start before: all of it is this one's
+        (3, (H100,), {GapReason.SOURCE_SILENT: 6}),  # in its time, in which it metered the device
+        (3, (A100,), {GapReason.END_UNKNOWN: 6}),  # nobody metered that one
+        (-1, (H100,), {GapReason.END_UNKNOWN: 6}),  # nor this one before that start
+    ],
+)
+def test_a_job_that_began_before_its_daemon_is_accounted_for_from_then_on(
+    tmp_path: Path, began: int, devices: tuple[Device, ...], gaps: dict[GapReason, int]
+) -> None:
+    """As under a launcher whose first daemons could not start: the folder was in use, for five seconds here."""
+    clock = FakeClock()
+    clock.advance(2 * NS_PER_S)
+    zero_ns = clock.boottime_ns()
+    run = Run(tmp_path / "state", devices=(H100,), clock=clock)
+    run.meter(5)
+    run.finish("job_ended")
+    clock.advance(6 * NS_PER_S)
+    run.devices = devices
+    run.start(job_began_ns=zero_ns + began * NS_PER_S)
+    run.meter(3)
+    _, second = sealed(run, tmp_path)
+    assert second.begin["ns"] == zero_ns + max(5, began) * NS_PER_S
+    found = dict(second.tallies[devices[0].uid].gap_ns)
+    assert {reason: round(ns / NS_PER_S) for reason, ns in found.items()} == gaps
+
+
 def test_daemon_starts_that_were_killed_before_any_device_was_listed_hide_none_of_its_time(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=())
     for seconds in (2, 9):
