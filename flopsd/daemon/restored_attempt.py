@@ -28,7 +28,7 @@ from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.tally_records import Record
 from flopsd.core.notes import Note, note
 from flopsd.core.values import whole_number
-from flopsd.errors import FlopsdError, JournalDamagedError
+from flopsd.errors import FlopsdError, JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
 from flopsd.journal.reading import read_live
 from flopsd.journal.recovery import Recovery, also
@@ -79,7 +79,7 @@ def restore(
     closed = newest_closed(folder)  # a kill in a rotation may leave nothing else
     if closed is not None and (first_record(closed) or {}).get("run") == run:
         return None
-    everything = (saved for path in ledgers for saved in _saved(path))
+    everything = (saved for path in ledgers for saved in _saved(path, run))
     found = [saved for saved in everything if (saved.history.run, saved.history.node) == (run, node)]
     if not found:
         return None
@@ -133,8 +133,9 @@ def is_sealed_whole(restored: Recovery) -> bool:
     return said.get("sealed") == said["records"]
 
 
-def _saved(path: Path) -> Iterator[Saved]:
-    """The ledger at `path`, or of the last segment there, and those that were put aside for another run or key."""
+def _saved(path: Path, run: str) -> Iterator[Saved]:
+    """The ledger at `path`, or of the last segment of `run` there, and those that were put aside for another run or
+    key."""
     numbered = re.compile(f"{re.escape(path.stem)}-([0-9]{{4,9}}){re.escape(path.suffix)}")
     try:
         names = names_in(path.parent)
@@ -142,7 +143,9 @@ def _saved(path: Path) -> Iterator[Saved]:
         _log_not_restored(path, fault)
         return
     segments = [(int(match[1]), path.with_name(name)) for name in names if (match := numbered.fullmatch(name))]
-    places = [path, *(one for _, one in sorted(segments)[-1:])]
+    # One of another run may have the name of a segment.
+    last = next((one for _, one in sorted(segments, reverse=True) if _may_be_of(one, run)), None)
+    places = [path, *([] if last is None else [last])]
     for ledger in sorted({*places, *(one for place in places for one in kept_aside(place, names))}):
         try:
             yield _read(ledger)
@@ -150,6 +153,14 @@ def _saved(path: Path) -> Iterator[Saved]:
             pass
         except (OSError, FlopsdError) as fault:
             _log_not_restored(ledger, fault)
+
+
+def _may_be_of(ledger: Path, run: str) -> bool:
+    """Whether the journal of a segment is of `run`, or cannot be read, which is reported when it is."""
+    try:
+        return (first_record(journal_beside(ledger)) or {"run": run}).get("run") == run
+    except (OSError, JournalError):
+        return True
 
 
 def _log_not_restored(ledger: Path, fault: Exception) -> None:

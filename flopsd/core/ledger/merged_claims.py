@@ -95,7 +95,10 @@ def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
         LEDGER: ("the same ledger is given twice:", "give each ledger once"),
         NODE: (
             f"node {key!r} is given twice for the same time:",
-            of_a_node if same else "only one of the two can belong to this job; leave the other out",
+            of_a_node
+            if same
+            else "if both metered the same devices, leave one out; two daemons that meter different devices of a node "
+            "need a --run-id each, and their jobs are merged with --kind lineage",
         ),
         RANK: (
             f"rank {key} is given twice for the same time:",

@@ -171,6 +171,17 @@ def test_what_does_not_fit_together_is_refused(
     assert not (nodes.folder / "out" / "job.json").exists()
 
 
+def test_nobody_is_told_to_leave_out_a_ledger_of_other_devices(nodes: Nodes) -> None:
+    """Two daemons that share the devices of a node: without one of the two the job would be called complete."""
+    half, other = (
+        nodes.ledger(slurm(0), name=name, devices=gpus(name), later=later) for name, later in (("a", 0), ("b", 1))
+    )
+    with pytest.raises(LedgerError, match="node 'node-0' is given twice for the same time") as caught:
+        nodes.merge(half, other, nodes=1)
+    assert "if both metered the same devices" in caught.value.hint
+    assert "--run-id" in caught.value.hint
+
+
 def test_more_nodes_than_declared_are_refused(nodes: Nodes) -> None:
     ledgers = [nodes.ledger(plain(name), run_id="r") for name in ("a", "b")]
     with pytest.raises(LedgerError, match="ledgers of 2 nodes, of 1 that were declared"):

@@ -346,6 +346,18 @@ def test_of_a_rotated_run_the_last_segment_is_continued(tmp_path: Path, monkeypa
     assert closed_segments(state) == []
 
 
+def test_a_run_with_the_name_of_a_segment_hides_no_segment(tmp_path: Path) -> None:
+    """As of runs `algo-1` and `algo-1-2025` whose copies go to one folder."""
+    saved_segments(tmp_path)
+    other = Run(tmp_path / "other", context=on("boot-0", job="algo-1-2025"), run_id="algo-1-2025")
+    other.meter(10)
+    other.finish()
+    other.seal(tmp_path / "saved" / "algo-1-2025.json")
+    assert again(tmp_path) is not None
+    assert history_of(tmp_path / "two" / "journal.jsonl").segment == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_start_relied_on_is_in_its_record_and_what_came_from_elsewhere_is_nothing(tmp_path: Path) -> None:
     def continues(folder: Path, mode: int, *, is_known: bool) -> str:
         run = Run(folder, run_id="job-1")
