@@ -23,11 +23,13 @@ _NUMBER = re.compile(r"\d+")
 
 
 class Ended(NamedTuple):
-    """How a child ended. `code` is None where it hung and was killed. `err` is its stderr on one line."""
+    """How a child ended. `code` is None where it hung and was killed. `err` is its stderr on one line, or how it failed
+    where it wrote nothing there; `said`: its stderr alone."""
 
     code: int | None
     out: str
     err: str
+    said: str = ""
 
 
 class Child:
@@ -89,7 +91,7 @@ class Child:
         lines = (line.removeprefix("flopsd: ").removeprefix("WARNING: ") for line in _rest(process.stderr))
         err = "; ".join(line for line in lines if line)
         failed = f"{self._what} ended with {code}" if code else ""
-        return Ended(code, "\n".join(_rest(process.stdout)), err or failed)
+        return Ended(code, "\n".join(_rest(process.stdout)), err or failed, err)
 
     def stop(self) -> None:
         """Kill it, if there is one."""

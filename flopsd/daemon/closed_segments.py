@@ -18,6 +18,7 @@ from flopsd.daemon.sealing import seal
 from flopsd.errors import FlopsdError, JournalError, SigningKeyError
 from flopsd.journal.segments import closed_segments, first_record, heads_in_chain
 from flopsd.journal.state_dir import StateDir
+from flopsd.report.terminal import shell_command
 from flopsd.settings.locations import of_segment
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -141,8 +142,8 @@ def seal_left(
         log.error("a closed segment of the run: %s", text)
     if left := closed_segments(folder):
         log.error(
-            "%d closed segments of the run are not sealed, copied and removed; `flopsd seal --state-dir %s` does it",
+            "%d closed segments of the run are not sealed, copied and removed; `%s` does it",
             len(left),
-            folder.path,
+            shell_command(("flopsd", "seal", "--state-dir", str(folder.path))),
         )
     return not left

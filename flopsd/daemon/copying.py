@@ -36,6 +36,7 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_second
     """Copy a journal that cannot be sealed to where its ledger would go, since its machine may end with the run.
     Returns a text that says where it is now and how to seal it."""
     from flopsd.attestation.storage.copies import copy_journal
+    from flopsd.report.terminal import shell_command
 
     names = names_of(folder.journal, settings)
     ledger = local_ledger(settings, folder.path, *names)
@@ -48,8 +49,9 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_second
     lost = "".join(f"; it was NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault)
     kept = [str(path) for path in (folder.journal, *(copy.location for copy in copies if copy.fault is None))]
     return (
-        f"the journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
-        f"{folder.path}`, or a copy of it with `flopsd seal --journal`{_with_options(own)}"
+        f"the journal is kept at {' and '.join(kept)}{lost}; seal it with "
+        f"`{shell_command(('flopsd', 'seal', '--state-dir', str(folder.path)))}`, or a copy of it with "
+        f"`flopsd seal --journal`{_with_options(own)}"
     )
 
 

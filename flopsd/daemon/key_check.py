@@ -87,8 +87,8 @@ class KeyCheck:
         except (ValueError, LookupError, TypeError):
             said = ended.err or "the process that checks it did not say what it found"
             return self.failed(said, "no_answer" if ended.code is None else "other")
-        if ended.err:
-            log.warning("%s", ended.err)
+        if ended.said:  # of a key that cannot sign, the exit code says no more than the answer
+            log.warning("%s", ended.said)
         if usable is None:  # no key was made yet: the first seal makes one
             self.state = KeyState()
             return None

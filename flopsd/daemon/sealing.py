@@ -173,6 +173,7 @@ def seal_own(
     go to `err` only then, so that a blocked reader costs no copy. Returns whether it was sealed, and whether every copy
     was made. A failure is logged; the journal is kept."""
     from flopsd.report.ledger_text import sealed_text
+    from flopsd.report.terminal import shell_command
 
     is_loud = log.isEnabledFor(logging.WARNING)  # not with -q
     with ProgressLine(err, clock, "flopsd: sealing", is_shown=is_loud and is_screen(err)):
@@ -192,10 +193,10 @@ def seal_own(
         if copy.fault is not None:
             log.error(
                 "NOT COPIED to %s: %s; the ledger is complete at %s; the next daemon in this state folder, or "
-                "`flopsd copy --state-dir %s`, delivers the same bytes",
+                "`%s`, delivers the same bytes",
                 copy.location,
                 copy.fault,
                 sealed.ledger,
-                folder.path,
+                shell_command(("flopsd", "copy", "--state-dir", str(folder.path))),
             )
     return True, all(copy.fault is None for copy in copies)

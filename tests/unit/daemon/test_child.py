@@ -33,7 +33,7 @@ def test_how_it_ended_is_reported_once(script: str, expected: tuple[int, str, st
     wait_until(has_ended, "it has ended")
     if "sleep" in script:
         os.killpg(group, signal.SIGKILL)
-    assert found == [expected]
+    assert [(one.code, one.out, one.err) for one in found] == [expected]
     assert (child.ended(), child.is_busy) == (None, False)
 
 
@@ -41,5 +41,5 @@ def test_what_cannot_be_started_has_ended() -> None:
     child = Child(["/nowhere/flopsd"], "the process", SystemClock())
     child.start()
     assert child.is_busy
-    assert child.ended() == (NOT_STARTED, "", "the process cannot be started: No such file or directory")
+    assert child.ended() == Ended(NOT_STARTED, "", "the process cannot be started: No such file or directory")
     assert (child.ended(), child.is_busy) == (None, False)

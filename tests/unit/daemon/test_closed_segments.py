@@ -11,7 +11,7 @@ import pytest
 
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.daemon.closed_segments import seal_closed
-from flopsd.daemon.copying import RESERVE_SECONDS
+from flopsd.daemon.copying import RESERVE_SECONDS, keep_journal
 from flopsd.errors import ConfigError
 from flopsd.journal.segments import closed_segments
 from flopsd.settings.schema import Settings
@@ -165,6 +165,13 @@ def test_what_an_earlier_run_left_is_sealed_and_goes_whatever_run_is_metered_now
     assert (names(tmp_path / "out"), done.not_sealed) == (["run-0001.json", "run-0002.json"], [])
     assert list(run.state.segments.iterdir()) == []
     run.finish()
+
+
+def test_the_command_that_seals_a_kept_journal_can_be_pasted(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state of [a] job", devices=(H100,))
+    run.finish()
+    kept = keep_journal(Settings(), run.state, run.clock, 0)
+    assert f"`flopsd seal --state-dir '{run.state.path}'`" in kept
 
 
 def test_removal_without_a_copy_is_refused() -> None:

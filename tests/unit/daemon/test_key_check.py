@@ -40,7 +40,8 @@ def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, answer = FakeClock(), tmp_path / "answer"
-    check = KeyCheck(("cat", str(answer)), RETRY_SECONDS, None, clock, due=True)
+    command = ("sh", "-c", f"""cat {answer}; ! grep -q '"usable": false' {answer}""")  # it fails if the key cannot sign
+    check = KeyCheck(command, RETRY_SECONDS, None, clock, due=True)
     caplog.set_level("INFO", "flopsd")
     says = "THE LEDGER WILL NOT BE SEALED unless this is fixed: "
     steps: list[tuple[Any, KeyState, str]] = [
