@@ -19,7 +19,10 @@ from flopsd.core.values import ceil_div
 from flopsd.report.planned_hardware import Hardware, Mfu, Need, need_of
 
 _PRICE_FIGURES = 8  # as given
-ALONE = "no data is generated for it and its lineage has no earlier training: cumulative compute is that of its updates"
+ALONE = (
+    "its lineage has no earlier training, no data is generated for it, and no further model, such as a reference or a "
+    "teacher, passes its tokens: all that counts is this model's forward and backward passes"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,16 +158,24 @@ def _reasons(findings: Sequence[Finding]) -> list[str]:
 
 
 def _conditions(findings: Iterable[Finding]) -> list[str]:
-    """What the regimes ask beside compute, of the rules that compute alone does not rule out."""
+    """What the regimes ask beside compute, of the rules that compute alone does not rule out; and what those that are
+    above take to be so."""
+    findings = tuple(findings)
+    assumed = dict.fromkeys(
+        (f"{one.policy} {one.rule.id}", f"assumes that {one.rule.assumes}")
+        for one in findings
+        if one.state is Verdict.ABOVE and one.rule.assumes
+    )
     rules = dict.fromkeys(
         (one.policy, words)
         for one in findings
         if one.state in (Verdict.ABOVE, Verdict.INDETERMINATE)
         for words in one.rule.other_conditions
     )
+    rules = {**assumed, **rules}
     lines = ["", "not decided here:"] if rules else []
-    for policy, words in rules:
-        lines += wrapped(f"{one_line(policy)}: {one_line(words)}", "    ", "  ")
+    for of, words in rules:
+        lines += wrapped(f"{one_line(of)}: {one_line(words)}", "    ", "  ")
     return lines
 
 

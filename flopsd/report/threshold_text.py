@@ -58,6 +58,8 @@ def _finding(finding: Mapping[str, Any], *, named: bool) -> tuple[str, str]:
     parts = [_against(finding)]
     if finding["state"] != "above" and finding.get("crossing") is not None:
         parts.append(crossing_text(finding["crossing"]))
+    if finding["state"] == "above" and finding.get("assumes"):
+        parts.append(f"assumes: {one_line(finding['assumes'])}")
     if finding["state"] != "below" and (conditions := not_decided(map(one_line, finding["otherConditions"]))):
         parts.append(conditions)
     sure = f" ({', '.join(notes)})" if notes else ""
@@ -78,6 +80,8 @@ def crossing_text(crossing: Mapping[str, str | None]) -> str:
     earliest, latest = (None if end is None else int(end) for end in ends)
     if earliest is None:
         return "not crossed at this rate"
+    if latest == 0:
+        return "crossed already"
     last = "" if latest is None else format_duration(latest, Towards.UP)
     if earliest == 0:
         return "may be crossed already" + (f", certainly within {last} at this rate" if last else "")

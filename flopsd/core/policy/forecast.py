@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -65,10 +65,14 @@ def outlook(
 ) -> list[dict[str, Any]]:
     """Each rule as in the ledger, with its crossing at `rates`; `with_integers` are those of FLOP and integer
     operations together, for a policy that counts both. Where the base model decides, no rate gives a time."""
-    return [
-        {**finding.for_ledger(), "crossing": _crossing(finding, with_integers if finding.counts_integers else rates)}
-        for finding in findings
-    ]
+    found = tuple(findings)
+    by_rule = {(finding.policy, finding.rule.id): finding for finding in found}
+    rows = []
+    for finding in found:
+        sources = [by_rule[finding.policy, other] for other in finding.rule.derived] or [finding]
+        crossed = _crossing(finding, sources, with_integers if finding.counts_integers else rates)
+        rows.append({**finding.for_ledger(), "crossing": crossed})
+    return rows
 
 
 def mean_rates(before: Guidelines, now: Guidelines, passed_ns: int) -> Rates | None:
@@ -78,13 +82,17 @@ def mean_rates(before: Guidelines, now: Guidelines, passed_ns: int) -> Rates | N
     return _rate(before.updates, now.updates, passed_ns), _rate(before.cumulative, now.cumulative, passed_ns)
 
 
-def _crossing(finding: Finding, rates: Rates | None) -> dict[str, str | None] | None:
-    if finding.only_if is not None:
+def _crossing(finding: Finding, sources: Sequence[Finding], rates: Rates | None) -> dict[str, str | None] | None:
+    """`sources`: itself, or the rules that it is derived from, of which any that may apply may be the one that does."""
+    if finding.only_if is not None or finding.limit is None or rates is None:
         return None
-    when = None if rates is None else crossing(finding.limit, finding.value, _rate_of(finding, rates))
-    if when is None:
-        return None
-    return {"earliestSeconds": text_or_none(when.earliest_s), "latestSeconds": text_or_none(when.latest_s)}
+    each = [crossing(source.limit, source.value, _rate_of(source, rates)) for source in sources]
+    known = [when for when in each if when is not None]
+    earliest = min((when.earliest_s for when in known if when.earliest_s is not None), default=None)
+    latest: int | None = 0
+    for when in known:
+        latest = None if latest is None or when.latest_s is None else max(latest, when.latest_s)
+    return {"earliestSeconds": text_or_none(earliest), "latestSeconds": text_or_none(latest)}
 
 
 def _rate_of(finding: Finding, rates: Rates) -> Rate:

@@ -62,7 +62,7 @@ def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None
         entry("Share of it", or_none(rule.share or None)),
     ]
     if crossing is not None and rule.state is not ReportState.ABOVE:
-        words = crossing_text(crossing)
+        words = f"{'' if rule.applies else 'if it applies: '}{crossing_text(crossing)}"
         entries.append(entry("At the mean rate", words[:1].upper() + words[1:]))
     why = f"{rule.text} {rule.why[:1].upper()}{rule.why[1:]}.".strip() if rule.why else rule.text
     consequence = None

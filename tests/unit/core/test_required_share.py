@@ -177,6 +177,19 @@ def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_ha
     assert rule["crossing"] == {"earliestSeconds": str(faster.earliest_s), "latestSeconds": str(slower.latest_s)}
 
 
+def test_a_rule_derived_from_several_is_crossed_between_the_first_and_the_last_of_them() -> None:
+    base = Base("x", "estimated", 11 * 10**22, "6PD", True)  # between 0.77 and 1.43 times 10^23: either rule may apply
+    figures, rate = Figures(10**22, None, 2 * 10**22), Rate(10**16, 10**16)
+    (policy,) = load_policies()
+    shown = outlook(findings(policy, Case(Guidelines(figures, figures), Method.FULL, base)), (rate, rate))
+    by_rule = {one["rule"]: one["crossing"] for one in shown}
+    large, small = by_rule["modification-third"], by_rule["modification-third-small"]
+    both = {"earliestSeconds": small["earliestSeconds"], "latestSeconds": large["latestSeconds"]}
+    assert by_rule["modification-systemic"] == both
+    assert int(small["earliestSeconds"]) < int(large["earliestSeconds"])
+    assert int(small["latestSeconds"]) < int(large["latestSeconds"])
+
+
 def test_a_rate_is_what_was_added_in_the_time_that_passed_rounded_outward() -> None:
     before = Guidelines(Figures(100, None, 200), Figures(1_000, None, None))
     now = Guidelines(Figures(110, None, 217), Figures(1_007, None, 9_000))

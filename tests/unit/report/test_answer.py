@@ -104,4 +104,5 @@ def test_several_regimes_are_named_each_with_its_answer_and_with_what_no_meter_d
     assert "Even the lower bound reaches the threshold. The official text of this rule was not read." in korean
     assert "compute alone; not decided here: the most advanced technology is applied; the risk is" in korean
     rows = dict.fromkeys(words for _, words in threshold_facts([{**one, "crossing": None} for one in found]))
+    assert any("ABOVE: eu-ai-act: general-purpose AI model: " in row and "; assumes: the model" in row for row in rows)
     assert any("ABOVE: kr-ai-basic-act: high-performance AI" in row and "not decided here: " in row for row in rows)

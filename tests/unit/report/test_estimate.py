@@ -339,3 +339,17 @@ def test_a_slice_is_held_against_the_peak_of_its_own_sms(tmp_path: Path) -> None
             table,
             "bf16",
         )
+
+
+def test_a_rule_that_is_above_names_what_it_takes_to_be_so() -> None:
+    """10^23 is a criterion of models that generate language or images, which no size tells."""
+    size = ("--parameters", "1e9", "--dense", "--sequence-length", "512", "--method", "pretraining")
+    words = "eu-ai-act gpai-indicative: assumes that the model can generate language"
+    assert words in " ".join(run(*size, "--tokens", "1e15").split())
+    assert words not in " ".join(run(*size, "--tokens", "1e9").split())
+
+
+def test_passes_of_a_reference_are_named_as_left_out(config: str) -> None:
+    assert "no further model, such as a reference or a teacher, passes its tokens" in " ".join(
+        run(config, *WORK).split()
+    )

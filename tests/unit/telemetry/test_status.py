@@ -247,6 +247,7 @@ def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> 
         (259_200, 4 * 86_400 - 1, "crossed in 3 days to 4 days at this rate"),
         (3_599, 3_600, "crossed in 59 min to 60 min at this rate"),
         (86_399, 172_799, "crossed in 23 h to 48 h at this rate"),
+        (0, 0, "crossed already"),
         (0, 90 * 60, "may be crossed already, certainly within 90 min at this rate"),
         (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at this rate"),
     ],
