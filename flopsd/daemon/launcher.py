@@ -2,8 +2,8 @@
 
 The launcher only supervises these two children. The job has its own process group and receives the signals that the
 launcher receives; its exit code is returned whatever happens to the metering. The daemon is restarted when it dies, and
-receives the job's exit code through a pipe when the job ends. If the launcher is killed, the pipe closes and the daemon
-seals by itself.
+receives the job's exit code through a pipe when the job ends. If the launcher is killed, the pipe closes: the daemon
+meters on until the job ends, and seals by itself.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Launcher:
     _reaped: dict[int, int] = field(default_factory=dict)
     _stopped: dict[int, int] = field(default_factory=dict)  # the signal that stopped a child
     _stop_ns: int | None = None  # when the job got SIGTERM
+    _job: int | None = None
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Run `command` to its end and return its exit code; 128 + N where signal N ended it. 127 and 126, as in
@@ -78,6 +79,8 @@ class Launcher:
             self._discard_daemon()
             return cannot_run(command, fault, self.log, "; nothing was metered, and no ledger is sealed")
         self._children.add(job.pid)
+        self._job = job.pid
+        self._send(f"job {job.pid}")
         pass_terminal(os.getpgrp(), job.pid)
         status = self._supervise(job.pid, before)
         pass_terminal(job.pid, os.getpgrp())
@@ -203,6 +206,8 @@ class Launcher:
         else:
             self._children.add(self._daemon.pid)
             self._pipe = write_end
+            if self._job is not None:
+                self._send(f"job {self._job}")
             if self._stop_ns is not None:
                 self._send("stopping")
         finally:

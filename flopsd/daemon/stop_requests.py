@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -11,12 +13,15 @@ from flopsd.daemon.loop import Daemon
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import Clock
 
+log = logging.getLogger("flopsd")
+
 
 class StopRequests:
     """Stops the daemon that is attached. A signal that comes before that is kept.
 
-    `lifeline` is the pipe of `flopsd exec`, None without it: the run ends when it says so or closes. A signal then ends
-    nothing: a service manager or Slurm signals every process of the job, which goes on until it has saved its state.
+    `lifeline` is the pipe of `flopsd exec`, None without it: the run ends when it says so. A signal then ends nothing:
+    a service manager or Slurm signals every process of the job, which goes on until it has saved its state. If it
+    closes, the launcher was killed, and the run ends with the job, which may work on, or by a signal.
     """
 
     def __init__(self, lifeline: int | None) -> None:
@@ -24,6 +29,8 @@ class StopRequests:
         self.code_secrets: list[bytes] = []  # the launcher's, for the ledger to disclose
         self.is_near = False  # whether the job was asked to stop, so that the platform may soon kill everything
         self._lifeline = lifeline
+        self._job_fd = -1  # of the job's process
+        self._is_alone = False  # the launcher is gone
         self._daemon: Daemon | None = None
         self._early = ""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,7 +49,7 @@ class StopRequests:
 
     def _on_signal(self, number: int, _: object) -> None:
         name = signal.Signals(number).name.lower()
-        if self._lifeline is not None:
+        if self._lifeline is not None and not self._is_alone:
             self.is_near = True
         elif self._daemon is None:
             self._early = self._early or name
@@ -67,6 +74,33 @@ class StopRequests:
                     return
                 if line.startswith("secret "):
                     self.code_secrets.append(bytes.fromhex(line.removeprefix("secret ")))
+                elif line.startswith("job "):
+                    self._job_fd = _process(int(line.removeprefix("job ")))
                 else:
                     self.is_near = True
+        self._is_alone = True
+        self._await_job()
         daemon.stop("launcher_gone")
+
+    def _await_job(self) -> None:
+        """Wait until the job's process has ended; what it does until then is its compute as before."""
+        if self._job_fd < 0:
+            return
+        with os.fdopen(self._job_fd, "rb", buffering=0) as process:
+            ends = select.poll()
+            ends.register(process, select.POLLIN)
+            if not ends.poll(0):
+                log.error(
+                    "the launcher was killed and its job goes on: it is metered until it ends, then the ledger is "
+                    "sealed; `kill %d` ends the metering now",
+                    os.getpid(),
+                )
+                ends.poll()
+
+
+def _process(pid: int) -> int:
+    """A file that can be read once a process has ended; negative where the system has none, or no such process."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return -1

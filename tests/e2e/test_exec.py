@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -463,11 +464,20 @@ def test_a_state_folder_too_deep_for_a_socket_is_reported_and_the_job_finds_the_
 
 
 def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str, str]) -> None:
-    with started(*arguments(tmp_path, "sleep", "60"), env=env) as program:
+    """Of the whole job, which does not end with it."""
+    job = "while [ ! -e go ]; do sleep 0.05; done"
+    with started(*arguments(tmp_path, "sh", "-c", f"cd {tmp_path}; {job}"), env=env) as program:
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
         os.kill(program.process.pid, signal.SIGKILL)
+        program.wait_for("the launcher was killed and its job goes on")
+        threading.Event().wait(3)
+        assert not (tmp_path / "ledger.json").exists()
+        (tmp_path / "go").touch()
         wait_until((tmp_path / "ledger.json").exists, "the ledger of an orphaned daemon")
-    (start,) = predicate(tmp_path / "ledger.json")["incarnations"]
+    sealed = predicate(tmp_path / "ledger.json")
+    assert float(sealed["deviceSeconds"]) > 3
+    assert float(sealed["coverage"]["observedSeconds"]) > 3
+    (start,) = sealed["incarnations"]
     assert (start["endReason"], start["codes"]) == ("launcher_gone", "not_checkable")  # the secret went with it
 
 

@@ -3,6 +3,7 @@
 import os
 import queue
 import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -68,6 +69,24 @@ def test_a_duration_ends_it_unless_the_job_decides() -> None:
     os.close(writer)
     assert daemon.reasons.get(timeout=PATIENCE_SECONDS) == "launcher_gone"
     assert daemon.all() == []
+
+
+def test_where_the_launcher_is_gone_the_run_ends_with_the_job_or_by_a_signal() -> None:
+    for is_signalled in (False, True):
+        with subprocess.Popen(["sleep", "60"]) as job:
+            reader, writer = os.pipe()
+            requests = StopRequests(reader)
+            daemon = attached(requests)
+            os.write(writer, f"job {job.pid}\n".encode())
+            os.close(writer)
+            with pytest.raises(queue.Empty):
+                daemon.reasons.get(timeout=0.5)
+            if is_signalled:
+                signal.raise_signal(signal.SIGTERM)
+            else:
+                job.kill()
+            assert daemon.reasons.get(timeout=PATIENCE_SECONDS) == ("sigterm" if is_signalled else "launcher_gone")
+            job.kill()
 
 
 def test_the_launcher_hands_over_secrets_that_the_end_is_near_and_how_the_job_ended() -> None:
