@@ -182,10 +182,11 @@ def _conditions(findings: Iterable[Finding]) -> list[str]:
 def _verdict(finding: Finding) -> str:
     if finding.state is None:
         return "not applicable"
-    high = finding.value.high_flop
+    high, unsure = finding.value.high_flop, finding.state is Verdict.ABOVE and finding.applies is None
+    state = f"{finding.state.value}{' if it applies' if unsure else ''}"
     if high is None or finding.limit is None or finding.limit.low <= 0:
-        return finding.state.value
-    return f"{finding.state.value}, at most {format_share(high, finding.limit.low, Towards.UP)}"
+        return state
+    return f"{state}, at most {format_share(high, finding.limit.low, Towards.UP)}"
 
 
 def _trainable(bounds: Bounds | None) -> str:

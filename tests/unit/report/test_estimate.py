@@ -353,3 +353,10 @@ def test_passes_of_a_reference_are_named_as_left_out(config: str) -> None:
     assert "no further model, such as a reference or a teacher, passes its tokens" in " ".join(
         run(config, *WORK).split()
     )
+
+
+def test_of_two_rules_one_of_which_applies_neither_is_called_above_without_an_if() -> None:
+    size = ("--parameters", "405e9", "--dense", "--sequence-length", "4096", "--method", "full")
+    words = run(*size, "--tokens", "9e12", "--base-flop", "unknown")
+    assert "Indeterminate for all 3 thresholds" in words
+    assert words.count("above if it applies, at most") == words.count("  above") == 2
