@@ -236,13 +236,7 @@ class Judge:
         found["reasons"] = [*found["reasons"], *reasons.of_state(found, lowered=lowered, whole=self.account.whole)]
         if state == "indeterminate":
             found["aboveOnlyIfBase"] = self.only_if(rule, quantities, base)
-        if low > 0:
-            shares = (
-                None if high is None else floor(value[0] * M / high),
-                round(value[1] * M / low) if low == high and value[1] is not None else None,
-                None if value[2] is None else ceil(value[2] * M / low),
-            )
-            found["sharePpm"] = as_text(shares)
+        found["sharePpm"] = share(value, low, high)
         return found
 
     def either_way(self, rule: J) -> bool:
@@ -290,6 +284,7 @@ class Judge:
         certain = applies is True and len(sources) == 1 and rest[0]["applies"] is True
         return {
             **rest[0],
+            **around(rest),
             "applies": True if certain else None,
             "state": rest[0]["state"] if certain or not open_ones else "indeterminate",
             "aboveOnlyIfBase": rest[0]["aboveOnlyIfBase"] if len(rest) == 1 else None,
@@ -300,6 +295,38 @@ class Judge:
         account = self.account
         conditions, applies = self.conditions(rule), self.applies(rule)
         return reasons.of_conditions(rule, conditions, applies, account.method, account.base, account.conflict)
+
+
+def around(rest: list[J]) -> J:
+    """The members of a derived rule that are figures, around those of the rules that it may be of."""
+    measured = {one["value"]["measured"] for one in rest}
+    only = measured.pop() if len(measured) == 1 else None
+    least, most = ends_of([one["value"] for one in rest])
+    value = int(least), None if only is None else int(only), None if most is None else int(most)
+    low, high = ends_of([one["threshold"] for one in rest])
+    return {
+        "quantities": list(dict.fromkeys(name for one in rest for name in one["quantities"])),
+        "value": as_text(value),
+        "threshold": {**rest[0]["threshold"], "low": str(low), "high": None if high is None else str(high)},
+        "sharePpm": share(value, low, high),
+    }
+
+
+def ends_of(ranges: list[J]) -> Range:
+    highs = [one["high"] for one in ranges]
+    return min(Fraction(one["low"]) for one in ranges), None if None in highs else max(map(Fraction, highs))
+
+
+def share(value: Figures, low: Fraction, high: Fraction | None) -> J:
+    if low <= 0:
+        return dict.fromkeys(NAMES)
+    return as_text(
+        (
+            None if high is None else floor(value[0] * M / high),
+            round(value[1] * M / low) if low == high and value[1] is not None else None,
+            None if value[2] is None else ceil(value[2] * M / low),
+        )
+    )
 
 
 def as_text(figures: tuple[int | None, int | None, int | None]) -> J:

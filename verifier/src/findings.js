@@ -156,8 +156,16 @@ class Judge {
     const applies = own && taken.length === 1 && taken[0].applies ? true : null;
     const state = applies || !open.length ? rest[0].state : "indeterminate";
     const of = own ? [{ code: "as_rules", rules: rest.map((one) => one.id) }, ...rest[0].notes] : once([...notes, ...rest[0].notes]);
-    return { ...rest[0], applies, state, onlyIf: rest.length === 1 ? rest[0].onlyIf : null, notes: of };
+    return { ...rest[0], ...around(rest), applies, state, onlyIf: rest.length === 1 ? rest[0].onlyIf : null, notes: of };
   }
+}
+
+/** The figures around those of the rules that a derived one may be of. @param {Outcome[]} rest */
+function around(rest) {
+  const low = rest.map((one) => one.low).reduce((a, b) => (compare(b, a) < 0 ? b : a));
+  const high = rest.map((one) => one.high).reduce((a, b) => (a === null || b === null ? null : compare(b, a) > 0 ? b : a));
+  const quantities = rest.flatMap((one) => one.quantity.split(" or "));
+  return { quantity: [...new Set(quantities)].join(" or "), value: rest.map((one) => one.value).reduce(widest), low, high };
 }
 
 /** White space within a text is one blank. @param {string | undefined} words */

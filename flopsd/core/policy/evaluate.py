@@ -175,7 +175,7 @@ def _only_if(
 
 def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) -> Finding:
     """The result of the rules that this one is derived from, where its own conditions hold too: of those that are not
-    below, if there are any."""
+    below, if there are any. Which of them it is of, is not known: so its figures are those around all of theirs."""
     stated = _stated(policy, rule, case)
     applies, why = stated.applies, stated.why
     sources = [found[other] for other in rule.derived if found[other].applies is not False]
@@ -192,7 +192,24 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
     else:
         why = tuple(dict.fromkeys((*why, *rest[0].why)))
     only_if = rest[0].only_if if len(rest) == 1 else None
-    return replace(rest[0], rule=rule, applies=True if certain else None, why=why, state=state, only_if=only_if)
+    return replace(
+        rest[0],
+        rule=rule,
+        applies=True if certain else None,
+        why=why,
+        quantity=QUANTITY_OR.join(dict.fromkeys(one for each in rest for one in each.quantity.split(QUANTITY_OR))),
+        value=_hull([each.value for each in rest]),
+        limit=_around([each.limit for each in rest if each.limit is not None]),
+        state=state,
+        only_if=only_if,
+    )
+
+
+def _around(limits: Sequence[Limit]) -> Limit:
+    """The threshold that may be any of these."""
+    highs = [limit.high for limit in limits if limit.high is not None]
+    high = max(highs) if len(highs) == len(limits) else None
+    return Limit(min(limit.low for limit in limits), high, limits[0].at_least)
 
 
 def _quantities(rule: Rule, case: Case) -> tuple[Quantity, ...]:

@@ -408,6 +408,19 @@ def test_shares_are_those_of_exact_fractions(flop: int, more: int, end: Fraction
     assert of.share_ppm == (floor(low), round(measured), ceil(high))
 
 
+def test_figures_of_a_derived_rule_are_around_those_of_all_rules_that_it_may_be_of() -> None:
+    base = Base("x", "estimated", 11 * 10**22, "6PD", True)  # between 0.77 and 1.43 times 10^23: either rule may apply
+    case = Case(alike(Figures(10**22, None, 2 * 10**22)), Method.FULL, base)
+    either, large, small = (finding(f"modification-{rule}", case) for rule in ("systemic", "third", "third-small"))
+    assert either.limit is not None
+    assert large.limit is not None
+    assert small.limit is not None
+    assert large.share_ppm == (209_790, None, 600_000)
+    assert small.share_ppm == (300_000, None, 779_221)
+    assert either.share_ppm == (209_790, None, 779_221)
+    assert either.limit == Limit(small.limit.low, large.limit.high)
+
+
 def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> None:
     rule = ACT.rule("gpai-indicative")
     found = Finding(
