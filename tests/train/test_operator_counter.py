@@ -311,7 +311,13 @@ def test_gradients_are_to_the_last_bit_those_without_a_count(activation: str) ->
     assert all(map(torch.equal, gradients(True), gradients(False)))
 
 
-@pytest.mark.parametrize("how", ["torch.compile", "torch.compile, fullgraph", "model.compile"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "torch.compile, fullgraph",
+        *(pytest.param(how, marks=pytest.mark.exhaustive) for how in ("torch.compile", "model.compile")),
+    ],
+)
 def test_a_model_that_is_compiled_after_it_was_attached_trains_on_and_is_declared(how: str) -> None:
     import torch
 
