@@ -83,6 +83,7 @@ def install(found: Installed) -> None:
     assert code == 0, said
 
 
+@pytest.mark.exhaustive  # what its user needs of them is in the tests below
 def test_the_plug_ins_own_tests_pass_against_the_wheels(installed: Installed) -> None:
     code, said = installed.run(
         installed.python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", EXAMPLE / "tests",
