@@ -294,8 +294,7 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
 
 
 @pytest.mark.tool("promtool")
-@pytest.mark.parametrize("lineage", ["", ',lineage="m"'])
-@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize(("counts", "lineage"), [(True, ""), (False, ',lineage="m"')])
 def test_what_rests_on_the_word_of_a_training_process_is_not_called_certain(
     tmp_path: Path, counts: bool, lineage: str
 ) -> None:
