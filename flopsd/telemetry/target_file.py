@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flopsd.core.untrusted import parse_json
+from flopsd.errors import NotVerifiedError
 from flopsd.settings.locations import named
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock
@@ -94,11 +96,11 @@ class TargetFile:
             names = []
         for path in (self.path.with_name(name) for name in names if name != self.path.name and name.endswith(".json")):
             try:
-                theirs = json.loads(read_at_most(path, _MOST_BYTES))
+                theirs = parse_json(read_at_most(path, _MOST_BYTES), path.name)
                 if _place(theirs) != _place(mine):
                     continue
                 path.unlink()
-            except (OSError, ValueError, LookupError, TypeError) as fault:
+            except (OSError, NotVerifiedError, ValueError, LookupError, TypeError) as fault:
                 if isinstance(fault, PermissionError):
                     log.warning(
                         "cannot remove or read %s: %s; if it has the address %s, Prometheus gives this run's figures "

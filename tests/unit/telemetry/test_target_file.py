@@ -65,6 +65,7 @@ def test_the_file_of_a_daemon_that_was_killed_goes_when_its_address_is_served_ag
         wait_until(one.path.exists, "it is written")
     far.write_text('[{"targets": ["127.0.0.1:1", "127.0.0.1:2"], "labels": {"node": "n1"}}]')
     (tmp_path / "foreign.json").write_text("[")
+    (tmp_path / "deep.json").write_text("[" * 60_000)
     (tmp_path / "folder.json").mkdir()
     before = {*tmp_path.iterdir()}
     following = TargetFile(tmp_path, "run-3", "n1", {}, FakeClock())
@@ -74,6 +75,7 @@ def test_the_file_of_a_daemon_that_was_killed_goes_when_its_address_is_served_ag
     assert {*tmp_path.iterdir()} == {*before, following.path} - {dead.path}
     assert caplog.messages == [f"removed {dead.path}: its daemon is gone, since this one serves at its address now"]
     following.remove()
+    assert not following.path.exists(), "no file of others ends its thread"
 
 
 def test_a_first_scrape_has_a_next_where_prometheus_has_the_run_as_a_target() -> None:
