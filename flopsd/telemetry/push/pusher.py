@@ -33,7 +33,8 @@ class Pusher:
         """`report`: print the state of targets on stdout, as the daemon reads it."""
         self._clock, self._report = clock, report
         self._lanes = [
-            SendQueue(target.name, partial(_open_sender, target, environment), clock, self._told) for target in targets
+            SendQueue(target.name, partial(_open_sender, target, environment), clock, self._print_state)
+            for target in targets
         ]
         self._complaint = ""
 
@@ -58,7 +59,7 @@ class Pusher:
             self._clock.wait(lane.done, (deadline_ns - self._clock.boottime_ns()) / NS_PER_S)
         return all(lane.well for lane in self._lanes)
 
-    def _told(self, state: PushState) -> None:
+    def _print_state(self, state: PushState) -> None:
         if not self._report:
             return
         try:
