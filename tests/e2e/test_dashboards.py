@@ -25,11 +25,12 @@ Recorded = tuple[Prometheus, dict[str, Prometheus]]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     """One Prometheus with the healthy installs one after the other, and then an hour in which something happens."""
+    asked = [item.callspec.params.get("install") for item in request.session.items if hasattr(item, "callspec")]
     folder = tmp_path_factory.mktemp("store")
     text, first, last = hour.pages(folder)
-    earlier, ends = installs.pages(folder, first)
+    earlier, ends = installs.pages(folder, first, [name for name in installs.INSTALLS if name in asked])
     blocks = hour.stored(folder, earlier + text + "# EOF\n")
     spans = [(end - 360, end, 60) for end in ends.values()]
     hour.evaluate(folder, blocks, *spans, (first + hour.SCRAPE, last + hour.SCRAPE, hour.SCRAPE))

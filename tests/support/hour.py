@@ -1,5 +1,5 @@
 """A real Prometheus that holds an hour of flopsd: two nodes of a run, written by the real writer on a fake clock and shown by
-the real exporter every fifteen seconds. Promtool puts the pages into blocks, and the recording rules' results behind them."""
+the real exporter every half minute. Promtool puts the pages into blocks, and the recording rules' results behind them."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ from tests.support.prometheus import ALERTS, RULES, rules
 from tests.support.story import CONTEXT, Story
 from tests.support.story import H100 as STORY_H100
 
-HOUR, SCRAPE, STEP = 3600, 15, 5
+HOUR, SCRAPE, STEP = 3600, 30, 10
 ALERT = 'alertname="FlopsdDevicesBlind",alertstate="firing",severity="warning",run_id="made-hour",node="node-1"'
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 BF16 = Precision((("bf16", 1_000_000),), "settings")

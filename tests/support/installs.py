@@ -2,7 +2,7 @@
 stepped by hand."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,12 +113,12 @@ class Watched(Story):
         return self.begin_ns / NS_PER_S if clock else 0
 
 
-def pages(folder: Path, before: int) -> tuple[str, dict[str, int]]:
-    """Twelve minutes of each install as lines of OpenMetrics, and the last second of each. They follow each other with
+def pages(folder: Path, before: int, names: Collection[str]) -> tuple[str, dict[str, int]]:
+    """Twelve minutes of each of these installs as lines of OpenMetrics, and the last second of each. They follow each other with
     pauses up to the second `before`: each has Prometheus for itself."""
-    text, ends, begin = list[str](), dict[str, int](), before - len(INSTALLS) * (SHORT_MINUTES * 60 + PAUSE_SECONDS)
-    for number, (name, install) in enumerate(INSTALLS.items()):
-        stated = Watched(folder / f"install{number}", name, install)
+    text, ends, begin = list[str](), dict[str, int](), before - len(names) * (SHORT_MINUTES * 60 + PAUSE_SECONDS)
+    for number, name in enumerate(names):
+        stated = Watched(folder / f"install{number}", name, INSTALLS[name])
         for minute in range(1, SHORT_MINUTES + 1):
             stated.minute(minute)
         stated.kill()

@@ -15,6 +15,14 @@ ONE_OF = {
     "test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_else": 2,
     "test_no_panel_is_empty_without_its_reason": 2,
     "test_it_meters_seals_and_verifies_on_each_python": 2,
+    "test_every_product_is_counted_once": 2,
+    "test_as_many_as_pytorch_counts": 2,
+    "test_a_field_that_is_left_out_has_the_default_of_the_class": 2,
+    "test_what_is_declared_is_enough_for_the_flop_that_pytorch_counts": 3,
+    "test_what_a_trainer_declares_is_enough_for_the_flop_that_pytorch_counts": 2,
+    "test_a_model_that_is_compiled_after_it_was_attached_trains_on_and_is_declared": 2,
+    "test_the_page_can_be_followed_word_for_word_on_every_kind_of_ledger": 2,
+    "test_nothing_fires_on_a_healthy_install": 2,
     "test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged": 3,
 }
 
