@@ -97,6 +97,15 @@ def disclosed_secrets(ledger: Path) -> list[bytes]:
         return []
 
 
+def is_countersigned(ledger: Path) -> bool:
+    """Whether it has more signatures than the one that seals it. They can be made again by those others alone."""
+    try:
+        with open_regular(ledger) as file:
+            return len(parse_envelope(file.read(MAX_ENVELOPE_BYTES + 1)).signatures) > 1
+    except (OSError, NotVerifiedError):
+        return False
+
+
 BESIDE = (journal_beside, public_key_beside)
 
 
@@ -111,9 +120,9 @@ def read_ledger_files(ledger: Path) -> LedgerFiles:
 def write_ledger_files(
     ledger: Path, new: LedgerFiles, clock: Clock, *, only_longer: bool = False, keep: bool = False
 ) -> None:
-    """Write the files of `ledger`, the ledger itself last. Existing files of another run or key, with `keep` any, are
-    kept under another name; where all are there already, nothing happens. Raises LedgerError if the existing ledger
-    covers more, or with `only_longer` as much; OSError, FileChangedError."""
+    """Write the files of `ledger`, the ledger itself last. Existing files of another run or key, and what others signed
+    too, with `keep` any, are kept under another name; where all are there already, nothing happens. Raises LedgerError
+    if the existing ledger covers more, or with `only_longer` as much; OSError, FileChangedError."""
     refuse_place(ledger)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     files = new.beside(ledger)
@@ -129,7 +138,7 @@ def write_ledger_files(
                 f"{ledger} already covers {known} bytes of this journal, and this seal only {wanted}",
                 hint="nothing was changed; to seal an older state of the run, give --ledger another file name",
             )
-        continues = _has(public_key_beside(ledger), new.public_key)  # until it is replaced
+        continues = _has(public_key_beside(ledger), new.public_key) and not is_countersigned(ledger)
     exists = ledger.exists()
     if (exists and (keep or not continues)) or (not exists and _is_left_of_another(ledger, new)):
         _keep_aside(ledger, clock)

@@ -249,8 +249,9 @@ class Launcher:
         except OSError as fault:
             self.log(f"NOT SEALED: {fault}; {kept}")
             return
-        if self._await_child(sealer.pid, "sealing", self._seconds_left()) != 0:
-            self.log(f"NOT SEALED: see above; {kept}")
+        if ended := self._await_child(sealer.pid, "sealing", self._seconds_left()):
+            why = "see above" if ended > 0 else f"the sealing process ended with {how_ended(ended)}"
+            self.log(f"NOT SEALED: {why}; {kept}")
 
     def _start_sealer(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Raises OSError."""

@@ -49,6 +49,7 @@ def seal(
     for what cannot be noted in `folder`.
     Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
     """
+    from flopsd.attestation.ledger_files import is_countersigned
     from flopsd.attestation.seal import seal_journal
     from flopsd.attestation.signing.keys import ensure_key
     from flopsd.attestation.signing.refused_pin import RefusedPin
@@ -83,7 +84,9 @@ def seal(
         head=head,
         code_secrets=code_secrets,
         refused_pin=None if is_alone else RefusedPin(folder.refused_pin, refused_pin),
-        is_final=None if is_rolling else lambda ended: ended or is_alone or _says(deliveries.is_noted, ledger),
+        is_final=None
+        if is_rolling
+        else lambda ended: ended or is_alone or is_countersigned(ledger) or _says(deliveries.is_noted, ledger),
         keep=None if is_alone else lambda: _says(deliveries.is_undelivered, ledger),
     )
     if sealed.is_new and not is_alone:

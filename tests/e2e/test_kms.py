@@ -117,6 +117,8 @@ def test_what_kms_refuses_is_reported_with_its_own_word(tmp_path: Path) -> None:
         ("ExpiredTokenException", "renew the AWS credentials", "no_credentials"),
         ("InvalidKeyUsageException", "key usage SIGN_VERIFY", "wrong_kind"),
         ("ThrottlingException", "try again", "no_answer"),
+        ("LimitExceededException", "try again", "no_answer"),
+        ("CloudHsmClusterNotActiveException", "its key store", "other"),
     ],
 )
 def test_refusals_in_the_form_that_aws_documents(
@@ -138,7 +140,19 @@ def test_refusals_in_the_form_that_aws_documents(
             load_signer(f"awskms:alias/x?public={tmp_path}/k.pub").sign(b"x")
     assert hint in caught.value.hint
     assert caught.value.reason == reason
-    assert asked == ["TrentService.Sign"] * (2 if code == "ThrottlingException" else 1)
+    assert asked == ["TrentService.Sign"] * (2 if reason == "no_answer" else 1)
+
+
+def test_what_a_proxy_answers_for_kms_is_no_fault_of_the_key(
+    kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "k.pub").write_bytes(load_signer(f"awskms:{kms.new_key()}").public.pem)
+    for status, says in ((503, "refused Sign with alias/x: 503: Service Unavailable"), (200, "has no Signature")):
+        with serving(lambda *_, status=status: (status, b"<html>", {"Content-Type": "text/html"})) as url:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", url)
+            with pytest.raises(SigningKeyError, match=says) as caught:
+                load_signer(f"awskms:alias/x?public={tmp_path}/k.pub").sign(b"x")
+        assert caught.value.reason == "no_answer"
 
 
 def test_the_public_key_of_another_key_is_found_out_before_anything_is_sealed(kms: Kms, tmp_path: Path) -> None:

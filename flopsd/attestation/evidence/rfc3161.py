@@ -66,21 +66,30 @@ def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[
     EvidenceError with the reason if it is invalid."""
     lib = _lib()
     response = _decode(token)
-    roots = [one for one in chain if one.subject == one.issuer]
-    signers = [one for one in chain if one not in roots and _is_signer(one)]
-    if not roots:
-        raise EvidenceError("the file of the timestamp authority contains no root certificate")
-    verifier = lib.VerifierBuilder(
-        roots=roots,
-        tsa_certificate=signers[0] if signers else None,
-        intermediates=[one for one in chain if one not in roots and one not in signers[:1]],
-    ).build()
-    try:
-        verifier.verify_message(response, message)
-    except Exception as fault:  # the library raises many kinds of exception on untrusted tokens
-        text = str(fault).split("ErrorStack")[0].rstrip(": ")
-        raise EvidenceError(f"it does not verify with {_name(roots)}: {text}") from fault
-    return _time(response), _name(roots)
+    roots, faults = roots_of(chain), dict[str, None]()
+    others = [one for one in chain if one not in roots]
+    for root in roots:
+        try:
+            # The library takes the signer's certificate from the token, and any other that is given as a forgery.
+            signer = None if response.signed_data.certificates else _signer(response, chain)
+            verifier = lib.VerifierBuilder(roots=[root], tsa_certificate=signer, intermediates=others).build()
+            verifier.verify_message(response, message)
+        except Exception as fault:  # noqa: BLE001 - the library raises many kinds on untrusted tokens
+            faults[str(fault).split("ErrorStack")[0].rstrip(": ")] = None
+            continue
+        return _time(response), root.subject.rfc4514_string()
+    names = ", ".join(root.subject.rfc4514_string() for root in roots)
+    raise EvidenceError(f"it does not verify with {names:.300}: {'; '.join(faults)}")
+
+
+def roots_of(chain: Sequence[Certificate]) -> list[Certificate]:
+    return [one for one in chain if one.subject == one.issuer]
+
+
+def _signer(response: Any, chain: Sequence[Certificate]) -> Certificate | None:
+    """The certificate in `chain` that a token without certificates says that it was signed with."""
+    named = {(info.issuer, info.serial_number) for info in response.signed_data.signer_infos}
+    return next((one for one in chain if (one.issuer, one.serial_number) in named), None)
 
 
 def judge(token: bytes, message: bytes, chains: Sequence[Sequence[Certificate]]) -> tuple[EvidenceState, str]:
@@ -149,21 +158,3 @@ def _decode(token: bytes) -> Any:
 def _time(response: Any) -> str:
     moment = response.tst_info.gen_time.astimezone(timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
-
-
-def _is_signer(certificate: Certificate) -> bool:
-    """Whether it is a signer's certificate: for timestamps, and not an issuer's."""
-    from cryptography.x509 import BasicConstraints, ExtendedKeyUsage, ExtensionNotFound
-    from cryptography.x509.oid import ExtendedKeyUsageOID
-
-    try:
-        usage = certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value
-        if ExtendedKeyUsageOID.TIME_STAMPING not in usage:
-            return False
-        return not certificate.extensions.get_extension_for_class(BasicConstraints).value.ca
-    except ExtensionNotFound as missing:
-        return missing.oid == BasicConstraints.oid
-
-
-def _name(roots: Sequence[Certificate]) -> str:
-    return ", ".join(root.subject.rfc4514_string() for root in roots)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flopsd.attestation.evidence.item import read_bounded
+from flopsd.attestation.evidence.rfc3161 import roots_of
 from flopsd.core.dataclass import dataclass
 from flopsd.errors import EvidenceError
 
@@ -25,11 +26,21 @@ class Trust:
 
 
 def load_trust(aws_files: Sequence[str] = (), tsa_files: Sequence[str] = ()) -> Trust:
-    """Raises EvidenceError naming the file that contains no certificates."""
+    """Raises EvidenceError naming the file that contains no certificates, or of an authority no root."""
     return Trust(
         tuple(certificate for file in aws_files for certificate in load_certificates(Path(file))),
-        tuple(load_certificates(Path(file)) for file in tsa_files),
+        tuple(_with_root(file) for file in tsa_files),
     )
+
+
+def _with_root(file: str) -> tuple[Certificate, ...]:
+    chain = load_certificates(Path(file))
+    if not roots_of(chain):
+        raise EvidenceError(
+            f"{file} contains no root certificate of a timestamp authority",
+            hint="give the authority's root, alone or with its other certificates in the same file",
+        )
+    return chain
 
 
 def load_certificates(path: Path) -> tuple[Certificate, ...]:

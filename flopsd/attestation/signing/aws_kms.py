@@ -29,8 +29,9 @@ _DENIED = {
     "Sign": "grant kms:Sign on this key",
 }
 _CREDENTIALS = (
-    "ExpiredTokenException", "IncompleteSignature", "InvalidClientTokenId", "InvalidSignatureException",
-    "MissingAuthenticationToken", "SignatureDoesNotMatch", "UnrecognizedClientException",
+    "ExpiredTokenException", "IncompleteSignature", "IncompleteSignatureException", "InvalidClientTokenId",
+    "InvalidSignatureException", "MissingAuthenticationToken", "RequestExpired", "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ class KmsKey(SigningKey):
             MessageType="DIGEST",  # RAW ends at 4096 bytes
             SigningAlgorithm="ECDSA_SHA_256",
         )
-        return bytes(answer["Signature"])
+        return _bytes(answer, "Signature", "Sign")
 
     def readers(self) -> dict[str, Any]:
         return {"kind": "awskms"}
@@ -91,7 +92,7 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     answer = _ask(client, "GetPublicKey", KeyId=key_id)
-    where = f"the KMS key {key_id}"
+    where, der = f"the KMS key {key_id}", _bytes(answer, "PublicKey", "GetPublicKey")
     if answer.get("KeyUsage") != "SIGN_VERIFY":
         raise SigningKeyError(
             f"{where} has key usage {answer.get('KeyUsage')}, not SIGN_VERIFY",
@@ -99,7 +100,7 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
             reason="wrong_kind",
         )
     try:
-        public = load_der_public_key(answer["PublicKey"])
+        public = load_der_public_key(der)
     except (ValueError, UnsupportedAlgorithm) as fault:
         raise SigningKeyError(
             f"{where} ({answer.get('KeySpec')}) is of an unsupported kind",
@@ -155,16 +156,13 @@ def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
     except faults.ClientError as fault:
         error = fault.response.get("Error", {})
         code, message = str(error.get("Code")), " ".join(str(error.get("Message")).split())[:300]
+        who, asked, (hint, reason) = "AWS KMS", f"{operation} with {arguments['KeyId']}", _remedy(operation, code)
         if fault.operation_name != operation:  # the credentials are those of a role
-            raise SigningKeyError(
-                f"AWS refused {fault.operation_name}: {code}: {message}",
-                hint="check the role, its trust policy, and the web identity token",
-                reason="no_credentials",
-            ) from fault
-        hint, reason = _remedy(operation, code)
-        raise SigningKeyError(
-            f"AWS KMS refused {operation} with {arguments['KeyId']}: {code}: {message}", hint=hint, reason=reason
-        ) from fault
+            who, asked = "AWS", fault.operation_name
+            hint, reason = "check the role, its trust policy, and the web identity token", "no_credentials"
+        if _is_for_now(code, fault.response):
+            hint, reason = "try again: the key itself is fine", "no_answer"
+        raise SigningKeyError(f"{who} refused {asked}: {code}: {message}", hint=hint, reason=reason) from fault
     except (faults.HTTPClientError, faults.ConnectionError) as fault:
         raise SigningKeyError(
             f"no answer from AWS KMS to {operation}: {fault}",
@@ -193,6 +191,25 @@ def _remedy(operation: str, code: str) -> tuple[str, KeyFault]:
     if code in _CREDENTIALS:
         hint = "renew the AWS credentials: they are wrong or have expired, or this host's clock is wrong"
         return hint, "no_credentials"
-    if code in ("ThrottlingException", "KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException"):
-        return "try again: the key itself is fine", "no_answer"
-    return "the key must be of key spec ECC_NIST_P256 and key usage SIGN_VERIFY", "wrong_kind"
+    if code in ("InvalidKeyUsageException", "UnsupportedOperationException"):
+        return "the key must be of key spec ECC_NIST_P256 and key usage SIGN_VERIFY", "wrong_kind"
+    return "the error says what AWS KMS, or a proxy before it, found; check the key's name and its key store", "other"
+
+
+def _is_for_now(code: str, answer: Mapping[str, Any]) -> bool:
+    """Whether the same request may succeed later: too many at a time, or a fault of the service."""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    named = ("DependencyTimeoutException", "KeyUnavailableException", "LimitExceededException", "RequestLimitExceeded")
+    return code.startswith("Throttl") or code in named or status == 429 or status >= 500
+
+
+def _bytes(answer: Mapping[str, Any], name: str, operation: str) -> bytes:
+    """Bytes that KMS always returns; what lies between, such as a proxy, may answer for it."""
+    found = answer.get(name)
+    if not isinstance(found, bytes):
+        raise SigningKeyError(
+            f"the answer to {operation} has no {name}: it is not of AWS KMS",
+            hint="check the proxy, and the address in AWS_ENDPOINT_URL_KMS if that is set",
+            reason="no_answer",
+        )
+    return found

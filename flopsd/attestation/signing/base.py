@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flopsd.attestation.signing.public_key import PublicKey
 from flopsd.core.dataclass import dataclass
+from flopsd.errors import FlopsdError, SigningKeyError
+
+
+@contextmanager
+def key_faults(what: str) -> Iterator[None]:
+    """Whatever else than an error of flopsd's own the libraries of a key raise becomes a SigningKeyError: who seals at
+    the end of a run must keep and copy a journal that cannot be signed."""
+    try:
+        yield
+    except FlopsdError:
+        raise
+    except Exception as fault:
+        raise SigningKeyError(
+            f"{what} cannot be used: {type(fault).__name__}: {fault}", hint="check the key's module or service"
+        ) from fault
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flopsd.attestation.signing.base import SigningKey
+from flopsd.attestation.signing.base import SigningKey, key_faults
 from flopsd.attestation.signing.public_key import PublicKey
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE
@@ -25,7 +25,8 @@ def sign(payload: bytes, key: SigningKey) -> bytes:
 
 def sign_message(message: bytes, key: SigningKey) -> bytes:
     """A signature of `key` over `message`, verified with its public key. Raises SigningKeyError."""
-    signature = key.sign(message)
+    with key_faults(key.describe()):
+        signature = key.sign(message)
     if not key.public.verifies(message, signature):
         raise SigningKeyError(
             f"the new signature by {key.describe()} does not verify with the public key {short_id(key.public.keyid)}",

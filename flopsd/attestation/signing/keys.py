@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.attestation.signing.base import SigningKey
+from flopsd.attestation.signing.base import SigningKey, key_faults
 from flopsd.attestation.signing.key_uri import FORMS, scheme_of
 from flopsd.attestation.signing.pem import load_pem, make_pem, read_private
 from flopsd.attestation.signing.public_key import load_public, need_extra, need_package
@@ -32,16 +32,17 @@ def load_signer(
     """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError. `refused_pin`: notes a
     PIN that a token refused, which is then not given to it again."""
     scheme, rest = scheme_of(uri)
-    if scheme == "file":
-        return load_pem(Path(rest), environment)
-    if scheme == "awskms":
-        from flopsd.attestation.signing.aws_kms import load_kms
+    with key_faults(f"the {scheme} key"):
+        if scheme == "file":
+            return load_pem(Path(rest), environment)
+        if scheme == "awskms":
+            from flopsd.attestation.signing.aws_kms import load_kms
 
-        return load_kms(rest, environment)
-    if scheme == "pkcs11":
-        from flopsd.attestation.signing.pkcs11 import load_token_key
+            return load_kms(rest, environment)
+        if scheme == "pkcs11":
+            from flopsd.attestation.signing.pkcs11 import load_token_key
 
-        return load_token_key(rest, environment, refused_pin)
+            return load_token_key(rest, environment, refused_pin)
     raise _unknown(scheme)
 
 

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.attestation.countersign import countersign
+from flopsd.attestation.signed_statement import open_ledger
+from flopsd.attestation.signing.keys import load_public
+from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.storage import copies
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
+from flopsd.attestation.verify import verify_ledger
 from flopsd.daemon.copying import copy_sealed
 from flopsd.daemon.sealing import seal, seal_ended
 from flopsd.errors import StorageError
@@ -155,6 +160,27 @@ def test_a_rolling_seal_of_a_later_start_does_not_cost_the_undelivered_ledger(tm
     assert late.read_bytes() == kept.read_bytes() == first
     assert sealer.seal() == {late: None}  # the longer ledger takes its place there
     assert same(ledger, late)
+
+
+def test_what_another_party_signed_too_outlives_the_seals_that_follow(tmp_path: Path) -> None:
+    """Of a run that was killed: its ledger is sealed, countersigned, sealed again by hand, and goes on."""
+    run, ledger = Run(tmp_path / "state"), tmp_path / "state" / "run-1.ledger.json"
+    run.meter(12)
+    run.kill()
+    sealer = Sealer(tmp_path / "state")
+    sealer.seal()
+    trusted = [load_public(str(ledger.with_suffix(".pub")))]
+    countersign(verify_ledger(open_ledger(ledger, trusted)), ledger, make_pem(tmp_path / "second.pem"))
+    both = ledger.read_bytes()
+    sealer.seal()
+    assert ledger.read_bytes() == both
+    run.start()
+    run.meter(25)
+    seal(run.state.journal, run.state, sealer.settings, sealer.clock, live=True)
+    run.kill()
+    (kept,) = ledger.parent.glob("run-1.ledger-until-*.json")
+    assert kept.read_bytes() == both != ledger.read_bytes()
+    assert verify_ledger(open_ledger(kept, trusted)).records < verify_ledger(open_ledger(ledger, trusted)).records
 
 
 def test_a_later_run_with_the_same_destination_keeps_it_and_the_earlier_one_is_named(tmp_path: Path) -> None:

@@ -512,6 +512,15 @@ def test_a_key_uri_and_its_secrets_go_to_the_loader_of_its_scheme(monkeypatch: p
     assert found == [("load_kms", "alias/x", {"A": "b"}), ("load_token_key", "token=x", {"A": "b"}, refused)]
 
 
+def test_whatever_the_library_of_a_key_raises_is_a_key_that_cannot_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise AttributeError("'Object' object has no attribute 'key_type'")
+
+    monkeypatch.setattr("flopsd.attestation.signing.pkcs11.load_token_key", broken)
+    with pytest.raises(SigningKeyError, match="the pkcs11 key cannot be used: AttributeError: 'Object'"):
+        load_signer("pkcs11:token=x")
+
+
 def test_the_signature_of_another_key_is_named_with_the_keys_that_were_given(tmp_path: Path) -> None:
     keys = [make_pem(tmp_path / name) for name in "abcdefg"]
     ids = [f"{key.public.keyid[:16]}…" for key in keys]
