@@ -23,6 +23,12 @@ MAX_CONFIG_ENTRIES = 400
 MAX_CONFIG_DEPTH = 4
 MAX_MODULES = 256
 MAX_LEFT_OUT = 16
+# What the FLOP of a model are computed from, beside the work on it.
+MODEL_FACTS = (
+    "model_config", "parameters_total", "parameters_trainable", "lora", "method", "recomputation", "attention",
+    "packing", "window",
+)  # fmt: skip
+_LAYERS_UNNAMED, _LAYERS_MOST = 200, 2000  # that a configuration may leave out, and that any may have
 _DEVICE = re.compile("[!-~]{1,100}")
 _ATTENTION = re.compile("[a-z0-9_]{1,40}")
 
@@ -44,6 +50,23 @@ def work_from(raw: object) -> dict[str, dict[str, int]]:
             raise ValueError(f"the work of phase {str(phase)[:40]!r} is not a mapping of counters")
         found[Phase(phase).value] = {_counter(name): count_from(value) for name, value in counters.items()}
     return found
+
+
+def layers_to_compute(facts: Mapping[str, Any]) -> int:
+    """About how much there is to compute of a model with these facts, in layers of one without adapters, and rather
+    more. A process may declare models without end, of so many layers as no model has."""
+    lora = facts.get("lora") or {}
+    names = sum(len(lora.get(key, ())) for key in ("target_modules", "modules_to_save"))
+    return (_LAYERS_UNNAMED + _layers(facts.get("model_config"), "")) * (10 + names) // 10
+
+
+def _layers(value: object, name: str) -> int:
+    if isinstance(value, Mapping):
+        return sum(_layers(inner, key) for key, inner in value.items())
+    if isinstance(value, list):
+        return len(value)
+    is_count = ("layer" in name or "depth" in name) and isinstance(value, int) and 0 < value <= _LAYERS_MOST
+    return int(value) if is_count else 0  # type: ignore[call-overload]
 
 
 def _counter(name: object) -> str:

@@ -45,10 +45,11 @@ class SessionServerTask:
 
     def __init__(
         self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock,
-        known: Collection[str] = (),
+        known: Collection[str], is_behind: Callable[[], bool],
     ) -> None:  # fmt: skip
-        """No server where `path` is None. `known`: sessions that the run has already."""
+        """No server where `path` is None. The others are as `SessionServer` has them."""
         self._path, self._uids, self._post, self._clock, self._known = path, uids, post, clock, known
+        self._is_behind = is_behind
         self._server: SessionServer | None = None
         self._next_ns, self._has_logged = clock.boottime_ns(), False
 
@@ -56,7 +57,7 @@ class SessionServerTask:
         """`thread` serves it."""
         if self._path is None or self._server is not None or self._clock.boottime_ns() < self._next_ns:
             return
-        server = SessionServer(self._path, self._uids, self._post, self._clock, self._known)
+        server = SessionServer(self._path, self._uids, self._post, self._clock, self._known, self._is_behind)
         try:
             server.start(thread)
         except ListenError as fault:

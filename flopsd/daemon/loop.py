@@ -36,6 +36,7 @@ REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that no devi
 FIRST_READ_SECONDS = 0.2  # the first figure comes early; GPM needs 100 ms between samples
 FINAL_READ_SECONDS = 5.0
 POLL_PAUSE_NS = 200_000
+MOST_WAITING = 100  # messages and events, of which an event may take milliseconds
 _REASONS = frozenset(one.value for one in GapReason)
 APART_NS = 200_000_000  # two reads of short intervals: GPM needs 100 ms between samples
 
@@ -186,6 +187,7 @@ class Daemon:
         self._clock = clock
         apart_seconds = 1.5 * interval_seconds  # at most, since each is read at a random moment
         self._tick_seconds = min(apart_seconds, tick_seconds or apart_seconds)
+        self._tick_due_ns = clock.boottime_ns() + round(self._tick_seconds * NS_PER_S)
         self._inbox: queue.SimpleQueue[Message | Event | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""
@@ -206,6 +208,10 @@ class Daemon:
         """Hand over what a training process declared. Safe from any thread."""
         self._inbox.put(event)
 
+    def is_behind(self) -> bool:
+        """Whether so much waits already that training processes are to be read later. Safe from any thread."""
+        return self._inbox.qsize() >= MOST_WAITING
+
     def run(self, each_tick: Callable[[], None]) -> str:
         """Meter until stopped, then take the final readings. `each_tick` runs in this thread after each message."""
         for reader in self._readers:
@@ -217,28 +223,41 @@ class Daemon:
             self._attempt("the background tasks", each_tick)
         self._stop.set()
         deadline_ns = self._clock.boottime_ns() + round(FINAL_READ_SECONDS * NS_PER_S)
-        while any(not reader.finished.is_set() for reader in self._readers) or not self._inbox.empty():
+        while hanging := [reader.source_name for reader in self._readers if not reader.finished.is_set()]:
             left = (deadline_ns - self._clock.boottime_ns()) / NS_PER_S
-            if left <= 0 and self._inbox.empty():  # readings that arrived are counted, however slow the disk
+            if left <= 0:
                 log.error(
                     "no final reading from source %s, whose driver hangs; its time since the last reading is a gap",
-                    ", ".join(reader.source_name for reader in self._readers if not reader.finished.is_set()),
+                    ", ".join(hanging),
                 )
                 break
-            self._step(max(0.0, left))
+            self._step(left)
+        # Readings that arrived are counted, however slow the disk; what processes send meanwhile puts off no end.
+        for _ in range(self._inbox.qsize()):
+            self._step(0.0)
         return self._why
 
     def _step(self, seconds: float) -> None:
         try:
             message = self._inbox.get(timeout=seconds)
         except queue.Empty:
-            self._attempt("the account of the time without readings", self.writer.tick)
+            self._tick()
             return
         if isinstance(message, Message):
             if message.at_ns >= 0:
                 self._take(message)
+                self._ticked()
         elif message is not None:
             self._attempt("a declaration of a training process", lambda: self.writer.take_event(message))
+            if self._clock.boottime_ns() >= self._tick_due_ns:  # processes that send all the time hide no silence
+                self._tick()
+
+    def _tick(self) -> None:
+        self._attempt("the account of the time without readings", self.writer.tick)
+        self._ticked()
+
+    def _ticked(self) -> None:
+        self._tick_due_ns = self._clock.boottime_ns() + round(self._tick_seconds * NS_PER_S)
 
     def _take(self, message: Message) -> None:
         """Fold a message in. If that fails, it is an outage of its source, and the others go on."""

@@ -113,7 +113,9 @@ def run_daemon(
                 socket,
             )
         client_uids = (*settings.client_uids, *([job_user] if is_shared and job_user is not None else []))
-        sessions = SessionServerTask(socket, client_uids, daemon.post_event, clock, writer.known_sessions)
+        sessions = SessionServerTask(
+            socket, client_uids, daemon.post_event, clock, writer.known_sessions, daemon.is_behind
+        )
         feed = feed_of(settings, commands.push, lambda: custody.shown(writer.snapshot), clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None

@@ -38,6 +38,7 @@ MESSAGES_A_SECOND = 50  # of one session
 BYTES_A_SECOND = 4 * MAX_LINE_BYTES
 CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
+BEHIND_NS = NS_PER_S // 10
 MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`: what is beyond them counts as new
 _OK = json.dumps({"flopsd": PROTOCOL, "ok": True}).encode("ascii") + b"\n"
 _OPENED = {
@@ -90,13 +91,15 @@ class SessionServer:
     name = "the server for training processes"
 
     def __init__(
-        self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock, known: Iterable[str] = ()
-    ) -> None:
-        """`uids` may connect besides root and this process's own user. `known`: sessions that the run has already."""
+        self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock, known: Iterable[str] = (),
+        is_behind: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """`uids` may connect besides root and this process's own user. `known`: sessions that the run has already.
+        `is_behind`: whether who takes the events has too many of them, so that nothing is read for now."""
         self.path = path
         self._allowed = frozenset({0, os.geteuid(), *uids})
         self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
-        self._post, self._clock = post, clock
+        self._post, self._clock, self._is_behind = post, clock, is_behind
         self._peers: dict[socket.socket, _Peer] = {}
         self._paused: dict[socket.socket, int] = {}  # until when nothing is read from it
         self._stopping, self._stopped = threading.Event(), threading.Event()
@@ -218,8 +221,11 @@ class SessionServer:
                 return
             if not newline:
                 return
-            peer.buffer = rest
             now_ns = self._clock.boottime_ns()
+            if self._is_behind() and not self._stopping.is_set():
+                self._pause(peer.connection, now_ns + BEHIND_NS)
+                return
+            peer.buffer = rest
             if not peer.messages.spend(1, now_ns):
                 self._pause(peer.connection, peer.messages.renewed_ns)
             self._receive(peer, bytes(line))

@@ -21,7 +21,7 @@ from flopsd.core.notes import Note, note_of
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import declarations_of
 from flopsd.core.policy.reconcile import NO_PROCESS, NO_WORK
-from flopsd.core.session_protocol import Event, FactsDeclared
+from flopsd.core.session_protocol import Event
 from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.publisher import Publisher
@@ -95,7 +95,8 @@ class Writer:
         self._incarnation = 1 if closed is not None else len(starts) + 1
         self._records.listed_seal = history.seals.newest if closed is None else None
         self._sources = SourceTracker(settings.sources, self._clock)
-        self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
+        self._computed_again_ns = 0
+        self._compute_declarations()
         self._wall_clock = WallClock(self._clock)
         boot_id, offset_ns = self._context.boot_id, now.wall_ns - now.ns
         earlier = EarlierStarts(history, self._table, boot_id, now.ns, offset_ns, job_began_ns=job_began_ns)
@@ -189,10 +190,10 @@ class Writer:
     def take_event(self, event: Event) -> None:
         """Fold in what a training process declared."""
         self._sessions.apply(event)
-        if isinstance(event, FactsDeclared) and "model_config" in event.facts:
+        while self._sessions.new_configs:
             from flopsd.core.architecture import why_not_read
 
-            if (fault := why_not_read(event.facts["model_config"])) is not None:
+            if (fault := why_not_read(self._sessions.new_configs.pop())) is not None:
                 self._log_absent((note_of(fault),), fault.hint)
 
     def _log_absent(self, reasons: tuple[Note, ...], hint: str = "") -> None:
@@ -231,16 +232,28 @@ class Writer:
         self._devices.stand_in()
         self._records.declarations(self._sessions)
         self._records.seal(self._journal.newest_seal())
-        if not self.segment.append(self._record(now)) or not self._settle():
-            return False
-        for tracked in self._devices.tracked:
-            tracked.gaps.clear()
-        self._sessions.journalled()
-        self._declarations = declarations_of(self._settings.run_declared, list(self._sessions.known.values()))
+        is_whole = False
+        while not is_whole:  # counters of many processes do not fit one record
+            record = self._record(now)
+            if not self.segment.append(record) or not self._settle():
+                return False
+            for tracked in self._devices.tracked:
+                tracked.gaps.clear()
+            is_whole = self._sessions.journalled(record.get("sessions", ()))
+        self._compute_declarations()
         self._log_absent(self._declarations.absent)
         self._publish()
         self._emit(self._checkpoint_line())
         return True
+
+    def _compute_declarations(self) -> None:
+        """What follows from declarations: of many models it takes seconds, in which nothing else is done here."""
+        began_ns = self._clock.boottime_ns()
+        if began_ns < self._computed_again_ns:
+            return
+        self._declarations = declarations_of(self._settings.run_declared, list(self._sessions.known.values()))
+        now_ns = self._clock.boottime_ns()
+        self._computed_again_ns = now_ns + 20 * (now_ns - began_ns)
 
     def close(self, why: str, child_exit_code: int | None = None) -> bool:
         """Account for the time until now, write checkpoint and end; true if both are durable."""

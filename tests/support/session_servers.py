@@ -36,10 +36,14 @@ class EventServer:
     """A session server in this process, and the events that it received."""
 
     def __init__(
-        self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None, known: tuple[str, ...] = ()
-    ) -> None:
+        self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None, known: tuple[str, ...] = (),
+        most: int = 10**6,
+    ) -> None:  # fmt: skip
+        """`most`: how many events may wait to be taken."""
         self.events: queue.Queue[Event] = queue.Queue()
-        self.listener = SessionServer(path, uids, self.events.put, clock or SystemClock(), known)
+        self.listener = SessionServer(
+            path, uids, self.events.put, clock or SystemClock(), known, lambda: self.events.qsize() >= most
+        )
         self.listener.start()
 
     def next(self) -> Event:

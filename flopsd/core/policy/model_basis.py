@@ -12,6 +12,7 @@ from typing import Any
 
 from flopsd.core.architecture import training_from, why_not_read
 from flopsd.core.declarations import Method, Phase, Recomputation
+from flopsd.core.declared_facts import MODEL_FACTS
 from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of
 from flopsd.core.policy.open_bounds import OpenBounds
@@ -29,11 +30,6 @@ from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import added
 from flopsd.errors import ArchitectureError
 
-_MODEL_FACTS = (
-    "model_config", "parameters_total", "parameters_trainable", "lora", "method", "recomputation", "attention",
-    "packing", "window",
-)  # fmt: skip
-
 
 def architecture_of(
     sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
@@ -44,7 +40,7 @@ def architecture_of(
         return None, _without_work(sessions)
     groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {}
     for session in working:
-        facts = {name: session.facts[name] for name in _MODEL_FACTS if name in session.facts}
+        facts = {name: session.facts[name] for name in MODEL_FACTS if name in session.facts}
         if method is not None:
             facts["method"] = method.value
         if recomputation is not None:

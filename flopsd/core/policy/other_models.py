@@ -40,7 +40,7 @@ class OtherModels:
 
 def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
     """The sum over all sessions with a role; and open ends for all work that any session declares as not counted."""
-    found = OtherModels(OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP))
+    required, executed, notes = OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP), dict[Note, None]()
     for session in sessions:
         parts = [_left_out(_named_by_the_process(session.facts.get("not_counted", {})))]
         if not session.is_trained:
@@ -48,9 +48,9 @@ def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
         elif uncounted := [phase for phase, counters in session.work.items() if _uncounted(counters)]:
             parts.append(_left_out({phase: [note("trained_tokens_not_counted")] for phase in uncounted}))
         for part in parts:
-            notes = tuple(dict.fromkeys((*found.notes, *part.notes)))
-            found = OtherModels(found.required + part.required, found.executed + part.executed, notes)
-    return found
+            required, executed = required + part.required, executed + part.executed
+            notes |= dict.fromkeys(part.notes)
+    return OtherModels(required, executed, tuple(notes))
 
 
 def required_without_gradients(phase: str, passes: Bounds) -> Bounds:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.core.declarations import COUNTERS, MAX_COUNT, Phase
+from flopsd.core.kernel_windows import KERNEL_COUNTERS
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from flopsd.daemon.agreed_phase import MAX_BUCKETS
 from flopsd.daemon.session_tracker import MAX_FACTS_BYTES, MAX_SESSIONS, RECORD_BYTES
@@ -12,6 +14,7 @@ from flopsd.journal.framing import MAX_LINE_BYTES
 from tests.support.paths import ROOT
 from tests.support.runs import Run, history_of, verified
 
+ALL_COUNTERS = {name: MAX_COUNT for name in COUNTERS if name not in KERNEL_COUNTERS}
 BIG = {"model_config": {"text": "x" * 60_000}}
 
 
@@ -20,7 +23,7 @@ def flood(run: Run, sessions: int, facts: object = None) -> None:
         name = f"{number:032x}"
         run.writer.take_event(SessionOpened(name, 100 + number, 0, "0.1.0"))
         run.writer.take_event(FactsDeclared(name, facts or BIG))  # type: ignore[arg-type]
-        run.writer.take_event(WorkCounted(name, {"train": {"steps": number + 1}}))
+        run.writer.take_event(WorkCounted(name, {phase.value: ALL_COUNTERS for phase in Phase}))
         run.writer.take_event(SessionClosed(name, clean=True))
 
 
@@ -37,6 +40,28 @@ def test_eighty_processes_with_large_facts_displace_no_checkpoint(tmp_path: Path
     assert history.incarnations[0].tallies["GPU-h"].watermark_ns == run.clock.boottime_ns()
     assert sum(len(json.dumps(session.facts)) for session in history.sessions.values()) <= MAX_FACTS_BYTES
     assert max(map(len, run.state.journal.read_bytes().splitlines())) < RECORD_BYTES + 70_000 < MAX_LINE_BYTES
+    counted = [session.work["other"] for session in history.sessions.values() if session.work]
+    assert counted == [ALL_COUNTERS] * len(counted)
+    assert len(counted) > 60
+
+
+def test_a_run_records_models_of_so_many_layers_and_each_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2000 layers take a third of a second to compute, in the thread that counts readings, and a name some bytes."""
+    monkeypatch.setattr("flopsd.daemon.session_tracker.MAX_LAYERS", 3 * 2200)
+    read: list[int] = []
+    monkeypatch.setattr("flopsd.core.architecture.why_not_read", lambda config: read.append(config["hidden_size"]))
+    run = Run(tmp_path / "state")
+    for number, width in enumerate((1, 1, 2, 3, 4, 1, 4)):
+        name = f"{number:032x}"
+        run.writer.take_event(SessionOpened(name, 100 + number, 0, "0.1.0"))
+        config = {"model_type": "llama", "hidden_size": width, "num_hidden_layers": 2000}
+        run.writer.take_event(FactsDeclared(name, {"model_config": config}))
+    run.finish()
+    sessions = history_of(run.state.journal).sessions.values()
+    recorded = [one.facts["model_config"]["hidden_size"] for one in sessions if one.facts]
+    assert (read, recorded) == ([1, 2, 3], [1, 1, 2, 3, 1])
 
 
 @pytest.mark.long

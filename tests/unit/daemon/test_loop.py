@@ -10,6 +10,7 @@ import pytest
 
 from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
+from flopsd.core.session_protocol import Event, PhaseChanged
 from flopsd.daemon.loop import Daemon, SourceReader
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
@@ -128,10 +129,11 @@ def test_a_source_that_names_moments_gone_by_is_polled_after_a_pause_all_the_sam
     assert min(apart) >= 3_000_000
 
 
+@pytest.mark.parametrize("is_declared_to", [False, True], ids=["alone", "beside-a-process-that-declares-without-end"])
 def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_declared_to: bool
 ) -> None:
-    bench, hang = Bench(tmp_path), threading.Event()
+    bench, hang, pause = Bench(tmp_path), threading.Event(), threading.Event()
 
     def script() -> Sweep:
         bench.reads += 1
@@ -149,7 +151,18 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
         if not bench.writer.snapshot.sources["script"].up and bench.reads == 2:
             bench.daemon.stop("asked")
 
+    until_ns = bench.clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S
+
+    def declare_again(event: Event) -> None:
+        bench.clock.wait(pause, 0.01)
+        if bench.clock.boottime_ns() < until_ns:
+            bench.daemon.post_event(event)
+
+    if is_declared_to:
+        monkeypatch.setattr(bench.writer, "take_event", declare_again)
+        bench.daemon.post_event(PhaseChanged("a" * 32, "train"))
     assert bench.daemon.run(stop_when_ready) == "asked"
+    assert bench.clock.boottime_ns() < until_ns
     assert bench.writer.close("sigterm")
     hang.set()
     (state,) = bench.writer.snapshot.devices

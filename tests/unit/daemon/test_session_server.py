@@ -264,6 +264,21 @@ def test_what_was_sent_at_once_is_all_read_a_second_later_though_nothing_follows
     server.listener.stop()
 
 
+def test_nothing_is_read_while_too_much_waits_to_be_taken_and_later_all_of_it(tmp_path: Path) -> None:
+    server = EventServer(tmp_path / "client.sock", most=3)
+    peer, phases = Peer(server.listener.path), ("train", "evaluate") * 10
+    peer.hello()
+    peer.socket.sendall(b"".join(b'{"flopsd":1,"kind":"phase","phase":"%b"}\n' % each.encode() for each in phases))
+    found, most = list[Event](), 0
+    while len(found) < 1 + len(phases):
+        found.append(server.next())
+        most = max(most, server.events.qsize())
+    assert [event.phase for event in found if isinstance(event, PhaseChanged)] == list(phases)
+    assert most <= 3
+    peer.close()
+    server.listener.stop()
+
+
 def test_a_peer_without_hello_is_closed(tmp_path: Path) -> None:
     clock = FakeClock()
     server = EventServer(tmp_path / "client.sock", clock=clock)
