@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# dev,train also trains small models with PyTorch in the tests: gigabytes, where pip finds no CPU build.
+# dev,docs,manifests,train is all that tests use: `docs` builds the site, `manifests` checks what clusters read, and
+# `train` trains small models with PyTorch (gigabytes, where pip finds no CPU build).
 EXTRAS ?= dev
 comma := ,
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
@@ -76,7 +77,8 @@ $(COMPILED): $(INSTALLED)
 docs: $(INSTALLED) ## renew docs/metrics.md, the picture of the architecture and config/parsed.json
 	@$(BIN)/python -m scripts.metrics_docs && $(BIN)/python -m scripts.architecture && $(BIN)/python -m scripts.parsed_yaml
 
-docs-site: $(INSTALLED) ## build the documentation site in site/; a broken link fails
+docs-site: ## build the documentation site in site/; a broken link fails
+	@$(MAKE) --no-print-directory install EXTRAS=dev,docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html; to search too: $(BIN)/python -m http.server -d site"
 
