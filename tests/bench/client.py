@@ -78,47 +78,85 @@ def _nothing(_: Client) -> None:
 
 def own(folder: Path, say: Say) -> None:
     """What the callback does in a step, where nothing else is done: the Trainer's events and the hooks around one pass
-    and where its backward pass begins."""
-    import torch
-    from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
-
+    and where its backward pass begins. And the same events and hooks where they do nothing: what the Trainer and PyTorch
+    take for them, and one sum over the mask."""
     from flopsd.integrations.transformers import FlopsdCallback
-    from tests.train.trainers import arguments, llama
 
     for layers in (2, 80):
         path = folder / f"own{layers}.sock"
         with _listening(path):
-            model, options = llama(num_hidden_layers=layers), arguments(folder, max_steps=1)
             callback = FlopsdCallback(client=connect(path), method="full")
-            handler = CallbackHandler([callback, DefaultFlowCallback()], model, None, None, None)
-            state, control = TrainerState(max_steps=1), TrainerControl()
-            handler.on_init_end(options, state, control)
-            backbone = model.model
-            leaf = torch.zeros(1, requires_grad=True)
-            backbone.forward = lambda leaf=leaf, **_: leaf + 1
-            model.forward = lambda backbone=backbone, **named: backbone(input_ids=named["input_ids"])
-            batch = {
-                "input_ids": torch.ones(8, 512, dtype=torch.long),
-                "attention_mask": torch.ones(8, 512, dtype=torch.long),
-            }
-            switch = _Switch(handler, callback, model)
-            runs = []
-            for _ in range(RUNS):
-                times: list[int] = []
-                while len(times) < 4000:
-                    switch.turn(on=len(times) % 4 in (1, 2))
-                    began = time.thread_time_ns()
-                    handler.on_step_begin(options, state, control)
-                    model(**batch).backward()
-                    handler.on_pre_optimizer_step(options, state, control)
-                    handler.on_optimizer_step(options, state, control)
-                    handler.on_step_end(options, state, control)
-                    times.append(time.thread_time_ns() - began)
-                runs.append(_of_pairs(times)[0])
-            switch.turn(on=True)
+            number, runs = _alone(folder, layers, callback)
             callback.client.close()
-        number = len(list(model.parameters()))
         say(f"callback alone, a step of 8 x 512 tokens with a mask, {number} parameters", _figure(runs), "10 us")
+    for sums in (False, True):
+        _, runs = _alone(folder, 2, _Idle(sums=sums))
+        say(
+            f"events and hooks that {'sum the mask' if sums else 'do nothing'}, in the same places",
+            _figure(runs),
+            "none",
+        )
+
+
+class _Idle:
+    """In the place of a callback: as many events, and hooks of the same kinds on the same modules."""
+
+    def __init__(self, *, sums: bool) -> None:
+        self._sums = sums
+
+    def on_init_end(self, *_: Any, model: Any, **__: Any) -> None:
+        import torch
+
+        def before(_model: Any, _arguments: Any, named: Any) -> None:
+            if self._sums:
+                torch.count_nonzero(named["attention_mask"])
+
+        def after(_model: Any, _arguments: Any, output: Any) -> None:
+            output.grad_fn.register_prehook(lambda *_: None)
+
+        model.register_forward_pre_hook(before, with_kwargs=True)
+        model.model.register_forward_pre_hook(lambda *_: None, with_kwargs=True)
+        model.register_forward_hook(after, always_call=True)
+
+    def __getattr__(self, event: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def _alone(folder: Path, layers: int, callback: Any) -> tuple[int, list[float]]:
+    """Parameters of a Llama of so many layers, and microseconds that `callback` adds to a step in which it computes
+    nothing."""
+    import torch
+    from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
+
+    from tests.train.trainers import arguments, llama
+
+    model, options = llama(num_hidden_layers=layers), arguments(folder, max_steps=1)
+    handler = CallbackHandler([callback, DefaultFlowCallback()], model, None, None, None)
+    state, control = TrainerState(max_steps=1), TrainerControl()
+    handler.on_init_end(options, state, control)
+    backbone = model.model
+    leaf = torch.zeros(1, requires_grad=True)
+    backbone.forward = lambda leaf=leaf, **_: leaf + 1
+    model.forward = lambda backbone=backbone, **named: backbone(input_ids=named["input_ids"])
+    batch = {
+        "input_ids": torch.ones(8, 512, dtype=torch.long),
+        "attention_mask": torch.ones(8, 512, dtype=torch.long),
+    }
+    switch, runs = _Switch(handler, callback, model), list[float]()
+    for _ in range(RUNS):
+        times: list[int] = []
+        while len(times) < 4000:
+            switch.turn(on=len(times) % 4 in (1, 2))
+            began = time.thread_time_ns()
+            handler.on_step_begin(options, state, control)
+            model(**batch).backward()
+            handler.on_pre_optimizer_step(options, state, control)
+            handler.on_optimizer_step(options, state, control)
+            handler.on_step_end(options, state, control)
+            times.append(time.thread_time_ns() - began)
+        runs.append(_of_pairs(times)[0])
+    switch.turn(on=True)
+    return len(list(model.parameters())), runs
 
 
 def matrices(say: Say) -> None:
