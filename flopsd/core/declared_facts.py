@@ -56,7 +56,7 @@ def layers_to_compute(facts: Mapping[str, Any]) -> int:
     """About how much there is to compute of a model with these facts, in layers of one without adapters, and rather
     more. A process may declare models without end, of so many layers as no model has."""
     lora = facts.get("lora") or {}
-    names = sum(len(lora.get(key, ())) for key in ("target_modules", "modules_to_save"))
+    names = sum(len(lora.get(key) or ()) for key in ("target_modules", "modules_to_save"))
     return (_LAYERS_UNNAMED + _layers(facts.get("model_config"), "")) * (10 + names) // 10
 
 

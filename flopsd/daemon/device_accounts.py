@@ -225,17 +225,18 @@ class DeviceAccounts:
             self._append(evidence_record(self._incarnation, tracked.number, now_ns, tracked.entry, identified=True))
 
     def _bound(self, listed: Device) -> None:
-        """Give a device no ceiling any more where it has become larger, as a MIG slice that is made anew can with the
-        same UUID: the journal has it as it was."""
+        """Give a device no ceiling any more where it is larger than the journal has it: a MIG slice that is made anew
+        can have the same UUID, and a second source can know of a higher clock than the first did."""
         tracked = self._tracked.get(listed.uid)
         if tracked is None or not tracked.is_outgrown_by(listed) or GapReason.END_UNKNOWN in tracked.tally.gap_ns:
             return
         log.error(
-            "device %d (%s) was made anew with the same UUID, of %d SMs: more than before, and this run has no upper "
-            "bound any more",
+            "device %d (%s) is listed with %s SMs of at most %s MHz, which is more than when it was listed first: made "
+            "anew with the same UUID, or described otherwise by another source; this run has no upper bound any more",
             listed.index,
             listed.uid,
             listed.sm_count,
+            listed.sm_clock_max_mhz,
         )
         now_ns = max(self._clock.boottime_ns(), tracked.tally.watermark_ns + 1)
         tracked.count_gap(now_ns, GapReason.END_UNKNOWN, self._sessions.active_phase)

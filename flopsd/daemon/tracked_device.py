@@ -162,9 +162,11 @@ class TrackedDevice:
         return True
 
     def is_outgrown_by(self, listed: Device) -> bool:
-        """Whether `listed`, a device of the same UUID, has more SMs than its ceiling is of."""
+        """Whether `listed`, a device of the same UUID, has more SMs than its ceiling is of, or a higher clock."""
         limits = self.state.now.rating.limits
-        return isinstance(limits, Limits) and (listed.sm_count or 0) > limits.sm_count
+        return isinstance(limits, Limits) and (
+            (listed.sm_count or 0) > limits.sm_count or (listed.sm_clock_max_mhz or 0) > limits.sm_clock_max_mhz
+        )
 
     @property
     def in_segment(self) -> Tally:

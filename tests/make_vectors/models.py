@@ -44,6 +44,7 @@ MODELS: list[Model] = [
     ("steps-alone", "A phase has steps and no tokens.", [(SIZE, {"train": {"steps": 3}, "evaluate": {"forward_passes": 2}, "other": WORK})]),
     ("passes-without-tokens", "A phase has forward passes and no tokens: the figures have no upper bound.", [(FULL, {"train": WORK, "other": {"forward_passes": 3}})]),
     ("of-size-0", "A size of 0 is none.", [({"parameters_total": 0}, {"train": WORK})]),
+    ("of-more-flop-than-counts", "A size and tokens that come to 10^36 FLOP: no count of a ledger is to be that large.", [({"parameters_total": 10**20, "method": "full"}, {"train": {"tokens": 10**16, "sequences": 1}})]),
     ("of-nobody", "Work of which nobody says what model it passed.", [({"method": "full"}, {"train": WORK})]),
     ("of-two-refused", "Two models, each refused for its own counters.", [(SIZE, {"train": {**WORK, "padding_tokens": 71}}), (FULL, {"train": {**WORK, "headless_tokens": 60, "fused_head_tokens": 11}})]),
     ("too-many-sequences", "More sequences than tokens.", [(FULL, {"train": {"tokens": 2, "sequences": 3}})]),

@@ -142,6 +142,8 @@ def declared(settings: J, sessions: list[J]) -> Basis:
         },
         "assumptions": once(notes),
     }  # fmt: skip
+    if any(one is not None and one >= 10**36 for one in (*required, *executed)):
+        return Basis(method, recomputation, None, [note("flop_beyond_counts")], None)
     share = None if required[COMPUTED] is None or not all(trained) else (required, trained)
     models = tuple((*of, part) for of, part in zip(groups.values(), parts, strict=True))
     return Basis(method, recomputation, architecture, [], share, models)

@@ -23,6 +23,7 @@ const _OF_MODEL = [
 const _OTHER_COUNTERS = /weight_|target_|cross_|patch|images/;
 const _WITHOUT_GRADIENTS = { code: "passes_without_gradients" };
 const _MOST_REASONS = 4;
+const _MOST_FLOP = 10n ** 36n;
 
 /** JSON with sorted members, to tell facts apart. @param {any} value @returns {string} */
 function textOf(value) {
@@ -224,6 +225,9 @@ export function architecture(history, held, stated) {
   const beside = besides(sessions);
   const required = added(...found.map((one) => one.required), beside.required);
   const executed = added(...found.map((one) => one.executed), beside.executed);
+  if ([required, executed].some((bounds) => LEVELS.some((level) => (bounds[level] ?? 0n) >= _MOST_FLOP))) {
+    return without([{ code: "flop_beyond_counts" }]);
+  }
   const total = String(found.map((one) => one.total).reduce((a, b) => (a > b ? a : b)));
   const trainable = models.length === 1 ? models[0].facts.parameters_trainable : undefined;
   const last = beside.required.high === 0n ? [] : [_WITHOUT_GRADIENTS];

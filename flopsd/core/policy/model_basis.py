@@ -30,6 +30,10 @@ from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import added
 from flopsd.errors import ArchitectureError
 
+# A ledger's counts have 40 digits; so many FLOP of each of a job's nodes still add up to fewer.
+MOST_FLOP = 10**36
+_BEYOND_COUNTS = note("flop_beyond_counts")
+
 
 def architecture_of(
     sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
@@ -68,7 +72,8 @@ def architecture_of(
             None,
             tuple(dict.fromkeys((*whole.assumptions, *more.assumptions))),
         )
-    return _with_others(whole, other_models(sessions)), ()
+    basis = _with_others(whole, other_models(sessions))
+    return (None, (_BEYOND_COUNTS,)) if basis.counted.most_flop >= MOST_FLOP else (basis, ())
 
 
 def _with_others(found: Architecture, others: OtherModels) -> Architecture:

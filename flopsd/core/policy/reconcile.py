@@ -45,6 +45,12 @@ class ArchitectureFigures:
             self.required + other.required, self.executed + other.executed, tokens, self.methods | other.methods
         )
 
+    @property
+    def most_flop(self) -> int:
+        """The largest of its figures."""
+        ends = (end for bounds in (self.required, self.executed) for end in (bounds.low, bounds.computed, bounds.high))
+        return max(end or 0 for end in ends)
+
     def for_ledger(self) -> dict[str, Any]:
         return {
             **self.required.for_ledger(),

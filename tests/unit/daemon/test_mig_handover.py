@@ -151,3 +151,12 @@ def test_a_named_device_gets_its_ceiling_once_it_is_identified(tmp_path: Path) -
     assert bounded.high_flop is not None
     metered.restart(1000)
     assert {state.device.uid for state in metered.run.writer.snapshot.devices} == {part.uid for part in parts}
+
+
+def test_what_a_second_source_lists_with_a_higher_clock_keeps_no_ceiling_of_the_lower_one(tmp_path: Path) -> None:
+    """A dcgm-exporter's page may not have the highest clock, and then the table's stands for it."""
+    metered = Metered(tmp_path)
+    metered.tell((replace(GPU, sm_clock_max_mhz=None),), 1000)
+    assert metered.run.writer.snapshot.view.figures.high_flop is not None
+    metered.tell((replace(GPU, sm_clock_max_mhz=2100),), 1000)
+    assert metered.run.writer.snapshot.view.figures.high_flop is None
