@@ -101,7 +101,8 @@ def plain_location(text: str) -> Path | S3Location:
     bucket, _, key = address.partition("/")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
         raise ValueError(f"{bucket!r} is not a bucket name; expected s3://BUCKET/KEY")
-    if key.endswith("/") or "//" in key or len(key) > 900 or not PurePosixPath(key).suffix:
+    # To a store `.` is a name like any other, and files beside such a key would not be beside it.
+    if "." in key.split("/") or key.endswith("/") or "//" in key or len(key) > 900 or not PurePosixPath(key).suffix:
         raise ValueError("expected s3://BUCKET/KEY with the key of a file, such as s3://bucket/folder/ledger.json")
     return _with_options(S3Location(bucket, key), query)
 

@@ -317,6 +317,15 @@ def test_what_a_store_refuses_for_a_while_is_delivered_later(tmp_path: Path, sta
     in_process("copy", str(ledger), "--to", f"{place}?overwrite=never", *at, code=1, says="compare the two",
                env=environment(None, None, **store.variables))  # fmt: skip
 
+    # One that cannot be looked at for now may hold another run's, and what lies before it may answer for it.
+    store.client().put_object(Bucket=bucket, Key="l.journal.jsonl", Body=b"another run's", ChecksumAlgorithm="SHA256")
+    for method, end, says in (("HEAD", "l.json", "503: Service Unavailable"), ("PUT", "n.json", "is not of a store")):
+        odd = {"HEAD": (503, b"", {}), "PUT": (200, b"<html>", {})}[method]
+        with before(store, lambda request, ask, to=method, odd=odd: odd if request.command == to else ask()) as busy:
+            in_process("copy", str(ledger), "--to", f"s3://{bucket}/{end}", *at, code=1, says=says,
+                       env=environment(None, None, **busy.variables))  # fmt: skip
+    assert store.get(bucket, "l.journal.jsonl") == b"another run's"
+
 
 def test_rolling_ledgers_have_a_name_of_their_own_and_no_lock(tmp_path: Path, store: Store) -> None:
     bucket, ledger = store.bucket("rolling", lock=True), tmp_path / "ledger.json"

@@ -20,6 +20,7 @@ log = logging.getLogger("flopsd")
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 5, 3
 CHECKED_BYTES_PER_S = 20_000_000  # a store takes longer to check and answer for a journal of months
+_FOR_NOW = (429, 500, 502, 503, 504)
 NEEDS_EXTRA = "copying to S3 needs the packages of the extra 's3'", "pip install 'flopsd[s3]'"
 
 
@@ -55,9 +56,10 @@ def upload(ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clo
             may_replace = False  # from here on it is ours
         try:
             with open_content(data) as body:
-                client.put_object(
+                stored = client.put_object(
                     Bucket=location.bucket, Key=location.key, Body=body, **_options(location, data, clock)
                 )
+            _refuse_answer(stored, location, data)
         except client.exceptions.ClientError as fault:
             if _code(fault) == "PreconditionFailed":
                 _refuse_another(client, location, data)
@@ -124,6 +126,15 @@ def _options(location: S3Location, data: Content, clock: Clock) -> dict[str, Any
     return options
 
 
+def _refuse_answer(stored: Any, location: S3Location, data: Content) -> None:
+    """What lies between, such as a proxy that wants a login, may answer for the store. Raises StorageError."""
+    if not stored.get("ETag") or stored.get("ChecksumSHA256") not in (None, _sha256(data)):
+        raise StorageError(
+            f"{location}: the answer to the upload is not of a store",
+            hint="check the proxy, and the address in AWS_ENDPOINT_URL_S3 if that is set",
+        )
+
+
 def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
     """An object with the same bytes is from an earlier attempt whose answer was lost. Any other is kept."""
     there = _head(client, location)
@@ -136,13 +147,15 @@ def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
 
 def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clock) -> None:
     """Copy the ledger that is there to another name, unless what is uploaded continues its journal. Nothing is kept
-    where the store does not let us look, or has no SHA-256."""
+    where the store never lets us look, or has no SHA-256; one that does not let us now is an error."""
     key = Path(ledger.key)
     journal = ledger.beside(journal_beside(key).name)
     location = journal if journal in objects else ledger
     try:
         there = _head(client, location)
-    except client.exceptions.ClientError:
+    except client.exceptions.ClientError as fault:
+        if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _FOR_NOW:
+            raise
         return
     data, size = objects[location], there["ContentLength"]
     if there.get("ChecksumSHA256") in (None, _sha256(data)):

@@ -45,6 +45,7 @@ def test_the_options_of_a_location_are_in_its_query() -> None:
         ("s3://bucket/folder/", "with the key of a file"),
         ("s3://bucket/folder.json/", "with the key of a file"),
         ("s3://bucket/folder//a.json", "with the key of a file"),
+        ("s3://bucket/./folder/a.json", "with the key of a file"),
         (f"s3://bucket/{'a' * 896}.json", "with the key of a file"),
         ("s3://bucket/folder/ledger", "with the key of a file"),
         ("s3://bucket/a.json?lock=forever&days=1", "lock=forever is not known"),
