@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -319,11 +320,15 @@ def test_what_a_store_refuses_for_a_while_is_delivered_later(tmp_path: Path, sta
 
     # One that cannot be looked at for now may hold another run's, and what lies before it may answer for it.
     store.client().put_object(Bucket=bucket, Key="l.journal.jsonl", Body=b"another run's", ChecksumAlgorithm="SHA256")
-    for method, end, says in (("HEAD", "l.json", "503: Service Unavailable"), ("PUT", "n.json", "is not of a store")):
-        odd = {"HEAD": (503, b"", {}), "PUT": (200, b"<html>", {})}[method]
-        with before(store, lambda request, ask, to=method, odd=odd: odd if request.command == to else ask()) as busy:
-            in_process("copy", str(ledger), "--to", f"s3://{bucket}/{end}", *at, code=1, says=says,
-                       env=environment(None, None, **busy.variables))  # fmt: skip
+    busy, portal = (503, b"", dict[str, str]()), (200, b"<html></html>", dict[str, str]())
+    for method, odd, name, says in (("HEAD", busy, "l.json", "503: Serv"), ("PUT", portal, "n.json", "not of a store")):
+
+        def answer(request: BaseHTTPRequestHandler, ask: Callable[[], Answer], to: Any = (method, odd)) -> Answer:
+            return to[1] if request.command == to[0] else ask()
+
+        with before(store, answer) as bad:
+            in_process("copy", str(ledger), "--to", f"s3://{bucket}/{name}", *at, code=1, says=says,
+                       env=environment(None, None, **bad.variables))  # fmt: skip
     assert store.get(bucket, "l.journal.jsonl") == b"another run's"
 
 
