@@ -179,6 +179,27 @@ def test_a_core_is_the_sum_over_all_runtimes(lead: Lead) -> None:
     assert led.sweep().gauges["neuron0"].utilization_ratio == pytest.approx((0.99 + 0.088) / 2)
 
 
+@pytest.mark.parametrize("is_stuck", [True, False], ids=["the-same-report", "a-period-of-three-seconds"])
+def test_what_one_of_two_runtimes_reports_again_each_second_is_counted_once(lead: Lead, is_stuck: bool) -> None:
+    """The other's reports are of the second that passed, so that neither the document nor its period is the same."""
+    led, counted = counting(lead, two_runtimes(3)), list[int]()
+    first, other = (
+        counters(two_runtimes(3), at)["neuroncores_in_use"][str(at)]["effective_flops"] for at in (0, 1)
+    )  # fmt: skip
+    for second in range(9):
+        led.clock.advance(NS_PER_S)
+        document = two_runtimes(3)
+        for at, runtime in enumerate(document["neuron_runtime_data"]):  # type: ignore[var-annotated, arg-type]
+            runtime["address"] = "" if at and is_stuck else str(second)
+        counters(document, 1)["period"] = 1 if is_stuck else 3
+        led.send(repeated=True, doc=document)
+        work = led.sweep().readings[0].work
+        assert isinstance(work, Counted | Gap)
+        counted.append(work.flop if isinstance(work, Counted) else work.counted_flop)
+    most_seconds = 1 if is_stuck else 9 + 3 + 2  # the first period began before, and a document may come 2 s late
+    assert 0 < sum(counted) - 9 * first <= most_seconds * other
+
+
 def test_a_runtime_that_ends_takes_no_count_of_another_with_it(lead: Lead, tmp_path: Path) -> None:
     led = counting(lead, two_runtimes(3))
     run = Run(tmp_path / "state", devices=(), clock=led.clock)

@@ -70,7 +70,8 @@ class Led:
         if not repeated and step.get("doc", {}).get("neuron_runtime_data"):
             self._sent += 1
             step["doc"] = copy.deepcopy(dict(step["doc"]))
-            step["doc"]["neuron_runtime_data"][0]["address"] = str(self._sent)
+            for runtime in step["doc"]["neuron_runtime_data"]:
+                runtime["address"] = str(self._sent)
         os.write(self._steps, json.dumps(step).encode() + b"\n")
 
     def hang(self) -> None:

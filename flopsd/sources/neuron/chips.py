@@ -22,7 +22,6 @@ class Chip:
     node: ChipNode | None
     flop_begin: int | None = None  # sysfs total of all cores when they were first read
     totals: tuple[int, ...] | None = None  # of each core when they were last read
-    ahead_ns: int = 0  # by how much the periods that were counted are longer than the time that passed
     moved: int = 0  # documents with counted work during which the sysfs total moved
     stood: int = 0  # and during which it did not
 

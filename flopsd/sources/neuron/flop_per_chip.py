@@ -8,7 +8,7 @@ meanwhile its core is busy without FLOP, which is a gap and never zero work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from math import floor
 
@@ -35,8 +35,11 @@ class ChipFlop:
     has_rate: bool
 
 
-def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: Runtimes) -> ChipFlop:
-    """The work of each of `chips`, `before` being the runtimes of the document before this one.
+def account(
+    document: MonitorDocument, chips: int, cores_per_chip: int, before: Runtimes, ahead: Collection[str] = ()
+) -> ChipFlop:
+    """The work of each of `chips`, `before` being the runtimes of the document before this one, and `ahead` those whose
+    report is of time that was counted already: what they did in it is not known.
 
     A runtime that cannot be read makes the period of all chips a gap: partly known is not known. One that is
     gone takes with it what it did since its last report: a gap on the chips that it used. What others counted there
@@ -65,6 +68,8 @@ def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: 
                 why.setdefault(chip, core.fault)
             elif core.flop_per_s is None:
                 why.setdefault(chip, GapReason.NOT_SUPPORTED)
+            elif core.flop_per_s and runtime.key in ahead:
+                why.setdefault(chip, GapReason.OVERLAP)
             else:
                 flop[index] += core.flop_per_s * runtime.period_seconds
             if core.utilization_percent is None:

@@ -12,6 +12,7 @@ from flopsd.core.model import Counted, Device, DeviceUid, Evidence, Gap, GapReas
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources.neuron.chips import Chip, chips_of_document, chips_of_sysfs, sysfs_facts
+from flopsd.sources.neuron.counted_periods import CountedPeriods
 from flopsd.sources.neuron.document import MonitorDocument, scrub
 from flopsd.sources.neuron.flop_per_chip import ChipFlop, Runtimes, account, period_ends
 from flopsd.sources.neuron.monitor_process import Failure, MonitorProcess, StreamItem
@@ -23,7 +24,6 @@ FIRST_DOCUMENTS = 5  # until one lists the hardware
 STARTUP_NS = 60 * NS_PER_S
 SILENT_NS = 10 * NS_PER_S  # longer than this without another line: it hangs
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
-_AHEAD_NS = 2 * NS_PER_S  # how late the first of documents may have come, so that others seem to come too early
 _KEPT_REPORTS = 8  # to recognise one that is printed again
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
 
@@ -39,6 +39,7 @@ class NeuronSource:
         self._renamed: dict[DeviceUid, Device] = {}  # chips of sysfs, by neuron-monitor's names
         self._cores_per_chip: int | None = None
         self._runtimes: Runtimes = {}
+        self._periods = CountedPeriods()
         self._rate_field: str | None = None
         self._facts: Mapping[str, str | int] = {}
         self._identified = self._sees_none = False
@@ -175,7 +176,8 @@ class NeuronSource:
         self._learn(item.what)
         if self._cores_per_chip is None:
             return self._gap(item.at_ns, GapReason.NOT_SUPPORTED)  # which chip has these cores is not known
-        counted = account(item.what, len(self._chips), self._cores_per_chip, self._runtimes)
+        ahead = self._periods.ahead(item.what, item.at_ns)
+        counted = account(item.what, len(self._chips), self._cores_per_chip, self._runtimes, ahead)
         self._runtimes, self._backoff_ns = counted.runtimes, _BACKOFF_NS
         for chip in self._chips:
             if not counted.has_rate:
@@ -219,11 +221,7 @@ class NeuronSource:
             work = Gap(GapReason.STARTING)  # part of the period lies before the first read, and so does its work
         if end_ns - since_ns <= counted.period_ns + counted.period_ns // _JITTER:
             begin_ns = since_ns
-        flop = work.flop if isinstance(work, Counted) else work.counted_flop
-        ahead_ns = chip.ahead_ns + (counted.period_ns if flop else 0) - (end_ns - since_ns)
-        if ahead_ns > _AHEAD_NS:  # documents of a clock of their own
-            work, ahead_ns = Gap(GapReason.OVERLAP), ahead_ns - counted.period_ns
-        chip.since_ns, chip.ahead_ns = end_ns, max(0, ahead_ns)
+        chip.since_ns = end_ns
         return Reading(chip.device.uid, begin_ns, end_ns, work)
 
     def _gap(self, until_ns: int, reason: GapReason) -> list[Reading]:
@@ -232,7 +230,7 @@ class NeuronSource:
         for chip in self._chips:
             if until_ns > chip.since_ns:
                 readings.append(Reading(chip.device.uid, chip.since_ns, until_ns, Gap(reason)))
-                chip.since_ns, chip.ahead_ns = until_ns, 0
+                chip.since_ns = until_ns
         return readings
 
     def _with_totals(self, readings: list[Reading]) -> list[Reading]:

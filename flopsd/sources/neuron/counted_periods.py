@@ -1,0 +1,45 @@
+"""Which runtimes report time that was counted already: more than passed, or a report that is printed again. Pure."""
+
+from __future__ import annotations
+
+from flopsd.core.dataclass import dataclass
+from flopsd.sources.neuron.document import MonitorDocument, Runtime
+from flopsd.system.clock import NS_PER_S
+
+_AHEAD_NS = 2 * NS_PER_S  # how late the first of documents may have come, so that others seem to come too early
+
+
+@dataclass(slots=True)
+class _Counted:
+    """Of one runtime: its last reports, when they came, and by how much its periods are longer than the time since."""
+
+    reports: list[object]
+    at_ns: int
+    ahead_ns: int = 0
+
+
+class CountedPeriods:
+    """Of the runtimes of the last document."""
+
+    def __init__(self) -> None:
+        self._runtimes: dict[str, _Counted] = {}
+
+    def ahead(self, document: MonitorDocument, at_ns: int) -> frozenset[str]:
+        """The runtimes whose work in a document, whose period ended at `at_ns`, is not to be counted."""
+        listed: dict[str, list[tuple[Runtime, object]]] = {}
+        for runtime, report in zip(document.runtimes, document.report, strict=False):
+            listed.setdefault(runtime.key, []).append((runtime, report))
+        found = set()
+        for key, ones in listed.items():
+            reports = [report for _, report in ones]
+            worked = [one.period_seconds for one, _ in ones if any(core.flop_per_s for core in one.cores.values())]
+            period_ns = round(max(worked, default=0) * NS_PER_S)
+            before = self._runtimes.setdefault(key, _Counted([], at_ns - period_ns))
+            ahead_ns = max(0, before.ahead_ns + period_ns - (at_ns - before.at_ns))
+            # Periods are printed to the nanosecond and rates to the FLOP/s: two of a runtime at work do not read alike.
+            if worked and (ahead_ns > _AHEAD_NS or reports == before.reports):
+                found.add(key)
+                ahead_ns = max(0, ahead_ns - period_ns)
+            self._runtimes[key] = _Counted(reports, at_ns, ahead_ns)
+        self._runtimes = {key: self._runtimes[key] for key in listed}
+        return frozenset(found)
