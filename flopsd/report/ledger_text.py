@@ -196,7 +196,7 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []
     if architecture is not None:
         computed = figures_text(figures_from(architecture, "computed"))
-        rows.append(("by model", f"{computed}: from its architecture and tokens"))
+        rows.append(("by model", f"{computed}: from the model and the tokens that its processes declare"))
     elif (reasons := totals[ABSENT]) != [NO_PROCESS.for_ledger()]:
         rows.append(("by model", f"no figure: {one_line(say_all(ABSENT, reasons))}"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
