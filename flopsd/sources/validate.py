@@ -38,6 +38,7 @@ MOST = 10**24
 MOST_OF_A_DEVICE = 2**32  # SMs, MHz, ids: what a field of a driver can hold
 MOST_CHARACTERS = 10_000  # a device's whole description must fit into one line of the journal
 MOST_FACTS_BYTES = 256 * 1024
+MOST_DEVICES = 2000  # of one source, one after another: each stays in every record of the run
 AHEAD_NS = 10_000_000  # where another clock of the machine gives the end of an interval
 
 
@@ -98,6 +99,8 @@ def check_devices(devices: Sequence[object], checked: dict[DeviceUid, Device] | 
             raise _refusal("a device", "uid", uid, "text")
         uids.add(uid)
         if known.get(uid) is not device:
+            if uid not in known and len(known) >= MOST_DEVICES:
+                raise ValueError(f"devices() lists more than {MOST_DEVICES} devices, one after another")
             _check_device(uid, device)
             known[uid] = device
         if device.parent is not None:

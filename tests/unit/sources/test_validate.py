@@ -209,6 +209,18 @@ def test_a_list_of_devices_that_is_none_is_refused(words: str, devices: Sequence
         check_devices(devices)
 
 
+def test_a_source_that_lists_other_devices_each_time_is_refused_before_no_record_holds_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flopsd.sources.validate.MOST_DEVICES", 3)
+    known: dict[str, Device] = {}
+    for number in (0, 1, 2, 2, 0):
+        check_devices([replace(H100, uid=f"GPU-{number}")], known)
+    with pytest.raises(ValueError, match="more than 3 devices"):
+        check_devices([replace(H100, uid="GPU-3")], known)
+    check_devices([replace(H100, uid="GPU-1")], known)
+
+
 def test_what_was_checked_is_remembered_and_not_checked_again() -> None:
     known = {ACME.uid: ACME, "GPU-x": replace(H100, uid="GPU-x", index=-1)}
     check_devices((H100, known["GPU-x"]), known)
