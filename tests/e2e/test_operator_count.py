@@ -75,7 +75,7 @@ def test_a_ceiling_becomes_a_figure_and_a_verdict_that_says_whose_word_it_rests_
 ) -> None:
     found, truth, counted = metered(tmp_path, standin, 1, *TRAINING, "--precision", "bf16")
     low, measured, high = (int(found["totals"]["executed"][name]) for name in ("low", "measured", "high"))
-    assert 0 < low == measured == counted <= truth <= high <= 4 * low
+    assert 0 < low == measured == counted <= truth <= high
     (rule,) = (one for one in found["findings"] if one["rule"] == "base-not-gpai")
     assert (rule["state"], rule["restsOn"]) == ("above", "operator_count")
     said = flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), code=0).stdout
@@ -86,8 +86,8 @@ def test_as_claimed_with_the_format_that_the_process_sees(tmp_path: Path, standi
     found, truth, counted = metered(tmp_path, standin, 1, *TRAINING)
     executed, claimed = found["totals"]["executed"], found["totals"]["guidelines"]["asClaimed"]
     assert int(executed["low"]) == int(executed["measured"]) == counted <= truth <= int(executed["high"])
-    assert truth <= int(claimed["high"]) <= 4 * int(claimed["low"])
-    assert int(claimed["high"]) <= int(executed["high"])
+    assert 0 < int(claimed["low"]) <= counted
+    assert truth <= int(claimed["high"]) <= int(executed["high"])
 
 
 def test_a_process_that_counts_ten_times_what_it_did_moves_nothing(tmp_path: Path, standin: Path) -> None:

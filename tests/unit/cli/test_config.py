@@ -365,7 +365,8 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
         elif not isinstance(one, argparse._HelpAction | argparse._VersionAction):
             facts = {"nargs": one.nargs, "const": one.const, "choices": one.choices and list(one.choices), "type": getattr(one.type, "__name__", None)}  # fmt: skip
             stated = [f"{name}={value}" for name, value in facts.items() if value is not None]
-            needed = "required" if one.required else f"default={one.default}"
+            is_rest = one.nargs == argparse.REMAINDER  # required until Python 3.12, in the words of argparse
+            needed = "required" if one.required and not is_rest else f"default={one.default}"
             yield " ".join([parser.prog, *one.option_strings, one.dest, type(one).__name__, needed, *stated])
     for group in parser._mutually_exclusive_groups:
         yield f"{parser.prog} {'one' if group.required else 'at most one'} of {[one.dest for one in group._group_actions]}"

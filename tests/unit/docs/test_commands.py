@@ -14,7 +14,7 @@ from flopsd.cli.main import _parser
 from flopsd.errors import ConfigError
 from flopsd.settings.load import settings_of_layers
 from tests.support.doc_commands import COMMANDS, PAGES, WHOLE, By, Not, commands, inline
-from tests.support.kubernetes import render
+from tests.support.kubernetes import PACKAGES, render
 from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
@@ -79,6 +79,7 @@ def test_flopsd_takes_every_command_of_a_page(
 
 
 @pytest.mark.long
+@pytest.mark.package(*PACKAGES)
 def test_the_values_of_helm_install_are_the_charts() -> None:
     """By Helm's own SDK, in place of its command: with `--set`, and with the values file that the page shows."""
     for page in ("kubernetes.md", "helm.md"):
