@@ -9,10 +9,9 @@ from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.collect import MODULES
 from flopsd.attestation.evidence.item import REASON, CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
-from flopsd.attestation.times import TOLERANCE_NS
 from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import is_note
-from flopsd.core.values import is_timestamp, utc_ns
+from flopsd.core.values import is_timestamp
 from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.settings.words import say
 
@@ -83,7 +82,6 @@ def timestamp_findings(stamped: Sequence[StampedSignature], trust: Trust, sealed
 def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> EvidenceResult:
     state, text = rfc3161.judge(token, signature, trust.tsa_chains)
     if state is EvidenceState.HOLDS:
-        text = f"the signature existed at {text}; the ledger was sealed at {sealed_at}"
-        if utc_ns(sealed_at) > utc_ns(rfc3161.time_of_token(token)) + TOLERANCE_NS:
-            text += ", WHICH IS LATER: the clock that sealed was ahead, or the time of the seal is not true"
+        later = rfc3161.if_later(token, "the ledger states that it was sealed at", sealed_at)
+        text = f"the signature existed at {text}{later or f'; the ledger was sealed at {sealed_at}'}"
     return rfc3161.KIND.result(state, text)

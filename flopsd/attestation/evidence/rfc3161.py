@@ -11,6 +11,8 @@ from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.evidence.item import EvidenceKind, EvidenceState
+from flopsd.attestation.times import TOLERANCE_NS
+from flopsd.core.values import utc_ns
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import TIMESTAMP
 
@@ -58,6 +60,14 @@ def fetch(signature: bytes, url: str) -> bytes:
 def time_of_token(token: bytes) -> str:
     """The time in a TimeStampResp, unverified. Raises EvidenceError."""
     return _time(_decode(token))
+
+
+def if_later(token: bytes, states: str, time: str) -> str:
+    """What to say of a thing that was stamped, where it `states` a `time` of its own after that of the stamp; else
+    nothing. Raises EvidenceError."""
+    if utc_ns(time) <= utc_ns(time_of_token(token)) + TOLERANCE_NS:
+        return ""
+    return f"; {states} {time}, WHICH IS LATER: the clock of that machine was ahead, or its time is not true"
 
 
 def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[str, str]:

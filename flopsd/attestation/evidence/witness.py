@@ -47,10 +47,12 @@ def collect(context: CollectContext) -> dict[str, Any]:
 
 def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
     """The stamp of the sealed part's own head."""
-    state, text = rfc3161.judge(
-        bytes_of(fields_of(data), "token"), bytes.fromhex(context.head_sha256), context.tsa_chains
-    )
-    return state, f"the last sealed record existed at {text}" if state is EvidenceState.HOLDS else text
+    token = bytes_of(fields_of(data), "token")
+    state, text = rfc3161.judge(token, bytes.fromhex(context.head_sha256), context.tsa_chains)
+    if state is EvidenceState.HOLDS:
+        later = rfc3161.if_later(token, "it states", context.history.incarnations[-1].last_utc)
+        text = f"the last sealed record existed at {text}{later}"
+    return state, text
 
 
 def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[EvidenceResult, ...]:
@@ -67,10 +69,12 @@ def of_earlier_seals(seals: SealsSoFar, context: CheckContext) -> tuple[Evidence
         try:
             data = base64.b64decode((seal.token or "").encode("ascii"), validate=True)
             state, text = rfc3161.judge(data, bytes.fromhex(seal.head_sha256), context.tsa_chains)
+            if state is EvidenceState.HOLDS:
+                later = rfc3161.if_later(data, "they state that they were sealed at", seal.sealed_at)
+                text = f"its first {seal.size_bytes} bytes existed at {text}{later}"
         except (UnicodeError, binascii.Error, EvidenceError) as fault:
             state, text = EvidenceState.FAILED, str(fault)
         states.append(state)
-        is_held = state is EvidenceState.HOLDS
-        texts.append(f"its first {seal.size_bytes} bytes existed at {text}" if is_held else text)
+        texts.append(text)
     worst = next((state for state in (EvidenceState.FAILED, EvidenceState.NOT_CHECKED) if state in states), states[0])
     return (KIND.result(worst, "; ".join(texts)),)

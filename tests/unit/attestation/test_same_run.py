@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.attestation.evidence import witness
 from flopsd.attestation.evidence.item import CheckContext, EvidenceState
 from flopsd.attestation.evidence.trust import load_trust
 from flopsd.attestation.evidence.witness import of_earlier_seals
@@ -21,7 +22,7 @@ from flopsd.system.clock import SystemClock
 from flopsd.testing import FakeClock
 from tests.make_vectors.files import parsed
 from tests.support.authorities import Authority, serving
-from tests.support.process import in_process
+from tests.support.process import in_process, predicate
 from tests.support.runs import Run, history_of, verified
 
 
@@ -184,3 +185,16 @@ def test_a_witness_proves_when_a_prefix_existed_and_its_absence_is_recorded(tmp_
     (found,) = of_earlier_seals(replace(seals, stamped=[swapped]), CheckContext(History(), "", (), trust.tsa_chains))
     assert found.verdict is EvidenceState.FAILED
     assert "Mismatch between messages" in found.text
+
+    # A record or seal that states a later time than the stamp of it.
+    assert "LATER" not in own.text + earlier.text
+    history, after = history_of(last.journal), "2999-01-01T00:00:00.000000000Z"
+    history.incarnations[-1].last_utc = after
+    context = CheckContext(history, parsed(last.journal.read_bytes())[-1].head.hex(), (), trust.tsa_chains)
+    (item,) = (one for one in predicate(last.ledger)["evidence"] if one["type"] == "witness")
+    assert f"; it states {after}, WHICH IS LATER" in witness.check(item["data"], context)[1]
+    (found,) = of_earlier_seals(replace(seals, stamped=[replace(seals.stamped[0], sealed_at=after)]), context)
+    assert (found.verdict, "sealed at 2999-01-01T00:00:00.000000000Z, WHICH IS LATER" in found.text) == (
+        EvidenceState.HOLDS,
+        True,
+    )
