@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class Sealed:
     is_segment: bool = False  # whether there are others of the run
     findings: Sequence[Mapping[str, Any]] = ()  # as the ledger has them
     coverage: Mapping[str, Any] = field(default_factory=dict)  # likewise
+    evidence: Collection[str] = ()  # of what was executed
 
 
 def seal_journal(
@@ -171,6 +172,7 @@ def _result(
         is_segment=history.is_segment,
         findings=predicate["findings"],
         coverage=predicate["coverage"],
+        evidence=predicate["totals"]["executed"]["byEvidence"],
     )
 
 

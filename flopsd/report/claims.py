@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flopsd.core.figures import Figures
@@ -37,10 +37,9 @@ def claims_text(guidelines: Mapping[str, Any]) -> str:
     return f"{interval(entry.figures()).ends} only if it was what {by} declared: {', '.join(map(_claim, claims))}"
 
 
-def holds_counts(devices: Iterable[Mapping[str, Any]]) -> str:
-    """A sentence where figures of a device rest on what its processes count; else empty."""
-    counted = any("operator_count" in device["evidence"] for device in devices)
-    return HOLD_COUNTS if counted else ""
+def holds_counts(*evidence: Collection[str]) -> str:
+    """A sentence where figures rest on what processes count; else empty. `evidence`: of each device, or of all."""
+    return HOLD_COUNTS if any("operator_count" in one for one in evidence) else ""
 
 
 def operators_text(guidelines: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from flopsd.core.policy.reconcile import NO_PROCESS
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns
 from flopsd.report.answer import answer_to
-from flopsd.report.claims import claims_text, operators_text, required_source
+from flopsd.report.claims import claims_text, holds_counts, operators_text, required_source
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject, contradiction_text
 from flopsd.report.model_documentation_texts import job_seconds
@@ -56,6 +56,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *([("SEGMENT", segment_text(sealed.segment or 1))] if sealed.is_segment else []),
         *([] if sealed.ended else [("ROLLING", _NO_END)]),
         *interval(sealed.figures).facts(NOTHING_MEASURED),
+        *_by_count(sealed.evidence),
         *([("coverage", _coverage(sealed.coverage))] if sealed.coverage else []),
         *([("answer", answer_to(sealed.findings).headline)] if sealed.findings and not sealed.is_segment else []),
         ("journal", str(sealed.journal)),
@@ -163,6 +164,7 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
             energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
     return [
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
+        *_by_count(executed["byEvidence"]),
         ("evidence", f"{_GAP}; no work in the time that was read" if is_idle else evidence),
         *(
             [("clock", f"{format_flop(clock, Towards.UP)} of the margin either way: not known between its samples")]
@@ -173,6 +175,10 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
         ("coverage", f"{_coverage(predicate['coverage'])}{listed}"),
         ("energy", energy),
     ]
+
+
+def _by_count(evidence: Collection[str]) -> list[Row]:
+    return [("by count", words)] if (words := holds_counts(evidence)) else []
 
 
 def _coverage(coverage: Mapping[str, Any]) -> str:

@@ -24,7 +24,11 @@ def status_text(status: Mapping[str, Any]) -> str:
     rows = [
         ("run", run_text(status)),
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
-        *([("by count", counted)] if (counted := holds_counts(status["devices"])) else []),
+        *(
+            [("by count", counted)]
+            if (counted := holds_counts(*(device["evidence"] for device in status["devices"])))
+            else []
+        ),
         *integer_facts(status["mayBeIntegerFlop"], figures_from(status["integerOperations"])),
         ("guidelines", figures_text(figures_from(counts))),
         *([("guidelines", wide)] if (wide := beyond_margin(figures_from(counts))) else []),

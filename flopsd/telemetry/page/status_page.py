@@ -94,7 +94,10 @@ def _total(facts: Mapping[str, Any]) -> Html:
     wide = beyond_margin(figures_from(facts["guidelines"]))
     executed, counts = interval(figures_from(facts["executed"])), interval(figures_from(facts["guidelines"]))
     rate = facts["measuredFlopPerSecond"]
-    integers, counted = integers_text(figures_from(facts["integerOperations"])), holds_counts(facts["devices"])
+    integers, counted = (
+        integers_text(figures_from(facts["integerOperations"])),
+        holds_counts(*(device["evidence"] for device in facts["devices"])),
+    )
     under = [
         *([f"{wide[:1].upper()}{wide[1:]}."] if wide else []),
         *([f"{AS_CLAIMED}: {claims}."] if (claims := claims_text(facts["guidelines"])) else []),
