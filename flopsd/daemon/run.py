@@ -12,7 +12,7 @@ from flopsd.core.companions import PEAKS, POLICY, companion_name
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.code_secrets import CodeSecrets, read_secret
 from flopsd.daemon.continued_run import continue_run, known_journal, report_to_launcher
-from flopsd.daemon.copying import RESERVE_SECONDS
+from flopsd.daemon.copying import RESERVE_SECONDS, keep_journal
 from flopsd.daemon.custody import Commands, Custody
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.loop import Daemon
@@ -146,6 +146,8 @@ def run_daemon(
             custody.stop()
         if not (durable := writer.close(why, stop_requests.child_exit_code)):
             log.error("the end of the run is not in the journal, nor what was metered since it could last be written")
+            if settings.seal and lifeline is None:  # a launcher seals what is there
+                _keep_elsewhere(settings, folder, clock, daemon.stopped_ns)
         closed_ns = clock.boottime_ns()
         if lines is not None:
             lines.write(writer.snapshot)
@@ -212,6 +214,15 @@ def _keep(folder: StateDir, kind: str, sha256: str, data: bytes) -> None:
             kind,
             sha256,
         )
+
+
+def _keep_elsewhere(settings: Settings, folder: StateDir, clock: Clock, stopped_ns: int | None) -> None:
+    """Copy a journal that cannot be sealed: a machine whose disk is full may end with the run, too."""
+    now_ns = clock.boottime_ns()
+    try:
+        log.error("%s", keep_journal(settings, folder, clock, (now_ns - (stopped_ns or now_ns)) / NS_PER_S))
+    except FlopsdError as fault:
+        log.error("%s; %s", fault, fault.hint)
 
 
 def _socket_folder(settings: Settings, environment: Mapping[str, str], lifeline: int | None) -> Path:

@@ -122,6 +122,23 @@ def test_the_daemon_carries_nothing_that_signs_and_a_full_disk_leaves_the_older_
     assert set(found["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
 
 
+def test_the_journal_of_a_full_disk_goes_to_where_its_ledger_would(tmp_path: Path, env: dict[str, str]) -> None:
+    copy, options = tmp_path / "far" / "l.json", ("--seal-every", "off", "--checkpoint", "0.2")
+    with small_disk(tmp_path / "state", "64k") as small:
+        with started("run", *arguments(tmp_path, "--ledger-copy", str(copy), *options), env=env) as program:
+            wait_until(
+                lambda: any(b"activity" in file.read_bytes() for file in small.glob("pending.jsonl")), "a reading"
+            )
+            fill(small)
+            program.wait_for("metering goes on in memory")
+            program.process.send_signal(signal.SIGTERM)
+            assert program.finish() == 1, program.text
+        assert "the end of the run is not in the journal" in program.text
+        assert f"and {copy.with_suffix('.journal.jsonl')}; seal it with" in program.text
+    in_process("seal", "--journal", str(copy.with_suffix(".journal.jsonl")), "--ledger", str(copy), code=0)
+    assert predicate(copy)["incarnations"][-1]["endReason"] is None
+
+
 def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verify_as_they_say(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
