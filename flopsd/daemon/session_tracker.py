@@ -14,7 +14,6 @@ from typing import Any
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import OperatorDeclarations, Work
-from flopsd.core.declared_facts import MODEL_FACTS, layers_to_compute
 from flopsd.core.kernel_windows import OBSERVED, REFUSED, WINDOW_NS, is_impossible
 from flopsd.core.ledger.segments import added_work, work_since
 from flopsd.core.model import DeviceUid
@@ -38,14 +37,13 @@ from flopsd.core.session_protocol import (
 )
 from flopsd.core.unused_count import Unused, UnusedCount
 from flopsd.daemon.agreed_phase import AgreedPhase
+from flopsd.daemon.declared_models import MAX_LAYERS, DeclaredModels
 from flopsd.settings.words import say
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
 _REFUSED_ONLY, _OF_WINDOWS = frozenset({REFUSED}), OBSERVED | {REFUSED}  # the daemon alone counts what it refuses
 RECORD_BYTES = 256 * 1024  # of declarations, or of counters, in one record of the journal, which may have 4 MiB
-# Of all models that a run declares: computing their FLOP takes some 15 s, at most once in twenty times as long.
-MAX_LAYERS = 50_000
 
 
 @dataclass(slots=True)
@@ -63,9 +61,7 @@ class SessionTracker:
     _worked: dict[str, None] = field(default_factory=dict)  # the same of their counters
     _is_over: bool = False  # whether a bound was reached
     _facts_bytes: int = field(init=False)  # of all facts that were recorded, replaced ones too
-    new_configs: list[Mapping[str, Any]] = field(default_factory=list)  # that no process declared before; to be taken
-    _models: set[str] = field(default_factory=set)  # all that were recorded
-    _layers: int = 0  # of them
+    models: DeclaredModels = field(default_factory=DeclaredModels)
     _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first, and what it had counted before
     _counts: OperatorCounts | None = field(init=False)  # None: to be computed again
     _held: set[str] = field(default_factory=set)  # whose operators still count to the segments before
@@ -75,8 +71,8 @@ class SessionTracker:
     def __post_init__(self) -> None:
         self._facts_bytes = sum(_size(session.facts) for session in self.known.values())
         for session in self.known.values():
-            self._is_model_taken(session.id, session.facts)
-        self.new_configs.clear()
+            self.models.take(session.id, session.facts)
+        self.models.unread.clear()
         self._phase = AgreedPhase(self.declared.phase, self.known, self.now_ns)
         self._counts = counts_of(self.known.values())
         if self.is_segment:
@@ -218,27 +214,11 @@ class SessionTracker:
         if self._facts_bytes + size > MAX_FACTS_BYTES:
             self._leave_out(session.id, f"processes declared more than {MAX_FACTS_BYTES >> 20} MiB")
             return
-        if not self._is_model_taken(session.id, facts):
+        if not self.models.take(session.id, facts):
             self._leave_out(session.id, f"processes declared models of more than {MAX_LAYERS} layers")
             return
         session.facts, self._facts_bytes = facts, self._facts_bytes + size
         self._declared[session.id], self._counts = None, None  # what it counts may be of a device now
-
-    def _is_model_taken(self, name: str, facts: Mapping[str, Any]) -> bool:
-        """Record the model that these facts are of, unless too much would have to be computed of it with those before.
-        Of sessions with a role each is computed by itself."""
-        declared = {fact: facts[fact] for fact in MODEL_FACTS if fact in facts}
-        model = json.dumps([declared, name if "role" in facts else None], sort_keys=True)
-        if not declared or model in self._models:
-            return True
-        layers = layers_to_compute(declared)
-        if self._layers + layers > MAX_LAYERS:
-            return False
-        self._models.add(model)
-        self._layers += layers
-        if "model_config" in declared:
-            self.new_configs.append(declared["model_config"])
-        return True
 
     def _leave_out(self, name: str, why: str) -> None:
         """Record no more of a process; while it runs, no phase is declared."""

@@ -190,10 +190,10 @@ class Writer:
     def take_event(self, event: Event) -> None:
         """Fold in what a training process declared."""
         self._sessions.apply(event)
-        while self._sessions.new_configs:
+        while self._sessions.models.unread:
             from flopsd.core.architecture import why_not_read
 
-            if (fault := why_not_read(self._sessions.new_configs.pop())) is not None:
+            if (fault := why_not_read(self._sessions.models.unread.pop())) is not None:
                 self._log_absent((note_of(fault),), fault.hint)
 
     def _log_absent(self, reasons: tuple[Note, ...], hint: str = "") -> None:
