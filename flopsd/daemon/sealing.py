@@ -187,7 +187,7 @@ def seal_own(
             )  # fmt: skip
         except FlopsdError as fault:
             kept = keep_journal(settings, folder, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
-            log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
+            log.error("NOT SEALED: %s", "; ".join(filter(None, (str(fault), fault.hint, kept))))
             return False, False
         copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S, folder)
     if is_loud:

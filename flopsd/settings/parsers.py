@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from urllib.parse import urlsplit
 
-from flopsd.core.declarations import FORMATS
+from flopsd.core.declarations import FORMATS, MAX_TEXT
 from flopsd.core.model import PPM, Precision
 from flopsd.core.values import parse_flop
 from flopsd.settings.locations import parse_location
@@ -31,6 +31,14 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("expected text")
     return value
+
+
+def line(value: object) -> str:
+    """A text that the ledger states, as its readers take it: white space, line ends included, counts as one space."""
+    words = " ".join(text(value).split())
+    if not words or len(words) > MAX_TEXT or not words.isprintable():
+        raise ValueError(f"expected text of at most {MAX_TEXT} printable characters")
+    return words
 
 
 def text_or_number(value: object) -> str:

@@ -175,18 +175,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("recomputation", "HOW",
         "declares activation checkpointing: none, full or selective (default: undeclared; the measured figure takes "
         "what the training process declares)", parsers.one_of(Recomputation)),
-    Setting("base_model", "NAME", "name of the model that the job modifies", parsers.text),
+    Setting("base_model", "NAME", "name of the model that the job modifies", parsers.line),
     Setting("base_flop", "FLOP",
         "training compute of the base model, such as 7.2e23; 'unknown' asserts that it can be neither known nor "
         "estimated (default: undeclared)", parsers.flop_or_unknown),
     Setting("base_flop_method", "TEXT",
         "marks --base-flop as an estimate, made by this method, such as '6 x 8e9 x 15e12 from the model card'",
-        parsers.text),
+        parsers.line),
     Setting("base_systemic", "BOOL", "whether the base model carries systemic risk (default: undeclared)",
         parsers.flag),
     Setting("base_systemic_reason", "TEXT",
         "why the base model carries no systemic risk, although the law presumes it from its compute",
-        parsers.text),
+        parsers.line),
     Setting("policies", "POLICY",
         "a policy to compare the run with: the name of a packaged one (eu-ai-act, kr-ai-basic-act, us-ca-sb-53, "
         "us-ny-raise) or a file (default: eu-ai-act)", parsers.files, other_flag="--policy", repeatable=True),

@@ -218,6 +218,19 @@ def test_how_well_a_base_model_is_known_follows_from_what_is_declared(
     assert (base.kind, base.flop) == (kind, flop)
 
 
+def test_every_description_of_a_base_model_that_is_taken_can_be_read_back_from_the_journal() -> None:
+    """A daemon metered for its whole life, and sealed nothing: its first record was refused by all of its readers."""
+    texts = {"base_model": "Llama\N{NO-BREAK SPACE}3.1\t8B", "base_flop_method": " 6 x 8e9\nx 15e12\n"}
+    declared = declared_of(load_settings({**texts, "base_flop": "1e24"}, {}))
+    assert declared_from(declared.for_journal()) == declared
+    assert declared.base is not None
+    assert (declared.base.name, declared.base.method) == ("Llama 3.1 8B", "6 x 8e9 x 15e12")
+    for key in ("base_model", "base_flop_method", "base_systemic_reason"):
+        for words in ("x\N{RIGHT-TO-LEFT OVERRIDE}y", "x\x1by", "\udcff", "x" * 201, " \n"):
+            with pytest.raises(ConfigError, match="at most 200 printable characters"):
+                load_settings({key: words}, {})
+
+
 def test_a_presumption_of_systemic_risk_is_overridden_with_a_reason() -> None:
     flags = {"base_flop": "3.8e25", "base_systemic": "false", "base_systemic_reason": "rebutted: decision 7"}
     declared = declared_of(load_settings(flags, {}))
