@@ -47,7 +47,8 @@ def _estimate(arguments: argparse.Namespace) -> int:
     names = tuple(name.strip() for name in targets.split(","))
     if "" in names:
         raise ConfigError(["--lora-targets: a name is empty"], hint=f"leave it out for {DEFAULT_TARGETS}")
-    if model.bare is None and (arguments.lora_targets is None or arguments.lora_rank is None):
+    with_adapters = {Method.LORA, Method.QLORA}.intersection(methods)
+    if with_adapters and model.bare is None and (arguments.lora_targets is None or arguments.lora_rank is None):
         assumed.append(f"adapters of rank {rank} on {targets}")
     _check_lengths(arguments, model)
     total = parameters(model).total

@@ -52,7 +52,7 @@ def _answer(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed:
         return Answer(ReportState.NOT_APPLICABLE, "No rule applies", (), _reasons(others))
     only_if = _only_if(rules)
     if headline := _below(rules):
-        return Answer(ReportState.BELOW, headline, only_if, (*_with_base(rules), *_leads(rules, ReportState.BELOW)))
+        return Answer(ReportState.BELOW, headline, only_if, _leads(rules, ReportState.BELOW))
     state = rules[0].state
     gravest = [rule for rule in rules if rule.state is state]
     headline = f"{WORDS[state]} {'for ' * (state is ReportState.INDETERMINATE)}{_number(len(gravest), len(rules))}"
@@ -86,7 +86,8 @@ def _below(rules: Sequence[ReportRule]) -> str:
     share = share_at_most(nearest.at_most, Fraction(1), of)
     word = "Far below" if far_below else "Below"
     base = ", with the base model's compute in it" if nearest.with_base else ""
-    return f"{word}: {share}{base}{', except for certain base models' if open_ones else ''}"
+    exceptions = ", except for certain base models" if open_ones else ""
+    return f"{word}: {share}{base}{exceptions}{'' if nearest.with_base else _with_base(rules)}"
 
 
 def _only_if(rules: Sequence[ReportRule]) -> tuple[str, ...]:
@@ -98,13 +99,12 @@ def _only_if(rules: Sequence[ReportRule]) -> tuple[str, ...]:
     return tuple(f"Above only if {words} ({', '.join(names)})." for words, names in found.items())
 
 
-def _with_base(rules: Sequence[ReportRule]) -> tuple[str, ...]:
-    """How far a run has come together with its base model, which the headline leaves out."""
-    together = [rule.distance.at_most for rule in rules if rule.distance is not None and rule.distance.with_base]
-    known = [rule for rule in rules if rule.distance is not None and rule.only_if is None]
-    if not together or len(known) == len(together) or any(rule.only_if is not None for rule in rules):
-        return ()
-    return (f"Together with its base model: {share_at_most(max(together), Fraction(1))}.",)
+def _with_base(rules: Sequence[ReportRule]) -> str:
+    """How far a run has come together with its base model, where that is not far below too: most of it may be the base
+    model's, and the rule is as near for that."""
+    below = (rule.distance for rule in rules if rule.state is ReportState.BELOW and rule.distance is not None)
+    most = max((one.at_most for one in below if one.with_base), default=Fraction(0))
+    return "" if most * FACTOR < 1 else f"; together with its base model {share_at_most(most, Fraction(1), 'another')}"
 
 
 def _leads(rules: Sequence[ReportRule], state: ReportState) -> tuple[str, ...]:

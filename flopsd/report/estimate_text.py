@@ -22,7 +22,7 @@ from flopsd.report.answer import answer_to
 from flopsd.report.estimate import Estimate, Option, Plan
 from flopsd.report.numbers import percent
 from flopsd.report.planned_hardware import Hardware, Need
-from flopsd.report.rule_words import beside_source
+from flopsd.report.rule_words import beside_source, from_when
 from flopsd.report.terminal import one_line, shown, tables, wrapped
 from flopsd.settings.words import say, say_all
 
@@ -83,7 +83,7 @@ def _answers(options: Sequence[Option]) -> Iterator[str]:
 
 
 def _work(work: Mapping[str, int]) -> str:
-    text = f"{grouped(work['tokens'])} tokens"
+    text = f"{grouped(work['tokens'])} {'token' if work['tokens'] == 1 else 'tokens'}"
     if "sequences" in work:
         text += f" in {grouped(work['sequences'])} {'sequence' if work['sequences'] == 1 else 'sequences'}"
     if "target_tokens" in work:
@@ -162,9 +162,11 @@ def _conditions(findings: Iterable[Finding]) -> list[str]:
     above take to be so."""
     findings = tuple(findings)
     assumed = dict.fromkeys(
-        (f"{one.policy} {one.rule.id}", f"assumes that {one.rule.assumes}")
+        (f"{one.policy} {one.rule.id}", words)
         for one in findings
-        if one.state is Verdict.ABOVE and one.rule.assumes
+        if one.state is Verdict.ABOVE
+        for words in (f"assumes that {one.rule.assumes}" if one.rule.assumes else "", from_when(one.rule.since))
+        if words
     )
     rules = dict.fromkeys(
         (one.policy, words)

@@ -147,7 +147,7 @@ def _grounds(rule: ReportRule, said: Collection[str] = ()) -> Html:
         ("Not decided here", "; ".join(rule.other_conditions)),
         ("Source", source if rule.citation else ""),
         ("If it is above", rule.consequence if rule.state is ReportState.INDETERMINATE else ""),
-        ("Applies since", rule.since),
+        ("Applies from", rule.since),
     )
     entries = (entry(name, value) for name, value in rows if value)
     return h("dl", *entries, h("div", h("dt", "Rule"), h("dd", rule.name, cls="mono")), cls="facts run-in")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from html import escape
 
+from flopsd.report.terminal import one_line
+
 _VOID = ("meta", "link", "br")
 _EMPTY = ("rect", "line", "path", "circle")
 # Elements between which white space has no meaning: each ends its line, so that a page can be read and compared.
@@ -29,7 +31,9 @@ def text(*children: object) -> Html:
     """Children one after the other; None is nothing, what is not markup is text."""
     return Html(
         "".join(
-            child if isinstance(child, Html) else escape(typeset(str(child))) for child in children if child is not None
+            child if isinstance(child, Html) else escape(typeset(one_line(child)))
+            for child in children
+            if child is not None
         )
     )
 

@@ -33,6 +33,11 @@ def doubt_note(status: str | None) -> str:
     return _NOTES.get(status or "", "")
 
 
+def from_when(since: str | None) -> str:
+    """From when the rule applies, which may be later than the run; empty where its policy does not say."""
+    return f"the rule applies from {since}" if since else ""
+
+
 def not_decided(conditions: Iterable[str]) -> str:
     """`not decided here: …`, of the conditions that no meter sees; empty where there are none."""
     listed = "; ".join(conditions)

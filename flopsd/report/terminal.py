@@ -19,7 +19,10 @@ _KEPT = "\N{NO-BREAK SPACE}"  # `one_line` lets none through
 
 def one_line(text: object) -> str:
     """Text from a ledger or a log as one printable line: it must not move a terminal's cursor or look like ours."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
+    whole = str(text)
+    if whole.isprintable():
+        return whole
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in whole)
 
 
 def named(text: object) -> str:

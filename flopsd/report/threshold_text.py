@@ -10,12 +10,13 @@ from flopsd.core.rounding import Towards, format_duration, share_at_most
 from flopsd.report.answer import answer_to
 from flopsd.report.claims import BY_COUNT_ALONE
 from flopsd.report.numbers import NO_UPPER_BOUND
-from flopsd.report.rule_words import doubt_note, not_decided
+from flopsd.report.rule_words import doubt_note, from_when, not_decided
 from flopsd.report.terminal import counted, one_line
 from flopsd.settings.words import say_all
 
 Row = tuple[str, str]
 _UNSURE = "if it applies"
+_AT_RATE = "at the mean rate so far"
 
 
 def threshold_facts(findings: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -60,6 +61,8 @@ def _finding(finding: Mapping[str, Any], *, named: bool) -> tuple[str, str]:
         parts.append(crossing_text(finding["crossing"]))
     if finding["state"] == "above" and finding.get("assumes"):
         parts.append(f"assumes: {one_line(finding['assumes'])}")
+    if finding["state"] == "above" and (start := from_when(finding["since"])):
+        parts.append(one_line(start))
     if finding["state"] != "below" and (conditions := not_decided(map(one_line, finding["otherConditions"]))):
         parts.append(conditions)
     sure = f" ({', '.join(notes)})" if notes else ""
@@ -79,11 +82,11 @@ def crossing_text(crossing: Mapping[str, str | None]) -> str:
     ends = (crossing["earliestSeconds"], crossing["latestSeconds"])
     earliest, latest = (None if end is None else int(end) for end in ends)
     if earliest is None:
-        return "not crossed at this rate"
+        return f"not crossed {_AT_RATE}"
     if latest == 0:
         return "crossed already"
     last = "" if latest is None else format_duration(latest, Towards.UP)
     if earliest == 0:
-        return "may be crossed already" + (f", certainly within {last} at this rate" if last else "")
+        return "may be crossed already" + (f", certainly within {last} {_AT_RATE}" if last else "")
     first = format_duration(earliest, Towards.DOWN)
-    return f"crossed in {first} to {last} at this rate" if last else f"crossed in {first} at the earliest"
+    return f"crossed in {first} to {last} {_AT_RATE}" if last else f"crossed in {first} at the earliest"

@@ -13,7 +13,7 @@ from flopsd.report.claims import BY_COUNT_ALONE
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NO_MEASURED, NO_UPPER_BOUND, Amount, Distance, Interval, OnlyIf, flop, interval
-from flopsd.report.rule_words import doubt, of_compute_alone
+from flopsd.report.rule_words import doubt, from_when, of_compute_alone
 from flopsd.report.terminal import sentence
 
 QUANTITIES = {
@@ -88,6 +88,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     state, only_if = _state(applies, compared), _only_if(finding)
     title, status = finding.text("title"), finding.text("status")
     title = title[:1].upper() + title[1:]
+    since = finding.maybe_text("since") or ""
     share = _share(value, limit)
     quantities, other_conditions = finding.texts("quantities"), finding.texts("otherConditions")
     return ReportRule(
@@ -103,6 +104,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
                 (
                     _text(state, applies, value, limit) if only_if is None else f"Above only if {only_if.words}.",
                     doubt(status) if state is ReportState.ABOVE else "",
+                    sentence(from_when(since)) if state is ReportState.ABOVE else "",
                     sentence(BY_COUNT_ALONE) if rests_on else "",
                     _unless_below(state, other_conditions),
                     f"{WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else "",
@@ -116,7 +118,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         share=share,
         citation=finding.text("citation"),
         consequence=finding.maybe_text("consequence") or "",
-        since=finding.maybe_text("since") or "",
+        since=since,
         assumes=finding.maybe_text("assumes") or "",
         status=status,
         other_conditions=other_conditions,

@@ -32,7 +32,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
     view, appended = snapshot.view, snapshot.journal_last_append_wall_ns
     devices = sorted(snapshot.devices, key=lambda state: (state.device.index, state.device.uid))
     return {
-        **_run(view, goes_on=True),
+        **_run(view, goes_on=not snapshot.ended),
         "health": _health_now(snapshot).facts(),
         "daemon": "running",
         "endReason": None,

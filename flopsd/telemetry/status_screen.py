@@ -8,11 +8,19 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.figures import Figures, figures_from
-from flopsd.core.rounding import format_duration, format_flop, format_rate
+from flopsd.core.rounding import format_duration, format_rate
 from flopsd.report.answer import answer_to
 from flopsd.report.numbers import NOTHING_MEASURED
 from flopsd.report.terminal import counted, facts, one_line, shown, table, wrapped
-from flopsd.telemetry.status_text import coverage_text, figures_text, gaps_text, ledger_facts, run_text, status_text
+from flopsd.telemetry.status_text import (
+    coverage_text,
+    figures_text,
+    gaps_text,
+    ledger_facts,
+    measured_text,
+    run_text,
+    status_text,
+)
 
 _LONGEST_TEXT = 130  # of a fact in words: two lines of 80 columns
 _LEAST_MODEL = 8
@@ -88,13 +96,12 @@ def _table(devices: Sequence[Mapping[str, Any]], columns: int) -> list[str]:
 
 
 def _cells(device: Mapping[str, Any]) -> tuple[str, ...]:
-    measured = device["executed"]["measured"]
     rate, busy = device.get("measuredFlopPerSecond"), device.get("utilizationRatio")
     return (
         str(device["index"]),
         one_line(device["model"]).removeprefix("NVIDIA "),
         ",".join(device["evidence"]),
-        "ceiling only" if measured is None else format_flop(int(measured)),
+        measured_text(device),
         "" if rate is None else format_rate(int(rate)),
         "" if busy is None else f"{100 * busy:.0f} %",
         format_duration(Fraction(device["gapSeconds"])),

@@ -94,6 +94,14 @@ def activity_text(device: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def measured_text(device: Mapping[str, Any]) -> str:
+    """What was measured of a device; of one that was not, whether there is a bound."""
+    measured, high = (device["executed"][bound] for bound in ("measured", "high"))
+    if measured is not None:
+        return format_flop(int(measured))
+    return "no bound" if high is None else "ceiling only"
+
+
 def run_text(status: Mapping[str, Any]) -> str:
     ended = f", ended: {one_line(say('end.reason', status['endReason']))}" if status["endReason"] else ""
     starts = status["daemonStarts"]
@@ -115,18 +123,16 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _devices(devices: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [("GPU", "model", "evidence", "measured", "gaps")]
-    for device in devices:
-        measured = device["executed"]["measured"]
-        rows.append(
-            (
-                str(device["index"]),
-                one_line(device["model"])[:_MODEL_COLUMNS],
-                ",".join(device["evidence"]),
-                "ceiling only" if measured is None else format_flop(int(measured)),
-                format_duration(Fraction(device["gapSeconds"])),
-            )
+    rows = [
+        (
+            str(device["index"]),
+            one_line(device["model"])[:_MODEL_COLUMNS],
+            ",".join(device["evidence"]),
+            measured_text(device),
+            format_duration(Fraction(device["gapSeconds"])),
         )
-    head, *lines = table(rows, right=(0, 3, 4))
+        for device in devices
+    ]
+    head, *lines = table([("GPU", "model", "evidence", "measured", "gaps"), *rows], right=(0, 3, 4))
     now = [wrapped(text, "     ") if (text := activity_text(device)) else [] for device in devices]
     return [head, *(line for first, more in zip(lines, now, strict=True) for line in (first, *more))]

@@ -15,6 +15,7 @@ from flopsd.report.html_parts import amount, icon, none, row, section, share_bar
 from flopsd.report.numbers import interval
 from flopsd.report.terminal import counted
 from flopsd.telemetry.last_gap import GapKind, kind_of
+from flopsd.telemetry.page.moment import moment
 
 _EVIDENCE = {
     "cycles": "counted cycles",
@@ -46,12 +47,11 @@ def devices_part(facts: Facts) -> Html:
         table("Details of each device", "What each was read by.", _DETAIL_HEADS, map(_detail, devices)),
         id="details",
     )
-    return section(
-        "devices", title, table("Devices", None, _HEADS, map(_line, devices), "lines"), *_advice(facts), details
-    )
+    lines = (_line(device, facts["lastRecordAt"]) for device in devices)
+    return section("devices", title, table("Devices", None, _HEADS, lines, "lines"), *_advice(facts), details)
 
 
-def _line(device: Facts) -> Html:
+def _line(device: Facts, now: str | None) -> Html:
     executed, rate = interval(figures_from(device["executed"])), device["measuredFlopPerSecond"]
     clock, busy = device["smClockMhz"], device["utilizationRatio"]
     pipes = sorted(device["pipeActivityRatio"].items(), key=lambda item: -item[1])
@@ -61,7 +61,7 @@ def _line(device: Facts) -> Html:
     return row(
         _HEADS,
         device["index"],
-        text(*_state(device)),
+        text(*_state(device, now)),
         measured,
         _or_dash(None if rate is None else format_rate(int(rate))),
         _or_dash(None if busy is None else h("span", f"{100 * busy:.0f} %", share_bar(busy), cls="busy")),
@@ -71,13 +71,13 @@ def _line(device: Facts) -> Html:
     )
 
 
-def _state(device: Facts) -> tuple[object, ...]:
+def _state(device: Facts, now: str | None) -> tuple[object, ...]:
     gap = device["gap"]
     if gap is None:
         if device["executed"]["measured"] is None:
             return ("upper bound alone",)
         return ("metered" if _MEASURING.intersection(device["evidence"]) else "counted by its process",)
-    since = "" if gap["since"] is None else f" since {gap['since'][11:16]}"
+    since = "" if gap["since"] is None else f" since {moment(gap['since'], now)}"
     words = f" {gap['reason']}{since}"
     kind = kind_of(GapReason(gap["reason"]))
     if kind in (GapKind.LOST, GapKind.UNKNOWN):

@@ -5,7 +5,7 @@
   const live = document.getElementById('live');
   const part = id => document.getElementById(id);
   let paused = false, timer = 0, last = Date.now(), shown = '';
-  const time = when => new Date(when).toISOString().slice(11, 19) + ' UTC';
+  const time = when => new Date(when).toISOString().slice(0, 19).replace('T', ' ') + ' UTC';
 
   function apply(mine, theirs) {
     if (mine.nodeType !== theirs.nodeType || mine.nodeName !== theirs.nodeName) { mine.replaceWith(theirs); return; }
@@ -35,7 +35,7 @@
     if (part('banner').dataset.state === 'ended') { announce('The daemon has stopped.'); return; }
     announce('Asked for every 2 seconds.');
     old('No answer from the daemon since ' + time(last) + ': all below is from then');
-    part('age').textContent = ' (' + Math.round((Date.now() - last) / 1000) + ' s ago)';
+    part('age').textContent = ' (' + Math.max(0, Math.round((Date.now() - last) / 1000)) + ' s ago)';
   }
 
   async function refresh() {

@@ -63,7 +63,7 @@ def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None
     ]
     if crossing is not None and rule.state is not ReportState.ABOVE:
         words = f"{'' if rule.applies else 'if it applies: '}{crossing_text(crossing)}"
-        entries.append(entry("At the mean rate", words[:1].upper() + words[1:]))
+        entries.append(entry("Forecast", words[:1].upper() + words[1:]))
     why = f"{rule.text} {rule.why[:1].upper()}{rule.why[1:]}.".strip() if rule.why else rule.text
     consequence = None
     if rule.state is ReportState.ABOVE and rule.consequence:

@@ -59,6 +59,7 @@ def said(figures: Figures, method: Method | None, base: Base | None) -> str:
 
 
 KNOWN = Base("b", "known", 9 * 10**23, None, False)
+NEAR = Base("b", "known", 99 * 10**23, None, False)
 NOT_KNOWN = Base("b", "unknown", None, None, None)
 EDGE = Base("b", "estimated", 12 * 10**22, "6ND", False)
 
@@ -69,6 +70,13 @@ EDGE = Base("b", "estimated", 12 * 10**22, "6ND", False)
         (10**20, None, None, "Far below: at most 1/330 of the lowest threshold that could apply, except for certain"),
         (5 * 10**21, None, None, "Indeterminate for 4 of 9 thresholds: the base model is not declared"),
         (10**20, Method.LORA, KNOWN, "Far below: at most 1/3,000 of the lowest threshold that applies"),
+        (
+            10**20,
+            Method.LORA,
+            NEAR,
+            "Far below: at most 1/33,000 of the lowest threshold that applies; together with its "
+            "base model at most 99.1 % of another",
+        ),
         (10**23, Method.LORA, KNOWN, "Below: at most 33.4 % of the lowest threshold that applies"),
         (10**22, Method.LORA, NOT_KNOWN, "Below: at most 30 % of the lowest threshold that could apply"),
         (10**24, Method.LORA, NOT_KNOWN, "Indeterminate for 1 of 3 thresholds: above the threshold, if the rule"),

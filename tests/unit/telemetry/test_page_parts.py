@@ -45,6 +45,30 @@ def test_a_device_whose_last_reading_is_a_gap_has_no_rate(tmp_path: Path) -> Non
     assert [rate is None for rate in found] == [False, True, False]
 
 
+def test_a_time_of_another_day_has_its_date_and_no_name_turns_the_words_around(tmp_path: Path) -> None:
+    """A run may be weeks old, and its page left open; a driver may name a device by any characters."""
+    run = Run(tmp_path, devices=(replace(H100, model="H100 \N{RIGHT-TO-LEFT OVERRIDE}x"),))
+    run.meter(3)
+    run.meter(3, GapReason.DEVICE_LOST)
+    found = facts_of(run.writer.snapshot)
+    run.kill()
+    page = devices_part(found)
+    assert f"device_lost since {found['devices'][0]['gap']['since'][11:16]} UTC" in page
+    assert "H100 \\x202ex" in page
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
+    later = devices_part({**found, "lastRecordAt": "2031-01-02T03:04:05.000000Z"})
+    assert f"since {found['devices'][0]['gap']['since'][:10]} " in later
+    history = [
+        {
+            "startedAt": f"2026-09-{day}T14:13:00Z",
+            "endedAt": f"2026-09-{day + 1}T14:13:00Z",
+            "measuredFlopPerSecond": "1",
+        }
+        for day in (21, 22)
+    ]
+    assert "Means since 2026-09-21 14:13 UTC, gaps" in str(sparkline(history))
+
+
 def test_time_in_which_nothing_was_measured_has_no_rate(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for fault in (None, None, GapReason.DEVICE_LOST, None):

@@ -174,7 +174,9 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
     assert any(one["crossing"] is not None for one in going_on)
     assert facts_of(run.writer.snapshot)["measuredFlopPerSecond"] is not None
     run.finish()
-    assert facts_of(run.writer.snapshot)["measuredFlopPerSecond"] is None
+    of_daemon = facts_of(run.writer.snapshot)
+    assert of_daemon["measuredFlopPerSecond"] is None
+    assert [one["crossing"] for one in of_daemon["thresholds"]] == [None] * len(going_on)
     ended = from_state_dir(str(tmp_path), {})
     assert ended["endReason"]
     assert ended["daemon"] == "not running"
@@ -244,12 +246,12 @@ def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> 
 @pytest.mark.parametrize(
     ("earliest", "latest", "text"),
     [
-        (259_200, 4 * 86_400 - 1, "crossed in 3 days to 4 days at this rate"),
-        (3_599, 3_600, "crossed in 59 min to 60 min at this rate"),
-        (86_399, 172_799, "crossed in 23 h to 48 h at this rate"),
+        (259_200, 4 * 86_400 - 1, "crossed in 3 days to 4 days at the mean rate so far"),
+        (3_599, 3_600, "crossed in 59 min to 60 min at the mean rate so far"),
+        (86_399, 172_799, "crossed in 23 h to 48 h at the mean rate so far"),
         (0, 0, "crossed already"),
-        (0, 90 * 60, "may be crossed already, certainly within 90 min at this rate"),
-        (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at this rate"),
+        (0, 90 * 60, "may be crossed already, certainly within 90 min at the mean rate so far"),
+        (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at the mean rate so far"),
     ],
 )
 def test_a_crossing_is_not_stated_later_than_its_earliest_nor_sooner_than_its_latest(
