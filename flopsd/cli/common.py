@@ -137,7 +137,8 @@ def _add_flags(parser: argparse._ActionsContainer, settings: Sequence[Setting]) 
             text = "do not seal a ledger at the end (also FLOPSD_SEAL=false)"
             parser.add_argument("--no-seal", dest="seal", action="store_const", const="false", help=text)
             continue
-        action, text = "append" if setting.repeatable else "store", f"{setting.help} [{setting.variable}]"
+        action = "append" if setting.repeatable else "store"
+        text = f"{setting.help}{'; repeatable' if setting.repeatable else ''} [{setting.variable}]"
         parser.add_argument(setting.flag, dest=setting.key, metavar=setting.metavar, help=text, action=action)
 
 

@@ -103,6 +103,10 @@ def _advice(facts: Facts) -> Iterable[Html]:
         gap = device["gap"]
         if gap is not None and kind_of(GapReason(gap["reason"])) is GapKind.LOST:
             said.append((f"no reading: {gap['reason']}", "what helps: FlopsdDevicesBlind in docs/runbook.md"))
+        if gap is not None and kind_of(GapReason(gap["reason"])) is GapKind.UNKNOWN:
+            said.append(
+                ("not in the peak table, so that nothing has an upper bound", "a row of its own: docs/own-tables.md")
+            )
         for one in said:
             if any(one):
                 found.setdefault(one, []).append(device["index"])

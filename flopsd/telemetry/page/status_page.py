@@ -114,7 +114,7 @@ def _total(facts: Mapping[str, Any]) -> Html:
             ),
             _card(
                 "Counts as training compute",
-                triple(counts, "no single figure: not all is declared"),
+                triple(counts, "no single figure"),
                 " ".join(under) or "Under the Commission's Guidelines.",
             ),
             _card(

@@ -14,7 +14,7 @@ from flopsd.telemetry.page.devices import devices_part
 from flopsd.telemetry.page.sparkline import sparkline
 from flopsd.telemetry.rate_history import POINTS, RateHistory, rates
 from flopsd.telemetry.status import facts_of
-from tests.support.runs import A100, H100, Run
+from tests.support.runs import A100, H100, STRANGER, Run
 
 EIGHT = tuple(replace(H100, uid=f"GPU-{n}", index=n) for n in range(8))
 
@@ -138,3 +138,10 @@ def test_advice_stands_once(tmp_path: Path) -> None:
     page = devices_part(facts_of(run.writer.snapshot))
     assert "<strong>GPUs 2 to 3</strong>: no reading: device_lost; what helps: FlopsdDevicesBlind in" in page
     run.kill()
+    other = Run(tmp_path / "unknown", devices=(STRANGER,))
+    other.meter(1)
+    page = devices_part(facts_of(other.writer.snapshot))
+    assert (
+        "<strong>GPU 2</strong>: not in the peak table, so that nothing has an upper bound; a row of its own: " in page
+    )
+    other.kill()
