@@ -18,7 +18,7 @@ from flopsd.errors import ArchitectureError, ConfigError, FlopsdError, NotVerifi
 from flopsd.report.terminal import shown
 from flopsd.settings.words import words_of
 from flopsd.sources.registry import known_sources
-from flopsd.system.streams import let_go, open_missing, say, with_priority
+from flopsd.system.streams import let_go, open_missing, say, set_encoding, with_priority
 
 METERING = ("run", "exec")
 NO_DATA = (*METERING, "seal", "push")  # their stdout has only messages, which may fail to be written
@@ -36,6 +36,7 @@ OF_SOURCES = ("run", "status", "config")  # modules whose verbs have the options
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and exit."""
     open_missing()
+    set_encoding(sys.stdout)
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser(words[0] if words else "").parse_args(words)
     arguments.words = words

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, waiting, write_output
 from flopsd.cli.verify import add_verification, verify_with
+from flopsd.system.streams import set_encoding
 
 if TYPE_CHECKING:
     from flopsd.attestation.evidence.item import EvidenceResult
@@ -127,6 +129,7 @@ def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Repo
     if arguments.format == "html":
         from flopsd.report.html import report_html
 
+        set_encoding(sys.stdout, "utf-8")  # as the page says
         return report_html(report)
     from flopsd.report.report_text import form_report, report_text
 

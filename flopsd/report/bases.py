@@ -79,8 +79,9 @@ def _executed(totals: LedgerObject) -> Basis:
         facts.append(Fact("Of that, from the clock", f"{flop(doubt).text} FLOP either way", exact=flop(doubt).exact))
     facts.append(Fact("Integer operations, beside it", integers_text(totals.figures("integerOperations"))))
     if mixed := entry.count("mayBeIntegerFlop"):
-        text = f"{flop(mixed).text} FLOP: no counter distinguishes them"
-        facts.append(Fact("Of the measured figure, may be integer operations", text, exact=flop(mixed).exact))
+        most = flop(mixed, Towards.UP)
+        text = f"{most.text} FLOP: no counter distinguishes them"
+        facts.append(Fact("Of the measured figure, may be integer operations", text, exact=most.exact))
     meaning = EXECUTED + AND_COUNTED if "operator_count" in entry.object("byEvidence") else EXECUTED
     shown = interval(entry.figures())
     return Basis("executed", meaning, value=shown, no_middle=NOTHING_MEASURED, facts=tuple(facts))

@@ -33,6 +33,7 @@ MONTH_DAYS = Fraction(365, 12)
 JOULES_PER_MWH = 3_600_000_000
 NOT_KNOWN = "not known"
 NOT_APPLICABLE = "N/A"
+_OF_THESE = ", by the ledgers that are here"  # whoever is missing may have done more
 
 
 def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
@@ -120,8 +121,7 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     if _whole(predicate):
         return FormLine(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
     # Whoever is missing may have run for longer, so this is not a bound either way.
-    text = f"{plain(days, figures)} days, by the ledgers that are here"
-    return FormLine(name, text, f"{national}, by the ledgers that are here", note)
+    return FormLine(name, f"{plain(days, figures)} days{_OF_THESE}", f"{national}{_OF_THESE}", note)
 
 
 def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
@@ -163,8 +163,9 @@ def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
     )
     without = without_base(predicate)
     beside = f"; {without}" if without else ""
+    here = "" if _whole(predicate) else _OF_THESE
     return [
-        _flop_line(line, figures_from(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
+        _flop_line(line, figures_from(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}", here)
         for line, figures, what in rows
     ]
 
@@ -182,10 +183,10 @@ def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return share if figures["high"] is None else f"{share} and counts in the upper bound only"
 
 
-def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> FormLine:
+def _flop_line(name: str, figures: Figures, rules: FormRules, what: str, here: str) -> FormLine:
     text, bounds = figure_text(figures, rules.flop_figures)
     note = "; ".join(filter(None, (bounds, beyond_margin(figures), what)))
-    return FormLine(name, text, order_of_magnitude(figures, rules.flop_figures), note)
+    return FormLine(name, f"{text}{here}", order_of_magnitude(figures, rules.flop_figures), note)
 
 
 def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:

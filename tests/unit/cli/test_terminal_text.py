@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.signing.pem import make_pem
-from flopsd.cli.main import _log_to_stderr
+from flopsd.cli.main import _log_to_stderr, main
 from flopsd.report.terminal import shell_command, shown
 from tests.make_vectors.files import FIRST, signed
 from tests.support.jobs import Nodes, plain
@@ -45,6 +46,23 @@ def _logger() -> Iterator[None]:
     yield
     logger.handlers[:] = handlers
     logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("_logger")
+@pytest.mark.parametrize("shape", ["text", "html"])
+def test_a_locale_without_utf_8_changes_no_page_and_ends_no_report(
+    nodes: Nodes, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LANG=en_US is Latin-1 on some clusters: each page, and each report of a name beyond it, ended in a traceback."""
+    ledger = nodes.ledger(plain("\N{HEBREW LETTER ALEF}"), "node")
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="latin-1"))
+    with pytest.raises(SystemExit) as left:
+        main(["report", str(ledger), "--format", shape])
+    sys.stdout.flush()
+    assert left.value.code == 0
+    shown = b"\\u05d0" if shape == "text" else "\N{HEBREW LETTER ALEF}".encode()
+    assert shown in out.getvalue()
 
 
 def test_what_a_ledger_says_is_text(nodes: Nodes) -> None:
