@@ -257,7 +257,8 @@ def chart_of(axis: Axis, value: Figures, limit: Limit, title: str, share: str) -
         measured=None if not value.measured_flop else axis.at(value.measured_flop),
         threshold_from=wall,
         threshold_to=axis.at(limit.low if limit.high is None else limit.high),
-        threshold_label=f"threshold {threshold}",
+        # A longer one has no room for the word on a telephone.
+        threshold_label=f"threshold {threshold}" if limit.low == limit.high else threshold,
         threshold_anchor=anchor_at(wall),
         title=f"{title}: interval against threshold",
         description=f"On a scale of powers of ten: {words}. Threshold {threshold} FLOP."
