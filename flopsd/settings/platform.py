@@ -40,7 +40,9 @@ class Context:
 
 
 def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Context:
-    """The context of this process. `root` is prefixed to every file that is read."""
+    """The context of this process. `root` is prefixed to every file that is read. Names that are not UTF-8 have
+    escapes: no journal, metric or ledger could state them."""
+    environment = {name: os.fsencode(value).decode("utf-8", "backslashreplace") for name, value in environment.items()}
     # If it cannot be read, no two daemon starts may seem to share a boot: compute between them would count as ours.
     boot_id = _read(root / "proc/sys/kernel/random/boot_id") or f"unknown-{os.urandom(16).hex()}"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")

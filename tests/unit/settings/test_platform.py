@@ -60,6 +60,12 @@ def test_a_requeued_job_is_another_attempt_and_outside_slurm_no_task_is_left_to_
     assert find_context({"SLURM_LOCALID": "1"}, tmp_path).platform == "host"
 
 
+def test_names_that_are_not_utf_8_can_be_journalled(tmp_path: Path) -> None:
+    """A daemon ended with 1 at each start: its first record could not be read back."""
+    found = find_context({"SLURM_JOB_ID": "7\udcff", "SLURMD_NODENAME": "n\udce9", "SLURM_NODEID": "0"}, tmp_path)
+    assert (found.job_name, found.node) == ("slurm-7\\xff", "n\\xe9")
+
+
 def test_daemon_starts_without_a_readable_boot_id_count_as_different_boots(tmp_path: Path) -> None:
     """Taken for one, what the counters ran in between would be this job's, on another machine too."""
     first, second = find_context({}, tmp_path), find_context({}, tmp_path)
