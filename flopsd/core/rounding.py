@@ -124,6 +124,12 @@ def share_at_most(part: Fraction | int, threshold: Fraction, of: str = "the thre
     return f"at most {shown} {'' if shown.endswith('times') else 'of '}{of}"
 
 
+def share_at_least(part: Fraction | int, threshold: Fraction, of: str = "the threshold") -> str:
+    """A lower bound against a threshold: `at least 4.21 times the threshold`."""
+    shown = format_share(part, threshold, Towards.DOWN)
+    return f"at least {shown} {'' if shown.endswith('times') else 'of '}{of}"
+
+
 def format_duration(seconds: Fraction | int, towards: Towards = Towards.NEAREST) -> str:
     """`52 s`, `5.6 min`, `3.2 h`, `12 days`: two digits, or all that stand before the point."""
     exact = abs(Fraction(seconds))

@@ -186,6 +186,8 @@ def _verdict(finding: Finding) -> str:
         return "not applicable"
     high, unsure = finding.value.high_flop, finding.state is Verdict.ABOVE and finding.applies is None
     state = f"{finding.state.value}{' if it applies' if unsure else ''}"
+    if finding.state is Verdict.ABOVE and finding.limit is not None and finding.limit.high:
+        return f"{state}, at least {format_share(finding.value.low_flop, finding.limit.high, Towards.DOWN)}"
     if high is None or finding.limit is None or finding.limit.low <= 0:
         return state
     return f"{state}, at most {format_share(high, finding.limit.low, Towards.UP)}"

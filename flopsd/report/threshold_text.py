@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.rounding import Towards, format_duration, share_at_most
+from flopsd.core.rounding import Towards, format_duration, share_at_least, share_at_most
 from flopsd.report.answer import answer_to
 from flopsd.report.claims import BY_COUNT_ALONE
 from flopsd.report.numbers import NO_UPPER_BOUND
@@ -20,7 +20,7 @@ _AT_RATE = "at the mean rate so far"
 
 
 def threshold_facts(findings: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The answer; then one fact a rule: its verdict, what the run can be of the threshold at most, when it would be
+    """The answer; then one fact a rule: its verdict, what the run can be of the threshold, when it would be
     crossed. Rules of which the same is known are one fact, so are those below that may not apply, and those of the
     answer's exceptions none."""
     answer = answer_to(findings)
@@ -74,6 +74,8 @@ def _against(finding: Mapping[str, Any]) -> str:
     high, threshold = finding["value"]["high"], finding["threshold"]
     if threshold is None or finding["state"] == "indeterminate":
         return one_line(say_all("findings.reasons", finding["reasons"]))
+    if finding["state"] == "above":
+        return share_at_least(int(finding["value"]["low"]), Fraction(threshold["high"]))
     return NO_UPPER_BOUND if high is None else share_at_most(int(high), Fraction(threshold["low"]))
 
 

@@ -22,7 +22,7 @@ from flopsd.telemetry.status_text import (
     status_text,
 )
 
-_LONGEST_TEXT = 130  # of a fact in words: two lines of 80 columns
+_LONGEST_TEXT = 170  # of a fact in words: three lines of 80 columns, and the longest headline of one policy
 _LEAST_MODEL = 8
 _HEAD = ("GPU", "model", "evidence", "measured", "now", "busy", "gaps")
 _MODEL, _WORDS = 1, (1, 2)

@@ -359,4 +359,4 @@ def test_of_two_rules_one_of_which_applies_neither_is_called_above_without_an_if
     size = ("--parameters", "405e9", "--dense", "--sequence-length", "4096", "--method", "full")
     words = run(*size, "--tokens", "9e12", "--base-flop", "unknown")
     assert "Indeterminate for all 3 thresholds" in words
-    assert words.count("above if it applies, at most") == words.count("  above") == 2
+    assert words.count("above if it applies, at least") == words.count("  above") == 2
