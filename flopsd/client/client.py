@@ -46,8 +46,14 @@ def connect(path: str | os.PathLike[str] | None = None) -> Client:
     return Client(paths, SystemClock())
 
 
+def silent() -> Client:
+    """A client that declares nothing."""
+    return Client((), SystemClock())
+
+
 class Client:
-    """The session of one process. Thread-safe. In a forked child its calls have no effect: the child opens its own."""
+    """The session of one process. Thread-safe. In a forked child its calls have no effect, nor in a copy or what was
+    pickled: the child opens its own."""
 
     def __init__(self, paths: Sequence[Path], clock: Clock) -> None:
         """`paths` of sockets are tried in this order. Use `connect` for the default ones."""
@@ -71,6 +77,9 @@ class Client:
         self._awake = True
         self._thread = threading.Thread(target=self._run, name="flopsd-client", daemon=True)
         self._begin()
+
+    def __reduce__(self) -> tuple[Callable[[], Client], tuple[()]]:
+        return silent, ()
 
     def set_phase(self, phase: str | None) -> None:
         """Declare what this process does from now on: a phase such as "train" or "evaluate"; None for undeclared. The

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from flopsd.client.client import silent
 from flopsd.integrations.describe_model import is_unread
 from flopsd.integrations.entered_modules import (
     COMPILED_LATER,
@@ -35,9 +36,10 @@ from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.module_products import makes_weights
 from flopsd.integrations.open_passes import OpenPass, OpenPasses
 from flopsd.integrations.pass_counter import PassCounter
-from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, Session, usual_phase
+from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, Session, is_transformed, usual_phase
 from flopsd.integrations.token_counter import fixed_length, past_length
 from flopsd.integrations.weight_passes import WeightPasses, weight_passes_of
+from flopsd.integrations.work_left_out import splits_sequences
 
 log = logging.getLogger("flopsd.client")
 _STOPS = "flopsd stops counting this model's forward passes; the training goes on"
@@ -46,6 +48,9 @@ MADE_WEIGHTS = "weights that are made of others for each pass (parametrizations)
 FIXED = "attention to places of a cache that hold nothing yet"
 AFTER_ERROR = "forward passes after an error in flopsd's counter"
 TWICE = "backward passes after the first of one forward pass"
+TAKEN_OVER = "forward passes of a model a part of which another counter counts"
+SPLIT = "attention between the parts of a sequence that several ranks share"
+TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
 NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
 # Arguments of which a pass without a cache depends by their shapes alone, or not at all.
 _BY_SHAPE = frozenset(
@@ -55,7 +60,7 @@ _BY_SHAPE = frozenset(
 
 class _Inside(EnteredModules):
     """The forward pass that this thread is within: its phase, and what is counted of it when it has ended. `records`:
-    it may have a backward pass."""
+    it may have a backward pass, whatever its phase is."""
 
     phase = UNSETTLED
     open: OpenPass | None = None
@@ -106,6 +111,8 @@ class ForwardCounter:
             self._backbone = weakref.ref(backbone)
         if any(map(makes_weights, inner.modules())):
             self._leave_out("train", MADE_WEIGHTS)
+        if splits_sequences():
+            self._leave_out("train", SPLIT)
         if not compiled and is_unread(inner):
             self._weights = weight_passes_of(model)
         tower = tower_of(inner) if counter.images is not None and counter.images.has_tower else None
@@ -113,6 +120,8 @@ class ForwardCounter:
         if self._weights is None and self.sessions.has_facts:
             self._state = ModelState(model)
         outer = [model] if inner is model else [model, inner]
+        for one in (*outer, backbone):
+            self._take_over(one, outer)
         if backbone is not None and (tower is not None or self._weights is not None):
             outer.append(backbone)
         elif backbone is not None:  # a hook less in each pass
@@ -127,8 +136,20 @@ class ForwardCounter:
             counter.tokens.sees_encoder = True
             self._hook(encoder, self._see_encoder)
 
+    def _take_over(self, module: Any, counted: list[Any]) -> None:
+        """Have no other counter count the passes of `module`, such as that of a Trainer before this one."""
+        for hook in list(getattr(module, "_forward_pre_hooks", {}).values()):
+            other, attached = getattr(hook, "counted_by", None) or (None, lambda: None)
+            if isinstance(other, ForwardCounter):
+                theirs = attached()
+                other.detach()
+                if theirs is not None and all(theirs is not one for one in counted):
+                    other._hook(theirs, other._leave_out_pass)  # it is around what is counted now, or beside it
+
     def _hook(self, module: Any, before: Callable[..., None]) -> None:
-        self._handles.append(AttachedHook(module, module.register_forward_pre_hook(Hook(before), with_kwargs=True)))
+        hook = Hook(before)
+        hook.counted_by = self, self._model
+        self._handles.append(AttachedHook(module, module.register_forward_pre_hook(hook, with_kwargs=True)))
 
     def _follow(self, module: Any, after: Callable[..., None]) -> None:
         self._handles.append(AttachedHook(module, module.register_forward_hook(Hook(after), always_call=True)))
@@ -180,6 +201,10 @@ class ForwardCounter:
         self._phase = self._phase or phase
         self.sessions.settle_phase(phase)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, such as one that is pickled with what holds the counter, is attached to nothing."""
+        return ForwardCounter, (silent(),)
+
     def declare(self, facts: Mapping[str, Any]) -> None:
         """Declare what the model is from now on: to another session, if passes were counted of what it was before."""
         if self._state is not None:
@@ -215,9 +240,7 @@ class ForwardCounter:
         elif (one := inside.open) is not None:
             inside.open = None
             try:
-                if inside.records:
-                    self._passes.follow(one, output)
-                else:
+                if not (inside.records and self._passes.follow(one, output)):
                     one[0].add(*one[1:])
             except Exception:  # noqa: BLE001 (logged there)
                 self._fail()
@@ -262,9 +285,11 @@ class ForwardCounter:
 
     def _count_without_backward(self, *, all_of_them: bool = False) -> None:
         """Count passes that can have no backward pass any more; `all_of_them`: those too of which none was seen yet."""
-        for one in self._passes.take_without_backward(all_of_them=all_of_them):
+        for one, can_have_one in self._passes.take_without_backward(all_of_them=all_of_them):
             counted, *tensors = one
-            if self.sessions.has_facts:
+            if counted.phase != "train" and not can_have_one:
+                counted.add(*tensors)
+            elif self.sessions.has_facts:
                 counted.add_to(self.sessions.perhaps_trained(counted.tally), "train", *tensors)
             else:
                 counted.add_to(counted.tally, "other", *tensors)
@@ -274,7 +299,7 @@ class ForwardCounter:
         cache = named.get("past_key_values", named.get("cache"))  # its name before transformers 5 and now
         past = past_length(cache)
         phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
-        mask, key, recorded = named.get("attention_mask"), None, records and phase == "train"
+        mask, key = named.get("attention_mask"), None
         if self._passes.open:
             self._count_without_backward()
         if self._model() is None:  # the wrapper of its adapters is gone, and what was in it still passes
@@ -282,21 +307,25 @@ class ForwardCounter:
             self._state = None if self._state is None else self._state.of(model)
         if self._state is not None:
             if self._state.has_changed(trains=records):
-                recomputation = self._state.keep()
-                self.sessions.describe_again(self._model(), trains=records, recomputation=recomputation)
+                changed = self._state.keep()
+                self.sessions.describe_again(self._model(), trains=records, changed=changed)
+                self._counter.tokens.see_kernel()
+                self._repeats = self._repeats and self._counter.by_shape
             # Training without dropout, or an evaluation that records for nothing.
             if self._guesses and phase in (UNSETTLED, "other") and records and self._state.trains_any:
-                phase, recorded = "train", True
+                phase = "train"
         tally = self.sessions.now
+        if is_transformed():
+            self._leave_out("train", TRANSFORMED)
         if past and self._counter.tokens.caches_latents:
-            self._leave_out("train" if recorded else "generate", LATENTS)
+            self._leave_out("train" if records else "generate", LATENTS)
         if self._repeats and not arguments:
             ids = named.get("input_ids")
             shapes = getattr(ids, "shape", None), getattr(mask, "shape", None)
             key = (model is self._backbone(), phase, *shapes, *named)
             if (known := tally.known.get(key)) is not None:
                 unpadded = torch.count_nonzero(mask) if known.padded else None
-                self._inside.open, self._inside.records = (known, unpadded, []), recorded
+                self._inside.open, self._inside.records = (known, unpadded, []), records
                 return
         self._take_weights()
         self._phase = self._inside.phase = phase
@@ -321,7 +350,7 @@ class ForwardCounter:
             tally.add_tensors(phase, tokens, unpadded, deferred)
         else:
             tally.has_counted = True
-            self._inside.open, self._inside.records = (one, unpadded, deferred), recorded
+            self._inside.open, self._inside.records = (one, unpadded, deferred), records
 
     def _see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         if not torch.compiler.is_compiling() and not self._inside.depth and not self.failed:
@@ -365,6 +394,9 @@ class ForwardCounter:
             known = getattr(self.client, "facts", {}).get("not_counted") or {}
             merged = {name: [*known.get(name, ()), *self.left_out.get(name, ())] for name in {*known, *self.left_out}}
             self.client.declare(not_counted=merged)
+
+    def _leave_out_pass(self, *_: object) -> None:
+        self._leave_out("train", TAKEN_OVER)
 
     def _leave_out_pairs(self) -> None:
         """Declare what the sequences in a cache of a fixed size left of it, once they have ended: with all of its

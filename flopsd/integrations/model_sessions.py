@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from typing import Any
 
@@ -20,8 +20,8 @@ MAX_KNOWN = 1024
 MAX_SESSIONS = 4  # each is a connection to the daemon, which serves 64
 # What of a model's facts may change within a run: `describe` says what it is now.
 _COUNTS = ("parameters_total", "parameters_trainable")
-_CHANGING = (*_COUNTS, "method", "lora", "recomputation")
-_OF_MODEL = (*_CHANGING, "model_config", "attention", "window", "packing")
+_CHANGING = (*_COUNTS, "method", "lora", "recomputation", "attention")
+_OF_MODEL = (*_CHANGING, "model_config", "window", "packing")
 _NOT_COPIED = ("device", "not_counted", "operators_not_counted")
 _ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
 Deferred = list[tuple[str, Any]]  # counters, and tensors of one element to add to them
@@ -36,7 +36,7 @@ class Tally:
         self.on_device = DeviceSums()
         # A pass counts what another with the same names and shapes of arguments counted.
         self.known: dict[tuple[object, ...], Counted] = {}
-        self.count_step = client.counting("train", steps=1)
+        self._count_step: Callable[[], None] | None = None
         self.has_counted = False
         self._unsettled: dict[str, int] = defaultdict(int)
 
@@ -47,6 +47,11 @@ class Tally:
                 self._unsettled[name] += value
         else:
             self.client.count(phase, **found)
+
+    def count_step(self) -> None:
+        if self._count_step is None:  # asked for before, it would open the session of a model that may never pass
+            self._count_step = self.client.counting("train", steps=1)
+        self._count_step()
 
     def remember(self, key: tuple[object, ...], one: Counted) -> None:
         """Count as `one`, in one call from now on, where a pass with this key comes again."""
@@ -107,14 +112,13 @@ class ModelSessions:
         self._by_facts: dict[str, Tally] = {}
         self._perhaps: dict[Tally, Tally] = {}
 
-    def describe_again(self, model: Any, *, trains: bool, recomputation: bool) -> None:
-        """What passes `model` from now on belongs to the session of its facts now. `recomputation`: the layers'
-        switches for it are others than before."""
+    def describe_again(self, model: Any, *, trains: bool, changed: Set[str]) -> None:
+        """What passes `model` from now on belongs to the session of its facts now. `changed`: which of `recomputation`
+        and `attention` are others than before; else they are what was declared."""
         before = _facts(self.now.client)
         described = describe(model, None)
         found = {name: value for name, value in described.items() if name in (*_CHANGING, "not_counted")}
-        if not recomputation:
-            found["recomputation"] = before.get("recomputation")
+        found |= {name: before.get(name) for name in ("recomputation", "attention") if name not in changed}
         kept = {name: value for name, value in before.items() if name not in (*_CHANGING, *_NOT_COPIED)}
         if "model_config" in kept:
             kept["model_config"] = _with_layers(kept["model_config"], described.get("model_config") or {})

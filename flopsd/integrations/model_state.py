@@ -1,6 +1,6 @@
 """What decides which products a pass of a model has beside its arguments, and may change between two passes: which
-parameters are trained, which layers are computed again, which adapters are active, how many layers there are. Content
-is not read."""
+parameters are trained, which layers are computed again, which adapters are active, how many layers there are, which
+kernel computes attention. Content is not read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.nn import ModuleList
 
-_LAYERS = "num_hidden_layers"
-State = tuple[bytes, bytes, object, object, int]
+_LAYERS, _ATTENTION = "num_hidden_layers", "_attn_implementation_internal"
+State = tuple[bytes, bytes, object, tuple[object, ...], int]
 
 
 class ModelState:
@@ -49,11 +49,12 @@ class ModelState:
         """Which adapters the first layer of PEFT uses: PEFT switches all of them together."""
         return tuple([_adapters(one()) for one in self._adapted])
 
-    def layers(self) -> object:
-        """How many layers there are, and how many of them the model runs."""
+    def layers(self) -> tuple[object, ...]:
+        """How many layers there are, how many of them the model runs, and by which kernel their attention."""
         return (
             tuple([len(getattr(one(), "_modules", {}).get(name) or ()) for one, name in self._lists]),
             tuple([one.get(_LAYERS) for one in self._configs]),
+            tuple([one.get(_ATTENTION) for one in self._configs]),
         )
 
     def of(self, model: Any) -> ModelState:
@@ -67,13 +68,14 @@ class ModelState:
         which may be switched off meanwhile."""
         return self.now() != self._kept if trains else self._names() != self._kept_names
 
-    def keep(self) -> bool:
-        """Keep what it is now; whether other layers than before are computed again. The model may have other modules
-        now, such as adapters."""
+    def keep(self) -> frozenset[str]:
+        """Keep what it is now. The model may have other modules now, such as adapters. Which facts have changed, of
+        those that a training may have declared otherwise than the model shows them."""
         self._find()
-        checkpointed = self._kept[1]
+        _, checkpointed, _, layers, _ = self._kept
         self._kept, self._kept_names = self.now(), self._names()
-        return checkpointed != self._kept[1]
+        changed = {"recomputation": checkpointed != self._kept[1], "attention": layers[2:] != self._kept[3][2:]}
+        return frozenset(name for name, is_other in changed.items() if is_other)
 
     @property
     def trains_any(self) -> bool:

@@ -1,5 +1,6 @@
 """Forward passes that record gradients, until it shows whether they have a backward pass: a hook on the nodes of
-autograd that made their logits and loss is called when one begins, and freed with them when none can begin any more."""
+autograd that made their logits and loss is called when one begins, and freed with them when none can begin any more.
+With one a pass is training, also of a frozen model that a gradient passes on its way to something else."""
 
 from __future__ import annotations
 
@@ -25,22 +26,28 @@ class OpenPasses:
         # A pass and the task of its first backward pass, if that has begun, and the hook, which the graph alone holds.
         self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
 
-    def follow(self, one: OpenPass, output: Any) -> None:
-        """Wait for a backward pass from `output`, which the forward pass returned."""
+    def follow(self, one: OpenPass, output: Any) -> bool:
+        """Wait for a backward pass from `output`, which the forward pass returned; False: it is no training, and can
+        have none."""
+        nodes = [tensor.grad_fn for tensor in _results(output) if tensor.grad_fn is not None]
+        if not nodes and one[0].phase != "train":
+            return False
         state: list[Any] = [one, None]
         hook = functools.partial(self._begin, state)
         self.open[id(state)] = state, weakref.ref(hook)
-        for tensor in _results(output):
-            if (node := tensor.grad_fn) is not None:
-                node.register_prehook(hook)
+        for node in nodes:
+            node.register_prehook(hook)
+        return True
 
-    def take_without_backward(self, *, all_of_them: bool) -> Iterator[OpenPass]:
-        """Those that can have no backward pass any more; `all_of_them`: those too that still can."""
+    def take_without_backward(self, *, all_of_them: bool) -> Iterator[tuple[OpenPass, bool]]:
+        """Those that can have no backward pass any more; `all_of_them`: those too that still can, and whether each
+        can."""
         for key, (state, hook) in list(self.open.items()):
-            if all_of_them or hook() is None:
+            can_have_one = hook() is not None
+            if all_of_them or not can_have_one:
                 del self.open[key]
                 one, state[0] = state[0], None
-                yield one
+                yield one, can_have_one
 
     def _begin(self, state: list[Any], *_: object) -> None:
         """A node of a pass has its turn in a backward pass."""
@@ -50,7 +57,10 @@ class OpenPasses:
                 del self.open[id(state)]
                 state[0], state[1] = None, graph_task and graph_task()
                 counted, unpadded, deferred = one
-                counted.add(unpadded, deferred)
+                if counted.phase == "train":
+                    counted.add(unpadded, deferred)
+                else:
+                    counted.add_to(counted.tally, "train", unpadded, deferred)
             elif task is not None and graph_task is not None and task != graph_task():
                 state[1] = graph_task()
                 self._again()

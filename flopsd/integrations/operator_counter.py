@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
+from flopsd.client.client import silent
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.integrations.entered_modules import (
@@ -123,9 +124,15 @@ class OperatorCounter:
             self._attach(model, compiled, phase_of or self._phase_of)
             optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
             if optimizer is not None and optimizer not in self._handles:
-                self._handles[optimizer] = [AttachedHook(optimizer, one) for one in self._steps.attach(optimizer)]
+                _take_over(getattr(optimizer, "_optimizer_step_pre_hooks", {}).values(), [optimizer], self)
+                handles = self._steps.attach(optimizer, (self, weakref.ref(optimizer)))
+                self._handles[optimizer] = [AttachedHook(optimizer, one) for one in handles]
         except Exception:  # noqa: BLE001 (logged there)
             self._fail()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, such as one that is pickled with what holds the counter, is attached to nothing."""
+        return OperatorCounter, (silent(),)
 
     def leave_out(self, words: str, phase: str = "train") -> None:
         """Declare work that cannot be counted."""
@@ -171,15 +178,13 @@ class OperatorCounter:
             inner = model.get_base_model() if hasattr(model, "get_base_model") else model
             backbone = None if compiled else backbone_of(inner)
             outer += [one for one in (inner, backbone) if one is not None and one is not model]
-        for hook in list(model._forward_pre_hooks.values()):  # such as of a Trainer before this one
-            if isinstance(other := getattr(hook, "counter", None), OperatorCounter):
-                other.release(model)
+        _take_over([hook for one in outer for hook in one._forward_pre_hooks.values()], outer, self)
         handles = self._handles[model] = []
         for one in outer:
             after = AttachedHook(one, one.register_forward_hook(Hook(leave), always_call=True))
             enter: Any = functools.partial(self._enter, root, after)
             before = Hook(torch.compiler.disable(enter) if breaks else enter)
-            before.counter = self  # type: ignore[attr-defined]
+            before.counted_by = self, weakref.ref(model)
             handles += [AttachedHook(one, one.register_forward_pre_hook(before, with_kwargs=True)), after]
 
     def _enter(
@@ -307,6 +312,17 @@ class OperatorCounter:
             self._sessions.settle("other")
             for phase in Phase:
                 self._sessions.say([_AFTER_ERROR], phase.value)
+
+
+def _take_over(hooks: Iterable[Any], now: Sequence[Any], by: OperatorCounter) -> None:
+    """Have no other counter count models or optimizers with these hooks, such as that of a Trainer before this one.
+    `now`: what is counted by `by` from now on."""
+    for hook in list(hooks):
+        other, attached = getattr(hook, "counted_by", None) or (by, lambda: None)
+        if other is not by and isinstance(other, OperatorCounter) and (one := attached()) is not None:
+            if all(one is not known for known in now):  # around what is counted now, or beside it
+                other.leave_out(HOOKS_GONE)
+            other.release(one)
 
 
 def _has_flex(model: Any) -> bool:

@@ -56,12 +56,13 @@ class OptimizerSteps:
         self._add = guard(self._add_up)
         self._current = _Current()
 
-    def attach(self, optimizer: Any) -> list[Any]:
-        """Handles of the hooks on a torch.optim.Optimizer; none on any other."""
+    def attach(self, optimizer: Any, counted_by: tuple[Any, Any]) -> list[Any]:
+        """Handles of the hooks on a torch.optim.Optimizer; none on any other. `counted_by`: see `Hook`."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             return []
-        begin = self._guard(functools.partial(self._begin, _Seen()))
-        return [optimizer.register_step_pre_hook(Hook(begin)), optimizer.register_step_post_hook(Hook(self._end))]
+        begin = Hook(self._guard(functools.partial(self._begin, _Seen())))
+        begin.counted_by = counted_by
+        return [optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(Hook(self._end))]
 
     def leave(self) -> None:
         """Leave a step's mode, also where the step raised an error that was caught."""

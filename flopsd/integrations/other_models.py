@@ -39,6 +39,7 @@ class _ModelSession:
         self._beside, self._role = client, role
         self._model: Callable[[], Any] = weakref.ref(model)
         self._client: Client | None = None
+        self._unsent: dict[str, object] = {}  # what was declared before
 
     @property
     def current_phase(self) -> str | None:
@@ -51,13 +52,15 @@ class _ModelSession:
         return self._opened().counting(phase, **counters)
 
     def declare(self, **facts: object) -> None:
-        if self._client is not None:
+        if self._client is None:
+            self._unsent |= facts
+        else:
             self._client.declare(**facts)
 
     def _opened(self) -> Client:
         if self._client is None:
             self._client = self._beside.another_session()
-            self._client.declare(role=self._role.value, **_facts(self._model(), self._role))
+            self._client.declare(**{**_facts(self._model(), self._role), **self._unsent, "role": self._role.value})
         return self._client
 
 

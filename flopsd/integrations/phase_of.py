@@ -31,3 +31,10 @@ def usual_phase(client: Session) -> PhaseOf:
         return named if named in ("evaluate", "generate") else "other"
 
     return phase_of
+
+
+def is_transformed() -> bool:
+    """Whether what runs now is transformed by torch.func, such as by vmap, or has gradients in forward mode: of such a
+    pass more is computed than the shapes of its arguments show."""
+    level = getattr(torch._C._functorch, "maybe_current_level", None)
+    return (level is not None and level() is not None) or torch.autograd.forward_ad._current_level >= 0

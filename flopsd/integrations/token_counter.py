@@ -24,8 +24,17 @@ class TokenCounter:
         self.encodes = bool(getattr(config, "is_encoder_decoder", False))
         self._window = sliding_window(config)
         self._hears = getattr(config, "model_type", None) == "whisper"
-        self._flash = (getattr(config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
-        self.by_shape = not self.encodes and not self._flash  # without a cache the shape of `ids` determines a pass
+        self._config = config
+        self.see_kernel()
+
+    def see_kernel(self) -> None:
+        """Note by which kernel the model computes attention now."""
+        self._flash = (getattr(self._config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
+
+    @property
+    def by_shape(self) -> bool:
+        """Whether the shape of `ids` determines a pass without a cache."""
+        return not self.encodes and not self._flash
 
     def of_pass(self, ids: Any, named: Mapping[str, Any], past: int, defer: Defer) -> dict[str, int]:
         """Counters of a pass. `ids` has the tokens or their embeddings, None where neither is given; `past` of their

@@ -71,6 +71,10 @@ class FlopsdCallback(TrainerCallback):
     ) -> None:
         self.client = connect() if client is None else client
         self.failed: set[str] = set()
+        self._given = {
+            "method": method, "packing": packing, "operator_count": operator_count, "kernel_windows": kernel_windows,
+            **facts,
+        }  # fmt: skip
         self._facts = {"method": method, "packing": packing, **facts}
         self._counter = ForwardCounter(self.client, self._phase_of, guesses=True)
         self._operators: OperatorCounter | None = None
@@ -93,6 +97,10 @@ class FlopsdCallback(TrainerCallback):
         self._pid = os.getpid()
         at_exit = weakref.WeakMethod(self._at_exit)  # weak, so that it does not keep the model alive
         atexit.register(lambda: (call := at_exit()) and call())
+
+    def __reduce__(self) -> tuple[Callable[[], FlopsdCallback], tuple[()]]:
+        """A copy, such as one that is pickled with its Trainer for another process, opens a session of its own."""
+        return functools.partial(FlopsdCallback, **self._given), ()
 
     @_guarded
     def on_init_end(self, args: Any, _state: Any, model: Any) -> None:

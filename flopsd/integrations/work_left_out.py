@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,3 +22,11 @@ def left_out(arguments: Any, models: Iterable[str]) -> dict[str, list[str]]:
             found.setdefault(phase, []).append(words)
     others = [*found.get("other", ()), *models]
     return {**found, "other": others} if others else found
+
+
+def splits_sequences() -> bool:
+    """Whether Accelerate gives each rank a part of each sequence (context or sequence parallelism): ranks see their own
+    tokens, and their attention those of all others."""
+    state = getattr(sys.modules.get("accelerate.state"), "AcceleratorState", None)
+    parallelism = getattr(state, "_shared_state", {}).get("parallelism_config")
+    return any((getattr(parallelism, name, None) or 1) > 1 for name in ("cp_size", "sp_size"))

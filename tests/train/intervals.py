@@ -46,6 +46,15 @@ class Loop:
         self.counter = ForwardCounter(self.counted)
         self.counter.attach(model)
 
+    def frozen(self) -> Loop:
+        """Frozen, outside of training mode, and passed by a gradient on its way to what is trained instead."""
+        import torch
+
+        self.model.requires_grad_(False).eval()
+        prompt = torch.nn.Parameter(torch.randn(2, LENGTH, 32))
+        self.counts(lambda: self.model(inputs_embeds=prompt).logits.mean().backward())
+        return self
+
     def steps(self, count: int = 1, loss: str = "loss") -> Loop:
         for _ in range(count):
             self._counted(lambda **inputs: getattr(self.model(**inputs), loss).mean().backward())
@@ -362,7 +371,34 @@ def _wrapped(*layers: int) -> Loop:
     return Loop(model).steps(3)
 
 
+def _of_each_sequence() -> Loop:
+    """Gradients of each sequence by itself."""
+    import torch
+
+    def loss(weights: Any, ids: Any) -> Any:
+        return torch.func.functional_call(loop.model, weights, (), {"input_ids": ids[None]}).logits.sum()
+
+    loop = Loop(llama(num_hidden_layers=LAYERS, use_cache=False))
+    weights = {name: one.detach() for name, one in loop.model.named_parameters()}
+    ids = torch.arange(1, 2 * LENGTH + 1).view(2, LENGTH)
+    loop.counts(lambda: torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, ids))
+    return loop
+
+
+def _counted_twice() -> Loop:
+    """As by the callbacks of two Trainers, one after the other."""
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    again = Loop(loop.model).steps(2)
+    loop.flop += again.flop
+    again.counter.settle()
+    loop.counted.others += [again.counted, *again.counted.others]
+    return loop
+
+
 CASES: Mapping[str, Callable[[], Loop]] = {
+    "a gradient through a frozen model": lambda: Loop(llama(num_hidden_layers=LAYERS)).frozen(),
+    "gradients of each sequence": _of_each_sequence,
+    "two counters": _counted_twice,
     "some layers wrapped": partial(_wrapped, 1),
     "all layers wrapped": partial(_wrapped, *range(LAYERS)),
     "a cache of a fixed size": partial(_fixed_cache, 4),

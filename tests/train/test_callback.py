@@ -168,6 +168,11 @@ def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: 
         for model in (twin, other):
             model(input_ids=rows(1)[0]["input_ids"][None])
         trainer.train()
+        # As where a Trainer is handed to another process.
+        again = pickle.loads(pickle.dumps((callback, callback.client, callback._counter, callback._operators)))
+        assert again[0]._facts == callback._facts
+        for one in again:
+            getattr(one, "client", one).close(0)
     assert found.work["train"]["tokens"] == ROWS * LENGTH
     assert found.work.keys() == {"train"}
 

@@ -77,35 +77,37 @@ def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> No
 
     from flopsd.integrations.forward_counter import ForwardCounter
 
-    model, anew, again = llama(), Counters(current_phase=None), Counters(current_phase=None)
-    counters = [
-        ForwardCounter(counted, lambda model, _: "train" if model.training else "") for counted in (anew, again)
-    ]
-    for counter in counters:
+    def counted(repeats: bool) -> Counters:
+        model, found = llama(), Counters(current_phase=None)
+        counter = ForwardCounter(found, lambda model, _: "train" if model.training else "")
         counter.attach(model)
-    counters[0]._repeats = False
-    ids = torch.full((2, 6), 3)
-    passes: list[tuple[Any, dict[str, Any]]] = [
-        (model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}),
-        (model, {"input_ids": ids, "attention_mask": (torch.arange(6) < 4).long().expand(2, 6), "labels": ids}),
-        (model, {"input_ids": ids[:, :5], "attention_mask": torch.ones(2, 5)}),
-        (model, {"input_ids": ids, "attention_mask": None}),
-        (model, {"input_ids": ids, "labels": ids}),
-        (model, {"input_ids": ids, "logits_to_keep": 1}),
-        (model, {"input_ids": ids, "logits_to_keep": 2}),
-        (model, {"inputs_embeds": torch.zeros(2, 6, 32)}),
-        (model, {"input_ids": None, "inputs_embeds": torch.zeros(1, 6, 32)}),
-        (model.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}),
-    ]
-    for training in (True, False, True):
-        model.train(training)
-        for module, named in passes:
-            module(**named)[0 if module is model.model else "logits"].sum().backward()
-        cache = model(input_ids=ids, use_cache=True).past_key_values
-        model(input_ids=ids, past_key_values=cache)
-    assert counters[1].sessions.now.known, "what was seen is kept"
-    for counter in counters:
+        counter._repeats = repeats
+        ids = torch.full((2, 6), 3)
+        passes: list[tuple[Any, dict[str, Any]]] = [
+            (model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}),
+            (model, {"input_ids": ids, "attention_mask": (torch.arange(6) < 4).long().expand(2, 6), "labels": ids}),
+            (model, {"input_ids": ids[:, :5], "attention_mask": torch.ones(2, 5)}),
+            (model, {"input_ids": ids, "attention_mask": None}),
+            (model, {"input_ids": ids, "labels": ids}),
+            (model, {"input_ids": ids, "logits_to_keep": 1}),
+            (model, {"input_ids": ids, "logits_to_keep": 2}),
+            (model, {"inputs_embeds": torch.zeros(2, 6, 32)}),
+            (model, {"input_ids": None, "inputs_embeds": torch.zeros(1, 6, 32)}),
+            (model.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}),
+        ]
+        for training in (True, False, True):
+            model.train(training)
+            for module, named in passes:
+                result = module(**named)[0 if module is model.model else "logits"]
+                if training:
+                    result.sum().backward()
+            cache = model(input_ids=ids, use_cache=True).past_key_values
+            model(input_ids=ids, past_key_values=cache)
+        assert bool(counter.sessions.now.known) == repeats, "what was seen is kept"
         counter.settle("evaluate")
+        return found
+
+    anew, again = counted(False), counted(True)
     assert again.work == anew.work
     assert again.work["train"]["padding_tokens"] == 2 * 2 * 2
     assert again.work.keys() == {"train", "evaluate"}

@@ -178,6 +178,58 @@ def test_only_the_adapter_that_is_active_is_declared() -> None:
     assert loop.basis().counted.executed.computed == loop.flop
 
 
+def test_attention_by_another_kernel_is_counted_in_a_session_of_its_own() -> None:
+    loop = Loop(llama()).steps()
+    loop.model.set_attn_implementation("sdpa")
+    loop.steps(2)
+    sessions = [loop.counted, *loop.counted.others]
+    assert [(one.facts["attention"], one.work["train"]["forward_passes"]) for one in sessions] == [
+        ("eager", 1),
+        ("sdpa", 2),
+    ]
+
+
+def test_a_counter_that_another_one_took_a_part_from_says_so_where_the_rest_passes() -> None:
+    from flopsd.integrations.forward_counter import TAKEN_OVER
+
+    model = adapted("LoraConfig", r=4, target_modules=["q_proj"])
+    outer = Loop(model).steps()
+    inner = Loop(model.get_base_model()).steps()
+    inner.counter.settle()
+    assert outer.counted.facts["not_counted"] is None
+    outer.steps()
+    assert outer.counted.facts["not_counted"] == {"train": [TAKEN_OVER]}
+
+
+def test_sequences_that_ranks_share_leave_no_upper_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rank sees its own tokens, and computes their attention to those of all ranks."""
+    import accelerate
+    from accelerate.state import AcceleratorState
+
+    from flopsd.integrations.forward_counter import SPLIT
+
+    shared = {"parallelism_config": accelerate.ParallelismConfig(cp_size=2)}
+    monkeypatch.setattr(AcceleratorState, "_shared_state", shared)
+    loop = Loop(llama()).steps()
+    assert loop.basis().counted.executed.high is None
+    assert loop.counted.facts["not_counted"] == {"train": [SPLIT]}
+
+
+def test_what_is_not_counted_of_another_model_is_declared_from_its_first_pass_on() -> None:
+    import torch
+
+    from flopsd.integrations.forward_counter import MADE_WEIGHTS
+    from flopsd.integrations.other_models import count_other_model
+
+    teacher, counted = llama(), Counters(current_phase=None)
+    torch.nn.utils.parametrizations.orthogonal(teacher.lm_head)
+    count_other_model(counted, teacher, "teacher")  # type: ignore[arg-type]
+    assert counted.others == []
+    with torch.no_grad():
+        teacher(input_ids=torch.ones(1, 3, dtype=torch.long))
+    assert counted.others[0].facts["not_counted"] == {"train": [MADE_WEIGHTS]}
+
+
 def test_trainers_that_share_a_callback_each_have_a_session(tmp_path: Path) -> None:
     from flopsd.integrations.transformers import FlopsdCallback
 

@@ -439,9 +439,12 @@ def test_of_two_counters_the_one_that_came_last_counts() -> None:
     import torch
 
     model = torch.nn.Linear(2, 2)
-    (_, first), (counter, second) = attached(model), attached(model)
+    optimizer = torch.optim.SGD(model.parameters())
+    (_, first), (counter, second) = attached(model, optimizer), attached(model, optimizer)
     for length in (3, 3):
         model(torch.ones(length, 2)).sum().backward()
+        optimizer.step()
+    assert stack_depth() == 0
     assert (first.flop, second.flop) == (0, 2 * 2 * 2 * (3 + 3) * 2)
     counter.detach()
     assert not model._forward_pre_hooks
