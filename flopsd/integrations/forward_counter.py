@@ -84,7 +84,7 @@ class ForwardCounter:
         self._repeats = False  # a pass counts what another with the same names and shapes of arguments counted
         self._handles: list[AttachedHook] = []
         self._inside = _Inside()
-        self._passes = OpenPasses(lambda: self._leave_out("train", TWICE), self._fail)
+        self._passes = OpenPasses(lambda: self._leave_out("train", TWICE), self._fail, self._count_perhaps)
         self.left_out: dict[str, list[str]] = {}  # for the fact `not_counted`
         self._was_compiled = False
         self._pairs_beyond = 0  # of caches of a fixed size, those that are not among the pairs that are counted
@@ -286,14 +286,19 @@ class ForwardCounter:
     def _count_without_backward(self, *, all_of_them: bool = False) -> None:
         """Count passes that can have no backward pass any more; `all_of_them`: those too of which none was seen yet."""
         for one, can_have_one in self._passes.take_without_backward(all_of_them=all_of_them):
-            counted, *tensors = one
-            if counted.phase != "train" and not can_have_one:
-                counted.add(*tensors)
-            elif self.sessions.has_facts:
-                counted.add_to(self.sessions.perhaps_trained(counted.tally), "train", *tensors)
+            if one[0].phase != "train" and not can_have_one:
+                one[0].add(*one[1:])
             else:
-                counted.add_to(counted.tally, "other", *tensors)
-                self._leave_out("train", NO_BACKWARD)
+                self._count_perhaps(one)
+
+    def _count_perhaps(self, one: OpenPass) -> None:
+        """Count a pass of which it is not known which gradients it has, if any."""
+        counted, *tensors = one
+        if self.sessions.has_facts:
+            counted.add_to(self.sessions.perhaps_trained(counted.tally), "train", *tensors)
+        else:
+            counted.add_to(counted.tally, "other", *tensors)
+            self._leave_out("train", NO_BACKWARD)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         cache = named.get("past_key_values", named.get("cache"))  # its name before transformers 5 and now

@@ -19,24 +19,30 @@ OpenPass = tuple[Counted, Any, Deferred]  # and a tensor, of how many of its tok
 
 
 class OpenPasses:
-    """Those of one model. `again` is called where one has a second backward pass, `failed` after an error."""
+    """Those of one model. `again` is called where one has a second backward pass, `failed` after an error, and `within`
+    with one whose backward pass began at an inner state: which layers have gradients is not known then."""
 
-    def __init__(self, again: Callable[[], None], failed: Callable[[], None]) -> None:
-        self._again, self._failed = again, failed
+    def __init__(
+        self, again: Callable[[], None], failed: Callable[[], None], within: Callable[[OpenPass], None]
+    ) -> None:
+        self._again, self._failed, self._within = again, failed, within
         # A pass and the task of its first backward pass, if that has begun, and the hook, which the graph alone holds.
         self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
 
     def follow(self, one: OpenPass, output: Any) -> bool:
         """Wait for a backward pass from `output`, which the forward pass returned; False: it is no training, and can
         have none."""
-        nodes = [tensor.grad_fn for tensor in _results(output) if tensor.grad_fn is not None]
-        if not nodes and one[0].phase != "train":
+        ends = [tensor.grad_fn for tensor in _results(output) if tensor.grad_fn is not None]
+        inner = [tensor.grad_fn for tensor in _inner_states(output) if tensor.grad_fn is not None]
+        if not ends and not inner and one[0].phase != "train":
             return False
         state: list[Any] = [one, None]
         hook = functools.partial(self._begin, state)
         self.open[id(state)] = state, weakref.ref(hook)
-        for node in nodes:
+        for node in ends:
             node.register_prehook(hook)
+        for node in inner:  # after the ends, if these have a gradient too
+            node.register_prehook(functools.partial(_begin_within, hook))
         return True
 
     def take_without_backward(self, *, all_of_them: bool) -> Iterator[tuple[OpenPass, bool]]:
@@ -49,7 +55,7 @@ class OpenPasses:
                 one, state[0] = state[0], None
                 yield one, can_have_one
 
-    def _begin(self, state: list[Any], *_: object) -> None:
+    def _begin(self, state: list[Any], *_: object, is_within: bool = False) -> None:
         """A node of a pass has its turn in a backward pass."""
         try:
             one, task = state
@@ -57,7 +63,9 @@ class OpenPasses:
                 del self.open[id(state)]
                 state[0], state[1] = None, graph_task and graph_task()
                 counted, unpadded, deferred = one
-                if counted.phase == "train":
+                if is_within:
+                    self._within(one)
+                elif counted.phase == "train":
                     counted.add(unpadded, deferred)
                 else:
                     counted.add_to(counted.tally, "train", unpadded, deferred)
@@ -68,16 +76,26 @@ class OpenPasses:
             self._failed()
 
 
+def _begin_within(begin: Callable[..., None], *_: object) -> None:
+    begin(is_within=True)
+
+
 def _results(output: Any) -> Iterable[Any]:
-    """Tensors that a backward pass may begin at, or pass: logits and loss alone where all others are made of them. The
-    loss is not made of the logits that are returned where mixed precision converts these after it."""
+    """Tensors that a backward pass through the whole model begins at. The loss is not made of the logits that are
+    returned where mixed precision converts these after it."""
     if isinstance(output, torch.Tensor):
         return (output,)
-    logits = getattr(output, "logits", None)
-    if isinstance(logits, torch.Tensor) and getattr(output, "hidden_states", None) is None:
-        loss = getattr(output, "loss", None)
-        return (loss, logits) if isinstance(loss, torch.Tensor) else (logits,)
-    values = output.values() if isinstance(output, Mapping) else output
+    named = [getattr(output, name, None) for name in ("loss", "logits", "last_hidden_state")]
+    if found := [one for one in named if isinstance(one, torch.Tensor)]:
+        return found
+    return _tensors_in(output.values() if isinstance(output, Mapping) else output)
+
+
+def _inner_states(output: Any) -> Iterable[Any]:
+    return _tensors_in(getattr(output, "hidden_states", None))
+
+
+def _tensors_in(values: Any) -> list[Any]:
     found = values if isinstance(values, Iterable) else ()
     inner = [one for value in found for one in (value if isinstance(value, list | tuple) else (value,))]
     return [one for one in inner if isinstance(one, torch.Tensor)]

@@ -385,6 +385,13 @@ def _of_each_sequence() -> Loop:
     return loop
 
 
+def _inner_state() -> Loop:
+    """A loss of what the first layer gives, as of an early exit."""
+    loop = Loop(llama(num_hidden_layers=LAYERS))
+    loop._counted(lambda **inputs: loop.model(**inputs, output_hidden_states=True).hidden_states[1].sum().backward())
+    return loop
+
+
 def _counted_twice() -> Loop:
     """As by the callbacks of two Trainers, one after the other."""
     loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
@@ -399,6 +406,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a gradient through a frozen model": lambda: Loop(llama(num_hidden_layers=LAYERS)).frozen(),
     "gradients of each sequence": _of_each_sequence,
     "two counters": _counted_twice,
+    "a loss of an inner state": _inner_state,
     "some layers wrapped": partial(_wrapped, 1),
     "all layers wrapped": partial(_wrapped, *range(LAYERS)),
     "a cache of a fixed size": partial(_fixed_cache, 4),
