@@ -80,9 +80,15 @@ def _head(base: Any, config: Any) -> dict[str, Any]:
     within another that shows its configuration: what the other adds is in no class."""
     modules = base.modules() if hasattr(base, "modules") else (base,)
     for module in modules:
-        if type(module).__module__.startswith("transformers.") and getattr(module, "config", None) is config:
-            return {"architectures": [type(module).__name__], "num_labels": getattr(config, "num_labels", None)}
+        if (found := class_of(module)) is not None and getattr(module, "config", None) is config:
+            return {"architectures": [found.__name__], "num_labels": getattr(config, "num_labels", None)}
     return {}
+
+
+def class_of(module: Any) -> Any:
+    """The class of transformers that a model is of: FSDP makes a class of it when it shards the model, and a training
+    may have one. None of any other."""
+    return next((one for one in type(module).__mro__ if one.__module__.startswith("transformers.models.")), None)
 
 
 def config_of(base: Any) -> dict[str, Any]:

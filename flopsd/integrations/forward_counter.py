@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from flopsd.client.client import silent
-from flopsd.integrations.describe_model import is_unread
+from flopsd.integrations.describe_model import class_of, is_unread
 from flopsd.integrations.entered_modules import (
     COMPILED_LATER,
     ENDED,
@@ -93,6 +93,7 @@ class ForwardCounter:
         self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
         self._phase = self._recorded = "other"  # of the last pass, and of the last one that recorded gradients
         self._sees_backbone = False  # when it has passed alone
+        self._has_head = True  # known to compute it in each pass as a whole
 
     def attach(self, model: Any, *, compiled: bool = False) -> None:
         """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it."""
@@ -105,6 +106,8 @@ class ForwardCounter:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         counter = self._counter
         counter.read(model, inner)
+        known = class_of(inner)
+        self._has_head = known is None or type(inner).forward is known.forward
         # Some losses have the head outside, and call the rest alone.
         backbone = None if compiled or counter.tokens.encodes else backbone_of(inner)
         if backbone is not None:
@@ -336,7 +339,7 @@ class ForwardCounter:
         self._phase = self._inside.phase = phase
         self._recorded = phase if records else self._recorded
         deferred: Deferred = []
-        has_head = model is not self._backbone()
+        has_head = self._has_head and model is not self._backbone()
         found = self._counter.of_pass(arguments, named, past or 0, deferred, has_head=has_head)
         tokens = found.get("tokens", 0)
         if past is not None and (longest := fixed_length(cache)) is not None:

@@ -81,14 +81,17 @@ def _begin_within(begin: Callable[..., None], *_: object) -> None:
 
 
 def _results(output: Any) -> Iterable[Any]:
-    """Tensors that a backward pass through the whole model begins at. The loss is not made of the logits that are
-    returned where mixed precision converts these after it."""
+    """Tensors that a backward pass through the whole model begins at: logits and loss where there are logits. The loss
+    is not made of those that are returned where mixed precision converts them after it."""
     if isinstance(output, torch.Tensor):
         return (output,)
-    named = [getattr(output, name, None) for name in ("loss", "logits", "last_hidden_state")]
-    if found := [one for one in named if isinstance(one, torch.Tensor)]:
-        return found
-    return _tensors_in(output.values() if isinstance(output, Mapping) else output)
+    for name in ("logits", "last_hidden_state"):
+        if isinstance(last := getattr(output, name, None), torch.Tensor):
+            loss = getattr(output, "loss", None)
+            return (loss, last) if isinstance(loss, torch.Tensor) else (last,)
+    if isinstance(output, Mapping):
+        return _tensors_in(value for name, value in output.items() if name != "hidden_states")
+    return _tensors_in(output)
 
 
 def _inner_states(output: Any) -> Iterable[Any]:

@@ -385,6 +385,19 @@ def _of_each_sequence() -> Loop:
     return loop
 
 
+def _of_a_class_of_its_own(**members: Any) -> Loop:
+    """As FSDP makes one of a model that it shards."""
+    model = llama(num_hidden_layers=LAYERS, tie_word_embeddings=True)
+    model.__class__ = type("FSDPLlamaForCausalLM", (type(model),), members)
+    return Loop(model).steps()
+
+
+def _without_head(model: Any, input_ids: Any, labels: Any) -> Any:  # noqa: ARG001
+    from transformers.modeling_outputs import CausalLMOutput
+
+    return CausalLMOutput(loss=model.model(input_ids=input_ids).last_hidden_state.mean())
+
+
 def _inner_state() -> Loop:
     """A loss of what the first layer gives, as of an early exit."""
     loop = Loop(llama(num_hidden_layers=LAYERS))
@@ -407,6 +420,8 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "gradients of each sequence": _of_each_sequence,
     "two counters": _counted_twice,
     "a loss of an inner state": _inner_state,
+    "a class that FSDP made": _of_a_class_of_its_own,
+    "a class with a forward pass of its own": partial(_of_a_class_of_its_own, forward=_without_head),
     "some layers wrapped": partial(_wrapped, 1),
     "all layers wrapped": partial(_wrapped, *range(LAYERS)),
     "a cache of a fixed size": partial(_fixed_cache, 4),
