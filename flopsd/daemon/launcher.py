@@ -29,7 +29,13 @@ from flopsd.system.process_groups import (
 )
 from flopsd.system.users import User
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+# All that batch systems, users and timers send to a job. Not those of a fault of our own, and not those that Python
+# ignores; stops of the terminal reach the job by itself.
+FORWARDED = signal.valid_signals() - {
+    *(signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD, *TERMINAL_STOPS),
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS),
+    *(signal.SIGPIPE, signal.SIGXFSZ),
+}
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
 RESERVE_SECONDS, POLL_SECONDS = 20.0, 0.2
 KILL_SECONDS = 2.0  # a killed process ends at once, unless it hangs in the kernel
@@ -91,12 +97,14 @@ class Launcher:
     def _start_job(self, command: Sequence[str], environment: Mapping[str, str], mask: Mask) -> subprocess.Popen[bytes]:
         """Raises OSError."""
         prepare = _unblock(mask, group=True)
+        # Open files that were given to us are the job's, such as bash's <(...), a jobserver or MPI's PMI_FD.
         if self.user is None:
-            return subprocess.Popen(command, env=dict(environment), preexec_fn=prepare)
+            return subprocess.Popen(command, env=dict(environment), preexec_fn=prepare, close_fds=False)
         return subprocess.Popen(
             command,
             env={**environment, **self.user.environment()},
             preexec_fn=prepare,
+            close_fds=False,
             user=self.user.uid,
             group=self.user.gid,
             extra_groups=self.user.groups,

@@ -68,7 +68,7 @@ def test_the_jobs_exit_code_is_returned_and_the_ledger_sealed(
     assert "flopsd verify" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGXCPU, signal.SIGRTMIN])
 def test_signals_reach_the_jobs_whole_process_group(
     tmp_path: Path, env: dict[str, str], number: signal.Signals
 ) -> None:
