@@ -87,7 +87,8 @@ class BackgroundTasks:
         target: TargetFile | None,
     ) -> None:  # fmt: skip
         self._custody, self._sessions, self._feed = custody, sessions, feed
-        self._thresholds, self._lost, self._sockets = ThresholdLog(clock), DeviceLog(clock), SocketThread(clock)
+        self._thresholds, self._sockets = ThresholdLog(clock), SocketThread(clock)
+        self._lost = DeviceLog(clock, settings.device_precision)
         self._lines, self._stop_is_near = lines, stop_is_near
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None

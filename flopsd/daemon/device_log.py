@@ -1,12 +1,14 @@
-"""What the log says of devices that are lost and of their return."""
+"""What the log says of devices that are lost, of their return, and of declarations for devices that are not here."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from fractions import Fraction
 
 from flopsd.core.model import DeviceUid, GapReason
 from flopsd.core.rounding import format_duration
+from flopsd.daemon.writer_settings import names_of
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.last_gap import GapKind, LastGap, open_gap
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
@@ -18,14 +20,26 @@ OF_SOURCE = (GapReason.SOURCE_DOWN, GapReason.SOURCE_SILENT)  # the source's own
 
 
 class DeviceLog:
-    """Logs that a device is lost, once it lasts, and that it is read again."""
+    """Logs that a device is lost, once it lasts, and that it is read again; and once, which of the names in
+    `declared` (--device-precision) no device here has: a typing error would leave its device with another format."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, declared: Collection[str] = ()) -> None:
+        self._clock, self._declared = clock, declared
+        self._due_ns = clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S
         self._lost: dict[DeviceUid, LastGap] = {}  # the gaps that were logged, of devices that are not read again yet
         self._rests_until_ns: dict[DeviceUid, int] = {}
 
     def each_tick(self, snapshot: Snapshot) -> None:
+        if self._declared and snapshot.devices and self._clock.boottime_ns() >= self._due_ns:
+            here = [state.entry.device for state in snapshot.devices]
+            known = {name for device in here for name in names_of(device)}
+            if absent := [name for name in self._declared if name.casefold() not in known]:
+                log.warning(
+                    "--device-precision: no device here is called %s; devices here: %s",
+                    ", ".join(absent),
+                    ", ".join(f"{device.index} ({device.uid})" for device in here),
+                )
+            self._declared = ()
         for device in snapshot.devices:
             gap = open_gap(device.gap, device.tally.watermark_ns)
             if gap is None and (lost := self._lost.pop(device.entry.device.uid, None)) is not None:

@@ -23,6 +23,7 @@ from flopsd.system.process_groups import (
     adopt_orphans,
     group_is_alive,
     how_ended,
+    own_children,
     pass_terminal,
     signal_group,
     stop_with,
@@ -92,6 +93,7 @@ class Launcher:
         pass_terminal(job.pid, os.getpgrp())
         code = status if status >= 0 else 128 - status
         self._finish(code)
+        self._name_processes_left()
         return code
 
     def _start_job(self, command: Sequence[str], environment: Mapping[str, str], mask: Mask) -> subprocess.Popen[bytes]:
@@ -203,7 +205,7 @@ class Launcher:
                 pass_fds=(read_end, self._head_file),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=_unblock(mask),
+                preexec_fn=_unblock(mask, deaf=True),
             )
         except OSError as fault:
             self.log(
@@ -261,6 +263,17 @@ class Launcher:
             why = "see above" if ended > 0 else f"the sealing process ended with {how_ended(ended)}"
             self.log(f"NOT SEALED: {why}; {kept}")
 
+    def _name_processes_left(self) -> None:
+        """Asked after the seal: helpers that end with the job have had their time."""
+        self._reap()
+        left = own_children() - self._children
+        if left:
+            self.log(
+                f"processes of the job still run ({', '.join(map(str, sorted(left)))}): metering ended with its "
+                "command, and what they compute since then is in no figure of this run; use a command that waits for "
+                "them"
+            )
+
     def _start_sealer(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Raises OSError."""
         read_end, write_end = os.pipe()
@@ -270,7 +283,7 @@ class Launcher:
                 [*command, "--code-secret", str(read_end)],
                 pass_fds=(read_end,),
                 stdin=subprocess.DEVNULL,
-                preexec_fn=_unblock(set()),
+                preexec_fn=_unblock(set(), deaf=True),
             )
         self._children.add(sealer.pid)
         return sealer
@@ -309,12 +322,16 @@ def cannot_run(command: Sequence[str], fault: OSError, log: Callable[[str], None
     return 127 if isinstance(fault, FileNotFoundError) else 126
 
 
-def _unblock(mask: Mask, *, group: bool = False) -> Callable[[], None]:
-    """A `preexec_fn` that restores the signal mask with which the launcher was started."""
+def _unblock(mask: Mask, *, group: bool = False, deaf: bool = False) -> Callable[[], None]:
+    """A `preexec_fn` that restores the signal mask with which the launcher was started. `deaf`: for a process of ours,
+    which no signal for the job may end: Slurm sends them to every process of a step."""
 
     def prepare() -> None:
         if group:
             os.setpgid(0, 0)
+        if deaf:
+            for number in FORWARDED - {signal.SIGTERM, signal.SIGINT}:
+                signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     return prepare

@@ -24,7 +24,7 @@ class WriterSettings:
     config_sha256: str
     precision: Precision | None  # declared for the run
     sources: Sequence[str]
-    device_precision: Mapping[str, Precision] = field(default_factory=dict)  # by UUID or index
+    device_precision: Mapping[str, Precision] = field(default_factory=dict)  # see `names_of`
     run_declared: OperatorDeclarations = NOTHING_DECLARED
     policies: Sequence[Policy] = ()
     isolation: Isolation = UNKNOWN
@@ -51,5 +51,10 @@ class WriterSettings:
 
     def declared(self, device: Device) -> Precision | None:
         """The number format declared for a device: its own, else the run's."""
-        by_index = self.device_precision.get(str(device.index), self.precision)
-        return self.device_precision.get(device.uid, by_index)
+        by_name = {name.casefold(): precision for name, precision in self.device_precision.items()}
+        return next((by_name[name] for name in names_of(device) if name in by_name), self.precision)
+
+
+def names_of(device: Device) -> tuple[str, ...]:
+    """How settings may name a device, casefolded, the most exact name first: a GPU stands for its slices."""
+    return device.uid.casefold(), (device.parent or "").casefold(), str(device.index)

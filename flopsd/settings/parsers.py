@@ -28,8 +28,10 @@ def parse_listen(text: str) -> tuple[str, range]:
 
 
 def text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("expected text")
+    if not value:
+        raise ValueError("expected text; to have the default, leave the setting out")
+    if not isinstance(value, str):
+        raise ValueError("expected text; in YAML put it in quotes")
     return value
 
 
@@ -39,6 +41,13 @@ def line(value: object) -> str:
     if not words or len(words) > MAX_TEXT or not words.isprintable():
         raise ValueError(f"expected text of at most {MAX_TEXT} printable characters")
     return words
+
+
+def path(value: object) -> str:
+    """A path that is made if it is missing: one that only a shell would have expanded is refused."""
+    if text(value).startswith("~"):
+        raise ValueError("no shell replaces ~ here: write the whole path")
+    return text(value)
 
 
 def text_or_number(value: object) -> str:
@@ -53,6 +62,11 @@ def text_or_off(value: object) -> str:
 def text_or_none(value: object) -> str | None:
     """Text; None for `off`, which YAML reads as false."""
     return None if value is None or value is False or value == "off" else text(value)
+
+
+def path_or_none(value: object) -> str | None:
+    """A path; None for `off`, which YAML reads as false."""
+    return None if text_or_none(value) is None else path(value)
 
 
 def uids(value: object) -> tuple[int, ...]:
@@ -117,7 +131,7 @@ def parse_rotation(text: str) -> tuple[int | None, int | None]:
 
 def rotate_every(value: object) -> str | None:
     """An age or a size with its unit; None for `off`, which YAML reads as false."""
-    amount = text_or_none(value)
+    amount = text_or_none(str(value) if type(value) is int else value)
     if amount is not None:
         parse_rotation(amount)
     return amount
@@ -134,8 +148,8 @@ def count_or_all(value: object) -> int | None:
 
 def location(value: object) -> str:
     """A path, or the address of an S3 object."""
-    parse_location(text(value))
-    return text(value)
+    parse_location(path(value))
+    return path(value)
 
 
 def locations(value: object) -> tuple[str, ...]:
@@ -177,16 +191,16 @@ def flag(value: object) -> bool:
 
 def listen(value: object) -> str | None:
     """HOST:PORT; None for `off`, which YAML reads as false."""
-    address = text_or_none(value)
+    address = text_or_none(str(value) if type(value) is int else value)
     if address is not None:
         parse_listen(address)
     return address
 
 
 def run_id(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", value):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text(value)):
         raise ValueError("expected at most 128 letters, digits, '.', '_' or '-', beginning with a letter or digit")
-    return value
+    return text(value)
 
 
 def one_of(kind: type[Enum]) -> Callable[[object], str | None]:
@@ -259,14 +273,19 @@ def precision(value: object) -> Precision | None:
 
 def device_precision(value: object) -> Mapping[str, Precision]:
     """{GPU-…: bf16, "1": {bf16: 0.9, fp8: 0.1}} in YAML, `GPU-…=bf16;1=bf16:0.9,fp8:0.1` as text."""
+    pairs: list[tuple[object, object]]
     if isinstance(value, str):
         pieces = [piece.partition("=") for piece in value.split(";")]
         if not all(separator for _, separator, _ in pieces):
             raise ValueError("expected DEVICE=FORMAT, such as 0=bf16, several with ';' between them")
-        value = {name.strip(): declared.strip() for name, _, declared in pieces}
-    if not isinstance(value, Mapping):
+        pairs = [(name.strip(), declared.strip()) for name, _, declared in pieces]
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
         raise ValueError("expected devices, by UUID or index, with a format each, such as {0: bf16}")
-    found = {str(name): precision(declared) for name, declared in value.items()}
+    if len({str(name).casefold() for name, _ in pairs}) != len(pairs):
+        raise ValueError("a device is named twice")
+    found = {str(name): precision(declared) for name, declared in pairs}
     return {name: precision for name, precision in found.items() if precision is not None}
 
 

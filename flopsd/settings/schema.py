@@ -103,13 +103,13 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.output),
     Setting("state_dir", "DIR",
         "folder of journal and key (default: $STATE_DIRECTORY, /var/lib/flopsd as root, else ~/.local/state/flopsd)",
-        parsers.text),
+        parsers.path),
     Setting("listen", "HOST:PORT",
         "where /metrics is served, or 'off'; HOST:FIRST-LAST takes the first free port, HOST:0 any "
         "(default: 127.0.0.1:10188)", parsers.listen),
     Setting("file_sd", "DIR",
         "folder for Prometheus's file_sd_configs, where RUN.NODE.json has the run's address and labels while it is "
-        "served; or 'off' (default: off)", parsers.text_or_none),
+        "served; or 'off' (default: off)", parsers.path_or_none),
     Setting("web_config", "FILE",
         "TLS, client certificates, users and headers of that address, in the format of Prometheus's exporter-toolkit "
         "(default: none: plain HTTP, open to every client)", parsers.text, other_flag="--web-config-file"),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
 TERMINAL_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # not SIGSTOP: who sends that continues the job too
@@ -47,6 +48,14 @@ def group_is_alive(leader: int) -> bool:
     except PermissionError:
         pass  # alive, of another user
     return True
+
+
+def own_children() -> set[int]:
+    """Children of this process, and orphans that it adopted; none where the kernel does not list them."""
+    try:
+        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()}
+    except OSError:
+        return set()
 
 
 def pass_terminal(giver: int, taker: int) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -283,12 +284,14 @@ def test_a_daemon_that_the_job_stopped_goes_on_at_its_end_and_seals(tmp_path: Pa
 def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_its_state(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    save = "trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.05; done"
+    save = "trap : USR1; trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.05; done"
     with started(*arguments(tmp_path, *metered(tmp_path, save)), env=env) as program:
         program.wait_for("^up")
         launcher = psutil.Process(program.process.pid)
-        for process in [*launcher.children(recursive=True), launcher]:
-            process.terminate()
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            for process in [*launcher.children(recursive=True), launcher]:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
         assert program.finish() == 3, program.text
     assert "METERING INTERRUPTED" not in program.text
     assert [one["endReason"] for one in predicate(tmp_path / "ledger.json")["incarnations"]] == ["job_ended"]

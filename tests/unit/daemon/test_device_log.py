@@ -83,3 +83,9 @@ def test_a_format_that_the_device_does_not_have_is_warned_of(caplog: pytest.LogC
     (said,) = caplog.messages
     assert said.startswith("device 1: ")
     assert "has no fp8 tensor rate" in said
+
+
+def test_a_declaration_for_a_device_that_is_not_here_is_named_once(watched: Watched) -> None:
+    watched.watch = DeviceLog(watched.run.clock, ("gpu-H", "1", "GPU-typo"))
+    watched.meter(3 * PATIENCE_SECONDS)
+    assert watched.said == ["--device-precision: no device here is called GPU-typo; devices here: 0 (GPU-h), 1 (GPU-a)"]

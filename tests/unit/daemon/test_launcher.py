@@ -43,6 +43,31 @@ def test_a_daemon_that_cannot_be_killed_does_not_delay_the_job(tmp_path: Path) -
     assert [name for name, _ in left] == ["the daemon", "sealing"]
 
 
+# A job that reads a file which it was given open, and leaves a process behind.
+LEAVING = r"""
+import os, sys
+from flopsd.daemon.launcher import Launcher
+from flopsd.system.clock import SystemClock
+
+job = 'cat <&9; setsid sleep 600 >/dev/null 2>&1 9<&- & echo left $!; exit 7'
+launcher = Launcher(("sh", "-c", "exec sleep 600", "daemon"), None, SystemClock(), 0.1, lambda words: print(words, flush=True))
+sys.exit(launcher.run(("sh", "-c", job), os.environ))
+"""
+
+
+def test_the_job_has_the_open_files_it_was_given_and_what_it_leaves_running_is_named(tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("given\n")
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$1" 9<{tmp_path}/given', sys.executable, LEAVING],
+        env=environment(None), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    (left,) = re.findall(r"^left (\d+)$", done.stdout, re.MULTILINE)
+    os.kill(int(left), signal.SIGKILL)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.startswith("given\n")
+    assert f"processes of the job still run ({left}): metering ended with its command" in done.stdout
+
+
 def test_the_exit_code_is_returned_when_the_parent_ignores_sigchld(tmp_path: Path) -> None:
     ignoring = (
         "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"

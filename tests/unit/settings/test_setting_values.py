@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,14 @@ REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.flag, ["maybe", 1], "expected true or false"),
     (parsers.listen, ["h", "h:65536"], "expected HOST:PORT"),
     (parsers.listen, [True], "expected text"),
-    (parsers.run_id, ["a" * 129, "", 7], "at most 128"),
+    (parsers.listen, [10188], "expected HOST:PORT"),
+    (parsers.rotate_every, [3600], "an age such as 12h"),
+    (parsers.path, ["~/state"], "no shell replaces ~ here"),
+    (parsers.location, ["~/ledger.json"], "no shell replaces ~ here"),
+    (parsers.path_or_none, ["~"], "no shell replaces ~ here"),
+    (parsers.run_id, ["a" * 129], "at most 128"),
+    (parsers.run_id, [7, date(2026, 1, 1)], "in YAML put it in quotes"),
+    (parsers.run_id, [""], "leave the setting out"),
     (parsers.run_id, ["-a"], "beginning with a letter or digit"),
     (method, ["guessing"], "expected one of pretraining, full"),
     (parsers.flop_or_unknown, [0, 10**40], "positive number of FLOP below 1e40"),
@@ -91,6 +99,7 @@ REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.precision, ["bf16:0.9"], "add up to 1"),
     (parsers.precision, ["bf16:1,fp8:0"], "must be positive"),
     (parsers.device_precision, ["0"], "expected DEVICE=FORMAT"),
+    (parsers.device_precision, ["0=bf16;0=fp8", {"GPU-A": "bf16", "gpu-a": "fp8"}], "a device is named twice"),
     (parsers.device_precision, [[], 7], "expected devices, by UUID or index"),
     (parsers.device_precision, [{0: {"bf16": 2}}], "add up to 1"),
     (parsers.url, ["ftp://h", "http://h /x", "http://h:99999/x", 7], "expected a URL"),
@@ -318,7 +327,7 @@ def test_the_setting_as_text_and_as_yaml(value: object) -> None:
 
 def test_the_ledger_rates_each_device_by_its_own_declaration(tmp_path: Path) -> None:
     other = replace(H100, uid="GPU-h2", index=1)
-    run = finished(tmp_path / "state", 5, devices=(H100, other), precision=BF16, device_precision={"GPU-h2": FP8})
+    run = finished(tmp_path / "state", 5, devices=(H100, other), precision=BF16, device_precision={"gpu-H2": FP8})
     sealed = run.seal(tmp_path / "ledger.json")
     rated = {
         device["uuid"]: (
