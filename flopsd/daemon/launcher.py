@@ -251,11 +251,14 @@ class Launcher:
             sealed = self._await_child(self._daemon.pid, "the daemon", seconds) == 0
         if sealed or self.seal_command is None:
             return
-        self.log("the daemon did not seal the ledger; `flopsd exec` now seals what is in its journal")
         known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
-        kept = "the journal is kept, seal it with `flopsd seal`" if known else "no record of this job was written"
+        if not known:  # what the folder may hold is an earlier job's, and its ledger would have nothing of this one
+            self.log("NOT SEALED: see above; no record of this job was written")
+            return
+        self.log("the daemon did not seal the ledger; `flopsd exec` now seals what is in its journal")
+        kept = "the journal is kept, seal it with `flopsd seal`"
         try:
-            sealer = self._start_sealer([*self.seal_command, *(["--known-journal", known] if known else [])])
+            sealer = self._start_sealer([*self.seal_command, "--known-journal", known])
         except OSError as fault:
             self.log(f"NOT SEALED: {fault}; {kept}")
             return

@@ -185,14 +185,16 @@ def test_a_run_with_a_key_that_cannot_sign_does_not_begin(tmp_path: Path, env: d
     assert (tmp_path / "state" / "journal.jsonl").stat().st_size > 0
 
 
-def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: dict[str, str]) -> None:
-    """The daemon cannot begin, and the folder still holds an earlier run: its figures are not this job's."""
-    assert run(tmp_path, env, *metered(tmp_path, "exit 0")).returncode == 0
-    (tmp_path / "ledger.json").unlink()
+def test_a_ledger_of_an_earlier_job_is_never_named_as_this_jobs(tmp_path: Path, env: dict[str, str]) -> None:
+    """The daemon cannot begin, and the folder still holds an earlier job of the same run: nothing there is this job's."""
+    options = ("--run-id", "r")
+    assert run(tmp_path, env, *metered(tmp_path, "exit 0"), options=options).returncode == 0
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'run' in sys.orig_argv: os._exit(1)\n")
     dying = {**env, "PYTHONPATH": str(tmp_path)}
-    run(tmp_path, dying, "sh", "-c", "exit 3", code=3, says=("is of run", "NOT SEALED"))
-    assert not (tmp_path / "ledger.json").exists()
+    done = run(
+        tmp_path, dying, "sh", "-c", "exit 3", options=options, code=3, says="NOT SEALED: see above; no record of"
+    )
+    assert "ledger.json" not in done.stderr
 
 
 def test_the_account_begins_with_the_job_however_late_its_daemon_does(tmp_path: Path, env: dict[str, str]) -> None:
