@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
+from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from flopsd.core.declarations import FORMATS, MAX_TEXT
@@ -146,9 +147,15 @@ def count_or_all(value: object) -> int | None:
     return int(str(value))
 
 
+_OTHER_FILES = re.compile(r".*\.(pub|pem|jsonl|lock)|lock|open-run|(deliveries|newest-seal|restored|refused-pin)\.json")
+
+
 def location(value: object) -> str:
-    """A path, or the address of an S3 object."""
-    parse_location(path(value))
+    """A path, or the address of an S3 object; not by the name of another file of flopsd's, which it would replace: the
+    journal, a key, what lies beside a ledger."""
+    name = PurePosixPath(str(parse_location(path(value)))).name
+    if _OTHER_FILES.fullmatch(name):
+        raise ValueError(f"flopsd calls another file {name}: choose a name such as ledger.json")
     return path(value)
 
 

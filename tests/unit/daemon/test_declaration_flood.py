@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import flopsd.core.policy.model_basis  # noqa: F401  # imported during a test, it would keep what is patched there
 from flopsd.core.declarations import COUNTERS, MAX_COUNT, Phase
 from flopsd.core.kernel_windows import KERNEL_COUNTERS
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted

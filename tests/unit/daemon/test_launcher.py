@@ -26,6 +26,7 @@ from flopsd.system.clock import SystemClock
 os.kill = lambda pid, number: None
 flopsd.daemon.launcher.KILL_SECONDS = 0.2
 deaf = ("sh", "-c", 'trap "" TERM; exec sleep 600', "daemon")
+flopsd.daemon.launcher.os.pread = lambda *_: b"what the daemon wrote"
 launcher = flopsd.daemon.launcher.Launcher(deaf, deaf, SystemClock(), 0.5, print)
 sys.exit(launcher.run(("sh", "-c", "exit 7"), os.environ))
 """

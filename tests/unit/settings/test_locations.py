@@ -61,6 +61,10 @@ def test_the_options_of_a_location_are_in_its_query() -> None:
         ("s3://bucket/a.json?acl=public", "'acl' is not an option"),
         ("s3://bucket/{host}.json", "{host} is not known; known"),
         ("/tmp/{job}.json", "{job} is not known; known"),
+        ("/state/journal.jsonl", "flopsd calls another file journal.jsonl"),
+        ("/state/flopsd-key.pem", "flopsd calls another file flopsd-key.pem"),
+        ("/state/deliveries.json", "flopsd calls another file deliveries.json"),
+        ("s3://bucket/a/{run}.pub", "flopsd calls another file {run}.pub"),
     ],
 )
 def test_invalid_locations_are_refused(text: str, reason: str) -> None:
