@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,8 +32,7 @@ class OpenPasses:
     def follow(self, one: OpenPass, output: Any) -> bool:
         """Wait for a backward pass from `output`, which the forward pass returned; False: it is no training, and can
         have none."""
-        ends = [tensor.grad_fn for tensor in _results(output) if tensor.grad_fn is not None]
-        inner = [tensor.grad_fn for tensor in _inner_states(output) if tensor.grad_fn is not None]
+        ends, inner = ([one.grad_fn for one in of if one.grad_fn is not None] for of in _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
         state: list[Any] = [one, None]
@@ -80,25 +79,17 @@ def _begin_within(begin: Callable[..., None], *_: object) -> None:
     begin(is_within=True)
 
 
-def _results(output: Any) -> Iterable[Any]:
-    """Tensors that a backward pass through the whole model begins at: logits and loss where there are logits. The loss
-    is not made of those that are returned where mixed precision converts them after it."""
+def _results(output: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Tensors that a backward pass through the whole model begins at, and inner states: of these there are lists. The
+    loss is not made of the logits that are returned where mixed precision converts these after it."""
     if isinstance(output, torch.Tensor):
-        return (output,)
+        return (output,), ()
+    values = output.values() if isinstance(output, Mapping) else output
+    found = list(values) if isinstance(values, Iterable) else []
+    inner = [one for value in found if isinstance(value, list | tuple) for one in value]
+    ends, inner = ([one for one in of if isinstance(one, torch.Tensor)] for of in (found, inner))
     for name in ("logits", "last_hidden_state"):
         if isinstance(last := getattr(output, name, None), torch.Tensor):
             loss = getattr(output, "loss", None)
-            return (loss, last) if isinstance(loss, torch.Tensor) else (last,)
-    if isinstance(output, Mapping):
-        return _tensors_in(value for name, value in output.items() if name != "hidden_states")
-    return _tensors_in(output)
-
-
-def _inner_states(output: Any) -> Iterable[Any]:
-    return _tensors_in(getattr(output, "hidden_states", None))
-
-
-def _tensors_in(values: Any) -> list[Any]:
-    found = values if isinstance(values, Iterable) else ()
-    inner = [one for value in found for one in (value if isinstance(value, list | tuple) else (value,))]
-    return [one for one in inner if isinstance(one, torch.Tensor)]
+            return (loss, last) if isinstance(loss, torch.Tensor) else (last,), inner
+    return (ends, inner) if ends else (inner, ())
