@@ -72,15 +72,28 @@ def pass_terminal(giver: int, taker: int) -> None:
 
 def stop_with(job: int, stopped_by: int) -> None:
     """After the terminal stopped the group `job`, as by Ctrl-Z: take the terminal back and stop our own group too. The
-    shell that started our group then continues it by `fg` or `bg`, which arrives here as SIGCONT."""
-    if stopped_by != signal.SIGTSTP and _has_terminal(job):
+    shell that started our group then continues it by `fg` or `bg`, which arrives here as SIGCONT. Where no terminal
+    stopped it, whoever did continues the job alone, and our group, in which a caller may be, goes on."""
+    has_terminal = _has_terminal(job)
+    if stopped_by != signal.SIGTSTP and has_terminal:
         signal_group(job, signal.SIGCONT)  # it asked for the terminal before it was given it
+        return
+    if not has_terminal and (stopped_by == signal.SIGTSTP or not _is_below_terminal()):
         return
     pass_terminal(job, os.getpgrp())
     os.killpg(os.getpgrp(), signal.SIGTSTP)
     if stopped_by == signal.SIGTSTP and signal.SIGCONT not in signal.sigpending():  # no shell: we were not stopped
         pass_terminal(os.getpgrp(), job)
         signal_group(job, signal.SIGCONT)
+
+
+def _is_below_terminal() -> bool:
+    """Whether there is a terminal that stops groups in the background, whatever our streams are."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _has_terminal(group: int) -> bool:

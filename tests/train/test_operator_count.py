@@ -81,7 +81,7 @@ def test_a_fine_tune_on_an_a100_has_a_figure_and_a_verdict(tmp_path: Path, stand
     truth = int(rate * Fraction(found["deviceSeconds"]))
     low, measured, high = (int(found["totals"]["executed"][name]) for name in ("low", "measured", "high"))
     assert low == measured == flop * steps
-    assert low <= truth <= high <= 4 * low
+    assert 0 < low <= truth <= high
     (session,) = found["declared"]["sessions"]
     assert session["facts"]["device"] == scenario.uuid(0)
     (rule,) = (one for one in found["findings"] if one["rule"] == "base-not-gpai")

@@ -166,6 +166,25 @@ def test_control_z_without_a_shell_stops_nothing(tmp_path: Path) -> None:
         shell.wait_for("got hello")
 
 
+def test_a_job_that_is_stopped_without_a_terminal_stops_no_caller(tmp_path: Path) -> None:
+    """Who continues it then continues the job alone: a caller in our own group would wait for ever."""
+    job = "echo $$ >pid.new; mv pid.new pid; kill -TSTP $$; exit 7"
+    command = [*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path / "state"),
+               "--", "sh", "-c", job]  # fmt: skip
+    with subprocess.Popen(
+        command, env=environment(None), cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=os.setpgrp,
+    ) as launcher:  # fmt: skip
+        try:
+            wait_until((tmp_path / "pid").exists, "the job has begun")
+            pid = int((tmp_path / "pid").read_text())
+            wait_until(lambda: not _runs(pid), "it has stopped itself")
+            os.kill(pid, signal.SIGCONT)
+            assert launcher.wait(PATIENCE_SECONDS) == 7
+        finally:
+            launcher.kill()
+
+
 DETACHED = "(sleep 600 & echo $! >detached.new); mv detached.new detached; exec sleep 600"
 
 
