@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             note(f"{fault.filename}: {fault.strerror}", logging.ERROR)
             note(f"hint: {_remedy(fault)}", logging.ERROR)
             log.debug("raised here", exc_info=fault)
+        elif _is_folder_gone():
+            note("the current folder was deleted, and a path that was given is relative to it", logging.ERROR)
+            note("hint: run it in another folder, or give absolute paths", logging.ERROR)
         elif arguments.verb in NO_DATA or (fault.errno not in FULL and say(sys.stdout, "")):
             raise  # what one write refused may be gone when the next succeeds
         else:
@@ -68,6 +71,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     written = let_go(sys.stdout)
     let_go(sys.stderr)
     sys.exit(FAILED if code == OK and not written and arguments.verb not in NO_DATA else code)
+
+
+def _is_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _remedy(fault: OSError) -> str:

@@ -94,6 +94,15 @@ def test_a_full_disk_is_named_although_the_next_write_succeeds(monkeypatch: pyte
     assert done.stderr == "flopsd: cannot write to standard output: No space left on device\n"
 
 
+def test_a_current_folder_that_was_deleted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = in_process("exec", "--state-dir", "state", "--", "true", code=1)
+    assert done.stderr.startswith("flopsd: the current folder was deleted")
+    assert "give absolute paths" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [(errno.EIO, "check that disk"), (errno.EDQUOT, "free space on that disk"), (errno.EACCES, "may not look there")],
