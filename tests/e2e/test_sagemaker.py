@@ -140,6 +140,10 @@ def test_a_job_that_does_not_stop_is_killed_and_leaves_a_ledger(make: Make) -> N
         assert int(sealed["totals"]["executed"]["measured"]) > 0
 
 
+def _has_work(ledger: Path) -> bool:
+    return ledger.exists() and predicate(ledger)["totals"]["executed"]["measured"] is not None
+
+
 @pytest.mark.parametrize("notice", [True, False])
 def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, notice: bool) -> None:
     """Two attempts under one name: other boot, other GPUs, only the checkpoint folder in common."""
@@ -151,7 +155,7 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
         if notice:
             container.stop(PATIENCE_SECONDS)
         else:
-            wait_until(first.saved.exists, "a rolling ledger in the checkpoint folder")
+            wait_until(lambda: _has_work(first.saved), "a rolling ledger with work in the checkpoint folder")
             container.kill()
     first.sync()
     saved = predicate(first.saved)

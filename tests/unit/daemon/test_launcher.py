@@ -56,6 +56,7 @@ sys.exit(launcher.run(("sh", "-c", job), os.environ))
 """
 
 
+@pytest.mark.tool("setsid")
 def test_the_job_has_the_open_files_it_was_given_and_what_it_leaves_running_is_named(tmp_path: Path) -> None:
     (tmp_path / "given").write_text("given\n")
     done = subprocess.run(
