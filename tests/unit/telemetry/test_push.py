@@ -348,7 +348,7 @@ def test_of_a_run_one_page_alone_is_the_first_and_none_of_a_daemon_that_goes_on_
         "for page in iter(lambda: sys.stdin.buffer.read1(), b''):\n"
         "    for one in reader.feed(page):\n"
         f"        print(one.first, one.last, file=open({str(kinds)!r}, 'a'), flush=True)\n"
-        "        one.last or sys.exit(1)\n"
+        "        sys.exit(not one.last)\n"
     )
     feed = Feed((sys.executable, "-c", code), 1, lambda: b"x", clock, begins_run=begins_run)
     feed.each_tick()
