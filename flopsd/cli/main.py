@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             note(f"{fault.filename}: {fault.strerror}", logging.ERROR)
             note(f"hint: {_remedy(fault)}", logging.ERROR)
             log.debug("raised here", exc_info=fault)
-        elif _is_folder_gone():
+        elif isinstance(fault, FileNotFoundError) and _is_folder_gone():
             note("the current folder was deleted, and a path that was given is relative to it", logging.ERROR)
             note("hint: run it in another folder, or give absolute paths", logging.ERROR)
         elif arguments.verb in NO_DATA or (fault.errno not in FULL and say(sys.stdout, "")):

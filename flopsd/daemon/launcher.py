@@ -273,8 +273,8 @@ class Launcher:
         if left:
             self.log(
                 f"processes of the job still run ({', '.join(map(str, sorted(left)))}): metering ended with its "
-                "command, and what they compute since then is in no figure of this run; use a command that waits for "
-                "them"
+                "command, and nothing that they have computed since is in a figure of this run; use a command that "
+                "waits for them"
             )
 
     def _start_sealer(self, command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -16,7 +16,7 @@ from flopsd.settings.words import say_all
 
 Row = tuple[str, str]
 _UNSURE = "if it applies"
-_AT_RATE = "at the mean rate so far"
+_AT_RATE = "at the mean rate since the last start"
 
 
 def threshold_facts(findings: Sequence[Mapping[str, Any]]) -> list[Row]:

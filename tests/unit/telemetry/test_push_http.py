@@ -158,7 +158,7 @@ def test_an_answer_without_words_has_those_of_its_status_and_one_that_drips_is_c
         receiver.status = 503
         receiver.drip.set()  # a byte each 0.1 s
         with pytest.raises(PushError, match="HTTP 503: x+$") as caught:
-            sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
+            sent(f"otlp+{receiver.url}/v1/metrics", {}, 2)  # in which the first byte comes on a busy machine too
     assert str(caught.value).count("x") < MAX_ANSWER_BYTES
 
 

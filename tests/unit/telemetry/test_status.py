@@ -246,12 +246,12 @@ def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> 
 @pytest.mark.parametrize(
     ("earliest", "latest", "text"),
     [
-        (259_200, 4 * 86_400 - 1, "crossed in 3 days to 4 days at the mean rate so far"),
-        (3_599, 3_600, "crossed in 59 min to 60 min at the mean rate so far"),
-        (86_399, 172_799, "crossed in 23 h to 48 h at the mean rate so far"),
+        (259_200, 4 * 86_400 - 1, "crossed in 3 days to 4 days at the mean rate since the last start"),
+        (3_599, 3_600, "crossed in 59 min to 60 min at the mean rate since the last start"),
+        (86_399, 172_799, "crossed in 23 h to 48 h at the mean rate since the last start"),
         (0, 0, "crossed already"),
-        (0, 90 * 60, "may be crossed already, certainly within 90 min at the mean rate so far"),
-        (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at the mean rate so far"),
+        (0, 90 * 60, "may be crossed already, certainly within 90 min at the mean rate since the last start"),
+        (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at the mean rate since the last start"),
     ],
 )
 def test_a_crossing_is_not_stated_later_than_its_earliest_nor_sooner_than_its_latest(
