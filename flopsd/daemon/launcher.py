@@ -17,6 +17,7 @@ from dataclasses import field
 from flopsd.core.dataclass import dataclass
 from flopsd.journal.codes import SECRET_BYTES
 from flopsd.journal.head import KNOWN_BYTES
+from flopsd.system.children import KILL_SECONDS, Children
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.process_groups import (
     TERMINAL_STOPS,
@@ -39,7 +40,6 @@ FORWARDED = signal.valid_signals() - {
 }
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
 RESERVE_SECONDS, POLL_SECONDS = 20.0, 0.2
-KILL_SECONDS = 2.0  # a killed process ends at once, unless it hangs in the kernel
 SHORTEST_WINDOW_SECONDS = 10.0  # the default of `docker stop`
 _HANDLED = {*FORWARDED, signal.SIGCHLD, signal.SIGCONT}
 Mask = Iterable[int]
@@ -65,11 +65,12 @@ class Launcher:
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
     _job_began_ns: int = 0  # not after its first instruction: the first daemon's account begins there
-    _children: set[int] = field(default_factory=set)  # that we started
-    _reaped: dict[int, int] = field(default_factory=dict)
-    _stopped: dict[int, int] = field(default_factory=dict)  # the signal that stopped a child
+    _children: Children = field(init=False)
     _stop_ns: int | None = None  # when the job got SIGTERM
     _job: int | None = None
+
+    def __post_init__(self) -> None:
+        self._children = Children(self.clock, self.log, _HANDLED)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Run `command` to its end and return its exit code; 128 + N where signal N ended it. 127 and 126, as in
@@ -85,7 +86,7 @@ class Launcher:
         except OSError as fault:
             self._discard_daemon()
             return cannot_run(command, fault, self.log, "; nothing was metered, and no ledger is sealed")
-        self._children.add(job.pid)
+        self._children.running.add(job.pid)
         self._job = job.pid
         self._send(f"job {job.pid}")
         pass_terminal(os.getpgrp(), job.pid)
@@ -114,11 +115,11 @@ class Launcher:
 
     def _supervise(self, job: int, mask: Mask) -> int:
         """Forward signals and restart the daemon until the job ends; its exit code, negative for a signal."""
-        while job not in self._reaped or self._is_saving(job):
-            received = self._wait_for_signal(POLL_SECONDS if job in self._reaped else None)
+        while not self._children.has_ended(job) or self._is_saving(job):
+            received = self._wait_for_signal(POLL_SECONDS if self._children.has_ended(job) else None)
             if received == signal.SIGCHLD:
-                self._reap()
-                if (how := self._stopped.pop(job, None)) in TERMINAL_STOPS:
+                self._children.reap()
+                if (how := self._children.take_stop(job)) in TERMINAL_STOPS:
                     stop_with(job, how)
             elif received == signal.SIGCONT:  # by fg, which gives us the terminal to pass on, or by bg
                 pass_terminal(os.getpgrp(), job)
@@ -128,11 +129,11 @@ class Launcher:
                     self._stop_ns = self.clock.boottime_ns()
                     self._send("stopping")
                 signal_group(job, received)
-            if self._daemon is not None and self._daemon.pid in self._reaped:
+            if self._daemon is not None and self._children.has_ended(self._daemon.pid):
                 self._daemon_died()
             if self._restart_ns is not None and self.clock.boottime_ns() >= self._restart_ns:
                 self._start_daemon(mask)
-        return self._reaped.pop(job)
+        return self._children.take_code(job)
 
     def _is_saving(self, job: int) -> bool:
         """Whether processes of the job's group are still running after SIGTERM, and there is time to wait for them. A
@@ -164,7 +165,7 @@ class Launcher:
         """Kill the daemon, which has hardly started: without a job there is nothing to meter."""
         if self._daemon is not None:
             self._daemon.kill()
-            self._await_child(self._daemon.pid, "the daemon", KILL_SECONDS)
+            self._children.wait_for(self._daemon.pid, "the daemon", KILL_SECONDS)
             self._close_pipe()
 
     def _send(self, word: str) -> None:
@@ -172,23 +173,6 @@ class Launcher:
             os.write(self._pipe, f"{word}\n".encode("ascii"))
         except OSError:
             pass  # no daemon now: a new one gets the message at its start, and sealing does not need it
-
-    def _reap(self) -> None:
-        """Collect all children that ended or were stopped, and orphans that we adopted."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid not in self._children:
-                continue
-            if os.WIFSTOPPED(status):
-                self._stopped[pid] = os.WSTOPSIG(status)
-            else:
-                self._children.discard(pid)  # the next process with this number may be any
-                self._reaped[pid] = os.waitstatus_to_exitcode(status)
 
     def _start_daemon(self, mask: Mask) -> None:
         self._restart_ns, self._started_ns = None, self.clock.boottime_ns()
@@ -214,7 +198,7 @@ class Launcher:
             os.close(write_end)
             self._plan_restart()
         else:
-            self._children.add(self._daemon.pid)
+            self._children.running.add(self._daemon.pid)
             self._pipe = write_end
             if self._job is not None:
                 self._send(f"job {self._job}")
@@ -225,7 +209,7 @@ class Launcher:
 
     def _daemon_died(self) -> None:
         assert self._daemon is not None
-        code = self._reaped.pop(self._daemon.pid)
+        code = self._children.take_code(self._daemon.pid)
         self._close_pipe()
         self._daemon = None
         self.log(
@@ -248,7 +232,7 @@ class Launcher:
             self._send(f"exit {code}")
             self._close_pipe()
             seconds = self._seconds_left(keep=_reserve_seconds(self.window_seconds or 0) / 2)
-            sealed = self._await_child(self._daemon.pid, "the daemon", seconds) == 0
+            sealed = self._children.wait_for(self._daemon.pid, "the daemon", seconds) == 0
         if sealed or self.seal_command is None:
             return
         known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
@@ -262,14 +246,14 @@ class Launcher:
         except OSError as fault:
             self.log(f"NOT SEALED: {fault}; {kept}")
             return
-        if ended := self._await_child(sealer.pid, "sealing", self._seconds_left()):
+        if ended := self._children.wait_for(sealer.pid, "sealing", self._seconds_left()):
             why = "see above" if ended > 0 else f"the sealing process ended with {how_ended(ended)}"
             self.log(f"NOT SEALED: {why}; {kept}")
 
     def _name_processes_left(self) -> None:
         """Asked after the seal: helpers that end with the job have had their time."""
-        self._reap()
-        left = own_children() - self._children
+        self._children.reap()
+        left = own_children() - self._children.running
         if left:
             self.log(
                 f"processes of the job still run ({', '.join(map(str, sorted(left)))}): metering ended with its "
@@ -288,30 +272,8 @@ class Launcher:
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_unblock(set(), deaf=True),
             )
-        self._children.add(sealer.pid)
+        self._children.running.add(sealer.pid)
         return sealer
-
-    def _await_child(self, pid: int, name: str, seconds: float) -> int:
-        """The exit code of a child. It is killed after `seconds`, and left behind if even that does not end it."""
-        if self._is_reaped(pid, seconds):
-            return self._reaped.pop(pid)
-        self.log(f"{name} did not end within {seconds:.0f} s and is killed")
-        os.kill(pid, signal.SIGKILL)
-        if not self._is_reaped(pid, KILL_SECONDS):
-            self.log(f"{name} hangs in the kernel, on a dead disk or driver; process {pid} is left behind")
-        return -signal.SIGKILL
-
-    def _is_reaped(self, pid: int, seconds: float) -> bool:
-        """Whether a child ends within `seconds`; one that a process of the job has stopped is continued for that.
-        Signals are dropped: the job that they were for has ended."""
-        deadline_ns = self.clock.boottime_ns() + round(seconds * NS_PER_S)
-        self._reap()
-        while pid not in self._reaped and (left := deadline_ns - self.clock.boottime_ns()) > 0:
-            if self._stopped.pop(pid, None) is not None:
-                os.kill(pid, signal.SIGCONT)
-            signal.sigtimedwait(_HANDLED, left / NS_PER_S)
-            self._reap()
-        return pid in self._reaped
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
 from typing import Any
 
 HOOKS_GONE = "forward passes of a model whose hooks the training removed"
@@ -28,23 +27,6 @@ class EnteredModules(threading.local):
 
     def leave(self) -> None:
         self.depth -= self.depth > 0
-
-
-class AttachedHook:
-    """A hook on a module or an optimizer, which others may remove. Without it no end of a pass is seen, or no pass."""
-
-    __slots__ = ("_handle", "_on")
-
-    def __init__(self, on: Any, handle: Any) -> None:
-        self._on, self._handle = weakref.ref(on), handle
-
-    def remove(self) -> None:
-        self._handle.remove()
-
-    @property
-    def was_removed(self) -> bool:
-        hooks = self._handle.hooks_dict_ref()
-        return self._on() is not None and (hooks is None or self._handle.id not in hooks)
 
 
 def has_failed() -> bool:

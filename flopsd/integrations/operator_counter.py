@@ -27,12 +27,11 @@ from flopsd.integrations.entered_modules import (
     COMPILED_LATER,
     ENDED,
     HOOKS_GONE,
-    AttachedHook,
     EnteredModules,
     has_failed,
 )
 from flopsd.integrations.head_counter import backbone_of
-from flopsd.integrations.inert_hook import Hook
+from flopsd.integrations.module_hooks import AttachedHook, Hook
 from flopsd.integrations.operator_backward import (
     COMPILED,
     GRAPHED,

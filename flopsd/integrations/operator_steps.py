@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from flopsd.integrations.inert_hook import Hook
+from flopsd.integrations.module_hooks import Hook
 from flopsd.integrations.operator_mode import Counted, CountingMode
 from flopsd.integrations.operator_totals import Kept, Totals
 

@@ -22,8 +22,7 @@ from typing import Any
 import torch
 
 from flopsd.integrations.describe_model import size_of, weight_of
-from flopsd.integrations.entered_modules import AttachedHook
-from flopsd.integrations.inert_hook import Hook
+from flopsd.integrations.module_hooks import AttachedHooks
 from flopsd.integrations.module_products import Products, counted_as, tensors_in, ungraded_of_recurrent
 from flopsd.integrations.open_passes import graph_task
 from flopsd.integrations.operator_backward import tensors_of
@@ -38,7 +37,7 @@ def weight_passes_of(model: Any) -> WeightPasses | None:
     if graph_task is None or _is_compiled(model) or int(getattr(model, "tp_size", None) or 1) > 1:
         return None
     passes = WeightPasses(model)
-    return passes if passes.has_hooks else None
+    return passes if passes.hooks else None
 
 
 class WeightPasses:
@@ -56,17 +55,8 @@ class WeightPasses:
         self._unplaced = 0  # elements of weights that no module which is called holds
         self._head = 0  # weights of the head
         self._head_passed = True  # by its own module; a fused loss uses its weights without it
-        self._handles: list[AttachedHook] = []
+        self.hooks = AttachedHooks()
         self._attach(model)
-
-    @property
-    def has_hooks(self) -> bool:
-        return bool(self._handles)
-
-    @property
-    def lost_hooks(self) -> bool:
-        """Whether the training removed some."""
-        return any(handle.was_removed for handle in self._handles)
 
     def begin(self) -> None:
         """A forward pass of the whole model begins."""
@@ -93,11 +83,6 @@ class WeightPasses:
             forward, self._sums = self._sums, defaultdict(int)
             backward, self._backward = self._backward, defaultdict(int)
         return dict(forward), dict(backward)
-
-    def detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
 
     def _attach(self, model: Any) -> None:
         held: set[int] = set()  # weights that a hooked module accounts for
@@ -150,8 +135,7 @@ class WeightPasses:
                 self.failed = True
                 log.exception("flopsd stops counting the weights of this model; the training goes on")
 
-        handle = module.register_forward_hook(Hook(guarded), with_kwargs=True, always_call=True)
-        self._handles.append(AttachedHook(module, handle))
+        self.hooks.after(module, guarded, with_named=True)
 
     def _matrix(self, count: Callable[[Any, Any, Any, Any], Products]) -> Callable[..., None]:
         def counted(module: Any, arguments: Any, named: Any, output: Any) -> None:

@@ -1,10 +1,12 @@
-"""What a Trainer of TRL does where no hook on a model's forward pass can count it, in words by phase."""
+"""Work that no hook on a model's forward pass counts, in words by phase, for the fact `not_counted`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
 from typing import Any
+
+from flopsd.integrations.phase_of import Session
 
 # Arguments of trainers that name such work when they are set.
 _BY_ARGUMENT = {
@@ -14,8 +16,25 @@ _BY_ARGUMENT = {
 }
 
 
+class WorkLeftOut:
+    """Of one model's passes."""
+
+    def __init__(self, client: Session) -> None:
+        self._client = client
+        self.by_phase: dict[str, list[str]] = {}
+
+    def add(self, phase: str, words: str) -> None:
+        """Declare it, beside what is declared of that already."""
+        if words not in self.by_phase.get(phase, ()):
+            self.by_phase.setdefault(phase, []).append(words)
+            known = getattr(self._client, "facts", {}).get("not_counted") or {}
+            phases = {*known, *self.by_phase}
+            merged = {name: [*known.get(name, ()), *self.by_phase.get(name, ())] for name in phases}
+            self._client.declare(not_counted=merged)
+
+
 def left_out(arguments: Any, models: Iterable[str]) -> dict[str, list[str]]:
-    """For the fact `not_counted`. `models` are others that could not be attached to."""
+    """By what a Trainer of TRL is told to do. `models` are others that could not be attached to."""
     found: dict[str, list[str]] = {}
     for name, (phase, words) in _BY_ARGUMENT.items():
         if getattr(arguments, name, None):

@@ -40,7 +40,7 @@ def fill(
     state.acquire()
     journal = Journal(state)
     journal.recover("aside")
-    settings = WriterSettings(NS_PER_S, 60 * NS_PER_S, "0" * 64, None, ("sim",))
+    settings = WriterSettings(60 * NS_PER_S, 60 * NS_PER_S, "0" * 64, None, ("sim",))
     writer = Writer(journal, table(), settings, context, clock, lambda _: None, codes=lambda n: CodeKey(SECRET, n))
     writer.begin(run, read_history(journal.read()), None)
     since = clock.boottime_ns()

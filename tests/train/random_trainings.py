@@ -117,7 +117,7 @@ class Training:
             except Exception as fault:  # noqa: BLE001 (whatever model, PEFT and PyTorch's counter refuse)
                 self.what.append(str(fault)[:60])
                 return
-        assert not counter.failed
+        assert not counter._hooks.failed
         counter.settle()
         try:
             self.basis = basis_of(counted)

@@ -81,7 +81,7 @@ def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> No
         model, found = llama(), Counters(current_phase=None)
         counter = ForwardCounter(found, lambda model, _: "train" if model.training else "")
         counter.attach(model)
-        counter._repeats = repeats
+        counter._hooks.repeats = repeats
         ids = torch.full((2, 6), 3)
         passes: list[tuple[Any, dict[str, Any]]] = [
             (model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}),

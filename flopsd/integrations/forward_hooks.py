@@ -1,0 +1,299 @@
+"""What is counted of the forward passes of one model, as the hooks on its modules are called.
+
+Only shapes are read, which needs no synchronisation with the device. What depends on the content of tensors, such as
+padding, is summed on the device and read later.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from flopsd.integrations.entered_modules import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
+from flopsd.integrations.image_counter import ImageCounter
+from flopsd.integrations.model_sessions import Counted, Deferred, ModelSessions
+from flopsd.integrations.model_state import ModelState
+from flopsd.integrations.module_hooks import AttachedHooks
+from flopsd.integrations.open_passes import OpenPass, OpenPasses
+from flopsd.integrations.pass_counter import PassCounter
+from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, is_transformed
+from flopsd.integrations.token_counter import fixed_length, past_length
+from flopsd.integrations.weight_passes import WeightPasses
+
+log = logging.getLogger("flopsd.client")
+_STOPS = "flopsd stops counting this model's forward passes; the training goes on"
+_LATENTS = "keys and values that are made anew of a cache of latents"
+_FIXED = "attention to places of a cache that hold nothing yet"
+_AFTER_ERROR = "forward passes after an error in flopsd's counter"
+_TWICE = "backward passes after the first of one forward pass"
+_TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
+_NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
+# Arguments of which a pass without a cache depends by their shapes alone, or not at all.
+_BY_SHAPE = frozenset(
+    {"input_ids", "attention_mask", "position_ids", "labels", "num_items_in_batch", "use_cache", "return_dict"}
+)
+
+
+class _Inside(EnteredModules):
+    """The forward pass that this thread is within: its phase, and what is counted of it when it has ended. `records`:
+    it may have a backward pass, whatever its phase is."""
+
+    phase = UNSETTLED
+    open: OpenPass | None = None
+    records = False
+
+
+class ForwardHooks:
+    """Those of one model, and what a pass needs of it. Whoever attaches the hooks sets that."""
+
+    def __init__(
+        self, phase_of: PhaseOf, sessions: ModelSessions, leave_out: Callable[[str, str], None], *, guesses: bool
+    ) -> None:
+        """`leave_out` takes a phase, and in words which of its work is not counted; the others as in
+        `ForwardCounter`."""
+        self._phase_of, self._sessions, self._leave_out, self._guesses = phase_of, sessions, leave_out, guesses
+        self.attached = AttachedHooks()
+        self.counter = PassCounter()
+        self.model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
+        self.backbone: Callable[[], Any] = lambda: None
+        self.state: ModelState | None = None  # what may change between passes, where a change can be declared
+        self.weights: WeightPasses | None = None  # of a model whose architecture flopsd does not read
+        self.has_head = True  # known to compute it in each pass as a whole
+        self.repeats = False  # a pass counts what another with the same names and shapes of arguments counted
+        self._was_compiled = False  # after it was attached
+        self.failed = False  # after an error nothing is counted any more
+        self._inside = _Inside()
+        self._passes = OpenPasses(lambda: leave_out("train", _TWICE), self._fail, self._count_perhaps)
+        self._pairs_beyond = 0  # of caches of a fixed size, those that are not among the pairs that are counted
+        self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
+        self._phase = self._recorded = "other"  # of the last pass, and of the last one that recorded gradients
+        self._sees_backbone = False  # when it has passed alone
+
+    def forget(self) -> None:
+        """Whoever attached the hooks removed them. What was counted is kept."""
+        self.attached.remove()
+        self.state = None
+        if self.weights is not None:
+            self._take_weights()
+            self.weights.hooks.remove()
+        self.weights = None
+        self.model = self.backbone = lambda: None
+        self._sees_backbone = False
+
+    def leave_out_unseen(self) -> None:
+        """Declare which work the hooks could not see."""
+        if self.attached.any_removed or (self.weights is not None and self.weights.hooks.any_removed):
+            self._leave_out("train", HOOKS_GONE)
+        if self._was_compiled:
+            self._leave_out("train", COMPILED_LATER)
+        self._leave_out_pairs()
+
+    def settle_phase(self, phase: str) -> None:
+        """Count what waits for more of its pass; `phase` is that of what has none yet."""
+        self._take_weights()
+        self._count_without_backward(all_of_them=True)
+        if encoded := self.counter.encoded:
+            self._declare(phase, dict(encoded))
+            encoded.clear()
+        self._phase = self._phase or phase
+
+    def enter(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        if torch.compiler.is_compiling():  # `model` was compiled after it was attached
+            self._was_compiled = True  # torch.compile repeats this for each pass
+            return
+        if arguments and isinstance(arguments[0], torch.nn.Module):
+            return  # no pass: TRL runs a method of its trainer within the wrappers' hooks, which calls the backbone
+        inside = self._inside
+        if inside.enter(model):
+            self._drop(inside)
+        # Continuous batching has rows of many lengths in one.
+        if inside.depth > 1 or self.failed or "read_index" in named:
+            return
+        self._try(self._count, model, arguments, named)
+
+    def leave(self, _model: Any, _arguments: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        inside = self._inside
+        inside.leave()
+        if inside.depth:
+            return
+        if output is None and has_failed():
+            self._drop(inside)
+        elif (one := inside.open) is not None:
+            inside.open = None
+            try:
+                if not (inside.records and self._passes.follow(one, output)):
+                    one[0].add(*one[1:])
+            except Exception:  # noqa: BLE001 (logged there)
+                self._fail()
+        found = self._passing
+        if found is None or self.weights is None or self.failed:
+            return
+        self._passing = None
+        self.weights.end(found.get("tokens", 0) + found.get("target_tokens", 0))
+        self._declare(self._phase, found)
+        self._take_weights()
+
+    def enter_backbone(self, backbone: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        """As `enter`, of a module within which nothing is counted and no phase needed."""
+        inside = self._inside
+        if torch.compiler.is_compiling() or inside.depth:
+            return
+        self.enter(backbone, arguments, named)
+        inside.depth = 0
+        if inside.open is not None and not self._sees_backbone:  # a hook less, where a model is called as a whole
+            self._sees_backbone = True
+            self.attached.after(backbone, self._leave_backbone)
+
+    def _drop(self, inside: _Inside) -> None:
+        """The pass that goes on in this thread ended with an error: which part of it ran is not known."""
+        one, inside.open = inside.open, None
+        if one is not None:
+            self._leave_out(one[0].phase or "other", ENDED)
+
+    def _leave_backbone(self, backbone: Any, arguments: Any, output: Any) -> None:
+        if not torch.compiler.is_compiling() and not self._inside.depth:
+            self.leave(backbone, arguments, output)
+
+    def _take_weights(self) -> None:
+        """Declare what passed the weights, also outside of a forward pass of the model, such as in a backward pass."""
+        if self.weights is None:
+            return
+        forward, backward = self.weights.take()
+        if forward:
+            self._declare(self._phase, forward)
+        if backward:
+            self._declare(self._recorded, backward)
+
+    def _count_without_backward(self, *, all_of_them: bool = False) -> None:
+        """Count passes that can have no backward pass any more; `all_of_them`: those too of which none was seen yet."""
+        for one, can_have_one in self._passes.take_without_backward(all_of_them=all_of_them):
+            if one[0].phase != "train" and not can_have_one:
+                one[0].add(*one[1:])
+            else:
+                self._count_perhaps(one)
+
+    def _count_perhaps(self, one: OpenPass) -> None:
+        """Count a pass of which it is not known which gradients it has, if any."""
+        counted, *tensors = one
+        if self._sessions.has_facts:
+            counted.add_to(self._sessions.perhaps_trained(counted.tally), "train", *tensors)
+        else:
+            counted.add_to(counted.tally, "other", *tensors)
+            self._leave_out("train", _NO_BACKWARD)
+
+    def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        cache = named.get("past_key_values", named.get("cache"))  # its name before transformers 5 and now
+        past = past_length(cache)
+        phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
+        mask, key = named.get("attention_mask"), None
+        if self._passes.open:
+            self._count_without_backward()
+        if self.model() is None:  # the wrapper of its adapters is gone, and what was in it still passes
+            self.model = weakref.ref(model)
+            self.state = None if self.state is None else self.state.of(model)
+        if self.state is not None:
+            if self.state.has_changed(trains=records):
+                changed = self.state.keep()
+                self._sessions.describe_again(self.model(), trains=records, changed=changed)
+                self.counter.tokens.see_kernel()
+                self.repeats = self.repeats and self.counter.by_shape
+            # Training without dropout, or an evaluation that records for nothing.
+            if self._guesses and phase in (UNSETTLED, "other") and records and self.state.trains_any:
+                phase = "train"
+        tally = self._sessions.now
+        if is_transformed():
+            self._leave_out("train", _TRANSFORMED)
+        if past and self.counter.tokens.caches_latents:
+            self._leave_out("train" if records else "generate", _LATENTS)
+        if self.repeats and not arguments:
+            ids = named.get("input_ids")
+            shapes = getattr(ids, "shape", None), getattr(mask, "shape", None)
+            key = (model is self.backbone(), phase, *shapes, *named)
+            if (known := tally.known.get(key)) is not None:
+                unpadded = torch.count_nonzero(mask) if known.padded else None
+                self._inside.open, self._inside.records = (known, unpadded, []), records
+                return
+        self._take_weights()
+        self._phase = self._inside.phase = phase
+        self._recorded = phase if records else self._recorded
+        deferred: Deferred = []
+        has_head = self.has_head and model is not self.backbone()
+        found = self.counter.of_pass(arguments, named, past or 0, deferred, has_head=has_head)
+        tokens = found.get("tokens", 0)
+        if past is not None and (longest := fixed_length(cache)) is not None:
+            if not past:
+                self._leave_out_pairs()  # of the sequences before
+            pairs = found.get("target_square_pairs", found.get("square_pairs", 0))
+            self._pairs_beyond += found.get("target_tokens", tokens) * longest - pairs
+        padded = not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel()
+        unpadded = torch.count_nonzero(mask) if padded else None
+        one = Counted(tally, phase, found, functools.partial(tally.count, phase, found), padded)
+        if key is not None and phase != UNSETTLED and _BY_SHAPE.issuperset(named) and isinstance(ids, torch.Tensor):
+            tally.remember(key, one)
+        if self.weights is not None:  # together with what passes the weights, when the pass is over
+            self._passing = found
+            self.weights.begin()
+            tally.add_tensors(phase, tokens, unpadded, deferred)
+        else:
+            tally.has_counted = True
+            self._inside.open, self._inside.records = (one, unpadded, deferred), records
+
+    def see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
+        if not torch.compiler.is_compiling() and not self._inside.depth and not self.failed:
+            self._try(self.counter.add_encoder, arguments, named)
+
+    def see_images(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
+        if torch.compiler.is_compiling():
+            return
+        model, images = self.model(), self.counter.images
+        if model is not None and images is not None and not self.failed:
+            self._try(self._count_images, model, images, arguments, named)
+
+    def _count_images(
+        self, model: Any, images: ImageCounter, arguments: tuple[Any, ...], named: Mapping[str, Any]
+    ) -> None:
+        if (one := self._inside.open) is not None:
+            counted, _, deferred = one
+
+            def defer(counter: str, value: Any) -> None:
+                deferred.append((counter, value))
+
+            for name, value in images.of_tower(arguments, named, defer).items():
+                counted.found[name] = counted.found.get(name, 0) + value
+            return
+        phase = self._inside.phase
+        if not self._inside.depth:  # generation has images pass before the rest
+            phase = self._phase_of(model, False)
+        add = functools.partial(self._sessions.now.on_device.add, phase)
+        self._declare(phase, images.of_tower(arguments, named, add))
+
+    def _try(self, count: Callable[..., None], *arguments: Any) -> None:
+        try:
+            count(*arguments)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._fail()
+
+    def _leave_out_pairs(self) -> None:
+        """Declare what the sequences in a cache of a fixed size left of it, once they have ended: with all of its
+        places taken, as many pairs are counted as were computed."""
+        if self._pairs_beyond > 0:
+            self._leave_out("generate", _FIXED)
+        self._pairs_beyond = 0
+
+    def _fail(self) -> None:
+        """After an exception."""
+        log.exception(_STOPS)
+        self.failed = True
+        with suppress(Exception):
+            self._leave_out("other", _AFTER_ERROR)
+
+    def _declare(self, phase: str, found: Mapping[str, int]) -> None:
+        self._sessions.now.count(phase, found)
