@@ -39,8 +39,12 @@ def deviation(square_sum: int, widest: int, whole: int) -> int:
     """
     if widest <= 0:
         return 0
-    found = min(
-        constant * widest + min(ceil_div(bernstein * square_sum, widest), hoeffding * whole)
-        for constant, bernstein, hoeffding in _TERMS
-    )
+    found: int | None = None
+    for constant, bernstein, hoeffding in _TERMS:
+        at_least = constant * widest
+        if found is not None and found <= at_least:
+            break  # the constants grow
+        bound = at_least + min(ceil_div(bernstein * square_sum, widest), hoeffding * whole)
+        found = bound if found is None else min(found, bound)
+    assert found is not None
     return ceil_div(found, _UNIT)
