@@ -180,6 +180,7 @@ def test_what_another_session_counts_while_no_daemon_is_there_is_not_sent_to_the
     second.listener.stop()
 
 
+@pytest.mark.long
 def test_what_another_session_counts_while_the_next_daemon_does_not_answer_is_not_sent_to_it(
     path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

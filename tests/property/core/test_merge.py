@@ -57,6 +57,7 @@ def sums(draw: st.DrawFn) -> LedgerSums:
     )
 
 
+@pytest.mark.long
 @given(sums(), sums(), sums())
 def test_sums_are_the_same_in_any_order_and_grouping(a: LedgerSums, b: LedgerSums, c: LedgerSums) -> None:
     assert (a + b).for_ledger() == (b + a).for_ledger()

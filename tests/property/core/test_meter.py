@@ -73,6 +73,7 @@ def test_splitting_a_reading_changes_no_total(duration_ns: int, data: st.DataObj
     assert total(whole, rating()) == total(parts, rating())
 
 
+@pytest.mark.long
 @given(sequences)
 def test_no_pipe_is_active_beyond_what_the_device_has(sequence: list[Reading]) -> None:
     tally = run(sequence)

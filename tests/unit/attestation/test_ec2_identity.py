@@ -94,6 +94,7 @@ def test_what_openssl_signs_is_read_as_the_rules_say(signers: Path, more: tuple[
         signed_content(message, certificate)
 
 
+@pytest.mark.long
 @given(st.data())
 def test_no_changed_message_passes_with_another_document(data: st.DataObject) -> None:
     raw = bytearray(base64.b64decode("".join(GENUINE.splitlines()[1:-1])))

@@ -100,6 +100,7 @@ def test_what_is_switched_off_is_named_as_switched_off(tmp_path: Path) -> None:
     assert reasons == [{"code": "switched_off"}] * len(KINDS) + [{"code": "no_witness"}]
 
 
+@pytest.mark.long
 def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
     service = Metadata(hold=threading.Event())
     with serving(service.answer) as url:

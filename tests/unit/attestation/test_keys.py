@@ -124,6 +124,7 @@ def test_the_variables_for_secrets_are_known_and_their_misspellings_reported() -
             load_settings({}, {wrong: "x"})
 
 
+@pytest.mark.long
 def test_the_job_does_not_get_the_secrets_of_its_meter(tmp_path: Path) -> None:
     shell = f"echo ${PASSPHRASE}-${PKCS11_PIN}-$OTHER"
     done = flopsd("exec", "--state-dir", str(tmp_path), "--no-seal", "--listen", "off", "--", "sh", "-c", shell,

@@ -53,6 +53,7 @@ def read(text: str, first: int) -> list[Any]:
     return list(_Json(io.StringIO(text[first:]), text[:first], "x").objects())
 
 
+@pytest.mark.long
 @patched
 @given(st.lists(documents, min_size=1, max_size=3), st.sampled_from([None, 1]), st.integers(0, 40), st.integers(1, 9),
        st.integers(1, 60))  # fmt: skip

@@ -35,6 +35,7 @@ def calls(work: Callable[[], object]) -> int:
     return found
 
 
+@pytest.mark.long
 def test_the_work_grows_as_the_starts_of_the_daemon(tmp_path: Path) -> None:
     few, many = (restarted(tmp_path / str(starts), starts) for starts in (30, 60))
     for sealed in (few, many):

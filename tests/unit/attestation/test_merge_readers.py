@@ -29,6 +29,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_processes", lambda: 2)
 
 
+@pytest.mark.long
 def test_several_processes_give_what_one_gives(nodes: Nodes, folder: Path, request: pytest.FixtureRequest) -> None:
     alone = nodes.merge(folder).ledger.read_bytes()
     request.getfixturevalue("processes")

@@ -46,6 +46,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     in_little_memory(*(verify(tmp_path / f"{number}.log.gz", reason) for number, (_, _, reason) in enumerate(BOMBS)))
 
 
+@pytest.mark.long
 def test_an_archive_is_unpacked_no_further_than_its_size_warrants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +60,7 @@ def test_an_archive_is_unpacked_no_further_than_its_size_warrants(
             list(find_ledgers([str(tmp_path / name)], tmp_path, lambda _: None))
 
 
+@pytest.mark.long
 def test_a_log_of_many_lines_packed_well_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_export, "FREE_BYTES", 1000)
     log = tmp_path / "log.gz"

@@ -55,6 +55,7 @@ def of_the_library(ours: Any) -> Any:
 VALUES = st.sampled_from((0, 0.0, 1, float("inf"), "x", "", None, (), (1,)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ours", OURS)
 @given(data=st.data())
 def test_they_compare_hash_and_show_as_the_librarys_do(ours: Any, data: st.DataObject) -> None:

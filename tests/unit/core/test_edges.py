@@ -94,6 +94,7 @@ def test_every_token_is_classified(labels: dict[str, object]) -> None:
     assert [(head.path, head.inputs, head.outputs) for head in model.heads] == [("classifier", 8, 3)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("more", "fault"), [(0, "is not JSON"), (1, "more than 67108864 bytes")])
 def test_a_ledger_has_64_mib_at_most(more: int, fault: str) -> None:
     with pytest.raises(NotVerifiedError, match=fault):

@@ -40,6 +40,7 @@ def test_published_models_have_their_published_parameters(name: str) -> None:
     assert parameters(read_model(config)).total == total
 
 
+@pytest.mark.long
 @given(st.integers(0, 5), st.sampled_from([_VIT, _CLIP, _GEMMA3]), st.sampled_from(["full", "lora"]))
 def test_what_is_counted_lies_within_the_bounds_of_what_is_not(
     count: int, config: dict[str, object], method: str

@@ -195,6 +195,7 @@ def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
         assert (found.low, found.high) == (math.floor(sum(rates) / 10**6), math.ceil(sum(rates) / 10**6))
 
 
+@pytest.mark.long
 def test_each_margin_follows_its_rule() -> None:
     """docs/adr/0021. The runs themselves are in test_published."""
     own: dict[str, list[int]] = {}

@@ -165,6 +165,7 @@ def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str, extent
     assert not accepts(document)
 
 
+@pytest.mark.long
 def test_where_it_may_grow() -> None:
     node = payload("activity-and-gaps")
     item = {

@@ -103,6 +103,7 @@ def test_digests_and_timestamps_have_one_spelling() -> None:
     assert not any(map(is_timestamp, texts))
 
 
+@pytest.mark.long
 def test_two_hundred_thousand_names_and_one_of_them_twice_are_refused_in_linear_time() -> None:
     names = ",".join(f'"{n}":0' for n in range(200_000))
     with pytest.raises(NotVerifiedError, match="contains the key '199999' twice"):

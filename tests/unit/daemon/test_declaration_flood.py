@@ -28,6 +28,7 @@ def flood(run: Run, sessions: int, facts: object = None) -> None:
         run.writer.take_event(SessionClosed(name, clean=True))
 
 
+@pytest.mark.long
 def test_eighty_processes_with_large_facts_displace_no_checkpoint(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     run.meter(5)

@@ -32,6 +32,7 @@ sys.exit(launcher.run(("sh", "-c", "exit 7"), os.environ))
 """
 
 
+@pytest.mark.long
 def test_a_daemon_that_cannot_be_killed_does_not_delay_the_job(tmp_path: Path) -> None:
     """As one in a driver or on a disk that is dead: SIGKILL does not reach it, and the sealer is no better off."""
     with (tmp_path / "said").open("w") as out:

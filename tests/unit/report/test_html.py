@@ -118,6 +118,7 @@ def test_the_pages_are_these(name: str, render: Callable[[Report], str], suffix:
     assert made == golden.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_nothing_of_a_ledger_becomes_markup() -> None:
     reader = read(report_html(report(hostile())))
     allowed = {tag for name in SCENES for tag, _ in read(report_html(scene(name))).tags}

@@ -9,6 +9,7 @@ from flopsd.telemetry.bounded_http import Sockets, fetch
 from tests.support.receivers import receiving
 
 
+@pytest.mark.long
 def test_a_server_that_hangs_or_drips_is_cut_off() -> None:
     with receiving() as receiver:
         for behaves in (receiver.hang, receiver.drip):  # dripping is a byte each 0.1 s, for ever

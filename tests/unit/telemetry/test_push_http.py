@@ -150,6 +150,7 @@ def test_why_no_answer_came(fault: Exception, late: bool, said: str) -> None:
     assert found.reason == ("timeout" if said.startswith("no answer") else "unreachable")
 
 
+@pytest.mark.long
 def test_an_answer_without_words_has_those_of_its_status_and_one_that_drips_is_cut_off() -> None:
     assert (
         str(_refused(HTTPError("http://x", 503, "", Message(), BytesIO(b"\n")), 1)) == "HTTP 503: Service Unavailable"
