@@ -39,9 +39,9 @@ ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m
 def add(verbs: Verbs, sources: KnownSources) -> None:
     run = verbs.add_parser(
         "run",
-        help="meter in the foreground until SIGTERM or SIGINT, then seal",
-        description="Meters the accelerators of this machine in the foreground. On SIGTERM or SIGINT it takes a final "
-        "reading, seals the ledger and exits with 0.",
+        help="meter in the foreground until SIGTERM, SIGINT or SIGHUP, then seal",
+        description="Meters the accelerators of this machine in the foreground. On SIGTERM, SIGINT or "
+        "SIGHUP (the terminal is closed) it takes a final reading, seals the ledger and exits with 0.",
     )
     add_settings(run, SETTINGS)
     add_source_settings(run, sources)

@@ -33,8 +33,11 @@ class StopRequests:
         self._is_alone = False  # the launcher is gone
         self._daemon: Daemon | None = None
         self._early = ""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if (
+                number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+            ):  # as nohup and our launcher set it
+                signal.signal(number, self._on_signal)
 
     def attach(self, daemon: Daemon, settings: Settings, clock: Clock) -> None:
         """Let requests stop `daemon`, one that already came included."""

@@ -1,5 +1,6 @@
 """The other verbs as a user types them: what they print, exit codes, standard streams that are gone, full or closed."""
 
+import fcntl
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,22 @@ def test_a_first_run_that_is_interrupted_is_sealed_and_reported(tmp_path: Path) 
     assert process.returncode == 0, said
     assert said.endswith(f"HTML report  {tmp_path / 'report.html'}\n")
     assert predicate(tmp_path / "ledger.json")["incarnations"][-1]["endReason"] == "sigint"
+
+
+def test_a_terminal_that_is_closed_ends_a_run_with_its_seal(tmp_path: Path) -> None:
+    """As an ssh connection that breaks: what is printed after that goes nowhere."""
+    ours, theirs = os.openpty()
+    ledger = tmp_path / "ledger.json"
+    command = [*FLOPSD, "run", "--source", "replay", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger)]
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--evidence", "off"], env=environment(None), start_new_session=True,
+        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        with open(ours, errors="replace") as terminal:
+            assert any("metrics at" in line for line in terminal)
+        assert process.wait(PATIENCE_SECONDS) == 0
+    assert predicate(ledger)["incarnations"][-1]["endReason"] == "sighup"
 
 
 def test_run_without_an_accelerator_is_exit_4_with_the_remedy_unless_it_shall_wait(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ AMOUNTS = (
 )  # fmt: skip
 GROWING = (*BY_KEY, *BY_EVIDENCE, *AMOUNTS)
 KEPT = ("sm_cycles", "energy_mj")  # where 0 is not as absent
-ENDS = ("job_ended", "sigterm", "sigint", "duration", "launcher_gone", "rotated", "journal_replaced")
+ENDS = ("job_ended", "sigterm", "sigint", "sighup", "duration", "launcher_gone", "rotated", "journal_replaced")
 RECOVERED = {
     "line_invalid": {"refusal", "line"}, "tail_not_known": set[str](), "not_continued": {"refusal", "line"},
     "journal_replaced": {"records", "head"}, "journal_missing": set[str](), "restored": {"ledger", "records", "sealed"},

@@ -60,7 +60,7 @@ const recovered = orNull(shape({
   cutBytes: (v) => isText(v) && /^(0|[1-9][0-9]{0,39})$/.test(v), cutSha256: sha, keptAs: orNull(isText),
   reasons: (v) => Array.isArray(v) && v.length > 0 && v.every(recoveredReason),
 }));
-const endReason = oneOf(["job_ended", "sigterm", "sigint", "duration", "launcher_gone", "rotated", "journal_replaced"]);
+const endReason = oneOf(["job_ended", "sigterm", "sigint", "sighup", "duration", "launcher_gone", "rotated", "journal_replaced"]);
 const _REFUSED = shape({
   reason: oneOf(["count_exceeds_ceiling", "device_changed"]), device: isText, flop: isAmount, ceiling: orNull(isAmount),
 }, true);

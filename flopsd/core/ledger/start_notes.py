@@ -11,7 +11,7 @@ from flopsd.core.values import is_digest, whole_number
 from flopsd.errors import JournalDamagedError
 
 ROTATED = "rotated"  # of the end of a journal that another one continues
-END_REASONS = {"job_ended", "sigterm", "sigint", "duration", "launcher_gone", ROTATED, "journal_replaced"}
+END_REASONS = {"job_ended", "sigterm", "sigint", "sighup", "duration", "launcher_gone", ROTATED, "journal_replaced"}
 # With the parameters that each has.
 RECOVERED: Mapping[str, frozenset[str]] = {
     "line_invalid": frozenset({"refusal", "line"}),

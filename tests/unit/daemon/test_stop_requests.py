@@ -30,7 +30,7 @@ class Stopped:
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -42,7 +42,7 @@ def attached(requests: StopRequests, clock: Clock | None = None, **settings: Any
     return daemon
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_run_also_one_that_came_before_it_began(number: signal.Signals) -> None:
     requests = StopRequests(None)
     signal.raise_signal(number)
@@ -52,6 +52,13 @@ def test_a_signal_stops_the_run_also_one_that_came_before_it_began(number: signa
     signal.raise_signal(number)
     assert daemon.all() == [number.name.lower()]
     assert not requests.is_near
+
+
+def test_a_hangup_that_was_to_be_ignored_as_under_nohup_is() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    daemon = attached(StopRequests(None))
+    signal.raise_signal(signal.SIGHUP)
+    assert daemon.all() == []
 
 
 def test_a_duration_ends_it_unless_the_job_decides() -> None:
