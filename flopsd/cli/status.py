@@ -165,12 +165,13 @@ def _leave(out: IO[str], screen: bool) -> None:
 
 def _text(found: Status | FlopsdError, size: tuple[int, int] | None = None) -> str:
     """The status, or why it cannot be read; fitted to columns and rows, where they are given."""
-    from flopsd.report.terminal import shown
+    from flopsd.report.terminal import shown, wrapped
     from flopsd.telemetry.status_screen import status_screen
     from flopsd.telemetry.status_text import status_text
 
     if isinstance(found, FlopsdError):
-        return shown([str(found), found.hint])
+        texts = [str(found), found.hint]
+        return shown(texts if size is None else [line for text in texts for line in wrapped(text, columns=size[0])])
     return status_text(found) if size is None else status_screen(found, *size)
 
 
@@ -179,7 +180,12 @@ def _picture(at: str, found: Status | FlopsdError, columns: int, height: int) ->
     lines = [at, "", *_text(found, (columns, height - 2)).rstrip("\n").split("\n")]
     if len(lines) > height:
         lines = [*lines[: height - 1], f"… {len(lines) - height + 1} more lines"]
-    return _HOME + "\n".join(line[:columns] + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN
+    return _HOME + "\n".join(_cut(line, columns) + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN
+
+
+def _cut(line: str, columns: int) -> str:
+    """A line that is cut ends with an ellipsis: a figure whose last digits are missing must not look like another."""
+    return line if len(line) <= columns else f"{line[: columns - 1]}…"
 
 
 def _size() -> tuple[int, int]:

@@ -26,14 +26,15 @@ _LONGEST_TEXT = 170  # of a fact in words: three lines of 80 columns, and the lo
 _LEAST_MODEL = 8
 _HEAD = ("GPU", "model", "evidence", "measured", "now", "busy", "gaps")
 _MODEL, _WORDS = 1, (1, 2)
-_LESSER = (5, 4, 2)  # columns that a narrow terminal does without, the least first
+_LESSER = (5, 4, 2, 6, 1)  # columns that a narrow terminal does without, the least first
 
 
 def status_screen(status: Mapping[str, Any], columns: int, rows: int) -> str:
     """At most `rows` lines for any number of GPUs, where the facts leave room for two lines about them. What has no
     room is named as such: no figure is cut."""
     whole = status_text(status)
-    if len(whole.splitlines()) <= rows:
+    lines = whole.splitlines()
+    if len(lines) <= rows and max(map(len, lines)) <= columns:
         return whole
     rate = status["measuredFlopPerSecond"]
     now = format_rate(None if rate is None else int(rate))
