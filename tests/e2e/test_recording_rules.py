@@ -214,6 +214,8 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             **one_after_the_other(healthy(), healthy(run="r2"), 90), **healthy("b", "other", "n2", "G1"),
         }.items()
     }  # fmt: skip
+    twice = {**healthy(more=',replica="0"'), **healthy(more=',replica="1"')}
+    shared = {**healthy(more=',pod="p1"'), **healthy(run="r2", gpu="G1", more=',pod="p2"')}
     idle = {"flopsd_flop_total|bf16": "0x120", "flopsd_energy": "0x120"}
     next_run = one_after_the_other(healthy(), changed(healthy(run="r2"), idle), 90)
     rates = ("device:flopsd_flop:rate5m", "device:flopsd_power_watts:rate5m", "device:flopsd_hfu:ratio5m",
@@ -276,6 +278,13 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         Case("the run before is still there, as in what another Prometheus hands on", handed_on, 94, {
             of("run:flopsd_flop:rate5m", run_id="other"): [({"run_id": "other", "replay": "false"}, 1e15)],
             "sum by (run_id) (run:flopsd_nodes:count)": [({"run_id": "r2"}, 1), ({"run_id": "other"}, 1)]}),
+        Case("two replicas of Prometheus, each with a label of its own", twice, 100, {
+            "run:flopsd_flop:rate5m": [({"run_id": "r1", "replay": "false"}, 1e15)],
+            "device:flopsd_hfu:ratio5m": [({"run_id": "r1", "replay": "false", "node": "n1", "gpu": "0", "uuid": "G0"}, 0.5)],
+            "sum(device:flopsd_job_seconds:sum)": [({}, SECONDS)],
+            "sum(device:flopsd_known_seconds:sum)": [({}, SECONDS)]}),
+        Case("two runs under one instance: no figure, rather than one run with those of both", shared, 100, {
+            "run:flopsd_flop:rate5m": [], "run:flopsd_run_flop:sum": [], "instance:flopsd_down:bool == 1": []}),
         Case("an idle run where another one worked four minutes ago", next_run, 94, {
             f"sum by (run_id) ({rate})": [({"run_id": "r2"}, 0)] for rate in rates}),
         Case("a run that goes on on another machine", moved, 100, {
