@@ -55,7 +55,10 @@ def _copy(arguments: argparse.Namespace) -> int:
         _give_up(arguments, deliveries)
     ledger = None if arguments.ledger is None else Path(arguments.ledger)
     if not arguments.to and not folder.is_dir():
-        raise LedgerError(f"there is no folder {folder}", hint="give --state-dir the folder that the daemon wrote to")
+        hint = "" if ledger is None else f"; or --to a destination to copy {ledger} there"
+        raise LedgerError(
+            f"there is no folder {folder}", hint=f"give --state-dir the folder that the daemon wrote to{hint}"
+        )
     try:
         with waiting(arguments, "copying"):
             if ledger is not None and arguments.to:

@@ -90,7 +90,10 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0.1 <= number <= 86_400:
         raise argparse.ArgumentTypeError("must be between 0.1 and 86400 seconds")
     return number

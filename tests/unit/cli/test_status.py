@@ -45,4 +45,4 @@ def test_the_status_is_read_where_it_is_said_and_shown_as_it_is_asked_for(
 
 @pytest.mark.parametrize("seconds", ["0.0999", "0", "-1", "nan", "86400.1", "soon"])
 def test_it_is_watched_neither_without_a_pause_nor_less_than_daily(seconds: str) -> None:
-    in_process("status", "--watch", seconds, code=2, says="--watch")
+    in_process("status", "--watch", seconds, code=2, says="--watch: must be between 0.1 and 86400 seconds")
