@@ -15,7 +15,7 @@ _BLOCKS = re.compile(
     "tbody|tr|th|td|details|summary|h[1-4]|blockquote|pre"
 )
 _POWER = re.compile(r"(?<![\w.^])(?:(\d(?:\.\d+)?)x)?10\^(-?\d{1,6})(?!\w|\.\d)")
-_GROUP = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
+_GROUP = re.compile(r"(?<=\d) (?=\d{3}(?!\w))")
 _UNIT = re.compile(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=%|[TP]?FLOP\b)")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _TIMES, _NARROW, _KEPT = "\N{MULTIPLICATION SIGN}", "\N{NARROW NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"

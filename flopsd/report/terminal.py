@@ -13,7 +13,7 @@ COLUMNS = 80
 TABLE_COLUMNS = 100
 LABEL = 12  # columns of the names of facts
 # What a line break must not part: groups of digits, and a number from its unit.
-_ONE_NUMBER = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%|(?:[kM]?Wh|[TP]?FLOP(?:/s)?|J|ms|s|min|h|days|years|times)\b)")
+_ONE_NUMBER = re.compile(r"(?<=\d) (?=\d{3}(?!\w)|%|(?:[kM]?Wh|[TP]?FLOP(?:/s)?|J|ms|s|min|h|days|years|times)\b)")
 _KEPT = "\N{NO-BREAK SPACE}"  # `one_line` lets none through
 
 
