@@ -24,7 +24,16 @@ def of(gpus: int, folder: Path, *, live: bool = True) -> dict[str, Any]:
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize(
     ("gpus", "columns", "rows", "listed"),
-    [(8, 80, 22, 8), (8, 100, 22, 8), (16, 80, 22, 11), (9, 80, 18, 7), (8, 80, 200, 8), (8, 47, 200, 8), (8, 30, 200, 8), (72, 60, 30, 18)],
+    [
+        (8, 80, 22, 8),
+        (8, 100, 22, 8),
+        (16, 80, 22, 11),
+        (9, 80, 18, 7),
+        (8, 80, 200, 8),
+        (8, 47, 200, 8),
+        (8, 30, 200, 8),
+        (72, 60, 30, 18),
+    ],
 )
 def test_every_gpu_has_a_line_or_is_counted(
     tmp_path: Path, gpus: int, columns: int, rows: int, listed: int, *, live: bool
