@@ -338,3 +338,22 @@ def test_a_gpu_that_leaves_the_page_is_no_longer_listed(exporter: Exporter) -> N
     exporter.shows(both)
     bench.read()
     assert [device.index for device in bench.source.devices()] == [0, 1]
+
+
+def test_a_gpu_that_comes_back_to_the_page_has_a_collection_of_any_moment_since(standin: Path, tmp_path: Path) -> None:
+    """A service in front of several exporters shows now these GPUs, now those. What one did at 600 MHz, half a minute
+    before it is seen again, is not counted at the clock since."""
+    clock = SharedClock(tmp_path / "clock")
+    steps, other = (Segment(90_000, mhz=600), Segment(90_000, mhz=1410)), gpu(BUSY, uid="GPU-b", index=1)
+    with simulated(standin, tmp_path, Scenario((a100(steps),)), clock), exporting(gpu(BUSY) + other) as exporter:
+        bench = Bench(exporter, clock=clock, clocks=partial(open_clocks, clock, table()))
+        for _ in range(2):
+            bench.collects({**BUSY, CLOCK: 600})
+        bench.read(22)
+        exporter.shows(other)
+        bench.read(28)
+        exporter.shows(gpu({**BUSY, CLOCK: 600, ENERGY: 99_000_000}))
+        found = [*bench.read(), *bench.read()]
+        bench.source.close()
+    (work,) = (reading.work for reading in found if isinstance(reading.work, Active))
+    assert work.sm_cycles[Pipe.TENSOR] - work.uncertainty_sm_cycles[Pipe.TENSOR] <= 0.93 * 600e6 * 30 * 108

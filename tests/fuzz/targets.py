@@ -238,7 +238,7 @@ def dcgm(data: bytes) -> None:
             if uid not in followed:
                 followed[uid] = FollowedGpu(page, at, now_ns, 30 * NS_PER_S, table(), None), Tally(now_ns, now_ns)
             one, tally = followed[uid]
-            readings = one.follow(page, now_ns, NS_PER_S, None)
+            readings = one.follow(page, now_ns, None)
             check_sweep(Sweep(tuple(readings), {uid: one.gauges()}), now_ns)
             check_devices((one.device,))
             for reading in readings:

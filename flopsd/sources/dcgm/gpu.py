@@ -77,7 +77,7 @@ class FollowedGpu:
     ) -> None:
         """`at` is its index on the page; `interval_ns` is how often the exporter collects."""
         self._interval_ns, self._more_clocks, self._coverage = interval_ns, more_clocks, Coverage(interval_ns)
-        self._page, self._since_ns, self._changed_ns = page, now_ns, now_ns
+        self._page, self._since_ns, self._changed_ns, self._seen_ns = page, now_ns, now_ns, now_ns
         self._unread: GapReason | None = GapReason.STARTING  # why the next collection cannot be counted
         self._pending: _Collection | None = None  # recognised, but perhaps not yet all there
         self._last: _Collection | None = None
@@ -93,10 +93,11 @@ class FollowedGpu:
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
         self._tell(expect(page, self.limits, None, clock_known, self._hopper))
 
-    def follow(self, page: GpuPage, now_ns: int, lag_ns: int, origin: str | None) -> list[Reading]:
-        """What has become known by `now_ns`, where the last page is `lag_ns` old; `origin` is that of earlier totals. A
-        page can be caught while the exporter renews it. So a collection is counted a read later, unless its values
-        change a second time before that; what changes for the first time then belongs to it."""
+    def follow(self, page: GpuPage, now_ns: int, origin: str | None) -> list[Reading]:
+        """What has become known by `now_ns`, when `page` showed the GPU; `origin` is that of earlier totals. A page can
+        be caught while the exporter renews it. So a collection is counted a read later, unless its values change a
+        second time before that; what changes for the first time then belongs to it."""
+        lag_ns, self._seen_ns = now_ns - self._seen_ns, now_ns  # not all pages need show it
         page.had_tensor = self._page.had_tensor or has_tensor(self._page)
         self.lost += has_tensor(self._page) and not has_tensor(page)
         changed, self._page = page.changed_from(self._page), page

@@ -90,7 +90,7 @@ class DcgmSource:
             raise
         self._is_interrupted = False
         now_ns = (before_ns + self._clock.boottime_ns()) // 2
-        lag_ns, self._answered_ns = now_ns - self._answered_ns, now_ns
+        self._answered_ns = now_ns
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
         if self._clocks is not None:
@@ -100,7 +100,7 @@ class DcgmSource:
             if uid not in self._gpus:
                 self._gpus[uid] = self._new(page, at, now_ns)
             gpu = self._gpus[uid]
-            readings += gpu.follow(page, now_ns, lag_ns, self._origins.get(uid))
+            readings += gpu.follow(page, now_ns, self._origins.get(uid))
             gauges[uid] = gpu.gauges()
         return Sweep(tuple(readings), gauges, patience_ns)
 

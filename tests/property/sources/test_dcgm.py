@@ -76,7 +76,7 @@ def test_every_page_gives_a_stated_gap_or_numbers_of_its_fields(
         for second in range(seconds):
             now_ns += NS_PER_S
             shown = page if second == seconds - 1 else followed._page
-            readings = followed.follow(shown, now_ns, NS_PER_S, origin)
+            readings = followed.follow(shown, now_ns, origin)
             check_sweep(Sweep(tuple(readings), {A100_UID: followed.gauges()}), now_ns)
             check_devices((followed.device,))
             for reading in readings:
