@@ -98,3 +98,20 @@ def test_a_call_that_hangs_is_not_made_again_and_gives_its_result_later() -> Non
     answer.set()
     assert wait_until(lambda: threads.run({}), "the late result") == [("sick", "late")]
     assert len(calls) == 1
+
+
+def test_a_call_for_which_no_thread_can_be_started_is_made_with_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, answer = GpuThreads(FakeClock()), threading.Event()
+    with monkeypatch.context() as now:
+        start, left = threading.Thread.start, iter([None])
+
+        def start_once(thread: threading.Thread) -> None:
+            if next(left, thread) is thread:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        now.setattr(threading.Thread, "start", start_once)
+        assert threads.run({"sick": answer.wait, "well": lambda: "here"}) == []
+        assert threads.hanging == {"sick"}
+    assert threads.run({"well": lambda: "here"}) == [("well", "here")]
+    answer.set()

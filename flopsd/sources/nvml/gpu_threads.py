@@ -7,6 +7,7 @@ nothing hangs there is a single thread.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import deque
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 
 from flopsd.system.clock import NS_PER_S, Clock
 
+log = logging.getLogger("flopsd")
 PATIENCE_SECONDS = 0.25  # a healthy GPU answers all calls of one read in some ten milliseconds
 GRACE_SECONDS = 0.05  # for one that was slow before, where others have answered
 SAMPLING_MAX_NS = 50_000_000  # of a sample that took longer it is not known well enough what time it is of
@@ -51,8 +53,7 @@ class GpuThreads:
         calls = {key: call for key, call in calls.items() if key not in self._running}
         alone = {key: call for key, call in calls.items() if key in self._slow}
         for key, call in alone.items():
-            self._new_thread().make([(key, call)], last=True)
-        self._running.update(calls)
+            self._make([(key, call)], self._new_thread(), last=True)
         waiting, idle = self._start([(key, call) for key, call in calls.items() if key not in alone]), 0
         while waiting & self._running:
             has_ended, found = self._await(PATIENCE_SECONDS / 2), self._taken()
@@ -71,20 +72,33 @@ class GpuThreads:
             self._thread.make([], last=True)
 
     def _start(self, calls: list[tuple[Hashable, _Call]]) -> set[Hashable]:
-        if calls:
-            if self._thread is None:
-                self._thread = self._new_thread()
-            self._thread.make(calls)
-        return {key for key, _ in calls}
+        if calls and self._thread is None:
+            self._thread = self._new_thread()
+        return self._make(calls, self._thread) if calls else set()
 
-    def _new_thread(self) -> _CallThread:
-        return _CallThread(self._clock, self._done, self._ended)
+    def _make(
+        self, calls: list[tuple[Hashable, _Call]], thread: _CallThread | None, *, last: bool = False
+    ) -> set[Hashable]:
+        """Have a thread make calls; their keys. None are made without one: the next round has them again."""
+        keys = set[Hashable]() if thread is None else {key for key, _ in calls}
+        self._running.update(keys)
+        if thread is not None:
+            thread.make(calls, last=last)
+        return keys
+
+    def _new_thread(self) -> _CallThread | None:
+        try:
+            return _CallThread(self._clock, self._done, self._ended)
+        except RuntimeError as fault:
+            log.error("%s: GPUs that wait for one that is slow are not read now, and are at the next read", fault)
+            return None
 
     def _go_past(self) -> set[Hashable]:
         """Leave the thread to its call and give the calls behind it to another; their keys."""
         assert self._thread is not None
         behind = self._thread.leave()
         self._thread = None
+        self._running.difference_update(key for key, _ in behind)
         return self._start(behind)
 
     def _await(self, seconds: float) -> bool:

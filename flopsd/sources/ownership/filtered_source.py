@@ -255,8 +255,15 @@ class _Question:
             self.answer = self._rule.judge(self._devices)
         except OwnershipError as fault:
             self.answer = fault
+        except OSError as fault:  # no more open files, for instance
+            self.refuse(str(fault))
         finally:
             self.answered.set()
+
+    def refuse(self, why: str) -> None:
+        """It cannot be asked now."""
+        self.answer = OwnershipError(why)
+        self.answered.set()
 
 
 class RuleThread:
@@ -276,11 +283,14 @@ class RuleThread:
         """Ask about `devices`. A constant rule answers at once, in this thread."""
         if self._open is not None:
             return
-        self._open = _Question(self._rule, tuple(devices))
+        question = self._open = _Question(self._rule, tuple(devices))
         if self._rule.constant:
-            self._open.run()
-        else:
-            threading.Thread(target=self._open.run, name="ownership", daemon=True).start()
+            question.run()
+            return
+        try:
+            threading.Thread(target=question.run, name="ownership", daemon=True).start()
+        except RuntimeError as fault:  # no more threads; perhaps there are for the next question
+            question.refuse(str(fault))
 
     def take(self, seconds: float) -> OwnershipResult | OwnershipError | None:
         """The answer, waited for at most `seconds`, and that once a question; None while there is none."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -233,6 +234,20 @@ def test_a_question_that_hangs_is_given_up_after_ten_seconds_and_the_selection_k
     assert "no answer within 10 s" in str(source.describe()["devices"])
     rule.answers.set()
     wait_until(lambda: later(node, source, 0) and "no answer" not in str(source.describe()["devices"]), "the answer")
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("can't start new thread"), OSError(24, "Too many open files")])
+def test_a_question_that_cannot_be_asked_now_is_asked_again(
+    node: Node, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.note(gpu0="4711")
+    source, where = node.open(), threading.Thread if isinstance(fault, RuntimeError) else JobRule
+    with monkeypatch.context() as now:
+        now.setattr(where, "start" if where is threading.Thread else "judge", Mock(side_effect=fault))
+        assert later(node, source, 10) == [A]
+    assert str(fault) in str(source.describe()["devices"])
+    node.note(gpu0="", gpu1="4711")
+    assert later(node, source, 10) == [B]
 
 
 def test_while_the_question_of_who_shares_the_devices_hangs_no_other_is_asked_beside_it(node: Node) -> None:
