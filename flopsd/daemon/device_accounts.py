@@ -197,7 +197,8 @@ class DeviceAccounts:
         """Track a device from where its last daemon start left it, else from the beginning of this one. With `since_ns`
         its time before that is a gap with the reason `before`: it belonged to another job or device."""
         rating = rate(device, self._table, self._precision_of(device))
-        tally = self._earlier.continued_tally(device, is_since_known=since_ns is not None)
+        is_here = device.uid not in self._retired
+        tally = self._earlier.continued_tally(device, is_here=is_here, is_since_known=since_ns is not None)
         if since_ns is not None and tally.begin_ns == self._begin_ns:
             tally = Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
@@ -208,7 +209,8 @@ class DeviceAccounts:
         self.only_earlier = self._earlier.without(self._tracked)
         self._append(device_record(self._incarnation, tracked.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
-            is_bounded = self._earlier.is_length_known(device.uid) and not self._earlier.had_more_sms(device)
+            is_known = self._earlier.is_length_known(device, is_here=is_here)
+            is_bounded = is_known and not self._earlier.had_more_sms(device)
             why = GapReason.DAEMON_DOWN if is_bounded else GapReason.END_UNKNOWN
             tracked.count_gap(self._begin_ns, why, self._sessions.active_phase)
         missed = GapReason.END_UNKNOWN if self._earlier.is_missed(device.uid) else None

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from itertools import takewhile
 
+from flopsd.core.lasting_name import lasting_name
 from flopsd.core.ledger.device_records import DeviceEntry
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.open_accounts import has_ended, is_taken_over, last_gaps, left_open
@@ -56,12 +57,12 @@ class EarlierStarts:
             if (last.boot_id == self._boot_id) == same_boot:
                 yield uid, next(entry for entry in last.devices.values() if entry.device.uid == uid)
 
-    def continued_tally(self, device: Device, *, is_since_known: bool = False) -> Tally:
+    def continued_tally(self, device: Device, *, is_here: bool = True, is_since_known: bool = False) -> Tally:
         """The tally that counting continues from, with the counter values last read.
 
         Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters restarted,
         and only the wall clock says how long ago that was; where it went back, only the time since this boot is
-        known, and the gap has no ceiling.
+        known, and the gap has no ceiling. `is_here`: this machine has the device, not one that is gone.
         After a regular end, and for one that was metered as others since: an empty tally that begins with this daemon
         start. A new device may have been at work since the first of the daemon starts that were killed right before, or
         since its GPU was last metered, in whole or in slices; so its tally begins there, unless it is known since when
@@ -78,7 +79,7 @@ class EarlierStarts:
             begin_ns = min(tally.watermark_ns, begin_ns)
             absolute = {name: getattr(tally, name) for name in TALLY_ABSOLUTES}
             return Tally(begin_ns, begin_ns, **absolute)
-        passed_ns = self._passed_ns(before)
+        passed_ns = self._passed_ns(before, device if is_here else None)
         begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)
 
@@ -89,10 +90,12 @@ class EarlierStarts:
                 if incarnation.boot_id == self._boot_id and gpu in (device.uid, device.parent):
                     yield incarnation.tallies[device.uid].watermark_ns
 
-    def is_length_known(self, uid: DeviceUid) -> bool:
-        """Whether it is known how long a device was not metered before this daemon start."""
-        last = self._last.get(uid)
-        return last is None or last.boot_id == self._boot_id or self._is_closed(uid, last) or self._passed_ns(last) >= 0
+    def is_length_known(self, device: Device, *, is_here: bool = True) -> bool:
+        """Whether it is known how long a device was not metered before this daemon start. `is_here`: as above."""
+        last = self._last.get(device.uid)
+        if last is None or last.boot_id == self._boot_id or self._is_closed(device.uid, last):
+            return True
+        return self._passed_ns(last, device if is_here else None) >= 0
 
     def is_missed(self, uid: DeviceUid) -> bool:
         """Whether the job may have used a device before this daemon start, while another one had the state folder that
@@ -124,13 +127,18 @@ class EarlierStarts:
         """Whether a device was accounted for to the end: by a regular end, or since it was metered as other devices."""
         return has_ended(last) or is_taken_over(self._last_gap.get((last.number, uid)), last.tallies[uid])
 
-    def _passed_ns(self, before: Incarnation) -> int:
-        """Wall-clock time from the last record of a daemon start on another boot to the beginning of this one."""
+    def _passed_ns(self, before: Incarnation, here: Device | None = None) -> int:
+        """Wall-clock time from the last record of a daemon start on another boot to the beginning of this one; below
+        zero where it cannot be that. `here`: a device of that start that this machine has. The machine was booted after
+        that record then, so that no less passed than since its boot; else the wall clock was set back."""
         try:
             then_ns = wall_ns_of(before.last_utc)
         except ValueError:
             then_ns = before.begin["wall_ns"] + before.last_ns - before.begin["ns"]
-        return self._begin_ns + self._offset_ns - then_ns
+        passed_ns = self._begin_ns + self._offset_ns - then_ns
+        was_booted = before.boot_id.partition("+")[0] != self._boot_id.partition("+")[0]  # no namespace, no snapshot
+        is_same = here is not None and lasting_name(here, "") == here.uid
+        return passed_ns - self._begin_ns if is_same and was_booted and passed_ns < self._begin_ns else passed_ns
 
     def rotated(self, retired: Iterable[RatedTally]) -> None:
         """Note that another journal is begun. `retired`: of devices that it does not go on with."""

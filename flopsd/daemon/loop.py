@@ -63,15 +63,17 @@ class SourceReader:
     def start(self) -> None:
         """Read from now on, in a new thread."""
         self.finished.clear()
-        threading.Thread(target=self._run, name=f"source-{self.source_name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=f"source-{self.source_name}", daemon=True).start()
+        except RuntimeError as fault:  # no more threads; perhaps there are later
+            self._due_ns = self._clock.boottime_ns() + round(REOPEN_SECONDS * NS_PER_S)
+            self._post(self._outage(fault, None))
+            self.finished.set()
 
     def look_again(self) -> None:
         """Start again, if no device was found and it is time to look for one."""
         if self.finished.is_set() and self._clock.boottime_ns() >= self._due_ns:
-            try:
-                self.start()
-            except RuntimeError:  # no more threads; perhaps there are at the next tick
-                self.finished.set()
+            self.start()
 
     def _run(self) -> None:
         due_ns, is_tried = self._clock.boottime_ns(), False

@@ -87,7 +87,7 @@ class _Teller:
         for _ in range(self.draw.randint(1, 5)):
             self.some_seconds(run)
             if self.draw.random() < 0.25:
-                run.kill(for_seconds=self.draw.randint(0, 9))
+                run.kill(for_seconds=self.draw.choice((0, 1, 4, 9, 40, 70)))
                 if self.draw.random() < 0.3:
                     run.reboot(replace(self.node.context, boot_id=self.boots.pop(), attempt=str(self.draw.randint(0, 9))))  # fmt: skip
                 run.start()

@@ -136,7 +136,9 @@ def _meter(case: Sick, runs: list[Run], clock: SharedClock, draw: random.Random)
                 clock.advance(how * MS)
                 for run in runs:
                     if case.reboots:
-                        run.context = replace(run.context, boot_id=f"boot-{clock.boottime_ns()}")
+                        # The driver's clock goes on: as of a machine that was restored from a snapshot.
+                        boot = run.context.boot_id.partition("+")[0]
+                        run.context = replace(run.context, boot_id=f"{boot}+{clock.boottime_ns()}")
                     run.start()
                 readers = _readers(case, runs, clock, shown, origins)
             elif kind == "step":

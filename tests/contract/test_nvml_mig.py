@@ -165,8 +165,8 @@ def test_a_mode_that_cannot_be_asked_for_changes_nothing(open_sim: Open, tmp_pat
         (16, 60, None, False),  # it is journalled with 16
         (60, 16, "boot-1", True),  # a killed daemon's device goes on as it was
         (16, 60, "boot-1", False),
-        (60, 16, "boot-2", False),  # that of another boot is what it is now, in the time between the two as well
-        (16, 60, "boot-2", True),
+        (60, 16, "boot-1+2", False),  # that of another boot is what it is now, in the time between the two as well
+        (16, 60, "boot-1+2", True),
     ],
 )
 def test_a_slice_made_anew_with_the_same_uuid_and_another_size_is_another_one(

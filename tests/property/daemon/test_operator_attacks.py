@@ -71,7 +71,7 @@ class Attacked:
         if what in PLANS:
             story.during(how[0], PLANS[what])
         elif what in ("kill", "reboot"):
-            story.kill(how[0])
+            story.kill(how[0] + 30 * (what == "reboot"))
             if what == "reboot":
                 story.reboot(replace(CONTEXT, boot_id=f"00000000-0000-4000-8000-{story.clock.wall_ns() % 10**12:012d}"))
             story.start()

@@ -49,7 +49,7 @@ def test_time_in_which_a_driver_lists_no_device_is_below_no_upper_bound(
                 run.kill()
                 worked_ns += pause * NS_PER_S  # nobody asked for it to stop
             if how == "is killed by a reboot":
-                run.clock = FakeClock(20 * NS_PER_S, run.clock.wall_ns() + pause * NS_PER_S)
+                run.clock = FakeClock(min(20, pause) * NS_PER_S, run.clock.wall_ns() + pause * NS_PER_S)
                 run.context = replace(run.context, boot_id=f"boot after {at}")
             else:
                 run.clock.advance(pause * NS_PER_S)

@@ -234,6 +234,29 @@ def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "the wall clock stands 40.000000000 s before the last record of another boot" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("up_seconds", "boot", "uid", "is_bounded"),
+    [
+        (60, "boot-2", "GPU-h", True), (61, "boot-2", "GPU-h", False), (900, "boot-2", "GPU-h", False),
+        (900, "boot-1+snapshot", "GPU-h", True), (900, "boot-2", "neuron0", True),
+    ],
+)  # fmt: skip
+def test_no_less_time_passed_than_since_the_boot_of_a_machine_with_the_same_device(
+    tmp_path: Path, up_seconds: int, boot: str, uid: str, is_bounded: bool
+) -> None:
+    """By the wall clock, which was set back meanwhile, it is a minute since the last record. Another machine may have
+    been up for longer, and have a device of the same index."""
+    device = H100 if uid == H100.uid else replace(H100, uid=uid, serial=None)
+    run = Run(tmp_path / "state", devices=(device,))
+    run.meter(60)
+    reboot(run, wall_seconds=60, boot=boot, up_seconds=up_seconds)
+    run.meter(30)
+    _, second = sealed(run, tmp_path)
+    reason = GapReason.DAEMON_DOWN if is_bounded else GapReason.END_UNKNOWN
+    assert second.tallies[uid].gap_ns == {reason: (60 if is_bounded else up_seconds) * NS_PER_S}
+    assert (view_of(history_of(run.state.journal), table()).figures.high_flop is not None) is is_bounded
+
+
 def test_a_device_of_an_earlier_machine_is_not_missing_on_the_next_one(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)

@@ -3,6 +3,7 @@
 import threading
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,7 +18,7 @@ from flopsd.sources import Source, SourceSettings
 from flopsd.sources.ownership.rule import Job
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock, ScriptedSource
-from tests.support.process import PATIENCE_SECONDS
+from tests.support.process import PATIENCE_SECONDS, wait_until
 from tests.support.runs import H100
 from tests.support.strategies import table
 
@@ -128,6 +129,22 @@ def test_facts_are_read_again_where_they_changed_and_at_the_end() -> None:
     ]
     source.facts_version = "2"
     assert reader._new_facts(is_last=False) == {"version": "2"}
+
+
+def test_a_source_for_which_no_thread_can_be_started_is_read_once_one_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, posted, stop = FakeClock(), list[Message](), threading.Event()
+    source = ScriptedSource("script", [H100], lambda: Sweep(()))
+    reader = SourceReader("script", lambda: source, posted.append, clock, 1, stop)
+    with monkeypatch.context() as now:
+        now.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+        reader.start()
+    reader.look_again()
+    assert [message.fault for message in posted] == ["source 'script' failed: RuntimeError(\"can't start new thread\")"]
+    clock.advance(5 * NS_PER_S)
+    stop.set()
+    reader.look_again()
+    wait_until(reader.finished.is_set, "its last read")
+    assert posted[1].devices == (H100,)
 
 
 def test_hardware_that_is_not_there_is_looked_for_ever_less_often_and_at_least_once_a_minute() -> None:
