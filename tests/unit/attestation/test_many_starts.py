@@ -55,6 +55,7 @@ def test_the_work_grows_as_the_starts_of_the_daemon(tmp_path: Path) -> None:
         assert cost(many, work) < 2.2 * cost(few, work)
 
 
+@pytest.mark.long
 def test_overlaps_are_found_without_holding_all_starts_against_each_other() -> None:
     def history(starts: int, **odd: Tally) -> History:
         found = History()

@@ -3,8 +3,10 @@
 import json
 import math
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import astuple, replace
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,9 +22,14 @@ from tests.hardware.margins import LEAST_WITHOUT_RUNS_PPM, margin_ppm
 from tests.support.strategies import table
 
 
-def raw() -> dict[str, Any]:
+@cache
+def packaged() -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((config_dir() / "peaks.yaml").read_text())
     return document
+
+
+def raw() -> dict[str, Any]:
+    return deepcopy(packaged())
 
 
 def device(model: str, pci: int | None = None) -> Device:

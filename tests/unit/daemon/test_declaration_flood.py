@@ -109,6 +109,7 @@ def test_a_process_whose_facts_are_not_recorded_declares_nothing_any_more(tmp_pa
     assert set(state.tally.phases) == {"train@bf16"}
 
 
+@pytest.mark.long
 def test_a_tally_has_shares_of_so_many_phases_and_formats(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     name = "a" * 32

@@ -101,6 +101,7 @@ messages = st.lists(st.dictionaries(st.sampled_from(["train", "other"]), counted
 EMPTY = {"kernel_windows": 1, "kernel_window_ns": 100}
 
 
+@pytest.mark.long
 @given(messages, st.integers(0, 8))
 @example([{"train": EMPTY}, {"train": {**EMPTY, "kernel_ns_copy": 50, "kernel_launches_copy": 1}}], 1)
 def test_whatever_is_sent_no_law_of_the_journal_is_broken_in_any_segment(

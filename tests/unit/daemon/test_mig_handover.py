@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ steps = st.tuples(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(steps, min_size=1, max_size=25))
 def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(plan: list[tuple[str, int, int]]) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,15 @@ from tests.unit.attestation.test_lineage_base import POLICY
 PACKAGED = config_dir() / "policies" / "eu-ai-act.yaml"
 
 
-def data() -> dict[str, Any]:
+@cache
+def packaged() -> dict[str, Any]:
     loaded = yaml.safe_load(PACKAGED.read_text())
     assert isinstance(loaded, dict)
     return loaded
+
+
+def data() -> dict[str, Any]:
+    return deepcopy(packaged())
 
 
 def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
