@@ -25,6 +25,7 @@ from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import refuse_place
 from flopsd.system.atomic_files import remove_unfinished, sync_path
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
+from flopsd.system.file_presence import exists, is_file
 from flopsd.system.known_files import Content, KnownFile, begin_alike, known_file, put_file, sha256_of, size_of
 from flopsd.system.regular_files import open_regular
 
@@ -82,7 +83,7 @@ def paths_of(ledger: Path, other: Path) -> dict[Path, Path]:
     """The files of `ledger` that are there, and where each is if the ledger is called `other`; the ledger last."""
     found = {journal_beside(ledger): journal_beside(other), public_key_beside(ledger): public_key_beside(other)}
     found |= {file.path: companion_beside(other, name) for name, file in companions_beside(ledger).items()}
-    return {path: there for path, there in {**found, ledger: other}.items() if path.exists()}
+    return {path: there for path, there in {**found, ledger: other}.items() if exists(path)}
 
 
 def disclosed_secrets(ledger: Path) -> list[bytes]:
@@ -111,7 +112,7 @@ BESIDE = (journal_beside, public_key_beside)
 
 def read_ledger_files(ledger: Path) -> LedgerFiles:
     """The files of a ledger as they are now. Raises OSError."""
-    journal, public_key = (known_file(path) if path.exists() else None for path in _all_beside(ledger))
+    journal, public_key = (known_file(path) if exists(path) else None for path in _all_beside(ledger))
     if public_key is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(public_key_beside(ledger)))
     return LedgerFiles(known_file(ledger), journal, public_key, companions_beside(ledger))
@@ -131,7 +132,7 @@ def write_ledger_files(
     if not only_longer and all(_has(path, content) for path, content in reversed(files.items())):
         return
     there, continues = journal_beside(ledger), False
-    if ledger.exists() and there.exists() and new.journal is not None and begin_alike(there, new.journal):
+    if exists(ledger) and exists(there) and new.journal is not None and begin_alike(there, new.journal):
         known, wanted = there.stat().st_size, size_of(new.journal)
         if known > wanted or (known == wanted and only_longer):
             raise OtherFileThereError(
@@ -139,10 +140,10 @@ def write_ledger_files(
                 hint="nothing was changed; to seal an older state of the run, give --ledger another file name",
             )
         continues = _has(public_key_beside(ledger), new.public_key) and not is_countersigned(ledger)
-    exists = ledger.exists()
-    if (exists and (keep or not continues)) or (not exists and _is_left_of_another(ledger, new)):
+    was_there = exists(ledger)
+    if (was_there and (keep or not continues)) or (not was_there and _is_left_of_another(ledger, new)):
         _keep_aside(ledger, clock)
-    if exists and not continues:
+    if was_there and not continues:
         for path in (ledger, *(path for path in _all_beside(ledger) if path not in files)):
             path.unlink(missing_ok=True)
     for path, content in files.items():
@@ -154,8 +155,8 @@ def _is_left_of_another(ledger: Path, new: LedgerFiles) -> bool:
     """Whether a key or journal lies there without its ledger, as a copy that broke off leaves it, and is none of
     `new`'s: it may be all that is left of a run. Raises OSError."""
     key, journal = public_key_beside(ledger), journal_beside(ledger)
-    return (key.is_file() and not _has(key, new.public_key)) or (
-        new.journal is not None and journal.is_file() and not begin_alike(journal, new.journal)
+    return (is_file(key) and not _has(key, new.public_key)) or (
+        new.journal is not None and is_file(journal) and not begin_alike(journal, new.journal)
     )
 
 
@@ -198,7 +199,7 @@ def _all_beside(ledger: Path) -> tuple[Path, ...]:
 
 
 def _has(path: Path, content: Content) -> bool:
-    same_size = path.exists() and path.stat().st_size == size_of(content)
+    same_size = exists(path) and path.stat().st_size == size_of(content)
     return same_size and known_file(path).sha256 == sha256_of(content)
 
 

@@ -14,6 +14,7 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.segments import ENDING
+from flopsd.system.file_presence import is_folder
 from flopsd.system.regular_files import first_bytes, open_regular
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def read_ledger(ledger: Path) -> bytes:
         with open_regular(ledger) as file:
             found = first_bytes(file, MAX_ENVELOPE_BYTES + 1)
     except OSError as fault:
-        hint = "name one of the ledgers in it, NAME.json" if ledger.is_dir() else ""
+        hint = "name one of the ledgers in it, NAME.json" if is_folder(ledger) else ""
         raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}", hint=hint) from fault
     if is_other := _other_file(ledger, found):
         try:

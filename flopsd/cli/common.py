@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from flopsd.report.terminal import one_line
 from flopsd.settings.schema import SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock
+from flopsd.system.file_presence import exists, is_file, is_folder, is_link
 from flopsd.system.streams import say, with_priority
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
 
     path = Path(file)
     try:
-        if any(path.exists() and one.exists() and path.samefile(one) for one in read):
+        if any(exists(path) and exists(one) and path.samefile(one) for one in read):
             raise LedgerError(f"{file} is an input of this command", hint="nothing was changed; give -o another name")
         if _is_key(path):
             raise LedgerError(f"{file} is a key", hint="nothing was changed; give -o another name")
-        if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
+        if is_link(path) or (exists(path) and not (is_file(path) or is_folder(path))):
             path.write_text(text, encoding="utf-8")
         else:
             replace_file(path, text.encode("utf-8"))
@@ -82,7 +83,7 @@ def write_output(file: str | None, text: str, read: Sequence[Path]) -> None:
 
 def _is_key(path: Path) -> bool:
     """Whether a private or public key lies there, which nothing can make again. Raises OSError."""
-    if not path.is_file():
+    if not is_file(path):
         return False
     with path.open("rb") as file:
         return re.match(rb"-----BEGIN [A-Z ]*KEY-----", file.read(80)) is not None

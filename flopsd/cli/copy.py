@@ -12,6 +12,7 @@ from flopsd.cli.common import OK, Verbs, add_repeatable, add_settings, be_nice, 
 from flopsd.errors import ConfigError, LedgerError, StorageError
 from flopsd.settings.schema import BY_KEY
 from flopsd.system.clock import SystemClock
+from flopsd.system.file_presence import is_folder
 
 if TYPE_CHECKING:
     from flopsd.attestation.storage.deliveries import Delivered, Deliveries
@@ -54,7 +55,7 @@ def _copy(arguments: argparse.Namespace) -> int:
     if arguments.give_up:
         _give_up(arguments, deliveries)
     ledger = None if arguments.ledger is None else Path(arguments.ledger)
-    if not arguments.to and not folder.is_dir():
+    if not arguments.to and not is_folder(folder):
         hint = "" if ledger is None else f"; or --to a destination to copy {ledger} there"
         raise LedgerError(
             f"there is no folder {folder}", hint=f"give --state-dir the folder that the daemon wrote to{hint}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flopsd.cli.common import OK, Verbs, settings_of
 from flopsd.cli.estimate_options import DEFAULT_MFU, DEFAULT_RANK, DEFAULT_TARGETS, add_options, interval
 from flopsd.core.declarations import Method, Recomputation
+from flopsd.system.file_presence import is_folder
 
 if TYPE_CHECKING:
     from flopsd.core.architecture import Model
@@ -148,7 +149,7 @@ def _model(arguments: argparse.Namespace) -> Model:
             [f"{', '.join(given)}: what config.json says already"], hint="leave it out, or give --parameters instead"
         )
     path = Path(arguments.model)
-    path = path / "config.json" if path.is_dir() else path
+    path = path / "config.json" if is_folder(path) else path
     try:
         data = read_at_most(path, _MAX_BYTES)
     except OSError as fault:

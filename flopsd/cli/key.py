@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from flopsd.cli.common import FAILED, OK, Verbs, add_repeatable, add_settings, be_nice, settings_of, waiting
 from flopsd.cli.verify import add_inputs
 from flopsd.settings.schema import BY_KEY
+from flopsd.system.file_presence import exists
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
@@ -91,7 +92,7 @@ def _new(arguments: argparse.Namespace) -> int:
     secret = passphrase(os.environ) if arguments.encrypt else None
     if arguments.encrypt and secret is None:
         raise SigningKeyError("--encrypt needs a passphrase and none is given", hint=NO_PASSPHRASE)
-    if beside.exists():
+    if exists(beside):
         raise SigningKeyError(f"{beside} already exists; keys are never overwritten", hint="give another file name")
     key = make_pem(path, arguments.type, secret)
     write_new(beside, key.public.pem, 0o644)

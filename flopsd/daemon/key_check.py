@@ -13,6 +13,7 @@ from flopsd.daemon.ledger_places import state_dir
 from flopsd.errors import KeyFault, SigningKeyError
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.file_presence import exists
 from flopsd.telemetry.snapshot import KeyState
 
 log = logging.getLogger("flopsd")
@@ -114,9 +115,9 @@ def start_key_check(
     if not settings.seal or not command:
         return None
     every = settings.seal_every_seconds
-    exists = settings.key is not None or default_key(state_dir(settings, environment)).exists()
+    has_key = settings.key is not None or exists(default_key(state_dir(settings, environment)))
     retry = min(every or RETRY_SECONDS, RETRY_SECONDS)
-    check = KeyCheck(command, retry, None if every else RECHECK_SECONDS, clock, due=exists, files=files)
+    check = KeyCheck(command, retry, None if every else RECHECK_SECONDS, clock, due=has_key, files=files)
     try:
         check_key(settings.key, environment)
     except SigningKeyError as fault:  # known without a process

@@ -11,6 +11,7 @@ from flopsd.daemon.child import Child, Ended
 from flopsd.errors import StorageError
 from flopsd.journal.delivery_note import Delivery, read_deliveries
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.file_presence import exists
 
 log = logging.getLogger("flopsd")
 LOOK_SECONDS, IDLE_SECONDS = 10.0, 660.0
@@ -53,7 +54,7 @@ class LateDeliveries:
 
     def _look(self) -> None:
         try:
-            there = self._note.stat() if self._note.exists() else None
+            there = self._note.stat() if exists(self._note) else None
             seen = None if there is None else (there.st_ino, there.st_size, there.st_mtime_ns)
             if seen == self._seen and self.undelivered is not None:
                 return

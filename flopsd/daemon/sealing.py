@@ -25,6 +25,7 @@ from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.schema import Settings
 from flopsd.settings.words import REASONS, say_all
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.file_presence import is_file
 from flopsd.system.progress import ProgressLine, is_screen
 from flopsd.system.streams import say
 
@@ -131,7 +132,7 @@ def seal_ended(
     Raises StateDirBusyError while a daemon runs, and what `seal` raises.
     """
     folder = StateDir(state_dir(settings, environment))
-    if known is None and not folder.journal.is_file():
+    if known is None and not is_file(folder.journal):
         raise LedgerError(
             f"there is no journal in {folder.path}", hint="give --state-dir the folder that the daemon wrote to"
         )

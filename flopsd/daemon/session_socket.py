@@ -8,13 +8,14 @@ import stat
 from pathlib import Path
 
 from flopsd.errors import ListenError
+from flopsd.system.file_presence import exists
 
 
 def listen_on(path: Path, *, mode: int, backlog: int) -> socket.socket:
     """A listening socket at `path` with the file mode `mode`; what a dead daemon left there is removed. Raises
     ListenError."""
     try:
-        if not path.parent.exists():
+        if not exists(path.parent):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.chmod(0o700 if mode == 0o600 else 0o711)  # to reach the socket, one must enter the folder
         if path.parent.stat().st_uid not in (0, os.geteuid()):

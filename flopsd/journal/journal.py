@@ -27,6 +27,7 @@ from flopsd.journal.recovery import NOT_OURS, Recovery, cut_rest
 from flopsd.journal.seal_note import noted_seal
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import remove_unfinished, replacing, sync_path
+from flopsd.system.file_presence import exists
 from flopsd.system.regular_files import open_own, write_at
 from flopsd.system.sha256 import sha256, sha256_for
 
@@ -212,7 +213,7 @@ class Journal:
         log.error(
             "the journal %s was removed, replaced or changed by another process; it was put back%s",
             self._path,
-            f", and what was found in its place is kept as {kept.name}" if kept.exists() else "",
+            f", and what was found in its place is kept as {kept.name}" if exists(kept) else "",
         )
 
     def _read_own(self, copy: IO[bytes] | None = None) -> None:
@@ -282,7 +283,7 @@ class Journal:
             self._is_reopened = True
 
     def _open(self) -> None:
-        new = not self._path.exists()
+        new = not exists(self._path)
         self._fd = open_own(self._path)
         if self.is_next and not self.size_bytes:
             os.ftruncate(self._fd, 0)  # it was begun before

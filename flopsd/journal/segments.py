@@ -19,6 +19,7 @@ from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.reading import read_live
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import sync_path
+from flopsd.system.file_presence import exists
 
 ENDING = ".journal.jsonl"
 
@@ -104,7 +105,7 @@ def settle_next(state: StateDir, known: KnownJournal | None) -> None:
     Raises JournalError; nothing is lost then, and it can be called again."""
     begun = state.next_journal
     try:
-        if not begun.exists():
+        if not exists(begun):
             return
         if not _is_whole(state, begun, known):
             begun.unlink()
@@ -131,7 +132,7 @@ def _is_whole(state: StateDir, begun: Path, known: KnownJournal | None) -> bool:
 def _is_there(state: StateDir, ended: SegmentFacts) -> bool:
     """Whether the segment is the journal, or a closed one."""
     if not state.has_journal():
-        return (state.segments / closed_name(ended)).exists()
+        return exists(state.segments / closed_name(ended))
     return any(_head(line) == Head(ended.records, ended.head_sha256) for line in read_live(state.journal))
 
 

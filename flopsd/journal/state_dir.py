@@ -12,6 +12,7 @@ from pathlib import Path
 from flopsd.core.companions import companion_name, is_companion_name
 from flopsd.errors import JournalError, StateDirBusyError
 from flopsd.system.atomic_files import sync_path
+from flopsd.system.file_presence import exists, is_file
 from flopsd.system.regular_files import open_own
 
 log = logging.getLogger("flopsd")
@@ -61,12 +62,12 @@ class StateDir:
         starts kept. A given file that is gone is left out where any was kept, else whoever reads it reports its
         name."""
         kept = [str(path) for path in self.companions(kind)]
-        return [*(file for file in given if not kept or Path(file).is_file()), *kept]
+        return [*(file for file in given if not kept or is_file(Path(file))), *kept]
 
     def unused(self, name: str) -> Path:
         """A path in the folder that does not exist yet, `name` or with a number before it: nothing is overwritten."""
         path, number = self.path / name, 1
-        while path.exists():
+        while exists(path):
             path, number = self.path / f"{number}-{name}", number + 1
         return path
 

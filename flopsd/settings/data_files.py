@@ -15,6 +15,7 @@ from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.policy_reader import HINT, policy_from
 from flopsd.errors import ConfigError, PeakTableError, PolicyError
 from flopsd.settings.strict_yaml import read_yaml, read_yaml_lines
+from flopsd.system.file_presence import exists, is_file, is_folder
 from flopsd.system.regular_files import read_at_most, unfit
 from flopsd.system.sha256 import hex_sha256
 
@@ -34,14 +35,14 @@ def config_dir() -> Path:
     """The packaged config folder: inside an installed wheel, or beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     packaged = package / "_config"
-    return packaged if packaged.is_dir() else package.parent / "config"
+    return packaged if is_folder(packaged) else package.parent / "config"
 
 
 def verifier_page() -> Path:
     """The page that verifies a ledger in a browser: inside an installed wheel, or beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     packaged = package / "_verifier" / "index.html"
-    return packaged if packaged.is_file() else package.parent / "verifier" / "index.html"
+    return packaged if is_file(packaged) else package.parent / "verifier" / "index.html"
 
 
 class Tables:
@@ -161,7 +162,7 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
 def _found(sha256: str, paths: Iterable[Path], read: Callable[[Path], bytes]) -> tuple[bytes, str] | None:
     """Bytes and name of the first of these files with that digest. Raises what `read` raises."""
     for path in paths:
-        if path.exists() and hex_sha256(data := read(path)) == sha256:
+        if exists(path) and hex_sha256(data := read(path)) == sha256:
             return data, str(path)
     return None
 

@@ -32,6 +32,7 @@ from flopsd.settings.locations import is_remote, refuse_place
 from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.settings.strict_yaml import read_yaml
 from flopsd.settings.suggestions import did_you_mean
+from flopsd.system.file_presence import is_file
 from flopsd.system.regular_files import read_at_most, unfit
 from flopsd.system.sha256 import hex_sha256
 
@@ -196,7 +197,7 @@ def _config_path(config_file: str | None, environment: Mapping[str, str]) -> Pat
 def _is_file(path: Path) -> bool:
     """False also for a file that this user may not reach: it is not theirs, and no reason to refuse a job."""
     try:
-        return path.is_file()
+        return is_file(path)
     except PermissionError:
         log.warning("%s is ignored: this user may not enter its folder", path)
         return False

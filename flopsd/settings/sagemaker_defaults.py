@@ -13,6 +13,7 @@ from typing import Any
 
 from flopsd.settings.platform import SAGEMAKER, Context
 from flopsd.settings.schema import Settings
+from flopsd.system.file_presence import is_folder
 
 KEPT = "flopsd/{run}/{node}.json"  # jobs of one model often share a checkpoint folder
 
@@ -44,4 +45,4 @@ def checkpoint_folder(root: Path = Path("/")) -> Path | None:
     if isinstance(local, str) and local.startswith("/"):
         return root / local.lstrip("/")
     folder = root / "opt/ml/checkpoints"
-    return folder if config is not None or folder.is_dir() else None
+    return folder if config is not None or is_folder(folder) else None

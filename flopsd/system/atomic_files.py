@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from flopsd.system.file_presence import is_folder
+
 _UNFINISHED = re.compile("[0-9a-f]{16}")
 
 
@@ -46,7 +48,7 @@ def new_file(path: Path, data: bytes, mode: int) -> None:
 @contextmanager
 def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """A file to write, which replaces `path` atomically and durably at the end of the block."""
-    if path.is_dir():  # os.replace would raise a less clear error
+    if is_folder(path):  # os.replace would raise a less clear error
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with _written(path, mode, os.replace) as file:
         yield file
@@ -73,7 +75,7 @@ def _written(path: Path, mode: int | None, give_name: Callable[[Path, Path], Non
 def remove_unfinished(path: Path) -> None:
     """Remove what processes left that were killed while they replaced `path`; nobody else may be replacing it now."""
     for found in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if _UNFINISHED.fullmatch(found.name.removeprefix(f".{path.name}.")) and not found.is_dir():
+        if _UNFINISHED.fullmatch(found.name.removeprefix(f".{path.name}.")) and not is_folder(found):
             found.unlink(missing_ok=True)
 
 

@@ -12,6 +12,8 @@ import stat
 from pathlib import Path
 from typing import IO
 
+from flopsd.system.file_presence import is_link
+
 # Pipes that whoever runs flopsd opened for it: /dev/stdin, and `<(command)` of a shell.
 _OWN_PIPE = re.compile(r"/dev/stdin|/dev/fd/[0-9]+|/proc/self/fd/[0-9]+")
 
@@ -41,7 +43,7 @@ def unfit(path: Path) -> str | None:
 def open_own(path: Path) -> int:
     """Open a file of a folder of our own for reading and writing, made for this user alone if it is not there. Raises
     OSError for a link too: whoever can make one there would have us write to what it leads to."""
-    if path.is_symlink():
+    if is_link(path):
         raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

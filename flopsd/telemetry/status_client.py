@@ -22,6 +22,7 @@ from flopsd.journal.reading import newest_pending, read_live
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import Tables
 from flopsd.settings.platform import default_state_dir
+from flopsd.system.file_presence import is_file
 from flopsd.telemetry.bounded_http import fetch
 from flopsd.telemetry.daemon_address import without_password
 from flopsd.telemetry.status import SCHEMA, facts_in
@@ -32,7 +33,7 @@ def from_state_dir(
 ) -> dict[str, Any]:
     """The status of the run in a state folder. Raises JournalError if there is none."""
     state = StateDir(Path(folder) if folder else default_state_dir(environment))
-    if not state.journal.is_file():
+    if not is_file(state.journal):
         raise JournalError(f"there is no journal in {state.path}", hint="give --state-dir the folder of `flopsd run`")
     history, head = History(), GENESIS
     for line in read_live(state.journal):

@@ -211,7 +211,8 @@ def get(url: str) -> tuple[int, str, dict[str, str]]:
         with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
             return answer.status, answer.read().decode(), dict(answer.headers)
     except urllib.error.HTTPError as fault:
-        return fault.code, fault.read().decode(), dict(fault.headers)
+        with fault:
+            return fault.code, fault.read().decode(), dict(fault.headers)
 
 
 def post_json(url: str, document: object) -> None:

@@ -192,7 +192,8 @@ DEFINING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assig
 
 
 def liberties(name: str, tree: ast.Module) -> Iterator[str]:
-    """What a module does that no module may: the core is pure, one module reads time, one exits, an import only defines."""
+    """What a module does that no module may: the core is pure, one module reads time, one exits, an import only defines,
+    and no file that cannot be looked at is absent."""
     if not ast.get_docstring(tree):
         yield "has no docstring"
     for line in tree.body:
@@ -208,6 +209,8 @@ def liberties(name: str, tree: ast.Module) -> Iterator[str]:
                 yield "imports time"
         if isinstance(node, ast.Attribute):
             of = node.value.id if isinstance(node.value, ast.Name) else ""
+            if node.attr in ("exists", "is_file", "is_dir", "is_symlink") and ast.unparse(node.value) != "os.path":
+                yield f"line {node.lineno} takes what cannot be looked at for absent: see flopsd.system.file_presence"
             if of in ("time", "datetime") and TIME_READERS.fullmatch(node.attr) and name != "flopsd.system.clock":
                 yield f"line {node.lineno} reads a clock"
         called = getattr(node, "attr", getattr(node, "id", ""))
@@ -230,6 +233,10 @@ def test_what_a_reader_of_any_module_may_rely_on() -> None:
         ("'x'\ndef f():\n    datetime.now()", "line 3 reads a clock"),
         ("'x'\ndef f():\n    sys.exit()", "line 3 exits"),
         ("'x'\ndef f():\n    raise SystemExit", "line 3 exits"),
+        (
+            "'x'\ndef f():\n    path.is_dir()",
+            "line 3 takes what cannot be looked at for absent: see flopsd.system.file_presence",
+        ),
     ],
 )
 def test_a_planted_liberty_is_caught(text: str, fault: str) -> None:

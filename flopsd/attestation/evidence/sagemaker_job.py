@@ -18,6 +18,7 @@ from flopsd.attestation.evidence.item import (
 )
 from flopsd.core.envelope import encode64
 from flopsd.settings.evidence_kinds import SAGEMAKER
+from flopsd.system.file_presence import is_file
 
 KIND = EvidenceKind(
     SAGEMAKER,
@@ -35,7 +36,7 @@ def collect(context: CollectContext) -> dict[str, Any]:
     """The job's name and ARN, and resourceconfig.json byte for byte. Raises EvidenceError outside a training job."""
     found: dict[str, Any] = {key: context.environment.get(name) for key, name in _VARIABLES.items()}
     path = context.root / _RESOURCES
-    found["resourceConfig"] = encode64(read_bounded(path, _LIMIT_BYTES)) if path.is_file() else None
+    found["resourceConfig"] = encode64(read_bounded(path, _LIMIT_BYTES)) if is_file(path) else None
     if not any(found.values()):
         raise not_collected("not_sagemaker")
     return found

@@ -20,6 +20,7 @@ from flopsd.attestation.merge.ledger_folders import (
 )
 from flopsd.attestation.merge.s3_ledgers import SCHEME, in_s3
 from flopsd.errors import LedgerError
+from flopsd.system.file_presence import is_folder
 
 
 def find_ledgers(
@@ -72,7 +73,7 @@ def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator
 
 def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterator[FoundLedger]:
     path = Path(argument)
-    if path.is_dir():
+    if is_folder(path):
         yield from in_folder(path, f"{path}/", note, but)
     elif path.name.endswith(ARCHIVE_ENDINGS):
         with TemporaryDirectory(dir=temporary) as folder:

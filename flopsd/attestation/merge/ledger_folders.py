@@ -11,6 +11,7 @@ from flopsd.core.companions import MAX_COMPANION_BYTES, has_companion_name
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES
 from flopsd.errors import LedgerError
+from flopsd.system.file_presence import is_file
 from flopsd.system.regular_files import open_regular
 
 JOURNAL_ENDING, LEDGER_ENDING, OWN_ENDING = ".journal.jsonl", ".json", ".ledger.json"
@@ -44,7 +45,7 @@ class FoundLedger:
 
     @property
     def has_journal(self) -> bool:
-        return self.path.with_name(self.path.stem + JOURNAL_ENDING).is_file()
+        return is_file(self.path.with_name(self.path.stem + JOURNAL_ENDING))
 
 
 def most_bytes(name: str) -> int | None:
@@ -75,7 +76,7 @@ def final_of(name: str) -> str | None:
 def is_earlier_state(ledger: Path) -> bool:
     """Whether a ledger lies next to the one that took its place, whose journal continues its own."""
     final = final_of(ledger.name)
-    if final is None or not ledger.with_name(final).is_file():
+    if final is None or not is_file(ledger.with_name(final)):
         return False
     later = ledger.with_name(final.removesuffix(LEDGER_ENDING) + JOURNAL_ENDING)
     try:

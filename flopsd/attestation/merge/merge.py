@@ -37,6 +37,7 @@ from flopsd.settings.locations import refuse_place
 from flopsd.settings.words import say_all
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
+from flopsd.system.file_presence import exists
 from flopsd.system.progress import Progress, no_progress
 
 log = logging.getLogger("flopsd")
@@ -138,9 +139,9 @@ def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:
     refuse_place(ledger, "job.json")
     if beside == ledger:
         raise LedgerError(f"{ledger} is also the name of its public key", hint="choose a name that ends in .json")
-    if ledger.exists() and not _is_merged(ledger):
+    if exists(ledger) and not _is_merged(ledger):
         raise LedgerError(f"{ledger} exists and is not a merged ledger", hint=hint)
-    if beside.exists() and beside.read_bytes() != public_pem:
+    if exists(beside) and beside.read_bytes() != public_pem:
         raise LedgerError(f"{beside} exists and is a different public key", hint=hint)
 
 

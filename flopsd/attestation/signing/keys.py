@@ -17,6 +17,7 @@ from flopsd.attestation.signing.key_uri import FORMS, scheme_of
 from flopsd.attestation.signing.pem import load_pem, make_pem, read_private
 from flopsd.attestation.signing.public_key import load_public, need_extra, need_package
 from flopsd.errors import SigningKeyError
+from flopsd.system.file_presence import exists
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.refused_pin import RefusedPin
@@ -83,12 +84,12 @@ def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
     if uri is not None:
         return uri, False
     path = default_key(state_dir)
-    if path.exists():
+    if exists(path):
         return str(path), False
     try:
         make_pem(path)
     except SigningKeyError:
-        if path.exists():
+        if exists(path):
             return str(path), False  # another process created it first
         raise
     return str(path), True

@@ -36,6 +36,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.settings.data_files import companion_beside
 from flopsd.settings.locations import S3Location, plain_location
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.file_presence import exists
 from flopsd.system.known_files import begin_alike, known_file
 
 log = logging.getLogger("flopsd")
@@ -63,7 +64,7 @@ class Deliveries:
         Raises StorageError where the note cannot be written, OSError where the ledger cannot be read."""
         ledger = ledger.absolute()
         paths = {kind: where(ledger) for kind, where in WHERE.items()}
-        digests = {kind: known_file(path).sha256 for kind, path in paths.items() if path.exists()}
+        digests = {kind: known_file(path).sha256 for kind, path in paths.items() if exists(path)}
         digests |= {name: file.sha256 for name, file in companions_beside(ledger).items()}
         wanted = {place.name: place for place in (Destination(_address(location)) for location in locations)}
 
@@ -145,7 +146,7 @@ class Deliveries:
 
     def _entry(self, ledger: Path) -> NotedLedger | None:
         noted = read_deliveries(self._folder.deliveries)
-        sha256 = known_file(ledger).sha256 if noted and ledger.exists() else None
+        sha256 = known_file(ledger).sha256 if noted and exists(ledger) else None
         return next((one for one in noted if one.sha256["ledger"] == sha256), None)
 
     def _deliver(
@@ -179,7 +180,7 @@ class Deliveries:
         try:
             with ledger_files_lock(self._folder.seal_lock, self._clock):
                 before = list(read_deliveries(path))
-                after = [one for one in change(before) if one.undelivered or one.ledger.exists()]
+                after = [one for one in change(before) if one.undelivered or exists(one.ledger)]
                 if after != before:
                     write_deliveries(path, after)
         except OSError as fault:
@@ -228,7 +229,7 @@ def _as_sealed(entry: NotedLedger) -> LedgerFiles:
 def _put_aside(entry: NotedLedger) -> NotedLedger | None:
     """The entry of a ledger whose files were put aside for another's; None where they were not."""
     ledger = entry.ledger
-    if ledger.exists() and known_file(ledger).sha256 == entry.sha256["ledger"]:
+    if exists(ledger) and known_file(ledger).sha256 == entry.sha256["ledger"]:
         return None
     kept = kept_aside(ledger, names_in(ledger.parent))
     found = (path for path in kept if known_file(path).sha256 == entry.sha256["ledger"])
@@ -242,7 +243,7 @@ def _given_way(entry: NotedLedger, ledger: Path, names: Collection[str]) -> Note
     if not mine:
         return entry
     before, after = journal_beside(entry.ledger), journal_beside(ledger)
-    contained = before.exists() and after.exists() and begin_alike(before, known_file(after))
+    contained = exists(before) and exists(after) and begin_alike(before, known_file(after))
     why = f"a later ledger, {ledger}, goes there too; `flopsd copy LEDGER --to` copies this one to another place"
     places = [replace(one, state=Delivery.REFUSED, reason=why) if one in mine else one for one in entry.destinations]
     return replace(entry, destinations=tuple(one for one in places if not (contained and one.reason is why)))

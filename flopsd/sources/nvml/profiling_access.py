@@ -16,6 +16,8 @@ import os
 from enum import Enum
 from pathlib import Path
 
+from flopsd.system.file_presence import exists
+
 # What the module prints of the setting: the open one by its inner name, older ones by the name that is set.
 _NAMES = ("RmProfilingAdminOnly", "RestrictProfilingToAdminUsers", "NVreg_RestrictProfilingToAdminUsers")
 _SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38  # capability(7)
@@ -67,7 +69,7 @@ def profiling_access(is_confidential: bool, root: Path = Path("/")) -> Profiling
 def mig_capability(name: str, root: Path = Path("/")) -> str:
     """`open`, `closed`, or `absent`: a driver without MIG, or a container that is given none of its capabilities."""
     file = root / "proc/driver/nvidia/capabilities/mig" / name
-    if not file.exists():
+    if not exists(file):
         return ABSENT
     minor = _fields_of(file).get("DeviceFileMinor", "")
     device = root / f"dev/nvidia-caps/nvidia-cap{minor}" if minor.isdecimal() else file

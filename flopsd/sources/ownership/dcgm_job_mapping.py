@@ -14,6 +14,7 @@ from pathlib import Path
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices
+from flopsd.system.file_presence import is_folder
 
 VARIABLE = "DCGM_HPC_JOB_MAPPING_DIR"
 _FILE_BYTES = 64 * 1024
@@ -78,7 +79,7 @@ class JobRule:
 
     def _files(self) -> list[Path]:
         try:
-            return sorted(path for path in self._folder.iterdir() if _FILE.fullmatch(path.name) and not path.is_dir())
+            return sorted(path for path in self._folder.iterdir() if _FILE.fullmatch(path.name) and not is_folder(path))
         except OSError as fault:
             raise OwnershipError(
                 f"the folder of job mappings {self._folder} cannot be read: {fault.strerror}",

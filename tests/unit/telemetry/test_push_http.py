@@ -123,7 +123,8 @@ RETRIED, FINAL = (408, 429, 500, 502, 503, 504), (400, 413, 415, 422)
 
 @pytest.mark.parametrize("status", sorted({300, 399, *(code + by for code in RETRIED + FINAL for by in (-1, 0, 1))}))
 def test_what_can_be_tried_again_is_told_from_what_cannot(status: int) -> None:
-    fault = _refused(HTTPError("http://x", status, "", Message(), BytesIO(b"told \x1b[31mwhy\nnot" + b"x" * 400)), 1)
+    with HTTPError("http://x", status, "", Message(), BytesIO(b"told \x1b[31mwhy\nnot" + b"x" * 400)) as answer:
+        fault = _refused(answer, 1)
     assert fault.reason == ("server_error" if status in RETRIED else "refused")
     assert fault.final == (status in FINAL)
     assert ("redirects" in fault.hint) == (status < 400)
@@ -152,9 +153,8 @@ def test_why_no_answer_came(fault: Exception, late: bool, said: str) -> None:
 
 @pytest.mark.long
 def test_an_answer_without_words_has_those_of_its_status_and_one_that_drips_is_cut_off() -> None:
-    assert (
-        str(_refused(HTTPError("http://x", 503, "", Message(), BytesIO(b"\n")), 1)) == "HTTP 503: Service Unavailable"
-    )
+    with HTTPError("http://x", 503, "", Message(), BytesIO(b"\n")) as answer:
+        assert str(_refused(answer, 1)) == "HTTP 503: Service Unavailable"
     with receiving() as receiver:
         receiver.status = 503
         receiver.drip.set()  # a byte each 0.1 s

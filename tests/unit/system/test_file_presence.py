@@ -1,0 +1,44 @@
+"""What is there, what is not, and what cannot be looked at."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flopsd.system.file_presence import exists, is_file, is_folder, is_link
+
+KINDS: tuple[Callable[[Path], bool], ...] = (exists, is_file, is_folder, is_link)
+
+
+def kinds(path: Path) -> tuple[bool, ...]:
+    return tuple(ask(path) for ask in KINDS)
+
+
+def test_what_is_there_has_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert kinds(tmp_path / "file") == (True, True, False, False)
+    assert kinds(tmp_path) == (True, False, True, False)
+    assert kinds(tmp_path / "pipe") == (True, False, False, False)
+    assert kinds(tmp_path / "link") == (True, True, False, True)
+    assert kinds(tmp_path / "loop") == kinds(tmp_path / "dangling") == (False, False, False, True)
+    for absent in ("nothing", "file/below", "\0"):
+        assert kinds(tmp_path / absent) == (False, False, False, False)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("ask", KINDS)
+def test_what_cannot_be_looked_at_is_not_absent(
+    ask: Callable[[Path], bool], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stat(*_: object, **__: object) -> os.stat_result:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        ask(Path("x"))
