@@ -38,8 +38,10 @@ def _types(model: Any) -> Iterator[str]:
 
 
 def _variants(model: Any) -> Iterator[str]:
-    """LoRA that is more than two matrices beside one, such as DoRA."""
+    """LoRA that is more than two matrices beside one, such as DoRA, and what makes the weights of a head."""
     for module in model.modules():
+        if type(module).__name__ == "TrainableTokensLayer" and hasattr(module.base_layer, "out_features"):
+            yield "trained tokens of a head"  # of which the gradient of all its weights is computed
         if not hasattr(module, "lora_A"):
             continue
         if type(module).__name__ in _MERGING:

@@ -174,6 +174,9 @@ def _is_on_experts(module: Any) -> bool:
 
 
 def _active_ranks(module: Any) -> set[int]:
+    """Of the adapters with products of their own: those that are merged, or switched off, have none."""
+    if getattr(module, "merged_adapters", None) or getattr(module, "disable_adapters", False):
+        return set()
     if not isinstance(module.r, Mapping):
         return {module.r}
     active = getattr(module, "active_adapters", module.r)

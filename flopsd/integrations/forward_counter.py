@@ -24,7 +24,7 @@ from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.module_products import makes_weights
 from flopsd.integrations.phase_of import PhaseOf, Session, usual_phase
 from flopsd.integrations.weight_passes import weight_passes_of
-from flopsd.integrations.work_left_out import WorkLeftOut, splits_sequences
+from flopsd.integrations.work_left_out import WorkLeftOut, is_first_of_its_group, splits_sequences
 
 MADE_WEIGHTS = "weights that are made of others for each pass (parametrizations)"
 TAKEN_OVER = "forward passes of a model a part of which another counter counts"
@@ -45,8 +45,11 @@ class ForwardCounter:
         )
 
     def attach(self, model: Any, *, compiled: bool = False) -> None:
-        """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it."""
+        """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it. Of the
+        ranks of a tensor-parallel group the first one counts."""
         self.detach()
+        if not is_first_of_its_group(model):
+            return
         hooks = self._hooks
         hooks.model = weakref.ref(model)
         enter, leave, see = hooks.enter, hooks.leave, hooks.see_images
@@ -139,6 +142,7 @@ class ForwardCounter:
         """Declare what the model is from now on: to another session, if passes were counted of what it was before."""
         if self._hooks.state is not None:
             self._hooks.state.keep()
+        self._hooks.watch.restart()
         self.sessions.declare(facts)
 
     def count_step(self) -> None:

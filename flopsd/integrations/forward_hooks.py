@@ -20,10 +20,11 @@ from flopsd.integrations.image_counter import ImageCounter
 from flopsd.integrations.model_sessions import Counted, Deferred, ModelSessions
 from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.module_hooks import AttachedHooks
-from flopsd.integrations.open_passes import OpenPass, OpenPasses
+from flopsd.integrations.open_passes import OpenPass, OpenPasses, is_in_backward
 from flopsd.integrations.pass_counter import PassCounter
 from flopsd.integrations.phase_of import UNSETTLED, PhaseOf, is_transformed
-from flopsd.integrations.token_counter import fixed_length, past_length
+from flopsd.integrations.recomputation_watch import RecomputationWatch
+from flopsd.integrations.token_counter import fixed_length, names_of, past_length
 from flopsd.integrations.weight_passes import WeightPasses
 
 log = logging.getLogger("flopsd.client")
@@ -31,8 +32,8 @@ _STOPS = "flopsd stops counting this model's forward passes; the training goes o
 _LATENTS = "keys and values that are made anew of a cache of latents"
 _FIXED = "attention to places of a cache that hold nothing yet"
 _AFTER_ERROR = "forward passes after an error in flopsd's counter"
-_TWICE = "backward passes after the first of one forward pass"
 _TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
+_NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
 # Arguments of which a pass without a cache depends by their shapes alone, or not at all.
 _BY_SHAPE = frozenset(
@@ -69,7 +70,8 @@ class ForwardHooks:
         self._was_compiled = False  # after it was attached
         self.failed = False  # after an error nothing is counted any more
         self._inside = _Inside()
-        self._passes = OpenPasses(lambda: leave_out("train", _TWICE), self._fail, self._count_perhaps)
+        self._passes = OpenPasses(functools.partial(leave_out, "train"), self._fail, self._count_perhaps)
+        self.watch = RecomputationWatch(self._see_recomputation)
         self._pairs_beyond = 0  # of caches of a fixed size, those that are not among the pairs that are counted
         self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
         self._phase = self._recorded = "other"  # of the last pass, and of the last one that recorded gradients
@@ -78,6 +80,8 @@ class ForwardHooks:
     def forget(self) -> None:
         """Whoever attached the hooks removed them. What was counted is kept."""
         self.attached.remove()
+        self.watch.end()
+        self.watch.restart()
         self.state = None
         if self.weights is not None:
             self._take_weights()
@@ -190,6 +194,8 @@ class ForwardHooks:
             self._leave_out("train", _NO_BACKWARD)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        if arguments:
+            named = {**dict(zip(names_of(model.__class__), arguments, strict=False)), **named}
         cache = named.get("past_key_values", named.get("cache"))  # its name before transformers 5 and now
         past = past_length(cache)
         phase, records = self._phase_of(model, past is not None), torch.is_grad_enabled()
@@ -201,10 +207,8 @@ class ForwardHooks:
             self.state = None if self.state is None else self.state.of(model)
         if self.state is not None:
             if self.state.has_changed(trains=records):
-                changed = self.state.keep()
-                self._sessions.describe_again(self.model(), trains=records, changed=changed)
-                self.counter.tokens.see_kernel()
-                self.repeats = self.repeats and self.counter.by_shape
+                self._see_change(self.state, trains=records)
+            self._watch_recomputation(records=records)
             # Training without dropout, or an evaluation that records for nothing.
             if self._guesses and phase in (UNSETTLED, "other") and records and self.state.trains_any:
                 phase = "train"
@@ -227,6 +231,13 @@ class ForwardHooks:
         deferred: Deferred = []
         has_head = self.has_head and model is not self.backbone()
         found = self.counter.of_pass(arguments, named, past or 0, deferred, has_head=has_head)
+        if (
+            self.weights is None
+            and self.counter.reads_tokens
+            and "tokens" not in found
+            and "target_tokens" not in found
+        ):
+            self._leave_out(phase or "other", _NO_TOKENS)
         tokens = found.get("tokens", 0)
         if past is not None and (longest := fixed_length(cache)) is not None:
             if not past:
@@ -245,6 +256,31 @@ class ForwardHooks:
         else:
             tally.has_counted = True
             self._inside.open, self._inside.records = (one, unpadded, deferred), records
+
+    def _see_change(self, state: ModelState, *, trains: bool) -> None:
+        if self._sessions.go_back(state.key, trains=trains):
+            state.keep(is_known=True)
+        else:
+            changed = state.keep()
+            self._sessions.describe_again(self.model(), state.key, trains=trains, changed=changed)
+            self.watch.restart()
+        self.counter.tokens.see_kernel()
+        self.repeats = self.repeats and self.counter.by_shape
+
+    def _see_recomputation(self) -> bool:
+        """Part of the model passes in a backward pass: whether it is no pass of the whole, which is counted."""
+        if self._inside.depth or self._inside.open is not None:
+            return False
+        self._try(self._sessions.see_recomputation)
+        return True
+
+    def _watch_recomputation(self, *, records: bool) -> None:
+        watch = self.watch
+        if watch.hooks and (self._passes.has_begun or not self._passes.open) and not is_in_backward():
+            watch.end()
+        if records and watch.next_is_watched() and self._sessions.has_no_recomputation:
+            self._passes.has_begun = False
+            watch.begin(self.model())
 
     def see_encoder(self, encoder: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
         if not torch.compiler.is_compiling() and not self._inside.depth and not self.failed:

@@ -10,13 +10,14 @@ from contextlib import suppress
 from typing import Any
 
 from flopsd.core.dataclass import dataclass
-from flopsd.core.declarations import Method
+from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from flopsd.integrations.device_sums import DeviceSums
 from flopsd.integrations.phase_of import UNSETTLED, Session
 
 MAX_KNOWN = 1024
+MAX_STATES = 64
 MAX_SESSIONS = 4  # each is a connection to the daemon, which serves 64
 # What of a model's facts may change within a run: `describe` says what it is now.
 _COUNTS = ("parameters_total", "parameters_trainable")
@@ -110,35 +111,54 @@ class ModelSessions:
         self.now = self.trained = Tally(client)
         self.all = [self.now]
         self._by_facts: dict[str, Tally] = {}
+        self._by_state: dict[object, Tally] = {}  # to describe a large model takes as long as some of its layers
         self._perhaps: dict[Tally, Tally] = {}
 
-    def describe_again(self, model: Any, *, trains: bool, changed: Set[str]) -> None:
-        """What passes `model` from now on belongs to the session of its facts now. `changed`: which of `recomputation`
-        and `attention` are others than before; else they are what was declared."""
+    def go_back(self, state: object, *, trains: bool) -> bool:
+        """Whether the model was described in this `state` before: what passes it now belongs to that session."""
+        if (known := self._by_state.get(state)) is None:
+            return False
+        self.now = known
+        self.trained = known if trains else self.trained
+        return True
+
+    def describe_again(self, model: Any, state: object, *, trains: bool, changed: Set[str]) -> None:
+        """What passes `model` from now on, in this `state`, belongs to the session of its facts now. `changed`: which
+        of `recomputation` and `attention` are others than before; else they are what was declared."""
         before = _facts(self.now.client)
         described = describe(model, None)
         found = {name: value for name, value in described.items() if name in (*_CHANGING, "not_counted")}
         found |= {name: before.get(name) for name in ("recomputation", "attention") if name not in changed}
         kept = {name: value for name, value in before.items() if name not in (*_CHANGING, *_NOT_COPIED)}
         if "model_config" in kept:
-            kept["model_config"] = _with_layers(kept["model_config"], described.get("model_config") or {})
+            kept["model_config"] = _with_sizes(kept["model_config"], described.get("model_config") or {})
         first = _facts(self._client).get("method")
         if found.get("method") is None:  # all weights: as it was declared, if that is what it was
             found["method"] = first if first in (None, *_ALL_WEIGHTS) else Method.FULL
         elif found["method"] is Method.PARTIAL and first == Method.PRETRAINING:
             found["method"] = first  # that not all are trained follows from their number
-        self.declare({**kept, **found}, trains=trains)
+        self._declare({**kept, **found}, trains=trains)
+        if len(self._by_state) >= MAX_STATES:
+            self._by_state.clear()
+        self._by_state[state] = self.now
 
-    def declare(self, facts: Mapping[str, Any], *, trains: bool = True) -> None:
+    def declare(self, facts: Mapping[str, Any]) -> None:
         """What is true of the model from now on. Parameters that cannot be counted are as many as before."""
+        self._by_state.clear()
+        self._declare(facts, trains=True)
+
+    def _declare(self, facts: Mapping[str, Any], *, trains: bool) -> None:
         before = _facts(self.now.client)
         counts = {name: before[name] for name in _COUNTS if name in before}
         given = {**counts, **{name: value for name, value in facts.items() if value is not None}}
         gone = [name for name in _OF_MODEL if name in before and name not in given]
-        if _key(before) != _key(given) and (self.now.has_counted or gone):
+        is_other = _key(before) != _key(given)
+        if is_other and (self.now.has_counted or gone):
             self._by_facts.setdefault(_key(before), self.now)
             self.now = self._opened(given)
         else:
+            if is_other:  # it may have been that of another state
+                self._by_state.clear()
             self.now.client.declare(**given)
             self._perhaps.clear()
         self.trained = self.now if trains else self.trained
@@ -147,6 +167,18 @@ class ModelSessions:
     def has_facts(self) -> bool:
         """Whether what is declared can be seen, and other sessions be opened."""
         return hasattr(self._client, "facts")
+
+    @property
+    def has_no_recomputation(self) -> bool:
+        """Whether the model is declared to compute nothing again."""
+        return _facts(self.now.client).get("recomputation") == Recomputation.NONE
+
+    def see_recomputation(self) -> None:
+        """Some of it is computed again, though no session says so."""
+        for one in self.all:
+            if _facts(one.client).get("recomputation") == Recomputation.NONE:
+                one.client.declare(recomputation=Recomputation.SELECTIVE)
+        self._by_facts = {key and _key(_facts(one.client)): one for key, one in self._by_facts.items()}
 
     def perhaps_trained(self, tally: Tally) -> Tally:
         """Where a pass belongs of which no backward pass was seen, and that `tally` would count if it had one."""
@@ -185,12 +217,14 @@ def _facts(client: Session) -> dict[str, Any]:
     return dict(getattr(client, "facts", {}))
 
 
-def _with_layers(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with as many layers as the model runs `now`."""
+def _with_sizes(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with as many layers as the model runs `now`, and its vocabulary."""
     found = dict(config)
     for name, value in config.items():
         if isinstance(value, Mapping) and isinstance(now.get(name), Mapping):
-            found[name] = _with_layers(value, now[name])
+            found[name] = _with_sizes(value, now[name])
+    if isinstance(now.get("vocab_size"), int) and "vocab_size" in found:
+        found["vocab_size"] = now["vocab_size"]
     layers = now.get("num_hidden_layers")
     if isinstance(layers, int) and found.get("num_hidden_layers", layers) != layers:
         found["num_hidden_layers"] = layers

@@ -1,6 +1,6 @@
 """What decides which products a pass of a model has beside its arguments, and may change between two passes: which
-parameters are trained, which layers are computed again, which adapters are active, how many layers there are, which
-kernel computes attention. Content is not read."""
+parameters are trained, which layers are computed again, which adapters are active, how many layers there are, how large
+the vocabulary is, which kernel computes attention, whether modules were replaced. Content is not read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.nn import ModuleList
 
-_LAYERS, _ATTENTION = "num_hidden_layers", "_attn_implementation_internal"
+_LAYERS, _ATTENTION, _VOCABULARY = "num_hidden_layers", "_attn_implementation_internal", "vocab_size"
 State = tuple[bytes, bytes, object, tuple[object, ...], int]
 
 
@@ -23,6 +23,9 @@ class ModelState:
         # Weak, so that a parameter that was replaced, such as by a shard of it, is freed.
         self._parameters: list[Callable[[], Any]] = []
         self._checkpointed: list[Callable[[], Any]] = []
+        # Modules in whose place others came: their parameters may live on, such as in the optimizer.
+        self._holders: list[object] = []
+        self._gone: list[object] = []
         self._adapted: list[Callable[[], Any]] = []
         self._lists: list[tuple[Callable[[], Any], str]] = []  # of layers: the module that holds one, and its name
         self._configs: list[dict[str, Any]] = []  # with a number of layers, of which some models run so many alone
@@ -31,8 +34,15 @@ class ModelState:
         self._kept_names: object = None
         self.keep()
 
+    @property
+    def key(self) -> tuple[State, object]:
+        """All that is compared, to know it again."""
+        return self.now(), self._names()
+
     def now(self) -> State:
         """Parameters that are trained, layers that are computed again in the backward pass, and adapters."""
+        if self._gone:
+            self._find()
         for _ in range(2):
             with suppress(AttributeError):  # one is gone
                 return (
@@ -50,11 +60,12 @@ class ModelState:
         return tuple([_adapters(one()) for one in self._adapted])
 
     def layers(self) -> tuple[object, ...]:
-        """How many layers there are, how many of them the model runs, and by which kernel their attention."""
+        """How many layers there are, how many of them the model runs, the size of its vocabulary, and by which kernel
+        attention is computed."""
         return (
             tuple([len(getattr(one(), "_modules", {}).get(name) or ()) for one, name in self._lists]),
-            tuple([one.get(_LAYERS) for one in self._configs]),
-            tuple([one.get(_ATTENTION) for one in self._configs]),
+            tuple([(str(one.get(_LAYERS)), str(one.get(_VOCABULARY))) for one in self._configs]),
+            tuple([str(one.get(_ATTENTION)) for one in self._configs]),
         )
 
     def of(self, model: Any) -> ModelState:
@@ -66,12 +77,13 @@ class ModelState:
     def has_changed(self, *, trains: bool) -> bool:
         """Whether it is other than what was kept. A pass without gradients differs by the names of the adapters alone,
         which may be switched off meanwhile."""
-        return self.now() != self._kept if trains else self._names() != self._kept_names
+        return bool(self._gone) or (self.now() != self._kept if trains else self._names() != self._kept_names)
 
-    def keep(self) -> frozenset[str]:
-        """Keep what it is now. The model may have other modules now, such as adapters. Which facts have changed, of
-        those that a training may have declared otherwise than the model shows them."""
-        self._find()
+    def keep(self, *, is_known: bool = False) -> frozenset[str]:
+        """Keep what it is now. The model may have other modules now, such as adapters, unless it `is_known`. Which
+        facts have changed, of those that a training may have declared otherwise than the model shows them."""
+        if not is_known:
+            self._find()
         _, checkpointed, _, layers, _ = self._kept
         self._kept, self._kept_names = self.now(), self._names()
         changed = {"recomputation": checkpointed != self._kept[1], "attention": layers[2:] != self._kept[3][2:]}
@@ -83,11 +95,14 @@ class ModelState:
         return any(self._kept[0])
 
     def _names(self) -> object:
-        return [str(getattr(one(), "_active_adapter", None)) for one in self._adapted], self.layers()
+        return tuple([str(getattr(one(), "_active_adapter", None)) for one in self._adapted]), self.layers()
 
     def _find(self) -> None:
         if (model := self._model()) is None:
             return
+        self._gone = []
+        holders = [one for one in model.modules() if any(one is not None for one in one._parameters.values())]
+        self._holders = [weakref.ref(one, self._gone.append) for one in holders]
         self._parameters = [weakref.ref(one) for one in model.parameters()]
         self._elements = sum(one.numel() for one in model.parameters())
         adapted = [one for one in model.modules() if hasattr(one, "_disable_adapters")]

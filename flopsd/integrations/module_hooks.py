@@ -49,7 +49,9 @@ class AttachedHooks:
         """Whether the training removed some."""
         return any(one.was_removed for one in self._all)
 
-    def before(self, module: Any, call: Callable[..., None], counted_by: tuple[Any, Callable[[], Any]]) -> None:
+    def before(
+        self, module: Any, call: Callable[..., None], counted_by: tuple[Any, Callable[[], Any]] | None = None
+    ) -> None:
         """Call `call` with the module and its positional and named arguments before each of its forward passes."""
         hook = Hook(call)
         hook.counted_by = counted_by

@@ -12,22 +12,31 @@ from typing import Any
 import torch
 
 from flopsd.integrations.model_sessions import Counted, Deferred
+from flopsd.integrations.operator_backward import graph_task, near_leaf, reaches
 
-# The task of autograd that this thread works on: -1 outside of a backward pass.
-graph_task: Callable[[], int] | None = getattr(torch._C, "_current_graph_task_id", None)
+TWICE = "backward passes after the first of one forward pass"
+DEEPER = "gradients of gradients"
 OpenPass = tuple[Counted, Any, Deferred]  # and a tensor, of how many of its tokens are no padding
 
 
+def is_in_backward() -> bool:
+    """Whether this thread works on a backward pass."""
+    return graph_task is not None and graph_task() != -1
+
+
 class OpenPasses:
-    """Those of one model. `again` is called where one has a second backward pass, `failed` after an error, and `within`
-    with one whose backward pass began at an inner state: which layers have gradients is not known then."""
+    """Those of one model. `leave_out` takes in words what is not counted of their backward passes, `failed` is called
+    after an error, and `within` with a pass whose backward pass began at an inner state, or is for some gradients
+    alone: which layers have gradients is not known then."""
 
     def __init__(
-        self, again: Callable[[], None], failed: Callable[[], None], within: Callable[[OpenPass], None]
+        self, leave_out: Callable[[str], None], failed: Callable[[], None], within: Callable[[OpenPass], None]
     ) -> None:
-        self._again, self._failed, self._within = again, failed, within
+        self._leave_out, self._failed, self._within = leave_out, failed, within
         # A pass and the task of its first backward pass, if that has begun, and the hook, which the graph alone holds.
         self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
+        self.has_begun = False  # a backward pass
+        self._leaf: Callable[[], Any] = lambda: None  # a parameter that the last backward pass reached
 
     def follow(self, one: OpenPass, output: Any) -> bool:
         """Wait for a backward pass from `output`, which the forward pass returned; False: it is no training, and can
@@ -58,11 +67,14 @@ class OpenPasses:
         """A node of a pass has its turn in a backward pass."""
         try:
             one, task = state
+            self.has_begun = True
             if one is not None:
                 del self.open[id(state)]
                 state[0], state[1] = None, graph_task and graph_task()
                 counted, unpadded, deferred = one
-                if is_within:
+                if torch.is_grad_enabled():
+                    self._leave_out(DEEPER)
+                if is_within or self._is_for_some():
                     self._within(one)
                 elif counted.phase == "train":
                     counted.add(unpadded, deferred)
@@ -70,9 +82,20 @@ class OpenPasses:
                     counted.add_to(counted.tally, "train", unpadded, deferred)
             elif task is not None and graph_task is not None and task != graph_task():
                 state[1] = graph_task()
-                self._again()
+                self._leave_out(TWICE)
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
+
+    def _is_for_some(self) -> bool:
+        """Whether the backward pass that begins is for some gradients alone, such as of inputs, as far as it shows near
+        its begin."""
+        leaf = self._leaf()
+        if leaf is not None and leaf.requires_grad and reaches(leaf):
+            return False
+        is_for_some, leaf = near_leaf()
+        if type(leaf) is torch.nn.Parameter:  # to ask for that of a distributed tensor takes longer than to look
+            self._leaf = weakref.ref(leaf)
+        return is_for_some
 
 
 def _begin_within(begin: Callable[..., None], *_: object) -> None:

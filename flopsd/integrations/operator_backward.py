@@ -19,7 +19,7 @@ import torch
 from flopsd.core.dataclass import dataclass
 from flopsd.integrations.operator_mode import Counted, CountingMode
 
-MAX_NODES, MAX_OUTPUTS, MAX_DEPTH, MAX_NEAR = 200_000, 16, 3, 32
+MAX_NODES, MAX_OUTPUTS, MAX_DEPTH, MAX_NEAR, MAX_FAR = 200_000, 16, 3, 32, 256
 # Nodes whose operators are not dispatched one by one: of torch.compile, and of torch.cuda.make_graphed_callables.
 COMPILED, GRAPHED = GRAPHS = "CompiledFunction", "GraphedBackward"
 _MARK, _LEAF = "flopsd", "torch::autograd::AccumulateGrad"
@@ -167,6 +167,26 @@ def _chosen() -> bytes:
     if all(_runs(one) == 1 for one in itertools.islice(_graph([node]), 1, MAX_NEAR)):
         return b""
     return bytes(map(_runs, _graph([node])))
+
+
+def near_leaf() -> tuple[bool, Any]:
+    """Within a hook on a node: whether nodes near it do not run in this backward pass, which then is one for some
+    gradients alone; else the parameter of the nearest leaf that does, if there is one near."""
+    if _will_run is None:
+        return False, None
+    node = torch._C._current_autograd_node()
+    for one in itertools.islice(_graph([node]), 1, MAX_FAR):
+        if not (runs := _runs(one)):
+            return True, None
+        if runs == 1 and one.name() == _LEAF:
+            return False, one.variable
+    return False, None
+
+
+def reaches(parameter: Any) -> bool:
+    """Whether the backward pass that goes on adds to the gradient of `parameter`, which is a leaf."""
+    assert _will_run is not None
+    return _runs(torch.autograd.graph.get_gradient_edge(parameter).node) == 1
 
 
 def _runs(node: Any) -> int:

@@ -35,6 +35,11 @@ class PassCounter:
         """Whether the names and shapes of its arguments determine what a pass without a cache counts."""
         return self.tokens.by_shape and self.images is None and self._latents is None
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether each pass has tokens or their embeddings."""
+        return self._latents is None and (self.images is None or self.images.reads_text)
+
     def of_pass(
         self, arguments: tuple[Any, ...], named: Mapping[str, Any], past: int, deferred: Deferred, *, has_head: bool
     ) -> dict[str, int]:

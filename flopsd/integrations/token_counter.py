@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, is_grad_enabled
@@ -71,7 +74,7 @@ class TokenCounter:
         states = None if ids is not None else (named.get("encoder_outputs") or (None,))[0]
         source = self._source(ids, named) if states is None else (int(states.shape[0]), int(states.shape[1]))
         target = first_tensor(named, "decoder_input_ids", "decoder_inputs_embeds", "labels")
-        if source is None or target is None:
+        if source is None or target is None or target.dim() < 2:  # labels of whole sequences
             return {}
         rows, length = target.shape[0], target.shape[1]
         encoded = source[1]
@@ -132,6 +135,15 @@ def fixed_length(cache: Any) -> int | None:
         return None
     longest = getattr(cache, "get_max_length", None) or cache.get_max_cache_shape  # its name in earlier versions
     return int(longest() or 0)
+
+
+@functools.cache
+def names_of(kind: Any) -> tuple[str, ...]:
+    """Names of the arguments that the forward pass of this class of modules may be given by their places."""
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    with suppress(TypeError, ValueError):  # of no function that shows them
+        return tuple(name for name, one in inspect.signature(kind.forward).parameters.items() if one.kind in places)[1:]
+    return ()
 
 
 def first_tensor(named: Mapping[str, Any], *names: str) -> Any:

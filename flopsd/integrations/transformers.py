@@ -214,9 +214,7 @@ class FlopsdCallback(TrainerCallback):
             return
         if self._operators is not None:
             self._operators.attach(model, self._optimizer, compiled=compiled)
-        # Ranks of one tensor-parallel group see the same tokens, so the first one counts.
-        is_first = int(getattr(arguments, "process_index", 0)) % int(getattr(model, "tp_size", None) or 1) == 0
-        if is_first and not self._counter.counts(model):
+        if not self._counter.counts(model):
             self._counter.attach(model, compiled=compiled)
 
     def _phase_of(self, model: Any, generating: bool) -> str:

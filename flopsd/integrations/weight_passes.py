@@ -24,8 +24,8 @@ import torch
 from flopsd.integrations.describe_model import size_of, weight_of
 from flopsd.integrations.module_hooks import AttachedHooks
 from flopsd.integrations.module_products import Products, counted_as, tensors_in, ungraded_of_recurrent
-from flopsd.integrations.open_passes import graph_task
-from flopsd.integrations.operator_backward import tensors_of
+from flopsd.integrations.open_passes import is_in_backward
+from flopsd.integrations.operator_backward import graph_task, tensors_of
 
 log = logging.getLogger("flopsd.client")
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
@@ -188,7 +188,7 @@ class WeightPasses:
                     self._add(products)
                     graded += products if rows[0].requires_grad or trained else 0
                     trained += products if weight.requires_grad else 0
-                elif not _in_backward():
+                elif not is_in_backward():
                     with self._lock:
                         self._sums["other_weight_products"] += size * next(iter(fitting), 0)
                         self._sums["other_weight_products_max"] += size * max(sum(fitting), self._rows)
@@ -197,7 +197,7 @@ class WeightPasses:
         return counted
 
     def _add(self, products: int, pair_products: int = 0) -> None:
-        again = _in_backward()
+        again = is_in_backward()
         with self._lock:
             if again:
                 self._backward["recomputed_weight_products"] += products
@@ -248,10 +248,6 @@ class WeightPasses:
 def _is_matrix(parameter: Any) -> bool:
     """Whether a parameter may be the matrix of a product: vectors, and such with leading ones, are not."""
     return len([size for size in getattr(parameter, "ds_shape", parameter.shape) if size > 1]) > 1
-
-
-def _in_backward() -> bool:
-    return graph_task is not None and graph_task() != -1
 
 
 def _is_compiled(model: Any) -> bool:

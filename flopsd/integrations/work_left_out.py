@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from flopsd.integrations.phase_of import Session
 
 # Arguments of trainers that name such work when they are set.
@@ -49,3 +51,11 @@ def splits_sequences() -> bool:
     state = getattr(sys.modules.get("accelerate.state"), "AcceleratorState", None)
     parallelism = getattr(state, "_shared_state", {}).get("parallelism_config")
     return any((getattr(parallelism, name, None) or 1) > 1 for name in ("cp_size", "sp_size"))
+
+
+def is_first_of_its_group(model: Any) -> bool:
+    """Whether this process is the first of those that `model` is split over by tensor parallelism: all of them see the
+    same tokens. True of a model that is not."""
+    size = int(getattr(model, "tp_size", None) or 1)
+    has_ranks = size > 1 and torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not has_ranks or torch.distributed.get_rank() % size == 0

@@ -415,7 +415,111 @@ def _counted_twice() -> Loop:
     return loop
 
 
+def _replaced(surgery: Callable[[Any], object]) -> Loop:
+    """The optimizer keeps the parameters that were there before."""
+    import torch
+
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    optimizer = torch.optim.SGD(loop.model.parameters())
+    optimizer.zero_grad()
+    surgery(loop.model)
+    return loop.passes(1).steps(4)
+
+
+def _wider(model: Any) -> None:
+    import torch
+
+    for layer in model.model.layers:
+        layer.mlp.gate_proj, layer.mlp.up_proj = (torch.nn.Linear(32, 512, bias=False) for _ in range(2))
+        layer.mlp.down_proj = torch.nn.Linear(512, 32, bias=False)
+
+
+def _checkpointed_by_the_loop(*, reentrant: bool) -> Loop:
+    """Without a switch of the model's own."""
+    from torch.utils.checkpoint import checkpoint
+
+    loop = Loop(llama(num_hidden_layers=LAYERS, use_cache=False))
+    for layer in loop.model.model.layers:
+        layer.forward = partial(_again, checkpoint, layer.forward, reentrant)
+    return loop.steps(5)
+
+
+def _again(checkpoint: Any, forward: Any, reentrant: bool, states: Any, **named: Any) -> Any:
+    return checkpoint(partial(forward, **named), states, use_reentrant=reentrant)
+
+
+def _of_inputs(*, model: Any = None, penalty: bool = False) -> Loop:
+    """Gradients of the inputs alone, as in adversarial training, or of these gradients."""
+    import torch
+
+    def run(input_ids: Any, labels: Any) -> None:
+        table = loop.model.get_input_embeddings()
+        rows = table(input_ids).detach().requires_grad_()
+        found = loop.model(inputs_embeds=rows + 0, labels=labels)
+        loss = found.logits.sum() if penalty else found.loss  # what is computed of it does not begin at the logits
+        (of_inputs,) = torch.autograd.grad(loss, rows, create_graph=penalty)
+        if penalty:
+            of_inputs.square().sum().backward()
+
+    loop = Loop(llama(num_hidden_layers=LAYERS) if model is None else model)
+    loop._counted(run)
+    return loop
+
+
+def _by_place() -> Loop:
+    """Arguments without their names."""
+    loop = Loop(build("t5"))
+    loop._counted(lambda input_ids, labels: loop.model(input_ids, None, labels).logits.mean().backward())
+    return loop.steps()
+
+
+def _in_a_batch() -> Loop:
+    """In a dictionary now and then, which flopsd does not look into."""
+    import torch
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = llama(num_hidden_layers=LAYERS)
+            self.config = self.inner.config
+
+        def forward(self, batch: Any = None, **named: Any) -> Any:
+            return self.inner(**(batch or named))
+
+    loop = Loop(Wrapped()).steps()
+    loop._counted(lambda **inputs: loop.model(inputs).loss.backward())
+    return loop
+
+
+def _merged() -> Loop:
+    loop = Loop(_lora(64, "all-linear")).steps()
+    loop.model.merge_adapter()
+    loop.model.requires_grad_(True)
+    loop.steps(3)
+    loop.model.unmerge_adapter()
+    return loop.steps()
+
+
+def _tokens_of_a_tied_head() -> Loop:
+    import peft
+
+    model = llama(num_hidden_layers=LAYERS, tie_word_embeddings=True)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=[3, 4])
+    return Loop(peft.get_peft_model(model, config)).steps(2)
+
+
 CASES: Mapping[str, Callable[[], Loop]] = {
+    "a vocabulary resized": partial(_replaced, lambda model: model.resize_token_embeddings(999, mean_resizing=False)),
+    "modules replaced": partial(_replaced, _wider),
+    "a checkpoint of the loop's own": partial(_checkpointed_by_the_loop, reentrant=False),
+    "a reentrant checkpoint of the loop's own": partial(_checkpointed_by_the_loop, reentrant=True),
+    "gradients of inputs": _of_inputs,
+    "gradients of inputs, beside adapters": lambda: _of_inputs(model=_lora(64)),
+    "gradients of gradients": partial(_of_inputs, penalty=True),
+    "arguments by their places": _by_place,
+    "arguments in a dictionary": _in_a_batch,
+    "adapters merged": _merged,
+    "trained tokens of a tied head": _tokens_of_a_tied_head,
     "a gradient through a frozen model": lambda: Loop(llama(num_hidden_layers=LAYERS)).frozen(),
     "gradients of each sequence": _of_each_sequence,
     "two counters": _counted_twice,

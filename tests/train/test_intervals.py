@@ -26,6 +26,46 @@ def test_a_training_that_changes_on_its_way_is_within_the_interval(name: str) ->
     assert _is_within(loop.flop, loop.basis())
 
 
+def test_a_state_that_comes_again_is_not_described_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To describe a large model with adapters takes longer than some of its layers."""
+    import peft
+
+    from flopsd.integrations.describe_model import describe
+
+    described: list[dict[str, Any]] = []
+
+    def describe_again(*of: Any) -> dict[str, Any]:
+        described.append(describe(*of))
+        return described[-1]
+
+    monkeypatch.setattr("flopsd.integrations.model_sessions.describe", describe_again)
+    model = adapted("LoraConfig", r=4, target_modules=["q_proj"])
+    model.add_adapter("reference", peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    loop = Loop(model)
+    for _ in range(4):
+        model.set_adapter("reference")
+        loop.passes(1)
+        model.set_adapter("default")
+        loop.steps()
+    assert len(described) == 2
+    assert loop.counted.others == []  # the facts are the same
+    assert _is_within(loop.flop, loop.basis())
+
+
+def test_of_ranks_that_a_model_is_split_over_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def counted_by(rank: int) -> Counters:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+        model = llama()
+        model._tp_size = 2
+        loop = Loop(model).passes(1)
+        return loop.counted
+
+    assert [bool(counted_by(rank).work) for rank in range(4)] == [True, False, True, False]
+
+
 def test_random_trainings_are_within_the_interval() -> None:
     """`make random-trainings` has more."""
     found = [Training(seed) for seed in range(8)]

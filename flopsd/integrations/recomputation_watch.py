@@ -1,0 +1,56 @@
+"""Whether modules of a model pass again in its backward passes though none of their switches says so: by a checkpoint
+of the training's own, or by wrappers that were put around layers after the model was described.
+
+Hooks on all modules would cost each pass more than all else that is counted, so there are some in the first pass that
+records gradients, the second, the fourth, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from flopsd.integrations.module_hooks import AttachedHooks
+from flopsd.integrations.open_passes import is_in_backward
+
+
+class RecomputationWatch:
+    """Of one model. `seen` is called, in a backward pass, where a module passes in it, until it returns True."""
+
+    def __init__(self, seen: Callable[[], bool]) -> None:
+        self._seen = seen
+        self._passes = 0
+        self._has_seen = False
+        self.hooks = AttachedHooks()
+
+    def next_is_watched(self) -> bool:
+        """Count a pass that records gradients; whether to watch it."""
+        self._passes += 1
+        return self._passes & (self._passes - 1) == 0 and not self._has_seen
+
+    def begin(self, model: Any) -> None:
+        """Watch the modules of `model` until `end`."""
+        self.end()
+        modules = list(model.modules())
+        compiled = {id(part) for one in modules if _is_compiled(one) for part in one.modules()}
+        for one in modules:
+            # Those that hold no others: FSDP takes their parameters away.
+            if not one._modules and id(one) not in compiled and not isinstance(one, torch.jit.ScriptModule):
+                self.hooks.before(one, self._pass)
+
+    def end(self) -> None:
+        self.hooks.remove()
+
+    def restart(self) -> None:
+        """The model is described anew, by its switches."""
+        self._passes, self._has_seen = 0, False
+
+    def _pass(self, *_: object) -> None:
+        if not torch.compiler.is_compiling() and not self._has_seen and is_in_backward():
+            self._has_seen = self._seen()
+
+
+def _is_compiled(module: Any) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
