@@ -1,5 +1,7 @@
 """Settings from file, environment and flags: precedence, and every problem at once."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -79,10 +81,10 @@ def test_aliases_of_aliases_cost_no_time() -> None:
 def test_an_inaccessible_settings_folder_stops_no_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refused(_: Path) -> bool:
-        raise PermissionError
+    def refused(*_: object, **__: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "is_file", refused)
+    monkeypatch.setattr(os, "stat", refused)
     assert load_settings({}, {"CONFIGURATION_DIRECTORY": str(tmp_path)}) == Settings()
     assert "may not enter" in caplog.text
 
