@@ -11,6 +11,7 @@ export const USAGE = `usage: node cli.mjs LEDGER --key FILE [--key FILE ...] [--
                 [--peaks FILE] [--policy FILE] [--also LEDGER] [--allow-replay] [--json]
 Exit 0: verified. 3: refused. 5: verified but for what is named. 2: wrong usage.`;
 const VALUES = ["--key", "--threshold", "--journal", "--children", "--peaks", "--policy", "--also"];
+const ONCE = ["--threshold", "--journal", "--children"];
 const STATUS = { accepted: 0, refused: 3, inPart: 5 };
 
 /** @param {string[]} words */
@@ -32,7 +33,11 @@ function parsed(words) {
   }
   if (files.length !== 1) throw new Error("one ledger is needed");
   if (!options["--key"].length) throw new Error("a key that you trust is needed: --key FILE");
-  return { ledger: files[0], options, flags };
+  const again = ONCE.find((name) => options[name].length > 1);
+  if (again !== undefined) throw new Error(`${again} is given twice`);
+  const [threshold = "1"] = options["--threshold"];
+  if (!/^[1-9][0-9]{0,8}$/.test(threshold)) throw new Error(`--threshold ${threshold}: not a whole number from 1`);
+  return { ledger: files[0], options, flags, threshold: Number(threshold) };
 }
 
 /** A FIFO would never end. @param {string} file */
@@ -74,14 +79,14 @@ function childrenIn(folder) {
 
 /** @param {string[]} words @param {string} [folder] What files are relative to. */
 async function verdict(words, folder = ".") {
-  const { ledger, options, flags } = parsed(words);
+  const { ledger, options, flags, threshold } = parsed(words);
   const at = (/** @type {string} */ file) => path.resolve(folder, file);
   const library = new Library(parseJson(SHIPPED, "the tables that this verifier ships"));
   const [below] = options["--children"];
   const children = below === undefined ? null : childrenIn(at(below));
   const given = (/** @type {string} */ file, /** @type {string | undefined} */ journal) => ({
     ledger: read(at(file)), journal: journal === undefined ? maybe(journalOf(at(file))) : read(at(journal)), keys, children, library,
-    threshold: Number(options["--threshold"][0] ?? 1), allowReplay: flags.has("--allow-replay"),
+    threshold, allowReplay: flags.has("--allow-replay"),
   });
   /** @type {import("./src/keys.js").Key[]} */
   let keys = [];

@@ -239,3 +239,12 @@ def test_the_command_waits_for_no_fifo(tmp_path: Path) -> None:
     for peaks, status in ((PEAKS, 0), ("fifo", 2)):
         done = subprocess.run([*command.split(), str(peaks)], cwd=folder, capture_output=True, timeout=60)
         assert done.returncode == status, done
+
+
+@pytest.mark.tool("node")
+@pytest.mark.parametrize("words", ["--threshold 0", "--threshold x", "--threshold=", "--threshold 1 --threshold 2"])
+def test_the_command_believes_no_ledger_unsigned_for_an_odd_threshold(words: str) -> None:
+    command = ["node", str(ROOT / "verifier" / "cli.mjs"), "ledger.json", "--peaks", str(PEAKS), *words.split()]
+    stranger = ["--key", str(VECTORS / "valid" / "p256" / "ledger.pub")]
+    done = subprocess.run([*command, *stranger], cwd=VECTORS / "valid" / "activity-and-gaps", capture_output=True)
+    assert (done.returncode, done.stdout) == (2, b""), done

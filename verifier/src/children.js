@@ -57,7 +57,7 @@ export async function checkChildren(statement, given, verify, tally) {
       }
     }
     await given.progress?.(i / /** @type {any[]} */ (given.children).length, `child ${file.name}`);
-    const child = await verify({ ...given, ledger: file.ledger, journal: file.journal, children: null, progress: undefined, threshold: 0 });
+    const child = await verify({ ...given, ledger: file.ledger, journal: file.journal, children: null, progress: undefined, keys: null });
     const predicate = child.statement.predicate;
     const made = predicate.kind === "node" ? nodeEntry(child.statement, digest, /** @type {any} */ (child.history), entry)
       : jobEntry(child.statement, digest, entry);

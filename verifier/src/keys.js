@@ -35,7 +35,8 @@ export function readKey(pem, name) {
     return { id, kind: "Ed25519", der, name };
   }
   if (text.startsWith(_P256) && der.length === 91) return { id, kind: "P-256", der, name };
-  throw new Refusal("key_not_allowed", `${name} is neither an Ed25519 key nor one on P-256`);
+  const other = "is neither an Ed25519 key nor one on P-256 in its usual form (openssl pkey -pubin -ec_conv_form uncompressed)";
+  throw new Refusal("key_not_allowed", `${name} ${other}`);
 }
 
 /** r and s of a signature in DER, as WebCrypto takes them; null: it is none.
@@ -118,6 +119,6 @@ export async function checkSignatures(envelope, keys, threshold) {
     }
   }
   const found = `${threshold} of the keys that you trust must have signed, and ${signed.size} did: the ledger was changed after it`;
-  require(signed.size >= threshold, "too_few_signatures", `${found} was signed, or other keys signed it`);
+  require(signed.size >= Math.max(1, threshold), "too_few_signatures", `${found} was signed, or other keys signed it`);
   return [...signed.values()];
 }

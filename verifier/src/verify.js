@@ -14,7 +14,7 @@ import { checkEvidence } from "./evidence.js";
 /** @typedef {import("./keys.js").Key} Key */
 /** @typedef {import("./library.js").Library} Library */
 /** @typedef {(share: number, what: string) => Promise<void> | void} Progress */
-/** @typedef {{ledger: Uint8Array, journal: Uint8Array | null, keys: Key[], threshold: number, library: Library,
+/** @typedef {{ledger: Uint8Array, journal: Uint8Array | null, keys: Key[] | null, threshold: number, library: Library,
  *   allowReplay: boolean, children?: {name: string, ledger: Uint8Array, journal: Uint8Array | null}[] | null,
  *   progress?: Progress}} Given */
 /** @typedef {{verdict: "accept", statement: J, sha256: string, signers: Key[], unverified: string[],
@@ -50,7 +50,7 @@ export function count(value, path) {
 export async function verify(given) {
   const envelope = readEnvelope(given.ledger);
   // A child was checked against the keys of whoever merged, which nobody else has.
-  const signers = given.threshold ? await checkSignatures(envelope, given.keys, given.threshold) : [];
+  const signers = given.keys === null ? [] : await checkSignatures(envelope, given.keys, given.threshold);
   const statement = readStatement(envelope);
   const { kind } = statement.predicate;
   const base = { verdict: /** @type {"accept"} */ ("accept"), statement, sha256: envelope.sha256, signers };

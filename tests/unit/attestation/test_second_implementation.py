@@ -21,9 +21,10 @@ from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpe
 from tests.make_vectors.files import statement_of
 from tests.make_vectors.runs import trained
 from tests.second_implementation import arithmetic, ledger, shapes, verify
+from tests.second_implementation.laws import Refused
 from tests.second_implementation.ledger import recompute, stated
 from tests.support.extent import Extent, examples, sampled
-from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, tell
+from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, POLICY, VECTORS, Second, Story, tell
 from tests.support.vector_arguments import NOT_ON_THE_PAGE, arguments_of, published
 
 pytestmark = pytest.mark.maintainer
@@ -74,6 +75,15 @@ def test_it_finds_where_two_journals_of_a_run_part() -> None:
     pair = [VECTORS / "invalid" / "fork" / f"{name}.journal.jsonl" for name in ("ledger", "other")]
     assert ledger.fork(*pair) == 3
     assert ledger.fork(pair[0], pair[0]) is None
+
+
+def test_it_counts_keys_and_not_files_and_needs_a_signature(tmp_path: Path) -> None:
+    folder, again = VECTORS / "valid" / "p256", tmp_path / "again.pub"
+    again.write_bytes(b"the same key\n" + (folder / "ledger.pub").read_bytes())
+    stranger = VECTORS / "valid" / "activity-and-gaps" / "ledger.pub"
+    for keys, threshold in (([folder / "ledger.pub", again], 2), ([stranger], 0)):
+        with pytest.raises(Refused, match="too_few_signatures"):
+            verify.verify(verify.Asked(folder / "ledger.json", keys, threshold, peaks=(PEAKS,), policies=(POLICY,)))
 
 
 def test_it_knows_nothing_of_flopsd() -> None:
