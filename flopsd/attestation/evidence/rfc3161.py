@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timezone
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.evidence.item import EvidenceKind, EvidenceState
 from flopsd.attestation.times import TOLERANCE_NS
+from flopsd.core.rounding import format_duration
 from flopsd.core.values import utc_ns
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import TIMESTAMP
+from flopsd.system.clock import NS_PER_S
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate, Name
@@ -65,7 +68,8 @@ def time_of_token(token: bytes) -> str:
 def if_later(token: bytes, states: str, time: str) -> str:
     """What to say of a thing that was stamped, where it `states` a `time` of its own after that of the stamp; else
     nothing. Raises EvidenceError."""
-    if utc_ns(time) <= utc_ns(time_of_token(token)) + TOLERANCE_NS:
+    response = _decode(token)
+    if utc_ns(time) <= utc_ns(_time(response)) + _accuracy_seconds(response) * NS_PER_S + TOLERANCE_NS:
         return ""
     return f"; {states} {time}, WHICH IS LATER: the clock of that machine was ahead, or its time is not true"
 
@@ -118,7 +122,9 @@ def judge(token: bytes, message: bytes, chains: Sequence[Sequence[Certificate]])
         except EvidenceError as fault:
             faults.append(str(fault))
             continue
-        return EvidenceState.HOLDS, f"{moment} according to {root}"
+        doubt = _accuracy_seconds(_decode(token))  # of up to a second it is as exact as its text
+        within = f", give or take {format_duration(Fraction(doubt))}," if doubt > 1 else ""
+        return EvidenceState.HOLDS, f"{moment}{within} according to {root}"
     try:
         signers = signers_of(token)
     except EvidenceError as fault:
@@ -168,3 +174,9 @@ def _decode(token: bytes) -> Any:
 def _time(response: Any) -> str:
     moment = response.tst_info.gen_time.astimezone(timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
+
+
+def _accuracy_seconds(response: Any) -> int:
+    """By how much the time of a stamp may be off, as the authority states it; 0 where it states nothing."""
+    stated = response.tst_info.accuracy
+    return 0 if stated is None else (stated.seconds or 0) + bool(stated.millis or stated.micros)
