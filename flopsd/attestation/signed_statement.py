@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
 
 ZIP_BEGINS = b"PK\x03\x04"
+_BUNDLE_BEGINS_WITHIN = 64 * 1024  # bytes: a key or a chain of certificates is before the envelope
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 Parse = Callable[[bytes, str, str], Any]
 
@@ -80,6 +81,8 @@ def _other_file(ledger: Path, data: bytes) -> tuple[str, str] | None:
             "begins with a byte order mark: an editor or a shell saved it anew",
             "get the file as it was sealed, for instance in an archive",
         )
+    if data.find(b'"dsseEnvelope"', 0, _BUNDLE_BEGINS_WITHIN) >= 0:
+        return "is a Sigstore bundle", "its envelope is the ledger: jq .dsseEnvelope BUNDLE > ledger.json"
     return None
 
 

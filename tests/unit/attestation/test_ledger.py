@@ -12,7 +12,9 @@ import pytest
 
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signed_statement import read_ledger
-from flopsd.attestation.signing.keys import ensure_key
+from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
+from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
@@ -92,6 +94,8 @@ def test_what_is_no_ledger_by_its_kind_has_a_hint(copy: Sealed) -> None:
     saved_anew, in_windows = (copy.ledger.with_name(name) for name in ("saved.json", "windows.json"))
     saved_anew.write_text(copy.ledger.read_text(), encoding="utf-8-sig")
     in_windows.write_text(copy.ledger.read_text(), encoding="utf-16")
+    bundle = copy.ledger.with_name("ledger.sigstore.json")
+    bundle.write_bytes(sigstore_bundle(parse_envelope(copy.ledger.read_bytes()), load_public(str(copy.public_key))))
     for given, code, reason, hint in (
         (copy.ledger.parent, "", "Is a directory", "name one of the ledgers in it"),
         (
@@ -103,6 +107,7 @@ def test_what_is_no_ledger_by_its_kind_has_a_hint(copy: Sealed) -> None:
         (packed, "json_not_utf8", "is a ZIP archive", "unpack it"),
         (saved_anew, "json_malformed", "begins with a byte order mark", "as it was sealed"),
         (in_windows, "json_not_utf8", "begins with a byte order mark", "as it was sealed"),
+        (bundle, "envelope_malformed", "is a Sigstore bundle", "jq .dsseEnvelope"),
     ):
         with pytest.raises(NotVerifiedError, match=reason) as caught:
             read_ledger(given)
