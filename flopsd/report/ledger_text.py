@@ -28,6 +28,7 @@ from flopsd.report.verification_text import (
     added_up_again,
     anchor_texts,
     children_text,
+    lone_node_text,
     recomputed,
     signed_by,
     unsealed_text,
@@ -226,6 +227,8 @@ def figures_text(figures: Figures) -> str:
 def _rolling(verified: Verified) -> list[str]:
     """What to know of a ledger that is a part of its run, was sealed before that ended, or whose journal goes on."""
     predicate, lines = verified.statement["predicate"], []
+    if words := lone_node_text(predicate["node"]["rank"], len(predicate["node"]["jobNodes"])):
+        lines += wrapped(f"NODE: {words}.")
     if predicate["segment"] is not None:
         lines += wrapped(f"SEGMENT: {segment_text(predicate['segment']['number'])}.")
     if predicate["incarnations"][-1]["endReason"] is None:
@@ -279,6 +282,8 @@ def _job(predicate: Mapping[str, Any]) -> list[str]:
 
 def _declared_nodes(predicate: Mapping[str, Any]) -> str:
     """Whose word it is how many nodes a job had, where its ledgers do not say."""
+    if predicate["lineage"] is not None and predicate["completeness"]["complete"] is True:
+        return " How many nodes a job had is stated in its own ledger, by its nodes or by whoever merged them."
     count = predicate["completeness"]["declaredNodes"]
     if count is None or predicate["jobNodes"]:
         return ""

@@ -28,6 +28,7 @@ from flopsd.report.verification_text import (
     added_up_again,
     anchor_texts,
     children_text,
+    lone_node_text,
     recomputed,
     signed_by,
     unsealed_text,
@@ -109,6 +110,9 @@ def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag,
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
         flags.append(Flag(REPLAY, f"{what}: no hardware was metered, and this is not evidence."))
     flags += [Flag(one.word, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
+    node = predicate.maybe_object("node")
+    if node is not None and (words := lone_node_text(node.maybe_count("rank"), len(node.texts("jobNodes")))):
+        flags.append(Flag("NODE", f"{words}."))
     if (segment := predicate.maybe_object("segment")) is not None:
         flags.append(Flag("SEGMENT", f"{segment_text(segment.whole('number', 1, MAX_SEGMENT))}."))
     incarnations = list(predicate.objects("incarnations"))

@@ -35,13 +35,25 @@ def unsealed_text(records: int) -> str:
     return f"The journal beside it has {counted(records, 'more record')}: not sealed, and not covered by this ledger."
 
 
+def lone_node_text(rank: int | None, job_nodes: int) -> str:
+    """What to know of the ledger of a node that has others beside it, where it does not list them; else nothing. Its
+    findings take it for the whole job."""
+    if job_nodes or not rank:
+        return ""
+    return f"this is rank {rank} of its job: its answer is of this node, and nothing that the other nodes did is in it"
+
+
 def children_text(verified: VerifiedMerge) -> str:
     """What was checked of the ledgers that a merged one is made of."""
     checked, count = verified.children, int(verified.statement["predicate"]["ledgerCount"])
     if checked is None:
         return "The ledgers that it is made of were not checked: name their location with --children."
     given = f"{checked.given} of its {counted(count, 'ledger')} given and unchanged"
-    return f"{given}, {checked.recomputed} of them recomputed."
+    text = f"{given}, {checked.recomputed} of them recomputed."
+    if checked.added_up:
+        jobs = counted(checked.added_up, "job")
+        text += f" Of {jobs} only the entries in the job's own ledger were added up again: verify that with --children."
+    return text
 
 
 def anchor_texts(anchored: AnchorComparison) -> list[str]:

@@ -29,7 +29,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import MAX_LISTED, Completeness
-from flopsd.core.ledger.merged_statement import JOB, LINEAGE, MergeFacts, Merging
+from flopsd.core.ledger.merged_statement import JOB, KINDS, MergeFacts, Merging
 from flopsd.core.ledger.statement import statement_about
 from flopsd.errors import LedgerError, NodeGivenTwiceError, NotVerifiedError
 from flopsd.settings.data_files import Tables, companion_beside, load_policies
@@ -88,7 +88,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     grows only with the names and attempts of nodes, and with the payload when it is signed. Raises LedgerError,
     NotVerifiedError, SigningKeyError."""
     key = load_signer(request.key_uri)
-    _refuse_overwriting(request.ledger, key.public.pem)
+    _refuse_overwriting(request.ledger, request.kind, key.public.pem)
     trusted = [load_public(file).pem for file in request.trust]
     files = request.peaks_files, request.policy_files
     tables = Tables(peaks_files=request.peaks_files, policy_files=request.policy_files)
@@ -133,24 +133,26 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, beside)
 
 
-def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:
-    """Replace only a merged ledger of the same key: the ledger of a node and another key are evidence."""
+def _refuse_overwriting(ledger: Path, kind: str, public_pem: bytes) -> None:
+    """Replace only a merged ledger of the same kind and key: any other, and another key, is evidence, and what is
+    replaced is not among what is merged."""
     beside, hint = public_key_beside(ledger), "nothing was changed; give --ledger another name"
     refuse_place(ledger, "job.json")
     if beside == ledger:
         raise LedgerError(f"{ledger} is also the name of its public key", hint="choose a name that ends in .json")
-    if exists(ledger) and not _is_merged(ledger):
-        raise LedgerError(f"{ledger} exists and is not a merged ledger", hint=hint)
+    if exists(ledger) and (there := _merged_kind(ledger)) != kind:
+        what = "is not a merged ledger" if there is None else f"is the ledger of a {there}, not of a {kind}"
+        raise LedgerError(f"{ledger} exists and {what}", hint=hint)
     if exists(beside) and beside.read_bytes() != public_pem:
         raise LedgerError(f"{beside} exists and is a different public key", hint=hint)
 
 
-def _is_merged(ledger: Path) -> bool:
+def _merged_kind(ledger: Path) -> str | None:
     try:
-        predicate = statement_in(parse_envelope(read_ledger(ledger)), parse_statement)["predicate"]
+        kind = statement_in(parse_envelope(read_ledger(ledger)), parse_statement)["predicate"].get("kind")
     except NotVerifiedError:
-        return False
-    return predicate.get("kind") in (JOB, LINEAGE)
+        return None
+    return kind if kind in KINDS else None
 
 
 def _read_children(

@@ -30,11 +30,13 @@ from flopsd.system.progress import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class ChildrenChecked:
-    """How many children of a merged ledger were given, how many of those recomputed, and which were missing.
-    `others` are given ledgers that do not belong to it."""
+    """How many children of a merged ledger were given, how many of those recomputed from their journals, and which were
+    missing. `added_up`: jobs of which their own entries alone were added up again. `others` are given ledgers that do
+    not belong to it."""
 
     given: int
     recomputed: int
+    added_up: int
     missing: tuple[str, ...]
     others: tuple[str, ...]
 
@@ -91,10 +93,12 @@ def _check_children(
             seen.add(opened.payload_sha256)
             progress("checking its children", len(seen), len(entries))
             _refuse_other_job(predicate, opened, found)
-            if _again(entry, opened, found, tables):
+            if not _again(entry, opened, found, tables):
+                continue
+            if opened.kind == JOB:
+                below[opened.payload_sha256] = list(claims_below(opened.statement["predicate"]))
+            else:
                 recomputed.add(opened.payload_sha256)
-                if opened.kind == JOB:
-                    below[opened.payload_sha256] = list(claims_below(opened.statement["predicate"]))
     for entry in entries:
         other = others.get((entry["run"], entry["node"]))
         if entry["sha256"] not in seen and other is not None:
@@ -107,7 +111,7 @@ def _check_children(
     _refuse_counted_twice(entries, below)
     missing = tuple(entry["name"] for entry in entries if entry["sha256"] not in seen)
     foreign = tuple(sorted(label for label, _ in others.values()))
-    return ChildrenChecked(len(seen), len(recomputed), missing, foreign)
+    return ChildrenChecked(len(seen), len(recomputed), len(below), missing, foreign)
 
 
 def _refuse_counted_twice(entries: Sequence[Entry], below: Mapping[str, Iterable[Claim]]) -> None:
@@ -167,7 +171,8 @@ def _run_and_node(statement: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def _again(entry: Entry, opened: SignedStatement, found: FoundLedger, tables: Tables) -> bool:
-    """Recompute a child's entry if its journal or children are available. Raises NotVerifiedError if it differs."""
+    """Recompute a child's entry: a node's if its journal is available, a job's from the entries in it. Raises
+    NotVerifiedError if it differs."""
     opened = replace(opened, keyids=tuple(entry["keyids"]))
     try:
         if opened.kind == JOB:

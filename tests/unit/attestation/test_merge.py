@@ -293,7 +293,8 @@ def test_a_lone_node_without_an_end_makes_no_whole_lineage_nor_does_an_attempt_t
     hosts = ("algo-1",)
     _, ledger = killed(nodes, 0, hosts)
     later = nodes.ledger(sagemaker(0, hosts, boot="b"), "again", devices=gpus("b"), later=300)
-    for merged in (nodes.merge(ledger, kind="lineage", lineage="m"), nodes.merge(ledger, later)):
+    lineage = nodes.merge(ledger, kind="lineage", lineage="m", ledger=nodes.folder / "m.json")
+    for merged in (lineage, nodes.merge(ledger, later)):
         assert (merged.completeness.complete, merged.predicate["totals"]["executed"]["high"]) == (None, None)
 
 
@@ -362,6 +363,19 @@ def test_only_what_an_earlier_merge_made_is_written_over(nodes: Nodes) -> None:
         with pytest.raises(LedgerError, match=why):
             nodes.merge(one, two, ledger=ledger)
         assert {path: path.read_bytes() for path in nodes.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_job_is_not_left_out_of_a_lineage_that_would_replace_it(nodes: Nodes) -> None:
+    alone = nodes.ledger(plain("a"), run_id="a")
+    jobs = [nodes.merge(alone, nodes=1, ledger=nodes.folder / "a.json").ledger]
+    jobs += [nodes.merge(nodes.ledger(plain("b"), run_id="b"), nodes=1, ledger=nodes.folder / "b.json").ledger]
+    lineage = nodes.merge(*jobs, kind="lineage", lineage="m", ledger=nodes.folder / "m.json").ledger
+    before = [path.read_bytes() for path in (*jobs, lineage)]
+    with pytest.raises(LedgerError, match="is the ledger of a job, not of a lineage"):
+        nodes.merge(*jobs, kind="lineage", lineage="m", ledger=jobs[0])
+    with pytest.raises(LedgerError, match="is the ledger of a lineage, not of a job"):
+        nodes.merge(alone, nodes=1, ledger=lineage)
+    assert [path.read_bytes() for path in (*jobs, lineage)] == before
 
 
 def test_a_child_with_fields_that_no_daemon_writes_is_refused_by_name(nodes: Nodes) -> None:

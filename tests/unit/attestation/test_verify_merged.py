@@ -22,9 +22,10 @@ from flopsd.attestation.verify import verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
-from flopsd.report.ledger_text import merged_text, verified_merge_text
+from flopsd.report.ledger_text import merged_text, verified_merge_text, verified_text
 from tests.second_implementation.arithmetic import payload_of
-from tests.support.jobs import Nodes, gpus, plain, sagemaker
+from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
+from tests.support.process import in_process
 
 
 def verify(nodes: Nodes, ledger: Path, *children: Path, **how: Any) -> VerifiedMerge:
@@ -168,7 +169,7 @@ def test_a_ledger_is_not_taken_for_one_of_another_kind(nodes: Nodes) -> None:
         verify(nodes, nodes.folder / "ledgers" / "algo-1" / "ledger.json")
     above = lineage(nodes, "a", ledger=nodes.folder / "lineage.json")
     with pytest.raises(LedgerError, match="kind 'lineage', which cannot be part of a lineage"):
-        nodes.merge(above, kind="lineage", lineage="m")
+        nodes.merge(above, kind="lineage", lineage="m", ledger=nodes.folder / "m.json")
 
 
 def test_a_merge_of_replays_is_no_evidence(nodes: Nodes) -> None:
@@ -198,14 +199,17 @@ def test_a_lineage_is_the_sum_of_its_jobs(nodes: Nodes) -> None:
     ledger = lineage(nodes, "pretrain", "tune")
     found, seen = verify(nodes, ledger, nodes.folder), held(nodes, ledger, nodes.folder)
     predicate = found.statement["predicate"]
-    assert (seen.given, seen.recomputed, seen.missing) == (2, 2, ())
+    assert (seen.given, seen.recomputed, seen.added_up, seen.missing) == (2, 0, 2, ())
     assert predicate["lineage"] == {"name": "model-1", "runs": ["pretrain", "tune"]}
     jobs = [payload_of(nodes.folder / f"{name}.json")["predicate"] for name in ("pretrain", "tune")]
     for figure in ("low", "measured", "high"):
         assert predicate["totals"]["executed"][figure] == str(sum(int(j["totals"]["executed"][figure]) for j in jobs))
     assert predicate["completeness"]["complete"] is True
-    assert "lineage model-1: 2 jobs" in verified_merge_text(found)
-    assert "no ledger shows whether there are others" in " ".join(verified_merge_text(found).split())
+    text = " ".join(verified_merge_text(found).split())
+    assert "lineage model-1: 2 jobs" in text
+    assert "no ledger shows whether there are others" in text
+    assert "0 of them recomputed. Of 2 jobs only the entries in the job's own ledger were added up again" in text
+    assert "stated in its own ledger, by its nodes or by whoever merged them" in text
 
 
 def test_a_lineage_of_incomplete_jobs_is_incomplete(nodes: Nodes) -> None:
@@ -296,3 +300,11 @@ def test_a_merged_ledger_is_never_larger_than_a_verifier_reads(tmp_path: Path, m
     ledger.unlink()
     assert not written(refused)
     assert not ledger.exists(), "what is refused is not written"
+
+
+def test_a_node_beside_others_that_it_does_not_list_says_that_its_answer_is_its_own(nodes: Nodes) -> None:
+    for rank in (0, 1):
+        ledger, said = nodes.ledger(slurm(rank)), f"NODE: this is rank {rank} of its job: its answer is of this node"
+        found = verify_ledger(open_ledger(ledger, [load_public(str(nodes.public))]))
+        assert (said in " ".join(verified_text(found).split())) is bool(rank)
+        assert (said in " ".join(in_process("report", str(ledger)).stdout.split())) is bool(rank)
