@@ -255,6 +255,7 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
     }
     joined = {**of_m(0), **of_m(1), **changed(of_m(2), late)}
     twice = {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r2", "n2", "G0")}
+    one_instance = {**healthy(more=',pod="p1"'), **healthy("a", "r2", "n1", "G1", more=',pod="p2"')}
     forecast = 'alertname="FlopsdThresholdCrossingForecast"'
     stays: Expected = {f"ALERTS{{{forecast}}}": [], "count(run:flopsd_threshold_reached:ratio)": [({}, 1.0)]}
     crosses: Expected = {
@@ -275,6 +276,7 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
         "the ceilings of two nodes": (wide, {"FlopsdThresholdNotExcluded"}),
         "a run with a share joins a lineage": (joined, set()),
         "a GPU in two accounts": (twice, {"FlopsdDeviceTwice"}),
+        "two pods, and the node's name as instance of both": (one_instance, {"FlopsdInstanceShared"}),
         "all is well": (healthy(), set()),
         "a recording": (replay, {"FlopsdReplayInProduction"}),
         "a node of two is gone": (gone, {"FlopsdDown"}),

@@ -63,6 +63,7 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("pipe:flopsd_flop:sum", uuid="G0", pipe="tensor_hmma"): [({**G0, **ROW}, 1e15 * SECONDS)],
     of("pipe:flopsd_flop:rate5m", uuid="G0", pipe="tensor_hmma"): [({**G0, **ROW}, 1e15)],
     of("pipe:flopsd_peak:max", uuid="G0"): [({**G0, **ROW}, 2e15)],
+    of("instance:flopsd_runs:count", instance="a", job="flopsd"): [({"job": "flopsd", "instance": "a"}, 1)],
     of("instance:flopsd_run_info:newest", instance="a", job="flopsd"): [({**A, "platform": "host", "replay": "false"}, 1)],
     of("instance:flopsd_daemon_starts:run", instance="a", job="flopsd"): [(A, 1)],
     of("instance:flopsd_source_errors:run", instance="a", job="flopsd"): [({**A, "source": "nvml", "reason": "stale"}, 2)],
