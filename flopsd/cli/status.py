@@ -187,8 +187,9 @@ def _picture(at: str, found: Status | FlopsdError, columns: int, height: int) ->
 
 
 def _cut(line: str, columns: int) -> str:
-    """A line that is cut ends with an ellipsis: a figure whose last digits are missing must not look like another."""
-    return line if len(line) <= columns else f"{line[: columns - 1]}…"
+    """A line that is cut ends with an ellipsis, so that a figure without its last digits does not look like another. In
+    ASCII: where the terminal's encoding has no `…`, an escape longer than the line would be written."""
+    return line if len(line) <= columns else f"{line[: max(0, columns - 3)]}..."[:columns]
 
 
 def _size() -> tuple[int, int]:

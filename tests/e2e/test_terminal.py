@@ -85,7 +85,7 @@ def test_it_follows_a_daemon_and_says_when_it_is_gone(run: Run) -> None:
     server = WebServer("127.0.0.1", [0], lambda: run.writer.snapshot)
     server.start()
     terminal = Terminal("status", "--watch", "0.2", "--url", server.url, rows=20, columns=20)
-    terminal.wait_for(r"UTC, every…\x1b\[K.*1\.23x10\^15 FLOP\x1b\[K.*more lines\x1b\[K\x1b\[J")
+    terminal.wait_for(r"UTC, eve\.\.\.\x1b\[K.*1\.23x10\^15 FLOP\x1b\[K.*more lines\x1b\[K\x1b\[J")
     server.stop()
     terminal.wait_for(r"cannot read\x1b\[K.*http://127")
     assert terminal.leave() == 0
