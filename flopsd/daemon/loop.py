@@ -233,7 +233,7 @@ class Daemon:
                     ", ".join(hanging),
                 )
                 break
-            self._step(left)
+            self._step(min(left, self._tick_seconds))
         # Readings that arrived are counted, however slow the disk; what processes send meanwhile puts off no end.
         for _ in range(self._inbox.qsize()):
             self._step(0.0)

@@ -5,18 +5,22 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from flopsd.core.model import Gap, GapReason
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
+from flopsd.sources.neuron.monitor_process import MonitorProcess
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
+from flopsd.system.guarded_child import GuardedChild
 from flopsd.testing import FakeClock
 from tests.support.neuron import MONITOR, Lead, Led, alive, counting, flop, inf2
-from tests.support.process import wait_until
+from tests.support.process import PATIENCE_SECONDS, wait_until
 from tests.support.strategies import table
 
 SECOND = 1.000665759  # the period in the inf2 capture
@@ -121,6 +125,17 @@ def test_a_monitor_that_fails_at_once_is_unavailable_with_its_words(lead: Lead, 
                                                                   "sysfs": str(tmp_path)}))  # fmt: skip
     assert "i-0011" not in str(caught.value)
     assert "aws-neuronx-dkms" in caught.value.hint
+
+
+def test_a_monitor_that_cannot_be_followed_is_not_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Mock(side_effect=RuntimeError("can't start new thread"))
+    ended = Mock(wraps=GuardedChild.end)
+    monkeypatch.setattr(threading.Thread, "start", started)
+    monkeypatch.setattr(GuardedChild, "end", lambda child: ended(child))
+    with pytest.raises(SourceUnavailableError, match="cannot be followed: can't start new thread"):
+        MonitorProcess("/bin/cat", FakeClock())
+    ((child,), _) = ended.call_args
+    child.process.wait(PATIENCE_SECONDS)
 
 
 def test_a_monitor_that_prints_nothing_is_said_to_be_silent(

@@ -68,8 +68,15 @@ class MonitorProcess:
             threading.Thread(target=work, name=f"neuron-{name}", daemon=True)
             for name, work in (("stdout", self._follow_stdout), ("stderr", self._follow_stderr))
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as fault:  # no more threads: nobody would read what it prints
+            self._child.end()
+            self._forget_config()
+            raise SourceUnavailableError(
+                f"{path} cannot be followed: {fault}", hint="allow this user or container more processes and threads"
+            ) from fault
 
     def wait(self, seconds: float) -> bool:
         """Wait until something has come, at most `seconds`; for the opening only."""

@@ -74,10 +74,11 @@ class FilteredSource:
         self._ask_if_due()
         sweep = self._source.read()
         self._take_answer()
-        for reading in sweep.readings:
+        given = tuple(sweep.readings)  # what a plug-in gives may be read once
+        for reading in given:
             if reading.device not in self._verdicts and not self._rule.constant:
                 self._rejoin.joined(reading.device, reading.end_ns)
-        readings = tuple(self._rejoin.corrected(reading) for reading in sweep.readings if self._counts(reading.device))
+        readings = tuple(self._rejoin.corrected(reading) for reading in given if self._counts(reading.device))
         gauges = {uid: gauges for uid, gauges in sweep.gauges.items() if self._counts(uid)}
         others = frozenset(device.uid for device in self._source.devices() if not self._counts(device.uid))
         not_ours_at_ns, ours_until_ns = (None, None) if self._rule.constant else (self._known_ns, self._settled_ns)

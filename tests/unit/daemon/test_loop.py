@@ -66,7 +66,9 @@ class Bench:
         return why
 
 
-def test_stopping_takes_a_final_reading(tmp_path: Path) -> None:
+def test_stopping_takes_a_final_reading_and_notices_that_it_is_slow(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = Bench(tmp_path)
     after_the_end: list[bool] = []
 
@@ -74,10 +76,14 @@ def test_stopping_takes_a_final_reading(tmp_path: Path) -> None:
         after_the_end.append(bench.daemon.stopped_ns is not None)
         if len(after_the_end) == 2:
             bench.daemon.stop("SIGTERM")
+        if after_the_end[-1]:
+            wait_until(lambda: not bench.writer.snapshot.sources["script"].up, "the silence is noticed", 3)
         return bench.sweep()
 
     bench.run(lambda: ScriptedSource("script", [H100], script))
     assert after_the_end[:3] == [False, False, True]
+    assert "stood still" not in caplog.text
+    assert "source script: answers again" in caplog.text
 
 
 def test_a_source_is_polled_at_the_moments_that_it_names_and_a_fault_there_costs_no_reading(tmp_path: Path) -> None:

@@ -115,6 +115,13 @@ def test_devices_come_and_go_with_the_job(node: Node, caplog: pytest.LogCaptureF
     ]  # fmt: skip
 
 
+def test_readings_that_a_plug_in_gives_once_are_not_lost(node: Node) -> None:
+    node.note(gpu0="4711")
+    source, read = node.open(), node.source.read
+    node.source.read = lambda: replace(read(), readings=iter(read().readings))  # type: ignore[method-assign,arg-type]
+    assert [reading.device for reading in source.read().readings] == [A]
+
+
 def test_what_the_source_samples_and_states_between_reads_passes(node: Node) -> None:
     node.note(gpu0="4711")
     node.source.poll, node.source.facts_version = (lambda until_ns: until_ns - 1), "2"  # type: ignore[attr-defined]
