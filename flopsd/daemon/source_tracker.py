@@ -128,6 +128,8 @@ class SourceTracker:
                 _time(stood_ns),
             )
         for name, state in self.states.items():
+            if stood_still and not state.up:
+                self._received_ns[name] = now_ns  # it could not be tried again meanwhile
             silent_ns = now_ns - self._received_ns.get(name, now_ns)
             if not stood_still and name not in self._silent and silent_ns > (tolerance_ns if state.up else OPENING_NS):
                 self._silent.add(name)

@@ -178,6 +178,13 @@ def test_a_daemon_that_stood_still_blames_no_driver(run: Run, caplog: pytest.Log
     assert said == ["flopsd stood still for 60 s", "flopsd stood still for 12 min"]
 
 
+def test_nor_one_that_could_not_be_tried_again_meanwhile(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    for seconds in (1, 700, 1, 1):
+        run.clock.advance(seconds * NS_PER_S)
+        tell(run, "nvml", (A100, Busy(10)))
+    assert "no answer" not in caplog.text
+
+
 def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None:
     run.clock.advance(NS_PER_S)
     tell(run, "dcgm", (replace(A100, evidence=Evidence.ACTIVITY), Gap(GapReason.STALE)))
