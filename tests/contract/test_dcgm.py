@@ -1,5 +1,6 @@
 """What the DCGM source reads out of a page: real captures, and pages that a real HTTP server shows."""
 
+import os
 import socket
 import threading
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ import pytest
 
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe
-from flopsd.errors import SourceUnavailableError
+from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
+from flopsd.sources.dcgm import believed
 from flopsd.sources.dcgm.exposition import Field, GpuPage, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.dcgm.work import zero_at_full_load
@@ -323,6 +325,21 @@ def test_a_page_that_comes_without_end_is_no_answer(monkeypatch: pytest.MonkeyPa
         threading.Thread(target=drip, daemon=True).start()
         with pytest.raises(SourceUnavailableError, match="not complete after 0.1 s"):
             DcgmSource(SystemClock(), table(), f"http://127.0.0.1:{server.getsockname()[1]}/metrics")
+
+
+def test_at_the_address_that_nobody_named_only_roots_and_our_own_server_is_believed(exporter: Exporter) -> None:
+    """Another user's may be the job's, which can listen there while no exporter does."""
+    exporter.shows(gpu(BUSY))
+    clock, mine = FakeClock(), os.geteuid()
+    source = DcgmSource(clock, table(), exporter.url, users=(mine,))
+    source._users = (mine + 1,)
+    clock.advance(10**9)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=f"is of user {mine}, who may be the job's"):
+            source.read()
+    with pytest.raises(SourceUnavailableError, match=f"is of user {mine},"):
+        DcgmSource(clock, table(), exporter.url, users=())
+    assert (believed("http://127.0.0.1:9400/metrics"), believed(exporter.url)) == ((0, mine), None)
 
 
 def test_no_password_is_reported(exporter: Exporter) -> None:

@@ -384,8 +384,9 @@ def test_it_is_started_where_nothing_listens_at_the_usual_address_or_a_setting_n
     settings = SourceSettings(FakeClock(), table(), {"url": urls[url], "hostengine": hostengine, "interval_seconds": 7})
     if is_started:
         SOURCE.open(settings)
-        ((given, path, fault, seconds, is_asked),) = started
+        ((given, path, fault, seconds, users, is_asked),) = started
         assert (given, path, seconds, is_asked) == (settings, str(installed.path), 7.0, own == "named")
+        assert users == ((0, os.geteuid()) if url == "default" else None)
         assert "no exporter answers" in str(fault)
         return
     with pytest.raises(SourceUnavailableError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from functools import partial
 
 from flopsd.errors import SourceUnavailableError
@@ -19,10 +20,12 @@ _INTERVAL_SECONDS = 5.0  # several reads a collection, so that none is missed
 
 
 def open_own(
-    settings: SourceSettings, path: str, fault: SourceUnavailableError, theirs_seconds: float, *, is_asked: bool
-) -> Source:
+    settings: SourceSettings, path: str, fault: SourceUnavailableError, theirs_seconds: float,
+    users: Collection[int] | None = None, *, is_asked: bool,
+) -> Source:  # fmt: skip
     """A source that starts the program at `path`. `fault` is why no exporter is read; `theirs_seconds` is how
-    often another one would collect, `is_asked`: the setting names the program. Raises SourceUnavailableError."""
+    often another one would collect, and whose that may be, `users`; `is_asked`: the setting names the program. Raises
+    SourceUnavailableError."""
     clock, peaks = settings.clock, settings.peaks
     devices, access = gpus_without_gpm(clock, peaks)
     remedy = advice(access, find_context(os.environ).platform)
@@ -41,8 +44,8 @@ def open_own(
         raise SourceUnavailableError(f"{fault}; flopsd starts none: {why_not}", hint=hint, absent=not is_asked)
     seconds = float(settings.options.get("interval_seconds") or _INTERVAL_SECONDS)
 
-    def read(url: str, seconds: float = seconds) -> DcgmSource:
-        return DcgmSource(clock, peaks, url, seconds, settings.origins, partial(open_clocks, clock, peaks))
+    def read(url: str, seconds: float = seconds, users: Collection[int] | None = None) -> DcgmSource:
+        return DcgmSource(clock, peaks, url, seconds, settings.origins, partial(open_clocks, clock, peaks), users)
 
-    read_other = None if is_asked else partial(read, str(settings.options["url"]), theirs_seconds)
+    read_other = None if is_asked else partial(read, str(settings.options["url"]), theirs_seconds, users)
     return OwnDcgmSource(clock, devices, path, round(seconds * 1000), read, remedy, read_other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources.dcgm.exposition import FIELD_OF_NAME, Field, GpuPage, parse_page
 from flopsd.sources.dcgm.gpu import FollowedGpu
+from flopsd.sources.dcgm.listener import require_user
 from flopsd.sources.nvml.sm_clock import SmClocks
 from flopsd.system.clock import NS_PER_S, Clock
 
@@ -30,13 +31,16 @@ class DcgmSource:
     def __init__(
         self, clock: Clock, peaks: PeakTable, url: str, interval_seconds: float = 30.0,
         origins: Mapping[DeviceUid, str] | None = None, clocks: Callable[[int], SmClocks | None] = lambda _: None,
+        users: Collection[int] | None = None,
     ) -> None:  # fmt: skip
         """`interval_seconds` is how often the exporter collects. `clocks` opens the SM clocks by NVML beside it, which
         keep what is not older than its argument: the exporter has one sample a collection, they have one a second or
-        more. Raises SourceUnavailableError."""
+        more. `users`: whose server is believed at this machine's port; None: whoever's. Raises
+        SourceUnavailableError."""
         self._clock, self._peaks, self._url = clock, peaks, url
         self._interval_ns = round(interval_seconds * NS_PER_S)
         self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
+        self._users, self._gpus = users, dict[DeviceUid, FollowedGpu]()
         self._body: bytes | None = None
         self._pages: Mapping[DeviceUid, GpuPage] = {}
         # A proxy of the environment is for the world outside; the exporter is on this machine or beside it.
@@ -128,10 +132,14 @@ class DcgmSource:
     def _scrape(self) -> Mapping[DeviceUid, GpuPage]:
         """The page as it is now. Raises SourceError."""
         try:
+            self._require_user()
             body = self._fetch()
+            self._require_user()  # who listened only for that moment
         except urllib.error.HTTPError as fault:
             fault.close()
             raise SourceError(f"{self._url} answers {fault.code} {fault.reason}", hint=_SEE_WHETHER) from fault
+        except SourceError:
+            raise
         except Exception as fault:  # http.client has errors of its own beside OSError and ValueError
             raise SourceError(f"no answer from {self._url}: {_root(fault)}", hint=_SEE_WHETHER) from fault
         if body is None:
@@ -142,6 +150,15 @@ class DcgmSource:
                 raise SourceError(f"{self._url} shows no GPU as a dcgm-exporter does", hint=_SEE_WHETHER)
             self._body, self._pages = body, pages
         return self._pages
+
+    def _require_user(self) -> None:
+        """Raises SourceError, which no scrape after it is forgiven."""
+        try:
+            if self._users is not None:
+                require_user(self._url, self._users)
+        except SourceError:
+            self.interrupt()
+            raise
 
     def _fetch(self) -> bytes | None:
         """The page, or None where it is too long. Raises TimeoutError also where it comes bit by bit without end."""
