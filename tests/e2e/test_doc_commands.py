@@ -34,10 +34,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made, folder = base / "made", base / "page"
     folder.mkdir()
     sealed = sealed_run(made)
-    for name in ("ledger", "LEDGER"):
-        for ending, path in ((".json" if name == "ledger" else "", sealed.ledger), (".journal.jsonl", sealed.journal)):
-            shutil.copy(path, folder / f"{name}{ending}")
-    for name in ("ledger", "LEDGER", "signer", "first"):
+    for ending, path in ((".json", sealed.ledger), (".journal.jsonl", sealed.journal)):
+        shutil.copy(path, folder / f"ledger{ending}")
+    for name in ("ledger", "signer", "first"):
         shutil.copy(sealed.public_key, folder / f"{name}.pub")
     for name in ("key", "team", "second"):
         in_process("key", "new", str(folder / f"{name}.pem"), code=0)

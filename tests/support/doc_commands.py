@@ -139,7 +139,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         ),
         "make run": By("e2e/test_cli.py::test_a_first_run_ends_with_the_live_page_and_the_report"),
         "flopsd exec -- python train.py": _JOB,
-        "flopsd verify LEDGER --key LEDGER.pub": Run("VERIFIED: signature checked, every total recomputed"),
+        "flopsd verify ledger.json --key ledger.pub": Run("VERIFIED: signature checked, every total recomputed"),
         "make test": Not("it is what runs the tests"),
         "make stack": By("e2e/test_monitoring.py::test_the_stack_comes_up_shows_data_and_goes_down"),
         "pip install '.[all]'": Not(
@@ -148,7 +148,7 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "flopsd doctor": Run("no accelerator can be metered here", code=4),
         "flopsd estimate config.json --tokens 1e9 --sequence-length 4096": Run("llama: 8 030 261 248 parameters"),
         "flopsd exec --phase train --method lora -- python train.py": _JOB,
-        "flopsd report LEDGER --key LEDGER.pub --format html -o report.html": Run("", writes="report.html"),
+        "flopsd report ledger.json --key ledger.pub --format html -o report.html": Run("", writes="report.html"),
     },
     "accuracy.md": {
         "make hardware HARDWARE_PYTHON=python3": By(
@@ -163,8 +163,8 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "flopsd exec --phase train --method lora --recomputation full --base-flop 7.2e23 --base-flop-method "
         '"6 x 8e9 x 15e12" --base-systemic false -- python train.py': _JOB,
         "flopsd estimate config.json --tokens 2e9 --sequence-length 4096 --on ml.p5.48xlarge": Run("time on 1 x ml.p5"),
-        "flopsd report LEDGER --key LEDGER.pub --format html -o report.html": Run("", writes="report.html", long=True),
-        "flopsd report LEDGER --key LEDGER.pub --format form": Run("to the AI Office", long=True),
+        "flopsd report ledger.json --key ledger.pub --format html -o report.html": Run("", writes="report.html", long=True),
+        "flopsd report ledger.json --key ledger.pub --format form": Run("to the AI Office", long=True),
     },
     "container.md": {
         'docker build -f Containerfile -t flopsd:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .': _NO_DOCKER,
@@ -284,8 +284,8 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "flopsd config check --peaks peaks-2026-11.yaml --policy our-regime.yaml": Run("is a valid policy"),
         "flopsd run --peaks peaks-2026-11.yaml --policy eu-ai-act --policy our-regime.yaml": Run("sealed", long=True),
         "sha256sum peaks-2026-11.yaml our-regime.yaml": Run(" our-regime.yaml", long=True),
-        "flopsd verify LEDGER --key LEDGER.pub --peaks peaks-2026-11.yaml --policy our-regime.yaml": Run(
-            "POLICY: judged by", {"LEDGER --key LEDGER": "rated.json --key rated"}
+        "flopsd verify ledger.json --key ledger.pub --peaks peaks-2026-11.yaml --policy our-regime.yaml": Run(
+            "POLICY: judged by", {"ledger.json --key ledger": "rated.json --key rated"}
         ),
     },
     "push.md": {
