@@ -229,8 +229,8 @@ def totals() -> Iterator[Any]:
 
 def build() -> Any:
     found = board.new("flopsd: a run", board.RUN_UID, "Figures of one run, its nodes and GPUs. ")
-    info = "flopsd_run_info{" + RUN
-    found = found.with_variable(board.choice("run", "Run", "label_values(flopsd_run_info, run_id)"))
+    info = "instance:flopsd_run_info:newest{" + RUN
+    found = found.with_variable(board.choice("run", "Run", "label_values(instance:flopsd_run_info:newest, run_id)"))
     found = found.with_variable(board.choices("node", "Node", f"label_values({info}}}, node)"))
     gpu = f'label_values(device:flopsd_job_seconds:sum{{{RUN}, node=~"$node"}}, gpu)'
     found = found.with_variable(board.choices("gpu", "GPU", gpu)).link(board.link("The fleet", board.FLEET_UID))

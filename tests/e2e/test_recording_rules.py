@@ -216,6 +216,10 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         }.items()
     }  # fmt: skip
     twice = {**healthy(more=',replica="0"'), **healthy(more=',replica="1"')}
+    machine = {
+        re.sub(r"^(flopsd_run_info.*)node=", r"\1exported_node=", name).replace("{", '{node="machine",', 1): values
+        for name, values in {**healthy("a"), **healthy("b", node="n2", gpu="G1")}.items()
+    }
     shared = {**healthy(more=',pod="p1"'), **healthy(run="r2", gpu="G1", more=',pod="p2"')}
     idle = {"flopsd_flop_total|bf16": "0x120", "flopsd_energy": "0x120"}
     next_run = one_after_the_other(healthy(), changed(healthy(run="r2"), idle), 90)
@@ -284,6 +288,11 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             "device:flopsd_hfu:ratio5m": [({"run_id": "r1", "replay": "false", "node": "n1", "gpu": "0", "uuid": "G0"}, 0.5)],
             "sum(device:flopsd_job_seconds:sum)": [({}, SECONDS)],
             "sum(device:flopsd_known_seconds:sum)": [({}, SECONDS)]}),
+        Case("two pods, whose targets have a label node for the machine of both", machine, 100, {
+            of("run:flopsd_run_flop:sum", basis="executed", bound="high"):
+                bounds(only_one, high=2 * 1.05e15 * SECONDS),
+            "run:flopsd_nodes:count": [({"run_id": "r1", "replay": "false"}, 2)],
+            "instance:flopsd_down:bool == 1": []}),
         Case("two runs under one instance: no figure, rather than one run with those of both", shared, 100, {
             "run:flopsd_flop:rate5m": [], "run:flopsd_run_flop:sum": [], "instance:flopsd_down:bool == 1": []}),
         Case("an idle run where another one worked four minutes ago", next_run, 94, {
