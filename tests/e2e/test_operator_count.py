@@ -110,6 +110,8 @@ def test_a_count_on_a_mig_slice_is_of_that_slice_alone(tmp_path: Path, standin: 
         tmp_path, standin, factor, *TRAINING, "--precision", "bf16", gpu=CUT, sms=42, device=SLICES[0]
     )
     executed = {one["uuid"]: one["executed"] for one in found["devices"]}
+    spans = {one["uuid"]: Fraction(one["spanSeconds"]) for one in found["devices"]}
+    truth = int(truth * spans[SLICES[0]] / Fraction(found["deviceSeconds"]))
     own, sibling = (executed.pop(uuid) for uuid in SLICES)
     assert truth <= int(own["high"]) < int(sibling["high"])
     assert [(one["low"], one["measured"]) for one in (sibling, *executed.values())] == [("0", None)] * (

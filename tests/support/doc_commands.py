@@ -163,7 +163,9 @@ COMMANDS: Mapping[str, Mapping[str, How]] = {
         "flopsd exec --phase train --method lora --recomputation full --base-flop 7.2e23 --base-flop-method "
         '"6 x 8e9 x 15e12" --base-systemic false -- python train.py': _JOB,
         "flopsd estimate config.json --tokens 2e9 --sequence-length 4096 --on ml.p5.48xlarge": Run("time on 1 x ml.p5"),
-        "flopsd report ledger.json --key ledger.pub --format html -o report.html": Run("", writes="report.html", long=True),
+        "flopsd report ledger.json --key ledger.pub --format html -o report.html": Run(
+            "", writes="report.html", long=True
+        ),
         "flopsd report ledger.json --key ledger.pub --format form": Run("to the AI Office", long=True),
     },
     "container.md": {

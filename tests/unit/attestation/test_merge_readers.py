@@ -1,6 +1,7 @@
 """Merging with several processes: the same result and the same refusals, and none of them is left."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,13 @@ def folder(nodes: Nodes) -> Path:
     return nodes.folder / "ledgers"
 
 
+@pytest.fixture(autouse=True)
+def _none_is_left() -> Iterator[None]:
+    before = psutil.Process().children()
+    yield
+    assert [one for one in psutil.Process().children() if one not in before] == []
+
+
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "FEW", 1)
@@ -34,7 +42,6 @@ def test_several_processes_give_what_one_gives(nodes: Nodes, folder: Path, reque
     alone = nodes.merge(folder).ledger.read_bytes()
     request.getfixturevalue("processes")
     assert nodes.merge(folder).ledger.read_bytes() == alone
-    assert psutil.Process().children() == []
 
 
 @pytest.mark.long
@@ -46,7 +53,6 @@ def test_the_first_ledger_that_is_refused_is_named_before_a_folder_that_is(nodes
     (folder / "algo-6" / "ledger.json").unlink()  # a journal without a ledger, seen while algo-4 is read
     with pytest.raises(NotVerifiedError, match="algo-4/ledger.json"):
         nodes.merge(folder)
-    assert psutil.Process().children() == []
 
 
 @pytest.mark.usefixtures("processes")
@@ -75,5 +81,4 @@ def test_an_interrupt_leaves_no_process(nodes: Nodes, folder: Path) -> None:
     request = MergeRequest([str(folder)], [str(nodes.public)], nodes.key, nodes.folder / "job.json")
     with pytest.raises(KeyboardInterrupt):
         merge_ledgers(request, FakeClock(), lambda _: None, interrupt)
-    assert psutil.Process().children() == []
     assert not request.ledger.exists()
