@@ -257,13 +257,16 @@ class _Switch:
         self._handler, self._callback, self._model = handler, callback, model
         self._all: list[Any] = []
         self._hooks: list[tuple[dict[int, Any], dict[int, Any]]] = []
+        self._turns = 0
 
     @property
     def hooks(self) -> int:
         return sum(len(hooks) for _, hooks in self._hooks)
 
     def turn(self, *, on: bool) -> None:
-        if not self._hooks:  # those of training are there once its first step has begun
+        """The first two turns change nothing."""
+        self._turns += 1
+        if self._turns == 3:  # those of training are there, and those of the first pass alone are gone
             places = [
                 place
                 for module in self._model.modules()
