@@ -132,6 +132,9 @@ class ForwardCounter:
         self._hooks.leave_out_unseen()
         self.settle_phase(phase)
         self.sessions.settle()
+        if self._hooks.counter.tokens.saw_restarts():
+            for tally in self.sessions.all:
+                tally.client.declare(packing=True)
 
     def settle_phase(self, phase: str) -> None:
         """Assign unsettled work to `phase`, without waiting for the device."""

@@ -35,10 +35,9 @@ _AFTER_ERROR = "forward passes after an error in flopsd's counter"
 _TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
-# Arguments of which a pass without a cache depends by their shapes alone, or not at all.
-_BY_SHAPE = frozenset(
-    {"input_ids", "attention_mask", "position_ids", "labels", "num_items_in_batch", "use_cache", "return_dict"}
-)
+# Arguments of which a pass without a cache depends by their shapes alone, or not at all, and beside a mask.
+_BY_SHAPE = frozenset({"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache", "return_dict"})
+_MASKED = _BY_SHAPE | {"position_ids"}
 
 
 class _Inside(EnteredModules):
@@ -247,7 +246,8 @@ class ForwardHooks:
         padded = not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and tokens == mask.numel()
         unpadded = torch.count_nonzero(mask) if padded else None
         one = Counted(tally, phase, found, functools.partial(tally.count, phase, found), padded)
-        if key is not None and phase != UNSETTLED and _BY_SHAPE.issuperset(named) and isinstance(ids, torch.Tensor):
+        by_shape = _BY_SHAPE if mask is None else _MASKED
+        if key is not None and phase != UNSETTLED and by_shape.issuperset(named) and isinstance(ids, torch.Tensor):
             tally.remember(key, one)
         if self.weights is not None:  # together with what passes the weights, when the pass is over
             self._passing = found

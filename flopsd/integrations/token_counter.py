@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor, is_grad_enabled
 
 from flopsd.integrations.describe_model import sliding_window
+from flopsd.integrations.device_sums import DeviceSum
 from flopsd.integrations.head_counter import Defer
 
 
@@ -28,6 +30,7 @@ class TokenCounter:
         self._window = sliding_window(config)
         self._hears = getattr(config, "model_type", None) == "whisper"
         self._config = config
+        self._restarts = DeviceSum()
         self.see_kernel()
 
     def see_kernel(self) -> None:
@@ -48,15 +51,18 @@ class TokenCounter:
         if len(shape) < 2:
             return {}
         rows, length, window = shape[0], shape[1], self._window
-        positions = first_tensor(named, "position_ids") if self._flash and rows == 1 and not past else None
-        if positions is not None and tuple(positions.shape) == (1, length):
-            # Documents one behind the other, each attending to itself only: a position is its number within one.
-            self.saw_documents = True
-            defer("sequences", (positions == 0).sum())
-            defer("square_pairs", (2 * positions + 1).sum())
-            if window is not None:
-                defer("window_pairs", (positions + 1).clamp(max=window).sum())
-            return {"tokens": length}
+        positions = None if past else first_tensor(named, "position_ids")
+        if positions is not None and tuple(positions.shape) != (rows, length):
+            positions = None
+        if self._flash and rows == 1 and not past:
+            # Documents one behind the other, each attending to itself only.
+            ends = first_tensor(named, "cu_seq_lens_q")
+            if ends is not None and ends.dim() == 1:
+                return self._by_ends(length, ends, defer)
+            if positions is not None:
+                return self._by_positions(length, positions[0], defer)
+        elif positions is not None and named.get("attention_mask") is None:
+            self._restarts.add((positions.diff() != 1).sum())
         whole = past + length
         pairs = rows * _square_pairs(past, length)
         sequences = 0 if past and not is_grad_enabled() else rows
@@ -65,10 +71,38 @@ class TokenCounter:
             found["window_pairs"] = rows * (_window_pairs(whole, window) - _window_pairs(past, window))
         return found
 
+    def saw_restarts(self) -> bool:
+        """Whether positions began anew within a row since the last call: it holds several documents, which transformers
+        masks from each other. Waits for the device."""
+        return bool(self._restarts.read())
+
     def of_encoder(self, ids: Any, named: Mapping[str, Any]) -> dict[str, int]:
         """Counters of a pass of the encoder."""
         source = self._source(ids, named)
         return {} if source is None else _encoded(*source)
+
+    def _by_ends(self, length: int, ends: Any, defer: Defer) -> dict[str, int]:
+        """Of documents by where each begins and the last one ends."""
+        self.saw_documents = True
+        lengths = ends.diff().long()
+        defer("square_pairs", lengths.square().sum())
+        if self._window is not None:
+            within = lengths.clamp(max=self._window)
+            defer("window_pairs", (within * (within + 1) // 2 + (lengths - within) * self._window).sum())
+        return {"tokens": length, "sequences": lengths.numel()}
+
+    def _by_positions(self, length: int, positions: Any, defer: Defer) -> dict[str, int]:
+        """Of documents that begin where `positions` has its least, as transformers tells them apart. A position need
+        not be a token's number within its document."""
+        self.saw_documents = True
+        begins = positions == positions.min()
+        places = torch.arange(length, device=positions.device)
+        numbers = places + 1 - torch.where(begins, places, 0).cummax(0).values
+        defer("sequences", begins.sum())
+        defer("square_pairs", (2 * numbers - 1).sum())
+        if self._window is not None:
+            defer("window_pairs", numbers.clamp(max=self._window).sum())
+        return {"tokens": length}
 
     def _encoder_decoder(self, ids: Any, named: Mapping[str, Any], past: int) -> dict[str, int]:
         states = None if ids is not None else (named.get("encoder_outputs") or (None,))[0]

@@ -39,7 +39,17 @@ def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Pat
     assert work["other"]["tokens"] == 2 * 5  # one pass through adapters and base counts once
 
 
-def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_apart(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("position_ids", [[0, 1, 2, 3, 0, 1, 0, 1, 2]]),
+        ("position_ids", [[2, 3, 70, 71, 2, 3, 2, 3, 4]]),  # from RoBERTa's first on, and with a gap
+        ("cu_seq_lens_q", [0, 4, 6, 9]),
+    ],
+)
+def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_apart(
+    path: Path, argument: str, values: list[Any]
+) -> None:
     """A flash kernel's rows, without the kernel: only a GPU has it."""
     import torch
 
@@ -58,10 +68,10 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     server, client = EventServer(path), connect(path)
     counter = ForwardCounter(client)
     counter.attach(model)
-    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2]])
+    ids, documents = torch.ones(1, 9, dtype=torch.long), torch.tensor(values)
     with torch.inference_mode():
-        model(input_ids=torch.ones_like(positions), position_ids=positions.clone())
-    model(input_ids=torch.ones_like(positions), position_ids=positions).backward()
+        model(input_ids=ids, **{argument: documents.clone()})
+    model(input_ids=ids, **{argument: documents}).backward()
     counter.settle()
     client.close()
     assert counter.saw_documents

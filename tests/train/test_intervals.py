@@ -66,6 +66,20 @@ def test_of_ranks_that_a_model_is_split_over_the_first_counts(monkeypatch: pytes
     assert [bool(counted_by(rank).work) for rank in range(4)] == [True, False, True, False]
 
 
+def test_positions_that_begin_anew_within_a_row_are_declared_as_packing() -> None:
+    """transformers masks documents from each other where there is no mask."""
+    import torch
+
+    loop, mask = Loop(llama()), torch.ones(2, LENGTH, dtype=torch.long)
+    positions = (torch.arange(LENGTH) % 7).expand(2, LENGTH)
+    loop._counted(lambda **inputs: loop.model(**inputs, position_ids=positions, attention_mask=mask).loss.backward())
+    loop.counter.settle()
+    assert "packing" not in loop.counted.facts
+    loop._counted(lambda **inputs: loop.model(**inputs, position_ids=positions).loss.backward())
+    assert _is_within(loop.flop, loop.basis())
+    assert loop.counted.facts["packing"] is True
+
+
 def test_random_trainings_are_within_the_interval() -> None:
     """`make random-trainings` has more."""
     found = [Training(seed) for seed in range(8)]
