@@ -80,7 +80,8 @@ def _copy(arguments: argparse.Namespace) -> int:
         print(shown([*lines, *([left] if left else [] if done else [f"nothing is pending in {folder}"])]), end="")
     if failed := [one for one in done if one.copy.fault is not None]:
         texts = (f"NOT COPIED to {one.copy.location}: {one.copy.fault}; {one.ledger} is complete" for one in failed)
-        raise StorageError(*texts, hint="" if arguments.background else "`flopsd copy` tries again")
+        again = "" if arguments.background or all(one.copy.refused for one in failed) else "`flopsd copy` tries again"
+        raise StorageError(*texts, hint="repeat this command to try again" if again and arguments.to else again)
     return OK
 
 

@@ -27,7 +27,7 @@ from flopsd.attestation.signed_statement import read_ledger, statement_in
 from flopsd.core.companions import companion_name
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.values import is_digest
-from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError
 from flopsd.settings.data_files import Tables
 
 SCHEME = "s3://"
@@ -155,13 +155,20 @@ class _Store:
         try:
             yield
         except (BotoCoreError, ClientError, ValueError) as fault:  # ValueError: the endpoint is not a URL
-            raise LedgerError(
-                f"cannot read {self.name}/{key}: {fault}",
-                hint="the role needs s3:ListBucket and s3:GetObject; the region comes from AWS_REGION or the profile, "
-                "an endpoint such as https://minio:9000 from AWS_ENDPOINT_URL_S3",
-            ) from fault
+            raise self._unread(key, fault) from fault
+        except FlopsdError:
+            raise
         except OSError as fault:
             raise LedgerError(
                 f"cannot write {self.name}/{key} to disk: {fault.strerror or fault}",
                 hint="set TMPDIR to a folder with free disk space",
             ) from fault
+        except Exception as fault:  # such as RecursionError, of a store that redirects to itself
+            raise self._unread(key, fault) from fault
+
+    def _unread(self, key: str, fault: Exception) -> LedgerError:
+        return LedgerError(
+            f"cannot read {self.name}/{key}: {fault}",
+            hint="the role needs s3:ListBucket and s3:GetObject; the region comes from AWS_REGION or the profile, "
+            "an endpoint such as https://minio:9000 from AWS_ENDPOINT_URL_S3",
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 from flopsd.attestation.ledger_files import LedgerFiles, journal_beside, public_key_beside
 from flopsd.core.envelope import encode64
-from flopsd.errors import OtherFileThereError, StorageError
+from flopsd.errors import FlopsdError, OtherFileThereError, StorageError
 from flopsd.settings.locations import S3Location
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 from flopsd.system.known_files import Content, KnownFile, known_file, open_content, sha256_of, size_of
@@ -113,6 +113,10 @@ def _each(objects: Mapping[S3Location, Content], do: Callable[[Any, S3Location, 
         raise StorageError(f"{location}: {_code(fault)}: {fault.response.get('Error', {}).get('Message')}") from fault
     except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_S3 is not a URL
         raise StorageError(f"{location or 'S3'}: {fault}") from fault
+    except (FlopsdError, OSError):
+        raise
+    except Exception as fault:  # such as RecursionError, of a store that redirects to itself
+        raise StorageError(f"{location or 'S3'}: {type(fault).__name__}: {fault}") from fault
 
 
 def _options(location: S3Location, data: Content, clock: Clock) -> dict[str, Any]:

@@ -7,21 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from botocore.client import BaseClient
 
 from flopsd.attestation.countersign import countersign
+from flopsd.attestation.merge.s3_ledgers import in_s3
 from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.signing.pem import make_pem
-from flopsd.attestation.storage import copies
+from flopsd.attestation.storage import copies, s3
 from flopsd.attestation.storage.copies import CopyResult
 from flopsd.attestation.storage.deliveries import Deliveries
 from flopsd.attestation.verify import verify_ledger
 from flopsd.daemon.copying import copy_sealed
 from flopsd.daemon.sealing import seal, seal_ended
-from flopsd.errors import StorageError
+from flopsd.errors import LedgerError, StorageError
 from flopsd.journal.delivery_note import COPIED_BYTES_PER_S, Delivery
 from flopsd.journal.state_dir import StateDir
-from flopsd.settings.locations import parse_location
+from flopsd.settings.locations import S3Location, parse_location
 from flopsd.settings.schema import Settings
 from flopsd.testing import FakeClock
 from tests.support.jobs import Nodes, sagemaker
@@ -258,6 +260,20 @@ def test_what_was_not_read_back_from_s3_is_said(tmp_path: Path, monkeypatch: pyt
     assert "\n  s3://bucket/x.json cannot be read: nothing was compared\n" in in_process(*copy, code=0).stdout
     (facts,) = json.loads(in_process(*copy, "--json", code=0).stdout)["copies"]
     assert facts["notReadBack"] == "s3://bucket/x.json cannot be read: nothing was compared"
+
+
+def test_whatever_the_library_of_a_store_raises_is_an_error_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As RecursionError, where a store redirects to itself: the copy had ended, and was said not to be finished."""
+
+    def raises(*_: object, **__: object) -> None:
+        raise RecursionError("too deep")
+
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setattr(BaseClient, "_make_api_call", raises)
+    with pytest.raises(StorageError, match=r"s3://bucket/x.json: RecursionError: too deep"):
+        s3.compare({S3Location("bucket", "x.json"): b""})
+    with pytest.raises(LedgerError, match="cannot read s3://bucket/x: too deep"):
+        list(in_s3("s3://bucket/x", Path(), lambda _: None))
 
 
 def test_a_store_that_fails_slowly_is_tried_once_a_round_and_no_ledger_takes_all_the_time(
