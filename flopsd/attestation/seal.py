@@ -23,7 +23,7 @@ from flopsd.attestation.ledger_files import (
 )
 from flopsd.attestation.signing.dsse import sign, verify_signatures
 from flopsd.attestation.signing.keys import load_signer
-from flopsd.attestation.signing.public_key import PublicKey
+from flopsd.attestation.signing.public_key import MAX_PEM_BYTES, PublicKey
 from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.dataclass import dataclass
@@ -188,7 +188,7 @@ def _sealed_before(
         predicate: Mapping[str, Any] = parse_json(envelope.payload, "the payload")["predicate"]
         method = predicate["method"]
         same = method["journal"]["sha256"] == journal.sha256 == known_file(journal_beside(ledger)).sha256
-        whole = public_key_beside(ledger).read_bytes() == key.pem
+        whole = read_at_most(public_key_beside(ledger), MAX_PEM_BYTES) == key.pem
         payload_sha256 = hashlib.sha256(envelope.payload).hexdigest()
         seal = EarlierSeal(journal.size_bytes, journal.head_sha256, payload_sha256, str(method["sealedAt"]), None)
         disclosed = set(method["codeSecrets"]) >= {secret.hex() for secret in secrets.values()}

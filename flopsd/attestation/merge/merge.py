@@ -39,6 +39,7 @@ from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
 from flopsd.system.file_presence import exists
 from flopsd.system.progress import Progress, no_progress
+from flopsd.system.regular_files import read_at_most
 
 log = logging.getLogger("flopsd")
 CACHE_KIB = 4096
@@ -143,8 +144,15 @@ def _refuse_overwriting(ledger: Path, kind: str, public_pem: bytes) -> None:
     if exists(ledger) and (there := _merged_kind(ledger)) != kind:
         what = "is not a merged ledger" if there is None else f"is the ledger of a {there}, not of a {kind}"
         raise LedgerError(f"{ledger} exists and {what}", hint=hint)
-    if exists(beside) and beside.read_bytes() != public_pem:
+    if exists(beside) and not _holds(beside, public_pem):
         raise LedgerError(f"{beside} exists and is a different public key", hint=hint)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_at_most(path, len(data)) == data
+    except OSError:
+        return False
 
 
 def _merged_kind(ledger: Path) -> str | None:

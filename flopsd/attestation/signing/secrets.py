@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN
+from flopsd.system.regular_files import open_regular
 
 MAX_SECRET_BYTES = 1023  # the longest passphrase that OpenSSL accepts
 
@@ -47,7 +48,7 @@ def _given(variable: str, environment: Mapping[str, str]) -> str:
 def read_secret(path: Path, what: str) -> str:
     """The first line of a file, which must be the only one. Raises SigningKeyError, which never shows the secret."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_SECRET_BYTES + 3)
         text = data.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except OSError as fault:

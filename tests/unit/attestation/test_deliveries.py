@@ -1,6 +1,7 @@
 """Sealed ledgers are delivered until all destinations have the sealed bytes, whatever fails, changes or is in the way."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,6 +104,16 @@ def test_what_was_sealed_is_what_is_delivered_however_often_it_is_sealed(
     assert same(late, good)
     assert deliveries.is_delivered(ledger)
     assert sealer.seal() == sealer.deliver() == {}
+
+
+def test_a_fifo_by_the_name_of_the_public_key_holds_up_no_seal(tmp_path: Path) -> None:
+    finished(tmp_path / "state", 12)
+    sealer, key = Sealer(tmp_path / "state"), tmp_path / "state" / "run-1.ledger.pub"
+    sealer.seal()
+    key.unlink()
+    os.mkfifo(key)
+    sealer.seal()
+    assert key.is_file()
 
 
 def spoil(end: str, how: Callable[[Path], object]) -> Callable[[Path], object]:

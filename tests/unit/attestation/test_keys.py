@@ -104,8 +104,10 @@ def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> No
     for bad, reason in (("\udcff", "is not UTF-8"), ("x" * 1024, "more than 1023 bytes")):
         with pytest.raises(SigningKeyError, match=f"{PASSPHRASE} {reason}|{PASSPHRASE} has {reason}"):
             load_signer(str(encrypted), {PASSPHRASE: bad})
-    with pytest.raises(SigningKeyError, match="No such file"):
-        load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / "missing")})
+    os.mkfifo(tmp_path / "fifo")  # which nobody writes to: a daemon that waits for it meters nothing
+    for name, reason in (("missing", "No such file"), ("fifo", "not a regular file")):
+        with pytest.raises(SigningKeyError, match=reason):
+            load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / name)})
     with pytest.raises(SigningKeyError, match="are both set"):
         load_signer(str(encrypted), {PASSPHRASE: SECRET, PASSPHRASE_FILE: str(tmp_path / "secret")})
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -353,7 +354,9 @@ def test_only_what_an_earlier_merge_made_is_written_over(nodes: Nodes) -> None:
     trusted = nodes.folder / "trusted.pub"
     trusted.write_bytes(b"somebody's key")
     (nodes.folder / "own").mkdir()
+    os.mkfifo(nodes.folder / "fifo.pub")
     for ledger, why in (
+        (nodes.folder / "fifo.json", "is a different public key"),
         (one, "is not a merged ledger"),
         (nodes.folder / "trusted.json", "is a different public key"),
         (nodes.folder / "job.pub", "is also the name of its public key"),
