@@ -14,6 +14,7 @@ from typing import IO
 from flopsd.system.file_presence import is_folder
 
 _UNFINISHED = re.compile("[0-9a-f]{16}")
+_CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)  # a file system that has no such operation
 
 
 def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
@@ -29,7 +30,7 @@ def new_file(path: Path, data: bytes, mode: int) -> None:
     try:
         fd = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except OSError:
-        with _written(path, mode, os.link) as file:
+        with _written(path, mode, _name_new) as file:
             file.write(data)
         return
     with os.fdopen(fd, "wb") as file:
@@ -72,6 +73,18 @@ def _written(path: Path, mode: int | None, give_name: Callable[[Path, Path], Non
     sync_path(path.parent)
 
 
+def _name_new(temporary: Path, path: Path) -> None:
+    """Give a file a name that no other has. Where there are no links, as on FAT, the name is taken first. Raises
+    OSError."""
+    try:
+        os.link(temporary, path)
+    except OSError as fault:
+        if fault.errno not in (errno.EPERM, *_CANNOT):
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.replace(temporary, path)
+
+
 def remove_unfinished(path: Path) -> None:
     """Remove what processes left that were killed while they replaced `path`; nobody else may be replacing it now."""
     for found in path.parent.glob(f".{glob.escape(path.name)}.*"):
@@ -80,9 +93,13 @@ def remove_unfinished(path: Path) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Make durable what is in a file, or which files a folder has under which names. Raises OSError."""
+    """Make durable what is in a file, or which files a folder has under which names, but for file systems that have no
+    way to do the latter, as SMB and 9p. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as fault:
+        if fault.errno not in _CANNOT or not path.is_dir():
+            raise
     finally:
         os.close(fd)

@@ -1,8 +1,12 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
+import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -69,6 +73,45 @@ def test_the_bytes_are_on_the_disk_before_they_have_the_name_and_the_name_is_aft
     new_file(tmp_path / "other", b"newer", 0o600)
     assert (steps, (tmp_path / "other").read_bytes()) == ([5, "name", "folder"], b"newer")
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def lacking(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A file system that has no files without a name, no links, and no sync of folders: it answers with this error."""
+    fsync = os.fsync
+
+    def of_files(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "O_TMPFILE", 0)  # a folder cannot be opened for writing
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(number, os.strerror(number))))
+    monkeypatch.setattr(os, "fsync", of_files)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_may_have_no_links_and_no_sync_of_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    lacking(monkeypatch, number)
+    new_file(tmp_path / "key", b"secret", 0o600)
+    replace_file(tmp_path / "ledger", b"{}")
+    with pytest.raises(FileExistsError):
+        new_file(tmp_path / "key", b"other", 0o600)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"key": b"secret", "ledger": b"{}"}
+
+
+def test_a_disk_that_fails_is_another_matter_and_so_is_a_file_that_cannot_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as now:
+        lacking(now, errno.EIO)
+        for write in (partial(new_file, mode=0o600), replace_file):
+            with pytest.raises(OSError, match="Input/output error"):
+                write(tmp_path / "file", b"secret")
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.EINVAL, "Invalid argument")))
+    with pytest.raises(OSError, match="Invalid argument"):
+        replace_file(tmp_path / "other", b"secret")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
