@@ -109,13 +109,14 @@ def line_ends_at(fd: int, end: int, head_sha256: str) -> bool:
 
 def looks_like_records(file: IO[bytes]) -> bool:
     """Whether the rest of `file` contains a complete line that was once a record. A crash cuts the last line or leaves
-    blocks of NULs. A complete line that is invalid was altered."""
-    begins, before = True, b""
+    blocks of NULs, also within that line. A complete line that is invalid was altered."""
+    begins, before, is_holed = True, b"", False
     while piece := file.readline(MAX_LINE_BYTES):
         ends = piece.endswith(b"\n")
         if begins:
-            before = piece[: len(_RECORD_BEGIN)]
-        if ends and (before == _RECORD_BEGIN or piece.endswith(_RECORD_END)):
+            before, is_holed = piece[: len(_RECORD_BEGIN)], False
+        is_holed = is_holed or b"\0" in piece
+        if ends and not is_holed and (before == _RECORD_BEGIN or piece.endswith(_RECORD_END)):
             return True
         begins = ends
     return False

@@ -141,6 +141,8 @@ def test_a_line_longer_than_readers_accept_is_not_written() -> None:
         # A piece is of 16 bytes: only the first of a line shows how it begins.
         (b"x" * 16 + b'{"h":"\n', False), (b'{"h":"' + b"x" * 40 + b"\n", True), (b"x" * 40 + b"}}\n", True),
         (b'{"h":"' + b"x" * 40, False), (b"x" * 20 + b'\n{"h":"\n', True), (b'{"h":"' + b"x" * 9 + b"\n" + b"y\n", True),
+        # Of a line that a power cut left in part, its last block alone may be on the disk.
+        (bytes(9) + b"x}}\n", False), (b'{"h":"' + bytes(20) + b"x}}\n", False), (bytes(3) + b'\n{"h":"\n', True),
     ],
 )  # fmt: skip
 def test_a_whole_line_that_was_once_a_record_is_no_crash(
