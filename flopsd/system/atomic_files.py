@@ -6,6 +6,7 @@ import errno
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +100,7 @@ def sync_path(path: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as fault:
-        if fault.errno not in _CANNOT or not path.is_dir():
+        if fault.errno not in _CANNOT or not stat.S_ISDIR(os.fstat(fd).st_mode):
             raise
     finally:
         os.close(fd)
