@@ -174,11 +174,13 @@ class DeviceAccounts:
         since_ns = hand_over(
             changes, self._tracked, sweep, message.at_ns, sources.accounted_elsewhere, self._sessions.active_phase
         )
+        for device in message.devices:
+            if device.uid in self._retired | self._stand_ins:
+                self._return(device)
         if self._stand_ins and message.devices:
             sources.replaced(self._stand_ins.difference(device.uid for device in message.devices))
             self._stand_ins.clear()
         for device in message.devices:
-            self._retired.discard(device.uid)
             self._identify(device.uid, device)
             self._bound(device)
             if device.uid in self._tracked or sources.arbiter.is_in_slices(device.uid):
@@ -218,6 +220,14 @@ class DeviceAccounts:
             tracked.count_gap(max(self._clock.boottime_ns(), tally.watermark_ns + 1), unknown, NO_PHASE)
         if since_ns is not None:
             tracked.count_gap(since_ns, before, self._sessions.active_phase)
+
+    def _return(self, device: Device) -> None:
+        """A device that was taken for one of a machine that is gone is listed here."""
+        self._retired.discard(device.uid)
+        tracked = self._tracked[device.uid]
+        if not self._earlier.is_length_known(device):
+            until_ns = max(self._clock.boottime_ns(), tracked.tally.watermark_ns + 1)
+            tracked.count_gap(until_ns, GapReason.END_UNKNOWN, NO_PHASE)
 
     def _identify(self, uid: DeviceUid, listed: Device) -> None:
         """Rate a tracked device whose model was unknown by `listed`, where that names it; the journal records it."""

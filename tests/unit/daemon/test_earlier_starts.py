@@ -257,6 +257,19 @@ def test_no_less_time_passed_than_since_the_boot_of_a_machine_with_the_same_devi
     assert (view_of(history_of(run.state.journal), table()).figures.high_flop is not None) is is_bounded
 
 
+def test_nor_where_that_device_is_listed_late(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(60)
+    run.devices = ()
+    reboot(run, wall_seconds=60, up_seconds=900)
+    run.meter(30)  # and until a checkpoint it was taken for one of a machine that is gone
+    run.devices = (H100,)
+    run.meter(30)
+    _, second = sealed(run, tmp_path)
+    assert second.tallies["GPU-h"].gap_ns[GapReason.END_UNKNOWN] > 0
+    assert view_of(history_of(run.state.journal), table()).figures.high_flop is None
+
+
 def test_a_device_of_an_earlier_machine_is_not_missing_on_the_next_one(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)
