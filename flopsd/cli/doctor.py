@@ -123,7 +123,8 @@ def doctor_text(checks: list[Diagnosis]) -> str:
             lines += _lines("      -> ", f"`flopsd run {check.needs}` meters it")
         if check.fix and not (meters and check.state == "none"):
             lines += _lines("      -> ", check.fix)
-    return shown([*lines, _verdict(meters, needs)])
+    failed = meters and any(check.state == "fail" for check in checks)
+    return shown([*lines, _verdict(meters, needs) + ("; what is marked fail needs repair" if failed else "")])
 
 
 def _verdict(meters: bool, needs: Sequence[str]) -> str:

@@ -159,6 +159,10 @@ def test_the_text_of_checks() -> None:
         "      -> `flopsd run --source other` meters it",
         "this machine can be metered",
     ]
+    failed = Diagnosis("signing key", "fail", "no such file")
+    assert doctor_text([warned, failed]).splitlines()[-1] == (
+        "this machine can be metered; what is marked fail needs repair"
+    )
     assert doctor_text([absent, needed]).splitlines()[1:] == [
         "      -> install it",
         "ok    device 2: a chip",
