@@ -34,6 +34,7 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("run --lifelime 2", "flopsd run [options]", "there is no option --lifelime\n"),
         ("run --b\x1b[2J", "flopsd run [options]", "there is no option --b\\x1b[2J\n"),
         ("run --phase trian", "", "'trian': expected one of train, evaluate, generate, other, or undeclared; did you mean train?"),
+        ("run --method LoRA", "", "or undeclared; did you mean lora?"),
         ("key new ", "flopsd key new", "flopsd key new: error: an argument is empty; is a variable of the shell unset?"),
         ("verify l.json --key ", "flopsd verify", "--key has an empty value; is a variable of the shell unset?"),
         ("verify l.json --threshold x", "flopsd verify", "--threshold: must be a whole number of at least 1"),
