@@ -1,6 +1,7 @@
 // The verifier as a command: what its words mean, and what it prints. docs/conformance.md has the contract.
 import fs from "node:fs";
 import path from "node:path";
+import { mayBeLedger } from "./src/given.js";
 import { parseJson, writeJson } from "./src/json.js";
 import { readKey } from "./src/keys.js";
 import { Library } from "./src/library.js";
@@ -73,7 +74,8 @@ function childrenIn(folder) {
   return found.sort().flatMap((name) => {
     const file = path.join(folder, name);
     const ledger = maybe(file);
-    return ledger === null ? [] : [{ name, ledger, journal: maybe(journalOf(file)) }];
+    const journal = ledger && maybe(journalOf(file));
+    return ledger && mayBeLedger({ name, bytes: ledger }, journal !== null) ? [{ name, ledger, journal }] : [];
   });
 }
 

@@ -86,14 +86,19 @@ def _other_file(ledger: Path, data: bytes) -> tuple[str, str] | None:
     return None
 
 
-def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:
-    """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
+def refuse_other_type(envelope: Envelope) -> None:
+    """Raises NotVerifiedError for an envelope that says of its payload that it is something else than a statement."""
     if envelope.payload_type != PAYLOAD_TYPE:
         raise NotVerifiedError(
             f"the payload has type {envelope.payload_type!r:.100}, not {PAYLOAD_TYPE!r}",
             code="payload_type",
             path="envelope",
         )
+
+
+def statement_in(envelope: Envelope, parse: Parse = parse_json) -> Mapping[str, Any]:
+    """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
+    refuse_other_type(envelope)
     signed = parse(envelope.payload, "the payload", "payload")
     if not isinstance(signed, dict) or signed.get("_type") != STATEMENT_TYPE:
         raise NotVerifiedError(

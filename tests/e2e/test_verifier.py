@@ -229,9 +229,10 @@ def assert_read(page: Page, source: str) -> None:
 
 
 @pytest.mark.tool("node")
-def test_the_command_waits_for_no_fifo(tmp_path: Path) -> None:
+def test_the_command_waits_for_no_fifo_and_takes_no_other_json_for_a_ledger(tmp_path: Path) -> None:
     """Among the children they are passed over, in place of a file that is named they are refused."""
     folder = Path(shutil.copytree(VECTORS / "merged" / "job", tmp_path / "job"))
+    (folder / "children" / "package.json").write_text('{"name": "of another program"}')
     for name in ("fifo", "children/x.json", "children/node-1/y.journal.jsonl"):
         os.mkfifo(folder / name)
     shutil.copy(folder / "children" / "node-1" / "ledger.json", folder / "children" / "node-1" / "y.json")

@@ -496,7 +496,10 @@ def check_children(merged: J, asked: Any) -> None:
     seen, others = set(), []
     below = {entry["sha256"]: [entry] for entry in entries if entry["kind"] == "node"}
     for path in sorted(path for path in Path(asked.children).rglob("*.json") if path.is_file()):
-        payload = read_envelope(path.read_bytes())["payload"]
+        data, journal = path.read_bytes(), path.with_name(f"{path.stem}.journal.jsonl")
+        if b'"payloadType"' not in data and not journal.is_file() and not path.name.endswith(".ledger.json"):
+            continue
+        payload = read_envelope(data)["payload"]
         digest = sha256(payload)
         predicate = strict_json(payload, "payload").get("predicate", {})
         entry = by_digest.get(digest)
@@ -508,7 +511,7 @@ def check_children(merged: J, asked: Any) -> None:
             nodes = merged["jobNodes"] if merged["kind"] == "job" else [entry["node"]]
             need(predicate["node"]["jobNodes"] == nodes, "child_differs")
             need(merged["kind"] == "lineage" or predicate["run"] == merged["run"], "child_differs")
-            if not path.with_name(f"{path.stem}.journal.jsonl").is_file():
+            if not journal.is_file():
                 continue
         alone = Asked(path, [], 0, asked.peaks, asked.policies, allow_replay=True)
         found = verify_one(path, alone, signed=False)

@@ -18,6 +18,12 @@ function kindOf(ledger) {
   }
 }
 
+/** Whether a file can be a ledger, as flopsd takes it of a folder: of those that only end in .json none is meant.
+ * @param {File_} one @param {boolean} hasJournal */
+export function mayBeLedger({ name, bytes }, hasJournal) {
+  return hasJournal || name.endsWith(".ledger.json") || new TextDecoder("latin1").decode(bytes).includes('"payloadType"');
+}
+
 /** The one to verify: of several that which adds the others up. @param {File_[]} ledgers */
 function topOf(ledgers) {
   if (ledgers.length === 1) return ledgers[0];
@@ -32,13 +38,14 @@ function topOf(ledgers) {
 /** @param {File_[]} files */
 export function sorted(files) {
   const journals = files.filter((one) => /\.jsonl$/i.test(one.name));
-  const ledgers = files.filter((one) => !journals.includes(one));
-  if (!ledgers.length) throw new Fault("Give a ledger: a file NAME.json.");
-  const ledger = topOf(ledgers);
   const journalOf = (/** @type {File_} */ one) => {
     const name = one.name.replace(/\.json$/i, "") + ".journal.jsonl";
     return journals.find((other) => other.name === name) ?? null;
   };
+  const rest = files.filter((one) => !journals.includes(one));
+  const ledgers = rest.length === 1 ? rest : rest.filter((one) => mayBeLedger(one, journalOf(one) !== null));
+  if (!ledgers.length) throw new Fault("Give a ledger: a file NAME.json.");
+  const ledger = topOf(ledgers);
   let journal = journalOf(ledger);
   if (!journal && ledgers.length === 1 && journals.length) {
     if (journals.length > 1) throw new Fault(`Which journal is that of ${ledger.name}? Give one alone: ${journals.slice(0, 4).map((one) => one.name).join(", ")}.`);

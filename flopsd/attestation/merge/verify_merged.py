@@ -15,7 +15,7 @@ from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
 from flopsd.attestation.merge.read_child import NODE, claims_below, entry_again, recompute
 from flopsd.attestation.seal import MALFORMED
-from flopsd.attestation.signed_statement import SignedStatement, read_ledger
+from flopsd.attestation.signed_statement import SignedStatement, read_ledger, refuse_other_type
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, refuse_double
@@ -175,6 +175,8 @@ def _again(entry: Entry, opened: SignedStatement, found: FoundLedger, tables: Ta
     NotVerifiedError if it differs."""
     opened = replace(opened, keyids=tuple(entry["keyids"]))
     try:
+        if opened.kind == JOB or found.has_journal:
+            refuse_other_type(opened.envelope)
         if opened.kind == JOB:
             recompute(opened, tables, allow_replay=True)
             again = job_entry(opened.statement["predicate"], entry["sha256"], entry["keyids"])

@@ -5,6 +5,8 @@ import contextlib
 import io
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,13 @@ def test_it_counts_keys_and_not_files_and_needs_a_signature(tmp_path: Path) -> N
     for keys, threshold in (([folder / "ledger.pub", again], 2), ([stranger], 0)):
         with pytest.raises(Refused, match="too_few_signatures"):
             verify.verify(verify.Asked(folder / "ledger.json", keys, threshold, peaks=(PEAKS,), policies=(POLICY,)))
+
+
+def test_it_takes_no_other_json_below_a_folder_for_a_ledger(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(VECTORS / "merged" / "job", tmp_path / "job"))
+    (folder / "children" / "package.json").write_text("{}")
+    asked = verify.Asked(folder / "ledger.json", [folder / "ledger.pub"], peaks=(PEAKS,), policies=(POLICY,))
+    verify.verify(replace(asked, children=folder / "children"))
 
 
 def test_it_knows_nothing_of_flopsd() -> None:

@@ -19,7 +19,7 @@ from flopsd.attestation.signed_statement import open_ledger
 from flopsd.attestation.signing.dsse import sign, verify_signatures
 from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
 from flopsd.attestation.verify import verify_ledger
-from flopsd.core.envelope import parse_envelope
+from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_text import merged_text, verified_merge_text, verified_text
@@ -300,6 +300,15 @@ def test_a_merged_ledger_is_never_larger_than_a_verifier_reads(tmp_path: Path, m
     ledger.unlink()
     assert not written(refused)
     assert not ledger.exists(), "what is refused is not written"
+
+
+def test_a_child_that_is_said_to_be_no_statement_is_refused(nodes: Nodes) -> None:
+    merged, child = two(nodes), nodes.folder / "ledgers" / "algo-1" / "ledger.json"
+    envelope = parse_envelope(child.read_bytes())
+    child.write_bytes(encode_envelope(envelope.payload, "application/json", list(envelope.signatures)))
+    with pytest.raises(NotVerifiedError, match="the payload has type 'application/json'") as caught:
+        verify(nodes, merged, nodes.folder / "ledgers")
+    assert caught.value.code == "payload_type"
 
 
 def test_a_node_beside_others_that_it_does_not_list_says_that_its_answer_is_its_own(nodes: Nodes) -> None:
