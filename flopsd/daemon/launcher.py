@@ -128,7 +128,11 @@ class Launcher:
                 if received == signal.SIGTERM and self._stop_ns is None:
                     self._stop_ns = self.clock.boottime_ns()
                     self._send("stopping")
-                signal_group(job, received)
+                if not signal_group(job, received):
+                    self.log(
+                        f"signal {received} cannot be passed on: the job runs as another user now, as by sudo; that "
+                        "user or root can send it"
+                    )
             if self._daemon is not None and self._children.has_ended(self._daemon.pid):
                 self._daemon_died()
             if self._restart_ns is not None and self.clock.boottime_ns() >= self._restart_ns:

@@ -21,11 +21,15 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def signal_group(leader: int, number: int) -> None:
+def signal_group(leader: int, number: int) -> bool:
+    """Send a signal; false where all of the group became another user's, as by sudo, and we may not."""
     try:
         os.killpg(leader, number)
     except ProcessLookupError:
         pass  # it ended meanwhile
+    except PermissionError:
+        return False
+    return True
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:

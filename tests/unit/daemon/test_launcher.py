@@ -24,7 +24,7 @@ import flopsd.daemon.launcher
 from flopsd.system.clock import SystemClock
 
 os.kill = lambda pid, number: None
-flopsd.daemon.launcher.KILL_SECONDS = 0.2
+flopsd.system.children.KILL_SECONDS = 0.2
 deaf = ("sh", "-c", 'trap "" TERM; exec sleep 600', "daemon")
 flopsd.daemon.launcher.os.pread = lambda *_: b"what the daemon wrote"
 launcher = flopsd.daemon.launcher.Launcher(deaf, deaf, SystemClock(), 0.5, print)
@@ -69,6 +69,29 @@ def test_the_job_has_the_open_files_it_was_given_and_what_it_leaves_running_is_n
     assert done.returncode == 7, done.stderr
     assert done.stdout.startswith("given\n")
     assert f"processes of the job still run ({left}): metering ended with its command" in done.stdout
+
+
+# A job that became another user, so that its launcher may not signal it.
+FOREIGN = r"""
+import os, sys
+from flopsd.daemon.launcher import Launcher
+from flopsd.system.clock import SystemClock
+
+def refused(*_):
+    raise PermissionError
+
+os.killpg = refused
+launcher = Launcher(("sh", "-c", "exec sleep 600", "daemon"), None, SystemClock(), 0.1, lambda words: print(words, flush=True))
+sys.exit(launcher.run(("sh", "-c", "kill -USR1 $PPID; sleep 0.1; exit 7"), os.environ))
+"""
+
+
+def test_a_signal_that_may_not_be_passed_on_is_said_and_ends_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN], env=environment(None), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 7, done.stderr
+    assert f"signal {int(signal.SIGUSR1)} cannot be passed on: the job runs as another user now" in done.stdout
 
 
 def test_the_exit_code_is_returned_when_the_parent_ignores_sigchld(tmp_path: Path) -> None:
