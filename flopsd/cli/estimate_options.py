@@ -13,6 +13,10 @@ DEFAULT_MFU = "0.3..0.5"
 DEFAULT_RANK, DEFAULT_TARGETS = 16, "all-linear"
 _SETTINGS = ("recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic",
              "base_systemic_reason", "policies", "peaks")  # fmt: skip
+_RECOMPUTATION = (
+    "activation checkpointing: none, full or selective (default: undeclared; executed has none of it in at least, and "
+    "all layers in at most)"
+)
 _MOST_USD = 10**9
 
 
@@ -47,7 +51,10 @@ def add_options(verbs: Verbs) -> argparse.ArgumentParser:
     )
     estimate.add_argument("--attention", metavar="NAME", help="attention implementation, such as sdpa or eager")
     _add_hardware(estimate)
-    add_settings(estimate, [setting for setting in SETTINGS if setting.key in _SETTINGS])
+    settings = [setting for setting in SETTINGS if setting.key in _SETTINGS]
+    add_settings(
+        estimate, [one._replace(help=_RECOMPUTATION) if one.key == "recomputation" else one for one in settings]
+    )
     estimate.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     return estimate
 
@@ -137,7 +144,7 @@ def interval(text: str) -> tuple[Fraction, Fraction]:
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(f"expected a share or two, such as {DEFAULT_MFU}") from None
     if not 0 < ends[0] <= ends[1] <= 1:
-        raise argparse.ArgumentTypeError(f"expected shares above 0 and up to 1, such as {DEFAULT_MFU}")
+        raise argparse.ArgumentTypeError(f"expected shares above 0 and up to 1, the lower first, such as {DEFAULT_MFU}")
     return ends
 
 

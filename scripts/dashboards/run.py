@@ -81,7 +81,8 @@ def totals() -> Iterator[Any]:
     )
     yield number(
         "At most",
-        "An upper bound, not an estimate. Of the nodes that were scraped. Absent while one of them is gone, and where one began anew.",
+        "An upper bound, not an estimate. Of the nodes that were scraped. Absent while one of them is gone, and where "
+        "one began anew.",
         "a node is gone or new",
         FLOP,
         total("high"),
