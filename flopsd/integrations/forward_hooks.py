@@ -214,6 +214,8 @@ class ForwardHooks:
         tally = self._sessions.now
         if is_transformed():
             self._leave_out("train", _TRANSFORMED)
+        if past and records and self.counter.tokens.keeps_window:
+            self._sessions.see_window_cache()
         if past and self.counter.tokens.caches_latents:
             self._leave_out("train" if records else "generate", _LATENTS)
         if self.repeats and not arguments:

@@ -175,9 +175,16 @@ class ModelSessions:
 
     def see_recomputation(self) -> None:
         """Some of it is computed again, though no session says so."""
+        self._correct("recomputation", Recomputation.NONE, Recomputation.SELECTIVE)
+
+    def see_window_cache(self) -> None:
+        """A pass that records gradients goes on from a cache that keeps no more than the window."""
+        self._correct("attention", "eager", "eager_with_window_cache")
+
+    def _correct(self, name: str, before: str, now: str) -> None:
         for one in self.all:
-            if _facts(one.client).get("recomputation") == Recomputation.NONE:
-                one.client.declare(recomputation=Recomputation.SELECTIVE)
+            if _facts(one.client).get(name) == before:
+                one.client.declare(**{name: now})
         self._by_facts = {key and _key(_facts(one.client)): one for key, one in self._by_facts.items()}
 
     def perhaps_trained(self, tally: Tally) -> Tally:

@@ -35,7 +35,10 @@ class TokenCounter:
 
     def see_kernel(self) -> None:
         """Note by which kernel the model computes attention now."""
-        self._flash = (getattr(self._config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
+        kernel = getattr(self._config, "_attn_implementation", None) or ""
+        self._flash = kernel.startswith(("flash", "flex"))
+        # Of what a cache does not keep, not even a kernel that skips nothing computes pairs.
+        self.keeps_window = kernel == "eager" and self._window is not None
 
     @property
     def by_shape(self) -> bool:

@@ -243,12 +243,12 @@ def _backward_twice() -> Loop:
     return loop
 
 
-def _in_chunks() -> Loop:
+def _in_chunks(family: str | None = None) -> Loop:
     def run(**inputs: Any) -> None:
         first = loop.model(**inputs)
         (first.loss + loop.model(**inputs, past_key_values=first.past_key_values).loss).backward()
 
-    loop = Loop(llama(num_hidden_layers=LAYERS))
+    loop = Loop(build(family) if family else llama(num_hidden_layers=LAYERS))
     loop._counted(run)
     return loop
 
@@ -551,6 +551,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "two passes for one loss": _two_passes_for_one_loss,
     "two backward passes": _backward_twice,
     "in chunks": _in_chunks,
+    "in chunks, beside a cache of a window": partial(_in_chunks, "cohere2"),
     "the backbone alone": _backbone_alone,
     "layers dropped": _layers_dropped,
     "a pooler that the loss does not read": _pooler_unread,
