@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.attestation.signing.pem import make_pem
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.authorities import Answer, serving
 from tests.support.own_files import Own
@@ -123,22 +124,25 @@ def test_what_another_machine_left_under_the_same_name_is_kept(tmp_path: Path, s
     """A node that comes back with an empty disk: the rolling ledger in the bucket is all that is left of its first."""
     bucket, env = store.bucket("again"), environment(None, None, **store.variables)
 
-    def rolling(name: str, records: int) -> tuple[Path, str]:
-        state = tmp_path / name
-        finished(state, records)
-        done = flopsd("seal", "--rolling", "--state-dir", str(state), "--ledger", str(tmp_path / f"{name}.json"),
-                      "--ledger-copy", f"s3://{bucket}/node.json", env=env, code=0)  # fmt: skip
+    def rolling(name: str, state: str, *more: str) -> tuple[Path, str]:
+        done = flopsd("seal", "--rolling", "--state-dir", str(tmp_path / state), "--ledger", str(tmp_path / f"{name}.json"),
+                      "--ledger-copy", f"s3://{bucket}/node.json", *more, env=env, code=0)  # fmt: skip
         return tmp_path / f"{name}.json", done.stderr
 
-    first, said = rolling("first", 12)
+    finished(tmp_path / "first", 12)
+    finished(tmp_path / "again", 4)
+    first, said = rolling("first", "first")
     assert "kept as" not in said
-    again, said = rolling("again", 4)
+    again, said = rolling("again", "again")
     (kept,) = (key for key in store.keys(bucket) if re.fullmatch(r"node\.rolling-until-\w+\.json", key))
     assert f"kept as s3://{bucket}/{kept}" in said
     assert store.get(bucket, "node.rolling.json") == again.read_bytes()
     ledger = fetched(store, bucket, kept.removesuffix(".json"), tmp_path / "far")
     assert ledger.read_bytes() == first.read_bytes()
     in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay", code=0)
+    make_pem(tmp_path / "other.pem")
+    _, said = rolling("resigned", "again", "--key", str(tmp_path / "other.pem"))
+    assert "kept as" in said, "the same journal, which another key had signed"
 
 
 def test_two_locked_buckets_one_late_hold_the_bytes_that_were_sealed(tmp_path: Path, store: Store) -> None:

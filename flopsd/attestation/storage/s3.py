@@ -150,8 +150,9 @@ def _refuse_another(client: Any, location: S3Location, data: Content) -> None:
 
 
 def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content], clock: Clock) -> None:
-    """Copy the ledger that is there to another name, unless what is uploaded continues its journal. Nothing is kept
-    where the store never lets us look, or has no SHA-256; one that does not let us now is an error."""
+    """Copy the ledger that is there to another name, unless what is uploaded continues its journal, signed by the same
+    key. Nothing is kept where the store never lets us look, or has no SHA-256; one that does not let us now is an
+    error."""
     key = Path(ledger.key)
     journal = ledger.beside(journal_beside(key).name)
     location = journal if journal in objects else ledger
@@ -161,10 +162,11 @@ def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, 
         if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _FOR_NOW:
             raise
         return
-    data, size = objects[location], there["ContentLength"]
-    if there.get("ChecksumSHA256") in (None, _sha256(data)):
+    data, size, found = objects[location], there["ContentLength"], there.get("ChecksumSHA256")
+    if found is None:
         return
-    if location == journal and size <= size_of(data) and there["ChecksumSHA256"] == _sha256(_first(data, size)):
+    begins = location == journal and size <= size_of(data)
+    if found == _sha256(_first(data, size) if begins else data) and not _has_another_key(client, ledger, objects):
         return
     kept = key.with_name(f"{key.stem}-until-{file_stamp(clock.wall_ns())}{key.suffix}")
     for name, other in ((place(key).name, place(kept).name) for place in (journal_beside, public_key_beside, Path)):
@@ -178,8 +180,24 @@ def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, 
             if _code(fault) not in ("NoSuchKey", "404"):
                 raise
     log.warning(
-        "%s held another ledger, which is no earlier state of this one: kept as %s", ledger, ledger.beside(kept.name)
+        "%s held a ledger that is no earlier state of this one, or that another key signed: kept as %s",
+        ledger,
+        ledger.beside(kept.name),
     )
+
+
+def _has_another_key(client: Any, ledger: S3Location, objects: Mapping[S3Location, Content]) -> bool:
+    """Whether the ledger that is there was signed with another key, as far as the store ever lets us look."""
+    key = ledger.beside(public_key_beside(Path(ledger.key)).name)
+    if key not in objects:
+        return False
+    try:
+        there = _head(client, key).get("ChecksumSHA256")
+    except client.exceptions.ClientError as fault:
+        if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _FOR_NOW:
+            raise
+        return False
+    return there not in (None, _sha256(objects[key]))
 
 
 def _first(content: Content, size_bytes: int) -> Content:
