@@ -81,7 +81,9 @@ def _head(base: Any, config: Any) -> dict[str, Any]:
     modules = base.modules() if hasattr(base, "modules") else (base,)
     for module in modules:
         if (found := class_of(module)) is not None and getattr(module, "config", None) is config:
-            return {"architectures": [found.__name__], "num_labels": getattr(config, "num_labels", None)}
+            own = {"architectures": [found.__name__], "num_labels": getattr(config, "num_labels", None)}
+            is_untied = getattr(config, "tie_word_embeddings", False) and _has_other_head(module)
+            return {**own, "tie_word_embeddings": False} if is_untied else own
     return {}
 
 
@@ -89,6 +91,30 @@ def class_of(module: Any) -> Any:
     """The class of transformers that a model is of: FSDP makes a class of it when it shards the model, and a training
     may have one. None of any other."""
     return next((one for one in type(module).__mro__ if one.__module__.startswith("transformers.models.")), None)
+
+
+def called_within(model: Any) -> Any:
+    """The model of transformers, with its adapters, whose configuration a module of another class shows as its own:
+    that may call it more than once, or with other tokens than its own. `model` itself where it is no such module."""
+    config = getattr(model, "config", None)
+    for module in model.modules() if hasattr(config, "to_dict") else ():
+        base = module.get_base_model() if hasattr(module, "get_base_model") else module
+        if class_of(base) is not None and getattr(base, "config", None) is config:
+            return module
+    return model
+
+
+def _has_other_head(base: Any) -> bool:
+    """Whether the head is of another size than the table, such as one that was put in its place."""
+    try:
+        parts = base.get_input_embeddings(), base.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        return False
+    if any(part is None or hasattr(part, "parametrizations") for part in parts):
+        return False
+    weights = [getattr(part, "weight", None) for part in parts]
+    sizes = [0 if weight is None else size_of(weight) for weight in weights]
+    return None not in sizes and sizes[0] != sizes[1]
 
 
 def config_of(base: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from flopsd.client.client import silent
-from flopsd.integrations.describe_model import class_of, is_unread
+from flopsd.integrations.describe_model import called_within, class_of, is_unread
 from flopsd.integrations.forward_hooks import ForwardHooks
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.image_counter import tower_of
@@ -55,8 +55,9 @@ class ForwardCounter:
         enter, leave, see = hooks.enter, hooks.leave, hooks.see_images
         if compiled:  # the graph breaks before each hook and continues after it
             enter, leave, see = (torch.compiler.disable(hook) for hook in (enter, leave, see))
+        called = model if compiled or hasattr(model, "_orig_mod") else called_within(model)
         # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner = called.get_base_model() if hasattr(called, "get_base_model") else called
         counter = hooks.counter
         counter.read(model, inner)
         known = class_of(inner)
@@ -75,11 +76,13 @@ class ForwardCounter:
         hooks.repeats = not compiled and counter.by_shape and hooks.weights is None
         if hooks.weights is None and self.sessions.has_facts:
             hooks.state = ModelState(model)
-        outer = [model] if inner is model else [model, inner]
+        outer = [called] if inner is called else [called, inner]
         for one in (*outer, backbone):
             self._take_over(one, outer)
         by_us, attached = (self, hooks.model), hooks.attached
-        if backbone is not None and (tower is not None or hooks.weights is not None):
+        if backbone is not None and not hooks.has_head and hooks.weights is None:
+            outer = [backbone]  # of which a forward pass of the training's own may make any number
+        elif backbone is not None and (tower is not None or hooks.weights is not None):
             outer.append(backbone)
         elif backbone is not None:  # a hook less in each pass
             attached.before(backbone, hooks.enter_backbone, by_us)

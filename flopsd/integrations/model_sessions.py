@@ -230,8 +230,9 @@ def _with_sizes(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     for name, value in config.items():
         if isinstance(value, Mapping) and isinstance(now.get(name), Mapping):
             found[name] = _with_sizes(value, now[name])
-    if isinstance(now.get("vocab_size"), int) and "vocab_size" in found:
-        found["vocab_size"] = now["vocab_size"]
+    for name in ("vocab_size", "tie_word_embeddings"):
+        if isinstance(now.get(name), int) and name in found:
+            found[name] = now[name]
     layers = now.get("num_hidden_layers")
     if isinstance(layers, int) and found.get("num_hidden_layers", layers) != layers:
         found["num_hidden_layers"] = layers

@@ -385,11 +385,11 @@ def _of_each_sequence() -> Loop:
     return loop
 
 
-def _of_a_class_of_its_own(**members: Any) -> Loop:
+def _of_a_class_of_its_own(loss: str = "loss", **members: Any) -> Loop:
     """As FSDP makes one of a model that it shards."""
     model = llama(num_hidden_layers=LAYERS, tie_word_embeddings=True)
     model.__class__ = type("FSDPLlamaForCausalLM", (type(model),), members)
-    return Loop(model).steps()
+    return Loop(model).steps(loss=loss)
 
 
 def _without_head(model: Any, input_ids: Any, labels: Any) -> Any:  # noqa: ARG001
@@ -491,6 +491,39 @@ def _in_a_batch() -> Loop:
     return loop
 
 
+def _called_twice() -> Loop:
+    """By a module that shows its configuration, with other tokens than it is given."""
+    import torch
+
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = _bert()
+            self.config = self.encoder.config
+
+        def forward(self, input_ids: Any, others: Any) -> Any:
+            first, second = (self.encoder(input_ids=one).last_hidden_state[:, 0] for one in (input_ids, others))
+            return first @ second.T
+
+    loop = Loop(Two(), labels=False)
+    others = torch.arange(1, 61).view(2, 30)
+    loop._counted(lambda input_ids: loop.model(input_ids, others).sum().backward())
+    return loop
+
+
+def _twice(model: Any, input_ids: Any, **_: Any) -> Any:
+    found = model.model(input_ids=input_ids)
+    return type(found)(last_hidden_state=found[0] - model.model(input_ids=input_ids.flip(1))[0])
+
+
+def _a_scalar_for_a_head() -> Loop:
+    import torch
+
+    loop = Loop(llama(num_hidden_layers=LAYERS, vocab_size=999, tie_word_embeddings=True), labels=False)
+    loop.steps(loss="logits").model.lm_head = torch.nn.Linear(32, 1)
+    return loop.steps(4, loss="logits")
+
+
 def _merged() -> Loop:
     loop = Loop(_lora(64, "all-linear")).steps()
     loop.model.merge_adapter()
@@ -518,6 +551,9 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "gradients of gradients": partial(_of_inputs, penalty=True),
     "arguments by their places": _by_place,
     "arguments in a dictionary": _in_a_batch,
+    "a model called twice within another": _called_twice,
+    "a forward pass of its own, twice": lambda: _of_a_class_of_its_own(loss="last_hidden_state", forward=_twice),
+    "a scalar in place of a tied head": _a_scalar_for_a_head,
     "adapters merged": _merged,
     "trained tokens of a tied head": _tokens_of_a_tied_head,
     "a gradient through a frozen model": lambda: Loop(llama(num_hidden_layers=LAYERS)).frozen(),
