@@ -8,12 +8,15 @@ import select
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from flopsd.daemon.loop import Daemon
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import Clock
+from flopsd.system.guarded_child import START, stat_fields
 
 log = logging.getLogger("flopsd")
+JOB_POLL_SECONDS = 1.0
 
 
 class StopRequests:
@@ -29,7 +32,9 @@ class StopRequests:
         self.code_secrets: list[bytes] = []  # the launcher's, for the ledger to disclose
         self.is_near = False  # whether the job was asked to stop, so that the platform may soon kill everything
         self._lifeline = lifeline
-        self._job_fd = -1  # of the job's process
+        self._job_fd = -1  # of the job's process; negative: the kernel gives none
+        self._job = 0  # its id
+        self._job_began: bytes | None = None
         self._is_alone = False  # the launcher is gone
         self._daemon: Daemon | None = None
         self._early = ""
@@ -78,7 +83,8 @@ class StopRequests:
                 if line.startswith("secret "):
                     self.code_secrets.append(bytes.fromhex(line.removeprefix("secret ")))
                 elif line.startswith("job "):
-                    self._job_fd = _process(int(line.removeprefix("job ")))
+                    self._job = int(line.removeprefix("job "))
+                    self._job_fd, self._job_began = _process(self._job), _began(self._job)
                 else:
                     self.is_near = True
         self._is_alone = True
@@ -87,18 +93,33 @@ class StopRequests:
 
     def _await_job(self) -> None:
         """Wait until the job's process has ended; what it does until then is its compute as before."""
+        if not self._has_ended(0):
+            log.error(
+                "the launcher was killed and its job goes on: it is metered until it ends, then the ledger is sealed; "
+                "`kill %d` ends the metering now",
+                os.getpid(),
+            )
+        while not self._has_ended(JOB_POLL_SECONDS):
+            pass
+
+    def _has_ended(self, seconds: float) -> bool:
+        """Whether the job's process has ended, or does within so many seconds. Before Linux 5.3 its entry in /proc has
+        to be looked at."""
         if self._job_fd < 0:
-            return
-        with os.fdopen(self._job_fd, "rb", buffering=0) as process:
-            ends = select.poll()
-            ends.register(process, select.POLLIN)
-            if not ends.poll(0):
-                log.error(
-                    "the launcher was killed and its job goes on: it is metered until it ends, then the ledger is "
-                    "sealed; `kill %d` ends the metering now",
-                    os.getpid(),
-                )
-                ends.poll()
+            threading.Event().wait(seconds)
+            return self._job_began is None or _began(self._job) != self._job_began
+        ends = select.poll()
+        ends.register(self._job_fd, select.POLLIN)
+        return bool(ends.poll(round(seconds * 1000)))
+
+
+def _began(pid: int) -> bytes | None:
+    """When a process began, in the kernel's ticks; None: there is none, or it has ended and nobody waits for it."""
+    try:
+        fields = stat_fields(Path("/proc", str(pid), "stat").read_bytes())
+        return None if fields[0] in (b"Z", b"X") else fields[START]
+    except (OSError, IndexError):
+        return None
 
 
 def _process(pid: int) -> int:

@@ -1,11 +1,13 @@
 """What ends a run: signals, a duration, and the pipe of `flopsd exec`."""
 
+import errno
 import os
 import queue
 import signal
 import subprocess
 from collections.abc import Iterator
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -78,7 +80,13 @@ def test_a_duration_ends_it_unless_the_job_decides() -> None:
     assert daemon.all() == []
 
 
-def test_where_the_launcher_is_gone_the_run_ends_with_the_job_or_by_a_signal() -> None:
+@pytest.mark.parametrize("is_old", [False, True], ids=["", "before-linux-5.3"])
+def test_where_the_launcher_is_gone_the_run_ends_with_the_job_or_by_a_signal(
+    monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
+    if is_old:
+        monkeypatch.setattr(os, "pidfd_open", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
+        monkeypatch.setattr("flopsd.daemon.stop_requests.JOB_POLL_SECONDS", 0.05)
     for is_signalled in (False, True):
         with subprocess.Popen(["sleep", "60"]) as job:
             reader, writer = os.pipe()
