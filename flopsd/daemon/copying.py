@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flopsd.core.companions import PEAKS, POLICY, kind_of
 from flopsd.daemon.ledger_places import copy_destinations, local_ledger, names_of
-from flopsd.errors import StorageError
+from flopsd.errors import JournalError, StorageError
 from flopsd.journal.delivery_note import COPIED_BYTES_PER_S
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.locations import S3Location
@@ -57,13 +57,13 @@ def keep_journal(settings: Settings, folder: StateDir, clock: Clock, used_second
 
 def _kept_companions(folder: StateDir) -> dict[str, Path]:
     """By name, the peak tables and policies that the folder keeps and its journal names, readable or damaged."""
-    kept = [path for kind in (PEAKS, POLICY) for path in folder.companions(kind)]
-    if not kept:
-        return {}
     try:
+        kept = [path for kind in (PEAKS, POLICY) for path in folder.companions(kind)]
+        if not kept:
+            return {}
         with open_regular(folder.journal) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as journal:
             return {path.name: path for path in kept if journal.find(known_file(path).sha256.encode()) >= 0}
-    except (OSError, ValueError):  # ValueError: it is empty
+    except (OSError, ValueError, JournalError):  # ValueError: it is empty
         return {}
 
 

@@ -54,13 +54,23 @@ class StateDir:
         return self.path / companion_name(kind, sha256)
 
     def companions(self, kind: str) -> list[Path]:
-        """What daemon starts kept of a kind, of every journal that the folder had."""
-        return sorted(path for path in self.path.glob(f"{kind}-*.yaml") if is_companion_name(path.name))
+        """What daemon starts kept of a kind, of every journal that the folder had. Raises JournalError where that
+        cannot be known."""
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        except OSError as fault:
+            raise JournalError(
+                f"cannot list the state folder {self.path}: {fault.strerror}",
+                hint="check that disk or file server, and try again: nothing was changed",
+            ) from fault
+        return sorted(self.path / name for name in names if name.startswith(f"{kind}-") and is_companion_name(name))
 
     def data_files(self, kind: str, given: Iterable[str]) -> list[str]:
         """Where the peak tables or policies of this folder's journals may be: in the files `given`, and in what daemon
         starts kept. A given file that is gone is left out where any was kept, else whoever reads it reports its
-        name."""
+        name. Raises JournalError as `companions`."""
         kept = [str(path) for path in self.companions(kind)]
         return [*(file for file in given if not kept or is_file(Path(file))), *kept]
 

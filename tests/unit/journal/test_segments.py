@@ -214,3 +214,5 @@ def test_a_folder_of_closed_segments_that_cannot_be_listed_is_not_taken_for_an_e
     monkeypatch.setattr(os, "listdir", fails)
     with pytest.raises(JournalError, match=f"cannot list the closed segments in {state.segments}: Stale"):
         newest_closed(state)
+    with pytest.raises(JournalError, match=f"cannot list the state folder {state.path}: Stale"):
+        state.data_files("peaks", ())
