@@ -80,6 +80,15 @@ def test_positions_that_begin_anew_within_a_row_are_declared_as_packing() -> Non
     assert loop.counted.facts["packing"] is True
 
 
+def test_a_pass_in_which_no_tokens_are_found_leaves_no_upper_bound() -> None:
+    loop = Loop(llama()).steps()
+    loop.model.forward = lambda batch: type(loop.model).forward(loop.model, **batch)
+    loop._counted(lambda **inputs: loop.model(inputs).loss.backward())
+    executed = loop.basis().counted.executed
+    assert (executed.computed, executed.high) == (None, None)
+    assert executed.low <= loop.flop
+
+
 def test_random_trainings_are_within_the_interval() -> None:
     """`make random-trainings` has more."""
     found = [Training(seed) for seed in range(8)]
