@@ -30,6 +30,13 @@ LEAST_EVENT, UNJUDGED_EVENTS = 48, 100_000  # characters of an event on average,
 MAX_CHECKPOINT = 4096  # a checkpoint line is some 400 characters
 MOST_NAMES, MAX_NAME = 5, 200  # of runs and nodes of other lines, for a message
 LIST_KEYS = ("events", "logEvents")  # get-log-events and filter-log-events; subscriptions
+_PACKED = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh91AY&SY": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "ZIP",
+    b"\x1f\x8b": "gzip",
+}
 _NOT_SPACE = re.compile(r"[^ \t\r\n]")
 _REST = re.compile(r"[0-9]{1,9}(?: [a-z_]{1,40}=[0-9a-z:]{1,80})+")
 _CODE = re.compile(r"(0|[1-9][0-9]{0,17}):([0-9a-f]{32})")
@@ -72,7 +79,7 @@ def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines, segment
     begins = [f"flopsd-checkpoint run={run} node={node}{number} incarnation=" for number in numbers]
     search = _Search({form: begin for begin in begins for form in (begin, json.dumps(begin)[1:-1])}, path.name, skipped)
     try:
-        with open_regular(path) as raw, _opened(raw) as text:
+        with open_regular(path) as raw, _opened(raw, path) as text:
             first = text.read(CHUNK)
             if first.lstrip()[:1] in ("{", "[") and _EXPORT.search(first):
                 yield from search.in_export(_Json(text, first, path.name))
@@ -82,11 +89,17 @@ def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines, segment
         raise NotVerifiedError(f"cannot read the log {path}: {getattr(fault, 'strerror', None) or fault}") from fault
 
 
-def _opened(raw: IO[bytes]) -> io.TextIOWrapper:
-    """The text of a log file; bytes that are not text become replacement characters, which match nothing."""
+def _opened(raw: IO[bytes], path: Path) -> io.TextIOWrapper:
+    """The text of a log file; bytes that are not text become replacement characters, which match nothing.
+    Raises NotVerifiedError for what is packed in another way."""
     file: Any = raw
     packed = file.peek(2)[:2] == b"\x1f\x8b"
     plain = io.BufferedReader(Unpacked(raw, FREE_BYTES) if packed else WithoutHoles(raw, FREE_BYTES), 1 << 16)
+    if form := next((name for begin, name in _PACKED.items() if plain.peek(10).startswith(begin)), None):
+        raise NotVerifiedError(
+            f"the log {path} is packed with {form}{', within gzip' if packed else ''}: nothing in it was read",
+            hint="unpack it; a log is read as it is, or gzipped once",
+        )
     utf16 = plain.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")  # as PowerShell redirects
     return io.TextIOWrapper(plain, encoding="utf-16" if utf16 else "utf-8-sig", errors="replace", newline="\n")
 

@@ -1,8 +1,11 @@
 """Logs are read in pieces: what is found does not depend on where these end."""
 
+import bz2
+import gzip
 import io
 import json
-from collections.abc import Iterator
+import lzma
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +144,10 @@ def test_a_checkpoint_line_has_all_its_fields_or_is_none() -> None:
 )  # fmt: skip
 def test_a_moment_is_of_a_year_with_four_digits(ms: object, time: str | None) -> None:
     assert (_moment(ms), _line_time(ms)) == (None if time is None else ms, time)
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, lambda data: gzip.compress(gzip.compress(data))])
+def test_a_log_that_is_packed_in_another_way_is_named_as_such(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "log").write_bytes(pack(b"a line\n"))
+    with pytest.raises(NotVerifiedError, match="is packed with (bzip2|xz|gzip, within gzip): nothing in it was read"):
+        list(find_anchors(tmp_path / "log", "run", "node", SkippedLines()))
