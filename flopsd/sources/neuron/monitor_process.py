@@ -74,6 +74,9 @@ class MonitorProcess:
         except RuntimeError as fault:  # no more threads: nobody would read what it prints
             self._child.end()
             self._forget_config()
+            for thread, pipe in zip(self._threads, (self._child.output, self._child.process.stderr), strict=True):
+                if thread.ident is None and pipe is not None:
+                    pipe.close()
             raise SourceUnavailableError(
                 f"{path} cannot be followed: {fault}", hint="allow this user or container more processes and threads"
             ) from fault
