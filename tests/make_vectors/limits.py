@@ -158,6 +158,11 @@ def _unended(records: list[J], seconds: int) -> None:
     records[-1]["utc"] = f"{at.isoformat()}.000000Z"
 
 
+def _unended_beside_its_like(records: list[J]) -> None:
+    tally(observed_ns={"activity": 5 * S}, gap_ns={"end_unknown": S})(records)
+    _unended(11)(records)
+
+
 RUNNING = {"a counter": {"ns": -5, "elapsed": 7, "fp32": 3}}
 MOST_OF_ONE = 2_462_894_161_920_000
 PAIR = {"bf16": 999_999, "fp8": 1}
@@ -236,6 +241,7 @@ CASES: list[Case] = [
     ("unended-at-twice-a-checkpoint", "A journal without an end, sealed two checkpoints' time behind its last record.", None, None, None, "small", _unended(10)),
     ("unended-beyond-twice-a-checkpoint", "The same, a second later.", None, None, None, "small", _unended(11)),
     ("unended-of-less-than-a-microsecond", "A journal without an end, sealed at the time of its last record.", None, None, None, "small", _unended(0)),
+    ("unended-beside-a-gap-of-its-reason", "A journal without an end, whose last second is a gap for the same reason.", None, None, None, "small", _unended_beside_its_like),
     ("unended-before-its-last-record", "A journal without an end, sealed before its last record.", None, None, None, "small", _unended(-1)),
     ("energy-of-a-time-elsewhere", "Energy and work of five seconds, and one that is accounted elsewhere.", None, None, None, "small", energy(3000, observed_ns={"activity": 5 * S}, gap_ns={"other_job": S}, energy_ns=5 * S)),
     ("energy-and-a-row-of-nothing", "Energy can be compared, and one tensor pipe did nothing.", None, None, None, "small", energy(3000, sm_cycles={"activity": {"tensor_hmma": 10**12, "tensor_dfma": 0}})),

@@ -217,7 +217,7 @@ def _go_on(run: Run, at: int, number: int, sealed_at: str) -> None:
     tally = device.tally = {**device.tally, "gap_ns": dict(device.tally["gap_ns"])}
     run.gaps.append([at + 1, number, tally["to_ns"], tally["to_ns"] + max(age, 1000), reason])
     tally["to_ns"] += max(age, 1000)
-    tally["gap_ns"][reason] = max(age, 1000)
+    tally["gap_ns"][reason] = tally["gap_ns"].get(reason, 0) + max(age, 1000)
 
 
 def microseconds(utc: str) -> int:

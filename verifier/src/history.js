@@ -224,7 +224,7 @@ export class History {
       amounts.set(`gap_ns/${reason}`, (amounts.get(`gap_ns/${reason}`) ?? 0n) + length);
       device.journalled = last;
       device.last = { ...last, amounts, to: last.to + length };
-      this.gap({ device, reason, begin: last.to, end: last.to + length });
+      this.gaps.push({ device, reason, begin: last.to, end: last.to + length });
     }
   }
 }
