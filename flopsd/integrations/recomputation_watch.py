@@ -1,8 +1,7 @@
-"""Whether modules of a model pass again in its backward passes though none of their switches says so: by a checkpoint
-of the training's own, or by wrappers that were put around layers after the model was described.
+"""Notices that modules run again in a backward pass although no switch of the model says so: the training calls
+`torch.utils.checkpoint` itself, or put wrappers around layers after the model was described.
 
-Hooks on all modules would cost each pass more than all else that is counted, so there are some in the first pass that
-records gradients, the second, the fourth, and so on.
+Hooks on all modules cost more than all other counting, so passes 1, 2, 4, 8, … that record gradients have them.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class WorkLeftOut:
 
 
 def left_out(arguments: Any, models: Iterable[str]) -> dict[str, list[str]]:
-    """By what a Trainer of TRL is told to do. `models` are others that could not be attached to."""
+    """By the arguments of a Trainer of TRL. `models` are others that could not be attached to."""
     found: dict[str, list[str]] = {}
     for name, (phase, words) in _BY_ARGUMENT.items():
         if getattr(arguments, name, None):

@@ -17,7 +17,7 @@ from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.reading import read_live
-from flopsd.journal.state_dir import StateDir
+from flopsd.journal.state_dir import StateDir, names_in
 from flopsd.system.atomic_files import sync_path
 from flopsd.system.file_presence import exists
 
@@ -44,15 +44,7 @@ class ClosedSegment(NamedTuple):
 def closed_segments(state: StateDir) -> list[Path]:
     """In the order of their numbers, which have four digits or more. Raises JournalError where it cannot be known what
     there is."""
-    try:
-        names = os.listdir(state.segments)
-    except FileNotFoundError:
-        return []
-    except OSError as fault:
-        raise JournalError(
-            f"cannot list the closed segments in {state.segments}: {fault.strerror}",
-            hint="check that disk or file server, and try again: nothing was changed",
-        ) from fault
+    names = names_in(state.segments, "the closed segments in")
     closed = (name for name in names if name[:4].isdigit() and name.endswith(ENDING))
     return [state.segments / name for name in sorted(closed, key=lambda name: (len(name), name))]
 

@@ -56,15 +56,7 @@ class StateDir:
     def companions(self, kind: str) -> list[Path]:
         """What daemon starts kept of a kind, of every journal that the folder had. Raises JournalError where that
         cannot be known."""
-        try:
-            names = os.listdir(self.path)
-        except FileNotFoundError:
-            return []
-        except OSError as fault:
-            raise JournalError(
-                f"cannot list the state folder {self.path}: {fault.strerror}",
-                hint="check that disk or file server, and try again: nothing was changed",
-            ) from fault
+        names = names_in(self.path, "the state folder")
         return sorted(self.path / name for name in names if name.startswith(f"{kind}-") and is_companion_name(name))
 
     def data_files(self, kind: str, given: Iterable[str]) -> list[str]:
@@ -184,6 +176,19 @@ class StateDir:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def names_in(folder: Path, what: str) -> list[str]:
+    """What a folder of the state has; nothing if it is not there. Raises JournalError where that cannot be known."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as fault:
+        raise JournalError(
+            f"cannot list {what} {folder}: {fault.strerror}",
+            hint="check that disk or file server, and try again: nothing was changed",
+        ) from fault
 
 
 def _locked(lock: int) -> bool:
