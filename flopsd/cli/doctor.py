@@ -16,7 +16,8 @@ from flopsd.core.peaks import PeakTable
 from flopsd.daemon.ledger_places import copy_destinations, state_dir
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
 from flopsd.daemon.state_disk import look, need_of
-from flopsd.errors import FlopsdError, SourceUnavailableError, UnknownDeviceError
+from flopsd.errors import FlopsdError, JournalError, SourceUnavailableError, UnknownDeviceError
+from flopsd.journal.rehearsal import rehearse
 from flopsd.journal.state_dir import StateDir
 from flopsd.report.terminal import TABLE_COLUMNS, one_line, shown, wrapped
 from flopsd.settings.device_selection import Whose
@@ -176,10 +177,13 @@ def _key(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
 def _state(settings: Settings, environment: Mapping[str, str], devices: int) -> Diagnosis:
     folder = StateDir(state_dir(settings, environment))
     existing = next((p for p in (folder.path, *folder.path.parents) if os.path.exists(p)), folder.path)
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return Diagnosis(
-            "state folder", "fail", f"{folder.path} cannot be written", "give --state-dir a writable folder"
+    try:
+        rehearse(existing)
+    except JournalError as fault:
+        fix = (
+            "give --state-dir a writable folder on a disk of this machine; --ledger and --ledger-copy may go elsewhere"
         )
+        return Diagnosis("state folder", "fail", f"no journal can be kept in {folder.path}: {fault}", fix)
     need = need_of(settings, folder, devices, look(StateDir(existing), is_rotated=False))
     text = f"{folder.path}, {need.text}"
     if need.is_met:

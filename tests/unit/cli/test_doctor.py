@@ -1,10 +1,13 @@
 """What `doctor` says of a host, and of a device that a source found."""
 
+import errno
+import fcntl
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -96,8 +99,16 @@ def test_an_instance_type_is_held_against_what_is_seen(tmp_path: Path) -> None:
 def test_what_is_amiss_is_named_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     below = found(tmp_path / "file" / "state")["state folder"]
-    assert (below.state, below.fix) == ("fail", "give --state-dir a writable folder")
-    assert below.detail == f"{tmp_path}/file/state cannot be written"
+    assert (below.state, below.fix.split(" on ")[0]) == ("fail", "give --state-dir a writable folder")
+    assert below.detail == (
+        f"no journal can be kept in {tmp_path}/file/state: cannot use {tmp_path}/file: Not a directory"
+    )
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as unlocked:  # as Lustre mounted without `flock`
+        unlocked.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
+        without = found(tmp_path)["state folder"]
+    assert (without.state, "cannot lock the state folder" in without.detail) == ("fail", True)
+    assert sorted(tmp_path.iterdir()) == before
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = "{}:{}".format(*other.getsockname())
         taken = found(tmp_path, listen=address)["metrics address"]
