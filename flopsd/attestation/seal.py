@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from flopsd.attestation.signing.refused_pin import RefusedPin
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.dataclass import dataclass
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
-from flopsd.core.figures import Figures, figures_from
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.journal_facts import JournalFacts
@@ -56,22 +54,28 @@ class Sealed:
     """The result of sealing."""
 
     ledger: Path
-    journal: Path
-    public_key: Path
-    figures: Figures
-    replay: bool
+    predicate: Mapping[str, Any]
     seal: EarlierSeal  # as later ledgers of the journal list it
-    ended: bool = True  # false: the run continued, or was killed
-    run: str = ""
-    node: str = ""
+    companions: tuple[Path, ...]  # to be handed to the verifier
     timestamp: str = ""  # the time of the timestamp, or why there is none; empty: not requested
-    companions: tuple[Path, ...] = ()  # to be handed to the verifier
     is_new: bool = True  # false: it was sealed before, and is as it was
     segment: int | None = None  # its number in a rotated run
-    is_segment: bool = False  # whether there are others of the run
-    findings: Sequence[Mapping[str, Any]] = ()  # as the ledger has them
-    coverage: Mapping[str, Any] = field(default_factory=dict)  # likewise
-    evidence: Collection[str] = ()  # of what was executed
+
+    @property
+    def journal(self) -> Path:
+        return journal_beside(self.ledger)
+
+    @property
+    def public_key(self) -> Path:
+        return public_key_beside(self.ledger)
+
+    @property
+    def run(self) -> str:
+        return str(self.predicate["run"]["id"])
+
+    @property
+    def node(self) -> str:
+        return str(self.predicate["node"]["name"])
 
 
 def seal_journal(
@@ -122,7 +126,7 @@ def seal_journal(
         before = _sealed_before(ledger, sealed.facts, key.public, secrets)
         if before is not None:
             beside = tuple(file.path for file in companions_beside(ledger).values())
-            return _result(ledger, history, *before, beside, is_new=False)
+            return Sealed(ledger, *before, beside, is_new=False)
     tables = Tables(peaks_files=peaks_files, policy_files=policy_files)
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
@@ -149,31 +153,7 @@ def seal_journal(
     payload_sha256, witness = hashlib.sha256(encode(document)).hexdigest(), _witness(wanted, evidence)
     listed = EarlierSeal(sealed.facts.size_bytes, sealed.facts.head_sha256, payload_sha256, seal.sealed_at, witness)
     beside = tuple(companion_beside(ledger, name) for name in companions)
-    return _result(ledger, history, document["predicate"], listed, beside, timestamp)
-
-
-def _result(
-    ledger: Path, history: History, predicate: Mapping[str, Any], seal: EarlierSeal, companions: tuple[Path, ...],
-    timestamp: str = "", *, is_new: bool = True,
-) -> Sealed:  # fmt: skip
-    return Sealed(
-        ledger,
-        journal_beside(ledger),
-        public_key_beside(ledger),
-        figures_from(predicate["totals"]["executed"]),
-        history.replay is not None,
-        seal,
-        history.ended,
-        history.run,
-        history.node,
-        timestamp,
-        companions,
-        is_new=is_new,
-        is_segment=history.is_segment,
-        findings=predicate["findings"],
-        coverage=predicate["coverage"],
-        evidence=predicate["totals"]["executed"]["byEvidence"],
-    )
+    return Sealed(ledger, document["predicate"], listed, beside, timestamp)
 
 
 def _sealed_before(

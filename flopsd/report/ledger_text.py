@@ -52,20 +52,22 @@ NO_EVIDENCE = "no hardware was metered, and this is not evidence"
 
 def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     """Where the ledger and its `copies` are, what it states, and how to verify it."""
+    predicate, is_replay = sealed.predicate, sealed.predicate["replay"] is not None
+    executed, findings, is_segment = predicate["totals"]["executed"], predicate["findings"], predicate["segment"]
     rows = [
-        *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if sealed.replay else []),
-        *([("SEGMENT", segment_text(sealed.segment or 1))] if sealed.is_segment else []),
-        *([] if sealed.ended else [("ROLLING", _NO_END)]),
-        *interval(sealed.figures).facts(NOTHING_MEASURED),
-        *_by_count(sealed.evidence),
-        *([("coverage", _coverage(sealed.coverage))] if sealed.coverage else []),
-        *([("answer", answer_to(sealed.findings).headline)] if sealed.findings and not sealed.is_segment else []),
+        *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if is_replay else []),
+        *([("SEGMENT", segment_text(sealed.segment or 1))] if is_segment else []),
+        *([("ROLLING", _NO_END)] if predicate["incarnations"][-1]["endReason"] is None else []),
+        *interval(figures_from(executed)).facts(NOTHING_MEASURED),
+        *_by_count(executed["byEvidence"]),
+        ("coverage", _coverage(predicate["coverage"])),
+        *([("answer", answer_to(findings).headline)] if findings and not is_segment else []),
         ("journal", str(sealed.journal)),
         ("public key", str(sealed.public_key)),
         *([("timestamp", sealed.timestamp)] if sealed.timestamp else []),
         *[("copied to", str(copy)) for copy in copies],
     ]
-    command = verify_command(sealed.ledger, sealed.public_key, sealed.companions, replay=sealed.replay)
+    command = verify_command(sealed.ledger, sealed.public_key, sealed.companions, replay=is_replay)
     head = f"sealed {sealed.ledger}" if sealed.is_new else f"{sealed.ledger} was sealed before, and is as it was"
     return shown([head, *_indented(rows), "verify it with:", f"  {command}"])
 

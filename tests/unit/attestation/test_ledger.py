@@ -53,7 +53,7 @@ def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> N
     assert int(executed["high"]) > measured
     assert executed["mayBeIntegerFlop"] == str(cycles // 10 * 256)  # the FP32 pipe
     assert predicate["totals"]["integerOperations"]["measured"] == str(cycles // 50 * 8192)
-    assert (sealed.figures.measured_flop, sealed.figures.low_flop) == (measured, int(executed["low"]))
+    assert sealed.predicate == predicate
     assert list(executed["byEvidence"]) == ["activity", "gap", "utilization"]
     assert executed["byEvidence"]["utilization"]["measured"] is None
     assert predicate["coverage"]["gapSecondsByReason"] == {
@@ -175,7 +175,8 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     assert sha256 in str(caught.value)
     assert f"--peaks {beside}" in caught.value.hint
     assert "REPLAY" not in sealed_text(sealed)
-    assert "REPLAY      of a recording: no hardware was metered" in sealed_text(replace(sealed, replay=True))
+    replay = replace(sealed, predicate={**sealed.predicate, "replay": {}})
+    assert "REPLAY      of a recording: no hardware was metered" in sealed_text(replay)
     command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing says
     headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: {beside.name}, SHA-256 {sha256}"
     assert headline in " ".join(in_process(*command, code=0).stdout.split())

@@ -67,7 +67,7 @@ def test_the_text_names_what_is_not_sealed(states: list[Sealed]) -> None:
     assert f"{found.unsealed_records} more record" in text
     last = found.statement["predicate"]["method"]["journal"]["lastRecordAt"]
     assert f"up to {last} only" in text
-    assert not states[1].ended
+    assert states[1].predicate["incarnations"][-1]["endReason"] is None
 
 
 @pytest.mark.parametrize(
