@@ -9,7 +9,7 @@ from typing import Any
 
 from flopsd.core.companions import PEAKS, POLICY, companion_name
 from flopsd.core.dataclass import dataclass
-from flopsd.settings.data_files import Tables, companion_beside, has_digest
+from flopsd.settings.data_files import Tables, companion_beside, has_digest, is_packaged
 
 _ROLES = {
     PEAKS: ("peak table", "rated", "its rates are the sender's, and every FLOP follows from them"),
@@ -60,7 +60,7 @@ def foreign_files(predicate: Mapping[str, Any], tables: Tables, ledger: Path | N
     named = method["peakTableSha256"]
     found = [(PEAKS, str(sha256), "") for sha256 in ([named] if isinstance(named, str) else named)]
     found += [(POLICY, str(policy["sha256"]), str(policy["id"])) for policy in method.get("policies", ())]
-    foreign = [one for one in dict.fromkeys(found) if not tables.is_packaged(one[1])]
+    foreign = [one for one in dict.fromkeys(found) if not is_packaged(one[1])]
     return tuple(_with_files(ForeignFile(*one), tables, ledger) for one in foreign)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.policy_reader import HINT, policy_from
 from flopsd.errors import ConfigError, PeakTableError, PolicyError
 from flopsd.settings.strict_yaml import read_yaml, read_yaml_lines
-from flopsd.system.file_presence import exists, is_file, is_folder
+from flopsd.system.file_presence import exists
 from flopsd.system.regular_files import read_at_most, unfit
 from flopsd.system.sha256 import hex_sha256
 
@@ -33,16 +33,18 @@ _SAID = {
 @cache
 def config_dir() -> Path:
     """The packaged config folder: inside an installed wheel, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    packaged = package / "_config"
-    return packaged if is_folder(packaged) else package.parent / "config"
+    return _shipped("_config", "config")
 
 
 def verifier_page() -> Path:
     """The page that verifies a ledger in a browser: inside an installed wheel, or beside the package in a checkout."""
+    return _shipped("_verifier/index.html", "verifier/index.html")
+
+
+def _shipped(in_wheel: str, in_checkout: str) -> Path:
     package = Path(__file__).resolve().parents[1]
-    packaged = package / "_verifier" / "index.html"
-    return packaged if is_file(packaged) else package.parent / "verifier" / "index.html"
+    packaged = package / in_wheel
+    return packaged if exists(packaged) else package.parent / in_checkout
 
 
 class Tables:
@@ -58,7 +60,6 @@ class Tables:
             raise ConfigError(faults, hint="give --peaks and --policy files")
         self._peaks: dict[str, PeakTable] = {}
         self._policies: dict[str, Policy] = {}
-        self._is_packaged: dict[str, bool] = {}
 
     def peaks(self, sha256: str, ledger: Path | None = None) -> PeakTable:
         """The peak table with this digest, a given or a packaged one. What came with `ledger` is named to the user and
@@ -70,12 +71,6 @@ class Tables:
                 raise PeakTableError(said, hint=hint)
             self._peaks[sha256] = parse_peaks(*found)
         return self._peaks[sha256]
-
-    def is_packaged(self, sha256: str) -> bool:
-        """As the function of this name; the files are read once."""
-        if sha256 not in self._is_packaged:
-            self._is_packaged[sha256] = is_packaged(sha256)
-        return self._is_packaged[sha256]
 
     def given(self, sha256: str) -> tuple[Path, bytes] | None:
         """The given file with this digest, and its bytes; None: none has it."""
@@ -209,7 +204,7 @@ def _read_peaks(path: Path) -> bytes:
 
 def is_packaged(sha256: str) -> bool:
     """Whether this version of flopsd contains the peak table or policy with this digest."""
-    return any(map(partial(has_digest, sha256=sha256), packaged_files()))
+    return sha256 in _parsed_ones()
 
 
 def packaged_files() -> list[Path]:
