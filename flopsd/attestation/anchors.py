@@ -10,7 +10,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.history_from_records import extend
 from flopsd.core.ledger.journal_facts import JournalFacts
 from flopsd.core.peaks import PeakTable
+from flopsd.core.values import utc_ns
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.framing import JournalLine
 from flopsd.journal.reading import read_journal
-from flopsd.system.clock import rfc3339
 from flopsd.system.sha256 import sha256
 
 ANOTHER_JOURNAL = (
@@ -53,15 +52,15 @@ class AnchorComparison:
         return {
             "lines": self.lines,
             "anchors": self.anchors,
-            "first": _anchor_json(self.first),
-            "last": _anchor_json(self.last),
+            "first": self.first.for_json(),
+            "last": self.last.for_json(),
             "recordsBehind": self.behind,
             "unreadableLines": self.skipped.unreadable,
             "linesOfOthers": self.skipped.others,
             "others": list(self.skipped.names),
             "foreignLines": self.foreign.count,
-            "firstForeign": None if self.foreign.first is None else _anchor_json(self.foreign.first),
-            "ingestionLagSeconds": None if self.lag_ms is None else [_seconds(ms) for ms in self.lag_ms],
+            "firstForeign": None if self.foreign.first is None else self.foreign.first.for_json(),
+            "ingestionLagSeconds": None if self.lag_ms is None else [f"{ms / 1000:.3f}" for ms in self.lag_ms],
         }
 
 
@@ -236,31 +235,11 @@ def _text(figures: Figures) -> str:
 
 
 def _unix_ms(utc: str) -> int | None:
-    """Unix milliseconds of a time in the format of `rfc3339`; None for any other text."""
+    """Unix milliseconds of a time in a record; None for what is none."""
     try:
-        moment = datetime.strptime(utc, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
-    except (TypeError, ValueError):
+        return utc_ns(utc) // 1_000_000
+    except ValueError:
         return None
-    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
-
-
-def ingested_at(anchor: Anchor) -> str | None:
-    """When the log service received a line, by its own clock."""
-    return None if anchor.ingested_ms is None else rfc3339(anchor.ingested_ms * 1_000_000)
-
-
-def _anchor_json(anchor: Anchor) -> dict[str, Any]:
-    return {
-        "where": anchor.where,
-        "records": anchor.records,
-        "headSha256": anchor.head_sha256,
-        "ingestedAt": ingested_at(anchor),
-        "lineTime": anchor.line_time,
-    }
-
-
-def _seconds(ms: int) -> str:
-    return f"{'-' if ms < 0 else ''}{abs(ms) // 1000}.{abs(ms) % 1000:03d}"
 
 
 def _names(files: Sequence[Path]) -> str:

@@ -27,7 +27,7 @@ from flopsd.system.atomic_files import remove_unfinished, sync_path
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 from flopsd.system.file_presence import exists, is_file
 from flopsd.system.known_files import Content, KnownFile, begin_alike, known_file, put_file, sha256_of, size_of
-from flopsd.system.regular_files import open_regular
+from flopsd.system.regular_files import read_at_most
 
 LEDGER_MODE = 0o644  # to be handed on, whatever the umask of the job
 LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
@@ -62,6 +62,11 @@ def public_key_beside(ledger: Path) -> Path:
     return ledger.parent / f"{ledger.stem}.pub"
 
 
+def all_beside(ledger: Path) -> tuple[Path, Path]:
+    """Where its journal and public key lie."""
+    return journal_beside(ledger), public_key_beside(ledger)
+
+
 def companions_beside(ledger: Path) -> dict[str, KnownFile]:
     """The companions of a ledger, by name. What has the name of one and is another file is none: no regular file, a
     larger one, or one of another digest. Raises OSError."""
@@ -90,8 +95,7 @@ def disclosed_secrets(ledger: Path) -> list[bytes]:
     """The secrets that a ledger discloses: who seals its journal again, or a continued one, knows them from here only.
     They need no trust, since a journal names its own by their SHA-256."""
     try:
-        with open_regular(ledger) as file:
-            envelope = parse_envelope(file.read(MAX_ENVELOPE_BYTES + 1))
+        envelope = parse_envelope(read_at_most(ledger, MAX_ENVELOPE_BYTES))
         secrets = parse_json(envelope.payload, "the payload")["predicate"]["method"]["codeSecrets"]
         return [bytes.fromhex(secret) for secret in secrets if is_digest(secret)]
     except (OSError, NotVerifiedError, LookupError, TypeError):
@@ -101,18 +105,14 @@ def disclosed_secrets(ledger: Path) -> list[bytes]:
 def is_countersigned(ledger: Path) -> bool:
     """Whether it has more signatures than the one that seals it. They can be made again by those others alone."""
     try:
-        with open_regular(ledger) as file:
-            return len(parse_envelope(file.read(MAX_ENVELOPE_BYTES + 1)).signatures) > 1
+        return len(parse_envelope(read_at_most(ledger, MAX_ENVELOPE_BYTES)).signatures) > 1
     except (OSError, NotVerifiedError):
         return False
 
 
-BESIDE = (journal_beside, public_key_beside)
-
-
 def read_ledger_files(ledger: Path) -> LedgerFiles:
     """The files of a ledger as they are now. Raises OSError."""
-    journal, public_key = (known_file(path) if exists(path) else None for path in _all_beside(ledger))
+    journal, public_key = (known_file(path) if exists(path) else None for path in all_beside(ledger))
     if public_key is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(public_key_beside(ledger)))
     return LedgerFiles(known_file(ledger), journal, public_key, companions_beside(ledger))
@@ -127,7 +127,7 @@ def write_ledger_files(
     refuse_place(ledger)
     ledger.parent.mkdir(parents=True, exist_ok=True)
     files = new.beside(ledger)
-    for path in dict.fromkeys((*files, *_all_beside(ledger))):
+    for path in dict.fromkeys((*files, *all_beside(ledger))):
         remove_unfinished(path)
     if not only_longer and all(_has(path, content) for path, content in reversed(files.items())):
         return
@@ -144,7 +144,7 @@ def write_ledger_files(
     if (was_there and (keep or not continues)) or (not was_there and _is_left_of_another(ledger, new)):
         _keep_aside(ledger, clock)
     if was_there and not continues:
-        for path in (ledger, *(path for path in _all_beside(ledger) if path not in files)):
+        for path in (ledger, *(path for path in all_beside(ledger) if path not in files)):
             path.unlink(missing_ok=True)
     for path, content in files.items():
         put_file(path, content, LEDGER_MODE)
@@ -194,10 +194,6 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _all_beside(ledger: Path) -> tuple[Path, ...]:
-    return tuple(where(ledger) for where in BESIDE)
-
-
 def _has(path: Path, content: Content) -> bool:
     same_size = exists(path) and path.stat().st_size == size_of(content)
     return same_size and known_file(path).sha256 == sha256_of(content)
@@ -233,6 +229,6 @@ def _keep_aside(ledger: Path, clock: Clock) -> None:
 def _unused(ledger: Path, word: str) -> Path:
     """A name of which no file exists yet: the wall clock may step back to a time that a kept ledger has."""
     kept, number = ledger.with_name(f"{ledger.stem}-{word}{ledger.suffix}"), 1
-    while any(os.path.lexists(path) for path in (kept, *(where(kept) for where in BESIDE))):
+    while any(os.path.lexists(path) for path in (kept, *all_beside(kept))):
         kept, number = ledger.with_name(f"{ledger.stem}-{word}-{number}{ledger.suffix}"), number + 1
     return kept

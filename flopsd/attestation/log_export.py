@@ -62,6 +62,20 @@ class Anchor:
     code: str | None = None
     code_index: int = 0  # which line of its daemon start it is about
 
+    @property
+    def ingested_at(self) -> str | None:
+        """When the log service received the line, by its own clock."""
+        return None if self.ingested_ms is None else rfc3339(self.ingested_ms * 1_000_000)
+
+    def for_json(self) -> dict[str, Any]:
+        return {
+            "where": self.where,
+            "records": self.records,
+            "headSha256": self.head_sha256,
+            "ingestedAt": self.ingested_at,
+            "lineTime": self.line_time,
+        }
+
 
 @dataclass(slots=True)
 class SkippedLines:

@@ -11,7 +11,7 @@ from typing import Any
 from flopsd.attestation.anchors import AnchorComparison, compare_anchors
 from flopsd.attestation.compared import Compared
 from flopsd.attestation.difference import refuse_difference
-from flopsd.attestation.evidence.check import StampedSignature, findings, signed_items, timestamp_findings
+from flopsd.attestation.evidence.check import findings, signed_items, timestamp_findings
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.evidence.witness import of_earlier_seals
@@ -246,7 +246,7 @@ def _recompute(
 def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> tuple[EvidenceResult, ...]:
     """Check every piece of evidence. Raises NotVerifiedError if one is invalid."""
     predicate, envelope = opened.statement["predicate"], opened.envelope
-    stamped = []
+    stamps: list[tuple[bytes, bytes]] = []
     for index, signature in enumerate(envelope.signatures):
         if not envelope.has_timestamps(index):
             continue
@@ -254,11 +254,11 @@ def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> t
             verify_signatures(replace(envelope, signatures=(signature,)), opened.keys, 1)
         except NotVerifiedError:
             continue  # a timestamp of an untrusted signature proves nothing about the ledger
-        stamped.append(StampedSignature(signature[1], envelope.timestamps(index)))
+        stamps += [(signature[1], token) for token in envelope.timestamps(index)]
     found = (
         *findings(predicate["evidence"], context),
         *of_earlier_seals(context.history.seals, context),
-        *timestamp_findings(stamped, trust, str(predicate["method"]["sealedAt"])),
+        *timestamp_findings(stamps, trust, str(predicate["method"]["sealedAt"])),
     )
     bad = next((finding for finding in found if finding.verdict is EvidenceState.FAILED), None)
     if bad is not None:

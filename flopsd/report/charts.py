@@ -67,7 +67,6 @@ class Band:
 
     at: float
     width: float
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

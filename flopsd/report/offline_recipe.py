@@ -98,18 +98,14 @@ def recipe(
         "\n# Whose rates and rules it follows from. These files are flopsd's own, and those that you gave. One that\n"
         f'# came with the ledger is trusted no more for that.\nrated "$ledger" {files}\n'
     )
-    lines.append(f"\n# What it states.\n{FIGURES}")
-    return "".join([*lines, *_page()])
-
-
-def _page() -> list[str]:
-    """Where the page lies that computes the figures again, and by what to know it."""
     page = verifier_page()
-    return [
+    lines += [
+        f"\n# What it states.\n{FIGURES}",
         "\n# No line here computes a figure again. This page does, in a browser, without network and flopsd.\n"
         "# Its SHA-256 stands in docs/you-received-a-ledger.md too: take it from nobody who sent you a ledger.\n"
-        f"# {one_line(page.absolute())}\n# {hex_sha256(page.read_bytes())}\n"
+        f"# {one_line(page.absolute())}\n# {hex_sha256(page.read_bytes())}\n",
     ]
+    return "".join(lines)
 
 
 def _quoted(path: Path) -> str:

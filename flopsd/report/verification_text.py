@@ -86,9 +86,7 @@ def anchor_texts(anchored: AnchorComparison) -> list[str]:
 
 
 def _logged(anchor: Anchor) -> str:
-    from flopsd.attestation.anchors import ingested_at
-
-    if (at := ingested_at(anchor)) is not None:
+    if (at := anchor.ingested_at) is not None:
         return f"received by the log service at {at}"
     if anchor.line_time is not None:
         return f"at {one_line(anchor.line_time)} by the clock of the line's writer: the log has no ingestion times"

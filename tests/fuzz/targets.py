@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.evidence import nvidia_spdm, rfc3161
-from flopsd.attestation.evidence.check import StampedSignature, timestamp_findings
+from flopsd.attestation.evidence.check import timestamp_findings
 from flopsd.attestation.evidence.ec2_identity import signed_content
 from flopsd.attestation.evidence.trust import Trust, load_certificates
 from flopsd.attestation.log_export import CHUNK, Anchor, SkippedLines, find_anchors
@@ -202,8 +202,7 @@ def _certificates(path: Path) -> tuple[Any, ...]:
 def timestamp(data: bytes) -> None:
     """A TimeStampResp: it holds at the time of one of the genuine ones, or not at all."""
     chains = tuple(_certificates(VECTORS / "rfc3161" / name / "ts_chain.pem") for name in ("test_tsa", "sigstage"))
-    stamped = StampedSignature(b"hello", (data,))
-    (found,) = timestamp_findings([stamped], Trust(tsa_chains=chains), "2026-01-01T00:00:00.000000Z")
+    (found,) = timestamp_findings([(b"hello", data)], Trust(tsa_chains=chains), "2026-01-01T00:00:00.000000Z")
     assert found.text.isprintable()
     for chain in chains:
         with suppress(EvidenceError):

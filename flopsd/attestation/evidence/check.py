@@ -9,7 +9,6 @@ from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.collect import MODULES
 from flopsd.attestation.evidence.item import REASON, CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
-from flopsd.core.dataclass import dataclass
 from flopsd.core.notes import is_note
 from flopsd.core.values import is_timestamp
 from flopsd.errors import EvidenceError, NotVerifiedError
@@ -19,14 +18,6 @@ _MEMBERS = {"type", "collectedAt", "state", "reason", "data"}
 _UNKNOWN = ("Unknown to this verifier.", "A newer flopsd may know this kind.")
 MAX_ITEMS = 64
 _MALFORMED = "evidence_malformed"
-
-
-@dataclass(frozen=True, slots=True)
-class StampedSignature:
-    """A valid signature by a trusted key, with its timestamps."""
-
-    signature: bytes
-    tokens: tuple[bytes, ...]
 
 
 def signed_items(predicate: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -71,11 +62,13 @@ def findings(items: Sequence[Mapping[str, Any]], context: CheckContext) -> tuple
     return tuple(found)
 
 
-def timestamp_findings(stamped: Sequence[StampedSignature], trust: Trust, sealed_at: str) -> tuple[EvidenceResult, ...]:
-    """One result for each timestamp of a valid signature, or one that states that there is none."""
-    if sum(len(one.tokens) for one in stamped) > MAX_ITEMS:
+def timestamp_findings(
+    stamps: Sequence[tuple[bytes, bytes]], trust: Trust, sealed_at: str
+) -> tuple[EvidenceResult, ...]:
+    """One result for each of `stamps`, a valid signature and a timestamp of it; one that says so if there are none."""
+    if len(stamps) > MAX_ITEMS:
         raise NotVerifiedError(f"the ledger has more than {MAX_ITEMS} timestamps", code=_MALFORMED)
-    found = [_stamp(one.signature, token, trust, sealed_at) for one in stamped for token in one.tokens]
+    found = [_stamp(signature, token, trust, sealed_at) for signature, token in stamps]
     return tuple(found) or (rfc3161.KIND.result(EvidenceState.ABSENT, "no valid signature has a timestamp"),)
 
 

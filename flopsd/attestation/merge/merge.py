@@ -91,12 +91,11 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     key = load_signer(request.key_uri)
     _refuse_overwriting(request.ledger, request.kind, key.public.pem)
     trusted = [load_public(file).pem for file in request.trust]
-    files = request.peaks_files, request.policy_files
     tables = Tables(peaks_files=request.peaks_files, policy_files=request.policy_files)
-    reading = Reading(request.kind, trusted, *files, request.allow_replay)
+    reading = Reading(request.kind, trusted, request.peaks_files, request.policy_files, request.allow_replay)
     try:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:
+        with TemporaryDirectory(prefix="flopsd-merge-") as name, closing(Spool(Path(name))) as spool:
             temporary = Path(name)
             first = _read_children(request, reading, spool, temporary, note, progress)
             progress("adding up ledgers:", spool.count, 0)
@@ -105,8 +104,10 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             except NodeGivenTwiceError as fault:
                 raise _duplicate(fault, request, reading.reader(), temporary) from fault
             run, nodes = (dict(first.run), first.nodes) if request.kind == JOB else (None, ())
-            made = (__version__, rfc3339(clock.wall_ns()), load_policies(request.policy_files))
-            merging = Merging(MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, *made))
+            sealed_at, policies = rfc3339(clock.wall_ns()), load_policies(request.policy_files)
+            merging = Merging(
+                MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, __version__, sealed_at, policies)
+            )
             _add_up(merging, spool, temporary / "nodes")
             completeness = merging.completeness()
             _refuse_incomplete(completeness, request)
@@ -268,10 +269,7 @@ class Spool:
         self._base.execute("BEGIN")
         self.count = self.size_bytes = 0
 
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._base.close()
 
     def add(self, child: Child, label: str) -> None:

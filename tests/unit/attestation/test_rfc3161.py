@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import rfc3161
-from flopsd.attestation.evidence.check import StampedSignature, timestamp_findings
+from flopsd.attestation.evidence.check import timestamp_findings
 from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_certificates, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
@@ -103,8 +103,7 @@ def test_no_response_is_a_crash_whoever_is_trusted() -> None:
         for at in (*range(280, 420), *range(0, len(whole), 7)):
             raw = bytearray(whole)
             raw[at] ^= 3
-            stamped = StampedSignature(b"hello", (bytes(raw),))
-            (found,) = timestamp_findings([stamped], trust, "2026-01-01T00:00:00Z")
+            (found,) = timestamp_findings([(b"hello", bytes(raw))], trust, "2026-01-01T00:00:00Z")
             assert found.verdict in (EvidenceState.FAILED, EvidenceState.NOT_CHECKED, EvidenceState.HOLDS)
 
 
