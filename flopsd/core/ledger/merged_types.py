@@ -13,7 +13,7 @@ from flopsd.core.field_reader import FieldReader, raising
 from flopsd.core.ledger.merged_segments import IDENTITY
 from flopsd.core.model import UNDECLARED_PHASE, Evidence, GapReason
 from flopsd.core.notes import note_from
-from flopsd.core.values import is_digest, is_timestamp, whole_number
+from flopsd.core.values import is_digest, whole_number
 
 MAX_RANK = 2**31
 MAX_SEGMENT = 10**9
@@ -27,12 +27,11 @@ _BASE = {"name", "kind", "flop", "method", "systemic", "declaredBy"}
 
 
 def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
-    """Raises ValueError for an entry whose fields have not the types of the format."""
+    """Raises ValueError for an entry whose fields have not the types of the format; its times are checked elsewhere."""
     entry = FieldReader(raw, "", raising(ValueError))
     node = entry.one_of("kind", ("node", "job") if in_lineage else ("node",)) == "node"
     for name in ("name", "run"):
         entry.text(name)
-    _moments(entry, "startedAt", "lastRecordAt")
     if not node and any(raw[name] is not None for name in ("node", "rank", "instanceType", "ended")):
         raise ValueError("a job has no node, rank, instanceType and end")
     if node:
@@ -72,7 +71,6 @@ def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:
     """The same of the predicate: what no child says."""
     predicate = FieldReader(raw, "", raising(ValueError))
     nodes = _texts(predicate, "jobNodes")
-    _moments(predicate.object("method"), "sealedAt")
     predicate.object("method").text("flopsdVersion")
     if is_job:
         run = predicate.object("run")
@@ -156,12 +154,6 @@ def _declared(declared: FieldReader, *, conflict: bool) -> None:
     if (base := declared.maybe_object("base")) is not None:
         _exactly(base, _BASE | ({"reason"} if "reason" in base else set()))
         base.text("declaredBy")
-
-
-def _moments(fields: FieldReader, *names: str) -> None:
-    for name in names:
-        if not is_timestamp(fields.raw(name)):
-            fields.wrong(name, "a time in UTC")
 
 
 def _texts(fields: FieldReader, name: str) -> tuple[str, ...]:

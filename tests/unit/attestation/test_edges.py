@@ -1,48 +1,25 @@
 """Values at the edge of what sealing and logs take."""
 
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flopsd.attestation.difference import refuse_difference
-from flopsd.attestation.ledger_files import companions_beside
-from flopsd.attestation.seal import seal_journal
-from flopsd.attestation.signing.keys import ensure_key
 from flopsd.attestation.verify import _sealed_journal
 from flopsd.core.model import GapReason
 from flopsd.errors import NotVerifiedError
-from flopsd.settings.data_files import config_dir
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import VECTORS
-from tests.support.runs import Run
-
-
-def test_the_packaged_peak_table_does_not_go_with_the_ledger(tmp_path: Path) -> None:
-    run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
-    run.meter(3)
-    run.finish()
-    uri, _ = ensure_key(None, run.state.path)
-    seal_journal(run.state.journal, uri, ledger, run.clock, peaks_files=[str(config_dir() / "peaks.yaml")])
-    assert not companions_beside(ledger)
-    assert not list(tmp_path.glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
     ("place", "value", "fault"),
     [
         (("predicate", "totals", "executed", "low"), "1.5", "journal and totals"),
-        (("predicate", "totals", "executed", "measured"), "x", "journal and totals"),
-        (("predicate", "totals", "executed", "high"), 7, "journal and totals"),
         (("predicate", "totals", "executed", "high"), None, ""),
         (("predicate", "totals", "executed", "measured"), None, ""),
-        (("predicate", "method", "journal", "records"), "-1", "journal and totals"),
-        (("predicate", "method", "journal", "bytes"), None, "journal and totals"),
-        (("predicate", "method", "journal", "headSha256"), "AB" * 32, "digests of the journal"),
         (("predicate", "method", "journal", "sha256"), "ab" * 32, "digests of the journal"),
-        (("subject", 0, "digest", "sha256"), "ab" * 32, "digests of the journal"),
-        (("subject", 0, "digest", "sha256"), "x", "digests of the journal"),
         (("predicate", "method", "sealedAt"), "yesterday", "no sealing time"),
     ],
 )

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from flopsd.errors import NotVerifiedError
-from flopsd.report.html import css_string, page_line, report_html
-from flopsd.report.html_coverage import more
+from flopsd.report.html import css_string, report_html
 from flopsd.report.html_tables import devices_section, members_section
 from flopsd.report.model import Report, VerificationResult, VerificationState
 from flopsd.report.report_text import form_report, report_text
@@ -216,13 +215,6 @@ def test_no_verdict_of_what_was_not_verified_is_shown_as_one(
         assert page.count(caveat) >= 1 + len(drawn_and_listed(made.content.rules)[0])
 
 
-def test_every_printed_page_says_whose_it_is_and_that_it_is_a_replay() -> None:
-    made = scene("replay")
-    line = page_line(made)
-    assert line == f"vector · payload sha256 {made.digest[:16]}… · REPLAY · NOT VERIFIED"
-    assert css_string(line) in report_html(made)
-
-
 def test_equal_devices_share_a_row_and_members_left_out_stand_below_the_others() -> None:
     made = scene("incomplete-job").content
     assert made is not None
@@ -234,11 +226,6 @@ def test_equal_devices_share_a_row_and_members_left_out_stand_below_the_others()
     (device, *_) = (one for name in SCENES if (known := scene(name).content) for one in known.devices)
     both = str(devices_section(replace(made, devices=(device, replace(device, index=1, uuid="other")))))
     assert '<span class="short">2 devices, figures of each</span>' in both
-
-
-def test_what_a_page_leaves_out_is_counted() -> None:
-    assert more(0) is None
-    assert "And 3 more, which the figures include" in str(more(3))
 
 
 def test_a_css_string_ends_where_it_ends() -> None:

@@ -35,7 +35,7 @@ from tests.make_vectors.files import signed
 from tests.make_vectors.merged import of_one_node
 from tests.second_implementation.arithmetic import payload_of
 from tests.support import enriched
-from tests.support.enriched import SCENES, content, report, scene, vector, with_policy
+from tests.support.enriched import SCENES, content, report, vector, with_policy
 from tests.support.extent import Extent, sampled, unless_quick
 from tests.support.process import in_process
 from tests.support.story import VECTORS, table
@@ -81,13 +81,6 @@ def test_a_ledger_without_a_policy_is_reported_without_a_verdict() -> None:
     assert content(statement).answer.headline == "No policy was applied"
 
 
-@pytest.mark.parametrize("name", SCENES)
-def test_the_text_fits_a_terminal(name: str) -> None:
-    text = report_text(scene(name))
-    assert max(map(len, text.splitlines())) <= COLUMNS
-    assert text.replace("\n", "").isprintable()
-
-
 def test_a_long_word_has_less_of_the_indent() -> None:
     digest = "312f" * 16 + ":"  # its first three digits are no group of the number before them
     assert fact("driver-library", f"not checked: libnvidia-ml.so.1 {digest} as in the journal", 24) == [
@@ -112,16 +105,6 @@ def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
     measured = content(vector("valid/declared-by-settings"))
     assert "how much was done" not in measured.coverage.text
     assert not any(fact.name == name for fact in measured.coverage.facts)
-
-
-def test_a_course_without_an_upper_bound_for_a_time_is_open_to_the_top_there() -> None:
-    statement = SCENES["everything"]()
-    statement["course"][0]["executed"]["high"] = None
-    course = content(statement).course
-    assert course is not None
-    assert course.unbounded
-    assert course.band.startswith("M0,0 L")
-    assert course.rows[0][3] == "not known"
 
 
 def test_a_replay_among_others_and_a_run_that_goes_on_are_flagged() -> None:
@@ -203,18 +186,6 @@ def test_what_a_process_claims_is_said_once_with_whose_word_it_is() -> None:
         text = " ".join(shown.split())
         assert text.count("only if it was what process 4711 declared") == 1
         assert "Below if what its processes claim is true" in text
-
-
-@pytest.mark.parametrize("high", ["900", None])
-def test_the_course_begins_with_the_run_at_nothing(high: str | None) -> None:
-    statement = SCENES["everything"]()
-    last = {**statement["course"][-1], "executed": {"low": "1", "measured": "500", "high": high}}
-    course = content({**statement, "course": [last]}).course  # a short run has one checkpoint
-    assert course is not None
-    assert course.rows[0][1:] == ("0", "0", "0" if high else "not known")
-    assert course.line.startswith("M0,300 L")
-    assert course.band.startswith("M0,300 " if high else "M0,0 ")
-    assert course.ticks[0].label == "0 FLOP"
 
 
 def test_a_refused_ledger_shows_no_figure() -> None:
@@ -321,11 +292,6 @@ def test_attached_evidence_is_as_it_was_checked_else_as_claimed() -> None:
     assert (known.proves, known.limits) == (witness.KIND.proves, witness.KIND.limits)
     checked = EvidenceResult("rfc3161", EvidenceState.HOLDS, "stamped\x1b", "when", "not what")
     assert items_of(predicate, (checked,)) == (EvidenceLine("rfc3161", "checked", "stamped\\x1b", "when", "not what"),)
-
-
-def test_points_of_a_clock_that_was_set_stand_in_order() -> None:
-    statement = SCENES["everything"]()
-    assert content({**statement, "course": statement["course"][::-1]}).course == content(statement).course
 
 
 def test_a_finding_without_figures_is_refused_by_its_place() -> None:

@@ -34,6 +34,7 @@ method = parsers.one_of(Method)
 TAKEN: list[tuple[Any, list[tuple[object, object]]]] = [
     (parsers.text, [("x", "x")]),
     (parsers.text_or_off, [(False, "off")]),
+    (parsers.text_or_number, [(1000, "1000"), (0, "0"), ("alice", "alice")]),
     (parsers.uids, [("1000, 7,7", (7, 1000)), ([1000, "7"], (7, 1000)), (0, (0,))]),
     (minute, [("0.5", 0.5), (60, 60.0)]),
     (minute_or_off, [("off", None), (False, None), ("0", None), (1, 1.0)]),
@@ -63,6 +64,7 @@ def test_a_setting_that_is_taken(check: Any, given: object, value: object) -> No
 REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.text, ["", 7], "expected text"),
     (parsers.text_or_off, [True], "expected text"),
+    (parsers.text_or_number, [-1, True, 1.5, "", None], "expected text"),
     (parsers.uids, ["me", [True], -1, {}], "expected numbers of users"),
     (minute, [True, []], "expected a number of seconds"),
     (minute, ["1 s"], "without a unit"),
@@ -340,14 +342,3 @@ def test_the_ledger_rates_each_device_by_its_own_declaration(tmp_path: Path) -> 
         if row["pipe"] == "tensor_hmma"
     }
     assert rated == {"GPU-h": ("bf16", "config", 4096), "GPU-h2": ("fp8", "config", 8192)}
-
-
-@pytest.mark.parametrize(("value", "expected"), [(1000, "1000"), (0, "0"), ("alice", "alice")])
-def test_a_user_is_a_name_or_a_number(value: object, expected: str) -> None:
-    assert parsers.text_or_number(value) == expected
-
-
-@pytest.mark.parametrize("value", [-1, True, 1.5, "", None])
-def test_what_is_neither_a_name_nor_a_number_is_no_user(value: object) -> None:
-    with pytest.raises(ValueError, match="expected text"):
-        parsers.text_or_number(value)
