@@ -1,10 +1,10 @@
-"""What must be true of a source's devices and readings. Each rule yields a sentence for each breach. Pure."""
+"""What must be true of a source's devices and readings, beyond what `sources.validate` refuses: that has been checked.
+Each rule yields a sentence for each breach. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import max_plausible_sm_cycles
@@ -16,7 +16,6 @@ from flopsd.core.model import (
     DeviceUid,
     Evidence,
     Gap,
-    GapReason,
     Growth,
     Limits,
     Pipe,
@@ -26,7 +25,6 @@ from flopsd.core.model import (
 )
 from flopsd.core.running_counters import COUNTER_REFRESH_NS
 from flopsd.sources import SourceInfo
-from flopsd.sources.validate import is_count, unfit_facts
 
 _STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
 
@@ -57,39 +55,23 @@ class Observation:
                 yield read, reading
 
 
-def identities(devices: Iterable[Device], info: SourceInfo) -> Iterator[str]:
-    listed = tuple(devices)
-    if not listed:
+def identities(devices: Sequence[Device], info: SourceInfo) -> Iterator[str]:
+    if not devices:
         yield "no device is listed: a source that finds none raises SourceUnavailableError when it is opened"
-    for uid, times in Counter(device.uid for device in listed).items():
-        if times > 1:
-            yield f"{times} devices have the uid {uid!r}"
-    for device in listed:
-        for what in ("uid", "vendor", "model"):
-            text: Any = getattr(device, what)
-            if not isinstance(text, str) or not text.strip():
-                yield f"device {device.uid!r} has the {what} {text!r}, which is not text"
-        if not is_count(device.index):
-            yield f"device {device.uid!r} has the index {device.index!r}"
+    for device in devices:
+        for what in ("vendor", "model"):
+            if not getattr(device, what).strip():
+                yield f"device {device.uid!r} has no {what}"
         if info.vendor and device.vendor != info.vendor:
             yield f"device {device.uid!r} has the vendor {device.vendor!r}, the source declares {info.vendor!r}"
-        for what in ("sm_count", "sm_clock_max_mhz"):
-            value = getattr(device, what)
-            if value is not None and (not is_count(value) or value == 0):
-                yield f"device {device.uid!r} has the {what} {value!r}: unknown is None, never zero"
-        evidence: Any = device.evidence
-        if not isinstance(evidence, Evidence):
-            yield f"device {device.uid!r} has the evidence {evidence!r}, which is not an Evidence"
-        elif evidence not in (*info.evidence, Evidence.GAP):
-            yield f"device {device.uid!r} has evidence {evidence.value}, which the source does not declare"
-        elif evidence is not info.evidence[0] and not device.evidence_reason.strip():
-            yield f"device {device.uid!r} has evidence {evidence.value} and no evidence_reason why not better"
+        if device.evidence not in (*info.evidence, Evidence.GAP):
+            yield f"device {device.uid!r} has evidence {device.evidence.value}, which the source does not declare"
+        elif device.evidence is not info.evidence[0] and not device.evidence_reason.strip():
+            yield f"device {device.uid!r} has evidence {device.evidence.value} and no evidence_reason why not better"
 
 
 def membership(observation: Observation) -> Iterator[str]:
     for read in observation.reads:
-        if not is_count(read.sweep.patience_ns):
-            yield f"patience_ns is {read.sweep.patience_ns!r}"
         for uid in [*(reading.device for reading in read.sweep.readings), *read.sweep.gauges]:
             if read.device(uid) is None:
                 yield f"a reading or gauge names {uid!r}, which devices() does not list"
@@ -99,11 +81,6 @@ def intervals(observation: Observation) -> Iterator[str]:
     ends: dict[DeviceUid, int] = {}
     for read, reading in observation.readings():
         where = f"{reading.device}: [{reading.begin_ns}, {reading.end_ns})"
-        if not is_count(reading.begin_ns) or not is_count(reading.end_ns):
-            yield f"{where} is not in whole nanoseconds"
-            continue
-        if reading.begin_ns >= reading.end_ns:
-            yield f"{where} is empty: where nothing is new, give no reading"
         if reading.end_ns > read.now_ns:
             yield f"{where} ends {reading.end_ns - read.now_ns} ns in the future of the clock that was given"
         if reading.begin_ns < observation.opened_ns:
@@ -116,47 +93,29 @@ def intervals(observation: Observation) -> Iterator[str]:
 
 
 def works(observation: Observation) -> Iterator[str]:
-    """Counts are counts, of pipes, and no more than the device has."""
+    """No more work than the device has, and doubt of counted pipes only."""
     for read, reading in observation.readings():
-        where, device = f"{reading.device} until {reading.end_ns}", read.device(reading.device)
-        work: Any = reading.work
-        possible = _possible(device, reading.end_ns - reading.begin_ns)
+        where, work = f"{reading.device} until {reading.end_ns}", reading.work
+        possible = _possible(read.device(reading.device), reading.end_ns - reading.begin_ns)
         if isinstance(work, Active):
-            if work.evidence not in (Evidence.CYCLES, Evidence.ACTIVITY):
-                yield f"{where}: Active with evidence {work.evidence!r}"
-            yield from _cycles(where, work.sm_cycles, possible)
-            yield from _cycles(f"{where}, doubt", work.uncertainty_sm_cycles, possible)
+            yield from _impossible(where, work.sm_cycles, possible)
+            yield from _impossible(f"{where}, doubt", work.uncertainty_sm_cycles, possible)
             if not work.uncertainty_sm_cycles.keys() <= work.sm_cycles.keys():
                 yield f"{where}: doubt about a pipe that was not counted"
         elif isinstance(work, Busy):
-            yield from _cycles(where, {"busy": work.sm_cycles}, possible)
-        elif isinstance(work, Counted):
-            if not is_count(work.flop):
-                yield f"{where}: {work.flop!r} FLOP is not a count"
-        elif isinstance(work, Gap):
-            reason: Any = work.reason
-            if not isinstance(reason, GapReason):
-                yield f"{where}: a gap whose reason {reason!r} is not a GapReason"
-            if not is_count(work.counted_flop):
-                yield f"{where}: {work.counted_flop!r} FLOP in a gap are not a count"
-        elif not isinstance(work, Growth):
-            yield f"{where}: work is {type(work).__name__}"
+            yield from _impossible(where, {"busy": work.sm_cycles}, possible)
 
 
 def unread(observation: Observation) -> Iterator[str]:
     """A pipe was read or it was not."""
     for _, reading in observation.readings():
-        if isinstance(reading.work, Active):
-            counted: set[Any] = set(reading.work.sm_cycles)
-        elif isinstance(reading.work, Growth):
-            counted = set(reading.totals.sm_cycles) if reading.totals is not None else set()
-        else:
-            continue
-        pipes: tuple[Any, ...] = reading.work.unread
-        for pipe in pipes:
-            if not isinstance(pipe, Pipe):
-                yield f"{reading.device}: unread {pipe!r} is not a Pipe"
-            elif pipe in counted:
+        work, counted = reading.work, set[Pipe]()
+        if isinstance(work, Active):
+            counted = set(work.sm_cycles)
+        elif isinstance(work, Growth) and reading.totals is not None:
+            counted = set(reading.totals.sm_cycles)
+        if isinstance(work, Active | Growth):
+            for pipe in counted.intersection(work.unread):
                 yield f"{reading.device}: {pipe.value} is counted, and listed as unread"
 
 
@@ -169,10 +128,6 @@ def totals(observation: Observation) -> Iterator[str]:
             if isinstance(reading.work, Growth):
                 yield f"{where}: Growth without totals"
             continue
-        if not isinstance(now.origin, str) or not now.origin:
-            yield f"{where}: totals of the origin {now.origin!r}"
-        yield from _cycles(where, {"elapsed": now.elapsed_sm_cycles}, None)
-        yield from _cycles(where, now.sm_cycles, None)
         known = last.get((reading.device, now.origin))
         last[reading.device, now.origin] = (reading.end_ns, now)
         if known is None:
@@ -184,20 +139,12 @@ def totals(observation: Observation) -> Iterator[str]:
         if now.elapsed_sm_cycles == before.elapsed_sm_cycles and reading.end_ns - then_ns > COUNTER_REFRESH_NS:
             yield f"{where}: no cycle elapsed in {reading.end_ns - then_ns} ns: counters that stand still are a gap"
         possible = _possible(read.device(reading.device), reading.end_ns - then_ns + COUNTER_REFRESH_NS)
-        grown = {pipe: cycles - before.sm_cycles[pipe] for pipe, cycles in now.sm_cycles.items()}
-        for what, by in [("elapsed", now.elapsed_sm_cycles - before.elapsed_sm_cycles), *grown.items()]:
+        grown = {pipe.value: cycles - before.sm_cycles[pipe] for pipe, cycles in now.sm_cycles.items()}
+        for what, by in {"elapsed": now.elapsed_sm_cycles - before.elapsed_sm_cycles, **grown}.items():
             if by < 0:
-                yield f"{where}: {_name(what)} fell by {-by} under one origin"
+                yield f"{where}: {what} fell by {-by} under one origin"
             elif possible is not None and by > possible:
-                yield f"{where}: {_name(what)} grew by {by} SM-cycles, the device has {possible} in that time"
-
-
-def counters(observation: Observation) -> Iterator[str]:
-    for _, reading in observation.readings():
-        absolute: Mapping[Any, Any] = reading.counters
-        for name, value in absolute.items():
-            if not isinstance(name, str) or not is_count(value):
-                yield f"{reading.device}: the counter {name!r} is {value!r}: absolute values are non-negative ints"
+                yield f"{where}: {what} grew by {by} SM-cycles, the device has {possible} in that time"
 
 
 def coverage(observation: Observation) -> Iterator[str]:
@@ -217,12 +164,6 @@ def coverage(observation: Observation) -> Iterator[str]:
             yield f"{device.uid}: listed, and not one reading in {len(observation.reads)} reads: silence is not a gap"
         elif kinds == {Gap} and device.evidence is not Evidence.GAP:
             yield f"{device.uid}: promises {device.evidence.value} and gave gaps only"
-
-
-def description(facts: Any) -> Iterator[str]:
-    yield from unfit_facts(facts)
-    if isinstance(facts, Mapping) and "replay" not in facts:
-        yield "describe() has no 'replay': None stands for hardware"
 
 
 def work_done(readings: Iterable[Reading]) -> dict[DeviceUid, tuple[int, int, Counter[str]]]:
@@ -261,15 +202,8 @@ def _possible(device: Device | None, duration_ns: int) -> int | None:
     return max_plausible_sm_cycles(Limits(device.sm_count, device.sm_clock_max_mhz), duration_ns)
 
 
-def _cycles(where: str, amounts: Mapping[Any, Any], possible: int | None) -> Iterator[str]:
+def _impossible(where: str, amounts: Mapping[Pipe, int] | Mapping[str, int], possible: int | None) -> Iterator[str]:
     for what, cycles in amounts.items():
-        if not isinstance(what, Pipe) and what not in ("busy", "elapsed"):
-            yield f"{where}: {what!r} is not a Pipe"
-        if not is_count(cycles):
-            yield f"{where}: {cycles!r} SM-cycles of {_name(what)} is not a count"
-        elif possible is not None and cycles > possible:
-            yield f"{where}: {cycles} SM-cycles of {_name(what)}, the device has {possible} in that time"
-
-
-def _name(what: Any) -> str:
-    return what.value if isinstance(what, Pipe) else str(what)
+        if possible is not None and cycles > possible:
+            name = what.value if isinstance(what, Pipe) else what
+            yield f"{where}: {cycles} SM-cycles of {name}, the device has {possible} in that time"

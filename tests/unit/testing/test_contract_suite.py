@@ -31,7 +31,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.system.clock import Clock, SystemClock
-from flopsd.testing import ContractViolation, FakeClock, SourceContract, rules, violations
+from flopsd.testing import ContractViolation, FakeClock, SourceContract, violations
 from flopsd.testing.rules import work_done
 from tests.support.runs import A100, H100
 from tests.support.strategies import table
@@ -159,13 +159,13 @@ def active(**changed: Any) -> Callable[[Sweep], Sweep]:
     return work(work=Active(**{"evidence": Evidence.CYCLES, "sm_cycles": {Pipe.TENSOR: 5}, **changed}))
 
 
-def growth(origin: str = "boot", **changed: Any) -> Callable[[Sweep], Sweep]:
+def growth(unread: tuple[Pipe, ...] = (), **changed: Any) -> Callable[[Sweep], Sweep]:
     """Running totals of which a function of the boot time says how far they are."""
     shown = {"elapsed": lambda ms: ms * 1000, "pipes": lambda ms: {Pipe.TENSOR: ms}, **changed}
 
     def give(reading: Reading) -> Reading:
         ms = reading.end_ns // 10**6
-        return replace(reading, work=Growth(), totals=Totals(origin, shown["elapsed"](ms), shown["pipes"](ms)))
+        return replace(reading, work=Growth(unread), totals=Totals("boot", shown["elapsed"](ms), shown["pipes"](ms)))
 
     return on(CYCLES.uid, give)
 
@@ -173,67 +173,40 @@ def growth(origin: str = "boot", **changed: Any) -> Callable[[Sweep], Sweep]:
 BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("name", "it is opened as 'model'", {"name": "other"}),
     ("name", "which is not text", {"name": None}),
-    ("devices", "2 devices have the uid", {"listed": (CYCLES, replace(A100, uid=CYCLES.uid), A100)}),
-    ("devices", "has the uid ''", {"listed": (CYCLES, A100, replace(A100, uid=""))}),
-    ("devices", "has the index -1", {"listed": (CYCLES, replace(A100, index=-1))}),
-    ("devices", "has the index True", {"listed": (CYCLES, replace(A100, index=True))}),
-    ("devices", "has the vendor ''", {"listed": (CYCLES, replace(A100, vendor=""))}),
-    ("devices", "has the model ' '", {"listed": (CYCLES, replace(A100, model=" "))}),
-    ("devices", "has the sm_count 0", {"listed": (CYCLES, replace(A100, sm_count=0))}),
+    ("devices", "has no vendor", {"listed": (CYCLES, replace(A100, vendor=""))}),
+    ("devices", "has no model", {"listed": (CYCLES, replace(A100, model=" "))}),
     ("devices", "no evidence_reason", {"listed": (CYCLES, replace(A100, evidence_reason=""))}),
     ("devices", "has the vendor 'amd', the source declares 'nvidia'", {"listed": (CYCLES, replace(A100, vendor="amd"))}),
     ("devices", "has evidence count, which the source does not declare", {"listed": (
         CYCLES, replace(A100, evidence=Evidence.COUNT))}),
-    ("devices", "which is not an Evidence", {"listed": (CYCLES, replace(A100, evidence="guess"))}),  # type: ignore[arg-type]
     ("membership", "does not list", {"listed": (CYCLES,)}),
-    ("membership", "patience_ns is -1", {"edit": lambda sweep: replace(sweep, patience_ns=-1)}),
     ("membership", "does not list", {"edit": lambda sweep: replace(sweep, gauges={"GPU-z": Gauges()})}),
-    ("intervals", "is empty", {"edit": on(CYCLES.uid, lambda r: replace(r, begin_ns=r.end_ns))}),
     ("intervals", "in the future", {"edit": shifted(1, 1)}),
     ("intervals", "before the source was opened", {"edit": shifted(-1, -1)}),
     ("intervals", "leaves a hole of 5 ns", {"edit": shifted(5, 0)}),
     ("intervals", "overlaps by 5 ns", {"edit": shifted(-5, 0)}),
-    ("intervals", "whole nanoseconds", {"edit": on(CYCLES.uid, lambda r: replace(r, end_ns=float(r.end_ns)))}),  # type: ignore[arg-type]
     ("work", "the device has", {"edit": active(sm_cycles={Pipe.TENSOR: MOST * 2})}),
+    ("work", "doubt: ", {"edit": active(uncertainty_sm_cycles={Pipe.TENSOR: MOST * 2})}),
     ("work", "the device has", {"edit": on(A100.uid, lambda r: replace(r, work=Busy(MOST)))}),
-    ("work", "not a count", {"edit": active(sm_cycles={Pipe.TENSOR: -1})}),
-    ("work", "not a count", {"edit": active(sm_cycles={Pipe.TENSOR: 1.5})}),
-    ("work", "not a count", {"edit": active(sm_cycles={Pipe.TENSOR: True})}),
-    ("work", "not a count", {"edit": active(uncertainty_sm_cycles={Pipe.TENSOR: -1})}),
     ("work", "doubt about a pipe", {"edit": active(uncertainty_sm_cycles={Pipe.FP64: 1})}),
-    ("work", "is not a Pipe", {"edit": active(sm_cycles={"warp": 1})}),
-    ("work", "Active with evidence", {"edit": active(evidence=Evidence.COUNT)}),
-    ("work", "FLOP is not a count", {"edit": work(work=Counted(-1))}),
-    ("work", "not a GapReason", {"edit": on(A100.uid, lambda r: replace(r, work=Gap("lost")))}),  # type: ignore[arg-type]
-    ("work", "work is NoneType", {"edit": work(work=None)}),
     ("unread", "listed as unread", {"edit": active(unread=(Pipe.TENSOR,))}),
-    ("unread", "is not a Pipe", {"edit": active(unread=("warp",))}),
+    ("unread", "listed as unread", {"edit": growth(unread=(Pipe.TENSOR,))}),
     ("totals", "Growth without totals", {"edit": work(work=Growth())}),
     ("totals", "tensor fell", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR: 10**9 - ms})}),
     ("totals", "elapsed fell", {"edit": growth(elapsed=lambda ms: 10**9 - ms)}),
     ("totals", "no cycle elapsed in 1000000000 ns", {"edit": growth(elapsed=lambda _: 5)}),
     ("totals", "grew by", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR: ms * 10**9})}),
     ("totals", "other pipes", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR if ms // 1000 % 2 else Pipe.FP64: ms})}),
-    ("totals", "not a count", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR: float(ms)})}),
-    ("totals", "origin ''", {"edit": growth(origin="")}),
-    ("counters", "non-negative ints", {"edit": work(counters={"energy_mj": -1})}),
-    ("counters", "non-negative ints", {"edit": work(counters={"energy_mj": 1.5})}),
     ("coverage", "silence is not a gap", {"edit": lambda sweep: replace(sweep, readings=sweep.readings[:1])}),
     ("coverage", "gave gaps only", {"edit": work(work=Gap(GapReason.STARTING))}),
     ("coverage", "better than the evidence", {"listed": (replace(CYCLES, evidence=Evidence.ACTIVITY,
                                                                  evidence_reason="old driver"), A100)}),
     ("describe", "no 'replay'", {"facts": {}}),
-    ("describe", "the ledger takes", {"facts": {"replay": None, "celsius": 1.5}}),
-    ("describe", "the ledger takes", {"facts": {"replay": {"versions": [True]}}}),
-    ("describe", "not a mapping", {"facts": None}),
-    ("describe", "not text", {"facts": {"replay": None, 7: "x"}}),
-    ("describe", "the ledger takes", {"facts": {"replay": None, "model": "\ud800"}}),
-    ("describe", "the ledger takes", {"facts": {"replay": None, "bytes": 10**50}}),
-    ("describe", "a mapping with the texts recording, sha256 and origin", {"facts": {"replay": "yes"}}),
+    ("daemon", "the ledger takes", {"facts": {"replay": None, "celsius": 1.5}}),
     ("daemon", "serial is 165", {"listed": (CYCLES, replace(A100, serial=165))}),  # type: ignore[arg-type]
     ("daemon", "not iterable", {"listed": None}),
     ("daemon", "readings is None", {"edit": lambda sweep: replace(sweep, readings=None)}),
-    ("daemon", "not in the future", {"edit": shifted(10**9, 10**9)}),
+    ("daemon", "expected a whole number", {"edit": work(work=Counted(-1))}),
     ("fault", "missing is never zero", {"on_fault": lambda sweep, _: sweep}),
     ("fault", "it was GPU-h that failed", {"on_fault": lambda sweep, _: replace(sweep, readings=tuple(
         replace(r, work=Gap(GapReason.DEVICE_LOST)) for r in sweep.readings))}),
@@ -248,6 +221,7 @@ def test_a_broken_clause_is_found_and_named(clause: str, words: str, changed: di
     named = [line for line in found if line.startswith(f"{clause}: ")]
     assert named, found
     assert words in named[0]
+    assert len(named) == 1  # however many tests it fails
 
 
 class NoDevices(Model):
@@ -321,7 +295,7 @@ class Raises(Model):
         (FussyClose, "close: close() a second time raised"),
         (ReadsOn, "close: read() after close() gives readings"),
         (WrongError, "close: read() after close() raised ValueError"),
-        (Raises, "test_one_fault_is_a_gap_of_one_device: raised OSError"),
+        (Raises, "daemon: source 'model' failed: OSError('one device failed')"),
     ],
 )
 def test_a_broken_behaviour_is_found(kind: type[Model], words: str) -> None:
@@ -434,39 +408,6 @@ def test_work_is_summed_by_what_it_is() -> None:
     begin_ns, end_ns, sums = work_done(readings)[H100.uid]
     assert (begin_ns, end_ns) == (0, 16)
     assert sums == {"activity fp32": 10, "busy": 14, "flop": 25, "gap stale": 4}
-
-
-OTHER: Any = "other"
-HALF: Any = 0.5
-
-
-@pytest.mark.parametrize(
-    ("work", "words"),
-    [
-        (Active(Evidence.CYCLES, {Pipe.FP32: 5}, {Pipe.FP32: 1}), ()),
-        (Active(Evidence.UTILIZATION, {Pipe.FP32: 5}), ("Active with evidence",)),
-        (Active(Evidence.CYCLES, {Pipe.FP32: -1}), ("-1 SM-cycles of fp32 is not a count",)),
-        (Active(Evidence.CYCLES, {Pipe.FP32: 10**15}), ("SM-cycles of fp32, the device has",)),
-        (Active(Evidence.CYCLES, {OTHER: 5}), ("'other' is not a Pipe",)),
-        (Active(Evidence.CYCLES, {Pipe.FP32: 5}, {Pipe.FP64: 1}), ("doubt about a pipe that was not counted",)),
-        (Active(Evidence.CYCLES, {Pipe.FP32: 5}, {Pipe.FP32: HALF}), ("doubt: 0.5 SM-cycles of fp32 is not a count",)),
-        (Busy(7), ()),
-        (Busy(True), ("True SM-cycles of busy is not a count",)),
-        (Counted(7), ()),
-        (Counted(HALF), ("0.5 FLOP is not a count",)),
-        (Gap(GapReason.STALE, 7), ()),
-        (Gap(GapReason.STALE, -7), ("-7 FLOP in a gap are not a count",)),
-        (Gap(OTHER), ("a gap whose reason 'other' is not a GapReason",)),
-        (Growth(), ()),
-        (7, ("work is int",)),
-    ],
-)
-def test_work_that_is_none_is_named(work: Any, words: tuple[str, ...]) -> None:
-    sweep = Sweep((Reading(H100.uid, 0, 10**9, work, {}),))
-    found = list(rules.works(rules.Observation(0, (rules.Read(10**9, (H100,), (H100,), sweep),))))
-    assert [
-        (word in one, one.startswith("GPU-h until 1000000000")) for word, one in zip(words, found, strict=True)
-    ] == [(True, True) for _ in words]
 
 
 def test_a_fake_clock_lets_the_time_pass_that_is_waited_for() -> None:
