@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flopsd.core.ledger.history import History
-from flopsd.core.ledger.history_from_records import extend, read_history
+from flopsd.core.ledger.history_from_records import read_history
 from flopsd.core.ledger.segments import SegmentFacts
 from flopsd.core.ledger.start_notes import refused_line
 from flopsd.core.notes import note
 from flopsd.core.peaks import PeakTable
 from flopsd.core.rounding import format_duration
 from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedError
-from flopsd.journal.codes import CodeChecker
-from flopsd.journal.framing import JournalLine
 from flopsd.journal.head import KnownJournal
+from flopsd.journal.history_reader import HistoryReader
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.journal.sealed_prefix import durable_prefix
@@ -134,21 +133,15 @@ def _closed_before(state: StateDir) -> tuple[History, ClosedSegment] | None:
     path = newest_closed(state)
     if path is None:
         return None
-    history, checker = History(), CodeChecker()
-
-    def take(line: JournalLine) -> None:
-        record = line.record()
-        checker.check(line, record)
-        extend(history, record)
-
+    reader = HistoryReader()
     try:
-        whole = durable_prefix(path, take)
+        facts = durable_prefix(path, reader.take).facts
+        history = reader.history()
     except JournalError as fault:
         log.error("the closed segment %s cannot be continued: %s", path, fault)
         return None
     if not history.is_rotated:
         return None
-    facts = whole.facts
     return history, ClosedSegment(
         SegmentFacts(history.segment, facts.size_bytes, facts.records, facts.sha256, facts.head_sha256), is_moved=True
     )

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.daemon.ledger_places import local_ledger
-from flopsd.journal.segments import ENDING
+from flopsd.errors import JournalError
+from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.report.terminal import counted
 from flopsd.settings.parsers import parse_rotation
@@ -57,20 +58,12 @@ def look(folder: StateDir, *, is_rotated: bool) -> DiskState:
     except OSError:
         pass
     try:
-        closed = _closed(folder.segments)
+        closed = closed_segments(folder)
         journals = folder.journal.stat().st_size + sum(path.stat().st_size for path in closed)
         waiting = len(closed) if closed or is_rotated else None
-    except OSError:
+    except (OSError, JournalError):
         pass  # a segment that was sealed just now is gone, too: the next look has it
     return DiskState(journals, free, waiting)
-
-
-def _closed(folder: Path) -> list[Path]:
-    """Raises OSError, unlike a glob."""
-    try:
-        return [folder / name for name in os.listdir(folder) if name.endswith(ENDING)]
-    except FileNotFoundError:
-        return []
 
 
 class DiskNeed(NamedTuple):

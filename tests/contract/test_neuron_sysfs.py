@@ -15,7 +15,7 @@ from flopsd.sources.neuron import open_source
 from flopsd.sources.neuron.chips import Chip, chips_of_document, sysfs_facts
 from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.sources.neuron.source import NeuronSource
-from flopsd.sources.neuron.sysfs import ChipNode, Power, Tree
+from flopsd.sources.neuron.sysfs import ChipNode, Tree
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.neuron import Sysfs
@@ -139,9 +139,9 @@ def test_a_serial_number_that_names_no_chip_is_not_used(tmp_path: Path) -> None:
 def test_power_is_read_where_firmware_states_it(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     (chip,) = Tree(**moved_options(sysfs)).chips
-    assert chip.power() == Power(1789180860, ("0.86", "25.00", "18.86"))
+    assert chip.power_percent() == "0.86/25.00/18.86"
     sysfs.put(0, "stats/power/utilization", "POWER_STATUS_NO_DATA,0,0.00,0.00,0.00")
-    assert chip.power() is None
+    assert chip.power_percent() is None
 
 
 @pytest.mark.parametrize(("second", "total"), [(2**33 + 1, 2**33 + 1), (6, 6)])
@@ -171,7 +171,7 @@ def chip_with(totals: Sequence[int | None], worked: Sequence[bool] = ()) -> Chip
     """A chip whose total was read once for each of `totals`."""
     left = iter(totals)
     node = SimpleNamespace(
-        flop_totals_after=lambda _: cores(next(left)), index=3, architecture="NCv3", power=lambda: None
+        flop_totals_after=lambda _: cores(next(left)), index=3, architecture="NCv3", power_percent=lambda: None
     )
     chip = Chip(Device("neuron3", 3, "aws", "trainium2"), 0, cast("ChipNode", node))
     for total, at in zip(totals, [*worked, *[False] * len(totals)], strict=False):

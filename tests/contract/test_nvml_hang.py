@@ -8,7 +8,7 @@ import pytest
 from flopsd.core.figures import Figures
 from flopsd.core.model import Evidence, Pipe
 from flopsd.sources.nvml.gpu_threads import GpuThreads
-from flopsd.sources.nvml.ownership import NvmlLookup
+from flopsd.sources.nvml.ownership import NvmlProcesses
 from flopsd.system.clock import SystemClock
 from flopsd.testing import FakeClock
 from tests.contract.conftest import Open
@@ -71,12 +71,12 @@ def test_processes_are_asked_for_past_a_gpu_that_hangs(open_sim: Open) -> None:
     well = h100(LOAD, processes=(Process(0, 10**9, 11),))
     _, clock = open_sim(replace(well, faults=(Fault(1000, 2000, "hang"),)), well)
     clock.advance(SECOND)
-    lookup = NvmlLookup()
-    assert lookup.processes(uid(0)) is None
-    assert lookup.processes(uid(1)) == frozenset({11})
-    assert lookup.processes(uid(0)) is None
+    processes = NvmlProcesses()
+    assert processes.on(uid(0)) is None
+    assert processes.on(uid(1)) == frozenset({11})
+    assert processes.on(uid(0)) is None
     clock.advance(SECOND)
-    wait_until(lambda: lookup.processes(uid(0)) == frozenset({11}), "the answer of the GPU that hung")
+    wait_until(lambda: processes.on(uid(0)) == frozenset({11}), "the answer of the GPU that hung")
 
 
 @pytest.fixture

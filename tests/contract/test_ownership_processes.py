@@ -14,7 +14,7 @@ import pytest
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceSettings
-from flopsd.sources.nvml.ownership import NvidiaDevices, NvmlLookup
+from flopsd.sources.nvml.ownership import NvidiaDevices, NvmlProcesses
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.open import own
@@ -22,7 +22,7 @@ from flopsd.sources.ownership.processes import JobProcesses, ProcessCensus, Proc
 from flopsd.sources.ownership.rule import Job, VendorDevices
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.owners import CHIPS, GPUS, FixedLookup, Scripted
+from tests.support.owners import CHIPS, Scripted
 from tests.support.process import wait_until
 from tests.support.scenario import Fault, Gpu, Process, Scenario, Segment, h100
 from tests.support.sim import SharedClock, simulated
@@ -89,7 +89,7 @@ def open_sim(standin: Path, tmp_path: Path, stack: ExitStack) -> Open:
         inner = NvmlSource(pynvml, SourceSettings(clock, table()))
         source = own(
             inner,
-            NvidiaDevices(NvmlLookup()),
+            NvidiaDevices(),
             parse_devices(setting),
             Job(environment or {}, root_pid=root),
             clock,
@@ -159,8 +159,6 @@ def test_devices_follow_the_processes(open_sim: Open, job: Tree) -> None:
     )
     assert [device.index for device in source.devices()] == [0, 2]
     assert [device.shared for device in source.devices()] == [None, "2 processes of others"]
-    others = "2 processes of others"
-    assert source.sharing(source.devices()[1]) == f"{others}; {others}"  # the device's and the verdict's, no third
     assert source.describe()["devices"] == f"the devices on which process {job.root} and its descendants run: 2 of 4"
     assert seen(source, clock, 10) == [0, 2, 3]
 
@@ -182,11 +180,14 @@ def test_a_device_between_two_processes_of_the_job_stays_and_one_taken_by_others
 
 def test_ids_of_another_namespace_open_nothing(job: Tree) -> None:
     nowhere = max(psutil.pids()) + 100_000
-    shown = FixedLookup(running={device.uid: frozenset({nowhere}) for device in GPUS})
     clock = FakeClock()
     inner = Scripted(clock)
     with pytest.raises(SourceUnavailableError, match="another pid namespace") as caught:
-        FilteredSource(inner, ProcessRule(JobProcesses(job.root, initial=False), NvidiaDevices(shown)), clock)
+        FilteredSource(
+            inner,
+            ProcessRule(JobProcesses(job.root, initial=False), NvidiaDevices(lambda _: frozenset({nowhere}))),
+            clock,
+        )
     assert "another rule" in caught.value.hint
     assert inner.closed
 
@@ -207,7 +208,6 @@ def test_others_are_reported_under_any_rule_where_the_job_is_known(open_sim: Ope
     )  # fmt: skip
     wait_until(lambda: seen(source, clock, 10) and source.devices()[1].shared, "the sharing is reported")
     assert [device.shared for device in source.devices()] == [None, "1 process of others"]
-    assert source.sharing(source.devices()[1]) == "1 process of others; 1 process of others"
     assert source.describe()["devices"] == "all visible devices: 2 of 2"
 
 
@@ -225,10 +225,10 @@ def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_
         pynvml.nvmlInit()  # what NVML knew when it was stopped is no answer
         pynvml.nvmlShutdown()
     stack.enter_context(simulated(standin, tmp_path, scenario, clock))
-    lookup = NvmlLookup()  # a GPU that does not answer soon is asked again: this machine may be busy
+    asked = NvmlProcesses()  # a GPU that does not answer soon is asked again: this machine may be busy
 
     def answers(*pids: int) -> bool:
-        return lookup.processes(scenario.uuid(0)) == frozenset(pids)
+        return asked.on(scenario.uuid(0)) == frozenset(pids)
 
     wait_until(lambda: answers(11), "the process")
     with pytest.raises(pynvml.NVMLError_Uninitialized):
@@ -246,7 +246,7 @@ def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_
     monkeypatch.setattr(pynvml, "nvmlDeviceGetGraphicsRunningProcesses_v3", forbidden)
     pynvml.nvmlInit()
     stack.callback(pynvml.nvmlShutdown)
-    assert NvmlLookup().processes(scenario.uuid(0)) is None
+    assert NvmlProcesses().on(scenario.uuid(0)) is None
     wait_until(lambda: refused, "the question")
     assert len(refused) == 1, "NVML runs, so that to start it would change nothing"
 

@@ -23,7 +23,7 @@ from flopsd.sources.ownership.rule import OwnershipResult, VendorDevices
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock
 from tests.support.kubelet import Kubelet, answer, kubelet, require
-from tests.support.owners import CHIPS, GPUS, LOST, SLICES, FixedLookup, Scripted
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted
 
 TRAIN, OTHER, THIRD = ("ml", "train-0"), ("ml", "other-0"), ("kube-system", "train-0")
 GPU, MIG = "nvidia.com/gpu", "nvidia.com/mig-1g.10gb"
@@ -45,7 +45,7 @@ def node(tmp_path: Path) -> Iterator[Kubelet]:
 def rule(
     node: Kubelet, pod: tuple[str, str] = TRAIN, vendor: VendorDevices | None = None, seconds: float = 20.0
 ) -> PodRule:
-    return PodRule(PodResources(node.path, seconds), Pod(*pod), vendor or NvidiaDevices(FixedLookup()))
+    return PodRule(PodResources(node.path, seconds), Pod(*pod), vendor or NvidiaDevices())
 
 
 def mine(judgement: OwnershipResult) -> list[str]:

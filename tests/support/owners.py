@@ -1,7 +1,7 @@
 """Devices and what NVML knows of them, for tests of ownership."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from flopsd.core.model import Device, Evidence, Gap, GapReason, Gauges, Reading, Sweep
 from flopsd.testing import FakeClock
@@ -18,31 +18,17 @@ GPUS = tuple(
     )
 )
 SLICES = tuple(
-    Device(f"MIG-2ce7a541-c516-5dbc-a76e-26cc100d9b5{at}", 10 + at, "nvidia", "NVIDIA H100 MIG", parent=GPUS[0].uid)
-    for at in range(3)
+    replace(
+        GPUS[0],
+        uid=f"MIG-2ce7a541-c516-5dbc-a76e-26cc100d9b5{at}",
+        parent=GPUS[0].uid,
+        gpu_instance=instance,
+        evidence=Evidence.GAP,
+    )
+    for at, instance in enumerate((1, 2, 5))
 )
 CHIPS = tuple(Device(f"neuron-{index}", index, "aws", "trainium2") for index in range(4))
 LOST = Device("nvml-index-3", 3, "nvidia", "unidentified")
-
-
-@dataclass(frozen=True)
-class FixedLookup:
-    """A lookup with fixed answers: GPU instances 1, 2, 5 on the first GPU, by default."""
-
-    instances: Mapping[str, int] = field(
-        default_factory=lambda: {part.uid: gi for part, gi in zip(SLICES, (1, 2, 5), strict=True)}
-    )
-    indices: Mapping[str, int] = field(default_factory=dict)
-    running: Mapping[str, frozenset[int]] = field(default_factory=dict)
-
-    def index(self, uid: str) -> int | None:
-        return self.indices.get(uid)
-
-    def gpu_instance(self, uid: str) -> int | None:
-        return self.instances.get(uid)
-
-    def processes(self, uid: str) -> frozenset[int] | None:
-        return self.running.get(uid)
 
 
 class Scripted:

@@ -11,8 +11,8 @@ import math
 from collections import deque
 from collections.abc import Mapping
 
+from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Limits, Pipe
-from flopsd.core.values import ceil_div
 
 _JITTER = 20  # a collection may be late by a 20th of its interval
 _RECENT = 3  # distances between collections, the least of which is their interval at most
@@ -60,5 +60,5 @@ class Coverage:
                 earlier = before.get(pipe, 0.0)
                 ns = abs(ratio - earlier) * edge_ns + max(0.0, ns - earlier * before_ns)
             if ns:
-                found[pipe] = ceil_div(math.ceil(ns) * limits.sm_count * limits.sm_clock_max_mhz, 1000)
+                found[pipe] = max_sm_cycles(limits, math.ceil(ns))
         return found

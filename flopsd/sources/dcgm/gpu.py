@@ -15,7 +15,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Gauges, Growth, Limits, Pipe, Reading, Totals
 from flopsd.core.peaks import PeakTable
-from flopsd.core.values import added, ceil_div
+from flopsd.core.values import added
 from flopsd.sources.dcgm.coverage import Coverage
 from flopsd.sources.dcgm.device import clock_of, device_of, limits_of, shared_by
 from flopsd.sources.dcgm.exposition import PREFIX, Field, GpuPage
@@ -288,7 +288,7 @@ def _alike_before(before: GpuPage, now: GpuPage, duration_ns: int, limits: Limit
     for pipe, ratio in later.items():
         ns = math.ceil(abs(ratio - earlier.get(pipe, 0.0)) * duration_ns)
         if ns:
-            found[pipe] = ceil_div(ns * limits.sm_count * limits.sm_clock_max_mhz, 1000)
+            found[pipe] = max_sm_cycles(limits, ns)
     return found
 
 

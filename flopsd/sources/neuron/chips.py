@@ -101,12 +101,12 @@ def sysfs_facts(chips: Sequence[Chip], tree: Tree) -> dict[str, str | None]:
     seen = {chip.sysfs_live for chip in chips if chip.flop_total is not None}
     moves = None if not seen else "not seen" if None in seen else "live" if all(seen) else "at exit"
     nodes = [chip.node for chip in chips if chip.node is not None]
-    powers = [(node.index, power) for node in nodes if (power := node.power()) is not None]
+    powers = [(node.index, power) for node in nodes if (power := node.power_percent()) is not None]
     return {
         "driver": tree.driver,
         "sysfs_flop_count": moves,
         "architecture": ", ".join(sorted({node.architecture for node in nodes if node.architecture})) or None,
-        "power_percent": "; ".join(f"{i}: {'/'.join(power.percent)}" for i, power in powers) or None,
+        "power_percent": "; ".join(f"{i}: {power}" for i, power in powers) or None,
     }
 
 

@@ -13,20 +13,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from flopsd.core.dataclass import dataclass
-
 ROOT = "/sys/devices/virtual/neuron_device"
 MODULE = "/sys/module/neuron"
 _SERIAL = re.compile(r"[0-9a-fA-F]{4,32}")
 _NUMBER = re.compile(r"\d{1,20}")  # 64 bits
-
-
-@dataclass(frozen=True, slots=True)
-class Power:
-    """Board power in percent of the chip's limit, over the minute that ended at `epoch_seconds` (Unix time)."""
-
-    epoch_seconds: int
-    percent: tuple[str, str, str]  # lowest, highest, mean, as printed
 
 
 class ChipNode:
@@ -54,12 +44,13 @@ class ChipNode:
             return again if again is not None else now
         return now
 
-    def power(self) -> Power | None:
-        """The last minute's power, where firmware reports it."""
+    def power_percent(self) -> str | None:
+        """Board power of the last minute in percent of the chip's limit, `LOWEST/HIGHEST/MEAN` as printed, where
+        firmware reports it."""
         fields = (_text(self._path / "stats" / "power" / "utilization") or "").split(",")
         if len(fields) != 5 or fields[0] != "POWER_STATUS_VALID" or not fields[1].isdigit():
             return None
-        return Power(int(fields[1]), (fields[2], fields[3], fields[4]))
+        return "/".join(fields[2:])
 
 
 def has_fallen(before: Sequence[int], now: Sequence[int]) -> bool:

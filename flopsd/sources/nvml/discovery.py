@@ -72,7 +72,7 @@ class Discovery:
 
         def sample_slice(sample: Any) -> None:
             try:
-                lib.nvmlGpmMigSampleGet(handle, part.gpu_instance, sample)
+                lib.nvmlGpmMigSampleGet(handle, part.device.gpu_instance, sample)
             except lib.NVMLError as fault:
                 if fault.value != NO_PERMISSION:
                     raise

@@ -22,11 +22,10 @@ PERMISSION_FIX = (
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One GPU instance: its device, the handle of its MIG device, its id on the parent."""
+    """One GPU instance: its device, and the handle of its MIG device."""
 
     device: Device
     handle: Any
-    gpu_instance: int
     partial: bool  # its compute instances do not cover it: what its percentages are of is not known
     # SMs of the MIG device, and slices of the GPU instance; None: the driver does not say.
     size: tuple[int, int] | None = None
@@ -34,8 +33,9 @@ class Slice:
     def is_as(self, other: Slice) -> bool:
         """Whether it still is `other`: a UUID is made of the ids of GPU and instances, so that another instance of
         another size can have it later."""
-        sizes = self.device.sm_count, self.size, self.gpu_instance, self.partial
-        return sizes == (other.device.sm_count, other.size, other.gpu_instance, other.partial)
+        mine, theirs = self.device, other.device
+        sizes = mine.sm_count, mine.gpu_instance, self.size, self.partial
+        return sizes == (theirs.sm_count, theirs.gpu_instance, other.size, other.partial)
 
     def has_changed(self, driver: Driver) -> bool:
         """Whether the MIG device at its handle is of another size now. Raises NVMLError: it is gone, or not read."""
@@ -82,7 +82,7 @@ def slices(driver: Driver, parent: Device, handle: Any) -> list[Slice]:
                 parent, uid=str(lib.nvmlDeviceGetUUID(mig)), serial=None, sm_count=sms, parent=parent.uid,
                 gpu_instance=instance, mig_profile=profile or None,
             )  # fmt: skip
-            found[instance] = Slice(device, mig, instance, False, size)
+            found[instance] = Slice(device, mig, False, size)
         else:
             both = None if sms is None or before.device.sm_count is None else before.device.sm_count + sms
             found[instance] = replace(before, device=replace(before.device, sm_count=both))

@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from flopsd.core.model import Device, DeviceUid
 from flopsd.errors import OwnershipError
@@ -24,6 +24,7 @@ _CUDA_ENTRY = re.compile(r"\d+|GPU-\S+|MIG-\S+", re.ASCII)
 _REPLICA_MARKS = ("::", "/vgpu")  # of time-slicing: NVIDIA's device plugin, GKE's
 _OLD_MIG = re.compile(r"MIG-(?P<gpu>GPU-[^/]+)/(?P<instance>\d+)/\d+")
 _NODE = re.compile(r"nvidia(?P<index>\d+)(?:/gi(?P<instance>\d+))?")
+Processes: TypeAlias = Callable[[DeviceUid], frozenset[int] | None]
 _UNINITIALIZED, _NOT_SUPPORTED, _FUNCTION_NOT_FOUND = 1, 3, 13  # of NVML
 
 
@@ -32,18 +33,19 @@ class NvidiaDevices(VendorDevices):
     resources = ("nvidia.com/",)  # gpu, mig-…, gpu.shared, and whatever operators rename them to
     in_job_mapping = True
 
-    def __init__(self, lookup: Lookup | None = None) -> None:
-        self._lookup = lookup if lookup is not None else NvmlLookup()
+    def __init__(self, processes: Processes | None = None) -> None:
+        """`processes`: those on a device, as NVML lists them."""
+        self._processes = NvmlProcesses().on if processes is None else processes
 
     def find(self, name: str, devices: Sequence[Device]) -> list[Device]:
-        return find(name, devices, self._lookup)
+        return find(name, devices)
 
     def visible(self, environment: Mapping[str, str], devices: Sequence[Device]) -> Mapping[DeviceUid, Ownership]:
         cuda = environment.get("CUDA_VISIBLE_DEVICES")
         if cuda is not None:
             _check_order(cuda, environment, devices)
-        mine = {device.uid for device in (devices if cuda is None else cuda_visible(cuda, devices, self._lookup))}
-        by_runtime = nvidia_visible(environment.get("NVIDIA_VISIBLE_DEVICES", ""), devices, self._lookup)
+        mine = {device.uid for device in (devices if cuda is None else cuda_visible(cuda, devices))}
+        by_runtime = nvidia_visible(environment.get("NVIDIA_VISIBLE_DEVICES", ""), devices)
         if by_runtime is not None:
             mine &= {device.uid for device in by_runtime}
         restricted = cuda is not None or by_runtime is not None
@@ -65,17 +67,17 @@ class NvidiaDevices(VendorDevices):
         return any(mark in device_id for mark in _REPLICA_MARKS)
 
     def processes(self, uid: DeviceUid) -> frozenset[int] | None:
-        return self._lookup.processes(uid)
+        return self._processes(uid)
 
 
-def cuda_visible(text: str, devices: Sequence[Device], lookup: Lookup) -> list[Device]:
+def cuda_visible(text: str, devices: Sequence[Device]) -> list[Device]:
     """What CUDA_VISIBLE_DEVICES=`text` leaves of `devices`, in CUDA's order. Where the variable names several MIG
     slices, all are this job's, though older drivers use only the first. Raises OwnershipError for the beginning of
     several UUIDs, of which CUDA does not say what it does."""
     seen: dict[str, Device] = {}
     lost = any(is_unidentified(device) for device in devices)
     for entry in (part.strip() for part in text.split(",")):
-        found = find(entry, devices, lookup) if _CUDA_ENTRY.fullmatch(entry) else []
+        found = find(entry, devices) if _CUDA_ENTRY.fullmatch(entry) else []
         if not found and lost and entry.startswith(("GPU-", "MIG-")):
             continue  # it may be the lost GPU, which the job saw when it began
         if not found:
@@ -84,13 +86,13 @@ def cuda_visible(text: str, devices: Sequence[Device], lookup: Lookup) -> list[D
     return list(seen.values())
 
 
-def nvidia_visible(text: str, devices: Sequence[Device], lookup: Lookup) -> list[Device] | None:
+def nvidia_visible(text: str, devices: Sequence[Device]) -> list[Device] | None:
     """The devices whose UUIDs NVIDIA_VISIBLE_DEVICES=`text` names; None where it holds anything but UUIDs:
     its indices are those of the host, and what it keeps out is not visible anyway."""
     entries = [part.strip() for part in text.split(",")]
     if not all(entry.startswith(("GPU-", "MIG-")) for entry in entries):
         return None
-    named = {device.uid for entry in entries for device in find(entry, devices, lookup)}
+    named = {device.uid for entry in entries for device in find(entry, devices)}
     return [device for device in devices if device.uid in named]
 
 
@@ -106,29 +108,19 @@ def _check_order(cuda: str, environment: Mapping[str, str], gpus: Sequence[Devic
         )
 
 
-class Lookup(Protocol):
-    """What NVML reports of a device by UUID; None: nothing."""
-
-    def index(self, uid: DeviceUid) -> int | None: ...
-
-    def gpu_instance(self, uid: DeviceUid) -> int | None: ...
-
-    def processes(self, uid: DeviceUid) -> frozenset[int] | None: ...
-
-
-def find(name: str, devices: Sequence[Device], lookup: Lookup) -> list[Device]:
+def find(name: str, devices: Sequence[Device]) -> list[Device]:
     """The devices that schedulers, device plugins and people call `name`. Raises OwnershipError if it is ambiguous.
     Forms: an index `1`; a UUID `GPU-…` or the beginning of one, as CUDA allows; `MIG-…`; the older `MIG-GPU-…/GI/CI`;
     `nvidia1` and `nvidia1/gi3`, as GKE's device plugin names them. A GPU stands for all its slices."""
     if match := _OLD_MIG.fullmatch(name):
-        return _instance(_identity(match["gpu"], devices), int(match["instance"]), devices, lookup)
+        return _instance(_identity(match["gpu"], devices), int(match["instance"]), devices)
     if match := _NODE.fullmatch(name):
-        gpu = _at_index(int(match["index"]), devices, lookup)
+        gpu = _at_index(int(match["index"]), devices)
         if match["instance"] is not None:
-            return _instance(gpu, int(match["instance"]), devices, lookup)
+            return _instance(gpu, int(match["instance"]), devices)
         return _of(gpu, devices)
     if name.isascii() and name.isdigit():
-        return _of(_at_index(int(name), devices, lookup), devices)
+        return _of(_at_index(int(name), devices), devices)
     return _of(_identity(name, devices), devices)
 
 
@@ -136,19 +128,17 @@ def _of(identity: str | None, devices: Sequence[Device]) -> list[Device]:
     return [device for device in devices if identity is not None and identity in (device.uid, device.parent)]
 
 
-def _instance(identity: str | None, instance: int, devices: Sequence[Device], lookup: Lookup) -> list[Device]:
-    slices = [device for device in devices if identity is not None and device.parent == identity]
-    return [device for device in slices if lookup.gpu_instance(device.uid) == instance]
+def _instance(identity: str | None, instance: int, devices: Sequence[Device]) -> list[Device]:
+    return [
+        device
+        for device in devices
+        if device.parent is not None and (device.parent, device.gpu_instance) == (identity, instance)
+    ]
 
 
-def _at_index(index: int, devices: Sequence[Device], lookup: Lookup) -> str | None:
-    for device in devices:
-        if device.parent is None and device.index == index:
-            return device.uid
-    for parent in dict.fromkeys(device.parent for device in devices if device.parent is not None):
-        if lookup.index(parent) == index:
-            return parent
-    return None
+def _at_index(index: int, devices: Sequence[Device]) -> str | None:
+    """A slice has the index of its GPU."""
+    return next((device.parent or device.uid for device in devices if device.index == index), None)
 
 
 def _identity(name: str, devices: Sequence[Device]) -> str | None:
@@ -166,9 +156,9 @@ def _identity(name: str, devices: Sequence[Device]) -> str | None:
     return begun[0] if begun and folded.startswith("gpu-") else None
 
 
-class NvmlLookup:
-    """Answers by the pynvml module, or None throughout where it is missing. NVML is shared with the source that reads
-    it, which starts and stops it; here it is started for one question only, where no source of this process uses it."""
+class NvmlProcesses:
+    """Asked of the pynvml module; None throughout where that is missing. NVML is shared with the source that reads it,
+    which starts and stops it; here it is started for one question only, where no source of this process uses it."""
 
     def __init__(self) -> None:
         self._lib: Any = None
@@ -178,49 +168,39 @@ class NvmlLookup:
             self._lib = pynvml
         self._threads, self._asking = GpuThreads(SystemClock()), threading.Lock()
 
-    def index(self, uid: DeviceUid) -> int | None:
-        found = self._ask(uid, lambda lib: lib.nvmlDeviceGetIndex(lib.nvmlDeviceGetHandleByUUID(uid)))
-        return None if found is None else int(found)
-
-    def gpu_instance(self, uid: DeviceUid) -> int | None:
-        found = self._ask(uid, lambda lib: lib.nvmlDeviceGetGpuInstanceId(lib.nvmlDeviceGetHandleByUUID(uid)))
-        return None if found is None else int(found)
-
-    def processes(self, uid: DeviceUid) -> frozenset[int] | None:
-        """The process ids on a device: compute, graphics, clients of MPS. None: NVML does not list them. Whose pid
-        namespace they are in depends on the driver, see `ownership/processes.py`."""
-        found: frozenset[int] | None = self._ask(uid, lambda lib: _pids(lib, lib.nvmlDeviceGetHandleByUUID(uid)))
-        return found
-
-    def _ask(self, uid: DeviceUid, question: Callable[[Any], Any]) -> Any:
-        """The answer to a question about a GPU; None too where that GPU hangs, so that the others are asked."""
+    def on(self, uid: DeviceUid) -> frozenset[int] | None:
+        """The process ids on a device: compute, graphics, clients of MPS. None: NVML does not list them, or that GPU
+        hangs, and the others are asked. Whose pid namespace they are in depends on the driver, see
+        `ownership/processes.py`."""
+        question = object()  # what a GPU that hung answers is of an earlier one
         with self._asking:
-            given = self._threads.run({uid: lambda: (question, self._answer(question))})
+            given = self._threads.run({uid: lambda: (question, self._answer(uid))})
         for _, answer in given:
             if isinstance(answer, BaseException):
                 raise answer
-        return next((answer for _, (asked, answer) in given if asked is question), None)
+        return next((pids for _, (asked, pids) in given if asked is question), None)
 
-    def _answer(self, question: Callable[[Any], Any]) -> Any:
+    def _answer(self, uid: DeviceUid) -> frozenset[int] | None:
         lib = self._lib
         if lib is None:
             return None
         try:
             try:
-                return question(lib)
+                return _pids(lib, uid)
             except lib.NVMLError as fault:
                 if fault.value != _UNINITIALIZED:
                     return None
             lib.nvmlInit()
             try:
-                return question(lib)
+                return _pids(lib, uid)
             finally:
                 lib.nvmlShutdown()
         except lib.NVMLError:
             return None
 
 
-def _pids(lib: Any, handle: Any) -> frozenset[int]:
+def _pids(lib: Any, uid: DeviceUid) -> frozenset[int]:
+    handle = lib.nvmlDeviceGetHandleByUUID(uid)
     pids = _running(lib, "Compute", handle)
     for kind in ("Graphics", "MPSCompute"):
         try:

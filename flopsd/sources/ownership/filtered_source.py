@@ -98,13 +98,6 @@ class FilteredSource:
     def poll(self, until_ns: int) -> int | None:
         return poll_source(self._source, until_ns)
 
-    def sharing(self, device: Device) -> str | None:
-        """Who else uses a device; None: no other user is known."""
-        verdict = self._verdicts.get(device.uid, _UNKNOWN)
-        unknown = "it is not known whether this device is this job's" if verdict.mine is None else None
-        texts = (device.shared, verdict.shared, self._sharers.get(device.uid), unknown)
-        return "; ".join(text for text in texts if text) or None
-
     def describe(self) -> Mapping[str, Any]:
         devices = self._source.devices()
         chosen = sum(self._counts(device.uid) for device in devices)
@@ -203,8 +196,11 @@ class FilteredSource:
 
     def _shown(self, device: Device) -> Device:
         verdict = self._verdicts.get(device.uid, _UNKNOWN)
-        reason = "; ".join(text for text in (device.evidence_reason, verdict.why, self._fault) if text)
-        return replace(device, shared=self.sharing(device), evidence_reason=reason)
+        unknown = "it is not known whether this device is this job's" if verdict.mine is None else ""
+        users = (device.shared, verdict.shared, self._sharers.get(device.uid), unknown)
+        reasons = (device.evidence_reason, verdict.why, self._fault)
+        shared = "; ".join(filter(None, users)) or None
+        return replace(device, shared=shared, evidence_reason="; ".join(filter(None, reasons)))
 
 
 class Rejoin:

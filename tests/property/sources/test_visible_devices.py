@@ -10,9 +10,8 @@ from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.neuron.ownership import chips_of, neuron_cores
 from flopsd.sources.nvml.ownership import cuda_visible
-from tests.support.owners import GPUS, FixedLookup
+from tests.support.owners import GPUS
 
-LOOKUP = FixedLookup()
 NO_DEVICE = ("-1", "", "NoDevFiles", "0x1", "GPU-00000000", "99", "1.0", "GPU-", "all", "MIG-", "²")
 uuids = st.uuids().map(lambda uuid: f"GPU-{uuid}")
 
@@ -42,7 +41,7 @@ def entries(draw: st.DrawFn, node: list[Device]) -> tuple[str, Device]:
 def test_devices_are_visible_in_the_order_of_the_list(data: st.DataObject, node: list[Device]) -> None:
     named = data.draw(st.lists(entries(node), min_size=1, max_size=12))
     expected = list(dict.fromkeys(device.uid for _, device in named))
-    assert [device.uid for device in cuda_visible(",".join(text for text, _ in named), node, LOOKUP)] == expected
+    assert [device.uid for device in cuda_visible(",".join(text for text, _ in named), node)] == expected
 
 
 @given(st.data(), nodes(), st.sampled_from(NO_DEVICE), st.text(max_size=20))
@@ -51,7 +50,7 @@ def test_the_first_entry_that_is_no_device_ends_the_list(
 ) -> None:
     assume(invalid == "GPU-" or not any(device.uid.startswith(invalid) for device in node if invalid))
     named = ",".join(text for text, _ in data.draw(st.lists(entries(node), min_size=1, max_size=4)))
-    assert cuda_visible(f"{named},{invalid},{rest}", node, LOOKUP) == cuda_visible(named, node, LOOKUP)
+    assert cuda_visible(f"{named},{invalid},{rest}", node) == cuda_visible(named, node)
 
 
 @given(st.data(), nodes())
@@ -59,7 +58,7 @@ def test_the_beginning_of_two_uuids_is_not_guessed(data: st.DataObject, node: li
     twin = replace(node[0], uid=node[0].uid[:-1] + ("0" if node[0].uid[-1] != "0" else "1"), index=len(node))
     shared = node[0].uid[: data.draw(st.integers(5, len(twin.uid) - 1))]
     with pytest.raises(OwnershipError, match="is the beginning of"):
-        cuda_visible(shared, [*node, twin], LOOKUP)
+        cuda_visible(shared, [*node, twin])
 
 
 @given(st.sets(st.integers(0, 255), min_size=1), st.integers(1, 8))

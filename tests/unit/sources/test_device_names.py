@@ -10,9 +10,9 @@ from flopsd.errors import OwnershipError
 from flopsd.sources.neuron.ownership import NeuronDevices
 from flopsd.sources.nvml.ownership import NvidiaDevices, cuda_visible, find
 from flopsd.sources.ownership.rule import NamedRule, Ownership, VendorDevices, VisibleRule
-from tests.support.owners import CHIPS, GPUS, LOST, SLICES, FixedLookup
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES
 
-NVIDIA = NvidiaDevices(FixedLookup())
+NVIDIA = NvidiaDevices()
 A, B, C, D = (device.uid for device in GPUS)
 MIGS = [part.uid for part in SLICES]
 
@@ -24,7 +24,7 @@ def visible(environment: Mapping[str, str], devices: tuple[Device, ...] = GPUS) 
 
 
 def cuda(text: str, devices: tuple[Device, ...] = GPUS) -> list[str]:
-    return [device.uid for device in cuda_visible(text, devices, FixedLookup())]
+    return [device.uid for device in cuda_visible(text, devices)]
 
 
 def test_the_examples_of_the_cuda_programming_guide() -> None:
@@ -38,13 +38,12 @@ def test_slices_by_uuid_and_by_their_gpu() -> None:
     assert cuda(f"{MIGS[2]},{MIGS[0]}", SLICES) == [MIGS[2], MIGS[0]]
     assert cuda("GPU-8932f937", SLICES) == MIGS  # the GPU itself is not listed, only its slices are
     assert cuda("0", (*GPUS, *SLICES)) == [A, *MIGS]
-    assert cuda("0", SLICES) == []  # which index the slices' GPU has is not known
-    assert [device.uid for device in cuda_visible("0", SLICES, FixedLookup(indices={A: 0}))] == MIGS
+    assert cuda("0", SLICES) == MIGS
     assert cuda("MIG-GPU-8932f937/9/0", (*GPUS, *SLICES)) == []
     devices = (*GPUS, *SLICES)  # and the names of GKE
-    assert [device.uid for device in find("nvidia2", devices, FixedLookup())] == [C]
-    assert [device.uid for device in find("nvidia0/gi5", devices, FixedLookup())] == [MIGS[2]]
-    assert find("nvidia1/gi5", devices, FixedLookup()) == []
+    assert [device.uid for device in find("nvidia2", devices)] == [C]
+    assert [device.uid for device in find("nvidia0/gi5", devices)] == [MIGS[2]]
+    assert find("nvidia1/gi5", devices) == []
 
 
 def test_without_a_variable_all_are_visible_and_the_container_runtime_counts_only_by_uuid() -> None:

@@ -32,13 +32,13 @@ from flopsd.sources.ownership.rule import (
 )
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.owners import CHIPS, GPUS, LOST, SLICES, FixedLookup, Scripted
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted
 from tests.support.process import wait_until
 from tests.support.runs import H100
 
 PATIENCE_SECONDS = 30.0  # for a thread of our own to answer; nothing waits that long
 A, B, C, D = (device.uid for device in GPUS)
-NVIDIA = NvidiaDevices(FixedLookup())
+NVIDIA = NvidiaDevices()
 
 
 class Node:

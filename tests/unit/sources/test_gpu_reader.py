@@ -44,7 +44,7 @@ class Found:
         self.reader = GpuReader(0, driver, self, lambda _: False)  # type: ignore[arg-type]
 
     def gpu(self, device: Device) -> Gpu:
-        part = None if device.parent is None else Slice(device, "old", 1, False)
+        part = None if device.parent is None else Slice(device, "old", False)
         meter = replace(self.simulated, device=device, made=self.simulated.made, faults=self.simulated.faults).meter
         return Gpu(device, "first", meter, part)
 

@@ -87,11 +87,11 @@ def test_compute_instances_are_one_slice_of_each_gpu_instance(
 ) -> None:
     """By the place of the first, the instance, its SMs, and whether a part of it is nobody's."""
     got = slices(driver(*devices), H100, "handle")
-    assert [(one.handle, one.gpu_instance, one.device.sm_count, one.partial) for one in got] == found
+    assert [(one.handle, one.device.gpu_instance, one.device.sm_count, one.partial) for one in got] == found
     for one in got:
         assert one.device == replace(
             H100, uid=f"MIG-{one.handle}", serial=None, sm_count=one.device.sm_count, parent=H100.uid,
-            gpu_instance=one.gpu_instance, mig_profile="1g.10gb",
+            gpu_instance=one.device.gpu_instance, mig_profile="1g.10gb",
         )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What is metered of a GPU, by what the driver says of it, and what becomes of it when MIG is switched."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_a_partitioned_gpu_is_its_slices_and_one_of_which_none_is_seen_a_gap() -
     found = machine.open()
     assert kinds(found) == [("MIG-1", 16, GpmMeter), ("MIG-2", None, Unread), ("MIG-3", 60, GpmMeter)]
     assert "do not cover the GPU instance" in found[1].device.evidence_reason
-    assert [gpu.part.gpu_instance for gpu in found if gpu.part is not None] == [1, 2, 3]
+    assert [gpu.device.gpu_instance for gpu in found] == [1, 2, 3]
     assert all(gpu.handle is HANDLE and gpu.whole == UID and gpu.is_partitioned for gpu in found)
     (alone,) = Machine(mig=1, nvmlDeviceGetNumGpuCores=100 * 128).open()  # fewer SMs than the peak table has
     assert kinds([alone]) == [(UID, SMS, Unread)]
@@ -223,7 +224,7 @@ def test_a_slice_is_sampled_by_its_parent_or_where_that_is_not_permitted_by_itse
     machine.lib.nvmlGpmSampleAlloc = pynvml.c_nvmlGpmSample_t
     machine.lib.nvmlGpmSampleGet = lambda handle, _sample: samples.append(("whole", handle))
     machine.lib.nvmlGpmMigSampleGet = sample_slice
-    gpm = machine.discovery.gpm(HANDLE, Slice(H100, "of the slice", 7, False) if part else None)
+    gpm = machine.discovery.gpm(HANDLE, Slice(replace(H100, gpu_instance=7), "of the slice", False) if part else None)
     if sampled is None:
         with pytest.raises(NvmlFault):
             gpm.sample()

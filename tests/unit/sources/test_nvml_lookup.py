@@ -1,4 +1,4 @@
-"""What NVML answers about one GPU to whoever asks once, whether a source of this process uses NVML or not."""
+"""The processes that NVML lists to whoever asks once, whether a source of this process uses NVML or not."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from flopsd.sources.nvml.ownership import NvmlLookup
+from flopsd.sources.nvml.ownership import NvmlProcesses
 from tests.support.nvml_answers import NvmlFault
 
 NOT_HERE, UNINITIALIZED, LOST = (
@@ -19,7 +19,7 @@ NOT_SUPPORTED, NO_FUNCTION = pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_
 
 
 class Library:
-    """A GPU at index 3 and instance 5; `errors` by the kind of processes, or of any call by "". `users`: of NVML."""
+    """Of one GPU; `errors` by the kind of processes, or of any call by "". `users`: of NVML."""
 
     NVMLError = NvmlFault
 
@@ -52,12 +52,6 @@ class Library:
             raise NvmlFault(self._errors["handle"])
         return f"handle of {uid}"
 
-    def nvmlDeviceGetIndex(self, handle: str) -> int:  # noqa: N802
-        return 3 if handle == "handle of GPU-1" else 0
-
-    def nvmlDeviceGetGpuInstanceId(self, handle: str) -> int:  # noqa: N802
-        return 5 if handle == "handle of GPU-1" else 0
-
 
 @pytest.mark.parametrize("users", [0, 2])
 @pytest.mark.parametrize(
@@ -74,15 +68,11 @@ def test_processes_of_every_kind_that_the_driver_knows(
     """Where nobody uses NVML it is started for the question, and stopped."""
     library = Library(users, **errors)
     monkeypatch.setitem(sys.modules, "pynvml", library)
-    lookup = NvmlLookup()
     is_started = users > 0 or "start" not in errors
-    assert lookup.processes("GPU-1") == (pids if is_started else None)
-    known = is_started and "handle" not in errors
-    assert (lookup.index("GPU-1"), lookup.gpu_instance("GPU-1")) == ((3, 5) if known else (None, None))
-    assert (library.users, library.starts) == (users, 3 if users == 0 and is_started else 0)
+    assert NvmlProcesses().on("GPU-1") == (pids if is_started else None)
+    assert (library.users, library.starts) == (users, 1 if users == 0 and is_started else 0)
 
 
 def test_without_the_module_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    lookup = NvmlLookup()
-    assert (lookup.processes("GPU-1"), lookup.index("GPU-1"), lookup.gpu_instance("GPU-1")) == (None, None, None)
+    assert NvmlProcesses().on("GPU-1") is None
