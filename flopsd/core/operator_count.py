@@ -6,7 +6,7 @@ lowers `high` (docs/adr/0032). A count beyond what its device can have executed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
@@ -65,13 +65,13 @@ def counts_of(sessions: Iterable[DeclaredSession]) -> OperatorCounts:
     return OperatorCounts({device: _of_device(found[device]) for device in sorted(found)}, tuple(refused))
 
 
-def _of_device(sessions: Iterable[DeclaredSession]) -> DeviceCount:
+def _of_device(sessions: Sequence[DeclaredSession]) -> DeviceCount:
     flop: dict[str, int] = {}
-    for session in (listed := list(sessions)):
+    for session in sessions:
         for phase, counters in session.work.items():
             if counted := counters.get(OPERATOR_FLOP, 0):
                 flop[phase] = flop.get(phase, 0) + counted
-    return DeviceCount(flop, tuple(one.id for one in listed))
+    return DeviceCount(flop, tuple(one.id for one in sessions))
 
 
 @dataclass(frozen=True, slots=True)

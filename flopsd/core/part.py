@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Evidence, Pipe, Precision
+from flopsd.core.values import ceil_div
 
 TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
 # Tensor formats that one counter cannot separate (DCGM#251, #252); the rest have counters of their own.
@@ -89,10 +90,9 @@ class Part:
         if pipe is Pipe.TENSOR_DFMA:
             rate = self.tensor_flop_per_cycle.get("fp64")
             return Rates(rate, rate, rate)
-        shares, tops = self.declared(pipe, precision), self._highest_rates()
+        shares = self.declared(pipe, precision)
         if shares is not None:
-            declared = _mix(shares, self.tensor_flop_per_cycle, of_integers=False)
-            return Rates(declared, declared, -_mix(shares, {n: -rate for n, rate in tops.items()}, of_integers=False))
+            return self._of_shares(shares, of_integers=False)
         formats = [
             name
             for name in self.tensor_flop_per_cycle
@@ -105,16 +105,14 @@ class Part:
         return Rates(
             0 if self.may_be_integer(pipe, precision) else slowest,
             self.tensor_flop_per_cycle.get(dense),
-            max(tops[name] for name in formats),
+            max(map(self._highest_rate, formats)),
         )
 
     def integer_rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
         """Integer operations of one pipe, of its tensor cores alone: nothing counts those of the vector pipes."""
         shares = self.declared(pipe, precision) if pipe is Pipe.TENSOR else None
         if shares is not None:
-            tops = {name: -rate for name, rate in self._highest_rates().items()}
-            declared = _mix(shares, self.tensor_flop_per_cycle, of_integers=True)
-            return Rates(declared, declared, -_mix(shares, tops, of_integers=True))
+            return self._of_shares(shares, of_integers=True)
         if pipe not in (Pipe.TENSOR, Pipe.TENSOR_IMMA) or not self.has_integer_tensor:
             return _NONE_OF_THEM
         known = [self.tensor_flop_per_cycle[name] for name in INTEGER_FORMATS if name in self.tensor_flop_per_cycle]
@@ -158,11 +156,15 @@ class Part:
         shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if ppm and name in counted)
         return replace(precision, shares_ppm=shares) if shares else None
 
-    def _highest_rates(self) -> dict[str, int]:
-        return {
-            name: max(rate, self.disputed_tensor_flop_per_cycle.get(name, 0))
-            for name, rate in self.tensor_flop_per_cycle.items()
-        }
+    def _highest_rate(self, name: str) -> int:
+        return max(self.tensor_flop_per_cycle[name], self.disputed_tensor_flop_per_cycle.get(name, 0))
+
+    def _of_shares(self, precision: Precision, *, of_integers: bool) -> Rates:
+        """The mean rates over the declared shares, the highest rounded up; formats of the other kind add nothing."""
+        whole = sum(ppm for _, ppm in precision.shares_ppm)
+        counted = [(name, ppm) for name, ppm in precision.shares_ppm if (name in INTEGER_FORMATS) is of_integers]
+        declared = sum(self.tensor_flop_per_cycle[name] * ppm for name, ppm in counted) // whole
+        return Rates(declared, declared, ceil_div(sum(self._highest_rate(name) * ppm for name, ppm in counted), whole))
 
     def datasheet_peaks(self, slice_sm_count: int | None = None) -> list[tuple[Pipe | None, str, int]]:
         """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip. SMs x
@@ -184,10 +186,3 @@ class Part:
                 rate = self.vector_flop_per_cycle[name]
                 found.append((pipe, name, sm_count * rate * self.vector_ref_mhz * 1_000_000))
         return found
-
-
-def _mix(precision: Precision, rates: Mapping[str, int], *, of_integers: bool) -> int:
-    """The mean rate over the declared shares, rounded down; formats of the other kind add nothing to it."""
-    whole = sum(ppm for _, ppm in precision.shares_ppm)
-    counted = [(name, ppm) for name, ppm in precision.shares_ppm if (name in INTEGER_FORMATS) is of_integers]
-    return sum(rates[name] * ppm for name, ppm in counted) // whole

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, TypeGuard, TypeVar
 
 K = TypeVar("K")
+T = TypeVar("T", int, Fraction)
 _NUMBER = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,60})?(?:[eE]\+?[0-9]{1,2})?", re.ASCII)
 _COUNT = re.compile("0|[1-9][0-9]{0,39}")
 _SIGNED = re.compile("0|-?[1-9][0-9]{0,39}")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,39})\.([0-9]+)")
 _DIGEST = re.compile("[0-9a-f]{64}")
-TIMESTAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
+_TIMESTAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
 NS_PER_S = 1_000_000_000
 _EPOCH_DAYS = 719_468  # from 1 March of year 0 to 1 January 1970
 
@@ -55,6 +57,12 @@ def added(*parts: Mapping[K, int]) -> dict[K, int]:
     return found
 
 
+def most(numbers: Iterable[T | None]) -> T | None:
+    """The largest of some, of which there is one at least; None where one of them is not known."""
+    listed = list(numbers)
+    return None if None in listed else max(number for number in listed if number is not None)
+
+
 def is_digest(text: object) -> bool:
     """Whether it is a SHA-256 as it is written in a ledger: 64 lower-case hex digits."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
@@ -71,7 +79,7 @@ def is_timestamp(text: object) -> bool:
 
 def utc_ns(text: object) -> int:
     """Nanoseconds since the Unix epoch of a time as it is written in a ledger. Raises ValueError."""
-    found = TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
+    found = _TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f"{str(text)[:60]!r} is not a time in UTC such as 2026-11-02T10:00:00Z")
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])

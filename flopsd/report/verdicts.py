@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from flopsd.core.figures import Figures
-from flopsd.core.policy.finding import AT_LEAST, OPERATOR_COUNT, Limit
+from flopsd.core.policy.finding import OPERATOR_COUNT, Limit
+from flopsd.core.policy.policy_file import AT_LEAST
 from flopsd.core.rounding import FACTOR, Towards, format_share
 from flopsd.report.charts import Axis, RuleChart, anchor_at, axis_of, width_of
 from flopsd.report.claims import BY_COUNT_ALONE

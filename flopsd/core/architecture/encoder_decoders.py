@@ -1,4 +1,4 @@
-"""Encoder-decoders: T5 and BART."""
+"""Encoder-decoders: T5, BART and Whisper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import Head, head_of, no_head
-from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Part, Stream
 from flopsd.core.architecture.parts import attention_of, plain_mlp
 
 _TARGET = Stream.TARGET
@@ -32,8 +32,8 @@ def read_t5(config: Mapping[str, Any]) -> Model:
 
     def attention(path: str, mask: Mask, first: bool, stream: Stream) -> Attention:
         others = buckets * heads if first else 0
-        names = ("q", "k", "v", "o")
-        return attention_of(path, names, hidden, (heads, head_dim), mask, stream, bias=False, others=others)
+        names, biases = ("q", "k", "v", "o"), (False, False, False, False)
+        return attention_of(path, names, hidden, (heads, head_dim), mask, stream, biases=biases, others=others)
 
     def mlp(path: str, stream: Stream) -> Mlp:
         matrices = tuple(Linear(f"{path}.DenseReluDense.{name}", hidden, size, stream=stream) for name in inner)
@@ -65,30 +65,8 @@ def read_bart(config: Mapping[str, Any]) -> Model:
     hidden, vocabulary = fields.number("d_model", 1024), fields.number("vocab_size", 50265)
     positions = fields.number("max_position_embeddings", 1024)
     tied = fields.flag("tie_word_embeddings", True)
-    sides = []
-    for side in ("encoder", "decoder"):
-        heads = fields.heads(f"{side}_attention_heads", hidden, 16)
-        # Layers dropped at random would make every count a matter of luck.
-        fields.only(f"{side}_layerdrop", 0, 0.0, "0.0", None)
-        sides.append((fields.layers(f"{side}_layers", 12), heads, fields.number(f"{side}_ffn_dim", 4096)))
     fields.only("is_decoder", False)
-
-    def attention(path: str, mask: Mask, heads: int, stream: Stream) -> Attention:
-        names = ("q_proj", "k_proj", "v_proj", "out_proj")
-        return attention_of(path, names, hidden, (heads, hidden // heads), mask, stream)
-
-    blocks = []
-    for name, stream, (layers, heads, size) in zip(
-        ("encoder", "decoder"), (Stream.TOKENS, _TARGET), sides, strict=True
-    ):
-        for index in range(layers):
-            path = f"model.{name}.layers.{index}"
-            own = Mask.FULL if stream is Stream.TOKENS else Mask.CAUSAL
-            parts: list[Attention | Mlp] = [attention(f"{path}.self_attn", own, heads, stream)]
-            if stream is _TARGET:
-                parts.append(attention(f"{path}.encoder_attn", Mask.CROSS, heads, stream))
-            parts.append(plain_mlp(path, hidden, size, stream=stream))
-            blocks.append(Block(path, tuple(parts), others=2 * hidden * len(parts), spare_tail=False, stream=stream))
+    blocks = _stacks(fields, hidden, layers=12, heads=16, size=4096, spare_tail=False)
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
     heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "BartModel": no_head}
     head = head_of(fields, heads_known, "ForConditionalGeneration")
@@ -98,4 +76,68 @@ def read_bart(config: Mapping[str, Any]) -> Model:
         Embedding("model.encoder.embed_positions", positions + 2, hidden),
         Embedding("model.decoder.embed_positions", positions + 2, hidden, _TARGET),
     )
-    return Model("bart", tables, blocks=tuple(blocks), heads=head, others=4 * hidden, max_positions=positions)
+    return Model("bart", tables, blocks=blocks, heads=head, others=4 * hidden, max_positions=positions)
+
+
+def read_whisper(config: Mapping[str, Any]) -> Model:
+    """Whisper: two convolutions, then stacks as BART's. Its `tokens` are the rows of the encoder, of which each stands
+    for two frames of the spectrogram."""
+    fields = Fields("whisper", config)
+    hidden, vocabulary = fields.number("d_model", 384), fields.number("vocab_size", 51865)
+    bins = fields.number("num_mel_bins", 80)
+    source, target = fields.number("max_source_positions", 1500), fields.number("max_target_positions", 448)
+    tied, spare = fields.flag("tie_word_embeddings", True), fields.spare_tail("dropout")
+    blocks = _stacks(
+        fields, hidden, layers=4, heads=6, size=1536, spare_tail=spare, biases=(True, False, True, True)
+    )  # fmt: skip
+    language = Linear("proj_out", hidden, vocabulary, tied=tied, stream=_TARGET)
+    known: dict[str, Head] = {"ForConditionalGeneration": lambda: (language,), "WhisperModel": no_head}
+    head = head_of(fields, known, "ForConditionalGeneration")
+    fields.finish(_WHISPER)
+    convolutions = (
+        Linear("model.encoder.conv1", _KERNEL * bins, hidden, True, stream=Stream.FRAMES, adaptable=False),
+        Linear("model.encoder.conv2", _KERNEL * hidden, hidden, True, adaptable=False),
+    )
+    tables = (
+        Embedding("model.decoder.embed_tokens", vocabulary, hidden, _TARGET),
+        Embedding("model.decoder.embed_positions", target, hidden, _TARGET),
+    )
+    return Model(
+        "whisper", tables, convolutions, blocks, head, others=4 * hidden, constants=source * hidden,
+        max_positions=max(source, target),
+    )  # fmt: skip
+
+
+_KERNEL = 3  # of both convolutions; the second has a stride of 2
+_WHISPER = (
+    "apply_spec_augment", "classifier_proj_size", "forced_decoder_ids", "mask_feature_length",
+    "mask_feature_min_masks", "mask_feature_prob", "mask_time_length", "mask_time_min_masks", "mask_time_prob",
+    "median_filter_width", "num_hidden_layers", "use_weighted_layer_sum", "hidden_size", "num_attention_heads",
+    "num_key_value_heads",
+)  # fmt: skip
+
+
+def _stacks(
+    fields: Fields, hidden: int, *, layers: int, heads: int, size: int, spare_tail: bool | None,
+    biases: tuple[bool, bool, bool, bool] = (True, True, True, True),
+) -> tuple[Block, ...]:  # fmt: skip
+    """The layers of both stacks; `layers`, `heads` and `size` are what fields that are left out mean."""
+    names, blocks = ("q_proj", "k_proj", "v_proj", "out_proj"), []
+    for side, stream in (("encoder", Stream.TOKENS), ("decoder", _TARGET)):
+        count, each = fields.layers(f"{side}_layers", layers), fields.heads(f"{side}_attention_heads", hidden, heads)
+        width = fields.number(f"{side}_ffn_dim", size)
+        # Layers dropped at random would make every count a matter of luck.
+        fields.only(f"{side}_layerdrop", 0, 0.0, "0.0", None)
+        masks = {"self_attn": Mask.FULL if stream is Stream.TOKENS else Mask.CAUSAL}
+        if stream is _TARGET:
+            masks["encoder_attn"] = Mask.CROSS
+        for index in range(count):
+            path = f"model.{side}.layers.{index}"
+            parts: list[Part] = [
+                attention_of(f"{path}.{name}", names, hidden, (each, hidden // each), mask, stream, biases=biases)
+                for name, mask in masks.items()
+            ]
+            parts.append(plain_mlp(path, hidden, width, stream=stream))
+            others = 2 * hidden * len(parts)
+            blocks.append(Block(path, tuple(parts), others=others, spare_tail=spare_tail, stream=stream))
+    return tuple(blocks)

@@ -13,7 +13,7 @@ from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.delta_decoders import DELTA_FAMILIES, read_delta_decoder
 from flopsd.core.architecture.diffusion import FLUX, SD3, read_flux, read_sd3
-from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
+from flopsd.core.architecture.encoder_decoders import read_bart, read_t5, read_whisper
 from flopsd.core.architecture.encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.gemma_decoders import GEMMA_FAMILIES, read_gemma_decoder
 from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit
@@ -25,7 +25,6 @@ from flopsd.core.architecture.model import Model
 from flopsd.core.architecture.nemotron_h import read_nemotron_h
 from flopsd.core.architecture.qwen_vl import STYLES as QWEN_VL
 from flopsd.core.architecture.qwen_vl import read_qwen_vl
-from flopsd.core.architecture.whisper import read_whisper
 
 READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     **{family: partial(read_decoder, family) for family in STYLES},

@@ -21,14 +21,19 @@ def no_head() -> tuple[Linear, ...]:
 
 def head_of(fields: Fields, heads: Mapping[str, Callable[[], _Found]], default: str) -> _Found:
     """The head whose class name has one of these endings; `default` where the configuration names no class."""
-    named = fields.sequence("architectures")
-    name = str(named[0]) if named else default
+    name = class_name(fields) or default
     for ending in sorted(heads, key=len, reverse=True):
         if name.endswith(ending):
             return heads[ending]()
     raise ArchitectureError(
         "head_not_known", family=fields.family, name=f"{name:.80}", known=tuple(heads), hint=fields.instead()
     )
+
+
+def class_name(fields: Fields) -> str:
+    """The class that the configuration was saved with; empty where it names none."""
+    named = fields.sequence("architectures")
+    return str(named[0]) if named else ""
 
 
 def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool) -> dict[str, Head]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, head_of, labels, no_head
+from flopsd.core.architecture.heads import Head, class_name, head_of, labels, no_head
 from flopsd.core.architecture.image_towers import Tower, pooling_head, read_tower
 from flopsd.core.architecture.model import Block, Embedding, Linear, Model, Stream
 
@@ -76,9 +76,3 @@ def images_alone(
         family, (*tower.embeddings, *probe), tower.stem, (*tower.blocks, *pooling), heads,
         others=tower.others + others, images=tower.images,
     )  # fmt: skip
-
-
-def class_name(fields: Fields) -> str:
-    """The class that the configuration was saved with; empty where it names none."""
-    named = fields.sequence("architectures")
-    return str(named[0]) if named else ""

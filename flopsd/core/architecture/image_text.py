@@ -12,22 +12,8 @@ from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.heads import Head, head_of, no_head
 from flopsd.core.architecture.image_towers import Tower, read_tower
-from flopsd.core.architecture.model import Block, Embedding, Images, Linear, Mlp, Model, Part, Stream
-from flopsd.core.dataclass import dataclass
+from flopsd.core.architecture.model import Block, Linear, Mlp, Model, Part, Stream
 from flopsd.errors import ArchitectureError
-
-Layers = tuple[Block, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Eyes:
-    """What stands before a decoder: an image tower with its projection, in the order of the forward pass."""
-
-    embeddings: tuple[Embedding, ...]
-    stem: tuple[Linear, ...]
-    blocks: Layers
-    images: Images
-    others: int = 0
 
 
 def read_gemma3(config: Mapping[str, Any]) -> Model:
@@ -178,12 +164,13 @@ def bridge_of(path: str, *parts: Part, others: int = 0) -> Block:
     return Block(path, parts, others=others, stream=Stream.SOFT, source=Stream.PATCHES, checkpointed=False)
 
 
-def eyes_of(tower: Tower, bridge: Block, *, merge: int = 1) -> Eyes:
-    images = replace(tower.images, merge=merge)
-    return Eyes(tower.embeddings, tower.stem, (*tower.blocks, bridge), images, tower.others)
+def eyes_of(tower: Tower, bridge: Block, *, merge: int = 1) -> Model:
+    """What stands before a decoder: an image tower with its projection."""
+    images, blocks = replace(tower.images, merge=merge), (*tower.blocks, bridge)
+    return Model("", tower.embeddings, tower.stem, blocks, others=tower.others, images=images)
 
 
-def with_images(fields: Fields, decoder: Model, eyes: Eyes, *, tied: bool) -> Model:
+def with_images(fields: Fields, decoder: Model, eyes: Model, *, tied: bool) -> Model:
     """The decoder behind its tower, with the head that the outer configuration names. `tied`: the default of whether
     the head's weights are those of the embedding."""
     table = decoder.embeddings[0]

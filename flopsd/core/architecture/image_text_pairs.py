@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, head_of, labels, no_head
-from flopsd.core.architecture.image_encoders import class_name, images_alone, siglip_head
+from flopsd.core.architecture.heads import Head, class_name, head_of, labels, no_head
+from flopsd.core.architecture.image_encoders import images_alone, siglip_head
 from flopsd.core.architecture.image_towers import Tower, encoder_attention, read_tower
 from flopsd.core.architecture.model import Block, Embedding, Linear, Mask, Model, Similarity, Stream
 from flopsd.core.architecture.parts import plain_mlp

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Stream
-from flopsd.core.architecture.parts import gated_mlp, plain_mlp
+from flopsd.core.architecture.parts import attention_of, gated_mlp, plain_mlp
 from flopsd.core.dataclass import dataclass
 
 _PATCHES, _IMAGES = Stream.PATCHES, Stream.IMAGES
@@ -29,30 +30,18 @@ class TowerStyle:
     layer_scale: bool = False
 
 
+_VIT = TowerStyle(
+    "embeddings.patch_embeddings.projection", "embeddings.position_embeddings", "layers", "attention", "o_proj",
+    class_tokens=1,
+)  # fmt: skip
+_SIGLIP = TowerStyle("embeddings.patch_embedding", "embeddings.position_embedding", "encoder.layers")
 STYLES: Mapping[str, TowerStyle] = {
-    "vit": TowerStyle(
-        "embeddings.patch_embeddings.projection", "embeddings.position_embeddings", "layers", "attention", "o_proj",
-        class_tokens=1,
-    ),
-    "deit": TowerStyle(
-        "embeddings.patch_embeddings.projection", "embeddings.position_embeddings", "layers", "attention", "o_proj",
-        class_tokens=2,
-    ),
-    "dinov2": TowerStyle(
-        "embeddings.patch_embeddings.projection", "embeddings.position_embeddings", "encoder.layer", "attention",
-        "o_proj", patch_size=14, class_tokens=1, layer_scale=True,
-    ),
-    "clip_vision_model": TowerStyle(
-        "embeddings.patch_embedding", "embeddings.position_embedding", "encoder.layers", patch_bias=False,
-        patch_size=32, class_tokens=1, norms=2,
-    ),
-    "siglip_vision_model": TowerStyle(
-        "embeddings.patch_embedding", "embeddings.position_embedding", "encoder.layers"
-    ),
-    **dict.fromkeys(
-        ("idefics3_vision", "smolvlm_vision"),
-        TowerStyle("embeddings.patch_embedding", "embeddings.position_embedding", "encoder.layers", patch_size=32),
-    ),
+    "vit": _VIT,
+    "deit": replace(_VIT, class_tokens=2),
+    "dinov2": replace(_VIT, layers="encoder.layer", patch_size=14, layer_scale=True),
+    "clip_vision_model": replace(_SIGLIP, patch_bias=False, patch_size=32, class_tokens=1, norms=2),
+    "siglip_vision_model": _SIGLIP,
+    **dict.fromkeys(("idefics3_vision", "smolvlm_vision"), replace(_SIGLIP, patch_size=32)),
     "llama4_vision_model": TowerStyle(
         "patch_embedding.linear", "positional_embedding_vlm", "model.layers", output="o_proj", patch_bias=False,
         patch_linear=True, patch_size=14, class_tokens=1, norms=2,
@@ -130,10 +119,9 @@ def encoder_attention(
     path: str, width: int, heads: int, output: str = "out_proj", *, bias: bool = True, mask: Mask = Mask.FULL,
     stream: Stream = _PATCHES,
 ) -> Attention:  # fmt: skip
-    """A matrix each for k, v and q, and one for the output, which has a bias."""
-    projections = tuple(Linear(f"{path}.{name}_proj", width, width, bias, stream=stream) for name in "kvq")
-    result = Linear(f"{path}.{output}", width, width, True, stream=stream)
-    return Attention(mask, heads, width // heads, projections, ("k", "v", "q"), result, stream=stream)
+    """The output has a bias in all families."""
+    names, biases = ("q_proj", "k_proj", "v_proj", output), (bias, bias, bias, True)
+    return attention_of(path, names, width, (heads, width // heads), mask, stream, biases=biases)
 
 
 def pooling_head(path: str, tower: Tower) -> tuple[Embedding, Block]:

@@ -7,14 +7,15 @@ from flopsd.core.architecture.model import Attention, Linear, Mask, Mlp, Stream
 
 def attention_of(
     path: str, names: tuple[str, str, str, str], hidden: int, heads: tuple[int, int], mask: Mask,
-    stream: Stream = Stream.TOKENS, *, bias: bool = True, others: int = 0,
+    stream: Stream = Stream.TOKENS, *, biases: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    others: int = 0,
 ) -> Attention:  # fmt: skip
-    """Attention with a matrix each for q, k, v and the output, by these `names`; `heads`: how many, and their width.
-    Across the stacks k and v read the encoder."""
+    """Attention with a matrix each for q, k, v and the output, by these `names` and with these `biases`; `heads`: how
+    many, and their width. Across the stacks k and v read the encoder."""
     width, source = heads[0] * heads[1], Stream.MEMORY if mask is Mask.CROSS else stream
-    read = zip(names, (stream, source, source), strict=False)
-    projections = tuple(Linear(f"{path}.{name}", hidden, width, bias, stream=of) for name, of in read)
-    output = Linear(f"{path}.{names[3]}", width, hidden, bias, stream=stream)
+    read = zip(names, biases, (stream, source, source), strict=False)
+    projections = tuple(Linear(f"{path}.{name}", hidden, width, bias, stream=of) for name, bias, of in read)
+    output = Linear(f"{path}.{names[3]}", width, hidden, biases[3], stream=stream)
     return Attention(mask, *heads, projections, ("q", "k", "v"), output, others=others, stream=stream)
 
 

@@ -10,7 +10,7 @@ from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoder_styles import Experts, Style
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.delta_decoders import read_delta_decoder
-from flopsd.core.architecture.image_text import Eyes, bridge_of, inner_config, with_images
+from flopsd.core.architecture.image_text import bridge_of, inner_config, with_images
 from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Mlp, Model, Stream
 from flopsd.core.architecture.parts import gated_mlp, plain_mlp
 from flopsd.core.dataclass import dataclass
@@ -142,8 +142,8 @@ class _Tower:
     def _qwen3(self) -> bool:
         return self.style.text.startswith("qwen3")
 
-    def eyes(self) -> Eyes:
-        return Eyes(self.tables, (self.pixels,), tuple(self.blocks), self.images)
+    def eyes(self) -> Model:
+        return Model("", self.tables, (self.pixels,), tuple(self.blocks), images=self.images)
 
     def _windows(self, patch: int, depth: int) -> tuple[int | None, frozenset[int]]:
         """Patches on a window's side, and the layers that see the whole image."""

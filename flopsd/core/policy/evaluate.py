@@ -22,6 +22,7 @@ from flopsd.core.policy.conditions import applies_to, base_range
 from flopsd.core.policy.finding import OPERATOR_COUNT, QUANTITY_OR, Finding, Limit, OnlyIfBase, Verdict, ceil_of
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import Conditions, Policy, Quantity, Rule
+from flopsd.core.values import most
 
 _MAX_KNOWN = 1024  # of a policy: a merge has as many base models as lineages
 _WITH_BASE = frozenset({Quantity.BASE_UPDATES, Quantity.BASE_CUMULATIVE})
@@ -152,19 +153,19 @@ def _only_if(
     """The base models for which the account is not below; None where their compute is not what it hangs on."""
     assert rule.threshold is not None
     low, high = base
-    most = _hull([_own(quantity, case) for quantity in quantities]).high_flop
-    if most is None or low == high:
+    own = _hull([_own(quantity, case) for quantity in quantities]).high_flop
+    if own is None or low == high:
         return None
     least_flop = int(low) + 1 if low == rule.when.base_above_flop else ceil_of(low)
     most_flop = None if high is None else int(high)
     if rule.threshold.of_base is not None:
         # The most compute of a base model whose fraction this account is above.
-        whole = most / rule.threshold.of_base
+        whole = own / rule.threshold.of_base
         crossed = floor(whole) if rule.threshold.at_least else ceil_of(whole) - 1
         most_flop = crossed if most_flop is None else min(most_flop, crossed)
     elif _WITH_BASE.issuperset(quantities):
         assert rule.threshold.flop is not None
-        lacking = rule.threshold.flop - most
+        lacking = rule.threshold.flop - own
         least_flop = max(least_flop, ceil_of(lacking) if rule.threshold.at_least else floor(lacking) + 1)
     else:
         return None
@@ -207,9 +208,7 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
 
 def _around(limits: Sequence[Limit]) -> Limit:
     """The threshold that may be any of these."""
-    highs = [limit.high for limit in limits if limit.high is not None]
-    high = max(highs) if len(highs) == len(limits) else None
-    return Limit(min(limit.low for limit in limits), high, limits[0].at_least)
+    return Limit(min(limit.low for limit in limits), most(limit.high for limit in limits), limits[0].at_least)
 
 
 def _quantities(rule: Rule, case: Case) -> tuple[Quantity, ...]:
@@ -248,12 +247,11 @@ def _hull(values: Sequence[Figures]) -> Figures:
     """The interval around all of them. Measured only where they agree."""
     if len(values) == 1:
         return values[0]
-    highs = [value.high_flop for value in values]
     measured = {value.measured_flop for value in values}
     return Figures(
         min(value.low_flop for value in values),
         measured.pop() if len(measured) == 1 else None,
-        None if None in highs else max(high for high in highs if high is not None),
+        most(value.high_flop for value in values),
     )
 
 

@@ -10,12 +10,11 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Figures
 from flopsd.core.model import PPM
 from flopsd.core.notes import Note, notes_for_ledger
-from flopsd.core.policy.policy_file import Rule
+from flopsd.core.policy.policy_file import AT_LEAST, GREATER_THAN, Rule
 from flopsd.core.values import ceil_div, text_or_none
 
 QUANTITY_OR = " or "  # between the quantities that a rule may mean
 OPERATOR_COUNT = "operator_count"  # what a state can rest on, beside what was read
-GREATER_THAN, AT_LEAST = "greater_than", "at_least"
 
 
 class Verdict(str, Enum):

@@ -10,7 +10,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.figures import Figures
 from flopsd.core.policy.finding import QUANTITY_OR, Finding, Limit, ceil_of
 from flopsd.core.policy.guidelines import Guidelines
-from flopsd.core.values import NS_PER_S, ceil_div, text_or_none
+from flopsd.core.values import NS_PER_S, ceil_div, most, text_or_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +89,14 @@ def _crossing(finding: Finding, sources: Sequence[Finding], rates: Rates | None)
     each = [crossing(source.limit, source.value, _rate_of(source, rates)) for source in sources]
     known = [when for when in each if when is not None]
     earliest = min((when.earliest_s for when in known if when.earliest_s is not None), default=None)
-    latest: int | None = 0
-    for when in known:
-        latest = None if latest is None or when.latest_s is None else max(latest, when.latest_s)
+    latest = most([0, *(when.latest_s for when in known)])
     return {"earliestSeconds": text_or_none(earliest), "latestSeconds": text_or_none(latest)}
 
 
 def _rate_of(finding: Finding, rates: Rates) -> Rate:
     """The rate of what the rule counts; of all that it may count, where which it is is not known."""
     mine = [rates["cumulative" in quantity] for quantity in finding.quantity.split(QUANTITY_OR)]
-    highs = [rate.high_flop_per_s for rate in mine]
-    return Rate(
-        min(rate.low_flop_per_s for rate in mine),
-        None if None in highs else max(high for high in highs if high is not None),
-    )
+    return Rate(min(rate.low_flop_per_s for rate in mine), most(rate.high_flop_per_s for rate in mine))
 
 
 def _rate(before: Figures, now: Figures, passed_ns: int) -> Rate:

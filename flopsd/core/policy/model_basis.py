@@ -15,7 +15,6 @@ from flopsd.core.declarations import Method, Phase, Recomputation
 from flopsd.core.declared_facts import MODEL_FACTS
 from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of
-from flopsd.core.policy.open_bounds import OpenBounds
 from flopsd.core.policy.other_models import (
     NO_FLOP,
     NO_MODEL,
@@ -24,7 +23,14 @@ from flopsd.core.policy.other_models import (
     other_models,
     required_without_gradients,
 )
-from flopsd.core.policy.reconcile import MOST_REASONS, NO_PROCESS, NO_WORK, Architecture, ArchitectureFigures
+from flopsd.core.policy.reconcile import (
+    MOST_REASONS,
+    NO_PROCESS,
+    NO_WORK,
+    Architecture,
+    ArchitectureFigures,
+    OpenBounds,
+)
 from flopsd.core.policy.ways import way_for
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import added

@@ -17,7 +17,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
 from flopsd.core.kernel_windows import has_work
 from flopsd.core.notes import Note, note, note_of, with_reason
-from flopsd.core.policy.open_bounds import OpenBounds
+from flopsd.core.policy.reconcile import OpenBounds
 from flopsd.core.policy.ways import Way, by_shape, way_for
 from flopsd.core.session_protocol import DeclaredSession, has_passed
 from flopsd.errors import ArchitectureError

@@ -17,6 +17,7 @@ BASE_KINDS = ("known", "estimated", "unknown")
 # How a rule is known: from the text cited, as flopsd reads that text, or from accounts of a text that was not read.
 TEXT, INTERPRETATION, SECONDARY = "text", "interpretation", "secondary"
 STATUSES = (TEXT, INTERPRETATION, SECONDARY)
+GREATER_THAN, AT_LEAST = COMPARISONS = "greater_than", "at_least"
 
 
 class Quantity(str, Enum):

@@ -12,8 +12,11 @@ from fractions import Fraction
 from flopsd.core.declarations import Method
 from flopsd.core.field_reader import FieldReader, Report, shown
 from flopsd.core.model import PPM
+from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.policy_file import (
+    AT_LEAST,
     BASE_KINDS,
+    COMPARISONS,
     INTERPRETATION,
     STATUSES,
     TEXT,
@@ -31,10 +34,8 @@ from flopsd.errors import PolicyError
 
 SCHEMA = "flopsd-policy/1"
 INTEGER_OPERATIONS = ("not counted", "counted")
-COMPARISONS = ("greater_than", "at_least")
 MAX_TEXT = 1200
 MAX_FLOP = 10**40  # as counts in ledgers
-MARGIN_PPM = 300_000  # where a policy has none: an estimate without a margin would be taken for exact
 NOTICE = "A comparison of compute with the thresholds of this policy, and no legal advice."
 HINT = "docs/thresholds.md has the shortest policy; config/policies/eu-ai-act.yaml explains every field"
 OURS = "flopsd"  # the source of what we read into a text
@@ -68,7 +69,7 @@ def policy_from(data: object, sha256: str, lines: Lines | None = None) -> Policy
         id=_id(top, "id"),
         sha256=sha256,
         title=_text(top, "title"),
-        notice=_text(top, "notice") if "notice" in top else NOTICE,
+        notice=_text(top, "notice", NOTICE),
         margin_ppm=_margin(top, sources),
         counts_integers="integer_operations" in top
         and top.one_of("integer_operations", INTEGER_OPERATIONS) == INTEGER_OPERATIONS[1],
@@ -108,7 +109,7 @@ def _margin(top: FieldReader, sources: set[str]) -> int:
     """How far an estimate may be off, both ways, in ppm."""
     margin = top.maybe_object("estimation_margin")
     if margin is None:
-        return MARGIN_PPM
+        return MARGIN_PPM  # an estimate without a margin would be taken for exact
     margin.only("ppm", "citation", "source")
     if "source" in margin:
         _source(margin.object("source"), sources)
@@ -119,8 +120,9 @@ def _id(entry: FieldReader, key: str) -> str:
     return entry.matching(key, _ID, "small letters, digits and hyphens")
 
 
-def _text(entry: FieldReader, key: str) -> str:
-    return entry.line(key, MAX_TEXT, fold=True)
+def _text(entry: FieldReader, key: str, missing: str | None = None) -> str:
+    """`missing`: what a field means that is left out; None: it must be there."""
+    return missing if missing is not None and key not in entry else entry.line(key, MAX_TEXT, fold=True)
 
 
 def _presumption(base: FieldReader) -> Presumption:
@@ -145,9 +147,9 @@ def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
     when = entry.maybe_object("when")
     return Rule(
         id=_id(entry, "id"),
-        title=_text(entry, "title") if "title" in entry else str(entry.raw("id")),
+        title=_text(entry, "title", str(entry.raw("id"))),
         citation=_text(entry, "citation"),
-        consequence=_text(entry, "consequence") if "consequence" in entry else "",
+        consequence=_text(entry, "consequence", ""),
         since=entry.matching("since", _DATE, 'a date as text, such as "2025-08-02"') if "since" in entry else "",
         status=entry.one_of("status", STATUSES) if "status" in entry else TEXT,
         sources=_sources(entry, sources) if "sources" in entry else (),
@@ -156,7 +158,7 @@ def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
         threshold=None if "derived" in entry else _threshold(entry),
         or_else=_id(entry, "or_else") if "or_else" in entry else None,
         derived=derived,
-        assumes=_text(entry, "assumes") if "assumes" in entry else "",
+        assumes=_text(entry, "assumes", ""),
         other_conditions=_other_conditions(entry),
         notify=entry.flag("notify") is True,
     )
@@ -211,7 +213,7 @@ def _threshold(entry: FieldReader) -> Threshold:
         entry.report(f"{given[-1] if given else entry.at('at_least')}: must have one of {', '.join(COMPARISONS)}")
         return Threshold(Fraction(1), None)
     (name,) = given
-    at_least = name == "at_least"
+    at_least = name == AT_LEAST
     if isinstance(entry.raw(name), Mapping):
         part = entry.object(name)
         part.only("of_base")

@@ -7,7 +7,7 @@ alerted on; it never changes a figure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
@@ -15,8 +15,10 @@ from flopsd.core.figures import NO_FIGURES, Figures
 from flopsd.core.model import PPM, UNDECLARED_PHASE
 from flopsd.core.notes import Note, note
 from flopsd.core.policy.guidelines import MARGIN_PPM
-from flopsd.core.policy.open_bounds import OpenBounds, open_bounds_from
 from flopsd.core.values import ceil_div, text_or_none, whole_number
+
+if TYPE_CHECKING:
+    from flopsd.core.architecture import Bounds
 
 SHAPE, WEIGHTS = "shape", "weights"  # how the FLOP of a declared model were counted
 MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
@@ -28,6 +30,35 @@ LESS_MEASURED = "LESS_MEASURED_THAN_THE_OPERATORS_COUNT"
 NO_PROCESS = note("no_process")
 MOST_REASONS = 4
 NO_WORK = note("no_work")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBounds:
+    """Bounds of FLOP. `computed` and `high` are None where something that belongs to them was not counted."""
+
+    low: int
+    computed: int | None
+    high: int | None
+
+    @classmethod
+    def of(cls, bounds: Bounds, *, is_open: bool = False) -> OpenBounds:
+        return cls(bounds.low, None, None) if is_open else cls(bounds.low, bounds.computed, bounds.high)
+
+    def __add__(self, other: OpenBounds) -> OpenBounds:
+        return OpenBounds(self.low + other.low, _sum(self.computed, other.computed), _sum(self.high, other.high))
+
+    def for_ledger(self) -> dict[str, str | None]:
+        return {"low": str(self.low), "computed": text_or_none(self.computed), "high": text_or_none(self.high)}
+
+
+def open_bounds_from(entry: Mapping[str, Any]) -> OpenBounds:
+    """The inverse of `OpenBounds.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
+    computed, high = (None if entry[name] is None else whole_number(entry[name]) for name in ("computed", "high"))
+    return OpenBounds(whole_number(entry["low"]), computed, high)
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from flopsd.core.ledger.merged_sums import COVERAGE_TIMES, TIMES, LedgerSums, su
 from flopsd.core.ledger.statement import METHODS
 from flopsd.core.notes import note
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
-from flopsd.core.policy.open_bounds import OpenBounds
-from flopsd.core.policy.reconcile import SHAPE, WEIGHTS, ArchitectureFigures, figures_of_ledger
+from flopsd.core.policy.reconcile import SHAPE, WEIGHTS, ArchitectureFigures, OpenBounds, figures_of_ledger
 from flopsd.core.values import nanoseconds, seconds, whole_number
 from flopsd.errors import LedgerError
 

@@ -15,8 +15,7 @@ from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Limit
 from flopsd.core.policy.forecast import Crossing, Rate, crossing, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines, Required, guidelines, required_share
-from flopsd.core.policy.open_bounds import OpenBounds
-from flopsd.core.policy.reconcile import LESS_EXECUTED, ArchitectureFigures, reconcile
+from flopsd.core.policy.reconcile import LESS_EXECUTED, ArchitectureFigures, OpenBounds, reconcile
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.settings.data_files import load_policies
 from flopsd.settings.words import say
