@@ -11,6 +11,7 @@ from flopsd.core.declared_facts import facts_from
 from tests.train.decoder_families import DECODERS
 from tests.train.hybrid_families import HYBRIDS
 from tests.train.other_families import OTHERS
+from tests.train.pytorch import torch
 from tests.train.vision_families import BATCHES, VISION_FAMILIES, loss_of
 
 BATCH, LENGTH, TARGET, RANK = 2, 24, 16, 4
@@ -101,8 +102,6 @@ def build(name: str) -> Any:
 
 def inputs_of(model: Any, ids: Any) -> dict[str, Any]:
     """What the model reads, as long as `ids`."""
-    import torch
-
     if model.config.model_type == "whisper":
         return {"input_features": torch.randn(len(ids), model.config.num_mel_bins, 2 * ids.shape[1])}
     return {"input_ids": ids}
@@ -129,7 +128,6 @@ def flop_counter() -> Any:
     """PyTorch's FlopCounterMode, with the gradient of a grouped convolution's weights as it is computed. PyTorch 2.13
     leaves the groups out of it: the count of a convolution of each channel for itself is too large by the number of
     channels."""
-    import torch
     from torch.utils.flop_counter import FlopCounterMode, conv_backward_flop
 
     def backward(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
@@ -161,8 +159,6 @@ class Step:
 
 def step(name: str, method: str, recomputation: str, *, reentrant: bool = False, length: int = LENGTH) -> Step:
     """Forward and backward pass of one batch under torch's FlopCounterMode."""
-    import torch
-
     torch.manual_seed(1)
     model = build(name)
     config = config_of(model)
@@ -209,8 +205,6 @@ def alone(name: str) -> dict[str, int]:
 
 def text_batch(model: Any, length: int) -> tuple[dict[str, Any], dict[str, int]]:
     """Tensors, and the counters of their work."""
-    import torch
-
     two_sided = model.config.is_encoder_decoder
     ids = torch.randint(4, 128, (BATCH, length))
     labels = torch.randint(4, 128, (BATCH, TARGET if two_sided else length))

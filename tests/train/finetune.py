@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.train.pytorch import torch
+
 STEPS = 24
 
 
@@ -29,8 +31,6 @@ def model_of(method: str) -> Any:
 
 
 def rows(count: int, length: int = 64) -> list[dict[str, Any]]:
-    import torch
-
     generator = torch.Generator().manual_seed(1)
     found = []
     for _ in range(count):
@@ -40,7 +40,6 @@ def rows(count: int, length: int = 64) -> list[dict[str, Any]]:
 
 
 def main(folder: Path, method: str) -> None:
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Trainer, TrainerCallback, TrainingArguments
 

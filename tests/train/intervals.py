@@ -14,6 +14,7 @@ from flopsd.core.policy.reconcile import Architecture
 from flopsd.core.session_protocol import DeclaredSession
 from tests.train.families import build, flop_counter
 from tests.train.operator_cases import Counters
+from tests.train.pytorch import torch
 from tests.train.trainers import llama
 
 LENGTH, LAYERS = 12, 3
@@ -48,8 +49,6 @@ class Loop:
 
     def frozen(self) -> Loop:
         """Frozen, outside of training mode, and passed by a gradient on its way to what is trained instead."""
-        import torch
-
         self.model.requires_grad_(False).eval()
         prompt = torch.nn.Parameter(torch.randn(2, LENGTH, 32))
         self.counts(lambda: self.model(inputs_embeds=prompt).logits.mean().backward())
@@ -67,16 +66,12 @@ class Loop:
         return self
 
     def passes(self, count: int) -> Loop:
-        import torch
-
         with torch.no_grad():
             for _ in range(count):
                 self._counted(self.model)
         return self
 
     def generates(self, **how: Any) -> Loop:
-        import torch
-
         ids = torch.arange(4, 4 + 2 * LENGTH).view(2, LENGTH)
         self.model.eval()
         how = {"max_new_tokens": 4, "min_new_tokens": 4, **how}
@@ -84,8 +79,6 @@ class Loop:
         return self
 
     def _counted(self, run: Callable[..., object]) -> None:
-        import torch
-
         ids = torch.arange(1, 2 * LENGTH + 1).view(2, LENGTH)
         named = {"input_ids": ids, "labels": ids} if self.labels else {"input_ids": ids}
         self.counts(partial(run, **named))
@@ -289,8 +282,6 @@ def _pooler_unread() -> Loop:
 
 
 def _head_beside() -> Loop:
-    import torch
-
     class Wrapped(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -325,8 +316,6 @@ def _layers_taken_out() -> Loop:
 
 
 def _early_exit() -> Loop:
-    import torch
-
     loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
     loop.model.eval()
     how = {"assistant_early_exit": 1, "do_sample": False, "max_new_tokens": 16, "min_new_tokens": 16}
@@ -354,8 +343,6 @@ def _fixed_cache(tokens: int) -> Loop:
 
 
 def _another_head() -> Loop:
-    import torch
-
     loop = Loop(llama(num_hidden_layers=LAYERS), labels=False).steps(loss="logits")
     loop.model.lm_head = torch.nn.Linear(32, 8, bias=False)
     return loop.steps(4, loss="logits")
@@ -373,7 +360,6 @@ def _wrapped(*layers: int) -> Loop:
 
 def _of_each_sequence() -> Loop:
     """Gradients of each sequence by itself."""
-    import torch
 
     def loss(weights: Any, ids: Any) -> Any:
         return torch.func.functional_call(loop.model, weights, (), {"input_ids": ids[None]}).logits.sum()
@@ -417,8 +403,6 @@ def _counted_twice() -> Loop:
 
 def _replaced(surgery: Callable[[Any], object]) -> Loop:
     """The optimizer keeps the parameters that were there before."""
-    import torch
-
     loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
     optimizer = torch.optim.SGD(loop.model.parameters())
     optimizer.zero_grad()
@@ -427,8 +411,6 @@ def _replaced(surgery: Callable[[Any], object]) -> Loop:
 
 
 def _wider(model: Any) -> None:
-    import torch
-
     for layer in model.model.layers:
         layer.mlp.gate_proj, layer.mlp.up_proj = (torch.nn.Linear(32, 512, bias=False) for _ in range(2))
         layer.mlp.down_proj = torch.nn.Linear(512, 32, bias=False)
@@ -450,7 +432,6 @@ def _again(checkpoint: Any, forward: Any, reentrant: bool, states: Any, **named:
 
 def _of_inputs(*, model: Any = None, penalty: bool = False) -> Loop:
     """Gradients of the inputs alone, as in adversarial training, or of these gradients."""
-    import torch
 
     def run(input_ids: Any, labels: Any) -> None:
         table = loop.model.get_input_embeddings()
@@ -475,7 +456,6 @@ def _by_place() -> Loop:
 
 def _in_a_batch() -> Loop:
     """In a dictionary now and then, which flopsd does not look into."""
-    import torch
 
     class Wrapped(torch.nn.Module):
         def __init__(self) -> None:
@@ -493,7 +473,6 @@ def _in_a_batch() -> Loop:
 
 def _called_twice() -> Loop:
     """By a module that shows its configuration, with other tokens than it is given."""
-    import torch
 
     class Two(torch.nn.Module):
         def __init__(self) -> None:
@@ -517,8 +496,6 @@ def _twice(model: Any, input_ids: Any, **_: Any) -> Any:
 
 
 def _a_scalar_for_a_head() -> Loop:
-    import torch
-
     loop = Loop(llama(num_hidden_layers=LAYERS, vocab_size=999, tie_word_embeddings=True), labels=False)
     loop.steps(loss="logits").model.lm_head = torch.nn.Linear(32, 1)
     return loop.steps(4, loss="logits")

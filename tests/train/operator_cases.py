@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.train.families import adapt, flop_counter
+from tests.train.pytorch import torch
 from tests.train.trainers import llama
 
 DEVICE = "GPU-of-the-tests"
@@ -82,7 +83,6 @@ def _checkpointed(model: Any, *, reentrant: bool) -> Any:
 
 def _qlora() -> Any:
     import bitsandbytes
-    import torch
 
     model = torch.nn.Sequential(
         bitsandbytes.nn.Linear4bit(64, 128, bias=False), torch.nn.GELU(), bitsandbytes.nn.Linear4bit(128, 64)
@@ -180,8 +180,6 @@ def _torch_counter() -> Any:
 
 def train(case: Case, steps: int, *, attach: Callable[[Any, Any], None] | None = None, compiled: bool = True) -> Any:
     """The model, after so many steps. Of two lengths in turn."""
-    import torch
-
     torch.manual_seed(1)
     model = case.build()
     used = torch.compile(model, backend=case.backend) if case.backend and compiled else model
@@ -203,8 +201,6 @@ def train(case: Case, steps: int, *, attach: Callable[[Any, Any], None] | None =
 
 
 def _loss(model: Any, case: Case, length: int) -> Any:
-    import torch
-
     if case.batch == "images":
         return model(torch.randn(BATCH, 3, length, length)).sum()
     if case.batch == "rows":
@@ -227,8 +223,6 @@ def lines(names: list[str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    import torch
-
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for line in lines(sys.argv[1:] or list(CASES)):

@@ -13,6 +13,7 @@ from flopsd.core.architecture import flop, read_model, training_from
 from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, never_reads, work_of
 from tests.train.preloaded import Preloaded
+from tests.train.pytorch import torch
 from tests.train.trainers import LENGTH, LLAMA, REAL, ROWS, Declared, arguments, declared_to, llama, rows, trainer_of
 
 pytestmark = [pytest.mark.training("accelerate"), pytest.mark.filterwarnings("ignore")]
@@ -137,7 +138,6 @@ def test_windows_are_counted_where_a_model_has_them(tmp_path: Path, path: Path) 
 
 
 def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> None:
-    import torch
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
 
     config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0)
@@ -178,8 +178,6 @@ def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: 
 
 
 def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, path: Path) -> None:
-    import torch
-
     class Bigram(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -228,7 +226,6 @@ def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
 
 
 def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -> None:
-    import torch
     from transformers import set_seed
 
     from flopsd.integrations.transformers import FlopsdCallback

@@ -11,6 +11,7 @@ from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from flopsd.settings.words import say
 from tests.support.session_servers import EventServer, work_of
+from tests.train.pytorch import torch
 
 pytestmark = [pytest.mark.training("diffusers", "peft"), pytest.mark.filterwarnings("ignore")]
 
@@ -49,8 +50,6 @@ def build(name: str) -> Any:
 
 
 def inputs(name: str) -> dict[str, Any]:
-    import torch
-
     found = {
         "hidden_states": torch.randn(ROWS, 4, 8, 8), "encoder_hidden_states": torch.randn(ROWS, TEXT, 32),
         "pooled_projections": torch.randn(ROWS, 24), "timestep": torch.rand(ROWS),
@@ -110,7 +109,6 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
 def test_of_another_model_of_diffusers_no_tokens_are_counted(tmp_path: Path) -> None:
     """What a U-Net is given first are latents: their channels are not tokens."""
     import diffusers
-    import torch
 
     from flopsd.integrations.forward_counter import ForwardCounter
 

@@ -8,6 +8,7 @@ import pytest
 from flopsd.client import connect
 from tests.support.session_servers import EventServer, work_of
 from tests.train.operator_cases import Counters
+from tests.train.pytorch import torch
 from tests.train.trainers import llama
 
 pytestmark = [pytest.mark.training("peft"), pytest.mark.filterwarnings("ignore")]
@@ -19,7 +20,6 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Path) -> None:
-    import torch
     from peft import LoraConfig, get_peft_model
 
     from flopsd.integrations.forward_counter import ForwardCounter
@@ -51,8 +51,6 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     path: Path, argument: str, values: list[Any]
 ) -> None:
     """A flash kernel's rows, without the kernel: only a GPU has it."""
-    import torch
-
     from flopsd.integrations.forward_counter import ForwardCounter
 
     class Config:
@@ -83,8 +81,6 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
 
 
 def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> None:
-    import torch
-
     from flopsd.integrations.forward_counter import ForwardCounter
 
     def counted(repeats: bool) -> Counters:

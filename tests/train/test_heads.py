@@ -7,6 +7,7 @@ from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from flopsd.settings.words import say
 from tests.train.families import BATCH, FAMILIES, LENGTH, RANK, build
+from tests.train.pytorch import torch
 
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 
@@ -15,7 +16,6 @@ pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwa
 @pytest.mark.parametrize("name", ["llama", "bert", "roberta", "electra", "distilbert", "modernbert"])
 def test_a_classifier_that_is_trained_beside_its_adapters_is_counted(name: str, task: str) -> None:
     import peft
-    import torch
     import transformers
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,7 +35,6 @@ def test_a_classifier_that_is_trained_beside_its_adapters_is_counted(name: str, 
 
 def test_adapters_on_some_layers_are_declared_by_as_much_of_their_path_as_tells_them_apart() -> None:
     import peft
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     adapters = peft.LoraConfig(r=RANK, target_modules=["q_proj", "v_proj"], layers_to_transform=[2, 3])

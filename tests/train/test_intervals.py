@@ -8,6 +8,7 @@ import pytest
 from tests.train.families import build, flop_counter
 from tests.train.intervals import CASES, KINDS, LENGTH, Loop, adapted, basis_of
 from tests.train.operator_cases import Counters
+from tests.train.pytorch import torch
 from tests.train.random_trainings import Training
 from tests.train.trainers import llama, trainer_of
 from tests.train.vision_families import BATCHES
@@ -53,8 +54,6 @@ def test_a_state_that_comes_again_is_not_described_again(monkeypatch: pytest.Mon
 
 
 def test_of_ranks_that_a_model_is_split_over_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     def counted_by(rank: int) -> Counters:
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
@@ -68,8 +67,6 @@ def test_of_ranks_that_a_model_is_split_over_the_first_counts(monkeypatch: pytes
 
 def test_positions_that_begin_anew_within_a_row_are_declared_as_packing() -> None:
     """transformers masks documents from each other where there is no mask."""
-    import torch
-
     loop, mask = Loop(llama()), torch.ones(2, LENGTH, dtype=torch.long)
     positions = (torch.arange(LENGTH) % 7).expand(2, LENGTH)
     loop._counted(lambda **inputs: loop.model(**inputs, position_ids=positions, attention_mask=mask).loss.backward())
@@ -185,8 +182,6 @@ class Interrupt(BaseException):
 def test_a_pass_that_fails_is_not_counted_as_a_whole_and_leaves_no_upper_bound(
     error: type[BaseException], gradients: bool
 ) -> None:
-    import torch
-
     def fails(*_: Any) -> None:
         raise error
 
@@ -215,7 +210,6 @@ def test_hooks_that_the_training_removes_are_declared(hooks: str) -> None:
 
 def test_a_model_may_run_within_itself() -> None:
     """Its inner pass is part of the outer one, as before, and no pass that had ended."""
-    import torch
 
     class Recursive(torch.nn.Linear):
         def forward(self, rows: Any, again: bool = True) -> Any:
@@ -279,8 +273,6 @@ def test_sequences_that_ranks_share_leave_no_upper_bound(monkeypatch: pytest.Mon
 
 
 def test_what_is_not_counted_of_another_model_is_declared_from_its_first_pass_on() -> None:
-    import torch
-
     from flopsd.integrations.forward_counter import MADE_WEIGHTS
     from flopsd.integrations.other_models import count_other_model
 

@@ -15,8 +15,8 @@ from flopsd.core.kernel_windows import CLASSES, KERNEL_COUNTERS, LAUNCHES_OF, NS
 from flopsd.system.clock import NS_PER_S
 from tests.train.kernel_records import TRACES, Kernel, Range, profiler_with, records_of
 from tests.train.operator_cases import DEVICE, Counters
+from tests.train.pytorch import torch
 
-torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.training()
 STEP_NS, COST_NS = 40_000_000, 1_000_000
 FIRST, EVERY = 120, 600

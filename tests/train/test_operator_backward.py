@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.train.families import flop_counter
+from tests.train.pytorch import torch
 from tests.train.test_operator_counter import attached
 from tests.train.trainers import llama
 
@@ -14,8 +15,6 @@ OTHER = "a backward pass of another kind than those that were seen"
 
 
 def test_backward_passes_of_all_kinds() -> None:
-    import torch
-
     _, found = attached(model := torch.nn.Linear(4, 4, bias=False))
     one = 2 * 3 * 4 * 4
     for times in (1, 2, 1):
@@ -36,14 +35,10 @@ def _all(_: Any, loss: Any) -> None:
 
 
 def _grad_of_all(model: Any, loss: Any) -> None:
-    import torch
-
     torch.autograd.grad(loss, list(model.parameters()))
 
 
 def _grad_of_the_last(model: Any, loss: Any) -> None:
-    import torch
-
     torch.autograd.grad(loss, [model[-1].weight])
 
 
@@ -67,8 +62,6 @@ def test_a_pass_for_some_gradients_counts_these(whole: Any, some: Any) -> None:
 
 
 def test_of_three_outputs_those_count_that_a_loss_uses() -> None:
-    import torch
-
     class Three(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -88,8 +81,6 @@ def test_of_three_outputs_those_count_that_a_loss_uses() -> None:
 
 def test_a_pass_that_goes_on_from_the_states_of_another_counts_its_own_part() -> None:
     """Of chunks of one document, of which the first ones were seen often, and are not looked at any more."""
-    import torch
-
     ids = torch.full((2, 6), 3)
 
     def steps(model: Any) -> None:
@@ -107,8 +98,6 @@ def test_a_pass_that_goes_on_from_the_states_of_another_counts_its_own_part() ->
 
 
 def test_gradients_of_gradients_are_declared_as_counted_in_part() -> None:
-    import torch
-
     _, found = attached(model := torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Tanh()))
     for _ in range(3):
         rows = torch.ones(5, 8, requires_grad=True)
@@ -119,7 +108,6 @@ def test_gradients_of_gradients_are_declared_as_counted_in_part() -> None:
 
 def test_replays_of_a_cuda_graph_are_declared_as_not_seen() -> None:
     """The function of torch.cuda.make_graphed_callables, by its name; here it computes nothing."""
-    import torch
 
     class Graphed(torch.autograd.Function):
         @staticmethod
@@ -145,8 +133,6 @@ def test_replays_of_a_graph_that_torch_compile_captures_add_what_the_pass_before
     monkeypatch: pytest.MonkeyPatch, captured_at: int | None
 ) -> None:
     """The 8th pass would be looked at again, and a replay shows no operator. Without a pass before, that is declared."""
-    import torch
-
     from flopsd.integrations import operator_mode
 
     _, found = attached(model := torch.nn.Linear(4, 4, bias=False))
@@ -177,8 +163,6 @@ def test_the_probe_of_the_hardware_suite_counts_steps_by_hand_and_names_what_can
 
 def _counted(ways: Ways) -> tuple[list[int], Any]:
     """What each step counts, and what is declared as left out."""
-    import torch
-
     model = torch.nn.Sequential(torch.nn.Linear(8, 4, bias=False), torch.nn.Tanh(), torch.nn.Linear(4, 2, bias=False))
     _, found = attached(model)
     steps = []

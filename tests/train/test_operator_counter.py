@@ -13,6 +13,7 @@ from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, SkippingClock, work_of
 from tests.train.operator_cases import BATCH, CASES, DEVICE, LENGTH, STEPS, Counters, compare, train
 from tests.train.preloaded import Preloaded
+from tests.train.pytorch import torch
 from tests.train.trainers import LLAMA, arguments, declared_to, llama, rows, trainer_of
 
 pytestmark = [pytest.mark.training("transformers", "peft", "accelerate"), pytest.mark.filterwarnings("ignore")]
@@ -30,8 +31,6 @@ def attached(model: Any, optimizer: Any = None, **options: Any) -> tuple[Any, Co
 
 
 def stack_depth() -> int:
-    import torch
-
     return int(torch._C._len_torch_dispatch_stack())
 
 
@@ -94,8 +93,6 @@ def test_products_of_4_bit_weights() -> None:
 
 
 def test_products_of_8_bit_floats() -> None:
-    import torch
-
     from flopsd.integrations.operator_mode import Counted, CountingMode
 
     left, right = (torch.ones(rows_, 32).to(torch.float8_e4m3fn) for rows_ in (16, 48))
@@ -121,8 +118,6 @@ def test_products_of_8_bit_floats() -> None:
 )
 def test_kernels_of_attention(call: str, products: int) -> None:
     """By their schemas, on tensors without storage: only a GPU has the kernels."""
-    import torch
-
     from flopsd.integrations.operator_formulas import formula_of
 
     def of(*shape: int) -> Any:
@@ -163,7 +158,6 @@ def test_kernels_of_attention(call: str, products: int) -> None:
 @pytest.mark.parametrize("layout", ["sparse_coo", "sparse_csr"])
 def test_products_of_sparse_tensors_are_declared(layout: str) -> None:
     """Their shape says nothing of how many elements are multiplied."""
-    import torch
 
     class Graph(torch.nn.Linear):
         def forward(self, rows_: Any) -> Any:
@@ -177,7 +171,6 @@ def test_products_of_sparse_tensors_are_declared(layout: str) -> None:
 
 def test_an_argument_that_is_an_object_is_looked_into() -> None:
     """Batches of one type differ in their shapes."""
-    import torch
 
     class Batch:
         def __init__(self, *sizes: int) -> None:
@@ -208,8 +201,6 @@ def test_an_argument_that_is_an_object_is_looked_into() -> None:
 
 
 def test_an_optimizer_that_multiplies_counts_by_what_has_a_gradient() -> None:
-    import torch
-
     from tests.train.families import flop_counter
 
     def steps(model: Any, optimizer: Any) -> None:
@@ -232,8 +223,6 @@ def test_an_optimizer_that_multiplies_counts_by_what_has_a_gradient() -> None:
 def test_steps_of_an_optimizer_in_one_thread_and_passes_in_another() -> None:
     import threading
 
-    import torch
-
     class Slow(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
             other = threading.Thread(target=model, args=(torch.ones(2, 4),))
@@ -253,8 +242,6 @@ def test_steps_of_an_optimizer_in_one_thread_and_passes_in_another() -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_pass_that_fails_is_not_counted_as_a_whole(error: type[BaseException]) -> None:
-    import torch
-
     class Model(torch.nn.Linear):
         fails = False
 
@@ -279,8 +266,6 @@ def test_a_pass_that_fails_is_not_counted_as_a_whole(error: type[BaseException])
 
 @pytest.mark.parametrize("hooks", ["_forward_hooks", "_forward_pre_hooks"])
 def test_hooks_that_the_training_removes_are_declared_and_leave_nothing_behind(hooks: str) -> None:
-    import torch
-
     counter, found = attached(model := torch.nn.Linear(4, 4))
     model(torch.ones(5, 4)).sum().backward()
     getattr(model, hooks).clear()
@@ -297,7 +282,6 @@ def test_hooks_that_the_training_removes_are_declared_and_leave_nothing_behind(h
 @pytest.mark.parametrize("activation", ["silu", "mish", "gelu"])
 def test_gradients_are_to_the_last_bit_those_without_a_count(activation: str) -> None:
     """Some operators have a kernel, and are made of others where there is none: with other results."""
-    import torch
 
     def gradients(count: bool) -> list[Any]:
         torch.manual_seed(1)
@@ -319,8 +303,6 @@ def test_gradients_are_to_the_last_bit_those_without_a_count(activation: str) ->
     ],
 )
 def test_a_model_that_is_compiled_after_it_was_attached_trains_on_and_is_declared(how: str) -> None:
-    import torch
-
     from flopsd.integrations.forward_counter import ForwardCounter
 
     counter, found = attached(model := llama())
@@ -341,8 +323,6 @@ def test_a_model_that_is_compiled_after_it_was_attached_trains_on_and_is_declare
 
 
 def test_products_of_integers_are_no_flop() -> None:
-    import torch
-
     from flopsd.integrations.operator_formulas import formula_of
 
     whole = torch.ones(32, 32, dtype=torch.int8)
@@ -352,8 +332,6 @@ def test_products_of_integers_are_no_flop() -> None:
 
 
 def test_an_operator_of_someone_else_is_named() -> None:
-    import torch
-
     library = torch.library.Library("flopsd_tests", "DEF")
     library.define("product(Tensor a, Tensor b) -> Tensor")
     library.impl("product", lambda a, b: a @ b, "CPU")
@@ -370,8 +348,6 @@ def test_an_operator_of_someone_else_is_named() -> None:
 
 
 def test_where_content_decides_the_least_that_was_seen_is_counted() -> None:
-    import torch
-
     class Model(torch.nn.Linear):
         def forward(self, rows_: Any) -> Any:
             for _ in range(int(rows_.sum())):
@@ -390,8 +366,6 @@ def test_where_content_decides_the_least_that_was_seen_is_counted() -> None:
 
 def test_a_mask_that_masks_nothing_is_left_out_by_a_model_and_the_count_is_one_of_both_ways() -> None:
     """Of batches of one shape transformers hands the kernel a mask for some, and for others "causal" and no mask."""
-    import torch
-
     from flopsd.integrations.operator_mode import Counted, CountingMode
 
     _, found = attached(model := llama("sdpa"))
@@ -409,7 +383,6 @@ def test_a_mask_that_masks_nothing_is_left_out_by_a_model_and_the_count_is_one_o
 
 def test_what_was_too_much_before_it_was_seen_is_made_up_for() -> None:
     """Of a model that leaves out more than its arguments show."""
-    import torch
 
     class Model(torch.nn.Module):
         layers = 8
@@ -436,8 +409,6 @@ def test_what_was_too_much_before_it_was_seen_is_made_up_for() -> None:
 
 
 def test_of_two_counters_the_one_that_came_last_counts() -> None:
-    import torch
-
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters())
     (_, first), (counter, second) = attached(model, optimizer), attached(model, optimizer)
@@ -452,8 +423,6 @@ def test_of_two_counters_the_one_that_came_last_counts() -> None:
 
 
 def test_adapters_that_are_switched_off_are_another_signature() -> None:
-    import torch
-
     _, found = attached(model := CASES["LoRA"].build())
     ids = torch.full((2, 8), 3)
     by_adapters: dict[bool, set[int]] = {True: set(), False: set()}
@@ -472,8 +441,6 @@ def test_adapters_that_are_switched_off_are_another_signature() -> None:
 
 
 def test_after_so_many_shapes_no_more_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     from flopsd.integrations import operator_counter
 
     monkeypatch.setattr(operator_counter, "MAX_SIGNATURES", 2)
@@ -486,8 +453,6 @@ def test_after_so_many_shapes_no_more_is_counted(monkeypatch: pytest.MonkeyPatch
 
 
 def test_errors_of_the_training_leave_nothing_behind() -> None:
-    import torch
-
     class Breaks(torch.autograd.Function):
         @staticmethod
         def forward(_: Any, rows_: Any) -> Any:
@@ -529,8 +494,6 @@ def test_errors_of_the_training_leave_nothing_behind() -> None:
 def test_an_error_in_counting_ends_the_count_and_not_the_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import torch
-
     from flopsd.core.declarations import Phase
     from flopsd.integrations import operator_mode
 
@@ -559,8 +522,6 @@ def test_an_error_in_counting_ends_the_count_and_not_the_training(
 def test_an_error_in_counting_amid_a_step_or_a_node_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, fails_in: str
 ) -> None:
-    import torch
-
     from flopsd.integrations import operator_mode
 
     model = torch.nn.Linear(4, 4)
@@ -579,8 +540,6 @@ def test_an_error_in_counting_amid_a_step_or_a_node_leaves_nothing_behind(
 
 
 def test_each_device_has_a_session_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     from flopsd.integrations import operator_sessions
     from flopsd.integrations.operator_counter import OperatorCounter
 
@@ -620,8 +579,6 @@ def test_the_device_is_named_as_nvml_names_it(
     visible: str | None, model: str, uuid: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from types import SimpleNamespace
-
-    import torch
 
     from flopsd.integrations.operator_sessions import device_uuid
 

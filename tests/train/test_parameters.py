@@ -13,6 +13,7 @@ from flopsd.integrations.describe_model import LiveParameters, count_parameters,
 from tests.train.decoder_families import NEEDED, WITHOUT_CLASS
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
 from tests.train.hybrid_families import HYBRIDS_NEED, HYBRIDS_NEED_WHOLE
+from tests.train.pytorch import torch
 from tests.train.vision_families import VISION_DEFAULTS, VISION_FAMILIES
 
 _CLASSES = [family for family in ARCHITECTURES if family not in WITHOUT_CLASS]
@@ -64,7 +65,6 @@ def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> N
 
 @pytest.mark.parametrize("family", SAMPLED_CLASSES)
 def test_the_configuration_of_the_class_itself_states_every_parameter(family: str) -> None:
-    import torch
     import transformers
 
     kind = next(kind for name, (kind, _, _) in FAMILIES.items() if name.split(",")[0] == family)
@@ -157,7 +157,6 @@ def test_tied_weights_count_once() -> None:
 @pytest.mark.training("bitsandbytes")
 def test_four_bit_weights_count_as_what_they_were(storage: str) -> None:
     import bitsandbytes
-    import torch
 
     layer = bitsandbytes.nn.Linear4bit(64, 48, bias=False, quant_storage=getattr(torch, storage))
     assert size_of(layer.weight) == 64 * 48  # not packed yet
@@ -171,7 +170,6 @@ def test_four_bit_weights_count_as_what_they_were(storage: str) -> None:
 @pytest.mark.training("bitsandbytes")
 def test_a_quantized_model_has_the_parameters_of_the_model() -> None:
     import bitsandbytes
-    import torch
 
     model = build("llama")
     before = count_parameters(model)
@@ -189,8 +187,6 @@ def test_a_quantized_model_has_the_parameters_of_the_model() -> None:
 
 def test_sharded_weights_count_whole() -> None:
     """As DeepSpeed ZeRO-3 leaves a model on each rank: empty tensors with their true size beside."""
-    import torch
-
     model = build("llama")
     before = count_parameters(model)
     for parameter in model.parameters():
@@ -200,8 +196,6 @@ def test_sharded_weights_count_whole() -> None:
 
 
 def test_an_empty_parameter_that_does_not_tell_makes_the_count_unknown() -> None:
-    import torch
-
     model = build("llama")
     model.lm_head.weight.data = torch.empty(0)
     assert count_parameters(model) is None

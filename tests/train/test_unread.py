@@ -14,6 +14,7 @@ from tests.support.architectures import refused
 from tests.support.runs import Run
 from tests.train.intervals import Loop
 from tests.train.operator_cases import Counters
+from tests.train.pytorch import torch
 from tests.train.trainers import VOCABULARY, declared_to, trainer_of
 from tests.train.unread_models import MODELS, step
 
@@ -87,8 +88,6 @@ def test_a_trainer_of_an_unread_family_has_a_figure_in_the_ledger_and_the_reason
 
 
 def test_a_model_that_is_compiled_later_trains_on_and_has_no_figure() -> None:
-    import torch
-
     model = MODELS["experts as modules"][0]()
     counters = Counters(current_phase=None)
     from flopsd.integrations.forward_counter import ForwardCounter
@@ -108,8 +107,6 @@ def test_a_model_that_is_compiled_later_trains_on_and_has_no_figure() -> None:
 
 
 def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    import torch
-
     class Odd(torch.nn.Linear):
         def forward(self, rows: Any) -> Any:
             return {"odd": super().forward(rows)}
@@ -132,14 +129,10 @@ def test_an_error_in_the_count_is_logged_once_and_the_training_goes_on(caplog: p
 
 
 def _recurrent(kind: str, *shape: int, **options: Any) -> Any:
-    import torch
-
     return getattr(torch.nn, kind)(16, 24, **options), torch.ones(*shape)
 
 
 def _of_lengths() -> Any:
-    import torch
-
     model, rows = _recurrent("GRU", 4, 7, 16, num_layers=2, batch_first=True)
     return model, torch.nn.utils.rnn.pack_padded_sequence(rows, [7, 5, 3, 1], batch_first=True)
 
@@ -176,7 +169,6 @@ def test_gradients_go_back_through_the_steps_of_an_rnn(name: str, graded: bool) 
 @pytest.mark.parametrize("hears", [True, False])
 def test_a_parametrization_is_not_run_for_the_count(named: str, hears: bool) -> None:
     """Spectral normalization takes a step each time that a weight is read, so that the training would be another."""
-    import torch
     from torch.nn.utils import parametrizations
 
     def train(count: bool) -> tuple[list[float], Any]:
@@ -201,8 +193,6 @@ def test_a_parametrization_is_not_run_for_the_count(named: str, hears: bool) -> 
 
 
 def test_hooks_that_the_training_removes_within_the_model_are_declared() -> None:
-    import torch
-
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     loop = Loop(model, labels=False)
     model[0]._forward_hooks.clear()

@@ -11,6 +11,7 @@ from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from tests.support.session_servers import EventServer, work_of
 from tests.train.families import build
+from tests.train.pytorch import torch
 
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 ROWS, ENCODED, TARGET = 2, 24, 16
@@ -23,7 +24,6 @@ DECLARED = {
 @pytest.mark.parametrize("named", [True, False])
 def test_a_pass_of_whisper_declares_enough_for_the_flop_that_pytorch_counts(tmp_path: Path, named: bool) -> None:
     """Its process sees that the encoder's positions have no gradient, and may take that for a partial training."""
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from flopsd.integrations.forward_counter import ForwardCounter
@@ -51,8 +51,6 @@ def test_a_pass_of_whisper_declares_enough_for_the_flop_that_pytorch_counts(tmp_
 
 
 def test_generation_of_whisper_passes_the_encoder_once(tmp_path: Path) -> None:
-    import torch
-
     from flopsd.integrations.forward_counter import ForwardCounter
 
     model = build("whisper").eval()

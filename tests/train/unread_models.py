@@ -11,6 +11,7 @@ from flopsd.core.architecture.by_weights import weights_flop
 from flopsd.core.declared_facts import facts_from
 from tests.train.families import adapt
 from tests.train.operator_cases import Counters
+from tests.train.pytorch import torch
 
 BATCH, LENGTH = 2, 48
 _SMALL = {
@@ -59,7 +60,6 @@ def transformer(kind: str, family: str, config: Mapping[str, Any]) -> Callable[[
 def own_mixture() -> Any:
     """Experts as modules of their own, attention by `torch.nn.MultiheadAttention`, a shared table as head, no
     configuration."""
-    import torch
 
     class Layer(torch.nn.Module):
         def __init__(self) -> None:
@@ -101,7 +101,6 @@ def own_mixture() -> Any:
 
 def convolutions() -> Any:
     """An image encoder of one's own: no tokens at all."""
-    import torch
 
     class Own(torch.nn.Module):
         def __init__(self) -> None:
@@ -148,7 +147,6 @@ class Step:
 
 
 def step(name: str, method: str, checkpointing: str = "none") -> Step:
-    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from flopsd.integrations.forward_counter import ForwardCounter

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tests.train.pytorch import torch
+
 IMAGES, TEXTS, LENGTH = 3, 2, 24
 _VIT = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 16,
@@ -128,14 +130,10 @@ def images_alone(class_tokens: int) -> dict[str, int]:
 
 
 def pixels() -> Any:
-    import torch
-
     return torch.rand(IMAGES, 3, 16, 16)
 
 
 def _classified(class_tokens: int) -> tuple[dict[str, Any], dict[str, int]]:
-    import torch
-
     return {"pixel_values": pixels(), "labels": torch.randint(0, 2, (IMAGES,))}, images_alone(class_tokens)
 
 
@@ -144,8 +142,6 @@ def _plain(class_tokens: int) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _texts() -> tuple[dict[str, Any], dict[str, int]]:
-    import torch
-
     work = {"tokens": TEXTS * LENGTH, "sequences": TEXTS, "square_pairs": TEXTS * LENGTH**2, "padding_tokens": 0}
     return {"input_ids": torch.randint(4, 128, (TEXTS, LENGTH))}, work
 
@@ -157,8 +153,6 @@ def _compared(class_tokens: int) -> tuple[dict[str, Any], dict[str, int]]:
 
 def _grids() -> tuple[dict[str, Any], dict[str, int]]:
     """Images of 4 x 6 and 2 x 8 patches, 10 tokens of 2 x 2 patches, in the first of two texts."""
-    import torch
-
     ids = torch.randint(4, 128, (TEXTS, LENGTH))
     ids[0, 4:10] = ids[0, 12:16] = 3
     inputs = {
@@ -173,8 +167,6 @@ def _grids() -> tuple[dict[str, Any], dict[str, int]]:
 
 def _squares(class_tokens: int, tokens: int, count: int = 1) -> tuple[dict[str, Any], dict[str, int]]:
     """Images of 16 patches, which become so many tokens each, in the first of two texts."""
-    import torch
-
     ids = torch.randint(4, 128, (TEXTS, LENGTH))
     ids[0, : count * tokens] = 3
     _, work = _texts()
@@ -190,8 +182,6 @@ def _gemma3() -> tuple[dict[str, Any], dict[str, int]]:
 
 def _tiles() -> tuple[dict[str, Any], dict[str, int]]:
     """Two tiles for the first text; the second has none, and a blank one to fill up."""
-    import torch
-
     inputs, work = _squares(0, 4, 2)
     blank = torch.zeros(1, 2, 3, 16, 16)
     return {**inputs, "pixel_values": torch.cat([inputs["pixel_values"][None], blank])}, work
