@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.architecture import Model
+from flopsd.core.architecture import ArchitectureFlop, Model
 from flopsd.errors import ArchitectureError
-from flopsd.settings.words import words_of
+from flopsd.settings.words import say, words_of
 
 LLAMA_8B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -70,6 +70,11 @@ def paths_of_model(model: Model) -> list[str]:
     """The names of matrices and tables, in order, without experts, which versions of transformers fuse."""
     paths = {linear.path for linear in model.linears()} | {table.path for table in model.embeddings}
     return sorted(path for path in paths if "experts." not in path and "_moe." not in path)
+
+
+def assumed(found: ArchitectureFlop) -> str:
+    """What it rests on, in words."""
+    return "\n".join(say("architecture.assumptions", note) for note in found.assumptions)
 
 
 def digest_of(names: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
 from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, never_reads, work_of
+from tests.train.families import flop_counter
 from tests.train.preloaded import Preloaded
 from tests.train.pytorch import torch
 from tests.train.trainers import LENGTH, LLAMA, REAL, ROWS, Declared, arguments, declared_to, llama, rows, trainer_of
@@ -73,14 +74,13 @@ def test_what_is_declared_is_enough_for_the_flop_that_pytorch_counts(
     tmp_path: Path, path: Path, adapted: bool, checkpointing: bool
 ) -> None:
     from peft import LoraConfig, get_peft_model
-    from torch.utils.flop_counter import FlopCounterMode
 
     model = llama()
     if adapted:
         model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     with declared_to(path, method=None if adapted else "full") as (callback, found):
         trainer = trainer_of(tmp_path, callback, model=model, gradient_checkpointing=checkpointing)
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             trainer.train()
     facts = found.facts
     assert facts["method"] == ("lora" if adapted else "full")

@@ -9,8 +9,9 @@ from flopsd.client import connect
 from flopsd.core.architecture import adapters, flop, parameters, read_model, training_from
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
-from flopsd.settings.words import say
+from tests.support.architectures import assumed
 from tests.support.session_servers import EventServer, work_of
+from tests.train.families import flop_counter
 from tests.train.pytorch import torch
 
 pytestmark = [pytest.mark.training("diffusers", "peft"), pytest.mark.filterwarnings("ignore")]
@@ -68,7 +69,6 @@ def inputs(name: str) -> dict[str, Any]:
 def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: str, checkpointing: bool) -> None:
     import peft
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
 
     from flopsd.integrations.forward_counter import ForwardCounter
 
@@ -83,7 +83,7 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
     counter = ForwardCounter(client)
     counter.attach(model)
     given = inputs(name)
-    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):  # its flash kernel counts as nothing
+    with flop_counter() as counted, sdpa_kernel(SDPBackend.MATH):  # its flash kernel counts as nothing
         model(given.pop("hidden_states"), **given).sample.sum().backward()
     counter.settle()
     client.close()
@@ -101,7 +101,7 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
     ours = flop(read, work, training)
     assert ours.executed.computed == counted.get_total_flops()
     assert ours.executed.low <= counted.get_total_flops() <= ours.executed.high
-    assert not any("the process" in say("architecture.assumptions", note) for note in ours.assumptions)
+    assert "the process" not in assumed(ours)
     if training.lora is not None:
         assert adapters(read, training.lora) == facts["parameters_trainable"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from flopsd.core.architecture import flop, read_model, training_from
 from tests.train.decoder_families import DECODERS
-from tests.train.families import FAMILIES, RANK, alone, build, config_of, step
+from tests.train.families import FAMILIES, RANK, alone, build, config_of, flop_counter, step
 from tests.train.hybrid_families import HYBRIDS
 from tests.train.other_families import OTHERS
 from tests.train.table import CASES
@@ -62,11 +62,10 @@ def test_states_pass_from_chunk_to_chunk(name: str, method: str) -> None:
 def test_images_are_within_the_upper_bound() -> None:
     """Of a batch as full of images as it can be; nothing counts them, so they are in no other figure."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     model = build("gemma3")
     ids = torch.full((1, 16), 3)  # four images of four tokens
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         model(
             input_ids=ids, pixel_values=torch.zeros(4, 3, 16, 16), token_type_ids=torch.ones_like(ids), labels=ids
         ).loss.backward()

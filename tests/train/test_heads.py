@@ -5,8 +5,8 @@ import pytest
 from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
-from flopsd.settings.words import say
-from tests.train.families import BATCH, FAMILIES, LENGTH, RANK, build
+from tests.support.architectures import assumed
+from tests.train.families import BATCH, FAMILIES, LENGTH, RANK, build, flop_counter
 from tests.train.pytorch import torch
 
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwa
 def test_a_classifier_that_is_trained_beside_its_adapters_is_counted(name: str, task: str) -> None:
     import peft
     import transformers
-    from torch.utils.flop_counter import FlopCounterMode
 
     kind = {"SEQ_CLS": "AutoModelForSequenceClassification", "TOKEN_CLS": "AutoModelForTokenClassification"}[task]
     config = transformers.AutoConfig.for_model(name, **{**FAMILIES[name][1], "pad_token_id": 0})
@@ -26,16 +25,15 @@ def test_a_classifier_that_is_trained_beside_its_adapters_is_counted(name: str, 
     model = peft.get_peft_model(base, adapters).train()
     facts = facts_from({key: value for key, value in describe(model, None).items() if value is not None})
     work = {"tokens": BATCH * LENGTH, "sequences": BATCH, "square_pairs": BATCH * LENGTH**2, "padding_tokens": 0}
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         model(input_ids=torch.randint(1, 100, (BATCH, LENGTH))).logits.sum().backward()
     ours = flop(read_model(facts["model_config"]), work, training_from(facts))
     assert ours.executed.computed == counter.get_total_flops()
-    assert not any("the process" in say("architecture.assumptions", note) for note in ours.assumptions)
+    assert "the process" not in assumed(ours)
 
 
 def test_adapters_on_some_layers_are_declared_by_as_much_of_their_path_as_tells_them_apart() -> None:
     import peft
-    from torch.utils.flop_counter import FlopCounterMode
 
     adapters = peft.LoraConfig(r=RANK, target_modules=["q_proj", "v_proj"], layers_to_transform=[2, 3])
     model = peft.get_peft_model(build("llama"), adapters).train()
@@ -43,7 +41,7 @@ def test_adapters_on_some_layers_are_declared_by_as_much_of_their_path_as_tells_
     names = ["2.self_attn.q_proj", "2.self_attn.v_proj", "3.self_attn.q_proj", "3.self_attn.v_proj"]
     assert facts["lora"]["target_modules"] == names
     work = {"tokens": BATCH * LENGTH, "sequences": BATCH, "square_pairs": BATCH * LENGTH**2, "padding_tokens": 0}
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         model(input_ids=torch.randint(1, 100, (BATCH, LENGTH))).logits.sum().backward()
     assert flop(read_model(facts["model_config"]), work, training_from(facts)).executed.computed == (
         counter.get_total_flops()

@@ -8,7 +8,7 @@ import pytest
 from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
 from tests.support.session_servers import EventServer, work_of
-from tests.train.families import FAMILIES, adapt, build
+from tests.train.families import FAMILIES, adapt, build, flop_counter
 from tests.train.trainers import arguments, declared_to
 from tests.train.vision_families import BATCHES
 
@@ -88,7 +88,6 @@ def rows_of(name: str) -> Any:
 def test_what_a_trainer_declares_is_enough_for_the_flop_that_pytorch_counts(
     tmp_path: Path, path: Path, name: str, adapted: bool
 ) -> None:
-    from torch.utils.flop_counter import FlopCounterMode
     from transformers import Trainer
 
     model = adapt(build(name), FAMILIES[name][2]) if adapted else build(name)
@@ -98,7 +97,7 @@ def test_what_a_trainer_declares_is_enough_for_the_flop_that_pytorch_counts(
     )
     with declared_to(path, method=None if adapted else "full") as (callback, found):
         trainer = Trainer(model, options, train_dataset=data, data_collator=collate, callbacks=[callback])
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             trainer.train()
     train, facts = found.work["train"], found.facts
     assert train["images"] == 2 * BATCHES[name]()[1]["images"]

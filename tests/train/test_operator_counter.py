@@ -11,6 +11,7 @@ from flopsd.client import Client, connect
 from flopsd.core.session_protocol import QUEUED_NS
 from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, SkippingClock, work_of
+from tests.train.families import flop_counter
 from tests.train.operator_cases import BATCH, CASES, DEVICE, LENGTH, STEPS, Counters, compare, train
 from tests.train.preloaded import Preloaded
 from tests.train.pytorch import torch
@@ -599,9 +600,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def counting(run: Callable[[], object]) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         run()
     return int(counter.get_total_flops())
 

@@ -10,7 +10,7 @@ from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from tests.support.session_servers import EventServer, work_of
-from tests.train.families import build
+from tests.train.families import build, flop_counter
 from tests.train.pytorch import torch
 
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
@@ -24,8 +24,6 @@ DECLARED = {
 @pytest.mark.parametrize("named", [True, False])
 def test_a_pass_of_whisper_declares_enough_for_the_flop_that_pytorch_counts(tmp_path: Path, named: bool) -> None:
     """Its process sees that the encoder's positions have no gradient, and may take that for a partial training."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     from flopsd.integrations.forward_counter import ForwardCounter
 
     model = build("whisper")
@@ -35,7 +33,7 @@ def test_a_pass_of_whisper_declares_enough_for_the_flop_that_pytorch_counts(tmp_
     facts = {name: value for name, value in describe(model, None).items() if value is not None}
     features, labels = torch.randn(ROWS, 20, 2 * ENCODED), torch.randint(4, 128, (ROWS, TARGET))
     mask: Any = torch.ones(ROWS, 2 * ENCODED)  # of frames: Whisper masks none of them
-    with FlopCounterMode(display=False) as counted:
+    with flop_counter() as counted:
         if named:
             model(input_features=features, attention_mask=mask, labels=labels).loss.backward()
         else:

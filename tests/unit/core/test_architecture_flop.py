@@ -22,8 +22,7 @@ from flopsd.core.architecture.model import Stream
 from flopsd.core.architecture.rows import resolve
 from flopsd.core.architecture.training import Lora
 from flopsd.core.declared_facts import facts_from
-from flopsd.settings.words import say
-from tests.support.architectures import LLAMA_8B, PUBLISHED, refused
+from tests.support.architectures import LLAMA_8B, PUBLISHED, assumed, refused
 
 DECODERS = st.fixed_dictionaries(
     {
@@ -195,7 +194,7 @@ def test_fewer_adapters_than_named_may_be_on_the_last_layers_only() -> None:
     top = computed(LLAMA_8B, work, **facts)
     assert some.required.low <= top.required.low
     assert top.required.high <= some.required.high
-    assert any("the named adapters have" in say("architecture.assumptions", note) for note in some.assumptions)
+    assert "the named adapters have" in assumed(some)
 
 
 def test_an_adapter_on_experts_depends_on_the_version_and_is_bounded_until_the_process_counts() -> None:
@@ -213,7 +212,7 @@ def test_an_adapter_on_experts_depends_on_the_version_and_is_bounded_until_the_p
     older = computed(config, work, **facts, parameters_trainable=more)
     assert unknown.terms["adapter_forward"] < older.terms["adapter_forward"]
     assert older.executed.computed <= unknown.executed.high
-    assert any("version of transformers" in say("architecture.assumptions", note) for note in unknown.assumptions)
+    assert "version of transformers" in assumed(unknown)
 
 
 def test_a_model_of_which_only_the_size_is_known() -> None:
@@ -221,9 +220,7 @@ def test_a_model_of_which_only_the_size_is_known() -> None:
     work = {"tokens": 10**6, "sequences": 500, "square_pairs": 500 * 2000**2}
     full = flop(model, work, training_from({"method": "full", "recomputation": "none"}))
     assert full.required.computed == 6 * 7 * 10**9 * 10**6
-    assert any(
-        "each weight is used at most once a token" in say("architecture.assumptions", note) for note in full.assumptions
-    )
+    assert "each weight is used at most once a token" in assumed(full)
     exact = computed({**LLAMA_8B}, work, method="full", recomputation="none").required
     bare = flop(read_model({"parameters_total": 8_030_261_248}), work, training_from({"method": "full"})).required
     assert bare.low < exact.low < exact.high < bare.high
@@ -258,7 +255,7 @@ def test_the_head_is_computed_for_the_tokens_that_a_fused_loss_may_need() -> Non
     assert some.executed.low == plain.executed.low - 3 * 5 * head
     last = forward_flop(read_model(LLAMA_8B), {**work_of([10]), "headless_tokens": 9}, training_from(facts))
     assert last.computed == forward_flop(read_model(LLAMA_8B), work_of([10]), training_from(facts)).computed - 9 * head
-    assert all("every token" not in say("architecture.assumptions", one) for one in some.assumptions)
+    assert "every token" not in assumed(some)
     with refused(match="contradict each other: 8 headless_tokens, 3 unlabelled_tokens"):
         computed(LLAMA_8B, {**work_of([10]), "headless_tokens": 8, "unlabelled_tokens": 3}, **facts)
     names = ("headless_tokens", "unlabelled_tokens", "fused_head_tokens")
@@ -271,17 +268,9 @@ def test_the_head_is_computed_for_the_tokens_that_a_fused_loss_may_need() -> Non
 def test_lengths_that_only_the_models_positions_bound_are_said() -> None:
     counted = {"tokens": 10**6, "sequences": 10, "square_pairs": 10**11}
     said = "at most 131072 tokens, the model's positions"
-    assert not any(
-        said in say("architecture.assumptions", note) for note in computed(LLAMA_8B, counted, method="full").assumptions
-    )
-    assert any(
-        said in say("architecture.assumptions", note)
-        for note in computed(LLAMA_8B, {"tokens": 10**6}, method="full").assumptions
-    )
-    assert not any(
-        said in say("architecture.assumptions", note)
-        for note in computed(LLAMA_8B, {"tokens": 1000}, method="full").assumptions
-    )
+    assert said not in assumed(computed(LLAMA_8B, counted, method="full"))
+    assert said in assumed(computed(LLAMA_8B, {"tokens": 10**6}, method="full"))
+    assert said not in assumed(computed(LLAMA_8B, {"tokens": 1000}, method="full"))
 
 
 def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
@@ -299,7 +288,7 @@ def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
         other = computed(LLAMA_8B, work, **facts, parameters_total=theirs)
         assert (other.required.low, other.required.high) == bounds
         assert other.required.computed == ours.required.computed
-        assert any(f"counts {theirs} parameters" in say("architecture.assumptions", note) for note in other.assumptions)
+        assert f"counts {theirs} parameters" in assumed(other)
 
 
 def test_a_process_may_count_its_adapters_among_the_parameters() -> None:

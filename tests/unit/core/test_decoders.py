@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, chunk_pairs, side_from
 from flopsd.core.architecture.model import Mask, Stream
-from flopsd.settings.words import say
+from tests.support.architectures import assumed
 
 SMALL = {
     "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -50,7 +50,7 @@ def test_latent_attention_has_values_of_their_own_width_which_flash_kernels_may_
     assert found.terms["recomputed_scores"] == 2 * 2 * 55 * 7
     assert wider.required.computed - found.required.computed == linear + 3 * 2 * 2 * 55
     assert wider.required.high - found.required.high == linear + 2 * 3 * 2 * 2 * 100
-    assert any("multi-token prediction (1)" in say("architecture.assumptions", note) for note in found.assumptions)
+    assert "multi-token prediction (1)" in assumed(found)
 
 
 def test_experts_that_all_run_are_in_computed_and_low_has_those_that_the_routing_asks_for() -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from flopsd.core.architecture import flop, parameters, read_model, training_from
 from flopsd.core.architecture.attention_pairs import Side, chunk_pairs, local_pairs
 from flopsd.core.architecture.model import Attention, Mask
-from flopsd.settings.words import say
-from tests.support.architectures import refused
+from tests.support.architectures import assumed, refused
 
 _BASE = {
     "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "initializer_range": 0.02,
@@ -109,7 +108,7 @@ def test_which_pairs_a_local_layer_computes_is_its_kernels_affair() -> None:
     assert sdpa.required.low == flash.required.low == flash.required.computed
     padded = executed("flash_attention_2", padding_tokens=50)
     assert padded.executed.low == padded.required.low < flash.executed.low
-    assert any("padding may have been removed" in say("architecture.assumptions", note) for note in padded.assumptions)
+    assert "padding may have been removed" in assumed(padded)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flopsd.core.architecture import ArchitectureFlop, flop, parameters, read_model, training_from
-from flopsd.settings.words import say
-from tests.support.architectures import refused
+from tests.support.architectures import assumed, refused
 from tests.support.published_images import PUBLISHED_IMAGES
 
 _TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -68,8 +67,8 @@ def test_images_that_were_not_counted_are_in_the_upper_bound_only() -> None:
     assert unknown.executed.computed == none.executed.computed
     assert unknown.executed.low == none.executed.low
     assert unknown.executed.high == most.executed.high > none.executed.high
-    assert any("how many images" in say("architecture.assumptions", note) for note in unknown.assumptions)
-    assert not any("how many images" in say("architecture.assumptions", note) for note in none.assumptions)
+    assert "how many images" in assumed(unknown)
+    assert "how many images" not in assumed(none)
 
 
 @pytest.mark.long
