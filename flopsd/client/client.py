@@ -76,7 +76,16 @@ class Client:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
         self._awake = True
         self._thread = threading.Thread(target=self._run, name="flopsd-client", daemon=True)
-        self._begin()
+        if not paths:
+            return
+        # A forked child shares the connection: it must not keep it open after this process ended.
+        drop = weakref.WeakMethod(self._close_connection)
+        os.register_at_fork(after_in_child=lambda: (method := drop()) and method())
+        atexit.register(self.close)
+        try:
+            self._thread.start()
+        except RuntimeError as fault:
+            self._log_once(f"nothing is declared to flopsd: {fault}; the training goes on")
 
     def __reduce__(self) -> tuple[Callable[[], Client], tuple[()]]:
         return silent, ()
@@ -192,18 +201,6 @@ class Client:
         self._wake.put(None)
         if self._thread.is_alive():
             self._thread.join(seconds)
-
-    def _begin(self) -> None:
-        if not self._paths:
-            return
-        # A forked child shares the connection: it must not keep it open after this process ended.
-        drop = weakref.WeakMethod(self._close_connection)
-        os.register_at_fork(after_in_child=lambda: (method := drop()) and method())
-        atexit.register(self.close)
-        try:
-            self._thread.start()
-        except RuntimeError as fault:
-            self._log_once(f"nothing is declared to flopsd: {fault}; the training goes on")
 
     def _close_connection(self) -> None:
         if self._connection is not None:

@@ -120,11 +120,9 @@ def by_phase(
 
 def _settled(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
     """Nothing counted is a measured zero where every pipe was read, and of integers not known where none could be."""
-    if figures.measured_flop:
+    if figures.measured_flop or not (was_read or integers):
         return figures
-    if was_read:
-        return Figures(figures.low_flop, 0, figures.high_flop)
-    return Figures(figures.low_flop, None, figures.high_flop) if integers else figures
+    return figures._replace(measured_flop=0 if was_read else None)
 
 
 def _was_read(tally: Tally, *, integers: bool) -> bool:

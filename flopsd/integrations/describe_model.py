@@ -10,10 +10,9 @@ from math import prod
 from typing import Any
 
 from flopsd.core.architecture import why_not_read
-from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
-from flopsd.core.declared_facts import MAX_MODULES, facts_from
-from flopsd.integrations.adapter_kinds import has_lora_products, not_computed
+from flopsd.core.declared_facts import facts_from
+from flopsd.integrations.adapters import lora, not_computed
 
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.
@@ -26,8 +25,8 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config: Any = getattr(base, "config", None)
     finders: dict[str, Callable[[], Any]] = {
-        "parameters_total": lambda: _counted(model, "total"),
-        "parameters_trainable": lambda: _counted(model, "trainable"),
+        "parameters_total": lambda: (count_parameters(model) or (None, None))[0],
+        "parameters_trainable": lambda: (count_parameters(model) or (None, None))[1],
         "method": lambda: method(model, base),
         "lora": lambda: lora(model),
         "recomputation": lambda: recomputation(model, arguments),
@@ -68,11 +67,6 @@ def frameworks() -> str:
 def attention(config: Any) -> str | None:
     name = getattr(config, "_attn_implementation", None)
     return re.sub("[^a-z0-9_]", "_", name.lower())[:40] if name else None
-
-
-def _counted(model: Any, which: str) -> int | None:
-    counted = count_parameters(model)
-    return None if counted is None else int(getattr(counted, which))
 
 
 def _head(base: Any, config: Any) -> dict[str, Any]:
@@ -157,73 +151,6 @@ def method(model: Any, base: Any) -> Method | None:
     return Method.FULL if getattr(getattr(base, "config", None), "_name_or_path", None) else None
 
 
-def lora(model: Any) -> dict[str, Any] | None:
-    """Rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, or if they may have
-    fewer products than their sizes. Those on weights of experts, which PEFT merges for each pass, are among what is not
-    counted: no module has a name for them."""
-    ranks: set[int] = set()
-    targets: set[str] = set()
-    others: set[str] = set()
-    saved: set[str] = set()  # what is there: PEFT's configuration also lists heads that other models have
-    for name, module in model.named_modules():
-        if _is_on_experts(module):
-            continue
-        if hasattr(module, "lora_A") and hasattr(module, "r"):
-            if not has_lora_products(module):
-                return None
-            active = _active_ranks(module)
-            (targets if active else others).add(name)
-            ranks |= active
-        elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
-            if any(parameter.dim() > 1 for parameter in module.original_module.parameters()):
-                saved.add(name.rpartition(".")[2])
-        elif len(getattr(weight_of(module), "shape", ())) > 1:
-            others.add(name)
-    if len(ranks) != 1:
-        return None
-    return {"r": ranks.pop(), "target_modules": _names(targets, others), "modules_to_save": sorted(saved) or None}
-
-
-def weight_of(module: Any) -> Any:
-    """As the module holds it; None if it has none, or one that a parametrization makes of others. Reading that would
-    run it, and spectral normalization takes a step each time."""
-    for held in (getattr(module, "_parameters", {}), getattr(module, "_buffers", {}), vars(module)):
-        if (weight := held.get("weight")) is not None:
-            return weight
-    return None
-
-
-def _is_on_experts(module: Any) -> bool:
-    """Whether it adapts a parameter that holds the matrices of several experts."""
-    get_param = getattr(module, "get_param", None) if hasattr(module, "lora_A") else None
-    return get_param is not None and len(getattr(get_param(), "ds_shape", get_param().shape)) > 2
-
-
-def _active_ranks(module: Any) -> set[int]:
-    """Of the adapters with products of their own: those that are merged, or switched off, have none."""
-    if getattr(module, "merged_adapters", None) or getattr(module, "disable_adapters", False):
-        return set()
-    if not isinstance(module.r, Mapping):
-        return {module.r}
-    active = getattr(module, "active_adapters", module.r)
-    return {rank for name, rank in module.r.items() if name in active}
-
-
-def _names(targets: set[str], others: set[str]) -> list[str]:
-    """The last parts of the targets' paths, as many as no other module ends with; the last one where that is too long
-    a list."""
-    # Within an adapter's own module are its base layer and its matrices.
-    apart = {path for path in others if not any(path.startswith(f"{target}.") for target in targets)}
-    taken = {suffix for path in apart for suffix in _suffixes(path)}
-    found = {next((suffix for suffix in _suffixes(path) if suffix not in taken), path) for path in targets}
-    return sorted(found if len(found) <= MAX_MODULES else {path.rpartition(".")[2] for path in targets})
-
-
-def _suffixes(path: str) -> list[str]:
-    parts = path.split(".")
-    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
-
-
 def recomputation(model: Any, arguments: Any) -> Recomputation | None:
     """Which activations are recomputed in the backward pass, by the current settings of the modules."""
     if any(map(_is_wrapper, model.modules())):
@@ -272,16 +199,9 @@ def precision(base: Any, arguments: Any) -> str | None:
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}.get(dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class LiveParameters:
-    """Numbers of elements before packing and sharding, tied weights once."""
-
-    total: int
-    trainable: int
-
-
-def count_parameters(model: Any) -> LiveParameters | None:
-    """The parameters of a model, packed or sharded ones included, or None if they cannot be counted.
+def count_parameters(model: Any) -> tuple[int, int] | None:
+    """How many parameters a model has, and how many are trained, tied weights once, before packing and sharding; None
+    if they cannot be counted.
 
     Element counts are wrong in two common cases. bitsandbytes packs two 4-bit weights in a byte, and several bytes in
     an element (`bnb_4bit_quant_storage=bfloat16`: four weights per element). DeepSpeed ZeRO-3 leaves an empty tensor
@@ -297,7 +217,7 @@ def count_parameters(model: Any) -> LiveParameters | None:
             return None
         total += size
         trainable += size if parameter.requires_grad else 0
-    return LiveParameters(total, trainable) if total else None
+    return (total, trainable) if total else None
 
 
 def size_of(parameter: Any) -> int | None:

@@ -5,6 +5,7 @@ of images of any size is summed on their device.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isqrt
 from typing import Any
 
 import torch
@@ -69,7 +70,8 @@ class ImageCounter:
         defer("images", grid[:, 0].sum())
         defer("patch_square_pairs", (grid[:, 0] * (grid[:, 1] * grid[:, 2]) ** 2).sum())
         if images.window_side is not None:
-            merge, side = images.merge_side, images.window_side // images.merge_side
+            merge = isqrt(images.merge)
+            side = images.window_side // merge
             cells = grid[:, 1:] // merge  # windows consist of what becomes one token
             squares = (cells // side) * side**2 + (cells % side) ** 2
             defer("patch_window_pairs", (grid[:, 0] * squares[:, 0] * squares[:, 1]).sum() * merge**4)

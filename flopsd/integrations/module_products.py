@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -97,5 +97,15 @@ def _input_of_recurrent(module: Any, arguments: Any, named: Any) -> tuple[Any, i
     return given, source.numel() // module.input_size
 
 
-def tensors_in(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Iterator[Any]:
+def tensors_in(arguments: Sequence[Any], named: Mapping[str, Any]) -> Iterator[Any]:
+    """Those among the arguments of a call."""
     return (one for one in (*arguments, *named.values()) if isinstance(one, torch.Tensor))
+
+
+def tensors_of(value: Any, depth: int = 3) -> Iterator[Any]:
+    """Those in containers too."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth and isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_of(one, depth - 1)

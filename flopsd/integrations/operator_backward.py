@@ -10,16 +10,17 @@ import functools
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from typing import Any
 
 import torch
 
 from flopsd.core.dataclass import dataclass
+from flopsd.integrations.module_products import tensors_of
 from flopsd.integrations.operator_mode import Counted, CountingMode
 
-MAX_NODES, MAX_OUTPUTS, MAX_DEPTH, MAX_NEAR, MAX_FAR = 200_000, 16, 3, 32, 256
+MAX_NODES, MAX_OUTPUTS, MAX_NEAR, MAX_FAR = 200_000, 16, 32, 256
 # Nodes whose operators are not dispatched one by one: of torch.compile, and of torch.cuda.make_graphed_callables.
 COMPILED, GRAPHED = GRAPHS = "CompiledFunction", "GraphedBackward"
 _MARK, _LEAF = "flopsd", "torch::autograd::AccumulateGrad"
@@ -117,17 +118,6 @@ class BackwardCounter:
 def _leave_node(modes: dict[int, list[CountingMode]], *_: Any) -> None:
     if own := modes.get(threading.get_ident()):  # none where counting ended before
         own.pop().__exit__(None, None, None)
-
-
-def tensors_of(value: Any, depth: int = MAX_DEPTH) -> Iterator[Any]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif depth and isinstance(value, Mapping):
-        for one in value.values():
-            yield from tensors_of(one, depth - 1)
-    elif depth and isinstance(value, list | tuple):
-        for one in value:
-            yield from tensors_of(one, depth - 1)
 
 
 def _nodes_of(value: Any) -> Sequence[Any]:

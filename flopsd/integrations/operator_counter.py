@@ -23,13 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from flopsd.client.client import silent
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Phase
-from flopsd.integrations.entered_modules import (
-    COMPILED_LATER,
-    ENDED,
-    HOOKS_GONE,
-    EnteredModules,
-    has_failed,
-)
+from flopsd.integrations.entered_modules import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.module_hooks import AttachedHook, Hook
 from flopsd.integrations.operator_backward import (
@@ -92,42 +86,26 @@ class OperatorCounter:
     the accelerator, where PyTorch does not know it; else $FLOPSD_DEVICE_UUID. `phase_of` as for `ForwardCounter`."""
 
     def __init__(
-        self,
-        client: Any,
-        *,
-        device: str | None = None,
-        phase_of: PhaseOf | None = None,
+        self, client: Any, *, device: str | None = None, phase_of: PhaseOf | None = None,
         declares_precision: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.client, self._phase_of = client, phase_of or usual_phase(client)
-        self._sessions = DeviceSessions(client, device, declares_precision=declares_precision)
+        self.sessions = DeviceSessions(client, device, declares_precision=declares_precision)
         self._backward = BackwardCounter(self._guarded, self._fail)
         self._inside = _Inside()
         # Weak, so that models and optimizers are freed with their owners.
         self._handles: weakref.WeakKeyDictionary[Any, list[AttachedHook]] = weakref.WeakKeyDictionary()
-        self._totals = Totals(self._sessions)
+        self._totals = Totals(self.sessions)
         self._steps = OptimizerSteps(self._totals, self._guarded, self._fail)
         self.failed = self._was_compiled = False
-
-    @property
-    def sessions(self) -> DeviceSessions:
-        """The sessions of the devices that it declares."""
-        return self._sessions
 
     def attach(
         self, model: Any, optimizer: Any = None, *, compiled: bool = False, phase_of: PhaseOf | None = None
     ) -> None:
         """Count the passes of `model` and the steps of `optimizer` from now on, beside what was attached before. The
         model is on its device. `compiled`: torch.compile will compile it after this."""
-        try:
-            self._attach(model, compiled, phase_of or self._phase_of)
-            optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
-            if optimizer is not None and optimizer not in self._handles:
-                _take_over(getattr(optimizer, "_optimizer_step_pre_hooks", {}).values(), [optimizer], self)
-                handles = self._steps.attach(optimizer, (self, weakref.ref(optimizer)))
-                self._handles[optimizer] = [AttachedHook(optimizer, one) for one in handles]
-        except Exception:  # noqa: BLE001 (logged there)
-            self._fail()
+        self._guarded(self._attach)(model, compiled, phase_of or self._phase_of)
+        self._guarded(self._attach_optimizer)(optimizer)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, such as one that is pickled with what holds the counter, is attached to nothing."""
@@ -135,7 +113,7 @@ class OperatorCounter:
 
     def leave_out(self, words: str, phase: str = "train") -> None:
         """Declare work that cannot be counted."""
-        self._sessions.say([words], phase)
+        self.sessions.say([words], phase)
 
     def detach(self) -> None:
         for one in list(self._handles):
@@ -148,7 +126,7 @@ class OperatorCounter:
 
     def settle(self, phase: str = "other") -> None:
         """Declare in `phase` what had none."""
-        self._sessions.settle(phase)
+        self.sessions.settle(phase)
         if any(handle.was_removed for handles in self._handles.values() for handle in handles):
             self.leave_out(HOOKS_GONE)
         if self._was_compiled:
@@ -156,14 +134,15 @@ class OperatorCounter:
 
     def _attach(self, model: Any, compiled: bool, phase_of: PhaseOf) -> None:
         parameter = next(model.parameters(), None)
-        unknown = parameter is not None and not self._sessions.counts_on(parameter.device)
+        unknown = parameter is not None and not self.sessions.counts_on(parameter.device)
         if graph_task is None or unknown or model in self._handles:
             return
         wrapped = hasattr(model, "_orig_mod")
         if getattr(model, "_compiled_call_impl", None) is not None:
             self.leave_out(WHOLE_GRAPH)
             return
-        if not hasattr(TorchDispatchMode, "ignore_compile_internals") and (wrapped or compiled or _has_flex(model)):
+        flex = getattr(getattr(model, "config", None), "_attn_implementation", None) == "flex_attention"
+        if not hasattr(TorchDispatchMode, "ignore_compile_internals") and (wrapped or compiled or flex):
             self.leave_out(_COMPILED)
             return
         root = _Root(Signature(model), phase_of, isinstance(model, torch.nn.DataParallel))
@@ -186,6 +165,13 @@ class OperatorCounter:
             before.counted_by = self, weakref.ref(model)
             handles += [AttachedHook(one, one.register_forward_pre_hook(before, with_kwargs=True)), after]
 
+    def _attach_optimizer(self, optimizer: Any) -> None:
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # within accelerate's
+        if optimizer is not None and optimizer not in self._handles:
+            _take_over(getattr(optimizer, "_optimizer_step_pre_hooks", {}).values(), [optimizer], self)
+            handles = self._steps.attach(optimizer, (self, weakref.ref(optimizer)))
+            self._handles[optimizer] = [AttachedHook(optimizer, one) for one in handles]
+
     def _enter(
         self, root: _Root, after: AttachedHook, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]
     ) -> None:
@@ -193,18 +179,13 @@ class OperatorCounter:
             self._was_compiled = True  # torch.compile repeats this for each pass
             return
         if after.was_removed:  # the end of the pass would not be seen
-            self._sessions.say([HOOKS_GONE], "train")
+            self.sessions.say([HOOKS_GONE], "train")
             return
         inside = self._inside
         if inside.enter(model):
             self._drop(inside)
-        if inside.depth > 1 or self.failed:
-            return
-        try:
-            self._steps.leave()
-            inside.current = self._begin(root, model, arguments, named)
-        except Exception:  # noqa: BLE001 (logged there)
-            self._fail()
+        if inside.depth == 1:
+            self._guarded(self._begin)(root, model, arguments, named)
 
     def _leave(self, _model: Any, _arguments: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
@@ -216,12 +197,7 @@ class OperatorCounter:
         inside.current = None
         if one.mode is not None:
             one.mode.__exit__(None, None, None)
-        if self.failed:
-            return
-        try:
-            self._end(one, output)
-        except Exception:  # noqa: BLE001 (logged there)
-            self._fail()
+        self._guarded(self._end)(one, output)
 
     def _drop(self, inside: _Inside) -> None:
         """The pass that had begun in this thread ended without its hook."""
@@ -230,39 +206,41 @@ class OperatorCounter:
             return
         if one.mode is not None and _get_current_dispatch_mode() is one.mode:
             one.mode.__exit__(None, None, None)
-        self._sessions.say([ENDED], one.phase)
+        self.sessions.say([ENDED], one.phase)
 
-    def _begin(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> _Pass | None:
+    def _begin(self, root: _Root, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         assert graph_task is not None
+        self._steps.leave()
         task = graph_task()
         if task != -1 and self._backward.is_tracked(task):
-            return None  # computed again, in a backward pass that is counted as a whole
+            return  # computed again, in a backward pass that is counted as a whole
         phase = root.phase_of(model, named.get("past_key_values", named.get("cache")) is not None)
         if is_capturing():
-            self._sessions.say([CAPTURED], phase)
-            return None
+            self.sessions.say([CAPTURED], phase)
+            return
         try:
             key = task != -1, root.signature.of_pass(model, arguments, named)
         except UnseenError:
-            self._sessions.say([_UNSEEN], phase)
-            return None
+            self.sessions.say([_UNSEEN], phase)
+            return
         kept = root.kept.get(key)
         if kept is None:
             if len(root.kept) >= MAX_SIGNATURES:
-                self._sessions.say([_TOO_MANY], phase)
-                return None
+                self.sessions.say([_TOO_MANY], phase)
+                return
             kept = root.kept[key] = Kept()
-        one = _Pass(root, kept, phase, (arguments, named), begin=0 if root.has_threads else sequence_number())
+        begin = 0 if root.has_threads else sequence_number()
+        one = _Pass(root, kept, phase, (arguments, named), begin=begin)
         if kept.next_is_counted() or (key[1][2] and not kept.backward and kept.passes <= 8):
             one.counted = Counted()
             one.mode = CountingMode(one.counted, self._fail, again=task != -1)
             one.mode.__enter__()
-        return one
+        self._inside.current = one
 
     def _end(self, one: _Pass, output: Any) -> None:
         kept, phase = one.kept, one.phase
         if is_broken := output is None and has_failed():
-            self._sessions.say([ENDED], phase)
+            self.sessions.say([ENDED], phase)
         if one.counted is None:
             self._totals.add_kept(None if is_broken else kept.to_add(), phase)
         else:
@@ -280,7 +258,7 @@ class OperatorCounter:
 
     def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted | None) -> None:
         if way[2]:
-            self._sessions.say([_TWICE], phase)
+            self.sessions.say([_TWICE], phase)
         if counted is not None:
             kept.keep_backward(way, counted)
             self._totals.add_counted(kept, kept.backward[way] if counted.captured else counted, phase)
@@ -288,7 +266,7 @@ class OperatorCounter:
             self._totals.add_kept(kept.to_add(way), phase)
         else:
             kept.is_wanted = True
-            self._sessions.say([_OTHER_WAY], phase)
+            self.sessions.say([_OTHER_WAY], phase)
 
     def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:
         def guarded(*arguments: Any) -> None:
@@ -308,9 +286,9 @@ class OperatorCounter:
         self.failed = True
         log.exception("flopsd stops counting operators; the training goes on")
         with suppress(Exception):
-            self._sessions.settle("other")
+            self.sessions.settle("other")
             for phase in Phase:
-                self._sessions.say([_AFTER_ERROR], phase.value)
+                self.sessions.say([_AFTER_ERROR], phase.value)
 
 
 def _take_over(hooks: Iterable[Any], now: Sequence[Any], by: OperatorCounter) -> None:
@@ -322,7 +300,3 @@ def _take_over(hooks: Iterable[Any], now: Sequence[Any], by: OperatorCounter) ->
             if all(one is not known for known in now):  # around what is counted now, or beside it
                 other.leave_out(HOOKS_GONE)
             other.release(one)
-
-
-def _has_flex(model: Any) -> bool:
-    return getattr(getattr(model, "config", None), "_attn_implementation", None) == "flex_attention"

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
+from flopsd.integrations.module_products import tensors_in
+
 Named = Mapping[str, Any]  # the arguments of a call by the names of its schema
 Product = Callable[[Named, Any], int]
 _Call = Callable[[Sequence[Any], Named, Any], "Formula"]
@@ -88,9 +90,10 @@ def _formula(operator: Any) -> Formula | _Call:
 
 
 def _product(product: Product, schema: Any, arguments: Sequence[Any], named: Named, output: Any) -> Formula:
-    if any(tensor.is_nested or tensor.layout in _SPARSE for tensor in _tensors(arguments, named)):
+    tensors = list(tensors_in(arguments, named))
+    if any(tensor.is_nested or tensor.layout in _SPARSE for tensor in tensors):
         return Formula(0, "products of sparse or nested tensors have no formula")
-    if any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in _tensors(arguments, named)):
+    if any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in tensors):
         return Formula(product(_by_name(schema, arguments, named), output))
     return NOTHING  # products of integers are not FLOP
 
@@ -106,10 +109,6 @@ def _by_name(schema: Any, arguments: Sequence[Any], named: Named) -> dict[str, A
         default = argument.default_value if argument.has_default_value() else None
         found[argument.name] = named.get(argument.name, default)
     return found
-
-
-def _tensors(arguments: Sequence[Any], named: Named) -> list[Any]:
-    return [one for one in (*arguments, *named.values()) if isinstance(one, torch.Tensor)]
 
 
 def _two(first: str, second: str) -> Product:

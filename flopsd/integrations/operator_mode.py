@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flopsd.integrations.module_products import tensors_of
 from flopsd.integrations.operator_formulas import formula_of
 
 MAX_WORDS = 16
@@ -132,7 +133,7 @@ class CountingMode(TorchDispatchMode):
         if found.words is not None:
             self._counted.say(found.words)
         if found.flop:
-            tensor = next(_tensors((arguments, named)))
+            tensor = next(tensors_of((arguments, named)))
             again = self._again or (self._backward and torch.is_grad_enabled())
             self._counted.add(tensor.device, _format(tensor), found.flop, found.spare, again=again)
 
@@ -147,14 +148,6 @@ class CountingMode(TorchDispatchMode):
 def is_capturing() -> bool:
     """Whether this thread's kernels become a CUDA graph instead of running."""
     return bool(torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
-
-
-def _tensors(of: Any) -> Iterator[Any]:
-    if isinstance(of, torch.Tensor):
-        yield of
-    elif isinstance(of, Mapping | list | tuple):
-        for one in of.values() if isinstance(of, Mapping) else of:
-            yield from _tensors(one)
 
 
 def _is_mask(index: Any) -> bool:

@@ -13,6 +13,7 @@ import torch
 from flopsd.core.declarations import DEVICE_VARIABLE, MAX_TEXT
 from flopsd.core.declared_facts import MAX_LEFT_OUT
 from flopsd.core.model import PPM
+from flopsd.core.values import added
 from flopsd.integrations.operator_mode import Counted, Device
 from flopsd.integrations.phase_of import UNSETTLED
 
@@ -57,7 +58,7 @@ class DeviceSessions:
         by_uuid: dict[str, dict[str, int]] = {}
         for device, counters in counted.by_device().items():
             if (uuid := self._uuid(device)) is not None:
-                _add_to(by_uuid.setdefault(uuid, {}), counters)
+                by_uuid[uuid] = added(by_uuid.get(uuid, {}), counters)
         if phase == UNSETTLED:
             return [functools.partial(self._keep, uuid, counters) for uuid, counters in by_uuid.items()]
         return [self._session(uuid).counting(phase, **counters) for uuid, counters in by_uuid.items()]
@@ -117,9 +118,4 @@ class DeviceSessions:
         return {"operators_not_counted": found} if found else {}
 
     def _keep(self, uuid: str, counters: Mapping[str, int]) -> None:
-        _add_to(self._unsettled.setdefault(uuid, {}), counters)
-
-
-def _add_to(sums: dict[str, int], counters: Mapping[str, int]) -> None:
-    for name, value in counters.items():
-        sums[name] = sums.get(name, 0) + value
+        self._unsettled[uuid] = added(self._unsettled.get(uuid, {}), counters)

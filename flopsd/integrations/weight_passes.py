@@ -21,11 +21,12 @@ from typing import Any
 
 import torch
 
-from flopsd.integrations.describe_model import size_of, weight_of
+from flopsd.integrations.adapters import weight_of
+from flopsd.integrations.describe_model import size_of
 from flopsd.integrations.module_hooks import AttachedHooks
-from flopsd.integrations.module_products import Products, counted_as, tensors_in, ungraded_of_recurrent
+from flopsd.integrations.module_products import Products, counted_as, tensors_in, tensors_of, ungraded_of_recurrent
 from flopsd.integrations.open_passes import is_in_backward
-from flopsd.integrations.operator_backward import graph_task, tensors_of
+from flopsd.integrations.operator_backward import graph_task
 
 log = logging.getLogger("flopsd.client")
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)

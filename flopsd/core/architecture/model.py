@@ -6,7 +6,6 @@ Norms, biases and positions hold parameters and no matrix product: they are coun
 from __future__ import annotations
 
 from enum import Enum
-from math import isqrt
 
 from flopsd.core.architecture.recurrent import Convolution, State
 from flopsd.core.dataclass import dataclass
@@ -73,11 +72,6 @@ class Linear:
     def parameters(self) -> int:
         """What it adds to the model's parameters."""
         return (0 if self.tied else self.weights) + (self.outputs * self.held if self.bias else 0)
-
-    @property
-    def idle(self) -> int:
-        """Parameters that a given token does not go through."""
-        return self.parameters * (self.held - self.used) // self.held
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +218,6 @@ class Images:
     window_side: int | None = None
     input_gradients: bool = True
 
-    @property
-    def merge_side(self) -> int:
-        return isqrt(self.merge)
-
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -287,11 +277,8 @@ class Model:
 
     def linears(self) -> tuple[Linear, ...]:
         """Every matrix, in the order of the forward pass."""
-        found = list(self.stem)
-        for block in self.blocks:
-            for part in block.parts:
-                found += linears_of(part)
-        return (*found, *self.heads)
+        parts = (part for block in self.blocks for part in block.parts)
+        return (*self.stem, *(linear for part in parts for linear in linears_of(part)), *self.heads)
 
 
 def linears_of(part: Part) -> tuple[Linear, ...]:

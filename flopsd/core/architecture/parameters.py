@@ -32,7 +32,7 @@ def parameters(model: Model) -> Parameters:
         total=total,
         embedding=embedding,
         head=sum(linear.parameters for linear in model.heads),
-        active=total - sum(linear.idle for linear in linears),
+        active=total - sum(one.parameters * (one.held - one.used) // one.held for one in linears),
     )
 
 

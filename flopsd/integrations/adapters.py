@@ -1,0 +1,121 @@
+"""Adapters of PEFT: those of LoRA as facts, and which others there are, that flopsd does not compute.
+
+Some of these multiply a new matrix for each pass, some have the model pass more tokens than it is given, so what a
+training needs with them at most does not follow from sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flopsd.core.declared_facts import MAX_MODULES
+
+_COMPUTED = frozenset({"LORA", "ADALORA", "IA3", "LN_TUNING", "TRAINABLE_TOKENS"})
+# Modules of PEFT with the matrices of LoRA that multiply these with each other in each pass.
+_MERGING = frozenset({"ParamWrapper", "MultiheadAttention"})
+# Variants of LoRA with all of its products, and more. Others may have fewer: that of aLoRA leaves tokens out.
+_WITH_ALL_PRODUCTS = ("Dora", "Monteclora", "Velora")
+
+
+def not_computed(model: Any) -> dict[str, list[str]] | None:
+    """For the fact `not_counted`; None where all adapters of the model are computed."""
+    kinds = sorted({*_types(model), *_variants(model)})
+    return {"train": [f"adapters of the kind {kind}" for kind in kinds]} if kinds else None
+
+
+def _has_lora_products(layer: Any) -> bool:
+    """Whether a layer of LoRA multiplies each token with both of its matrices at least."""
+    variants = getattr(layer, "lora_variant", None) or {}
+    return all(type(one).__name__.startswith(_WITH_ALL_PRODUCTS) for one in variants.values())
+
+
+def _types(model: Any) -> Iterator[str]:
+    configs = getattr(model, "peft_config", None)
+    for config in configs.values() if isinstance(configs, Mapping) else ():
+        kind = getattr(config, "peft_type", None)
+        name = str(getattr(kind, "value", kind))
+        if name not in _COMPUTED:
+            yield name
+
+
+def _variants(model: Any) -> Iterator[str]:
+    """LoRA that is more than two matrices beside one, such as DoRA, and what makes the weights of a head."""
+    for module in model.modules():
+        if type(module).__name__ == "TrainableTokensLayer" and hasattr(module.base_layer, "out_features"):
+            yield "trained tokens of a head"  # of which the gradient of all its weights is computed
+        if not hasattr(module, "lora_A"):
+            continue
+        if type(module).__name__ in _MERGING:
+            yield f"LoRA by {type(module).__name__}"
+        if (variants := getattr(module, "lora_variant", None)) is not None:
+            yield from (f"LoRA by {type(variant).__name__}" for variant in variants.values())
+        elif any((getattr(module, "use_dora", None) or {}).values()):  # of PEFT before it had variants
+            yield "LoRA by DoRA"
+
+
+def lora(model: Any) -> dict[str, Any] | None:
+    """Rank and target modules of the active LoRA adapters; None if there are none, if ranks differ, or if they may have
+    fewer products than their sizes. Those on weights of experts, which PEFT merges for each pass, are among what is not
+    counted: no module has a name for them."""
+    ranks: set[int] = set()
+    targets: set[str] = set()
+    others: set[str] = set()
+    saved: set[str] = set()  # what is there: PEFT's configuration also lists heads that other models have
+    for name, module in model.named_modules():
+        if _is_on_experts(module):
+            continue
+        if hasattr(module, "lora_A") and hasattr(module, "r"):
+            if not _has_lora_products(module):
+                return None
+            active = _active_ranks(module)
+            (targets if active else others).add(name)
+            ranks |= active
+        elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+            if any(parameter.dim() > 1 for parameter in module.original_module.parameters()):
+                saved.add(name.rpartition(".")[2])
+        elif len(getattr(weight_of(module), "shape", ())) > 1:
+            others.add(name)
+    if len(ranks) != 1:
+        return None
+    return {"r": ranks.pop(), "target_modules": _names(targets, others), "modules_to_save": sorted(saved) or None}
+
+
+def _is_on_experts(module: Any) -> bool:
+    """Whether it adapts a parameter that holds the matrices of several experts."""
+    get_param = getattr(module, "get_param", None) if hasattr(module, "lora_A") else None
+    return get_param is not None and len(getattr(get_param(), "ds_shape", get_param().shape)) > 2
+
+
+def _active_ranks(module: Any) -> set[int]:
+    """Of the adapters with products of their own: those that are merged, or switched off, have none."""
+    if getattr(module, "merged_adapters", None) or getattr(module, "disable_adapters", False):
+        return set()
+    if not isinstance(module.r, Mapping):
+        return {module.r}
+    active = getattr(module, "active_adapters", module.r)
+    return {rank for name, rank in module.r.items() if name in active}
+
+
+def _names(targets: set[str], others: set[str]) -> list[str]:
+    """The last parts of the targets' paths, as many as no other module ends with; the last one where that is too long
+    a list."""
+    # Within an adapter's own module are its base layer and its matrices.
+    apart = {path for path in others if not any(path.startswith(f"{target}.") for target in targets)}
+    taken = {suffix for path in apart for suffix in _suffixes(path)}
+    found = {next((suffix for suffix in _suffixes(path) if suffix not in taken), path) for path in targets}
+    return sorted(found if len(found) <= MAX_MODULES else {path.rpartition(".")[2] for path in targets})
+
+
+def _suffixes(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
+
+
+def weight_of(module: Any) -> Any:
+    """As the module holds it; None if it has none, or one that a parametrization makes of others. Reading that would
+    run it, and spectral normalization takes a step each time."""
+    for held in (getattr(module, "_parameters", {}), getattr(module, "_buffers", {}), vars(module)):
+        if (weight := held.get("weight")) is not None:
+            return weight
+    return None
