@@ -88,8 +88,10 @@ def _within(line: str, columns: int) -> str:
 
 def fact(name: str, value: str, label: int = LABEL, columns: int = COLUMNS) -> list[str]:
     """Name and value side by side, or one below the other where the name or a word of the value is long."""
-    if len(name) > label - 2 or max(map(len, value.split()), default=0) > columns - label:
-        return [*wrapped(name), *(wrapped(value, " " * label, columns=columns) if value else ())]
+    fits = max(map(len, value.split()), default=0) <= columns - label
+    if len(name) > label - 2 or not fits:
+        below = wrapped(value, " " * label if fits else "    ", columns=columns) if value else ()
+        return [*wrapped(name), *below]
     return wrapped(value, " " * label, f"{name:<{label}}", columns)
 
 

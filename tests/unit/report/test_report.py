@@ -85,9 +85,9 @@ def test_a_long_word_has_less_of_the_indent() -> None:
     digest = "312f" * 16 + ":"  # its first three digits are no group of the number before them
     assert fact("driver-library", f"not checked: libnvidia-ml.so.1 {digest} as in the journal", 24) == [
         "driver-library",
-        " " * 24 + "not checked: libnvidia-ml.so.1",
-        digest.rjust(COLUMNS),
-        " " * 24 + "as in the journal",
+        "    not checked: libnvidia-ml.so.1",
+        f"    {digest} as in the",
+        "    journal",
     ]
 
 
