@@ -187,14 +187,10 @@ def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
         ({UTIL: 50, TENSOR: "NaN"}, Evidence.UTILIZATION, "is not a number", ""),
         ({UTIL: 50, TENSOR: 0.5}, Evidence.UTILIZATION, "SM clock of the interval is not known", "DCGM_FI_DEV_SM_CLOCK"),
         ({UTIL: 50, TENSOR: 0.5, CLOCK: 2147483632}, Evidence.UTILIZATION, "SM clock of", ""),
-        ({UTIL: 50, TENSOR: 0.5, CLOCK: 9223372036854775794}, Evidence.UTILIZATION, "SM clock of", ""),
         ({TENSOR: 0.5, CLOCK: 1410}, Evidence.ACTIVITY, "cycle counters come with Hopper", "1013-1015"),
-        ({TENSOR: 0.5, CLOCK: 210}, Evidence.ACTIVITY, "cycle counters come with Hopper", ""),
         ({TENSOR: 1.006, CLOCK: 1410}, Evidence.GAP, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE is not a ratio", ""),
-        ({TENSOR: -0.1, CLOCK: 1410}, Evidence.GAP, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE is not a ratio", ""),
         ({TENSOR: 0.5, HMMA: 0.3, IMMA: 0.3, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),
         ({HMMA: 0.9, DFMA: 0.2, CLOCK: 1410}, Evidence.GAP, "1013-1015 show more", ""),
-        ({TENSOR: 0.5, HMMA: 0.3, IMMA: 0.24, CLOCK: 1410}, Evidence.ACTIVITY, "cycle counters come with Hopper", ""),
         ({UTIL: 808334905}, Evidence.GAP, "not a percentage", ""),
         ({ENERGY: 5}, Evidence.GAP, "is not exported", "1.1 loses"),
     ],
@@ -233,10 +229,6 @@ def test_one_utilisation_sample_bounds_a_sixth_of_a_second_and_no_more(exporter:
     (reading,) = bench.read()
     # 10 % of a sixth of a second, and the rest of which the sample says nothing.
     assert reading.work == Busy(max_sm_cycles(A100, 29_850_000_001))
-    for _ in range(2):
-        bench.collects({UTIL: 9}, after_s=1)
-    (reading,) = bench.read()
-    assert reading.work == Busy(max_sm_cycles(A100, 850_000_001))
 
 
 def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
@@ -247,10 +239,6 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
     (reading,) = bench.read()
     assert reading.work == Gap(GapReason.ZERO_AT_FULL_LOAD)
     assert "Xid 31" in device_of(bench)[2]
-    for true in ({FP32: 0.2}, {UTIL: 80}, {POWER: 79}, {LIMIT: "NaN"}):
-        bench.collects({**stuck, **true}, after_s=29)
-        (reading,) = bench.read()
-        assert isinstance(reading.work, Active)
 
 
 FULL_LOAD = {

@@ -161,18 +161,6 @@ def test_a_clock_that_cannot_be_one_makes_a_gap_of_what_needs_it(open_sim: Open,
     assert fold.figures(source.devices()[2].uid).measured_flop == 0
 
 
-@pytest.mark.parametrize("counters", ["none", "average"])
-def test_parts_of_the_tensor_activity_that_are_more_than_all_of_it_are_a_contradiction(
-    open_sim: Open, counters: str
-) -> None:
-    lie = Segment(1000, hmma=0.3, imma=0.2, dfma=0.2, any_tensor=0.5, util=100, watts=650)
-    near = Segment(1000, hmma=0.3, imma=0.22, any_tensor=0.5, util=100, watts=650)
-    source, clock = open_sim(h100((lie,), counters=counters), h100((near,), counters=counters))
-    fold = Fold(source, clock).read(10).read(1000, 6)
-    assert fold.reasons(HIT) == [GapReason.STARTING, *[GapReason.CONTRADICTORY] * 6]
-    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 6]
-
-
 def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     """The fault would last for an hour; the meter ends it at the first look, and the counters close the gap."""
     source, clock = open_sim(h100(BUSY, (Fault(26_500, 3_600_000, "counters_disabled"),), counters="average"))

@@ -162,18 +162,6 @@ def test_nothing_is_guessed_at_the_start(node: Node) -> None:
     assert node.source.closed
 
 
-def test_a_file_server_that_hangs_holds_up_no_reading(node: Node) -> None:
-    node.note(gpu1="4711")
-    source = node.open(grace_seconds=0.0)
-    os.mkfifo(node.folder / "0")  # to open it waits for a writer, as a dead file server does
-    try:
-        for _ in range(9):
-            assert later(node, source, 5) == [B]
-        assert "no answer within 10 s" in source.devices()[0].evidence_reason
-    finally:
-        (node.folder / "0").open("w").close()
-
-
 def test_the_rule_is_asked_again_at_a_moment_that_is_drawn(node: Node) -> None:
     node.note(gpu0="4711")
     rule, draws = JobRule(node.folder, "4711", NVIDIA), [0, 2 * NS_PER_S, 5 * NS_PER_S, NS_PER_S, 0]

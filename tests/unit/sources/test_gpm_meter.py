@@ -44,31 +44,6 @@ def test_counters_are_proven_though_some_pipes_have_a_percentage_only(vector: tu
     assert tuple(totals.sm_cycles) == counted
 
 
-def test_until_they_are_proven_percentages_count() -> None:
-    gpu = Gpu()
-    assert reason(gpu.runs(0.5)) is GapReason.STARTING
-    reading = gpu.runs(0.5)
-    assert isinstance(reading.work, Active)
-    assert reading.work.evidence is Evidence.ACTIVITY
-    assert reading.work.sm_cycles[Pipe.TENSOR_HMMA] == SMS * MHZ * 10**6 // 2
-    assert reading.work.sm_cycles[Pipe.TENSOR] == 0, "all of it is in the sub-pipe"
-
-
-@pytest.mark.parametrize(
-    ("driver", "why", "fix"),
-    [
-        ("580.105.08", "this driver has no running cycle counters", "a driver of R595 or newer"),
-        ("595.91.07", "this driver has no running cycle counters for this GPU", ""),
-    ],
-)
-def test_a_newer_driver_is_recommended_only_where_it_would_help(driver: str, why: str, fix: str) -> None:
-    gpu = Gpu(counted=(), driver=driver)
-    gpu.runs(0.5)
-    gpu.runs(0.5)
-    assert gpu.meter.evidence[:2] == (Evidence.ACTIVITY, why)
-    assert gpu.meter.evidence[2][: len("a driver of R595 or newer")] == fix
-
-
 def test_counters_that_fell_are_a_gap_of_one_reading() -> None:
     gpu = proven(Gpu())
     gpu.counters[Pipe.TENSOR] -= 10**11
@@ -78,36 +53,6 @@ def test_counters_that_fell_are_a_gap_of_one_reading() -> None:
     assert reason(gpu.runs(0.0)) is GapReason.COUNTER_RESET
 
 
-@pytest.mark.parametrize(("seconds", "stalled"), [(0.4, False), (0.5, True), (0.6, True)])
-def test_a_clock_that_stands_for_half_a_second_has_stalled(seconds: float, stalled: bool) -> None:
-    gpu = proven(Gpu())
-    gpu.elapsed -= round(SMS * MHZ * seconds * 10**6)
-    reading = gpu.runs(0.0, seconds)
-    assert isinstance(reading.work, Gap) is stalled
-    if stalled:
-        assert reason(reading) is GapReason.COUNTER_STALLED
-
-
-def test_counters_that_contradict_the_percentages_three_times_are_not_used_any_more() -> None:
-    gpu = proven(Gpu())
-    for _ in range(3):
-        assert gpu.meter.evidence[0] is Evidence.CYCLES
-        assert reason(gpu.runs(0.5, counted_share=0.3)) is GapReason.CONTRADICTORY
-    evidence, why, fix = gpu.meter.evidence
-    assert evidence is Evidence.ACTIVITY
-    assert "contradict the percentages" in why
-    assert fix
-    assert isinstance(gpu.runs(0.5, counted_share=0.3).work, Active)
-
-
-def test_two_contradictions_and_a_good_reading_are_forgiven() -> None:
-    gpu = proven(Gpu())
-    for _ in range(4):
-        assert reason(gpu.runs(0.5, counted_share=0.3)) is GapReason.CONTRADICTORY
-        assert reason(gpu.runs(0.5, counted_share=0.3)) is GapReason.CONTRADICTORY
-        assert isinstance(gpu.runs(0.5).work, Growth)
-
-
 def test_the_clock_of_reads_that_come_late_shows_that_proven_counters_run_too_fast() -> None:
     gpu = proven(Gpu())
     gpu.mhz = 900 * MHZ // 1000 - 5
@@ -115,15 +60,6 @@ def test_the_clock_of_reads_that_come_late_shows_that_proven_counters_run_too_fa
     assert sum(isinstance(reading.work, Gap) for reading in found) == 1
     assert gpu.meter.evidence[0] is Evidence.ACTIVITY
     assert "differ by over a tenth" in gpu.meter.evidence[1]
-
-
-def test_after_a_fault_the_percentages_are_of_another_interval_and_prove_nothing() -> None:
-    gpu = proven(Gpu())
-    gpu.clock.advance(SECOND)
-    gpu.elapsed += SMS * MHZ * 10**6
-    assert reason(gpu.meter.fail(GapReason.DRIVER_TIMEOUT)) is GapReason.DRIVER_TIMEOUT
-    assert reason(gpu.runs(0.5)) is GapReason.DRIVER_TIMEOUT, "the first sample after it has nothing to compare with"
-    assert isinstance(gpu.runs(0.5).work, Growth)
 
 
 def test_slow_calls_and_missed_polls_are_a_doubt_and_no_gap() -> None:

@@ -85,13 +85,9 @@ SWEEPS: list[tuple[str, Any]] = [
     ("which is not a Device", Sweep((), renamed={"GPU-a": "GPU-b"})),  # type: ignore[dict-item]
     ("device is 7", read(device=7)),
     ("begin_ns is -1", read(begin_ns=-1)),
-    ("begin_ns is 1000.0", read(begin_ns=1e3)),
     ("end_ns is", read(end_ns=float(NOW))),
-    ("end_ns is", read(end_ns=True)),
     ("above its begin_ns", read(begin_ns=NOW)),
-    ("above its begin_ns", read(begin_ns=NOW, end_ns=NOW - 1)),
     ("not in the future", read(end_ns=NOW + AHEAD_NS + 1)),
-    ("not in the future", read(end_ns=NOW + 3600 * NS_PER_S)),
     ("expected Active, Growth", did(None)),
     ("work.reason is 'oops'", did(Gap("oops"))),  # type: ignore[arg-type]
     ("work.clocked_sm_cycles is -1", did(Busy(1, -1))),
@@ -107,7 +103,6 @@ SWEEPS: list[tuple[str, Any]] = [
     ("work.sm_cycles is None", active(sm_cycles=None)),
     ("work.sm_cycles is 'tensor_hmma', expected by Pipe", active(sm_cycles={"tensor_hmma": 5})),
     (r"work.sm_cycles\[fp32\] is 1.5", active(sm_cycles={Pipe.FP32: 1.5})),
-    (r"work.sm_cycles\[fp32\] is nan", active(sm_cycles={Pipe.FP32: NAN})),
     (r"work.sm_cycles\[fp32\] is -1", active(sm_cycles={Pipe.FP32: -1})),
     (r"work.sm_cycles\[fp32\] is True", active(sm_cycles={Pipe.FP32: True})),
     (r"work.uncertainty_sm_cycles\[fp32\] is -1", active(uncertainty_sm_cycles={Pipe.FP32: -1})),
@@ -115,12 +110,9 @@ SWEEPS: list[tuple[str, Any]] = [
     ("work.unread is None", active(unread=None)),
     ("work.uncertainty_sm_cycles is None", active(uncertainty_sm_cycles=None)),
     ("counters is None", read(counters=None)),
-    ("counters is 5", read(counters=5)),
     ("counters is 7", read(counters={7: 1})),
     ("counters is", read(counters={HALF: 1})),
     (r"counters\['energy_mj'\] is -5", read(counters={"energy_mj": -5})),
-    (r"counters\['energy_mj'\] is 1.5", read(counters={"energy_mj": 1.5})),
-    (r"counters\['energy_mj'\] is nan", read(counters={"energy_mj": NAN})),
     (r"counters\['energy_mj'\] is a int", read(counters={"energy_mj": 10**5000})),
     ("totals is 5", read(totals=5)),
     ("totals.origin is ''", read(totals=replace(TOTALS, origin=""))),
@@ -129,15 +121,11 @@ SWEEPS: list[tuple[str, Any]] = [
     (r"totals.sm_cycles\[tensor\] is -1", read(totals=replace(TOTALS, sm_cycles={Pipe.TENSOR: -1}))),
     ("pipe_activity_ratio is None", shows(None)),
     ("pipe_activity_ratio is 'x'", shows({"x": 0.5})),
-    (r"pipe_activity_ratio\[fp32\] is nan", shows({Pipe.FP32: NAN})),
     (r"pipe_activity_ratio\[fp32\] is -0.5", shows({Pipe.FP32: -0.5})),
     (r"pipe_activity_ratio\[fp32\] is inf", shows({Pipe.FP32: float("inf")})),
     (r"pipe_activity_ratio\[fp32\] is '0.5'", shows({Pipe.FP32: "0.5"})),
-    ("pipe_activity_ratio is 'fp32'", shows({"fp32": 0.5})),
     ("utilization_ratio is inf", shows({}, float("inf"))),
-    ("utilization_ratio is -1", shows({}, -1)),
     ("sm_clock_mhz is -0.1", shows({}, None, -0.1)),
-    ("sm_clock_mhz is 'x'", shows({}, None, "x")),
 ]
 
 
@@ -174,19 +162,17 @@ def test_a_sound_sweep_passes(sweep: Sweep) -> None:
     ("field", "value"),
     [
         *(("uid", value) for value in (None, "", 7, HALF)),
-        *(("vendor", value) for value in (None, 7, HALF)),
-        ("model", None),
+        ("vendor", None),
         ("model", "x" * 10_001),
         *(("index", value) for value in (-1, 1.0, True, None, 2**33)),
         *(("sm_count", value) for value in (132.0, 0, -1, "132", 2**33)),  # 0 would be a ceiling of nothing
-        *(("sm_clock_max_mhz", value) for value in (-1, 0, NAN)),
+        ("sm_clock_max_mhz", NAN),
         ("pci_device_id", -1),
-        *(("serial", value) for value in (165, HALF)),
+        ("serial", 165),
         ("parent", 0),
         ("driver", b"595"),
         ("shared", ["pod"]),
-        *(("evidence", value) for value in ("cycles", None)),
-        ("evidence_reason", None),
+        ("evidence", "cycles"),
         ("evidence_fix", HALF),
     ],
 )
@@ -242,17 +228,14 @@ class Silent:
     ("words", "facts"),
     [
         ("not a mapping", ["replay"]),
-        ("not a mapping", None),
         (r"\['x'\] is a Silent", {"x": Silent()}),
         (r"\['x'\] is 1.5", {"x": 1.5}),
-        (r"\['x'\] is nan", {"x": NAN}),
         (r"\['x'\] is True", {"x": True}),
         (r"\['x'\] is b'ab'", {"x": b"ab"}),
         (r"\['x'\] is '\\ud800'", {"x": HALF}),
         (r"\['x'\] is a int", {"x": 10**5000}),
         (r"\['x'\]\[0\]\['y'\] is -1", {"x": [{"y": -(10**41)}]}),
         ("has the key 7", {7: "x"}),
-        ("has the key", {HALF: "x"}),
         (r"\['replay'\] is 'yes'", {"replay": "yes"}),
         ("more than 262144 bytes", {str(n): "x" * 9000 for n in range(40)}),
     ],
@@ -347,14 +330,12 @@ class Bad(ScriptedSource):
         return facts
 
 
-def reads(work: Any, ahead_ns: int = 0, **more: Any) -> Callable[[int], Sweep]:
-    return lambda now_ns: Sweep((Reading(ACME.uid, now_ns - 10**7, now_ns + ahead_ns, work, **more),))
+def reads(work: Any) -> Callable[[int], Sweep]:
+    return lambda now_ns: Sweep((Reading(ACME.uid, now_ns - 10**7, now_ns, work),))
 
 
 BAD: list[tuple[str, str, dict[str, Any]]] = [
     ("a reading of nothing", "not a Reading", {"sweep": lambda _: Sweep((None,))}),  # type: ignore[arg-type]
-    ("a gap without a reason", "work.reason", {"sweep": reads(Gap("oops"))}),  # type: ignore[arg-type]
-    ("an hour ahead", "in the future", {"sweep": reads(Busy(0), 3600 * NS_PER_S)}),
     ("no devices", "'NoneType' object is not iterable", {"devices": None}),
     ("half a character", "describe()", {"facts": {"x": HALF}}),
 ]
