@@ -36,11 +36,12 @@ def unsealed_text(records: int) -> str:
 
 
 def lone_node_text(rank: int | None, job_nodes: int) -> str:
-    """What to know of the ledger of a node that has others beside it, where it does not list them; else nothing. Its
-    findings take it for the whole job."""
-    if job_nodes or not rank:
+    """What to know of the ledger of a node that has others beside it, or may have (rank 0), where it does not list
+    them; else nothing. Its findings take it for the whole job."""
+    if job_nodes or rank is None:
         return ""
-    return f"this is rank {rank} of its job: its answer is of this node, and nothing that the other nodes did is in it"
+    others = "the other nodes" if rank else "other nodes, if it has any,"
+    return f"this is rank {rank} of its job: its answer is of this node, and nothing that {others} did is in it"
 
 
 def children_text(verified: VerifiedMerge) -> str:

@@ -112,7 +112,7 @@ def test_a_replay_among_others_and_a_run_that_goes_on_are_flagged() -> None:
     assert ["REPLAY: no evidence" in note for note in notes].count(True) == 1 < len(notes)
     going_on = vector("valid/activity-and-gaps")
     going_on["predicate"]["incarnations"][-1]["endReason"] = None
-    assert [flag.word for flag in report(going_on).flags] == ["PEAK TABLE", "ROLLING"]
+    assert [flag.word for flag in report(going_on).flags] == ["PEAK TABLE", "NODE", "ROLLING"]
 
 
 def test_the_answer_is_the_gravest_of_all_rules() -> None:
@@ -262,7 +262,7 @@ def test_the_facts_as_json_are_those_that_the_text_shows(key: str | None, *, ver
     assert (found["verified"], found["kind"], found["payloadSha256"]) == (verified, "node", digest)
     assert found["reason"] in text
     assert found["hint"].partition(":")[0] in text
-    assert (found["subject"], found["flags"]) == (predicate["run"]["id"], ["PEAK TABLE", "POLICY"])
+    assert (found["subject"], found["flags"]) == (predicate["run"]["id"], ["PEAK TABLE", "POLICY", "NODE"])
     assert [one["file"] for one in found["foreignFiles"]] == [table.name for table in tables]
     if verified is False:
         assert (found["answer"], found["form"], found["predicate"]) == (None, None, None)
