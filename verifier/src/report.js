@@ -207,8 +207,9 @@ function grounds(found) {
     open.unshift(h("span", {}, `Whether these are all of its ledgers: ${complete(predicate.completeness)}.`));
   }
   if (given) open.push(h("span", {}, "The signatures of the ledgers that it adds up: whoever added them up checked those, and signed which ledgers they are."));
-  if (!merged && predicate.node.rank > 0n && !predicate.node.jobNodes.length) {
-    open.unshift(h("span", {}, `The other nodes of the job: this is rank ${predicate.node.rank}, and its answer is of this node alone.`));
+  if (!merged && predicate.node.rank !== null && !predicate.node.jobNodes.length) {
+    const others = predicate.node.rank ? "The other nodes of the job" : "Other nodes of the job, if it has any";
+    open.unshift(h("span", {}, `${others}: this is rank ${predicate.node.rank}, and its answer is of this node alone.`));
   }
   if (!merged && predicate.segment) open.unshift(h("span", {}, "The rest of the run: this is one segment of a rotated run."));
   if (!merged && predicate.incarnations[predicate.incarnations.length - 1].endReason === null) {
