@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,3 +14,12 @@ def replace_call(monkeypatch: pytest.MonkeyPatch, name: str, call: Callable[...,
     accessor = getattr(pathlib, "_normal_accessor", None)
     if hasattr(accessor, name):
         monkeypatch.setattr(accessor, name, call)
+
+
+def failing(number: int) -> Callable[..., Any]:
+    """A call that fails with this error, whatever it is asked."""
+
+    def call(*_: object, **__: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return call

@@ -1,5 +1,6 @@
 """What is shown of the state folder's disk, and what is said of what a run needs of it."""
 
+import errno
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import DiskState
 from flopsd.testing import FakeClock
 from tests.bench.journals import fill, gpus, lengthen
+from tests.support.os_calls import failing
 from tests.support.runs import CONTEXT
 
 GPUS, DAY = 8, 24 * 60
@@ -46,11 +48,8 @@ def test_the_figures_are_those_of_the_disk_and_absent_where_it_does_not_answer(
     (folder.segments / "0001-0123456789abcdef.journal.jsonl").write_bytes(b"x" * 100)
     assert replace(look(folder, is_rotated=False), free_bytes=None) == DiskState(size + 100, None, 1)
 
-    def broken(_: object) -> Any:
-        raise OSError
-
-    monkeypatch.setattr(os, "listdir", broken)
-    monkeypatch.setattr(os, "statvfs", broken)
+    monkeypatch.setattr(os, "listdir", failing(errno.EIO))
+    monkeypatch.setattr(os, "statvfs", failing(errno.EIO))
     assert look(folder, is_rotated=True) == DiskState()
 
 

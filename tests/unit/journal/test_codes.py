@@ -17,6 +17,7 @@ from flopsd.errors import JournalDamagedError
 from flopsd.journal.codes import CodeChecker, CodeKey, code, next_key
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.reading import read_journal
+from tests.support.os_calls import failing
 from tests.support.runs import H100, Run, verified
 
 SECRET = bytes(range(32))
@@ -166,11 +167,8 @@ def test_a_line_that_the_disk_refused_leaves_no_hole(tmp_path: Path, monkeypatch
     run.meter(14)
     run.kill()
 
-    def refuse(_: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", refuse)
+        broken.setattr(os, "fsync", failing(errno.EIO))
         run.start()  # what was pending is still owed
         assert not run.writer.checkpoint()
     run.meter(12)

@@ -9,6 +9,7 @@ import pytest
 from flopsd.errors import JournalReplacedError
 from flopsd.journal.head import Head, KnownJournal, RequiredHead
 from flopsd.journal.reading import read_journal
+from tests.support.os_calls import failing
 from tests.support.process import in_process
 from tests.support.runs import Run, verified
 
@@ -66,7 +67,7 @@ def test_a_run_whose_journal_was_lost_goes_on_as_soon_as_another_can_be_begun(
     run.meter(12)
     run.state.journal.write_bytes(b"x")
     with monkeypatch.context() as full:
-        full.setattr(os, "rename", no_space)
+        full.setattr(os, "rename", failing(errno.ENOSPC))
         run.meter(12)
     run.meter(12)
     run.finish()
@@ -74,7 +75,3 @@ def test_a_run_whose_journal_was_lost_goes_on_as_soon_as_another_can_be_begun(
     assert [one["code"] for one in begin["recovered"]["reasons"]] == ["journal_replaced"]
     figures = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["totals"]["executed"]
     assert (int(figures["low"]) > 0, figures["high"]) == (True, None)
-
-
-def no_space(*_: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -25,6 +25,7 @@ from flopsd.journal.reading import newest_pending, read_journal
 from flopsd.journal.sealed_prefix import durable_prefix
 from flopsd.journal.state_dir import LOCK_NAME, StateDir
 from tests.support.extent import examples
+from tests.support.os_calls import failing
 
 
 @pytest.fixture
@@ -33,6 +34,12 @@ def state(tmp_path: Path) -> Iterator[StateDir]:
     folder.acquire()
     yield folder
     folder.release()
+
+
+def opened(state: StateDir) -> Journal:
+    journal = Journal(state)
+    journal.recover("aside")
+    return journal
 
 
 def write(state: StateDir, count: int) -> list[dict[str, int]]:
@@ -65,7 +72,7 @@ def test_after_a_record_that_cannot_be_synced_the_file_is_cut_and_read_whole_onc
     monkeypatch.setattr(Journal, "_read_own", count)
     journal.append({"n": 3})
     with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", unsynced)
+        broken.setattr(os, "fsync", failing(errno.EIO))
         with pytest.raises(JournalError, match="cannot write the journal .*Input/output error"):
             journal.append({"n": 4})
     assert len(read(state)) == 4
@@ -86,10 +93,6 @@ def test_a_line_of_any_length_is_found_by_its_end(tmp_path: Path, length: int) -
         assert line_ends_at(file.fileno(), len(first), head.hex())
         for end in (-1, 0, len(first) - 1, len(first + second) - 1, len(first + second) + 1):
             assert not line_ends_at(file.fileno(), end, last.hex())
-
-
-def unsynced(_: int) -> None:
-    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 values = st.recursive(
@@ -175,8 +178,7 @@ def test_invalid_complete_lines_are_put_aside(state: StateDir) -> None:
 @pytest.mark.parametrize("how", ["removed", "replaced", "longer"])
 def test_a_journal_that_another_process_replaced_is_put_back(state: StateDir, how: str) -> None:
     write(state, 1)
-    journal = Journal(state)
-    journal.recover("aside")
+    journal = opened(state)
     before = state.journal.read_bytes()
     if how != "longer":
         state.journal.unlink()
@@ -201,8 +203,7 @@ def test_what_a_kill_left_of_a_journal_that_was_put_back_or_restored_is_removed(
 
 @pytest.mark.parametrize("gone", ["lock", "folder"])
 def test_a_lock_or_a_folder_that_is_removed_is_made_again_with_all_that_was_written(state: StateDir, gone: str) -> None:
-    journal = Journal(state)
-    journal.recover("aside")
+    journal = opened(state)
     journal.append({"n": 0})
     if gone == "lock":
         (state.path / "lock").unlink()
@@ -255,8 +256,7 @@ def test_what_is_no_file_of_the_daemons_own_is_neither_waited_for_nor_written_to
 
 def test_a_journal_altered_in_place_is_not_continued(state: StateDir) -> None:
     write(state, 2)
-    journal = Journal(state)
-    journal.recover("aside")
+    journal = opened(state)
     altered = state.journal.read_bytes().replace(b'"n":0', b'"n":7')
     state.journal.write_bytes(altered + b"\n")
     with pytest.raises(JournalReplacedError, match="is not the journal that was written"):
@@ -267,15 +267,13 @@ def test_a_journal_altered_in_place_is_not_continued(state: StateDir) -> None:
 def test_what_a_known_journal_and_its_pending_file_do_not_have_is_not_continued(state: StateDir) -> None:
     """A daemon was killed, and another process went on in its files before it was restarted."""
     write(state, 2)
-    journal = Journal(state)
-    journal.recover("aside")
+    journal = opened(state)
     journal.note({"n": 2})
     known = KnownJournal.parse(str(journal.known("run-1")))
     journal.note({"n": 3})
     journal.close()
     genuine = state.pending.read_bytes()
-    forger = Journal(state)
-    forger.recover("aside")
+    forger = opened(state)
     forger.append({"n": 9})
     forger.close()
     state.pending.write_bytes(genuine)
@@ -289,8 +287,7 @@ def test_what_a_known_journal_and_its_pending_file_do_not_have_is_not_continued(
 
 def test_a_kill_before_the_launcher_knows_of_a_record_loses_no_reading(state: StateDir) -> None:
     write(state, 2)
-    journal = Journal(state)
-    journal.recover("aside")
+    journal = opened(state)
     journal.note({"n": 2})
     known = KnownJournal.parse(str(journal.known("run-1")))
     journal.append({"n": 3})
@@ -309,8 +306,7 @@ def test_a_record_beside_the_totals_leaves_those_that_are_pending(
 ) -> None:
     """A seal or declarations precede a checkpoint, and a kill may come in between. A device has no totals in older ones."""
     write(state, 2)
-    journal = Journal(state)
-    journal.recover("aside")
+    journal = opened(state)
     journal.note({"n": 2})
     journal.note({"n": 3})
     journal.append({"kind": kind})
@@ -329,20 +325,15 @@ def test_what_a_full_disk_keeps_pending_outlives_who_seals_the_rest(
     state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(state, 2)
-    journal = Journal(state)
-    journal.recover("aside")
+    journal = opened(state)
     journal.note({"n": 2})
     killed, journal = journal, Journal(state)
 
-    def fails(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as full:
-        full.setattr(os, "pwrite", fails)
+        full.setattr(os, "pwrite", failing(errno.ENOSPC))
         journal.recover("aside")
         journal.close()
-    journal = Journal(state)
-    journal.recover("aside")
+    journal = opened(state)
     assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 2]
     journal.close()
     killed.close()
@@ -352,11 +343,8 @@ def test_what_a_full_disk_keeps_pending_outlives_who_seals_the_rest(
 def test_a_file_system_without_locks_is_no_running_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    def fails(*_: object) -> None:
-        raise OSError(code, os.strerror(code))
-
     folder = StateDir(tmp_path / "state")
-    monkeypatch.setattr(fcntl, "flock", fails)
+    monkeypatch.setattr(fcntl, "flock", failing(code))
     with pytest.raises(JournalError, match=f"cannot lock the state folder .*: {os.strerror(code)}") as caught:
         folder.acquire()
     assert not isinstance(caught.value, StateDirBusyError)
@@ -395,10 +383,9 @@ def test_checking_the_lock_keeps_no_daemon_from_the_folder(tmp_path: Path, monke
 
 @pytest.fixture
 def journal(state: StateDir) -> Iterator[Journal]:
-    opened = Journal(state)
-    opened.recover("aside")
-    yield opened
-    opened.close()
+    journal = opened(state)
+    yield journal
+    journal.close()
 
 
 @pytest.fixture
@@ -468,13 +455,10 @@ def test_where_no_pending_file_can_be_made_nothing_else_is_written_to(
 def test_a_failed_write_costs_no_descriptor(
     journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
     journal.append({"n": 0})
     before = descriptors()
     with monkeypatch.context() as broken:
-        broken.setattr(os, call, fail)
+        broken.setattr(os, call, failing(errno.EIO))
         for _ in range(20):
             with pytest.raises(JournalError, match="cannot write the journal .*: Input/output error"):
                 journal.append({"n": 1})
@@ -510,14 +494,11 @@ def test_what_a_broken_disk_left_is_cut_before_the_next_record(
         write_at(fd, line[:5], at)
         raise OSError(errno.EIO, "Input/output error")
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
     journal.append({"n": 0})
     size, files = state.journal.stat().st_size, sorted(state.path.iterdir())
     with monkeypatch.context() as broken:
         broken.setattr(os, "pwrite", tear)
-        broken.setattr(os, "ftruncate", refuse)
+        broken.setattr(os, "ftruncate", failing(errno.EROFS))
         with pytest.raises(JournalError, match="Input/output error"):
             journal.append({"n": 1})
     assert state.journal.stat().st_size == size + 5
@@ -534,8 +515,7 @@ def test_what_a_broken_disk_left_is_cut_before_the_next_record(
 def test_a_new_journal_is_synced_into_its_folder_and_each_record_before_it_counts_as_written(
     state: StateDir, synced: list[int]
 ) -> None:
-    fresh = Journal(state)
-    fresh.recover("aside")
+    fresh = opened(state)
     assert state.path.stat().st_ino in synced
     synced.clear()
     fresh.append({"n": 0})
@@ -604,10 +584,7 @@ def test_where_nothing_can_be_synced_nothing_can_be_lost(
 ) -> None:
     journal.append({"n": 0})
 
-    def refuse(_: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", failing(number))
     assert durable_prefix(state.journal, lambda _: None).facts.size_bytes == state.journal.stat().st_size
 
 
@@ -616,10 +593,7 @@ def test_a_disk_that_fails_is_named_when_it_is_sealed(
 ) -> None:
     journal.append({"n": 0})
 
-    def fail(_: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
     with pytest.raises(JournalError, match="cannot read the journal .*: Input/output error"):
         durable_prefix(state.journal, lambda _: None)
 
@@ -627,9 +601,6 @@ def test_a_disk_that_fails_is_named_when_it_is_sealed(
 def test_a_state_folder_has_one_file_open_while_it_is_held_and_else_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
     held, other, before = StateDir(tmp_path), StateDir(tmp_path), descriptors()
     held.acquire()
     with pytest.raises(StateDirBusyError):
@@ -639,7 +610,7 @@ def test_a_state_folder_has_one_file_open_while_it_is_held_and_else_none(
     (tmp_path / LOCK_NAME).unlink()
     held.keep()
     with monkeypatch.context() as broken:
-        broken.setattr("fcntl.flock", no_locks)
+        broken.setattr("fcntl.flock", failing(errno.ENOLCK))
         with pytest.raises(JournalError, match="cannot lock the state folder"):
             other.acquire()
     assert descriptors() == before + 1

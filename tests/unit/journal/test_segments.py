@@ -22,7 +22,7 @@ from flopsd.journal.segments import (
     settle_next,
 )
 from flopsd.journal.state_dir import StateDir
-from tests.support.os_calls import replace_call
+from tests.support.os_calls import failing, replace_call
 
 
 def written(path: Path, *records: dict[str, Any]) -> Head:
@@ -191,13 +191,10 @@ def test_what_the_launcher_knows_may_be_less_than_the_begun_journal_has(state: S
 def test_a_rotation_that_cannot_be_finished_now_keeps_everything(
     state: StateDir, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     _, whole = written_next(state, *([] if call == "unlink" else [{"kind": "checkpoint"}]))
     ended = state.journal.read_bytes()
     with monkeypatch.context() as sick:
-        replace_call(sick, call, fails)
+        replace_call(sick, call, failing(errno.EIO))
         with pytest.raises(JournalError, match=r"cannot be finished: Input/output error"):
             settle_next(state, None)
     assert (state.journal.read_bytes(), state.next_journal.read_bytes()) == (ended, whole)
@@ -208,10 +205,7 @@ def test_a_rotation_that_cannot_be_finished_now_keeps_everything(
 def test_a_folder_of_closed_segments_that_cannot_be_listed_is_not_taken_for_an_empty_one(
     state: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(path: Path) -> list[str]:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
-
-    monkeypatch.setattr(os, "listdir", fails)
+    monkeypatch.setattr(os, "listdir", failing(errno.ESTALE))
     with pytest.raises(JournalError, match=f"cannot list the closed segments in {state.segments}: Stale"):
         newest_closed(state)
     with pytest.raises(JournalError, match=f"cannot list the state folder {state.path}: Stale"):

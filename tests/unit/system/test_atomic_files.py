@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from flopsd.system.atomic_files import new_file, remove_unfinished, replace_file, replacing
+from tests.support.os_calls import failing
 
 
 def test_a_folder_in_the_place_is_named_and_nothing_is_left(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def lacking(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         fsync(fd)
 
     monkeypatch.setattr(os, "O_TMPFILE", 0)  # a folder cannot be opened for writing
-    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(number, os.strerror(number))))
+    monkeypatch.setattr(os, "link", failing(number))
     monkeypatch.setattr(os, "fsync", of_files)
 
 

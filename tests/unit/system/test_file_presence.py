@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.system.file_presence import exists, is_file, is_folder, is_link
+from tests.support.os_calls import failing
 
 KINDS: tuple[Callable[[Path], bool], ...] = (exists, is_file, is_folder, is_link)
 
@@ -36,9 +37,6 @@ def test_what_is_there_has_its_kind(tmp_path: Path) -> None:
 def test_what_cannot_be_looked_at_is_not_absent(
     ask: Callable[[Path], bool], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stat(*_: object, **__: object) -> os.stat_result:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "stat", failing(code))
     with pytest.raises(OSError, match=os.strerror(code)):
         ask(Path("x"))
