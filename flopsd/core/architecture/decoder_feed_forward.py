@@ -5,6 +5,7 @@ from __future__ import annotations
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoder_attention import declared_bias
 from flopsd.core.architecture.decoder_styles import Experts, Style
+from flopsd.core.architecture.hybrid_parts import read_used
 from flopsd.core.architecture.model import Linear, Mlp
 from flopsd.core.architecture.parts import gated_mlp, plain_mlp
 from flopsd.core.notes import Note, note
@@ -27,16 +28,16 @@ class FeedForward:
             return
         self.size = fields.number(experts.dense_size)
         self.expert_size = fields.number(experts.size)
-        self.held = fields.number(experts.held, fields.get(_ALIAS.get(experts.held, experts.held)))
-        self.used = fields.number("num_experts_per_tok")
-        if self.used > self.held:
-            raise fields.wrong("num_experts_per_tok", self.used)
+        default, least = fields.get(_ALIAS.get(experts.held, experts.held)), 0 if experts.may_be_none else 1
+        self.held = fields.number(experts.held, default, at_least=least)
+        self.used = read_used(fields, self.held)
         self.shared_size = 0
         if experts.shared_size is not None:
             self.shared_size = fields.number(experts.shared_size)
         elif experts.shared_count is not None:
             self.shared_size = self.expert_size * fields.number(experts.shared_count, at_least=0)
-        self.routed_layers = _routed_layers(fields, experts, layers)
+        routed = _routed_layers(fields, experts, layers)
+        self.routed_layers = routed if self.held else self.routed_layers
         if experts.all_passed and self.routed_layers:
             self.notes = (note("all_experts_passed", held=str(self.held), used=str(self.used)),)
 

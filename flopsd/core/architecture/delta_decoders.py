@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
+from flopsd.core.architecture.decoder_feed_forward import FeedForward
+from flopsd.core.architecture.decoder_styles import Experts, Style
 from flopsd.core.architecture.heads import decoder
-from flopsd.core.architecture.hybrid_parts import experts, kinds_of, read_heads, read_used
-from flopsd.core.architecture.model import Block, Linear, Mlp, Model, Recurrence
-from flopsd.core.architecture.parts import gated_mlp
+from flopsd.core.architecture.hybrid_parts import kinds_of, read_heads
+from flopsd.core.architecture.model import Block, Linear, Model, Recurrence
 from flopsd.core.architecture.recurrent import Convolution, delta_products
 from flopsd.core.architecture.recurrent_work import NOTE
 from flopsd.core.notes import note
@@ -23,7 +25,7 @@ _EXPERTS = {"moe_intermediate_size": 512, "shared_expert_intermediate_size": 512
 _DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "qwen3_next": {
         **_ALIKE, **_EXPERTS, "hidden_size": 2048, "num_hidden_layers": 48, "vocab_size": 151_936,
-        "intermediate_size": 5632, "num_experts": 512, "num_experts_per_tok": 10,
+        "intermediate_size": 5632, "num_experts": 512, "num_experts_per_tok": 10, "decoder_sparse_step": 1,
     },
     "qwen3_5_text": {
         **_ALIKE, "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 248_320, "intermediate_size": 12_288,
@@ -33,6 +35,16 @@ _DEFAULTS: Mapping[str, Mapping[str, int]] = {
         **_ALIKE, **_EXPERTS, "hidden_size": 2048, "num_hidden_layers": 40, "vocab_size": 248_320, "num_experts": 256,
         "num_experts_per_tok": 8,
     },
+}  # fmt: skip
+_mixture = partial(
+    Experts, "num_experts", shared="shared_expert", shared_size="shared_expert_intermediate_size", shared_gate=True
+)
+_STYLES: Mapping[str, Style] = {
+    "qwen3_next": Style(
+        experts=_mixture(step="decoder_sparse_step", dense_layers="mlp_only_layers", may_be_none=True)
+    ),
+    "qwen3_5_text": Style(),
+    "qwen3_5_moe_text": Style(experts=_mixture(dense_size="moe_intermediate_size")),  # no layer is without experts
 }  # fmt: skip
 DELTA_FAMILIES = tuple(_DEFAULTS)
 _KINDS = {"linear_attention": "delta", "full_attention": "attention"}
@@ -47,15 +59,15 @@ def read_delta_decoder(family: str, config: Mapping[str, Any], within: str = "")
     heads = read_heads(fields, hidden, bias=bias, gated=True, qk_norm=True)
     every = fields.number("full_attention_interval", 4)
     default = ["linear_attention" if (index + 1) % every else "full_attention" for index in range(layers)]
-    kinds, feed = kinds_of(fields, layers, _KINDS, default), _Feed(fields, hidden)
-    delta = _Delta(fields, hidden)
+    kinds, delta = kinds_of(fields, layers, _KINDS, default), _Delta(fields, hidden)
+    feed = FeedForward(fields, _STYLES[family], hidden, layers)
     blocks = tuple(
         Block(
             at := f"{path}layers.{index}",
             (heads.at(f"{at}.self_attn") if kinds[index] == "attention" else delta.at(at), *feed.at(at, index)),
             others=2 * hidden,
             side_by_side=(1, 2),  # experts and the shared one
-            spare_tail=not feed.routed(index),  # the shared expert's gate follows the last product
+            spare_tail=feed.spare_tail(index),
         )
         for index in range(layers)
     )
@@ -97,35 +109,4 @@ class _Delta:
             Convolution(f"{path}.conv1d", mixed, self.kernel, False, ("q", "k", "v")),
             delta_products(self.key_heads, heads, self.key, self.value),
             others=2 * heads + self.value,  # the decay, its bias, and a norm that the heads share
-        )
-
-
-class _Feed:
-    """Every layer's MLP, or experts and one that each token goes through."""
-
-    def __init__(self, fields: Fields, hidden: int) -> None:
-        self.hidden, family = hidden, fields.family
-        self.held = self.used = self.each = self.shared = 0
-        self.size = 0 if family == "qwen3_5_moe_text" else fields.number("intermediate_size")
-        self.step = fields.number("decoder_sparse_step", 1) if family == "qwen3_next" else 1
-        self.dense = (fields.sequence("mlp_only_layers") or ()) if family == "qwen3_next" else ()
-        if family == "qwen3_5_text":
-            return
-        self.held = fields.number("num_experts", at_least=0 if family == "qwen3_next" else 1)
-        self.used = read_used(fields, self.held)
-        self.each = fields.number("moe_intermediate_size")
-        self.shared = fields.number("shared_expert_intermediate_size")
-
-    def routed(self, index: int) -> bool:
-        return self.held > 0 and index not in self.dense and (index + 1) % self.step == 0
-
-    def at(self, path: str, index: int) -> tuple[Mlp, ...]:
-        path = f"{path}.mlp"
-        if not self.routed(index):
-            return (gated_mlp(path, self.hidden, self.size),)
-        shared = gated_mlp(f"{path}.shared_expert", self.hidden, self.shared)
-        gate = Linear(f"{path}.shared_expert_gate", self.hidden, 1)
-        return (
-            experts(path, self.hidden, self.each, self.held, self.used, "gate"),
-            Mlp(shared.inner, shared.down, router=(gate,)),
         )

@@ -80,7 +80,8 @@ class _Case:
         self.kernel = self.pairs.kernel
 
     def required(self, level: Level) -> PassFlop:
-        return self.walk(level, self.trained(level), self._inputs(level))
+        inputs = level is Level.HIGH or (level is Level.COMPUTED and self.undetailed)
+        return self.walk(level, self.trained(level), EMBEDDED if inputs else ())
 
     def walk(self, level: Level, trained: Trained, input_gradients: Collection[Stream] = ()) -> PassFlop:
         def of_text(part: Attention) -> int:
@@ -205,9 +206,6 @@ class _Case:
 
     def _states(self, level: Level) -> StateWork:
         return StateWork(self.pairs.sides[Stream.TOKENS], level, self.training.packing)
-
-    def _inputs(self, level: Level) -> Collection[Stream]:
-        return EMBEDDED if level is Level.HIGH or (level is Level.COMPUTED and self.undetailed) else ()
 
     def _hooked(self) -> Collection[Stream]:
         """Streams whose embeddings transformers makes pass a gradient on for checkpointing."""

@@ -137,9 +137,7 @@ class Merging:
         absent = {reason for node, reasons in self._quiet.items() if node not in self._loud for reason in reasons}
         self.sums = replace(self.sums, absent=self.sums.absent | absent)
         sums = self.sums.for_ledger(whole=whole)
-        counted, integers = (
-            LedgerSums.bounded(known, whole=whole) for known in (self.sums.guidelines, self.sums.integers_counted)
-        )
+        counted, integers = self.sums.guidelines_of(whole=whole)
         architecture = None if sums["totals"]["architecture"] is None else self.sums.counted
         claimed = self.sums.claims(whole=whole)
         case = Case(

@@ -84,6 +84,7 @@ class LedgerSums:
     def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
         """As ledgers write it. Where it is not whole no upper bound is known."""
         figures, integers = (one if whole else one.unbounded for one in (self.executed, self.integers))
+        counted, of_integers = self.guidelines_of(whole=whole)
         architecture = self.counted if whole and not self.absent else None
         return {
             "totals": {
@@ -94,8 +95,8 @@ class LedgerSums:
                     "byEvidence": {name: self.by_evidence[name].for_ledger() for name in sorted(self.by_evidence)},
                     "byPhase": {name: self.by_phase[name].for_ledger() for name in sorted(self.by_phase)},
                 },
-                "integerOperations": integers_for_ledger(integers, self.bounded(self.integers_counted, whole=whole)),
-                "guidelines": self.bounded(self.guidelines, whole=whole).for_ledger(self.claims(whole=whole)),
+                "integerOperations": integers_for_ledger(integers, of_integers),
+                "guidelines": counted.for_ledger(self.claims(whole=whole)),
                 "architecture": None if architecture is None else architecture.for_ledger(),
                 "architectureAbsentReasons": [] if architecture is not None else self._why_absent(),
             },
@@ -115,16 +116,14 @@ class LedgerSums:
         more = [_MORE.for_ledger()] if _MORE in self.absent or len(reasons) > MOST_REASONS else []
         return [*reasons[:MOST_REASONS], *more]
 
-    @staticmethod
-    def bounded(known: Guidelines, *, whole: bool) -> Guidelines:
-        """Of what is not whole no upper bound is known."""
-        if whole:
-            return known
-        return replace(known, updates=known.updates.unbounded, cumulative=known.cumulative.unbounded)
+    def guidelines_of(self, *, whole: bool) -> tuple[Guidelines, Guidelines]:
+        """What counts, and what counts of integer operations. Of what is not whole no upper bound is known."""
+        known = self.guidelines, self.integers_counted
+        return known if whole else (known[0].unbounded, known[1].unbounded)
 
     def claims(self, *, whole: bool) -> Claimed | None:
         known = self.claimed
-        return None if known is None else replace(known, counted=self.bounded(known.counted, whole=whole))
+        return known if whole or known is None else replace(known, counted=known.counted.unbounded)
 
     def _observed_ppm(self) -> str | None:
         job_ns = self.times_ns.get("jobSeconds", 0)
@@ -135,7 +134,8 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
     """The inverse of `for_ledger`. Raises KeyError, TypeError, ValueError, AttributeError on anything else."""
     totals, coverage = ledger["totals"], ledger["coverage"]
     executed, guidelines, architecture = totals["executed"], totals["guidelines"], totals["architecture"]
-    integers = totals["integerOperations"]
+    integers, count = totals["integerOperations"], guidelines["operatorCount"]
+    by_operators = whole_number(count["low"]), whole_number(count["cumulativeLow"])
     return LedgerSums(
         figures_from(executed),
         {str(name): figures_from(figures) for name, figures in executed["byEvidence"].items()},
@@ -147,7 +147,7 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
         },
         {str(name): nanoseconds(text) for name, text in coverage["gapSecondsByReason"].items()},
         {str(name): figures_from(figures) for name, figures in executed["byPhase"].items()},
-        replace(_guidelines_from(guidelines), by_operators=_by_operators(guidelines["operatorCount"])),
+        replace(_guidelines_from(guidelines), by_operators=by_operators),
         None if architecture is None else figures_of_ledger(architecture),
         _reasons_from(totals["architectureAbsentReasons"], architecture),
         figures_from(integers),
@@ -199,10 +199,6 @@ def _methods_from(listed: Iterable[str]) -> frozenset[str]:
 
 def _guidelines_from(entry: Mapping[str, Any]) -> Guidelines:
     return Guidelines(figures_from(entry), figures_from(entry["cumulative"]))
-
-
-def _by_operators(entry: Mapping[str, Any]) -> tuple[int, int]:
-    return whole_number(entry["low"]), whole_number(entry["cumulativeLow"])
 
 
 def _claimed_from(entry: Mapping[str, Any]) -> Claimed:

@@ -8,7 +8,6 @@ from flopsd.core.ledger.history import GapInterval, History, Incarnation
 from flopsd.core.ledger.open_accounts import left_open
 from flopsd.core.meter import advance
 from flopsd.core.model import Gap, GapReason, Reading
-from flopsd.core.tally import Tally
 from flopsd.core.values import utc_ns
 
 _MAX_CHECKPOINTS = 2  # a running daemon's journal is never older
@@ -31,7 +30,8 @@ def as_of(history: History, sealed_at: str) -> History:
     for uid, start in sorted(open_since.items(), key=lambda one: one[1].number):
         tallies, (reason, ns) = starts[start.number][1], _unknown_since(start, sealed_at)
         before = tallies[uid]
-        tallies[uid] = after = _with_gap(before, ns, reason)
+        gap = Reading("", before.watermark_ns, before.watermark_ns + ns, Gap(reason))
+        tallies[uid] = after = advance(before, gap, None)
         gaps.append(GapInterval(start.number, uid, before.watermark_ns, after.watermark_ns, reason))
     return replace(
         history, incarnations=[replace(start, read=read, is_read=True) for start, read in starts.values()], gaps=gaps
@@ -43,7 +43,3 @@ def _unknown_since(start: Incarnation, sealed_at: str) -> tuple[GapReason, int]:
     age_ns = (utc_ns(sealed_at) - utc_ns(start.last_utc)) // 1000 * 1000
     is_known = 0 <= age_ns <= _MAX_CHECKPOINTS * int(start.begin["checkpoint_ns"])
     return GapReason.NOT_JOURNALLED if is_known else GapReason.END_UNKNOWN, max(age_ns, 1000)
-
-
-def _with_gap(tally: Tally, ns: int, reason: GapReason) -> Tally:
-    return advance(tally, Reading("", tally.watermark_ns, tally.watermark_ns + ns, Gap(reason)), None)

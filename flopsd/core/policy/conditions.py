@@ -63,7 +63,7 @@ def _answers(
         found += [(None, Note(code)) for code in conflict or ["base_not_declared"]] if _asks_of_base(when) else []
     else:
         found += [
-            _base_kind(when.base_kinds, base) if when.base_kinds else None,
+            (base.kind in when.base_kinds, Note(f"base_flop_{base.kind}")) if when.base_kinds else None,
             None if when.base_systemic is None else _systemic(when.base_systemic, base),
             _base_flop(when, base, margin_ppm),
         ]
@@ -89,10 +89,6 @@ def _method(wanted: Sequence[Method], method: Method | None) -> _Answer:
     if method is None:
         return None, _NO_METHOD
     return method in wanted, note("method_is", method=method.value)
-
-
-def _base_kind(wanted: Sequence[str], base: Base) -> _Answer:
-    return base.kind in wanted, Note(f"base_flop_{base.kind}")
 
 
 def _systemic(wanted: bool, base: Base) -> _Answer:

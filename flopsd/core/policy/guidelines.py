@@ -69,6 +69,11 @@ class Guidelines:
         return Guidelines(updates, cumulative, by_operators)
 
     @property
+    def unbounded(self) -> Guidelines:
+        """The same of what is not whole."""
+        return replace(self, updates=self.updates.unbounded, cumulative=self.cumulative.unbounded)
+
+    @property
     def without_operators(self) -> Guidelines:
         """What is left where training processes' count of operators is not believed."""
         low, cumulative = self.by_operators

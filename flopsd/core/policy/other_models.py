@@ -42,7 +42,8 @@ def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
     """The sum over all sessions with a role; and open ends for all work that any session declares as not counted."""
     required, executed, notes = OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP), dict[Note, None]()
     for session in sessions:
-        parts = [_left_out(_named_by_the_process(session.facts.get("not_counted", {})))]
+        named = session.facts.get("not_counted", {})
+        parts = [_left_out({phase: [note("not_counted", what=text) for text in named[phase]] for phase in named})]
         if not session.is_trained:
             parts += [_of_model(session.facts, session.work)] if has_work(session.work) else []
         elif uncounted := [phase for phase, counters in session.work.items() if _uncounted(counters)]:
@@ -60,10 +61,6 @@ def required_without_gradients(phase: str, passes: Bounds) -> Bounds:
 
 def _uncounted(counters: Mapping[str, int]) -> bool:
     return bool(counters.get("forward_passes")) and not (has_passed(counters) or is_counted(counters))
-
-
-def _named_by_the_process(work: Mapping[str, Sequence[str]]) -> dict[str, list[Note]]:
-    return {phase: [note("not_counted", what=text) for text in texts] for phase, texts in work.items()}
 
 
 def _left_out(work: Mapping[str, Sequence[Note]]) -> OtherModels:
