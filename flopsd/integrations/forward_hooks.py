@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from flopsd.integrations.entered_modules import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
-from flopsd.integrations.image_counter import ImageCounter
 from flopsd.integrations.model_sessions import Counted, Deferred, ModelSessions
 from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.module_hooks import AttachedHooks
@@ -169,11 +168,9 @@ class ForwardHooks:
         """Declare what passed the weights, also outside of a forward pass of the model, such as in a backward pass."""
         if self.weights is None:
             return
-        forward, backward = self.weights.take()
-        if forward:
-            self._declare(self._phase, forward)
-        if backward:
-            self._declare(self._recorded, backward)
+        for phase, found in zip((self._phase, self._recorded), self.weights.take(), strict=True):
+            if found:
+                self._declare(phase, found)
 
     def _count_without_backward(self, *, all_of_them: bool = False) -> None:
         """Count passes that can have no backward pass any more; `all_of_them`: those too of which none was seen yet."""
@@ -232,12 +229,7 @@ class ForwardHooks:
         deferred: Deferred = []
         has_head = self.has_head and model is not self.backbone()
         found = self.counter.of_pass(arguments, named, past or 0, deferred, has_head=has_head)
-        if (
-            self.weights is None
-            and self.counter.reads_tokens
-            and "tokens" not in found
-            and "target_tokens" not in found
-        ):
+        if self.weights is None and self.counter.reads_tokens and not found.keys() & {"tokens", "target_tokens"}:
             self._leave_out(phase or "other", _NO_TOKENS)
         tokens = found.get("tokens", 0)
         if past is not None and (longest := fixed_length(cache)) is not None:
@@ -289,15 +281,13 @@ class ForwardHooks:
             self._try(self.counter.add_encoder, arguments, named)
 
     def see_images(self, tower: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:  # noqa: ARG002
-        if torch.compiler.is_compiling():
-            return
-        model, images = self.model(), self.counter.images
-        if model is not None and images is not None and not self.failed:
-            self._try(self._count_images, model, images, arguments, named)
+        if not torch.compiler.is_compiling() and not self.failed:
+            self._try(self._count_images, arguments, named)
 
-    def _count_images(
-        self, model: Any, images: ImageCounter, arguments: tuple[Any, ...], named: Mapping[str, Any]
-    ) -> None:
+    def _count_images(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        model, images = self.model(), self.counter.images
+        if model is None or images is None:
+            return
         if (one := self._inside.open) is not None:
             counted, _, deferred = one
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoder_attention import declared_bias
 from flopsd.core.architecture.decoder_styles import Experts, Style
-from flopsd.core.architecture.hybrid_parts import read_used
+from flopsd.core.architecture.hybrid_parts import experts, read_used
 from flopsd.core.architecture.model import Linear, Mlp
 from flopsd.core.architecture.parts import gated_mlp, plain_mlp
 from flopsd.core.notes import Note, note
@@ -22,64 +22,54 @@ class FeedForward:
         self.dropout = fields.spare_tail(style.dropout) if style.dropout else True
         self.routed_layers: frozenset[int] = frozenset()
         self.notes: tuple[Note, ...] = ()
-        experts = style.experts
-        if experts is None:
+        mixture = style.experts
+        if mixture is None:
             self.size = fields.number("intermediate_size")
             return
-        self.size = fields.number(experts.dense_size)
-        self.expert_size = fields.number(experts.size)
-        default, least = fields.get(_ALIAS.get(experts.held, experts.held)), 0 if experts.may_be_none else 1
-        self.held = fields.number(experts.held, default, at_least=least)
+        self.size = fields.number(mixture.dense_size)
+        self.expert_size = fields.number(mixture.size)
+        default, least = fields.get(_ALIAS.get(mixture.held, mixture.held)), 0 if mixture.may_be_none else 1
+        self.held = fields.number(mixture.held, default, at_least=least)
         self.used = read_used(fields, self.held)
         self.shared_size = 0
-        if experts.shared_size is not None:
-            self.shared_size = fields.number(experts.shared_size)
-        elif experts.shared_count is not None:
-            self.shared_size = self.expert_size * fields.number(experts.shared_count, at_least=0)
-        routed = _routed_layers(fields, experts, layers)
+        if mixture.shared_size is not None:
+            self.shared_size = fields.number(mixture.shared_size)
+        elif mixture.shared_count is not None:
+            self.shared_size = self.expert_size * fields.number(mixture.shared_count, at_least=0)
+        routed = _routed_layers(fields, mixture, layers)
         self.routed_layers = routed if self.held else self.routed_layers
-        if experts.all_passed and self.routed_layers:
+        if mixture.all_passed and self.routed_layers:
             self.notes = (note("all_experts_passed", held=str(self.held), used=str(self.used)),)
 
     def spare_tail(self, index: int) -> bool | None:
         """Whether nothing of the backward pass needs the output of the layer's last product: no norm follows it, nor
         the weights of the routing. Shared experts without a gate come last, and are added as they are."""
-        experts = self.style.experts
+        mixture = self.style.experts
         if self.style.post_norm:
             return False
         if self.dropout is None:
             return None
         return index not in self.routed_layers or (
-            experts is not None and self.shared_size > 0 and not experts.shared_gate
+            mixture is not None and self.shared_size > 0 and not mixture.shared_gate
         )
 
     def at(self, path: str, index: int) -> tuple[Mlp, ...]:
-        experts = self.style.experts
-        if experts is None or index not in self.routed_layers:
-            return (self._mlp(f"{path}.{experts.dense_module if experts else 'mlp'}", self.size),)
-        path = f"{path}.{experts.module}"
-        routed = self._experts(experts, path)
+        mixture = self.style.experts
+        if mixture is None or index not in self.routed_layers:
+            return (self._mlp(f"{path}.{mixture.dense_module if mixture else 'mlp'}", self.size),)
+        path = f"{path}.{mixture.module}"
+        routed = self._experts(mixture, path)
         if not self.shared_size:
             return (routed,)
-        shared = self._mlp(f"{path}.{experts.shared}", self.shared_size)
-        gate = (Linear(f"{path}.{experts.shared}_gate", self.hidden, 1),) if experts.shared_gate else ()
+        shared = self._mlp(f"{path}.{mixture.shared}", self.shared_size)
+        gate = (Linear(f"{path}.{mixture.shared}_gate", self.hidden, 1),) if mixture.shared_gate else ()
         return (routed, Mlp(shared.inner, shared.down, router=gate))
 
-    def _experts(self, experts: Experts, path: str) -> Mlp:
-
-        def expert(name: str, inputs: int, outputs: int) -> Linear:
-            return Linear(
-                f"{path}.experts.{name}", inputs, outputs, experts.bias, self.held, self.used,
-                self.held if experts.all_passed else 0,
-                adaptable=experts.adaptable,
-            )  # fmt: skip
-
-        gate, up, down = experts.matrices
-        router = Linear(
-            f"{path}.{experts.router}", self.hidden, self.held, experts.bias, adaptable=experts.router_adaptable
-        )
-        inner = tuple(expert(name, self.hidden, self.expert_size) for name in (gate, up))
-        return Mlp(inner, expert(down, self.expert_size, self.hidden), router=(router,))
+    def _experts(self, of: Experts, path: str) -> Mlp:
+        return experts(
+            path, self.hidden, self.expert_size, self.held, self.used, of.router, bias=of.bias, names=of.matrices,
+            adaptable=of.adaptable, router_adaptable=of.router_adaptable, all_passed=of.all_passed,
+        )  # fmt: skip
 
     def _mlp(self, path: str, size: int) -> Mlp:
         if self.style.fused_mlp:

@@ -48,17 +48,22 @@ def read_heads(fields: Fields, hidden: int, *, bias: bool = False, gated: bool =
 
 
 def experts(
-    path: str, hidden: int, size: int, held: int, used: int, router: str, *, router_adaptable: bool | None = None
-) -> Mlp:
-    """Neither experts nor, in most families, the router are Linear modules in transformers 5."""
+    path: str, hidden: int, size: int, held: int, used: int, router: str, *, bias: bool = False,
+    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"), adaptable: bool | None = None,
+    router_adaptable: bool | None = None, all_passed: bool = False,
+) -> Mlp:  # fmt: skip
+    """Neither experts nor, in most families, the router are Linear modules in transformers 5. `all_passed`: a token
+    goes through all of them, whatever the routing asks for."""
 
     def one(name: str, inputs: int, outputs: int) -> Linear:
-        return Linear(f"{path}.experts.{name}", inputs, outputs, held=held, used=used, adaptable=None)
+        passed = held if all_passed else 0
+        return Linear(f"{path}.experts.{name}", inputs, outputs, bias, held, used, passed, adaptable=adaptable)
 
+    gate, up, down = names
     return Mlp(
-        (one("gate_proj", hidden, size), one("up_proj", hidden, size)),
-        one("down_proj", size, hidden),
-        router=(Linear(f"{path}.{router}", hidden, held, adaptable=router_adaptable),),
+        (one(gate, hidden, size), one(up, hidden, size)),
+        one(down, size, hidden),
+        router=(Linear(f"{path}.{router}", hidden, held, bias, adaptable=router_adaptable),),
     )
 
 

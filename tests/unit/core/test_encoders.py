@@ -117,7 +117,6 @@ def test_which_pairs_a_local_layer_computes_is_its_kernels_affair() -> None:
         ({"sparse_prediction": True}, "sparse_prediction"),
         ({"layer_types": ["chunked_attention"] * 22}, "layer_types"),
         ({"layer_types": ["full_attention"]}, "layer_types"),
-        ({"num_attention_heads": 5}, "num_attention_heads"),
         ({"classifier_pooling": "max"}, "classifier_pooling"),
     ],
 )

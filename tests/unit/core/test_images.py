@@ -106,8 +106,6 @@ def test_windows_of_an_image_that_were_not_counted_hold_at_most_a_full_window(
         (_CLIP, {**_TEXT, "patches": 17}, "clip: the work has no cross_pairs"),
         (_CLIP, {"patches": 17, "cross_pairs": 1}, "the work has no tokens"),
         ({**_VIT, "patch_size": [4, 2]}, {}, "patch_size"),
-        ({**_VIT, "image_size": [16]}, {}, "image_size"),
-        ({**_VIT, "num_attention_heads": 5}, {}, "num_attention_heads"),
         ({**_VIT, "architectures": ["ViTForMaskedImageModeling"]}, {}, "ViTForMaskedImageModeling"),
         ({**_CLIP, "text_config": 3}, {}, "text_config is not an object"),
         ({**_GEMMA3, "mm_tokens_per_image": 5}, {}, "mm_tokens_per_image"),
