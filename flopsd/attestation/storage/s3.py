@@ -156,15 +156,11 @@ def _keep_another(client: Any, ledger: S3Location, objects: Mapping[S3Location, 
     key = Path(ledger.key)
     journal = ledger.beside(journal_beside(key).name)
     location = journal if journal in objects else ledger
-    try:
-        there = _head(client, location)
-    except client.exceptions.ClientError as fault:
-        if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _FOR_NOW:
-            raise
-        return
-    data, size, found = objects[location], there["ContentLength"], there.get("ChecksumSHA256")
+    there = _as_far_as_seen(client, location)
+    found = there.get("ChecksumSHA256")
     if found is None:
         return
+    data, size = objects[location], there["ContentLength"]
     begins = location == journal and size <= size_of(data)
     if found == _sha256(_first(data, size) if begins else data) and not _has_another_key(client, ledger, objects):
         return
@@ -191,13 +187,19 @@ def _has_another_key(client: Any, ledger: S3Location, objects: Mapping[S3Locatio
     key = ledger.beside(public_key_beside(Path(ledger.key)).name)
     if key not in objects:
         return False
+    there = _as_far_as_seen(client, key).get("ChecksumSHA256")
+    return there not in (None, _sha256(objects[key]))
+
+
+def _as_far_as_seen(client: Any, location: S3Location) -> Any:
+    """What the store says of an object; nothing where it never lets us look. One that does not let us now is an
+    error."""
     try:
-        there = _head(client, key).get("ChecksumSHA256")
+        return _head(client, location)
     except client.exceptions.ClientError as fault:
         if fault.response["ResponseMetadata"]["HTTPStatusCode"] in _FOR_NOW:
             raise
-        return False
-    return there not in (None, _sha256(objects[key]))
+        return {}
 
 
 def _first(content: Content, size_bytes: int) -> Content:

@@ -26,7 +26,7 @@ from tests.support.jobs import Nodes, gpus, sagemaker
 from tests.support.own_files import Own
 from tests.support.paths import ROOT
 from tests.support.process import in_little_memory, in_process
-from tests.support.runs import Run
+from tests.support.runs import Run, finished
 
 
 @pytest.fixture
@@ -37,9 +37,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
 
 
 def sealed_by(own: Own, folder: Path, *policies: str) -> tuple[Run, Sealed]:
-    run = Run(folder / "state", policies=load_policies(policies))
-    run.meter(12)
-    run.finish()
+    run = finished(folder / "state", 12, policies=load_policies(policies))
     return run, own.seal(run, folder / "ledger.json", *policies)
 
 
@@ -262,9 +260,8 @@ def test_a_merged_ledger_has_those_of_its_children_and_its_own(own: Own, tmp_pat
     children = []
     for rank, rules in enumerate(own.policies):
         devices, judged = gpus(f"node-{rank}"), load_policies([rules])
-        run = Run(tmp_path / str(rank), context=sagemaker(rank), run_id="job", policies=judged, devices=devices)
-        run.meter(5)
-        run.finish()
+        how = {"context": sagemaker(rank), "run_id": "job", "policies": judged, "devices": devices}
+        run = finished(tmp_path / str(rank), 5, **how)
         children.append(own.seal(run, nodes.folder / f"{rank}.json", rules, key=nodes.key).ledger)
     merged = nodes.merge(*children, peaks_files=[own.peaks], policy_files=own.policies)
     beside = {file.path.read_bytes() for file in companions_beside(merged.ledger).values()}
@@ -286,9 +283,7 @@ def test_a_merged_ledger_has_those_of_its_children_and_its_own(own: Own, tmp_pat
 
 
 def test_a_merge_by_other_rules_leaves_no_old_companion(own: Own, nodes: Nodes) -> None:
-    run = Run(nodes.folder / "state", context=sagemaker(0, ("algo-1",)), run_id="job", policies=())
-    run.meter(5)
-    run.finish()
+    run = finished(nodes.folder / "state", 5, context=sagemaker(0, ("algo-1",)), run_id="job", policies=())
     child = own.seal(run, nodes.folder / "one.json", key=nodes.key).ledger
     for rules in own.policies:
         merged = nodes.merge(child, peaks_files=[own.peaks], policy_files=[rules])
@@ -299,16 +294,12 @@ def test_a_merge_by_other_rules_leaves_no_old_companion(own: Own, nodes: Nodes) 
 def test_a_packaged_file_is_no_companion_under_whatever_name_it_was_given(tmp_path: Path) -> None:
     copied = tmp_path / "mine.yaml"
     shutil.copy(ROOT / "config" / "policies" / "eu-ai-act.yaml", copied)
-    run = Run(tmp_path / "state", policies=load_policies([str(copied)]))
-    run.meter(2)
-    run.finish()
+    run = finished(tmp_path / "state", 2, policies=load_policies([str(copied)]))
     assert run.seal(tmp_path / "ledger.json", policy_files=[str(copied)]).companions == ()
 
 
 def test_a_note_of_deliveries_names_no_file_elsewhere(tmp_path: Path) -> None:
-    run = Run(tmp_path / "state")
-    run.meter(2)
-    run.finish()
+    run = finished(tmp_path / "state", 2)
     sealed = run.seal(tmp_path / "ledger.json")
     Deliveries(run.state, run.clock).note(sealed.ledger, [tmp_path / "there.json"])
     note = run.state.deliveries

@@ -18,7 +18,6 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
-from flopsd.journal.framing import GENESIS, frame
 from flopsd.report.coverage import MAX_GAPS, coverage_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import sealed_text
@@ -27,6 +26,7 @@ from flopsd.system.clock import NS_PER_S
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.process import in_process
 from tests.support.runs import H100, Run, copied, finished, sealed_run, verified
+from tests.support.story import chain
 
 
 @pytest.fixture(scope="module")
@@ -129,16 +129,11 @@ def test_a_journal_whose_line_ends_were_changed_on_its_way_is_refused_for_that(c
 @pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"precision": None}])
 def test_odd_members_in_a_journal_are_reported_and_are_no_crash(tmp_path: Path, edit: dict[str, Any]) -> None:
     run = finished(tmp_path / "state", 2)
-    head, lines = GENESIS, list[bytes]()
-    for raw in run.state.journal.read_bytes().splitlines():
-        record = json.loads(raw)["r"]
-        if record["kind"] == "begin":
-            record.update(edit)
-            if record["precision"] is None:
-                del record["precision"]
-        line, head = frame(head, record)
-        lines.append(line)
-    run.state.journal.write_bytes(b"".join(lines))
+    begin, *others = (json.loads(line)["r"] for line in run.state.journal.read_bytes().splitlines())
+    begin.update(edit)
+    if begin["precision"] is None:
+        del begin["precision"]
+    run.state.journal.write_bytes(chain([begin, *others]))
     with pytest.raises(JournalDamagedError, match="journal line 1: "):
         run.seal(tmp_path / "ledger.json")
 

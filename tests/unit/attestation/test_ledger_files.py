@@ -32,7 +32,7 @@ from flopsd.testing import FakeClock
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.extent import Extent, sampled
 from tests.support.jobs import Nodes, sagemaker
-from tests.support.runs import Run
+from tests.support.runs import Run, finished
 
 
 def believed(ledger: Path) -> int:
@@ -80,9 +80,7 @@ def test_no_verifier_ever_finds_files_that_do_not_fit(tmp_path: Path, extent: Ex
 
 
 def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path) -> None:
-    first, second, ledger = Run(tmp_path / "a"), Run(tmp_path / "b"), tmp_path / "ledger.json"
-    first.meter(12)
-    first.finish()
+    first, second, ledger = finished(tmp_path / "a", 12), Run(tmp_path / "b"), tmp_path / "ledger.json"
     records = first.seal(ledger).journal.read_bytes().count(b"\n")
     second.meter(25)
     rolling(second, ledger)
@@ -101,10 +99,7 @@ def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path) -> None:
 def test_what_is_written_over_a_ledger_of_another_run_never_stands_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, ledger = Run(tmp_path / "a"), Run(tmp_path / "b"), tmp_path / "ledger.json"
-    for run in (first, second):
-        run.meter(12)
-        run.finish()
+    first, second, ledger = finished(tmp_path / "a", 12), finished(tmp_path / "b", 12), tmp_path / "ledger.json"
     first.seal(ledger)
     other = read_ledger_files(second.seal(tmp_path / "other.json").ledger)
     with monkeypatch.context() as failing:
@@ -119,10 +114,8 @@ def test_what_is_written_over_a_ledger_of_another_run_never_stands_beside_it(
 
 
 def test_what_lies_there_without_a_ledger_is_kept_where_it_is_another_runs(tmp_path: Path) -> None:
-    first, second, ledger = Run(tmp_path / "a"), Run(tmp_path / "b", run_id="run-2"), tmp_path / "ledger.json"
-    for run in (first, second):
-        run.meter(12)
-        run.finish()
+    first, second = finished(tmp_path / "a", 12), finished(tmp_path / "b", 12, run_id="run-2")
+    ledger = tmp_path / "ledger.json"
     first.seal(ledger)
     ledger.unlink()
     journal, key = (ledger.with_name(f"ledger{ending}").read_bytes() for ending in (".journal.jsonl", ".pub"))
@@ -143,9 +136,7 @@ def test_two_ledgers_that_are_put_aside_at_one_time_are_both_kept(tmp_path: Path
     """The wall clock stands where a virtual machine is resumed or NTP sets it back."""
     ledger, records = tmp_path / "ledger.json", []
     for name, seconds in (("a", 12), ("b", 25), ("c", 38)):
-        run = Run(tmp_path / name)
-        run.meter(seconds)
-        run.finish()
+        run = finished(tmp_path / name, seconds)
         run.clock.step_wall(FakeClock().wall_ns() - run.clock.wall_ns())
         run.seal(ledger)
         records.append(believed(ledger))

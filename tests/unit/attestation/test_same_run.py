@@ -23,7 +23,7 @@ from flopsd.testing import FakeClock
 from tests.make_vectors.files import parsed
 from tests.support.authorities import Authority, serving
 from tests.support.process import in_process, predicate
-from tests.support.runs import Run, history_of, verified
+from tests.support.runs import Run, finished, history_of, verified
 
 
 @pytest.fixture
@@ -39,9 +39,7 @@ def begun(folder: Path, **how: Any) -> Run:
 
 
 def ended(before: Run, folder: Path, ledger: Path, uri: str, seconds: int) -> Sealed:
-    run = Run(folder, clock=FakeClock(before.clock.boottime_ns(), before.clock.wall_ns()))
-    run.meter(seconds)
-    run.finish()
+    run = finished(folder, seconds, clock=FakeClock(before.clock.boottime_ns(), before.clock.wall_ns()))
     return run.seal(ledger, uri)
 
 

@@ -14,12 +14,13 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.core.values import is_timestamp
 from flopsd.errors import JournalDamagedError
-from flopsd.journal.framing import GENESIS, frame
 from flopsd.report.ledger_text import verified_text
 from flopsd.system.clock import NS_PER_S, rfc3339
+from tests.make_vectors.files import parsed
 from tests.support.jobs import Nodes, sagemaker
 from tests.support.process import in_process
-from tests.support.runs import Run, verified
+from tests.support.runs import Run, finished, verified
+from tests.support.story import chain
 
 ERASE = "2026-09-21T14:13:32Z\x1b[1A\x1b[2K"  # moves up a line and clears it: the one that says ROLLING
 HOUR_NS = 3600 * NS_PER_S
@@ -39,14 +40,16 @@ def forge(sealed: Sealed, key: str, time: str) -> None:
     """Give the last record another time, and sign what follows from it: whoever holds the key can."""
     records = [json.loads(line)["r"] for line in sealed.journal.read_bytes().splitlines()]
     records[-1]["utc"] = time
-    journal, head = b"", GENESIS
-    for record in records:
-        line, head = frame(head, record)
-        journal += line
+    journal = chain(records)
     statement = json.loads(parse_envelope(sealed.ledger.read_bytes()).payload)
     digest, predicate = hashlib.sha256(journal).hexdigest(), statement["predicate"]
     statement["subject"][0]["digest"]["sha256"] = digest
-    facts = {"sha256": digest, "bytes": str(len(journal)), "headSha256": head.hex(), "lastRecordAt": time}
+    facts = {
+        "sha256": digest,
+        "bytes": str(len(journal)),
+        "headSha256": parsed(journal)[-1].head.hex(),
+        "lastRecordAt": time,
+    }
     predicate["method"]["journal"].update(facts)
     predicate["incarnations"][-1]["lastRecordAt"] = time
     sealed.journal.write_bytes(journal)
@@ -86,9 +89,7 @@ def test_a_time_is_written_anew(tmp_path: Path) -> None:
     ("hours", "said"), [(-1, "before"), (-24, "before"), (0, ""), (24, ""), (24 * 365 * 20, "here it is")]
 )
 def test_a_seal_of_an_impossible_time_is_named(tmp_path: Path, hours: int, said: str) -> None:
-    run = Run(tmp_path / "state")
-    run.meter(12)
-    run.finish()
+    run = finished(tmp_path / "state", 12)
     now_ns = run.clock.wall_ns() + 48 * HOUR_NS
     run.clock.step_wall(hours * HOUR_NS)
     sealed = run.seal(tmp_path / "ledger.json")
@@ -107,9 +108,7 @@ def test_a_seal_of_an_impossible_time_is_named(tmp_path: Path, hours: int, said:
 
 
 def test_a_seal_between_the_first_and_the_last_record_is_named(tmp_path: Path) -> None:
-    run = Run(tmp_path / "state")
-    run.meter(200)
-    run.finish()
+    run = finished(tmp_path / "state", 200)
     run.clock.step_wall(-100 * NS_PER_S)
     (doubt,) = seal_time_doubts(verified(run.seal(tmp_path / "ledger.json")).statement["predicate"])
     assert "and the last record of" in doubt

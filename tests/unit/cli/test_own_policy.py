@@ -11,7 +11,7 @@ from flopsd.settings.data_files import load_policies, own_policies, parse_policy
 from tests.second_implementation.arithmetic import payload_of
 from tests.support.paths import ROOT
 from tests.support.process import in_process
-from tests.support.runs import H100, Run
+from tests.support.runs import H100, finished
 
 (TEXT,) = re.findall(r"```yaml\n(id: our-regime\n.*?)```", (ROOT / "docs" / "thresholds.md").read_text(), re.S)
 TRAINED = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.NONE)
@@ -46,9 +46,7 @@ def test_an_estimate_by_it(tmp_path: Path, tokens: str, answer: str) -> None:
 def test_a_run_that_is_sealed_and_verified_by_it(tmp_path: Path) -> None:
     ours = policy(tmp_path, "1e3")
     chosen = ["eu-ai-act", ours]
-    run = Run(tmp_path / "state", devices=(H100,), policies=load_policies(chosen), declared=TRAINED)
-    run.meter(5)
-    run.finish()
+    run = finished(tmp_path / "state", 5, devices=(H100,), policies=load_policies(chosen), declared=TRAINED)
     ledger = tmp_path / "ledger.json"
     sealed = run.seal(ledger, policy_files=chosen)
     (beside,) = sealed.companions
