@@ -46,8 +46,8 @@ class Webhook(BaseHTTPRequestHandler):
     """Prints each alert that Alertmanager brings."""
 
     def do_POST(self) -> None:
-        told: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        for alert in told["alerts"]:
+        sent: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        for alert in sent["alerts"]:
             print(f"alert {alert['status']}: {alert['annotations']['summary']}", flush=True)
         self.send_response(200)
         self.end_headers()
@@ -62,11 +62,11 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._programs: list[tuple[str, subprocess.Popen[bytes], Path]] = []
-        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stopped: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def stop(self) -> None:
         """For a signal handler, which may put into a SimpleQueue and must not set an Event."""
-        self._told.put(None)
+        self._stopped.put(None)
 
     def start(self, name: str, command: list[str], ready: str) -> None:
         """Start it and wait until `ready` answers. Raises RuntimeError with the end of its log."""
@@ -83,14 +83,14 @@ class Stack:
         raise RuntimeError(f"{name} does not answer at {ready}:\n{log.read_text()[-2000:]}")
 
     def wait(self) -> None:
-        """Until it is told to stop. Raises RuntimeError where a program ends by itself."""
+        """Until it is to stop. Raises RuntimeError where a program ends by itself."""
         while not self.stops_within(1):
             self._check()
 
     def stops_within(self, seconds: float) -> bool:
-        """Whether it was told to stop, or is within `seconds`."""
+        """Whether it is to stop, or is within `seconds`."""
         try:
-            self._told.get(timeout=seconds)
+            self._stopped.get(timeout=seconds)
         except queue.Empty:
             return False
         self.stop()  # for who asks next
@@ -130,8 +130,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def graph(prometheus: str, expression: str) -> str:
-    told = {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "10m"}
-    return f"{prometheus}/graph?{urllib.parse.urlencode(told)}"
+    query = {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "10m"}
+    return f"{prometheus}/graph?{urllib.parse.urlencode(query)}"
 
 
 def main() -> int:
@@ -183,7 +183,7 @@ def up(folder: Path, source: str, tools: dict[str, str]) -> int:
             f"{urls['prometheus']}/-/ready",
         )  # fmt: skip
         if not stack.stops_within(0):
-            tell(urls, source)
+            print_addresses(urls, source)
         stack.wait()
     except RuntimeError as fault:
         print(fault, file=sys.stderr)
@@ -195,7 +195,7 @@ def up(folder: Path, source: str, tools: dict[str, str]) -> int:
     return 0
 
 
-def tell(urls: dict[str, str], source: str) -> None:
+def print_addresses(urls: dict[str, str], source: str) -> None:
     if source == "replay":
         print("A recording is played: this shows the path, it measures nothing.")
     print(f"flopsd        {urls['flopsd']}\nPrometheus    {urls['prometheus']}")

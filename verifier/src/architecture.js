@@ -155,8 +155,8 @@ function besides(sessions) {
     };
   };
   for (const session of sessions) {
-    const told = session.facts.not_counted ?? {}, phases = Object.keys(told).sort(byText);
-    add(leftOut(phases, phases.flatMap((phase) => told[phase].map((/** @type {string} */ what) => ({ code: "not_counted", what })))));
+    const left = session.facts.not_counted ?? {}, phases = Object.keys(left).sort(byText);
+    add(leftOut(phases, phases.flatMap((phase) => left[phase].map((/** @type {string} */ what) => ({ code: "not_counted", what })))));
     if ("role" in session.facts) {
       if (hasWork(session)) add(besideOf(session));
       continue;
@@ -194,9 +194,9 @@ function without(notes) {
 
 /** @param {J} stated @returns {Basis} */
 function asStated(stated) {
-  const { architecture: told = null, architectureAbsentReasons = [] } = stated.totals ?? {};
+  const { architecture = null, architectureAbsentReasons = [] } = stated.totals ?? {};
   return {
-    stated: told, written: { architecture: told, architectureAbsentReasons }, share: null,
+    stated: architecture, written: { architecture, architectureAbsentReasons }, share: null,
     unverified: ["architecture", "architectureAbsentReasons"].map((name) => `statement.predicate.totals.${name}`),
   };
 }

@@ -84,21 +84,21 @@ function ofCounts(id, session, all, uuids, exceeding) {
   const { facts, refused } = session;
   const short = [...id].slice(0, 8).join("");
   if (refused !== null) {
-    const told = { session: short, flop: String(refused.flop), device: refused.device };
-    if (refused.reason === "device_changed") return [{ name: "DEVICE_CHANGED", code: "device_changed", ...told }];
-    return [{ name: "COUNT_EXCEEDS_CEILING", code: "count_exceeds_ceiling", ...told, ceiling: String(refused.ceiling) }];
+    const found = { session: short, flop: String(refused.flop), device: refused.device };
+    if (refused.reason === "device_changed") return [{ name: "DEVICE_CHANGED", code: "device_changed", ...found }];
+    return [{ name: "COUNT_EXCEEDS_CEILING", code: "count_exceeds_ceiling", ...found, ceiling: String(refused.ceiling) }];
   }
   const own = counted(session, "operator_flop");
   if (!own) return [];
   const { device } = facts;
   if (device === undefined) return [{ name: "DEVICE_NOT_METERED", code: "device_not_named", session: short, flop: String(own) }];
   const same = all.filter((one) => one.facts.device === device && one.refused === null);
-  const told = { session: short, flop: String(same.reduce((sum, one) => sum + counted(one, "operator_flop"), 0n)) };
+  const found = { session: short, flop: String(same.reduce((sum, one) => sum + counted(one, "operator_flop"), 0n)) };
   const ceiling = exceeding.get(device);
   if (ceiling !== undefined) {
-    return [{ name: "COUNT_EXCEEDS_CEILING", code: "count_exceeds_ceiling", ...told, device, ceiling: String(ceiling) }];
+    return [{ name: "COUNT_EXCEEDS_CEILING", code: "count_exceeds_ceiling", ...found, device, ceiling: String(ceiling) }];
   }
-  return uuids.includes(device) ? [] : [{ name: "DEVICE_NOT_METERED", code: "device_not_metered", ...told, device }];
+  return uuids.includes(device) ? [] : [{ name: "DEVICE_NOT_METERED", code: "device_not_metered", ...found, device }];
 }
 
 /** @param {import("./history.js").History} history @param {any[]} policies @param {Map<string, bigint>} exceeding @returns {J[]} */

@@ -130,7 +130,7 @@ export function checkMerge({ kind, run, lineage, jobNodes, completeness, method,
   if (kind === "job") _RUN(run, `${path}.run`);
   else text(lineage?.name, `${path}.lineage.name`);
   const isOne = kind === "job" ? lineage === null : run === null && jobNodes.length === 0;
-  require(isOne, "entry_malformed", `what is told of a ${kind} is of another kind`, path);
+  require(isOne, "entry_malformed", `an entry of a ${kind} is of another kind`, path);
   orNull(count)(completeness?.declaredNodes, `${path}.completeness.declaredNodes`);
   list(text)(jobNodes, `${path}.jobNodes`);
   utc(method?.sealedAt, `${path}.method.sealedAt`);

@@ -109,11 +109,11 @@ function bySettings(accounts, kind, /** @type {Operators} */ operators = []) {
     const phase = device.incarnation.begin.declared.phase;
     if (!of.parts.some((part) => part.rows.length || part.read)) continue; // without time it is of no phase
     add(ends, phase ?? "undeclared", of[kind]);
-    if (phase !== null) point(phase, of[kind], kind === "flop" ? of.read : of.told);
+    if (phase !== null) point(phase, of[kind], kind === "flop" ? of.read : of.distinguishes);
     else {
       for (const part of of.parts) {
         if (!part.rows.length && !part.read) continue;
-        point(part.phase, part[kind], kind === "flop" ? part.read : part.integersTold);
+        point(part.phase, part[kind], kind === "flop" ? part.read : part.integersDistinguished);
       }
     }
   }
@@ -183,10 +183,10 @@ function byModel(shares, basis, stated) {
     return { replaced: share !== null, unverified: [] };
   }
   const unverified = ["statement.predicate.totals.guidelines.requiredPpmSource"];
-  const { requiredPpmSource, requiredPpm: told } = stated.totals?.guidelines ?? {};
+  const { requiredPpmSource, requiredPpm } = stated.totals?.guidelines ?? {};
   const replaced = Array.isArray(requiredPpmSource) && requiredPpmSource.includes("model_terms");
   if (replaced) {
-    const number = typeof told?.stated === "string" && /^[0-9]{1,7}$/.test(told.stated) ? BigInt(told.stated) : shares.stated;
+    const number = typeof requiredPpm?.stated === "string" && /^[0-9]{1,7}$/.test(requiredPpm.stated) ? BigInt(requiredPpm.stated) : shares.stated;
     shares.stated = number < MILLION ? number : MILLION;
     unverified.push("statement.predicate.totals.guidelines.requiredPpm.stated");
   }

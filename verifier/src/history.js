@@ -1,4 +1,4 @@
-// A run as its journal tells it: incarnations, devices with their last tallies, gaps, processes, seals.
+// A run, from its journal: incarnations, devices with their last tallies, gaps, processes, seals.
 import { Refusal, isAmount, isInteger, isText, require } from "./basics.js";
 import { sortedFacts } from "./facts.js";
 import { Laws, leftOpen } from "./laws.js";

@@ -12,19 +12,19 @@ import { ESTIMATING, WITHOUT_CEILING, amountOf, undeclaredOf, under, unknownOf }
  *   smCycles: bigint, ns: bigint, flop: Figures, integer: Figures, clock: bigint, margin: bigint | null,
  *   mayBeInteger: boolean}} Row */
 /** @typedef {{name: string, phase: string, rows: Row[], flop: Figures, integer: Figures, read: boolean,
- *   integersTold: boolean, claimedRows: Row[], claimed: Figures, claimedInteger: Figures, unknown: bigint, observed: Map<string, bigint>}} Part
+ *   integersDistinguished: boolean, claimedRows: Row[], claimed: Figures, claimedInteger: Figures, unknown: bigint, observed: Map<string, bigint>}} Part
  *   `claimed`: the same by the share's own format, where the settings declare none */
 
 const _NO_FIGURE = { low: 0n, measured: null, high: null };
 
-/** Makes the rows of one part of a tally. `plain` rates low and high, `told` measured and the precision. */
+/** Makes the rows of one part of a tally. `plain` rates low and high, `declared` measured and the precision. */
 class Maker {
-  /** @param {Amounts} part @param {string} phase @param {Rating} plain @param {Rating} told @param {string | null} by */
-  constructor(part, phase, plain, told, by) {
+  /** @param {Amounts} part @param {string} phase @param {Rating} plain @param {Rating} declared @param {string | null} by */
+  constructor(part, phase, plain, declared, by) {
     this.part = part;
     this.phase = phase;
     this.plain = plain;
-    this.told = told;
+    this.declared = declared;
     this.by = by;
     this.beside = under(part, "sm_cycles").some(([path]) => /\/tensor_/.test(path));
     /** @type {Row[]} */
@@ -39,10 +39,10 @@ class Maker {
   /** @param {Partial<Row> & {evidence: string, flop: Figures, integer: Figures, ns: bigint}} row */
   put(row) {
     const pipe = row.pipe ?? null;
-    const precision = this.told.precision(pipe, this.beside);
-    const isTold = this.told.holding(pipe, this.beside) !== null && (pipe === null || /^tensor(_hmma)?$/.test(pipe));
+    const precision = this.declared.precision(pipe, this.beside);
+    const isNamed = this.declared.holding(pipe, this.beside) !== null && (pipe === null || /^tensor(_hmma)?$/.test(pipe));
     this.rows.push({
-      phase: this.phase, pipe, precision, declaredBy: isTold ? this.by : null, smCycles: 0n, clock: 0n, margin: null,
+      phase: this.phase, pipe, precision, declaredBy: isNamed ? this.by : null, smCycles: 0n, clock: 0n, margin: null,
       mayBeInteger: false, ...row,
     });
   }
@@ -59,7 +59,7 @@ class Maker {
     const figures = (kind) => {
       if (this.plain.row === null) return _NO_FIGURE;
       const { low } = this.plain.rates(kind, pipe, this.beside);
-      const { measured } = this.told.rates(kind, pipe, this.beside);
+      const { measured } = this.declared.rates(kind, pipe, this.beside);
       const bound = this.plain.bound(kind, pipe, this.beside);
       return {
         low: low === null ? 0n : (sure * low * (MILLION - margin)) / MILLION,
@@ -67,7 +67,7 @@ class Maker {
         high: bound === null ? null : ceilDiv((cycles + off) * bound * (MILLION + margin), MILLION),
       };
     };
-    const rate = this.told.rates("flop", pipe, this.beside).measured ?? 0n;
+    const rate = this.declared.rates("flop", pipe, this.beside).measured ?? 0n;
     const undeclared = pipe === "tensor" && this.plain.holding(pipe, this.beside) === null && !this.plain.noIntegers;
     this.put({
       evidence, pipe, smCycles: cycles, ns, flop: figures("flop"), integer: figures("integer"), clock: off * rate,
@@ -90,7 +90,7 @@ class Maker {
   count() {
     const c = amountOf(this.part, "counted_flop");
     const margin = this.plain.margin("count", null, false);
-    const mayBe = this.told.countMayBeInteger(), mayBePlain = this.plain.countMayBeInteger();
+    const mayBe = this.declared.countMayBeInteger(), mayBePlain = this.plain.countMayBeInteger();
     const more = ceilDiv(c * (MILLION + margin), MILLION);
     const less = (c * (MILLION - margin)) / MILLION;
     this.put({
@@ -144,8 +144,8 @@ function wasRead(share) {
   return ESTIMATING.some((evidence) => amountOf(share, `observed_ns/${evidence}`));
 }
 
-/** Whether integer operations are told from FLOP, so that none seen means none executed. @param {Amounts} share */
-function tellsIntegers(share) {
+/** Whether integer operations are distinguished from FLOP, so that none seen means none executed. @param {Amounts} share */
+function distinguishesIntegers(share) {
   const read = amountOf(share, "observed_ns/cycles") || amountOf(share, "observed_ns/activity");
   if (!read || amountOf(share, "observed_ns/count") || amountOf(share, "unread_ns/tensor_imma")) return false;
   const pipes = under(share, "sm_cycles").map(([path]) => path.split("/")[1]);
@@ -157,9 +157,9 @@ function withZero(figures, read) {
   return figures.measured === null && read ? { ...figures, measured: 0n } : figures;
 }
 
-/** @param {Figures} figures @param {boolean} told @returns {Figures} */
-function integersOf(figures, told) {
-  return figures.measured ? figures : { ...figures, measured: told ? 0n : null };
+/** @param {Figures} figures @param {boolean} distinguished @returns {Figures} */
+function integersOf(figures, distinguished) {
+  return figures.measured ? figures : { ...figures, measured: distinguished ? 0n : null };
 }
 
 /** @param {Device} device @param {import("./peaks.js").Peaks} peaks */
@@ -171,12 +171,12 @@ export function rated(device, peaks) {
   const parts = shares.map(([name, share]) => {
     const claimed = settings === null ? claimedFormats(name) : null;
     const phase = name.split("@")[0];
-    const plain = peaks.rating(device.known, null), told = peaks.rating(device.known, claimed);
-    const rows = new Maker(share, phase, plain, told, settings?.declared_by ?? "process").all();
-    const byClaim = claimed === null ? rows : new Maker(share, phase, told, told, "process").all();
+    const plain = peaks.rating(device.known, null), declared = peaks.rating(device.known, claimed);
+    const rows = new Maker(share, phase, plain, declared, settings?.declared_by ?? "process").all();
+    const byClaim = claimed === null ? rows : new Maker(share, phase, declared, declared, "process").all();
     /** @type {Part} */
     const part = {
-      name, phase, rows, claimedRows: byClaim, read: wasRead(share), integersTold: tellsIntegers(share),
+      name, phase, rows, claimedRows: byClaim, read: wasRead(share), integersDistinguished: distinguishesIntegers(share),
       flop: total(rows.map((row) => row.flop)), integer: total(rows.map((row) => row.integer)),
       claimed: total(byClaim.map((row) => row.flop)), claimedInteger: total(byClaim.map((row) => row.integer)),
       unknown: unknownOf(share), observed: new Map(under(share, "observed_ns")),
@@ -184,13 +184,13 @@ export function rated(device, peaks) {
     return part;
   });
   const sum = (/** @type {(part: Part) => Figures} */ of) => parts.map(of).reduce(plus, zero());
-  const read = wasRead(tally), told = tellsIntegers(tally);
+  const read = wasRead(tally), distinguishes = distinguishesIntegers(tally);
   return {
-    parts, read, told,
+    parts, read, distinguishes,
     flop: withZero(sum((part) => part.flop), read),
-    integer: integersOf(sum((part) => part.integer), told),
+    integer: integersOf(sum((part) => part.integer), distinguishes),
     claimed: withZero(sum((part) => part.claimed), read),
-    claimedInteger: integersOf(sum((part) => part.claimedInteger), told),
+    claimedInteger: integersOf(sum((part) => part.claimedInteger), distinguishes),
   };
 }
 

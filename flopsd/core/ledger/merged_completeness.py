@@ -78,7 +78,7 @@ class NodeCheck:
 
     def __init__(self, job_nodes: Sequence[str], declared_nodes: int | None, platform: str | None = None) -> None:
         self._job_nodes, self._declared = tuple(job_nodes), declared_nodes
-        self._counts_attempts = platform == "slurm"  # from 0: the number tells that there were others before
+        self._counts_attempts = platform == "slurm"  # from 0: a later number means that there were others before
         self._rank_of = {name: rank for rank, name in enumerate(self._job_nodes)}
         self._seen: dict[tuple[int | None, str], set[str]] = {}  # attempts by rank and node
         self._attempts: dict[str, str] = {}  # every attempt's name, held once

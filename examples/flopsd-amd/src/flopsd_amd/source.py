@@ -1,6 +1,6 @@
 """AMD Instinct GPUs through AMD SMI: a ceiling from an accumulating counter of busy time.
 
-AMD SMI tells for which share of the time anything ran on the GPU, not what ran: that bounds the work and
+AMD SMI reports in which share of the time anything ran on the GPU, not what ran: that bounds the work and
 does not measure it, so the evidence is utilisation. Of two readings of the counter the difference is taken,
 so that no moment between them is missed.
 Sources: amdsmi.h and py-interface of ROCm 7.0 (amdsmi 7.0.2); smu_cmn.c and smu_v13_0_6_ppt.c of Linux.
@@ -22,7 +22,7 @@ from flopsd.system.clock import NS_PER_S, Clock
 
 # "The counter is the accumulated percentages. Every milliseconds the firmware calculates % busy count and then
 # accumulates that value in the counter" (amdsmi.h, amdsmi_get_utilization_count). `accumulation_counter` counts
-# how often it did so (ROCm/rocm-systems#6487), 32 bits of the sum are told.
+# how often it did so (ROCm/rocm-systems#6487), 32 bits of the sum are reported.
 _PERCENT, _WRAP = 100, 1 << 32
 # Both counters are read at once, but from a table that the kernel driver renews only when it is older than one
 # jiffy (smu_cmn.c), so at HZ=100 it is up to 20 ms old. What a reading misses by that is added to its ceiling.
@@ -40,7 +40,7 @@ _REASONS: Mapping[int, GapReason] = {
     31: GapReason.DEVICE_LOST,
     40: GapReason.NOT_SUPPORTED,
 }
-_CEILING = "AMD SMI tells how long anything ran, not what: utilisation gives a ceiling, no measurement"
+_CEILING = "AMD SMI reports how long anything ran, not what: utilisation gives a ceiling, no measurement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def open_source(settings: SourceSettings) -> AmdSource:
     except (KeyError, OSError, AttributeError) as fault:
         raise SourceUnavailableError(
             f"the Python module amdsmi cannot use libamd_smi.so: {fault!r}",
-            hint="install amd-smi-lib, of the same ROCm as the module; ROCM_PATH tells where it is",
+            hint="install amd-smi-lib, of the same ROCm as the module; ROCM_PATH names its folder",
             absent=isinstance(fault, KeyError),  # it looked everywhere and found none
         ) from fault
     return AmdSource(amdsmi, settings.clock)
@@ -178,7 +178,7 @@ class AmdSource:
         return _Gpu(device, handle, now_ns)
 
     def _again(self, gpu: _Gpu) -> _Gpu:
-        """A GPU that could not be identified, asked again; the time since then is still told of the old name."""
+        """A GPU that could not be identified, asked again; the time since then is still reported under the old name."""
         opened = self._open(gpu.device.index, gpu.handle)
         return opened if opened.device.model != "unidentified" else gpu
 
@@ -231,10 +231,10 @@ class AmdSource:
         return Reading(gpu.device.uid, begin_ns, now_ns, Gap(reason), counters)
 
     def _counters(self, handle: Any) -> dict[str, int]:
-        told = self._optional(self._smi.amdsmi_get_energy_count, handle)
-        if told is None:
+        energy = self._optional(self._smi.amdsmi_get_energy_count, handle)
+        if energy is None:
             return {}
-        microjoules = int(told["energy_accumulator"] * told["counter_resolution"])
+        microjoules = int(energy["energy_accumulator"] * energy["counter_resolution"])
         return {"energy_mj": microjoules // 1000}
 
     def _optional(self, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -254,9 +254,9 @@ def _counts(metrics: Mapping[str, Any]) -> _Counts | None:
 
 def _gauges(metrics: Mapping[str, Any]) -> Gauges:
     percent, clocks = metrics.get("average_gfx_activity"), metrics.get("current_gfxclks") or ()
-    told = [mhz for mhz in (*clocks, metrics.get("current_gfxclk")) if isinstance(mhz, int)]
+    read = [mhz for mhz in (*clocks, metrics.get("current_gfxclk")) if isinstance(mhz, int)]
     ratio = percent / _PERCENT if isinstance(percent, int) and percent <= _PERCENT else None
-    return Gauges({}, ratio, max(told, default=None))
+    return Gauges({}, ratio, max(read, default=None))
 
 
 def _text(value: Any) -> str | None:
