@@ -45,8 +45,8 @@ def fill(
     writer.begin(run, read_history(journal.read()), None)
     since = clock.boottime_ns()
     writer.take(Message("sim", since, tuple(devices), Sweep(()), opened={"replay": None}))
-    for minute in range(minutes):
-        clock.advance(60 * NS_PER_S)
+    for minute in range(-1, minutes):  # the first reading has nothing before it to have grown from
+        clock.advance((60 if minute >= 0 else 1) * NS_PER_S)
         now = clock.boottime_ns()
         cycles = (1_500_000_000 * 132 * 60 + 7919) * (minute + 40_000)
         totals = Totals(ORIGIN, cycles, {pipe: cycles // share for pipe, share in SHARES.items()})
