@@ -93,6 +93,8 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
 
 def _together(rows: list[Row]) -> Row:
     """The first of some rows of one kind, with the amounts of all of them."""
+    if len(rows) == 1:
+        return rows[0]
     return rows[0]._replace(
         sm_cycles=sum(row.sm_cycles for row in rows),
         duration_ns=sum(row.duration_ns for row in rows),
