@@ -60,7 +60,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *([("ROLLING", _NO_END)] if predicate["incarnations"][-1]["endReason"] is None else []),
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
         *_by_count(executed["byEvidence"]),
-        ("coverage", _coverage(predicate["coverage"])),
+        ("coverage", _coverage(predicate)),
         *([("answer", answer_to(findings).headline)] if findings and not is_segment else []),
         ("journal", str(sealed.journal)),
         ("public key", str(sealed.public_key)),
@@ -175,7 +175,7 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
             else []
         ),
         *integer_facts(executed["mayBeIntegerFlop"], figures_from(predicate["totals"]["integerOperations"])),
-        ("coverage", f"{_coverage(predicate['coverage'])}{listed}"),
+        ("coverage", f"{_coverage(predicate)}{listed}"),
         ("energy", energy),
     ]
 
@@ -184,12 +184,15 @@ def _by_count(evidence: Collection[str]) -> list[Row]:
     return [("by count", words)] if (words := holds_counts(evidence)) else []
 
 
-def _coverage(coverage: Mapping[str, Any]) -> str:
+def _coverage(predicate: Mapping[str, Any]) -> str:
+    coverage = predicate["coverage"]
     ppm = coverage["coveragePpm"]
     share, job = "unknown:" if ppm is None else f"{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
     elsewhere = format_duration(left) if (left := Fraction(coverage["spanSeconds"]) - job) else ""
     more = f" ({elsewhere} more is not counted: not this job's, as the daemon states)" if elsewhere else ""
-    return f"{share} {format_duration(job)} of device time{more}"
+    is_whole = "completeness" not in predicate or predicate["completeness"]["complete"] is True
+    here = "" if is_whole else " in the ledgers that are here"
+    return f"{share} {format_duration(job)} of device time{here}{more}"
 
 
 def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
