@@ -31,7 +31,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("store")
     text, first, last = hour.pages(folder)
     earlier, ends = installs.pages(folder, first, [name for name in installs.INSTALLS if name in asked])
-    blocks = hour.stored(folder, earlier + text + "# EOF\n")
+    blocks = hour.stored(folder, earlier + text)
     spans = [(end - 360, end, 60) for end in ends.values()]
     hour.evaluate(folder, blocks, *spans, (first + hour.SCRAPE, last + hour.SCRAPE, hour.SCRAPE))
     with hour.served(blocks) as url:
