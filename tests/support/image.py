@@ -70,10 +70,10 @@ class Engine:
         )
 
     def _make_base(self) -> None:
-        leave_out = ("man", "doc", "locale")
-        options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in leave_out]
+        # Taken out in the end: dpkg's own filter takes three times the time of all the rest.
+        shrink = '--extract-hook=cd "$1/usr/share" && rm -r man doc locale'
         packages = ",".join(PACKAGES)
-        call("mmdebstrap", "--quiet", "--variant=extract", f"--include={packages}", *options, "trixie",
+        call("mmdebstrap", "--quiet", "--variant=extract", f"--include={packages}", shrink, "trixie",
              self.folder / "base.tar")  # fmt: skip
         (self.folder / "Base").write_text(BASE_FILE)
         self.build("--file", self.folder / "Base", "--tag", BASE, self.folder)
