@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.train.pytorch import torch
 
-STEPS = 24
+STEPS = 6
 
 
 def model_of(method: str) -> Any:
@@ -75,7 +75,7 @@ def main(folder: Path, method: str) -> None:
         model_of(method),
         arguments,
         train_dataset=rows(96),
-        eval_dataset=rows(80),
+        eval_dataset=rows(16),
         callbacks=[FlopsdCallback(method=shown), Metered()],
     )
     counter = FlopCounterMode(display=False)

@@ -50,7 +50,7 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
     assert (session["facts"]["method"], session["facts"]["recomputation"]) == (method, "full")
     assert session["work"]["train"]["steps"] == str(printed["steps"]) == str(STEPS)
     assert session["work"]["train"]["tokens"] == str(STEPS * 2 * 4 * 64)
-    assert session["work"]["evaluate"]["tokens"] == str(2 * 80 * 64)
+    assert session["work"]["evaluate"]["tokens"] == str(2 * 16 * 64)
     assert sum(int(work["operator_flop"]) for work in session["work"].values()) == printed["flopCounter"]
     architecture = totals["architecture"]
     ratio = int(architecture["executed"]["computed"]) / printed["flopCounter"]
