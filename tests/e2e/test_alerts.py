@@ -19,6 +19,7 @@ from tests.support.prometheus import (
     TESTS,
     Case,
     World,
+    apart,
     changed,
     healthy,
     one_after_the_other,
@@ -207,13 +208,8 @@ def next_run() -> World:
 
 
 def side_by_side(worlds: Mapping[str, tuple[World, set[str]]]) -> Case:
-    """Worlds that know nothing of each other, in one Prometheus: all rules are evaluated once for all of them. The
-    labels by which a rule tells nodes, runs and devices apart begin with the name of their world."""
-    world = {
-        re.sub(r'(instance|lineage|node|run_id|uuid)="', rf'\1="{name}/', series): values
-        for name, (one, _) in worlds.items()
-        for series, values in one.items()
-    }
+    """Worlds that know nothing of each other, in one Prometheus: all rules are evaluated once for all of them."""
+    world = {apart(name, series): values for name, (one, _) in worlds.items() for series, values in one.items()}
     alerts = 'ALERTS{alertstate="firing"}'
     for label in ("instance", "lineage", "run_id", "uuid"):
         alerts = f'label_replace({alerts}, "world", "$1", "{label}", "(.+)/.*")'
