@@ -21,7 +21,7 @@ from flopsd.attestation.verify import verify_ledger
 from flopsd.errors import SigningKeyError
 from tests.support.authorities import Answer, serving
 from tests.support.kms import REGION, Kms, kms_server
-from tests.support.process import environment, flopsd, free_port, get, started, wait_until
+from tests.support.process import environment, free_port, get, started, wait_until
 from tests.support.runs import sealed_run
 
 
@@ -250,17 +250,17 @@ def test_a_run_is_sealed_by_kms_whose_alias_comes_late_and_whose_credentials_are
             assert program.finish() == 0, program.text
         counts = [program.text.count(said) for said in ("WILL NOT BE SEALED", "the key signs: ", "NO ROLLING SEAL")]
         assert counts == [2, 2, 0], program.text
-        flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay", code=0)
+        in_process("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay", code=0)
         away = {**env, "AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9"}
-        late = flopsd("seal", *by_kms, "--ledger", str(tmp_path / "late.json"), env=away)
+        late = in_process("seal", *by_kms, "--ledger", str(tmp_path / "late.json"), env=away)
         assert (late.returncode, (tmp_path / "late.json").exists()) == (1, False)
         assert "no answer from AWS KMS to GetPublicKey" in late.stderr
-        key = flopsd("key", "check", "awskms:alias/run", "--json", env=env, code=0)
+        key = in_process("key", "check", "awskms:alias/run", "--json", env=env, code=0)
         assert json.loads(key.stdout)["publicKey"] == ledger.with_suffix(".pub").read_text()
         # A second party of flesh and blood countersigns what KMS has signed, and the other way round.
         sealed = sealed_run(tmp_path / "by hand")
-        flopsd("countersign", str(sealed.ledger), "--trust", str(sealed.public_key), "--key", "awskms:alias/run", env=env,
-               code=0)  # fmt: skip
+        in_process("countersign", str(sealed.ledger), "--trust", str(sealed.public_key), "--key", "awskms:alias/run",
+                   env=env, code=0)  # fmt: skip
     both = [load_public(str(sealed.public_key)), load_public(str(ledger.with_suffix(".pub")))]
     assert len(verify_ledger(open_ledger(sealed.ledger, both, threshold=2)).keyids) == 2
 

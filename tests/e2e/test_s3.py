@@ -43,7 +43,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def seal(state: Path, store: Store, *more: str) -> subprocess.CompletedProcess[str]:
-    return flopsd("seal", "--state-dir", str(state), *more, env=environment(None, None, **store.variables))
+    return in_process("seal", "--state-dir", str(state), *more, env=environment(None, None, **store.variables))
 
 
 def fetched(store: Store, bucket: str, stem: str, folder: Path) -> Path:
@@ -122,11 +122,12 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
 
 def test_what_another_machine_left_under_the_same_name_is_kept(tmp_path: Path, store: Store) -> None:
     """A node that comes back with an empty disk: the rolling ledger in the bucket is all that is left of its first."""
-    bucket, env = store.bucket("again"), environment(None, None, **store.variables)
+    bucket = store.bucket("again")
 
     def rolling(name: str, state: str, *more: str) -> tuple[Path, str]:
-        done = flopsd("seal", "--rolling", "--state-dir", str(tmp_path / state), "--ledger", str(tmp_path / f"{name}.json"),
-                      "--ledger-copy", f"s3://{bucket}/node.json", *more, env=env, code=0)  # fmt: skip
+        done = seal(tmp_path / state, store, "--rolling", "--ledger", str(tmp_path / f"{name}.json"),
+                    "--ledger-copy", f"s3://{bucket}/node.json", *more)  # fmt: skip
+        assert done.returncode == 0, done.stderr
         return tmp_path / f"{name}.json", done.stderr
 
     finished(tmp_path / "first", 12)
@@ -347,9 +348,9 @@ def test_rolling_ledgers_have_a_name_of_their_own_and_no_lock(tmp_path: Path, st
         def replaced() -> bool:
             if "a.rolling.json" in store.keys(bucket):
                 versions.add(store.client().head_object(Bucket=bucket, Key="a.rolling.json")["VersionId"])
-            return len(versions) >= 3
+            return len(versions) >= 2
 
-        wait_until(replaced, "three rolling ledgers in the bucket")
+        wait_until(replaced, "two rolling ledgers in the bucket, one after the other")
         assert store.keys(bucket) == [f"a.rolling{end}" for end in sorted(ENDS)]
         assert "ObjectLockMode" not in store.client().head_object(Bucket=bucket, Key="a.rolling.json")
         assert predicate(fetched(store, bucket, "a.rolling", tmp_path / "far"))["incarnations"][-1]["endReason"] is None
