@@ -21,7 +21,7 @@ from flopsd.attestation.verify import verify_ledger
 from flopsd.errors import SigningKeyError
 from tests.support.authorities import Answer, serving
 from tests.support.kms import REGION, Kms, kms_server
-from tests.support.process import environment, free_port, get, started, wait_until
+from tests.support.process import environment, free_port, get, in_process, started, wait_until
 from tests.support.runs import sealed_run
 
 
