@@ -135,12 +135,10 @@ def together(cases: Sequence[Case]) -> Case:
         name = re.sub(r"\W+", "-", case.name)
         world |= {apart(name, series): values for series, values in case.world.items()}
         for expression, samples in case.expected.items():
-            inside, found = re.subn(
-                r"\b(\w+)(:flopsd\w+:\w+)(?:\{(.*?)\})?",
-                lambda it, name=name: f'{it[1]}{it[2]}{{{LABEL_OF[it[1]]}=~"{name}/.*",{apart(name, it[3] or "")}}}',
-                expression,
+            (label,) = (LABEL_OF[level] for level in re.findall(r"\b(\w+):flopsd", expression))
+            inside = re.sub(
+                r"(:flopsd\w+:\w+)(?:\{(.*?)\})?", rf'\1{{{label}=~"{name}/.*",\2}}', apart(name, expression)
             )
-            assert found == 1, expression
             expected[inside] = [
                 ({key: f"{name}/{value}" if key in APART else value for key, value in labels.items()}, value)
                 for labels, value in samples
