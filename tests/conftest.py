@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +26,6 @@ gc.set_threshold(200_000, 20, 20)
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. Files, and marks elsewhere.
 SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin", "test_rooms"}
-GROUPS = {"training", "training-more", "scripts", "docs_site", "dashboards", "kubernetes"} | SHARING
 LONG = {"minute", "training"}
 LONGEST_ID = 60
 
@@ -74,8 +74,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "scripts" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("scripts"))
         elif item.get_closest_marker("training") is not None and item.path.stem != "test_finetune":
-            group = "training" if item.path.stem in ("test_flop", "test_callback") else "training-more"
-            item.add_marker(pytest.mark.xdist_group(group))
+            half = item.path.stem in ("test_flop", "test_callback", "test_intervals")
+            item.add_marker(pytest.mark.xdist_group("training" if half else "training-more"))
         elif item.path.stem in SHARING:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: (not LONG & {mark.name for mark in item.iter_markers()}, item.path.stem not in SHARING))
@@ -99,7 +99,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     whole = {nodeid.split("::")[0] for nodeid in passed} - {nodeid.split("::")[0] for nodeid in others}
     with Path(PASSED_FILE).open("a", encoding="utf-8") as file:
         for nodeid in passed:
-            name, _, group = nodeid.rpartition("@")  # xdist appends the group
-            file.write(f"{name if group in GROUPS else nodeid}\n")
+            file.write(re.sub(r"@[\w-]+$", "", nodeid) + "\n")  # xdist appends the group
         for name in sorted(whole):
             file.write(f"{name}\n")

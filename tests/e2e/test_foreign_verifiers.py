@@ -10,9 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from securesystemslib.dsse import Envelope as TheirEnvelope
-from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import SSlibKey
 
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.dsse import sign
@@ -108,20 +105,23 @@ def _all_refused(refusals: dict[str, subprocess.CompletedProcess[str]]) -> None:
 
 def test_securesystemslib_verifies_with_its_own_envelope(sealed: Sealed) -> None:
     """Its rules ask for a keyid that the key knows; ours is the digest of the key."""
+    from securesystemslib.dsse import Envelope as TheirEnvelope  # imports the SDK of each cloud that is installed
+    from securesystemslib.exceptions import VerificationError
+    from securesystemslib.signer import SSlibKey
+
+    def their_key(file: Path) -> SSlibKey:
+        public = load_public(str(file))
+        return SSlibKey.from_crypto(public.key, keyid=public.keyid)
+
     document = json.loads(sealed.ledger.read_bytes())
     theirs = TheirEnvelope.from_dict(copy.deepcopy(document))
-    key, other = _their_key(sealed.public_key), _their_key(sealed.ledger.with_name("other.pub"))
+    key, other = their_key(sealed.public_key), their_key(sealed.ledger.with_name("other.pub"))
     assert list(theirs.verify([key], 1)) == [key.keyid]
     with pytest.raises(VerificationError):
         theirs.verify([other], 1)
     spoil_payload(sealed.ledger)
     with pytest.raises(VerificationError):
         TheirEnvelope.from_dict(json.loads(sealed.ledger.read_bytes())).verify([key], 1)
-
-
-def _their_key(file: Path) -> SSlibKey:
-    public = load_public(str(file))
-    return SSlibKey.from_crypto(public.key, keyid=public.keyid)
 
 
 def _edit_journal(sealed: Sealed) -> None:
