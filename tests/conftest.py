@@ -24,8 +24,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 gc.set_threshold(200_000, 20, 20)
 # A file of names: tests in it are not run again, and files in it not read; what passed is added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
-# Tests that one worker runs one after another: what they share is dear. Files, and marks elsewhere.
+# Tests that one worker runs one after another: what they share is dear. By file, by fixture, and by marks elsewhere.
 SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin", "test_rooms"}
+FIXTURES = ("scripts", "browser")
 LONG = {"minute", "training"}
 LONGEST_ID = 60
 
@@ -71,8 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
         items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
-        if "scripts" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("scripts"))
+        if shared := [name for name in FIXTURES if name in getattr(item, "fixturenames", ())]:
+            item.add_marker(pytest.mark.xdist_group(shared[0]))
         elif item.get_closest_marker("training") is not None and item.path.stem != "test_finetune":
             half = item.path.stem in ("test_flop", "test_callback", "test_intervals")
             item.add_marker(pytest.mark.xdist_group("training" if half else "training-more"))

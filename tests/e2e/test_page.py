@@ -18,7 +18,7 @@ from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.snapshot import SourceState
 from tests.support.axe import axe_source, faults
-from tests.support.chromium import Page, chromium
+from tests.support.chromium import Page
 from tests.support.process import wait_until
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.unit.attestation.test_lineage_base import POLICY
@@ -119,12 +119,6 @@ def serving(run: Run, access: Access | None = None) -> Iterator[WebServer]:
     finally:
         server.stop()
         run.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
-    with chromium() as page:
-        yield page
 
 
 @pytest.fixture(params=SCENES)

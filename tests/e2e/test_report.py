@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from flopsd.report.verification import refused
 from flopsd.settings.data_files import load_policies
 from tests.make_vectors.files import statement_of
 from tests.support.axe import axe_source, faults
-from tests.support.chromium import Page, chromium
+from tests.support.chromium import Page
 from tests.support.enriched import SCENES, report, scene
 from tests.support.process import in_process
 from tests.support.runs import H100, Run
@@ -136,11 +135,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.fixture(scope="module")
-def page(folder: Path) -> Iterator[Page]:
-    del folder
-    with chromium() as opened:
-        yield opened
+@pytest.fixture
+def page(browser: Page) -> Page:
+    return browser
 
 
 @pytest.mark.tool("chromium")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flopsd.telemetry.metric_lines import metric_definitions
-from tests.support.process import PATIENCE_SECONDS, flopsd, predicate, wait_until
+from tests.support.process import PATIENCE_SECONDS, in_process, predicate, wait_until
 from tests.support.sagemaker import FLOPSD, JOB, SAMPLES, TRAIN, Job, entrypoint
 from tests.support.scenario import BUSY, Scenario, h100
 from tests.support.tools import missing
@@ -88,7 +88,7 @@ def test_the_metric_line_is_what_the_metric_definitions_find(make: Make) -> None
         # The first line's rate is far below where the counters were read for only a part of its time.
         wait_until(lambda: near_the_true_rate(container.stdout), "a metric line with the true rate")
         container.stop(PATIENCE_SECONDS)
-    printed = json.loads(flopsd("sagemaker", "metric-definitions").stdout)
+    printed = json.loads(in_process("sagemaker", "metric-definitions").stdout)
     assert printed == metric_definitions()
     found = {one["Name"]: re.findall(one["Regex"], container.stdout) for one in printed}
     lines = [line for line in container.stdout.splitlines() if line.startswith("flopsd: ")]
@@ -191,13 +191,13 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
     trust = ("--trust", str(second.ledger.with_suffix(".pub")), "--trust", str(first.saved.with_suffix(".pub")))
     out = second.folder / "job.json"
     common = (*trust, "--key", str(second.state / "flopsd-key.pem"), "--ledger", str(out), "--json")
-    merged = flopsd("merge", str(job.pack([second])), *common, code=0)
+    merged = in_process("merge", str(job.pack([second])), *common, code=0)
     total = json.loads(merged.stdout)["predicate"]["totals"]["executed"]
     assert [total[bound] for bound in BOUNDS] == [executed[bound] for bound in BOUNDS]
     # From the checkpoint folder alone, as where the output was lost: the same, since the last state lies there.
-    kept = flopsd("merge", str(second.saved), *common, code=0)
+    kept = in_process("merge", str(second.saved), *common, code=0)
     assert json.loads(kept.stdout)["predicate"]["totals"]["executed"] == total
-    twice = flopsd("merge", str(second.ledger), str(first.saved), *common, code=1)
+    twice = in_process("merge", str(second.ledger), str(first.saved), *common, code=1)
     assert "node 'algo-1' is given twice for the same time" in twice.stderr
 
 
@@ -252,7 +252,7 @@ def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_n
     work = "echo training; while [ ! -e /opt/ml/model/go ]; do sleep 0.1; done"
     key, job = tmp_path / "key.pem", make("", checkpoints=False, FLOPSD_KEY="/opt/ml/input/data/train/key.pem")
     job.resources = FOUR
-    assert flopsd("key", "new", str(key)).returncode == 0
+    in_process("key", "new", str(key), code=0)
     with ExitStack() as running:
         machines = [job.machine(host, scenario(), cards=f"{rank:08x}") for rank, host in enumerate(job.hosts)]
         containers = []
@@ -271,13 +271,13 @@ def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_n
     ]  # fmt: skip
     public, out = str(machines[0].ledger.with_suffix(".pub")), tmp_path / "job.json"
     common = ("--trust", public, "--key", str(key), "--ledger", str(out), "--json")
-    merged = flopsd("merge", str(job.pack(machines)), *common, code=0)
+    merged = in_process("merge", str(job.pack(machines)), *common, code=0)
     sealed = json.loads(merged.stdout)["predicate"]
     assert (sealed["completeness"]["complete"], sealed["ledgerCount"], sealed["jobNodes"]) == (True, "4", job.hosts)
     for bound in BOUNDS:
         total = sum(int(node["totals"]["executed"][bound]) for node in nodes)
         assert int(sealed["totals"]["executed"][bound]) == total
         assert total > 0 or bound == "low"  # a clock that was polled for a moment gives no lower bound
-    assert flopsd("verify", str(out), "--key", str(out.with_suffix(".pub"))).returncode == 0
-    three = flopsd("merge", str(job.pack([machines[0], machines[1], machines[3]])), *common, code=1)
+    in_process("verify", str(out), "--key", str(out.with_suffix(".pub")), code=0)
+    three = in_process("merge", str(job.pack([machines[0], machines[1], machines[3]])), *common, code=1)
     assert "rank 2 (algo-3): no ledger" in three.stderr

@@ -58,6 +58,7 @@ def test_text_alone_has_no_images_and_a_call_of_the_tower_alone_has(path: Path) 
     assert (work["train"]["patches"], work["train"]["images"]) == (40, 2)
 
 
+@pytest.mark.exhaustive  # compiling takes seconds; test_callback has a model of text
 def test_a_compiled_model_is_counted_too(path: Path) -> None:
     import torch
 
