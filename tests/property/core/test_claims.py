@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
@@ -22,6 +22,7 @@ from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.tally import Tally
 from tests.make_vectors.merged import of_one_node
 from tests.second_implementation.arithmetic import payload_of
+from tests.support.extent import examples
 from tests.support.story import VECTORS, policy
 from tests.support.strategies import table
 
@@ -167,6 +168,7 @@ def a_second(**changed: Any) -> Lie:
     return replace(Lie((replace(second, **named),), OperatorDeclarations(), None, PPM, ()), **changed)
 
 
+@settings(max_examples=examples(40))
 @given(lies())
 @example(a_second(said="train@tf32"))
 @example(a_second(said="train@fp64", seen="gap"))

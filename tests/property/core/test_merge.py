@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.figures import Figures
@@ -19,6 +19,7 @@ from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.reconcile import SHAPE, WEIGHTS, ArchitectureFigures, OpenBounds, figures_of_ledger
 from flopsd.core.values import nanoseconds, seconds, whole_number
 from flopsd.errors import LedgerError
+from tests.support.extent import examples
 
 flop = st.integers(0, 10**26)
 REASONS = [note(code) for code in ("no_process", "no_work", "no_tokens", "no_configuration", "total_is_zero")] + [
@@ -170,6 +171,7 @@ jobs = st.lists(
 
 
 @pytest.mark.long
+@settings(max_examples=examples(50))
 @given(jobs, st.randoms())
 def test_a_job_is_the_sum_of_its_children_however_they_came(
     job: list[tuple[int, str, LedgerSums]], random: Any

@@ -10,7 +10,7 @@ from tests.support.file_faults import run
 
 
 @pytest.mark.long
-@sampled(30)
+@sampled(40)
 def test_a_run_on_a_failing_disk_counts_what_the_devices_did(tmp_path: Path, extent: Extent) -> None:
     done = run(0, 60 // extent.step, tmp_path)
     assert done.returncode == 0, done.stdout

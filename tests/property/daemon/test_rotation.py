@@ -32,7 +32,7 @@ from flopsd.journal.segments import closed_segments
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.extent import Extent, sampled
+from tests.support.extent import Extent, examples, sampled
 from tests.support.runs import CONTEXT, history_of
 from tests.support.story import A100, CYCLES_H100, H100, Second, active, running, table
 
@@ -222,7 +222,7 @@ LATE = st.lists(
 
 
 @pytest.mark.long
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(steps=LATE)
 @example(steps=[("run", 30), ("count", 0), ("rotate", 0), ("run", 100), ("count", 0), ("run", 100), ("count", 0)])
 @example(steps=[("count", 0), ("run", 9), ("rotate", 0), ("kill", 1), ("count", 0), ("run", 80), ("count", 5)])

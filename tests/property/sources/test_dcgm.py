@@ -1,7 +1,7 @@
 """Whatever an exporter leaves out or writes for it: a stated gap, or numbers of the fields that are there."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.meter import advance
@@ -12,6 +12,7 @@ from flopsd.sources.dcgm.gpu import FollowedGpu
 from flopsd.sources.validate import check_devices, check_sweep
 from flopsd.system.clock import NS_PER_S
 from tests.support.exporter import A100_UID, gpu
+from tests.support.extent import examples
 from tests.support.strategies import table
 
 SENTINELS = [
@@ -118,6 +119,7 @@ def test_no_real_counter_is_a_blank(value: int, known: Field) -> None:
     assert why_blank(known, float(value)) is None
 
 
+@settings(max_examples=examples(50))
 @given(st.text(max_size=40), st.sampled_from(["{", "}", '"', " ", "\\", ",", "=", "#"]))
 def test_a_bad_line_costs_only_itself(text: str, mark: str) -> None:
     line = ("DCGM_FI_X" + text[:20] + mark + text[20:]).replace("\n", " ").replace("\r", " ")
