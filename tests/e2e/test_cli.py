@@ -39,19 +39,19 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
         wait_until(lambda: get(f"{url}/-/ready")[0] == 200, "readiness")
         assert 'replay="true"' in get(f"{url}/metrics")[1]
         assert ">REPLAY of a recording: no hardware is metered" in get(url)[1]
-        assert "REPLAY of a recording" in flopsd("status", "--url", url).stdout
-        assert "REPLAY of a recording" in flopsd("status", "--state-dir", str(state)).stdout
+        assert "REPLAY of a recording" in in_process("status", "--url", url).stdout
+        assert "REPLAY of a recording" in in_process("status", "--state-dir", str(state)).stdout
         program.wait_for("REPLAY, no hardware: +[0-9]+ s  measured")
         program.process.send_signal(signal.SIGINT)
         assert program.finish() == 0, program.text
     assert "REPLAY of a recording: no hardware was metered, and this is not evidence" in " ".join(program.text.split())
     key = str(ledger.with_suffix(".pub"))
-    refused = flopsd("verify", str(ledger), "--key", key, code=3)
+    refused = in_process("verify", str(ledger), "--key", key, code=3)
     assert (
         "NOT VERIFIED: this ledger is a replay of the recording 'h100x2.jsonl': no hardware was metered"
         in refused.stdout
     )
-    accepted = flopsd("verify", str(ledger), "--key", key, "--allow-replay", code=0)
+    accepted = in_process("verify", str(ledger), "--key", key, "--allow-replay", code=0)
     assert "REPLAY: read from a recording" in " ".join(accepted.stdout.split())
     sealed = predicate(ledger)
     assert sealed["replay"]["origin"].startswith("simulation")
@@ -116,8 +116,8 @@ def test_an_unknown_source_is_exit_4_and_names_the_known(tmp_path: Path) -> None
 def test_bad_settings_are_exit_2_all_at_once(tmp_path: Path) -> None:
     flopsd("run", "--interval", "soon", "--listen", "x", "--state-dir", str(tmp_path), code=2,
            says=("--interval: 'soon'", "--listen: 'x'"))  # fmt: skip
-    assert flopsd("run", "--no-such-flag").returncode == 2
-    assert flopsd("exec", "--").returncode == 2
+    assert in_process("run", "--no-such-flag").returncode == 2
+    assert in_process("exec", "--").returncode == 2
     assert flopsd().returncode == 2
 
 
@@ -143,7 +143,7 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
         assert program.wait_for(r"run (\S+), daemon start 1,")[1] != first
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
-    assert json.loads(flopsd("status", "--state-dir", str(state), "--json").stdout)["endReason"] == "sigterm"
+    assert json.loads(in_process("status", "--state-dir", str(state), "--json").stdout)["endReason"] == "sigterm"
     assert len(list(state.glob(f"{first}-until-*.journal.jsonl"))) == 1  # nothing is overwritten
     assert len(list(state.glob("*.ledger.json"))) == 2
 
@@ -198,8 +198,8 @@ def test_status_shows_a_lost_source(tmp_path: Path, standin: Path) -> None:
         url = program.wait_for(r"metrics at (\S+)/metrics")[1]
         wait_until(lambda: 'reason="device_lost"' in get(f"{url}/metrics")[1], "the loss in the metrics")
         page = get(f"{url}/metrics")[1]
-        answer = json.loads(flopsd("status", "--url", url, "--json").stdout)
-        exact = json.loads(flopsd("status", "--state-dir", str(tmp_path / "s"), "--json").stdout)
+        answer = json.loads(in_process("status", "--url", url, "--json").stdout)
+        exact = json.loads(in_process("status", "--state-dir", str(tmp_path / "s"), "--json").stdout)
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
     assert 'flopsd_source_errors_total{reason="device_lost",source="nvml"}' in page
@@ -208,7 +208,7 @@ def test_status_shows_a_lost_source(tmp_path: Path, standin: Path) -> None:
     assert exact["daemon"] == "running"
     for verb in ("status", "seal"):
         assert flopsd(verb, "--state-dir", str(tmp_path / "none")).returncode == 1
-    assert flopsd("status", "--url", url).returncode == 1
+    assert in_process("status", "--url", url).returncode == 1
 
 
 def test_status_takes_the_table_and_policies_that_the_run_was_metered_with(tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_help_teaches_every_verb() -> None:
         "the page's help block is not what `flopsd --help` prints"
     )
     for verb in ("run", "exec", "seal", "verify", "merge", "key", "countersign", "export", "status", "doctor"):
-        assert flopsd(verb, "--help").returncode == 0
-    assert flopsd("--version").stdout == "flopsd 0.1.0\n"
+        assert in_process(verb, "--help").returncode == 0
+    assert in_process("--version").stdout == "flopsd 0.1.0\n"
 
 
 def shell(script: str, tmp_path: Path, encoding: str = "utf-8", code: int | None = None) -> Done:

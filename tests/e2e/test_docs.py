@@ -27,7 +27,7 @@ from tests.support.foreign import shell
 from tests.support.image import default_of
 from tests.support.kubernetes import CHART, TRAINING_CHART, flopsd_of, manifest, variables
 from tests.support.paths import ROOT
-from tests.support.process import Done, environment, flopsd
+from tests.support.process import Done, environment, flopsd, in_process
 from tests.support.runs import sealed_run
 from tests.support.scenario import Scenario, Segment, h100
 from tests.support.story import PEAKS, POLICY, VECTORS
@@ -204,7 +204,7 @@ def test_no_text_of_a_ledger_reaches_the_terminal_as_it_is(tmp_path: Path) -> No
 
 
 def test_the_page_and_verify_explain_the_same(fresh: Sealed) -> None:
-    answer = flopsd("verify", str(fresh.ledger), "--key", str(fresh.public_key), "--explain").stdout
+    answer = in_process("verify", str(fresh.ledger), "--key", str(fresh.public_key), "--explain").stdout
     printed = "".join(command for command, _ in steps(RECEIVED))
     for part in (FUNCTIONS, FIGURES):
         assert part in answer
@@ -299,7 +299,7 @@ def test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page(tmp_path: 
     assert f"--nodes {job['spec']['completions']}" in merge
     scenario = Scenario(tuple(h100((Segment(1000, hmma=0.5, util=100, watts=500),)) for _ in range(2)))
     scenario.write(tmp_path / "scenario.txt")
-    assert flopsd("key", "new", str(tmp_path / "key.pem")).returncode == 0
+    assert in_process("key", "new", str(tmp_path / "key.pem")).returncode == 0
     for rank in range(2):
         pod = {"metadata.name": f"llama-finetune-{rank}-abcde", "metadata.namespace": "ml",
                "metadata.labels['batch.kubernetes.io/job-name']": "llama-finetune",

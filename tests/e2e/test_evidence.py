@@ -13,7 +13,7 @@ import pytest
 from flopsd.settings.evidence_kinds import KINDS, WITNESS
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Answer, Authority, Metadata, serving
-from tests.support.process import environment, flopsd
+from tests.support.process import environment, flopsd, in_process
 from tests.support.scenario import LIBRARY, Scenario, Segment, h100
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:training-job/evidence"
@@ -37,7 +37,7 @@ def seal(folder: Path, env: Mapping[str, str], *more: str) -> tuple[str, float]:
 
 
 def verify(folder: Path, *more: str) -> tuple[int, str]:
-    done = flopsd("verify", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"), *more)
+    done = in_process("verify", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"), *more)
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 

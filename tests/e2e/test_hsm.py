@@ -16,7 +16,7 @@ from flopsd.attestation.signing.pem import make_pem
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
 from tests.support.paths import ROOT
-from tests.support.process import environment, flopsd
+from tests.support.process import environment, flopsd, in_process
 from tests.support.runs import finished
 
 PIN = "4711"
@@ -195,7 +195,7 @@ def test_a_token_seals_and_countersigns_through_the_command_line(tokens: Tokens,
     flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--key",
            uri.replace("/run/secrets/pin", str(tmp_path / "pin")), env={**environment(None), **tokens.environment},
            code=0)  # fmt: skip
-    assert flopsd("verify", str(ledger), "--key", str(public)).returncode == 0
+    assert in_process("verify", str(ledger), "--key", str(public)).returncode == 0
     assert load_public(str(public)).keyid == load("token=flopsd;object=ledger").public.keyid
     flopsd("countersign", str(ledger), "--trust", str(public), "--key", "pkcs11:token=my%3B%20second", env=env, code=0)
     shown = flopsd("key", "show", "pkcs11:token=my%3B%20second", env=env).stdout

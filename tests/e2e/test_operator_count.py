@@ -10,7 +10,7 @@ import pytest
 
 from flopsd.core.model import Pipe
 from flopsd.system.clock import NS_PER_S
-from tests.support.process import environment, flopsd, predicate
+from tests.support.process import environment, flopsd, in_process, predicate
 from tests.support.scenario import Gpu, Scenario, Segment, Slice, a100
 
 TENSOR_FLOP = 2048  # of BF16, of an SM in a cycle
@@ -80,7 +80,7 @@ def test_a_ceiling_becomes_a_figure_and_a_verdict_that_says_whose_word_it_rests_
     assert 0 < low == measured == counted <= truth <= high
     (rule,) = (one for one in found["findings"] if one["rule"] == "base-not-gpai")
     assert (rule["state"], rule["restsOn"]) == ("above", "operator_count")
-    said = flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), code=0).stdout
+    said = in_process("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), code=0).stdout
     assert "count of operators by its training processes" in " ".join(said.split())
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.storage.deliveries import Deliveries
-from tests.support.process import PATIENCE_SECONDS, environment, flopsd, in_process, predicate, wait_until
+from tests.support.process import PATIENCE_SECONDS, environment, in_process, predicate, wait_until
 from tests.support.runs import finished
 from tests.support.scenario import BUSY, Scenario, h100
 
@@ -337,7 +337,7 @@ def test_a_job_without_gpus_is_not_metered(cluster: Slurm) -> None:
 def test_exec_under_srun_meters_each_node_once_and_the_nodes_add_up(cluster: Slurm, tmp_path: Path) -> None:
     """Two tasks a node, of which one meters; without a GPU by Slurm's word, so that the prolog stays out of it."""
     key = str(tmp_path / "key.pem")
-    assert flopsd("key", "new", key).returncode == 0
+    assert in_process("key", "new", key).returncode == 0
     # A task that comes late finds the node's run over: its pending totals are in the journal then, with an end.
     folder = "/var/lib/flopsd/slurm-$SLURM_JOB_ID/$SLURMD_NODENAME"
     metered = f'grep -qs activity {folder}/pending.jsonl || grep -qs \\"end\\" {folder}/journal.jsonl'
@@ -358,7 +358,7 @@ def test_exec_under_srun_meters_each_node_once_and_the_nodes_add_up(cluster: Slu
     public = str(found["n1"].with_suffix(".pub"))
     merged = tmp_path / "job.json"
     merge = ("merge", "--trust", public, "--key", key, "--ledger", str(merged))
-    assert flopsd(*merge, "--nodes", "2", *map(str, found.values())).returncode == 0
+    assert in_process(*merge, "--nodes", "2", *map(str, found.values())).returncode == 0
     assert int(predicate(merged)["totals"]["executed"]["measured"]) == sum(each)
-    flopsd(*merge, "--nodes", "2", str(found["n1"]), code=1, says="rank 1")
-    flopsd(*merge, str(found["n2"]), code=1, says="rank 0")
+    in_process(*merge, "--nodes", "2", str(found["n1"]), code=1, says="rank 1")
+    in_process(*merge, str(found["n2"]), code=1, says="rank 0")

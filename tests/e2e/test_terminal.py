@@ -19,7 +19,7 @@ from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
 from flopsd.telemetry.http.server import WebServer
 from tests.support.authorities import Answer, serving
-from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, flopsd
+from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, flopsd, in_process
 from tests.support.runs import Run
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
@@ -137,7 +137,7 @@ def test_who_waits_at_a_terminal_sees_a_line_which_then_goes_away() -> None:
         seen.set()
         terminal.wait_for(r"s\r\x1b\[Kflopsd: cannot read http.*\n.*hint")
         assert terminal.process.wait(PATIENCE_SECONDS) == 1
-        flopsd("status", "--url", url, code=1)
+        in_process("status", "--url", url, code=1)
 
 
 def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `flopsd completion` prints, for each shell."""
     folder = tmp_path_factory.mktemp("completions")
     for shell in ("bash", "zsh", "fish"):
-        done = flopsd("completion", shell, code=0)
+        done = in_process("completion", shell, code=0)
         (folder / shell).write_text(done.stdout)
     (folder / "flopsd.sock").touch()
     return folder
@@ -202,7 +202,7 @@ def test_zsh_takes_its_script(scripts: Path, tmp_path: Path) -> None:
 @pytest.mark.tool("man", "groff")
 def test_the_manual_page_is_read_and_names_every_verb_and_setting(tmp_path: Path) -> None:
     page = tmp_path / "flopsd.1"
-    page.write_text(flopsd("man").stdout)
+    page.write_text(in_process("man").stdout)
     lint = subprocess.run(
         ["groff", "-man", "-Tutf8", "-ww", "-z", str(page)], capture_output=True, text=True, check=True
     )
@@ -224,7 +224,7 @@ def test_the_manual_page_is_read_and_names_every_verb_and_setting(tmp_path: Path
 def test_the_unit_is_clean_and_its_manual_page_is_there(tmp_path: Path) -> None:
     pages = tmp_path / "man1"
     pages.mkdir()
-    (pages / "flopsd.1").write_text(flopsd("man").stdout)
+    (pages / "flopsd.1").write_text(in_process("man").stdout)
     unit = Path(__file__).parents[2] / "systemd" / "flopsd.service"
     env = environment(None, MANPATH=str(tmp_path))
     done = subprocess.run(
