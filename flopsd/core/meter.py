@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TypedDict
+from typing import Any
 
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
@@ -117,25 +117,18 @@ def _is_late(tally: Tally, reading: Reading) -> bool:
     )
 
 
-class _Time(TypedDict):
-    """The fields of a tally that more known time changes."""
-
-    watermark_ns: int
-    observed_ns: Mapping[Evidence, int]
-    recovered_ns: Mapping[Evidence, int]
-    silent_ns: int
-
-
-def _known(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence) -> _Time:
-    """The time of a reading in `tally`: new, or recovered of the silence before the watermark."""
+def _known(tally: Tally, begin_ns: int, end_ns: int, evidence: Evidence, **counted: Any) -> Tally:
+    """`tally` with what was `counted` in the time of a reading: new, or recovered of the silence before the
+    watermark."""
     until_ns = max(tally.watermark_ns, end_ns)
     recovered_ns = max(0, min(tally.watermark_ns, end_ns) - begin_ns)
-    return {
-        "watermark_ns": until_ns,
-        "observed_ns": added(tally.observed_ns, {evidence: until_ns - tally.watermark_ns}),
-        "recovered_ns": added(tally.recovered_ns, {evidence: recovered_ns}) if recovered_ns else tally.recovered_ns,
-        "silent_ns": until_ns - end_ns,
-    }
+    return tally.changed(
+        watermark_ns=until_ns,
+        observed_ns=added(tally.observed_ns, {evidence: until_ns - tally.watermark_ns}),
+        recovered_ns=added(tally.recovered_ns, {evidence: recovered_ns}) if recovered_ns else tally.recovered_ns,
+        silent_ns=until_ns - end_ns,
+        **counted,
+    )
 
 
 def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
@@ -150,12 +143,11 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     unread_ns = tally.unread_ns
     if work.unread:
         unread_ns = added(unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns))
-    return tally.changed(
-        **_known(tally, tally.totals_ns, reading.end_ns, Evidence.CYCLES),
-        **_absolutes(tally, reading),
-        active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, disjoint(grown))),
-        unread_ns=unread_ns,
-    )
+    cycles = added(tally.active_sm_cycles, _of(Evidence.CYCLES, disjoint(grown)))
+    return _known(
+        _with_absolutes(tally, reading), tally.totals_ns, reading.end_ns, Evidence.CYCLES,
+        active_sm_cycles=cycles, unread_ns=unread_ns,
+    )  # fmt: skip
 
 
 def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
@@ -177,20 +169,20 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
             not 0 <= doubt <= 2 * possible for doubt in work.uncertainty_sm_cycles.values()
         ):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-        return tally.changed(
-            **_known(tally, reading.begin_ns, reading.end_ns, work.evidence),
+        return _known(
+            tally, reading.begin_ns, reading.end_ns, work.evidence,
             active_sm_cycles=added(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
             uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
             square_sum=added(tally.square_sum, _of(work.evidence, work.square_sum)),
             unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
-        )
+        )  # fmt: skip
     assert isinstance(work, Busy)
     clocked = work.clocked_sm_cycles
     # An estimate by the clock may end in the time of the next reading, so that it alone may be above what is possible.
     if not 0 <= work.sm_cycles <= possible or not 0 <= (clocked or 0) <= 2 * possible or work.square_sum < 0:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    known = _known(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION)
-    after = tally.changed(**known, busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles)
+    busy = tally.busy_sm_cycles + work.sm_cycles
+    after = _known(tally, reading.begin_ns, reading.end_ns, Evidence.UTILIZATION, busy_sm_cycles=busy)
     if clocked is None:
         return after
     return after.changed(
@@ -204,10 +196,10 @@ def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: 
     at_once, in_all = (max_counted_flop(limits, ns) for ns in (duration_ns, tally.job_ns + duration_ns))
     if at_once is None or in_all is None:
         return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
-    if not 0 <= flop <= at_once or tally.counted_flop + flop > in_all:
+    counted = tally.counted_flop + flop
+    if not 0 <= flop <= at_once or counted > in_all:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    known = _known(tally, reading.begin_ns, reading.end_ns, Evidence.COUNT)
-    return tally.changed(**known, counted_flop=tally.counted_flop + flop)
+    return _known(tally, reading.begin_ns, reading.end_ns, Evidence.COUNT, counted_flop=counted)
 
 
 def _with_known(tally: Tally, reading: Reading, gap: Gap, limits: Limits | ChipLimits | None) -> Tally:
@@ -240,12 +232,6 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
     )
 
 
-def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
-    if reading.totals is None and not reading.counters:
-        return tally
-    return tally.changed(**_absolutes(tally, reading))
-
-
 def _without_energy(tally: Tally) -> Tally:
     """`tally` whose energy is counted on from the next value that is read."""
     if "energy_mj" not in tally.counters:
@@ -254,21 +240,12 @@ def _without_energy(tally: Tally) -> Tally:
     return tally.changed(counters=kept, energy_at_ns=0)
 
 
-class _Absolutes(TypedDict):
-    """The fields of a tally that absolute counter values change."""
-
-    totals: Totals | None
-    totals_ns: int
-    counters: Mapping[str, int]
-    energy_mj: int | None
-    energy_ns: int
-    energy_at_ns: int
-
-
-def _absolutes(tally: Tally, reading: Reading) -> _Absolutes:
+def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
     """New absolute counter values, the energy that passed since the last ones, and the time that it is of. A counter
     that fell has been reset by a driver reload, and one that grew by more than a device can draw was misread: what was
     used is unknown, so nothing is added and counting goes on from the new value."""
+    if reading.totals is None and not reading.counters:
+        return tally
     read, totals, totals_ns = reading.totals, tally.totals, tally.totals_ns
     if read is not None:  # a source may refill its mapping
         totals = Totals(read.origin, read.elapsed_sm_cycles, dict(read.sm_cycles), read.wrap_at)
@@ -280,14 +257,14 @@ def _absolutes(tally: Tally, reading: Reading) -> _Absolutes:
         most_mj = MOST_WATTS * (passed_ns + ENERGY_LATE_NS) // 1_000_000
         if 0 <= now - before <= most_mj:
             energy_mj, energy_ns = (energy_mj or 0) + now - before, energy_ns + passed_ns
-    return {
-        "totals": totals,
-        "totals_ns": totals_ns,
-        "counters": {**tally.counters, **reading.counters},
-        "energy_mj": energy_mj,
-        "energy_ns": energy_ns,
-        "energy_at_ns": tally.energy_at_ns if now is None else reading.end_ns,
-    }
+    return tally.changed(
+        totals=totals,
+        totals_ns=totals_ns,
+        counters={**tally.counters, **reading.counters},
+        energy_mj=energy_mj,
+        energy_ns=energy_ns,
+        energy_at_ns=tally.energy_at_ns if now is None else reading.end_ns,
+    )
 
 
 def new_gaps(before: Tally, after: Tally, reading: Reading) -> list[tuple[int, int, GapReason]]:
