@@ -16,30 +16,25 @@ from flopsd import __version__
 from flopsd.attestation.foreign_files import ForeignFile, companions_of, foreign_files
 from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, public_key_beside, remove_companions
 from flopsd.attestation.merge.find_ledgers import find_ledgers
-from flopsd.attestation.merge.large_statement import parse_statement
 from flopsd.attestation.merge.ledger_folders import Note
+from flopsd.attestation.merge.overwriting import refuse_another, refuse_overwriting
 from flopsd.attestation.merge.read_child import Child, ChildReader
 from flopsd.attestation.merge.readers import Reading, read_all
 from flopsd.attestation.merge.streamed_envelope import Lines, refuse_too_large, sign_statement
 from flopsd.attestation.same_run import SealedRun, compare
-from flopsd.attestation.signed_statement import read_ledger, statement_in
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.core import notes
 from flopsd.core.dataclass import dataclass
-from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import MAX_LISTED, Completeness
-from flopsd.core.ledger.merged_statement import JOB, KINDS, MergeFacts, Merging
+from flopsd.core.ledger.merged_statement import JOB, MergeFacts, Merging
 from flopsd.core.ledger.statement import statement_about
-from flopsd.errors import LedgerError, NodeGivenTwiceError, NotVerifiedError
+from flopsd.errors import LedgerError, NodeGivenTwiceError
 from flopsd.settings.data_files import Tables, companion_beside, load_policies
-from flopsd.settings.locations import refuse_place
 from flopsd.settings.words import say_all
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
-from flopsd.system.file_presence import exists
 from flopsd.system.progress import Progress, no_progress
-from flopsd.system.regular_files import read_at_most
 
 log = logging.getLogger("flopsd")
 CACHE_KIB = 4096
@@ -89,7 +84,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     grows only with the names and attempts of nodes, and with the payload when it is signed. Raises LedgerError,
     NotVerifiedError, SigningKeyError."""
     key = load_signer(request.key_uri)
-    _refuse_overwriting(request.ledger, request.kind, key.public.pem)
+    refuse_overwriting(request.ledger, request.kind, key.public.pem)
     trusted = [load_public(file).pem for file in request.trust]
     tables = Tables(peaks_files=request.peaks_files, policy_files=request.policy_files)
     reading = Reading(request.kind, trusted, request.peaks_files, request.policy_files, request.allow_replay)
@@ -104,6 +99,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
             except NodeGivenTwiceError as fault:
                 raise _duplicate(fault, request, reading.reader(), temporary) from fault
             run, nodes = (dict(first.run), first.nodes) if request.kind == JOB else (None, ())
+            refuse_another(request.ledger, request.kind, request.lineage if run is None else str(run["id"]))
             sealed_at, policies = rfc3339(clock.wall_ns()), load_policies(request.policy_files)
             merging = Merging(
                 MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, __version__, sealed_at, policies)
@@ -133,35 +129,6 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note, progress: Pro
     short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
     foreign, beside = foreign_files(short, tables), [companion_beside(request.ledger, file) for file in companions]
     return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, beside)
-
-
-def _refuse_overwriting(ledger: Path, kind: str, public_pem: bytes) -> None:
-    """Replace only a merged ledger of the same kind and key: any other, and another key, is evidence, and what is
-    replaced is not among what is merged."""
-    beside, hint = public_key_beside(ledger), "nothing was changed; give --ledger another name"
-    refuse_place(ledger, "job.json")
-    if beside == ledger:
-        raise LedgerError(f"{ledger} is also the name of its public key", hint="choose a name that ends in .json")
-    if exists(ledger) and (there := _merged_kind(ledger)) != kind:
-        what = "is not a merged ledger" if there is None else f"is the ledger of a {there}, not of a {kind}"
-        raise LedgerError(f"{ledger} exists and {what}", hint=hint)
-    if exists(beside) and not _holds(beside, public_pem):
-        raise LedgerError(f"{beside} exists and is a different public key", hint=hint)
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    try:
-        return read_at_most(path, len(data)) == data
-    except OSError:
-        return False
-
-
-def _merged_kind(ledger: Path) -> str | None:
-    try:
-        kind = statement_in(parse_envelope(read_ledger(ledger)), parse_statement)["predicate"].get("kind")
-    except NotVerifiedError:
-        return None
-    return kind if kind in KINDS else None
 
 
 def _read_children(

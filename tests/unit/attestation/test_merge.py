@@ -250,9 +250,9 @@ def test_where_no_ledger_states_how_many_nodes_there_were_no_maximum_is_known(no
     with pytest.raises(LedgerError, match="1 of 3 nodes: no ledger; which ranks they had is not known"):
         nodes.merge(*ledgers, nodes=3)
     ranked = [nodes.ledger(slurm(rank)) for rank in (0, 1)]
-    assert nodes.merge(*ranked).completeness.complete is None
+    assert nodes.merge(*ranked, ledger=nodes.folder / "ranked.json").completeness.complete is None
     with pytest.raises(LedgerError, match="rank 2: no ledger; rank 3: no ledger"):
-        nodes.merge(*ranked, nodes=4)
+        nodes.merge(*ranked, nodes=4, ledger=nodes.folder / "ranked.json")
 
 
 def killed(nodes: Nodes, rank: int, hosts: tuple[str, ...] = ("algo-1", "algo-2"), **how: object) -> tuple[Run, Path]:
@@ -368,7 +368,7 @@ def test_only_what_an_earlier_merge_made_is_written_over(nodes: Nodes) -> None:
         assert {path: path.read_bytes() for path in nodes.folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_job_is_not_left_out_of_a_lineage_that_would_replace_it(nodes: Nodes) -> None:
+def test_a_merge_replaces_no_ledger_of_another_job_or_lineage(nodes: Nodes) -> None:
     alone = nodes.ledger(plain("a"), run_id="a")
     jobs = [nodes.merge(alone, nodes=1, ledger=nodes.folder / "a.json").ledger]
     jobs += [nodes.merge(nodes.ledger(plain("b"), run_id="b"), nodes=1, ledger=nodes.folder / "b.json").ledger]
@@ -378,6 +378,10 @@ def test_a_job_is_not_left_out_of_a_lineage_that_would_replace_it(nodes: Nodes) 
         nodes.merge(*jobs, kind="lineage", lineage="m", ledger=jobs[0])
     with pytest.raises(LedgerError, match="is the ledger of a lineage, not of a job"):
         nodes.merge(alone, nodes=1, ledger=lineage)
+    with pytest.raises(LedgerError, match="is the ledger of the job 'b', not of 'a'"):
+        nodes.merge(alone, nodes=1, ledger=jobs[1])
+    with pytest.raises(LedgerError, match="is the ledger of the lineage 'm', not of 'n'"):
+        nodes.merge(*jobs, kind="lineage", lineage="n", ledger=lineage)
     assert [path.read_bytes() for path in (*jobs, lineage)] == before
 
 
