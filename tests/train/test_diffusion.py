@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from flopsd.client import connect
 from flopsd.core.architecture import adapters, flop, parameters, read_model, training_from
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
 from tests.support.architectures import assumed
-from tests.support.session_servers import EventServer, work_of
 from tests.train.families import flop_counter
 from tests.train.pytorch import torch
+from tests.train.trainers import counted
 
 pytestmark = [pytest.mark.training("diffusers", "peft"), pytest.mark.filterwarnings("ignore")]
 
@@ -70,8 +69,6 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
     import peft
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from flopsd.integrations.forward_counter import ForwardCounter
-
     model = build(name)
     total = sum(parameter.numel() for parameter in model.parameters())
     if method == "lora":
@@ -79,15 +76,11 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
         model.add_adapter(peft.LoraConfig(r=4, target_modules=ADAPTED[name]))
     if checkpointing:
         model.enable_gradient_checkpointing()
-    server, client = EventServer(tmp_path / "client.sock"), connect(tmp_path / "client.sock")
-    counter = ForwardCounter(client)
-    counter.attach(model)
-    given = inputs(name)
-    with flop_counter() as counted, sdpa_kernel(SDPBackend.MATH):  # its flash kernel counts as nothing
+    given, socket = inputs(name), tmp_path / "client.sock"
+    # PyTorch's counter takes what the flash kernel computes for nothing.
+    with counted(socket, model) as (_, declared), flop_counter() as seen, sdpa_kernel(SDPBackend.MATH):
         model(given.pop("hidden_states"), **given).sample.sum().backward()
-    counter.settle()
-    client.close()
-    work = work_of(server.all())["train"]
+    work = declared["train"]
     length = PATCHES + TEXT
     assert work == {
         "forward_passes": 1, "sequences": ROWS, "tokens": ROWS * length, "square_pairs": ROWS * length**2,
@@ -99,8 +92,8 @@ def test_a_step_counts_what_pytorch_counts(tmp_path: Path, name: str, method: st
     read, training = read_model(facts["model_config"]), training_from(facts)
     assert parameters(read).total == total
     ours = flop(read, work, training)
-    assert ours.executed.computed == counted.get_total_flops()
-    assert ours.executed.low <= counted.get_total_flops() <= ours.executed.high
+    assert ours.executed.computed == seen.get_total_flops()
+    assert ours.executed.low <= seen.get_total_flops() <= ours.executed.high
     assert "the process" not in assumed(ours)
     if training.lora is not None:
         assert adapters(read, training.lora) == facts["parameters_trainable"]
@@ -110,21 +103,15 @@ def test_of_another_model_of_diffusers_no_tokens_are_counted(tmp_path: Path) -> 
     """What a U-Net is given first are latents: their channels are not tokens."""
     import diffusers
 
-    from flopsd.integrations.forward_counter import ForwardCounter
-
     model = diffusers.UNet2DModel(
         sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32, 32), layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
     )  # fmt: skip
-    server, client = EventServer(tmp_path / "client.sock"), connect(tmp_path / "client.sock")
-    counter = ForwardCounter(client)
-    counter.attach(model)
-    model(torch.randn(2, 3, 8, 8), 1)
-    counter.settle()
-    client.close()
-    (counted,) = work_of(server.all()).values()
-    assert not {"tokens", "square_pairs", "patches"} & set(counted)
-    assert counted["weight_products"] > 0, "its weights are counted instead"
+    with counted(tmp_path / "client.sock", model) as (_, declared):
+        model(torch.randn(2, 3, 8, 8), 1)
+    (work,) = declared.values()
+    assert not {"tokens", "square_pairs", "patches"} & set(work)
+    assert work["weight_products"] > 0, "its weights are counted instead"
 
 
 @pytest.mark.parametrize(("name", "target"), [("FLUX", "1.attn.to_out.0"), ("SD 3.5", "1.ff.net.2")])

@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 
-from flopsd.client import connect
-from tests.support.session_servers import EventServer, work_of
 from tests.train.operator_cases import Counters
 from tests.train.pytorch import torch
-from tests.train.trainers import llama
+from tests.train.trainers import counted, llama
 
 pytestmark = [pytest.mark.training("peft"), pytest.mark.filterwarnings("ignore")]
 
@@ -22,18 +20,11 @@ def path(tmp_path: Path) -> Path:
 def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from flopsd.integrations.forward_counter import ForwardCounter
-
     model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"]))
-    server, client = EventServer(path), connect(path)
-    counter = ForwardCounter(client, lambda _, generating: "generate" if generating else "other")
-    counter.attach(model)
     ids = torch.full((2, 5), 3)
-    model.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
-    model(input_ids=ids)
-    counter.settle()
-    client.close()
-    work = work_of(server.all())
+    with counted(path, model, lambda _, generating: "generate" if generating else "other") as (_, work):
+        model.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+        model(input_ids=ids)
     assert work["generate"]["tokens"] == 2 * (5 + 3)  # of the last new token nothing is asked
     assert (work["generate"]["sequences"], work["generate"]["square_pairs"]) == (2, 2 * (5 + 3) ** 2)
     assert work["other"]["tokens"] == 2 * 5  # one pass through adapters and base counts once
@@ -51,7 +42,6 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     path: Path, argument: str, values: list[Any]
 ) -> None:
     """A flash kernel's rows, without the kernel: only a GPU has it."""
-    from flopsd.integrations.forward_counter import ForwardCounter
 
     class Config:
         _attn_implementation, sliding_window, is_encoder_decoder = "flash_attention_2", 3, False
@@ -63,27 +53,23 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
             return torch.ones(1, requires_grad=True) + 1
 
     model = Model()
-    server, client = EventServer(path), connect(path)
-    counter = ForwardCounter(client)
-    counter.attach(model)
     ids, documents = torch.ones(1, 9, dtype=torch.long), torch.tensor(values)
-    with torch.inference_mode():
-        model(input_ids=ids, **{argument: documents.clone()})
-    model(input_ids=ids, **{argument: documents}).backward()
-    counter.settle()
-    client.close()
+    with counted(path, model) as (counter, work):
+        with torch.inference_mode():
+            model(input_ids=ids, **{argument: documents.clone()})
+        model(input_ids=ids, **{argument: documents}).backward()
     assert counter.saw_documents
-    counted = {
+    expected = {
         "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
         "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
     }  # fmt: skip
-    assert work_of(server.all()) == {"train": counted, "other": counted}
+    assert work == {"train": expected, "other": expected}
 
 
 def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> None:
     from flopsd.integrations.forward_counter import ForwardCounter
 
-    def counted(repeats: bool) -> Counters:
+    def passed(repeats: bool) -> Counters:
         model, found = llama(), Counters(current_phase=None)
         counter = ForwardCounter(found, lambda model, _: "train" if model.training else "")
         counter.attach(model)
@@ -113,7 +99,7 @@ def test_a_pass_of_shapes_that_were_seen_counts_what_it_would_count_anew() -> No
         counter.settle("evaluate")
         return found
 
-    anew, again = counted(False), counted(True)
+    anew, again = passed(False), passed(True)
     assert again.work == anew.work
     assert again.work["train"]["padding_tokens"] == 2 * 2 * 2
     assert again.work.keys() == {"train", "evaluate"}

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
-from tests.support.session_servers import EventServer, work_of
 from tests.train.families import FAMILIES, adapt, build, flop_counter
-from tests.train.trainers import arguments, declared_to
+from tests.train.pytorch import torch
+from tests.train.trainers import arguments, counted, declared_to
 from tests.train.vision_families import BATCHES
 
 pytestmark = [pytest.mark.training("accelerate", "peft"), pytest.mark.filterwarnings("ignore")]
@@ -23,59 +22,37 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("adapted", [False, True])
 @pytest.mark.parametrize("name", [name for name in BATCHES if name != "clip_text_model"])
 def test_a_pass_is_counted_as_what_passed(path: Path, name: str, adapted: bool) -> None:
-    from flopsd.integrations.forward_counter import ForwardCounter
-
     inputs, work = BATCHES[name]()
     model = adapt(build(name), FAMILIES[name][2]) if adapted else build(name)
-    server, client = EventServer(path), connect(path)
-    counter = ForwardCounter(client)
-    counter.attach(model)
-    model(**inputs)
-    counter.settle("train")
-    counter.detach()
-    model(**inputs)
-    client.close()
-    counted = work_of(server.all())["train"]
-    counted.pop("window_pairs", None)  # of the text
+    with counted(path, model, settled="train") as (counter, declared):
+        model(**inputs)
+        counter.settle("train")
+        counter.detach()
+        model(**inputs)
+    found = declared["train"]
+    found.pop("window_pairs", None)  # of the text
     has_windows = name == "qwen2_5_vl"
     expected = {key: n for key, n in work.items() if key != "patch_window_pairs" or has_windows}
-    assert {**counted, "padding_tokens": 0} == {**expected, "forward_passes": 1, "padding_tokens": 0}
+    assert {**found, "padding_tokens": 0} == {**expected, "forward_passes": 1, "padding_tokens": 0}
 
 
 def test_text_alone_has_no_images_and_a_call_of_the_tower_alone_has(path: Path) -> None:
-    from flopsd.integrations.forward_counter import ForwardCounter
-
     inputs, _ = BATCHES["qwen2_5_vl"]()
-    server, client = EventServer(path), connect(path)
-    counter = ForwardCounter(client)
     model = build("qwen2_5_vl")
-    counter.attach(model)
-    model(input_ids=inputs["input_ids"][1:])
-    model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
-    counter.settle("other")
-    client.close()
-    work = work_of(server.all())
+    with counted(path, model) as (_, work):
+        model(input_ids=inputs["input_ids"][1:])
+        model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
     assert (work["train"]["patches"], work["train"]["images"]) == (40, 2)
 
 
 @pytest.mark.exhaustive  # compiling takes seconds; test_callback has a model of text
 def test_a_compiled_model_is_counted_too(path: Path) -> None:
-    import torch
-
-    from flopsd.integrations.forward_counter import ForwardCounter
-
     inputs, work = BATCHES["clip"]()
-    server, client = EventServer(path), connect(path)
-    counter = ForwardCounter(client)
     model = build("clip")
-    counter.attach(model, compiled=True)
-    torch.compile(model, backend="eager")(**inputs)
-    counter.settle("train")
-    client.close()
-    counted = work_of(server.all())["train"]
-    assert {name: counted[name] for name in work if name != "padding_tokens"} == {
-        name: n for name, n in work.items() if name != "padding_tokens"
-    }
+    with counted(path, model, settled="train", compiled=True) as (_, declared):
+        torch.compile(model, backend="eager")(**inputs)
+    work.pop("padding_tokens", None)
+    assert {name: declared["train"][name] for name in work} == work
 
 
 def rows_of(name: str) -> Any:

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
-from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.core.declared_facts import facts_from
 from flopsd.integrations.describe_model import describe
-from tests.support.session_servers import EventServer, work_of
 from tests.train.families import build, flop_counter
 from tests.train.pytorch import torch
+from tests.train.trainers import counted
 
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 ROWS, ENCODED, TARGET = 2, 24, 16
@@ -24,40 +23,27 @@ DECLARED = {
 @pytest.mark.parametrize("named", [True, False])
 def test_a_pass_of_whisper_declares_enough_for_the_flop_that_pytorch_counts(tmp_path: Path, named: bool) -> None:
     """Its process sees that the encoder's positions have no gradient, and may take that for a partial training."""
-    from flopsd.integrations.forward_counter import ForwardCounter
-
     model = build("whisper")
-    server, client = EventServer(tmp_path / "client.sock"), connect(tmp_path / "client.sock")
-    counter = ForwardCounter(client)
-    counter.attach(model)
     facts = {name: value for name, value in describe(model, None).items() if value is not None}
     features, labels = torch.randn(ROWS, 20, 2 * ENCODED), torch.randint(4, 128, (ROWS, TARGET))
     mask: Any = torch.ones(ROWS, 2 * ENCODED)  # of frames: Whisper masks none of them
-    with flop_counter() as counted:
+    with counted(tmp_path / "client.sock", model) as (_, declared), flop_counter() as seen:
         if named:
             model(input_features=features, attention_mask=mask, labels=labels).loss.backward()
         else:
             model(features, mask, labels=labels).loss.backward()
-    counter.settle()
-    client.close()
-    work = work_of(server.all())["train"]
+    work = declared["train"]
     assert work == {**DECLARED, "cross_tokens": ROWS * ENCODED, "forward_passes": 1}
     assert facts["method"] == "partial"
     ours = flop(read_model(facts["model_config"]), work, training_from(facts_from(facts)))
-    assert ours.executed.computed == counted.get_total_flops()
+    assert ours.executed.computed == seen.get_total_flops()
     assert ours.required.low * 1.2 > ours.required.high
 
 
 def test_generation_of_whisper_passes_the_encoder_once(tmp_path: Path) -> None:
-    from flopsd.integrations.forward_counter import ForwardCounter
-
     model = build("whisper").eval()
-    server, client = EventServer(tmp_path / "client.sock"), connect(tmp_path / "client.sock")
-    counter = ForwardCounter(client, lambda *_: "evaluate")
-    counter.attach(model)
-    model.generate(torch.randn(ROWS, 20, 2 * ENCODED), max_new_tokens=4, min_new_tokens=4, do_sample=False)
-    counter.settle()
-    client.close()
-    work = work_of(server.all())["evaluate"]
+    with counted(tmp_path / "client.sock", model, lambda *_: "evaluate") as (_, declared):
+        model.generate(torch.randn(ROWS, 20, 2 * ENCODED), max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    work = declared["evaluate"]
     assert work["tokens"] == ROWS * ENCODED
     assert work["cross_pairs"] == work["target_tokens"] * ENCODED

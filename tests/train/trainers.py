@@ -85,6 +85,23 @@ class Declared:
 
 
 @contextmanager
+def counted(
+    path: Path, model: Any, phase_of: Any = None, *, settled: str = "other", **options: Any
+) -> Iterator[tuple[Any, dict[str, dict[str, int]]]]:
+    """A ForwardCounter of `model` whose daemon listens here; the work by phase is there when the block is left."""
+    from flopsd.integrations.forward_counter import ForwardCounter
+
+    server, client = EventServer(path), connect(path)
+    counter = ForwardCounter(client, phase_of)
+    counter.attach(model, **options)
+    work: dict[str, dict[str, int]] = {}
+    yield counter, work
+    counter.settle(settled)
+    client.close()
+    work |= work_of(server.all())
+
+
+@contextmanager
 def declared_to(path: Path, **options: Any) -> Iterator[tuple[Any, Declared]]:
     """A callback whose daemon listens here; what it declared is there when the block is left."""
     from flopsd.integrations.transformers import FlopsdCallback
