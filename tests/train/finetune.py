@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.train.preloaded import load_less
 from tests.train.pytorch import torch
 
 STEPS = 6
@@ -40,6 +41,7 @@ def rows(count: int, length: int = 64) -> list[dict[str, Any]]:
 
 
 def main(folder: Path, method: str) -> None:
+    load_less()
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
