@@ -25,8 +25,8 @@ gc.set_threshold(200_000, 20, 20)
 # A file of names: tests in it are not run again, and files in it not read; what passed is added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. By file, by fixture, and by marks elsewhere.
-SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin", "test_rooms"}
-FIXTURES = ("scripts", "browser")
+SHARING = {"test_s3", "test_kms", "test_rooms"}
+FIXTURES = ("scripts", "browser", "dist")
 LONG = {"minute", "training"}
 LONGEST_ID = 60
 

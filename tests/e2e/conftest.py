@@ -1,11 +1,14 @@
-"""What most programs of these tests meter, an H100 that is busy; and the Chromium that opens pages."""
+"""What most programs of these tests meter, an H100 that is busy; the Chromium that opens pages; the wheel."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.chromium import Page, chromium
+from tests.support.paths import ROOT
 from tests.support.process import environment
 from tests.support.scenario import BUSY, Scenario, h100
 
@@ -19,3 +22,17 @@ def env(standin: Path, tmp_path: Path) -> dict[str, str]:
 def browser() -> Iterator[Page]:
     with chromium() as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sdist, and of the wheel that was built from it and not from the checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+                   check=True, capture_output=True)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(dist: Path) -> Path:
+    return next(dist.glob("*.whl"))

@@ -1,6 +1,5 @@
 """A plug-in by others, as its user has it: both wheels in a fresh environment, the source found by its name."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -9,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,45 +41,27 @@ class Installed:
         return done.returncode, done.stdout
 
 
-def wheel(source: Path, folder: Path) -> Path:
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
-    subprocess.run(command, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
-
-
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Installed:
-    """Made once, however many workers of xdist ask for it."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "plugin"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        found = Installed(folder, folder / "venv" / "bin" / "python", folder / "rocm")
-        if not (folder / "whole").exists():
-            install(found)
-            (folder / "whole").touch()
-    return found
-
-
-def install(found: Installed) -> None:
-    folder = found.folder
-    wheels: Sequence[Path] = (wheel(ROOT, folder / "flopsd"), wheel(EXAMPLE, folder / "flopsd-amd"))
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    folder = tmp_path_factory.mktemp("plugin")
+    found = Installed(folder, folder / "venv" / "bin" / "python", folder / "rocm")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(EXAMPLE)]
+    subprocess.run(command, check=True, capture_output=True)
+    (ours,) = folder.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     pip = found.python.with_name("pip")  # that of this environment, for that one: installing it takes seconds
     pip.write_text(
         f'#!/bin/sh\nexec {sys.executable} -m pip --disable-pip-version-check --python {found.python} "$@"\n'
     )
     pip.chmod(0o755)
-    code, said = found.run(
-        pip, "install", "--quiet", "--no-compile", f"{wheels[0]}[seal]", f"{wheels[1]}[test]", cwd=folder
-    )
+    code, said = found.run(pip, "install", "--quiet", "--no-compile", f"{wheel}[seal]", f"{ours}[test]", cwd=folder)
     assert code == 0, said
     found.rocm.mkdir()
     compile_it = "import sys, pathlib; from conftest import compile_standin; compile_standin(pathlib.Path(sys.argv[1]))"
     code, said = found.run(found.python, "-c", compile_it, found.rocm, cwd=EXAMPLE / "tests",
                            env={"PYTHONDONTWRITEBYTECODE": "1"})  # fmt: skip
     assert code == 0, said
+    return found
 
 
 @pytest.mark.exhaustive  # what its user needs of them is in the tests below

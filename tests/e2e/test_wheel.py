@@ -64,20 +64,6 @@ class Installed:
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the sdist, and of the wheel that was built from it and not from the checkout."""
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
-                   check=True, capture_output=True)  # fmt: skip
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(dist: Path) -> Path:
-    return next(dist.glob("*.whl"))
-
-
 def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in ("peaks.yaml", "flopsd.yaml", "recordings/h100x2.jsonl"):
