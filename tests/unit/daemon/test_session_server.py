@@ -1,5 +1,6 @@
 """The listener: what a process says arrives as events, and nothing that it does stops or fills the daemon."""
 
+import errno
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -308,6 +310,14 @@ def test_the_socket_of_a_dead_daemon_is_replaced_and_that_of_a_live_one_is_not(t
     with pytest.raises(ListenError, match="is not a socket"):
         EventServer(path)
     assert path.read_text() == "mine"
+
+
+def test_a_file_system_without_sockets_is_named_with_what_helps(tmp_path: Path) -> None:
+    path = tmp_path / "client.sock"
+    with patch.object(socket.socket, "bind", side_effect=PermissionError(errno.EPERM, "Operation not permitted")):
+        with pytest.raises(ListenError, match="cannot listen on .*: Operation not permitted") as caught:
+            listen_on(path, mode=0o600, backlog=1)
+    assert "--client-socket" in caught.value.hint
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder another's")
