@@ -314,9 +314,9 @@ def test_the_socket_of_a_dead_daemon_is_replaced_and_that_of_a_live_one_is_not(t
 
 def test_a_file_system_without_sockets_is_named_with_what_helps(tmp_path: Path) -> None:
     path = tmp_path / "client.sock"
-    with patch.object(socket.socket, "bind", side_effect=PermissionError(errno.EPERM, "Operation not permitted")):
-        with pytest.raises(ListenError, match="cannot listen on .*: Operation not permitted") as caught:
-            listen_on(path, mode=0o600, backlog=1)
+    refused = patch.object(socket.socket, "bind", side_effect=PermissionError(errno.EPERM, "Operation not permitted"))
+    with refused, pytest.raises(ListenError, match="cannot listen on .*: Operation not permitted") as caught:
+        listen_on(path, mode=0o600, backlog=1)
     assert "--client-socket" in caught.value.hint
 
 
