@@ -109,6 +109,12 @@ def in_little_memory(*expected: tuple[Sequence[str], int, str]) -> None:
     assert len(found) == len(expected), (expected[len(found)], done.stderr)
 
 
+def until_ended(pid: int | None) -> None:
+    """Wait for a child's end without reaping it."""
+    assert pid is not None
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 class Program:
     """A running flopsd whose stderr is followed line by line."""
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from flopsd.daemon.child import IDLE_SECONDS, Child
+from flopsd.daemon.child import IDLE_SECONDS
 from flopsd.daemon.key_check import RECHECK_SECONDS, RETRY_SECONDS, KeyCheck, start_key_check
 from flopsd.daemon.rolling_seal import NOT_SIGNED, RollingSeals
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import KeyState
 from flopsd.testing import FakeClock
+from tests.support.process import until_ended
 
 SIGNS = {"usable": True, "is": "the key k", "keyId": "a5"}
 
@@ -22,18 +23,19 @@ def cannot(reason: str, problem: str) -> dict[str, Any]:
     return {"usable": False, "reason": reason, "problem": problem, "fix": "repair it"}
 
 
-def wait_for(child: Child) -> None:
-    """Wait for its end without reaping it."""
-    assert child.pid is not None
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-
-
 def run_out(check: KeyCheck) -> None:
     """Let a due child start, wait for its end without reaping it, then let the daemon see it."""
     check.each_tick()
     assert check.is_in_the_way
-    wait_for(check._child)
+    until_ended(check._child.pid)
     check.each_tick()
+
+
+def try_to_seal(rolling: RollingSeals) -> None:
+    rolling.checkpointed()
+    rolling.each_tick()
+    until_ended(rolling._child.pid)
+    rolling.each_tick()
 
 
 def test_a_key_is_tried_until_it_signs_and_each_reason_is_logged_once(
@@ -136,10 +138,7 @@ def test_a_rolling_seal_that_the_key_did_not_sign_has_it_checked(
     check = KeyCheck(("cat", str(tmp_path / "answer")), RETRY_SECONDS, None, clock, due=False)
     command = ("sh", "-c", f"echo 'flopsd: the token is gone' >&2; exit {NOT_SIGNED}")
     rolling = RollingSeals(command, 10, 2, clock, overdue=True, head=lambda: "1:0", key=check)
-    rolling.checkpointed()
-    rolling.each_tick()
-    wait_for(rolling._child)
-    rolling.each_tick()
+    try_to_seal(rolling)
     run_out(check)
     assert rolling.state().seal_failures == 1
     assert check.state.reason == "no_token"
@@ -153,10 +152,7 @@ def test_a_rolling_seal_that_failed_for_another_reason_says_so_and_asks_nothing_
     check = KeyCheck(("false",), RETRY_SECONDS, None, clock, due=False)
     command = ("sh", "-c", "echo 'flopsd: no space left' >&2; exit 1")
     rolling = RollingSeals(command, 10, 2, clock, overdue=True, head=lambda: "1:0", key=check)
-    rolling.checkpointed()
-    rolling.each_tick()
-    wait_for(rolling._child)
-    rolling.each_tick()
+    try_to_seal(rolling)
     check.each_tick()
     assert not check.is_in_the_way
     assert "NO ROLLING SEAL: no space left; metering goes on" in caplog.text
@@ -193,7 +189,7 @@ def test_which_runs_have_their_key_checked_and_how_often(tmp_path: Path, caplog:
         check.each_tick()
         assert check.is_in_the_way == again, "where no seal shows that the key still signs"
         if again:
-            wait_for(check._child)
+            until_ended(check._child.pid)
             check.each_tick()
         assert caplog.text.count("the key signs: ") == 1, "that it still does is no news"
         caplog.clear()

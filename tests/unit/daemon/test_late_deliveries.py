@@ -11,6 +11,7 @@ from flopsd.daemon.late_deliveries import IDLE_SECONDS, LateDeliveries
 from flopsd.journal.delivery_note import Delivery, Destination, NotedLedger, write_deliveries
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
+from tests.support.process import until_ended
 
 DIGESTS = {"ledger": "0" * 64, "publicKey": "1" * 64}
 ALL_DELIVERED = "every ledger that was still to be copied is delivered now"
@@ -25,8 +26,7 @@ def note(path: Path, *states: Delivery) -> None:
 
 def run_out(late: LateDeliveries) -> None:
     """Wait for the child's end without reaping it, then let the daemon see it."""
-    assert late._child.pid is not None
-    os.waitid(os.P_PID, late._child.pid, os.WEXITED | os.WNOWAIT)
+    until_ended(late._child.pid)
     late.each_tick()
     assert not late._child.is_busy
 

@@ -13,7 +13,7 @@ from flopsd.daemon.key_check import RETRY_SECONDS
 from flopsd.daemon.rolling_seal import SEALED_NOT_COPIED, RollingSeals
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.process import wait_until
+from tests.support.process import until_ended, wait_until
 
 
 def seals(
@@ -32,9 +32,7 @@ def child_of(rolling: RollingSeals) -> int | None:
 
 def run_out(rolling: RollingSeals) -> None:
     """Wait for the child's end without reaping it, then let the daemon see it."""
-    pid = child_of(rolling)
-    assert pid is not None
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    until_ended(child_of(rolling))
     rolling.each_tick()
     assert child_of(rolling) is None
 

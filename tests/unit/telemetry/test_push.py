@@ -1,13 +1,13 @@
 """Pushing: where to, what goes through the pipe, what receivers get, and what bad ones cost."""
 
 import gzip
-import os
 import queue
 import re
 import struct
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cramjam import snappy
@@ -32,13 +32,17 @@ from flopsd.telemetry.push.remote_write import MESSAGES, RemoteWrite
 from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.testing import FakeClock
 from tests.support.paths import ROOT
-from tests.support.process import PATIENCE_SECONDS, free_port, wait_until
+from tests.support.process import PATIENCE_SECONDS, free_port, until_ended, wait_until
 from tests.support.receivers import receiving
 from tests.support.runs import A100, H100, Run
 from tests.support.settings import load_settings
 
 WALL_NS = 1_800_000_000 * NS_PER_S
 WRITE_REQUEST = message_classes("prometheus", MESSAGES)["WriteRequest"]
+
+
+def written(body: bytes) -> Any:
+    return WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(body)))
 
 
 def page_of(run: Run, at_ns: int = WALL_NS, *, first: bool = False) -> Parsed:
@@ -123,7 +127,7 @@ def test_otlp_and_remote_write_send_the_same_with_run_node_and_job(run: Run) -> 
     later = page_of(run, WALL_NS + NS_PER_S)
     for parsed in (first, later):
         answer = ExportMetricsServiceRequest.FromString(gzip.decompress(otlp.encode(parsed)))
-        written = WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(remote.encode(parsed))))
+        request = written(remote.encode(parsed))
         by_otlp, by_remote = set(), set()
         (resource,) = answer.resource_metrics
         (scope,) = resource.scope_metrics
@@ -143,7 +147,7 @@ def test_otlp_and_remote_write_send_the_same_with_run_node_and_job(run: Run) -> 
                 at_ms, rest_ns = divmod(point.time_unix_nano, 1_000_000)
                 assert rest_ns == 0
                 by_otlp.add((metric.name, shown, at_ms, point.as_double))
-        for series in written.timeseries:
+        for series in request.timeseries:
             labels = {label.name: label.value for label in series.labels}
             assert list(labels) == sorted(labels)
             name, instance = labels.pop("__name__"), labels.pop("instance")
@@ -155,7 +159,7 @@ def test_otlp_and_remote_write_send_the_same_with_run_node_and_job(run: Run) -> 
     assert flop
     for name, its, at_ms, _ in flop:  # new since the page before, so they were zero
         assert (name, its, at_ms - 1, 0.0) in by_otlp
-    again = WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(remote.encode(later))))
+    again = written(remote.encode(later))
     assert {len(series.samples) for series in again.timeseries} == {1}
 
 
@@ -165,9 +169,7 @@ def test_before_a_pushers_first_page_counters_were_zero_only_where_it_is_the_fir
 ) -> None:
     run.meter(3)
     target = parse_target("remotewrite+http://x/w")
-    request = WRITE_REQUEST.FromString(
-        bytes(snappy.decompress_raw(RemoteWrite(target, Http(target, {})).encode(page_of(run, first=of_run))))
-    )
+    request = written(RemoteWrite(target, Http(target, {})).encode(page_of(run, first=of_run)))
     at_ms = WALL_NS // 10**6
     for series in request.timeseries:
         name = next(label.value for label in series.labels if label.name == "__name__")
@@ -197,7 +199,7 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
     assert (one.state.waiting, one.state.dropped) == (5, 3)
     with receiving(port) as receiver:
         wait_until(lambda: one.state.successes == 5, "five pushes")
-        bodies = [WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(body))) for _, _, _, body in receiver.requests]
+        bodies = [written(body) for _, _, _, body in receiver.requests]
     seconds = [body.timeseries[0].samples[-1].timestamp // 1000 - WALL_NS // NS_PER_S for body in bodies]
     assert seconds == [3, 4, 5, 6, 7]
     assert [r.message.count("succeeds again") for r in caplog.records if r.levelname == "WARNING"] == [1]
@@ -353,7 +355,7 @@ def test_of_a_run_one_page_alone_is_the_first_and_none_of_a_daemon_that_goes_on_
     feed = Feed((sys.executable, "-c", code), 1, lambda: b"x", clock, begins_run=begins_run)
     feed.each_tick()
     assert feed._child is not None
-    os.waitid(os.P_PID, feed._child.pid, os.WEXITED | os.WNOWAIT)
+    until_ended(feed._child.pid)
     feed.finish()  # by another pusher
     feed._clock = SystemClock()
     feed.end(PATIENCE_SECONDS)
@@ -381,7 +383,7 @@ def test_a_pusher_that_dies_is_started_again_later_and_later(caplog: pytest.LogC
         ended = caplog.text.count("ended with exit code 7")
         feed.each_tick()
         if feed._child is not None:
-            os.waitid(os.P_PID, feed._child.pid, os.WEXITED | os.WNOWAIT)
+            until_ended(feed._child.pid)
             feed.each_tick()
         starts += [second] * (caplog.text.count("ended with exit code 7") - ended)
         clock.advance(NS_PER_S)
@@ -416,7 +418,7 @@ def test_the_last_page_of_a_run_gets_through_whole_and_what_came_of_it_is_known(
         feed.each_tick()
     if before == "it died":
         assert feed._child is not None
-        os.waitid(os.P_PID, feed._child.pid, os.WEXITED | os.WNOWAIT)
+        until_ended(feed._child.pid)
         feed._listen(feed._child)
         assert [state.successes for state in feed.states] == [9]
     feed.finish()
