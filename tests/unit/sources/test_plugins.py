@@ -4,7 +4,7 @@ asks of all sources: one that fails in any call is named, and costs no other."""
 import hashlib
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flopsd.cli.doctor import Diagnosis, can_meter, doctor_text, examine
-from flopsd.core.model import Device, Evidence, Sweep
+from flopsd.core.model import Evidence, Sweep
 from flopsd.errors import ConfigError, PeakTableError, SourceError, SourceUnavailableError
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
@@ -325,29 +325,23 @@ FAULTS: dict[str, Callable[[], Any]] = {
 }
 
 
-class Faulty(ScriptedSource):
-    def __init__(self, call: str) -> None:
-        super().__init__("bad", [A100], lambda: Sweep(()))
-        self.call = call
+def faulty(call: str) -> ScriptedSource:
+    """A source that fails in this call; closing it closes it all the same."""
+    source = ScriptedSource("bad", [A100], lambda: Sweep(()))
+    close = source.close
 
-    def describe(self) -> Mapping[str, Any]:
-        return FAULTS["describe"]() if self.call == "describe" else super().describe()
+    def fails() -> Any:
+        if call == "close":
+            close()
+        return FAULTS[call]()
 
-    def devices(self) -> Sequence[Device]:
-        return FAULTS["devices"]() if self.call == "devices" else super().devices()
-
-    def read(self) -> Sweep:
-        return FAULTS["read"]() if self.call == "read" else super().read()
-
-    def close(self) -> None:
-        super().close()
-        if self.call == "close":
-            FAULTS["close"]()
+    setattr(source, call, fails)
+    return source
 
 
 @pytest.mark.parametrize("call", FAULTS)
 def test_a_source_that_fails_in_any_call_is_named_with_its_fault(call: str, caplog: pytest.LogCaptureFixture) -> None:
-    good, bad = ScriptedSource("good", [H100], lambda: Sweep(())), Faulty(call)
+    good, bad = ScriptedSource("good", [H100], lambda: Sweep(())), faulty(call)
     sources: dict[str, Source] = {"bad": bad, "good": good}
     found = probe(["bad", "good"], sources.__getitem__, FakeClock())
     assert bad.closed

@@ -325,6 +325,12 @@ def fed(clock: FakeClock, code: str, size: int = 3_000_000) -> tuple[Feed, list[
     return Feed((sys.executable, "-c", code), 1, render, clock), rendered
 
 
+def end(feed: Feed, seconds: float) -> None:
+    """In real time, whose end it waits for."""
+    feed._clock = SystemClock()
+    feed.end(seconds)
+
+
 def test_a_pusher_that_reads_nothing_is_never_waited_for_and_gets_no_more_than_one_page() -> None:
     clock = FakeClock()
     feed, rendered = fed(clock, "import signal; signal.pause()")
@@ -335,8 +341,7 @@ def test_a_pusher_that_reads_nothing_is_never_waited_for_and_gets_no_more_than_o
     assert feed._child is not None
     child = feed._child
     feed.finish()
-    feed._clock = SystemClock()
-    feed.end(0.1)
+    end(feed, 0.1)
     assert child.returncode == -9
 
 
@@ -357,8 +362,7 @@ def test_of_a_run_one_page_alone_is_the_first_and_none_of_a_daemon_that_goes_on_
     assert feed._child is not None
     until_ended(feed._child.pid)
     feed.finish()  # by another pusher
-    feed._clock = SystemClock()
-    feed.end(PATIENCE_SECONDS)
+    end(feed, PATIENCE_SECONDS)
     assert kinds.read_text().splitlines() == [f"{begins_run} False", "False True"]
 
 
@@ -371,8 +375,7 @@ def test_a_page_is_offered_once_an_interval() -> None:
         feed.each_tick()
         pages.append(len(rendered))
     assert pages == [1, 1, 1, 2, 2]
-    feed._clock = SystemClock()
-    feed.end(0)
+    end(feed, 0)
 
 
 def test_a_pusher_that_dies_is_started_again_later_and_later(caplog: pytest.LogCaptureFixture) -> None:
@@ -422,8 +425,7 @@ def test_the_last_page_of_a_run_gets_through_whole_and_what_came_of_it_is_known(
         feed._listen(feed._child)
         assert [state.successes for state in feed.states] == [9]
     feed.finish()
-    feed._clock = SystemClock()
-    feed.end(PATIENCE_SECONDS)
+    end(feed, PATIENCE_SECONDS)
     assert feed.states == (PushState("x", 1 + (before == "a page is half through")),)
 
 
@@ -471,5 +473,4 @@ signal.pause()
 
     wait_until(arrived, "a state")
     assert feed.states == (state,)
-    feed._clock = SystemClock()
-    feed.end(0)
+    end(feed, 0)
