@@ -290,21 +290,6 @@ def test_sysfs_names_the_chip_and_its_total_goes_along(lead: Lead, tmp_path: Pat
     assert led.source.describe()["sysfs_flop_count"] == "live"
 
 
-def test_totals_that_stand_still_while_work_is_counted_move_at_exit(lead: Lead, tmp_path: Path) -> None:
-    sysfs = Sysfs(tmp_path, driver="2.24.7.0")
-    led = counting(lead, inf2(), **sysfs.options)
-    led.after(SECOND, doc=inf2())
-    (reading,) = led.after(SECOND, doc=inf2())
-    assert reading.counters["neuron_sysfs_live"] == 0
-    assert led.source.describe()["sysfs_flop_count"] == "at exit"
-
-
-def test_sysfs_of_another_number_of_chips_names_none_of_them(lead: Lead, tmp_path: Path) -> None:
-    led = counting(lead, inf2(), **Sysfs(tmp_path, chips=2).options)
-    assert [chip.uid for chip in led.source.devices()] == ["neuron0"]
-    assert led.after(SECOND, doc=inf2())[0].counters == {}
-
-
 def test_chips_that_the_monitor_counts_otherwise_are_not_missed_beside_them(
     lead: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
