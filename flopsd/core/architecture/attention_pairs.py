@@ -71,30 +71,30 @@ class Side:
     square_low: int
     square_high: int
 
-    def least(self, window: int | None, packing: bool) -> int:
+    @property
+    def real(self) -> int:
+        """Tokens that are no padding. As many pairs are the least where rows are packed: the lengths of the documents
+        are not known, and each token sees itself."""
+        return self.tokens - self.padding
+
+    def least(self, window: int | None) -> int:
         """Causal pairs of the real tokens, at least, within a window if there is one."""
-        real = self.tokens - self.padding
-        if packing:
-            return real  # the lengths of the documents are not known; each token sees itself
         # A convex sum is least when all sequences are alike.
-        alike = self._alike(real, lambda s: causal_pairs(s) if window is None else window_pairs(s, window))
+        alike = self._alike(self.real, lambda s: causal_pairs(s) if window is None else window_pairs(s, window))
         if window is not None:
             return alike
         lost = self.padding * isqrt(self.square_high)  # a padding position takes at most its row with it
         return max(alike, (self.square_low + self.tokens) // 2 - lost)
 
-    def least_chunked(self, chunk: int, packing: bool) -> int:
+    def least_chunked(self, chunk: int) -> int:
         """As `least`, within chunks."""
-        real = self.tokens - self.padding
-        if packing:
-            return real
 
         # chunk_pairs is not convex: of s = qc + r tokens they are r(c - r)/2 fewer than the line s(c + 1)/2, so at most
         # c^2/8. Below them lies a convex function: causal pairs up to half a chunk, then that line less c^2/8.
         def fewest(s: int) -> int:
             return causal_pairs(s) if 2 * s <= chunk else (4 * s * (chunk + 1) - chunk**2) // 8
 
-        return self._alike(real, fewest)
+        return self._alike(self.real, fewest)
 
     def length(self) -> int | None:
         """The length of every sequence, where the counters show that all are alike."""
@@ -102,18 +102,14 @@ class Side:
             return None
         return self.tokens // self.sequences
 
-    def least_square(self, packing: bool) -> int:
+    def least_square(self) -> int:
         """Pairs of a mask that hides nothing, of the real tokens, at least."""
-        real = self.tokens - self.padding
-        if packing:
-            return real
         lost = 2 * self.padding * isqrt(self.square_high)
-        return max(self._alike(real, lambda s: s * s), self.square_low - lost)
+        return max(self._alike(self.real, lambda s: s * s), self.square_low - lost)
 
-    def least_local(self, window: int, packing: bool) -> int:
+    def least_local(self, window: int) -> int:
         """Pairs of the real tokens, at least, that are no further apart than `window`."""
-        real = self.tokens - self.padding
-        return real if packing else self._alike(real, lambda s: local_pairs(s, window))
+        return self._alike(self.real, lambda s: local_pairs(s, window))
 
     def most_local(self, window: int) -> int:
         """Pairs within `window`, at most: exact where all sequences are alike."""
@@ -148,8 +144,10 @@ class Pairs:
         side = self.sides[stream]
         if level is Level.HIGH:
             return side.square_high
+        if level is Level.LOW and self.packing:
+            return side.real
         if mask is Mask.FULL:
-            return side.least_square(self.packing) if level is Level.LOW else side.square_low
+            return side.least_square() if level is Level.LOW else side.square_low
         if mask is Mask.LOCAL and window is not None:
             return self._local(side, window, level)
         masked = side.padding or self.packing
@@ -159,7 +157,7 @@ class Pairs:
             return self._windowed(side, window, level)
         if mask is Mask.CHUNK and window is not None:
             return self._chunked(side, window, level)
-        return side.least(None, self.packing) if level is Level.LOW else (side.square_low + side.tokens) // 2
+        return side.least(None) if level is Level.LOW else (side.square_low + side.tokens) // 2
 
     def executed_low(self, mask: Mask, window: int | None, stream: Stream) -> int:
         """What was computed at least: a kernel that masks a square has computed it."""
@@ -169,7 +167,7 @@ class Pairs:
 
     def _local(self, side: Side, window: int, level: Level) -> int:
         if level is Level.LOW:
-            return side.least_local(window, self.packing)
+            return side.least_local(window)
         # Only flash kernels skip what is outside: PyTorch's own are handed the window as a mask.
         skips = self.kernel is Kernel.SKIPS
         return min(side.square_low, side.most_local(window)) if skips else side.square_low
@@ -179,7 +177,7 @@ class Pairs:
         if length is not None and side.sequences is not None:
             return side.sequences * chunk_pairs(length, chunk)
         if level is Level.LOW:
-            return side.least_chunked(chunk, self.packing)
+            return side.least_chunked(chunk)
         return min((side.square_low + side.tokens) // 2, side.tokens * (chunk + 1) // 2)
 
     def _windowed(self, side: Side, window: int, level: Level) -> int:
@@ -187,10 +185,8 @@ class Pairs:
         if level is Level.COMPUTED:
             most = min((side.square_low + side.tokens) // 2, side.tokens * window)
             return most if counted is None else min(counted, side.square_high)
-        least = side.least(window, self.packing)
-        if counted is None or self.packing:
-            return least
-        return max(least, counted - side.padding * window)
+        least = side.least(window)
+        return least if counted is None else max(least, counted - side.padding * window)
 
 
 def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *, cached: bool = False) -> Side:

@@ -88,14 +88,12 @@ class Walk:
         self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
         self._graded = {stream: stream in input_gradients for stream in Stream}
         for table in model.embeddings:
-            self._graded[table.stream] = self._graded[table.stream] or trained.weight(table)
+            self._reach(trained.weight(table), table.stream)
         for linear in model.stem:
-            into = _READ_AS.get(linear.stream, linear.stream)
             out = self._linear(linear, self._graded[linear.stream])
-            self._graded[into] = self._graded[into] or out
-        if model.embeds_tokens:
-            shared = self._graded[Stream.TOKENS]  # a decoder beside an encoder reads the same table
-            self._graded[Stream.TARGET] = self._graded[Stream.TARGET] or shared
+            self._reach(out, _READ_AS.get(linear.stream, linear.stream))
+        if model.embeds_tokens:  # a decoder beside an encoder reads the same table
+            self._reach(self._graded[Stream.TOKENS], Stream.TARGET)
         for block in model.blocks:
             before = replace(self.sums)
             self._block(block)
@@ -124,9 +122,9 @@ class Walk:
         if block.unused or (self._severed and block.checkpointed and stream is Stream.PATCHES and not source):
             self._without_gradients_since(before)
             return
-        self._graded[stream] = self._graded[stream] or graded
+        self._reach(graded, stream)
         if stream is Stream.SOFT and self._images_reach_text:
-            self._graded[Stream.TOKENS] = self._graded[Stream.TOKENS] or graded
+            self._reach(graded, Stream.TOKENS)
         if graded and block.checkpointed:
             sums.layers += sums.forward - before.forward - self._after_the_last_gradient(block)
             sums.layers_attention += sums.attention - before.attention
@@ -163,18 +161,18 @@ class Walk:
         """A layer whose parts read several streams; whether what comes out of it has a gradient."""
         for part in block.parts:
             if isinstance(part, Modulation):
-                self._reach(part.modulates, self._part(part, self._graded[Stream.SEQUENCES]))
+                self._reach(self._part(part, self._graded[Stream.SEQUENCES]), *part.modulates)
         entry = dict(self._graded)  # what each attention reads, however many there are
         for part in block.parts:
             if isinstance(part, Attention):
                 streams = block.joins if part.stream is Stream.TOKENS else (part.stream,)
                 for stream, graded in self._attention(part, any(entry[stream] for stream in streams)).items():
-                    self._reach(block.joins if stream is Stream.TOKENS else (stream,), graded)
+                    self._reach(graded, *(block.joins if stream is Stream.TOKENS else (stream,)))
             elif isinstance(part, Mlp):
-                self._reach((part.down.stream,), self._part(part, self._graded[part.down.stream]))
+                self._reach(self._part(part, self._graded[part.down.stream]), part.down.stream)
         return any(self._graded[stream] for stream in block.joins)
 
-    def _reach(self, streams: tuple[Stream, ...], graded: bool) -> None:
+    def _reach(self, graded: bool, *streams: Stream) -> None:
         for stream in streams:
             self._graded[stream] = self._graded[stream] or graded
 

@@ -39,15 +39,18 @@ class StateWork:
     def taps(self, convolution: Convolution) -> int:
         """Multiply-adds of one channel."""
         if self.level is Level.LOW:
-            return self.side.least(convolution.kernel, self.packing)
+            return self._least(convolution.kernel)
         # Both ends of a row are padded, and what came of the second padding is cut off.
         return (self.side.tokens + self._sequences() * (convolution.kernel - 1)) * convolution.kernel
+
+    def _least(self, window: int) -> int:
+        return self.side.real if self.packing else self.side.least(window)
 
     def products(self, state: State, graded: Mapping[str, bool]) -> StateFlop:
         """FLOP of one layer; `graded`: which operands have a gradient."""
         if self.level is Level.LOW:
             # Of the two ways to compute it the lesser, whatever the lengths: pairs within a window are at most both.
-            forward = 2 * state.pair * self.side.least(max(1, state.read // state.pair), self.packing)
+            forward = 2 * state.pair * self._least(max(1, state.read // state.pair))
             return StateFlop(forward, 2 * forward if all(graded.values()) else 0)
         kernel, some = self.level is Level.HIGH, any(graded.values())
         found = dict.fromkeys(graded, some) if kernel else dict(graded)  # kernels compute the gradients of all

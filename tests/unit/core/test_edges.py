@@ -54,15 +54,8 @@ def test_a_share_of_one_in_a_million_is_a_share() -> None:
 
 def test_padding_takes_its_rows_and_columns_from_a_full_square() -> None:
     """At least as many pairs as with sequences that are alike, and no fewer than each padding position takes away."""
-    assert Side(16, 1, 2, 136, 136).least_square(packing=False) == 136 - 2 * 11
-    assert Side(16, 1, 1, 256, 256).least_square(packing=False) == 256 - 2 * 16 + 1
-
-
-def test_of_packed_rows_each_token_may_be_a_sequence_of_its_own() -> None:
-    packed = Side(16, 1, 1, 256, 256)
-    bounds = (packed.least_square(packing=True), packed.least_local(4, packing=True), packed.least_chunked(4, packing=True),
-              packed.least(None, packing=True), packed.least(4, packing=True))  # fmt: skip
-    assert bounds == (15,) * 5
+    assert Side(16, 1, 2, 136, 136).least_square() == 136 - 2 * 11
+    assert Side(16, 1, 1, 256, 256).least_square() == 256 - 2 * 16 + 1
 
 
 @pytest.mark.parametrize(("one", "other", "both"), [(1, 2, 3), (None, 2, None), (1, None, None)])

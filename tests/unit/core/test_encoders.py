@@ -130,7 +130,7 @@ def test_sequences_in_chunks_have_at_least_what_the_bound_says_and_hardly_more_a
     length: int, half_chunk: int, sequences: int
 ) -> None:
     chunk, tokens = 2 * half_chunk, length * sequences
-    least = Side(tokens, 0, sequences, tokens, tokens**2).least_chunked(chunk, packing=False)
+    least = Side(tokens, 0, sequences, tokens, tokens**2).least_chunked(chunk)
     true = sequences * chunk_pairs(length, chunk)
     assert least <= true
     if length <= half_chunk or length % chunk == half_chunk:

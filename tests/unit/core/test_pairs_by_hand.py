@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, training_from
-from flopsd.core.architecture.attention_pairs import Level, Side, side_from
+from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, Side, side_from
 from flopsd.core.architecture.image_work import ImageWork, image_work
-from flopsd.core.architecture.model import Block, Images, Model, Stream
+from flopsd.core.architecture.model import Block, Images, Mask, Model, Stream
 from flopsd.core.architecture.parameters_only import most_looked_up
 
 # Of 2 and 10 tokens, and of 6 and 6; `padded`: one token of the first is padding, so 5 and 6 at the least.
@@ -30,14 +30,14 @@ def test_the_least_pairs_of_what_is_known(
     side: Side, causal: int, window_3: int, chunk_4: int, square: int, local_1: int
 ) -> None:
     """Within a window, a chunk or a distance sequences are taken to be alike, which has the fewest."""
-    assert side.least(None, False) == causal
-    assert side.least(3, False) == window_3
-    assert side.least_chunked(4, False) == chunk_4
-    assert side.least_square(False) == square
-    assert side.least_local(1, False) == local_1
-    real = side.tokens - side.padding  # each token of a packed row sees itself
-    packed = (side.least(None, True), side.least(3, True), side.least_chunked(4, True), side.least_square(True))
-    assert (*packed, side.least_local(1, True)) == (real,) * 5
+    assert side.least(None) == causal
+    assert side.least(3) == window_3
+    assert side.least_chunked(4) == chunk_4
+    assert side.least_square() == square
+    assert side.least_local(1) == local_1
+    packed = Pairs({Stream.TOKENS: side}, 0, Kernel.SKIPS, True, side.tokens, 3)
+    low = {packed.of(mask, 3, Stream.TOKENS, Level.LOW) for mask in Mask if mask is not Mask.CROSS}
+    assert low == {side.tokens - side.padding}, "each token of a packed row sees itself"
 
 
 def test_at_most_each_token_has_a_whole_window_unless_all_sequences_are_alike() -> None:
