@@ -45,7 +45,6 @@ ONE_OF = {
     "test_the_jobs_exit_code_is_returned_and_the_ledger_sealed": 2,
     "test_with_broken_streams_the_exit_code_is_returned_and_the_ledger_copied": 2,
     "test_the_truth_lies_between_low_and_high": 2,
-    "test_refusals_in_the_form_that_aws_documents": 2,
     "test_a_load_in_step_with_the_reads_stays_in_the_interval": 2,
     "test_all_models_of_a_trainer_are_counted": 2,
 }
