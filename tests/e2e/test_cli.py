@@ -86,10 +86,15 @@ def test_a_terminal_that_is_closed_ends_a_run_with_its_seal(tmp_path: Path) -> N
     """As an ssh connection that breaks: what is printed after that goes nowhere."""
     ours, theirs = os.openpty()
     ledger = tmp_path / "ledger.json"
+
+    def in_a_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup ignore, and a run then too
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
     command = [*FLOPSD, "run", "--source", "replay", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger)]
     with subprocess.Popen(
         [*command, "--listen", "127.0.0.1:0", "--evidence", "off"], env=environment(None), start_new_session=True,
-        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=in_a_terminal,
     ) as process:  # fmt: skip
         os.close(theirs)
         with open(ours, errors="replace") as terminal:
