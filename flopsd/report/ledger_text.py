@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.companions import kind_of
-from flopsd.core.figures import Figures, figures_from
+from flopsd.core.figures import figures_from
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.ledger.segments import segment_text
-from flopsd.core.model import Evidence
-from flopsd.core.policy.reconcile import NO_PROCESS
-from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
+from flopsd.core.rounding import format_duration
 from flopsd.core.values import utc_ns
 from flopsd.report.answer import answer_to
-from flopsd.report.claims import claims_text, holds_counts, operators_text, required_source
 from flopsd.report.isolation_text import isolation_text
-from flopsd.report.ledger_json import LedgerObject, contradiction_text
-from flopsd.report.model_documentation_texts import job_seconds
-from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval, left_out, percent
+from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.ledger_rows import Row, by_count_rows, coverage_text, executed_rows, meaning_rows
+from flopsd.report.numbers import NOTHING_MEASURED, interval
 from flopsd.report.terminal import LABEL, counted, facts, named, one_line, shell_command, shown, wrapped
-from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification_text import (
     added_up_again,
     anchor_texts,
@@ -33,7 +29,7 @@ from flopsd.report.verification_text import (
     signed_by,
     unsealed_text,
 )
-from flopsd.settings.words import ABSENT, say, say_all
+from flopsd.settings.words import say, say_all
 from flopsd.system.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -44,8 +40,6 @@ if TYPE_CHECKING:
     from flopsd.attestation.seal import Sealed
     from flopsd.attestation.verify import Verified
 
-Row = tuple[str, str]
-_GAP = Evidence.GAP.value
 _NO_END = "the journal has no end: the figures are up to its last record"
 NO_EVIDENCE = "no hardware was metered, and this is not evidence"
 
@@ -59,8 +53,8 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *([("SEGMENT", segment_text(sealed.segment or 1))] if is_segment else []),
         *([("ROLLING", _NO_END)] if predicate["incarnations"][-1]["endReason"] is None else []),
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
-        *_by_count(executed["byEvidence"]),
-        ("coverage", _coverage(predicate)),
+        *by_count_rows(executed["byEvidence"]),
+        ("coverage", coverage_text(predicate)),
         *([("answer", answer_to(findings).headline)] if findings and not is_segment else []),
         ("journal", str(sealed.journal)),
         ("public key", str(sealed.public_key)),
@@ -104,7 +98,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
                 f"{codes_text(predicate['incarnations'])}"
             ),
             "executed FLOP:",
-            *_indented([*_executed(predicate), *_meaning(predicate)]),
+            *_indented([*executed_rows(predicate), *meaning_rows(predicate)]),
             *wrapped(isolation_text(LedgerObject(predicate, "predicate"))),
             *_attached(verified.evidence),
             *_indented(("anchors", text) for text in anchored),
@@ -153,80 +147,6 @@ def _claim(predicate: Mapping[str, Any]) -> list[str]:
         *wrapped(f"The signature states: {say('claim.states', claim['states'])}"),
         *wrapped(f"Limits: {say_all('claim.limits', claim['limits'], ' ')}"),
     ]
-
-
-def _executed(predicate: Mapping[str, Any]) -> list[Row]:
-    executed, gaps = predicate["totals"]["executed"], predicate["coverage"].get("gaps")
-    clock = int(executed.get("clockUncertaintyFlop", 0))
-    listed = "" if gaps is None else f", {counted(len(gaps), 'gap')} listed"
-    is_idle = list(executed["byEvidence"]) == [_GAP] and int(predicate["coverage"]["coveragePpm"] or 0) > 0
-    evidence, energy = one_line(", ".join(executed["byEvidence"])) or "none", "not counted"
-    if predicate["energyJoules"] is not None:
-        energy = format_energy(Fraction(predicate["energyJoules"]))
-        if uncounted := Fraction(predicate["energyUncountedSeconds"]):
-            energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
-    return [
-        *interval(figures_from(executed)).facts(NOTHING_MEASURED),
-        *_by_count(executed["byEvidence"]),
-        ("evidence", f"{_GAP}; no work in the time that was read" if is_idle else evidence),
-        *(
-            [("clock", f"{format_flop(clock, Towards.UP)} of the margin either way: not known between its samples")]
-            if clock
-            else []
-        ),
-        *integer_facts(executed["mayBeIntegerFlop"], figures_from(predicate["totals"]["integerOperations"])),
-        ("coverage", f"{_coverage(predicate)}{listed}"),
-        ("energy", energy),
-    ]
-
-
-def _by_count(evidence: Collection[str]) -> list[Row]:
-    return [("by count", words)] if (words := holds_counts(evidence)) else []
-
-
-def _coverage(predicate: Mapping[str, Any]) -> str:
-    coverage = predicate["coverage"]
-    ppm = coverage["coveragePpm"]
-    share, job = "unknown:" if ppm is None else f"{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
-    elsewhere = format_duration(left) if (left := Fraction(coverage["spanSeconds"]) - job) else ""
-    more = f" ({elsewhere} more is not counted: not this job's, as the daemon states)" if elsewhere else ""
-    is_whole = "completeness" not in predicate or predicate["completeness"]["complete"] is True
-    here = "" if is_whole else " in the ledgers that are here"
-    return f"{share} {format_duration(job)} of device time{here}{more}"
-
-
-def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
-    """The other bases and the findings, in short; `flopsd report` has them whole."""
-    totals = predicate["totals"]
-    guidelines, architecture = totals["guidelines"], totals["architecture"]
-    source = f" ({required_source(guidelines)})" if "requiredPpmSource" in guidelines else ""
-    rows = [("guidelines", f"{figures_text(figures_from(guidelines))}: what contributes to parameter updates{source}")]
-    evaluation = left_out(figures_from(totals["executed"]), figures_from(guidelines))
-    rows += [("left out", evaluation)] if evaluation else []
-    rows += [("guidelines", wide)] if (wide := beyond_margin(figures_from(guidelines))) else []
-    rows += [("by count", counts)] if (counts := operators_text(guidelines)) else []
-    rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []
-    if architecture is not None:
-        computed = figures_text(figures_from(architecture, "computed"))
-        rows.append(("by model", f"{computed}: from the model and the tokens that its processes declare"))
-    elif (reasons := totals[ABSENT]) != [NO_PROCESS.for_ledger()]:
-        rows.append(("by model", f"no figure: {one_line(say_all(ABSENT, reasons))}"))
-    warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
-    rows += [("WARNING", text) for text in map(_warning, warned)]
-    declared = LedgerObject(predicate, "predicate").object("declared")
-    rows += [("WARNING", contradiction_text(one)) for one in declared.objects("contradictions")]
-    return [*rows, *threshold_facts(predicate["findings"])]
-
-
-def _warning(ratio: Mapping[str, Any]) -> str:
-    code = ratio["warning"]
-    return f"{one_line(ratio['name'])}: {one_line(code)}: {one_line(say('reconciliation.warning', code))}"
-
-
-def figures_text(figures: Figures) -> str:
-    """`3.25x10^15 FLOP (1.53x10^15 to 1.16x10^16 FLOP)`."""
-    value = interval(figures)
-    return f"{'no single figure' if value.measured is None else value.measured.text + ' FLOP'} ({value.ends})"
 
 
 def _rolling(verified: Verified) -> list[str]:
@@ -281,7 +201,7 @@ def _job(predicate: Mapping[str, Any]) -> list[str]:
         *wrapped(f"{word}: {say('completeness.summary', completeness['summary'])}{_declared_nodes(predicate)}"),
         *_indented([("missing", words) for words in _some(holes)]),
         "executed FLOP:",
-        *_indented([*_executed(predicate), *_meaning(predicate)]),
+        *_indented([*executed_rows(predicate), *meaning_rows(predicate)]),
     ]
 
 

@@ -1,0 +1,96 @@
+"""What a ledger states, in rows of a name and a text: figures, coverage, the other bases, the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.figures import Figures, figures_from
+from flopsd.core.model import Evidence
+from flopsd.core.policy.reconcile import NO_PROCESS
+from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
+from flopsd.report.claims import claims_text, holds_counts, operators_text, required_source
+from flopsd.report.ledger_json import LedgerObject, contradiction_text
+from flopsd.report.model_documentation_texts import job_seconds
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval, left_out, percent
+from flopsd.report.terminal import counted, one_line
+from flopsd.report.threshold_text import threshold_facts
+from flopsd.settings.words import ABSENT, say, say_all
+
+Row = tuple[str, str]
+_GAP = Evidence.GAP.value
+
+
+def executed_rows(predicate: Mapping[str, Any]) -> list[Row]:
+    executed, gaps = predicate["totals"]["executed"], predicate["coverage"].get("gaps")
+    clock = int(executed.get("clockUncertaintyFlop", 0))
+    listed = "" if gaps is None else f", {counted(len(gaps), 'gap')} listed"
+    is_idle = list(executed["byEvidence"]) == [_GAP] and int(predicate["coverage"]["coveragePpm"] or 0) > 0
+    evidence, energy = one_line(", ".join(executed["byEvidence"])) or "none", "not counted"
+    if predicate["energyJoules"] is not None:
+        energy = format_energy(Fraction(predicate["energyJoules"]))
+        if uncounted := Fraction(predicate["energyUncountedSeconds"]):
+            energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
+    return [
+        *interval(figures_from(executed)).facts(NOTHING_MEASURED),
+        *by_count_rows(executed["byEvidence"]),
+        ("evidence", f"{_GAP}; no work in the time that was read" if is_idle else evidence),
+        *(
+            [("clock", f"{format_flop(clock, Towards.UP)} of the margin either way: not known between its samples")]
+            if clock
+            else []
+        ),
+        *integer_facts(executed["mayBeIntegerFlop"], figures_from(predicate["totals"]["integerOperations"])),
+        ("coverage", f"{coverage_text(predicate)}{listed}"),
+        ("energy", energy),
+    ]
+
+
+def by_count_rows(evidence: Collection[str]) -> list[Row]:
+    return [("by count", words)] if (words := holds_counts(evidence)) else []
+
+
+def coverage_text(predicate: Mapping[str, Any]) -> str:
+    coverage = predicate["coverage"]
+    ppm = coverage["coveragePpm"]
+    share, job = "unknown:" if ppm is None else f"{percent(int(ppm), Towards.DOWN)} of", job_seconds(coverage)
+    elsewhere = format_duration(left) if (left := Fraction(coverage["spanSeconds"]) - job) else ""
+    more = f" ({elsewhere} more is not counted: not this job's, as the daemon states)" if elsewhere else ""
+    is_whole = "completeness" not in predicate or predicate["completeness"]["complete"] is True
+    here = "" if is_whole else " in the ledgers that are here"
+    return f"{share} {format_duration(job)} of device time{here}{more}"
+
+
+def meaning_rows(predicate: Mapping[str, Any]) -> list[Row]:
+    """The other bases and the findings, in short; `flopsd report` has them whole."""
+    totals = predicate["totals"]
+    guidelines, architecture = totals["guidelines"], totals["architecture"]
+    source = f" ({required_source(guidelines)})" if "requiredPpmSource" in guidelines else ""
+    rows = [("guidelines", f"{_figures(figures_from(guidelines))}: what contributes to parameter updates{source}")]
+    evaluation = left_out(figures_from(totals["executed"]), figures_from(guidelines))
+    rows += [("left out", evaluation)] if evaluation else []
+    rows += [("guidelines", wide)] if (wide := beyond_margin(figures_from(guidelines))) else []
+    rows += [("by count", counts)] if (counts := operators_text(guidelines)) else []
+    rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []
+    if architecture is not None:
+        computed = _figures(figures_from(architecture, "computed"))
+        rows.append(("by model", f"{computed}: from the model and the tokens that its processes declare"))
+    elif (reasons := totals[ABSENT]) != [NO_PROCESS.for_ledger()]:
+        rows.append(("by model", f"no figure: {one_line(say_all(ABSENT, reasons))}"))
+    warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
+    rows += [("WARNING", text) for text in map(_warning, warned)]
+    declared = LedgerObject(predicate, "predicate").object("declared")
+    rows += [("WARNING", contradiction_text(one)) for one in declared.objects("contradictions")]
+    return [*rows, *threshold_facts(predicate["findings"])]
+
+
+def _warning(ratio: Mapping[str, Any]) -> str:
+    code = ratio["warning"]
+    return f"{one_line(ratio['name'])}: {one_line(code)}: {one_line(say('reconciliation.warning', code))}"
+
+
+def _figures(figures: Figures) -> str:
+    """`3.25x10^15 FLOP (1.53x10^15 to 1.16x10^16 FLOP)`."""
+    value = interval(figures)
+    return f"{'no single figure' if value.measured is None else value.measured.text + ' FLOP'} ({value.ends})"
