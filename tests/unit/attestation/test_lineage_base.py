@@ -97,8 +97,9 @@ def test_of_what_is_not_whole_nothing_is_below(nodes: Nodes, tmp_path: Path) -> 
     assert payload_of(half)["predicate"]["totals"]["guidelines"]["high"] is None
     assert findings(half)["whole"]["state"] == "indeterminate"
     # Nor of one node of several by itself, whoever looks at it alone.
-    untold = nodes.merge(nodes.ledger(plain("host"), declared=TRAINS), policy_files=[str(rules)], allow_incomplete=True)
-    assert findings(untold.ledger)["whole"]["state"] == "indeterminate"
+    alone = nodes.ledger(plain("host"), declared=TRAINS)
+    merged = nodes.merge(alone, policy_files=[str(rules)], allow_incomplete=True, ledger=nodes.folder / "alone.json")
+    assert findings(merged.ledger)["whole"]["state"] == "indeterminate"
 
 
 @pytest.mark.parametrize("kind", ["known", "estimated"])
