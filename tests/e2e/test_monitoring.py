@@ -171,7 +171,7 @@ def test_increase_over_the_whole_is_the_ledgers_total(tmp_path: Path) -> None:
     total = int(sealed["totals"]["executed"]["measured"])
     assert len(sealed["incarnations"]) == 4
 
-    blocks = stored(tmp_path, "".join(story.pages) + "# EOF\n")
+    blocks = stored(tmp_path, "".join(story.pages))
     with served(blocks) as url:
         span = f"[{end - begin}s]"
         rows = query(url, f"flopsd_flop_total{span}", end)
