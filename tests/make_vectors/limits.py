@@ -163,6 +163,15 @@ def _unended_beside_its_like(records: list[J]) -> None:
     _unended(11)(records)
 
 
+def _gap_of_a_phase(records: list[J]) -> None:
+    gaps = {"end_unknown": S, "driver_timeout": S}
+    phase(
+        "train", whole={"observed_ns": {"activity": 4 * S}, "gap_ns": gaps}, observed_ns={}, gap_ns={"end_unknown": S}
+    )(records)
+    first = records[3]["gaps"][0]
+    first[1:3] = [first[1] - S, first[2] - S]
+
+
 RUNNING = {"a counter": {"ns": -5, "elapsed": 7, "fp32": 3}}
 MOST_OF_ONE = 2_462_894_161_920_000
 PAIR = {"bf16": 999_999, "fp8": 1}
@@ -242,6 +251,7 @@ CASES: list[Case] = [
     ("unended-beyond-twice-a-checkpoint", "The same, a second later.", None, None, None, "small", _unended(11)),
     ("unended-of-less-than-a-microsecond", "A journal without an end, sealed at the time of its last record.", None, None, None, "small", _unended(0)),
     ("unended-beside-a-gap-of-its-reason", "A journal without an end, whose last second is a gap for the same reason.", None, None, None, "small", _unended_beside_its_like),
+    ("phase-of-a-gap-without-a-ceiling", "A gap of unknown length is a phase's, and one beside it is not: that has a ceiling.", None, None, None, "small", _gap_of_a_phase),
     ("unended-before-its-last-record", "A journal without an end, sealed before its last record.", None, None, None, "small", _unended(-1)),
     ("energy-of-a-time-elsewhere", "Energy and work of five seconds, and one that is accounted elsewhere.", None, None, None, "small", energy(3000, observed_ns={"activity": 5 * S}, gap_ns={"other_job": S}, energy_ns=5 * S)),
     ("energy-and-a-row-of-nothing", "Energy can be compared, and one tensor pipe did nothing.", None, None, None, "small", energy(3000, sm_cycles={"activity": {"tensor_hmma": 10**12, "tensor_dfma": 0}})),

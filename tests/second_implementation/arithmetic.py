@@ -297,7 +297,7 @@ class Rated(Rates):
             row("utilization", None, busy, known("utilization"), (0, None, highs[0]), (0, None, highs[1]), most=most)
         if unknown := unknown_of(tally):
             flop, integers = (self.ceiling(unknown, integers=of) for of in (False, True))
-            if {"end_unknown", "journal_replaced"} & tally["gap_ns"].keys():
+            if any(tally["gap_ns"].get(reason) for reason in ("end_unknown", "journal_replaced")):
                 flop = integers = None
             row("gap", None, 0, unknown, (0, None, flop), (0, None, integers))
         return found
