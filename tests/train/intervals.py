@@ -565,6 +565,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "two backward passes": _backward_twice,
     "in chunks": _in_chunks,
     "in chunks, beside a cache of a window": partial(_in_chunks, "cohere2"),
+    "in chunks, beside a cache of short convolutions": partial(_in_chunks, "lfm2"),
     "the backbone alone": _backbone_alone,
     "layers dropped": _layers_dropped,
     "a pooler that the loss does not read": _pooler_unread,

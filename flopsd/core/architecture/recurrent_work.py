@@ -40,8 +40,10 @@ class StateWork:
         """Multiply-adds of one channel."""
         if self.level is Level.LOW:
             return self._least(convolution.kernel)
-        # Both ends of a row are padded, and what came of the second padding is cut off.
-        return (self.side.tokens + self._sequences() * (convolution.kernel - 1)) * convolution.kernel
+        # Both ends of a row are padded, and what came of the second padding is cut off. Behind a cache, what that kept
+        # of the tokens before is passed again.
+        kept = convolution.kernel if self.level is Level.HIGH else 0
+        return (self.side.tokens + self._sequences() * (kept + convolution.kernel - 1)) * convolution.kernel
 
     def _least(self, window: int) -> int:
         return self.side.real if self.packing else self.side.least(window)
