@@ -15,7 +15,7 @@ ONE_OF = {
     "test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_else": 2,
     "test_no_panel_is_empty_without_its_reason": 2,
     "test_it_meters_seals_and_verifies_on_each_python": 2,
-    "test_every_product_is_counted_once": 3,
+    "test_every_product_is_counted_once": 6,
     "test_as_many_as_pytorch_counts": 2,
     "test_a_field_that_is_left_out_has_the_default_of_the_class": 2,
     "test_what_is_declared_is_enough_for_the_flop_that_pytorch_counts": 3,
@@ -23,7 +23,7 @@ ONE_OF = {
     "test_a_model_that_is_compiled_after_it_was_attached_trains_on_and_is_declared": 2,
     "test_the_page_can_be_followed_word_for_word_on_every_kind_of_ledger": 4,
     "test_nothing_fires_on_a_healthy_install": 2,
-    "test_every_published_ledger_is_reported": 3,
+    "test_every_published_ledger_is_reported": 6,
     "test_an_adapter_on_any_one_matrix_makes_gradients_of_what_stands_above_it": 3,
     "test_a_value_of_another_kind_or_size_is_refused_by_its_name": 3,
     "test_the_configuration_states_what_a_step_computes": 2,
@@ -47,6 +47,11 @@ ONE_OF = {
     "test_the_truth_lies_between_low_and_high": 2,
     "test_a_load_in_step_with_the_reads_stays_in_the_interval": 2,
     "test_all_models_of_a_trainer_are_counted": 2,
+    "test_heads_among_which_a_width_cannot_be_shared_are_refused": 3,
+    "test_a_field_that_is_not_known_is_refused_wherever_it_stands": 3,
+    "test_of_a_method_that_is_not_declared_perhaps_nothing_was_trained_and_perhaps_all": 3,
+    "test_a_kernel_of_pytorchs_choice_skips_what_is_masked_unless_it_is_handed_a_mask": 3,
+    "test_a_forward_pass_is_the_first_terms_of_a_step": 3,
 }
 
 
