@@ -104,6 +104,7 @@ SWEEPS: list[tuple[str, Any]] = [
     ("work.sm_cycles is 'tensor_hmma', expected by Pipe", active(sm_cycles={"tensor_hmma": 5})),
     (r"work.sm_cycles\[fp32\] is 1.5", active(sm_cycles={Pipe.FP32: 1.5})),
     (r"work.sm_cycles\[fp32\] is -1", active(sm_cycles={Pipe.FP32: -1})),
+    (r"work.sm_cycles\[fp32\] is 10{23}1", active(sm_cycles={Pipe.FP32: MOST + 1})),
     (r"work.sm_cycles\[fp32\] is True", active(sm_cycles={Pipe.FP32: True})),
     (r"work.uncertainty_sm_cycles\[fp32\] is -1", active(uncertainty_sm_cycles={Pipe.FP32: -1})),
     (r"work.square_sum\[fp32\] is -1", active(square_sum={Pipe.FP32: -1})),
