@@ -34,7 +34,7 @@ def listen_on(path: Path, *, mode: int, backlog: int) -> socket.socket:
         listening.listen(backlog)
     except OSError as fault:
         listening.close()
-        # Some file systems, such as sshfs and SMB, hold no sockets.
+        # Some file systems, such as sshfs, hold no sockets.
         hint = "give --client-socket a path on a disk of this machine, such as /run/flopsd/client.sock"
         raise ListenError(f"cannot listen on {path}: {fault.strerror}", hint=hint) from fault
     return listening

@@ -50,6 +50,7 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
     executed, findings, is_segment = predicate["totals"]["executed"], predicate["findings"], predicate["segment"]
     rows = [
         *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if is_replay else []),
+        *([("NODE", alone)] if (alone := _lone_node(predicate)) else []),
         *([("SEGMENT", segment_text(sealed.segment or 1))] if is_segment else []),
         *([("ROLLING", _NO_END)] if predicate["incarnations"][-1]["endReason"] is None else []),
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
@@ -149,10 +150,14 @@ def _claim(predicate: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _lone_node(predicate: Mapping[str, Any]) -> str:
+    return lone_node_text(predicate["node"]["rank"], len(predicate["node"]["jobNodes"]))
+
+
 def _rolling(verified: Verified) -> list[str]:
     """What to know of a ledger that is a part of its run, was sealed before that ended, or whose journal goes on."""
     predicate, lines = verified.statement["predicate"], []
-    if words := lone_node_text(predicate["node"]["rank"], len(predicate["node"]["jobNodes"])):
+    if words := _lone_node(predicate):
         lines += wrapped(f"NODE: {words}.")
     if predicate["segment"] is not None:
         lines += wrapped(f"SEGMENT: {segment_text(predicate['segment']['number'])}.")

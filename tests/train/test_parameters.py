@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from flopsd.core.architecture import Lora, Model, adapters, parameters, read_model
+from flopsd.core.architecture.decoder_families import STYLES as DECODERS
+from flopsd.core.architecture.delta_decoders import _STYLES as DELTA
 from flopsd.core.architecture.families import READERS as ARCHITECTURES
+from flopsd.core.architecture.qwen_vl import _TEXTS as QWEN_VL
 from flopsd.core.declared_facts import facts_from
 from flopsd.errors import ArchitectureError
 from flopsd.integrations.describe_model import count_parameters, size_of
@@ -35,6 +38,19 @@ SAMPLED_CLASSES = [_param(family) for family in _CLASSES]
 def test_the_configuration_states_every_parameter(name: str) -> None:
     model = build(name)
     assert parameters(read_model(config_of(model))).total == sum(p.numel() for p in model.parameters())
+
+
+def test_another_name_of_the_number_of_experts_is_one_that_the_class_takes() -> None:
+    from transformers import CONFIG_MAPPING
+
+    other = {
+        family: (style.experts.held, style.experts.alias)
+        for family, style in {**DECODERS, **DELTA, **QWEN_VL}.items()
+        if style.experts is not None and style.experts.alias is not None
+    }
+    assert set(other) == {"mixtral", "qwen3_moe", "gpt_oss", "olmoe", "qwen3_vl_moe_text"}
+    for family, (held, alias) in other.items():
+        assert getattr(CONFIG_MAPPING[family](**{alias: 7}), held) == 7, family
 
 
 @pytest.mark.parametrize("family", SAMPLED_CLASSES)

@@ -42,7 +42,7 @@ STYLES: Mapping[str, Style] = {
     "mistral": Style(window="always", defaults={"sliding_window": 4096, "num_key_value_heads": 8}),
     "mixtral": Style(
         window="always", defaults={"num_key_value_heads": 8},
-        experts=Experts("num_local_experts", size="intermediate_size", module="block_sparse_moe",
+        experts=Experts("num_local_experts", "num_experts", size="intermediate_size", module="block_sparse_moe",
                         matrices=("w1", "w3", "w2")),
     ),
     "qwen2": Style(
@@ -61,7 +61,8 @@ STYLES: Mapping[str, Style] = {
         ),
     ),
     "qwen3_moe": _biased(
-        qk_norm="head", window="qwen", irrelevant=("max_window_layers",), experts=_QWEN_EXPERTS(),
+        qk_norm="head", window="qwen", irrelevant=("max_window_layers",),
+        experts=_QWEN_EXPERTS(alias="num_local_experts"),
         defaults={"sliding_window": 4096, "num_key_value_heads": 4, "decoder_sparse_step": 1},
     ),
     "gemma": _biased(defaults={**_GEMMA, "num_key_value_heads": 16}),
@@ -76,8 +77,8 @@ STYLES: Mapping[str, Style] = {
         qkv_bias=True, out_bias=True, window="by_layer", sinks=True, only={"attention_bias": (True,)},
         defaults={"sliding_window": 128, "head_dim": 64, "num_key_value_heads": 8},
         # The experts of gpt-oss never were Linear modules.
-        experts=Experts("num_local_experts", size="intermediate_size", router="router", bias=True, adaptable=False,
-                        router_adaptable=False),
+        experts=Experts("num_local_experts", "num_experts", size="intermediate_size", router="router", bias=True,
+                        adaptable=False, router_adaptable=False),
         irrelevant=("experts_per_token", "initial_context_length"),
     ),
     "phi3": Style(
@@ -93,7 +94,8 @@ STYLES: Mapping[str, Style] = {
         defaults={"sliding_window": 4096, "_sliding_window_pattern": 4},
     ),
     "olmoe": _biased(
-        qk_norm="width", experts=Experts("num_experts", size="intermediate_size"), irrelevant=("clip_qkv",),
+        qk_norm="width", experts=Experts("num_experts", "num_local_experts", size="intermediate_size"),
+        irrelevant=("clip_qkv",),
     ),
     "granite": _biased(mlp_bias="mlp_bias", irrelevant=_MULTIPLIERS),
     "granitemoe": _biased(

@@ -10,8 +10,6 @@ from flopsd.core.architecture.model import Linear, Mlp
 from flopsd.core.architecture.parts import gated_mlp, plain_mlp
 from flopsd.core.notes import Note, note
 
-_ALIAS = {"num_experts": "num_local_experts", "num_local_experts": "num_experts"}
-
 
 class FeedForward:
     """Reads the sizes once; `at` gives one layer's parts."""
@@ -28,8 +26,8 @@ class FeedForward:
             return
         self.size = fields.number(mixture.dense_size)
         self.expert_size = fields.number(mixture.size)
-        default, least = fields.get(_ALIAS.get(mixture.held, mixture.held)), 0 if mixture.may_be_none else 1
-        self.held = fields.number(mixture.held, default, at_least=least)
+        other = None if mixture.alias is None else fields.get(mixture.alias)
+        self.held = fields.number(mixture.held, other, at_least=0 if mixture.may_be_none else 1)
         self.used = read_used(fields, self.held)
         self.shared_size = 0
         if mixture.shared_size is not None:

@@ -18,6 +18,7 @@ class Experts:
     """
 
     held: str
+    alias: str | None = None  # another name of `held`, where transformers' class has one
     may_be_none: bool = False  # 0 of them make a model without
     size: str = "moe_intermediate_size"
     dense_size: str = "intermediate_size"  # of the layers without experts

@@ -63,7 +63,7 @@ _TEXTS: Mapping[str, Style] = {
     "qwen3_vl_moe_text": replace(
         _TEXT3, irrelevant=("sliding_window",),
         defaults={"num_key_value_heads": 16, "decoder_sparse_step": 1, "vocab_size": 151_936},
-        experts=Experts("num_experts", step="decoder_sparse_step", dense_layers="mlp_only_layers"),
+        experts=Experts("num_experts", "num_local_experts", step="decoder_sparse_step", dense_layers="mlp_only_layers"),
     ),
 }  # fmt: skip
 STYLES: Mapping[str, _Style] = {

@@ -172,6 +172,9 @@ def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_b
     assert "REPLAY" not in sealed_text(sealed)
     replay = replace(sealed, predicate={**sealed.predicate, "replay": {}})
     assert "REPLAY      of a recording: no hardware was metered" in sealed_text(replay)
+    node = {**sealed.predicate["node"], "rank": 0, "jobNodes": []}
+    alone = replace(sealed, predicate={**sealed.predicate, "node": node})
+    assert "NODE        this is rank 0 of its job: its answer is of this node" in sealed_text(alone)
     command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing says
     headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: {beside.name}, SHA-256 {sha256}"
     assert headline in " ".join(in_process(*command, code=0).stdout.split())

@@ -137,6 +137,7 @@ def test_figures_of_a_whole_model_are_in_order(name: str, work: dict[str, int]) 
         ("Qwen3.5 27B, text", {"layer_types": ["sliding_attention"] * 64}, "layer_types"),
         ("Qwen3-Next 80B A3B", {"linear_num_value_heads": 33}, "linear_num_value_heads"),
         ("Qwen3-Next 80B A3B", {"num_experts": 4}, "num_experts_per_tok"),
+        ("Qwen3-Next 80B A3B", {"num_experts": None, "num_local_experts": 16}, "num_local_experts"),
         ("Bamba 9B", {"mamba_d_head": 63}, "mamba_d_head"),
         ("Nemotron-H 8B", {"hybrid_override_pattern": "M-X"}, "hybrid_override_pattern"),
         ("Nemotron-H 8B", {"layers_block_type": ["mamba", "rwkv"]}, "layer_types"),
