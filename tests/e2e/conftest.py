@@ -19,9 +19,16 @@ def env(standin: Path, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Page]:
+def one_chromium() -> Iterator[Page]:
     with chromium() as page:
         yield page
+
+
+@pytest.fixture
+def browser(one_chromium: Page) -> Page:
+    """An empty page: what the page of an earlier test still asks for is not this one's."""
+    one_chromium.renew()
+    return one_chromium
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,6 @@ def page(browser: Page) -> Page:
 def test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_else(
     page: Page, folder: Path, name: str
 ) -> None:
-    before = len(page.events)
     page.load(folder / f"{name}.html")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgba(0, 0, 0, 0)", "no style applies"
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -156,10 +155,11 @@ def test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_els
         assert picture.startswith(b"\x89PNG")
         if os.environ.get("FLOPSD_REPORT_PICTURES"):
             (folder / f"{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(picture)
-    events = page.events[before:]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    asked = [
+        event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
+    ]
     assert asked == [(folder / f"{name}.html").as_uri()]
-    assert not [event for event in events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")]  # fmt: skip
+    assert not [event for event in page.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")]  # fmt: skip
 
 
 @pytest.mark.tool("chromium", "pdftotext")

@@ -42,10 +42,18 @@ class Page:
     """One page, and all that it said and asked for."""
 
     def __init__(self, write: int, read: int) -> None:
-        self._write, self._read, self._buffer, self._last, self._session = write, read, b"", 0, ""
+        self._write, self._read, self._buffer, self._last, self._session, self._target = write, read, b"", 0, "", ""
         self.events: list[J] = []
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.renew()
+
+    def renew(self) -> None:
+        """An empty page in place of this one, whose requests and events are over."""
+        old, self._session = self._target, ""
+        self._target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        if old:
+            self.ask("Target.closeTarget", targetId=old)
+        self._session = self.ask("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
+        self.events.clear()
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
 
@@ -120,7 +128,7 @@ class Page:
             self._buffer += data
         text, _, self._buffer = self._buffer.partition(b"\0")
         shown: J = json.loads(text)
-        if "method" in shown:
+        if "method" in shown and shown.get("sessionId", "") == self._session:
             self.events.append(shown)
         return shown
 
