@@ -23,7 +23,6 @@ class Publisher:
 
     def __init__(self, table: PeakTable, settings: WriterSettings, context: Context) -> None:
         self._table, self._policies, self._context = table, tuple(settings.policies), context
-        self._is_one_node = len(context.job_nodes) <= 1
         self.rates = RateHistory(settings.checkpoint_ns)
 
     def snapshot(
@@ -43,7 +42,9 @@ class Publisher:
             self._policies,
             counts,
             counts_before,
-            self._is_one_node,
+            len(self._context.job_nodes) <= 1,
+            self._context.rank,
+            len(self._context.job_nodes),
         )
         return Snapshot(
             view=view,

@@ -125,6 +125,8 @@ def _run(view: RunView, *, goes_on: bool) -> Facts:
         "flopsdVersion": __version__,
         "run": view.run,
         "node": view.node,
+        "nodeRank": view.rank,
+        "jobNodes": view.job_nodes or None,
         "daemonStarts": view.start,
         "phase": None if (phase := view.declarations.settings.phase) is None else phase.value,
         "executed": view.figures.for_ledger(),

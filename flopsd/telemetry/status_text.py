@@ -12,6 +12,7 @@ from flopsd.report.claims import claims_text, holds_counts
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, integer_facts, interval
 from flopsd.report.terminal import facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
+from flopsd.report.verification_text import lone_node_text
 from flopsd.settings.words import say
 
 _MODEL_COLUMNS = 28
@@ -23,6 +24,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     rate = status["measuredFlopPerSecond"]
     rows = [
         ("run", run_text(status)),
+        *([("node", alone)] if (alone := lone_node(status)) else []),
         *interval(figures_from(executed)).facts(NOTHING_MEASURED),
         *(
             [("by count", counted)]
@@ -42,6 +44,11 @@ def status_text(status: Mapping[str, Any]) -> str:
         *ledger_facts(status),
     ]
     return shown([*wrapped(one_line(status["health"]["sentence"])), "", *facts(rows), "", *_devices(status["devices"])])
+
+
+def lone_node(status: Mapping[str, Any]) -> str:
+    """What to know of a node whose job may have others that it does not list; else nothing."""
+    return lone_node_text(status["nodeRank"], status["jobNodes"] or 0)
 
 
 def ledger_facts(status: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -98,6 +98,8 @@ class RunView(RatedTallies):
     counts: OperatorCounts = NO_COUNTS  # what training processes count of operators
     counts_before: OperatorCounts = NO_COUNTS  # the same when this daemon start began
     is_whole: bool = True  # false: the job has other nodes too, or the run other segments
+    rank: int | None = None  # of the node in its job; None: not known, or no job of several nodes
+    job_nodes: int = 0  # how many are listed; 0: they are not
 
     @lazy
     def bases(self) -> Bases:
@@ -161,7 +163,8 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
     starts = history.incarnations
     sessions = whole_sessions(history) if whole_run else list(history.sessions.values())
     before = starts[-1].counts_before if starts else NO_COUNTS
-    one_node = not starts or len(starts[0].begin["context"]["node"]["jobNodes"]) <= 1
+    node = starts[0].begin["context"]["node"] if starts else {"rank": None, "jobNodes": []}
+    job_nodes = len(node["jobNodes"])
     return RunView(
         rated_of_run(history, table) if whole_run else rated_tallies(history, table),
         history.run if starts else "",
@@ -171,7 +174,9 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = (),
         tuple(policies),
         counts_of(sessions) if history.has_counts else NO_COUNTS,
         before,
-        one_node and (whole_run or not history.is_segment),
+        job_nodes <= 1 and (whole_run or not history.is_segment),
+        node["rank"],
+        job_nodes,
     )
 
 

@@ -19,7 +19,7 @@ from flopsd.telemetry.page.devices import devices_part
 from flopsd.telemetry.page.gaps import gaps_part, sources_part
 from flopsd.telemetry.page.sparkline import sparkline
 from flopsd.telemetry.page.thresholds import thresholds_part
-from flopsd.telemetry.status_text import coverage_text
+from flopsd.telemetry.status_text import coverage_text, lone_node
 
 _REPORT_ALONE = "/* Only the report has what follows. */"
 _ADVICE = "The thresholds are an indicative criterion, not legal advice. The ledger, not this page, is the record."
@@ -66,7 +66,7 @@ def status_page(facts: Mapping[str, Any], assets: Assets) -> str:
 def _live(facts: Mapping[str, Any]) -> list[Html]:
     parts = (
         _total(facts),
-        thresholds_part(facts["thresholds"]),
+        thresholds_part(facts["thresholds"], lone_node(facts)),
         devices_part(facts),
         gaps_part(facts["devices"]),
         sources_part(facts),

@@ -11,15 +11,16 @@ from flopsd.report.html_parts import chip, entry, icon, or_none, rule_chart, rul
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.rule_words import beside_source
-from flopsd.report.terminal import counted
+from flopsd.report.terminal import counted, sentence
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import rules_of
 
 _SHOWN = 2  # consequences outside the details
 
 
-def thresholds_part(findings: Sequence[Mapping[str, Any]]) -> Html:
-    """The answer, what it is open for, what follows from it; the rules on demand."""
+def thresholds_part(findings: Sequence[Mapping[str, Any]], of_node: str = "") -> Html:
+    """The answer, what it is open for, what follows from it; the rules on demand. `of_node`: what to know of the node
+    before all else."""
     rules, others, axis = rules_of(LedgerObject({"findings": list(findings)}, "status"))
     answer = answer_of(rules, others)
     when = {f"{one['policy']}/{one['rule']}": one["crossing"] for one in findings}
@@ -29,7 +30,8 @@ def thresholds_part(findings: Sequence[Mapping[str, Any]]) -> Html:
         parts.append(_rule(rule, f"rule-{at}", when.get(rule.name), chart))
     state = answer.state.value
     title = text(icon(state), h("span", answer.headline))
-    leads = [h("p", words, cls="lead") for words in (*answer.only_if, *answer.sentences)]
+    first = (sentence(of_node),) if of_node else ()
+    leads = [h("p", words, cls="lead") for words in (*first, *answer.only_if, *answer.sentences)]
     drawn = None if axis is None or not rules else rule_legend()
     applying = sum(rule.applies is True for rule in rules)
     words = f"{counted(len(rules), 'rule')} in detail" + (

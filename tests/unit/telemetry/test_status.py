@@ -33,7 +33,7 @@ from flopsd.testing import FakeClock
 from tests.support.enriched import ESCAPES, vector
 from tests.support.paths import GOLDEN
 from tests.support.process import free_port
-from tests.support.runs import A100, H100, STRANGER, Run, interrupted
+from tests.support.runs import A100, CONTEXT, H100, STRANGER, Run, interrupted
 from tests.unit.attestation.test_lineage_base import POLICY
 
 ONLY_LIVE = {"pipeActivityRatio", "utilizationRatio", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow", "gap"}
@@ -117,6 +117,25 @@ def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
 def page(stated: dict[str, Any]) -> str:
     assets = Assets()
     return status_page(stated, assets).replace(assets.style, "").replace(assets.script, "")
+
+
+@pytest.mark.parametrize(("rank", "nodes", "words"), [
+    (None, (), ""), (0, ("a",), ""), (1, ("a", "b"), ""), (0, (), "other nodes, if it has any, did"),
+    (3, (), "the other nodes did"),
+])  # fmt: skip
+def test_a_node_whose_job_may_have_others_is_said_to_be_one_of_them(
+    tmp_path: Path, rank: int | None, nodes: tuple[str, ...], words: str
+) -> None:
+    """Slurm and indexed jobs of Kubernetes give a rank and no list of nodes: "Far below" is of this node alone."""
+    run = Run(tmp_path, devices=(H100,), context=replace(CONTEXT, rank=rank, job_nodes=nodes))
+    run.meter(2)
+    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    assert live["nodeRank"] == read["nodeRank"] == rank
+    assert live["jobNodes"] == read["jobNodes"] == (len(nodes) or None)
+    for shown in (status_text(live), status_text(read), page(live)):
+        assert ("his is rank" in " ".join(shown.split())) is bool(words)
+        assert words in " ".join(shown.split())
+    run.kill()
 
 
 SHAPES: dict[str, Callable[[dict[str, Any]], str]] = {
