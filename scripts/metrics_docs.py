@@ -87,7 +87,9 @@ Rows of one name are disjoint, so `sum()` over it is meaningful. The exceptions 
 HEALTH = textwrap.fill(
     "`health` of `/api/status` is what the page and `flopsd status` begin with: `state`, `sentence` and `since`, null "
     "where it is not known. The states: " + ", ".join(f"`{state.value}`" for state in HealthState) + ". The first that "
-    "holds is shown, and the sentence has the others too.",
+    "holds is shown, and the sentence has the others too. `nodeRank` and `jobNodes`, how many nodes the platform lists, "
+    "are null where it names none: with a rank and no list the job may have other nodes, and all figures and verdicts are "
+    "of this one.",
     120,
     break_on_hyphens=False,
 )
