@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,13 @@ def test_without_a_driver_the_job_runs_and_the_ledger_says_nothing_measured(tmp_
 
 
 def test_a_driver_that_comes_late_is_taken_up(tmp_path: Path, standin: Path) -> None:
-    scenario = Scenario((h100(BUSY),), driver_from_ms=4500)
+    """It comes once the job has begun, however long this machine took for that."""
+    scenario = Scenario((h100(BUSY),), driver_from_ms=86_400_000)
     late = environment(standin, scenario.write(tmp_path / "scenario.txt"))
-    run(tmp_path, late, *metered(tmp_path, "exit 0"), code=0, says="Driver Not Loaded")
+    with_driver = replace(scenario, driver_from_ms=0).write(tmp_path / "with-driver.txt")
+    comes = f'sleep 1.2; mv {with_driver} {tmp_path}/scenario.txt; exec "$@"'
+    job = ("sh", "-c", comes, "sh", *metered(tmp_path, "exit 0"))
+    run(tmp_path, late, *job, code=0, says="Driver Not Loaded")
     sealed = predicate(tmp_path / "ledger.json")
     assert int(sealed["totals"]["executed"]["measured"]) > 0
     assert float(sealed["coverage"]["gapSecondsByReason"]["starting"]) > 1  # the whole wait is a gap
