@@ -14,6 +14,7 @@ from flopsd.core.rounding import format_duration
 from flopsd.daemon.mig_handover import MigChange, changes
 from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.telemetry.health import REPLAYED
 from flopsd.telemetry.snapshot import SourceState
 
 log = logging.getLogger("flopsd")
@@ -63,8 +64,10 @@ class SourceTracker:
             log.warning("source %s: answers again, after %s", message.source, _time(silent_ns))
         self._received_ns[message.source] = message.at_ns
         if message.opened is not None:
-            state = self._state(message.source)
-            self.states[message.source] = replace(state, replay=bool(message.opened.get("replay")))
+            state, replay = self._state(message.source), bool(message.opened.get("replay"))
+            if replay and not state.replay:
+                log.warning("source %s: %s", message.source, REPLAYED)
+            self.states[message.source] = replace(state, replay=replay)
 
     def listed(self, message: Message, sweep: Sweep) -> list[MigChange] | None:
         """Take what the message lists: the GPUs that it lists as other devices than before. None: nothing changed."""

@@ -36,6 +36,7 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
     with started("run", "--source", "replay", "--state-dir", str(state), "--ledger", str(ledger), "--listen",
                  "127.0.0.1:0", "--progress", env=environment(None)) as program:  # fmt: skip
         url = program.wait_for(r"metrics at (\S+)/metrics")[1]
+        program.wait_for("WARNING: source replay: REPLAY of a recording: no hardware is metered")
         wait_until(lambda: get(f"{url}/-/ready")[0] == 200, "readiness")
         assert 'replay="true"' in get(f"{url}/metrics")[1]
         assert ">REPLAY of a recording: no hardware is metered" in get(url)[1]
