@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from flopsd.integrations.model_sessions import Counted, Deferred
-from flopsd.integrations.operator_backward import graph_task, near_leaf, reaches
+from flopsd.integrations.operator_backward import graph_task
+from flopsd.integrations.partial_backward import PartialBackward
 
 TWICE = "backward passes after the first of one forward pass"
 DEEPER = "gradients of gradients"
@@ -36,7 +37,7 @@ class OpenPasses:
         # A pass and the task of its first backward pass, if that has begun, and the hook, which the graph alone holds.
         self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
         self.has_begun = False  # a backward pass
-        self._leaf: Callable[[], Any] = lambda: None  # a parameter that the last backward pass reached
+        self._partial = PartialBackward()
 
     def follow(self, one: OpenPass, output: Any) -> bool:
         """Wait for a backward pass from `output`, which the forward pass returned; False: it is no training, and can
@@ -74,7 +75,7 @@ class OpenPasses:
                 counted, unpadded, deferred = one
                 if torch.is_grad_enabled():
                     self._leave_out(DEEPER)
-                if is_within or self._is_for_some():
+                if is_within or self._partial.begins():
                     self._within(one)
                 elif counted.phase == "train":
                     counted.add(unpadded, deferred)
@@ -85,17 +86,6 @@ class OpenPasses:
                 self._leave_out(TWICE)
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
-
-    def _is_for_some(self) -> bool:
-        """Whether the backward pass that begins is for some gradients alone, such as of inputs, as far as it shows near
-        its begin."""
-        leaf = self._leaf()
-        if leaf is not None and leaf.requires_grad and reaches(leaf):
-            return False
-        is_for_some, leaf = near_leaf()
-        if type(leaf) is torch.nn.Parameter:  # to ask for that of a distributed tensor takes longer than to look
-            self._leaf = weakref.ref(leaf)
-        return is_for_some
 
 
 def _begin_within(begin: Callable[..., None], *_: object) -> None:

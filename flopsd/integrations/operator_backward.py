@@ -20,7 +20,7 @@ from flopsd.core.dataclass import dataclass
 from flopsd.integrations.module_products import tensors_of
 from flopsd.integrations.operator_mode import Counted, CountingMode
 
-MAX_NODES, MAX_OUTPUTS, MAX_NEAR, MAX_FAR = 200_000, 16, 32, 256
+MAX_NODES, MAX_OUTPUTS, MAX_NEAR = 200_000, 16, 32
 # Nodes whose operators are not dispatched one by one: of torch.compile, and of torch.cuda.make_graphed_callables.
 COMPILED, GRAPHED = GRAPHS = "CompiledFunction", "GraphedBackward"
 _MARK, _LEAF = "flopsd", "torch::autograd::AccumulateGrad"
@@ -159,18 +159,17 @@ def _chosen() -> bytes:
     return bytes(map(_runs, _graph([node])))
 
 
-def near_leaf() -> tuple[bool, Any]:
-    """Within a hook on a node: whether nodes near it do not run in this backward pass, which then is one for some
-    gradients alone; else the parameter of the nearest leaf that does, if there is one near."""
+def leaves_behind(most: int) -> Iterator[Any]:
+    """Within a hook on a node: the parameters of the leaves behind it, near ones first, of at most so many nodes. None,
+    and no more, where one of these does not run in this backward pass, which then is one for some gradients alone."""
     if _will_run is None:
-        return False, None
-    node = torch._C._current_autograd_node()
-    for one in itertools.islice(_graph([node]), 1, MAX_FAR):
+        return
+    for one in itertools.islice(_graph([torch._C._current_autograd_node()]), 1, most):
         if not (runs := _runs(one)):
-            return True, None
+            yield None
+            return
         if runs == 1 and one.name() == _LEAF:
-            return False, one.variable
-    return False, None
+            yield one.variable
 
 
 def reaches(parameter: Any) -> bool:

@@ -447,6 +447,19 @@ def _of_inputs(*, model: Any = None, penalty: bool = False) -> Loop:
     return loop
 
 
+def _of_some_weights(*parts: str) -> Loop:
+    """A backward pass for the weights of these parts alone, after one for all."""
+
+    def run(**inputs: Any) -> None:
+        loop.model(**inputs).loss.backward(inputs=kept)
+
+    loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
+    kept = [parameter for name, parameter in loop.model.named_parameters() if any(part in name for part in parts)]
+    for _ in range(2):
+        loop._counted(run)
+    return loop
+
+
 def _by_place() -> Loop:
     """Arguments without their names."""
     loop = Loop(build("t5"))
@@ -526,6 +539,8 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "gradients of inputs": _of_inputs,
     "gradients of inputs, beside adapters": lambda: _of_inputs(model=_lora(64)),
     "gradients of gradients": partial(_of_inputs, penalty=True),
+    "gradients near the head": partial(_of_some_weights, "layers.2", "lm_head"),
+    "gradients of both ends": partial(_of_some_weights, "embed_tokens", "lm_head"),
     "arguments by their places": _by_place,
     "arguments in a dictionary": _in_a_batch,
     "a model called twice within another": _called_twice,

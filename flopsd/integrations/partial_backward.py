@@ -1,0 +1,56 @@
+"""Whether a backward pass is for some gradients alone, such as `backward(inputs=…)` of some layers: it leaves nodes of
+the graph out, and with them products that a whole backward pass has."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from flopsd.integrations.operator_backward import MAX_NODES, leaves_behind, reaches
+
+_NEAR, _LAST = 256, 8
+Leaf = Callable[[], Any]  # weak
+
+
+class PartialBackward:
+    """Of one model's backward passes. To look at all nodes of a large graph takes milliseconds: that is done in the
+    passes 1, 2, 4, 8, …, and in all once one left nodes out which the others do not show. Those look whether the
+    parameter nearest to their begin is reached, and one of those furthest from it."""
+
+    def __init__(self) -> None:
+        self._passes = 0
+        self._looks_at_all = False
+        self._near: Leaf = lambda: None
+        # None: not known. A pass may have some of them alone in its graph, such as one without images.
+        self._far: tuple[Leaf, ...] | None = None
+
+    def begins(self) -> bool:
+        """Within a hook on a node that a pass begins at, once for each pass: whether that pass is partial."""
+        self._passes += 1
+        if not _is_reached(self._near):
+            leaf = next(leaves_behind(_NEAR), self)
+            if leaf is None:
+                return True
+            self._near = next(iter(_weak([leaf])), self._near)
+        seems_whole = self._far is not None and (not self._far or any(map(_is_reached, self._far)))
+        if seems_whole and not self._looks_at_all and self._passes & (self._passes - 1):
+            return False
+        found = list(leaves_behind(MAX_NODES))
+        if None in found:
+            self._looks_at_all = self._looks_at_all or seems_whole
+            return True
+        self._far = _weak(reversed(found[-_LAST:]))
+        return False
+
+
+def _is_reached(leaf: Leaf) -> bool:
+    parameter = leaf()
+    return parameter is not None and parameter.requires_grad and reaches(parameter)
+
+
+def _weak(leaves: Iterable[Any]) -> tuple[Leaf, ...]:
+    """Without distributed tensors: to ask for one of these takes longer than to look."""
+    return tuple(weakref.ref(one) for one in leaves if type(one) is torch.nn.Parameter)
