@@ -80,6 +80,7 @@ class ForwardHooks:
         self.attached.remove()
         self.watch.end()
         self.watch.restart()
+        self._passes.forget()
         self.state = None
         if self.weights is not None:
             self._take_weights()
@@ -119,7 +120,7 @@ class ForwardHooks:
             return
         self._try(self._count, model, arguments, named)
 
-    def leave(self, _model: Any, _arguments: Any, output: Any) -> None:
+    def leave(self, model: Any, _arguments: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
             return
         inside = self._inside
@@ -131,7 +132,7 @@ class ForwardHooks:
         elif (one := inside.open) is not None:
             inside.open = None
             try:
-                if not (inside.records and self._passes.follow(one, output)):
+                if not (inside.records and self._passes.follow(one, model, output)):
                     one[0].add(*one[1:])
             except Exception:  # noqa: BLE001 (logged there)
                 self._fail()

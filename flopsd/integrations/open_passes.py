@@ -1,11 +1,16 @@
 """Forward passes that record gradients, until it shows whether they have a backward pass: a hook on the nodes of
 autograd that made their logits and loss is called when one begins, and freed with them when none can begin any more.
-With one a pass is training, also of a frozen model that a gradient passes on its way to something else."""
+With one a pass is training, also of a frozen model that a gradient passes on its way to something else.
+
+A backward pass may begin elsewhere, such as at a state that a hook of the training took from within the model. A hook
+on the parameter that is furthest from the begin of the others sees that it came by none of these.
+"""
 
 from __future__ import annotations
 
 import functools
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +22,7 @@ from flopsd.integrations.partial_backward import PartialBackward
 
 TWICE = "backward passes after the first of one forward pass"
 DEEPER = "gradients of gradients"
+ELSEWHERE = "backward passes that begin elsewhere than at what a forward pass returned"
 OpenPass = tuple[Counted, Any, Deferred]  # and a tensor, of how many of its tokens are no padding
 
 
@@ -38,13 +44,19 @@ class OpenPasses:
         self.open: dict[int, tuple[list[Any], weakref.ref[Any]]] = {}
         self.has_begun = False  # a backward pass
         self._partial = PartialBackward()
+        self._tasks: deque[int] = deque(maxlen=64)  # backward passes that were seen, by autograd's number
+        self._watched: Callable[[], Any] | None = None  # a parameter, weak
+        self._watch: Any = None  # the handle of the hook on it
 
-    def follow(self, one: OpenPass, output: Any) -> bool:
+    def follow(self, one: OpenPass, model: Any, output: Any) -> bool:
         """Wait for a backward pass from `output`, which the forward pass returned; False: it is no training, and can
         have none."""
         ends, inner = ([one.grad_fn for one in of if one.grad_fn is not None] for of in _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
+        if self._watched is None:  # until a graph was looked at
+            trained = (one for one in model.parameters() if one.requires_grad and type(one) is torch.nn.Parameter)
+            self._watch_at(next(trained, None))
         state: list[Any] = [one, None]
         hook = functools.partial(self._begin, state)
         self.open[id(state)] = state, weakref.ref(hook)
@@ -64,11 +76,43 @@ class OpenPasses:
                 one, state[0] = state[0], None
                 yield one, can_have_one
 
+    def forget(self) -> None:
+        """Hook nothing any more outside of the graphs of passes."""
+        self._watch_at(None)
+        self._watched = None
+
+    def _watch_at(self, parameter: Any) -> None:
+        if self._watch is not None:
+            self._watch.remove()
+        self._watched, self._watch = lambda: None, None
+        if parameter is not None and graph_task is not None:
+            self._watched = weakref.ref(parameter)
+            self._watch = parameter.register_hook(_Reached(self._reach))
+
+    def _reach(self, *_: object) -> None:
+        """A backward pass reached the watched parameter, after all that it begins at."""
+        try:
+            assert graph_task is not None
+            if (task := graph_task()) in self._tasks:
+                return
+            self._tasks.append(task)
+            alive = [(key, state) for key, (state, hook) in self.open.items() if hook() is not None]
+            for key, state in alive:
+                del self.open[key]
+                one, state[:] = state[0], (None, task)
+                self._within(one)
+            if not alive:
+                self._leave_out(ELSEWHERE)
+        except Exception:  # noqa: BLE001 (logged there)
+            self._failed()
+
     def _begin(self, state: list[Any], *_: object, is_within: bool = False) -> None:
         """A node of a pass has its turn in a backward pass."""
         try:
             one, task = state
             self.has_begun = True
+            if graph_task is not None and graph_task() not in self._tasks:
+                self._tasks.append(graph_task())
             if one is not None:
                 del self.open[id(state)]
                 state[0], state[1] = None, graph_task and graph_task()
@@ -81,11 +125,21 @@ class OpenPasses:
                     counted.add(unpadded, deferred)
                 else:
                     counted.add_to(counted.tally, "train", unpadded, deferred)
+                if (furthest := self._partial.furthest) is not None and (
+                    self._watched is None or self._watched() is not furthest
+                ):
+                    self._watch_at(furthest)
             elif task is not None and graph_task is not None and task != graph_task():
                 state[1] = graph_task()
                 self._leave_out(TWICE)
         except Exception:  # noqa: BLE001 (logged there)
             self._failed()
+
+
+class _Reached(functools.partial[None]):
+    """A hook on a parameter, which a copy of that is without, and a file that it is saved to."""
+
+    __torch_unserializable__ = True  # else PyTorch warns of each that is saved
 
 
 def _begin_within(begin: Callable[..., None], *_: object) -> None:

@@ -27,6 +27,11 @@ class PartialBackward:
         # None: not known. A pass may have some of them alone in its graph, such as one without images.
         self._far: tuple[Leaf, ...] | None = None
 
+    @property
+    def furthest(self) -> Any:
+        """Of the parameters of the graph that was looked at last, the furthest from its begin; None if not known."""
+        return self._far[0]() if self._far else None
+
     def begins(self) -> bool:
         """Within a hook on a node that a pass begins at, once for each pass: whether that pass is partial."""
         self._passes += 1

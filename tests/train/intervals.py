@@ -447,6 +447,26 @@ def _of_inputs(*, model: Any = None, penalty: bool = False) -> Loop:
     return loop
 
 
+def _state_of_a_hook(*losses: str, frozen: bool = False) -> Loop:
+    """Backward passes from the state after the second layer, which a hook of the loop's own takes, and from the loss,
+    in this order."""
+    loop, state = Loop(llama(num_hidden_layers=LAYERS)), list[Any]()
+    loop.model.model.layers[1].register_forward_hook(lambda _module, _arguments, output: state.append(output))
+    prompt = torch.nn.Parameter(torch.randn(2, LENGTH, 32))
+    if frozen:
+        loop.model.requires_grad_(False).eval()
+
+    def run(**inputs: Any) -> None:
+        found = loop.model(inputs_embeds=prompt, labels=inputs["labels"]) if frozen else loop.model(**inputs)
+        for name in losses:
+            (found.loss if name == "loss" else state[-1].sum()).backward(retain_graph=True)
+        state.clear()
+
+    for _ in range(3):
+        loop._counted(run)
+    return loop
+
+
 def _of_some_weights(*parts: str) -> Loop:
     """A backward pass for the weights of these parts alone, after one for all."""
 
@@ -541,6 +561,11 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "gradients of gradients": partial(_of_inputs, penalty=True),
     "gradients near the head": partial(_of_some_weights, "layers.2", "lm_head"),
     "gradients of both ends": partial(_of_some_weights, "embed_tokens", "lm_head"),
+    "a loss of a state of a hook": partial(_state_of_a_hook, "state"),
+    "a loss of a state of a hook, twice": partial(_state_of_a_hook, "state", "state"),
+    "a loss of a state of a hook beside another": partial(_state_of_a_hook, "loss", "state"),
+    "a loss of a state of a hook before another": partial(_state_of_a_hook, "state", "loss"),
+    "two losses of a frozen model, one of a hook": partial(_state_of_a_hook, "loss", "state", frozen=True),
     "arguments by their places": _by_place,
     "arguments in a dictionary": _in_a_batch,
     "a model called twice within another": _called_twice,
