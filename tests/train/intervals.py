@@ -565,6 +565,7 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "a loss of a state of a hook, twice": partial(_state_of_a_hook, "state", "state"),
     "a loss of a state of a hook beside another": partial(_state_of_a_hook, "loss", "state"),
     "a loss of a state of a hook before another": partial(_state_of_a_hook, "state", "loss"),
+    "a loss of a state of a hook, of a frozen model": partial(_state_of_a_hook, "state", frozen=True),
     "two losses of a frozen model, one of a hook": partial(_state_of_a_hook, "loss", "state", frozen=True),
     "arguments by their places": _by_place,
     "arguments in a dictionary": _in_a_batch,
