@@ -75,7 +75,14 @@ class SessionClosed:
     clean: bool
 
 
-Event = SessionOpened | FactsDeclared | PhaseChanged | WorkCounted | SessionClosed
+@dataclass(frozen=True, slots=True)
+class NotServed:
+    """A process has been refused for minutes, as others have all connections that there may be. It has no session."""
+
+    session: str = ""
+
+
+Event = SessionOpened | FactsDeclared | PhaseChanged | WorkCounted | SessionClosed | NotServed
 
 
 class RefusedError(ValueError):

@@ -90,7 +90,7 @@ class Custody:
             self.key.each_tick()
         if self._rolling is not None and not (self.key is not None and self.key.is_in_the_way):
             if stop_is_near and self._rolling.hurry():
-                writer.checkpoint()
+                writer.checkpoint(whole=True)
             self._rolling.each_tick()
         self._disk.each_tick(len(writer.snapshot.devices))
         if stop_is_near:

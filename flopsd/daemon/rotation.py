@@ -19,6 +19,7 @@ class Rotation:
         self._writer, self._rolling, self._clock = writer, rolling, clock
         self._next_ns = 0
         self._due_since_ns: int | None = None
+        self._began_bytes = 0  # what the segment repeats of those before it
         self._begun: tuple[str, int] | None = None  # when the segment was begun: as the journal says, by our own clock
 
     def each_tick(self) -> None:
@@ -33,13 +34,14 @@ class Rotation:
         if not self._writer.rotate():
             self._next_ns = now_ns + RETRY_SECONDS * NS_PER_S
             return
-        self._due_since_ns = None
+        self._due_since_ns, self._began_bytes = None, self._writer.segment.journal.size_bytes
         if self._rolling is not None:
             self._rolling.closed()
 
     def _is_due(self) -> bool:
         if self._size_bytes is not None:
-            return self._writer.segment.journal.size_bytes >= self._size_bytes
+            # What processes declared is repeated: if it is as long as a segment may be, each would end where it began.
+            return self._writer.segment.journal.size_bytes >= max(self._size_bytes, 2 * self._began_bytes)
         assert self._age_seconds is not None
         return self._age_ns() >= self._age_seconds * NS_PER_S
 

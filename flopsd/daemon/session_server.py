@@ -23,6 +23,7 @@ from flopsd.core.session_protocol import (
     PROTOCOL,
     Conversation,
     Event,
+    NotServed,
     RefusedError,
     SessionClosed,
     SessionOpened,
@@ -39,6 +40,8 @@ BYTES_A_SECOND = 4 * MAX_LINE_BYTES
 CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
 BEHIND_NS = NS_PER_S // 10
+# A client that was refused tries again each minute: after three tries it is kept out, and after these it is gone.
+KEPT_OUT_NS, GONE_NS = 150 * NS_PER_S, 600 * NS_PER_S
 MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`: what is beyond them counts as new
 _OK = json.dumps({"flopsd": PROTOCOL, "ok": True}).encode("ascii") + b"\n"
 _OPENED = {
@@ -102,6 +105,7 @@ class SessionServer:
         self._post, self._clock, self._is_behind = post, clock, is_behind
         self._peers: dict[socket.socket, _Peer] = {}
         self._paused: dict[socket.socket, int] = {}  # until when nothing is read from it
+        self._without_place: dict[int | None, int] = {}  # processes that were refused, since when
         self._stopping, self._stopped = threading.Event(), threading.Event()
         self._served = False
         self._known = set(known)
@@ -192,9 +196,17 @@ class SessionServer:
             self._refuse(peer, f"user {uid} may not connect to this daemon: --client-uids does not list it")
         elif len(self._peers) >= MAX_SESSIONS:
             self._refuse(peer, f"{MAX_SESSIONS} processes are connected already")
+            if self._is_kept_out(peer.talk.pid, now_ns):
+                self._post(NotServed())
         else:
             self._peers[connection] = peer
             self._selector.register(connection, selectors.EVENT_READ)
+
+    def _is_kept_out(self, pid: int | None, now_ns: int) -> bool:
+        """Whether a process that is refused now has been for minutes, or too many are to know each."""
+        self._without_place = {one: at for one, at in self._without_place.items() if now_ns - at < GONE_NS}
+        since_ns = self._without_place.setdefault(pid, now_ns)
+        return now_ns - since_ns >= KEPT_OUT_NS or len(self._without_place) > MAX_SESSIONS
 
     def _read(self, peer: _Peer) -> None:
         try:
@@ -241,6 +253,7 @@ class SessionServer:
         self._post(event)
         try:
             if isinstance(event, SessionOpened):
+                self._without_place.pop(peer.talk.pid, None)
                 peer.answer(_OPENED[event.session in self._known])
                 if len(self._known) < MAX_KNOWN:
                     self._known.add(event.session)

@@ -1,14 +1,13 @@
 """What training processes declared: the phase that is active now, and what of it is still to be journalled.
 
 What a job may declare is bounded, so that no declaration keeps a measurement out of the journal. What is beyond the
-bounds is not recorded, and only makes figures wider.
+bounds is not recorded: phases are undeclared, and the journal says that the work is not all of it (docs/adr/0037).
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, field, replace
 from typing import Any
 
@@ -30,6 +29,7 @@ from flopsd.core.session_protocol import (
     DeclaredSession,
     Event,
     FactsDeclared,
+    NotServed,
     PhaseChanged,
     SessionClosed,
     SessionOpened,
@@ -38,12 +38,14 @@ from flopsd.core.session_protocol import (
 from flopsd.core.unused_count import Unused, UnusedCount
 from flopsd.daemon.agreed_phase import AgreedPhase
 from flopsd.daemon.declared_models import MAX_LAYERS, DeclaredModels
+from flopsd.daemon.not_recorded import is_marked, marked
+from flopsd.daemon.unwritten_work import RECORD_BYTES, UnwrittenWork, size_of
 from flopsd.settings.words import say
 
 log = logging.getLogger("flopsd")
 MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
 _REFUSED_ONLY, _OF_WINDOWS = frozenset({REFUSED}), OBSERVED | {REFUSED}  # the daemon alone counts what it refuses
-RECORD_BYTES = 256 * 1024  # of declarations, or of counters, in one record of the journal, which may have 4 MiB
+MAX_COUNTERS = 65_536  # of all processes and phases; the callback counts some 20 in each process
 
 
 @dataclass(slots=True)
@@ -58,9 +60,10 @@ class SessionTracker:
     is_segment: bool = False  # whether this journal continues another
     _phase: AgreedPhase = field(init=False)
     _declared: dict[str, None] = field(default_factory=dict)  # sessions whose facts the journal does not have yet
-    _worked: dict[str, None] = field(default_factory=dict)  # the same of their counters
-    _is_over: bool = False  # whether a bound was reached
-    _facts_bytes: int = field(init=False)  # of all facts that were recorded, replaced ones too
+    _unwritten: UnwrittenWork = field(init=False)  # the same of their counters
+    _is_over: bool = False  # whether anything was not recorded
+    _facts_bytes: int = field(init=False)  # of all facts that the journal has or gets, replaced ones too
+    _counters: int = field(init=False)
     models: DeclaredModels = field(default_factory=DeclaredModels)
     _opened: dict[str, tuple[int, int]] = field(default_factory=dict)  # when first, and what it had counted before
     _counts: OperatorCounts | None = field(init=False)  # None: to be computed again
@@ -69,7 +72,10 @@ class SessionTracker:
     _moved: set[str] = field(default_factory=set)  # of them, those whose `before` the journal does not have yet
 
     def __post_init__(self) -> None:
-        self._facts_bytes = sum(_size(session.facts) for session in self.known.values())
+        self._unwritten = UnwrittenWork(self.now_ns)
+        self._facts_bytes = sum(size_of(session.facts) for session in self.known.values())
+        self._counters = sum(_counters_of(session.work) for session in self.known.values())
+        self._is_over = any(is_marked(session.facts) for session in self.known.values())
         for session in self.known.values():
             self.models.take(session.id, session.facts)
         self.models.unread.clear()
@@ -81,7 +87,9 @@ class SessionTracker:
     def apply(self, event: Event) -> None:
         """Fold in an event. A change of phase takes effect now, when the daemon receives it."""
         name = event.session
-        if isinstance(event, SessionOpened):
+        if isinstance(event, NotServed):
+            self._leave_incomplete("more processes want to connect than can")
+        elif isinstance(event, SessionOpened):
             self._open(event)
         elif isinstance(event, SessionClosed):
             self._phase.leave(name, clean=event.clean)
@@ -122,43 +130,38 @@ class SessionTracker:
         size = 0
         for name in self._declared:
             record = self._record(name, "facts")
-            if piece and size + _size(record) > RECORD_BYTES:
+            if piece and size + size_of(record) > RECORD_BYTES:
                 yield piece
                 piece, size = [], 0
             piece.append(record)
-            size += _size(record)
+            size += size_of(record)
         self._declared.clear()
         if piece:
             yield piece
 
-    def new_work(self) -> list[dict[str, Any]]:
-        """Counters that changed since they were `journalled`, for a checkpoint record: of as many processes as fit."""
-        piece: list[dict[str, Any]] = []
-        size = 0
-        for name in self._worked:
-            record = self._record(name, "work")
-            size += _size(record)
-            if piece and size > RECORD_BYTES:
-                break
-            piece.append(record)
-        return piece
+    def new_work(self, *, whole: bool) -> list[dict[str, Any]]:
+        """Counters that changed since they were `journalled`, for a checkpoint record: of as many processes as fit, and
+        unless the journal is to become `whole`, as may be written by now."""
+        return self._unwritten.piece(lambda name: self._record(name, "work"), whole=whole)
 
-    def journalled(self, written: Iterable[Mapping[str, Any]]) -> bool:
+    def journalled(self, written: Sequence[Mapping[str, Any]]) -> bool:
         """Note that the journal holds what `new_work` gave; whether there is no more of it."""
-        for record in written:
-            self._worked.pop(record["id"], None)
-            self._moved.discard(record["id"])
-        return not self._worked
+        self._moved.difference_update(record["id"] for record in written)
+        is_whole = self._unwritten.written(written)
+        if not is_whole and self._unwritten.is_late:
+            self._leave_incomplete("processes count more than is recorded of them in time")
+        return is_whole
 
     def forget_journal(self) -> None:
         """Note that the journal holds nothing of all this any more; what earlier segments hold still counts there."""
         self._declared = dict.fromkeys(self.known)
-        self._worked = dict.fromkeys(name for name, session in self.known.items() if session.work)
+        self._unwritten.replace(name for name, session in self.known.items() if session.work)
 
     def rotated(self) -> None:
         """Note that another journal is begun, in which counters begin at zero."""
         self.before = {name: added_work(session.work, {}) for name, session in self.known.items() if session.work}
-        self._declared, self._worked = dict.fromkeys(self.known), {}
+        self._declared = dict.fromkeys(self.known)
+        self._unwritten.replace(())
         self._hold(self.known)
 
     def _hold(self, names: Iterable[str]) -> None:
@@ -199,18 +202,24 @@ class SessionTracker:
                 return
             self.known[name] = DeclaredSession(name, event.pid, event.uid, event.client)
             self._declared[name], self._opened[name] = None, (self.now_ns(), 0)
+            if self._is_over:
+                self._mark()
         self._phase.connect(name)
         # One that the journal has may have counted all the time that no daemon ran.
         self._opened.setdefault(name, (0, counted_flop(self.known[name].work)))
 
     def _declare(self, session: DeclaredSession, new: Mapping[str, Any]) -> None:
         facts = {**session.facts, **new}
+        if is_marked(session.facts):
+            facts = marked(facts)
         if (device := session.facts.get("device", facts.get("device"))) != facts.get("device"):
             facts["device"] = device
             self._refuse(session, Unused.DEVICE_CHANGED, counted_flop(session.work), None)
         if facts == session.facts:
             return
-        size = _size(facts)
+        size = size_of(facts)
+        if session.id in self._declared:  # in the place of what is not written
+            size -= size_of(session.facts)
         if self._facts_bytes + size > MAX_FACTS_BYTES:
             self._leave_out(session.id, f"processes declared more than {MAX_FACTS_BYTES >> 20} MiB")
             return
@@ -223,11 +232,31 @@ class SessionTracker:
     def _leave_out(self, name: str, why: str) -> None:
         """Record no more of a process; while it runs, no phase is declared."""
         self._phase.leave_unrecorded(name)
+        self._leave_incomplete(f"{why} in this run")
+
+    def _leave_incomplete(self, why: str) -> None:
+        """Have the journal say that it does not have all that processes declare and count."""
         if not self._is_over:
-            log.warning("%s in this run: what is declared from now on is not recorded, and its work is undeclared", why)
+            log.warning(
+                "%s: what is beyond that is not recorded or late, its phase is undeclared, and the FLOP by model and "
+                "tokens have no upper bound",
+                why,
+            )
         self._is_over = True
+        self._mark()
+
+    def _mark(self) -> None:
+        first = next(iter(self.known.values()), None)
+        if first is not None and not is_marked(first.facts):
+            first.facts = marked(first.facts)
+            self._declared[first.id] = None
 
     def _count(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> None:
+        before = _counters_of(session.work)
+        new = sum(1 for phase, counters in work.items() for name in counters if name not in session.work.get(phase, {}))
+        if self._counters + new > MAX_COUNTERS:  # a part of them could give a figure that is too high
+            self._leave_out(session.id, f"processes have more than {MAX_COUNTERS} counters")
+            return
         counts = not self._is_refused(session, work)
         left_out = _REFUSED_ONLY if self._takes_windows(session, work) else _OF_WINDOWS
         for phase, counters in work.items():
@@ -241,7 +270,8 @@ class SessionTracker:
                     continue
                 if value > known.get(counter, 0):  # values are absolute and only grow: an old message changes nothing
                     known[counter] = value
-                    self._worked[session.id] = None
+                    self._unwritten.note(session.id)
+        self._counters += _counters_of(session.work) - before
         if session.id in self._held:
             self._move(session)
 
@@ -271,7 +301,7 @@ class SessionTracker:
             return True
         known = session.work.setdefault(next(phase for phase, counters in grown.items() if counters), {})
         known[REFUSED] = known.get(REFUSED, 0) + 1
-        self._worked[session.id] = None
+        self._unwritten.note(session.id)
         if known[REFUSED] == 1:
             log.warning("process %s saw kernels that no device can have run; that is left out", session.pid)
         return False
@@ -294,6 +324,5 @@ def _grown(known: Work, counters: Work) -> dict[str, int]:
     }
 
 
-def _size(value: object) -> int:
-    """Bytes that it takes in a journal."""
-    return len(json.dumps(value))
+def _counters_of(work: Mapping[str, Work]) -> int:
+    return sum(map(len, work.values()))

@@ -127,7 +127,7 @@ class Writer:
     def rotate(self) -> bool:
         """End the journal and go on in another, without a gap between them; false if that cannot be done now. Every
         account stops where its device was last read, and the next journal goes on from there."""
-        if self._closed or not self.segment.is_settled or not self.checkpoint():
+        if self._closed or not self.segment.is_settled or not self.checkpoint(whole=True):
             return False
         view, records, segment = self.snapshot.view, self.snapshot.journal_records + 1, self.segment
         counted = counted_in(view.rated)
@@ -223,23 +223,23 @@ class Writer:
         self._publisher.rates.note(now_ns, self.snapshot.view)
         self._publish()
 
-    def checkpoint(self, now: Moment | None = None) -> bool:
+    def checkpoint(self, now: Moment | None = None, *, whole: bool = False) -> bool:
         """Write the totals durably, as of `now`; true if they are. Only then is the checkpoint published and its line
-        emitted."""
+        emitted. `whole`: with all counters of processes, of which there may be more than a checkpoint else gets."""
         self._checkpointed_ns = self._clock.boottime_ns()
         self._wall_clock.look()
         self._devices.resume(same_boot=False)
         self._devices.stand_in()
         self._records.declarations(self._sessions)
         self._records.seal(self._journal.newest_seal())
-        is_whole = False
-        while not is_whole:  # counters of many processes do not fit one record
-            record = self._record(now)
+        is_done = False
+        while not is_done:  # counters of many processes do not fit one record
+            record = self._record(now, whole=whole)
             if not self.segment.append(record) or not self._settle():
                 return False
             for tracked in self._devices.tracked:
                 tracked.gaps.clear()
-            is_whole = self._sessions.journalled(record.get("sessions", ()))
+            is_done = self._sessions.journalled(record.get("sessions", ())) or not whole
         self._compute_declarations()
         self._log_absent(self._declarations.absent)
         self._publish()
@@ -271,7 +271,7 @@ class Writer:
         return self._closed
 
     def _end(self, now: Moment, why: str, child_exit_code: int | None) -> None:
-        self._closed = self.checkpoint(now) and self.segment.append(
+        self._closed = self.checkpoint(now, whole=True) and self.segment.append(
             end_record(now, self._incarnation, why, child_exit_code)
         )
         if self._closed:
@@ -312,9 +312,9 @@ class Writer:
             segment = self.segment.number
         return checkpoint_line(own, self._journal, segment)
 
-    def _record(self, now: Moment | None = None) -> dict[str, Any]:
+    def _record(self, now: Moment | None = None, *, whole: bool = False) -> dict[str, Any]:
         return checkpoint_record(
-            now or self._now(), self._incarnation, self._devices.tracked, self._sessions.new_work()
+            now or self._now(), self._incarnation, self._devices.tracked, self._sessions.new_work(whole=whole)
         )
 
     def _publish(self) -> None:

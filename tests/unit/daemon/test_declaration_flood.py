@@ -8,9 +8,17 @@ import pytest
 import flopsd.core.policy.model_basis  # noqa: F401  # imported during a test, it would keep what is patched there
 from flopsd.core.declarations import COUNTERS, MAX_COUNT, Phase
 from flopsd.core.kernel_windows import KERNEL_COUNTERS
-from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
+from flopsd.core.session_protocol import (
+    FactsDeclared,
+    NotServed,
+    PhaseChanged,
+    SessionClosed,
+    SessionOpened,
+    WorkCounted,
+)
 from flopsd.daemon.agreed_phase import MAX_BUCKETS
-from flopsd.daemon.session_tracker import MAX_FACTS_BYTES, MAX_SESSIONS, RECORD_BYTES
+from flopsd.daemon.session_tracker import MAX_FACTS_BYTES, MAX_SESSIONS
+from flopsd.daemon.unwritten_work import BYTES_A_MINUTE, RECORD_BYTES
 from flopsd.journal.framing import MAX_LINE_BYTES
 from tests.support.paths import ROOT
 from tests.support.runs import Run, history_of, verified
@@ -102,6 +110,7 @@ def test_a_process_whose_facts_are_not_recorded_declares_nothing_any_more(tmp_pa
     run.meter(2)
     for number in range(MAX_FACTS_BYTES // 60_000 + 1):
         run.writer.take_event(FactsDeclared(name, {"model_config": {"text": "x" * 60_000 + str(number)}}))
+        run.writer.tick()  # what a later one replaces before it is written takes no place
     run.writer.take_event(FactsDeclared(name, {"precision": "fp8"}))
     run.meter(10)
     (state, _) = run.writer.snapshot.devices
@@ -138,3 +147,76 @@ def test_a_model_that_is_not_known_is_logged_with_a_remedy_when_it_is_declared_a
     run.writer.take_event(WorkCounted(name, {"train": {"steps": 1}}))
     run.meter(20)
     assert [one for one in caplog.messages if "gpt9" in one] == [warning]
+
+
+SIZED = {"method": "full", "parameters_total": 1000, "parameters_trainable": 1000, "recomputation": "none"}
+
+
+def declare(run: Run, number: int, tokens: int, facts: object = None) -> str:
+    name = f"{number:032x}"
+    run.writer.take_event(SessionOpened(name, 100 + number, 0, "0.1.0"))
+    run.writer.take_event(FactsDeclared(name, facts or SIZED))  # type: ignore[arg-type]
+    run.writer.take_event(WorkCounted(name, {"train": {"tokens": tokens}}))
+    return name
+
+
+@pytest.mark.parametrize("bound", ["MAX_SESSIONS", "MAX_FACTS_BYTES", "MAX_COUNTERS", "connections"])
+def test_work_that_is_not_recorded_leaves_the_flop_by_model_and_tokens_without_an_upper_bound(
+    bound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was in no figure, and nothing said so. Nor does a declaration afterwards, or a daemon start, unsay it."""
+    most = {"MAX_SESSIONS": 2, "MAX_FACTS_BYTES": 250, "MAX_COUNTERS": 2}
+    if bound in most:
+        monkeypatch.setattr(f"flopsd.daemon.session_tracker.{bound}", most[bound])
+    run = Run(tmp_path / "state")
+    if bound == "connections":
+        run.writer.take_event(NotServed())
+    first = declare(run, 0, 10)
+    run.meter(2)
+    declare(run, 1, 10)
+    if bound == "connections":
+        run.writer.take_event(NotServed())
+    else:
+        assert run.writer.checkpoint()
+        assert history_of(run.state.journal).sessions[first].facts == SIZED
+        declare(run, 2, 10**9)
+    run.writer.take_event(SessionOpened(first, 100, 0, "0.1.0"))
+    run.writer.take_event(FactsDeclared(first, {"not_counted": {"train": ["mine"]}}))
+    run.meter(2)
+    run.kill()
+    run.start()
+    run.writer.take_event(SessionOpened(first, 100, 0, "0.1.0"))
+    run.writer.take_event(FactsDeclared(first, {"not_counted": {"train": [f"text {n}" for n in range(16)]}}))
+    run.finish()
+    ledger = verified(run.seal(tmp_path / "ledger.json"))
+    found = ledger.statement["predicate"]["totals"]["architecture"]
+    assert (int(found["executed"]["low"]) > 0, found["high"], found["executed"]["high"]) == (True, None, None)
+    texts = ledger.history.sessions[first].facts["not_counted"]["train"]
+    assert "processes, facts and counters beyond what flopsd records of a run" in texts
+    assert len(texts) == (2 if bound == "MAX_FACTS_BYTES" else 16)
+
+
+def test_counters_are_written_at_a_rate_and_whole_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Processes that connect in turn and count wrote 17 GB a day."""
+    run = Run(tmp_path / "state")
+    run.meter(1)
+    before = run.journal.size_bytes
+    quiet = declare(run, 1000, 1)
+    for minute in range(5):
+        for number in range(100):
+            name = f"{number:032x}"
+            run.writer.take_event(SessionOpened(name, 100 + number, 0, "0.1.0"))
+            work = {phase.value: dict.fromkeys(ALL_COUNTERS, 10**29 + minute) for phase in Phase}
+            run.writer.take_event(WorkCounted(name, work))
+        run.writer.take_event(WorkCounted(quiet, {"train": {"tokens": minute + 1}}))
+        run.clock.advance(59 * 10**9)
+        run.meter(1)
+        assert ("processes count more than is recorded" in caplog.text) == (minute == 4)
+    written = run.journal.size_bytes - before
+    assert written < RECORD_BYTES + 5 * BYTES_A_MINUTE + 40_000
+    run.finish()
+    works = {name: session.work for name, session in history_of(run.state.journal).sessions.items()}
+    assert works.pop(quiet) == {"train": {"tokens": 5}}
+    newest = {phase.value: dict.fromkeys(ALL_COUNTERS, 10**29 + 4) for phase in Phase}
+    assert all(work == newest for work in works.values())
+    assert run.journal.size_bytes - before - written < 700_000

@@ -69,7 +69,7 @@ def test_more_than_the_device_can_do_since_the_process_connected_ends_the_use_of
     assert [line.message for line in caplog.records] == [
         f"{say('declared.contradictions', refused.note)}; what it counts of operators is not used"
     ]
-    (counted,) = sessions.new_work()
+    (counted,) = sessions.new_work(whole=False)
     assert counted["work"]["train"] == {"operator_flop": most, "steps": 51}, "its other counters are recorded still"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.ledger.history import History
+from flopsd.core.session_protocol import FactsDeclared, SessionOpened
 from flopsd.daemon.rotation import Rotation
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
@@ -83,3 +84,19 @@ def test_closed_segments_are_in_the_order_of_their_numbers(tmp_path: Path) -> No
     for number in (10_000, 9_999, 1):
         (state.segments / f"{number:04d}-{'0' * 16}.journal.jsonl").touch()
     assert [int(path.name.partition("-")[0]) for path in closed_segments(state)] == [1, 9_999, 10_000]
+
+
+def test_by_size_not_again_where_it_began_however_much_is_repeated_of_processes(tmp_path: Path) -> None:
+    """A job that declared more than a segment may have made one each second, each with a ledger."""
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.writer.take_event(SessionOpened("a" * 32, 1, 0, "0.1.0"))
+    run.writer.take_event(FactsDeclared("a" * 32, {"model_config": {"text": "x" * 15_000}}))
+    rotation = Rotation("10kB", run.writer, None, run.clock)
+    for _ in range(20):
+        run.meter(1)
+        rotation.each_tick()
+    assert len(closed_segments(run.state)) == 1
+    run.writer.take_event(FactsDeclared("a" * 32, {"model_config": {"text": "y" * 20_000}}))
+    run.meter(1)
+    rotation.each_tick()
+    assert len(closed_segments(run.state)) == 2

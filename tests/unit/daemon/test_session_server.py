@@ -17,11 +17,20 @@ from unittest.mock import patch
 
 import pytest
 
-from flopsd.core.session_protocol import MAX_LINE_BYTES, Event, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
+from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
+    Event,
+    NotServed,
+    PhaseChanged,
+    SessionClosed,
+    SessionOpened,
+    WorkCounted,
+)
 from flopsd.daemon.session_server import (
     BYTES_A_SECOND,
     CONNECTS_A_SECOND,
     HELLO_SECONDS,
+    KEPT_OUT_NS,
     MAX_SESSIONS,
     MESSAGES_A_SECOND,
     SessionServer,
@@ -200,18 +209,32 @@ def test_only_this_user_can_connect_unless_others_are_listed(tmp_path: Path, ser
     other.listener.stop()
 
 
-def test_one_session_too_many_is_refused_until_another_ends(server: EventServer) -> None:
+def test_one_session_too_many_is_refused_until_another_ends_and_for_long_is_an_event(tmp_path: Path) -> None:
+    clock = FakeClock()
+    server = EventServer(tmp_path / "client.sock", clock=clock)
     peers = [Peer(server.listener.path) for _ in range(MAX_SESSIONS)]
     for number, peer in enumerate(peers):
         assert "ok" in peer.hello(f"{number:032x}")
-    late = Peer(server.listener.path)
-    assert "connected already" in late.answer()["error"]
+
+    def is_refused(after_ns: int) -> bool:
+        clock.advance(after_ns)
+        peers[1].say("phase", phase="train")  # the listener's thread looks at the clock again
+        peers.append(Peer(server.listener.path))
+        return "connected already" in peers[-1].answer()["error"]
+
+    assert is_refused(NS_PER_S)
     peers[0].say("bye")
     assert "ok" in peers[0].answer()
-    again = Peer(server.listener.path)
-    assert "ok" in again.hello()
-    for peer in (*peers, late, again):
+    peers.append(Peer(server.listener.path))
+    assert "ok" in peers[-1].hello()
+    assert is_refused(KEPT_OUT_NS)
+    assert is_refused(KEPT_OUT_NS - 1)
+    assert not any(isinstance(server.next(), NotServed) for _ in range(server.events.qsize()))
+    assert is_refused(1)
+    server.wait_for(NotServed())
+    for peer in peers:
         peer.close()
+    server.all()
 
 
 def test_an_allowance_is_spent_to_its_last_unit_and_whole_again_a_second_later() -> None:

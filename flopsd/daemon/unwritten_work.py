@@ -1,0 +1,73 @@
+"""Counters of training processes that the journal does not have yet, and how many of them it gets at a time.
+
+They are absolute, so what waits is not lost: the next record has it, and the last one of a journal has all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flopsd.system.clock import NS_PER_S
+
+RECORD_BYTES = 256 * 1024  # of declarations, or of counters, in one record of the journal, which may have 4 MiB
+# Of counters, on average. A process with the callback has 400 bytes of them, and 64 processes can be connected.
+BYTES_A_MINUTE = 64 * 1024
+LATE_NS = 300 * NS_PER_S
+
+
+class UnwrittenWork:
+    """Sessions by how long their counters wait. One thread owns it."""
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self._since: dict[str, int] = {}  # the longest waiting first
+        self._left, self._counted_ns = RECORD_BYTES, now_ns()  # bytes that may be written, and up to when they grew
+
+    def note(self, name: str) -> None:
+        """The counters of a session changed."""
+        self._since.setdefault(name, self._now_ns())
+
+    def replace(self, names: Iterable[str]) -> None:
+        """The journal has all counters but those of `names`."""
+        self._since = dict.fromkeys(names, self._now_ns())
+
+    @property
+    def is_late(self) -> bool:
+        """Whether counters wait for longer than a seal of the run so far may leave out."""
+        return bool(self._since) and self._now_ns() - next(iter(self._since.values())) >= LATE_NS
+
+    def piece(self, record_of: Callable[[str], dict[str, Any]], *, whole: bool) -> list[dict[str, Any]]:
+        """What the next record gets: of as many sessions as fit it, and unless the journal is to become `whole`, as may
+        be written by now."""
+        most = RECORD_BYTES if whole else self._allowed()
+        piece: list[dict[str, Any]] = []
+        size = 0
+        for name in self._since:
+            record = record_of(name)
+            size += size_of(record)
+            if size > most and (piece or not whole):
+                break
+            piece.append(record)
+        return piece
+
+    def written(self, piece: Iterable[Mapping[str, Any]]) -> bool:
+        """The journal has what `piece` gave; whether nothing waits."""
+        self._left = self._allowed()
+        for record in piece:
+            self._left = max(0, self._left - size_of(record))
+            self._since.pop(record["id"], None)
+        return not self._since
+
+    def _allowed(self) -> int:
+        now_ns = self._now_ns()
+        grown, rest_ns = divmod((now_ns - self._counted_ns) * BYTES_A_MINUTE, 60 * NS_PER_S)
+        self._counted_ns = now_ns - rest_ns // BYTES_A_MINUTE
+        self._left = min(RECORD_BYTES, self._left + grown)
+        return self._left
+
+
+def size_of(value: object) -> int:
+    """Bytes that it takes in a journal."""
+    return len(json.dumps(value))
