@@ -107,10 +107,12 @@ def test_neuron_chips_and_cores(node: Kubelet) -> None:
             OTHER: {"main": {"aws.amazon.com/neuroncore": ("10", "0")}},
         }
     )
-    judgement = rule(node, vendor=NeuronDevices(4)).judge(CHIPS)
+    judgement = rule(node, vendor=NeuronDevices(8, {})).judge(CHIPS)
     assert mine(judgement) == [CHIPS[1].uid, CHIPS[2].uid, CHIPS[3].uid]
     assert shared(judgement, CHIPS[1:]) == [None, "1 other pod", None]
-    assert {verdict.mine for verdict in rule(node, vendor=NeuronDevices(None)).judge(CHIPS).verdicts.values()} == {None}
+    assert {verdict.mine for verdict in rule(node, vendor=NeuronDevices(None, {})).judge(CHIPS).verdicts.values()} == {
+        None
+    }
 
 
 def test_a_device_that_is_not_here_is_reported_and_a_lost_one_may_be_it(node: Kubelet) -> None:
@@ -126,7 +128,7 @@ def test_a_pod_without_devices_is_an_error_that_names_the_cause(node: Kubelet) -
     for vendor, hint in (
         (None, "a container of this pod must request nvidia.com/…"),
         (
-            NeuronDevices(4),
+            NeuronDevices(8, {}),
             "must request aws.amazon.com/neuron or aws.amazon.com/neuroncore or aws.amazon.com/neurondevice",
         ),
         (VendorDevices(), "declares no container resource"),

@@ -45,7 +45,7 @@ def open_source(settings: SourceSettings) -> NeuronSource:
 def _ownership(job: Job) -> VendorDevices:
     from flopsd.sources.neuron.ownership import NeuronDevices
 
-    return NeuronDevices(job.cores_per_chip)
+    return NeuronDevices(job.cores_per_chip, job.environment)
 
 
 SOURCE = SourceInfo(

@@ -1,6 +1,8 @@
 """Which Neuron chips are a job's: their variables and container resources.
 
-NEURON_RT_VISIBLE_CORES by the Neuron Runtime configuration guide: core indices and inclusive ranges.
+NEURON_RT_VISIBLE_CORES by the Neuron Runtime configuration guide: core indices and inclusive ranges. Indices are of
+logical cores. By AWS's page on the logical NeuronCore configuration, a Trainium2 has eight physical cores, and by
+default two of them are one logical core, so that a trn2.48xlarge has 64.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ from flopsd.sources.ownership.rule import Ownership, VendorDevices
 
 _CORES = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?", re.ASCII)
 _CORE = "aws.amazon.com/neuroncore"
+_GROUPS = ("NEURON_LOGICAL_NC_CONFIG", "NEURON_RT_VIRTUAL_CORE_SIZE")  # the second is its former name
+_MOST_CORES = 100_000  # of a machine
 
 
 class NeuronDevices(VendorDevices):
     variables = ("NEURON_RT_VISIBLE_CORES", "NEURON_RT_NUM_CORES")
     resources = ("aws.amazon.com/neuron", _CORE, "aws.amazon.com/neurondevice")
 
-    def __init__(self, cores_per_chip: int | None) -> None:
-        self._cores_per_chip = cores_per_chip
+    def __init__(self, cores_per_chip: int | None, environment: Mapping[str, str]) -> None:
+        """`cores_per_chip`: physical ones; `environment`: where it is stated how many are one logical core."""
+        self._cores_per_chip = _logical(cores_per_chip, environment)
 
     def visible(self, environment: Mapping[str, str], devices: Sequence[Device]) -> Mapping[DeviceUid, Ownership]:
         cores, count = (environment.get(f"NEURON_RT_{name}_CORES") for name in ("VISIBLE", "NUM"))
@@ -38,6 +43,9 @@ class NeuronDevices(VendorDevices):
                 devices, "NEURON_RT_NUM_CORES counts cores and does not name them: set NEURON_RT_VISIBLE_CORES"
             )
         held = chips_of(neuron_cores(cores), per_chip)
+        if not held.keys() <= {chip.index for chip in devices}:
+            why = f"NEURON_RT_VISIBLE_CORES={cores} names a core that is not here, with {per_chip} logical cores a chip"
+            return _all_unknown(devices, f"{why}: set NEURON_LOGICAL_NC_CONFIG")
         part = "other cores of this chip are not this job's"
         return {
             chip.uid: Ownership(chip.index in held, part if held.get(chip.index, per_chip) < per_chip else None)
@@ -56,6 +64,17 @@ class NeuronDevices(VendorDevices):
         return [chip for chip in devices if chip.index == index]
 
 
+def _logical(cores_per_chip: int | None, environment: Mapping[str, str]) -> int | None:
+    """How many logical cores a chip has; None where that is not known."""
+    if cores_per_chip is None:
+        return None
+    stated = next((environment[name] for name in _GROUPS if environment.get(name)), None)
+    if stated is None:
+        return cores_per_chip // 2 if cores_per_chip > 2 else cores_per_chip  # Trainium1 and Inferentia2 have two
+    group = int(stated) if re.fullmatch(r"[1-9]\d?", stated, re.ASCII) else 0
+    return cores_per_chip // group if group and cores_per_chip % group == 0 else None
+
+
 def neuron_cores(text: str) -> frozenset[int]:
     """The core indices of NEURON_RT_VISIBLE_CORES=`text`, such as `0-3,5`. Raises OwnershipError."""
     cores: set[int] = set()
@@ -65,6 +84,8 @@ def neuron_cores(text: str) -> frozenset[int]:
             raise OwnershipError(
                 f"NEURON_RT_VISIBLE_CORES={text!r} is not a list of cores", hint="expected such as 0-3 or 0,2,5-7"
             )
+        if int(match["last"] or match["first"]) >= _MOST_CORES:
+            raise OwnershipError(f"NEURON_RT_VISIBLE_CORES={text!r} names more cores than a machine has")
         cores.update(range(int(match["first"]), int(match["last"] or match["first"]) + 1))
     return frozenset(cores)
 

@@ -76,7 +76,7 @@ def test_a_lost_gpu_may_be_the_one_that_is_named() -> None:
 
 
 def test_neuron_cores_make_their_chips_visible() -> None:
-    rule = VisibleRule({"NEURON_RT_VISIBLE_CORES": "0-3,5", "CUDA_VISIBLE_DEVICES": "1"}, NeuronDevices(4))
+    rule = VisibleRule({"NEURON_RT_VISIBLE_CORES": "0-3,5", "CUDA_VISIBLE_DEVICES": "1"}, NeuronDevices(8, {}))
     assert rule.words == "the devices that NEURON_RT_VISIBLE_CORES=0-3,5 leave visible"
     verdicts = rule.judge(CHIPS).verdicts
     part = Ownership(True, "other cores of this chip are not this job's")
@@ -88,13 +88,20 @@ def test_neuron_cores_make_their_chips_visible() -> None:
     [
         ({}, None, True),
         ({"NEURON_RT_NUM_CORES": "0"}, None, True),
-        ({"NEURON_RT_NUM_CORES": "16"}, 4, True),
-        ({"NEURON_RT_NUM_CORES": "8"}, 4, None),  # any eight of sixteen
+        ({"NEURON_RT_NUM_CORES": "16"}, 8, True),  # Trainium2: two physical ones are a logical one
+        ({"NEURON_RT_NUM_CORES": "8"}, 8, None),  # any eight of sixteen
+        ({"NEURON_RT_NUM_CORES": "8"}, 2, True),
+        ({"NEURON_RT_NUM_CORES": "32", "NEURON_LOGICAL_NC_CONFIG": "1"}, 8, True),
+        ({"NEURON_RT_NUM_CORES": "16", "NEURON_RT_VIRTUAL_CORE_SIZE": "2"}, 8, True),
+        ({"NEURON_RT_NUM_CORES": "16", "NEURON_LOGICAL_NC_CONFIG": "3"}, 8, None),
+        ({"NEURON_RT_NUM_CORES": "16", "NEURON_LOGICAL_NC_CONFIG": "x"}, 8, None),
         ({"NEURON_RT_VISIBLE_CORES": "0"}, None, None),
+        ({"NEURON_RT_VISIBLE_CORES": "0-15"}, 8, True),
+        ({"NEURON_RT_VISIBLE_CORES": "0-16"}, 8, None),  # so there are more than four on a chip
     ],
 )
 def test_neuron_chips_are_not_guessed(environment: Mapping[str, str], cores: int | None, mine: bool | None) -> None:
-    verdicts = VisibleRule(environment, NeuronDevices(cores)).judge(CHIPS).verdicts
+    verdicts = VisibleRule(environment, NeuronDevices(cores, environment)).judge(CHIPS).verdicts
     assert {verdict.mine for verdict in verdicts.values()} == {mine}
     assert all(bool(verdict.why) is (mine is None) for verdict in verdicts.values())
 
