@@ -98,6 +98,7 @@ campaign: $(INSTALLED) ## meter simulated machines of every load and fault, hold
 	@$(BIN)/python -m tests.campaign $(CAMPAIGN_ARGS)
 	@$(BIN)/python -m tests.campaign.several_sources
 	@$(BIN)/python -m tests.campaign.lying_jobs
+	@$(BIN)/python -m tests.campaign.neuron
 
 fuzz: $(INSTALLED) ## coverage-guided fuzzing (Atheris) of each parser for FUZZ_SECONDS; renews tests/fuzz/corpus
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import several_sources
+from tests.campaign import neuron, several_sources
 from tests.campaign.cases import Case, cases, hostile
 from tests.campaign.sick import KINDS
 from tests.campaign.simulation import judge
@@ -29,3 +29,8 @@ def test_the_truth_lies_between_low_and_high(case: Case, standin: Path, tmp_path
 @pytest.mark.parametrize(("kind", "seed"), [("calm", 4), ("calm", 87), ("calm", 127), ("sick", 78)])
 def test_sick_sources_beside_each_other(kind: str, seed: int, standin: Path, tmp_path: Path) -> None:
     assert several_sources.judge(KINDS[kind](seed), standin, tmp_path, seed) == []
+
+
+@pytest.mark.parametrize("seed", [169, 237])  # each has found a fault: chips that are shown no more, or for a while
+def test_neuron_machines_whose_monitor_fails(seed: int, tmp_path: Path) -> None:
+    assert neuron.judge(neuron.machine(seed), tmp_path, seed) == []

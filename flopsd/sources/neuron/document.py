@@ -19,7 +19,7 @@ from typing import Any
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import GapReason
 from flopsd.errors import SourceError
-from flopsd.sources.validate import is_text, is_whole
+from flopsd.sources.validate import is_count, is_text, is_whole
 
 RATE_FIELDS = ("effective_flops", "flops")  # in this order: the first that is there
 # The facts of neuron_hardware_info that name no machine and no account.
@@ -29,6 +29,8 @@ _HARDWARE_FACTS = (
 )  # fmt: skip
 _ABSURD_EXPONENT = 30  # beyond 10^30, or below its inverse, an exact number would only cost memory
 _LONGEST_NUMBER = 64
+SAID_CHARACTERS = 200  # of what it says of a fault
+_MOST_PARTS = 1000  # chips of a machine, cores of a chip: room is made for each
 _IDENTIFIER = re.compile(r"\b(?:i|ami|subnet|vpc|eni)-[0-9a-f]{8,17}\b")
 
 
@@ -71,8 +73,8 @@ class MonitorDocument:
     report: Sequence[object] = ()  # of its runtimes, as it was printed
 
     @property
-    def has_work(self) -> bool:
-        return any(core.flop_per_s for runtime in self.runtimes for core in runtime.cores.values())
+    def has_periods(self) -> bool:
+        return not all(runtime.error for runtime in self.runtimes)
 
 
 def scrub(text: str) -> str:
@@ -103,7 +105,7 @@ def parse(line: bytes) -> MonitorDocument:
         device_count=_whole(hardware.get("neuron_device_count")),
         cores_per_device=_whole(hardware.get("neuroncore_per_device_count")) or None,
         instance_type=_word(instance.get("instance_type")),
-        hardware_error=str(hardware.get("error") or ""),
+        hardware_error=str(hardware.get("error") or "")[:SAID_CHARACTERS],
         facts={k: hardware[k] for k in _HARDWARE_FACTS if is_text(hardware.get(k)) or is_whole(hardware.get(k))},
         report=entries,
     )
@@ -171,8 +173,8 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if is_count(value, _MOST_PARTS) else None  # type: ignore[return-value]
 
 
 def _word(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if is_text(value) and value else None  # type: ignore[return-value]

@@ -20,7 +20,7 @@ from flopsd.system.clock import NS_PER_S
 PERIOD_SECONDS = 1
 BUSY_PERCENT = 50  # from here on a core without any FLOP did uncounted work
 
-# By runtime, the chips that it has been seen to use.
+# By runtime, the cores that it has been seen to use, and still lists.
 Runtimes = Mapping[str, frozenset[int]]
 
 
@@ -42,10 +42,11 @@ def account(
     report is of time that was counted already: what they did in it is not known.
 
     A runtime that cannot be read makes the period of all chips a gap: partly known is not known. One that is
-    gone takes with it what it did since its last report: a gap on the chips that it used. What others counted there
-    is known to have been done all the same, and stays with the gap. No runtime at all is
-    a measured zero: neuron-monitor is alive and reports that no process has the runtime open, and without one
-    nothing is executed. Cores that no runtime lists are not in use, by the name of the list.
+    gone takes with it what it did since its last report: a gap on the chips that it used. So does a core that it used
+    and lists no more. What others counted there is known to have been done all the same, and stays with the gap. No
+    runtime at all is a measured zero: neuron-monitor is alive and reports that no process has the runtime open, and
+    without one nothing is executed. Cores that no runtime lists are not in use, by the name of the list. A document of
+    fewer chips, such as of none where the monitor was started before the driver, says nothing of the others.
     """
     flop = [Fraction(0)] * (chips * cores_per_chip)
     percent = [Fraction(0)] * (chips * cores_per_chip)
@@ -55,10 +56,15 @@ def account(
     everywhere = frozenset(range(chips))
     if document.hardware_error and not document.runtimes:
         _all(why, everywhere, GapReason.DRIVER_ERROR)  # it did not see that there is none, it could not see
+    if document.device_count is not None:
+        _all(why, frozenset(range(document.device_count, chips)), GapReason.DEVICE_MISSING)
     for runtime in document.runtimes:
         used = set(before.get(runtime.key, ())) | runtimes.get(runtime.key, frozenset())
         if runtime.error:
             _all(why, everywhere, GapReason.DRIVER_ERROR)
+        else:
+            _all(why, _chips_of(used - runtime.cores.keys(), cores_per_chip), GapReason.MISSED_READING)
+            used &= runtime.cores.keys()
         for index, core in runtime.cores.items():
             chip = index // cores_per_chip
             if not 0 <= chip < chips:
@@ -77,13 +83,13 @@ def account(
             else:
                 percent[index] += core.utilization_percent
             if core.flop_per_s or core.utilization_percent:
-                used.add(chip)
+                used.add(index)
         runtimes[runtime.key] = frozenset(used)
     has_rate = document.rate_field is not None or not any(runtime.cores for runtime in document.runtimes)
     if not has_rate:
         _all(why, everywhere, GapReason.NOT_SUPPORTED)
     for key in before.keys() - runtimes.keys():
-        _all(why, before[key] or everywhere, GapReason.MISSED_READING)
+        _all(why, _chips_of(before[key], cores_per_chip) or everywhere, GapReason.MISSED_READING)
     for index, busy in enumerate(percent):
         if busy > BUSY_PERCENT and not flop[index]:
             why.setdefault(index // cores_per_chip, GapReason.UNCOUNTED_WORK)
@@ -128,6 +134,10 @@ def period_ends(came: Sequence[tuple[int, MonitorDocument | None]], before: Runt
         ends.append(min(at_ns, latest_ns))
         latest_ns = ends[-1] - (period_ns(document, before) if document is not None else 0)
     return ends[::-1]
+
+
+def _chips_of(cores: Collection[int], cores_per_chip: int) -> frozenset[int]:
+    return frozenset(core // cores_per_chip for core in cores)
 
 
 def _all(why: dict[int, GapReason], chips: frozenset[int], reason: GapReason) -> None:

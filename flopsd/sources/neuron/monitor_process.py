@@ -15,7 +15,7 @@ from typing import IO
 
 from flopsd.core.dataclass import dataclass
 from flopsd.errors import SourceUnavailableError
-from flopsd.sources.neuron.document import DocumentError, MonitorDocument, parse, scrub
+from flopsd.sources.neuron.document import SAID_CHARACTERS, DocumentError, MonitorDocument, parse, scrub
 from flopsd.system.clock import Clock
 from flopsd.system.guarded_child import GuardedChild
 from flopsd.system.process_groups import how_ended
@@ -28,7 +28,7 @@ CONFIG = {
     "system_metrics": [{"type": "neuron_hw_counters"}],
 }
 _BUFFERED = 600  # ten minutes; what falls out is a hole between documents, and a hole is a gap
-_SAID_BYTES, _SAID_CHARACTERS = 4096, 200  # of a line of its log, and of that what an error repeats
+_SAID_BYTES = 4096  # of a line of its log
 END_SECONDS = 5.0
 _VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
 
@@ -112,7 +112,7 @@ class MonitorProcess:
         assert self._child.process.stderr is not None
         with self._child.process.stderr as stderr:
             while (line := stderr.readline(_SAID_BYTES)) != b"":
-                text = scrub(line.decode("utf-8", "replace").strip())[:_SAID_CHARACTERS]
+                text = scrub(line.decode("utf-8", "replace").strip())[:SAID_CHARACTERS]
                 self._said = text or self._said
                 if self.version is None and (match := _VERSION.search(text)):
                     self.version = match[1]

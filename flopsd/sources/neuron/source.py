@@ -43,7 +43,7 @@ class NeuronSource:
         self._rate_field: str | None = None
         self._facts: Mapping[str, str | int] = {}
         self._identified = self._sees_none = False
-        self._reports: deque[Sequence[object]] = deque(maxlen=_KEPT_REPORTS)  # the last ones with work
+        self._reports: deque[Sequence[object]] = deque(maxlen=_KEPT_REPORTS)  # the last ones with a period
         self._garbled = self._repeated = self._restarts = 0
         self._monitor: MonitorProcess | None = None
         self._down_reason, self._backoff_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS
@@ -137,9 +137,9 @@ class NeuronSource:
         return [StreamItem(end_ns, item.what) for end_ns, item in zip(ends, items, strict=True)]
 
     def _is_repeated(self, what: MonitorDocument | Failure) -> bool:
-        """Whether it reports work that was reported before: periods are printed to the nanosecond and rates to the
-        FLOP/s, so that two periods of work do not read alike. It is as if it had not come."""
-        if isinstance(what, Failure) or not what.has_work:
+        """Whether it reports what was reported before: periods are printed to the nanosecond, so that no two
+        reports of a runtime read alike, not even of an idle one. It is as if it had not come."""
+        if isinstance(what, Failure) or not what.has_periods:
             return False
         if what.report in self._reports:
             self._repeated += 1
@@ -191,7 +191,7 @@ class NeuronSource:
         """Take over a document's facts about the hardware; those that it lacks stay as an earlier one had them."""
         self._cores_per_chip = document.cores_per_device or self._cores_per_chip
         self._rate_field = document.rate_field or self._rate_field
-        if self._identified:
+        if self._identified and (document.device_count or 0) <= len(self._chips):
             return
         found = chips_of_document(document, self._tree, self._peaks, self._opened_ns)
         self._sees_none = document.device_count == 0

@@ -24,51 +24,62 @@ def runtime(key: str, cores: Mapping[int, Numbers | GapReason], seconds: float =
 
 
 def document(
-    *runtimes: Runtime, rate: str | None = "flops", system: float | None = None, error: str = ""
+    *runtimes: Runtime, rate: str | None = "flops", system: float | None = None, error: str = "", count: int = 2
 ) -> MonitorDocument:
     seconds = None if system is None else Fraction(system)
-    return MonitorDocument(runtimes, rate, seconds, None, 2, 2, None, error)
+    return MonitorDocument(runtimes, rate, seconds, None, count, 2, None, error)
+
+
+def cores(*indices: int) -> frozenset[int]:
+    return frozenset(indices)
 
 
 BUSY = runtime("a", {0: (7, 60), 1: (3, 20), 2: (0, 0), 3: (0, 0)})
-ALL, FIRST, SECOND, NONE = (frozenset(chips) for chips in ((0, 1), (0,), (1,), ()))
+USED, NONE = cores(0, 1), cores()
 
 
 @pytest.mark.parametrize(
     ("given", "before", "work", "utilization", "used"),
     [
         pytest.param(document(), {}, [0, 0], [0, 0], {}, id="no runtime"),
-        pytest.param(document(BUSY), {}, [10, 0], [0.4, 0], {"a": FIRST}, id="one chip works"),
-        pytest.param(document(BUSY), {"a": SECOND}, [10, 0], [0.4, 0], {"a": ALL}, id="a chip once used stays used"),
+        pytest.param(document(BUSY), {}, [10, 0], [0.4, 0], {"a": USED}, id="one chip works"),
+        pytest.param(document(BUSY), {"a": cores(3)}, [10, 0], [0.4, 0], {"a": cores(0, 1, 3)}, id="a core once used stays used"),
         pytest.param(document(BUSY, runtime("b", {0: (5, 30), 3: (2, None)}, 2)), {}, [20, 4], [0.55, None],
-                     {"a": FIRST, "b": ALL}, id="two runtimes on a core, each by its own period"),
-        pytest.param(document(BUSY, BUSY), {}, [20, 0], [0.8, 0], {"a": FIRST}, id="two of one name"),
+                     {"a": USED, "b": cores(0, 3)}, id="two runtimes on a core, each by its own period"),
+        pytest.param(document(BUSY, BUSY), {}, [20, 0], [0.8, 0], {"a": USED}, id="two of one name"),
         pytest.param(document(BUSY, runtime("b", {0: (0, 100), 1: (0, 100)})), {}, [10, 0], [1.0, 0],
-                     {"a": FIRST, "b": FIRST}, id="at most all of the time"),
+                     {"a": USED, "b": USED}, id="at most all of the time"),
         pytest.param(document(runtime("a", {}, error="x")), {}, [GapReason.DRIVER_ERROR] * 2, [0, 0], {"a": NONE},
                      id="a runtime that cannot be read"),
         pytest.param(document(BUSY, runtime("b", {}, error="x")), {},
-                     [(GapReason.DRIVER_ERROR, 10), GapReason.DRIVER_ERROR], [0.4, 0], {"a": FIRST, "b": NONE},
+                     [(GapReason.DRIVER_ERROR, 10), GapReason.DRIVER_ERROR], [0.4, 0], {"a": USED, "b": NONE},
                      id="and what the other counted"),
         pytest.param(document(error="x"), {}, [GapReason.DRIVER_ERROR] * 2, [0, 0], {}, id="no runtime could be seen"),
-        pytest.param(document(BUSY, error="x"), {}, [10, 0], [0.4, 0], {"a": FIRST}, id="an error, but a runtime"),
+        pytest.param(document(BUSY, error="x"), {}, [10, 0], [0.4, 0], {"a": USED}, id="an error, but a runtime"),
         *(pytest.param(document(runtime("a", {0: (9, 1), index: (1, 1)})), {}, [GapReason.OUT_OF_RANGE] * 2,
-                       [0.005, 0], {"a": FIRST}, id=f"core {index}") for index in (-1, 4)),
+                       [0.005, 0], {"a": cores(0)}, id=f"core {index}") for index in (-1, 4)),
         pytest.param(document(runtime("a", {0: GapReason.NOT_A_NUMBER, 1: (4, 1), 3: (5, 1)})), {},
-                     [(GapReason.NOT_A_NUMBER, 4), 5], [None, 0.005], {"a": ALL}, id="a core that is garbage"),
+                     [(GapReason.NOT_A_NUMBER, 4), 5], [None, 0.005], {"a": cores(1, 3)}, id="a core that is garbage"),
         pytest.param(document(runtime("a", {1: (None, 1), 2: (5, 1)})), {}, [GapReason.NOT_SUPPORTED, 5],
-                     [0.005, 0.005], {"a": ALL}, id="a core without a rate"),
+                     [0.005, 0.005], {"a": cores(1, 2)}, id="a core without a rate"),
         pytest.param(document(runtime("a", {0: (None, 1)}), rate=None), {}, [GapReason.NOT_SUPPORTED] * 2, [0.005, 0],
-                     {"a": FIRST}, id="no rate anywhere"),
+                     {"a": cores(0)}, id="no rate anywhere"),
         pytest.param(document(runtime("a", {}), rate=None), {}, [0, 0], [0, 0], {"a": NONE}, id="nor a core"),
-        pytest.param(document(BUSY), {"a": FIRST, "b": SECOND}, [10, GapReason.MISSED_READING], [0.4, 0], {"a": FIRST},
+        pytest.param(document(BUSY), {"a": USED, "b": cores(2)}, [10, GapReason.MISSED_READING], [0.4, 0], {"a": USED},
                      id="a runtime that is gone, on the chip that it used"),
+        pytest.param(document(runtime("a", {0: (7, 60)})), {"a": cores(0, 3)}, [7, GapReason.MISSED_READING], [0.3, 0],
+                     {"a": cores(0)}, id="a core that was used and is not listed"),
+        pytest.param(document(runtime("a", {}, error="x")), {"a": cores(3)}, [GapReason.DRIVER_ERROR] * 2, [0, 0],
+                     {"a": cores(3)}, id="nor is any where it cannot be read"),
+        pytest.param(document(BUSY, count=1), {}, [10, GapReason.DEVICE_MISSING], [0.4, 0], {"a": USED},
+                     id="a chip less"),
+        pytest.param(document(count=0), {}, [GapReason.DEVICE_MISSING] * 2, [0, 0], {}, id="no chip"),
         pytest.param(document(BUSY), {"b": NONE}, [(GapReason.MISSED_READING, 10), GapReason.MISSED_READING], [0.4, 0],
-                     {"a": FIRST}, id="on an unknown chip"),
+                     {"a": USED}, id="on an unknown chip"),
         pytest.param(document(runtime("a", {0: (0, 50), 2: (0, 50.5), 3: (8, 99)})), {},
-                     [0, (GapReason.UNCOUNTED_WORK, 8)], [0.25, 0.7475], {"a": ALL}, id="busy without FLOP"),
+                     [0, (GapReason.UNCOUNTED_WORK, 8)], [0.25, 0.7475], {"a": cores(0, 2, 3)}, id="busy without FLOP"),
         pytest.param(document(runtime("a", {0: (0, 30)}), runtime("b", {0: (0, 30)})), {},
-                     [GapReason.UNCOUNTED_WORK, 0], [0.3, 0], {"a": FIRST, "b": FIRST}, id="busy by two runtimes"),
+                     [GapReason.UNCOUNTED_WORK, 0], [0.3, 0], {"a": cores(0), "b": cores(0)}, id="busy by two runtimes"),
     ],
 )  # fmt: skip
 def test_each_chip_has_what_was_counted_on_it_or_why_that_is_not_known(
@@ -90,9 +101,9 @@ def test_each_chip_has_what_was_counted_on_it_or_why_that_is_not_known(
         (document(system=1.25), {}, 1.25),
         (document(runtime("a", {}, 0.5), system=9), {}, 0.5),
         (document(runtime("a", {}, 0.5), runtime("b", {}, 0.75)), {}, 0.75),
-        (document(runtime("a", {}, 0.5), runtime("b", {}, 0.75), runtime("c", {}, 1)), {"b": ALL, "c": ALL}, 0.75),
-        (document(runtime("a", {}, 0, error="x"), runtime("b", {}, 0.75), system=9), {"a": ALL}, 0.75),
-        (document(runtime("a", {}, 0, error="x"), system=9), {"a": ALL}, 9),
+        (document(runtime("a", {}, 0.5), runtime("b", {}, 0.75), runtime("c", {}, 1)), {"b": NONE, "c": NONE}, 0.75),
+        (document(runtime("a", {}, 0, error="x"), runtime("b", {}, 0.75), system=9), {"a": NONE}, 0.75),
+        (document(runtime("a", {}, 0, error="x"), system=9), {"a": NONE}, 9),
     ],
 )
 def test_the_period_is_the_shortest_of_those_that_were_there_before(

@@ -257,7 +257,28 @@ def test_a_chip_keeps_its_place_where_its_name_changes(tmp_path: Path) -> None:
     opened.after(S, Failure("no JSON"))
     found = opened.after(S + S // 20, document(7))
     assert {(one.begin_ns - opened.begin_ns, one.end_ns - one.begin_ns) for one in found} == {(S, S + S // 20)}
-    opened.after(S, document(7, count=5))
     chips: list[Device] = list(opened.source.devices())
     assert [chip.uid for chip in chips] == ["neuron0", "neuron1"]
     assert opened.source.read().renamed == {"neuron2": chips[1]}
+
+
+def test_chips_that_a_monitor_shows_no_more_are_gaps_and_those_that_it_shows_later_are_listed() -> None:
+    opened = Opened()
+    opened.source.read()
+    missing = Gap(GapReason.DEVICE_MISSING)
+    assert opened.works(S, document(7, count=1)) == [Counted(0), Gap(GapReason.DEVICE_MISSING, 7)]
+    assert opened.works(S, document(count=0)) == [missing] * 2, "no runtime of no chip is no zero"
+    assert opened.works(S, document(7, count=3)) == [Counted(0), Counted(7), Counted(0)]
+    assert [chip.uid for chip in opened.source.devices()] == ["neuron0", "neuron1", "neuron2"]
+    assert opened.source.read().renamed == {}
+    assert opened.works(S, document(7)) == [Counted(0), Counted(7), missing]
+
+
+def test_idle_runtimes_that_read_alike_to_the_nanosecond_are_a_monitor_that_stands_still() -> None:
+    opened = Opened()
+    opened.source.read()
+    idle = document()
+    assert opened.works(S, idle) == [Counted(0)] * 2
+    assert [opened.works(S, idle) for _ in range(9)] == [[]] * 9
+    assert opened.works(2 * S, idle) == [Gap(GapReason.SOURCE_SILENT)] * 2
+    assert opened.fact("repeated_reports") == 10
