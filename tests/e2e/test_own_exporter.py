@@ -85,22 +85,23 @@ def test_without_privilege_it_is_named_tried_once_and_the_run_goes_on(tmp_path: 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give itself a /proc")
-@pytest.mark.tool("unshare")
+@pytest.mark.tool("unshare", "ip")
 def test_auto_starts_it_where_counters_are_open_and_nobody_is_at_them_and_a_kill_leaves_nothing(
     tmp_path: Path, standin: Path
 ) -> None:
-    """In a process namespace of its own, so that no other test's exporter is seen; killed as the kernel kills."""
+    """In namespaces of its own, so that no other test's exporter is seen, nor this machine's; killed as the kernel
+    kills."""
     installed = Installed(tmp_path / "bin")
     script = (
-        'mount -t tmpfs none /proc/driver && mkdir /proc/driver/nvidia && echo "RmProfilingAdminOnly: 0" '
+        'ip link set lo up && mount -t tmpfs none /proc/driver && mkdir /proc/driver/nvidia && echo "RmProfilingAdminOnly: 0" '
         '>/proc/driver/nvidia/params; (exec "$@") & program=$!; '
         f'while ! [ -s "{installed.folder}/starts" ]; do sleep 0.05; done; kill -KILL $program; '
         f'while pgrep -x dcgm-exporter >/dev/null; do sleep 0.05; done; echo gone >"{installed.folder}/gone"'
     )
     path = f"{installed.folder}{os.pathsep}{os.environ['PATH']}"
-    env = environment(standin, BUSY.write(tmp_path / "scenario.txt"), PATH=path)
+    env = environment(standin, BUSY.write(tmp_path / "scenario.txt"), dcgm_url=None, PATH=path)
     state = ("--state-dir", str(tmp_path / "state"), "--listen", "off")
-    enter = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, "sh")
+    enter = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, "sh")
     subprocess.run([*enter, *FLOPSD, "run", *SHORT, *state], env=env, check=False, capture_output=True, timeout=60)
     assert (installed.folder / "gone").exists()
     (start,) = installed.starts

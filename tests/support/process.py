@@ -25,6 +25,7 @@ from flopsd.cli.main import main
 from flopsd.core.companions import kind_of
 from flopsd.settings.data_files import companion_beside
 from flopsd.system.clock import NS_PER_S, SystemClock
+from tests.support.paths import ROOT
 from tests.support.scenario import Scenario
 from tests.support.tools import missing, require_tools
 
@@ -32,13 +33,21 @@ from tests.support.tools import missing, require_tools
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
 FLOPSD = (sys.executable, "-m", "flopsd")
 PATIENCE_SECONDS = 60
+NO_NVML = (
+    ROOT / "tests" / "standin" / "no-nvml"
+)  # whose empty library the loader finds before the machine's, and refuses
+NO_EXPORTER = "http://127.0.0.1:1/metrics"
 
 
-def environment(standin: Path | None, scenario: Path | None = None, **more: str) -> dict[str, str]:
-    """This process's environment without settings of flopsd, with the stand-in or without any NVML."""
+def environment(
+    standin: Path | None, scenario: Path | None = None, *, dcgm_url: str | None = NO_EXPORTER, **more: str
+) -> dict[str, str]:
+    """This process's environment without settings of flopsd, with the stand-in or without any NVML. The driver and the
+    exporter of this machine are not seen; with `dcgm_url` None the exporter is."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPSD_", "NVML_STANDIN_"))}
-    if standin is not None:
-        clean["LD_LIBRARY_PATH"] = str(standin)
+    clean["LD_LIBRARY_PATH"] = str(NO_NVML if standin is None else standin)
+    if dcgm_url is not None:
+        clean["FLOPSD_DCGM_URL"] = dcgm_url
     if scenario is not None:
         clean["NVML_STANDIN_SCENARIO"] = str(scenario)
     return {**clean, **more}

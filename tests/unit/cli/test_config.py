@@ -87,7 +87,7 @@ def test_what_is_shown_is_a_settings_file_that_says_the_same(tmp_path: Path) -> 
     file.write_text(text.replace("me:HIDDEN@", "HIDDEN@"))
     missing = {setting.key for setting in SETTINGS} - set(yaml.safe_load(EVERYTHING))
     assert not missing, "a new setting belongs into this test"
-    done = in_process("config", "show", "--config", str(file), code=0)
+    done = in_process("config", "show", "--config", str(file), env=environment(None, dcgm_url=None), code=0)
     again = tmp_path / "again.yaml"
     again.write_text(done.stdout)
     assert load_settings({}, {}, str(again), SOURCES) == load_settings({}, {}, str(file), SOURCES)
@@ -105,10 +105,11 @@ def test_what_a_platform_decides_is_shown_as_that() -> None:
 
 
 def test_defaults_are_shown_as_what_they_are(tmp_path: Path) -> None:
-    done = in_process("config", "show", "--config", str(config_dir() / "flopsd.yaml"))
+    file = str(config_dir() / "flopsd.yaml")
+    done = in_process("config", "show", "--config", file, env=environment(None, dcgm_url=None))
     again = tmp_path / "again.yaml"
     again.write_text(done.stdout)
-    assert load_settings({}, {}, str(again)) == load_settings({}, {}, str(config_dir() / "flopsd.yaml"))
+    assert load_settings({}, {}, str(again)) == load_settings({}, {}, file)
     assert "interval_seconds: 1  # default\n" in done.stdout
     assert "# run_id: not set  # default: the platform's job name, else a new one\n" in done.stdout
     assert "policies: []  # default\n" in done.stdout
