@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 from io import TextIOWrapper
 from typing import IO
@@ -11,20 +12,42 @@ from typing import IO
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 
+WAIT_MS = 200
+_AT_ONCE = 1000  # characters: a pipe that can be written has room for 4096 bytes
+
+
 def say(stream: IO[str] | None, text: str) -> bool:
-    """Write `text` now; false if that failed: the reader left, the disk is full, the stream is closed. A character that
-    the stream's encoding lacks is written as an escape."""
+    """Write `text` now; false if that failed: the reader left or does not read, the terminal is stopped (Ctrl-S), the
+    disk is full, the stream is closed. A character that the stream's encoding lacks is written as an escape."""
     if stream is None:
         return False
     try:
-        try:
-            stream.write(text)
-        except UnicodeEncodeError as fault:
-            stream.write(text.encode(fault.encoding, "backslashreplace").decode(fault.encoding))
-        stream.flush()
+        for at in range(0, len(text) or 1, _AT_ONCE):
+            if not _is_taken(stream):
+                return False
+            _write(stream, text[at : at + _AT_ONCE])
+            stream.flush()
     except (OSError, ValueError):
         return False
     return True
+
+
+def _write(stream: IO[str], text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError as fault:
+        stream.write(text.encode(fault.encoding, "backslashreplace").decode(fault.encoding))
+
+
+def _is_taken(stream: IO[str]) -> bool:
+    """Whether a write would not wait for a reader, who may never read: metering would wait with it."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):
+        return True  # no file: text in memory
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(WAIT_MS))
 
 
 def with_priority(text: str, level: int, stream: IO[str] | None) -> str:

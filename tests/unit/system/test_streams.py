@@ -5,11 +5,38 @@ import logging
 import os
 import subprocess
 import sys
+import termios
+import threading
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from flopsd.system.streams import let_go, open_missing, say, with_priority
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_reader_that_does_not_read_holds_up_nobody(is_terminal: bool) -> None:
+    """A filter behind the log that hangs, or Ctrl-S: no journal was written any more, and no ledger at the end."""
+    reader, writer = os.openpty() if is_terminal else os.pipe()
+    go_on = partial(termios.tcflow, writer, termios.TCOON) if is_terminal else partial(os.read, reader, 1 << 16)
+    late = threading.Timer(5, go_on)
+    with os.fdopen(writer, "w") as stream:
+        if is_terminal:
+            termios.tcflow(writer, termios.TCOOFF)
+        else:
+            os.set_blocking(writer, False)
+            with suppress(BlockingIOError):
+                while os.write(writer, b"x" * 100):
+                    pass
+            os.set_blocking(writer, True)
+        late.start()
+        assert not say(stream, "words\n" * 1000)
+        late.cancel()
+        go_on()
+        assert say(stream, "words\n")
+    os.close(reader)
 
 
 class Full(io.StringIO):
