@@ -19,6 +19,7 @@ from flopsd.integrations.describe_model import called_within, class_of, is_unrea
 from flopsd.integrations.forward_hooks import ForwardHooks
 from flopsd.integrations.head_counter import backbone_of
 from flopsd.integrations.image_counter import tower_of
+from flopsd.integrations.layer_watch import LayerWatch
 from flopsd.integrations.model_sessions import ModelSessions
 from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.module_products import makes_weights
@@ -76,6 +77,7 @@ class ForwardCounter:
         hooks.repeats = not compiled and counter.by_shape and hooks.weights is None
         if hooks.weights is None and self.sessions.has_facts:
             hooks.state = ModelState(model)
+            hooks.layers = None if compiled or hasattr(model, "_orig_mod") else LayerWatch()
         outer = [called] if inner is called else [called, inner]
         for one in (*outer, backbone):
             self._take_over(one, outer)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from flopsd.integrations.entered_modules import COMPILED_LATER, ENDED, HOOKS_GONE, EnteredModules, has_failed
+from flopsd.integrations.layer_watch import LayerWatch
 from flopsd.integrations.model_sessions import Counted, Deferred, ModelSessions
 from flopsd.integrations.model_state import ModelState
 from flopsd.integrations.module_hooks import AttachedHooks
@@ -33,6 +34,7 @@ _FIXED = "attention to places of a cache that hold nothing yet"
 _AFTER_ERROR = "forward passes after an error in flopsd's counter"
 _TRANSFORMED = "passes within transforms of torch.func or with forward-mode gradients"
 _NO_TOKENS = "passes with arguments in which flopsd does not find the tokens"
+LAYERS = "forward passes that left layers out, or ran some more than once"
 _NO_BACKWARD = "passes that record gradients, of which no backward pass was seen"
 # Arguments of which a pass without a cache depends by their shapes alone, or not at all, and beside a mask.
 _BY_SHAPE = frozenset({"input_ids", "attention_mask", "labels", "num_items_in_batch", "use_cache", "return_dict"})
@@ -70,6 +72,7 @@ class ForwardHooks:
         self._inside = _Inside()
         self._passes = OpenPasses(functools.partial(leave_out, "train"), self._fail, self._count_perhaps)
         self.watch = RecomputationWatch(self._see_recomputation)
+        self.layers: LayerWatch | None = None  # of a model that is not compiled
         self._pairs_beyond = 0  # of caches of a fixed size, those that are not among the pairs that are counted
         self._passing: dict[str, int] | None = None  # what was counted of the pass that goes on
         self._phase = self._recorded = "other"  # of the last pass, and of the last one that recorded gradients
@@ -81,6 +84,9 @@ class ForwardHooks:
         self.watch.end()
         self.watch.restart()
         self._passes.forget()
+        if self.layers is not None:
+            self.layers.hooks.remove()
+        self.layers = None
         self.state = None
         if self.weights is not None:
             self._take_weights()
@@ -120,19 +126,22 @@ class ForwardHooks:
             return
         self._try(self._count, model, arguments, named)
 
-    def leave(self, model: Any, _arguments: Any, output: Any) -> None:
+    def leave(self, _model: Any, _arguments: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
             return
         inside = self._inside
         inside.leave()
         if inside.depth:
             return
-        if output is None and has_failed():
+        failed = output is None and has_failed()
+        if self.layers is not None and self.layers.hooks and self.layers.end(failed=failed):
+            self._try(self._see_layers_left_out)
+        if failed:
             self._drop(inside)
         elif (one := inside.open) is not None:
             inside.open = None
             try:
-                if not (inside.records and self._passes.follow(one, model, output)):
+                if not (inside.records and self._passes.follow(one, output)):
                     one[0].add(*one[1:])
             except Exception:  # noqa: BLE001 (logged there)
                 self._fail()
@@ -207,6 +216,8 @@ class ForwardHooks:
             if self.state.has_changed(trains=records):
                 self._see_change(self.state, trains=records)
             self._watch_recomputation(records=records)
+            if self.layers is not None:
+                self._watch_layers(self.layers, self.state, records=records)
             # Training without dropout, or an evaluation that records for nothing.
             if self._guesses and phase in (UNSETTLED, "other") and records and self.state.trains_any:
                 phase = "train"
@@ -260,8 +271,21 @@ class ForwardHooks:
             changed = state.keep()
             self._sessions.describe_again(self.model(), state.key, trains=trains, changed=changed)
             self.watch.restart()
+            if self.layers is not None:
+                self.layers.restart()
         self.counter.tokens.see_kernel()
         self.repeats = self.repeats and self.counter.by_shape
+
+    def _watch_layers(self, watch: LayerWatch, state: ModelState, *, records: bool) -> None:
+        if watch.hooks:  # of a pass that ended without a call of its hooks
+            watch.end(failed=True)
+        if watch.next_is_watched(records=records):
+            watch.begin(state.lists())
+
+    def _see_layers_left_out(self) -> None:
+        self.layers = None  # it is known now
+        self._sessions.see_layers_left_out()
+        self._leave_out("train", LAYERS)
 
     def _see_recomputation(self) -> bool:
         """Part of the model passes in a backward pass: whether it is no pass of the whole, which is counted."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from typing import Any
 
+from flopsd.core.architecture import LAYERS_LEFT_OUT
 from flopsd.core.dataclass import dataclass
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.declared_facts import facts_from
@@ -177,6 +178,15 @@ class ModelSessions:
         """Some of it is computed again, though no session says so."""
         self._correct("recomputation", Recomputation.NONE, Recomputation.SELECTIVE)
 
+    def see_layers_left_out(self) -> None:
+        """Some pass did not run all layers that the configuration has, each once: of none is it known any more which it
+        ran. A field that no reader models has no figure made of it."""
+        for one in self.all:
+            config = _facts(one.client).get("model_config")
+            if isinstance(config, Mapping):
+                one.client.declare(model_config={**config, LAYERS_LEFT_OUT: True})
+        self._know_again()
+
     def see_window_cache(self) -> None:
         """A pass that records gradients goes on from a cache that keeps no more than the window."""
         self._correct("attention", "eager", "eager_with_window_cache")
@@ -185,6 +195,10 @@ class ModelSessions:
         for one in self.all:
             if _facts(one.client).get(name) == before:
                 one.client.declare(**{name: now})
+        self._know_again()
+
+    def _know_again(self) -> None:
+        """Facts were corrected."""
         self._by_facts = {key and _key(_facts(one.client)): one for key, one in self._by_facts.items()}
 
     def perhaps_trained(self, tally: Tally) -> Tally:

@@ -5,7 +5,7 @@ the vocabulary is, which kernel computes attention, whether modules were replace
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -67,6 +67,13 @@ class ModelState:
             tuple([(str(one.get(_LAYERS)), str(one.get(_VOCABULARY))) for one in self._configs]),
             tuple([str(one.get(_ATTENTION)) for one in self._configs]),
         )
+
+    def lists(self) -> Iterator[tuple[Any, list[Any]]]:
+        """Those of layers: the module that holds one, and of its layers those that the model runs for certain."""
+        for one, name in self._lists:
+            if (holder := one()) is not None and (layers := getattr(holder, name, None)):
+                sizes = getattr(getattr(holder, "config", None), "__dict__", {})
+                yield holder, list(layers)[: sizes.get(_LAYERS)]
 
     def of(self, model: Any) -> ModelState:
         """The same of `model`, of which it was so far that of a wrapper."""

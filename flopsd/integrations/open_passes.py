@@ -45,18 +45,15 @@ class OpenPasses:
         self.has_begun = False  # a backward pass
         self._partial = PartialBackward()
         self._tasks: deque[int] = deque(maxlen=64)  # backward passes that were seen, by autograd's number
-        self._watched: Callable[[], Any] | None = None  # a parameter, weak
+        self._watched: Callable[[], Any] = lambda: None  # a parameter
         self._watch: Any = None  # the handle of the hook on it
 
-    def follow(self, one: OpenPass, model: Any, output: Any) -> bool:
+    def follow(self, one: OpenPass, output: Any) -> bool:
         """Wait for a backward pass from `output`, which the forward pass returned; False: it is no training, and can
         have none."""
         ends, inner = ([one.grad_fn for one in of if one.grad_fn is not None] for of in _results(output))
         if not ends and not inner and one[0].phase != "train":
             return False
-        if self._watched is None:  # until a graph was looked at
-            trained = (one for one in model.parameters() if one.requires_grad and type(one) is torch.nn.Parameter)
-            self._watch_at(next(trained, None))
         state: list[Any] = [one, None]
         hook = functools.partial(self._begin, state)
         self.open[id(state)] = state, weakref.ref(hook)
@@ -78,14 +75,16 @@ class OpenPasses:
 
     def forget(self) -> None:
         """Hook nothing any more outside of the graphs of passes."""
-        self._watch_at(None)
-        self._watched = None
-
-    def _watch_at(self, parameter: Any) -> None:
         if self._watch is not None:
             self._watch.remove()
         self._watched, self._watch = lambda: None, None
-        if parameter is not None and graph_task is not None:
+
+    def _watch_furthest(self) -> None:
+        """Of those in the graph that a pass returned: what is computed again in the backward pass has tasks of its own,
+        and is in none."""
+        parameter = self._partial.furthest
+        if parameter is not None and parameter is not self._watched() and graph_task is not None:
+            self.forget()
             self._watched = weakref.ref(parameter)
             self._watch = parameter.register_hook(_Reached(self._reach))
 
@@ -125,10 +124,7 @@ class OpenPasses:
                     counted.add(unpadded, deferred)
                 else:
                     counted.add_to(counted.tally, "train", unpadded, deferred)
-                if (furthest := self._partial.furthest) is not None and (
-                    self._watched is None or self._watched() is not furthest
-                ):
-                    self._watch_at(furthest)
+                self._watch_furthest()
             elif task is not None and graph_task is not None and task != graph_task():
                 state[1] = graph_task()
                 self._leave_out(TWICE)

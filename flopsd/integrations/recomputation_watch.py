@@ -33,7 +33,7 @@ class RecomputationWatch:
         """Watch the modules of `model` until `end`."""
         self.end()
         modules = list(model.modules())
-        compiled = {id(part) for one in modules if _is_compiled(one) for part in one.modules()}
+        compiled = {id(part) for one in modules if is_compiled(one) for part in one.modules()}
         for one in modules:
             # Those that hold no others: FSDP takes their parameters away.
             if not one._modules and id(one) not in compiled and not isinstance(one, torch.jit.ScriptModule):
@@ -51,5 +51,6 @@ class RecomputationWatch:
             self._has_seen = self._seen()
 
 
-def _is_compiled(module: Any) -> bool:
+def is_compiled(module: Any) -> bool:
+    """Whether torch.compile made a graph of it: hooks would have it made again."""
     return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")

@@ -315,6 +315,32 @@ def _layers_taken_out() -> Loop:
     return loop
 
 
+def skipping(*, inside: bool, declared: bool = False, gradients: bool = True) -> Loop:
+    """Layers that are left out by turns: by the loop over them, or by the layers themselves. `declared`: the
+    configuration says so."""
+    model = llama(num_hidden_layers=LAYERS, use_cache=False)
+    model.config.layers_left_out = declared
+    loop = Loop(model)
+    for at, layer in enumerate(model.model.layers):
+        name = "forward" if inside else "__call__"
+        run = getattr(layer, name)
+
+        def perhaps(states: Any, *_: Any, at: int = at, run: Any = run, **named: Any) -> Any:
+            return states if (len(calls) + at) % 2 else run(states, **named)
+
+        if inside:
+            layer.forward = perhaps
+        else:
+            layer.__class__ = type(
+                "Layer", (type(layer),), {"__call__": lambda _, *of, call=perhaps, **by: call(*of, **by)}
+            )
+    calls = list[int]()
+    for _ in range(4):
+        calls.append(1)
+        loop = loop.steps() if gradients else loop.passes(1)
+    return loop
+
+
 def _early_exit() -> Loop:
     loop = Loop(llama(num_hidden_layers=LAYERS)).steps()
     loop.model.eval()
@@ -562,7 +588,6 @@ CASES: Mapping[str, Callable[[], Loop]] = {
     "gradients near the head": partial(_of_some_weights, "layers.2", "lm_head"),
     "gradients of both ends": partial(_of_some_weights, "embed_tokens", "lm_head"),
     "a loss of a state of a hook": partial(_state_of_a_hook, "state"),
-    "a loss of a state of a hook, twice": partial(_state_of_a_hook, "state", "state"),
     "a loss of a state of a hook beside another": partial(_state_of_a_hook, "loss", "state"),
     "a loss of a state of a hook before another": partial(_state_of_a_hook, "state", "loss"),
     "a loss of a state of a hook, of a frozen model": partial(_state_of_a_hook, "state", frozen=True),

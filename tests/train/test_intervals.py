@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.train.families import build, flop_counter
-from tests.train.intervals import CASES, KINDS, LENGTH, Loop, adapted, basis_of
+from tests.train.intervals import CASES, KINDS, LENGTH, Loop, adapted, basis_of, skipping
 from tests.train.operator_cases import Counters
 from tests.train.pytorch import torch
 from tests.train.random_trainings import Training
@@ -303,3 +303,33 @@ def test_trainers_that_share_a_callback_each_have_a_session(tmp_path: Path) -> N
     assert not callback.failed
     assert [one.work["train"]["steps"] for one in (counted, *counted.others)] == [2, 5]
     assert basis_of(counted).counted.executed.computed == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("inside", [True, False])
+def test_layers_that_a_pass_leaves_out_leave_no_figure(inside: bool, gradients: bool) -> None:
+    """Which of them other passes ran is not known."""
+    from flopsd.integrations.forward_hooks import LAYERS as WORDS
+
+    loop = skipping(inside=inside, gradients=gradients)
+    with pytest.raises(AssertionError, match="layers_left_out"):
+        loop.basis()
+    assert loop.counted.facts["not_counted"] == {"train": [WORDS]}
+
+
+def test_a_model_that_is_declared_to_leave_layers_out_is_counted_by_its_weights() -> None:
+    loop = skipping(inside=True, declared=True)
+    executed = loop.basis().counted.executed
+    assert _is_within(loop.flop, loop.basis())
+    assert executed.high is not None
+    assert executed.high < executed.low * 1.2
+
+
+def test_layers_that_are_computed_again_are_no_second_backward_pass() -> None:
+    """Of a reentrant checkpoint, which has tasks of its own."""
+    model = adapted("LoraConfig", r=4, target_modules=["q_proj"])
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.enable_input_require_grads()
+    loop = Loop(model).steps(2)
+    assert loop.basis().counted.executed.high is not None
+    assert _is_within(loop.flop, loop.basis())

@@ -13,6 +13,8 @@ MAX_SIZE = 10**9
 MAX_LAYERS = 2_000
 REQUIRED = -1
 
+# A field of no class: some passes do not run all layers of the configuration, or run some more than once.
+LAYERS_LEFT_OUT = "layers_left_out"
 # Fields of transformers' configurations that change no shape and no product.
 IRRELEVANT = frozenset(
     """
@@ -42,6 +44,7 @@ IRRELEVANT = frozenset(
 )
 # Fields that change the counts unless they have one of these values, in any family whose reader leaves them unread.
 HARMLESS: Mapping[str, tuple[object, ...]] = {
+    LAYERS_LEFT_OUT: (False, None),
     "pruned_heads": ({}, None),
     "add_cross_attention": (False, None),
     "tie_encoder_decoder": (False, None),
