@@ -185,8 +185,9 @@ class ForwardHooks:
     def _count_without_backward(self, *, all_of_them: bool = False) -> None:
         """Count passes that can have no backward pass any more; `all_of_them`: those too of which none was seen yet."""
         for one, can_have_one in self._passes.take_without_backward(all_of_them=all_of_them):
-            # Else a gradient may have passed it from a state that a hook took, which no hook on its results sees.
-            if one[0].phase in ("evaluate", "generate") and not can_have_one:
+            # A gradient that passes a frozen model is for something: it may have begun at a state that a hook took.
+            passes = self.state is not None and not self.state.trains_any and one[0].phase in (UNSETTLED, "other")
+            if one[0].phase != "train" and not can_have_one and not passes:
                 one[0].add(*one[1:])
             else:
                 self._count_perhaps(one)
