@@ -21,9 +21,9 @@ from flopsd.telemetry.snapshot import DiskState
 log = logging.getLogger("flopsd")
 LOOK_SECONDS = 15
 ENOUGH_BYTES, ENOUGH_DAYS, MOST_DAYS = 100_000_000, 7, 1000
-# Of a checkpoint: with all running counters it has 610 bytes, and 330 for each device; the rest is for gaps, seals and
-# what processes declare.
-RECORD_BYTES, DEVICE_BYTES = 800, 390
+# Of a checkpoint: with all running counters it has 610 bytes, 330 for each device and 400 for a process on it with the
+# callback; the rest is for gaps, seals and what processes declare.
+RECORD_BYTES, DEVICE_BYTES = 800, 790
 MB = 1_000_000
 
 

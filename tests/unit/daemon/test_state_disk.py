@@ -56,7 +56,7 @@ def test_the_figures_are_those_of_the_disk_and_absent_where_it_does_not_answer(
 @pytest.mark.long
 def test_a_run_takes_no_more_than_is_said_and_not_far_less(folder: StateDir) -> None:
     lengthen(folder, DAY - 10)
-    written = folder.journal.stat().st_size
+    written = folder.journal.stat().st_size + 400 * GPUS * DAY  # a process on each that counts what the callback does
     said = need_of(settings(folder), folder, GPUS, DiskState(0, 1)).text
     day = int(re.findall(r"may write (\d+) MB of journal a day", said)[0]) * MB
     assert written < day < 1.5 * written
@@ -65,14 +65,14 @@ def test_a_run_takes_no_more_than_is_said_and_not_far_less(folder: StateDir) -> 
 @pytest.mark.parametrize(
     ("more", "free_mb", "is_met", "said"),
     [
-        ({}, 600, True, "6 MB of journal a day, 3 times that with the copies beside the ledger: full in about 35 days"),
-        ({}, 102, False, "full in about 6 days; --rotate-every and --keep-segments bound it"),
-        ({"ledger": "/proc/ledger.json"}, 600, True, "6 MB of journal a day: full in about 106 days"),
+        ({}, 600, True, "11 MB of journal a day, 3 times that with the copies beside the ledger: full in about 19 days"),
+        ({}, 102, False, "full in about 3 days; --rotate-every and --keep-segments bound it"),
+        ({"ledger": "/proc/ledger.json"}, 600, True, "11 MB of journal a day: full in about 58 days"),
         ({}, 10**6, True, "full in more than 1000 days"),
-        ({"seal_every_seconds": None}, 600, True, "6 MB of journal a day, 2 times that"),
+        ({"seal_every_seconds": None}, 600, True, "11 MB of journal a day, 2 times that"),
         ({"rotate_every": "100MB", "keep_segments": 3, "seal_every_seconds": None}, 500, True, "at most 500 MB at a time"),
-        ({"rotate_every": "1d"}, 600, True, "of which all stays without --keep-segments: full in about 103 days"),
-        ({"rotate_every": "1d", "keep_segments": 3}, 600, True, "at most 34 MB at a time"),
+        ({"rotate_every": "1d"}, 600, True, "of which all stays without --keep-segments: full in about 55 days"),
+        ({"rotate_every": "1d", "keep_segments": 3}, 600, True, "at most 62 MB at a time"),
         ({"rotate_every": "100MB", "keep_segments": 3}, 500, False, "at most 600 MB at a time"),
         ({"rotate_every": "100MB", "keep_segments": 3}, 600, True, "at most 600 MB at a time"),
         ({"ledger": "/proc/l.json", "rotate_every": "100MB", "keep_segments": 3}, 500, True, "at most 100 MB at a time"),
@@ -106,7 +106,7 @@ def test_copies_that_a_journal_still_needs_are_not_free(tmp_path: Path) -> None:
     folder = StateDir(tmp_path)
     assert need_of(settings(folder), folder, 0, DiskState(0, 600 * MB)).text == "600 MB free"
     days = [need_of(settings(folder), folder, GPUS, DiskState(size * MB, 600 * MB)).text for size in (0, 100)]
-    assert [text.rpartition("about ")[2] for text in days] == ["35 days", "23 days"]
+    assert [text.rpartition("about ")[2] for text in days] == ["19 days", "13 days"]
     assert not need_of(settings(folder), folder, GPUS, DiskState()).is_met
 
 
