@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 
 from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
-from flopsd.core.session_protocol import Event
+from flopsd.core.session_protocol import Event, NotServed
 from flopsd.daemon.custody import Custody
 from flopsd.daemon.device_log import DeviceLog
 from flopsd.daemon.session_server import SessionServer
@@ -21,6 +21,7 @@ from flopsd.report.rule_words import doubt, of_compute_alone
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.file_presence import exists
 from flopsd.system.progress import ProgressLine, is_screen
 from flopsd.system.socket_thread import SocketThread
 from flopsd.system.streams import say
@@ -41,7 +42,7 @@ STEPS_PPM = (500_000, 800_000, 950_000)  # towards a threshold
 
 
 class SessionServerTask:
-    """The session server, which is started again until its socket can be opened."""
+    """The session server, which is started again until its socket can be opened, and where that was removed."""
 
     def __init__(
         self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock,
@@ -55,8 +56,14 @@ class SessionServerTask:
 
     def each_tick(self, thread: SocketThread) -> None:
         """`thread` serves it."""
-        if self._path is None or self._server is not None or self._clock.boottime_ns() < self._next_ns:
+        if self._path is None or self._clock.boottime_ns() < self._next_ns:
             return
+        if self._server is not None:
+            self._next_ns = self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S
+            if not self._is_removed(self._server, self._path):
+                return
+            self._server.stop()
+            self._known, self._server = self._server.known, None
         server = SessionServer(self._path, self._uids, self._post, self._clock, self._known, self._is_behind)
         try:
             server.start(thread)
@@ -70,8 +77,24 @@ class SessionServerTask:
                 )
             self._has_logged, self._next_ns = True, self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S
             return
-        self._server = server
+        self._server, self._has_logged = server, False
         log.info("training processes can connect at %s", self._path)
+
+    def _is_removed(self, server: SessionServer, path: Path) -> bool:
+        """Whether nothing is left of the socket, as when a temporary folder was tidied up: clients connect again to
+        another. Where something else is in its place they cannot, and those that are connected stay so."""
+        try:
+            if path.stat().st_ino == server.inode:
+                return False
+        except OSError:
+            if exists(path.parent) and not exists(path):
+                log.warning("%s was removed; it is opened again, and training processes connect again", path)
+                return True
+        if not self._has_logged:
+            log.error("%s was replaced or removed; processes that start from now on cannot declare anything", path)
+        self._has_logged = True
+        self._post(NotServed())
+        return False
 
     def stop(self) -> None:
         if self._server is not None:

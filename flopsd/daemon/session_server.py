@@ -108,12 +108,12 @@ class SessionServer:
         self._without_place: dict[int | None, int] = {}  # processes that were refused, since when
         self._stopping, self._stopped = threading.Event(), threading.Event()
         self._served = False
-        self._known = set(known)
+        self.known = set(known)
 
     def start(self, thread: SocketThread | None = None) -> None:
         """Bind, and serve in this thread, else in one of its own. Raises ListenError."""
         self._socket = listen_on(self.path, mode=self._mode, backlog=MAX_SESSIONS)
-        self._inode = self.path.stat().st_ino
+        self.inode = self.path.stat().st_ino
         self._connects = _Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
         try:
             self._selector = selectors.DefaultSelector()
@@ -151,7 +151,7 @@ class SessionServer:
         for peer in list(self._peers.values()):
             self._drop(peer)
         with suppress(OSError):
-            if self.path.stat().st_ino == self._inode:
+            if self.path.stat().st_ino == self.inode:
                 self.path.unlink()
         self._selector.close()
         self._socket.close()
@@ -254,9 +254,9 @@ class SessionServer:
         try:
             if isinstance(event, SessionOpened):
                 self._without_place.pop(peer.talk.pid, None)
-                peer.answer(_OPENED[event.session in self._known])
-                if len(self._known) < MAX_KNOWN:
-                    self._known.add(event.session)
+                peer.answer(_OPENED[event.session in self.known])
+                if len(self.known) < MAX_KNOWN:
+                    self.known.add(event.session)
             elif isinstance(event, SessionClosed):
                 peer.answer(_OK)
         except OSError:

@@ -26,6 +26,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
+from flopsd.daemon.background import REBIND_SECONDS, SessionServerTask
 from flopsd.daemon.session_server import (
     BYTES_A_SECOND,
     CONNECTS_A_SECOND,
@@ -40,6 +41,7 @@ from flopsd.daemon.session_socket import listen_on
 from flopsd.errors import ConfigError, ListenError
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
 from flopsd.system.clock import NS_PER_S, SystemClock
+from flopsd.system.socket_thread import SocketThread
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
 from tests.support.session_servers import PATIENCE_SECONDS, EventServer
@@ -235,6 +237,42 @@ def test_one_session_too_many_is_refused_until_another_ends_and_for_long_is_an_e
     for peer in peers:
         peer.close()
     server.all()
+
+
+def test_a_socket_that_was_removed_is_opened_again_and_one_that_was_replaced_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Processes that started later declared nothing, and nothing said so."""
+    clock, events, path = FakeClock(), list[Event](), tmp_path / "at" / "client.sock"
+    task, thread = SessionServerTask(path, (), events.append, clock, {"f" * 32}, lambda: False), SocketThread(clock)
+
+    def look() -> None:
+        clock.advance(REBIND_SECONDS * NS_PER_S)
+        task.each_tick(thread)
+
+    task.each_tick(thread)
+    peers = [Peer(path)]
+    assert peers[0].hello() == {"flopsd": 1, "ok": True, "known": False}
+    path.unlink()
+    look()
+    assert peers[0].file.readline() == b""
+    peers += [Peer(path), Peer(path)]
+    assert [peers[1].hello()["known"], peers[2].hello("f" * 32)["known"]] == [True, True]
+    path.unlink()
+    path.touch()
+    look()
+    look()
+    assert caplog.text.count("was replaced or removed") == 1
+    assert NotServed() in events
+    peers[1].say("bye")
+    assert "ok" in peers[1].answer()
+    path.unlink()
+    path.parent.rmdir()
+    look()
+    assert not path.parent.exists(), "no folder is made where the state folder was"
+    task.stop()
+    for peer in peers:
+        peer.close()
 
 
 def test_an_allowance_is_spent_to_its_last_unit_and_whole_again_a_second_later() -> None:
