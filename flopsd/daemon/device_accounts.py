@@ -215,7 +215,7 @@ class DeviceAccounts:
             is_bounded = is_known and not self._earlier.had_more_sms(device)
             why = GapReason.DAEMON_DOWN if is_bounded else GapReason.END_UNKNOWN
             tracked.count_gap(self._begin_ns, why, self._sessions.active_phase)
-        missed = GapReason.END_UNKNOWN if self._earlier.is_missed(device.uid) else None
+        missed = GapReason.END_UNKNOWN if self._earlier.is_missed(device) else None
         if (unknown := self._unknown_before or missed) is not None:
             tracked.count_gap(max(self._clock.boottime_ns(), tally.watermark_ns + 1), unknown, NO_PHASE)
         if since_ns is not None:
@@ -224,8 +224,8 @@ class DeviceAccounts:
     def _return(self, device: Device) -> None:
         """A device that was taken for one of a machine that is gone is listed here."""
         self._retired.discard(device.uid)
-        tracked = self._tracked[device.uid]
-        if not self._earlier.is_length_known(device):
+        tracked = self._tracked.get(device.uid)  # None: an earlier segment has its account, and another one is begun
+        if tracked is not None and not self._earlier.is_length_known(device):
             until_ns = max(self._clock.boottime_ns(), tracked.tally.watermark_ns + 1)
             tracked.count_gap(until_ns, GapReason.END_UNKNOWN, NO_PHASE)
 

@@ -36,6 +36,7 @@ class EarlierStarts:
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._killed_ns = _killed_since_ns(history, boot_id, begin_ns)
         self._last_gap, self._open = last_gaps(history), left_open(history)
+        self._settled: set[DeviceUid] = set()  # devices whose time before this start is in an earlier segment
         # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
         without = list(takewhile(lambda start: not start.tallies, reversed(history.incarnations)))
@@ -72,7 +73,7 @@ class EarlierStarts:
         before = self._last.get(uid)
         if (before is None or has_ended(before)) and not is_since_known:
             begin_ns = min(begin_ns, max([self._killed_ns, *self._metered_until_ns(device.parent or uid)]))
-        if before is None or self._is_closed(uid, before):
+        if before is None or uid in self._settled or self._is_closed(uid, before):
             return Tally(begin_ns, begin_ns)
         tally = before.tallies[uid]
         if before.boot_id == self._boot_id:
@@ -97,9 +98,12 @@ class EarlierStarts:
             return True
         return self._passed_ns(last, device if is_here else None) >= 0
 
-    def is_missed(self, uid: DeviceUid) -> bool:
+    def is_missed(self, device: Device) -> bool:
         """Whether the job may have used a device before this daemon start, while another one had the state folder that
-        did not meter it."""
+        did not meter it, or in more time than an earlier segment has of it."""
+        uid = device.uid
+        if uid in self._settled and not self.is_length_known(device):
+            return True
         if self._job_began_ns >= self._begin_ns:
             return False
         tally = self._incarnations[-1].tallies.get(uid)
@@ -142,7 +146,9 @@ class EarlierStarts:
 
     def rotated(self, retired: Iterable[RatedTally]) -> None:
         """Note that another journal is begun. `retired`: of devices that it does not go on with."""
-        self.rated, self.of_journal = (*self.rated, *retired), ()
+        gone = tuple(retired)
+        self.rated, self.of_journal, self._open = (*self.rated, *gone), (), {}
+        self._settled |= {one.uid for one in gone}
 
     def of(self, uid: DeviceUid) -> tuple[RatedTally, ...]:
         """What was counted of a device, one tally for each daemon start."""

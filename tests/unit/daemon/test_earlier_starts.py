@@ -157,16 +157,18 @@ def test_what_a_start_without_a_device_left_out_has_no_bound_where_none_was_know
 
 
 @pytest.mark.parametrize("boot", ["boot-1", "boot-2"])
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(("ends", "metered"), [(True, 600), (True, 0), (False, 600)])
 def test_the_devices_of_the_start_before_stand_for_those_that_a_driver_does_not_list(
-    tmp_path: Path, boot: str, ends: bool
+    tmp_path: Path, boot: str, ends: bool, metered: int
 ) -> None:
+    """Also where the start ends before its first checkpoint."""
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(3)
     run.finish()
     run.context, run.devices = replace(run.context, boot_id=boot), ()
     run.start()
-    run.meter(600)
+    run.meter(metered)
+    run.clock.advance((600 - metered) * NS_PER_S)
     if ends:
         *_, second = sealed(run, tmp_path)
     else:
@@ -186,6 +188,29 @@ def test_the_devices_of_the_start_before_stand_for_those_that_a_driver_does_not_
     *_, third = sealed(run, tmp_path)
     assert third.tallies["GPU-h"].total_observed_ns == 3 * NS_PER_S
     assert view_of(history_of(run.state.journal), table()).figures.high_flop is not None
+
+
+@pytest.mark.parametrize(("wall_seconds", "is_bounded"), [(60, True), (-60, False)])
+def test_a_device_of_another_boot_is_in_a_later_segment_only_once_it_is_listed_again(
+    tmp_path: Path, wall_seconds: int, is_bounded: bool
+) -> None:
+    """Each segment is sealed for itself, and says nothing of time that the one before has."""
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(30)
+    run.devices = (replace(H100, uid="GPU-other", serial="170"),)
+    reboot(run, wall_seconds)
+    run.meter(12)
+    assert {H100.uid, "GPU-other"} == history_of(run.state.journal).incarnations[-1].tallies.keys()
+    assert not run.writer.has_open_gap, "a rotation would wait for it"
+    assert run.writer.rotate()
+    run.meter(12)
+    assert {"GPU-other"} == history_of(run.state.journal).incarnations[-1].tallies.keys()
+    verified(run.seal(tmp_path / "one" / "ledger.json"))
+    run.devices = (H100, *run.devices)
+    run.meter(3)
+    tally = sealed(run, tmp_path)[-1].tallies[H100.uid]
+    assert (tally.begin_ns, tally.span_ns) == (20 * NS_PER_S, (12 + 12 + 3) * NS_PER_S), "since this daemon start"
+    assert (GapReason.END_UNKNOWN in tally.gap_ns) is not is_bounded
 
 
 def test_a_killed_start_without_a_device_hides_no_time_of_one_that_ended_before(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.ledger.history import History
+from flopsd.core.model import Gap, GapReason, Growth
 from flopsd.core.session_protocol import FactsDeclared, SessionOpened
-from flopsd.daemon.rotation import Rotation
+from flopsd.daemon.rotation import PATIENCE_SECONDS, Rotation
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.head import Head
@@ -16,6 +17,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.runs import CONTEXT, H100, Run
+from tests.support.story import CYCLES_H100, Story
 from tests.support.strategies import table
 
 DAY = 86_400
@@ -41,6 +43,22 @@ def test_by_age_whatever_the_wall_clock_was_at_boot(
     rotation.each_tick()
     assert len(closed_segments(run.state)) == 2
     assert caplog.text.count("the wall clock stepped by") == (2 if wrong_by_days else 0)  # once for each step
+
+
+def test_a_gap_that_counters_may_still_fill_is_waited_for_but_not_for_long(tmp_path: Path) -> None:
+    story = Story(tmp_path, (CYCLES_H100,))
+    story.during(3, {CYCLES_H100: lambda _: Growth()})
+    story.during(2, {CYCLES_H100: lambda _: Gap(GapReason.DRIVER_TIMEOUT)})
+    rotation = Rotation("1h", story.writer, None, story.clock)
+    story.clock.advance(3600 * NS_PER_S)
+    rotation.each_tick()
+    story.clock.advance(PATIENCE_SECONDS * NS_PER_S - 1)
+    rotation.each_tick()
+    assert closed_segments(story.state) == []
+    story.clock.advance(1)
+    rotation.each_tick()
+    assert len(closed_segments(story.state)) == 1
+    story.finish()
 
 
 def test_a_segment_that_is_gone_on_with_is_as_old_as_its_journal_says(tmp_path: Path) -> None:
