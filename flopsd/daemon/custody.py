@@ -91,6 +91,8 @@ class Custody:
         if self._rolling is not None and not (self.key is not None and self.key.is_in_the_way):
             if stop_is_near and self._rolling.hurry():
                 writer.checkpoint(whole=True)
+            if self._rolling.is_due:
+                writer.prepare_seal()
             self._rolling.each_tick()
         self._disk.each_tick(len(writer.snapshot.devices))
         if stop_is_near:

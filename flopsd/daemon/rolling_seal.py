@@ -74,12 +74,17 @@ class RollingSeals:
         """Start, reap or kill the child. A seal covers the checkpoints in the journal, so a child starts right after
         the last checkpoint before a seal is due: no more than `every_seconds` of a run are ever unsealed, plus the time
         that sealing takes."""
-        now_ns = self._clock.boottime_ns()
         if self._child.is_busy:
             if (ended := self._child.ended()) is not None:
                 self._ended(ended)
-        elif self._fresh and now_ns + self._slack_ns >= self._due_ns:
-            self._start(now_ns)
+        elif self.is_due:
+            self._start(self._clock.boottime_ns())
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a child is started now."""
+        is_time = self._clock.boottime_ns() + self._slack_ns >= self._due_ns
+        return self._fresh and is_time and not self._child.is_busy
 
     def hurry(self) -> bool:
         """Seal now and often from now on, since a kill may be near. True if a seal is due and needs a checkpoint."""

@@ -144,13 +144,18 @@ class SessionTracker:
         unless the journal is to become `whole`, as may be written by now."""
         return self._unwritten.piece(lambda name: self._record(name, "work"), whole=whole)
 
-    def journalled(self, written: Sequence[Mapping[str, Any]]) -> bool:
+    def journalled(self, written: Sequence[Mapping[str, Any]], *, whole: bool) -> bool:
         """Note that the journal holds what `new_work` gave; whether there is no more of it."""
         self._moved.difference_update(record["id"] for record in written)
-        is_whole = self._unwritten.written(written)
-        if not is_whole and self._unwritten.is_late:
+        self._unwritten.written(written, whole=whole)
+        if self._unwritten.is_late:
             self._leave_incomplete("processes count more than is recorded of them in time")
-        return is_whole
+        return self._unwritten.is_empty
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether counters wait to be written, and the journal does not say that it lacks any."""
+        return not (self._is_over or self._unwritten.is_empty)
 
     def forget_journal(self) -> None:
         """Note that the journal holds nothing of all this any more; what earlier segments hold still counts there."""

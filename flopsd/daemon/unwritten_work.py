@@ -22,21 +22,26 @@ class UnwrittenWork:
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self._now_ns = now_ns
-        self._since: dict[str, int] = {}  # the longest waiting first
+        self._waiting: dict[str, None] = {}  # the longest waiting first
         self._left, self._counted_ns = RECORD_BYTES, now_ns()  # bytes that may be written, and up to when they grew
+        self._behind_since_ns: int | None = None  # since when checkpoints leave something
 
     def note(self, name: str) -> None:
         """The counters of a session changed."""
-        self._since.setdefault(name, self._now_ns())
+        self._waiting.setdefault(name)
 
     def replace(self, names: Iterable[str]) -> None:
         """The journal has all counters but those of `names`."""
-        self._since = dict.fromkeys(names, self._now_ns())
+        self._waiting = dict.fromkeys(names)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
 
     @property
     def is_late(self) -> bool:
-        """Whether counters wait for longer than a seal of the run so far may leave out."""
-        return bool(self._since) and self._now_ns() - next(iter(self._since.values())) >= LATE_NS
+        """Whether checkpoints have left something for so long that the journal cannot be made whole for each seal."""
+        return self._behind_since_ns is not None and self._now_ns() - self._behind_since_ns >= LATE_NS
 
     def piece(self, record_of: Callable[[str], dict[str, Any]], *, whole: bool) -> list[dict[str, Any]]:
         """What the next record gets: of as many sessions as fit it, and unless the journal is to become `whole`, as may
@@ -44,7 +49,7 @@ class UnwrittenWork:
         most = RECORD_BYTES if whole else self._allowed()
         piece: list[dict[str, Any]] = []
         size = 0
-        for name in self._since:
+        for name in self._waiting:
             record = record_of(name)
             size += size_of(record)
             if size > most and (piece or not whole):
@@ -52,13 +57,14 @@ class UnwrittenWork:
             piece.append(record)
         return piece
 
-    def written(self, piece: Iterable[Mapping[str, Any]]) -> bool:
-        """The journal has what `piece` gave; whether nothing waits."""
+    def written(self, piece: Iterable[Mapping[str, Any]], *, whole: bool) -> None:
+        """The journal has what `piece` gave."""
         self._left = self._allowed()
         for record in piece:
             self._left = max(0, self._left - size_of(record))
-            self._since.pop(record["id"], None)
-        return not self._since
+            self._waiting.pop(record["id"], None)
+        if not whole:
+            self._behind_since_ns = None if self.is_empty else self._behind_since_ns or self._now_ns()
 
     def _allowed(self) -> int:
         now_ns = self._now_ns()

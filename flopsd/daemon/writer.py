@@ -239,12 +239,17 @@ class Writer:
                 return False
             for tracked in self._devices.tracked:
                 tracked.gaps.clear()
-            is_done = self._sessions.journalled(record.get("sessions", ())) or not whole
+            is_done = self._sessions.journalled(record.get("sessions", ()), whole=whole) or not whole
         self._compute_declarations()
         self._log_absent(self._declarations.absent)
         self._publish()
         self._emit(self._checkpoint_line())
         return True
+
+    def prepare_seal(self) -> None:
+        """Write the counters that the last checkpoint left, before what is in the journal is sealed."""
+        if self._sessions.is_behind:
+            self.checkpoint(whole=True)
 
     def _compute_declarations(self) -> None:
         """What follows from declarations: of many models it takes seconds, in which nothing else is done here."""

@@ -196,27 +196,46 @@ def test_work_that_is_not_recorded_leaves_the_flop_by_model_and_tokens_without_a
     assert len(texts) == (2 if bound == "MAX_FACTS_BYTES" else 16)
 
 
+NEWEST = {phase.value: dict.fromkeys(ALL_COUNTERS, 10**29 + 5) for phase in Phase}
+
+
+def count_all(run: Run, sessions: int, minute: int) -> None:
+    for number in range(sessions):
+        name = f"{number:032x}"
+        run.writer.take_event(SessionOpened(name, 100 + number, 0, "0.1.0"))
+        work = {phase.value: dict.fromkeys(ALL_COUNTERS, 10**29 + minute) for phase in Phase}
+        run.writer.take_event(WorkCounted(name, work))
+    run.clock.advance(59 * 10**9)
+    run.meter(1)
+
+
+def works(run: Run) -> list[object]:
+    return [session.work for session in history_of(run.state.journal).sessions.values()]
+
+
 def test_counters_are_written_at_a_rate_and_whole_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Processes that connect in turn and count wrote 17 GB a day."""
     run = Run(tmp_path / "state")
     run.meter(1)
     before = run.journal.size_bytes
-    quiet = declare(run, 1000, 1)
-    for minute in range(5):
-        for number in range(100):
-            name = f"{number:032x}"
-            run.writer.take_event(SessionOpened(name, 100 + number, 0, "0.1.0"))
-            work = {phase.value: dict.fromkeys(ALL_COUNTERS, 10**29 + minute) for phase in Phase}
-            run.writer.take_event(WorkCounted(name, work))
-        run.writer.take_event(WorkCounted(quiet, {"train": {"tokens": minute + 1}}))
-        run.clock.advance(59 * 10**9)
-        run.meter(1)
-        assert ("processes count more than is recorded" in caplog.text) == (minute == 4)
+    for minute in range(6):
+        count_all(run, 100, minute)
+        assert ("processes count more than is recorded" in caplog.text) == (minute == 5)
     written = run.journal.size_bytes - before
-    assert written < RECORD_BYTES + 5 * BYTES_A_MINUTE + 40_000
+    assert written < RECORD_BYTES + 6 * BYTES_A_MINUTE + 40_000
+    run.writer.prepare_seal()
+    assert run.journal.size_bytes == before + written, "what is sealed says that not all is in it"
     run.finish()
-    works = {name: session.work for name, session in history_of(run.state.journal).sessions.items()}
-    assert works.pop(quiet) == {"train": {"tokens": 5}}
-    newest = {phase.value: dict.fromkeys(ALL_COUNTERS, 10**29 + 4) for phase in Phase}
-    assert all(work == newest for work in works.values())
+    assert works(run) == [NEWEST] * 100
     assert run.journal.size_bytes - before - written < 700_000
+
+
+def test_before_a_seal_all_counters_are_written_if_the_ledger_is_to_have_them(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state")
+    count_all(run, 50, 5)
+    assert 0 < works(run).count(NEWEST) < 50
+    run.writer.prepare_seal()
+    assert works(run) == [NEWEST] * 50
+    size = run.journal.size_bytes
+    run.writer.prepare_seal()
+    assert run.journal.size_bytes == size
