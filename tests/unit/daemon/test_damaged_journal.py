@@ -137,6 +137,19 @@ def test_a_run_that_goes_on_after_its_journal_was_lost_at_its_end_has_no_upper_b
     verified(run.seal(tmp_path / "out" / "ledger.json"))
 
 
+def test_each_loss_is_of_the_journal_that_was_lost(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    for _ in range(2):
+        run.meter(12)
+        lost = run.journal.head
+        run.state.journal.write_bytes(b"{}\n")
+        run.meter(12)
+        (start,) = history_of(run.state.journal).incarnations
+        (reason,) = start.begin["recovered"]["reasons"]
+        assert (reason["records"], reason["head"]) == (str(lost.records), lost.sha256)
+    run.kill()
+
+
 def test_a_loss_before_any_device_is_listed_leaves_the_run_without_an_upper_bound_in_later_segments(
     tmp_path: Path,
 ) -> None:
