@@ -18,7 +18,7 @@ from flopsd.errors import ArchitectureError, ConfigError, FlopsdError, NotVerifi
 from flopsd.report.terminal import shown
 from flopsd.settings.words import words_of
 from flopsd.sources.registry import known_sources
-from flopsd.system.streams import let_go, open_missing, say, set_encoding, with_priority
+from flopsd.system.streams import flush, let_go, open_missing, say, set_encoding, with_priority
 
 METERING = ("run", "exec")
 NO_DATA = (*METERING, "seal", "push")  # their stdout has only messages, which may fail to be written
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         elif isinstance(fault, FileNotFoundError) and _is_folder_gone():
             note("the current folder was deleted, and a path that was given is relative to it", logging.ERROR)
             note("hint: run it in another folder, or give absolute paths", logging.ERROR)
-        elif arguments.verb in NO_DATA or (fault.errno not in FULL and say(sys.stdout, "")):
+        elif arguments.verb in NO_DATA or (fault.errno not in FULL and flush(sys.stdout)):
             raise  # what one write refused may be gone when the next succeeds
         else:
             note(f"cannot write to standard output: {fault.strerror}", logging.ERROR)

@@ -89,11 +89,22 @@ def set_encoding(stream: IO[str] | None, encoding: str | None = None) -> None:
         stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
+def flush(stream: IO[str] | None) -> bool:
+    """Whether all that was written to it, by other means than `say`, is with its reader, who may take time to read."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def let_go(stream: IO[str] | None) -> bool:
     """Flush a stream for the last time; false if that failed, and its buffer is dropped. Otherwise the interpreter
     would flush it again at exit, and exit with an error."""
-    if stream is None or say(stream, ""):
+    if flush(stream):
         return True
+    assert stream is not None
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -1,5 +1,6 @@
 """The standard streams: closed, full or old ones, missing ones, and systemd's journal."""
 
+import fcntl
 import io
 import logging
 import os
@@ -77,6 +78,21 @@ def test_a_stream_that_is_let_go_of_says_whether_all_of_it_was_written() -> None
         assert os.fstat(stream.fileno()).st_rdev == os.stat(os.devnull).st_rdev
         assert len(os.listdir("/proc/self/fd")) == descriptors
     assert not let_go(Full())
+
+
+def test_what_a_verb_prints_is_not_cut_where_its_reader_takes_time() -> None:
+    """A pager: for a while `flopsd report … | less` had exit code 1."""
+    reader, writer = os.pipe()
+    filled = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, b"x" * filled)
+    later = threading.Timer(0.3, os.read, (reader, filled))
+    with os.fdopen(writer, "w") as stream:
+        stream.write("words")
+        later.start()
+        assert let_go(stream)
+    later.join()
+    assert os.read(reader, 9) == b"words"
+    os.close(reader)
 
 
 def test_lines_have_a_priority_where_the_stream_is_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
