@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -46,7 +46,7 @@ class SessionServerTask:
 
     def __init__(
         self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock,
-        known: Collection[str], is_behind: Callable[[], bool],
+        known: Mapping[str, int], is_behind: Callable[[], bool],
     ) -> None:  # fmt: skip
         """No server where `path` is None. The others are as `SessionServer` has them."""
         self._path, self._uids, self._post, self._clock, self._known = path, uids, post, clock, known

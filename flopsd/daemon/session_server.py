@@ -14,7 +14,7 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -94,11 +94,12 @@ class SessionServer:
     name = "the server for training processes"
 
     def __init__(
-        self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock, known: Iterable[str] = (),
-        is_behind: Callable[[], bool] = lambda: False,
+        self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock,
+        known: Mapping[str, int] | None = None, is_behind: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        """`uids` may connect besides root and this process's own user. `known`: sessions that the run has already.
-        `is_behind`: whether who takes the events has too many of them, so that nothing is read for now."""
+        """`uids` may connect besides root and this process's own user. `known`: sessions that the run has already, and
+        the user of each. `is_behind`: whether who takes the events has too many of them, so that nothing is read for
+        now."""
         self.path = path
         self._allowed = frozenset({0, os.geteuid(), *uids})
         self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
@@ -108,7 +109,7 @@ class SessionServer:
         self._without_place: dict[int | None, int] = {}  # processes that were refused, since when
         self._stopping, self._stopped = threading.Event(), threading.Event()
         self._served = False
-        self.known = set(known)
+        self.known = dict(known or {})
 
     def start(self, thread: SocketThread | None = None) -> None:
         """Bind, and serve in this thread, else in one of its own. Raises ListenError."""
@@ -256,7 +257,7 @@ class SessionServer:
                 self._without_place.pop(peer.talk.pid, None)
                 peer.answer(_OPENED[event.session in self.known])
                 if len(self.known) < MAX_KNOWN:
-                    self.known.add(event.session)
+                    self.known[event.session] = event.uid
             elif isinstance(event, SessionClosed):
                 peer.answer(_OK)
         except OSError:
@@ -267,7 +268,11 @@ class SessionServer:
 
     def _take_over(self, peer: _Peer, session: str) -> None:
         """Move a session that another connection has to this one: its process lost that connection before we noticed.
-        Raises RefusedError if it belongs to another process."""
+        Raises RefusedError if it belongs to another process, or belonged to one of another user: its id is in ledgers,
+        which others may read."""
+        if self.known.get(session, peer.talk.uid) != peer.talk.uid:
+            peer.talk.session = None
+            raise RefusedError("hello: this session belongs to another user", last=True)
         for other in list(self._peers.values()):
             if other is not peer and other.talk.session == session:
                 if (other.talk.pid, other.talk.uid) != (peer.talk.pid, peer.talk.uid):

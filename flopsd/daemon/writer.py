@@ -153,9 +153,9 @@ class Writer:
         return self.segment.settle()
 
     @property
-    def known_sessions(self) -> frozenset[str]:
-        """Training processes of this run up to now."""
-        return frozenset(self._sessions.known)
+    def known_sessions(self) -> dict[str, int]:
+        """Sessions of training processes of this run up to now, and the user of each."""
+        return {name: session.uid for name, session in self._sessions.known.items()}
 
     @property
     def has_open_gap(self) -> bool:

@@ -36,7 +36,7 @@ class EventServer:
     """A session server in this process, and the events that it received."""
 
     def __init__(
-        self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None, known: tuple[str, ...] = (),
+        self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None, known: dict[str, int] | None = None,
         most: int = 10**6,
     ) -> None:  # fmt: skip
         """`most`: how many events may wait to be taken."""

@@ -231,7 +231,7 @@ def test_a_daemon_that_goes_on_with_the_run_gets_all_of_it(path: Path, client: C
     client.count("train", operator_flop=1000)
     assert isinstance(first.next(), WorkCounted)
     first.listener.stop()
-    second = EventServer(path, known=(client.session,))
+    second = EventServer(path, known={client.session: os.geteuid()})
     client.count("train", operator_flop=200)
     assert isinstance(second.next(), SessionOpened)
     while not isinstance(event := second.next(), WorkCounted) or event.work["train"].get("operator_flop") != 1200:

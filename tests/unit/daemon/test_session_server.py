@@ -182,7 +182,16 @@ def stranger(path: Path, uid: int) -> dict[str, Any]:
     return found
 
 
-def test_a_session_is_not_taken_over_by_another_process(server: EventServer) -> None:
+def test_a_session_is_not_taken_over_by_another_process_nor_later_by_another_user(
+    tmp_path: Path, server: EventServer
+) -> None:
+    """Whoever reads a ledger has its ids: the facts and counters of one user were those of another."""
+    later = EventServer(tmp_path / "later.sock", known={ID: os.geteuid() + 1})
+    late = Peer(later.listener.path)
+    assert "another user" in late.hello()["error"]
+    assert late.file.read() == b""
+    assert later.all() == []
+    late.close()
     peer = Peer(server.listener.path)
     peer.hello()
     assert "another process" in stranger(server.listener.path, os.geteuid())["error"]
@@ -244,7 +253,10 @@ def test_a_socket_that_was_removed_is_opened_again_and_one_that_was_replaced_is_
 ) -> None:
     """Processes that started later declared nothing, and nothing said so."""
     clock, events, path = FakeClock(), list[Event](), tmp_path / "at" / "client.sock"
-    task, thread = SessionServerTask(path, (), events.append, clock, {"f" * 32}, lambda: False), SocketThread(clock)
+    task, thread = (
+        SessionServerTask(path, (), events.append, clock, {"f" * 32: os.geteuid()}, lambda: False),
+        SocketThread(clock),
+    )
 
     def look() -> None:
         clock.advance(REBIND_SECONDS * NS_PER_S)
