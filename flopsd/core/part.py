@@ -145,7 +145,8 @@ class Part:
 
     def declares(self, precision: Precision | None) -> bool:
         """Whether a declaration fits this part: every format in it is one that the part has."""
-        return precision is not None and all(name in self.tensor_flop_per_cycle for name, _ in precision.shares_ppm)
+        known = self.tensor_flop_per_cycle or self.chip_flop_per_s
+        return precision is not None and all(name in known for name, _ in precision.shares_ppm)
 
     def declared(self, pipe: Pipe | None, precision: Precision | None) -> Precision | None:
         """What a declaration says of a pipe's work, or of all tensor work: the shares of the formats that are counted

@@ -363,7 +363,7 @@ def judge(case: Machine, folder: Path, seed: int) -> list[str]:
     ended_ns = clock.boottime_ns() - Monitor.world.epoch_ns
     run.finish()
     predicate = verified(run.seal(folder / "ledger.json")).statement["predicate"]
-    return list(_held_against(case, predicate, ended_ns))
+    return list(held_against(case, predicate, 0, ended_ns))
 
 
 def _meter(case: Machine, run: Run, clock: SharedClock, draw: random.Random) -> None:
@@ -389,7 +389,7 @@ def _meter(case: Machine, run: Run, clock: SharedClock, draw: random.Random) -> 
     reader.close()
 
 
-def _held_against(case: Machine, predicate: dict[str, Any], end_ns: int) -> Iterator[str]:
+def held_against(case: Machine, predicate: dict[str, Any], begin_ns: int, end_ns: int) -> Iterator[str]:
     """Without the margin, and with no more in a gap than the processes could do in its time: as exact as the count is."""
     devices = {device["uuid"]: device for device in predicate["devices"]}
     for chip in range(case.chips):
@@ -397,8 +397,8 @@ def _held_against(case: Machine, predicate: dict[str, Any], end_ns: int) -> Iter
         rate = 0.0
         for process in case.processes:
             cores = [core for core in process.cores if core // case.per_chip == chip]
-            least += len(cores) * process.completed(0, end_ns) * process.flop
-            most += len(cores) * process.begun(0, end_ns) * process.flop
+            least += len(cores) * process.completed(begin_ns, end_ns) * process.flop
+            most += len(cores) * process.begun(begin_ns, end_ns) * process.flop
             flying += len(cores) * process.flop
             rate += len(cores) * process.flop / (process.busy_ns + process.idle_ns) * NS_PER_S
         # Of what began before the run and ended in it only a part is the run's.

@@ -125,6 +125,8 @@ def test_rates_of_an_undeclared_format_are_a_range() -> None:
     assert h100.rates(Pipe.FP32, None).low == 0
     assert table().ceiling_flop_per_cycle(h100, None) == 8192 + 128 + 256 + 512
     assert not table().parts["a100-sxm4-80gb"].declares(Precision((("fp8", 1_000_000),), "config")), "it lacks FP8"
+    for name, fits in (("bf16", True), ("fp8", True), ("int8", False)):
+        assert table().parts["trainium2"].declares(Precision(((name, 1_000_000),), "config")) is fits
 
 
 def test_a_disputed_rate_raises_only_the_upper_figure() -> None:
