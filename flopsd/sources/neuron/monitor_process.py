@@ -56,6 +56,7 @@ class MonitorProcess:
         self._items: deque[StreamItem] = deque(maxlen=_BUFFERED)
         self._arrived = threading.Event()
         self._said = ""  # the last line of its log
+        self._said_all = threading.Event()
         self.version: str | None = None
         try:
             self._config = _write_config()
@@ -106,6 +107,7 @@ class MonitorProcess:
                 self._forget_config()
         self._child.end()  # one that closed its output is of no use any more
         how = how_ended(self._child.process.wait())
+        self._said_all.wait(END_SECONDS)  # why it ended is what it said last
         self._put(Failure(f"neuron-monitor ended with {how}{self._said and f': {self._said}'}", ended=True))
 
     def _follow_stderr(self) -> None:
@@ -116,6 +118,7 @@ class MonitorProcess:
                 self._said = text or self._said
                 if self.version is None and (match := _VERSION.search(text)):
                     self.version = match[1]
+        self._said_all.set()
 
     def _put(self, what: MonitorDocument | Failure) -> None:
         self._items.append(StreamItem(self._clock.boottime_ns(), what))
