@@ -38,11 +38,13 @@ REPLAYED = "REPLAY of a recording: no hardware is metered, and nothing here is e
 
 @dataclass(frozen=True, slots=True)
 class DeviceHealth:
-    """What the health of a run needs of a device. `is_bounded`: its readings give an upper bound alone."""
+    """What the health of a run needs of a device. `is_bounded`: its readings give an upper bound alone. `is_gpu`: false
+    of a Trainium, which nobody calls one."""
 
     watermark_ns: int
     gap: LastGap | None
     is_bounded: bool = False
+    is_gpu: bool = True
 
     @property
     def open_gap(self) -> LastGap | None:
@@ -90,7 +92,7 @@ def health_of(
         found = [*_journal(fault, last_record_ns, now_ns), *_devices(ours, wall_offset_ns, now_ns)]
         if not ours:
             why = "each one here is accounted for elsewhere" if devices else "none was found"
-            found.append(Health(HealthState.NO_DEVICE, f"No GPU is metered: {why}"))
+            found.append(Health(HealthState.NO_DEVICE, f"No device is metered: {why}"))
         if down and (not found or not ours):
             words = f"{'Source' if len(down) == 1 else 'Sources'} {', '.join(down)} down"
             found.append(Health(HealthState.SOURCE_DOWN, words))
@@ -120,12 +122,12 @@ def _devices(ours: Sequence[DeviceHealth], wall_offset_ns: int | None, now_ns: i
         since, since_ns = _since(lost, wall_offset_ns, now_ns)
         reasons = ", ".join(dict.fromkeys(gap.reason.value for gap in lost))
         state = HealthState.ALL_LOST if len(lost) == len(ours) else HealthState.SOME_LOST
-        found.append(Health(state, f"{_of(len(lost), len(ours))} lost{since}: {reasons}", since_ns))
+        found.append(Health(state, f"{_of(len(lost), ours)} lost{since}: {reasons}", since_ns))
     if unknown := sum(device.kind is GapKind.UNKNOWN for device in ours):
-        words = f"{_of(unknown, len(ours))} not metered: unknown to the peak table"
+        words = f"{_of(unknown, ours)} not metered: unknown to the peak table"
         found.append(Health(HealthState.UNKNOWN_DEVICE, words))
     if waiting := sum(device.kind is GapKind.STARTING for device in ours):
-        found.append(Health(HealthState.STARTING, f"{_of(waiting, len(ours))} not read yet"))
+        found.append(Health(HealthState.STARTING, f"{_of(waiting, ours)} not read yet"))
     return found
 
 
@@ -133,7 +135,7 @@ def _metering(ours: Sequence[DeviceHealth]) -> Health:
     bounded = sum(device.is_bounded for device in ours)
     which = "" if bounded == len(ours) else f" of {bounded}"
     words = f", with nothing but an upper bound{which}" if bounded else ""
-    return Health(HealthState.METERING, f"Metering {counted(len(ours), 'GPU')}{words}")
+    return Health(HealthState.METERING, f"Metering {_counted(ours)}{words}")
 
 
 def _since(gaps: Sequence[LastGap], wall_offset_ns: int | None, now_ns: int | None) -> tuple[str, int | None]:
@@ -153,9 +155,13 @@ def _moment(wall_ns: int, now_ns: int | None) -> str:
     return f"{'' if same_day else text[:10] + ' '}{text[11:16]} UTC"
 
 
-def _of(some: int, whole: int) -> str:
+def _of(some: int, ours: Sequence[DeviceHealth]) -> str:
     """`3 of 8 GPUs`, `All 8 GPUs`."""
-    return f"{some} of {counted(whole, 'GPU')}" if some < whole or whole == 1 else f"All {whole} GPUs"
+    return f"{some} of {_counted(ours)}" if some < len(ours) or some == 1 else f"All {_counted(ours)}"
+
+
+def _counted(ours: Sequence[DeviceHealth]) -> str:
+    return counted(len(ours), "GPU" if all(device.is_gpu for device in ours) else "device")
 
 
 def _inside(sentence: str) -> str:

@@ -114,7 +114,8 @@ def _health_in(history: History, *, held: bool) -> Health:
 
 
 def _device_health(device: Device, tally: Tally, gap: LastGap | None) -> DeviceHealth:
-    return DeviceHealth(tally.watermark_ns, gap, is_bounded=device.evidence is Evidence.UTILIZATION)
+    is_bounded = device.evidence is Evidence.UTILIZATION
+    return DeviceHealth(tally.watermark_ns, gap, is_bounded=is_bounded, is_gpu=device.vendor != "aws")
 
 
 def _run(view: RunView, *, goes_on: bool) -> Facts:

@@ -11,6 +11,7 @@ from flopsd.telemetry.last_gap import LastGap, last_gap
 
 NOW_S = 7_200
 OFFSET_NS = wall_ns_of("2026-03-02T00:30:00.000000Z") - NOW_S * NS_PER_S
+CHIP = DeviceHealth(NOW_S * NS_PER_S, None, is_gpu=False)
 UP, BOUNDED = DeviceHealth(NOW_S * NS_PER_S, None), DeviceHealth(NOW_S * NS_PER_S, None, is_bounded=True)
 FULL = "cannot write the journal /var/lib/flopsd/journal.jsonl: No space left on device"
 
@@ -28,11 +29,12 @@ TABLE: list[tuple[list[DeviceHealth], dict[str, Any], HealthState, str, str | No
     ([UP, OVER], {}, HealthState.METERING, "Metering 2 GPUs", None),
     ([UP], {}, HealthState.METERING, "Metering 1 GPU", None),
     ([UP, OTHER], {}, HealthState.METERING, "Metering 1 GPU", None),
+    ([UP, CHIP], {}, HealthState.METERING, "Metering 2 devices", None),
     ([UP, BOUNDED], {}, HealthState.METERING, "Metering 2 GPUs, with nothing but an upper bound of 1", None),
     ([BOUNDED], {}, HealthState.METERING, "Metering 1 GPU, with nothing but an upper bound", None),
-    ([], {}, HealthState.NO_DEVICE, "No GPU is metered: none was found", None),
-    ([], {"down": ["nvml"]}, HealthState.NO_DEVICE, "No GPU is metered: none was found; source nvml down", None),
-    ([OTHER], {}, HealthState.NO_DEVICE, "No GPU is metered: each one here is accounted for elsewhere", None),
+    ([], {}, HealthState.NO_DEVICE, "No device is metered: none was found", None),
+    ([], {"down": ["nvml"]}, HealthState.NO_DEVICE, "No device is metered: none was found; source nvml down", None),
+    ([OTHER], {}, HealthState.NO_DEVICE, "No device is metered: each one here is accounted for elsewhere", None),
     ([UP, NEW], {}, HealthState.STARTING, "1 of 2 GPUs not read yet", None),
     ([NEW, NEW], {}, HealthState.STARTING, "All 2 GPUs not read yet", None),
     ([UP], {"down": ["dcgm", "x"]}, HealthState.SOURCE_DOWN, "Sources dcgm, x down", None),
