@@ -39,6 +39,7 @@ MESSAGES_A_SECOND = 50  # of one session
 BYTES_A_SECOND = 4 * MAX_LINE_BYTES
 CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
+SILENT_NS = NS_PER_S // 10  # without a hello, where all places are taken
 BEHIND_NS = NS_PER_S // 10
 # A client that was refused tries again each minute: after three tries it is kept out, and after these it is gone.
 KEPT_OUT_NS, GONE_NS = 150 * NS_PER_S, 600 * NS_PER_S
@@ -195,13 +196,22 @@ class SessionServer:
         uid = peer.talk.uid
         if uid not in self._allowed:
             self._refuse(peer, f"user {uid} may not connect to this daemon: --client-uids does not list it")
-        elif len(self._peers) >= MAX_SESSIONS:
+        elif len(self._peers) >= MAX_SESSIONS and not self._has_dropped_a_silent_one(now_ns):
             self._refuse(peer, f"{MAX_SESSIONS} processes are connected already")
             if self._is_kept_out(peer.talk.pid, now_ns):
                 self._post(NotServed())
         else:
             self._peers[connection] = peer
             self._selector.register(connection, selectors.EVENT_READ)
+
+    def _has_dropped_a_silent_one(self, now_ns: int) -> bool:
+        """Close the connection that has been without a hello for longest, if there is one that should have said it."""
+        said_by_ns = now_ns + HELLO_SECONDS * NS_PER_S - SILENT_NS
+        for peer in self._peers.values():
+            if peer.talk.session is None and peer.hello_by_ns <= said_by_ns and peer.connection not in self._paused:
+                self._drop(peer)
+                return True
+        return False
 
     def _is_kept_out(self, pid: int | None, now_ns: int) -> bool:
         """Whether a process that is refused now has been for minutes, or too many are to know each."""

@@ -34,6 +34,7 @@ from flopsd.daemon.session_server import (
     KEPT_OUT_NS,
     MAX_SESSIONS,
     MESSAGES_A_SECOND,
+    SILENT_NS,
     SessionServer,
     _Allowance,
 )
@@ -243,6 +244,15 @@ def test_one_session_too_many_is_refused_until_another_ends_and_for_long_is_an_e
     assert not any(isinstance(server.next(), NotServed) for _ in range(server.events.qsize()))
     assert is_refused(1)
     server.wait_for(NotServed())
+    peers[1].say("bye")  # in its place comes one that says nothing, and leaves it to one that does
+    assert "ok" in peers[1].answer()
+    silent = Peer(server.listener.path)
+    peers += [silent, Peer(server.listener.path)]
+    assert "connected already" in peers[-1].answer()["error"], "it has a moment for its hello"
+    clock.advance(SILENT_NS)
+    peers.append(Peer(server.listener.path))
+    assert "ok" in peers[-1].hello("e" * 32)
+    assert silent.file.read() == b""
     for peer in peers:
         peer.close()
     server.all()
