@@ -49,6 +49,8 @@ _TOO_MANY = f"passes of more than {MAX_SIGNATURES} different shapes"
 _MIXED = "recomputation within graphs of torch.compile is not counted separately"
 _OTHER_WAY = "a backward pass of another kind than those that were seen"
 _TWICE = "gradients of gradients are counted in part"
+_WITHIN = "backward passes that begin within a model are counted in part"
+_FEWER = "passes with fewer nodes of autograd than those of their shape that were seen"
 _UNSEEN = "passes with arguments in which flopsd does not find the tensors"
 _COMPILED = "a compiled model: PyTorch is too old to see what its graphs run"
 WHOLE_GRAPH = "a model compiled as one graph, which a hook would break"
@@ -241,11 +243,16 @@ class OperatorCounter:
         kept, phase = one.kept, one.phase
         if is_broken := output is None and has_failed():
             self.sessions.say([ENDED], phase)
+        nodes = sequence_number() - one.begin if one.begin else 0
         if one.counted is None:
+            if not is_broken and kept.may_be_more_than(nodes):
+                kept.is_wanted = True
+                self.sessions.say([_FEWER], phase)
+                return
             self._totals.add_kept(None if is_broken else kept.to_add(), phase)
         else:
             if output is not None:  # else it ended with an error
-                kept.keep_forward(one.counted)
+                kept.keep_forward(one.counted, nodes)
             self._totals.add_counted(kept, kept.forward if one.counted.captured else one.counted, phase)
         if output is not None and torch.is_grad_enabled():
             ended = functools.partial(self._end_backward, kept, phase)
@@ -259,6 +266,8 @@ class OperatorCounter:
     def _end_backward(self, kept: Kept, phase: str, way: Way, counted: Counted | None) -> None:
         if way[2]:
             self.sessions.say([_TWICE], phase)
+        if not way[1]:  # of a pass that is not looked at it would not be seen
+            self.sessions.say([_WITHIN], phase)
         if counted is not None:
             kept.keep_backward(way, counted)
             self._totals.add_counted(kept, kept.backward[way] if counted.captured else counted, phase)

@@ -29,6 +29,8 @@ class Kept:
     is_fixed: bool = False  # a CUDA graph is replayed instead: nothing more is to be seen
     is_wanted: bool = False  # the next pass is to be counted in full
     words: set[str] = field(default_factory=set)
+    # Nodes of autograd that passes had which were looked at: the fewest and the most. 0: not known, or none.
+    _nodes: tuple[int, int] = (0, 0)
     # By backward pass, None for the forward pass: how often what was kept was added since a pass was looked at last,
     # and what may have been too much of that.
     _added: dict[Way | None, int] = field(default_factory=dict)
@@ -55,7 +57,16 @@ class Kept:
         self._added[way] = self._added.get(way, 0) + 1
         return kept
 
-    def keep_forward(self, counted: Counted) -> None:
+    def may_be_more_than(self, nodes: int) -> bool:
+        """Whether a pass with so many nodes of autograd, which is not looked at, may compute less than those that were:
+        it left layers out. Where experts are chosen by content, passes differ by some nodes."""
+        fewest, most = self._nodes
+        return not self.is_fixed and 0 < nodes < fewest and fewest - nodes >= most - fewest
+
+    def keep_forward(self, counted: Counted, nodes: int = 0) -> None:
+        if nodes:
+            fewest, most = self._nodes
+            self._nodes = min(fewest or nodes, nodes), max(most, nodes)
         before, self.forward = self.forward, self._less(self.forward, counted, counted.reads_content)
         self._settle(None, before, self.forward)
 

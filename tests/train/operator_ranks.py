@@ -40,6 +40,48 @@ def _two() -> Any:
     return nn.Sequential(nn.Linear(64, 128, bias=False), nn.Linear(128, 64, bias=False))
 
 
+def pipeline(rank: int) -> dict[str, Any]:
+    """What this rank counts of its half of a model, and PyTorch of the same steps."""
+    import torch
+    from torch import nn
+    from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+    from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
+
+    from flopsd.integrations.operator_counter import OperatorCounter
+    from tests.train.intervals import Loop
+
+    model = llama(num_hidden_layers=2, use_cache=False)
+    model.model.layers = model.model.layers[rank : rank + 1]
+    if rank:
+        model.model.embed_tokens = None
+    else:
+        model.model.norm = model.lm_head = nn.Identity()
+
+    class Stage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = model
+
+        def forward(self, of: Any) -> Any:
+            return model(**{"inputs_embeds" if rank else "input_ids": of}).logits
+
+    loop, ours, stage = Loop(model), Counters(), Stage()
+    OperatorCounter(ours, device=DEVICE).attach(stage)
+    schedule = ScheduleGPipe(
+        PipelineStage(stage, rank, 2, torch.device("cpu")),
+        n_microbatches=2,
+        loss_fn=lambda logits, labels: nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()),
+    )
+    ids = torch.arange(1, 49).view(4, 12)
+    counter = FlopCounterMode(display=False)
+    with _FlopCounterMode(counter):  # without what follows modules, which refuses gradients of inputs alone
+        for _ in range(3):
+            schedule.step(target=ids) if rank else schedule.step(ids)
+    executed = loop.basis().counted.executed
+    found = {"how": "pipeline", "ours": ours.flop, "alone": counter.get_total_flops(), "facts": ours.facts}
+    return {**found, "low": executed.low, "high": executed.high}
+
+
 def main() -> None:
     import torch
     import torch.distributed as dist
@@ -56,6 +98,7 @@ def main() -> None:
             train(Case(_two if how == "tensor" else llama, batch), 3)
         found = {"how": how, "ours": ours.flop, "alone": counter.get_total_flops(), "facts": ours.facts}
         print(json.dumps(found), flush=True)
+    print(json.dumps(pipeline(dist.get_rank())), flush=True)
     dist.destroy_process_group()
 
 

@@ -635,6 +635,27 @@ def test_the_flag_and_the_variable_turn_it_off(tmp_path: Path, device: str, monk
     assert device not in str(found.facts)
 
 
+def test_a_pass_that_leaves_layers_out_is_not_counted_as_those_that_were_seen() -> None:
+    class Layers(torch.nn.Sequential):
+        runs = 3
+
+        def forward(self, values: Any) -> Any:
+            for layer in list(self)[: self.runs]:
+                values = layer(values).relu()
+            return values
+
+    model = Layers(*(torch.nn.Linear(8, 8) for _ in range(3)))
+    _, found = attached(model)
+    ran = 0
+    for model.runs in (3, 3, 3, 3, 1, 3, 1, 1):
+        with flop_counter() as counter:
+            model(torch.ones(2, 8)).sum().backward()
+        ran += counter.get_total_flops()
+        assert found.flop <= ran
+    assert found.flop > ran // 2
+    assert any("fewer nodes" in words for words in found.facts["operators_not_counted"]["train"])
+
+
 def test_each_rank_counts_what_it_computes(tmp_path: Path, scripts: Preloaded) -> None:
     import json
 
@@ -646,11 +667,13 @@ def test_each_rank_counts_what_it_computes(tmp_path: Path, scripts: Preloaded) -
     ranks = scripts.run(script, [{**both, "RANK": rank} for rank in "01"], tmp_path)
     assert [rank.code for rank in ranks] == [0, 0], ranks
     found = [json.loads(line) for rank in ranks for line in rank.output.splitlines() if line.startswith("{")]
-    parts = {"ddp": 1, "fsdp": 1, "fsdp of one flat parameter": 1, "tensor": 2}
+    parts = {"ddp": 1, "fsdp": 1, "fsdp of one flat parameter": 1, "tensor": 2, "pipeline": 1}
     assert sorted(one["how"] for one in found) == sorted(2 * list(parts))
     for one in found:
         assert one["ours"] * parts[one["how"]] == one["alone"], one
         assert one["facts"] == {"device": DEVICE}
+    for one in (one for one in found if one["how"] == "pipeline"):
+        assert one["low"] <= one["alone"] <= one["high"]
 
 
 def test_what_ran_before_the_daemon_was_there_is_not_sent_to_it(tmp_path: Path) -> None:
