@@ -52,6 +52,21 @@ def test_live_totals_are_counted_by_their_growth(tmp_path: Path) -> None:
     assert source.read().readings[0].counters["neuron_sysfs_flop_total"] == 10**15 + 13
 
 
+def test_a_chip_that_the_driver_shows_later_is_metered_too(tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path / "now", chips=3)
+    late = sysfs.root / "neuron1"
+    late.rename(tmp_path / "later")
+    source, clock = opened(sysfs)
+    sysfs.work(0, 5)
+    works(source, clock)
+    (tmp_path / "later").rename(late)
+    assert works(source, clock) == [Counted(0), Counted(0), Gap(GapReason.STARTING)]
+    sysfs.work(1, 7)
+    assert works(source, clock) == [Counted(0), Counted(0), Counted(7)]
+    assert [device.serial for device in source.devices()] == [f"000000a1b2c3d40{at}" for at in (0, 2, 1)]
+    assert [device.index for device in source.devices()] == [0, 2, 1]
+
+
 @pytest.mark.parametrize("other", [100, 1000])  # however much the other core did
 def test_a_write_that_clears_is_a_fall_and_counting_goes_on_from_there(tmp_path: Path, other: int) -> None:
     sysfs = Sysfs(tmp_path)

@@ -121,15 +121,18 @@ def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, n
     return _chips(nodes, model or next(iter(names), None), tree, now_ns)
 
 
-def chips_of_sysfs(tree: Tree, now_ns: int) -> list[Chip]:
+def chips_of_sysfs(tree: Tree, now_ns: int, known: Sequence[Chip] = ()) -> list[Chip]:
+    """The chips that sysfs shows, without the `known` ones."""
     name = next((node.device_name for node in tree.chips if node.device_name), None)
-    return _chips(tree.chips, name, tree, now_ns)
+    nodes = [chip.node for chip in known]
+    return [chip for chip in _chips(tree.chips, name, tree, now_ns) if chip.node not in nodes]
 
 
 def _chips(nodes: Sequence[ChipNode | None], model: str | None, tree: Tree, now_ns: int) -> list[Chip]:
     serials = Counter(node.serial for node in nodes if node is not None)
     found = []
-    for index, node in enumerate(nodes):
+    for at, node in enumerate(nodes):
+        index = at if node is None else node.index
         serial = node.serial if node is not None and serials[node.serial] == 1 else None
         device = Device(
             # Without a serial number the index has to do: it is stable on one host, whose name is in the ledger

@@ -14,7 +14,7 @@ from flopsd.errors import SourceUnavailableError
 from flopsd.sources.neuron.chips import Chip, chips_of_document, chips_of_sysfs, sysfs_facts
 from flopsd.sources.neuron.counted_periods import CountedPeriods
 from flopsd.sources.neuron.document import MonitorDocument, scrub
-from flopsd.sources.neuron.flop_per_chip import ChipFlop, Runtimes, account, period_ends
+from flopsd.sources.neuron.flop_per_chip import Runtimes, account, period_ends
 from flopsd.sources.neuron.monitor_process import Failure, MonitorProcess, StreamItem
 from flopsd.sources.neuron.sysfs import Tree
 from flopsd.system.clock import NS_PER_S, Clock
@@ -49,7 +49,7 @@ class NeuronSource:
         self._down_reason, self._backoff_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS
         self._opened_ns = self._received_ns = self._restart_ns = clock.boottime_ns()
         self._begun_ns: int | None = None
-        self._fault = ""
+        self._fault = self._why_totals = ""
         self._silent_after_ns = STARTUP_NS
         if monitor is None:
             self._count_totals("no neuron-monitor")
@@ -84,6 +84,7 @@ class NeuronSource:
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
         if self._path is None:
+            self._add_chips()
             return Sweep(tuple(chip.read_growth(now_ns) for chip in self._chips))
         for item in self._drain():
             readings += self._take(item, gauges)
@@ -123,10 +124,16 @@ class NeuronSource:
 
     def _count_totals(self, why: str) -> None:
         """Go by sysfs alone: its totals cover the chips of the host, also for a sidecar that is given none."""
-        self._path = None
-        self._chips = chips_of_sysfs(self._tree, self._clock.boottime_ns())
-        for chip in self._chips:
-            chip.expect_growth(self._tree, why)
+        self._path, self._why_totals, self._chips = None, why, []
+        self._opened_ns = self._clock.boottime_ns()
+        self._add_chips()
+
+    def _add_chips(self) -> None:
+        self._tree.look()
+        new = chips_of_sysfs(self._tree, self._opened_ns, self._chips)
+        for chip in new:
+            chip.expect_growth(self._tree, self._why_totals)
+        self._chips += new
 
     def _drain(self) -> list[StreamItem]:
         """What came, each item with the time at which its period ended."""
@@ -179,13 +186,14 @@ class NeuronSource:
         ahead = self._periods.ahead(item.what, item.at_ns)
         counted = account(item.what, len(self._chips), self._cores_per_chip, self._runtimes, ahead)
         self._runtimes, self._backoff_ns = counted.runtimes, _BACKOFF_NS
-        for chip in self._chips:
+        for chip, utilization_ratio in zip(self._chips, counted.utilization_ratio, strict=True):
             if not counted.has_rate:
                 chip.expect(Evidence.GAP, "this neuron-monitor reports no FLOP rate", "update aws-neuronx-tools")
             elif item.what.rate_field is not None:
                 chip.expect(Evidence.COUNT)
-            gauges[chip.device.uid] = Gauges(utilization_ratio=counted.utilization_ratio[chip.device.index])
-        return [self._reading(chip, counted, item.at_ns) for chip in self._chips]
+            gauges[chip.device.uid] = Gauges(utilization_ratio=utilization_ratio)
+        whole = zip(self._chips, counted.work, strict=True)
+        return [self._reading(chip, work, counted.period_ns, item.at_ns) for chip, work in whole]
 
     def _learn(self, document: MonitorDocument) -> None:
         """Take over a document's facts about the hardware; those that it lacks stay as an earlier one had them."""
@@ -212,14 +220,14 @@ class NeuronSource:
         instance = {"instance_type": document.instance_type} if document.instance_type else {}
         self._facts = {**document.facts, **instance}
 
-    def _reading(self, chip: Chip, counted: ChipFlop, at_ns: int) -> Reading:
+    def _reading(self, chip: Chip, work: Counted | Gap, period_ns: int, at_ns: int) -> Reading:
         """A chip's reading of one document, [end of the last, end of its period), without what that leaves out."""
-        work, since_ns = counted.work[chip.device.index], chip.since_ns
+        since_ns = chip.since_ns
         end_ns = max(at_ns, since_ns + 1)  # two lines at one moment are still two periods
-        begin_ns = end_ns - counted.period_ns
+        begin_ns = end_ns - period_ns
         if self._begun_ns is None or max(begin_ns, since_ns) < self._begun_ns:
             work = Gap(GapReason.STARTING)  # part of the period lies before the first read, and so does its work
-        if end_ns - since_ns <= counted.period_ns + counted.period_ns // _JITTER:
+        if end_ns - since_ns <= period_ns + period_ns // _JITTER:
             begin_ns = since_ns
         chip.since_ns = end_ns
         return Reading(chip.device.uid, begin_ns, end_ns, work)

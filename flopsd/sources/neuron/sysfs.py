@@ -62,8 +62,16 @@ class Tree:
     """The tree of this machine: all chips of the host, whatever job uses them. Empty where the driver is not loaded."""
 
     def __init__(self, root: str | None = None, module: str | None = None) -> None:
+        self._root = Path(root or ROOT)
         self.driver = _text(Path(module or MODULE) / "version")
-        self.chips: Sequence[ChipNode] = _chips(Path(root or ROOT))
+        self.chips: Sequence[ChipNode] = []
+        self.look()
+
+    def look(self) -> None:
+        """Add the chips that came since: a driver that is being loaded shows one after another."""
+        known = {chip.index for chip in self.chips}
+        if new := [ChipNode(self._root / f"neuron{at}", at) for at in _indices(self._root) if at not in known]:
+            self.chips = sorted([*self.chips, *new], key=lambda chip: chip.index)
 
     @property
     def live(self) -> bool:
@@ -76,12 +84,11 @@ def _version(text: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
-def _chips(root: Path) -> list[ChipNode]:
+def _indices(root: Path) -> list[int]:
     try:
-        names = [(match, entry) for entry in root.iterdir() if (match := re.fullmatch(r"neuron(\d+)", entry.name))]
+        return [int(match[1]) for entry in root.iterdir() if (match := re.fullmatch(r"neuron(0|[1-9]\d*)", entry.name))]
     except OSError:
         return []
-    return sorted((ChipNode(entry, int(match[1])) for match, entry in names), key=lambda chip: chip.index)
 
 
 def _find_totals(chip: Path) -> tuple[tuple[Path, ...], str]:
