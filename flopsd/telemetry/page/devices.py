@@ -31,7 +31,7 @@ _HEADS = (
 )  # fmt: skip
 _DETAIL_HEADS = (("GPU", None), ("Model", None), ("Evidence", None), ("Observed", "n"), ("UUID", None))
 _MEASURING = {"cycles", "activity", "count"}
-_FORMATS = ("cycles", "activity")  # evidence that does not distinguish the formats of tensor work
+_FORMATS = ("cycles", "activity", "count")  # evidence that does not distinguish the formats of tensor work
 Facts = Mapping[str, Any]
 
 

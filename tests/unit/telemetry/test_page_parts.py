@@ -145,3 +145,7 @@ def test_advice_stands_once(tmp_path: Path) -> None:
         "<strong>GPU 2</strong>: not in the peak table, so that nothing has an upper bound; a row of its own: " in page
     )
     other.kill()
+    facts = facts_of(run.writer.snapshot)
+    counted = {**facts["devices"][0], "evidence": ["count"]}  # AWS's count does not say what was multiplied
+    assert "--precision" in devices_part({**facts, "devices": [counted]})
+    assert "--precision" not in devices_part({**facts, "devices": [{**counted, "precision": "bf16"}]})
