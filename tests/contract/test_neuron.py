@@ -168,6 +168,24 @@ def test_what_one_of_two_runtimes_reports_again_each_second_is_counted_once(lead
     assert 0 < sum(counted) - 9 * first <= most_seconds * other
 
 
+def test_what_a_runtime_reports_again_after_a_document_without_it_is_counted_once(lead: Lead) -> None:
+    led, counted = counting(lead, two_runtimes(3)), 0
+    first, other = (
+        counters(two_runtimes(3), at)["neuroncores_in_use"][str(at)]["effective_flops"] for at in (0, 1)
+    )  # fmt: skip
+    for second in range(9):
+        led.clock.advance(NS_PER_S)
+        document = two_runtimes(3)
+        document["neuron_runtime_data"][0]["address"] = str(second)  # type: ignore[index]
+        if second % 2:
+            del document["neuron_runtime_data"][1]  # type: ignore[attr-defined]
+        led.send(repeated=True, doc=document)
+        work = led.sweep().readings[0].work
+        assert isinstance(work, Counted | Gap)
+        counted += work.flop if isinstance(work, Counted) else work.counted_flop
+    assert counted == 9 * first + other
+
+
 def test_a_runtime_that_ends_takes_no_count_of_another_with_it(lead: Lead, tmp_path: Path) -> None:
     led = counting(lead, two_runtimes(3))
     run = Run(tmp_path / "state", devices=(), clock=led.clock)

@@ -7,6 +7,7 @@ from flopsd.sources.neuron.document import MonitorDocument, Runtime
 from flopsd.system.clock import NS_PER_S
 
 _AHEAD_NS = 2 * NS_PER_S  # how late the first of documents may have come, so that others seem to come too early
+_KEPT_NS = 60 * NS_PER_S  # of a runtime that is not listed any more: it may only have been left out
 
 
 @dataclass(slots=True)
@@ -19,7 +20,7 @@ class _Counted:
 
 
 class CountedPeriods:
-    """Of the runtimes of the last document."""
+    """Of the runtimes of the last documents."""
 
     def __init__(self) -> None:
         self._runtimes: dict[str, _Counted] = {}
@@ -41,5 +42,5 @@ class CountedPeriods:
                 found.add(key)
                 ahead_ns = max(0, ahead_ns - period_ns)
             self._runtimes[key] = _Counted(reports, at_ns, ahead_ns)
-        self._runtimes = {key: self._runtimes[key] for key in listed}
+        self._runtimes = {key: one for key, one in self._runtimes.items() if at_ns - one.at_ns < _KEPT_NS}
         return frozenset(found)
