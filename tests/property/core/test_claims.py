@@ -89,7 +89,7 @@ class Lie:
 
     def history(self, *, lying: bool = True) -> History:
         begin = {"incarnation": 1, "run": "r", "node": "n", "declared": self.operator.for_journal(),
-                 "context": {"node": {"jobNodes": []}}}  # fmt: skip
+                 "context": {"node": {"rank": None, "jobNodes": []}}}  # fmt: skip
         start = Incarnation(begin)
         for number, part_id in enumerate(sorted({second.part for second in self.seconds})):
             part, uid, tally, at_ns = table().parts[part_id], f"GPU-{number}", Tally(0, 0), 0
