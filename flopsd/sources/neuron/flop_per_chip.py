@@ -15,6 +15,7 @@ from math import floor
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Counted, Gap, GapReason
 from flopsd.sources.neuron.document import MonitorDocument
+from flopsd.sources.validate import MOST
 from flopsd.system.clock import NS_PER_S
 
 PERIOD_SECONDS = 1
@@ -107,6 +108,8 @@ def account(
 
 
 def _work(why: GapReason | None, flop: Fraction) -> Counted | Gap:
+    if flop > MOST:
+        return Gap(GapReason.OUT_OF_RANGE)
     if why is None:
         return Counted(round(flop))
     return Gap(why, 0 if why is GapReason.OUT_OF_RANGE else floor(flop))  # out of range: of which chip is not known

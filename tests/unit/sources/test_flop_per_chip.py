@@ -8,6 +8,7 @@ import pytest
 from flopsd.core.model import Counted, Gap, GapReason
 from flopsd.sources.neuron.document import Core, MonitorDocument, Runtime
 from flopsd.sources.neuron.flop_per_chip import Runtimes, account, period_ends, period_ns
+from flopsd.sources.validate import MOST
 from flopsd.system.clock import NS_PER_S
 
 Numbers = tuple[int | None, float | None]
@@ -60,6 +61,10 @@ USED, NONE = cores(0, 1), cores()
                        [0.005, 0], {"a": cores(0)}, id=f"core {index}") for index in (-1, 4)),
         pytest.param(document(runtime("a", {0: GapReason.NOT_A_NUMBER, 1: (4, 1), 3: (5, 1)})), {},
                      [(GapReason.NOT_A_NUMBER, 4), 5], [None, 0.005], {"a": cores(1, 3)}, id="a core that is garbage"),
+        pytest.param(document(runtime("a", {0: (MOST + 1, 1), 2: (5, 1)})), {}, [GapReason.OUT_OF_RANGE, 5],
+                     [0.005, 0.005], {"a": cores(0, 2)}, id="more FLOP than a reading can hold"),
+        pytest.param(document(runtime("a", {0: (MOST + 1, 1), 1: GapReason.NOT_A_NUMBER})), {},
+                     [GapReason.OUT_OF_RANGE, 0], [None, 0], {"a": cores(0)}, id="more than that beside garbage"),
         pytest.param(document(runtime("a", {1: (None, 1), 2: (5, 1)})), {}, [GapReason.NOT_SUPPORTED, 5],
                      [0.005, 0.005], {"a": cores(1, 2)}, id="a core without a rate"),
         pytest.param(document(runtime("a", {0: (None, 1)}), rate=None), {}, [GapReason.NOT_SUPPORTED] * 2, [0.005, 0],
