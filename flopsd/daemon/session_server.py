@@ -168,7 +168,8 @@ class SessionServer:
                 self._read(self._peers[key.fileobj])
         now_ns = self._clock.boottime_ns()
         for one in [one for one, until_ns in self._paused.items() if until_ns <= now_ns]:
-            del self._paused[one]
+            if self._paused.pop(one, None) is None:
+                continue  # one before it took over its session
             self._selector.register(one, selectors.EVENT_READ)
             if one in self._peers:
                 self._read_lines(self._peers[one])

@@ -28,6 +28,7 @@ from flopsd.core.session_protocol import (
 )
 from flopsd.daemon.background import REBIND_SECONDS, SessionServerTask
 from flopsd.daemon.session_server import (
+    BEHIND_NS,
     BYTES_A_SECOND,
     CONNECTS_A_SECOND,
     HELLO_SECONDS,
@@ -200,6 +201,28 @@ def test_a_session_is_not_taken_over_by_another_process_nor_later_by_another_use
     assert isinstance(server.next(), SessionOpened)
     assert server.next() == PhaseChanged(ID, "train")
     peer.close()
+
+
+def test_a_paused_connection_whose_session_another_takes_over_stops_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each time the thread failed, and stood still for a second, and with it the web server."""
+    clock = FakeClock()
+    server = EventServer(tmp_path / "client.sock", clock=clock, most=1)
+    first, second = Peer(server.listener.path), Peer(server.listener.path)
+    assert "ok" in first.hello()
+    second.say("hello", session=ID, client="0.1.0", pid=os.getpid())
+    wait_until(lambda: len(server.listener._paused) == 1, "it waits until events are taken")
+    first.say("phase", phase="train")
+    wait_until(lambda: len(server.listener._paused) == 2, "so does the other")
+    assert isinstance(server.next(), SessionOpened)
+    clock.advance(BEHIND_NS)
+    assert "ok" in second.answer()
+    assert first.file.read() == b""
+    for peer in (first, second):
+        peer.close()
+    server.all()
+    assert not caplog.text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
