@@ -415,3 +415,16 @@ def test_a_slow_disk_at_the_end_leaves_no_time_out(tmp_path: Path) -> None:
     run.writer._emit = lambda _: run.clock.advance(600 * NS_PER_S)
     run.finish()
     assert verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["coverage"]["gaps"] == []
+
+
+def test_a_fault_of_a_source_is_a_gap_of_its_own_devices_alone(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,), sources=("sim", "other"))
+    other = replace(H100, uid="GPU-other", index=1)
+    run.writer.take(Message("other", run.clock.boottime_ns(), (other,), Sweep(())))
+    run.clock.advance(NS_PER_S // 2)
+    run.writer.take(Message("other", run.clock.boottime_ns(), fault="it hangs", reason=GapReason.DRIVER_TIMEOUT))
+    run.meter(2)
+    first, second = (state.tally for state in run.writer.snapshot.devices)
+    assert (first.gap_ns, first.total_observed_ns) == ({}, 2 * NS_PER_S + NS_PER_S // 2)
+    assert second.gap_ns == {GapReason.DRIVER_TIMEOUT: NS_PER_S // 2}
+    run.kill()
