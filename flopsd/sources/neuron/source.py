@@ -49,6 +49,7 @@ class NeuronSource:
         self._down_reason, self._backoff_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS
         self._opened_ns = self._received_ns = self._restart_ns = clock.boottime_ns()
         self._begun_ns: int | None = None
+        self._is_new = False  # whether the monitor was started again and has not reported yet
         self._fault = self._why_totals = ""
         self._silent_after_ns = STARTUP_NS
         if monitor is None:
@@ -169,7 +170,7 @@ class NeuronSource:
         except SourceUnavailableError as fault:
             self._end(now_ns, GapReason.SOURCE_DOWN, str(fault))
             return
-        self._restarts += 1
+        self._restarts, self._is_new = self._restarts + 1, True
         self._received_ns, self._silent_after_ns = now_ns, STARTUP_NS
 
     def _take(self, item: StreamItem, gauges: dict[DeviceUid, Gauges]) -> list[Reading]:
@@ -193,7 +194,9 @@ class NeuronSource:
                 chip.expect(Evidence.COUNT)
             gauges[chip.device.uid] = Gauges(utilization_ratio=utilization_ratio)
         whole = zip(self._chips, counted.work, strict=True)
-        return [self._reading(chip, work, counted.period_ns, item.at_ns) for chip, work in whole]
+        readings = [self._reading(chip, work, counted.period_ns, item.at_ns) for chip, work in whole]
+        self._is_new = False
+        return readings
 
     def _learn(self, document: MonitorDocument) -> None:
         """Take over a document's facts about the hardware; those that it lacks stay as an earlier one had them."""
@@ -227,7 +230,8 @@ class NeuronSource:
         begin_ns = end_ns - period_ns
         if self._begun_ns is None or max(begin_ns, since_ns) < self._begun_ns:
             work = Gap(GapReason.STARTING)  # part of the period lies before the first read, and so does its work
-        if end_ns - since_ns <= period_ns + period_ns // _JITTER:
+        # No period of a monitor that was just started covers the time before it, however short that is.
+        if end_ns - since_ns <= period_ns + (0 if self._is_new else period_ns // _JITTER):
             begin_ns = since_ns
         chip.since_ns = end_ns
         return Reading(chip.device.uid, begin_ns, end_ns, work)

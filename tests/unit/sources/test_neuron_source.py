@@ -174,6 +174,18 @@ def test_a_monitor_that_ends_is_started_again_after_pauses_that_double_until_it_
     assert opened.fact("restarts") == 2
 
 
+def test_the_time_before_the_first_period_of_a_monitor_that_was_started_again_is_not_covered_by_it() -> None:
+    opened = Opened()
+    opened.source.read()
+    opened.after(S, document(7), Failure("it ended", ended=True))
+    opened.after(S)
+    begin_ns = opened.clock.boottime_ns()
+    first = opened.after(S + S // 20, document(7))
+    late = opened.after(S + S // 20, document(7))
+    assert {(one.begin_ns - begin_ns, one.end_ns - begin_ns) for one in first} == {(S // 20, S + S // 20)}
+    assert {(one.begin_ns, one.end_ns) for one in late} == {(first[0].end_ns, opened.clock.boottime_ns())}
+
+
 @pytest.mark.parametrize("prints", [False, True])
 def test_one_that_prints_nothing_is_ended_after_a_minute_at_first_and_ten_seconds_later(prints: bool) -> None:
     opened = Opened()
