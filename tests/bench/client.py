@@ -266,6 +266,8 @@ class _Switch:
     def turn(self, *, on: bool) -> None:
         """The first two turns change nothing."""
         self._turns += 1
+        if self._turns < 3:
+            return
         if self._turns == 3:  # those of training are there, and those of the first pass alone are gone
             places = [
                 place
