@@ -13,7 +13,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -155,7 +155,7 @@ class World:
     epoch_ns: int
     draw: random.Random
     frozen: bytes | None = None
-    lines: list[str] = field(default_factory=list)
+    is_known: bool = False  # whether all chips were shown once: what was shown to nobody is not known to be missing
 
 
 class Monitor:
@@ -278,7 +278,7 @@ class Monitor:
         if kind == "none_seen" or self._reload:
             hardware = {"neuron_device_count": 0, "error": ""}
             runtimes = []
-        if kind == "fewer_seen":
+        if kind == "fewer_seen" and self._world.is_known:
             hardware["neuron_device_count"] = max(1, count - 1)
             kept = hardware["neuron_device_count"] * machine.per_chip
             for runtime in runtimes:
@@ -290,6 +290,7 @@ class Monitor:
             hardware["neuron_device_count"] = count + 1
         if kind == "null_hardware":
             hardware = None
+        self._world.is_known |= kind is None and not self._reload
         document = {
             "neuron_runtime_data": runtimes or (None if self._world.draw.random() < 0.5 else []),
             "system_data": {"neuron_hw_counters": {"period": machine.period_ms / 1000, "error": ""}},
