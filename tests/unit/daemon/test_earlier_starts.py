@@ -46,6 +46,18 @@ def test_a_clock_set_back_while_metering_hides_no_downtime(tmp_path: Path) -> No
     assert second.begin["recovered"] is None
 
 
+def test_a_clock_set_back_between_two_starts_of_one_boot_leaves_the_gap_bounded(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(5)
+    run.kill()
+    run.clock.advance(4 * NS_PER_S)
+    run.clock.step_wall(-90 * NS_PER_S)
+    run.start()
+    run.meter(3)
+    *_, second = sealed(run, tmp_path)
+    assert second.tallies["GPU-h"].gap_ns == {GapReason.DAEMON_DOWN: 4 * NS_PER_S}
+
+
 @pytest.mark.parametrize(
     ("began", "devices", "gaps"),
     [
