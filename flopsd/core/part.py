@@ -145,13 +145,12 @@ class Part:
 
     def declares(self, precision: Precision | None) -> bool:
         """Whether a declaration fits this part: every format in it is one that the part has."""
-        known = self.tensor_flop_per_cycle or self.chip_flop_per_s
-        return precision is not None and all(name in known for name, _ in precision.shares_ppm)
+        return _are_in(self.tensor_flop_per_cycle or self.chip_flop_per_s, precision)
 
     def declared(self, pipe: Pipe | None, precision: Precision | None) -> Precision | None:
         """What a declaration says of a pipe's work, or of all tensor work: the shares of the formats that are counted
         there. None: nothing, since it does not fit this part or names none of them."""
-        if precision is None or not self.declares(precision):
+        if precision is None or not _are_in(self.tensor_flop_per_cycle, precision):
             return None
         counted = HMMA_FORMATS if pipe is Pipe.TENSOR_HMMA else tuple(self.tensor_flop_per_cycle)
         shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if ppm and name in counted)
@@ -187,3 +186,8 @@ class Part:
                 rate = self.vector_flop_per_cycle[name]
                 found.append((pipe, name, sm_count * rate * self.vector_ref_mhz * 1_000_000))
         return found
+
+
+def _are_in(known: Mapping[str, int], precision: Precision | None) -> bool:
+    """Whether all formats of a declaration are known ones; false without a declaration."""
+    return precision is not None and all(name in known for name, _ in precision.shares_ppm)
