@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.notes import note
@@ -113,6 +113,10 @@ values = st.recursive(
 @pytest.mark.long
 @settings(max_examples=examples(500))
 @given(values)
+@example("\ud800")
+@example(1.5)
+@example(1e22)
+@example(10**41)
 def test_a_record_is_framed_exactly_if_it_can_be_read_back(value: object) -> None:
     record = {"kind": "any", "value": value}
     try:
@@ -283,6 +287,23 @@ def test_what_a_known_journal_and_its_pending_file_do_not_have_is_not_continued(
     assert recovery is not None
     assert recovery.kept_as == "aside"
     assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("records", [0, 1, 3])
+def test_a_journal_that_lacks_what_is_known_of_it_is_not_recovered(state: StateDir, records: int) -> None:
+    """Cut, or another one in its place."""
+    write(state, 2)
+    journal = opened(state)
+    known = KnownJournal.parse(str(journal.known("run-1")))
+    journal.close()
+    state.journal.unlink()
+    state.pending.unlink(missing_ok=True)
+    forger = opened(state)
+    for number in range(records):
+        forger.append({"n": 9 * number})
+    forger.close()
+    with pytest.raises(JournalReplacedError, match="is not the journal that was written"):
+        Journal(state).recover("aside", known)
 
 
 def test_a_kill_before_the_launcher_knows_of_a_record_loses_no_reading(state: StateDir) -> None:
