@@ -77,7 +77,8 @@ class SessionClosed:
 
 @dataclass(frozen=True, slots=True)
 class NotServed:
-    """A process has been refused for minutes, as others have all connections that there may be. It has no session."""
+    """A process could not connect for minutes: all connections are taken, or the socket was replaced. It
+    has no session."""
 
     session: str = ""
 

@@ -42,7 +42,7 @@ STEPS_PPM = (500_000, 800_000, 950_000)  # towards a threshold
 
 
 class SessionServerTask:
-    """The session server, which is started again until its socket can be opened, and where that was removed."""
+    """The session server, which is started until its socket can be opened, and again if the socket is removed."""
 
     def __init__(
         self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock,
@@ -81,8 +81,8 @@ class SessionServerTask:
         log.info("training processes can connect at %s", self._path)
 
     def _is_removed(self, server: SessionServer, path: Path) -> bool:
-        """Whether nothing is left of the socket, as when a temporary folder was tidied up: clients connect again to
-        another. Where something else is in its place they cannot, and those that are connected stay so."""
+        """Whether the socket's file was deleted, as when a temporary folder is tidied up: clients connect again to a
+        new one. If something else is in its place they could not, so those that are connected are kept."""
         try:
             if path.stat().st_ino == server.inode:
                 return False

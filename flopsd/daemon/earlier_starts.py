@@ -99,8 +99,8 @@ class EarlierStarts:
         return self._passed_ns(last, device if is_here else None) >= 0
 
     def is_missed(self, device: Device) -> bool:
-        """Whether the job may have used a device before this daemon start, while another one had the state folder that
-        did not meter it, or in more time than an earlier segment has of it."""
+        """Whether the job may have used a device before this daemon start in time that is not accounted for: another
+        start had the state folder and did not meter it, or an earlier segment may have too little of that time."""
         uid = device.uid
         if uid in self._settled and not self.is_length_known(device):
             return True

@@ -17,7 +17,7 @@ def is_marked(facts: Mapping[str, Any]) -> bool:
 
 
 def marked(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """These facts with the mark, for which one text of the process may give way."""
+    """The facts with the mark added; where there is no room, it replaces one text of the process."""
     named = facts.get(_FACT, {})
     texts = sorted({_WORDS, *named.get(_PHASE, ())[: MAX_LEFT_OUT - 1]})
     return {**facts, _FACT: {**named, _PHASE: texts}}

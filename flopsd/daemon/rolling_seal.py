@@ -82,7 +82,7 @@ class RollingSeals:
 
     @property
     def is_due(self) -> bool:
-        """Whether a child is started now."""
+        """Whether it is time to start a child."""
         is_time = self._clock.boottime_ns() + self._slack_ns >= self._due_ns
         return self._fresh and is_time and not self._child.is_busy
 

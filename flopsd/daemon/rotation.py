@@ -40,7 +40,7 @@ class Rotation:
 
     def _is_due(self) -> bool:
         if self._size_bytes is not None:
-            # What processes declared is repeated: if it is as long as a segment may be, each would end where it began.
+            # Each segment repeats what processes declared. If that alone is too long, each would end at once.
             return self._writer.segment.journal.size_bytes >= max(self._size_bytes, 2 * self._began_bytes)
         assert self._age_seconds is not None
         return self._age_ns() >= self._age_seconds * NS_PER_S

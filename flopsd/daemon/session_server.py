@@ -41,7 +41,8 @@ CONNECTS_A_SECOND = 64
 HELLO_SECONDS = 10
 SILENT_NS = NS_PER_S // 10  # without a hello, where all places are taken
 BEHIND_NS = NS_PER_S // 10
-# A client that was refused tries again each minute: after three tries it is kept out, and after these it is gone.
+# A refused client tries again each minute. It counts as kept out after the first of these times, and is forgotten after
+# the second.
 KEPT_OUT_NS, GONE_NS = 150 * NS_PER_S, 600 * NS_PER_S
 MAX_KNOWN = 4000  # sessions whose `hello` is answered with `known`: what is beyond them counts as new
 _OK = json.dumps({"flopsd": PROTOCOL, "ok": True}).encode("ascii") + b"\n"

@@ -185,7 +185,7 @@ class ForwardHooks:
     def _count_without_backward(self, *, all_of_them: bool = False) -> None:
         """Count passes that can have no backward pass any more; `all_of_them`: those too of which none was seen yet."""
         for one, can_have_one in self._passes.take_without_backward(all_of_them=all_of_them):
-            # A gradient that passes a frozen model is for something: it may have begun at a state that a hook took.
+            # A frozen model records gradients for something else: a backward pass may have begun at a hook's state.
             passes = self.state is not None and not self.state.trains_any and one[0].phase in (UNSETTLED, "other")
             if one[0].phase != "train" and not can_have_one and not passes:
                 one[0].add(*one[1:])
@@ -278,7 +278,7 @@ class ForwardHooks:
         self.repeats = self.repeats and self.counter.by_shape
 
     def _watch_layers(self, watch: LayerWatch, state: ModelState, *, records: bool) -> None:
-        if watch.hooks:  # of a pass that ended without a call of its hooks
+        if watch.hooks:  # left from a pass whose end was not seen
             watch.end(failed=True)
         if watch.next_is_watched(records=records):
             watch.begin(state.lists())

@@ -1,5 +1,5 @@
-"""Notices that a forward pass leaves layers out, or passes one more than once, although the configuration does not say
-so: an early exit, layers dropped at random, a loop of one's own over some of them.
+"""Notices that a forward pass leaves layers out or runs one more than once, although the configuration does not say so:
+an early exit, layers dropped at random, a custom loop over some of them.
 
 Hooks on all layers and their parts cost more than all other counting, so passes 1, 2, 4, 8, … of each kind have them,
 with gradients and without.
@@ -20,12 +20,12 @@ from flopsd.integrations.recomputation_watch import is_compiled
 
 
 class LayerWatch:
-    """Of one model. What passes within another thread, such as a replica of the model, is not looked at."""
+    """Watches the layers of one model in the thread that calls it; passes of replicas in other threads are not seen."""
 
     def __init__(self) -> None:
         self._passes = {False: 0, True: 0}
         self._thread = 0
-        # Of each list of layers, how often what holds it passed, and each layer; of parts of them, how often each did.
+        # How often modules ran: for each list of layers its holder and then each layer; for like parts of layers each.
         self._layers: list[list[int]] = []
         self._parts: list[list[int]] = []
         self.hooks = AttachedHooks()
@@ -84,6 +84,6 @@ def _parts(layer: Any) -> Iterator[tuple[str, Any]]:
 
 def _differs(calls: list[int]) -> bool:
     holder, *layers = calls
-    # A loop of one's own may call the layers and not what holds them.
+    # A custom loop may call the layers and not their holder.
     expected = max(holder, 1 if any(layers) else 0)
     return any(one != expected for one in layers)

@@ -2,8 +2,8 @@
 autograd that made their logits and loss is called when one begins, and freed with them when none can begin any more.
 With one a pass is training, also of a frozen model that a gradient passes on its way to something else.
 
-A backward pass may begin elsewhere, such as at a state that a hook of the training took from within the model. A hook
-on the parameter that is furthest from the begin of the others sees that it came by none of these.
+A backward pass may also begin elsewhere, such as at a state that a hook of the training took from within the model. A
+hook on the parameter that is furthest from the model's outputs notices a backward pass that passed none of these nodes.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class OpenPasses:
         self._watched, self._watch = lambda: None, None
 
     def _watch_furthest(self) -> None:
-        """Of those in the graph that a pass returned: what is computed again in the backward pass has tasks of its own,
-        and is in none."""
+        """Hook the furthest parameter in the graph of a pass. Layers that are computed again in the backward pass are
+        not in that graph: they have backward passes of their own."""
         parameter = self._partial.furthest
         if parameter is not None and parameter is not self._watched() and graph_task is not None:
             self.forget()
@@ -89,7 +89,7 @@ class OpenPasses:
             self._watch = parameter.register_hook(_Reached(self._reach))
 
     def _reach(self, *_: object) -> None:
-        """A backward pass reached the watched parameter, after all that it begins at."""
+        """A backward pass reached the watched parameter. All nodes that it begins at have run by then."""
         try:
             assert graph_task is not None
             if (task := graph_task()) in self._tasks:
@@ -133,7 +133,7 @@ class OpenPasses:
 
 
 class _Reached(functools.partial[None]):
-    """A hook on a parameter, which a copy of that is without, and a file that it is saved to."""
+    """A hook on a parameter that is not copied or saved with it."""
 
     __torch_unserializable__ = True  # else PyTorch warns of each that is saved
 

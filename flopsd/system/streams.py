@@ -90,7 +90,7 @@ def set_encoding(stream: IO[str] | None, encoding: str | None = None) -> None:
 
 
 def flush(stream: IO[str] | None) -> bool:
-    """Whether all that was written to it, by other means than `say`, is with its reader, who may take time to read."""
+    """Write out what is buffered, however slow its reader is; false if that failed."""
     try:
         if stream is not None:
             stream.flush()

@@ -39,7 +39,7 @@ REPLAYED = "REPLAY of a recording: no hardware is metered, and nothing here is e
 @dataclass(frozen=True, slots=True)
 class DeviceHealth:
     """What the health of a run needs of a device. `is_bounded`: its readings give an upper bound alone. `is_gpu`: false
-    of a Trainium, which nobody calls one."""
+    for a Trainium."""
 
     watermark_ns: int
     gap: LastGap | None

@@ -398,7 +398,8 @@ def held_against(case: Machine, predicate: dict[str, Any], begin_ns: int, end_ns
         rate = 0.0
         for process in case.processes:
             cores = [core for core in process.cores if core // case.per_chip == chip]
-            least += len(cores) * process.completed(begin_ns, end_ns) * process.flop
+            if process.end_ns - process.begin_ns > case.period_ms * MS:  # else no report may have listed it
+                least += len(cores) * process.completed(begin_ns, end_ns) * process.flop
             most += len(cores) * process.begun(begin_ns, end_ns) * process.flop
             flying += len(cores) * process.flop
             rate += len(cores) * process.flop / (process.busy_ns + process.idle_ns) * NS_PER_S

@@ -147,13 +147,16 @@ def test_a_core_is_the_sum_over_all_runtimes(lead: Lead) -> None:
     assert led.sweep().gauges["neuron0"].utilization_ratio == pytest.approx((0.99 + 0.088) / 2)
 
 
+def rates(document: dict[str, object]) -> tuple[int, ...]:
+    """FLOP/s that each of the two runtimes reports of its core."""
+    return tuple(counters(document, at)["neuroncores_in_use"][str(at)]["effective_flops"] for at in (0, 1))
+
+
 @pytest.mark.parametrize("is_stuck", [True, False], ids=["the-same-report", "a-period-of-three-seconds"])
 def test_what_one_of_two_runtimes_reports_again_each_second_is_counted_once(lead: Lead, is_stuck: bool) -> None:
     """The other's reports are of the second that passed, so that neither the document nor its period is the same."""
     led, counted = counting(lead, two_runtimes(3)), list[int]()
-    first, other = (
-        counters(two_runtimes(3), at)["neuroncores_in_use"][str(at)]["effective_flops"] for at in (0, 1)
-    )  # fmt: skip
+    first, other = rates(two_runtimes(3))
     for second in range(9):
         led.clock.advance(NS_PER_S)
         document = two_runtimes(3)
@@ -170,9 +173,7 @@ def test_what_one_of_two_runtimes_reports_again_each_second_is_counted_once(lead
 
 def test_what_a_runtime_reports_again_after_a_document_without_it_is_counted_once(lead: Lead) -> None:
     led, counted = counting(lead, two_runtimes(3)), 0
-    first, other = (
-        counters(two_runtimes(3), at)["neuroncores_in_use"][str(at)]["effective_flops"] for at in (0, 1)
-    )  # fmt: skip
+    first, other = rates(two_runtimes(3))
     for second in range(9):
         led.clock.advance(NS_PER_S)
         document = two_runtimes(3)
