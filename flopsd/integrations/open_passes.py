@@ -118,7 +118,7 @@ class OpenPasses:
                 counted, unpadded, deferred = one
                 if torch.is_grad_enabled():
                     self._leave_out(DEEPER)
-                if is_within or self._partial.begins():
+                if is_within or self._partial.is_partial():
                     self._within(one)
                 elif counted.phase == "train":
                     counted.add(unpadded, deferred)

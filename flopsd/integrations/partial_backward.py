@@ -32,8 +32,8 @@ class PartialBackward:
         """Of the parameters of the graph that was looked at last, the furthest from its begin; None if not known."""
         return self._far[0]() if self._far else None
 
-    def begins(self) -> bool:
-        """Within a hook on a node that a pass begins at, once for each pass: whether that pass is partial."""
+    def is_partial(self) -> bool:
+        """Whether the backward pass that begins is partial; asked once for each, in a hook on its first node."""
         self._passes += 1
         if not _is_reached(self._near):
             leaf = next(leaves_behind(_NEAR), self)
