@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flopsd.core.field_reader import FieldReader
 from flopsd.core.rounding import Towards, scientific
 from flopsd.report.html_kit import typeset
+from tests.second_implementation import findings
 from tests.support.axe import axe_source, faults
 from tests.support.chromium import Page, chromium
 from tests.support.extent import Extent, sampled
@@ -104,18 +106,41 @@ console.log(JSON.stringify({ count, missed: [...new Set(missed.map((one) => one.
     assert found["missed"] == []
 
 
+# As yamllint asks for it, and as `flopsd` reads it.
+OWN_POLICY = "# ours\n---\nid: ours\nrules: [{id: one, citation: c, at_least: 1.5e24}]\n"
+COUNTS = ["1e24", "1.5e25", "2.50E+2", "33", "1e25/3", "7.5e3/2.5e1", "1.5", "1e25/0", "1/2/3", "-1", "10^26"]
+
+
 @pytest.mark.tool("node")
-def test_its_reader_of_yaml_reads_what_pyyaml_reads() -> None:
+def test_its_reader_of_yaml_reads_what_pyyaml_reads(tmp_path: Path) -> None:
+    own = tmp_path / "ours.yaml"
+    own.write_text(OWN_POLICY, encoding="utf-8")
     script = """
 import fs from "node:fs";
 import { parseYaml } from "./src/yaml.js";
 import { writeJson } from "./src/json.js";
 for (const file of process.argv.slice(1)) console.log(writeJson(parseYaml(fs.readFileSync(file, "utf8"))).replaceAll("\\n", ""));
 """
-    command = ["node", "--input-type=module", "-e", script, *map(str, YAML_FILES)]
+    files = [*YAML_FILES, own]
+    command = ["node", "--input-type=module", "-e", script, *map(str, files)]
     done = subprocess.run(command, cwd=VERIFIER, capture_output=True, text=True, check=True)
-    for path, line in zip(YAML_FILES, done.stdout.splitlines(), strict=True):
+    for path, line in zip(files, done.stdout.splitlines(), strict=True):
         assert json.loads(line) == plain(yaml.safe_load(path.read_bytes())), path
+
+
+@pytest.mark.tool("node")
+def test_it_reads_the_counts_of_a_policy_as_flopsd_does() -> None:
+    script = """
+import { parseFraction, text } from "./src/policy.js";
+for (const one of process.argv.slice(1)) { try { console.log(text(parseFraction(one))); } catch { console.log("refused"); } }
+"""
+    command = ["node", "--input-type=module", "-e", script, "--", *COUNTS]
+    done = subprocess.run(command, cwd=VERIFIER, capture_output=True, text=True, check=True)
+    for count, found in zip(COUNTS, done.stdout.splitlines(), strict=True):
+        problems: list[str] = []
+        exact = FieldReader({"at": count}, "", problems.append).fraction("at")
+        assert found == ("refused" if problems else str(exact)), count
+        assert problems or findings.number(count) == exact
 
 
 @pytest.mark.tool("node")

@@ -33,8 +33,7 @@ class Account:
 def number(text: object) -> Fraction:
     """A count as policies write it: `1e25/3`."""
     whole, _, parts = str(text).partition("/")
-    digits, _, zeros = whole.lower().replace("+", "").partition("e")
-    return Fraction(digits) * Fraction(int(f"1{'0' * int(zeros or 0)}"), int(parts or 1))
+    return Fraction(whole) / Fraction(parts or 1)
 
 
 def line(text: Any) -> str | None:

@@ -29,11 +29,22 @@ export function text(a) {
   return a.under === 1n ? String(a.over) : `${a.over}/${a.under}`;
 }
 
-/** "1e25/3", "1/3", "1000". @param {any} found @returns {Fraction} */
+/** "1e25/3", "1.5e25", "1/3", "1000". @param {any} found @returns {Fraction} */
 export function parseFraction(found) {
-  const match = /^([0-9]{1,40})(?:e([0-9]{1,2}))?(?:\/([1-9][0-9]{0,39}))?$/.exec(String(found));
-  if (!match) throw new Refusal("policy_unknown", `'${found}' is neither a count nor a fraction of one`);
-  return fraction(BigInt(match[1]) * 10n ** BigInt(match[2] ?? "0"), BigInt(match[3] ?? "1"));
+  const terms = String(found).split("/");
+  const [over, under] = terms.length > 2 ? [null, null] : [count(terms[0]), count(terms[1] ?? "1")];
+  if (!over || !under) throw new Refusal("policy_unknown", `'${found}' is neither a count nor a fraction of one`);
+  return fraction(over, under);
+}
+
+/** "1e25", "1.5e25", null for what is no whole number. @param {string} found @returns {bigint | null} */
+function count(found) {
+  const match = /^([0-9]{1,60})(?:\.([0-9]{1,60}))?(?:[eE]\+?([0-9]{1,2}))?$/.exec(found);
+  if (!match) return null;
+  const decimals = match[2] ?? "", digits = BigInt(match[1] + decimals), shift = Number(match[3] ?? "0") - decimals.length;
+  if (shift >= 0) return digits * 10n ** BigInt(shift);
+  const part = 10n ** BigInt(-shift);
+  return digits % part ? null : digits / part;
 }
 
 /** @param {J} found @param {string} sha256 @param {boolean} own @returns {Policy} */

@@ -16,7 +16,8 @@ function plain(text) {
 class Yaml {
   /** @param {string} text */
   constructor(text) {
-    this.lines = text.split("\n");
+    const begun = text.replace(/^\uFEFF?((?:[ \t]*(?:#.*)?\r?\n)*)---[ \t]*\r?\n/, "$1\n"); // a mark that there is one document
+    this.lines = begun.split("\n");
     this.at = 0;
   }
 

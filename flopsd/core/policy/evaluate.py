@@ -21,11 +21,10 @@ from flopsd.core.notes import Note, note
 from flopsd.core.policy.conditions import applies_to, base_range
 from flopsd.core.policy.finding import OPERATOR_COUNT, QUANTITY_OR, Finding, Limit, OnlyIfBase, Verdict, ceil_of
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
-from flopsd.core.policy.policy_file import Conditions, Policy, Quantity, Rule
+from flopsd.core.policy.policy_file import WITH_BASE, Conditions, Policy, Quantity, Rule
 from flopsd.core.values import most
 
 _MAX_KNOWN = 1024  # of a policy: a merge has as many base models as lineages
-_WITH_BASE = frozenset({Quantity.BASE_UPDATES, Quantity.BASE_CUMULATIVE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +162,7 @@ def _only_if(
         whole = own / rule.threshold.of_base
         crossed = floor(whole) if rule.threshold.at_least else ceil_of(whole) - 1
         most_flop = crossed if most_flop is None else min(most_flop, crossed)
-    elif _WITH_BASE.issuperset(quantities):
+    elif WITH_BASE.issuperset(quantities):
         assert rule.threshold.flop is not None
         lacking = rule.threshold.flop - own
         least_flop = max(least_flop, ceil_of(lacking) if rule.threshold.at_least else floor(lacking) + 1)
@@ -233,7 +232,7 @@ def _own(quantity: Quantity, case: Case) -> Figures:
 
 def _value(quantity: Quantity, case: Case, base: tuple[Fraction, Fraction | None]) -> Figures:
     plain = _own(quantity, case)
-    if quantity not in _WITH_BASE:
+    if quantity not in WITH_BASE:
         return plain
     low, high = base
     return Figures(

@@ -29,6 +29,9 @@ class Quantity(str, Enum):
     BASE_CUMULATIVE = "base+cumulative"
 
 
+WITH_BASE = frozenset({Quantity.BASE_UPDATES, Quantity.BASE_CUMULATIVE})
+
+
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """An exact count of FLOP, or an exact fraction of the base model's compute: one of the two. `at_least`: as much is

@@ -20,6 +20,7 @@ from flopsd.core.policy.policy_file import (
     INTERPRETATION,
     STATUSES,
     TEXT,
+    WITH_BASE,
     Conditions,
     FormRules,
     Policy,
@@ -36,6 +37,7 @@ SCHEMA = "flopsd-policy/1"
 INTEGER_OPERATIONS = ("not counted", "counted")
 MAX_TEXT = 1200
 MAX_FLOP = 10**40  # as counts in ledgers
+MAX_TERM = 10**9  # of a fraction, beside a count: in a ledger both terms have 60 digits at most
 NOTICE = "A comparison of compute with the thresholds of this policy, and no legal advice."
 HINT = "docs/thresholds.md has the shortest policy; config/policies/eu-ai-act.yaml explains every field"
 OURS = "flopsd"  # the source of what we read into a text
@@ -127,10 +129,7 @@ def _text(entry: FieldReader, key: str, missing: str | None = None) -> str:
 
 def _presumption(base: FieldReader) -> Presumption:
     base.only("above", "citation")
-    flop = base.maybe_flop("above")
-    if flop is None:
-        base.wrong("above", "a count of FLOP")
-    return Presumption(flop or 0, _text(base, "citation"))
+    return Presumption(_count(base, "above"), _text(base, "citation"))
 
 
 def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
@@ -145,6 +144,7 @@ def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
     if "derived" in entry and any(name in entry for name in ("quantity", *COMPARISONS)):
         entry.problem("derived", "a rule has either a threshold, or what it is derived from")
     when = entry.maybe_object("when")
+    quantities = None if "derived" in entry else _quantities(entry)
     return Rule(
         id=_id(entry, "id"),
         title=_text(entry, "title", str(entry.raw("id"))),
@@ -154,8 +154,8 @@ def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
         status=entry.one_of("status", STATUSES) if "status" in entry else TEXT,
         sources=_sources(entry, sources) if "sources" in entry else (),
         when=Conditions() if when is None else _conditions(when),
-        quantities=None if "derived" in entry else _quantities(entry),
-        threshold=None if "derived" in entry else _threshold(entry),
+        quantities=quantities,
+        threshold=None if quantities is None else _threshold(entry, quantities),
         or_else=_id(entry, "or_else") if "or_else" in entry else None,
         derived=derived,
         assumes=_text(entry, "assumes", ""),
@@ -192,9 +192,18 @@ def _conditions(when: FieldReader) -> Conditions:
         methods=tuple(Method(name) for name in when.some_of("method", [method.value for method in Method])),
         base_kinds=when.some_of("base.kind", BASE_KINDS),
         base_systemic=when.flag("base.systemic"),
-        base_above_flop=None if flop is None else flop.maybe_flop("above"),
-        base_not_above_flop=None if flop is None else flop.maybe_flop("not_above"),
+        base_above_flop=_count(flop, "above") if flop is not None and "above" in flop else None,
+        base_not_above_flop=_count(flop, "not_above") if flop is not None and "not_above" in flop else None,
     )
+
+
+def _count(entry: FieldReader, key: str) -> int:
+    """A count of FLOP that a ledger can hold."""
+    flop = entry.maybe_flop(key)
+    if flop is None or not 0 < flop < MAX_FLOP:
+        entry.wrong(key, "a count of FLOP from 1 to below 1e40")
+        return 1
+    return flop
 
 
 def _quantities(entry: FieldReader) -> tuple[Quantity, Quantity]:
@@ -207,7 +216,7 @@ def _quantities(entry: FieldReader) -> tuple[Quantity, Quantity]:
     return quantity, quantity
 
 
-def _threshold(entry: FieldReader) -> Threshold:
+def _threshold(entry: FieldReader, quantities: Sequence[Quantity]) -> Threshold:
     given = [name for name in COMPARISONS if name in entry]
     if len(given) != 1:
         entry.report(f"{given[-1] if given else entry.at('at_least')}: must have one of {', '.join(COMPARISONS)}")
@@ -217,11 +226,17 @@ def _threshold(entry: FieldReader) -> Threshold:
     if isinstance(entry.raw(name), Mapping):
         part = entry.object(name)
         part.only("of_base")
-        return Threshold(None, part.fraction("of_base"), at_least)
+        of_base = part.fraction("of_base")
+        if max(of_base.numerator, of_base.denominator) > MAX_TERM:
+            part.wrong("of_base", "a fraction of whole numbers up to 1e9")
+        if not WITH_BASE.isdisjoint(quantities):
+            # Which base models are above would be another sum: `own > (F - 1) x base`, and any base at all below 1.
+            part.problem("of_base", "cannot be of a base+ quantity: base+updates above 4/3 is updates above 1/3")
+        return Threshold(None, of_base, at_least)
     raw = entry.raw(name)
     flop = Fraction(raw) if is_whole(raw) and raw > 0 else entry.fraction(name)
-    if flop >= MAX_FLOP:
-        entry.wrong(name, "below 1e40")
+    if not 1 <= flop < MAX_FLOP or flop.denominator > MAX_TERM:
+        entry.wrong(name, "from 1 to below 1e40, divided by 1e9 at most")
     return Threshold(flop, None, at_least)
 
 
@@ -271,3 +286,5 @@ def _check_together(rules: Sequence[Rule], place: _Place) -> None:
             report("or_else: the two rules must name each other and have thresholds")
         elif {rule.when.base_systemic, partner.when.base_systemic} != {True, False}:
             report("or_else: one rule must be for base.systemic true, one for false")
+        elif rule.when._replace(base_systemic=None) != partner.when._replace(base_systemic=None):
+            report("or_else: the two rules must have the same conditions but for base.systemic")
