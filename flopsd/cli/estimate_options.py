@@ -47,7 +47,9 @@ def add_options(verbs: Verbs) -> argparse.ArgumentParser:
     estimate.add_argument("--trainable", type=count, metavar="N", help="trainable parameters, where they are known")
     estimate.add_argument("--lora-rank", type=positive, metavar="R", help=f"(default: {DEFAULT_RANK})")
     estimate.add_argument(
-        "--lora-targets", metavar="NAMES", help=f"modules with adapters, q_proj,v_proj say (default: {DEFAULT_TARGETS})"
+        "--lora-targets",
+        metavar="NAMES",
+        help=f"modules with adapters, such as q_proj,v_proj (default: {DEFAULT_TARGETS})",
     )
     estimate.add_argument("--attention", metavar="NAME", help="attention implementation, such as sdpa or eager")
     _add_hardware(estimate)

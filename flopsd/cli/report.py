@@ -41,7 +41,7 @@ def add(verbs: Verbs) -> None:
         "form: the figures for the Model Documentation Form (default: text)",
     )
     shape.add_argument("--json", action="store_true", help="facts as JSON on stdout")
-    report.add_argument("-o", "--output", metavar="FILE", help="where to (default: stdout)")
+    report.add_argument("-o", "--output", metavar="FILE", help="output file (default: stdout)")
     add_verification(report, key_text="verify the ledger first, with this public key of a signer, a PEM file")
     report.set_defaults(run=_report)
 

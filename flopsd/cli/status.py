@@ -62,7 +62,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         metavar="FILE",
         dest="policies",
         default=argparse.SUPPRESS,
-        help="a policy that the run is held against, where it is not a packaged one; repeatable",
+        help="a policy that the run is compared with, where it is not a packaged one; repeatable",
     )
     shape = status.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="facts as JSON on stdout")
@@ -80,7 +80,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         "doctor",
         help="show which sources can meter on this machine, and how to fix the others",
         description="Shows for each device what evidence it would give, why not a better one, and what to do about it. "
-        "The signing key is tried: it signs a few bytes, which is a login where it lies in a token. "
+        "The signing key is tried: it signs a few bytes, which logs in to a token if the key is in one. "
         "Exit 0: a source can meter here. Exit 4: none can.",
     )
     add_settings(doctor, [setting for setting in SETTINGS if setting.key in _DOCTORS])
