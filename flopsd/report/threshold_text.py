@@ -91,4 +91,4 @@ def crossing_text(crossing: Mapping[str, str | None]) -> str:
     if earliest == 0:
         return "may be crossed already" + (f", certainly within {last} {_AT_RATE}" if last else "")
     first = format_duration(earliest, Towards.DOWN)
-    return f"crossed in {first} to {last} {_AT_RATE}" if last else f"crossed in {first} at the earliest"
+    return f"crossed in {first} {f'to {last}' if last else 'or later'} {_AT_RATE}"
