@@ -62,6 +62,7 @@ LABELS = {
     "title": "of the rule",
     "citation": "where the rule stands",
     "consequence": "what follows from being above, and within which time",
+    "applies": "whether the rule applies: `true`, or `unknown` where what is declared leaves it open",
     "service_name": "`flopsd`",
     "host_name": "the node",
 }

@@ -54,8 +54,8 @@ def _run_flop(found: Bases) -> Family:
 def _thresholds(view: RunView) -> Iterator[Family]:
     threshold = gauge(
         "flopsd_threshold_flop",
-        "Threshold of a policy's rule that applies to this run; low and high differ where the base model's compute is "
-        "an estimate.",
+        "Threshold of a policy's rule that applies to this run or may; low and high differ where the base model's "
+        "compute is an estimate or not declared.",
         labels=("policy", "rule", "bound"),
     )
     verdict = gauge(
@@ -72,14 +72,16 @@ def _thresholds(view: RunView) -> Iterator[Family]:
     )
     rule = gauge(
         "flopsd_rule_info",
-        "A policy's rule that applies to this run; always 1. consequence: what follows from being above, and when.",
-        labels=("policy", "rule", "title", "citation", "consequence"),
+        "A policy's rule that applies to this run or may; always 1. consequence: what follows from being above, and "
+        "when.",
+        labels=("policy", "rule", "title", "citation", "consequence", "applies"),
     )
     for finding in view.findings:
         if finding.state is None:
             continue
         name = (finding.policy, finding.rule.id)
-        rule.add((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence or ""), 1)
+        applies = "true" if finding.applies else "unknown"
+        rule.add((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence or "", applies), 1)
         for state in _STATES:
             verdict.add((*name, state._value_), float(finding.state is state))
         if finding.limit is not None:

@@ -56,7 +56,8 @@ def test_the_figures_are_those_of_the_status(tmp_path: Path, devices: Any, decla
         if one["state"] is None:
             continue
         name = (one["policy"], one["rule"])
-        rule |= {(*name, one["title"], one["citation"], one["consequence"] or ""): 1}
+        applies = "true" if one["applies"] else "unknown"
+        rule |= {(*name, one["title"], one["citation"], one["consequence"] or "", applies): 1}
         state |= {(*name, each): float(each == one["state"]) for each in ("below", "above", "indeterminate")}
         threshold |= {
             (*name, end): float(Fraction(one["threshold"][end])) for end in ("low", "high") if one["threshold"][end]
