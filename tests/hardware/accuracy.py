@@ -147,10 +147,12 @@ def _comparable(runs: Sequence[Document]) -> Iterator[tuple[Document, Document]]
 
 
 def _questions(runs: Sequence[Document]) -> Iterator[str]:
-    if not runs:
-        yield "\nNone is answered: no run on hardware has been made.\n"
+    unanswered = "" if runs else "None is answered: no run on hardware has been made. "
+    yield f"\n{unanswered}Ids are those of NVML's GPM metrics.\n"
     for number, (_, question, asked, _) in enumerate(QUESTIONS, start=1):
-        yield "\n" + _item(f"{number}. ", f"**{question}**") + _item("    - ", f"Asked by: {asked}.")
+        yield "\n" + _item(f"{number}. ", f"**{question}**")
+        if runs:
+            yield _item("    - ", f"Asked by: {asked}.")
         for run in runs:
             stated = next((q for q in run["questions"] if q["number"] == number), None)
             where = f"{run['device']['name']}, {run['date'] or 'date not given'}"
