@@ -21,6 +21,7 @@ from unittest.mock import patch
 from flopsd.core.figures import figures_from
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import Source
+from flopsd.sources.neuron.held_readings import HELD_NS
 from flopsd.sources.neuron.monitor_process import LINE_MAX_BYTES, Failure, StreamItem, _read_on
 from flopsd.sources.neuron.source import NeuronSource
 from flopsd.sources.neuron.sysfs import Tree
@@ -45,8 +46,8 @@ LINE_FAULTS = (
     "null_group", "no_report", "nan", "negative", "huge", "huger", "text", "core_missing", "no_rate", "no_percent",
     "no_hardware", "null_hardware", "none_seen", "fewer_seen", "more_seen", "flap", "flap_lost", "no_period", "long_period", "blank", "frozen",
 )  # fmt: skip
-# What is left out twice running would have to be taken for what is not in use.
-ONCE = ("flap", "flap_lost", "core_missing")
+# What was never listed is not missed, and what is left out for longer than HELD_NS has to be taken for ended.
+LEAVING_OUT = ("flap", "flap_lost", "core_missing")
 LIFE_FAULTS = ("dies", "hangs", "reload")
 
 
@@ -175,7 +176,7 @@ class Monitor:
         self._items: list[StreamItem] = []
         self._held: list[bytes] = []
         self._before = b""
-        self._last_kind: str | None = None
+        self._left_out_ns: int | None = None  # since when
         if world.machine.fault(now_ns, ("start_fails",)):
             raise SourceUnavailableError("it cannot be started")
 
@@ -222,9 +223,13 @@ class Monitor:
             self._died = True
             return
         kind = machine.fault(at_ns, LINE_FAULTS)
-        if kind in ONCE and self._last_kind == kind:
-            kind = None
-        self._last_kind = kind
+        if kind in LEAVING_OUT:
+            self._left_out_ns = self._left_out_ns or at_ns
+            here = {process for process in machine.processes if process.begin_ns <= at_ns < process.end_ns}
+            if not here <= self._last.keys() or at_ns - self._left_out_ns >= HELD_NS - 10 * MS:
+                kind = None
+        if kind not in LEAVING_OUT:
+            self._left_out_ns = None
         if kind == "skip":
             return
         line = self._line(at_ns, kind)

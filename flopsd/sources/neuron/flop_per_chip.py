@@ -15,6 +15,7 @@ from math import floor
 from flopsd.core.dataclass import dataclass
 from flopsd.core.model import Counted, Gap, GapReason
 from flopsd.sources.neuron.document import MonitorDocument
+from flopsd.sources.neuron.held_readings import Missing
 from flopsd.sources.validate import MOST
 from flopsd.system.clock import NS_PER_S
 
@@ -34,6 +35,7 @@ class ChipFlop:
     utilization_ratio: Sequence[float | None]
     runtimes: Runtimes
     has_rate: bool
+    missing: Mapping[str, Missing]  # by runtime, what is listed no more
 
 
 def account(
@@ -54,6 +56,7 @@ def account(
     unknown_percent: set[int] = set()
     why: dict[int, GapReason] = {}
     runtimes: dict[str, frozenset[int]] = {}
+    missing: dict[str, Missing] = {}
     everywhere = frozenset(range(chips))
     if document.hardware_error and not document.runtimes:
         _all(why, everywhere, GapReason.DRIVER_ERROR)  # it did not see that there is none, it could not see
@@ -64,7 +67,8 @@ def account(
         if runtime.error:
             _all(why, everywhere, GapReason.DRIVER_ERROR)
         else:
-            _all(why, _chips_of(used - runtime.cores.keys(), cores_per_chip), GapReason.MISSED_READING)
+            if gone := used - runtime.cores.keys():
+                missing[runtime.key] = Missing(frozenset(gone), _chips_of(gone, cores_per_chip))
             used &= runtime.cores.keys()
         for index, core in runtime.cores.items():
             chip = index // cores_per_chip
@@ -90,7 +94,9 @@ def account(
     if not has_rate:
         _all(why, everywhere, GapReason.NOT_SUPPORTED)
     for key in before.keys() - runtimes.keys():
-        _all(why, _chips_of(before[key], cores_per_chip) or everywhere, GapReason.MISSED_READING)
+        missing[key] = Missing(before[key], _chips_of(before[key], cores_per_chip) or everywhere)
+    for what in missing.values():
+        _all(why, what.chips, GapReason.MISSED_READING)
     for index, busy in enumerate(percent):
         if busy > BUSY_PERCENT and not flop[index]:
             why.setdefault(index // cores_per_chip, GapReason.UNCOUNTED_WORK)
@@ -104,6 +110,7 @@ def account(
         ],
         runtimes,
         has_rate,
+        missing,
     )
 
 

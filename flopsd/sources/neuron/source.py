@@ -15,6 +15,7 @@ from flopsd.sources.neuron.chips import Chip, chips_of_document, chips_of_sysfs,
 from flopsd.sources.neuron.counted_periods import CountedPeriods
 from flopsd.sources.neuron.document import MonitorDocument, scrub
 from flopsd.sources.neuron.flop_per_chip import Runtimes, account, period_ends
+from flopsd.sources.neuron.held_readings import HeldReadings
 from flopsd.sources.neuron.monitor_process import Failure, MonitorProcess, StreamItem
 from flopsd.sources.neuron.sysfs import Tree
 from flopsd.system.clock import NS_PER_S, Clock
@@ -39,7 +40,7 @@ class NeuronSource:
         self._renamed: dict[DeviceUid, Device] = {}  # chips of sysfs, by neuron-monitor's names
         self._cores_per_chip: int | None = None
         self._runtimes: Runtimes = {}
-        self._periods = CountedPeriods()
+        self._periods, self._held = CountedPeriods(), HeldReadings()
         self._rate_field: str | None = None
         self._facts: Mapping[str, str | int] = {}
         self._identified = self._sees_none = False
@@ -185,7 +186,8 @@ class NeuronSource:
         if self._cores_per_chip is None:
             return self._gap(item.at_ns, GapReason.NOT_SUPPORTED)  # which chip has these cores is not known
         ahead = self._periods.ahead(item.what, item.at_ns)
-        counted = account(item.what, len(self._chips), self._cores_per_chip, self._runtimes, ahead)
+        before = {**self._runtimes, **self._held.returned(item.what)}
+        counted = account(item.what, len(self._chips), self._cores_per_chip, before, ahead)
         self._runtimes, self._backoff_ns = counted.runtimes, _BACKOFF_NS
         for chip, utilization_ratio in zip(self._chips, counted.utilization_ratio, strict=True):
             if not counted.has_rate:
@@ -196,7 +198,7 @@ class NeuronSource:
         whole = zip(self._chips, counted.work, strict=True)
         readings = [self._reading(chip, work, counted.period_ns, item.at_ns) for chip, work in whole]
         self._is_new = False
-        return readings
+        return self._held.take(readings, counted.missing, item.what, item.at_ns)
 
     def _learn(self, document: MonitorDocument) -> None:
         """Take over a document's facts about the hardware; those that it lacks stay as an earlier one had them."""
@@ -219,7 +221,7 @@ class NeuronSource:
                 for at, chip in enumerate(self._chips)
                 if chip.device.uid not in {one.device.uid for one in found}
             }
-            self._chips = found
+            self._chips, self._held = found, HeldReadings()
         instance = {"instance_type": document.instance_type} if document.instance_type else {}
         self._facts = {**document.facts, **instance}
 
@@ -238,7 +240,7 @@ class NeuronSource:
 
     def _gap(self, until_ns: int, reason: GapReason) -> list[Reading]:
         """The time of all chips from their last reading on, as a gap."""
-        readings = []
+        readings = self._held.release()
         for chip in self._chips:
             if until_ns > chip.since_ns:
                 readings.append(Reading(chip.device.uid, chip.since_ns, until_ns, Gap(reason)))

@@ -286,6 +286,33 @@ def test_chips_that_a_monitor_shows_no_more_are_gaps_and_those_that_it_shows_lat
     assert opened.works(S, document(7)) == [Counted(0), Counted(7), missing]
 
 
+@pytest.mark.parametrize("core", [2, 3], ids=["the-process", "one-of-its-cores"])
+def test_time_in_which_a_process_was_left_out_is_a_gap_unless_it_has_stayed_away(core: int) -> None:
+    opened = Opened()
+    opened.source.read()
+    one, worked = document(7), Core(Fraction(7), Fraction(20))
+    other = Runtime("8/t", "", Fraction(1), {2: worked, 3: worked})
+    all_listed = (*one.runtimes, other)
+    some_listed = one.runtimes if core == 2 else (*one.runtimes, replace(other, cores={2: worked}))
+    known = 7 if core == 2 else 14
+    left = Gap(GapReason.MISSED_READING, known)
+
+    def works(runtimes: tuple[Runtime, ...]) -> list[object]:
+        return opened.works(S, replace(one, runtimes=runtimes, report=[object()]))
+
+    assert works(all_listed) == [Counted(0), Counted(21)]
+    assert works(some_listed) == [Counted(0), left]
+    assert [works(some_listed) for _ in range(2)] == [[Counted(0)]] * 2
+    assert works(all_listed) == [left, left, Counted(0), Counted(21)]
+    assert works(some_listed) == [Counted(0), left]
+    assert [works(some_listed) for _ in range(4)] == [[Counted(0)]] * 4
+    assert works(some_listed) == [*[Counted(known)] * 4, Counted(0), Counted(known)]
+    for runtimes in (all_listed, some_listed, some_listed):
+        works(runtimes)
+    down = Gap(GapReason.SOURCE_DOWN)
+    assert opened.works(S, Failure("it ended", ended=True)) == [left, down, down]
+
+
 def test_idle_runtimes_that_read_alike_to_the_nanosecond_are_a_monitor_that_stands_still() -> None:
     opened = Opened()
     opened.source.read()
