@@ -215,10 +215,10 @@ class Campaign:
 
 @cache
 def _text(file: Path) -> str:
-    """Of a test file, with what the page of limits imports where it reads that."""
+    """Of a test file, with the constants that it imports by name where it compares the page of limits with them."""
     text = file.read_text() if file.exists() else ""
-    page = (ROOT / "docs" / "limits.md").read_text() if '"limits.md"' in text else ""
-    return text + re.sub(r"^(flopsd\.\S+): ", r"from \1 import ", page, flags=re.MULTILINE)
+    constants = (ROOT / "tests" / "support" / "limit_constants.py").read_text() if "limit_constants" in text else ""
+    return text + re.sub(r"^ *(flopsd\.\S+): ", r"from \1 import ", constants, flags=re.MULTILINE)
 
 
 def _communicate(process: subprocess.Popen[str]) -> str | None:

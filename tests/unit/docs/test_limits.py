@@ -18,6 +18,7 @@ from flopsd.core.ledger.merged_completeness import MOST_NODES
 from flopsd.core.session_protocol import MAX_LINE_BYTES as MAX_MESSAGE_BYTES
 from flopsd.core.untrusted import MAX_DEPTH, MAX_VALUES
 from flopsd.journal.framing import MAX_LINE_BYTES
+from tests.support.limit_constants import CONSTANTS
 from tests.support.paths import ROOT
 
 KIB, MIB = 1024, 1024**2
@@ -66,12 +67,16 @@ def leaves(value: Any) -> Iterator[Fraction]:
 
 
 def test_each_value_of_the_page_of_limits_is_that_of_its_constant() -> None:
-    for section in (ROOT / "docs" / "limits.md").read_text().split("\n## ")[1:]:
+    sections = (ROOT / "docs" / "limits.md").read_text().split("\n## ")[1:]
+    assert {section.partition("\n")[0] for section in sections} == set(CONSTANTS)
+    for section in sections:
         rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| ")][1:]
         on_page = [(what, figure) for what, limit in rows for figure in figures(limit)]
         in_code = [
             (f"{module}.{name}", figure / next((SCALES[word] for word in name.split("_") if word in SCALES), 1))
-            for module, names in re.findall(r"^(flopsd\.\S+): (.*)$", section, re.MULTILINE)
+            for module, names in re.findall(
+                r"^ *(flopsd\.\S+): (.*)$", CONSTANTS[section.partition("\n")[0]], re.MULTILINE
+            )
             for name in names.split(", ")
             for figure in leaves(getattr(import_module(module), name))
         ]
