@@ -151,6 +151,10 @@ def test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_els
     for width, dark in itertools.product((PHONE, DESK), (False, True)) if name in SCENES else ():
         page.look(width, dark=dark)
         page.assert_whole(width, dark=dark)
+    if name == "everything":  # a rule that is titled by the address of its law
+        page.look(PHONE)
+        page.evaluate("document.querySelectorAll('.rule h3').forEach(h => h.append('https://' + 'x'.repeat(150)))")
+        page.assert_whole(PHONE, dark=False)
         picture = page.picture()
         assert picture.startswith(b"\x89PNG")
         if os.environ.get("FLOPSD_REPORT_PICTURES"):
