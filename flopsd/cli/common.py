@@ -41,7 +41,7 @@ PUSH_KEYS = ("pushes", "push_every_seconds")
 
 def positive(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError("must be a whole number of at least 1")
+        raise argparse.ArgumentTypeError("must be a whole number from 1 to 999999999, in digits")
     return int(text)
 
 

@@ -82,12 +82,19 @@ def add(verbs: Verbs) -> None:
 
 
 def _new(arguments: argparse.Namespace) -> int:
+    from flopsd.attestation.signing.key_uri import scheme_of
     from flopsd.attestation.signing.pem import NO_PASSPHRASE, make_pem, write_new
     from flopsd.attestation.signing.secrets import passphrase
     from flopsd.errors import SigningKeyError
     from flopsd.report.terminal import shown
 
-    path = Path(arguments.file)
+    scheme, rest = scheme_of(arguments.file)
+    if scheme != "file":  # as --key reads it: the file would not be found again
+        raise SigningKeyError(
+            f"{arguments.file} names no file, and `flopsd key new` makes files alone",
+            hint="docs/keys.md shows how a key of AWS KMS or PKCS#11 is made; for a file with a colon write ./NAME",
+        )
+    path = Path(rest)
     beside = path.with_name(path.name + ".pub")
     secret = passphrase(os.environ) if arguments.encrypt else None
     if arguments.encrypt and secret is None:

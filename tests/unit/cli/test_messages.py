@@ -37,7 +37,8 @@ NODE = VECTORS / "valid" / "declared-by-settings"
         ("run --method LoRA", "", "or undeclared; did you mean lora?"),
         ("key new ", "flopsd key new", "flopsd key new: error: an argument is empty; is a variable of the shell unset?"),
         ("verify l.json --key ", "flopsd verify", "--key has an empty value; is a variable of the shell unset?"),
-        ("verify l.json --threshold x", "flopsd verify", "--threshold: must be a whole number of at least 1"),
+        ("verify l.json --threshold x", "flopsd verify", "--threshold: must be a whole number from 1 to 999999999"),
+        ("estimate c --sequence-length 2e3", "flopsd estimate", "must be a whole number from 1 to 999999999, in digits"),
         ("verify -q -v l.json", "flopsd verify", "-v/--verbose: not allowed with argument -q/--quiet"),
     ],
 )  # fmt: skip
@@ -188,3 +189,12 @@ def test_what_this_user_may_not_look_at_is_named(tmp_path: Path, words: str, cod
     assert done.returncode == code, said
     assert re.search(rf"{closed}\S*: Permission denied", " ".join(said.split())), said
     assert "Traceback" not in said
+
+
+def test_a_new_key_is_a_file_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for elsewhere in ("pkcs11:token=ours;object=ledger", "awskms:alias/ledger"):
+        in_process("key", "new", elsewhere, code=1, says="names no file, and `flopsd key new` makes files alone")
+    assert list(tmp_path.iterdir()) == []
+    in_process("key", "new", "file:mine.pem", code=0)
+    in_process("key", "check", "file:mine.pem", code=0)
