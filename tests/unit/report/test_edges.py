@@ -83,7 +83,7 @@ def test_labels_at_the_ends_of_a_drawing_stay_within_it() -> None:
 def test_counts_of_an_estimate_are_from_one_to_a_quintillion() -> None:
     assert [count(text) for text in ("1", "1e18")] == [1, 10**18]
     assert positive("1") == 1
-    with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
+    with pytest.raises(argparse.ArgumentTypeError, match="from 1 to 999999999"):
         positive("0")
     for text in ("0", "1000000000000000001"):
         with pytest.raises(argparse.ArgumentTypeError, match="between 1 and 1e18"):
